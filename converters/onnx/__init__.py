@@ -1,0 +1,1 @@
+"""LMUNetwork to ONNX, in four forms."""

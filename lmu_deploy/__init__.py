@@ -1,0 +1,1 @@
+"""Legendre Memory Units on neuromorphic hardware, and proof of what survived the trip."""

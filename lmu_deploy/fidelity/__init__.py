@@ -1,0 +1,1 @@
+"""From a Run and the reference to figures: what was lost, where, when."""

@@ -1,0 +1,126 @@
+"""One `.safetensors` file for each representation: tensors, and a JSON header that orders them.
+
+A frozen dataclass becomes ``{"type": name, "fields": {...}}``, an array ``{"tensor": key}`` and the
+data itself a tensor of that key, so the file holds no code and no pickle. Loading makes only the
+classes named in the caller's `classes`, each of which checks its own fields; what a header asks
+for beyond the file's own size is never allocated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from lmu_deploy.atomic import written_whole
+from lmu_deploy.errors import InputError
+
+FORMAT = 1
+HEADER = "lmu_deploy"
+
+
+def save(instance: Any, path: Path | str) -> None:
+    """Write a representation (a frozen dataclass of arrays, numbers, texts and others of its kind).
+
+    Raises
+    ------
+    InputError
+        When `path` cannot be written. Nothing is left half-written.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    header = {"format": FORMAT, "root": _encode(instance, "", tensors)}
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
+
+
+def load(path: Path | str, classes: tuple[type, ...]) -> Any:
+    """Read a representation written by :func:`save`.
+
+    Parameters
+    ----------
+    path : path
+    classes : tuple of type
+        Every dataclass that the file may hold, the roots included.
+
+    Returns
+    -------
+    instance of one of `classes`, whose arrays are read-only
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it is no lmu_deploy file, damaged, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the name.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if HEADER not in metadata:
+                raise InputError(
+                    f"{path} is no lmu_deploy file; convert it with lmu-deploy import."
+                )
+            header = json.loads(metadata[HEADER])
+            if not isinstance(header, dict) or header.get("format") != FORMAT:
+                raise InputError(f"{path} has a format that this version cannot read; update it.")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            names = {cls.__name__: cls for cls in classes}
+            return _decode(header.get("root"), tensors, names)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+        raise InputError(
+            f"{path} is no readable .safetensors file ({type(error).__name__}); make it again."
+        ) from error
+
+
+def _encode(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, np.ndarray):
+        tensors[path] = np.ascontiguousarray(value)
+        return {"tensor": path}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            f.name: _encode(getattr(value, f.name), f"{path}.{f.name}".lstrip("."), tensors)
+            for f in dataclasses.fields(value)
+        }
+        return {"type": type(value).__name__, "fields": fields}
+    if isinstance(value, Mapping):
+        return {"map": {k: _encode(v, f"{path}.{k}", tensors) for k, v in value.items()}}
+    if isinstance(value, tuple | list):
+        return [_encode(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InputError(f"{path} holds {type(value).__name__}, which a model file cannot hold.")
+
+
+def _decode(node: Any, tensors: dict[str, np.ndarray], classes: dict[str, type]) -> Any:
+    if isinstance(node, list):
+        return tuple(_decode(item, tensors, classes) for item in node)
+    if not isinstance(node, dict):
+        return node
+    if set(node) == {"tensor"}:
+        if node["tensor"] not in tensors:
+            raise InputError(f"tensor {node['tensor']!r} is missing; the file is damaged.")
+        return tensors[node["tensor"]]
+    if set(node) == {"map"} and isinstance(node["map"], dict):
+        return {k: _decode(v, tensors, classes) for k, v in node["map"].items()}
+    if set(node) != {"type", "fields"} or not isinstance(node["fields"], dict):
+        raise InputError("the header is damaged; make the file again.")
+    if node["type"] not in classes:
+        raise InputError(
+            f"it holds a {node['type']}, and one of {', '.join(sorted(classes))} is needed here."
+        )
+    cls = classes[node["type"]]
+    expected = {f.name for f in dataclasses.fields(cls)}
+    if set(node["fields"]) != expected:
+        wrong = sorted(set(node["fields"]) ^ expected)
+        raise InputError(f"{node['type']} has wrong or missing fields: {', '.join(wrong)}.")
+    return cls(**{k: _decode(v, tensors, classes) for k, v in node["fields"].items()})

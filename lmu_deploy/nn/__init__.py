@@ -1,0 +1,1 @@
+"""LMU layers in PyTorch."""

@@ -1,0 +1,1 @@
+"""Tasks: data and metric, one file each."""

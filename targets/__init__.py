@@ -1,0 +1,1 @@
+"""Where a network can run; see targets.base for the interface."""

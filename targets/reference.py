@@ -1,0 +1,62 @@
+"""Target `reference`: the NumPy float64 forward pass of an LMUNetwork, behind the Target interface.
+
+Every other target is judged against it. Float states are not sent as events, so it counts none.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.reference import has_hidden, run_reference
+from targets.base import Progress, Run, States, check_supported
+
+
+class ReferenceTarget:
+    """Runs every LMUNetwork."""
+
+    name = "reference"
+    accepts: tuple[type, ...] = (LMUNetwork,)
+
+    def unsupported(self, network: LMUNetwork) -> list[str]:
+        """Nothing is unsupported."""
+        return []
+
+    def run(
+        self,
+        network: LMUNetwork,
+        inputs: np.ndarray,
+        *,
+        record: bool = False,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Run in float64; see :func:`lmu_deploy.reference.run_reference`. `seed` is not used."""
+        check_supported(self, network)
+        start = time.perf_counter()
+        trace = run_reference(network, inputs, record=record, progress=progress)
+        neurons = {}
+        for number, layer in enumerate(network.layers):
+            if isinstance(layer, LMULayer):
+                neurons[f"layer{number}/memory"] = layer.memory.size
+            if has_hidden(layer):
+                neurons[f"layer{number}/hidden"] = layer.n_out
+        states = None
+        if trace.m is not None and trace.h is not None and trace.y is not None:
+            units = np.ones(trace.m.shape[2]), np.ones(trace.h.shape[2])
+            states = States(trace.m, trace.h, trace.y, *units)
+        return Run(
+            target=self.name,
+            outputs=trace.outputs,
+            neurons=neurons,
+            events={},
+            synops=0,
+            saturations={},
+            steps=inputs.shape[1],
+            chip_steps=inputs.shape[1],
+            wall_seconds=time.perf_counter() - start,
+            seed=seed,
+            states=states,
+        )
