@@ -2,7 +2,8 @@
 
 A profile file is ``profiles/NAME.toml`` beside this module. Each figure is a table
 ``{ value = 24, source = "where it stands" }``; a figure without a published source says
-``source = "assumed: why"``. `kind` tells digital chips (integer networks) from analog ones (spiking).
+``source = "assumed: why"``. `kind` tells digital chips (integer networks)
+from analog ones (spiking networks).
 """
 
 from __future__ import annotations
