@@ -36,6 +36,7 @@ from lmu_deploy.checks import (
     check_text,
 )
 from lmu_deploy.errors import InputError
+from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
 
 LARGEST_MULTIPLIER = 2**15 - 1
 LARGEST_SHIFT = 31
@@ -342,6 +343,8 @@ class IntegerNetwork:
     profile : str
         Name of the hardware profile that it was made for.
     provenance : mapping of str to str
+    source : LMUNetwork or None
+        The float network that it was made from, so that a file can be judged by itself.
 
     Raises
     ------
@@ -356,6 +359,7 @@ class IntegerNetwork:
     task: str | None = None
     profile: str = "loihi2"
     provenance: Mapping[str, str] = field(default_factory=dict)
+    source: LMUNetwork | None = None
 
     def __post_init__(self) -> None:
         layers = tuple(self.layers)
@@ -381,6 +385,8 @@ class IntegerNetwork:
         for key, value in self.provenance.items():
             check_text("provenance key", key, 200)
             check_text(f"provenance {key}", value)
+        if self.source is not None:
+            _check_type("network source", self.source, LMUNetwork)
         _set(self, layers=layers, provenance=dict(self.provenance))
 
     @property
@@ -429,5 +435,6 @@ INTEGER_CLASSES: tuple[type, ...] = (
     PiecewiseLinear,
     Connection,
     Format,
+    *FLOAT_CLASSES,
 )
 """Every class that a file of this representation may hold; for :func:`lmu_deploy.files.load`."""
