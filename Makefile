@@ -1,0 +1,39 @@
+# The two commands of the README, and what the developers need besides.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LAVA := lava-nc==0.10.0
+# MNIST for the tests that want it; they say so and are skipped when it is absent.
+export LMU_DEPLOY_DATA ?= $(abspath ../shared/data)
+
+.PHONY: demo test lint format venv clean
+
+demo: venv  ## train, convert, deploy everywhere, and print the path of the report
+	$(BIN)/lmu-deploy demo
+
+test: venv  ## the whole suite, with coverage
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
+
+lint: venv  ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+venv: $(VENV)/.installed
+
+# lava-nc declares Python <3.11 and needs no more than a patched import on later ones (see
+# targets/lava/compat.py), so it is installed apart, without asking what it declares.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt -e ".[all,dev]"
+	$(BIN)/python -m pip install --no-deps --ignore-requires-python $(LAVA)
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-report .coverage*
