@@ -1,0 +1,1 @@
+"""What the command line does, one Python call a file; each is importable from `lmu_deploy`."""

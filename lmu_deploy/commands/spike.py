@@ -1,0 +1,54 @@
+"""`spike`: a float network onto spiking neurons, calibrated on one virtual analog chip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lmu_deploy.commands.task_data import limited, task_for
+from lmu_deploy.files import save
+from lmu_deploy.network import LMUNetwork
+from lmu_deploy.progress import progress_bar
+from lmu_deploy.representations import load_float
+from lmu_deploy.spiking_network import SpikingNetwork
+
+CALIBRATION_SAMPLES = 512
+
+
+def spike(
+    network: LMUNetwork | Path | str,
+    *,
+    profile: str = "generic-analog",
+    task: str | None = None,
+    out: Path | str | None = None,
+    **options: Any,
+) -> SpikingNetwork:
+    """Lower a float network's memory onto populations of spiking neurons.
+
+    Parameters
+    ----------
+    network : LMUNetwork or path
+    profile : str
+        An analog chip.
+    task : str, optional
+        Whose training inputs give the ranges of the states.
+    out : path, optional
+        Where to write the `.safetensors` file.
+    **options
+        Passed to :func:`converters.spiking.spike`: neurons_per_state, calibration, mismatch, ...
+
+    Raises
+    ------
+    InputError
+        When the file, task or profile is wrong, or the chip cannot hold the network.
+    """
+    from converters.spiking import spike as convert
+
+    if not isinstance(network, LMUNetwork):
+        network = load_float(network, "spike")
+    inputs = limited(task_for(network, task).load().train, CALIBRATION_SAMPLES).inputs
+    with progress_bar("spike", "steps") as progress:
+        spiking = convert(network, inputs, profile, progress=progress, **options)
+    if out is not None:
+        save(spiking, out)
+    return spiking

@@ -1,0 +1,45 @@
+"""The data that a command runs a network on: its task's, unless another is named."""
+
+from __future__ import annotations
+
+from lmu_deploy.errors import InputError
+from lmu_deploy.representations import Network
+from lmu_deploy.tasks.base import Split, Task, get_task, task_names
+
+
+def task_for(network: Network, name: str | None) -> Task:
+    """Give the task called `name`, or the one that the network was trained for.
+
+    Raises
+    ------
+    InputError
+        When there is no such task, none is known, or it does not fit the network's inputs and
+        outputs.
+    """
+    name = name or network.task
+    if name is None:
+        raise InputError(
+            f"the file records no task; name one with --task: {', '.join(task_names())}."
+        )
+    task = get_task(name)
+    if (task.n_in, task.n_out) != (network.n_in, network.n_out):
+        raise InputError(
+            f"task {name} has {task.n_in} inputs and {task.n_out} outputs, and the network "
+            f"{network.n_in} and {network.n_out}; choose the task that it was trained for."
+        )
+    return task
+
+
+def limited(split: Split, limit: int | None) -> Split:
+    """Give the first `limit` samples of a split, or all of them.
+
+    Raises
+    ------
+    InputError
+        When `limit` is less than one.
+    """
+    if limit is None:
+        return split
+    if limit < 1:
+        raise InputError(f"limit is {limit}; give at least 1 sample, or leave it out for all.")
+    return Split(split.inputs[:limit], split.targets[:limit])
