@@ -33,8 +33,8 @@ def save(instance: Any, path: Path | str) -> None:
     InputError
         When `path` cannot be written. Nothing is left half-written.
     """
-    tensors: dict[str, np.ndarray] = {}
-    header = {"format": FORMAT, "root": _encode(instance, "", tensors)}
+    tree, tensors = to_tree(instance)
+    header = {"format": FORMAT, "root": tree}
     with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
 
@@ -71,8 +71,7 @@ def load(path: Path | str, classes: tuple[type, ...]) -> Any:
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 raise InputError(f"{path} has a format that this version cannot read; update it.")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            names = {cls.__name__: cls for cls in classes}
-            return _decode(header.get("root"), tensors, names)
+            return from_tree(header.get("root"), tensors, classes)
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
@@ -80,6 +79,32 @@ def load(path: Path | str, classes: tuple[type, ...]) -> Any:
         raise InputError(
             f"{path} is no readable .safetensors file ({type(error).__name__}); make it again."
         ) from error
+
+
+def to_tree(instance: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """Split a representation into what JSON can hold and the arrays it names.
+
+    Returns
+    -------
+    tree : JSON value
+        An array stands in it as ``{"tensor": key}``.
+    tensors : dict of str to ndarray
+        The arrays by key; a key is the array's path, such as ``layers.0.memory.a_bar``.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    return _encode(instance, "", tensors), tensors
+
+
+def from_tree(tree: Any, tensors: Mapping[str, np.ndarray], classes: tuple[type, ...]) -> Any:
+    """Undo :func:`to_tree`, making only instances of `classes`.
+
+    Raises
+    ------
+    InputError
+        When the tree is damaged, names another class or a tensor that is not there, or a class
+        refuses its fields.
+    """
+    return _decode(tree, tensors, {cls.__name__: cls for cls in classes})
 
 
 def _encode(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
@@ -101,7 +126,7 @@ def _encode(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
     raise InputError(f"{path} holds {type(value).__name__}, which a model file cannot hold.")
 
 
-def _decode(node: Any, tensors: dict[str, np.ndarray], classes: dict[str, type]) -> Any:
+def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, type]) -> Any:
     if isinstance(node, list):
         return tuple(_decode(item, tensors, classes) for item in node)
     if not isinstance(node, dict):
