@@ -13,6 +13,7 @@ from importlib import import_module
 import numpy as np
 
 from lmu_deploy.errors import InputError
+from lmu_deploy.metrics import accuracy, nrmse
 
 _MODULES = {
     "digits": "lmu_deploy.tasks.digits",
@@ -27,11 +28,21 @@ class Split:
     Attributes
     ----------
     inputs : ndarray, shape (samples, steps, n_in), float32
-    targets : ndarray, shape (samples,) int64 classes, or (samples, steps, n_out) float32
+    targets : ndarray
+        Shape (samples,) int64 classes, (samples, steps) int64 classes where a task answers at
+        every step, or (samples, steps, n_out) float32 signals.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.targets)
+
+    def batch(self, index: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+        """Give inputs and targets of some samples; a large split makes only these floats."""
+        return self.inputs[index], self.targets[index]
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,30 @@ class TaskData:
     validation: Split
     test: Split
 
+    def shortened(self, steps: int | None = None, samples: int | None = None) -> TaskData:
+        """Give the first `samples` of each part, cut to their first `steps`, for quick runs.
+
+        Raises
+        ------
+        InputError
+            When sequences that are answered once, at their end, would be cut.
+        """
+        return TaskData(
+            *(_cut(s, steps, samples) for s in (self.train, self.validation, self.test))
+        )
+
+
+def _cut(split: Split, steps: int | None, samples: int | None) -> Split:
+    inputs, targets = split.batch(slice(None, samples))
+    if steps is None:
+        return Split(inputs, targets)
+    if targets.ndim == 1 and steps < inputs.shape[1]:
+        raise InputError(
+            f"these sequences of {inputs.shape[1]} steps have one answer at their end and cannot "
+            f"be cut to {steps}; leave out the number of steps."
+        )
+    return Split(inputs[:, :steps], targets if targets.ndim == 1 else targets[:, :steps])
+
 
 @dataclass(frozen=True)
 class Task:
@@ -51,12 +86,13 @@ class Task:
     ----------
     name : str
     kind : {"classification", "regression"}
-        Classification answers once, after the last step; regression at every step.
     n_in, n_out, steps : int
     load : callable
         Gives the TaskData; the same at every call.
     washout : int
-        Steps at the start of a sequence that the metric leaves out (regression).
+        Steps at the start of a sequence that the metric leaves out, where every step is answered.
+    every_step : bool
+        Whether a network answers at every step, not once after the last. Regression always does.
     """
 
     name: str
@@ -66,11 +102,27 @@ class Task:
     steps: int
     load: Callable[[], TaskData]
     washout: int = 0
+    every_step: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind == "regression":
+            object.__setattr__(self, "every_step", True)
 
     @property
     def metric(self) -> str:
         """Name of the metric: accuracy (more is better) or nrmse (less is better)."""
         return "accuracy" if self.kind == "classification" else "nrmse"
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """Judge outputs by this task's metric and washout.
+
+        Parameters
+        ----------
+        outputs : ndarray, shape (samples, n_out), or (samples, steps, n_out) if `every_step`
+        targets : ndarray, as in :class:`Split`
+        """
+        judge = accuracy if self.kind == "classification" else nrmse
+        return judge(outputs, targets, self.washout)
 
 
 def task_names() -> list[str]:

@@ -1,0 +1,64 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from lmu_deploy.tasks import digits
+from lmu_deploy.tasks.base import get_task
+
+pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
+
+
+def _rows(split):
+    return {sample.tobytes() for sample in split.inputs}
+
+
+def test_shapes_and_sizes():
+    task = get_task("digits")
+    data = task.load()
+    sizes = [len(split) for split in (data.train, data.validation, data.test)]
+    assert sizes == [1258, 180, 359]
+    for split in (data.train, data.validation, data.test):
+        assert split.inputs.shape[1:] == (task.steps, task.n_in) == (8, 8)
+        assert split.inputs.dtype == np.float32
+        assert split.targets.dtype == np.int64
+        assert split.inputs.min() == 0.0
+        assert split.inputs.max() == 1.0
+        assert set(split.targets) == set(range(task.n_out))
+
+
+def test_the_parts_together_are_the_bundled_digits_once_each():
+    images, labels = digits.read_digits()
+    data = get_task("digits").load()
+    parts = (data.train, data.validation, data.test)
+    joined = np.concatenate([split.inputs for split in parts])
+    assert sorted(x.tobytes() for x in joined) == sorted(x.tobytes() for x in images)
+    assert sum(np.bincount(s.targets) for s in parts).tolist() == np.bincount(labels).tolist()
+
+
+def test_no_image_is_in_two_parts():
+    data = get_task("digits").load()
+    assert not _rows(data.train) & _rows(data.test)
+    assert not _rows(data.train) & _rows(data.validation)
+    assert not _rows(data.validation) & _rows(data.test)
+
+
+def test_test_part_is_stratified_a_fifth():
+    _, labels = digits.read_digits()
+    test = get_task("digits").load().test
+    np.testing.assert_allclose(np.bincount(test.targets), 0.2 * np.bincount(labels), atol=0.5)
+
+
+def test_a_step_shows_a_row_top_first():
+    images, labels = digits.read_digits()
+    data = get_task("digits").load()
+    where = next(i for i, x in enumerate(images) if np.array_equal(x, data.test.inputs[0]))
+    assert labels[where] == data.test.targets[0]
+    np.testing.assert_array_equal(data.test.inputs[0][0], images[where][0, :])
+
+
+def test_the_test_part_is_fixed_for_good():
+    test = get_task("digits").load().test
+    pixels = np.rint(test.inputs * 16).astype(np.uint8)
+    digest = hashlib.sha256(pixels.tobytes() + test.targets.astype(np.uint8).tobytes()).hexdigest()
+    assert digest == "e6e0c11bc22dd65ab54c742833ab1e0509b023d20db958a850437fbd7a19a913"
