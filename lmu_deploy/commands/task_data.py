@@ -5,10 +5,14 @@ from __future__ import annotations
 from lmu_deploy.errors import InputError
 from lmu_deploy.representations import Network
 from lmu_deploy.tasks.base import Split, Task, get_task, task_names
+from lmu_deploy.tasks.from_file import task_from_file
 
 
 def task_for(network: Network, name: str | None) -> Task:
     """Give the task called `name`, or the one that the network was trained for.
+
+    A name that ends in .npz is a file of the user's own data; see
+    :func:`lmu_deploy.tasks.from_file.task_from_file`.
 
     Raises
     ------
@@ -19,10 +23,14 @@ def task_for(network: Network, name: str | None) -> Task:
     name = name or network.task
     if name is None:
         raise InputError(
-            f"the file records no task; name one with --task: {', '.join(task_names())}."
+            "the file records no task; name one with --task: "
+            f"{', '.join(task_names())}, or an .npz file of your own data."
         )
-    task = get_task(name)
-    if (task.n_in, task.n_out) != (network.n_in, network.n_out):
+    own_data = name.endswith(".npz")
+    task = task_from_file(name) if own_data else get_task(name)
+    # Own data may lack the last classes, so a network may have more outputs than it shows.
+    fits = task.n_out <= network.n_out if own_data else task.n_out == network.n_out
+    if task.n_in != network.n_in or not fits:
         raise InputError(
             f"task {name} has {task.n_in} inputs and {task.n_out} outputs, and the network "
             f"{network.n_in} and {network.n_out}; choose the task that it was trained for."

@@ -1,7 +1,7 @@
 """A task from a user's own data: one `.npz` file, used wherever a task's name can stand.
 
-In: arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``; x of shape (samples, steps, n_in), y either
-(samples,) integer classes, or (samples, steps, n_out) floats to follow. The last tenth of the
+In: arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``; x of shape (samples, steps, n_in), y of
+shape (samples,) integer classes or (samples, steps, n_out) floats to follow. The last tenth of the
 training samples validates. Out: a :class:`Task`.
 """
 

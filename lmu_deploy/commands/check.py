@@ -1,0 +1,32 @@
+"""`check`: whether an integer network fits a chip, every violation at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmu_deploy.errors import InputError
+from lmu_deploy.hardware.preflight import Violation
+from lmu_deploy.hardware.preflight import check as preflight
+from lmu_deploy.hardware.profile import DigitalProfile, load_profile
+from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.representations import load_any
+
+
+def check(network: IntegerNetwork | Path | str, *, profile: str = "loihi2") -> list[Violation]:
+    """List every way in which `network` does not fit the chip, each with the least mending change.
+
+    Raises
+    ------
+    InputError
+        When the file holds no integer network, or the profile is unknown or not digital.
+    """
+    chip = load_profile(profile, "digital")
+    if not isinstance(network, IntegerNetwork):
+        path, network = network, load_any(network)
+        if not isinstance(network, IntegerNetwork):
+            raise InputError(
+                f"check needs an IntegerNetwork, and {path} holds a {type(network).__name__}; "
+                "make one with lmu-deploy quantise."
+            )
+    assert isinstance(chip, DigitalProfile)  # load_profile was asked for this kind
+    return preflight(network, chip)
