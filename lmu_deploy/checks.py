@@ -103,9 +103,14 @@ def check_array(
 
 
 def check_inputs(inputs: Any, n_in: int) -> np.ndarray:
-    """Return `inputs` as float64 of shape (samples, steps, n_in), all finite; else InputError."""
+    """Return `inputs` as float64 of shape (samples, steps, n_in), all finite; else InputError.
+
+    There may be no samples, but each has at least one step.
+    """
     array = np.asarray(inputs)
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
     checked = check_array("input", array, (None, None, n_in))
+    if checked.shape[1] == 0:
+        raise InputError("input has sequences of no steps; give at least one step.")
     return checked.astype(np.float64)
