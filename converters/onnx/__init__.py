@@ -1,1 +1,27 @@
-"""LMUNetwork to ONNX, in four forms."""
+"""LMUNetwork to ONNX and back."""
+
+from __future__ import annotations
+
+from lmu_deploy.errors import MissingDependencyError
+
+try:
+    from converters.onnx.check import check_onnx, save_onnx
+    from converters.onnx.reader import from_onnx, read_onnx
+    from converters.onnx.sequence import to_onnx
+    from converters.onnx.step import network_states, to_onnx_step
+except ModuleNotFoundError as error:
+    if (error.name or "").split(".")[0] not in ("onnx", "google"):
+        raise
+    raise MissingDependencyError(
+        "the library onnx is absent; install it with: pip install 'lmu-deploy[onnx]'."
+    ) from error
+
+__all__ = [
+    "check_onnx",
+    "from_onnx",
+    "network_states",
+    "read_onnx",
+    "save_onnx",
+    "to_onnx",
+    "to_onnx_step",
+]

@@ -1,0 +1,85 @@
+"""Our own float ONNX models back to LMUNetwork.
+
+In: a model of :mod:`converters.onnx.sequence` or :mod:`converters.onnx.step`. Out: the network,
+its arrays in float32. The arrays are read from the initializers, in the order that the metadata
+gives; the graph's nodes are not read, and other people's models are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto, numpy_helper
+
+from converters.onnx.metadata import FORMAT, PREFIX
+from lmu_deploy.errors import InputError
+from lmu_deploy.files import from_tree
+from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
+
+
+def read_onnx(path: Path | str) -> LMUNetwork:
+    """Read a network from an ONNX file that lmu_deploy wrote.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it is no ONNX file, another program's, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the name.")
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except (DecodeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is no readable ONNX file ({type(error).__name__}); make it again."
+        ) from error
+    try:
+        return from_onnx(model)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def from_onnx(model: onnx.ModelProto) -> LMUNetwork:
+    """Give the network that `model` was made from, in float32.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        A float model of lmu_deploy, sequence or step.
+
+    Raises
+    ------
+    InputError
+        When it is another program's model, or damaged.
+    """
+    metadata = {item.key: item.value for item in model.metadata_props}
+    if f"{PREFIX}structure" not in metadata:
+        raise InputError("this ONNX model was not made by lmu_deploy; only its own can be read.")
+    if metadata.get(f"{PREFIX}format") != str(FORMAT):
+        raise InputError("this ONNX model has a format that this version cannot read; update it.")
+    try:
+        tree = json.loads(metadata[f"{PREFIX}structure"])
+        floats = (t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
+        tensors = {tensor.name: _array(tensor) for tensor in floats}
+        network = from_tree(tree, tensors, FLOAT_CLASSES)
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(
+            f"the ONNX model is damaged ({type(error).__name__}); export it again."
+        ) from error
+    if not isinstance(network, LMUNetwork):
+        raise InputError("the ONNX model holds no whole network; export it again.")
+    return network
+
+
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
+    """Give an initializer's data; a file elsewhere that it may point at is never opened."""
+    if tensor.data_location != TensorProto.DEFAULT:
+        raise InputError(f"tensor {tensor.name!r} lies in another file; export the model again.")
+    return np.asarray(numpy_helper.to_array(tensor))
