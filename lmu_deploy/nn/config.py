@@ -1,0 +1,122 @@
+"""What a network is made of, as plain checked data: the same fields in TOML, JSON and Python.
+
+Nothing here imports torch. `lmu_deploy.nn.model.SequenceModel` builds a network from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lmu_deploy.errors import InputError
+
+Activation = Literal["linear", "relu", "tanh", "hard-tanh"]
+Discretiser = Literal["zoh", "bilinear", "euler"]
+HiddenKind = Literal["recurrent", "feedforward", "none"]
+Start = Literal["random", "memory"]
+
+
+class LMUConfig(BaseModel):
+    """One LMU layer; each field is an argument of :class:`lmu_deploy.nn.lmu.LMU`.
+
+    Attributes
+    ----------
+    units : int
+        Hidden units; 0 exactly when `hidden` is "none".
+    order, channels : int
+    theta : float
+        Window length in steps.
+    start : {"random", "memory"}
+        How weights are drawn; see :meth:`lmu_deploy.nn.lmu.LMU.reset_parameters`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["lmu"] = "lmu"
+    units: int = Field(ge=0, le=65_536)
+    order: int = Field(ge=1, le=4096)
+    theta: float = Field(ge=1, le=1e12)
+    channels: int = Field(default=1, ge=1, le=65_536)
+    discretiser: Discretiser = "zoh"
+    activation: Activation = "tanh"
+    hidden: HiddenKind = "recurrent"
+    input_to_hidden: bool = True
+    hidden_to_memory: bool = False
+    memory_to_memory: bool = False
+    memory_bias: bool = False
+    hidden_bias: bool = True
+    train_theta: bool = False
+    train_memory: bool = False
+    start: Start = "random"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LMUConfig:
+        if (self.units == 0) != (self.hidden == "none"):
+            raise ValueError(
+                f"units is {self.units} and hidden is {self.hidden!r}; "
+                "give units = 0 exactly when hidden = 'none'"
+            )
+        if self.hidden == "none" and self.hidden_to_memory:
+            raise ValueError("hidden_to_memory needs hidden units, and hidden is 'none'")
+        if self.train_theta and self.train_memory:
+            raise ValueError("train_theta and train_memory exclude each other; choose one")
+        return self
+
+    @property
+    def n_out(self) -> int:
+        """Number of features that the layer gives."""
+        return self.channels * self.order if self.hidden == "none" else self.units
+
+
+class LSTMConfig(BaseModel):
+    """One LSTM layer of `units` units."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["lstm"] = "lstm"
+    units: int = Field(ge=1, le=65_536)
+
+    @property
+    def n_out(self) -> int:
+        """Number of features that the layer gives."""
+        return self.units
+
+
+LayerConfig = Annotated[LMUConfig | LSTMConfig, Field(discriminator="kind")]
+
+
+class ModelConfig(BaseModel):
+    """A network: layers one after the other, then a linear readout.
+
+    Attributes
+    ----------
+    n_in, n_out : int
+        Features of the input and of the answer.
+    layers : tuple of LMUConfig or LSTMConfig
+    return_sequences : bool
+        Answer at every step, or once, after the last.
+    readout_bias : bool
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    n_in: int = Field(ge=1, le=65_536)
+    n_out: int = Field(ge=1, le=65_536)
+    layers: tuple[LayerConfig, ...] = Field(min_length=1)
+    return_sequences: bool = False
+    readout_bias: bool = True
+
+
+def read_model_config(data: Mapping[str, Any]) -> ModelConfig:
+    """Check a mapping (from TOML, JSON or Python) and make a ModelConfig of it.
+
+    Raises
+    ------
+    InputError
+        When a field is unknown, missing or out of range; the sentence names the first one.
+    """
+    try:
+        return ModelConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise InputError(f"model configuration, {place}: {first['msg']}.") from error

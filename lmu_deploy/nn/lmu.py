@@ -1,0 +1,298 @@
+r"""The LMU layer in PyTorch: the equations of `lmu_deploy.network`, trainable.
+
+.. math::
+   u_t &= x_t E_x + h_{t-1} E_h + m_{t-1} E_m + b_u \\
+   m_t[c] &= \bar A\, m_{t-1}[c] + \bar B\, u_t[c] \\
+   h_t &= f(x_t W_x + h_{t-1} W_h + m_t W_m + b)
+
+(Voelker, Kajic, Eliasmith 2019, equations 5 to 7), row vectors, weights on the right, m flattened
+channel by channel. What a layer does not have is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from lmu_deploy.checks import check_choice, check_integer
+from lmu_deploy.errors import InputError
+from lmu_deploy.nn.memory import LegendreMemory
+from lmu_deploy.nn.sequences import at_end, blank_after, check_sequences, pack_like, unpack
+
+HIDDEN_KINDS = ("recurrent", "feedforward", "none")
+FORMS = ("auto", "step", "recurrent", "parallel")
+STARTS = ("random", "memory")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda z: z,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "hard-tanh": nn.functional.hardtanh,
+}
+
+
+class LMUState(NamedTuple):
+    """What a layer carries from step to step.
+
+    Attributes
+    ----------
+    m : Tensor, shape (batch, channels * order)
+    h : Tensor, shape (batch, units); no columns without hidden units
+    """
+
+    m: Tensor
+    h: Tensor
+
+
+class LMU(nn.Module):
+    """A Legendre Memory Unit over whole sequences, or step by step with :meth:`step`.
+
+    Parameters
+    ----------
+    n_in : int
+        Input features.
+    units : int
+        Hidden units; 0 exactly when `hidden` is "none".
+    order : int
+        States of each memory.
+    theta : float
+        Window length in steps, at least 1.
+    channels : int
+        Number of memories, each of `order` states.
+    discretiser : {"zoh", "bilinear", "euler"}
+    activation : {"linear", "relu", "tanh", "hard-tanh"}
+    hidden : {"recurrent", "feedforward", "none"}
+        Without hidden units the output is the memory itself.
+    input_to_hidden, hidden_to_memory, memory_to_memory : bool
+        Whether W_x, E_h, E_m exist.
+    memory_bias, hidden_bias : bool
+        Whether b_u, b exist.
+    train_theta, train_memory : bool
+        Learn the window length, or a_bar and b_bar themselves.
+    form : {"auto", "step", "recurrent", "parallel"}
+        How time is gone through; all give the same. "auto" takes the fastest.
+    batch_first : bool
+        Sequences are (batch, steps, features), or else (steps, batch, features).
+    start : {"random", "memory"}
+        How weights are drawn; see :meth:`reset_parameters`.
+    device, dtype
+        As everywhere in torch.
+
+    Raises
+    ------
+    InputError
+        On values out of range or settings that exclude each other.
+    """
+
+    input_encoders: Tensor
+    hidden_encoders: Tensor | None
+    memory_encoders: Tensor | None
+    memory_bias: Tensor | None
+    memory_kernel: Tensor | None
+    input_kernel: Tensor | None
+    recurrent_kernel: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        n_in: int,
+        units: int,
+        order: int,
+        theta: float,
+        channels: int = 1,
+        *,
+        discretiser: str = "zoh",
+        activation: str = "tanh",
+        hidden: str = "recurrent",
+        input_to_hidden: bool = True,
+        hidden_to_memory: bool = False,
+        memory_to_memory: bool = False,
+        memory_bias: bool = False,
+        hidden_bias: bool = True,
+        train_theta: bool = False,
+        train_memory: bool = False,
+        form: str = "auto",
+        batch_first: bool = True,
+        start: str = "random",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_in = check_integer("n_in", n_in, 1, 65_536)
+        self.channels = check_integer("channels", channels, 1, 65_536)
+        self.hidden = check_choice("hidden", hidden, HIDDEN_KINDS)
+        self.units = check_integer("units", units, 0, 65_536)
+        self.activation = check_choice("activation", activation, ACTIVATIONS)
+        self.form = check_choice("form", form, FORMS)
+        self.start = check_choice("start", start, STARTS)
+        self.batch_first = batch_first
+        if (units == 0) != (hidden == "none"):
+            raise InputError(
+                f"units is {units} and hidden is {hidden!r}; "
+                "give units = 0 exactly when hidden is 'none'."
+            )
+        if hidden == "none" and hidden_to_memory:
+            raise InputError("hidden_to_memory needs hidden units, and hidden is 'none'.")
+        if form == "parallel" and hidden_to_memory:
+            raise InputError(
+                "form 'parallel' is impossible with hidden_to_memory, which feeds each step's "
+                "result back into the memory; choose 'auto' or 'recurrent'."
+            )
+        self.memory = LegendreMemory(
+            order, theta, discretiser, train_theta, train_memory, device=device, dtype=dtype
+        )
+        self.order = self.memory.order
+        states, has = channels * order, hidden != "none"
+        for name, shape, wanted in (
+            ("input_encoders", (n_in, channels), True),
+            ("hidden_encoders", (units, channels), hidden_to_memory),
+            ("memory_encoders", (states, channels), memory_to_memory),
+            ("memory_bias", (channels,), memory_bias),
+            ("memory_kernel", (states, units), has),
+            ("input_kernel", (n_in, units), has and input_to_hidden),
+            ("recurrent_kernel", (units, units), hidden == "recurrent"),
+            ("bias", (units,), has and hidden_bias),
+        ):
+            weight = torch.empty(shape, device=device, dtype=dtype) if wanted else None
+            self.register_parameter(name, None if weight is None else nn.Parameter(weight))
+        self.reset_parameters()
+
+    @property
+    def n_out(self) -> int:
+        """Number of output features."""
+        return self.channels * self.order if self.hidden == "none" else self.units
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew.
+
+        "random": encoders of input and hidden units LeCun uniform, kernels Xavier normal, memory
+        encoders and biases zero (Voelker et al. 2019, section 2.2 "Layer Design"). "memory": the
+        layer starts as a plain delay line read out at random: input encoders one, memory kernel
+        Xavier normal, all else zero (the settings of the paper's psMNIST experiment).
+        """
+        with torch.no_grad():
+            for name, weight in self.named_parameters(recurse=False):
+                random = self.start == "random" or name == "memory_kernel"
+                if name == "input_encoders" and self.start == "memory":
+                    weight.fill_(1.0)
+                elif random and name in ("input_encoders", "hidden_encoders"):
+                    limit = math.sqrt(3.0 / weight.shape[0])
+                    weight.uniform_(-limit, limit)
+                elif random and name.endswith("kernel"):
+                    nn.init.xavier_normal_(weight)
+                else:
+                    weight.zero_()
+
+    def initial_state(self, batch: int) -> LMUState:
+        """Give the state of rest, all zero, for `batch` sequences."""
+        like = self.input_encoders
+        return LMUState(
+            like.new_zeros(batch, self.channels * self.order), like.new_zeros(batch, self.units)
+        )
+
+    def step(self, x: Tensor, state: LMUState | None = None) -> tuple[Tensor, LMUState]:
+        """Advance by one step.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_in)
+        state : LMUState, optional
+            Of the step before; rest when absent.
+
+        Returns
+        -------
+        output : Tensor, shape (batch, n_out)
+        state : LMUState
+        """
+        state = self.initial_state(len(x)) if state is None else state
+        return self._advance(x, state, *self.memory())
+
+    def _advance(
+        self, x: Tensor, state: LMUState, a_bar: Tensor, b_bar: Tensor
+    ) -> tuple[Tensor, LMUState]:
+        m, h = state
+        u = x @ self.input_encoders
+        if self.hidden_encoders is not None:
+            u = u + h @ self.hidden_encoders
+        if self.memory_encoders is not None:
+            u = u + m @ self.memory_encoders
+        if self.memory_bias is not None:
+            u = u + self.memory_bias
+        separate = m.reshape(-1, self.channels, self.order)
+        m = (separate @ a_bar.T + u.unsqueeze(2) * b_bar).flatten(1)
+        if self.memory_kernel is None:
+            return m, LMUState(m, h)
+        z = m @ self.memory_kernel
+        if self.input_kernel is not None:
+            z = z + x @ self.input_kernel
+        if self.recurrent_kernel is not None:
+            z = z + h @ self.recurrent_kernel
+        if self.bias is not None:
+            z = z + self.bias
+        h = ACTIVATIONS[self.activation](z)
+        return h, LMUState(m, h)
+
+    def forward(
+        self,
+        x: Tensor | PackedSequence,
+        state: LMUState | None = None,
+        lengths: Tensor | None = None,
+        last_only: bool = False,
+    ) -> tuple[Tensor | PackedSequence, LMUState]:
+        """Go through whole sequences.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, steps, n_in), or PackedSequence
+            Or (steps, batch, n_in) when not `batch_first`.
+        state : LMUState, optional
+            State before the first step; rest when absent.
+        lengths : Tensor of int, shape (batch,), optional
+            Sequences end there: outputs after the end are zero, and the state is the one at the
+            end.
+        last_only : bool
+            Give only the output of the last step of each sequence.
+
+        Returns
+        -------
+        outputs : Tensor, shape (batch, steps, n_out), or (batch, n_out) with `last_only`
+            Arranged as x is; packed when x is packed.
+        state : LMUState
+            After the last step of each sequence.
+
+        Raises
+        ------
+        InputError
+            When shapes do not fit or a length is outside 1 to steps.
+        """
+        if isinstance(x, PackedSequence):
+            inputs, ends = unpack(x)
+            outputs, state = self._run(inputs, state, ends, last_only)
+            return (outputs if last_only else pack_like(outputs, x)), state
+        inputs = x if self.batch_first else x.transpose(0, 1)
+        outputs, state = self._run(inputs, state, lengths, last_only)
+        return (outputs if self.batch_first or last_only else outputs.transpose(0, 1)), state
+
+    def _run(
+        self, x: Tensor, state: LMUState | None, lengths: Tensor | None, last_only: bool
+    ) -> tuple[Tensor, LMUState]:
+        check_sequences(x, self.n_in, lengths)
+        x = blank_after(x, lengths)
+        state = self.initial_state(len(x)) if state is None else state
+        matrices = self.memory()
+        outputs, memories = [], []
+        for x_t in x.unbind(1):
+            output, state = self._advance(x_t, state, *matrices)
+            outputs.append(output)
+            memories.append(state.m)
+        y = torch.stack(outputs, 1)
+        if lengths is not None:
+            m = at_end(torch.stack(memories, 1), lengths)
+            state = LMUState(m, state.h if self.hidden == "none" else at_end(y, lengths))
+        if last_only:
+            return at_end(y, lengths), state
+        return blank_after(y, lengths), state

@@ -1,0 +1,154 @@
+r"""The matrices of a Legendre memory in torch: fixed, trained, or made from a trained theta.
+
+With s = 1 / theta and the block matrix G = [[A, B], [0, 0]], zero-order hold is
+
+.. math:: e^{s G} = \begin{pmatrix} \bar A & \bar B \\ 0 & 1 \end{pmatrix}, \qquad
+          \frac{d}{ds} e^{s G} = G e^{s G}
+
+so the gradient to theta needs one matrix product and no derivative of the exponential in an
+arbitrary direction.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.legendre import discretise, smallest_euler_theta, state_space
+
+
+class LegendreMemory(nn.Module):
+    """a_bar (order, order) and b_bar (order,) of ``m[t] = a_bar @ m[t-1] + b_bar * u[t]``.
+
+    Parameters
+    ----------
+    order : int
+    theta : float
+        Window length in steps, at least 1.
+    discretiser : {"zoh", "bilinear", "euler"}
+    train_theta : bool
+        theta is learnt (its logarithm is the parameter) and the matrices follow it.
+    train_memory : bool
+        a_bar and b_bar are learnt themselves, starting from the Legendre memory.
+    device, dtype
+        As everywhere in torch.
+
+    Raises
+    ------
+    InputError
+        On values out of range, when Euler's method would diverge, or when both are trained.
+    """
+
+    a_bar: Tensor
+    b_bar: Tensor
+
+    def __init__(
+        self,
+        order: int,
+        theta: float,
+        discretiser: str = "zoh",
+        train_theta: bool = False,
+        train_memory: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if train_theta and train_memory:
+            raise InputError("train_theta and train_memory exclude each other; choose one.")
+        self.order = order
+        self.discretiser = discretiser
+        self.train_theta = train_theta
+        self.train_memory = train_memory
+        self._initial_theta = float(theta)
+        a_bar, b_bar = discretise(order, theta, discretiser)
+        kind: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
+        if train_theta:
+            self.log_theta = nn.Parameter(torch.tensor(math.log(theta), **kind))
+            self._bound = smallest_euler_theta(order) if discretiser == "euler" else 0.0
+        elif train_memory:
+            self.a_bar = nn.Parameter(torch.tensor(a_bar, **kind))
+            self.b_bar = nn.Parameter(torch.tensor(b_bar, **kind))
+        else:
+            self.register_buffer("a_bar", torch.tensor(a_bar, **kind))
+            self.register_buffer("b_bar", torch.tensor(b_bar, **kind))
+
+    @property
+    def theta(self) -> float:
+        """Window length in steps, as trained."""
+        return math.exp(self.log_theta.item()) if self.train_theta else self._initial_theta
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Give (a_bar, b_bar), shapes (order, order) and (order,).
+
+        Raises
+        ------
+        RunError
+            When training has moved theta to where Euler's method diverges.
+        """
+        if not self.train_theta:
+            return self.a_bar, self.b_bar
+        if self.discretiser == "euler" and self.theta <= self._bound:
+            raise RunError(
+                f"training moved theta to {self.theta:.4g}, where euler diverges for order "
+                f"{self.order}: it must exceed {self._bound:.4g}; use zoh."
+            )
+        rate = torch.exp(-self.log_theta.double())
+        a_bar, b_bar = discretise_at(rate, self.order, self.discretiser)
+        return a_bar.to(self.log_theta.dtype), b_bar.to(self.log_theta.dtype)
+
+    def extra_repr(self) -> str:
+        """Say what the memory is, for ``print(module)``."""
+        trained = (
+            "theta" if self.train_theta else "a_bar, b_bar" if self.train_memory else "nothing"
+        )
+        return f"order={self.order}, theta={self.theta:g}, {self.discretiser}, trained: {trained}"
+
+
+def discretise_at(rate: Tensor, order: int, discretiser: str) -> tuple[Tensor, Tensor]:
+    """Discretise the memory of window ``1 / rate`` steps, differentiably, in `rate`'s type.
+
+    Parameters
+    ----------
+    rate : Tensor, shape ()
+    order : int
+    discretiser : {"zoh", "bilinear", "euler"}
+
+    Returns
+    -------
+    a_bar : Tensor, shape (order, order)
+    b_bar : Tensor, shape (order,)
+    """
+    a, b = state_space(order)
+    block = np.zeros((order + 1, order + 1))
+    block[:order, :order], block[:order, order] = a, b
+    generator = torch.as_tensor(block, dtype=rate.dtype, device=rate.device)
+    identity = torch.eye(order + 1, dtype=rate.dtype, device=rate.device)
+    if discretiser == "zoh":
+        step: Tensor = _ScaledExponential.apply(rate, generator)  # type: ignore[no-untyped-call]
+    elif discretiser == "bilinear":
+        # the last row of the generator is zero, so b's column comes out as solve(I - sA/2, sB)
+        half = generator * (rate / 2.0)
+        step = torch.linalg.solve(identity - half, identity + half)
+    else:
+        step = identity + generator * rate
+    return step[:order, :order], step[:order, order]
+
+
+class _ScaledExponential(torch.autograd.Function):
+    """exp(s G) for a scalar s and a constant G, with the derivative G exp(s G)."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: Tensor, generator: Tensor) -> Tensor:
+        exponential = torch.linalg.matrix_exp(generator * scale)
+        ctx.save_for_backward(exponential, generator)
+        return exponential
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        exponential, generator = ctx.saved_tensors
+        return (gradient * (generator @ exponential)).sum(), None

@@ -1,0 +1,87 @@
+"""Sequences of different lengths: padded, masked or packed.
+
+Inside, every form of the layer sees (batch, steps, features) and one length for each sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from lmu_deploy.errors import InputError
+
+
+def check_sequences(x: Tensor, n_in: int, lengths: Tensor | None) -> None:
+    """Check that x is (batch, steps, n_in) with at least one step and that lengths fit.
+
+    Raises
+    ------
+    InputError
+        When they do not.
+    """
+    if x.ndim != 3 or x.shape[2] != n_in or x.shape[1] < 1:
+        raise InputError(
+            f"the layer's input has shape {tuple(x.shape)}; give (batch, steps, {n_in}) with at "
+            "least one step."
+        )
+    if lengths is None:
+        return
+    fits = lengths.shape == (len(x),) and not lengths.is_floating_point()
+    if not fits or lengths.min() < 1 or lengths.max() > x.shape[1]:
+        raise InputError(
+            f"lengths must be {len(x)} integers from 1 to {x.shape[1]}, one for each sequence."
+        )
+
+
+def lengths_of(mask: Tensor) -> Tensor:
+    """Turn a mask into lengths.
+
+    Parameters
+    ----------
+    mask : Tensor of bool, shape (batch, steps)
+        True where a step belongs to the sequence; each sequence starts at its first step.
+
+    Returns
+    -------
+    lengths : Tensor of int64, shape (batch,)
+
+    Raises
+    ------
+    InputError
+        When a sequence has a gap or no step at all.
+    """
+    lengths = mask.sum(1)
+    if not torch.equal(mask.bool(), is_inside(lengths, mask.shape[1])) or lengths.min() < 1:
+        raise InputError("a mask must hold one run of true steps that begins at the first step.")
+    return lengths
+
+
+def is_inside(lengths: Tensor, steps: int) -> Tensor:
+    """Give a mask, shape (batch, steps), that is true before each sequence's end."""
+    return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def blank_after(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Set x (batch, steps, features) to zero after each sequence's end, whatever stood there."""
+    if lengths is None:
+        return x
+    return torch.where(is_inside(lengths.to(x.device), x.shape[1]).unsqueeze(2), x, x.new_zeros(()))
+
+
+def at_end(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Pick the last step of each sequence: (batch, steps, features) to (batch, features)."""
+    if lengths is None:
+        return x[:, -1]
+    return x[torch.arange(len(x), device=x.device), lengths.to(x.device) - 1]
+
+
+def unpack(packed: PackedSequence) -> tuple[Tensor, Tensor]:
+    """Give a packed batch as (batch, steps, features) and its lengths."""
+    return pad_packed_sequence(packed, batch_first=True)
+
+
+def pack_like(x: Tensor, packed: PackedSequence) -> PackedSequence:
+    """Pack x (batch, steps, features) in the order and lengths of `packed`."""
+    _, lengths = unpack(packed)
+    return pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
