@@ -34,7 +34,10 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
     """Return `value` as a finite float in [low, high]; raises InputError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
         raise InputError(f"{name} is {value!r}, not a number; give one from {low:g} to {high:g}.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the range of a float
+        number = math.inf
     if not math.isfinite(number) or not low <= number <= high:
         raise InputError(f"{name} is {number:g}, outside {low:g} to {high:g}; give a value inside.")
     return number
@@ -107,7 +110,10 @@ def check_inputs(inputs: Any, n_in: int) -> np.ndarray:
 
     There may be no samples, but each has at least one step.
     """
-    array = np.asarray(inputs)
+    try:
+        array = np.asarray(inputs)
+    except ValueError as error:
+        raise InputError(f"input is no array of one shape: {error}") from error
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
     checked = check_array("input", array, (None, None, n_in))
