@@ -1,0 +1,75 @@
+"""atomic.py: an interrupted write leaves the old file, or none."""
+
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from lmu_deploy.atomic import write_text, written_whole
+from lmu_deploy.errors import InputError
+
+
+def names(folder):
+    return [entry.name for entry in folder.iterdir()]
+
+
+def test_content_appears_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "Größe")
+    assert path.read_text(encoding="utf-8") == "Größe"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    write_text(tmp_path / "ours", "x")
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_what_was_there(tmp_path, error, old):
+    path = tmp_path / "a.txt"
+    if old is not None:
+        path.write_text(old)
+    with pytest.raises(error), written_whole(path) as temporary:
+        temporary.write_text("half of the ne")
+        raise error
+    assert names(tmp_path) == ([] if old is None else ["a.txt"])
+    assert old is None or path.read_text() == old
+
+
+def test_a_killed_process_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    code = (
+        "import os, signal, sys\n"
+        "from lmu_deploy.atomic import written_whole\n"
+        "with written_whole(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+
+
+def test_the_temporary_file_keeps_the_suffix(tmp_path):
+    with written_whole(tmp_path / "a.safetensors") as temporary:
+        assert temporary.suffix == ".safetensors"
+        assert temporary.parent == tmp_path
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path):
+    with pytest.raises(InputError, match="is a folder"), written_whole(tmp_path):
+        pass
+    missing = tmp_path / "no" / "a.txt"
+    with pytest.raises(InputError, match=r"cannot write .*No such file"), written_whole(missing):
+        pass
+    (tmp_path / "file").touch()
+    beneath = tmp_path / "file" / "a.txt"
+    with pytest.raises(InputError, match="cannot write"), written_whole(beneath):
+        pass
