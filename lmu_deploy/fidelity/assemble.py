@@ -1,0 +1,202 @@
+"""All targets' results as one Fidelity, and one target's as the summary of ``deploy --json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity import schema
+from lmu_deploy.fidelity.describe import describe_network, describe_task
+from lmu_deploy.fidelity.equality import is_integer
+from lmu_deploy.fidelity.excerpts import RasterExcerpt, excerpt
+from lmu_deploy.fidelity.judge import judge, rounded, window_of
+from lmu_deploy.fidelity.metric import measure
+from lmu_deploy.fidelity.provenance import hash_array, hash_file, versions
+from lmu_deploy.fidelity.sizes import network_sizes
+from lmu_deploy.fidelity.window import true_window
+from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.tasks.base import Split, Task
+from targets.base import Run
+
+Excerpts = dict[str, RasterExcerpt]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One target's part of a validation.
+
+    Attributes
+    ----------
+    run : Run
+    network : LMUNetwork, IntegerNetwork or SpikingNetwork, optional
+        What it ran.
+    variants : mapping of name to Result
+        The same target set up otherwise, such as without calibration.
+    """
+
+    run: Run
+    network: object = None
+    variants: Mapping[str, Result] = field(default_factory=dict)
+
+
+def assemble(
+    results: Sequence[Result],
+    reference: Run,
+    task: Task,
+    split: Split,
+    source: LMUNetwork,
+    *,
+    command: str,
+    seed: int,
+    files: Mapping[str, Path] | None = None,
+    date: str | None = None,
+) -> tuple[schema.Fidelity, Excerpts]:
+    """Judge every target and say where the figures come from.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        One for each target, in the order of the report.
+    reference : Run
+        Of target `reference`, on all samples; its states are needed for memory errors.
+    task : Task
+    split : Split
+        The samples that were run, the first of them first.
+    source : LMUNetwork
+        The float network.
+    command : str
+        What made this, for the reader to repeat.
+    seed : int
+    files : mapping of name to path, optional
+        Model files whose hashes are recorded.
+    date : str, optional
+        ISO 8601; now, by default.
+
+    Returns
+    -------
+    fidelity : Fidelity
+    excerpts : mapping of "target/variant/population" to RasterExcerpt
+
+    Raises
+    ------
+    InputError
+        When two results are of one target, or runs, samples and network do not fit each other.
+    """
+    names = [result.run.target for result in results]
+    if len(set(names)) < len(names):
+        raise InputError(f"targets {', '.join(names)} hold one twice; name each once.")
+    twin = next((r.run for r in results if is_integer(r.run.states)), None)
+    common = (reference, task, split, source, seed)
+    judged = {r.run.target: _judged(r, None if r.run is twin else twin, *common) for r in results}
+    hashes = {name: hash_file(path) for name, path in (files or {}).items()}
+    fidelity = schema.Fidelity(
+        command=command,
+        date=date or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        seed=seed,
+        versions=versions(),
+        hashes={**hashes, "inputs": hash_array(split.inputs), "targets": hash_array(split.targets)},
+        task=describe_task(task),
+        network=describe_network(source),
+        reference=_reference(reference, task, split, source, seed),
+        targets=judged,
+    )
+    return fidelity, {
+        f"{name}/{population}": excerpt(raster)
+        for result in results
+        for name, run in _runs(result)
+        for population, raster in run.rasters.items()
+        if raster.size
+    }
+
+
+def deploy_summary(
+    run: Run,
+    reference: Run | None,
+    task: Task,
+    targets: np.ndarray,
+    *,
+    network: object = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Give what ``deploy --json`` writes of one run; parameters as in :func:`judge`."""
+    found = judge(run, reference, task, targets, network=network, seed=seed)
+    against = found.reference
+    return {
+        "target": found.target,
+        "task": task.name,
+        "n_samples": found.samples,
+        "metric": found.metric.model_dump(mode="json"),
+        "reference": {
+            "value": against and against.value,
+            "agreement": against and against.agreement,
+            "deviation": against and against.deviation,
+        },
+        "events": found.events.model_dump(mode="json"),
+        "synops": found.synops,
+        "saturations": found.saturations,
+        "steps": found.steps,
+        "chip_steps": found.chip_steps,
+        "wall_seconds": found.wall_seconds,
+        "seed": found.seed,
+        "notes": found.notes,
+        "settings": found.settings,
+        "versions": versions(),
+    }
+
+
+def _judged(
+    result: Result,
+    twin: Run | None,
+    reference: Run,
+    task: Task,
+    split: Split,
+    source: LMUNetwork,
+    seed: int,
+) -> schema.TargetFidelity:
+    common = (reference, task, split, source, seed)
+    return judge(
+        result.run,
+        reference,
+        task,
+        split.targets,
+        network=result.network,
+        source=source,
+        twin=twin,
+        variants={name: _judged(v, None, *common) for name, v in result.variants.items()},
+        seed=seed,
+    )
+
+
+def _runs(result: Result) -> list[tuple[str, Run]]:
+    name = result.run.target
+    return [(f"{name}/", result.run)] + [
+        (f"{name}/{variant}", other.run) for variant, other in result.variants.items()
+    ]
+
+
+def _reference(
+    reference: Run, task: Task, split: Split, source: LMUNetwork, seed: int
+) -> schema.Reference:
+    sizes = network_sizes(source)
+    window = window_of(reference.states, reference.states, source)
+    truth = None
+    layer, states = source.layers[0], reference.states
+    if window is not None and states is not None and isinstance(layer, LMULayer):
+        m, h = states.m[0, :, : layer.memory.size], states.h[0]
+        h = h[:, : 0 if layer.hidden is None else layer.hidden.units]
+        truth = rounded(true_window(layer, split.inputs[0], m, h, window.channel))
+    return schema.Reference(
+        metric=measure(reference.outputs, split.targets, task, seed),
+        samples=len(reference.outputs),
+        steps=reference.steps,
+        wall_seconds=reference.wall_seconds,
+        sizes=None if sizes is None else schema.Sizes(**asdict(sizes)),
+        true_window=truth,
+        window=window,
+    )

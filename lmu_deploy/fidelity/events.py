@@ -1,0 +1,82 @@
+"""Messages and spikes counted: in all, per sample, per step, by population and by class.
+
+In: what a target counted, a (samples, steps) array of integers for each population. An event is
+one message or spike sent by one neuron; how many synapses it meets is the target's `synops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PopulationEvents:
+    """What one population sent.
+
+    Attributes
+    ----------
+    neurons : int or None
+        None when the target did not say.
+    total : int
+    per_sample : float
+    rate : float or None
+        Events per neuron and step.
+    by_step : ndarray, shape (steps,)
+        Mean events of a sample at each step.
+    by_class : mapping of class to float, or None
+        Mean events of a sample of that class.
+    silent : int or None
+        Neurons that sent nothing in sample 0; None without a raster.
+    """
+
+    neurons: int | None
+    total: int
+    per_sample: float
+    rate: float | None
+    by_step: np.ndarray
+    by_class: Mapping[int, float] | None
+    silent: int | None
+
+
+def count_population(
+    counts: np.ndarray,
+    neurons: int | None = None,
+    raster: np.ndarray | None = None,
+    classes: np.ndarray | None = None,
+) -> PopulationEvents:
+    """Summarise one population's events.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (samples, steps), integers
+    neurons : int, optional
+    raster : ndarray, shape (chip_steps, neurons), optional
+        Events of sample 0.
+    classes : ndarray, shape (samples,), integers, optional
+        Class of each sample.
+    """
+    samples, steps = counts.shape
+    total = int(counts.sum(dtype=np.int64))
+    per_sample = total / samples
+    by_sample = counts.sum(axis=1, dtype=np.int64)
+    return PopulationEvents(
+        neurons=neurons,
+        total=total,
+        per_sample=per_sample,
+        rate=per_sample / (neurons * steps) if neurons and steps else None,
+        by_step=counts.mean(axis=0, dtype=np.float64),
+        by_class=None if classes is None else _means(by_sample, classes),
+        silent=None if raster is None else silent_neurons(raster),
+    )
+
+
+def silent_neurons(raster: np.ndarray) -> int:
+    """Count the neurons that sent nothing; `raster` has shape (chip_steps, neurons)."""
+    return int((~np.asarray(raster, dtype=bool).any(axis=0)).sum())
+
+
+def _means(by_sample: np.ndarray, classes: np.ndarray) -> dict[int, float]:
+    return {int(c): float(by_sample[classes == c].mean()) for c in np.unique(classes)}

@@ -1,0 +1,184 @@
+"""From one target's Run and the reference's to one entry of fidelity.json.
+
+A target may have run, or recorded the states of, fewer samples than the reference did; they are
+then the first ones, and the reference is judged on the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+
+from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity import schema
+from lmu_deploy.fidelity.canonical import plain
+from lmu_deploy.fidelity.equality import compare_states, is_integer
+from lmu_deploy.fidelity.events import count_population
+from lmu_deploy.fidelity.memory_error import MemoryShape, memory_errors
+from lmu_deploy.fidelity.metric import compare, measure
+from lmu_deploy.fidelity.sizes import network_sizes
+from lmu_deploy.fidelity.window import decode_window, delays, liveliest_channel
+from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.tasks.base import Task
+from targets.base import Run, States
+
+_DIGITS = 5
+
+
+def judge(
+    run: Run,
+    reference: Run | None,
+    task: Task,
+    targets: np.ndarray,
+    *,
+    network: object = None,
+    source: LMUNetwork | None = None,
+    twin: Run | None = None,
+    variants: Mapping[str, schema.TargetFidelity] | None = None,
+    seed: int = 0,
+) -> schema.TargetFidelity:
+    """Judge what a target did.
+
+    Parameters
+    ----------
+    run : Run
+        On the first samples of the test set.
+    reference : Run or None
+        Of target `reference`, on at least as many samples; None when there is no float network.
+    task : Task
+    targets : ndarray, shape (at least samples, ...)
+        The right answers.
+    network : LMUNetwork, IntegerNetwork or SpikingNetwork, optional
+        What the target ran, for its sizes.
+    source : LMUNetwork, optional
+        The float network, which says what the memory states mean.
+    twin : Run, optional
+        Another integer target, whose recorded states must equal this one's.
+    variants : mapping of name to TargetFidelity, optional
+        The same target set up otherwise, such as without calibration.
+    seed : int
+        Of the bootstrap.
+
+    Raises
+    ------
+    InputError
+        When the runs and the answers do not fit each other.
+    RunError
+        When outputs are NaN or infinite.
+    """
+    samples = len(run.outputs)
+    if len(targets) < samples or (reference is not None and len(reference.outputs) < samples):
+        have = len(targets) if reference is None else min(len(targets), len(reference.outputs))
+        raise InputError(
+            f"target {run.target} ran {samples} samples and only {have} can be judged; "
+            "run the reference on as many."
+        )
+    answers = targets[:samples]
+    populations = _populations(run, answers if task.kind == "classification" else None)
+    total = sum(p.events for p in populations.values())
+    sizes = network_sizes(network)
+    truth = None if reference is None else reference.states
+    against = None
+    if reference is not None:
+        against = compare(run.outputs, reference.outputs[:samples], answers, task, seed)
+    return schema.TargetFidelity(
+        target=run.target,
+        samples=samples,
+        steps=run.steps,
+        chip_steps=run.chip_steps,
+        wall_seconds=run.wall_seconds,
+        seed=run.seed,
+        metric=measure(run.outputs, answers, task, seed),
+        reference=against,
+        events=schema.Events(
+            total=total,
+            per_sample=total / samples,
+            per_step=total / (samples * run.steps),
+            by_population={name: p.events for name, p in populations.items()},
+        ),
+        populations=populations,
+        synops=int(run.synops),
+        synops_per_sample=run.synops / samples,
+        saturations={place: int(n) for place, n in run.saturations.items()},
+        neurons={name: int(n) for name, n in run.neurons.items()},
+        sizes=None if sizes is None else schema.Sizes(**asdict(sizes)),
+        memory_error=_memory(run.states, truth, source),
+        window=window_of(run.states, truth, source),
+        equal_to=_equal(run, twin),
+        notes=list(run.notes),
+        settings=plain(run.settings),
+        variants=dict(variants or {}),
+    )
+
+
+def _populations(run: Run, classes: np.ndarray | None) -> dict[str, schema.Population]:
+    found = {}
+    for name, counts in run.events.items():
+        events = count_population(counts, run.neurons.get(name), run.rasters.get(name), classes)
+        found[name] = schema.Population(
+            neurons=events.neurons,
+            events=events.total,
+            per_sample=events.per_sample,
+            rate=events.rate,
+            silent=events.silent,
+            by_step=rounded(events.by_step),
+            by_class=None if events.by_class is None else dict(events.by_class),
+        )
+    return found
+
+
+def _memory(
+    states: States | None, reference: States | None, source: LMUNetwork | None
+) -> schema.MemoryFidelity | None:
+    if states is None or reference is None or source is None or not states.m.size:
+        return None
+    shapes = [
+        MemoryShape(f"layer{number}", layer.memory.channels, layer.memory.order)
+        for number, layer in enumerate(source.layers)
+        if isinstance(layer, LMULayer)
+    ]
+    samples = min(len(states.m), len(reference.m))
+    layers = memory_errors(states.m[:samples], states.m_scale, reference.m, shapes)
+    return schema.MemoryFidelity(
+        samples=samples,
+        overall={e.layer: e.overall for e in layers},
+        by_step={e.layer: None if e.by_step is None else rounded(e.by_step) for e in layers},
+        by_order={
+            e.layer: [None if np.isnan(v) else v for v in rounded(e.by_order)] for e in layers
+        },
+    )
+
+
+def window_of(
+    states: States | None, reference: States | None, source: LMUNetwork | None
+) -> schema.Window | None:
+    """Decode the liveliest channel of the first layer, after the last step of sample 0.
+
+    The channel is chosen by the reference, so that all targets show the same one.
+    """
+    if states is None or reference is None or source is None or not states.m.size:
+        return None
+    layer = source.layers[0]
+    if not isinstance(layer, LMULayer):
+        return None
+    size = layer.memory.size
+    channel = liveliest_channel(reference.m[0, -1, :size], layer)
+    decoded = decode_window((states.m[0, -1] * states.m_scale)[:size], layer, channel)
+    return schema.Window(
+        channel=channel, delays=rounded(delays(layer.memory.theta)), decoded=rounded(decoded)
+    )
+
+
+def _equal(run: Run, twin: Run | None) -> schema.Equality | None:
+    if twin is None or run.states is None or twin.states is None:
+        return None
+    if not is_integer(run.states) or not is_integer(twin.states):
+        return None
+    return schema.Equality(target=twin.target, **asdict(compare_states(run.states, twin.states)))
+
+
+def rounded(values: np.ndarray) -> list[float]:
+    """As a list of plain floats of five significant digits: enough for a plot, and compact."""
+    return [float(f"{value:.{_DIGITS}g}") for value in np.asarray(values, dtype=np.float64)]

@@ -1,0 +1,207 @@
+"""fidelity.json as types: schema ``lmu_deploy/fidelity``, version 1.
+
+Every number is finite; what cannot be said is null. `targets` and `variants` keep their order.
+:func:`json_schema` gives the JSON schema that other tools can check a file with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Interval = tuple[float, float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class Metric(_Strict):
+    """The task's own metric on the samples that were run; `ci95` null when one sample ran."""
+
+    name: Literal["accuracy", "nrmse"]
+    value: float
+    ci95: Interval | None
+
+
+class AgainstReference(_Strict):
+    """The same samples in the float reference, and how far the answers agree.
+
+    `agreement` is the share of equal predicted classes, `flips` the number that differ, of which
+    `lost` were right only in the reference and `gained` only here (all null for regression);
+    `deviation` is the NRMSE of the outputs to the reference's; `difference` is target minus
+    reference, with a paired interval; `p_value` is McNemar's exact test.
+    """
+
+    value: float
+    agreement: float | None
+    agreement_ci95: Interval | None
+    flips: int | None
+    lost: int | None
+    gained: int | None
+    deviation: float | None
+    difference: float
+    difference_ci95: Interval | None
+    p_value: float | None
+
+
+class Events(_Strict):
+    """Messages or spikes: in all, of a mean sample, of a mean step of a sample, by population."""
+
+    total: int
+    per_sample: float
+    per_step: float
+    by_population: dict[str, int]
+
+
+class Population(_Strict):
+    """One population: events per neuron and step, mean events at each step and of each class."""
+
+    neurons: int | None
+    events: int
+    per_sample: float
+    rate: float | None
+    silent: int | None
+    by_step: list[float]
+    by_class: dict[int, float] | None
+
+
+class Sizes(_Strict):
+    """What the representation takes to hold; see :class:`lmu_deploy.fidelity.sizes.Sizes`."""
+
+    representation: str
+    parameters: int
+    synapses: int
+    weight_bits: int
+    weight_bytes: int
+    neuron_bytes: int
+    state_bytes: int
+
+
+class MemoryFidelity(_Strict):
+    """Relative rms error of each layer's memory: overall, by step and by Legendre order."""
+
+    samples: int
+    overall: dict[str, float | None]
+    by_step: dict[str, list[float] | None]
+    by_order: dict[str, list[float | None]]
+
+
+class Equality(_Strict):
+    """Recorded integers compared with those of another target, with ``==``."""
+
+    target: str
+    samples: int
+    steps: int
+    values: int
+    equal: bool
+    different: int
+    first: str
+
+
+class Window(_Strict):
+    """One channel's window decoded from the memory after the last step of sample 0."""
+
+    channel: int
+    delays: list[float]
+    decoded: list[float]
+
+
+class TargetFidelity(_Strict):
+    """Everything about one target."""
+
+    target: str
+    samples: int
+    steps: int
+    chip_steps: int
+    wall_seconds: float
+    seed: int
+    metric: Metric
+    reference: AgainstReference | None
+    events: Events
+    populations: dict[str, Population]
+    synops: int
+    synops_per_sample: float
+    saturations: dict[str, int]
+    neurons: dict[str, int]
+    sizes: Sizes | None
+    memory_error: MemoryFidelity | None
+    window: Window | None
+    equal_to: Equality | None
+    notes: list[str]
+    settings: dict[str, Any]
+    variants: dict[str, TargetFidelity]
+
+
+class Layer(_Strict):
+    """One layer of the float network."""
+
+    kind: Literal["lmu", "lstm"]
+    inputs: int
+    order: int | None
+    channels: int | None
+    theta: float | None
+    discretiser: str | None
+    feedback: list[str]
+    units: int
+    activation: str | None
+
+
+class NetworkSummary(_Strict):
+    """The float network's structure."""
+
+    inputs: int
+    outputs: int
+    parameters: int
+    return_sequences: bool
+    layers: list[Layer]
+    provenance: dict[str, str]
+
+
+class TaskSummary(_Strict):
+    """What was asked of the network."""
+
+    name: str
+    kind: Literal["classification", "regression"]
+    inputs: int
+    outputs: int
+    steps: int
+    washout: int
+
+
+class Reference(_Strict):
+    """The float reference on all samples that were asked for."""
+
+    metric: Metric
+    samples: int
+    steps: int
+    wall_seconds: float
+    sizes: Sizes | None
+    true_window: list[float] | None
+    window: Window | None
+
+
+class Fidelity(_Strict):
+    """The whole file."""
+
+    schema_name: Literal["lmu_deploy/fidelity"] = Field(
+        default="lmu_deploy/fidelity", alias="schema"
+    )
+    version: Literal[1] = 1
+    command: str
+    date: str
+    seed: int
+    versions: dict[str, str]
+    hashes: dict[str, str]
+    task: TaskSummary
+    network: NetworkSummary
+    reference: Reference
+    targets: dict[str, TargetFidelity]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of fidelity.json."""
+    return Fidelity.model_json_schema(by_alias=True, mode="serialization")

@@ -1,0 +1,83 @@
+"""A folder of results: ``fidelity.json``, and ``plots.npz`` with the rasters that a report draws.
+
+The two are all that a report is made from, so it can be made again from the folder alone. Numbers
+of fidelity.json come back as they were written.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from lmu_deploy.atomic import write_text, written_whole
+from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity.canonical import canonical_json
+from lmu_deploy.fidelity.excerpts import RasterExcerpt
+from lmu_deploy.fidelity.schema import Fidelity
+
+FIDELITY = "fidelity.json"
+PLOTS = "plots.npz"
+
+
+def write_fidelity(
+    folder: Path | str, fidelity: Fidelity, excerpts: dict[str, RasterExcerpt] | None = None
+) -> Path:
+    """Write both files into `folder`, which must exist; give the path of fidelity.json.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written.
+    """
+    folder = Path(folder)
+    excerpts = excerpts or {}
+    arrays: dict[str, Any] = {str(i): e.packed() for i, e in enumerate(excerpts.values())}
+    arrays["names"] = np.array(list(excerpts), dtype=np.str_)
+    with written_whole(folder / PLOTS) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    write_text(folder / FIDELITY, canonical_json(fidelity.model_dump(mode="json", by_alias=True)))
+    return folder / FIDELITY
+
+
+def read_fidelity(folder: Path | str) -> Fidelity:
+    """Read fidelity.json from `folder`.
+
+    Raises
+    ------
+    InputError
+        When it is not there, or holds something else.
+    """
+    path = Path(folder) / FIDELITY
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make it with lmu-deploy validate.")
+    try:
+        return Fidelity.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"{path} is no fidelity.json of version 1 ({place}: {first['msg']}); make it again."
+        ) from error
+
+
+def read_excerpts(folder: Path | str) -> dict[str, RasterExcerpt]:
+    """Read the rasters of plots.npz; none when the file is not there.
+
+    Raises
+    ------
+    InputError
+        When the file is damaged.
+    """
+    path = Path(folder) / PLOTS
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = [str(name) for name in arrays["names"]]
+            return {n: RasterExcerpt.unpacked(arrays[str(i)]) for i, n in enumerate(names)}
+    except (ValueError, KeyError, OSError, IndexError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({type(error).__name__}); make it again.") from error

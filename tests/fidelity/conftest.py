@@ -1,0 +1,210 @@
+"""Validations made up of a real reference run and targets that part from it by known amounts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lmu_deploy.fidelity import Result, assemble, write_fidelity
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.tasks.base import Split, Task
+from targets.base import Run, States
+from targets.reference import ReferenceTarget
+
+SIZES = {"input": 8, "layer0/memory": 48, "layer0/hidden": 32}
+
+
+def make_network(n_in=8, n_out=10, order=6, channels=8, theta=8.0, units=32, sequences=False):
+    rng = np.random.default_rng(5)
+
+    def weights(*shape):
+        return (rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32)
+
+    layer = LMULayer(
+        input_encoders=weights(n_in, channels),
+        hidden_encoders=None,
+        memory_encoders=None,
+        memory_bias=None,
+        memory=Memory.legendre(order, theta, channels),
+        hidden=Hidden(
+            weights(channels * order, units), weights(n_in, units), None, weights(1, units)[0],
+            "tanh",
+        ),
+    )  # fmt: skip
+    readout = Readout(weights(units, n_out), np.zeros(n_out, np.float32))
+    provenance = {"command": "lmu-deploy train digits --seed 3", "seed": "3"}
+    return LMUNetwork((layer,), readout, sequences, "digits", provenance)
+
+
+def make_run(target, reference, samples, noise, seed, *, integer=False, spikes=0, **changes):
+    """A target's run: the reference's, with noise on outputs and states, and made-up events."""
+    rng = np.random.default_rng(seed)
+    outputs, states = reference.outputs[:samples], reference.states
+    steps = reference.steps
+    kept = min(samples, 40)
+    m = states.m[:kept] + noise * rng.normal(size=states.m[:kept].shape)
+    h, y = states.h[:kept], states.y[:kept]
+    scale = 2.0**-21 if integer else 1.0
+    if integer:
+        m, h, y = (np.rint(a / scale).astype(np.int32) for a in (m, h, y))
+    chip_steps = steps * spikes if spikes else steps + 1
+    names = [n for n in SIZES if n == "layer0/memory" or not spikes]
+    rate = 0.05 if spikes else 0.8
+    events = {n: rng.binomial(SIZES[n] * max(spikes, 1), rate, (samples, steps)) for n in names}
+    rasters = {
+        n: (rng.random((chip_steps, SIZES[n])) < rate).astype(np.uint8)
+        * (rng.random(SIZES[n]) < 0.9)
+        for n in names
+    }
+    run = Run(
+        target=target,
+        outputs=outputs + noise * rng.normal(size=outputs.shape),
+        neurons={n: SIZES[n] for n in names},
+        events=events,
+        synops=int(sum(e.sum() for e in events.values())) * 40,
+        saturations={"layer0/memory/state": 0, "layer0/hidden/drive": 3} if integer else {},
+        steps=steps,
+        chip_steps=chip_steps,
+        wall_seconds=0.25,
+        seed=seed,
+        states=States(m, h, y, np.full(m.shape[2], scale), np.full(h.shape[2], scale), scale),
+        rasters=rasters,
+        notes=("The hidden layer ran on the host.",) if spikes else (),
+        settings={"mismatch": 0.1, "calibration": "dynamic"} if spikes else {},
+    )
+    return replace(run, **changes)
+
+
+def make_digits(samples=240):
+    network = make_network()
+    inputs = np.random.default_rng(1).random((samples, 8, 8)).astype(np.float32)
+    reference = ReferenceTarget().run(network, inputs, record=True)
+    rng = np.random.default_rng(2)
+    noisy = reference.outputs + 0.15 * rng.normal(size=reference.outputs.shape)
+    split = Split(inputs, noisy.argmax(axis=1))
+    task = Task("digits", "classification", 8, 10, 8, load=lambda: None)
+    integer = make_run("integer", reference, samples, 1e-3, 11, integer=True)
+    lava = replace(
+        integer,
+        target="lava",
+        outputs=integer.outputs[:8],
+        events={n: e[:8] for n, e in integer.events.items()},
+        wall_seconds=21.0,
+        notes=("Ran the first 8 samples.",),
+        states=replace(
+            integer.states,
+            m=integer.states.m[:8], h=integer.states.h[:8], y=integer.states.y[:8],
+        ),
+    )  # fmt: skip
+    plain = {"events": {}, "rasters": {}, "synops": 0, "neurons": {}}
+    onnx = make_run("onnxruntime", reference, samples, 1e-7, 12, **plain)
+    brian2 = make_run("brian2", reference, min(samples, 200), 0.05, 13, spikes=20)
+    raw = make_run("brian2", reference, min(samples, 200), 0.4, 14, spikes=20)
+    results = [
+        Result(onnx, network),
+        Result(integer, network),
+        Result(lava, network),
+        Result(brian2, None, {"uncalibrated": Result(raw)}),
+    ]
+    return SimpleNamespace(
+        network=network, reference=reference, split=split, task=task, results=results
+    )
+
+
+def make_signal(samples=6, steps=200):
+    network = make_network(1, 1, order=6, channels=1, theta=20.0, units=8, sequences=True)
+    time = np.arange(steps) / 12.0
+    phase = np.random.default_rng(4).random((samples, 1)) * 6.0
+    inputs = np.sin(time + phase)[:, :, None].astype(np.float32)
+    reference = ReferenceTarget().run(network, inputs, record=True)
+    noise = 0.1 * np.random.default_rng(6).normal(size=reference.outputs.shape)
+    task = Task("sines", "regression", 1, 1, steps, load=lambda: None, washout=20)
+    split = Split(inputs, (reference.outputs + noise).astype(np.float32))
+    results = [
+        Result(make_run("integer", reference, samples, 0.01, 21, integer=True), network),
+        Result(make_run("brian2", reference, samples, 0.1, 22, spikes=5), network),
+    ]
+    return SimpleNamespace(
+        network=network, reference=reference, split=split, task=task, results=results
+    )
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return make_digits()
+
+
+@pytest.fixture(scope="session")
+def signal():
+    return make_signal()
+
+
+@pytest.fixture(scope="session")
+def assembled():
+    """Gives (fidelity, excerpts) of a validation; keyword arguments replace its parts."""
+
+    def build(validation, **changes):
+        parts = {**vars(validation), **changes}
+        return assemble(
+            parts["results"],
+            parts["reference"],
+            parts["task"],
+            parts["split"],
+            parts["network"],
+            command=changes.get("command", "lmu-deploy validate digits.safetensors --seed 0"),
+            seed=0,
+            date="2026-01-02T03:04:05+00:00",
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def edge_cases(digits):
+    """One validation for each thing that can be missing or odd."""
+    run = digits.results[1].run
+    nothing = replace(run, events={}, rasters={}, saturations={}, synops=0, states=None, neurons={})
+    silent = replace(
+        run,
+        events={n: np.zeros_like(e) for n, e in run.events.items()},
+        rasters={n: np.zeros_like(r) for n, r in run.rasters.items()},
+        synops=0,
+        saturations={"layer0/memory/state": 0},
+    )
+    name = "layer0/memory/a population with a very long name that somebody's plugin has made up"
+    long = replace(
+        run,
+        target="a-target-from-a-plugin-with-a-long-name",
+        events={name: run.events["layer0/memory"]},
+        neurons={name: 48},
+        rasters={name: run.rasters["layer0/memory"]},
+        saturations={name + f"/{i}": i for i in range(20)},
+    )
+    one = make_digits(samples=1)
+
+    def with_results(*results):
+        return SimpleNamespace(**{**vars(digits), "results": list(results)})
+
+    return {
+        "nothing recorded": with_results(Result(nothing)),
+        "no events": with_results(Result(silent)),
+        "long names": with_results(Result(long), Result(run)),
+        "one sample": one,
+        "no targets": with_results(),
+    }
+
+
+@pytest.fixture
+def folder_of(tmp_path, assembled):
+    """Writes a validation's results into a new folder."""
+
+    def write(validation, **changes):
+        folder = tmp_path / f"report{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        write_fidelity(folder, *assembled(validation, **changes))
+        return folder
+
+    return write

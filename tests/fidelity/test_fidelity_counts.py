@@ -1,0 +1,170 @@
+"""Events, sizes, equality, hashes and excerpts: things that are counted, so they are exact."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from lmu_deploy.fidelity.equality import compare_states, is_integer
+from lmu_deploy.fidelity.events import count_population, silent_neurons
+from lmu_deploy.fidelity.excerpts import RasterExcerpt, excerpt
+from lmu_deploy.fidelity.provenance import hash_array, hash_file, versions
+from lmu_deploy.fidelity.sizes import network_sizes
+from lmu_deploy.integer_network import (
+    Connection,
+    Format,
+    IntegerHidden,
+    IntegerLayer,
+    IntegerMemory,
+    IntegerNetwork,
+    IntegerReadout,
+    PiecewiseLinear,
+)
+from targets.base import States
+
+
+def test_events_are_counted(rng):
+    counts = rng.integers(0, 9, (30, 4))
+    classes = rng.integers(0, 3, 30)
+    found = count_population(counts, neurons=5, classes=classes)
+    assert found.total == counts.sum()
+    assert found.per_sample == pytest.approx(counts.sum() / 30)
+    assert found.rate == pytest.approx(counts.sum() / (30 * 4 * 5))
+    assert found.by_step == pytest.approx(counts.sum(axis=0) / 30)
+    for label in range(3):
+        assert found.by_class[label] == pytest.approx(
+            np.mean([row.sum() for row, c in zip(counts, classes, strict=True) if c == label])
+        )
+    assert found.silent is None
+
+
+def test_totals_do_not_overflow():
+    counts = np.full((3, 2), 2**30, dtype=np.int32)
+    assert count_population(counts).total == 6 * 2**30
+
+
+def test_silent_neurons():
+    raster = np.zeros((6, 4), np.uint8)
+    raster[2, 1] = raster[5, 3] = 1
+    assert silent_neurons(raster) == 2
+    assert count_population(np.ones((1, 6), int), 4, raster).silent == 2
+
+
+def _integer_network():
+    def connection(n_slices, rows, columns, bits=8):
+        slices = np.ones((n_slices, rows, columns), np.int8)
+        slices[:, 0, 0] = 0
+        ones = np.ones((n_slices, rows), np.int32)
+        return Connection(slices, ones, ones, weight_bits=bits)
+
+    memory = IntegerMemory(
+        state=Format(24, 2.0**-21),
+        message=Format(12, 2.0**-9),
+        message_shift=12,
+        recurrent=connection(2, 6, 6),
+        input=connection(1, 6, 2),
+        hidden=None,
+        bias=None,
+    )
+    lines = PiecewiseLinear(np.ones(8, np.int32), np.zeros(8, np.int32), 0, "odd")
+    hidden = IntegerHidden(
+        drive=Format(24, 1.0),
+        message=Format(8, 1.0),
+        memory=connection(1, 3, 6, bits=4),
+        input=None,
+        recurrent=None,
+        bias=np.zeros(3, np.int32),
+        activation=lines,
+    )
+    readout = IntegerReadout(connection(1, 2, 3), None, Format(24, 1.0))
+    return IntegerNetwork(Format(8, 1.0), (IntegerLayer(memory, hidden),), readout)
+
+
+def test_integer_sizes_are_in_the_chips_widths():
+    sizes = network_sizes(_integer_network())
+    weights = 2 * 36 + 12 + 18 + 6
+    assert sizes.synapses == weights - (2 + 1 + 1 + 1)
+    assert sizes.weight_bytes == 2 * 36 + 12 + 18 // 2 + 6
+    rows = 2 * 6 + 6 + 3 + 2
+    assert sizes.parameters == weights + 2 * rows + 3 + 16
+    assert sizes.neuron_bytes == -(-(rows * 20 + 3 * 24 + 8 * 39) // 8)
+    assert sizes.state_bytes == 6 * (24 + 12) // 8 + 3
+
+
+def test_float_sizes(digits):
+    sizes = network_sizes(digits.network)
+    weights = 8 * 8 + 6 * 6 + 6 + 48 * 32 + 8 * 32 + 32 * 10
+    assert sizes.weight_bytes == 4 * weights
+    assert sizes.parameters == weights + 32 + 10 == digits.network.n_parameters + 36 + 6
+    assert sizes.state_bytes == 4 * (48 + 32)
+    assert network_sizes(object()) is None
+
+
+def _states(m):
+    return States(m, np.zeros((*m.shape[:2], 2), np.int32), np.zeros((*m.shape[:2], 1), np.int32),
+                  np.ones(m.shape[2]), np.ones(2))  # fmt: skip
+
+
+def test_equal_integers_are_equal(rng):
+    m = rng.integers(-9, 9, (5, 4, 3))
+    assert is_integer(_states(m))
+    assert not is_integer(_states(m * 1.0))
+    assert not is_integer(None)
+    found = compare_states(_states(m), _states(m[:2]))
+    assert found.equal
+    assert (found.samples, found.steps, found.values) == (2, 4, 2 * 4 * 6)
+
+
+def test_the_first_difference_in_time_is_named(rng):
+    m = rng.integers(-9, 9, (5, 4, 3))
+    other = m.copy()
+    other[0, 3, 0] += 1
+    other[4, 1, 2] += 1
+    found = compare_states(_states(m), _states(other))
+    assert not found.equal
+    assert found.different == 2
+    assert found.first == "m[2] at step 1 of sample 4"
+    late = replace(_states(m), y=np.ones((5, 4, 1), np.int32))
+    assert compare_states(late, _states(m)).first == "y[0] at step 0 of sample 0"
+
+
+def test_other_shapes_are_not_equal(rng):
+    m = rng.integers(-9, 9, (5, 4, 3))
+    found = compare_states(_states(m), _states(m[:, :3]))
+    assert not found.equal
+    assert "shape" in found.first
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 30)), elements=st.integers(0, 1)),
+    st.integers(1, 12),
+    st.integers(1, 60),
+)
+def test_excerpts_show_true_events_within_limits(raster, neurons, events):
+    found = excerpt(raster, neurons, events)
+    again = RasterExcerpt.unpacked(found.packed())
+    assert len(found.neurons) <= neurons
+    assert len(found.steps) <= max(events, raster[:, found.neurons[0]].sum())
+    redrawn = np.zeros((found.chip_steps, len(found.neurons)), np.uint8)
+    redrawn[again.steps, again.rows] = 1
+    assert (redrawn == raster[:, again.neurons]).all()
+
+
+def test_hashes(tmp_path):
+    file = tmp_path / "data"
+    file.write_bytes(b"abc")
+    assert hash_file(file) == hashlib.sha256(b"abc").hexdigest()
+    array = np.arange(6).reshape(2, 3)
+    assert hash_array(array) == hash_array(array[::-1][::-1]) == hash_array(array.astype(">i8"))
+    others = [array.T, array.astype(np.int32), array.reshape(3, 2), array + 1]
+    assert len({hash_array(a) for a in [array, *others]}) == 5
+
+
+def test_versions_name_what_computed():
+    assert {"python", "numpy", "scipy", "lmu-deploy"} <= set(versions())

@@ -1,0 +1,172 @@
+"""fidelity.json: whole, valid, the same every time, and equal to figures worked out apart."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.fidelity import (
+    Fidelity,
+    Result,
+    deploy_summary,
+    json_schema,
+    judge,
+    read_excerpts,
+    read_fidelity,
+    write_fidelity,
+)
+from lmu_deploy.fidelity.canonical import canonical_json, plain
+from lmu_deploy.metrics import accuracy, nrmse
+
+
+def test_figures_equal_those_worked_out_apart(digits, assembled):
+    fidelity, _ = assembled(digits)
+    for result in digits.results:
+        run, found = result.run, fidelity.targets[result.run.target]
+        samples = len(run.outputs)
+        answers, theirs = digits.split.targets[:samples], digits.reference.outputs[:samples]
+        assert found.samples == samples
+        assert found.metric.value == accuracy(run.outputs, answers)
+        assert found.reference.value == accuracy(theirs, answers)
+        same = run.outputs.argmax(1) == theirs.argmax(1)
+        assert found.reference.agreement == pytest.approx(same.mean())
+        assert found.reference.flips == (~same).sum()
+        assert found.events.total == sum(e.sum() for e in run.events.values())
+        assert found.events.total == sum(found.events.by_population.values())
+        assert found.events.per_step == pytest.approx(found.events.per_sample / run.steps)
+
+
+def test_the_twin_is_named_and_equal(digits, assembled):
+    targets = assembled(digits)[0].targets
+    assert targets["integer"].equal_to is None
+    assert targets["onnxruntime"].equal_to is None
+    assert targets["lava"].equal_to.equal
+    assert (targets["lava"].equal_to.target, targets["lava"].equal_to.samples) == ("integer", 8)
+
+
+def test_memory_error_follows_the_noise(digits, assembled):
+    targets = assembled(digits)[0].targets
+    onnx, integer, brian2 = (
+        targets[n].memory_error.overall["layer0"] for n in ("onnxruntime", "integer", "brian2")
+    )
+    assert onnx < integer / 100 < brian2 / 100
+    worse = targets["brian2"].variants["uncalibrated"]
+    assert worse.memory_error.overall["layer0"] == pytest.approx(8 * brian2, rel=0.05)
+    assert worse.metric.value < targets["brian2"].metric.value
+
+
+def test_regression(signal, assembled):
+    fidelity, _ = assembled(signal)
+    for result in signal.results:
+        run, found = result.run, fidelity.targets[result.run.target]
+        assert found.metric.name == "nrmse"
+        assert found.metric.value == nrmse(run.outputs, signal.split.targets, 20)
+        assert found.reference.deviation == nrmse(run.outputs, signal.reference.outputs, 20)
+        assert found.reference.agreement is None
+        low, high = found.metric.ci95
+        assert low < found.metric.value < high
+        assert found.populations["layer0/memory"].by_class is None
+
+
+def test_one_sample_has_no_bootstrap_interval(signal, assembled):
+    results = [Result(replace(r.run, outputs=r.run.outputs[:1], events={})) for r in signal.results]
+    fidelity, _ = assembled(signal, results=results)
+    assert fidelity.targets["integer"].metric.ci95 is None
+
+
+@pytest.mark.parametrize(
+    "case", ["nothing recorded", "no events", "long names", "one sample", "no targets"]
+)
+def test_odd_runs_are_judged(case, edge_cases, assembled, tmp_path):
+    fidelity, excerpts = assembled(edge_cases[case])
+    write_fidelity(tmp_path, fidelity, excerpts)
+    assert read_fidelity(tmp_path) == fidelity
+
+
+def test_the_file_is_valid_and_comes_back(digits, assembled, tmp_path):
+    fidelity, excerpts = assembled(digits)
+    path = write_fidelity(tmp_path, fidelity, excerpts)
+    text = path.read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    raw = json.loads(text)
+    assert (raw["schema"], raw["version"]) == ("lmu_deploy/fidelity", 1)
+    Fidelity.model_validate(raw, strict=False)
+    assert set(raw) == set(json_schema()["properties"])
+    assert read_fidelity(tmp_path) == fidelity
+    again = read_excerpts(tmp_path)
+    assert list(again) == list(excerpts)
+    for name, one in excerpts.items():
+        assert (again[name].packed() == one.packed()).all()
+
+
+def test_run_again_the_files_are_equal(digits, assembled, tmp_path):
+    contents = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_fidelity(tmp_path / name, *assembled(digits))
+        contents.append([p.read_bytes() for p in sorted((tmp_path / name).iterdir())])
+    assert contents[0] == contents[1]
+
+
+def test_an_older_or_foreign_file_is_refused(digits, assembled, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_fidelity(tmp_path)
+    path = write_fidelity(tmp_path, *assembled(digits))
+    text = path.read_text()
+    for wrong in (text[:-9], "[]", re.sub('"version": ?1', '"version": 2', text), "{}"):
+        path.write_text(wrong)
+        with pytest.raises(InputError, match=re.escape("fidelity.json")):
+            read_fidelity(tmp_path)
+    (tmp_path / "plots.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match="damaged"):
+        read_excerpts(tmp_path)
+
+
+def test_what_cannot_be_judged_is_refused(digits):
+    run, targets = digits.results[1].run, digits.split.targets
+    with pytest.raises(InputError, match="only 100 can be judged"):
+        judge(run, digits.reference, digits.task, targets[:100])
+    broken = replace(run, outputs=np.full_like(run.outputs, np.nan))
+    with pytest.raises(RunError, match="NaN"):
+        judge(broken, digits.reference, digits.task, targets)
+    empty = replace(run, outputs=run.outputs[:0], events={})
+    with pytest.raises(InputError, match="at least 1"):
+        judge(empty, digits.reference, digits.task, targets)
+
+
+def test_a_target_is_named_once(digits, assembled):
+    with pytest.raises(InputError, match="twice"):
+        assembled(digits, results=[digits.results[0]] * 2)
+
+
+def test_deploy_summary_has_the_documented_keys(digits):
+    run = digits.results[1].run
+    found = deploy_summary(run, digits.reference, digits.task, digits.split.targets)
+    keys = "target task n_samples metric reference events synops saturations steps wall_seconds"
+    assert set(f"{keys} seed versions".split()) <= set(found)
+    assert set(found["metric"]) == {"name", "value", "ci95"}
+    assert {"value", "agreement"} <= set(found["reference"])
+    assert set(found["events"]) == {"total", "per_sample", "per_step", "by_population"}
+    assert 0.0 <= found["metric"]["value"] <= 1.0
+    json.dumps(found, allow_nan=False)
+    alone = deploy_summary(run, None, digits.task, digits.split.targets)
+    assert alone["reference"]["value"] is None
+
+
+def test_json_is_compact_and_leaves_texts_alone():
+    value = {"a": [1, 2.5, None], "b": "[\n 1,\n 2\n]", "c": [[1], [2]], "d": [], "e": ["x"]}
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert '"a": [1, 2.5, null]' in text
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json([float("nan")])
+
+
+def test_settings_become_plain():
+    odd = {"a": np.float32(0.5), 2: np.arange(2), "n": float("inf"), "p": (True, {3})}
+    assert plain(odd) == {"a": 0.5, "2": [0, 1], "n": None, "p": [True, "{3}"]}

@@ -1,0 +1,78 @@
+"""Memory errors against loops, and the window against the input that went in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity.memory_error import MemoryShape, memory_errors
+from lmu_deploy.fidelity.window import decode_window, liveliest_channel, true_window
+from lmu_deploy.network import LMULayer, Memory
+
+SHAPES = [MemoryShape("layer0", 2, 3), MemoryShape("layer1", 1, 4)]
+
+
+def test_errors_equal_loops(rng):
+    truth = rng.normal(size=(70, 5, 10))
+    scale = 2.0 ** -rng.integers(3, 9, 10).astype(float)
+    states = np.rint((truth + 0.1 * rng.normal(size=truth.shape)) / scale).astype(np.int32)
+    first, second = memory_errors(states, scale, truth, SHAPES)
+    wrong = states * scale - truth
+    for found, part, channels, order in ((first, slice(0, 6), 2, 3), (second, slice(6, 10), 1, 4)):
+        e, m = wrong[:, :, part], truth[:, :, part]
+        assert found.overall == pytest.approx(np.sqrt((e**2).sum() / (m**2).sum()))
+        for t in range(5):
+            assert found.by_step[t] == pytest.approx(np.sqrt((e[:, t] ** 2).mean() / (m**2).mean()))
+        for k in range(order):
+            chosen = [c * order + k for c in range(channels)]
+            ratio = (e[:, :, chosen] ** 2).sum() / (m[:, :, chosen] ** 2).sum()
+            assert found.by_order[k] == pytest.approx(np.sqrt(ratio))
+        assert np.mean(found.by_step**2) == pytest.approx(found.overall**2)
+
+
+def test_a_planted_error_is_found_where_it_is(rng):
+    truth = rng.normal(size=(8, 6, 10))
+    states = truth.copy()
+    states[:, 4, 3 + 1] *= 3.0
+    first, second = memory_errors(states, np.ones(10), truth, SHAPES)
+    assert np.flatnonzero(first.by_step).tolist() == [4]
+    assert np.flatnonzero(first.by_order).tolist() == [1]
+    assert second.overall == 0.0
+
+
+def test_a_silent_reference_has_no_relative_error():
+    first, _ = memory_errors(np.ones((2, 3, 10)), np.ones(10), np.zeros((2, 3, 10)), SHAPES)
+    assert first.overall is None
+    assert first.by_step is None
+    assert np.isnan(first.by_order).all()
+
+
+def test_shapes_must_fit():
+    with pytest.raises(InputError):
+        memory_errors(np.ones((2, 3, 9)), np.ones(9), np.ones((2, 3, 9)), SHAPES)
+
+
+def test_window_shows_what_went_in():
+    steps, order = 400, 24
+    memory = Memory.legendre(order, 200.0, channels=2)
+    layer = LMULayer(np.array([[1.0, 0.5]]), None, None, np.array([0.0, 0.1]), memory, None)
+    inputs = np.sin(np.arange(steps) / 15.0)[:, None]
+    u = inputs @ layer.input_encoders + layer.memory_bias
+    states = np.zeros((steps, 2, order))
+    for t in range(steps):
+        states[t] = states[t - 1] @ memory.a_bar.T + u[t, :, None] * memory.b_bar
+    m = states.reshape(steps, -1)
+    for channel in (0, 1):
+        decoded = decode_window(m[-1], layer, channel)
+        truth = true_window(layer, inputs, m, np.zeros((steps, 0)), channel)
+        assert np.sqrt(np.mean((decoded - truth) ** 2) / np.mean(truth**2)) < 0.06
+    assert liveliest_channel(m[-1], layer) == 0
+
+
+def test_true_window_counts_feedback():
+    memory = Memory.legendre(2, 4.0)
+    layer = LMULayer(np.array([[1.0]]), None, np.array([[1.0], [0.0]]), None, memory, None)
+    inputs, m = np.array([[1.0], [2.0], [3.0]]), np.array([[10.0, 0], [20.0, 0], [30.0, 0]])
+    window = true_window(layer, inputs, m, np.zeros((3, 0)), 0, points=5)
+    assert window.tolist() == [23.0, 12.0, 1.0, 0.0, 0.0]
