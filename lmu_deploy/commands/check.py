@@ -22,11 +22,12 @@ def check(network: IntegerNetwork | Path | str, *, profile: str = "loihi2") -> l
     """
     chip = load_profile(profile, "digital")
     if not isinstance(network, IntegerNetwork):
-        path, network = network, load_any(network)
-        if not isinstance(network, IntegerNetwork):
+        loaded = load_any(network)
+        if not isinstance(loaded, IntegerNetwork):
             raise InputError(
-                f"check needs an IntegerNetwork, and {path} holds a {type(network).__name__}; "
+                f"check needs an IntegerNetwork, and {network} holds a {type(loaded).__name__}; "
                 "make one with lmu-deploy quantise."
             )
+        network = loaded
     assert isinstance(chip, DigitalProfile)  # load_profile was asked for this kind
     return preflight(network, chip)

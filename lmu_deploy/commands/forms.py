@@ -1,0 +1,66 @@
+"""The representations that a validation needs, made from one float network when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lmu_deploy.commands.quantise import quantise
+from lmu_deploy.commands.spike import spike
+from lmu_deploy.files import save
+from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.network import LMUNetwork
+from lmu_deploy.representations import Network
+from lmu_deploy.spiking_network import SpikingNetwork
+from targets.base import Target
+
+UNCALIBRATED = "uncalibrated"
+
+
+@dataclass
+class Forms:
+    """The representations of one network, each made once and written to a folder.
+
+    Attributes
+    ----------
+    source : LMUNetwork
+    task : str or None
+        Whose training inputs calibrate.
+    seed : int
+    folder : path
+    files : dict of str to path
+        What has been written, by name.
+    """
+
+    source: LMUNetwork
+    task: str | None
+    seed: int
+    folder: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    _made: dict[str, Network] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._keep("float", lambda: self.source)
+
+    def needed_by(self, runner: Target) -> Network:
+        """Give the representation that a target runs."""
+        if LMUNetwork in runner.accepts:
+            return self.source
+        if IntegerNetwork in runner.accepts:
+            return self._keep("integer", lambda: quantise(self.source, task=self.task))
+        return self._keep("spiking", lambda: self._spike("dynamic"))
+
+    def uncalibrated(self) -> Network:
+        """Give the spiking network whose decoders know nothing of the chip's mismatch."""
+        return self._keep(UNCALIBRATED, lambda: self._spike("none"))
+
+    def _spike(self, calibration: str) -> SpikingNetwork:
+        return spike(self.source, task=self.task, calibration=calibration, seed=self.seed)
+
+    def _keep(self, name: str, make: Callable[[], Network]) -> Network:
+        if name not in self._made:
+            self._made[name] = make()
+            self.files[name] = self.folder / f"{name}.safetensors"
+            save(self._made[name], self.files[name])
+        return self._made[name]

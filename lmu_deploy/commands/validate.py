@@ -1,0 +1,165 @@
+"""`validate`: one float network on several targets, judged side by side in one report."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lmu_deploy.checks import check_inputs
+from lmu_deploy.commands.forms import UNCALIBRATED, Forms
+from lmu_deploy.commands.report import report
+from lmu_deploy.commands.task_data import limited, task_for
+from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity import Result, assemble, write_fidelity
+from lmu_deploy.network import LMUNetwork
+from lmu_deploy.progress import progress_bar
+from lmu_deploy.representations import Network, float_source, load_float
+from lmu_deploy.spiking_network import SpikingNetwork
+from lmu_deploy.tasks.base import Split
+from targets.base import Run, Target, get_target
+
+RECORDED_BYTES = 2**29
+RECORDED_SAMPLES = 64
+
+
+def validate(
+    network: LMUNetwork | Path | str,
+    *,
+    targets: str = "onnxruntime,integer",
+    out: Path | str,
+    task: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    command: str | None = None,
+) -> Path:
+    """Run a float network on several targets and write fidelity.json and report.html.
+
+    The integer and spiking networks that the targets need are made with the defaults of
+    `quantise` and `spike`, and kept in the folder beside the report. A spiking target also runs
+    without calibration.
+
+    Parameters
+    ----------
+    network : LMUNetwork or path
+    targets : str
+        Names with commas between, each with its own limit if wanted: "integer,lava:8,brian2".
+    out : path
+        Folder of the report; made if it is not there.
+    task, limit, seed
+        As for :func:`lmu_deploy.deploy`.
+    command : str, optional
+        What to name in the report as the command that makes it again.
+
+    Returns
+    -------
+    path
+        Of report.html.
+
+    Raises
+    ------
+    InputError
+        When a file, name or value is wrong, or a target cannot run the network; before anything
+        has run.
+    RunError
+        When a run failed.
+    """
+    source = network if isinstance(network, LMUNetwork) else load_float(network, "validate")
+    runners = [(get_target(name), own) for name, own in parse_targets(targets)]
+    chosen = task_for(source, task)
+    split = limited(chosen.load().test, limit)
+    split = Split(check_inputs(split.inputs, source.n_in), split.targets)
+    folder = _make_folder(out)
+    forms = Forms(source, task, seed, folder)
+    results = []
+    for runner, own_limit in runners:
+        form = forms.needed_by(runner)
+        part = limited(split, own_limit).inputs
+        variants = {}
+        if isinstance(form, SpikingNetwork):
+            plain = forms.uncalibrated()
+            run = _run(runner, plain, part, seed, f"{runner.name}, {UNCALIBRATED}")
+            variants[UNCALIBRATED] = Result(run, plain)
+        results.append(Result(_run(runner, form, part, seed, runner.name), form, variants))
+    reference = _run(get_target("reference"), source, split.inputs, seed, "reference")
+    fidelity, excerpts = assemble(
+        results,
+        reference,
+        chosen,
+        split,
+        source,
+        command=command or _command_line(),
+        seed=seed,
+        files=forms.files,
+    )
+    write_fidelity(folder, fidelity, excerpts)
+    return report(folder)
+
+
+def parse_targets(text: str) -> list[tuple[str, int | None]]:
+    """Read "integer,lava:8" as [("integer", None), ("lava", 8)].
+
+    Raises
+    ------
+    InputError
+        When a limit is no whole number, a name is empty or stands twice.
+    """
+    found: list[tuple[str, int | None]] = []
+    for item in text.split(","):
+        name, colon, limit = item.strip().partition(":")
+        if not name or (colon and not limit.isdecimal()):
+            raise InputError(
+                f"targets {text!r}: {item!r} is not NAME or NAME:SAMPLES; "
+                "write for example integer,lava:8."
+            )
+        if name in (other for other, _ in found):
+            raise InputError(f"targets {text!r} name {name} twice; name each once.")
+        found.append((name, int(limit) if colon else None))
+    return found
+
+
+def _run(runner: Target, network: Network, inputs: np.ndarray, seed: int, label: str) -> Run:
+    """Run all samples; record the states of all where they fit, else of the first ones, apart."""
+    samples, steps, _ = inputs.shape
+    values = _states(network)
+    if samples * steps * values * 8 <= RECORDED_BYTES:
+        with progress_bar(label) as progress:
+            return runner.run(network, inputs, record=True, seed=seed, progress=progress)
+    with progress_bar(label) as progress:
+        run = runner.run(network, inputs, seed=seed, progress=progress)
+    fewer = max(1, min(RECORDED_SAMPLES, RECORDED_BYTES // (steps * values * 8)))
+    with progress_bar(f"{label}, states") as progress:
+        few = runner.run(network, inputs[:fewer], record=True, seed=seed, progress=progress)
+    return dataclasses.replace(run, states=few.states, rasters=few.rasters)
+
+
+def _states(network: Network) -> int:
+    """Values that recording one step of one sample takes."""
+    source = float_source(network)
+    if source is None:
+        return 10_000
+    sizes = [layer.n_out for layer in source.layers]
+    memories = [getattr(layer, "memory", None) for layer in source.layers]
+    return sum(sizes) + sum(memory.size for memory in memories if memory) + source.n_out
+
+
+def _make_folder(out: Path | str) -> Path:
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another name."
+        ) from error
+    return folder
+
+
+def _command_line() -> str:
+    """Repeatable form of what was typed, or the Python call's name."""
+    program = Path(sys.argv[0]).name
+    if program != "lmu-deploy":
+        return "lmu_deploy.validate(...)"
+    return shlex.join([program, *sys.argv[1:]])
