@@ -1,0 +1,145 @@
+"""Start the worker, watch it, and leave nothing of it behind.
+
+However a run of Lava ends, its whole process group is told to end. The resource tracker of
+Python's multiprocessing ignores that signal, sees its clients gone, removes the shared memory that
+they left and ends as well. All of them hold the worker's output open, so the end of that output is
+the proof that none is left.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lmu_deploy.errors import MissingDependencyError, RunError
+from lmu_deploy.files import save
+from lmu_deploy.integer_network import IntegerNetwork
+from targets.lava import records
+from targets.lava.plan import Plan
+from targets.lava.worker import INPUTS, NETWORK
+
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_TO_END = 10.0
+
+
+def prepare(
+    folder: Path, network: IntegerNetwork, inputs: np.ndarray, plan: Plan, record: bool
+) -> None:
+    """Write what the worker reads, and the empty records that it fills.
+
+    Parameters
+    ----------
+    folder : Path
+    network : IntegerNetwork
+    inputs : ndarray, shape (samples, steps, n_in), integer
+        Input messages.
+    plan : Plan
+    record : bool
+        Whether states of memories and hidden units are kept.
+    """
+    save(network, folder / NETWORK)
+    np.save(folder / INPUTS, inputs.astype(np.int32), allow_pickle=False)
+    records.create(folder, plan, record)
+
+
+def supervise(
+    folder: Path, time_limit: float, progress: Callable[[int], None] | None = None
+) -> None:
+    """Run the worker on a prepared folder, until it is done.
+
+    Parameters
+    ----------
+    folder : Path
+    time_limit : float
+        Seconds after which the run is given up.
+    progress : callable, optional
+        Called now and then with the number of sample steps done.
+
+    Raises
+    ------
+    RunError
+        When the run failed, died, or took too long.
+    MissingDependencyError
+        When Lava cannot be imported.
+    """
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "targets.lava.worker", str(folder)],
+        cwd=folder,
+        env=_environment(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output = _watch(worker, folder, time.monotonic() + time_limit, progress)
+    finally:
+        _end_all(worker)
+    if failure := records.read_failure(folder):
+        kind, message = failure
+        if kind == "missing":
+            raise MissingDependencyError(message)
+        raise RunError(f"the Lava run failed: {message}.")
+    if output is None:
+        raise RunError(
+            f"the Lava run was not done after {time_limit:g} s; "
+            "give fewer samples or a longer time limit."
+        )
+    if worker.returncode != 0:
+        raise RunError(f"the Lava run died: {_cause(worker.returncode, output)}.")
+
+
+def _watch(
+    worker: subprocess.Popen[bytes],
+    folder: Path,
+    deadline: float,
+    progress: Callable[[int], None] | None,
+) -> bytes | None:
+    """Wait for the end; give the worker's output, or None when the deadline came first."""
+    while time.monotonic() < deadline:
+        try:
+            output, _ = worker.communicate(timeout=_SECONDS_BETWEEN_LOOKS)
+            return output
+        except subprocess.TimeoutExpired as waiting:
+            if worker.poll() is not None or (folder / records.FAILURE).exists():
+                return waiting.output or b""
+        if progress:
+            progress(records.progress(folder))
+    return None
+
+
+def _end_all(worker: subprocess.Popen[bytes]) -> None:
+    """End the worker's process group and wait until no member of it is left."""
+    for signals in ((signal.SIGTERM, signal.SIGCONT), (signal.SIGKILL,)):
+        for number in signals:
+            try:
+                os.killpg(worker.pid, number)
+            except ProcessLookupError:
+                break
+        try:
+            worker.communicate(timeout=_SECONDS_TO_END)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Environment that finds these packages, one thread a process, and `folder` for leftovers."""
+    packages = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "PYTHONPATH": path, "TMPDIR": str(folder)}
+
+
+def _cause(code: int, output: bytes) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"exit code {code}"
