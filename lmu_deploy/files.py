@@ -101,10 +101,14 @@ def from_tree(tree: Any, tensors: Mapping[str, np.ndarray], classes: tuple[type,
     Raises
     ------
     InputError
-        When the tree is damaged, names another class or a tensor that is not there, or a class
-        refuses its fields.
+        When the tree is damaged, its root is none of `classes`, it names another class or a tensor
+        that is not there, or a class refuses its fields.
     """
-    return _decode(tree, tensors, {cls.__name__: cls for cls in classes})
+    instance = _decode(tree, tensors, {cls.__name__: cls for cls in classes})
+    if not isinstance(instance, classes):
+        wanted = " or ".join(sorted(cls.__name__ for cls in classes))
+        raise InputError(f"it holds no {wanted} at its root; make the file again.")
+    return instance
 
 
 def _encode(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
