@@ -90,7 +90,7 @@ def with_wrong_size():
         (lambda: props(to_onnx(small_network()), format="99"), "format that this version"),
         (lambda: props(to_onnx(small_network()), structure="{"), "damaged"),
         (lambda: props(to_onnx(small_network()), structure="[" * 100_000), "damaged"),
-        (lambda: props(to_onnx(small_network()), structure="7"), "holds no whole network"),
+        (lambda: props(to_onnx(small_network()), structure="7"), "at its root"),
         (lambda: with_structure(lambda f: f.update(layers=[])), "at least one"),
         (lambda: with_structure(lambda f: f.update(layers=7)), "damaged"),
         (lambda: with_structure(lambda f: f.pop("task")), "wrong or missing fields: task"),
