@@ -1,1 +1,83 @@
-"""LMUNetwork to IntegerNetwork."""
+"""From a trained float network to one in integers alone, with ranges measured on real inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converters.quantise.calibrate import Progress, calibrate
+from converters.quantise.ptq import Quantiser
+from converters.quantise.settings import Settings, digital_profile
+from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.network import LMULayer, LMUNetwork
+
+__all__ = ["quantise"]
+
+
+def quantise(
+    network: LMUNetwork,
+    calibration: np.ndarray,
+    profile: str = "loihi2",
+    *,
+    slices: int = 2,
+    kernel_slices: int = 1,
+    message_bits: int = 12,
+    hidden_bits: int = 8,
+    input_bits: int | None = None,
+    calibration_method: str = "max",
+    scales: str = "power-of-two",
+    realisation: str = "dense-incremental",
+    progress: Progress | None = None,
+) -> IntegerNetwork:
+    """Quantise a float network after its training.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+        Of LMU layers alone.
+    calibration : ndarray, shape (samples, steps, n_in)
+        Inputs to measure ranges on, such as a part of the training data.
+    profile : str
+        Digital chip whose widths hold.
+    slices : int
+        Slices of every matrix that enters a memory; one loses accuracy, two hold it.
+    kernel_slices : int
+        Slices of the hidden units' kernels and the readout.
+    message_bits, hidden_bits : int
+        Widths of memory and hidden messages.
+    input_bits : int, optional
+        Width of input messages; by default that of memory messages.
+    calibration_method : {"max", "percentile", "mse"}
+        How the range of messages is taken from the calibration.
+    scales : {"power-of-two", "free"}
+        Row gains that are powers of two, or a multiplier and a shift.
+    realisation : {"dense-incremental"}
+        How the memory's matrix is realised.
+    progress : callable, optional
+        Called with (samples calibrated, samples in all).
+
+    Raises
+    ------
+    InputError
+        When the network has an LSTM part, an argument is out of range, the calibration does not
+        fit the network, or an accumulator would be too narrow.
+    """
+    chip = digital_profile(profile)
+    for number, layer in enumerate(network.layers):
+        if not isinstance(layer, LMULayer):
+            raise InputError(
+                f"layer {number} is an LSTM, and the LSTM part of a network cannot be quantised; "
+                "give a network of LMU layers."
+            )
+    settings = Settings(
+        chip,
+        slices,
+        kernel_slices,
+        message_bits,
+        hidden_bits,
+        message_bits if input_bits is None else input_bits,
+        calibration_method,
+        scales,
+        realisation,
+    )
+    return Quantiser(settings, calibrate(network, calibration, progress)).network(network)

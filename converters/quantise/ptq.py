@@ -1,0 +1,222 @@
+r"""Post-training quantisation: a float network and its ranges become an integer network.
+
+Formats first: messages cover the calibrated range; a memory's state is finer than its messages by
+`state_bits - message_bits - 2` bits, which leaves the state a range four times theirs; a drive is
+finer than the hidden message by a few guard bits. Then every matrix is written in target integers
+per message integer, :math:`W_{ij}\, s_{message} / s_{target}`, and cut into slices:
+
+- recurrent: :math:`\bar A - I` for each channel, plus :math:`\bar B e_m^T` (the identity is kept by
+  the neuron itself, which integrates);
+- input, hidden: :math:`\bar B e_x^T`, :math:`\bar B e_h^T`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from converters.quantise.accumulators import Need, fit
+from converters.quantise.activation import drive_format, piecewise
+from converters.quantise.calibrate import Calibration, Signal, clip_range
+from converters.quantise.input_grid import input_format
+from converters.quantise.settings import Settings
+from converters.quantise.slices import connect
+from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import (
+    Connection,
+    Format,
+    IntegerHidden,
+    IntegerLayer,
+    IntegerMemory,
+    IntegerNetwork,
+    IntegerReadout,
+    largest,
+)
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork
+
+HEADROOM_BITS = 2
+_OUTPUT_HEADROOM = 4.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Messages that leave a population: their format, and integer samples of them."""
+
+    format: Format
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, signal: Signal, message: Format) -> Source:
+        """Messages of a signal in a given format."""
+        integers = np.clip(np.rint(signal.rows / message.scale), -message.limit, message.limit)
+        return cls(message, integers.astype(np.float32))
+
+
+@dataclass
+class Quantiser:
+    """Makes the parts of an integer network and remembers what each accumulator needs."""
+
+    settings: Settings
+    calibration: Calibration
+    needs: dict[str, Need] = field(default_factory=dict)
+
+    def network(self, network: LMUNetwork) -> IntegerNetwork:
+        """Quantise the whole network."""
+        x = input_format(self.calibration.x, self.settings.input_bits)
+        source, layers = Source.of(self.calibration.x, x), []
+        for number, layer in enumerate(network.layers):
+            assert isinstance(layer, LMULayer)
+            integer, source = self._layer(number, layer, source)
+            layers.append(integer)
+        readout = self._readout(network, source)
+        self._refuse_what_does_not_fit()
+        provenance = {
+            **network.provenance,
+            "quantised": json.dumps(self.settings.as_texts()),
+            "accumulators": json.dumps({place: str(need) for place, need in self.needs.items()}),
+        }
+        return IntegerNetwork(
+            x,
+            tuple(layers),
+            readout,
+            network.return_sequences,
+            network.task,
+            self.settings.profile.name,
+            provenance,
+            network,
+        )
+
+    def _layer(self, number: int, layer: LMULayer, x: Source) -> tuple[IntegerLayer, Source]:
+        place, settings = f"layer{number}", self.settings
+        signal, signal_h = self.calibration.m[number], self.calibration.h[number]
+        state, message, shift = self._memory_formats(place, signal)
+        m = Source.of(signal, message)
+        h = None
+        if layer.hidden is not None and signal_h is not None:
+            h = Source.of(signal_h, self._hidden_format(layer.hidden, signal_h))
+        b_bar = layer.memory.b_bar.astype(np.float64)
+        hidden_to_memory, bias = None, None
+        if layer.hidden_encoders is not None and h is not None:
+            matrix = np.kron(layer.hidden_encoders.T, b_bar[:, None])
+            hidden_to_memory = self._connect(f"{place}/memory/hidden", matrix, h, state.scale, True)
+        if layer.memory_bias is not None:
+            bias = _integers(np.kron(layer.memory_bias, b_bar), state)
+        matrix = np.kron(layer.input_encoders.T, b_bar[:, None])
+        memory = IntegerMemory(
+            state,
+            message,
+            shift,
+            self._connect(f"{place}/memory/recurrent", _increment(layer), m, state.scale, True),
+            self._connect(f"{place}/memory/input", matrix, x, state.scale, True),
+            hidden_to_memory,
+            bias,
+            settings.realisation,
+        )
+        if layer.hidden is None or h is None:
+            return IntegerLayer(memory, None), m
+        return IntegerLayer(memory, self._hidden(f"{place}/hidden", layer.hidden, x, m, h)), h
+
+    def _memory_formats(self, place: str, signal: Signal) -> tuple[Format, Format, int]:
+        settings = self.settings
+        clip = clip_range(signal, settings.calibration_method, settings.message_bits)
+        beyond = math.ceil(math.log2(max(signal.largest / clip, 1.0)))
+        shift = settings.state_bits - settings.message_bits - HEADROOM_BITS - beyond
+        if shift < 0:
+            raise InputError(
+                f"quantise: {place}, messages of {settings.message_bits} bits leave no room in a "
+                f"state of {settings.state_bits}; use --message-bits "
+                f"{settings.message_bits + shift}."
+            )
+        scale = clip / largest(settings.message_bits)
+        state = Format(settings.state_bits, scale * 2.0**-shift)
+        return state, Format(settings.message_bits, scale), shift
+
+    def _hidden_format(self, hidden: Hidden, signal: Signal) -> Format:
+        bits = self.settings.hidden_bits
+        if hidden.activation in ("tanh", "hard-tanh"):
+            return Format(bits, 1.0 / largest(bits))
+        clip = clip_range(signal, self.settings.calibration_method, bits)
+        return Format(bits, clip / largest(bits))
+
+    def _hidden(self, place: str, hidden: Hidden, x: Source, m: Source, h: Source) -> IntegerHidden:
+        drive = drive_format(h.format, self.settings.state_bits)
+
+        def optional(name: str, kernel: np.ndarray | None, source: Source) -> Connection | None:
+            if kernel is None:
+                return None
+            return self._connect(f"{place}/{name}", kernel.T, source, drive.scale)
+
+        return IntegerHidden(
+            drive,
+            h.format,
+            self._connect(f"{place}/memory", hidden.memory_kernel.T, m, drive.scale),
+            optional("input", hidden.input_kernel, x),
+            optional("recurrent", hidden.recurrent_kernel, h),
+            None if hidden.bias is None else _integers(hidden.bias, drive),
+            piecewise(hidden.activation, h.format),
+        )
+
+    def _readout(self, network: LMUNetwork, source: Source) -> IntegerReadout:
+        bits = self.settings.state_bits
+        widest = max(self.calibration.y.largest, 1e-6) * _OUTPUT_HEADROOM
+        output = Format(bits, widest / largest(bits))
+        kernel, bias = network.readout.kernel, network.readout.bias
+        return IntegerReadout(
+            self._connect("readout", kernel.T, source, output.scale),
+            None if bias is None else _integers(bias, output),
+            output,
+        )
+
+    def _connect(
+        self, place: str, matrix: np.ndarray, source: Source, scale: float, memory: bool = False
+    ) -> Connection:
+        """Cut ``matrix * message scale / target scale`` into slices whose sums fit."""
+        settings = self.settings
+        units = matrix.astype(np.float64) * (source.format.scale / scale)
+        connection, needs = fit(
+            lambda coarser: connect(
+                units,
+                slices=settings.slices if memory else settings.kernel_slices,
+                weight_bits=settings.weight_bits,
+                accumulator_bits=settings.accumulator_bits,
+                scales=settings.scales,
+                coarser=coarser,
+            ),
+            len(units),
+            source.format.limit,
+            source.rows,
+        )
+        self.needs.update({f"{place}/slice{need.slice}": need for need in needs})
+        return connection
+
+    def _refuse_what_does_not_fit(self) -> None:
+        """Name the accumulator that is furthest too wide, and what would mend it."""
+        place, need = max(self.needs.items(), key=lambda item: item[1].bits)
+        allowed = self.settings.accumulator_bits
+        if need.bits <= allowed:
+            return
+        excess = math.ceil(need.bits - allowed)
+        raise InputError(
+            f"quantise: accumulator {place} needs {need.bits:.1f} bits, profile "
+            f"{self.settings.profile.name} has {allowed}; "
+            f"use --message-bits {max(2, self.settings.message_bits - excess)}."
+        )
+
+
+def _increment(layer: LMULayer) -> np.ndarray:
+    """Recurrent matrix less the identity, memory encoders folded in; (states, states)."""
+    memory = layer.memory
+    a_bar = memory.a_bar.astype(np.float64) - np.eye(memory.order)
+    matrix = np.kron(np.eye(memory.channels), a_bar)
+    if layer.memory_encoders is not None:
+        matrix += np.kron(layer.memory_encoders.T, memory.b_bar.astype(np.float64)[:, None])
+    return matrix
+
+
+def _integers(values: np.ndarray, target: Format) -> np.ndarray:
+    """Round real values to a format, limited as it is (and as biases are, to 24 bits)."""
+    limit = min(target.limit, largest(24))
+    return np.clip(np.rint(values / target.scale), -limit, limit).astype(np.int32)

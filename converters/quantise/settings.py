@@ -1,0 +1,77 @@
+"""What a user can choose about a quantisation, checked against the profile before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from converters.quantise.calibrate import METHODS
+from converters.quantise.slices import SCALES
+from lmu_deploy.checks import check_choice, check_integer
+from lmu_deploy.errors import InputError
+from lmu_deploy.hardware.profile import DigitalProfile, load_profile
+
+REALISATIONS = ("dense-incremental",)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Choices of a quantisation; see :func:`converters.quantise.quantise` for their meaning."""
+
+    profile: DigitalProfile
+    slices: int
+    kernel_slices: int
+    message_bits: int
+    hidden_bits: int
+    input_bits: int
+    calibration_method: str
+    scales: str
+    realisation: str
+
+    def __post_init__(self) -> None:
+        check_integer("slices", self.slices, 1, 3)
+        check_integer("kernel_slices", self.kernel_slices, 1, 3)
+        check_choice("calibration_method", self.calibration_method, METHODS)
+        check_choice("scales", self.scales, SCALES)
+        check_choice("realisation", self.realisation, REALISATIONS)
+        for name in ("message_bits", "hidden_bits", "input_bits"):
+            bits = check_integer(name, getattr(self, name), 2, 20)
+            allowed = int(self.profile.message_bits)
+            if allowed < 2:
+                raise InputError(
+                    f"profile {self.profile.name} sends spikes without a value, and an integer "
+                    "network sends messages of several bits; choose loihi2, or make a spiking "
+                    "network with lmu-deploy spike."
+                )
+            if bits > allowed:
+                raise InputError(
+                    f"{name} is {bits}, and profile {self.profile.name} sends at most "
+                    f"{allowed}; give fewer."
+                )
+
+    @property
+    def state_bits(self) -> int:
+        """Width of states, drives and outputs."""
+        return int(self.profile.state_bits)
+
+    @property
+    def weight_bits(self) -> int:
+        """Width of a weight."""
+        return int(self.profile.weight_bits)
+
+    @property
+    def accumulator_bits(self) -> int:
+        """Width of a dendritic accumulator."""
+        return int(self.profile.accumulator_bits)
+
+    def as_texts(self) -> dict[str, str]:
+        """Give the choices as texts, for a file's provenance."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["profile"] = self.profile.name
+        return {name: str(value) for name, value in values.items()}
+
+
+def digital_profile(name: str) -> DigitalProfile:
+    """Load the profile called `name`, which must be a digital chip's."""
+    profile = load_profile(name, kind="digital")
+    assert isinstance(profile, DigitalProfile)
+    return profile

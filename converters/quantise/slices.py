@@ -1,0 +1,127 @@
+r"""A real matrix as slices of small integers with a gain per target row.
+
+In: W with ``target integer = W @ message integer``. Out: a Connection whose
+:math:`\sum_k (g_{ki} / 2^{s_{ki}})\, S_{kij} \approx W_{ij}`. The integer of an entry,
+:math:`w = \mathrm{rint}(W_{ij} / \gamma_i)`, is cut into digits of base :math:`2^{b-1}` for weights
+of b bits; the lower digits lie in :math:`[-2^{b-2}, 2^{b-2} - 1]`, so with two slices of 8 bits
+:math:`w = 128\, hi + lo` and :math:`|w| \le 127 \cdot 128 + 63` keeps hi from reaching +128.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmu_deploy.checks import check_choice
+from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import LARGEST_MULTIPLIER, LARGEST_SHIFT, Connection, largest
+
+SCALES = ("power-of-two", "free")
+
+
+def largest_sliced(slices: int, weight_bits: int) -> int:
+    """Largest magnitude that `slices` slices can hold: all their digits at their greatest."""
+    base, lower = 2 ** (weight_bits - 1), 2 ** (weight_bits - 2) - 1
+    value = largest(weight_bits)
+    for _ in range(slices - 1):
+        value = value * base + lower
+    return value
+
+
+def cut(integers: np.ndarray, slices: int, weight_bits: int) -> np.ndarray:
+    """Cut integers into digits, most significant first.
+
+    Parameters
+    ----------
+    integers : ndarray of int64, any shape, within +-largest_sliced(slices, weight_bits)
+    slices, weight_bits : int
+
+    Returns
+    -------
+    digits : ndarray of int64, shape (slices, *integers.shape)
+        ``sum_k digits[k] * 2^((weight_bits-1) * (slices-1-k))`` gives the integers back.
+    """
+    base, half = 2 ** (weight_bits - 1), 2 ** (weight_bits - 2)
+    digits = []
+    rest = np.asarray(integers, dtype=np.int64)
+    for _ in range(slices - 1):
+        upper = (rest + half) // base
+        digits.append(rest - upper * base)
+        rest = upper
+    return np.stack([rest, *reversed(digits)])
+
+
+def connect(
+    matrix: np.ndarray,
+    *,
+    slices: int = 1,
+    weight_bits: int = 8,
+    accumulator_bits: int = 24,
+    scales: str = "power-of-two",
+    coarser: np.ndarray | int = 0,
+) -> Connection:
+    """Make a Connection that stands for `matrix`.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (n_out, n_in)
+        Target integers per message integer.
+    slices, weight_bits, accumulator_bits : int
+    scales : {"power-of-two", "free"}
+        Gains that are powers of two, or any multiplier of 15 bits and a shift, which use the
+        weights' range to its end.
+    coarser : int or ndarray, shape (n_out,)
+        Halvings of the rows' integers, for sums that would be too wide.
+
+    Raises
+    ------
+    InputError
+        When an entry is too large for the greatest possible gain.
+    """
+    check_choice("scales", scales, SCALES)
+    limit = largest_sliced(slices, weight_bits)
+    widest = np.max(np.abs(matrix), axis=1, initial=0.0) * np.exp2(coarser)
+    digit_bits = (weight_bits - 1) * np.arange(slices - 1, -1, -1)[:, None]
+    if scales == "free":
+        multiplier, shift = _free(widest / limit, int(digit_bits[0, 0]))
+        multiplier, shift = np.broadcast_to(multiplier, (slices, len(matrix))), shift - digit_bits
+    else:
+        exponent = _exponents(widest, limit) + digit_bits
+        multiplier, shift = 2 ** np.maximum(exponent, 0), np.maximum(-exponent, 0)
+    if multiplier.max(initial=0) > LARGEST_MULTIPLIER or shift.min(initial=0) < 0:
+        raise InputError(
+            f"a weight of {np.abs(matrix).max():.3g} units is too large for {slices} slices of "
+            f"{weight_bits} bits and a multiplier of 15 bits; use more slices or message bits."
+        )
+    step = multiplier[-1].astype(np.float64) * np.exp2(-shift[-1].astype(np.float64))
+    integers = np.clip(np.rint(matrix / step[:, None]), -limit, limit).astype(np.int64)
+    digits = cut(integers, slices, weight_bits)
+    return Connection(
+        digits.astype(np.int8),
+        multiplier.astype(np.int32),
+        shift.astype(np.int32),
+        weight_bits,
+        accumulator_bits,
+    )
+
+
+def _exponents(widest: np.ndarray, limit: int) -> np.ndarray:
+    """Least e, at least -31, with ``rint(widest / 2^e) <= limit``; 0 for rows of nothing."""
+    ratio = widest / (limit + 0.499)
+    mantissa, exponent = np.frexp(np.where(ratio > 0.0, ratio, 1.0))
+    least = np.where(mantissa == 0.5, exponent - 1, exponent)
+    return np.maximum(np.where(ratio > 0.0, least, 0), -LARGEST_SHIFT).astype(np.int64)
+
+
+def _free(gain: np.ndarray, upper_bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Multiplier and shift of the lowest slice, a little above `gain` so that nothing is cut off.
+
+    The upper slices have the same multiplier and a shift smaller by `upper_bits` at most, so the
+    shift here is no less than that, unless the gain asks for it (then the caller refuses).
+    """
+    _, exponent = np.frexp(np.where(gain > 0.0, gain, 1.0))
+    shift = np.minimum(15 - exponent.astype(np.int64), LARGEST_SHIFT)
+    multiplier = np.ceil(gain * np.exp2(shift)).astype(np.int64)
+    over = multiplier > LARGEST_MULTIPLIER
+    multiplier, shift = np.where(over, (multiplier + 1) // 2, multiplier), shift - over
+    nothing = gain <= 0.0
+    return np.where(nothing, 1, np.maximum(multiplier, 1)), np.where(nothing, upper_bits, shift)

@@ -1,0 +1,5 @@
+"""The vectorised twin: runs an integer network exactly, on whole test sets or step by step."""
+
+from targets.integer.target import IntegerTarget, Stream, step
+
+__all__ = ["IntegerTarget", "Stream", "step"]

@@ -1,0 +1,106 @@
+"""What a run of the twin keeps of each step: outputs, events and, if asked for, every state."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from lmu_deploy.integer_network import IntegerNetwork
+from targets.base import Run, States
+from targets.integer.machine import Machine, State
+
+
+class Collector:
+    """Takes each batch's steps and makes the Run of them.
+
+    Parameters
+    ----------
+    machine : Machine
+    shape : (samples, steps, n_in)
+    record : bool
+        Keep m, h and y of every step.
+    """
+
+    def __init__(self, machine: Machine, shape: tuple[int, ...], record: bool) -> None:
+        self._machine, self._network = machine, machine.network
+        samples, self._steps, _ = shape
+        self._every_step = record or self._network.return_sequences
+        n_y = self._network.n_out
+        self._y = np.zeros((samples, self._steps if self._every_step else 1, n_y), np.int64)
+        self._memories = [n for n in machine.populations if n.endswith("/memory")]
+        self._hiddens = [n for n in machine.populations if n.endswith("/hidden")]
+        n_m = sum(machine.populations[n] for n in self._memories)
+        n_h = sum(machine.populations[n] for n in self._hiddens)
+        self._m = np.zeros((samples, self._steps, n_m), np.int32) if record else None
+        self._h = np.zeros((samples, self._steps, n_h), np.int32) if record else None
+        self._events = {
+            name: np.zeros((samples, self._steps), np.int64) for name in machine.populations
+        }
+        self._rasters = {
+            name: np.zeros((self._steps, neurons), np.uint8)
+            for name, neurons in machine.populations.items()
+        }
+        self._synops = 0
+        self._saturations: dict[str, int] = defaultdict(int)
+
+    def take(self, batch: slice, t: int, y: np.ndarray, state: State) -> None:
+        """Keep one step of one batch."""
+        for name, messages in state.messages.items():
+            events, synops = self._machine.fans[name].tally(messages)
+            self._events[name][batch, t] = events
+            self._synops += synops
+            if batch.start == 0 and len(messages):
+                self._rasters[name][t] = messages[0] != 0.0
+        if self._every_step or t == self._steps - 1:
+            self._y[batch, t if self._every_step else 0] = y
+        if self._m is not None and self._h is not None:
+            np.concatenate(state.m, axis=1, out=self._m[batch, t], casting="unsafe")
+            if self._hiddens:
+                hidden = [state.messages[name] for name in self._hiddens]
+                np.concatenate(hidden, axis=1, out=self._h[batch, t], casting="unsafe")
+
+    def close(self, state: State) -> None:
+        """Take over what a finished batch counted."""
+        for place, count in state.saturations.items():
+            self._saturations[place] += count
+
+    def run(self, target: str, seed: int, wall_seconds: float) -> Run:
+        """Make the Run."""
+        scale = self._network.readout.output.scale
+        outputs = self._y * scale
+        return Run(
+            target=target,
+            outputs=outputs if self._network.return_sequences else outputs[:, -1],
+            neurons=dict(self._machine.populations),
+            events=self._events,
+            synops=self._synops,
+            saturations={place: self._saturations[place] for place in self._machine.places()},
+            steps=self._steps,
+            chip_steps=self._steps,
+            wall_seconds=wall_seconds,
+            seed=seed,
+            states=self._states(),
+            rasters=self._rasters,
+            settings={"numbers": "exact integers in float64", "numpy": np.__version__},
+        )
+
+    def _states(self) -> States | None:
+        if self._m is None or self._h is None:
+            return None
+        return States(self._m, self._h, self._y, *scales(self._network))
+
+
+def scales(network: IntegerNetwork) -> tuple[np.ndarray, np.ndarray, float]:
+    """Real values of one unit of each memory state, each hidden message, and the readout."""
+    memories = [np.full(lay.memory.size, lay.memory.state.scale) for lay in network.layers]
+    hiddens = [
+        np.full(lay.hidden.units, lay.hidden.message.scale)
+        for lay in network.layers
+        if lay.hidden is not None
+    ]
+    return (
+        np.concatenate(memories),
+        np.concatenate(hiddens) if hiddens else np.zeros(0),
+        network.readout.output.scale,
+    )

@@ -1,0 +1,102 @@
+"""Target `integer`: the vectorised twin of an integer network, whole test sets in batches."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmu_deploy.checks import check_array, check_inputs
+from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.wiring import populations, wires
+from targets.base import Progress, Run, check_supported
+from targets.integer.collector import Collector
+from targets.integer.fan import inexact
+from targets.integer.machine import Machine, State
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What :func:`step` carries: a network made ready, and its state."""
+
+    machine: Machine
+    state: State
+
+
+def step(
+    network: IntegerNetwork, x: np.ndarray, stream: Stream | None = None
+) -> tuple[np.ndarray, Stream]:
+    """Run one step, so that a caller can feed a network as its data come.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    x : ndarray, shape (samples, n_in)
+        Real inputs of this step.
+    stream : Stream, optional
+        What the call for the step before gave; None starts anew.
+
+    Returns
+    -------
+    y : ndarray, shape (samples, n_out), int64
+        The readout; ``y * network.readout.output.scale`` is the real value.
+    stream : Stream
+        For the next step; the one given stays as it was.
+
+    Raises
+    ------
+    InputError
+        On inputs of another shape or with NaN, or a stream of another network.
+    """
+    x = check_array("input", np.asarray(x, dtype=np.float64), (None, network.n_in))
+    if stream is None:
+        machine = Machine(network)
+        stream = Stream(machine, machine.start(len(x)))
+    elif stream.machine.network is not network:
+        raise InputError("the stream belongs to another network; start one anew with None.")
+    state = stream.state.copy()
+    check_array("input", x, (len(state.m[0]), network.n_in))
+    y = stream.machine.advance(state, x)
+    return y.astype(np.int64), Stream(stream.machine, state)
+
+
+class IntegerTarget:
+    """Runs every IntegerNetwork as docs/integer-semantics.md says, in exact float64 arithmetic."""
+
+    name = "integer"
+    accepts: tuple[type, ...] = (IntegerNetwork,)
+
+    def unsupported(self, network: IntegerNetwork) -> list[str]:
+        """Connections whose sums float64 could not hold exactly."""
+        limits = {name: p.message.limit for name, p in populations(network).items()}
+        reasons = (inexact(w.place, w.connection, limits[w.source]) for w in wires(network))
+        return [reason for reason in reasons if reason is not None]
+
+    def run(
+        self,
+        network: IntegerNetwork,
+        inputs: np.ndarray,
+        *,
+        record: bool = False,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Run a set of inputs; see :class:`targets.base.Target`. `seed` is not used."""
+        check_supported(self, network)
+        inputs = check_inputs(inputs, network.n_in)
+        start = time.perf_counter()
+        machine = Machine(network)
+        collector = Collector(machine, inputs.shape, record)
+        for first in range(0, len(inputs), _BATCH):
+            batch = slice(first, min(first + _BATCH, len(inputs)))
+            state = machine.start(batch.stop - batch.start)
+            for t in range(inputs.shape[1]):
+                collector.take(batch, t, machine.advance(state, inputs[batch, t]), state)
+            collector.close(state)
+            if progress:
+                progress(batch.stop, len(inputs))
+        return collector.run(self.name, seed, time.perf_counter() - start)
