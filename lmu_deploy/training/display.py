@@ -1,0 +1,85 @@
+"""How far a training has come, on standard error: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lmu_deploy.training.module import TrainingModule
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class ShowProgress(Callback):
+    """Shows the epoch, the loss and the validation's metric."""
+
+    def __init__(self, task: str, epochs: int) -> None:
+        self.task = task
+        self.epochs = epochs
+        self._bar: Progress | None = None
+        self._job: Any = None
+        self._last_line = self._start = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, if this is a terminal."""
+        self._last_line = self._start = time.monotonic()
+        if not sys.stderr.isatty():
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[told]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        total = self.epochs * int(trainer.num_training_batches)
+        done = trainer.current_epoch * int(trainer.num_training_batches)
+        self._job = self._bar.add_task(
+            f"training {self.task}", total=total, completed=done, told=""
+        )
+        self._bar.start()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the bar."""
+        if self._bar:
+            self._bar.advance(self._job)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the epoch's figures; on a terminal always, elsewhere every few seconds."""
+        assert isinstance(pl_module, TrainingModule)
+        told = (
+            f"epoch {trainer.current_epoch + 1} of {self.epochs}, "
+            f"loss {pl_module.train_loss:.4g}, validation {pl_module.task.metric} "
+            f"{pl_module.validation['metric']:.4f}"
+        )
+        if self._bar:
+            self._bar.update(self._job, told=told)
+            return
+        now = time.monotonic()
+        last = trainer.should_stop or trainer.current_epoch + 1 == self.epochs
+        if last or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            spent = now - self._start
+            print(f"training {self.task}: {told}, {spent:.0f} s", file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the error is told below it."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None

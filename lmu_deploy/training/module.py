@@ -1,0 +1,150 @@
+"""The Lightning module: loss, validation, optimiser and learning-rate schedule of a training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, mse_loss
+
+from lmu_deploy.errors import RunError
+from lmu_deploy.nn.model import SequenceModel
+from lmu_deploy.tasks.base import Split, Task, TaskData
+from lmu_deploy.training.batches import Batches
+from lmu_deploy.training.config import TrainConfig
+
+_WARM_UP, _START = 0.3, 1.0 / 25.0
+
+
+class TrainingModule(pl.LightningModule):
+    """A network with the task it learns.
+
+    Parameters
+    ----------
+    model : SequenceModel
+    task : Task
+    data : TaskData
+    config : TrainConfig
+    seed : int
+
+    Attributes
+    ----------
+    train_loss : float
+        Mean loss of the epoch that ended last.
+    validation : dict
+        Loss and metric of the validation that ended last, by the names "loss" and "metric".
+    """
+
+    def __init__(
+        self, model: SequenceModel, task: Task, data: TaskData, config: TrainConfig, seed: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.data = data
+        self.config = config
+        self.seed = seed
+        self.train_loss = math.nan
+        self.validation: dict[str, float] = {}
+        self._losses: list[Tensor] = []
+        self._answers: list[Tensor] = []
+
+    def train_dataloader(self) -> Batches:
+        """Give this epoch's batches; Lightning asks anew for each epoch."""
+        order = (self.seed, self.current_epoch)
+        return Batches(self.data.train, self.config.batch_size, order)
+
+    def val_dataloader(self) -> Batches:
+        """Give the validation batches."""
+        return Batches(self.data.validation, self.config.batch_size)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Give the loss of a batch; a training whose loss is no number ends with a RunError."""
+        inputs, targets = batch
+        loss = task_loss(self.task, self.model(inputs), targets)
+        if not torch.isfinite(loss):
+            raise RunError(
+                f"training on {self.task.name} diverged in epoch {self.current_epoch + 1}: the "
+                f"loss is {loss.item()}; lower learning_rate, now {self.config.learning_rate:g}, "
+                "or set clip_norm."
+            )
+        self._losses.append(loss.detach())
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Keep the answers until all are there."""
+        self._answers.append(self.model(batch[0]).cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        """Judge the whole validation part at once, and sum up the epoch's training."""
+        answers = torch.cat(self._answers)
+        targets = self.data.validation.targets
+        loss = task_loss(self.task, answers, torch.from_numpy(targets)).item()
+        metric = self.task.score(answers.numpy(), targets)
+        self.validation = {"loss": loss, "metric": metric}
+        self._answers.clear()
+        if self._losses:
+            self.train_loss = torch.stack(self._losses).mean().item()
+            self._losses.clear()
+
+    def configure_optimizers(self) -> Any:
+        """Give AdamW, with a learning rate that is a plain function of the step's number."""
+        trained = [weight for weight in self.parameters() if weight.requires_grad]
+        config = self.config
+        optimiser = torch.optim.AdamW(
+            trained, config.learning_rate, weight_decay=config.weight_decay
+        )
+        steps = config.epochs * len(self.train_dataloader())
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: rate_at(config.schedule, step / steps)
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def rate_at(schedule: str, progress: float) -> float:
+    """Give the learning rate relative to its largest, `progress` going from 0 to 1."""
+    progress = min(progress, 1.0)
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine":
+        return _fall(progress)
+    if progress < _WARM_UP:
+        return 1.0 - (1.0 - _START) * _fall(progress / _WARM_UP)
+    return _fall((progress - _WARM_UP) / (1.0 - _WARM_UP))
+
+
+def _fall(progress: float) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def task_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy for classes, mean square error for signals, without the washout.
+
+    Parameters
+    ----------
+    task : Task
+    outputs : Tensor, shape (samples, n_out), or (samples, steps, n_out) if ``task.every_step``
+    targets : Tensor, as in Split
+    """
+    if task.every_step:
+        outputs, targets = outputs[:, task.washout :], targets[:, task.washout :]
+    if task.kind == "regression":
+        return mse_loss(outputs, targets)
+    return cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+
+def answer(model: SequenceModel, split: Split, batch_size: int) -> np.ndarray:
+    """Run a network over a split.
+
+    Returns
+    -------
+    outputs : ndarray, shape (samples, n_out), or (samples, steps, n_out)
+    """
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        parts = [model(inputs.to(device)).cpu() for inputs, _ in Batches(split, batch_size)]
+    return torch.cat(parts).numpy()

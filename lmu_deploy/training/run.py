@@ -1,0 +1,173 @@
+"""`train`: from the name of a task to a judged LMUNetwork in a file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmu_deploy.checks import check_integer
+from lmu_deploy.errors import InputError, MissingDependencyError
+from lmu_deploy.files import save
+from lmu_deploy.network import LMULayer, LMUNetwork, Memory
+from lmu_deploy.tasks.base import Task, get_task
+from lmu_deploy.tasks.from_file import task_from_file
+from lmu_deploy.training.config import TrainConfig, read_toml
+from lmu_deploy.training.presets import preset
+from lmu_deploy.training.provenance import describe
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training gave.
+
+    Attributes
+    ----------
+    network : LMUNetwork
+        With the weights of the best validation; its provenance tells how it was made.
+    figures : dict of str to float
+        test_METRIC, validation_METRIC, best_epoch, epochs, parameters, seconds.
+    history : list of dict of str to float
+        For each epoch: epoch, train_loss, validation_loss, validation_metric.
+    config : TrainConfig
+        The settings in full.
+    """
+
+    network: LMUNetwork
+    figures: dict[str, float]
+    history: list[dict[str, float]]
+    config: TrainConfig
+
+
+def train(
+    task: str | Task,
+    model: str = "lmu",
+    *,
+    config: Path | str | TrainConfig | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
+    progress: bool = True,
+    out: Path | str | None = None,
+    checkpoint: Path | str | None = None,
+    device: str = "auto",
+) -> TrainResult:
+    """Train a network on a task; the test part is looked at once, at the end.
+
+    Parameters
+    ----------
+    task : str or Task
+        Name of a task, or an .npz file of one's own data.
+    model : {"lmu", "parallel", "lstm", "hybrid"}
+        Which built-in network; see :mod:`lmu_deploy.training.presets`.
+    config : path or TrainConfig, optional
+        A TOML file that replaces some of the built-in settings, or settings in full.
+    seed : int
+        Of the first weights and of the order of the training data. On one machine the same seed
+        gives the same weights, bit for bit.
+    epochs : int, optional
+        At most this many, whatever the settings say.
+    progress : bool
+        Show progress on standard error.
+    out : path, optional
+        Where to write the network.
+    checkpoint : path, optional
+        State of the training, written after every epoch; an interrupted training goes on from it.
+    device : str
+        cpu, cuda, mps, or auto for the best there is.
+
+    Returns
+    -------
+    result : TrainResult
+
+    Raises
+    ------
+    InputError
+        On an unknown task, model or setting, or a place that cannot be written.
+    RunError
+        When training diverges.
+    """
+    seed = check_integer("seed", seed, 0, 2**32 - 1)
+    task = task if isinstance(task, Task) else _find(task)
+    settings = _settings(task, model, config, epochs)
+    for path in (out, checkpoint):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise InputError(f"cannot write {path}: there is no such folder; make it first.")
+    start = time.perf_counter()
+    data = task.load()
+    if settings.steps is not None or settings.samples is not None:
+        data = data.shortened(settings.steps, settings.samples)
+    try:
+        from lmu_deploy.training.fit import fit
+        from lmu_deploy.training.module import answer
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"training needs torch and lightning ({error}); run: pip install 'lmu-deploy[train]'"
+        ) from error
+    from converters.trainer import from_torch
+
+    where = Path(checkpoint) if checkpoint is not None else None
+    fitted = fit(task, data, settings, seed, show=progress, checkpoint=where, device=device)
+    outputs = answer(fitted.model, data.test, settings.batch_size)
+    network = _with_exact_memory(from_torch(fitted.model, task.name))
+    figures = {
+        f"test_{task.metric}": task.score(outputs, data.test.targets),
+        f"validation_{task.metric}": fitted.validation_metric,
+        "best_epoch": float(fitted.best_epoch),
+        "epochs": float(len(fitted.history)),
+        "parameters": float(network.n_parameters),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    command = _command(task, model, config, seed, epochs, out)
+    used = next(fitted.model.parameters()).device.type
+    provenance = describe(command, seed, settings, figures, used)
+    network = replace(network, provenance=provenance)
+    if out is not None:
+        save(network, out)
+    return TrainResult(network, figures, fitted.history, settings)
+
+
+def _find(name: str) -> Task:
+    return task_from_file(name) if name.endswith(".npz") else get_task(name)
+
+
+def _settings(
+    task: Task, model: str, config: Path | str | TrainConfig | None, epochs: int | None
+) -> TrainConfig:
+    if isinstance(config, TrainConfig):
+        settings = config
+    else:
+        settings = preset(task, model)
+        if config is not None:
+            settings = settings.changed(read_toml(config), str(config))
+    return settings if epochs is None else settings.changed({"epochs": epochs}, "epochs")
+
+
+def _with_exact_memory(network: LMUNetwork) -> LMUNetwork:
+    """Make every memory that was not trained itself anew from its theta, in float64."""
+    layers = []
+    for layer in network.layers:
+        if isinstance(layer, LMULayer) and layer.memory.discretiser != "trained":
+            old = layer.memory
+            memory = Memory.legendre(old.order, old.theta, old.channels, old.discretiser)
+            layer = replace(layer, memory=memory)
+        layers.append(layer)
+    return replace(network, layers=tuple(layers))
+
+
+def _command(
+    task: Task,
+    model: str,
+    config: Path | str | TrainConfig | None,
+    seed: int,
+    epochs: int | None,
+    out: Path | str | None,
+) -> list[str]:
+    """Give the command line that repeats a training; files by their names alone."""
+    command = ["lmu-deploy", "train", task.name, "--model", model, "--seed", str(seed)]
+    if isinstance(config, TrainConfig):
+        command += ["--config", "settings.toml"]
+    elif config is not None:
+        command += ["--config", Path(config).name]
+    if epochs is not None:
+        command += ["--epochs", str(epochs)]
+    return [*command, "--out", Path(out).name if out is not None else "network.safetensors"]
