@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +40,7 @@ class LavaTarget:
 
     def __init__(self, time_limit: float | None = None) -> None:
         if time_limit is not None:
-            time_limit = check_number("time limit", time_limit, 0.0, 1e7)
+            time_limit = check_number("time limit", time_limit, 1.0, 1e7)
         self.time_limit = time_limit
 
     def unsupported(self, network: IntegerNetwork) -> list[str]:
@@ -108,8 +106,7 @@ class LavaTarget:
             if progress:
                 progress(done // steps, samples)
 
-        with tempfile.TemporaryDirectory(prefix="lmu-lava-") as name:
-            folder = Path(name)
+        with supervisor.temporary_folder() as folder:
             supervisor.prepare(folder, network, messages, plan, record)
             supervisor.supervise(folder, limit, show)
             found = {p.name: records.read(folder, p) for p in plan.populations}

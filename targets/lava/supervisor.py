@@ -12,8 +12,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,22 @@ from targets.lava.worker import INPUTS, NETWORK
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 10.0
+_LONGEST_FOLDER = 70
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder for one run, removed with all that is in it.
+
+    Python's shared-memory manager makes a socket in it, and the path of a socket has at most 107
+    bytes; where the usual place for temporary files has too long a name, /tmp has to do.
+    """
+    usual = tempfile.gettempdir()
+    place = (
+        usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER - len("/lmu-lava-xxxxxxxx") else "/tmp"
+    )
+    with tempfile.TemporaryDirectory(prefix="lmu-lava-", dir=place) as name:
+        yield Path(name)
 
 
 def prepare(
@@ -86,7 +104,7 @@ def supervise(
         kind, message = failure
         if kind == "missing":
             raise MissingDependencyError(message)
-        raise RunError(f"the Lava run failed: {message}.")
+        raise RunError(f"the Lava run failed: {message.rstrip('.')}.")
     if output is None:
         raise RunError(
             f"the Lava run was not done after {time_limit:g} s; "
