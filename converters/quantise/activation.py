@@ -1,7 +1,6 @@
 r"""A hidden activation as the least of a few lines with integer slopes and intercepts.
 
-relu, hard-tanh and linear are one line, exactly (hard-tanh is limited by the message's own width).
-tanh is concave above zero, so its interpolant through a few knots is the least of the interpolant's
+relu and linear are one line, hard-tanh one and a flat one, exactly. tanh is concave above zero, so its interpolant through a few knots is the least of the interpolant's
 lines. The error of linear interpolation on a short interval h is :math:`h^2 |f''| / 8` (de Boor,
 A Practical Guide to Splines, 1978, chapter III), equal everywhere when the knots stand at equal
 steps of :math:`\int \sqrt{|f''|}`; raising the interpolant by half of it balances its sign.
@@ -37,8 +36,8 @@ def piecewise(name: str, message: Format) -> PiecewiseLinear:
     if name == "tanh":
         return _tanh(message)
     kind = {"relu": "positive", "hard-tanh": "odd", "linear": "linear"}[name]
-    one_line = np.array([1], dtype=np.int32), np.array([0], dtype=np.int32)
-    return PiecewiseLinear(*one_line, shift=GUARD_BITS, kind=kind)
+    slope, intercept = ([1, 0], [0, message.limit]) if name == "hard-tanh" else ([1], [0])
+    return PiecewiseLinear(np.array(slope), np.array(intercept), GUARD_BITS, kind)
 
 
 def evaluate(activation: PiecewiseLinear, z: np.ndarray, message_bits: int) -> np.ndarray:

@@ -58,8 +58,9 @@ class Activation:
         return self._table[index], limited
 
     def _by_lines(self, z: np.ndarray) -> tuple[np.ndarray, int]:
-        p = {"odd": np.abs, "positive": lambda v: np.maximum(v, 0.0), "linear": np.asarray}
-        value = least_line(self._lines, p[self._lines.kind](z))
+        kind = self._lines.kind
+        p = np.abs(z) if kind == "odd" else np.maximum(z, 0.0) if kind == "positive" else z
+        value = least_line(self._lines, p)
         limited = int(np.count_nonzero(np.abs(value) > self._limit))
         value = np.clip(value, -self._limit, self._limit)
         return (value * np.sign(z) if self._odd else value), limited

@@ -1,9 +1,10 @@
 r"""Every connection that leaves one population, as one exact matrix product.
 
-In: the messages of a batch. Out: the drive of each connection, :math:`D = \sum_k ms(sat(W_k X), g_k,
-s_k)`. The gains stand in the matrix: its columns are :math:`W_k g_k 2^{-s_k}`, so that
-:math:`ms(a, g, s) = \lfloor a g 2^{-s} + 1/2 \rfloor` is a product, a sum and a floor. That is exact
-while all sums, in units of :math:`2^{-s}`, stay below 2^53, which the constructor proves.
+In: the messages of a batch. Out: the drive of each connection,
+:math:`D = \sum_k ms(sat(W_k X), g_k, s_k)`. The gains stand in the matrix: its columns are
+:math:`W_k g_k 2^{-s_k}`, so that :math:`ms(a, g, s) = \lfloor a g 2^{-s} + 1/2 \rfloor` is a
+product, a sum and a floor. That is exact while all sums, in units of :math:`2^{-s}`, stay below
+2^53, which the constructor proves.
 """
 
 from __future__ import annotations

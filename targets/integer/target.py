@@ -71,7 +71,7 @@ class IntegerTarget:
     accepts: tuple[type, ...] = (IntegerNetwork,)
 
     def unsupported(self, network: IntegerNetwork) -> list[str]:
-        """Connections whose sums float64 could not hold exactly."""
+        """Name the connections whose sums float64 could not hold exactly."""
         limits = {name: p.message.limit for name, p in populations(network).items()}
         reasons = (inexact(w.place, w.connection, limits[w.source]) for w in wires(network))
         return [reason for reason in reasons if reason is not None]
