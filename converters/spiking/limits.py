@@ -1,0 +1,52 @@
+"""What is refused before any work is done, each with one sentence that says how to mend it."""
+
+from __future__ import annotations
+
+from lmu_deploy.errors import InputError
+from lmu_deploy.hardware.profile import AnalogProfile
+from lmu_deploy.network import Memory
+
+LARGEST_MAP = 12_000
+
+
+def check_room(memories: list[Memory], neurons_per_state: int, chip: AnalogProfile) -> None:
+    """Refuse a network without memories, or with more neurons than the chip has."""
+    if not memories:
+        raise InputError("the network has no LMU layer, so nothing of it can spike; give another.")
+    states = sum(memory.size for memory in memories)
+    if (needed := states * neurons_per_state) > (room := int(chip.neurons)):
+        advice = (
+            f"use at most {room // states} neurons per state"
+            if room >= states
+            else "train a network with fewer states"
+        )
+        raise InputError(
+            f"{states} states of {neurons_per_state} neurons need {needed} neurons and profile "
+            f"{chip.name} has {room}; {advice}."
+        )
+
+
+def check_window(memory: Memory, hold_ms: float, tau_ms: float) -> None:
+    """Refuse a window that is shorter than the synapse remembers.
+
+    Principle 3 asks A' = tau A / theta + I (to first order) of the weights: below theta = tau they
+    amplify the noise of the spikes by more than the order of the memory.
+    """
+    window = memory.theta * hold_ms
+    if window < tau_ms:
+        raise InputError(
+            f"a window of {memory.theta:g} steps of {hold_ms:g} ms lasts {window:g} ms, shorter "
+            f"than the synapse's {tau_ms:g} ms can serve; hold each input for at least "
+            f"{tau_ms / memory.theta:.4g} ms or use a faster synapse."
+        )
+
+
+def check_map(memory: Memory, neurons_per_state: int, calibration: str) -> None:
+    """Refuse a dynamic calibration whose regression would not fit in memory."""
+    features = memory.order * neurons_per_state
+    if calibration == "dynamic" and features > LARGEST_MAP:
+        raise InputError(
+            f"dynamic calibration of order {memory.order} with {neurons_per_state} neurons per "
+            f"state has {features} weights for each state, and {LARGEST_MAP} can be fitted; use "
+            f"at most {max(LARGEST_MAP // memory.order, 1)} neurons per state, or static."
+        )

@@ -1,0 +1,76 @@
+"""Heterogeneous populations for given states, and what the chip's mismatch makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmu_deploy.spiking_chip import NeuronModel, Populations
+
+_LOWEST_RATE = 0.5
+_INTERCEPTS = (-0.95, 0.95)
+
+
+def make_populations(
+    states: int, neurons: int, model: NeuronModel, maximum_rate: float, rng: np.random.Generator
+) -> Populations:
+    """Draw tuning curves on an ideal chip.
+
+    Each neuron has an encoder +-1, an intercept (the encoded state at which it starts to fire)
+    uniform in +-0.95, and a rate at the end of its range uniform between half of
+    `maximum_rate` and the whole of it. Gains and biases follow from the LIF rate in continuous
+    time (Eliasmith, Anderson 2003, "Neural Engineering", section 2.1); they only choose curves:
+    decoders are never made from that formula.
+
+    Parameters
+    ----------
+    states, neurons : int
+        Populations, and neurons in each.
+    model : NeuronModel
+    maximum_rate : float
+        Hertz.
+    rng : Generator
+
+    Returns
+    -------
+    Populations
+        With factors of one.
+    """
+    shape = (states, neurons)
+    encoders = rng.choice([-1.0, 1.0], shape)
+    intercepts = rng.uniform(*_INTERCEPTS, shape)
+    rates = rng.uniform(_LOWEST_RATE * maximum_rate, maximum_rate, shape)
+    rest_ms = 1e3 / rates - model.refractory_ms
+    strongest = -1.0 / np.expm1(-rest_ms / model.membrane_tau_ms)
+    gains = (strongest - 1.0) / (1.0 - intercepts)
+    ones = np.ones(shape)
+    return Populations(encoders, gains, 1.0 - gains * intercepts, ones, ones)
+
+
+def with_mismatch(
+    populations: Populations, mismatch: float, rng: np.random.Generator
+) -> Populations:
+    """Give the populations the factors of one virtual chip.
+
+    Gains and biases are multiplied by lognormal factors of mean one and coefficient of variation
+    `mismatch`. The refractory time is left alone: at a step of 1 ms it could only change by whole
+    steps.
+
+    Parameters
+    ----------
+    populations : Populations
+    mismatch : float
+    rng : Generator
+        The chip: another one draws other factors.
+    """
+    sigma = np.sqrt(np.log1p(mismatch**2))
+    gain_factors, bias_factors = (
+        np.exp(sigma * rng.standard_normal(populations.gains.shape) - sigma**2 / 2.0)
+        for _ in range(2)
+    )
+    return Populations(
+        populations.encoders,
+        populations.gains,
+        populations.biases,
+        gain_factors,
+        bias_factors,
+    )

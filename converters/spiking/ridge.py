@@ -1,0 +1,57 @@
+"""Ridge regression from sums of products, so that features need never be held all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class Products:
+    """Running sums of features' and targets' products.
+
+    Parameters
+    ----------
+    features, targets : int
+        Numbers of columns.
+    """
+
+    def __init__(self, features: int, targets: int) -> None:
+        self.rows = 0
+        self.ff = np.zeros((features, features))
+        self.ft = np.zeros((features, targets))
+        self.tt = np.zeros(targets)
+
+    def add(self, features: np.ndarray, targets: np.ndarray) -> None:
+        """Add rows; shapes (rows, features) and (rows, targets)."""
+        self.rows += len(features)
+        self.ff += features.T @ features
+        self.ft += features.T @ targets
+        self.tt += np.square(targets, dtype=np.float64).sum(axis=0)
+
+    def relative_error(self, weights: np.ndarray) -> float:
+        """Root mean square error of ``features @ weights`` over that of the targets."""
+        squares = self.tt - 2.0 * (self.ft * weights).sum(axis=0)
+        squares = squares + (weights * (self.ff @ weights)).sum(axis=0)
+        return float(np.sqrt(max(squares.sum(), 0.0) / max(self.tt.sum(), 1e-300)))
+
+
+def fit(train: Products, ridges: Sequence[float]) -> list[np.ndarray]:
+    """Weights for each strength of regularisation.
+
+    Parameters
+    ----------
+    train : Products
+    ridges : sequence of float
+        Relative to the mean square of a feature.
+
+    Returns
+    -------
+    list of ndarray, shape (features, targets)
+        ``argmin |features @ w - targets|^2 + rows * ridge * mean_square * |w|^2``.
+    """
+    values, vectors = np.linalg.eigh(train.ff)
+    rotated = vectors.T @ train.ft
+    unit = np.trace(train.ff) / len(values)
+    floor = np.finfo(np.float64).eps * max(float(values[-1]), 1e-300)
+    return [vectors @ (rotated / np.maximum(values + r * unit, floor)[:, None]) for r in ridges]

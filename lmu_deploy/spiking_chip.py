@@ -1,0 +1,194 @@
+"""The virtual chip of a SpikingNetwork: neuron model, populations, device, calibration.
+
+Everything here is checked when it is made; the equations stand in spiking_network.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmu_deploy.checks import check_array, check_choice, check_integer, check_number, check_text
+from lmu_deploy.errors import InputError
+
+NEURON_KINDS = ("lif",)
+CALIBRATIONS = ("none", "static", "dynamic")
+
+
+def _set(instance: object, **values: object) -> None:
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
+@dataclass(frozen=True)
+class NeuronModel:
+    r"""How a current becomes spikes, in units in which threshold and threshold current are 1.
+
+    ``lif``: :math:`\tau_m \dot v = J - v`; a spike when v > 1, then v = 0 and no change for the
+    refractory time (Gerstner, Kistler 2002, "Spiking Neuron Models", section 4.1).
+
+    Attributes
+    ----------
+    kind : {"lif"}
+    membrane_tau_ms, refractory_ms : float
+        Milliseconds.
+    """
+
+    kind: str
+    membrane_tau_ms: float
+    refractory_ms: float
+
+    def __post_init__(self) -> None:
+        _set(
+            self,
+            kind=check_choice("neuron model", self.kind, NEURON_KINDS),
+            membrane_tau_ms=check_number("membrane_tau_ms", self.membrane_tau_ms, 1e-3, 1e5),
+            refractory_ms=check_number("refractory_ms", self.refractory_ms, 0.0, 1e4),
+        )
+
+
+@dataclass(frozen=True)
+class Populations:
+    """One population of neurons for each state: what was programmed, and what the chip makes of it.
+
+    Attributes
+    ----------
+    encoders : ndarray, shape (states, neurons)
+        +1 or -1: whether a neuron fires more for larger or for smaller states.
+    gains, biases : ndarray, shape (states, neurons)
+        As programmed; in threshold currents for each unit of state, and threshold currents.
+    gain_factors, bias_factors : ndarray, shape (states, neurons)
+        What device mismatch multiplies them by; ones for an ideal chip.
+    """
+
+    encoders: np.ndarray
+    gains: np.ndarray
+    biases: np.ndarray
+    gain_factors: np.ndarray
+    bias_factors: np.ndarray
+
+    def __post_init__(self) -> None:
+        encoders = check_array("encoders", self.encoders, (None, None))
+        if not np.all(np.abs(encoders) == 1.0):
+            raise InputError("encoders must be +1 or -1 throughout; mend the file.")
+        _set(self, encoders=encoders)
+        for name in ("gains", "biases", "gain_factors", "bias_factors"):
+            _set(self, **{name: check_array(name, getattr(self, name), encoders.shape)})
+        for name in ("gain_factors", "bias_factors"):
+            if not np.all(getattr(self, name) > 0.0):
+                raise InputError(f"{name} must be above zero throughout; mend the file.")
+
+    @property
+    def states(self) -> int:
+        """Number of states, which is the number of populations."""
+        return int(self.encoders.shape[0])
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons of one population."""
+        return int(self.encoders.shape[1])
+
+    @property
+    def slopes(self) -> np.ndarray:
+        """Change of a neuron's current with its state on this chip, shape (states, neurons)."""
+        return np.asarray(self.gains * self.gain_factors * self.encoders)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Current of a neuron at state zero on this chip, shape (states, neurons)."""
+        return np.asarray(self.biases * self.bias_factors)
+
+
+@dataclass(frozen=True)
+class Device:
+    """The virtual chip.
+
+    Attributes
+    ----------
+    profile : str
+        Name of the hardware profile.
+    seed : int
+        Which chip of that profile: it drew the factors in :class:`Populations`.
+    mismatch : float
+        Coefficient of variation of gains and biases across neurons (lognormal).
+    membrane_noise : float
+        Standard deviation of a free membrane under the noise of its current, in thresholds.
+    weight_bits : int
+        Width of a weight of W, sign included, with a scale for each row; 0 for real numbers.
+    """
+
+    profile: str
+    seed: int
+    mismatch: float
+    membrane_noise: float
+    weight_bits: int
+
+    def __post_init__(self) -> None:
+        _set(
+            self,
+            profile=check_text("profile", self.profile, 200),
+            seed=check_integer("device seed", self.seed, 0, 2**32 - 1),
+            mismatch=check_number("mismatch", self.mismatch, 0.0, 2.0),
+            membrane_noise=check_number("membrane_noise", self.membrane_noise, 0.0, 10.0),
+            weight_bits=check_integer("weight_bits", self.weight_bits, 0, 24),
+        )
+        if self.weight_bits == 1:
+            raise InputError("weight_bits is 1, which a sign takes up; give 0 or 2 to 24.")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How W was found, and how well it does what it was fitted to do.
+
+    Attributes
+    ----------
+    method : {"none", "static", "dynamic"}
+        none: decoders of an ideal chip's measured rate curves; static: of this chip's own;
+        dynamic: the whole of W fitted to the spikes of this chip while its states are forced.
+    seed : int
+        Of the neurons' starting points, their noise, and the perturbation of the states.
+    samples : int
+        Input sequences used.
+    ridge : float
+        Regularisation, relative to the mean square of a feature; chosen on held-out time when
+        dynamic.
+    fit_error : float
+        Root mean square error of the fit relative to that of what was fitted: W against A' x on
+        held-out time (dynamic), decoded against true states over the rate curves (others).
+    """
+
+    method: str
+    seed: int
+    samples: int
+    ridge: float
+    fit_error: float
+
+    def __post_init__(self) -> None:
+        _set(
+            self,
+            method=check_choice("calibration", self.method, CALIBRATIONS),
+            seed=check_integer("calibration seed", self.seed, 0, 2**32 - 1),
+            samples=check_integer("calibration samples", self.samples, 0, 2**31 - 1),
+            ridge=check_number("calibration ridge", self.ridge, 0.0, 1e6),
+            fit_error=check_number("calibration fit_error", self.fit_error, 0.0, 1e12),
+        )
+
+
+def check_multiple(name: str, value: float, dt_ms: float, least: int = 1) -> float:
+    """Return `value` if it is at least `least` whole steps of `dt_ms` (all milliseconds).
+
+    Raises
+    ------
+    InputError
+        When it is not; the message gives the nearest value that is.
+    """
+    number = check_number(name, value, 0.0, 1e9)
+    steps = number / dt_ms
+    if abs(steps - round(steps)) > 1e-9 * max(steps, 1.0) or round(steps) < least:
+        nearest = max(round(steps), least) * dt_ms
+        raise InputError(
+            f"{name} is {number:g} ms, no whole multiple of the simulation step of {dt_ms:g} ms; "
+            f"give {nearest:g} ms."
+        )
+    return number

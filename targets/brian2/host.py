@@ -1,0 +1,64 @@
+"""What the host computes in float around a memory on the chip: channels in, hidden units out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmu_deploy.network import LMULayer, LMUNetwork, LSTMLayer, Readout
+from lmu_deploy.reference import activate, run_reference
+
+
+class HostLayer:
+    """The float part of one LMU layer for a batch; the chip supplies m once a hold.
+
+    Parameters
+    ----------
+    layer : LMULayer
+    signal : ndarray, shape (samples, steps, n_in)
+        What reaches the layer.
+    """
+
+    def __init__(self, layer: LMULayer, signal: np.ndarray) -> None:
+        self.layer, self.signal = layer, signal
+        samples, steps, _ = signal.shape
+        units = 0 if layer.hidden is None else layer.hidden.units
+        self.m = np.zeros((samples, steps, layer.memory.size))
+        self.h = np.zeros((samples, steps, units))
+
+    def channels(self, step: int) -> np.ndarray:
+        """Input of the memory for `step`, shape (samples, channels); earlier steps are observed."""
+        layer = self.layer
+        u = self.signal[:, step] @ layer.input_encoders.astype(np.float64)
+        if layer.memory_bias is not None:
+            u = u + layer.memory_bias
+        if step and layer.hidden_encoders is not None:
+            u = u + self.h[:, step - 1] @ layer.hidden_encoders
+        if step and layer.memory_encoders is not None:
+            u = u + self.m[:, step - 1] @ layer.memory_encoders
+        return u
+
+    def observe(self, step: int, m: np.ndarray) -> None:
+        """Take the memory at the end of `step`, shape (samples, states), and go on to the units."""
+        self.m[:, step] = m
+        hidden = self.layer.hidden
+        if hidden is None:
+            return
+        z = m @ hidden.memory_kernel.astype(np.float64)
+        if hidden.input_kernel is not None:
+            z = z + self.signal[:, step] @ hidden.input_kernel
+        if step and hidden.recurrent_kernel is not None:
+            z = z + self.h[:, step - 1] @ hidden.recurrent_kernel
+        if hidden.bias is not None:
+            z = z + hidden.bias
+        self.h[:, step] = activate(hidden.activation, z)
+
+    @property
+    def output(self) -> np.ndarray:
+        """What the layer sends on, shape (samples, steps, n_out)."""
+        return self.m if self.layer.hidden is None else self.h
+
+
+def run_lstm(layer: LSTMLayer, signal: np.ndarray) -> np.ndarray:
+    """Hidden states of an LSTM layer at every step, shape (samples, steps, units)."""
+    identity = Readout(np.eye(layer.n_out), None)
+    return run_reference(LMUNetwork((layer,), identity, return_sequences=True), signal).outputs

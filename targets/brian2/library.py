@@ -1,0 +1,57 @@
+"""Brian2, imported without what it does to the process besides.
+
+Importing it writes a debug log and a copy of the main script to the temporary folder, sends
+Python's warnings to its own log and takes over the hook for uncaught exceptions. A library has no
+business doing so here: it is all put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from lmu_deploy.errors import MissingDependencyError
+
+_MEND = 'install it with: python -m pip install "lmu-deploy[brian2]"'
+
+
+@cache
+def brian2_library() -> ModuleType:
+    """Give the module `brian2`, silent and without side effects.
+
+    Raises
+    ------
+    MissingDependencyError
+        When it is absent, or broken by another library's version.
+    """
+    hook = sys.excepthook
+    try:
+        import brian2
+        from brian2.utils.logger import BrianLogger
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"target brian2 needs Brian2, which is not installed ({error}); {_MEND}."
+        ) from error
+    except AttributeError as error:
+        raise MissingDependencyError(
+            f"Brian2 cannot be imported beside this NumPy ({error}); {_MEND}."
+        ) from error
+    finally:
+        sys.excepthook = hook
+    logging.captureWarnings(False)
+    logging.getLogger("py.warnings").removeHandler(BrianLogger.console_handler)
+    BrianLogger.console_handler.setLevel(logging.ERROR)
+    if BrianLogger.file_handler is not None:
+        logging.getLogger("brian2").removeHandler(BrianLogger.file_handler)
+        BrianLogger.file_handler.close()
+        BrianLogger.file_handler = None
+    for left in (BrianLogger.tmp_log, BrianLogger.tmp_script):
+        if left is not None:
+            with contextlib.suppress(OSError):
+                Path(left).unlink()
+    BrianLogger.tmp_log = BrianLogger.tmp_script = None
+    return brian2
