@@ -84,3 +84,13 @@ def wires(network: IntegerNetwork) -> list[Wire]:
         if connection is not None
     ]
     return [*joined, Wire("readout", sender, "readout", network.readout.connection)]
+
+
+def delayed(network: IntegerNetwork) -> list[str]:
+    """Places of the connections that carry the messages of the step before."""
+    order = [*populations(network), "readout"]
+    return [
+        wire.place
+        for wire in wires(network)
+        if order.index(wire.source) >= order.index(wire.target)
+    ]

@@ -1,9 +1,10 @@
 r"""A hidden activation as the least of a few lines with integer slopes and intercepts.
 
-relu and linear are one line, hard-tanh one and a flat one, exactly. tanh is concave above zero, so its interpolant through a few knots is the least of the interpolant's
-lines. The error of linear interpolation on a short interval h is :math:`h^2 |f''| / 8` (de Boor,
-A Practical Guide to Splines, 1978, chapter III), equal everywhere when the knots stand at equal
-steps of :math:`\int \sqrt{|f''|}`; raising the interpolant by half of it balances its sign.
+relu and linear are one line, hard-tanh one and a flat one, exactly. tanh is concave above zero, so
+its interpolant through a few knots is the least of the interpolant's lines. The error of linear
+interpolation on a short interval h is :math:`h^2 |f''| / 8` (de Boor, A Practical Guide to Splines,
+1978, chapter III), equal everywhere when the knots stand at equal steps of
+:math:`\int \sqrt{|f''|}`; raising the interpolant by half of it balances its sign.
 """
 
 from __future__ import annotations

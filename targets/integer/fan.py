@@ -73,22 +73,21 @@ class Fan:
             f"{p}/slice{k}" for p, columns in self._columns.items() for k in range(len(columns))
         ]
 
-    def deliver(self, messages: np.ndarray, saturations: dict[str, int]) -> dict[str, np.ndarray]:
+    def deliver(self, messages: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Give the drive of every connection and count the sums that saturate.
 
         Parameters
         ----------
         messages : ndarray, shape (batch, n), float64 integers
-        saturations : dict of place to int
-            Added to.
 
         Returns
         -------
         drives : dict of place to ndarray, shape (batch, n_out), float64 integers
+        saturations : dict of place to int
+            Of the places that have some.
         """
         sums = messages @ self._matrix
-        if not self._cannot_saturate:
-            self._saturate(sums, saturations)
+        saturations = {} if self._cannot_saturate else self._saturate(sums)
         sums += self._half
         np.floor(sums, out=sums)
         drives = {}
@@ -97,22 +96,25 @@ class Fan:
             for other in others:
                 drive += sums[:, other]
             drives[place] = drive
-        return drives
+        return drives, saturations
 
     def tally(self, messages: np.ndarray) -> tuple[np.ndarray, int]:
         """Count messages that are not zero, for each sample, and the synapses that they meet."""
         counts = (messages != 0.0).astype(np.float64) @ self._tally
         return counts[:, 0], int(counts[:, 1].sum())
 
-    def _saturate(self, sums: np.ndarray, saturations: dict[str, int]) -> None:
+    def _saturate(self, sums: np.ndarray) -> dict[str, int]:
+        """Limit the sums in place; give how many were, by place."""
         over = (sums.max(axis=0) > self._limit) | (sums.min(axis=0) < -self._limit)
         if not over.any():
-            return
+            return {}
         beyond = np.abs(sums) > self._limit
-        for place, columns in self._columns.items():
-            for number, column in enumerate(columns):
-                saturations[f"{place}/slice{number}"] += int(np.count_nonzero(beyond[:, column]))
         np.clip(sums, -self._limit, self._limit, out=sums)
+        return {
+            f"{place}/slice{number}": int(np.count_nonzero(beyond[:, column]))
+            for place, columns in self._columns.items()
+            for number, column in enumerate(columns)
+        }
 
 
 def inexact(place: str, connection: Connection, limit: int) -> str | None:

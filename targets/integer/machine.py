@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork
-from lmu_deploy.wiring import populations, wires
+from lmu_deploy.wiring import delayed, populations, wires
 from targets.integer.activation import Activation
 from targets.integer.fan import Fan
 
@@ -33,12 +33,15 @@ class State:
         Last delivered.
     saturations : dict of place to int
         So far.
+    undelivered : dict of place to int
+        Saturations of drives that wait for the next step, and count only if there is one.
     """
 
     m: list[np.ndarray]
     messages: dict[str, np.ndarray] = field(default_factory=dict)
     drives: dict[str, np.ndarray] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    undelivered: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> State:
         """Give a state that shares no array with this one."""
@@ -47,6 +50,7 @@ class State:
             {name: array.copy() for name, array in self.messages.items()},
             {name: array.copy() for name, array in self.drives.items()},
             defaultdict(int, self.saturations),
+            dict(self.undelivered),
         )
 
 
@@ -63,6 +67,7 @@ class Machine:
         self.network = network
         self.populations = {p.name: p.neurons for p in populations(network).values()}
         self._into: dict[str, list[str]] = defaultdict(list)
+        self._delayed = tuple(f"{place}/" for place in delayed(network))
         leaving: dict[str, dict[str, Connection]] = defaultdict(dict)
         for wire in wires(network):
             self._into[wire.target].append(wire.place)
@@ -106,6 +111,9 @@ class Machine:
         y : ndarray, shape (batch, n_out), float64 integers
         """
         network = self.network
+        for place, count in state.undelivered.items():
+            state.saturations[place] += count
+        state.undelivered.clear()
         messages = np.rint(x / network.input.scale)
         _saturate(messages, network.input.limit, "input", state)
         self._send("input", messages, state)
@@ -149,7 +157,13 @@ class Machine:
 
     def _send(self, name: str, messages: np.ndarray, state: State) -> None:
         state.messages[name] = messages
-        state.drives.update(self.fans[name].deliver(messages, state.saturations))
+        drives, limited = self.fans[name].deliver(messages)
+        state.drives.update(drives)
+        for place, count in limited.items():
+            if place.startswith(self._delayed):
+                state.undelivered[place] = count
+            else:
+                state.saturations[place] += count
 
 
 def _saturate(values: np.ndarray, limit: int, place: str, state: State) -> None:

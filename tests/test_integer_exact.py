@@ -1,0 +1,309 @@
+"""The twin equals a naive execution in Python integers on networks of every kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmu_deploy.integer_network import (
+    Connection,
+    Format,
+    IntegerHidden,
+    IntegerLayer,
+    IntegerMemory,
+    IntegerNetwork,
+    IntegerReadout,
+    PiecewiseLinear,
+)
+from targets.integer import IntegerTarget, step
+
+
+class Naive:
+    """One sample at a time, loops and Python integers, written from docs/integer-semantics.md."""
+
+    def __init__(self, network: IntegerNetwork) -> None:
+        self.network = network
+        self.saturations: Counter[str] = Counter()
+        self.events: list[dict[str, list[int]]] = []
+        self.synops = 0
+        self.m, self.h, self.y = [], [], []
+
+    def ms(self, v: int, g: int, s: int) -> int:
+        return (v * g + (1 << (s - 1) if s > 0 else 0)) >> s
+
+    def sat(self, v: int, bits: int, place: str) -> int:
+        limit = 2 ** (bits - 1) - 1
+        self.saturations[place] += abs(v) > limit
+        return max(-limit, min(limit, v))
+
+    def drive(self, c: Connection | None, messages: list[int], place: str) -> list[int]:
+        drives = [0] * (0 if c is None else c.n_out)
+        for k in range(0 if c is None else len(c.slices)):
+            for i in range(c.n_out):
+                a = sum(int(w) * x for w, x in zip(c.slices[k, i], messages, strict=True))
+                a = self.sat(a, c.accumulator_bits, f"{place}/slice{k}")
+                drives[i] += self.ms(a, int(c.multiplier[k, i]), int(c.shift[k, i]))
+        return drives
+
+    def activate(self, f: PiecewiseLinear, z: int, bits: int, place: str) -> int:
+        p = {"odd": abs(z), "positive": max(z, 0), "linear": z}[f.kind]
+        lines = zip(f.slope.tolist(), f.intercept.tolist(), strict=True)
+        v = self.sat(min(self.ms(p, g, f.shift) + b for g, b in lines), bits, place)
+        return -v if f.kind == "odd" and z < 0 else v
+
+    def send(self, population: str, messages: list[int], leaving: list[Connection | None]) -> None:
+        self.events[-1].setdefault(population, []).append(sum(v != 0 for v in messages))
+        for c in leaving:
+            for j, v in enumerate(messages):
+                self.synops += int((c.slices[:, :, j] != 0).sum()) if c is not None and v else 0
+
+    def run(self, sample: np.ndarray) -> None:
+        net = self.network
+        m = [[0] * layer.memory.size for layer in net.layers]
+        mm = [[0] * layer.memory.size for layer in net.layers]
+        h = [[0] * (layer.hidden.units if layer.hidden else 0) for layer in net.layers]
+        self.events.append({})
+        for values in (self.m, self.h, self.y):
+            values.append([])
+        for row in sample:
+            x = [round(float(v) / net.input.scale) for v in row]
+            x = [self.sat(v, net.input.bits, "input") for v in x]
+            sent = "input"
+            for i, layer in enumerate(net.layers):
+                self.send(sent, x, self.entering(i)) if i == 0 else None
+                m[i], mm[i] = self.memory(i, layer.memory, m[i], mm[i], x, h[i])
+                own = [layer.memory.recurrent, layer.hidden.memory if layer.hidden else None]
+                if layer.hidden:
+                    self.send(f"layer{i}/memory", mm[i], own)
+                    h[i] = self.hidden(i, layer.hidden, mm[i], x, h[i])
+                    after = [layer.hidden.recurrent, layer.memory.hidden, *self.entering(i + 1)]
+                    self.send(f"layer{i}/hidden", h[i], after)
+                else:
+                    self.send(f"layer{i}/memory", mm[i], [own[0], *self.entering(i + 1)])
+                x = h[i] if layer.hidden else mm[i]
+            y = add(self.drive(net.readout.connection, x, "readout"), net.readout.bias)
+            y = [self.sat(v, net.readout.output.bits, "readout/output") for v in y]
+            self.m[-1].append([v for part in m for v in part])
+            self.h[-1].append([v for part in h for v in part])
+            self.y[-1].append(y)
+
+    def entering(self, i: int) -> list[Connection | None]:
+        if i == len(self.network.layers):
+            return [self.network.readout.connection]
+        layer = self.network.layers[i]
+        return [layer.memory.input, layer.hidden.input if layer.hidden else None]
+
+    def memory(self, i, layer, m, messages, x, h):
+        place = f"layer{i}/memory"
+        total = add(m, self.drive(layer.recurrent, messages, f"{place}/recurrent"), layer.bias)
+        total = add(total, self.drive(layer.input, x, f"{place}/input"))
+        if layer.hidden is not None:
+            total = add(total, self.drive(layer.hidden, h, f"{place}/hidden"))
+        m = [self.sat(v, layer.state.bits, f"{place}/state") for v in total]
+        sent = [self.ms(v, 1, layer.message_shift) for v in m]
+        return m, [self.sat(v, layer.message.bits, f"{place}/message") for v in sent]
+
+    def hidden(self, i, layer, messages, x, h):
+        place = f"layer{i}/hidden"
+        z = add(self.drive(layer.memory, messages, f"{place}/memory"), layer.bias)
+        if layer.input is not None:
+            z = add(z, self.drive(layer.input, x, f"{place}/input"))
+        if layer.recurrent is not None:
+            z = add(z, self.drive(layer.recurrent, h, f"{place}/recurrent"))
+        z = [self.sat(v, layer.drive.bits, f"{place}/drive") for v in z]
+        bits = layer.message.bits
+        return [self.activate(layer.activation, v, bits, f"{place}/message") for v in z]
+
+
+class RoundsDown(Naive):
+    def ms(self, v: int, g: int, s: int) -> int:
+        return (v * g) >> s
+
+
+class Wraps(Naive):
+    def sat(self, v: int, bits: int, place: str) -> int:
+        return (v + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+
+
+def add(*terms):
+    """Sum lists of integers; what is None is left out."""
+    lists = [[int(v) for v in term] for term in terms if term is not None]
+    return [sum(column) for column in zip(*lists, strict=True)]
+
+
+@st.composite
+def integer_networks(draw):
+    """Small networks whose widths are so narrow that every place saturates now and then."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    pick = lambda low, high: draw(st.integers(low, high))  # noqa: E731
+
+    def link(n_out, n_in):
+        weight_bits, n = pick(2, 8), pick(1, 3)
+        w = rng.integers(-(2 ** (weight_bits - 1)) + 1, 2 ** (weight_bits - 1), (n, n_out, n_in))
+        w[rng.random(w.shape) < 0.3] = 0
+        g = 2 ** rng.integers(0, 4, (n, n_out)) if pick(0, 1) else rng.integers(1, 99, (n, n_out))
+        return Connection(w, g, rng.integers(0, 9, (n, n_out)), weight_bits, pick(8, 24))
+
+    def fmt(low, high):
+        return Format(pick(low, high), float(rng.uniform(0.01, 0.1)))
+
+    def bias(size):
+        return rng.integers(-500, 500, size) if pick(0, 1) else None
+
+    n_in = width = pick(1, 3)
+    layers = []
+    for _ in range(pick(1, 3)):
+        size, units = pick(1, 5), pick(0, 4)
+        hidden = None
+        if units:
+            pieces = pick(1, 5)
+            activation = PiecewiseLinear(
+                -np.sort(-rng.integers(0, 3000, pieces)),
+                np.concatenate([[0], np.sort(rng.integers(0, 90, pieces - 1))]).astype(np.int64),
+                pick(0, 12),
+                draw(st.sampled_from(["odd", "positive", "linear"])),
+            )
+            links = (
+                link(units, size),
+                *(link(units, n) if pick(0, 1) else None for n in (width, units)),
+            )
+            drive, message = fmt(8, 24), fmt(2, 12)
+            hidden = IntegerHidden(drive, message, *links, bias(units), activation)
+        back = link(size, units) if units and pick(0, 1) else None
+        state, message, shift = fmt(8, 24), fmt(2, 14), pick(0, 10)
+        recurrent, entering = link(size, size), link(size, width)
+        memory = IntegerMemory(state, message, shift, recurrent, entering, back, bias(size))
+        layers.append(IntegerLayer(memory, hidden))
+        width = layers[-1].n_out
+    n_out = pick(1, 3)
+    readout = IntegerReadout(link(n_out, width), bias(n_out), fmt(10, 24))
+    sequences = draw(st.booleans())
+    return IntegerNetwork(Format(pick(2, 9), 0.05), tuple(layers), readout, sequences), n_in
+
+
+def differences(network, inputs, naive) -> list[str]:
+    """What differs between the twin and a naive execution: names of states and counts."""
+    run = IntegerTarget().run(network, inputs, record=True)
+    for sample in inputs:
+        naive.run(sample)
+    scale = network.readout.output.scale
+    y = np.array(naive.y, dtype=np.int64)
+    found = [
+        name
+        for name, mine, theirs in (
+            ("m", run.states.m, naive.m),
+            ("h", run.states.h, naive.h),
+            ("y", run.states.y, naive.y),
+            ("outputs", run.outputs, y * scale if network.return_sequences else y[:, -1] * scale),
+        )
+        if not np.array_equal(mine, np.array(theirs).reshape(mine.shape))
+    ]
+    found += ["synops"] if run.synops != naive.synops else []
+    found += [p for p, n in run.saturations.items() if n != naive.saturations[p]]
+    found += sorted(set(naive.saturations) - set(run.saturations))
+    for name, counts in run.events.items():
+        theirs = [sample[name] for sample in naive.events]
+        found += [name] if not np.array_equal(counts, theirs) else []
+    return found
+
+
+@settings(max_examples=60)
+@given(drawn=integer_networks(), seed=st.integers(0, 1000))
+def test_twin_equals_naive_execution(drawn, seed):
+    network, n_in = drawn
+    inputs = np.random.default_rng(seed).normal(size=(2, 6, n_in))
+    inputs[:, 3:] *= 10.0
+    inputs[0, 0] = 0.0
+    assert differences(network, inputs, Naive(network)) == []
+
+
+def saturating_network() -> tuple[IntegerNetwork, np.ndarray]:
+    """A network of one layer that saturates in its accumulators, states and messages."""
+    rng = np.random.default_rng(5)
+
+    def link(n_out, n_in, bits=24):
+        gain = np.ones((2, n_out), int)
+        shift = np.full((2, n_out), 3)
+        return Connection(rng.integers(-127, 128, (2, n_out, n_in)), gain, shift, 8, bits)
+
+    activation = PiecewiseLinear(np.array([900, 300, 0]), np.array([0, 40, 120]), 10, "odd")
+    hidden = IntegerHidden(
+        Format(12, 0.01), Format(8, 0.01), link(3, 4), link(3, 2), link(3, 3), None, activation
+    )
+    memory = IntegerMemory(
+        Format(14, 0.01), Format(9, 0.04), 3, link(4, 4, 14), link(4, 2), link(4, 3), None
+    )
+    readout = IntegerReadout(link(2, 3), None, Format(12, 0.01))
+    network = IntegerNetwork(Format(8, 0.05), (IntegerLayer(memory, hidden),), readout, True)
+    return network, rng.normal(size=(3, 20, 2))
+
+
+def test_saturation_is_reached_everywhere_and_counted_alike():
+    network, inputs = saturating_network()
+    run = IntegerTarget().run(network, inputs)
+    for place in ("memory/recurrent/slice0", "memory/state", "memory/message", "hidden/drive"):
+        assert run.saturations[f"layer0/{place}"] > 0
+    assert run.saturations["readout/output"] > 0
+    assert differences(network, inputs, Naive(network)) == []
+
+
+@pytest.mark.parametrize("fault", [RoundsDown, Wraps])
+def test_another_rule_is_caught(fault):
+    network, inputs = saturating_network()
+    assert {"m", "h", "y"} <= set(differences(network, inputs, fault(network)))
+
+
+def test_one_changed_weight_is_caught():
+    network, inputs = saturating_network()
+    layer = network.layers[0]
+    slices = layer.memory.recurrent.slices.copy()
+    slices[1, 2, 3] += 1 if slices[1, 2, 3] < 127 else -1
+    recurrent = dataclasses.replace(layer.memory.recurrent, slices=slices, accumulator_bits=24)
+    original = dataclasses.replace(layer.memory.recurrent, accumulator_bits=24)
+
+    def with_recurrent(connection):
+        memory = dataclasses.replace(layer.memory, recurrent=connection, state=Format(24, 0.01))
+        return dataclasses.replace(network, layers=(IntegerLayer(memory, layer.hidden),))
+
+    assert differences(with_recurrent(original), inputs, Naive(with_recurrent(original))) == []
+    found = differences(with_recurrent(recurrent), inputs, Naive(with_recurrent(original)))
+    assert "m" in found
+
+
+def test_batches_do_not_change_anything(monkeypatch):
+    network, inputs = saturating_network()
+    whole = IntegerTarget().run(network, inputs, record=True)
+    monkeypatch.setattr("targets.integer.target._BATCH", 2)
+    parts = IntegerTarget().run(network, inputs, record=True)
+    assert np.array_equal(whole.states.m, parts.states.m)
+    assert np.array_equal(whole.outputs, parts.outputs)
+    assert whole.saturations == parts.saturations
+    assert whole.synops == parts.synops
+
+
+def test_stream_equals_batch_and_leaves_its_past_alone():
+    network, inputs = saturating_network()
+    run = IntegerTarget().run(network, inputs, record=True)
+    stream = None
+    for t in range(inputs.shape[1]):
+        before = stream
+        y, stream = step(network, inputs[:, t], before)
+        again, _ = step(network, inputs[:, t], before)
+        assert np.array_equal(y, run.states.y[:, t])
+        assert np.array_equal(again, y)
+        assert np.array_equal(stream.state.m[0], run.states.m[:, t])
+
+
+def test_raster_shows_the_events_of_the_first_sample():
+    network, inputs = saturating_network()
+    run = IntegerTarget().run(network, inputs)
+    for name, raster in run.rasters.items():
+        assert raster.shape == (inputs.shape[1], run.neurons[name])
+        assert np.array_equal(raster.sum(axis=1), run.events[name][0])
+    assert math.isfinite(run.wall_seconds)
