@@ -87,7 +87,7 @@ def calibrate(
         signals = {"x": part, "m": trace.m, "h": trace.h, "y": trace.y}
         for name, signal in signals.items():
             assert signal is not None
-            rows = signal.reshape(-1, signal.shape[-1])
+            rows = signal.reshape(len(part) * steps, signal.shape[-1])
             for place, columns in _columns(name, layers, signal.shape[-1]):
                 block = rows[:, columns]
                 top = float(np.abs(block).max(initial=0.0))
