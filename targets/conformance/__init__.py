@@ -1,0 +1,92 @@
+"""Cases that every target must pass; run them on a target of your own as tests/conformance does.
+
+A case is a function ``case(target, make_network)`` that raises :class:`ConformanceError` when the
+target breaks a promise of :mod:`targets.base`. `make_network` turns a small float network and
+calibration inputs into what the target runs; :func:`maker` gives it for our own representations.
+With pytest:
+
+    TARGET = MyTarget()
+    MAKE = maker(IntegerNetwork)
+
+    @pytest.mark.parametrize("name", cases_for(TARGET, IntegerNetwork))
+    def test_conformance(name):
+        CASES[name](TARGET, MAKE)
+
+A target declares a case that it cannot pass in ``conformance_exceptions``, a mapping of the case's
+name to the reason, and how far its answers may lie from the float reference, relative to them, in
+``conformance_tolerance``; see :func:`targets.conformance.bench.tolerance` for what holds otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.network import LMUNetwork
+from targets.base import Target
+from targets.conformance import answers, records, refusals, repetition
+from targets.conformance.bench import ConformanceError, MakeNetwork
+from targets.conformance.makers import maker
+
+Case = Callable[[Target, MakeNetwork], None]
+
+CASES: Mapping[str, Case] = {
+    case.__name__.removeprefix("case_"): case
+    for case in (
+        answers.case_answers_are_real_numbers_of_the_right_shape,
+        answers.case_answers_agree_with_the_reference,
+        answers.case_silence_is_answered_with_silence,
+        answers.case_one_step_is_the_first_of_many,
+        answers.case_integers_equal_the_twin,
+        records.case_the_run_says_what_it_was,
+        records.case_states_are_recorded_at_every_step,
+        records.case_states_agree_with_the_reference,
+        records.case_nothing_is_recorded_unasked,
+        records.case_events_add_up,
+        repetition.case_the_same_seed_gives_the_same_run,
+        repetition.case_samples_do_not_meet,
+        repetition.case_inputs_are_left_alone,
+        repetition.case_progress_reaches_its_end,
+        refusals.case_wrong_inputs_are_refused,
+        refusals.case_other_representations_are_refused,
+        refusals.case_unsupported_networks_are_refused_with_every_reason,
+    )
+}
+"""Every case by its name."""
+
+_ONLY_FOR: Mapping[str, tuple[type, ...]] = {
+    "integers_equal_the_twin": (IntegerNetwork,),
+    "samples_do_not_meet": (LMUNetwork, IntegerNetwork),
+}
+"""Cases that mean something for some representations alone: noise is drawn for a whole batch."""
+
+
+def cases_for(target: Target, representation: type) -> list[str]:
+    """Name the cases that `target` has to pass when it runs networks of a representation."""
+    return [
+        name
+        for name in CASES
+        if name not in exceptions(target)
+        and issubclass(representation, _ONLY_FOR.get(name, (object,)))
+    ]
+
+
+def exceptions(target: Any) -> Mapping[str, str]:
+    """Give the cases that `target` declares it cannot pass, with the reasons.
+
+    Raises
+    ------
+    ConformanceError
+        When it declares a case that does not exist, or gives no reason.
+    """
+    declared: Mapping[str, str] = getattr(target, "conformance_exceptions", {})
+    for name, reason in declared.items():
+        if name not in CASES or not reason.strip():
+            raise ConformanceError(
+                f"{target.name} declares {name!r} without a reason, or no such case."
+            )
+    return declared
+
+
+__all__ = ["CASES", "ConformanceError", "MakeNetwork", "cases_for", "exceptions", "maker"]
