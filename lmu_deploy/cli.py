@@ -247,7 +247,7 @@ def doctor(
     """Show each library, its version, whether it works, and the command that mends it."""
     from lmu_deploy.commands.doctor import doctor
 
-    if not doctor(fix=fix):
+    if not all(finding.works for finding in doctor(fix=fix)):
         raise typer.Exit(1)
 
 

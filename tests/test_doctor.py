@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from lmu_deploy.doctor import Finding, examine, mend, requirement, to_table
+from lmu_deploy.dependencies import Finding, examine, mend, requirement, to_table
 from lmu_deploy.errors import InputError, RunError
 
-doctor = sys.modules["lmu_deploy.doctor"]
+doctor = sys.modules["lmu_deploy.dependencies"]
 
 
 def test_what_works_is_found_with_its_version():
