@@ -44,7 +44,7 @@ _NAMES = {
     "run_reference": "lmu_deploy.reference",
     "save": "lmu_deploy.files",
 }
-__all__ = sorted([*_NAMES, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_NAMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
