@@ -75,7 +75,7 @@ def quantise(
         kernel_slices,
         message_bits,
         hidden_bits,
-        message_bits if input_bits is None else input_bits,
+        input_bits,
         calibration_method,
         scales,
         realisation,

@@ -15,7 +15,6 @@ import numpy as np
 from lmu_deploy.integer_network import Connection
 
 _UNSEEN_BITS = 0.5
-_HALVINGS = 4
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,9 @@ def row_bits(connection: Connection, limit: int, rows: np.ndarray) -> tuple[np.n
 def fit(
     make: Callable[[np.ndarray], Connection], n_out: int, limit: int, rows: np.ndarray
 ) -> tuple[Connection, list[Need]]:
-    """Make a connection whose accumulators are wide enough, if up to four halvings of rows do it.
+    """Make a connection whose accumulators are wide enough, if one halving of rows a slice does it.
+
+    More would cost more than what it mends: a message of fewer bits then does better.
 
     Parameters
     ----------
@@ -90,11 +91,11 @@ def fit(
         One for each slice; the caller judges whether they are met.
     """
     coarser = np.zeros(n_out, dtype=np.int64)
-    for attempt in range(_HALVINGS + 1):
+    while True:
         connection = make(coarser)
         bits, proven = row_bits(connection, limit, rows)
         too_wide = (bits > connection.accumulator_bits).any(axis=0)
-        if not too_wide.any() or attempt == _HALVINGS:
+        if not too_wide.any() or coarser.max() == len(connection.slices):
             break
         coarser[too_wide] += 1
     needs = [

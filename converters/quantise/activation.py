@@ -16,7 +16,7 @@ from lmu_deploy.integer_network import Format, PiecewiseLinear, largest
 GUARD_BITS = 6
 """The drive is finer than the message by this many bits."""
 
-_SLOPE_BITS = 14
+_SLOPE_BITS = 15
 _TRIED_DRIVES = 4096
 
 

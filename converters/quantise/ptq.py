@@ -43,16 +43,17 @@ _OUTPUT_HEADROOM = 4.0
 
 @dataclass(frozen=True)
 class Source:
-    """Messages that leave a population: their format, and integer samples of them."""
+    """Messages that leave a population: their format, samples, and the option of their width."""
 
     format: Format
     rows: np.ndarray
+    option: str
 
     @classmethod
-    def of(cls, signal: Signal, message: Format) -> Source:
+    def of(cls, signal: Signal, message: Format, option: str) -> Source:
         """Messages of a signal in a given format."""
         integers = np.clip(np.rint(signal.rows / message.scale), -message.limit, message.limit)
-        return cls(message, integers.astype(np.float32))
+        return cls(message, integers.astype(np.float32), option)
 
 
 @dataclass
@@ -62,11 +63,13 @@ class Quantiser:
     settings: Settings
     calibration: Calibration
     needs: dict[str, Need] = field(default_factory=dict)
+    _remedies: dict[str, int] = field(default_factory=dict)
 
     def network(self, network: LMUNetwork) -> IntegerNetwork:
         """Quantise the whole network."""
-        x = input_format(self.calibration.x, self.settings.input_bits)
-        source, layers = Source.of(self.calibration.x, x), []
+        bits, option = self.settings.input_width
+        x = input_format(self.calibration.x, bits)
+        source, layers = Source.of(self.calibration.x, x, option), []
         for number, layer in enumerate(network.layers):
             assert isinstance(layer, LMULayer)
             integer, source = self._layer(number, layer, source)
@@ -93,10 +96,10 @@ class Quantiser:
         place, settings = f"layer{number}", self.settings
         signal, signal_h = self.calibration.m[number], self.calibration.h[number]
         state, message, shift = self._memory_formats(place, signal)
-        m = Source.of(signal, message)
+        m = Source.of(signal, message, "--message-bits")
         h = None
         if layer.hidden is not None and signal_h is not None:
-            h = Source.of(signal_h, self._hidden_format(layer.hidden, signal_h))
+            h = Source.of(signal_h, self._hidden_format(layer.hidden, signal_h), "--hidden-bits")
         b_bar = layer.memory.b_bar.astype(np.float64)
         hidden_to_memory, bias = None, None
         if layer.hidden_encoders is not None and h is not None:
@@ -189,20 +192,23 @@ class Quantiser:
             source.format.limit,
             source.rows,
         )
-        self.needs.update({f"{place}/slice{need.slice}": need for need in needs})
+        for need in needs:
+            self.needs[f"{place}/slice{need.slice}"] = need
+            excess = math.ceil(need.bits - settings.accumulator_bits)
+            if excess > 0:
+                fewer = max(2, source.format.bits - excess)
+                self._remedies[source.option] = min(self._remedies.get(source.option, 99), fewer)
         return connection
 
     def _refuse_what_does_not_fit(self) -> None:
-        """Name the accumulator that is furthest too wide, and what would mend it."""
-        place, need = max(self.needs.items(), key=lambda item: item[1].bits)
-        allowed = self.settings.accumulator_bits
-        if need.bits <= allowed:
+        """Name the accumulator that is furthest too wide, and what mends it and all others."""
+        if not self._remedies:
             return
-        excess = math.ceil(need.bits - allowed)
+        place, need = max(self.needs.items(), key=lambda item: item[1].bits)
+        remedy = " ".join(f"{option} {bits}" for option, bits in self._remedies.items())
         raise InputError(
             f"quantise: accumulator {place} needs {need.bits:.1f} bits, profile "
-            f"{self.settings.profile.name} has {allowed}; "
-            f"use --message-bits {max(2, self.settings.message_bits - excess)}."
+            f"{self.settings.profile.name} has {self.settings.accumulator_bits}; use {remedy}."
         )
 
 

@@ -22,7 +22,7 @@ class Settings:
     kernel_slices: int
     message_bits: int
     hidden_bits: int
-    input_bits: int
+    input_bits: int | None
     calibration_method: str
     scales: str
     realisation: str
@@ -34,7 +34,8 @@ class Settings:
         check_choice("scales", self.scales, SCALES)
         check_choice("realisation", self.realisation, REALISATIONS)
         for name in ("message_bits", "hidden_bits", "input_bits"):
-            bits = check_integer(name, getattr(self, name), 2, 20)
+            value = getattr(self, name)
+            bits = check_integer(name, self.message_bits if value is None else value, 2, 20)
             allowed = int(self.profile.message_bits)
             if allowed < 2:
                 raise InputError(
@@ -47,6 +48,13 @@ class Settings:
                     f"{name} is {bits}, and profile {self.profile.name} sends at most "
                     f"{allowed}; give fewer."
                 )
+
+    @property
+    def input_width(self) -> tuple[int, str]:
+        """Bits of an input message, and the option that sets them."""
+        if self.input_bits is None:
+            return self.message_bits, "--message-bits"
+        return self.input_bits, "--input-bits"
 
     @property
     def state_bits(self) -> int:

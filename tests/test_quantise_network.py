@@ -1,0 +1,200 @@
+"""A quantised network follows its float one: every option, closer with more bits, or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converters.quantise import quantise
+from lmu_deploy.errors import InputError
+from lmu_deploy.files import load, save
+from lmu_deploy.integer_network import INTEGER_CLASSES
+from lmu_deploy.network import (
+    FLOAT_CLASSES,
+    Hidden,
+    LMULayer,
+    LMUNetwork,
+    LSTMLayer,
+    Memory,
+    Readout,
+)
+from lmu_deploy.reference import run_reference
+from lmu_deploy.tasks.base import get_task
+from targets.integer import IntegerTarget
+
+DIGITS = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"
+
+
+def network_of(rng, *, order=12, channels=2, units=20, activation="tanh", feedback=0.05):
+    """A layer with every encoder and kernel, scaled as training leaves them."""
+    n_in, size = 3, order * channels
+    hidden = Hidden(
+        rng.normal(size=(size, units)) * 1.5 / np.sqrt(size),
+        rng.normal(size=(n_in, units)) / np.sqrt(n_in),
+        rng.normal(size=(units, units)) * 0.5 / np.sqrt(units),
+        rng.normal(size=units) * 0.1,
+        activation,
+    )
+    layer = LMULayer(
+        rng.normal(size=(n_in, channels)) / np.sqrt(n_in),
+        rng.normal(size=(units, channels)) * feedback,
+        rng.normal(size=(size, channels)) * feedback / 4,
+        rng.normal(size=channels) * 0.1,
+        Memory.legendre(order, 20.0, channels),
+        hidden,
+    )
+    return LMUNetwork((layer,), Readout(rng.normal(size=(units, 4)), np.ones(4)), True)
+
+
+def errors(network, inputs, **options):
+    """Relative root-mean-square errors of m, h and y, and the run."""
+    reference = run_reference(network, inputs, record=True)
+    integer = quantise(network, inputs, **options)
+    run = IntegerTarget().run(integer, inputs, record=True)
+    s = run.states
+    pairs = (
+        (s.m * s.m_scale, reference.m),
+        (s.h * s.h_scale, reference.h),
+        (
+            s.y * s.y_scale,
+            reference.y,
+        ),
+    )
+    return [
+        np.sqrt(np.mean((mine - truth) ** 2) / max(np.mean(truth**2), 1e-12)) if truth.size else 0.0
+        for mine, truth in pairs
+    ], run
+
+
+def test_error_falls_with_message_bits(rng):
+    network, inputs = network_of(rng), rng.normal(size=(40, 60, 3))
+    wide = {"kernel_slices": 2, "hidden_bits": 14, "input_bits": 16}
+    found = [errors(network, inputs, message_bits=b, **wide)[0][0] for b in (6, 8, 10, 12)]
+    assert found[-1] < 2e-3
+    for coarse, fine in pairwise(found):
+        assert fine < coarse / 2.0
+
+
+def test_two_slices_hold_the_memory_and_one_does_not(rng):
+    network, inputs = network_of(rng), rng.normal(size=(40, 60, 3))
+    (two, *_), _ = errors(network, inputs, hidden_bits=12, kernel_slices=2)
+    (one, *_), _ = errors(network, inputs, hidden_bits=12, kernel_slices=2, slices=1)
+    assert two < 2e-3 < one < 5e-2
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "hard-tanh"])
+@pytest.mark.parametrize("scales", ["power-of-two", "free"])
+def test_defaults_stay_close_for_every_activation(rng, activation, scales):
+    network, inputs = network_of(rng, activation=activation), rng.normal(size=(40, 60, 3))
+    (m, h, y), run = errors(network, inputs, scales=scales)
+    assert m < 0.02
+    assert h < 0.03
+    assert y < 0.03
+    assert not any(run.saturations.values())
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_every_kind_of_network_is_followed(networks, data):
+    """Wide integers leave nothing but wiring to go wrong: any wrong matrix is far from 1e-2."""
+    network = data.draw(networks)
+    inputs = np.random.default_rng(0).normal(size=(8, 12, network.n_in))
+    if any(isinstance(layer, LSTMLayer) for layer in network.layers):
+        with pytest.raises(InputError, match="LSTM part of a network cannot be quantised"):
+            quantise(network, inputs)
+        return
+    wide = {"slices": 3, "kernel_slices": 3, "message_bits": 14, "hidden_bits": 14}
+    try:
+        found, _ = errors(network, inputs, input_bits=16, **wide)
+    except InputError as error:
+        assert "accumulator" in str(error)
+        return
+    assert max(found) < 1e-2
+
+
+def test_digits_lose_at_most_half_a_point():
+    network = load(DIGITS, FLOAT_CLASSES)
+    data = get_task("digits").load()
+    test = data.test
+    integer = quantise(network, data.train.inputs[:512])
+    run = IntegerTarget().run(integer, test.inputs)
+    float_accuracy = np.mean(run_reference(network, test.inputs).outputs.argmax(1) == test.targets)
+    assert len(test.targets) >= 359
+    assert np.mean(run.outputs.argmax(1) == test.targets) >= float_accuracy - 0.005
+    assert not any(run.saturations.values())
+
+
+def test_file_gives_the_same_network_back_with_its_source(rng, tmp_path):
+    network, inputs = network_of(rng), rng.normal(size=(4, 10, 3))
+    integer = quantise(network, inputs)
+    save(integer, tmp_path / "integer.safetensors")
+    again = load(tmp_path / "integer.safetensors", INTEGER_CLASSES)
+    one, two = (IntegerTarget().run(n, inputs, record=True) for n in (integer, again))
+    assert np.array_equal(one.states.y, two.states.y)
+    assert np.array_equal(again.source.readout.kernel, network.readout.kernel)
+    needs = json.loads(again.provenance["accumulators"])
+    assert needs["layer0/memory/recurrent/slice0"].endswith(("proven", "measured"))
+    assert json.loads(again.provenance["quantised"])["slices"] == "2"
+
+
+def test_progress_reaches_the_end(rng):
+    seen = []
+    quantise(network_of(rng), rng.normal(size=(5, 4, 3)), progress=lambda *a: seen.append(a))
+    assert seen[-1] == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"profile": "loihi3"}, "unknown profile 'loihi3'; choose one of loihi1, loihi2"),
+        ({"profile": "loihi1"}, "sends spikes without a value"),
+        ({"slices": 4}, "slices is 4, outside 1 to 3"),
+        ({"message_bits": 1}, "message_bits is 1, outside"),
+        ({"message_bits": 25}, "message_bits is 25"),
+        (
+            {"message_bits": 18, "slices": 1},
+            r"accumulator layer0/hidden/memory/slice0 needs 2\d\.\d bits, "
+            r"profile loihi2 has 24; use --message-bits 1\d\.",
+        ),
+        (
+            {"message_bits": 18, "hidden_bits": 20},
+            r"hidden/recurrent/slice0 needs .* use --hidden-bits 1\d --message-bits 1\d\.",
+        ),
+        ({"realisation": "diagonal"}, "realisation is 'diagonal'; choose one of"),
+        ({"calibration_method": "guess"}, "choose one of max, mse, percentile"),
+    ],
+)
+def test_wrong_choices_answer_in_one_sentence(rng, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        quantise(network_of(rng), rng.normal(size=(5, 4, 3)), **options)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (np.zeros((0, 4, 3)), "no samples"),
+        (np.full((2, 4, 3), np.nan), "NaN"),
+        (np.zeros((2, 4, 5)), "expected"),
+    ],
+)
+def test_wrong_calibration_answers_in_one_sentence(rng, inputs, sentence):
+    with pytest.raises(InputError, match=sentence):
+        quantise(network_of(rng), inputs)
+
+
+def test_a_network_that_runs_away_is_refused(rng):
+    network = network_of(rng, activation="linear")
+    layer = network.layers[0]
+    encoders = 100.0 * np.ones_like(layer.memory_encoders)
+    wild = dataclasses.replace(
+        network, layers=(dataclasses.replace(layer, memory_encoders=encoders),)
+    )
+    with np.errstate(all="ignore"), pytest.raises(InputError, match="runs away"):
+        quantise(wild, rng.normal(size=(2, 400, 3)))
