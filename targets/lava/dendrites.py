@@ -20,7 +20,7 @@ class Dendrite:
     """
 
     def __init__(self, link: Link) -> None:
-        connection = link.connection
+        connection = link.wire.connection
         self._bits = connection.accumulator_bits
         self._multiplier = connection.multiplier.astype(np.int64)
         self._shift = connection.shift.astype(np.int64)

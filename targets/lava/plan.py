@@ -1,4 +1,4 @@
-"""What will run where and when: an IntegerNetwork laid out as populations on a timetable.
+"""When each population of an IntegerNetwork works, and how long its messages are held.
 
 Every Dense adds one chip step between what is sent and what is received. A population with
 `offset` o therefore works on sample step t at chip step o + period * t: inputs are sent at offset
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.integer_network import (
-    Connection,
     IntegerHidden,
     IntegerMemory,
     IntegerNetwork,
     IntegerReadout,
 )
+from lmu_deploy.wiring import Wire, delayed, populations, wires
 
 
 @dataclass(frozen=True)
@@ -68,41 +68,32 @@ class Timetable:
         return sample, step
 
 
+Part = IntegerMemory | IntegerHidden | IntegerReadout
+
+
 @dataclass(frozen=True)
 class Link:
-    """A connection that ends in a population.
+    """A wire, and how many chip steps its receiver holds what arrives before it uses it."""
 
-    Attributes
-    ----------
-    source : str
-        Name of the population that sends.
-    place : str
-        What its accumulators are called, up to ``/slice<k>``.
-    connection : Connection
-    delay : int
-        Chip steps that the receiver holds what arrives.
-    """
-
-    source: str
-    place: str
-    connection: Connection
+    wire: Wire
     delay: int
 
 
 @dataclass(frozen=True)
-class Population:
-    """Neurons that work at the same time.
+class Group:
+    """Neurons that work at the same time: the input, a memory, hidden units or the readout.
 
     Attributes
     ----------
     name : str
+        Of the population, or ``readout``.
     neurons : int
     offset : int
     part : IntegerMemory, IntegerHidden, IntegerReadout, or None for the input
     links : tuple of Link
-        Connections that end here.
+        What ends here.
     places : tuple of str
-        Where saturations are counted: every accumulator, then the states of the neuron.
+        Where saturations are counted: every accumulator, then the neuron's own.
     fan_out : ndarray, shape (neurons,), int64
         Synapses that a message of each neuron meets.
     """
@@ -110,7 +101,7 @@ class Population:
     name: str
     neurons: int
     offset: int
-    part: IntegerMemory | IntegerHidden | IntegerReadout | None
+    part: Part | None
     links: tuple[Link, ...]
     places: tuple[str, ...]
     fan_out: np.ndarray
@@ -118,87 +109,62 @@ class Population:
 
 @dataclass(frozen=True)
 class Plan:
-    """The timetable and the populations, input first, readout last."""
+    """The timetable and the groups, input first, readout last."""
 
     timetable: Timetable
-    populations: tuple[Population, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def senders(self) -> tuple[Group, ...]:
+        """All groups but the readout, which sends nothing."""
+        return self.groups[:-1]
 
 
 def make_plan(network: IntegerNetwork, samples: int, steps: int) -> Plan:
     """Lay out `network` for a number of samples of equal length."""
     feedback = any(layer.memory.hidden is not None for layer in network.layers)
     period = 2 if feedback else 1
-    before = _Stage("input", 0)
-    stages: list[tuple[_Stage, int, _Part, list[Link]]] = [(before, network.n_in, None, [])]
+    parts: dict[str, Part] = {}
     for number, layer in enumerate(network.layers):
-        memory = _Stage(f"layer{number}/memory", before.offset + 1)
-        hidden = _Stage(f"layer{number}/hidden", before.offset + 2)
-        links = [
-            memory.link(memory, "recurrent", layer.memory.recurrent, period),
-            memory.link(before, "input", layer.memory.input),
-        ]
-        if layer.memory.hidden is not None:
-            links.append(memory.link(hidden, "hidden", layer.memory.hidden, period))
-        stages.append((memory, layer.memory.size, layer.memory, links))
-        if layer.hidden is None:
-            before = memory
-            continue
-        links = [hidden.link(memory, "memory", layer.hidden.memory)]
-        if layer.hidden.input is not None:
-            links.append(hidden.link(before, "input", layer.hidden.input))
-        if layer.hidden.recurrent is not None:
-            links.append(hidden.link(hidden, "recurrent", layer.hidden.recurrent, period))
-        stages.append((hidden, layer.hidden.units, layer.hidden, links))
-        before = hidden
-    readout = _Stage("readout", before.offset + 1)
-    links = [readout.link(before, "", network.readout.connection)]
-    stages.append((readout, network.n_out, network.readout, links))
-    every_link = [link for *_, ends in stages for link in ends]
-    populations = tuple(
-        Population(
-            stage.name,
-            neurons,
-            stage.offset,
-            part,
-            tuple(ends),
-            _places(stage.name, part, ends),
-            _fan_out(stage.name, neurons, every_link),
+        parts[f"layer{number}/memory"] = layer.memory
+        if layer.hidden is not None:
+            parts[f"layer{number}/hidden"] = layer.hidden
+    parts["readout"] = network.readout
+    sizes = {name: population.neurons for name, population in populations(network).items()}
+    sizes["readout"] = network.n_out
+    # Each group but the first is driven by the one before it in the list.
+    offsets = {name: offset for offset, name in enumerate(sizes)}
+    every_wire, late = wires(network), set(delayed(network))
+
+    def group(name: str) -> Group:
+        links = []
+        for wire in every_wire:
+            if wire.target == name:
+                lag = period if wire.place in late else 0
+                links.append(Link(wire, offsets[name] + lag - offsets[wire.source] - 1))
+        fans = [wire.connection.fan_out for wire in every_wire if wire.source == name]
+        return Group(
+            name,
+            sizes[name],
+            offsets[name],
+            parts.get(name),
+            tuple(links),
+            _places(name, parts.get(name), links),
+            np.sum(fans, axis=0) if fans else np.zeros(sizes[name], np.int64),
         )
-        for stage, neurons, part, ends in stages
-    )
-    return Plan(Timetable(samples, steps, period, readout.offset), populations)
+
+    table = Timetable(samples, steps, period, offsets["readout"])
+    return Plan(table, tuple(group(name) for name in sizes))
 
 
-_Part = IntegerMemory | IntegerHidden | IntegerReadout | None
-
-
-@dataclass(frozen=True)
-class _Stage:
-    name: str
-    offset: int
-
-    def link(self, source: _Stage, name: str, connection: Connection, lag: int = 0) -> Link:
-        """Lead a connection here from `source`, whose messages are used `lag` chip steps later."""
-        place = f"{self.name}/{name}" if name else self.name
-        return Link(source.name, place, connection, self.offset + lag - source.offset - 1)
-
-
-def _places(name: str, part: _Part, links: list[Link]) -> tuple[str, ...]:
+def _places(name: str, part: Part | None, links: list[Link]) -> tuple[str, ...]:
     accumulators = [
-        f"{link.place}/slice{k}" for link in links for k in range(len(link.connection.slices))
+        f"{link.wire.place}/slice{k}"
+        for link in links
+        for k in range(len(link.wire.connection.slices))
     ]
     if isinstance(part, IntegerMemory):
         return (*accumulators, f"{name}/state", f"{name}/message")
     if isinstance(part, IntegerHidden):
         return (*accumulators, f"{name}/drive", f"{name}/message")
-    if isinstance(part, IntegerReadout):
-        return (*accumulators, f"{name}/output")
-    return ()
-
-
-def _fan_out(name: str, neurons: int, links: list[Link]) -> np.ndarray:
-    total = np.zeros(neurons, dtype=np.int64)
-    for link in links:
-        if link.source == name:
-            total = total + link.connection.fan_out
-    return total
+    return (*accumulators, f"{name}/output") if part is not None else ()

@@ -1,6 +1,6 @@
 """What the neuron processes write down while they run, as `.npy` files in one folder.
 
-Each population has its own files, mapped into memory: its process writes them in place, the
+Each group of neurons has its own files, mapped into memory: its process writes them in place, the
 worker's parent reads them when the run is over. Moving states out through ``Var.get`` would take
 one message a value.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from targets.lava.plan import Plan, Population, Timetable
+from targets.lava.plan import Group, Plan, Timetable
 
 FAILURE = "failure.json"
 _PROGRESS = "progress.npy"
@@ -22,7 +22,7 @@ _PROGRESS = "progress.npy"
 
 @dataclass(frozen=True)
 class Record:
-    """What one population did.
+    """What one group did.
 
     Attributes
     ----------
@@ -47,45 +47,44 @@ def create(folder: Path, plan: Plan, record: bool) -> None:
     """Make all files, zeroed, before the run; states of memory and hidden units if `record`."""
     _create(folder / _PROGRESS, (1,), np.int64)
     table = plan.timetable
-    for population in plan.populations:
-        stem = _stem(folder, population)
+    for group in plan.groups:
+        stem = _stem(folder, group)
         _create(f"{stem}.counts.npy", (table.samples, table.steps, 2), np.int64)
-        _create(f"{stem}.saturations.npy", (max(1, len(population.places)),), np.int64)
-        _create(f"{stem}.raster.npy", (table.chip_steps, population.neurons), np.uint8)
-        if population.name == "readout" or (record and population.part is not None):
-            shape = (table.samples, table.steps, population.neurons)
+        _create(f"{stem}.saturations.npy", (max(1, len(group.places)),), np.int64)
+        _create(f"{stem}.raster.npy", (table.chip_steps, group.neurons), np.uint8)
+        if group.name == "readout" or (record and group.part is not None):
+            shape = (table.samples, table.steps, group.neurons)
             _create(f"{stem}.states.npy", shape, np.int32)
 
 
-def read(folder: Path, population: Population) -> Record:
-    """Read what `population` wrote into `folder`; the arrays are copies."""
-    stem = _stem(folder, population)
+def read(folder: Path, group: Group) -> Record:
+    """Read what the group wrote into `folder`; the arrays are copies."""
+    stem = _stem(folder, group)
     counts = np.load(f"{stem}.counts.npy", allow_pickle=False)
     saturations = np.load(f"{stem}.saturations.npy", allow_pickle=False)
     states = Path(f"{stem}.states.npy")
     return Record(
         events=counts[..., 0].copy(),
         synops=int(counts[..., 1].sum()),
-        saturations=dict(zip(population.places, saturations.tolist(), strict=False)),
+        saturations=dict(zip(group.places, saturations.tolist(), strict=False)),
         states=np.load(states, allow_pickle=False) if states.exists() else None,
         raster=np.load(f"{stem}.raster.npy", allow_pickle=False),
     )
 
 
 class Recorder:
-    """Open files of one population, written in place.
+    """Open files of one group, written in place.
 
     Parameters
     ----------
     folder : Path
-    population : Population
+    group : Group
     timetable : Timetable
     """
 
-    def __init__(self, folder: Path, population: Population, timetable: Timetable) -> None:
-        stem = _stem(folder, population)
-        self._fan_out = population.fan_out
-        self._span = timetable.chip_steps
+    def __init__(self, folder: Path, group: Group, timetable: Timetable) -> None:
+        stem = _stem(folder, group)
+        self._fan_out = group.fan_out
         self._counts = _open(f"{stem}.counts.npy")
         self._saturations = _open(f"{stem}.saturations.npy")
         self._raster = _open(f"{stem}.raster.npy")
@@ -145,8 +144,8 @@ def read_failure(folder: Path) -> tuple[str, str] | None:
     return failure["kind"], failure["message"]
 
 
-def _stem(folder: Path, population: Population) -> str:
-    return str(folder / population.name.replace("/", "-"))
+def _stem(folder: Path, group: Group) -> str:
+    return str(folder / group.name.replace("/", "-"))
 
 
 def _create(path: Path | str, shape: tuple[int, ...], dtype: type) -> None:

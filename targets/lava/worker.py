@@ -37,7 +37,7 @@ def run(folder: Path) -> None:
     RuntimeError
         When a process of Lava died.
     """
-    from targets.lava.wiring import build
+    from targets.lava.assembly import build
 
     parent = os.getppid()
     network = load(folder / NETWORK, INTEGER_CLASSES)

@@ -33,15 +33,15 @@ class NeuronsModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        population = proc_params["population"]
+        group = proc_params["group"]
         self.timetable: Timetable = proc_params["timetable"]
-        self.offset = population.offset
-        self.neurons = population.neurons
-        self.part = population.part
-        self.dendrites = [Dendrite(link) for link in population.links]
+        self.offset = group.offset
+        self.neurons = group.neurons
+        self.part = group.part
+        self.dendrites = [Dendrite(link) for link in group.links]
         bias = self.part.bias
         self.bias = np.zeros(self.neurons, np.int64) if bias is None else bias.astype(np.int64)
-        self.recorder = Recorder(proc_params["folder"], population, self.timetable)
+        self.recorder = Recorder(proc_params["folder"], group, self.timetable)
 
     def run_spk(self) -> None:
         """One chip step."""
@@ -157,7 +157,7 @@ class InputCounterModel(PyLoihiProcessModel):
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self.timetable: Timetable = proc_params["timetable"]
-        self.recorder = Recorder(proc_params["folder"], proc_params["population"], self.timetable)
+        self.recorder = Recorder(proc_params["folder"], proc_params["group"], self.timetable)
 
     def run_spk(self) -> None:
         """One chip step."""

@@ -10,7 +10,7 @@ from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
 
-from targets.lava.plan import Population, Timetable
+from targets.lava.plan import Group, Timetable
 
 MOST_LINKS = 3
 MOST_SLICES = 4
@@ -29,35 +29,33 @@ class Neurons(AbstractProcess):
 
     Parameters
     ----------
-    population : Population
+    group : Group
     timetable : Timetable
     folder : Path
         Where its records are.
     """
 
-    def __init__(self, population: Population, timetable: Timetable, folder: Path) -> None:
-        super().__init__(
-            population=population, timetable=timetable, folder=folder, name=population.name
-        )
+    def __init__(self, group: Group, timetable: Timetable, folder: Path) -> None:
+        super().__init__(group=group, timetable=timetable, folder=folder, name=group.name)
         for name in PORT_NAMES:
-            setattr(self, name, InPort(shape=(population.neurons,)))
+            setattr(self, name, InPort(shape=(group.neurons,)))
 
 
 class MemoryNeurons(Neurons):
     """Leak-free integrators that send graded messages; `m` is their state."""
 
-    def __init__(self, population: Population, timetable: Timetable, folder: Path) -> None:
-        super().__init__(population, timetable, folder)
-        self.m = Var(shape=(population.neurons,), init=0)
-        self.s_out = OutPort(shape=(population.neurons,))
+    def __init__(self, group: Group, timetable: Timetable, folder: Path) -> None:
+        super().__init__(group, timetable, folder)
+        self.m = Var(shape=(group.neurons,), init=0)
+        self.s_out = OutPort(shape=(group.neurons,))
 
 
 class HiddenNeurons(Neurons):
     """Stateless units with a piecewise-linear activation."""
 
-    def __init__(self, population: Population, timetable: Timetable, folder: Path) -> None:
-        super().__init__(population, timetable, folder)
-        self.s_out = OutPort(shape=(population.neurons,))
+    def __init__(self, group: Group, timetable: Timetable, folder: Path) -> None:
+        super().__init__(group, timetable, folder)
+        self.s_out = OutPort(shape=(group.neurons,))
 
 
 class ReadoutNeurons(Neurons):
@@ -67,8 +65,6 @@ class ReadoutNeurons(Neurons):
 class InputCounter(AbstractProcess):
     """Counts the messages that the source of the inputs sends."""
 
-    def __init__(self, population: Population, timetable: Timetable, folder: Path) -> None:
-        super().__init__(
-            population=population, timetable=timetable, folder=folder, name=population.name
-        )
-        self.s_in = InPort(shape=(population.neurons,))
+    def __init__(self, group: Group, timetable: Timetable, folder: Path) -> None:
+        super().__init__(group=group, timetable=timetable, folder=folder, name=group.name)
+        self.s_in = InPort(shape=(group.neurons,))

@@ -1,4 +1,4 @@
-"""Turn a plan into Lava processes: RingBuffer, Dense and the populations of this package.
+"""Turn a plan into Lava processes: RingBuffer, Dense and the neurons of this package.
 
 Only the worker imports this module, for it imports Lava.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.integer_network import IntegerHidden, IntegerMemory
-from targets.lava.plan import Plan, Population, Timetable
+from targets.lava.plan import Group, Plan, Timetable
 from targets.lava.processes import neurons  # before Lava's own modules: it mends their import
 
 from lava.proc.dense.process import Dense  # isort: skip
@@ -28,7 +28,7 @@ def build(plan: Plan, inputs: np.ndarray, folder: Path) -> Any:
     inputs : ndarray, shape (samples, steps, n_in), int32
         Input messages.
     folder : Path
-        Where the populations keep their records.
+        Where the groups keep their records.
 
     Returns
     -------
@@ -36,29 +36,29 @@ def build(plan: Plan, inputs: np.ndarray, folder: Path) -> Any:
         One of the connected processes; running it runs them all.
     """
     source = RingBuffer(data=_schedule(inputs, plan.timetable))
-    processes = {p.name: _process(p, plan.timetable, folder) for p in plan.populations}
+    processes = {group.name: _process(group, plan.timetable, folder) for group in plan.groups}
     source.s_out.connect(processes["input"].s_in)
-    for population in plan.populations:
-        target = processes[population.name]
-        for number, link in enumerate(population.links):
-            sender = source if link.source == "input" else processes[link.source]
-            for part, weights in enumerate(link.connection.slices):
+    for group in plan.groups:
+        target = processes[group.name]
+        for number, link in enumerate(group.links):
+            sender = source if link.wire.source == "input" else processes[link.wire.source]
+            for part, weights in enumerate(link.wire.connection.slices):
                 dense = _synapses(weights)
                 sender.s_out.connect(dense.s_in)
                 dense.a_out.connect(getattr(target, neurons.port_name(number, part)))
     return source
 
 
-def _process(population: Population, timetable: Timetable, folder: Path) -> Any:
-    if population.part is None:
+def _process(group: Group, timetable: Timetable, folder: Path) -> Any:
+    if group.part is None:
         kind: Any = neurons.InputCounter
-    elif isinstance(population.part, IntegerMemory):
+    elif isinstance(group.part, IntegerMemory):
         kind = neurons.MemoryNeurons
-    elif isinstance(population.part, IntegerHidden):
+    elif isinstance(group.part, IntegerHidden):
         kind = neurons.HiddenNeurons
     else:
         kind = neurons.ReadoutNeurons
-    return kind(population, timetable, folder)
+    return kind(group, timetable, folder)
 
 
 def _synapses(weights: np.ndarray) -> Any:
