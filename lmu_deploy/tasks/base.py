@@ -15,10 +15,20 @@ import numpy as np
 from lmu_deploy.errors import InputError
 from lmu_deploy.metrics import accuracy, nrmse
 
-_MODULES = {
-    "digits": "lmu_deploy.tasks.digits",
-    "mackey-glass": "lmu_deploy.tasks.mackey_glass",
+_HOMES = {
+    "capacity": "capacity:TASK",
+    "copy": "copying:TASK",
+    "delay": "delay:TASK",
+    "digits": "digits:TASK",
+    "mackey-glass": "mackey_glass:TASK",
+    "psdigits": "psdigits:TASK",
+    "psmnist": "mnist:PSMNIST",
+    "psmnist-nru": "mnist:PSMNIST_NRU",
+    "smnist": "mnist:SMNIST",
 }
+# A number after these names sets the window in steps; the module's make_task makes such a task.
+_SIZED = {"capacity": "capacity", "copy": "copying", "delay": "delay"}
+_LONGEST_NUMBER = 10
 
 
 @dataclass(frozen=True)
@@ -127,18 +137,26 @@ class Task:
 
 def task_names() -> list[str]:
     """Names of all tasks."""
-    return sorted(_MODULES)
+    return sorted(_HOMES)
 
 
 def get_task(name: str) -> Task:
-    """Give the task called `name`.
+    """Give the task called `name`; ``capacity-5000`` is `capacity` with a window of 5,000 steps.
 
     Raises
     ------
     InputError
         When there is none of that name (the valid names are listed).
     """
-    if name not in _MODULES:
-        raise InputError(f"unknown task {name!r}; choose one of {', '.join(task_names())}.")
-    task: Task = import_module(_MODULES[name]).TASK
-    return task
+    if name in _HOMES:
+        module, attribute = _HOMES[name].split(":")
+        task: Task = getattr(import_module(f"lmu_deploy.tasks.{module}"), attribute)
+        return task
+    base, _, window = name.rpartition("-")
+    if base in _SIZED and window.isascii() and window.isdigit() and len(window) < _LONGEST_NUMBER:
+        make: Callable[[int], Task] = import_module(f"lmu_deploy.tasks.{_SIZED[base]}").make_task
+        return make(int(window))
+    raise InputError(
+        f"unknown task {name!r}; choose one of {', '.join(task_names())} (-N after "
+        f"{', '.join(_SIZED)} sets the window in steps)."
+    )
