@@ -31,7 +31,10 @@ def case_the_run_says_what_it_was(target: Target, make_network: MakeNetwork) -> 
     require(run.seed == SEED, f"the run says seed {run.seed}, and was given {SEED}")
     require(run.wall_seconds >= 0.0, f"the run says {run.wall_seconds} seconds")
     require(all(isinstance(note, str) for note in run.notes), "a note is no text")
-    json.dumps(dict(run.settings), allow_nan=False)
+    try:
+        json.dumps(dict(run.settings), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConformanceError(f"settings cannot be written as JSON: {error}") from error
 
 
 def case_states_are_recorded_at_every_step(target: Target, make_network: MakeNetwork) -> None:
