@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_NEURONS = 48
+MOST_NEURONS = 40
 MOST_EVENTS = 4000
 
 

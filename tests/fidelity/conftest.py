@@ -92,6 +92,7 @@ def make_digits(samples=240):
         target="lava",
         outputs=integer.outputs[:8],
         events={n: e[:8] for n, e in integer.events.items()},
+        synops=int(sum(e[:8].sum() for e in integer.events.values())) * 40,
         wall_seconds=21.0,
         notes=("Ran the first 8 samples.",),
         states=replace(

@@ -1,0 +1,135 @@
+"""When each population speaks: a raster of sample 0, and mean events at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lmu_deploy.fidelity.excerpts import RasterExcerpt
+from lmu_deploy.reporting.plots.lines import thinned, whole_numbers
+from lmu_deploy.reporting.plots.metric import shortened
+from lmu_deploy.reporting.series import MUTED, Series
+from lmu_deploy.reporting.svg import Layout, Plot, blank, place
+from lmu_deploy.reporting.wording import count
+
+_GAPS_UNTIL = 120
+_HEIGHT = 120
+
+
+@dataclass(frozen=True)
+class Activity:
+    """One population of one target.
+
+    Attributes
+    ----------
+    name : str
+    neurons : int or None
+    raster : RasterExcerpt or None
+    by_step : sequence of float
+        Mean events of a sample at each step.
+    """
+
+    name: str
+    neurons: int | None
+    raster: RasterExcerpt | None
+    by_step: Sequence[float]
+
+
+def activity_plot(number: int, series: Series, activities: Sequence[Activity]) -> Plot:
+    """Make one target's plot: a row for each population; `number` tells targets apart."""
+    told = "; ".join(
+        f"{a.name}: {count(float(np.sum(a.by_step)))} events of a mean sample" for a in activities
+    )
+    return Plot(
+        f"events-{number}",
+        f"Events of {series.label}: raster of sample 0 and mean events at each step",
+        f"{told}.",
+        lambda layout: _draw(series, activities, layout),
+    )
+
+
+def _draw(series: Series, activities: Sequence[Activity], layout: Layout) -> Figure:
+    raster, histogram = _HEIGHT, 84
+    if layout.narrow:
+        row = 30 + raster + 48 + histogram + 50
+        figure = blank(layout, row * len(activities))
+    else:
+        row = 30 + raster + 46
+        figure = blank(layout, row * len(activities))
+    for number, activity in enumerate(activities):
+        above, below = number * row, (len(activities) - 1 - number) * row
+        if layout.narrow:
+            first = place(figure, 46, above + 30, 10, below + 50 + histogram + 48)
+            second = place(figure, 46, above + 30 + raster + 48, 10, below + 50)
+        else:
+            first = place(figure, 56, above + 30, 0.40 * layout.width, below + 46)
+            second = place(figure, 0.6 * layout.width + 70, above + 30, 12, below + 46)
+        _raster(first, series, activity, layout)
+        _histogram(second, series, activity)
+    return figure
+
+
+def _raster(axes: Axes, series: Series, activity: Activity, layout: Layout) -> None:
+    axes.set_title(shortened(activity.name, 40 if layout.narrow else 64), loc="left")
+    steps = len(activity.by_step)
+    axes.set_xlim(0, steps)
+    whole_numbers(axes, "" if layout.narrow else "step of sample 0", 6)
+    found = activity.raster
+    if found is None or not len(found.steps):
+        words = "no raster recorded" if found is None else "no event in sample 0"
+        axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=MUTED)
+        axes.set_yticks([])
+        return
+    x, y = _dashes(found, steps)
+    rows = len(found.neurons)
+    height = _HEIGHT / rows
+    axes.plot(x, y, color=series.color, linewidth=max(0.9, 0.72 * height), solid_capstyle="butt")
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_yticks([0, rows - 1] if rows > 1 else [0])
+    axes.set_yticklabels([str(found.neurons[i]) for i in ([0, rows - 1] if rows > 1 else [0])])
+    axes.set_ylabel("neuron", labelpad=-8 if rows > 9 else 4)
+
+
+def _dashes(found: RasterExcerpt, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lines along each neuron's row while it sends, broken by NaN; x in steps of the task.
+
+    Few steps are set apart by gaps; many are joined, which looks the same and is far smaller.
+    """
+    scale = steps / found.chip_steps
+    order = np.lexsort((found.steps, found.rows))
+    step, row = found.steps[order].astype(np.float64), found.rows[order].astype(np.float64)
+    apart = found.chip_steps <= _GAPS_UNTIL
+    joined = np.zeros(len(step), dtype=bool)
+    if not apart:
+        joined[1:] = (np.diff(step) == 1) & (np.diff(row) == 0)
+    starts = np.flatnonzero(~joined)
+    ends = np.append(starts[1:], len(step)) - 1
+    gap = 0.06 if apart else 0.0
+    shortest = 0.0 if apart else found.chip_steps / 500.0
+    begin, end = step[starts] + gap, step[ends] + 1.0 - gap
+    end = np.maximum(end, begin + shortest)
+    nothing = np.full(len(starts), np.nan)
+    x = np.stack([begin * scale, end * scale, nothing], axis=1).ravel()
+    y = np.stack([row[starts], row[starts], nothing], axis=1).ravel()
+    return x, y
+
+
+def _histogram(axes: Axes, series: Series, activity: Activity) -> None:
+    middles, means = thinned(activity.by_step)
+    steps = len(activity.by_step)
+    half = 0.5 * steps / max(len(middles), 1)
+    edges = np.append(middles + 0.5 - half, steps) if len(middles) else np.array([0.0])
+    axes.stairs(means, edges, fill=True, color=series.color, alpha=0.55)
+    axes.stairs(means, edges, color=series.color, linewidth=1.4)
+    axes.set_xlim(0, steps)
+    top = float(means.max()) if len(means) else 0.0
+    axes.set_ylim(0, 1.15 * top or 1.0)
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.set_title("mean events at each step", loc="left", color=MUTED)
+    axes.grid(axis="y")
+    whole_numbers(axes, "step", 6)

@@ -1,0 +1,196 @@
+"""What the template shows, in its order: cards, tables, plots and legends made from a Fidelity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from lmu_deploy.fidelity.excerpts import RasterExcerpt
+from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
+from lmu_deploy.reporting import tables, wording
+from lmu_deploy.reporting.plots.events import Activity, activity_plot
+from lmu_deploy.reporting.plots.memory import error_plot, window_plot
+from lmu_deploy.reporting.plots.metric import Dot, metric_plot
+from lmu_deploy.reporting.series import FLOAT, Series, assign, variant
+from lmu_deploy.reporting.swatch import swatch
+from lmu_deploy.reporting.tables import Table
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One target's verdict."""
+
+    name: str
+    swatch: Markup
+    value: str
+    interval: str
+    words: str
+    tone: str
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of a legend."""
+
+    name: str
+    swatch: Markup
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A target's events; `repeats` another's when the two are equal bit for bit."""
+
+    name: str
+    repeats: bool
+    swatch: Markup
+    tables: Sequence[Table]
+    plot: Markup
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that the template needs."""
+
+    fidelity: Fidelity
+    verdicts: Sequence[Verdict]
+    date: str
+    comparison: Table
+    metric: Markup
+    errors: Sequence[Markup]
+    error_keys: Sequence[Key]
+    memory: Table | None
+    window: Markup | None
+    window_keys: Sequence[Key]
+    speakers: Sequence[Speaker]
+    saturations: Table | None
+    sizes: Table | None
+    layers: Table
+    details: Sequence[tuple[str, Sequence[str], Sequence[tuple[str, str]]]]
+
+
+def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View:
+    """Work out all that the page shows."""
+    looks = _looks(fidelity)
+    everything = list(tables.with_variants(fidelity))
+    recorded = [(n, f) for n, f in everything if f.memory_error is not None]
+    window = fidelity.reference.window
+    decoded = [(looks[n], f.window.decoded) for n, f in everything if f.window is not None]
+    return View(
+        fidelity=fidelity,
+        verdicts=[_float(fidelity), *(_verdict(n, f, looks[n]) for n, f in everything)],
+        date=fidelity.date[:16].replace("T", " "),
+        comparison=tables.comparison(fidelity),
+        metric=metric_plot(_dots(fidelity, looks)).svg(),
+        errors=_errors(recorded, looks),
+        error_keys=[_key(looks[name]) for name, _ in recorded],
+        memory=tables.memory(fidelity),
+        window=None
+        if window is None
+        else window_plot(
+            window.delays, fidelity.reference.true_window, window.decoded, decoded
+        ).svg(),
+        window_keys=[_key(FLOAT), *(_key(series) for series, _ in decoded)],
+        speakers=[
+            _speaker(number, name, found, looks[name], excerpts)
+            for number, (name, found) in enumerate(everything)
+            if found.populations
+        ],
+        saturations=tables.saturations(fidelity),
+        sizes=tables.sizes(fidelity),
+        layers=tables.layers(fidelity.network),
+        details=[
+            (name, found.notes, [(str(k), str(v)) for k, v in found.settings.items()])
+            for name, found in everything
+            if found.notes or found.settings
+        ],
+    )
+
+
+def _looks(fidelity: Fidelity) -> dict[str, Series]:
+    looks = assign(fidelity.targets)
+    for name, found in fidelity.targets.items():
+        for other in found.variants:
+            looks[f"{name} · {other}"] = variant(looks[name], other)
+    return looks
+
+
+def _key(series: Series) -> Key:
+    return Key(series.label, swatch(series))
+
+
+def _verdict(name: str, found: TargetFidelity, series: Series) -> Verdict:
+    words, tone = wording.verdict(found)
+    sentences = [wording.sentence(name, found)]
+    if found.equal_to is not None:
+        sentences.append(wording.equality(found.equal_to))
+    return Verdict(
+        name=name,
+        swatch=swatch(series),
+        value=wording.metric_value(found.metric.name, found.metric.value),
+        interval=wording.metric_interval(found.metric),
+        words=words,
+        tone=tone,
+        sentences=sentences,
+    )
+
+
+def _float(fidelity: Fidelity) -> Verdict:
+    reference = fidelity.reference
+    samples = wording.plural(reference.samples, "sample")
+    return Verdict(
+        name="float",
+        swatch=swatch(FLOAT),
+        value=wording.metric_value(reference.metric.name, reference.metric.value),
+        interval=wording.metric_interval(reference.metric),
+        words="the reference",
+        tone="unknown",
+        sentences=[f"The trained network itself, in float64, on {samples}."],
+    )
+
+
+def _dots(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Dot]:
+    reference = fidelity.reference
+    dots = [Dot(FLOAT, reference.metric, None, reference.samples)]
+    for name, found in tables.with_variants(fidelity):
+        theirs = None if found.reference is None else found.reference.value
+        dots.append(Dot(looks[name], found.metric, theirs, found.samples))
+    return dots
+
+
+def _errors(recorded: Sequence[tables.Named], looks: Mapping[str, Series]) -> list[Markup]:
+    errors = [(looks[name], f.memory_error) for name, f in recorded if f.memory_error]
+    layers = list(dict.fromkeys(layer for _, error in errors for layer in error.by_order))
+    plots = [
+        error_plot(
+            layer,
+            [(s, steps) for s, e in errors if (steps := e.by_step.get(layer))],
+            [(s, e.by_order[layer]) for s, e in errors if layer in e.by_order],
+        )
+        for layer in layers
+    ]
+    return [plot.svg() for plot in plots if plot is not None]
+
+
+def _speaker(
+    number: int,
+    name: str,
+    found: TargetFidelity,
+    series: Series,
+    excerpts: Mapping[str, RasterExcerpt],
+) -> Speaker:
+    path = name.replace(" · ", "/", 1) if " · " in name else f"{name}/"
+    activities = [
+        Activity(p, population.neurons, excerpts.get(f"{path}/{p}"), population.by_step)
+        for p, population in found.populations.items()
+    ]
+    shown = [tables.populations(found), tables.classes(found)]
+    return Speaker(
+        name=name,
+        repeats=found.equal_to is not None and found.equal_to.equal,
+        swatch=swatch(series),
+        tables=[table for table in shown if table is not None],
+        plot=activity_plot(number, series, activities).svg(),
+    )

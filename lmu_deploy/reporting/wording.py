@@ -1,0 +1,154 @@
+"""Numbers and findings in words: one way to write a percentage, a count, a size, a verdict."""
+
+from __future__ import annotations
+
+from lmu_deploy.fidelity.schema import AgainstReference, Equality, Metric, TargetFidelity
+
+SPACE = "\u202f"
+MINUS = "\u2212"
+NOTHING = "\u2013"
+TIMES = "\u00d7"
+SIGNIFICANT = 0.05
+PRACTICALLY_EQUAL = 0.01
+
+
+def metric_value(name: str, value: float) -> str:
+    """Write an accuracy as a percentage, an NRMSE with three significant digits."""
+    return f"{100 * value:.1f}{SPACE}%" if name == "accuracy" else significant(value)
+
+
+def metric_interval(metric: Metric) -> str:
+    """Write the 95 % interval, or a dash."""
+    if metric.ci95 is None:
+        return NOTHING
+    low, high = metric.ci95
+    if metric.name == "accuracy":
+        return f"{100 * low:.1f} to {100 * high:.1f}{SPACE}%"
+    return f"{significant(low)} to {significant(high)}"
+
+
+def metric_difference(name: str, difference: float) -> str:
+    """Write target minus reference, with its sign: percentage points, or NRMSE."""
+    if name == "accuracy":
+        return f"{_signed(f'{100 * difference:+.1f}')} points"
+    return _signed(f"{difference:+.2g}") if difference else "0"
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", MINUS) if float(text) else text.lstrip("+-")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Write a number with a few significant digits; very small ones as powers of ten."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}·10{superscript(int(exponent))}".replace("-", MINUS)
+    text = f"{value:#.{digits}g}"
+    return (text.rstrip(".") if "e" not in text else f"{value:,.0f}").replace("-", MINUS)
+
+
+def superscript(exponent: int) -> str:
+    """Write an exponent in superscript digits."""
+    return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def count(value: float) -> str:
+    """Write a count: exact below a million, thousands set apart; else in millions and so on."""
+    for limit, factor, unit in ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M")):
+        if abs(value) >= limit:
+            return f"{value / factor:.2f}{SPACE}{unit}"
+    exact = float(value).is_integer() or abs(value) >= 1000
+    return f"{value:,.0f}" if exact else significant(value)
+
+
+def size(n_bytes: int) -> str:
+    """Write a size in bytes, kB or MB (powers of ten)."""
+    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f}{SPACE}{unit}"
+    return f"{n_bytes}{SPACE}B"
+
+
+def seconds(value: float) -> str:
+    """Write a time."""
+    if value < 1:
+        return f"{1000 * value:.0f}{SPACE}ms"
+    return f"{value:.1f}{SPACE}s" if value < 120 else f"{value / 60:.1f}{SPACE}min"
+
+
+def plural(number: int, noun: str) -> str:
+    """Write a number and its noun: 1 sample, 2 samples."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def verdict(found: TargetFidelity) -> tuple[str, str]:
+    """Say in a few words how a target stands to float, and which sign goes with it.
+
+    Returns
+    -------
+    words : str
+    tone : {"same", "worse", "better", "unknown"}
+    """
+    against = found.reference
+    if against is None:
+        return "no float reference", "unknown"
+    if found.metric.name == "accuracy":
+        if against.flips == 0:
+            return "every answer as in float", "same"
+        changed = against.p_value is not None and against.p_value < SIGNIFICANT
+    elif against.difference_ci95 is None:
+        return "too few samples to tell", "unknown"
+    else:
+        low, high = against.difference_ci95
+        small = abs(against.difference) <= PRACTICALLY_EQUAL * against.value
+        if small:
+            return "within 1 % of float", "same"
+        changed = low > 0 or high < 0
+    if not changed:
+        return "no significant difference from float", "same"
+    worse = (against.difference < 0) == (found.metric.name == "accuracy")
+    return ("worse than float", "worse") if worse else ("better than float", "better")
+
+
+def sentence(name: str, found: TargetFidelity) -> str:
+    """Say in one plain sentence what became of the metric on a target."""
+    metric, against = found.metric, found.reference
+    value = metric_value(metric.name, metric.value)
+    interval = "" if metric.ci95 is None else f" (95{SPACE}% interval {metric_interval(metric)})"
+    what = f"{name} answers {value} right" if metric.name == "accuracy" else f"{name} errs {value}"
+    if against is None:
+        return f"{what}{interval} on {plural(found.samples, 'sample')}."
+    theirs = metric_value(metric.name, against.value)
+    return (
+        f"{what}{interval} against {theirs} in float on the same "
+        f"{plural(found.samples, 'sample')}; {_changes(against)}."
+    )
+
+
+def _changes(against: AgainstReference) -> str:
+    if against.flips is None:
+        away = NOTHING if against.deviation is None else significant(against.deviation)
+        return f"its outputs are {away} (NRMSE) from float's"
+    if against.flips == 0:
+        return "no answer differs"
+    verb = "differs" if against.flips == 1 else "differ"
+    parts = [f"{against.lost} lost" if against.lost else ""]
+    parts += [f"{against.gained} gained" if against.gained else ""]
+    detail = ", ".join(part for part in parts if part) or "wrong in both"
+    p_value = "" if against.p_value is None else f"; McNemar p{SPACE}={SPACE}{against.p_value:.2g}"
+    return f"{plural(against.flips, 'answer')} {verb} ({detail}{p_value})"
+
+
+def equality(found: Equality) -> str:
+    """Say whether recorded integers equal those of another target."""
+    where = f"{plural(found.samples, 'sample')}, {plural(found.steps, 'step')}"
+    if found.equal:
+        return f"Equal to {found.target} bit for bit: {found.values:,} integers of {where}."
+    if not found.values:
+        return f"Cannot be compared with {found.target}: {found.first}."
+    return (
+        f"Differs from {found.target} in {found.different:,} of {found.values:,} integers of "
+        f"{where}; first at {found.first}."
+    )

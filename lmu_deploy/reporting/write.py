@@ -1,0 +1,47 @@
+"""report.html from a folder of results: one file that needs nothing else, the same every time."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from lmu_deploy.atomic import write_text
+from lmu_deploy.errors import MissingDependencyError
+from lmu_deploy.fidelity.store import read_excerpts, read_fidelity
+
+REPORT = "report.html"
+
+
+def write_report(folder: Path | str) -> Path:
+    """Write report.html into `folder` from its fidelity.json and plots.npz; give its path.
+
+    Raises
+    ------
+    InputError
+        When the folder has no fidelity.json, one of another version, or a damaged file.
+    MissingDependencyError
+        When jinja2 or matplotlib is absent.
+    """
+    folder = Path(folder)
+    fidelity, excerpts = read_fidelity(folder), read_excerpts(folder)
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        from lmu_deploy.reporting.view import make_view
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"a report needs jinja2 and matplotlib ({error}); run: pip install 'lmu-deploy[report]'"
+        ) from error
+    environment = Environment(
+        loader=PackageLoader("lmu_deploy.reporting", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (files("lmu_deploy.reporting") / "style.css").read_text(encoding="utf-8")
+    page = environment.get_template("template.html").render(
+        view=make_view(fidelity, excerpts), style=style
+    )
+    write_text(folder / REPORT, page)
+    return folder / REPORT
