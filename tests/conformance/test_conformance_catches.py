@@ -83,9 +83,8 @@ def mends_nan(self, network, inputs, **options):
 
 
 def drops_the_first_step(self, network, inputs, **options):
-    return self.inner.run(
-        network, np.concatenate([inputs[:, :1] * 0, inputs[:, :-1]], 1), **options
-    )
+    late = np.concatenate([inputs[:, :1] * 0, inputs[:, :-1]], axis=1)
+    return self.inner.run(network, late, **options)
 
 
 def crashes_on_other_networks(self, network, inputs, **options):
@@ -112,7 +111,7 @@ def one_more(values, *_):
 
 
 FAULTS = {
-    "float16": (
+    "integers": (
         "answers_are_real_numbers_of_the_right_shape",
         changed(outputs=lambda v, _: (v * 1000).astype(int)),
     ),
@@ -181,14 +180,7 @@ FAULTS = {
 
 @pytest.mark.parametrize(("case", "fault"), FAULTS.values(), ids=FAULTS)
 def test_a_fault_fails_its_case(case, fault):
-    with (
-        pytest.raises(
-            (ConformanceError, TypeError)
-            if case == "the_run_says_what_it_was"
-            else ConformanceError
-        ),
-        np.errstate(all="ignore"),
-    ):
+    with pytest.raises(ConformanceError), np.errstate(all="ignore"):
         CASES[case](Faulty("integer", fault), maker(IntegerNetwork))
 
 
