@@ -120,7 +120,7 @@ def test_without_network_it_says_which_files_go_where(tmp_path, monkeypatch):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(pooch, "retrieve", no_network)
-    with pytest.raises(InputError, match="train-images-idx3-ubyte.gz.*set LMU_DEPLOY_DATA"):
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz.*set LMU_DEPLOY_DATA"):
         mnist_files.read_mnist()
 
 
