@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import signal
@@ -30,6 +31,10 @@ from targets.lava.plan import make_plan
 
 linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 LONG = 100_000
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("lava") is None,
+    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
+)
 
 
 def connection(n_out, n_in, weight=1):
@@ -131,10 +136,10 @@ def test_a_run_that_hangs_is_ended_at_its_time_limit(place):
     start = time.monotonic()
     with Traces(place) as traces:
         thread = in_background(stop)
-        with pytest.raises(RunError, match="not done after 6 s"):
-            LavaTarget(time_limit=6).run(tiny_network(), np.ones((1, LONG, 1)))
+        with pytest.raises(RunError, match="not done after 8 s"):
+            LavaTarget(time_limit=8).run(tiny_network(), np.ones((1, LONG, 1)))
         thread.join()
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 25
     traces.check_clean()
 
 

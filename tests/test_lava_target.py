@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,11 @@ from lmu_deploy.integer_network import (
 from targets.base import Run
 from targets.integer import IntegerTarget
 from targets.lava import LavaTarget
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("lava") is None,
+    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
+)
 
 Vector = list[int]
 

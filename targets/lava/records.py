@@ -93,7 +93,7 @@ class Recorder:
         self._progress = _open(folder / _PROGRESS)
 
     def saturated(self, place: int, times: int) -> None:
-        """Count saturations at the place of that number."""
+        """Count saturations at the place of that number; -1 is the last."""
         if times:
             self._saturations[place] += times
 

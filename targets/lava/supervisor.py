@@ -135,6 +135,8 @@ def _watch(
 
 def _end_all(worker: subprocess.Popen[bytes]) -> None:
     """End the worker's process group and wait until no member of it is left."""
+    if worker.stdout is not None and worker.stdout.closed:
+        return  # read to its end: all are gone, and their number may be another's by now
     for signals in ((signal.SIGTERM, signal.SIGCONT), (signal.SIGKILL,)):
         for number in signals:
             try:

@@ -1,0 +1,114 @@
+"""The parts of the Lava target that need no Lava: import patch, arithmetic, timetable, records."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmu_deploy.integer_network import Format, PiecewiseLinear
+from targets.lava import records
+from targets.lava.arithmetic import activate, multiply_shift, saturate
+from targets.lava.plan import Timetable
+
+needs_lava = pytest.mark.skipif(
+    importlib.util.find_spec("lava") is None,
+    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
+)
+
+
+def python(source: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+
+
+@needs_lava
+def test_lava_is_imported_and_dataclasses_are_as_before():
+    done = python(
+        "import dataclasses, multiprocessing\n"
+        "before = dataclasses.dataclass\n"
+        "from targets.lava.compat import import_lava\n"
+        "assert import_lava().__name__ == 'lava'\n"
+        "assert dataclasses.dataclass is before\n"
+        "from lava.magma.core.run_configs import Loihi2SimCfg\n"
+        "from lava.proc.dense.process import Dense\n"
+        "assert dataclasses.make_dataclass('A', ['x']).__hash__ is None\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@needs_lava
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Lava imports by itself on Python 3.10")
+def test_without_the_patch_lava_cannot_be_imported():
+    done = python("import lava.magma.compiler.var_model")
+    assert "mutable default" in done.stderr, "the patch is needed no more: take it out"
+
+
+def test_the_target_imports_no_lava():
+    done = python(
+        "import sys, targets.lava; sys.exit(any(m.startswith('lava') for m in sys.modules))"
+    )
+    assert done.returncode == 0
+
+
+@given(
+    st.lists(st.integers(-(2**31) + 1, 2**31 - 1), min_size=1, max_size=5),
+    st.integers(1, 2**15 - 1),
+    st.integers(0, 31),
+)
+def test_multiply_shift_is_exact_and_rounds_half_up(values, gain, shift):
+    half = 2 ** (shift - 1) if shift else 0
+    expected = [(value * gain + half) // 2**shift for value in values]
+    assert multiply_shift(np.array(values, np.int64), gain, shift).tolist() == expected
+
+
+@given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=5), st.integers(2, 32))
+def test_saturation_is_symmetric_and_counted(values, bits):
+    top = 2 ** (bits - 1) - 1
+    limited, changed = saturate(np.array(values, np.int64), bits)
+    assert limited.tolist() == [max(-top, min(top, value)) for value in values]
+    assert changed == sum(abs(value) > top for value in values)
+
+
+@given(st.sampled_from(["odd", "positive", "linear"]), st.integers(-(2**31) + 1, 2**31 - 1))
+def test_the_activation_is_the_least_line(kind, z):
+    lines = [(3000, 0)] if kind == "linear" else [(3000, 0), (900, 40), (0, 90)]
+    slope, intercept = (np.array(column, np.int32) for column in zip(*lines, strict=True))
+    function = PiecewiseLinear(slope, intercept, 10, kind)
+    p = {"odd": abs(z), "positive": max(z, 0), "linear": z}[kind]
+    least = min((p * s + 512) // 1024 + c for s, c in lines)
+    expected = max(-63, min(63, least))
+    message, changed = activate(function, np.array([z], np.int64), Format(7, 1.0))
+    assert message.tolist() == [-expected if kind == "odd" and z < 0 else expected]
+    assert changed == (expected != least)
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 6), st.integers(1, 2), st.integers(2, 9), st.integers(0, 9)
+)
+def test_every_step_of_every_sample_has_its_one_chip_step(samples, steps, period, depth, offset):
+    table = Timetable(samples, steps, period, depth)
+    offset = min(offset, depth)
+    found = {tick: table.at(tick, offset) for tick in range(table.total)}
+    worked = [step for step in found.values() if step is not None]
+    assert worked == [(sample, step) for sample in range(samples) for step in range(steps)]
+    ticks = np.array([tick for tick, step in found.items() if step is not None])
+    gaps = np.diff(ticks.reshape(samples, steps), axis=1)
+    assert np.all(gaps == period)
+    # What is sent at the last step of a sample arrives, after `period`, when nobody works.
+    assert not {
+        table.at(last + period, offset) for last in ticks.reshape(samples, steps)[:, -1]
+    } - {None}
+    assert table.at(-1, 0) is None
+
+
+def test_of_several_failures_the_first_is_kept(tmp_path):
+    assert records.read_failure(tmp_path) is None
+    records.write_failure(tmp_path, "run", "first")
+    records.write_failure(tmp_path, "run", "second")
+    assert records.read_failure(tmp_path) == ("run", "first")
+    assert [path.name for path in tmp_path.iterdir()] == [records.FAILURE]
