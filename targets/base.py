@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.errors import InputError, MissingDependencyError
 
 GROUP = "lmu_deploy.targets"
 Progress = Callable[[int, int], None]
@@ -139,7 +139,13 @@ def get_target(name: str) -> Target:
     found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
     if not found:
         raise InputError(f"unknown target {name!r}; choose one of {', '.join(target_names())}.")
-    target: Target = found[0].load()()
+    try:
+        target: Target = found[0].load()()
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"target {name} cannot be imported ({error}); install what it needs, or remove the "
+            "package that registers it."
+        ) from error
     return target
 
 
