@@ -13,9 +13,9 @@ import numpy as np
 
 from lmu_deploy.checks import check_inputs, check_integer
 from lmu_deploy.errors import InputError, MissingDependencyError, RunError
-from lmu_deploy.network import LMULayer, LMUNetwork
-from lmu_deploy.reference import has_hidden
+from lmu_deploy.network import LMUNetwork
 from targets.base import Progress, Run, States, check_supported
+from targets.reference import float_populations
 
 if TYPE_CHECKING:
     import onnx
@@ -77,13 +77,13 @@ class OnnxRuntimeTarget:
         from converters.onnx import to_onnx
 
         check_supported(self, network)
-        inputs = check_inputs(inputs, network.n_in)
+        inputs = _narrowed(check_inputs(inputs, network.n_in))
         start = time.perf_counter()
         session = _session(runtime, to_onnx(network, record=record), self.threads)
         names = [o.name for o in session.get_outputs() if o.name in RESULTS]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for first in range(0, max(len(inputs), 1), self.batch_size):
-            batch = inputs[first : first + self.batch_size].astype(np.float32)
+            batch = inputs[first : first + self.batch_size]
             for name, value in zip(names, _run(session, names, batch), strict=True):
                 parts[name].append(value)
             if progress:
@@ -92,7 +92,7 @@ class OnnxRuntimeTarget:
         return Run(
             target=self.name,
             outputs=results["output"].astype(np.float64),
-            neurons=_neurons(network),
+            neurons=float_populations(network),
             events={},
             synops=0,
             saturations={},
@@ -128,22 +128,21 @@ def _session(runtime: Any, model: onnx.ModelProto, threads: int) -> onnxruntime.
     return runtime.InferenceSession(model.SerializeToString(), options, providers=[PROVIDER])
 
 
+def _narrowed(inputs: np.ndarray) -> np.ndarray:
+    """Give the inputs in float32."""
+    with np.errstate(over="ignore"):
+        narrow = inputs.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise InputError("input has entries beyond float32 (3.4e38); scale it.")
+    return narrow
+
+
 def _run(session: Any, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
     """Run one batch; ONNX Runtime's errors are classes of its own that share no base."""
     try:
         return session.run(names, {"input": batch})
     except Exception as error:
         raise RunError(f"ONNX Runtime failed: {error}") from error
-
-
-def _neurons(network: LMUNetwork) -> dict[str, int]:
-    neurons = {}
-    for number, layer in enumerate(network.layers):
-        if isinstance(layer, LMULayer):
-            neurons[f"layer{number}/memory"] = layer.memory.size
-        if has_hidden(layer):
-            neurons[f"layer{number}/hidden"] = layer.n_out
-    return neurons
 
 
 def _states(results: dict[str, np.ndarray], size: tuple[int, ...]) -> States:

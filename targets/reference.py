@@ -37,12 +37,6 @@ class ReferenceTarget:
         check_supported(self, network)
         start = time.perf_counter()
         trace = run_reference(network, inputs, record=record, progress=progress)
-        neurons = {}
-        for number, layer in enumerate(network.layers):
-            if isinstance(layer, LMULayer):
-                neurons[f"layer{number}/memory"] = layer.memory.size
-            if has_hidden(layer):
-                neurons[f"layer{number}/hidden"] = layer.n_out
         states = None
         if trace.m is not None and trace.h is not None and trace.y is not None:
             units = np.ones(trace.m.shape[2]), np.ones(trace.h.shape[2])
@@ -50,7 +44,7 @@ class ReferenceTarget:
         return Run(
             target=self.name,
             outputs=trace.outputs,
-            neurons=neurons,
+            neurons=float_populations(network),
             events={},
             synops=0,
             saturations={},
@@ -60,3 +54,14 @@ class ReferenceTarget:
             seed=seed,
             states=states,
         )
+
+
+def float_populations(network: LMUNetwork) -> dict[str, int]:
+    """Name the populations of a float network, each with its number of states or units."""
+    neurons = {}
+    for number, layer in enumerate(network.layers):
+        if isinstance(layer, LMULayer):
+            neurons[f"layer{number}/memory"] = layer.memory.size
+        if has_hidden(layer):
+            neurons[f"layer{number}/hidden"] = layer.n_out
+    return neurons
