@@ -1,0 +1,87 @@
+"""Target onnxruntime: what is its own; the rest is in the conformance cases."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from lmu_deploy.errors import InputError, MissingDependencyError, RunError
+from lmu_deploy.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.reference import run_reference
+from targets.onnxruntime import OnnxRuntimeTarget
+
+
+def network(encoder=1.0):
+    memory = Memory.legendre(4, 8.0)
+    layer = LMULayer(np.full((1, 1), encoder), None, None, None, memory, None)
+    return LMUNetwork((layer,), Readout(np.ones((4, 2)), None))
+
+
+def test_batches_and_threads_do_not_change_the_answer(rng):
+    pytest.importorskip("onnxruntime")
+    inputs = rng.normal(size=(11, 9, 1))
+    calls = []
+    usual = OnnxRuntimeTarget().run(network(), inputs)
+    small = OnnxRuntimeTarget(threads=2, batch_size=4).run(
+        network(), inputs, progress=lambda done, total: calls.append((done, total))
+    )
+    np.testing.assert_allclose(small.outputs, usual.outputs, rtol=1e-6, atol=1e-7)
+    assert calls == [(4, 11), (8, 11), (11, 11)]
+    assert small.settings["threads"] == 2
+    assert small.settings["provider"] == "CPUExecutionProvider"
+
+
+def test_no_samples_give_no_answers():
+    pytest.importorskip("onnxruntime")
+    run = OnnxRuntimeTarget().run(network(), np.zeros((0, 5, 1)), record=True)
+    assert run.outputs.shape == (0, 2)
+    assert run.states.m.shape == (0, 5, 4)
+
+
+def test_a_network_without_a_memory_is_recorded_with_an_empty_m(rng):
+    pytest.importorskip("onnxruntime")
+    layer = LSTMLayer(rng.normal(size=(1, 8)), rng.normal(size=(2, 8)), rng.normal(size=8))
+    lstm = LMUNetwork((layer,), Readout(np.ones((2, 1)), None))
+    inputs = rng.normal(size=(3, 6, 1))
+    run = OnnxRuntimeTarget().run(lstm, inputs, record=True)
+    assert run.states.m.shape == (3, 6, 0)
+    assert run.neurons == {"layer0/hidden": 2}
+    np.testing.assert_allclose(run.states.h, run_reference(lstm, inputs, record=True).h, atol=1e-6)
+
+
+def test_weights_and_inputs_beyond_float32_are_refused():
+    pytest.importorskip("onnxruntime")
+    target = OnnxRuntimeTarget()
+    assert target.unsupported(network()) == []
+    assert "layers.0.input_encoders" in target.unsupported(network(1e39))[0]
+    with pytest.raises(InputError, match=r"cannot run this network: layers\.0\.input_encoders"):
+        target.run(network(1e39), np.zeros((1, 2, 1)))
+    with pytest.raises(InputError, match="beyond float32"):
+        target.run(network(), np.full((1, 2, 1), 1e39))
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
+def test_an_absent_library_is_named_with_the_command_that_installs_it(monkeypatch, library):
+    for module in [name for name in sys.modules if name.startswith("converters.onnx")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    message = rf"{library}\b.*pip install 'lmu-deploy\[onnx\]'"
+    with pytest.raises(MissingDependencyError, match=message):
+        OnnxRuntimeTarget().run(network(), np.zeros((1, 2, 1)))
+
+
+def test_a_failure_of_the_runtime_is_a_run_error(monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+
+    def fail(self, names, feed):
+        raise runtime.capi.onnxruntime_pybind11_state.Fail("out of luck")
+
+    monkeypatch.setattr(runtime.InferenceSession, "run", fail)
+    with pytest.raises(RunError, match=r"ONNX Runtime failed: .*out of luck"):
+        OnnxRuntimeTarget().run(network(), np.zeros((1, 2, 1)))
+
+
+@pytest.mark.parametrize("wrong", [{"threads": -1}, {"batch_size": 0}, {"threads": "2"}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        OnnxRuntimeTarget(**wrong)
