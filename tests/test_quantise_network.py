@@ -54,7 +54,7 @@ def network_of(rng, *, order=12, channels=2, units=20, activation="tanh", feedba
 
 
 def errors(network, inputs, **options):
-    """Relative root-mean-square errors of m, h and y, and the run."""
+    """Root-mean-square errors of m, h and y over their own size (at least 1e-3), and the run."""
     reference = run_reference(network, inputs, record=True)
     integer = quantise(network, inputs, **options)
     run = IntegerTarget().run(integer, inputs, record=True)
@@ -68,7 +68,7 @@ def errors(network, inputs, **options):
         ),
     )
     return [
-        np.sqrt(np.mean((mine - truth) ** 2) / max(np.mean(truth**2), 1e-12)) if truth.size else 0.0
+        np.sqrt(np.mean((mine - truth) ** 2) / max(np.mean(truth**2), 1e-6)) if truth.size else 0.0
         for mine, truth in pairs
     ], run
 
@@ -103,9 +103,12 @@ def test_defaults_stay_close_for_every_activation(rng, activation, scales):
 @settings(max_examples=40)
 @given(data=st.data())
 def test_every_kind_of_network_is_followed(networks, data):
-    """Wide integers leave nothing but wiring to go wrong: any wrong matrix is far from 1e-2."""
+    """Wide integers leave nothing but wiring to go wrong: any wrong matrix is far from 1e-2.
+
+    Four steps, because some of the networks drawn are unstable and multiply any error.
+    """
     network = data.draw(networks)
-    inputs = np.random.default_rng(0).normal(size=(8, 12, network.n_in))
+    inputs = np.random.default_rng(0).normal(size=(20, 4, network.n_in))
     if any(isinstance(layer, LSTMLayer) for layer in network.layers):
         with pytest.raises(InputError, match="LSTM part of a network cannot be quantised"):
             quantise(network, inputs)

@@ -111,7 +111,7 @@ def calibrate(
 
 
 def clip_range(signal: Signal, method: str, bits: int) -> float:
-    """Real value that the largest message of `bits` bits stands for; at least 1e-6.
+    """Real value that the largest message of `bits` bits stands for; 1 for a signal that is 0.
 
     Parameters
     ----------
@@ -122,19 +122,21 @@ def clip_range(signal: Signal, method: str, bits: int) -> float:
     bits : int
     """
     check_choice("calibration_method", method, METHODS)
-    if method == "max":
-        return max(signal.largest * _MARGIN, 1e-6)
     magnitudes = np.abs(signal.rows).ravel()
+    if not magnitudes.any():
+        return signal.largest or 1.0
+    if method == "max":
+        return signal.largest * _MARGIN
     if method == "percentile":
-        return max(float(np.percentile(magnitudes, PERCENTILE)), 1e-6)
+        return float(np.percentile(magnitudes, PERCENTILE)) or signal.largest
     magnitudes = np.sort(magnitudes)[:: max(1, magnitudes.size // 100_000)].astype(np.float64)
     candidates = signal.largest * np.exp2(-np.arange(0.0, 6.0, 0.125))
     errors = [_squared_error(magnitudes, float(c), bits) for c in candidates]
-    return max(float(candidates[int(np.argmin(errors))]), 1e-6)
+    return float(candidates[int(np.argmin(errors))])
 
 
 def _squared_error(magnitudes: np.ndarray, clip: float, bits: int) -> float:
-    scale = max(clip, 1e-30) / largest(bits)
+    scale = clip / largest(bits)
     rounded = np.minimum(np.rint(magnitudes / scale), largest(bits)) * scale
     return float(np.mean((rounded - magnitudes) ** 2))
 

@@ -32,7 +32,7 @@ def input_format(signal: Signal, bits: int) -> Format:
         count; else of the greatest magnitude and 5 % more.
     """
     limit = largest(bits)
-    widest = max(signal.largest, 1e-6)
+    widest = signal.largest or 1.0
     step = _grid_step(signal.rows, widest, limit)
     return Format(bits, step if step is not None else widest * _MARGIN / limit)
 

@@ -1,9 +1,7 @@
 r"""Post-training quantisation: a float network and its ranges become an integer network.
 
-Formats first: messages cover the calibrated range; a memory's state is finer than its messages by
-`state_bits - message_bits - 2` bits, which leaves the state a range four times theirs; a drive is
-finer than the hidden message by a few guard bits. Then every matrix is written in target integers
-per message integer, :math:`W_{ij}\, s_{message} / s_{target}`, and cut into slices:
+Formats first (formats.py); then every matrix is written in target integers per message integer,
+:math:`W_{ij}\, s_{message} / s_{target}`, and cut into slices:
 
 - recurrent: :math:`\bar A - I` for each channel, plus :math:`\bar B e_m^T` (the identity is kept by
   the neuron itself, which integrates);
@@ -20,7 +18,8 @@ import numpy as np
 
 from converters.quantise.accumulators import Need, fit
 from converters.quantise.activation import drive_format, piecewise
-from converters.quantise.calibrate import Calibration, Signal, clip_range
+from converters.quantise.calibrate import Calibration, Signal
+from converters.quantise.formats import hidden_format, memory_formats, output_format
 from converters.quantise.input_grid import input_format
 from converters.quantise.settings import Settings
 from converters.quantise.slices import connect
@@ -37,23 +36,29 @@ from lmu_deploy.integer_network import (
 )
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork
 
-HEADROOM_BITS = 2
-_OUTPUT_HEADROOM = 4.0
-
 
 @dataclass(frozen=True)
 class Source:
-    """Messages that leave a population: their format, samples, and the option of their width."""
+    """Messages that leave a population.
 
+    Attributes
+    ----------
+    signal : Signal
+        What they stand for.
+    format : Format
+    option : str
+        The command's option that sets their width.
+    """
+
+    signal: Signal
     format: Format
-    rows: np.ndarray
     option: str
 
-    @classmethod
-    def of(cls, signal: Signal, message: Format, option: str) -> Source:
-        """Messages of a signal in a given format."""
-        integers = np.clip(np.rint(signal.rows / message.scale), -message.limit, message.limit)
-        return cls(message, integers.astype(np.float32), option)
+    @property
+    def rows(self) -> np.ndarray:
+        """Integer messages seen on the calibration; shape (rows, n), float32."""
+        integers = np.rint(self.signal.rows / self.format.scale)
+        return np.clip(integers, -self.format.limit, self.format.limit).astype(np.float32)
 
 
 @dataclass
@@ -68,8 +73,8 @@ class Quantiser:
     def network(self, network: LMUNetwork) -> IntegerNetwork:
         """Quantise the whole network."""
         bits, option = self.settings.input_width
-        x = input_format(self.calibration.x, bits)
-        source, layers = Source.of(self.calibration.x, x, option), []
+        x = Source(self.calibration.x, input_format(self.calibration.x, bits), option)
+        source, layers = x, []
         for number, layer in enumerate(network.layers):
             assert isinstance(layer, LMULayer)
             integer, source = self._layer(number, layer, source)
@@ -82,7 +87,7 @@ class Quantiser:
             "accumulators": json.dumps({place: str(need) for place, need in self.needs.items()}),
         }
         return IntegerNetwork(
-            x,
+            x.format,
             tuple(layers),
             readout,
             network.return_sequences,
@@ -94,17 +99,18 @@ class Quantiser:
 
     def _layer(self, number: int, layer: LMULayer, x: Source) -> tuple[IntegerLayer, Source]:
         place, settings = f"layer{number}", self.settings
-        signal, signal_h = self.calibration.m[number], self.calibration.h[number]
-        state, message, shift = self._memory_formats(place, signal)
-        m = Source.of(signal, message, "--message-bits")
+        signal_m, signal_h = self.calibration.m[number], self.calibration.h[number]
+        state, message, shift = memory_formats(place, signal_m, settings)
+        m = Source(signal_m, message, "--message-bits")
         h = None
         if layer.hidden is not None and signal_h is not None:
-            h = Source.of(signal_h, self._hidden_format(layer.hidden, signal_h), "--hidden-bits")
+            message_h = hidden_format(layer.hidden, x.signal, signal_m, signal_h, settings)
+            h = Source(signal_h, message_h, "--hidden-bits")
         b_bar = layer.memory.b_bar.astype(np.float64)
         hidden_to_memory, bias = None, None
         if layer.hidden_encoders is not None and h is not None:
             matrix = np.kron(layer.hidden_encoders.T, b_bar[:, None])
-            hidden_to_memory = self._connect(f"{place}/memory/hidden", matrix, h, state.scale, True)
+            hidden_to_memory = self._connect(f"{place}/memory/hidden", matrix, h, state, True)
         if layer.memory_bias is not None:
             bias = _integers(np.kron(layer.memory_bias, b_bar), state)
         matrix = np.kron(layer.input_encoders.T, b_bar[:, None])
@@ -112,8 +118,8 @@ class Quantiser:
             state,
             message,
             shift,
-            self._connect(f"{place}/memory/recurrent", _increment(layer), m, state.scale, True),
-            self._connect(f"{place}/memory/input", matrix, x, state.scale, True),
+            self._connect(f"{place}/memory/recurrent", _increment(layer), m, state, True),
+            self._connect(f"{place}/memory/input", matrix, x, state, True),
             hidden_to_memory,
             bias,
             settings.realisation,
@@ -122,40 +128,18 @@ class Quantiser:
             return IntegerLayer(memory, None), m
         return IntegerLayer(memory, self._hidden(f"{place}/hidden", layer.hidden, x, m, h)), h
 
-    def _memory_formats(self, place: str, signal: Signal) -> tuple[Format, Format, int]:
-        settings = self.settings
-        clip = clip_range(signal, settings.calibration_method, settings.message_bits)
-        beyond = math.ceil(math.log2(max(signal.largest / clip, 1.0)))
-        shift = settings.state_bits - settings.message_bits - HEADROOM_BITS - beyond
-        if shift < 0:
-            raise InputError(
-                f"quantise: {place}, messages of {settings.message_bits} bits leave no room in a "
-                f"state of {settings.state_bits}; use --message-bits "
-                f"{settings.message_bits + shift}."
-            )
-        scale = clip / largest(settings.message_bits)
-        state = Format(settings.state_bits, scale * 2.0**-shift)
-        return state, Format(settings.message_bits, scale), shift
-
-    def _hidden_format(self, hidden: Hidden, signal: Signal) -> Format:
-        bits = self.settings.hidden_bits
-        if hidden.activation in ("tanh", "hard-tanh"):
-            return Format(bits, 1.0 / largest(bits))
-        clip = clip_range(signal, self.settings.calibration_method, bits)
-        return Format(bits, clip / largest(bits))
-
     def _hidden(self, place: str, hidden: Hidden, x: Source, m: Source, h: Source) -> IntegerHidden:
         drive = drive_format(h.format, self.settings.state_bits)
 
         def optional(name: str, kernel: np.ndarray | None, source: Source) -> Connection | None:
             if kernel is None:
                 return None
-            return self._connect(f"{place}/{name}", kernel.T, source, drive.scale)
+            return self._connect(f"{place}/{name}", kernel.T, source, drive)
 
         return IntegerHidden(
             drive,
             h.format,
-            self._connect(f"{place}/memory", hidden.memory_kernel.T, m, drive.scale),
+            self._connect(f"{place}/memory", hidden.memory_kernel.T, m, drive),
             optional("input", hidden.input_kernel, x),
             optional("recurrent", hidden.recurrent_kernel, h),
             None if hidden.bias is None else _integers(hidden.bias, drive),
@@ -163,22 +147,20 @@ class Quantiser:
         )
 
     def _readout(self, network: LMUNetwork, source: Source) -> IntegerReadout:
-        bits = self.settings.state_bits
-        widest = max(self.calibration.y.largest, 1e-6) * _OUTPUT_HEADROOM
-        output = Format(bits, widest / largest(bits))
-        kernel, bias = network.readout.kernel, network.readout.bias
+        readout = network.readout
+        output = output_format(readout, source.signal, self.calibration.y, self.settings)
         return IntegerReadout(
-            self._connect("readout", kernel.T, source, output.scale),
-            None if bias is None else _integers(bias, output),
+            self._connect("readout", readout.kernel.T, source, output),
+            None if readout.bias is None else _integers(readout.bias, output),
             output,
         )
 
     def _connect(
-        self, place: str, matrix: np.ndarray, source: Source, scale: float, memory: bool = False
+        self, place: str, matrix: np.ndarray, source: Source, target: Format, memory: bool = False
     ) -> Connection:
         """Cut ``matrix * message scale / target scale`` into slices whose sums fit."""
         settings = self.settings
-        units = matrix.astype(np.float64) * (source.format.scale / scale)
+        units = matrix.astype(np.float64) * (source.format.scale / target.scale)
         connection, needs = fit(
             lambda coarser: connect(
                 units,
