@@ -126,17 +126,25 @@ def _render(plot: Plot, layout: Layout) -> Markup:
 
 
 def _inline(text: str, name: str) -> str:
-    """Make a stand-alone drawing part of a page: own ids, the page's fonts and colours."""
+    """Make a stand-alone drawing part of a page: own ids, the page's fonts and colours.
+
+    Only what stands inside tags is changed, so that every text comes out as it was drawn.
+    """
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)
-    text = re.sub(r' id="([^"]*)"', rf' id="{name}-\1"', text)
-    text = re.sub(r'(xlink:)?href="#', f'href="#{name}-', text)
-    text = text.replace("url(#", f"url(#{name}-")
-    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r'transform="rotate\(-?0 [^"]*"', "", text)
-    text = re.sub(r"(\.\d{2})\d+", r"\1", text)
-    text = re.sub(r"\s*\n\s*", "\n", text)
+    text = re.sub(r"<[^>]*>", lambda tag: _tag(tag.group(), name), text)
+    return re.sub(r">\s*\n\s*<", ">\n<", text)
+
+
+def _tag(tag: str, name: str) -> str:
+    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
+    tag = re.sub(r' id="([^"]*)"', rf' id="{name}-\1"', tag)
+    tag = re.sub(r'(xlink:)?href="#', f'href="#{name}-', tag)
+    tag = tag.replace("url(#", f"url(#{name}-")
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+    tag = re.sub(r' ?transform="rotate\(-?0 [^"]*"', "", tag)
+    tag = re.sub(r"(\.\d{2})\d+", r"\1", tag)
+    tag = re.sub(r"\s*\n\s*", " ", tag)
     for token, variable in VARIABLES.items():
-        text = text.replace(token, variable)
-    return text
+        tag = tag.replace(token, variable)
+    return tag

@@ -81,7 +81,7 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
     return View(
         fidelity=fidelity,
         verdicts=[_float(fidelity), *(_verdict(n, f, looks[n]) for n, f in everything)],
-        date=fidelity.date[:16].replace("T", " "),
+        date=_readable(fidelity.date),
         comparison=tables.comparison(fidelity),
         metric=metric_plot(_dots(fidelity, looks)).svg(),
         errors=_errors(recorded, looks),
@@ -107,6 +107,13 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
             if found.notes or found.settings
         ],
     )
+
+
+def _readable(date: str) -> str:
+    """Turn 2026-01-02T03:04:05+00:00 into 2026-01-02 03:04 UTC; other forms stay."""
+    if date.endswith("+00:00") and date[10:11] == "T":
+        return f"{date[:10]} {date[11:16]} UTC"
+    return date
 
 
 def _looks(fidelity: Fidelity) -> dict[str, Series]:

@@ -96,7 +96,7 @@ def verdict(found: TargetFidelity) -> tuple[str, str]:
         return "no float reference", "unknown"
     if found.metric.name == "accuracy":
         if against.flips == 0:
-            return "every answer as in float", "same"
+            return f"every answer as in float, on {plural(found.samples, 'sample')}", "same"
         changed = against.p_value is not None and against.p_value < SIGNIFICANT
     elif against.difference_ci95 is None:
         return "too few samples to tell", "unknown"
@@ -117,7 +117,9 @@ def sentence(name: str, found: TargetFidelity) -> str:
     metric, against = found.metric, found.reference
     value = metric_value(metric.name, metric.value)
     interval = "" if metric.ci95 is None else f" (95{SPACE}% interval {metric_interval(metric)})"
-    what = f"{name} answers {value} right" if metric.name == "accuracy" else f"{name} errs {value}"
+    what = f"{name} answers {value} right"
+    if metric.name != "accuracy":
+        what = f"{name} reaches an NRMSE of {value}"
     if against is None:
         return f"{what}{interval} on {plural(found.samples, 'sample')}."
     theirs = metric_value(metric.name, against.value)
@@ -137,8 +139,14 @@ def _changes(against: AgainstReference) -> str:
     parts = [f"{against.lost} lost" if against.lost else ""]
     parts += [f"{against.gained} gained" if against.gained else ""]
     detail = ", ".join(part for part in parts if part) or "wrong in both"
-    p_value = "" if against.p_value is None else f"; McNemar p{SPACE}={SPACE}{against.p_value:.2g}"
+    p_value = "" if against.p_value is None else f"; McNemar's test: {_p_value(against.p_value)}"
     return f"{plural(against.flips, 'answer')} {verb} ({detail}{p_value})"
+
+
+def _p_value(value: float) -> str:
+    if value < 0.001:
+        return f"p{SPACE}<{SPACE}0.001"
+    return f"p{SPACE}={SPACE}{value:.3f}" if value < 0.1 else f"p{SPACE}={SPACE}{value:.2f}"
 
 
 def equality(found: Equality) -> str:

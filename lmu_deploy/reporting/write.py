@@ -39,9 +39,17 @@ def write_report(folder: Path | str) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     style = (files("lmu_deploy.reporting") / "style.css").read_text(encoding="utf-8")
     page = environment.get_template("template.html").render(
         view=make_view(fidelity, excerpts), style=style
     )
     write_text(folder / REPORT, page)
     return folder / REPORT
+
+
+def _breakable(name: str) -> str:
+    """Let a long name break after its slashes."""
+    from markupsafe import Markup, escape
+
+    return Markup("/<wbr>").join(escape(part) for part in name.split("/"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.reporting import write_report
 from lmu_deploy.tasks.base import Split, Task
 from targets.base import Run, States
 from targets.reference import ReferenceTarget
@@ -196,6 +198,25 @@ def edge_cases(digits):
         "one sample": one,
         "no targets": with_results(),
     }
+
+
+@pytest.fixture(scope="session")
+def cases(digits, signal, edge_cases):
+    """All of them by name."""
+    return {"digits": digits, "signal": signal, **edge_cases}
+
+
+@pytest.fixture(scope="session")
+def reported(cases, assembled, tmp_path_factory):
+    """Gives the path of a case's report, which is made once; tests must leave its folder alone."""
+
+    @cache
+    def make(case):
+        folder = tmp_path_factory.mktemp("report")
+        write_fidelity(folder, *assembled(cases[case]))
+        return write_report(folder)
+
+    return make
 
 
 @pytest.fixture
