@@ -21,18 +21,22 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lmu_deploy.checks import check_choice, check_integer
 from lmu_deploy.errors import InputError
+from lmu_deploy.nn.activations import ACTIVATIONS
+from lmu_deploy.nn.coupled import run_coupled
 from lmu_deploy.nn.memory import LegendreMemory
-from lmu_deploy.nn.sequences import at_end, blank_after, check_sequences, pack_like, unpack
+from lmu_deploy.nn.parallel import run_parallel
+from lmu_deploy.nn.recurrent import run_recurrent
+from lmu_deploy.nn.sequences import blank_after, check_sequences, pack_like, unpack
+from lmu_deploy.nn.stepwise import advance, run_stepwise
+from lmu_deploy.nn.weights import LMUWeights
 
 HIDDEN_KINDS = ("recurrent", "feedforward", "none")
 FORMS = ("auto", "step", "recurrent", "parallel")
 STARTS = ("random", "memory")
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear": lambda z: z,
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "hard-tanh": nn.functional.hardtanh,
-}
+Form = Callable[
+    [LMUWeights, Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor, Tensor]
+]
+COUPLED = True
 
 
 class LMUState(NamedTuple):
@@ -209,32 +213,26 @@ class LMU(nn.Module):
         state : LMUState
         """
         state = self.initial_state(len(x)) if state is None else state
-        return self._advance(x, state, *self.memory())
+        state = LMUState(*advance(self.weights(), x, *state))
+        return (state.m if self.hidden == "none" else state.h), state
 
-    def _advance(
-        self, x: Tensor, state: LMUState, a_bar: Tensor, b_bar: Tensor
-    ) -> tuple[Tensor, LMUState]:
-        m, h = state
-        u = x @ self.input_encoders
-        if self.hidden_encoders is not None:
-            u = u + h @ self.hidden_encoders
-        if self.memory_encoders is not None:
-            u = u + m @ self.memory_encoders
-        if self.memory_bias is not None:
-            u = u + self.memory_bias
-        separate = m.reshape(-1, self.channels, self.order)
-        m = (separate @ a_bar.T + u.unsqueeze(2) * b_bar).flatten(1)
-        if self.memory_kernel is None:
-            return m, LMUState(m, h)
-        z = m @ self.memory_kernel
-        if self.input_kernel is not None:
-            z = z + x @ self.input_kernel
-        if self.recurrent_kernel is not None:
-            z = z + h @ self.recurrent_kernel
-        if self.bias is not None:
-            z = z + self.bias
-        h = ACTIVATIONS[self.activation](z)
-        return h, LMUState(m, h)
+    def weights(self) -> LMUWeights:
+        """Give what the layer computes with, as tensors that gradients flow through."""
+        a_bar, b_bar = self.memory()
+        return LMUWeights(
+            self.channels,
+            self.activation,
+            a_bar,
+            b_bar,
+            self.input_encoders,
+            self.hidden_encoders,
+            self.memory_encoders,
+            self.memory_bias,
+            self.memory_kernel,
+            self.input_kernel,
+            self.recurrent_kernel,
+            self.bias,
+        )
 
     def forward(
         self,
@@ -282,17 +280,16 @@ class LMU(nn.Module):
     ) -> tuple[Tensor, LMUState]:
         check_sequences(x, self.n_in, lengths)
         x = blank_after(x, lengths)
-        state = self.initial_state(len(x)) if state is None else state
-        matrices = self.memory()
-        outputs, memories = [], []
-        for x_t in x.unbind(1):
-            output, state = self._advance(x_t, state, *matrices)
-            outputs.append(output)
-            memories.append(state.m)
-        y = torch.stack(outputs, 1)
-        if lengths is not None:
-            m = at_end(torch.stack(memories, 1), lengths)
-            state = LMUState(m, state.h if self.hidden == "none" else at_end(y, lengths))
-        if last_only:
-            return at_end(y, lengths), state
-        return blank_after(y, lengths), state
+        m, h = self.initial_state(len(x)) if state is None else state
+        form = self._form(x)
+        y, m, h = form(self.weights(), x, m, h, lengths, last_only)
+        return (y if last_only else blank_after(y, lengths)), LMUState(m, h)
+
+    def _form(self, x: Tensor) -> Form:
+        if self.form == "step":
+            return run_stepwise
+        if self.hidden_encoders is None and self.form != "recurrent":
+            return run_parallel
+        if self.hidden_encoders is not None and COUPLED:
+            return run_coupled
+        return run_recurrent

@@ -1,0 +1,48 @@
+"""The hidden activations: as functions, in place, and their derivatives from the result alone.
+
+Each derivative is a function of the activation's output, so the recurrences keep only outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
+_hardtanh_backward = torch.ops.aten.hardtanh_backward.grad_input
+
+
+class Activation(NamedTuple):
+    """One activation.
+
+    Attributes
+    ----------
+    apply : callable
+        z to h, for autograd.
+    apply_in_place : callable
+        Overwrites z with h.
+    pull_back : callable
+        ``(g, h)`` overwrites g = dL/dh with dL/dz.
+    """
+
+    apply: Callable[[Tensor], Tensor]
+    apply_in_place: Callable[[Tensor], object]
+    pull_back: Callable[[Tensor, Tensor], object]
+
+
+ACTIVATIONS = {
+    "linear": Activation(lambda z: z, lambda z: None, lambda g, h: None),
+    "relu": Activation(
+        torch.relu, torch.relu_, lambda g, h: _threshold_backward(g, h, 0.0, grad_input=g)
+    ),
+    "tanh": Activation(torch.tanh, torch.tanh_, lambda g, h: _tanh_backward(g, h, grad_input=g)),
+    "hard-tanh": Activation(
+        nn.functional.hardtanh,
+        nn.functional.hardtanh_,
+        lambda g, h: _hardtanh_backward(g, h, -1.0, 1.0, grad_input=g),
+    ),
+}

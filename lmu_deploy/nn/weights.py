@@ -1,0 +1,108 @@
+r"""The weights of an LMU layer as plain tensors, and the memory as one linear map of row vectors.
+
+Feedback from the memory into itself is linear, so it folds into the memory's own transition:
+
+.. math:: m_t = m_{t-1} T + v_t B, \qquad T = \bar A^T + E_m B, \qquad
+          v_t = x_t E_x + h_{t-1} E_h + b_u
+
+Without E_m, T and B are the same for each channel, and are kept once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LMUWeights:
+    """What one LMU layer computes with; shapes as in `lmu_deploy.network`, absent parts None."""
+
+    channels: int
+    activation: str
+    a_bar: Tensor
+    b_bar: Tensor
+    input_encoders: Tensor
+    hidden_encoders: Tensor | None
+    memory_encoders: Tensor | None
+    memory_bias: Tensor | None
+    memory_kernel: Tensor | None
+    input_kernel: Tensor | None
+    recurrent_kernel: Tensor | None
+    bias: Tensor | None
+
+    @property
+    def states(self) -> int:
+        """Number of memory states, channels times order."""
+        return self.channels * len(self.b_bar)
+
+    @property
+    def units(self) -> int:
+        """Number of hidden units; 0 without any."""
+        return 0 if self.memory_kernel is None else self.memory_kernel.shape[1]
+
+    def dynamics(self) -> Dynamics:
+        """Give the memory's own map, feedback into itself folded in."""
+        transition, entry = self.a_bar.t(), self.b_bar.unsqueeze(0)
+        if self.memory_encoders is None:
+            return Dynamics(self.channels, transition, entry)
+        entry = spread(entry, self.channels)
+        transition = spread(transition, self.channels)
+        return Dynamics(1, torch.addmm(transition, self.memory_encoders, entry), entry)
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """The memory's map ``m <- m T + v B`` of row vectors, for each of `groups` equal groups.
+
+    Attributes
+    ----------
+    groups : int
+        One for each channel, or a single one of all channels when memory encoders couple them.
+    transition : Tensor, shape (size, size)
+        T.
+    entry : Tensor, shape (ports, size)
+        B; groups * ports is the number of channels, groups * size that of states.
+    """
+
+    groups: int
+    transition: Tensor
+    entry: Tensor
+
+    def together(self) -> Dynamics:
+        """Give the same map as a single group."""
+        if self.groups == 1:
+            return self
+        return Dynamics(1, spread(self.transition, self.groups), spread(self.entry, self.groups))
+
+
+def spread(matrix: Tensor, groups: int) -> Tensor:
+    """Repeat a matrix (rows, columns) down a block diagonal (groups * rows, groups * columns)."""
+    identity = torch.eye(groups, dtype=matrix.dtype, device=matrix.device)
+    return torch.kron(identity, matrix.contiguous())
+
+
+def orbit(start: Tensor, matrix: Tensor, steps: int) -> Tensor:
+    """Give ``start @ matrix^t`` for t = 0 to steps - 1.
+
+    Made by doubling: each product extends what is known to twice its length, so there are
+    log2(steps) of them.
+
+    Parameters
+    ----------
+    start : Tensor, shape (rows, size)
+    matrix : Tensor, shape (size, size)
+    steps : int
+
+    Returns
+    -------
+    orbit : Tensor, shape (steps, rows, size)
+    """
+    known, power = start.unsqueeze(0), matrix
+    while len(known) < steps:
+        known = torch.cat([known, known[: steps - len(known)] @ power])
+        if len(known) < steps:
+            power = power @ power
+    return known
