@@ -25,9 +25,11 @@ from lmu_deploy.network import (  # noqa: E402
     Readout,
 )
 
-settings.register_profile(
-    "suite", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
-)
+# In continuous integration every run draws the same examples; `--hypothesis-profile deep` draws
+# many more, for whoever looks for trouble.
+usual = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("suite", max_examples=25, derandomize="CI" in os.environ, **usual)
+settings.register_profile("deep", max_examples=2000, **usual)
 settings.load_profile("suite")
 
 
