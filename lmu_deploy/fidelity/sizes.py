@@ -2,7 +2,8 @@
 
 Bytes are those of the representation's own widths (an 8-bit weight is one byte, a 24-bit state
 three), not of the arrays that hold it in Python. What a chip needs beyond them (routing tables,
-axons) depends on its mapping and is not counted.
+axons) depends on its mapping and is not counted. Of a spiking network only the part on neurons is:
+decoders, gains and biases, membranes and synapses.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork
 from lmu_deploy.network import LMUNetwork, LSTMLayer
 from lmu_deploy.reference import has_hidden
+from lmu_deploy.spiking_network import SpikingNetwork
 
 FLOAT_BYTES = 4
 _GAIN_BITS = 15 + 5
@@ -58,7 +60,7 @@ def network_sizes(network: object) -> Sizes | None:
         return _float_sizes(network)
     if isinstance(network, IntegerNetwork):
         return _integer_sizes(network)
-    return None
+    return _spiking_sizes(network) if isinstance(network, SpikingNetwork) else None
 
 
 def _float_sizes(network: LMUNetwork) -> Sizes:
@@ -117,6 +119,24 @@ def _integer_sizes(network: IntegerNetwork) -> Sizes:
         weight_bytes=_bytes(c.slices.size * c.weight_bits for c in connections),
         neuron_bytes=_bytes([n_gains * _GAIN_BITS, n_biases * _BIAS_BITS, table_bits]),
         state_bytes=_bytes([state_bits]),
+    )
+
+
+def _spiking_sizes(network: SpikingNetwork) -> Sizes:
+    """Only what is on neurons; real numbers in single precision, as are weights without bits."""
+    memories = [memory for memory in network.memories if memory is not None]
+    n_weights = sum(memory.weights.size for memory in memories)
+    n_neurons = sum(memory.neurons for memory in memories)
+    n_states = sum(memory.states for memory in memories)
+    bits = network.device.weight_bits or 8 * FLOAT_BYTES
+    return Sizes(
+        representation="SpikingNetwork",
+        parameters=n_weights + 2 * n_neurons,
+        synapses=sum(int(np.count_nonzero(memory.weights)) for memory in memories),
+        weight_bits=bits,
+        weight_bytes=_bytes([n_weights * bits]),
+        neuron_bytes=FLOAT_BYTES * 2 * n_neurons,
+        state_bytes=FLOAT_BYTES * (n_neurons + n_states),
     )
 
 

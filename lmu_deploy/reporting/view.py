@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -41,10 +42,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A target's events; `repeats` another's when the two are equal bit for bit."""
+    """A target's events; `twin` names the target that it equals bit for bit, if there is one."""
 
     name: str
-    repeats: bool
+    twin: str
     swatch: Markup
     tables: Sequence[Table]
     plot: Markup
@@ -68,7 +69,8 @@ class View:
     saturations: Table | None
     sizes: Table | None
     layers: Table
-    details: Sequence[tuple[str, Sequence[str], Sequence[tuple[str, str]]]]
+    notes: Sequence[tuple[str, Sequence[str]]]
+    settings: Sequence[tuple[str, Sequence[tuple[str, str]]]]
 
 
 def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View:
@@ -101,11 +103,8 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
         saturations=tables.saturations(fidelity),
         sizes=tables.sizes(fidelity),
         layers=tables.layers(fidelity.network),
-        details=[
-            (name, found.notes, [(str(k), str(v)) for k, v in found.settings.items()])
-            for name, found in everything
-            if found.notes or found.settings
-        ],
+        notes=_notes(fidelity),
+        settings=[(n, _flat(f.settings)) for n, f in everything if f.settings],
     )
 
 
@@ -122,6 +121,28 @@ def _looks(fidelity: Fidelity) -> dict[str, Series]:
         for other in found.variants:
             looks[f"{name} · {other}"] = variant(looks[name], other)
     return looks
+
+
+def _notes(fidelity: Fidelity) -> list[tuple[str, Sequence[str]]]:
+    """List what a reader has to know of each target; a variant's only where it says more."""
+    found: list[tuple[str, Sequence[str]]] = []
+    for name, target in fidelity.targets.items():
+        found.append((name, target.notes))
+        for other, there in target.variants.items():
+            more = [note for note in there.notes if note not in target.notes]
+            found.append((f"{name} · {other}", more))
+    return [(name, notes) for name, notes in found if notes]
+
+
+def _flat(settings: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
+    """List settings as names and texts; those inside others get both names."""
+    found: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{path}{name}.")
+        else:
+            found.append((f"{path}{name}", wording.setting(value)))
+    return found
 
 
 def _key(series: Series) -> Key:
@@ -196,7 +217,7 @@ def _speaker(
     shown = [tables.populations(found), tables.classes(found)]
     return Speaker(
         name=name,
-        repeats=found.equal_to is not None and found.equal_to.equal,
+        twin=found.equal_to.target if found.equal_to and found.equal_to.equal else "",
         swatch=swatch(series),
         tables=[table for table in shown if table is not None],
         plot=activity_plot(number, series, activities).svg(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lmu_deploy.fidelity.schema import AgainstReference, Equality, Metric, TargetFidelity
 
 SPACE = "\u202f"
@@ -78,6 +80,15 @@ def seconds(value: float) -> str:
     return f"{value:.1f}{SPACE}s" if value < 120 else f"{value / 60:.1f}{SPACE}min"
 
 
+def setting(value: Any) -> str:
+    """Write one setting of a target."""
+    if isinstance(value, float) and not value.is_integer():
+        return significant(value)
+    if isinstance(value, list):
+        return " ".join(setting(item) for item in value)
+    return "none" if value is None else str(value)
+
+
 def plural(number: int, noun: str) -> str:
     """Write a number and its noun: 1 sample, 2 samples."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
@@ -89,7 +100,7 @@ def verdict(found: TargetFidelity) -> tuple[str, str]:
     Returns
     -------
     words : str
-    tone : {"same", "worse", "better", "unknown"}
+    tone : {"same", "close", "worse", "better", "unknown"}
     """
     against = found.reference
     if against is None:
@@ -104,10 +115,10 @@ def verdict(found: TargetFidelity) -> tuple[str, str]:
         low, high = against.difference_ci95
         small = abs(against.difference) <= PRACTICALLY_EQUAL * against.value
         if small:
-            return "within 1 % of float", "same"
+            return "within 1 % of float", "close"
         changed = low > 0 or high < 0
     if not changed:
-        return "no significant difference from float", "same"
+        return "no significant difference from float", "close"
     worse = (against.difference < 0) == (found.metric.name == "accuracy")
     return ("worse than float", "worse") if worse else ("better than float", "better")
 

@@ -26,6 +26,8 @@ from lmu_deploy.integer_network import (
     IntegerReadout,
     PiecewiseLinear,
 )
+from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel, Populations
+from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.base import States
 
 
@@ -95,6 +97,32 @@ def test_integer_sizes_are_in_the_chips_widths():
     assert sizes.parameters == weights + 2 * rows + 3 + 16
     assert sizes.neuron_bytes == -(-(rows * 20 + 3 * 24 + 8 * 39) // 8)
     assert sizes.state_bytes == 6 * (24 + 12) // 8 + 3
+
+
+def test_spiking_sizes_are_of_what_is_on_neurons(digits):
+    states, neurons, rng = 48, 5, np.random.default_rng(0)
+    ones = np.ones((states, neurons))
+    weights = rng.normal(size=(8, 6, 6 * neurons))
+    weights[0, 0, 0] = 0.0
+    memory = SpikingMemory(
+        Populations(ones, ones, ones, ones, ones), np.eye(6), np.ones(6), np.ones((8, 6)), weights
+    )
+    for bits, width in ((0, 32), (6, 6)):
+        network = SpikingNetwork(
+            host=digits.network,
+            memories=(memory,),
+            neuron=NeuronModel("lif", 20.0, 2.0),
+            device=Device("generic-analog", 0, 0.1, 0.0, bits),
+            calibration=Calibration("none", 0, 8, 1e-2, 0.1),
+            dt_ms=1.0,
+            tau_ms=100.0,
+            hold_ms=50.0,
+        )
+        sizes = network_sizes(network)
+        assert sizes.parameters == weights.size + 2 * states * neurons
+        assert sizes.synapses == weights.size - 1
+        assert (sizes.weight_bits, sizes.weight_bytes) == (width, weights.size * width // 8)
+        assert sizes.state_bytes == 4 * (states * neurons + states)
 
 
 def test_float_sizes(digits):

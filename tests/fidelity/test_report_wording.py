@@ -69,7 +69,7 @@ def test_verdicts_follow_the_tests(digits, signal, assembled):
     found = assembled(digits)[0].targets["brian2"]
     assert verdict(_changed(found, flips=0))[1] == "same"
     few = _changed(found, flips=9, lost=6, gained=3, difference=-0.015, p_value=0.5)
-    assert verdict(few) == ("no significant difference from float", "same")
+    assert verdict(few) == ("no significant difference from float", "close")
     assert "9 answers differ (6 lost, 3 gained; McNemar's test: p\u202f=\u202f0.50)" in sentence(
         "brian2", few
     )
@@ -80,8 +80,8 @@ def test_verdicts_follow_the_tests(digits, signal, assembled):
     found = assembled(signal)[0].targets["brian2"]
     assert verdict(found)[1] == "worse"
     assert verdict(_changed(found, difference=-0.1, difference_ci95=(-0.2, -0.05)))[1] == "better"
-    assert verdict(_changed(found, difference=0.1, difference_ci95=(-0.2, 0.3)))[1] == "same"
-    assert verdict(_changed(found, difference=1e-4, difference_ci95=(1e-5, 1e-3)))[1] == "same"
+    assert verdict(_changed(found, difference=0.1, difference_ci95=(-0.2, 0.3)))[1] == "close"
+    assert verdict(_changed(found, difference=1e-4, difference_ci95=(1e-5, 1e-3)))[1] == "close"
     assert verdict(_changed(found, difference_ci95=None))[1] == "unknown"
     assert verdict(found.model_copy(update={"reference": None}))[1] == "unknown"
 

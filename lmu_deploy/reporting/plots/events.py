@@ -75,7 +75,7 @@ def _draw(series: Series, activities: Sequence[Activity], layout: Layout) -> Fig
 
 
 def _raster(axes: Axes, series: Series, activity: Activity, layout: Layout) -> None:
-    axes.set_title(shortened(activity.name, 40 if layout.narrow else 64), loc="left")
+    axes.set_title(_title(activity, layout), loc="left")
     steps = len(activity.by_step)
     axes.set_xlim(0, steps)
     whole_numbers(axes, "" if layout.narrow else "step of sample 0", 6)
@@ -95,6 +95,15 @@ def _raster(axes: Axes, series: Series, activity: Activity, layout: Layout) -> N
     axes.set_ylabel("neuron", labelpad=-8 if rows > 9 else 4)
 
 
+def _title(activity: Activity, layout: Layout) -> str:
+    """Name the population, and say how many of its neurons are shown if not all are."""
+    drawn = 0 if activity.raster is None else len(activity.raster.neurons)
+    shown = ""
+    if activity.neurons is not None and 0 < drawn < activity.neurons:
+        shown = f", {drawn} of {activity.neurons:,} neurons"
+    return shortened(activity.name, (44 if layout.narrow else 70) - len(shown)) + shown
+
+
 def _dashes(found: RasterExcerpt, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Lines along each neuron's row while it sends, broken by NaN; x in steps of the task.
 
@@ -110,7 +119,7 @@ def _dashes(found: RasterExcerpt, steps: int) -> tuple[np.ndarray, np.ndarray]:
     starts = np.flatnonzero(~joined)
     ends = np.append(starts[1:], len(step)) - 1
     gap = 0.06 if apart else 0.0
-    shortest = 0.0 if apart else found.chip_steps / 500.0
+    shortest = 0.0 if apart else found.chip_steps / 300.0
     begin, end = step[starts] + gap, step[ends] + 1.0 - gap
     end = np.maximum(end, begin + shortest)
     nothing = np.full(len(starts), np.nan)
