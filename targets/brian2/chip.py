@@ -67,7 +67,8 @@ def run_memory(
     boundary: Boundary,
     samples: int,
     steps: int,
-    rng: np.random.Generator,
+    starts: np.random.Generator,
+    noise_seed: int,
     raster: bool = False,
 ) -> Activity:
     """Simulate `memory` for a batch.
@@ -79,8 +80,9 @@ def run_memory(
     memory : SpikingMemory
     boundary : Boundary
     samples, steps : int
-    rng : Generator
-        Draws where membranes start, and the seed of the noise.
+    starts : Generator
+        Draws where membranes start, sample after sample.
+    noise_seed : int
     raster : bool
         Keep the spikes of sample 0.
     """
@@ -89,7 +91,7 @@ def run_memory(
     states = b2.NeuronGroup(
         samples * memory.states, "x : 1", clock=clock, name="lmu_states", namespace={}
     )
-    neurons = _neuron_group(b2, network, memory, states, samples, clock, rng)
+    neurons = _neuron_group(b2, network, memory, states, samples, clock, starts)
     operation = _Synapses(network, memory, boundary, samples, steps, raster)
     x = states.variables["x"].get_value()
 
@@ -100,7 +102,7 @@ def run_memory(
     simulation = b2.Network(states, neurons, update)
     generator_state = np.random.get_state()  # noqa: NPY002 - Brian2 seeds and uses this one
     try:
-        b2.seed(int(rng.integers(2**31)))
+        b2.seed(noise_seed)
         simulation.run(steps * network.hold_ms * b2.ms, namespace={})
     finally:
         np.random.set_state(generator_state)  # noqa: NPY002
@@ -114,7 +116,7 @@ def _neuron_group(
     states: Any,
     samples: int,
     clock: Any,
-    rng: np.random.Generator,
+    starts: np.random.Generator,
 ) -> Any:
     model, noise = network.neuron, network.device.membrane_noise
     kept = np.exp(-network.dt_ms / model.membrane_tau_ms)
@@ -139,7 +141,7 @@ def _neuron_group(
     group.offset = np.tile(memory.populations.offsets.reshape(-1), samples)
     source = np.repeat(np.arange(samples * memory.states), memory.populations.neurons)
     group.x = b2.linked_var(states, "x", index=source)
-    group.v = rng.random((samples, memory.neurons)).reshape(-1)
+    group.v = starts.random((samples, memory.neurons)).reshape(-1)
     return group
 
 

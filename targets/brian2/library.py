@@ -44,7 +44,7 @@ def brian2_library() -> ModuleType:
         sys.excepthook = hook
     logging.captureWarnings(False)
     logging.getLogger("py.warnings").removeHandler(BrianLogger.console_handler)
-    BrianLogger.console_handler.setLevel(logging.ERROR)
+    logging.getLogger("brian2").setLevel(logging.ERROR)
     if BrianLogger.file_handler is not None:
         logging.getLogger("brian2").removeHandler(BrianLogger.file_handler)
         BrianLogger.file_handler.close()

@@ -47,9 +47,9 @@ class Pipeline:
             for number, memory in enumerate(network.memories)
             if memory is not None
         }
-        self.rngs = {
-            name: np.random.default_rng([seed, number]) for number, name in enumerate(self.memories)
-        }
+        numbered = list(enumerate(self.memories))
+        self.starts = {name: np.random.default_rng([seed, number]) for number, name in numbered}
+        self.noise = {name: np.random.default_rng([seed, number, 1]) for number, name in numbered}
         self.events = {name: np.zeros((samples, steps), np.int64) for name in self.memories}
         self.rasters: dict[str, np.ndarray] = {}
         self.synops = 0
@@ -98,7 +98,8 @@ class Pipeline:
             Boundary(host.channels, observe),
             samples=len(signal),
             steps=self.steps,
-            rng=self.rngs[name],
+            starts=self.starts[name],
+            noise_seed=int(self.noise[name].integers(2**31)),
             raster=first == 0 and self._raster_size(memory) <= _LARGEST_RASTER,
         )
         self.events[name][first : first + len(signal)] = activity.counts

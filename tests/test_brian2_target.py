@@ -1,0 +1,267 @@
+"""Target brian2: the same spikes as a NumPy twin, what a Run says, and what is left behind."""
+
+import builtins
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from converters.spiking import spike
+from converters.spiking.neurons import Neurons
+from lmu_deploy.errors import InputError, MissingDependencyError
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.reference import run_reference
+from lmu_deploy.spiking_chip import Populations
+from targets.base import Target, get_target
+from targets.brian2 import Brian2Target, library, target
+
+STEPS = 8
+
+
+def make_network(rng, feedback=False, return_sequences=False):
+    memory = Memory.legendre(4, 8.0, 2)
+    hidden = Hidden(
+        memory_kernel=rng.normal(size=(8, 5)),
+        input_kernel=rng.normal(size=(3, 5)),
+        recurrent_kernel=0.3 * rng.normal(size=(5, 5)) if feedback else None,
+        bias=rng.normal(size=5),
+        activation="tanh",
+    )
+    layer = LMULayer(
+        input_encoders=rng.normal(size=(3, 2)) / 2,
+        hidden_encoders=0.1 * rng.normal(size=(5, 2)) if feedback else None,
+        memory_encoders=0.1 * rng.normal(size=(8, 2)) if feedback else None,
+        memory_bias=np.array([0.1, -0.1]) if feedback else None,
+        memory=memory,
+        hidden=hidden,
+    )
+    readout = Readout(rng.normal(size=(5, 2)), rng.normal(size=2))
+    return LMUNetwork((layer,), readout, return_sequences=return_sequences)
+
+
+@pytest.fixture(scope="module")
+def case():
+    """A float network, inputs, and the network on 4 * 2 * 50 neurons."""
+    rng = np.random.default_rng(8)
+    network = make_network(rng)
+    inputs = rng.uniform(0, 1, (160, STEPS, 3))
+    spiking = spike(network, inputs[40:], neurons_per_state=50)
+    return network, inputs[:40], spiking
+
+
+@pytest.fixture(scope="module")
+def run(case):
+    return Brian2Target().run(case[2], case[1], record=True, seed=4)
+
+
+def twin(spiking, x, seed):
+    """One layer without feedback, closed in NumPy: states, spikes of sample 0, counts."""
+    (memory,) = spiking.memories
+    layer = spiking.host.layers[0]
+    u = x @ layer.input_encoders
+    neurons = Neurons(
+        memory.populations,
+        spiking.neuron,
+        spiking.device,
+        spiking.dt_ms,
+        len(x),
+        np.random.default_rng(0),
+        np.float64,
+    )
+    neurons.v = np.random.default_rng([seed, 0]).random(neurons.v.shape)
+    state = np.zeros((len(x), memory.channels, memory.order))
+    ends, raster, counts = [], [], np.zeros((len(x), x.shape[1]), dtype=int)
+    for t in range(x.shape[1]):
+        for _ in range(spiking.steps_per_hold):
+            spikes = neurons.step(state.reshape(len(x), -1))
+            counts[:, t] += spikes.sum(axis=(1, 2))
+            raster.append(spikes[0].reshape(-1))
+            by_channel = spikes.reshape(len(x), memory.channels, -1)
+            drive = np.einsum("cif,scf->sci", memory.weights, by_channel) * 1e3
+            drive += u[:, t, :, None] * memory.scaled_input
+            state = spiking.decay * state + (1 - spiking.decay) * drive
+        ends.append((state * memory.scales).reshape(len(x), -1))
+    return np.stack(ends, axis=1), np.stack(raster), counts
+
+
+def test_equals_the_numpy_twin_spike_for_spike(case, run):
+    m, raster, counts = twin(case[2], case[1], seed=4)
+    np.testing.assert_array_equal(run.rasters["layer0/memory"], raster)
+    np.testing.assert_array_equal(run.events["layer0/memory"], counts)
+    np.testing.assert_allclose(run.states.m, m, rtol=0, atol=1e-9)
+
+
+def test_memory_follows_the_reference(case, run):
+    network, inputs, _ = case
+    reference = run_reference(network, inputs, record=True)
+    error = np.linalg.norm(run.states.m - reference.m) / np.linalg.norm(reference.m)
+    assert error < 0.06
+
+
+def test_host_computes_hidden_units_and_readout_from_the_decoded_memory(case, run):
+    network, inputs, _ = case
+    hidden = network.layers[0].hidden
+    h = np.tanh(run.states.m @ hidden.memory_kernel + inputs @ hidden.input_kernel + hidden.bias)
+    y = h @ network.readout.kernel + network.readout.bias
+    np.testing.assert_allclose(run.states.h, h, atol=1e-12)
+    np.testing.assert_allclose(run.states.y, y, atol=1e-12)
+    np.testing.assert_allclose(run.outputs, y[:, -1], atol=1e-12)
+
+
+def test_run_says_what_was_done(case, run):
+    spiking = case[2]
+    assert isinstance(get_target("brian2"), Target)
+    assert run.neurons == {"layer0/memory": 400}
+    assert (run.steps, run.chip_steps, run.seed) == (STEPS, 50 * STEPS, 4)
+    assert run.events["layer0/memory"].shape == (40, STEPS)
+    assert run.rasters["layer0/memory"].shape == (400, 400)
+    assert run.synops == 4 * 50 * run.events["layer0/memory"].sum()
+    assert run.saturations == {}
+    assert any("host" in note for note in run.notes)
+    settings = run.settings
+    assert (settings["mismatch"], settings["calibration"]) == (0.1, "dynamic")
+    assert (settings["tau_ms"], settings["hold_ms"], settings["dt_ms"]) == (100.0, 50.0, 1.0)
+    assert settings["neurons_per_state"] == 50
+    assert settings["chip_seed"] == spiking.device.seed
+    json.dumps(settings)
+
+
+def test_seed_repeats_a_run_and_batches_do_not_matter(case, run, monkeypatch):
+    _, inputs, spiking = case
+    monkeypatch.setattr(target, "_MOST_SAMPLES", 16)
+    shown = []
+    again = Brian2Target().run(
+        spiking, inputs, record=True, seed=4, progress=lambda *both: shown.append(both)
+    )
+    np.testing.assert_array_equal(again.states.m, run.states.m)
+    np.testing.assert_array_equal(again.events["layer0/memory"], run.events["layer0/memory"])
+    assert again.synops == run.synops
+    assert shown == sorted(shown) and shown[-1] == (40, 40)
+    other = Brian2Target().run(spiking, inputs, seed=5)
+    assert not np.array_equal(other.outputs, run.outputs)
+    assert other.states is None
+
+
+def test_noise_repeats_by_seed_leaves_numpys_generator_alone(case):
+    _, inputs, spiking = case
+    noisy = dataclasses.replace(
+        spiking, device=dataclasses.replace(spiking.device, membrane_noise=0.2)
+    )
+    np.random.seed(3)  # noqa: NPY002 - the global generator is what is tested
+    expected = np.random.random(3)  # noqa: NPY002
+    np.random.seed(3)  # noqa: NPY002
+    first, again, other = (
+        Brian2Target().run(noisy, inputs[:10], record=True, seed=seed) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(np.random.random(3), expected)  # noqa: NPY002
+    np.testing.assert_array_equal(first.states.m, again.states.m)
+    assert not np.array_equal(first.states.m, other.states.m)
+    plain = Brian2Target().run(spiking, inputs[:10], record=True, seed=1)
+    assert not np.array_equal(plain.states.m, first.states.m)
+
+
+def test_noise_makes_silent_neurons_fire_as_often_as_in_the_twin(case):
+    """Currents of 0.8 thresholds, no input and no weights: every spike is the noise's."""
+    _, inputs, spiking = case
+    (memory,) = spiking.memories
+    shape = memory.populations.gains.shape
+    populations = Populations(
+        memory.populations.encoders, np.ones(shape), np.full(shape, 0.8), *np.ones((2, *shape))
+    )
+    silent = dataclasses.replace(
+        memory, populations=populations, weights=np.zeros_like(memory.weights)
+    )
+    device = dataclasses.replace(spiking.device, membrane_noise=0.15)
+    noisy = dataclasses.replace(spiking, memories=(silent,), device=device)
+    run = Brian2Target().run(noisy, np.zeros_like(inputs[:10]))
+    seen = run.events["layer0/memory"][:, 2:].sum() / (10 * 300 * 400)
+    neurons = Neurons(
+        populations, spiking.neuron, device, 1.0, 10, np.random.default_rng(0), np.float64
+    )
+    counts = [neurons.step(np.zeros((10, 8))).sum() for _ in range(400)][100:]
+    assert seen == pytest.approx(np.sum(counts) / (10 * 300 * 400), rel=0.03)
+    assert 0.002 < seen < 0.05
+    quiet = Brian2Target().run(dataclasses.replace(noisy, device=spiking.device), inputs[:1] * 0.0)
+    assert quiet.events["layer0/memory"].sum() == 0
+
+
+def test_feedback_goes_through_the_host_once_a_hold():
+    rng = np.random.default_rng(2)
+    network = make_network(rng, feedback=True, return_sequences=True)
+    inputs = rng.uniform(0, 1, (120, STEPS, 3))
+    spiking = spike(network, inputs[20:], neurons_per_state=60)
+    run = Brian2Target().run(spiking, inputs[:20], record=True)
+    reference = run_reference(network, inputs[:20], record=True)
+    assert run.outputs.shape == (20, STEPS, 2)
+    assert np.linalg.norm(run.states.m - reference.m) < 0.08 * np.linalg.norm(reference.m)
+    without = dataclasses.replace(network.layers[0], hidden_encoders=None, memory_encoders=None)
+    other = run_reference(dataclasses.replace(network, layers=(without,)), inputs[:20], record=True)
+    assert np.linalg.norm(other.m - reference.m) > 0.16 * np.linalg.norm(reference.m)
+    assert any("Feedback" in note for note in run.notes)
+
+
+def test_several_layers_and_lstm_layers_run_in_turn():
+    rng = np.random.default_rng(3)
+    first = make_network(rng).layers[0]
+    lstm = LSTMLayer(*(0.5 * rng.normal(size=s) for s in ((5, 12), (3, 12), (12,))))
+    bare = LMULayer(rng.normal(size=(3, 1)), None, None, None, Memory.legendre(2, 6.0), None)
+    network = LMUNetwork((first, lstm, bare), Readout(rng.normal(size=(2, 1)), None))
+    inputs = rng.uniform(0, 1, (120, STEPS, 3))
+    spiking = spike(network, inputs[20:], neurons_per_state=60)
+    run = Brian2Target().run(spiking, inputs[:20], record=True)
+    reference = run_reference(network, inputs[:20], record=True)
+    assert run.neurons == {"layer0/memory": 480, "layer2/memory": 120}
+    assert run.states.m.shape == reference.m.shape and run.states.h.shape == reference.h.shape
+    assert np.linalg.norm(run.states.m - reference.m) < 0.08 * np.linalg.norm(reference.m)
+    assert any("LSTM" in note for note in run.notes)
+
+
+def test_wrong_input_is_refused(case):
+    network, inputs, spiking = case
+    with pytest.raises(InputError, match="spike"):
+        Brian2Target().run(network, inputs)
+    with pytest.raises(InputError, match="shape"):
+        Brian2Target().run(spiking, inputs[..., :2])
+    with pytest.raises(InputError, match="NaN"):
+        Brian2Target().run(spiking, np.full_like(inputs, np.nan))
+
+
+def test_importing_brian2_leaves_the_process_and_its_files_as_they_were(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, warnings\n"
+        "hook, show = sys.excepthook, warnings.showwarning\n"
+        "from targets.brian2.library import brian2_library\n"
+        "brian2_library()\n"
+        "assert sys.excepthook is hook and warnings.showwarning is show\n"
+        "print(sorted(os.listdir(os.environ['TMPDIR'])))\n"
+    )
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("error", [ImportError("No module named 'brian2'"), AttributeError("ptp")])
+def test_absent_or_broken_brian2_is_named_with_its_mending(monkeypatch, error):
+    real = builtins.__import__
+
+    def no_brian2(name, *rest):
+        if name == "brian2":
+            raise error
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", no_brian2)
+    with pytest.raises(MissingDependencyError, match=r"pip install .*lmu-deploy\[brian2\]"):
+        library.brian2_library.__wrapped__()

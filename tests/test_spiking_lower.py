@@ -1,0 +1,157 @@
+"""spike(): what it refuses, what it puts into the network, and that seeds mean what they say."""
+
+import numpy as np
+import pytest
+
+from converters.spiking import spike
+from lmu_deploy.errors import InputError
+from lmu_deploy.files import load, save
+from lmu_deploy.hardware.profile import load_profile, profile_names
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.spiking_network import SPIKING_CLASSES
+
+
+def lmu(rng, n_in, memory, units=4):
+    hidden = Hidden(rng.normal(size=(memory.size, units)), None, None, None, "tanh")
+    encoders = rng.normal(size=(n_in, memory.channels))
+    return LMULayer(encoders, None, None, None, memory, hidden)
+
+
+@pytest.fixture
+def network(rng):
+    layers = (lmu(rng, 2, Memory.legendre(3, 8.0, 2)),)
+    return LMUNetwork(layers, Readout(rng.normal(size=(4, 2)), None))
+
+
+@pytest.fixture
+def inputs(rng):
+    return rng.uniform(-1, 1, (12, 8, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"profile": "loihi2"}, "profile loihi2 is digital; choose a analog one"),
+        ({"profile": "nothing"}, "unknown profile 'nothing'"),
+        ({"calibration": "best"}, "choose one of dynamic, none, static"),
+        ({"neuron": "hh"}, "neuron model is 'hh'"),
+        ({"hold_ms": 10.5}, "hold_ms is 10.5 ms, no whole multiple"),
+        ({"tau_ms": 100.3}, "tau_ms is 100.3 ms, no whole multiple"),
+        ({"dt_ms": 0.3}, "no whole multiple of the simulation step of 0.3 ms"),
+        ({"hold_ms": 5.0}, "lasts 40 ms, shorter than the synapse's 100 ms"),
+        ({"neurons_per_state": 20_000}, "need 120000 neurons and profile generic-analog has 65536"),
+        ({"neurons_per_state": 0}, "neurons_per_state is 0"),
+        ({"neurons_per_state": 5_000}, "15000 weights for each state, and 12000 can be fitted"),
+        ({"mismatch": -0.1}, "mismatch is -0.1"),
+        ({"weight_bits": 1}, "weight_bits is 1"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_requests_get_one_sentence(network, inputs, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        spike(network, inputs, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_inputs_and_networks_are_refused(network, inputs, rng):
+    with pytest.raises(InputError, match="shape"):
+        spike(network, inputs[..., :1])
+    with pytest.raises(InputError, match="NaN"):
+        spike(network, np.where(inputs > 0.9, np.nan, inputs))
+    lstm = LSTMLayer(rng.normal(size=(2, 12)), rng.normal(size=(3, 12)), rng.normal(size=12))
+    with pytest.raises(InputError, match="no LMU layer"):
+        spike(LMUNetwork((lstm,), Readout(np.ones((3, 1)), None)), inputs)
+
+
+def test_network_holds_what_was_asked_for(network, inputs, tmp_path):
+    made = spike(
+        network,
+        inputs,
+        neurons_per_state=10,
+        hold_ms=20.0,
+        tau_ms=40.0,
+        mismatch=0.2,
+        weight_bits=6,
+        calibration="static",
+        seed=3,
+        chip_seed=9,
+    )
+    memory = made.memories[0]
+    assert (made.hold_ms, made.tau_ms, made.dt_ms) == (20.0, 40.0, 1.0)
+    assert (made.device.seed, made.device.mismatch, made.device.weight_bits) == (9, 0.2, 6)
+    assert (made.calibration.method, made.calibration.seed) == ("static", 3)
+    assert made.calibration.samples == len(inputs)
+    assert memory.neurons == 60
+    row = 31 * memory.weights[0, 0] / np.abs(memory.weights[0, 0]).max()
+    np.testing.assert_allclose(row, np.rint(row), atol=1e-9)
+    assert made.host is network
+    save(made, tmp_path / "s.safetensors")
+    again = load(tmp_path / "s.safetensors", SPIKING_CLASSES)
+    np.testing.assert_array_equal(again.memories[0].weights, memory.weights)
+
+
+def test_figures_come_from_the_profile(network, inputs):
+    profile = load_profile("generic-analog")
+    made = spike(network, inputs, neurons_per_state=5, calibration="none")
+    assert made.device.mismatch == profile.mismatch.value == 0.10
+    assert made.tau_ms == 1e3 * profile.synapse_tau.value
+    assert made.neuron.membrane_tau_ms == 1e3 * profile.membrane_tau.value
+    assert "generic-analog" in profile_names("analog")
+
+
+def test_seeds_draw_curves_and_chips(network, inputs):
+    def parts(**seeds):
+        made = spike(network, inputs, neurons_per_state=5, calibration="static", **seeds)
+        memory = made.memories[0]
+        return memory.populations.gains, memory.populations.gain_factors, memory.weights
+
+    first, again = parts(seed=1), parts(seed=1)
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    chip = parts(seed=1, chip_seed=2)
+    np.testing.assert_array_equal(chip[0], first[0])
+    assert not np.array_equal(chip[1], first[1]) and not np.array_equal(chip[2], first[2])
+    assert not np.array_equal(parts(seed=2)[0], first[0])
+
+
+def test_uncalibrated_decoders_know_nothing_of_the_chip(network, inputs):
+    def weights(**options):
+        return spike(network, inputs, neurons_per_state=8, **options).memories[0].weights
+
+    ideal = weights(mismatch=0.0, calibration="static")
+    np.testing.assert_array_equal(weights(mismatch=0.3, calibration="none"), ideal)
+    assert not np.array_equal(weights(mismatch=0.3, calibration="static"), ideal)
+
+
+def test_every_lmu_layer_gets_neurons_of_its_own(inputs, rng):
+    first = lmu(rng, 2, Memory.legendre(3, 8.0, 1))
+    lstm = LSTMLayer(rng.normal(size=(4, 12)), rng.normal(size=(3, 12)), rng.normal(size=12))
+    second = lmu(rng, 3, Memory.legendre(2, 6.0, 2))
+    network = LMUNetwork((first, lstm, second), Readout(rng.normal(size=(4, 1)), None))
+    shown = []
+    made = spike(
+        network,
+        inputs,
+        neurons_per_state=6,
+        progress=lambda done, total: shown.append((done, total)),
+    )
+    assert made.memories[1] is None
+    assert [m.states for m in made.memories if m is not None] == [3, 4]
+    gains = [m.populations.gains for m in made.memories if m is not None]
+    assert not np.array_equal(gains[0][:3], gains[1][:3])
+    assert shown[-1] == (800, 800)
+    assert shown == sorted(shown)
+
+
+def test_long_sequences_are_cut_and_many_samples_drawn(network, rng, monkeypatch):
+    monkeypatch.setattr("converters.spiking.lower._TRAJECTORY_ELEMENTS", 12 * 6 * 50 * 5)
+    monkeypatch.setattr("converters.spiking.lower.CALIBRATION_SAMPLES", 12)
+    shown = []
+    made = spike(
+        network,
+        rng.uniform(-1, 1, (30, 40, 2)),
+        neurons_per_state=4,
+        progress=lambda done, total: shown.append(total),
+    )
+    assert made.calibration.samples == 12
+    assert shown[-1] == 5 * 50

@@ -1,0 +1,145 @@
+"""A SpikingNetwork refuses what cannot be one, and survives its file."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lmu_deploy.errors import InputError
+from lmu_deploy.files import load, save
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel, Populations, check_multiple
+from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
+
+ORDER, CHANNELS, NEURONS = 3, 2, 5
+
+
+@pytest.fixture
+def parts(rng):
+    shape = (CHANNELS * ORDER, NEURONS)
+    populations = Populations(
+        encoders=rng.choice([-1.0, 1.0], shape),
+        gains=rng.uniform(1, 2, shape),
+        biases=rng.normal(size=shape),
+        gain_factors=rng.uniform(0.5, 2, shape),
+        bias_factors=rng.uniform(0.5, 2, shape),
+    )
+    memory = SpikingMemory(
+        populations,
+        recurrent=rng.normal(size=(ORDER, ORDER)),
+        input=rng.normal(size=ORDER),
+        scales=rng.uniform(0.5, 1, (CHANNELS, ORDER)),
+        weights=rng.normal(size=(CHANNELS, ORDER, ORDER * NEURONS)),
+    )
+    floats = Memory.legendre(ORDER, 8.0, CHANNELS)
+    hidden = Hidden(rng.normal(size=(floats.size, 4)), None, None, None, "tanh")
+    lmu = LMULayer(rng.normal(size=(2, CHANNELS)), None, None, None, floats, hidden)
+    lstm = LSTMLayer(rng.normal(size=(4, 12)), rng.normal(size=(3, 12)), rng.normal(size=12))
+    return {
+        "memories": (memory, None),
+        "host": LMUNetwork((lmu, lstm), Readout(rng.normal(size=(3, 2)), None), task="digits"),
+        "neuron": NeuronModel("lif", 20.0, 2.0),
+        "device": Device("generic-analog", 1, 0.1, 0.0, 0),
+        "calibration": Calibration("dynamic", 0, 10, 1e-3, 0.02),
+        "dt_ms": 1.0,
+        "tau_ms": 100.0,
+        "hold_ms": 50.0,
+    }
+
+
+def test_derived_figures(parts):
+    network = SpikingNetwork(**parts)
+    memory = network.memories[0]
+    assert (network.n_in, network.n_out, network.task) == (2, 2, "digits")
+    assert network.steps_per_hold == 50
+    assert network.decay == pytest.approx(np.exp(-0.01))
+    assert (memory.states, memory.neurons, memory.order, memory.channels) == (6, 30, 3, 2)
+    assert memory.synapses.tolist() == [ORDER * NEURONS] * 30
+    chip = memory.populations
+    at_one = chip.slopes + chip.offsets
+    expected = chip.gains * chip.gain_factors * chip.encoders + chip.biases * chip.bias_factors
+    np.testing.assert_array_equal(at_one, expected)
+
+
+def test_synapses_of_weight_zero_are_not_counted(parts):
+    memory = parts["memories"][0]
+    weights = memory.weights.copy()
+    weights[1, 2, 7] = 0.0
+    pruned = dataclasses.replace(memory, weights=weights)
+    missing = memory.synapses - pruned.synapses
+    assert missing.tolist() == [NEURONS if k == ORDER * NEURONS + 7 else 0 for k in range(30)]
+
+
+def test_file_keeps_every_field(parts, tmp_path):
+    network = SpikingNetwork(**parts, provenance={"command": "spike"})
+    save(network, tmp_path / "n.safetensors")
+    again = load(tmp_path / "n.safetensors", SPIKING_CLASSES)
+    assert isinstance(again, SpikingNetwork)
+    before, after = dataclasses.asdict(network), dataclasses.asdict(again)
+    np.testing.assert_equal(after, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hold_ms": 50.5}, "hold_ms is 50.5 ms, no whole multiple"),
+        ({"tau_ms": 0.4}, "give 1 ms"),
+        ({"neuron": NeuronModel("lif", 20.0, 1.5)}, "refractory_ms is 1.5 ms"),
+        ({"memories": ()}, "0 memories for 2 layers"),
+        ({"memories": (None, None)}, "layer 0 has a memory"),
+        ({"device": None}, "needs a Device, not NoneType"),
+        ({"provenance": {"a": 1}}, "provenance a must be a text"),
+    ],
+)
+def test_wrong_fields_are_refused(parts, change, message):
+    with pytest.raises(InputError, match=message):
+        SpikingNetwork(**{**parts, **change})
+
+
+def test_memory_on_a_layer_without_one_is_refused(parts):
+    memory = parts["memories"][0]
+    with pytest.raises(InputError, match="layer 1 has no memory"):
+        SpikingNetwork(**{**parts, "memories": (memory, memory)})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("scales", np.zeros((CHANNELS, ORDER)), "above zero"),
+        ("weights", np.ones((CHANNELS, ORDER, 4)), "shape"),
+        ("recurrent", np.eye(4), "cannot be channels of order 4"),
+        ("input", np.full(ORDER, np.nan), "NaN"),
+    ],
+)
+def test_wrong_memory_is_refused(parts, field, value, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(parts["memories"][0], **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NeuronModel("izhikevich", 20.0, 2.0), "choose one of"),
+        (lambda: Device("p", 0, 0.1, 0.0, 1), "weight_bits is 1"),
+        (lambda: Device("p", 0, -0.1, 0.0, 6), "mismatch is -0.1"),
+        (lambda: Calibration("guess", 0, 1, 0.0, 0.0), "choose one of"),
+    ],
+)
+def test_wrong_chip_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_encoders_and_factors_are_checked(parts):
+    populations = parts["memories"][0].populations
+    with pytest.raises(InputError, match=r"\+1 or -1"):
+        dataclasses.replace(populations, encoders=0.5 * populations.encoders)
+    with pytest.raises(InputError, match="gain_factors must be above zero"):
+        dataclasses.replace(populations, gain_factors=-populations.gain_factors)
+
+
+def test_multiples_tolerate_rounding_of_decimals():
+    assert check_multiple("tau_ms", 0.3, 0.1) == 0.3
+    assert check_multiple("refractory_ms", 0.0, 1.0, least=0) == 0.0
+    with pytest.raises(InputError, match=r"give 0\.3 ms"):
+        check_multiple("tau_ms", 0.34, 0.1)
