@@ -44,11 +44,11 @@ class OnnxRuntimeTarget:
         self.batch_size = check_integer("batch_size", batch_size, 1, 1_000_000)
 
     def unsupported(self, network: LMUNetwork) -> list[str]:
-        """Say which weights do not fit float32."""
-        from converters.onnx import to_onnx_step
+        """Say which weights do not fit float32, or that they do not fit one ONNX file."""
+        from converters.onnx.weights import Weights
 
         try:
-            to_onnx_step(network)
+            Weights(network)
         except InputError as error:
             return [str(error).rstrip(".")]
         return []

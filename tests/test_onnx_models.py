@@ -172,6 +172,14 @@ def test_time_is_not_unrolled_and_is_dynamic_like_batch(rng):
     assert shapes == [["batch", "time", 2], ["batch", "time", 4]]
 
 
+def test_a_layer_that_stands_twice_in_a_network(rng):
+    layer = LSTMLayer(rng.normal(size=(3, 12)), rng.normal(size=(3, 12)), rng.normal(size=12))
+    network = LMUNetwork((layer, layer), Readout(rng.normal(size=(3, 2)), None))
+    inputs = rng.normal(size=(4, 9, 3)).astype(np.float32)
+    output = run(session(to_onnx(network)), {"input": inputs})["output"]
+    assert np.abs(output - run_reference(network, inputs).outputs).max() <= TOLERANCE
+
+
 def graphs(graph):
     """A graph and the bodies of its Scans."""
     yield graph
@@ -246,3 +254,9 @@ def test_weights_beyond_float32_are_refused(rng):
     network = LMUNetwork((layer,), Readout(np.ones((2, 1)), None))
     with pytest.raises(InputError, match=r"layers\.0\.input_encoders .* float32"):
         to_onnx(network)
+
+
+def test_more_weights_than_a_file_can_hold_are_refused(rng, monkeypatch):
+    monkeypatch.setattr("converters.onnx.weights.LARGEST_MODEL", 100)
+    with pytest.raises(InputError, match="bytes of weights, and one ONNX file can hold 100"):
+        to_onnx(stacked_network(rng))

@@ -54,6 +54,11 @@ def props(model, **changes):
     return model
 
 
+READOUT = {"type": "Readout", "fields": {"kernel": {"tensor": "readout.kernel"}, "bias": None}}
+    'kernel"}', 'readout.kernel"}'
+)
+
+
 def with_structure(change):
     model = to_onnx(small_network())
     values = {item.key: item.value for item in model.metadata_props}
@@ -95,6 +100,8 @@ def with_wrong_size():
         (lambda: with_structure(lambda f: f.update(layers=7)), "damaged"),
         (lambda: with_structure(lambda f: f.pop("task")), "wrong or missing fields: task"),
         (lambda: with_structure(lambda f: f["readout"].update(type="Path")), "holds a Path"),
+        (lambda: with_structure(lambda f: f.clear()), "wrong or missing fields"),
+        (lambda: props(to_onnx(small_network()), structure=json.dumps(READOUT)), "no whole network"),
         (without_weights, "is missing"),
         (with_external_weights, "lies in another file"),
         (with_wrong_size, "damaged"),

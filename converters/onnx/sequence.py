@@ -17,6 +17,7 @@ from converters.onnx.metadata import describe
 from converters.onnx.step import network_states
 from converters.onnx.weights import Weights
 from lmu_deploy.network import Layer, LMUNetwork
+from lmu_deploy.reference import has_hidden
 
 Names = dict[str, str]
 
@@ -56,12 +57,12 @@ def to_onnx(
     traces: list[Names] = []
     for number, layer in enumerate(network.layers):
         path = f"layers.{number}"
-        at_every_step = record or network.return_sequences or layer is not network.layers[-1]
+        at_every_step = record or network.return_sequences or number < len(network.layers) - 1
         traced = _traced(layer, record) if at_every_step else []
         last, trace = _scan(graph, path, layer, signal, before, traced)
         if at_every_step:
             signal = cell.answer(graph, path, layer, signal, trace)
-            traces.append(trace | ({"h": signal} if _has_hidden(layer) else {}))
+            traces.append(trace | ({"h": signal} if has_hidden(layer) else {}))
         else:
             if cell.answers_from_input(layer):
                 signal = _last_step(graph, signal, f"{path}.x.last")
@@ -152,10 +153,6 @@ def _add_record(graph: Graph, network: LMUNetwork, traces: list[Names]) -> None:
         if parts:
             joined = graph.node("Concat", parts, f"{kind}.by_time", axis=-1)
             graph.output(_swap_time(graph, joined, kind), ["batch", "time", sum(sizes)])
-
-
-def _has_hidden(layer: Layer) -> bool:
-    return "h" in cell.state_sizes(layer) or getattr(layer, "hidden", None) is not None
 
 
 def _swap_time(graph: Graph, x: str, output: str) -> str:

@@ -19,9 +19,17 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.files import to_tree
 from lmu_deploy.network import LMUNetwork
 
+LARGEST_MODEL = 2**31 - 2**24
+"""Bytes of weights that one ONNX file can hold: protobuf ends at 2 GiB, the graph needs some."""
+
 
 class Weights:
     """The initializers of one model.
+
+    Raises
+    ------
+    InputError
+        When a weight is beyond float32, or all of them are beyond one ONNX file.
 
     Attributes
     ----------
@@ -33,6 +41,12 @@ class Weights:
         tree, tensors = to_tree(network)
         self._arrays: dict[str, np.ndarray] = {}
         self._names: dict[str, str] = {}
+        needed = sum(4 * array.size for array in tensors.values())
+        if needed > LARGEST_MODEL:
+            raise InputError(
+                f"the network has {needed:,} bytes of weights, and one ONNX file can hold "
+                f"{LARGEST_MODEL:,}; give a smaller network."
+            )
         for path, array in tensors.items():
             self._names[path] = self.constant(path, _as_float32(path, array))
         self.structure = json.dumps(_renamed(tree, self._names))
