@@ -54,8 +54,8 @@ def props(model, **changes):
     return model
 
 
-READOUT = {"type": "Readout", "fields": {"kernel": {"tensor": "readout.kernel"}, "bias": None}}
-    'kernel"}', 'readout.kernel"}'
+READOUT = json.dumps(
+    {"type": "Readout", "fields": {"kernel": {"tensor": "readout.kernel"}, "bias": None}}
 )
 
 
@@ -101,7 +101,7 @@ def with_wrong_size():
         (lambda: with_structure(lambda f: f.pop("task")), "wrong or missing fields: task"),
         (lambda: with_structure(lambda f: f["readout"].update(type="Path")), "holds a Path"),
         (lambda: with_structure(lambda f: f.clear()), "wrong or missing fields"),
-        (lambda: props(to_onnx(small_network()), structure=json.dumps(READOUT)), "no whole network"),
+        (lambda: props(to_onnx(small_network()), structure=READOUT), "no whole network"),
         (without_weights, "is missing"),
         (with_external_weights, "lies in another file"),
         (with_wrong_size, "damaged"),
