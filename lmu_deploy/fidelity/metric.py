@@ -21,6 +21,19 @@ from lmu_deploy.metrics import accuracy, nrmse
 from lmu_deploy.tasks.base import Task
 
 
+def answers(values: np.ndarray, task: Task) -> np.ndarray:
+    """Set what a classifier answers at every step past the washout one after the other.
+
+    Parameters
+    ----------
+    values : ndarray, shape (samples, n_out) or (samples, steps, n_out), or (samples,) or
+        (samples, steps) if of integers
+        Outputs, or the right classes; without steps they stay as they are.
+    """
+    ends = values.ndim - (0 if values.dtype.kind in "iu" else 1)
+    return values if ends < 2 else values[:, task.washout :].reshape(-1, *values.shape[2:])
+
+
 def measure(outputs: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0) -> Metric:
     """Judge outputs by the task's metric.
 
@@ -44,10 +57,10 @@ def measure(outputs: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0)
     if not np.isfinite(outputs).all():
         raise RunError("the outputs hold NaN or infinite values, so they cannot be judged.")
     if task.kind == "classification":
+        outputs, targets = answers(outputs, task), answers(targets, task)
         value = accuracy(outputs, targets)
-        return Metric(
-            name="accuracy", value=value, ci95=wilson(round(value * len(targets)), len(targets))
-        )
+        right = round(value * len(targets))
+        return Metric(name="accuracy", value=value, ci95=wilson(right, len(targets)))
     value = nrmse(outputs, targets, task.washout)
     interval = bootstrap_nrmse(*squared_sums(outputs, targets, task.washout), seed=seed)
     return Metric(name="nrmse", value=value, ci95=interval)
@@ -61,7 +74,7 @@ def compare(
     theirs = measure(reference, targets, task, seed).value
     difference = measure(outputs, targets, task, seed).value - theirs
     if task.kind == "classification":
-        found = class_agreement(outputs, reference, targets)
+        found = class_agreement(*(answers(a, task) for a in (outputs, reference, targets)))
         return AgainstReference(
             value=theirs,
             agreement=found.share,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
 from lmu_deploy.fidelity.excerpts import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.reporting import tables, wording
+from lmu_deploy.reporting.pairs import Pairs, pairs, unfolded
 from lmu_deploy.reporting.plots.events import Activity, activity_plot
 from lmu_deploy.reporting.plots.memory import error_plot, window_plot
 from lmu_deploy.reporting.plots.metric import Dot, metric_plot
@@ -70,7 +70,8 @@ class View:
     sizes: Table | None
     layers: Table
     notes: Sequence[tuple[str, Sequence[str]]]
-    settings: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+    settings: Sequence[tuple[str, Pairs]]
+    provenance: Sequence[tuple[str, str | Pairs]]
 
 
 def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View:
@@ -104,7 +105,8 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
         sizes=tables.sizes(fidelity),
         layers=tables.layers(fidelity.network),
         notes=_notes(fidelity),
-        settings=[(n, _flat(f.settings)) for n, f in everything if f.settings],
+        settings=[(n, pairs(f.settings)) for n, f in everything if f.settings],
+        provenance=[(n, unfolded(text)) for n, text in fidelity.network.provenance.items()],
     )
 
 
@@ -132,17 +134,6 @@ def _notes(fidelity: Fidelity) -> list[tuple[str, Sequence[str]]]:
             more = [note for note in there.notes if note not in target.notes]
             found.append((f"{name} · {other}", more))
     return [(name, notes) for name, notes in found if notes]
-
-
-def _flat(settings: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
-    """List settings as names and texts; those inside others get both names."""
-    found: list[tuple[str, str]] = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{path}{name}.")
-        else:
-            found.append((f"{path}{name}", wording.setting(value)))
-    return found
 
 
 def _key(series: Series) -> Key:

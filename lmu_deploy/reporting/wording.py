@@ -82,8 +82,8 @@ def seconds(value: float) -> str:
 
 def setting(value: Any) -> str:
     """Write one setting of a target."""
-    if isinstance(value, float) and not value.is_integer():
-        return significant(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
     if isinstance(value, list):
         return " ".join(setting(item) for item in value)
     return "none" if value is None else str(value)

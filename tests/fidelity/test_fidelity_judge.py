@@ -21,6 +21,8 @@ from lmu_deploy.fidelity import (
     write_fidelity,
 )
 from lmu_deploy.fidelity.canonical import canonical_json, plain
+from lmu_deploy.fidelity.intervals import wilson
+from lmu_deploy.fidelity.metric import compare, measure
 from lmu_deploy.metrics import accuracy, nrmse
 
 
@@ -170,3 +172,15 @@ def test_json_is_compact_and_leaves_texts_alone():
 def test_settings_become_plain():
     odd = {"a": np.float32(0.5), 2: np.arange(2), "n": float("inf"), "p": (True, {3})}
     assert plain(odd) == {"a": 0.5, "2": [0, 1], "n": None, "p": [True, "{3}"]}
+
+
+def test_classes_asked_at_every_step_count_each(digits, rng):
+    task = replace(digits.task, washout=2)
+    outputs, reference = rng.normal(size=(2, 6, 9, 4))
+    classes = rng.integers(0, 4, (6, 9))
+    found = measure(outputs, classes, task)
+    assert found.value == accuracy(outputs, classes, 2)
+    right = (outputs.argmax(2) == classes)[:, 2:].sum()
+    assert found.ci95 == wilson(int(right), 6 * 7)
+    changed = (outputs.argmax(2) != reference.argmax(2))[:, 2:].sum()
+    assert compare(outputs, reference, classes, task).flips == changed

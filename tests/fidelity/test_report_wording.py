@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmu_deploy.fidelity.schema import Equality
+from lmu_deploy.reporting.pairs import pairs, unfolded
 from lmu_deploy.reporting.wording import (
     count,
     equality,
@@ -93,3 +94,13 @@ def test_equality_is_told():
     differs = Equality(**shared, equal=False, different=2, first="m[3] at step 0 of sample 1")
     assert "2 of 1,440" in equality(differs)
     assert "m[3] at step 0 of sample 1" in equality(differs)
+
+
+def test_nested_settings_are_laid_flat():
+    settings = {"a": 1, "b": {"c": 0.123456, "d": [1, 2]}, "e": [{"f": None}], "g": "x", "h": 50.0}
+    assert pairs(settings) == [
+        ("a", "1"), ("b.c", "0.123"), ("b.d", "1 2"), ("e.0.f", "none"), ("g", "x"), ("h", "50"),
+    ]  # fmt: skip
+    assert unfolded('{"a": {"b": 2}}') == [("a.b", "2")]
+    for text in ("plain", "[1, 2]", '{"a": ', "3"):
+        assert unfolded(text) == text

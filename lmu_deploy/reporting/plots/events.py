@@ -101,7 +101,7 @@ def _title(activity: Activity, layout: Layout) -> str:
     shown = ""
     if activity.neurons is not None and 0 < drawn < activity.neurons:
         shown = f", {drawn} of {activity.neurons:,} neurons"
-    return shortened(activity.name, (44 if layout.narrow else 70) - len(shown)) + shown
+    return shortened(activity.name, (38 if layout.narrow else 64) - len(shown)) + shown
 
 
 def _dashes(found: RasterExcerpt, steps: int) -> tuple[np.ndarray, np.ndarray]:
