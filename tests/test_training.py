@@ -62,10 +62,12 @@ def test_weights_are_float32_and_the_memory_exact(digits_result):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_kind_of_network_learns_mackey_glass(model):
-    task = mackey_glass.short_task(steps=150, n_series=64)
-    settings = {"epochs": 40, "learning_rate": 0.01, "batch_size": 8}
-    result = train(task, model, config=preset(task, model).changed(settings, "t"), progress=False)
-    assert result.figures["test_nrmse"] < 0.5  # answering zero scores 1, repeating the input 1.4
+    task = mackey_glass.short_task(steps=120, n_series=64)
+    config = preset(task, model)
+    settings = {"epochs": 40, "learning_rate": 0.005, "batch_size": 8}
+    toy = config.changed({**settings, "layers": config.model_dump()["layers"][:2]}, "toy")
+    result = train(task, model, config=toy, progress=False)
+    assert result.figures["test_nrmse"] < 0.6  # answering zero scores 1, repeating the input 1.4
     losses = [row["train_loss"] for row in result.history]
     assert losses[-1] < 0.3 * losses[0]
 
@@ -192,6 +194,7 @@ def test_a_loss_that_is_no_number_ends_in_one_sentence():
         ({"task": "digits", "config": "no-such-file.toml"}, "no-such-file.toml"),
         ({"task": "digits", "out": "no/such/folder/net.safetensors"}, "folder"),
         ({"task": "missing.npz"}, "missing.npz"),
+        ({"task": "digits", "device": "tpu"}, "cuda"),
     ],
 )
 def test_wrong_usage_is_one_sentence(arguments, named):

@@ -15,6 +15,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from lmu_deploy.checks import check_choice
+from lmu_deploy.errors import InputError
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Task, TaskData
 from lmu_deploy.training.callbacks import History, KeepBest, SaveLast, check_resumable
@@ -35,6 +37,8 @@ class Fitted:
         Of that epoch.
     history : list of dict
         Losses and metric of each epoch.
+    device : str
+        Where it was trained: cpu, cuda or mps. The model lies there.
     """
 
     model: SequenceModel
@@ -42,6 +46,7 @@ class Fitted:
     validation_loss: float
     validation_metric: float
     history: list[dict[str, float]]
+    device: str
 
 
 def fit(
@@ -68,16 +73,16 @@ def fit(
     checkpoint : path, optional
         Written after every epoch; where it exists already, training goes on from it and ends as
         it would have without the interruption.
-    device : str
-        Lightning's name of an accelerator: cpu, cuda, mps, or auto.
+    device : {"auto", "cpu", "cuda", "mps"}
 
     Raises
     ------
     InputError
-        When `checkpoint` is of another training.
+        When `checkpoint` is of another training, or there is no such device here.
     RunError
         When the loss is no longer a number.
     """
+    _check_device(device)
     epochs_matter = config.schedule != "constant"
     about = config.model_dump_json(exclude=None if epochs_matter else {"epochs"})
     about = f"{task.name} {seed} {about}"
@@ -112,8 +117,18 @@ def fit(
         )
         trainer.fit(module, ckpt_path=checkpoint if resume else None, weights_only=True)
         model.load_state_dict(best.best["weights"])
-    model.eval()
-    return Fitted(model, best.best["epoch"], best.best["loss"], best.best["metric"], history.rows)
+    used = trainer.strategy.root_device.type
+    kept = best.best
+    model = model.to(used).eval()
+    return Fitted(model, kept["epoch"], kept["loss"], kept["metric"], history.rows, used)
+
+
+def _check_device(device: str) -> None:
+    check_choice("device", device, ("auto", "cpu", "cuda", "mps"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is 'cuda' and torch finds none here; choose cpu or auto.")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device is 'mps' and torch finds none here; choose cpu or auto.")
 
 
 @contextmanager

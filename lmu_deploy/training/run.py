@@ -72,8 +72,8 @@ def train(
         Where to write the network.
     checkpoint : path, optional
         State of the training, written after every epoch; an interrupted training goes on from it.
-    device : str
-        cpu, cuda, mps, or auto for the best there is.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to train; auto takes the fastest there is.
 
     Returns
     -------
@@ -118,8 +118,7 @@ def train(
         "seconds": round(time.perf_counter() - start, 1),
     }
     command = _command(task, model, config, seed, epochs, out)
-    used = next(fitted.model.parameters()).device.type
-    provenance = describe(command, seed, settings, figures, used)
+    provenance = describe(command, seed, settings, figures, fitted.device)
     network = replace(network, provenance=provenance)
     if out is not None:
         save(network, out)
