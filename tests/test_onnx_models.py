@@ -1,6 +1,7 @@
 """ONNX exports tested by running them: ONNX Runtime against the float64 reference."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmu_deploy.errors import InputError
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.files import load
+from lmu_deploy.network import (
+    FLOAT_CLASSES,
+    Hidden,
+    LMULayer,
+    LMUNetwork,
+    LSTMLayer,
+    Memory,
+    Readout,
+)
 from lmu_deploy.reference import run_reference
 
 onnx = pytest.importorskip("onnx")
@@ -79,6 +89,16 @@ def test_sequence_model_equals_the_reference_on_100_random_sequences(rng, return
     assert output.dtype == np.float32
     assert np.abs(output - expected).max() <= TOLERANCE
     assert np.abs(expected).max() > 0.1
+
+
+def test_the_trained_network_keeps_to_the_tolerance_and_to_every_class(rng):
+    models = Path(__file__).parents[1] / "examples" / "models"
+    network = load(models / "digits.safetensors", FLOAT_CLASSES)
+    inputs = rng.random(size=(100, 8, 8)).astype(np.float32)
+    expected = run_reference(network, inputs).outputs
+    output = run(session(to_onnx(network)), {"input": inputs})["output"]
+    assert np.abs(output - expected).max() <= TOLERANCE
+    np.testing.assert_array_equal(output.argmax(axis=1), expected.argmax(axis=1))
 
 
 def test_a_memory_of_psmnist_size_keeps_to_the_tolerance(rng):
