@@ -31,14 +31,14 @@ def inputs(rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"profile": "loihi2"}, "profile loihi2 is digital; choose a analog one"),
+        ({"profile": "loihi2"}, "profile loihi2 is digital"),
         ({"profile": "nothing"}, "unknown profile 'nothing'"),
         ({"calibration": "best"}, "choose one of dynamic, none, static"),
         ({"neuron": "hh"}, "neuron model is 'hh'"),
         ({"hold_ms": 10.5}, "hold_ms is 10.5 ms, no whole multiple"),
         ({"tau_ms": 100.3}, "tau_ms is 100.3 ms, no whole multiple"),
         ({"dt_ms": 0.3}, "no whole multiple of the simulation step of 0.3 ms"),
-        ({"hold_ms": 5.0}, "lasts 40 ms, shorter than the synapse's 100 ms"),
+        ({"hold_ms": 5.0}, "lasts 40 ms, and for order 3 a synapse of 100 ms can serve 100 ms"),
         ({"neurons_per_state": 20_000}, "need 120000 neurons and profile generic-analog has 65536"),
         ({"neurons_per_state": 0}, "neurons_per_state is 0"),
         ({"neurons_per_state": 5_000}, "15000 weights for each state, and 12000 can be fitted"),
@@ -61,6 +61,13 @@ def test_bad_inputs_and_networks_are_refused(network, inputs, rng):
     lstm = LSTMLayer(rng.normal(size=(2, 12)), rng.normal(size=(3, 12)), rng.normal(size=12))
     with pytest.raises(InputError, match="no LMU layer"):
         spike(LMUNetwork((lstm,), Readout(np.ones((3, 1)), None)), inputs)
+
+
+def test_higher_orders_need_longer_windows(inputs, rng):
+    network = LMUNetwork((lmu(rng, 2, Memory.legendre(16, 8.0)),), Readout(np.ones((4, 1)), None))
+    with pytest.raises(InputError, match=r"can serve 200 ms or more; hold each input for .* 25 ms"):
+        spike(network, inputs, hold_ms=24.0, neurons_per_state=2)
+    assert spike(network, inputs, hold_ms=25.0, neurons_per_state=2, calibration="none").memories
 
 
 def test_network_holds_what_was_asked_for(network, inputs, tmp_path):

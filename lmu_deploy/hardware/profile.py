@@ -68,7 +68,7 @@ class AnalogProfile(BaseModel):
     mismatch : Figure
         Coefficient of variation of neuron gains and biases across devices (lognormal).
     membrane_noise : Figure
-        Standard deviation of the input current's noise, relative to the threshold current.
+        Standard deviation of a free membrane under the white noise of its current, in thresholds.
     weight_bits : Figure
         Width of a synaptic weight, sign included; 0 stands for real numbers.
     synapse_tau, membrane_tau, refractory : Figure
