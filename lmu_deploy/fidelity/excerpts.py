@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MOST_NEURONS = 40
-MOST_EVENTS = 4000
+MOST_EVENTS = 3000
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ def _tag(tag: str, name: str) -> str:
     tag = re.sub(r' ?transform="rotate\(-?0 [^"]*"', "", tag)
     tag = re.sub(r"(\.\d{2})\d+", r"\1", tag)
     tag = re.sub(r"\s*\n\s*", " ", tag)
+    tag = re.sub(r"M (\S+) (\S+) L (\S+) \2(?= [M\"]|\")", r"M\1 \2H\3", tag)
     for token, variable in VARIABLES.items():
         tag = tag.replace(token, variable)
     return tag

@@ -82,8 +82,10 @@ def seconds(value: float) -> str:
 
 def setting(value: Any) -> str:
     """Write one setting of a target."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.3g}"
     if isinstance(value, list):
         return " ".join(setting(item) for item in value)
     return "none" if value is None else str(value)

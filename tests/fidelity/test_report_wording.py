@@ -98,8 +98,10 @@ def test_equality_is_told():
 
 def test_nested_settings_are_laid_flat():
     settings = {"a": 1, "b": {"c": 0.123456, "d": [1, 2]}, "e": [{"f": None}], "g": "x", "h": 50.0}
+    settings |= {"i": True, "j": 5262.0}
     assert pairs(settings) == [
         ("a", "1"), ("b.c", "0.123"), ("b.d", "1 2"), ("e.0.f", "none"), ("g", "x"), ("h", "50"),
+        ("i", "yes"), ("j", "5262"),
     ]  # fmt: skip
     assert unfolded('{"a": {"b": 2}}') == [("a.b", "2")]
     for text in ("plain", "[1, 2]", '{"a": ', "3"):

@@ -19,6 +19,7 @@ from lmu_deploy.reporting.wording import count
 
 _GAPS_UNTIL = 120
 _HEIGHT = 120
+_BARS = 120
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _dashes(found: RasterExcerpt, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _histogram(axes: Axes, series: Series, activity: Activity) -> None:
-    middles, means = thinned(activity.by_step)
+    middles, means = thinned(activity.by_step, most=_BARS)
     steps = len(activity.by_step)
     half = 0.5 * steps / max(len(middles), 1)
     edges = np.append(middles + 0.5 - half, steps) if len(middles) else np.array([0.0])

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from lmu_deploy.reporting.series import Series
 from lmu_deploy.reporting.wording import superscript
 
-MOST_POINTS = 400
+MOST_POINTS = 240
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,18 @@ class Line:
     y: np.ndarray
 
 
-def thinned(values: Sequence[float], squares: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def thinned(
+    values: Sequence[float], squares: bool = False, most: int = MOST_POINTS
+) -> tuple[np.ndarray, np.ndarray]:
     """Take means (or roots of mean squares) of neighbours until few enough points are left.
 
     Returns
     -------
-    x, y : ndarray, shape (at most MOST_POINTS,)
+    x, y : ndarray, shape (at most `most`,)
         Middles of the neighbourhoods, counted from 0, and their means.
     """
     y = np.asarray(values, dtype=np.float64)
-    edges = np.linspace(0, len(y), min(len(y), MOST_POINTS) + 1).astype(np.int64)
+    edges = np.linspace(0, len(y), min(len(y), most) + 1).astype(np.int64)
     widths = np.diff(edges)
     means = np.add.reduceat(y**2 if squares else y, edges[:-1]) / widths if len(y) else y
     return edges[:-1] + (widths - 1) / 2.0, np.sqrt(means) if squares else means
