@@ -9,11 +9,12 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lmu_deploy.training.module import TrainingModule
 
 _SECONDS_BETWEEN_LINES = 5.0
+_BAR_WIDTH = 12  # leaves room for the figures on a terminal of 80 columns
 
 
 class ShowProgress(Callback):
@@ -33,17 +34,14 @@ class ShowProgress(Callback):
             return
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=_BAR_WIDTH),
             TextColumn("{task.fields[told]}"),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=Console(stderr=True))
         total = self.epochs * int(trainer.num_training_batches)
         done = trainer.current_epoch * int(trainer.num_training_batches)
-        self._job = self._bar.add_task(
-            f"training {self.task}", total=total, completed=done, told=""
-        )
+        self._job = self._bar.add_task(self.task, total=total, completed=done, told="")
         self._bar.start()
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -54,14 +52,14 @@ class ShowProgress(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the epoch's figures; on a terminal always, elsewhere every few seconds."""
         assert isinstance(pl_module, TrainingModule)
-        told = (
-            f"epoch {trainer.current_epoch + 1} of {self.epochs}, "
-            f"loss {pl_module.train_loss:.4g}, validation {pl_module.task.metric} "
-            f"{pl_module.validation['metric']:.4f}"
-        )
+        epoch = trainer.current_epoch + 1
+        loss, metric = pl_module.train_loss, pl_module.validation["metric"]
+        name = pl_module.task.metric
         if self._bar:
+            told = f"epoch {epoch}/{self.epochs}, loss {loss:.3g}, {name} {metric:.4f}"
             self._bar.update(self._job, told=told)
             return
+        told = f"epoch {epoch} of {self.epochs}, loss {loss:.4g}, validation {name} {metric:.4f}"
         now = time.monotonic()
         last = trainer.should_stop or trainer.current_epoch + 1 == self.epochs
         if last or now - self._last_line >= _SECONDS_BETWEEN_LINES:
