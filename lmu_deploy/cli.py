@@ -65,6 +65,10 @@ def train(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most this many epochs.")] = None,
     seed: Seed = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Written after each epoch; resumed from if it is there.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train a network on a task and write it to one file.
 
@@ -72,7 +76,16 @@ def train(
     """
     from lmu_deploy.commands.train import train
 
-    result = train(task, model, config=config, epochs=epochs, seed=seed, out=out)
+    result = train(
+        task,
+        model,
+        config=config,
+        epochs=epochs,
+        seed=seed,
+        out=out,
+        checkpoint=checkpoint,
+        device=device,
+    )
     for name, value in result.figures.items():
         print(f"{name}: {value:.4f}")
     print(out)

@@ -50,4 +50,4 @@ def limited(split: Split, limit: int | None) -> Split:
         return split
     if limit < 1:
         raise InputError(f"limit is {limit}; give at least 1 sample, or leave it out for all.")
-    return Split(split.inputs[:limit], split.targets[:limit])
+    return Split(*split.batch(slice(limit)))

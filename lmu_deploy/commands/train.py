@@ -17,6 +17,8 @@ def train(
     seed: int = 0,
     epochs: int | None = None,
     out: Path | str | None = None,
+    checkpoint: Path | str | None = None,
+    device: str = "auto",
 ) -> TrainResult:
     """Train; see :func:`lmu_deploy.training.train`.
 
@@ -36,4 +38,6 @@ def train(
         seed=seed,
         epochs=epochs,
         out=None if out is None else Path(out),
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        device=device,
     )
