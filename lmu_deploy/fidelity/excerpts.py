@@ -1,7 +1,8 @@
-"""Rasters cut down to what a plot can show, as the coordinates of their events.
+"""Rasters cut down to what a plot can show: few neurons, and few enough cells of time.
 
 A raster of thousands of neurons and steps is mostly ink; a few dozen neurons, evenly taken, show
-the same. Each excerpt is one integer array, so that a folder's plots fit one small `.npz` file.
+the same. Where even those send too much to draw one by one, their events are counted in bins of
+time. Each excerpt is one integer array, so that a folder's plots fit one small `.npz` file.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_NEURONS = 40
-MOST_EVENTS = 3000
+MOST_NEURONS = 28
+MOST_EVENTS = 2500
+MOST_BINS = 80
 
 
 @dataclass(frozen=True)
@@ -23,50 +25,51 @@ class RasterExcerpt:
     chip_steps : int
     neurons : ndarray, shape (shown,), int32
         Which neurons are shown, ascending.
-    steps, rows : ndarray, shape (events,), int32
-        When each event was sent, and by which of the shown neurons (an index into `neurons`).
+    counts : ndarray, shape (shown, bins), int32
+        Events of each in equal parts of time; there are `chip_steps` bins unless they are too many.
     """
 
     chip_steps: int
     neurons: np.ndarray
-    steps: np.ndarray
-    rows: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def exact(self) -> bool:
+        """Whether every event has its own step."""
+        return int(self.counts.shape[1]) == self.chip_steps
 
     def packed(self) -> np.ndarray:
-        """As one int32 array: chip_steps, number of neurons, neurons, steps, rows."""
-        head = np.array([self.chip_steps, len(self.neurons)], dtype=np.int32)
-        return np.concatenate([head, self.neurons, self.steps, self.rows]).astype(np.int32)
+        """As one int32 array: chip_steps, number of neurons, neurons, counts."""
+        head = np.array([self.chip_steps, len(self.neurons)])
+        return np.concatenate([head, self.neurons, self.counts.ravel()]).astype(np.int32)
 
     @classmethod
     def unpacked(cls, packed: np.ndarray) -> RasterExcerpt:
         """Read what :meth:`packed` made."""
         shown = int(packed[1])
-        events = packed[2 + shown :]
-        half = len(events) // 2
-        return cls(int(packed[0]), packed[2 : 2 + shown], events[:half], events[half:])
+        counts = packed[2 + shown :].reshape(shown, -1)
+        return cls(int(packed[0]), packed[2 : 2 + shown], counts)
 
 
 def excerpt(
-    raster: np.ndarray, most_neurons: int = MOST_NEURONS, most_events: int = MOST_EVENTS
+    raster: np.ndarray,
+    most_neurons: int = MOST_NEURONS,
+    most_events: int = MOST_EVENTS,
+    most_bins: int = MOST_BINS,
 ) -> RasterExcerpt:
-    """Take evenly spaced neurons, as many as both limits allow.
+    """Take evenly spaced neurons, and count in bins of time if they still send too much.
 
     Parameters
     ----------
     raster : ndarray, shape (chip_steps, neurons)
         Nonzero where an event was sent.
-    most_neurons, most_events : int
-        At least one neuron is shown, however many events it sent.
+    most_neurons, most_events, most_bins : int
     """
-    active = np.asarray(raster) != 0
-    chip_steps, neurons = active.shape
-    shown = min(neurons, most_neurons)
-    while True:
-        chosen = np.unique(np.linspace(0, max(neurons - 1, 0), shown).astype(np.int32))[:neurons]
-        part = active[:, chosen]
-        events = int(part.sum())
-        if events <= most_events or shown <= 1:
-            break
-        shown = max(1, min(shown - 1, shown * most_events // events))
-    rows, steps = np.nonzero(part.T)
-    return RasterExcerpt(chip_steps, chosen, steps.astype(np.int32), rows.astype(np.int32))
+    active = (np.asarray(raster) != 0).T
+    neurons, chip_steps = active.shape
+    chosen = np.unique(np.linspace(0, neurons - 1, min(neurons, most_neurons)).astype(np.int32))
+    counts = active[chosen].astype(np.int32)
+    if counts.sum() > most_events and chip_steps > most_bins:
+        edges = np.linspace(0, chip_steps, most_bins + 1).astype(np.int64)
+        counts = np.add.reduceat(counts, edges[:-1], axis=1)
+    return RasterExcerpt(chip_steps, chosen, counts)

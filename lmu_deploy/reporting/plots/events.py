@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lmu_deploy.fidelity.excerpts import RasterExcerpt
+from lmu_deploy.reporting.plots.cells import cells
 from lmu_deploy.reporting.plots.lines import thinned, whole_numbers
 from lmu_deploy.reporting.plots.metric import shortened
 from lmu_deploy.reporting.series import MUTED, Series
 from lmu_deploy.reporting.svg import Layout, Plot, blank, place
 from lmu_deploy.reporting.wording import count
 
-_GAPS_UNTIL = 120
 _HEIGHT = 120
 _BARS = 120
 
@@ -81,18 +81,25 @@ def _raster(axes: Axes, series: Series, activity: Activity, layout: Layout) -> N
     axes.set_xlim(0, steps)
     whole_numbers(axes, "" if layout.narrow else "step of sample 0", 6)
     found = activity.raster
-    if found is None or not len(found.steps):
+    if found is None or not found.counts.any():
         words = "no raster recorded" if found is None else "no event in sample 0"
         axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=MUTED)
         axes.set_yticks([])
         return
-    x, y = _dashes(found, steps)
     rows = len(found.neurons)
-    height = _HEIGHT / rows
-    axes.plot(x, y, color=series.color, linewidth=max(0.9, 0.72 * height), solid_capstyle="butt")
+    for x, y, strength in cells(found, steps):
+        axes.plot(
+            x,
+            y,
+            color=series.color,
+            alpha=strength,
+            linewidth=max(0.9, 0.72 * _HEIGHT / rows),
+            solid_capstyle="butt",
+        )
     axes.set_ylim(rows - 0.5, -0.5)
-    axes.set_yticks([0, rows - 1] if rows > 1 else [0])
-    axes.set_yticklabels([str(found.neurons[i]) for i in ([0, rows - 1] if rows > 1 else [0])])
+    ends = [0, rows - 1] if rows > 1 else [0]
+    axes.set_yticks(ends)
+    axes.set_yticklabels([str(found.neurons[i]) for i in ends])
     axes.set_ylabel("neuron", labelpad=-8 if rows > 9 else 4)
 
 
@@ -102,31 +109,9 @@ def _title(activity: Activity, layout: Layout) -> str:
     shown = ""
     if activity.neurons is not None and 0 < drawn < activity.neurons:
         shown = f", {drawn} of {activity.neurons:,} neurons"
-    return shortened(activity.name, (38 if layout.narrow else 64) - len(shown)) + shown
-
-
-def _dashes(found: RasterExcerpt, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lines along each neuron's row while it sends, broken by NaN; x in steps of the task.
-
-    Few steps are set apart by gaps; many are joined, which looks the same and is far smaller.
-    """
-    scale = steps / found.chip_steps
-    order = np.lexsort((found.steps, found.rows))
-    step, row = found.steps[order].astype(np.float64), found.rows[order].astype(np.float64)
-    apart = found.chip_steps <= _GAPS_UNTIL
-    joined = np.zeros(len(step), dtype=bool)
-    if not apart:
-        joined[1:] = (np.diff(step) == 1) & (np.diff(row) == 0)
-    starts = np.flatnonzero(~joined)
-    ends = np.append(starts[1:], len(step)) - 1
-    gap = 0.06 if apart else 0.0
-    shortest = 0.0 if apart else found.chip_steps / 300.0
-    begin, end = step[starts] + gap, step[ends] + 1.0 - gap
-    end = np.maximum(end, begin + shortest)
-    nothing = np.full(len(starts), np.nan)
-    x = np.stack([begin * scale, end * scale, nothing], axis=1).ravel()
-    y = np.stack([row[starts], row[starts], nothing], axis=1).ravel()
-    return x, y
+    if activity.raster is not None and not activity.raster.exact:
+        shown += " (darker: more)"
+    return shortened(activity.name, (40 if layout.narrow else 64) - len(shown)) + shown
 
 
 def _histogram(axes: Axes, series: Series, activity: Activity) -> None:
