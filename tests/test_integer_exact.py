@@ -23,6 +23,8 @@ from lmu_deploy.integer_network import (
 )
 from targets.integer import IntegerTarget, step
 
+ENGINES = ["numpy", "torch"]
+
 
 class Naive:
     """One sample at a time, loops and Python integers, written from docs/integer-semantics.md."""
@@ -187,9 +189,10 @@ def integer_networks(draw):
     return IntegerNetwork(Format(pick(2, 9), 0.05), tuple(layers), readout, sequences), n_in
 
 
-def differences(network, inputs, naive) -> list[str]:
+def differences(network, inputs, naive, engine) -> list[str]:
     """What differs between the twin and a naive execution: names of states and counts."""
-    run = IntegerTarget().run(network, inputs, record=True)
+    run = IntegerTarget(engine).run(network, inputs, record=True)
+    assert run.settings["engine"] == engine
     for sample in inputs:
         naive.run(sample)
     scale = network.readout.output.scale
@@ -213,14 +216,15 @@ def differences(network, inputs, naive) -> list[str]:
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(drawn=integer_networks(), seed=st.integers(0, 1000))
-def test_twin_equals_naive_execution(drawn, seed):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_twin_equals_naive_execution(engine, drawn, seed):
     network, n_in = drawn
     inputs = np.random.default_rng(seed).normal(size=(2, 6, n_in))
     inputs[:, 3:] *= 10.0
     inputs[0, 0] = 0.0
-    assert differences(network, inputs, Naive(network)) == []
+    assert differences(network, inputs, Naive(network), engine) == []
 
 
 def saturating_network() -> tuple[IntegerNetwork, np.ndarray]:
@@ -244,22 +248,25 @@ def saturating_network() -> tuple[IntegerNetwork, np.ndarray]:
     return network, rng.normal(size=(3, 20, 2))
 
 
-def test_saturation_is_reached_everywhere_and_counted_alike():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_saturation_is_reached_everywhere_and_counted_alike(engine):
     network, inputs = saturating_network()
-    run = IntegerTarget().run(network, inputs)
+    run = IntegerTarget(engine).run(network, inputs)
     for place in ("memory/recurrent/slice0", "memory/state", "memory/message", "hidden/drive"):
         assert run.saturations[f"layer0/{place}"] > 0
     assert run.saturations["readout/output"] > 0
-    assert differences(network, inputs, Naive(network)) == []
+    assert differences(network, inputs, Naive(network), engine) == []
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("fault", [RoundsDown, Wraps])
-def test_another_rule_is_caught(fault):
+def test_another_rule_is_caught(fault, engine):
     network, inputs = saturating_network()
-    assert {"m", "h", "y"} <= set(differences(network, inputs, fault(network)))
+    assert {"m", "h", "y"} <= set(differences(network, inputs, fault(network), engine))
 
 
-def test_one_changed_weight_is_caught():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_changed_weight_is_caught(engine):
     network, inputs = saturating_network()
     layer = network.layers[0]
     slices = layer.memory.recurrent.slices.copy()
@@ -271,30 +278,32 @@ def test_one_changed_weight_is_caught():
         memory = dataclasses.replace(layer.memory, recurrent=connection, state=Format(24, 0.01))
         return dataclasses.replace(network, layers=(IntegerLayer(memory, layer.hidden),))
 
-    assert differences(with_recurrent(original), inputs, Naive(with_recurrent(original))) == []
-    found = differences(with_recurrent(recurrent), inputs, Naive(with_recurrent(original)))
-    assert "m" in found
+    sound, faulty = with_recurrent(original), with_recurrent(recurrent)
+    assert differences(sound, inputs, Naive(sound), engine) == []
+    assert "m" in differences(faulty, inputs, Naive(sound), engine)
 
 
-def test_batches_do_not_change_anything(monkeypatch):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batches_do_not_change_anything(engine, monkeypatch):
     network, inputs = saturating_network()
-    whole = IntegerTarget().run(network, inputs, record=True)
+    whole = IntegerTarget(engine).run(network, inputs, record=True)
     monkeypatch.setattr("targets.integer.target._BATCH", 2)
-    parts = IntegerTarget().run(network, inputs, record=True)
+    parts = IntegerTarget(engine).run(network, inputs, record=True)
     assert np.array_equal(whole.states.m, parts.states.m)
     assert np.array_equal(whole.outputs, parts.outputs)
     assert whole.saturations == parts.saturations
     assert whole.synops == parts.synops
 
 
-def test_stream_equals_batch_and_leaves_its_past_alone():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_stream_equals_batch_and_leaves_its_past_alone(engine):
     network, inputs = saturating_network()
-    run = IntegerTarget().run(network, inputs, record=True)
+    run = IntegerTarget(engine).run(network, inputs, record=True)
     stream = None
     for t in range(inputs.shape[1]):
         before = stream
-        y, stream = step(network, inputs[:, t], before)
-        again, _ = step(network, inputs[:, t], before)
+        y, stream = step(network, inputs[:, t], before, engine)
+        again, _ = step(network, inputs[:, t], before, engine)
         assert np.array_equal(y, run.states.y[:, t])
         assert np.array_equal(again, y)
         assert np.array_equal(stream.state.m[0], run.states.m[:, t])

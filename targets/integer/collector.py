@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
@@ -44,21 +45,22 @@ class Collector:
         self._synops = 0
         self._saturations: dict[str, int] = defaultdict(int)
 
-    def take(self, batch: slice, t: int, y: np.ndarray, state: State) -> None:
+    def take(self, batch: slice, t: int, y: Any, state: State) -> None:
         """Keep one step of one batch."""
+        numpy = self._machine.engine.numpy
         for name, messages in state.messages.items():
             events, synops = self._machine.fans[name].tally(messages)
             self._events[name][batch, t] = events
             self._synops += synops
             if batch.start == 0 and len(messages):
-                self._rasters[name][t] = messages[0] != 0.0
+                self._rasters[name][t] = numpy(messages[0]) != 0
         if self._every_step or t == self._steps - 1:
-            self._y[batch, t if self._every_step else 0] = y
+            self._y[batch, t if self._every_step else 0] = numpy(y)
         if self._m is not None and self._h is not None:
-            np.concatenate(state.m, axis=1, out=self._m[batch, t], casting="unsafe")
+            self._m[batch, t] = np.concatenate([numpy(m) for m in state.m], axis=1)
             if self._hiddens:
-                hidden = [state.messages[name] for name in self._hiddens]
-                np.concatenate(hidden, axis=1, out=self._h[batch, t], casting="unsafe")
+                hidden = [numpy(state.messages[name]) for name in self._hiddens]
+                self._h[batch, t] = np.concatenate(hidden, axis=1)
 
     def close(self, state: State) -> None:
         """Take over what a finished batch counted."""
@@ -82,7 +84,7 @@ class Collector:
             seed=seed,
             states=self._states(),
             rasters=self._rasters,
-            settings={"numbers": "exact integers in float64", "numpy": np.__version__},
+            settings={"engine": self._machine.engine.name},
         )
 
     def _states(self) -> States | None:

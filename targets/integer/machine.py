@@ -1,35 +1,34 @@
 """An integer network made ready to run: its populations in order, and one step of all of them.
 
-Integers are held as float64 throughout, where every operation of the specification is exact (see
-fan.py). A drive that a population has been sent stays in `State.drives` until the population uses
-it: in the same step when the sender comes before it, in the next when it comes after, which is how
-the recurrent connections get their delay of one step.
+The arrays are an engine's (engine.py). A drive that a population has been sent stays in
+`State.drives` until the population uses it: in the same step when the sender comes before it, in
+the next when it comes after, which is how the recurrent connections get their delay of one step.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork
 from lmu_deploy.wiring import delayed, populations, wires
-from targets.integer.activation import Activation
-from targets.integer.fan import Fan
+from targets.integer.engine import Engine
 
 
 @dataclass
 class State:
-    """All that a batch carries from one step to the next.
+    """All that a batch carries from one step to the next, in an engine's arrays.
 
     Attributes
     ----------
-    m : list of ndarray, shape (batch, states)
+    m : list of arrays, shape (batch, states)
         Memory states, a layer each.
-    messages : dict of population to ndarray, shape (batch, neurons)
+    messages : dict of population to array, shape (batch, neurons)
         Last sent.
-    drives : dict of connection to ndarray, shape (batch, targets)
+    drives : dict of connection to array, shape (batch, targets)
         Last delivered.
     saturations : dict of place to int
         So far.
@@ -37,18 +36,18 @@ class State:
         Saturations of drives that wait for the next step, and count only if there is one.
     """
 
-    m: list[np.ndarray]
-    messages: dict[str, np.ndarray] = field(default_factory=dict)
-    drives: dict[str, np.ndarray] = field(default_factory=dict)
+    m: list[Any]
+    messages: dict[str, Any] = field(default_factory=dict)
+    drives: dict[str, Any] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     undelivered: dict[str, int] = field(default_factory=dict)
 
-    def copy(self) -> State:
-        """Give a state that shares no array with this one."""
+    def copy(self, engine: Engine) -> State:
+        """Give a state that stays as it is when this one, or another, is advanced."""
         return State(
-            [m.copy() for m in self.m],
-            {name: array.copy() for name, array in self.messages.items()},
-            {name: array.copy() for name, array in self.drives.items()},
+            [engine.copy(m) for m in self.m],
+            dict(self.messages),
+            {place: engine.copy(drive) for place, drive in self.drives.items()},
             defaultdict(int, self.saturations),
             dict(self.undelivered),
         )
@@ -59,12 +58,14 @@ class Machine:
 
     Attributes
     ----------
+    network : IntegerNetwork
+    engine : Engine
     populations : dict of name to number of neurons
         The input first, then each layer's memory and hidden units.
     """
 
-    def __init__(self, network: IntegerNetwork) -> None:
-        self.network = network
+    def __init__(self, network: IntegerNetwork, engine: Engine) -> None:
+        self.network, self.engine = network, engine
         self.populations = {p.name: p.neurons for p in populations(network).values()}
         self._into: dict[str, list[str]] = defaultdict(list)
         self._delayed = tuple(f"{place}/" for place in delayed(network))
@@ -73,12 +74,14 @@ class Machine:
             self._into[wire.target].append(wire.place)
             leaving[wire.source][wire.place] = wire.connection
         self.fans = {
-            name: Fan(leaving[name], population.message.limit)
+            name: engine.fan(leaving[name], population.message.limit)
             for name, population in populations(network).items()
         }
         self._activations = [
-            None if layer.hidden is None else Activation(layer.hidden) for layer in network.layers
+            None if layer.hidden is None else engine.activation(layer.hidden)
+            for layer in network.layers
         ]
+        self._bias = {name: engine.array(bias) for name, bias in _biases(network).items()}
 
     def places(self) -> list[str]:
         """All places where saturations are counted, in the order of the populations."""
@@ -87,17 +90,23 @@ class Machine:
             places += [f"layer{number}/memory/state", f"layer{number}/memory/message"]
             if layer.hidden is not None:
                 places += [f"layer{number}/hidden/drive", f"layer{number}/hidden/message"]
-        return [*places, "readout/output", *(p for fan in self.fans.values() for p in fan.places)]
+        accumulators = [
+            f"{wire.place}/slice{k}"
+            for wire in wires(self.network)
+            for k in range(len(wire.connection.slices))
+        ]
+        return [*places, "readout/output", *accumulators]
 
     def start(self, batch: int) -> State:
         """Give the state before the first step."""
-        state = State([np.zeros((batch, layer.memory.size)) for layer in self.network.layers])
+        zeros = self.engine.zeros
+        state = State([zeros(batch, layer.memory.size) for layer in self.network.layers])
         for target, places in self._into.items():
             width = self.populations.get(target, self.network.n_out)
-            state.drives.update({place: np.zeros((batch, width)) for place in places})
+            state.drives.update({place: zeros(batch, width) for place in places})
         return state
 
-    def advance(self, state: State, x: np.ndarray) -> np.ndarray:
+    def advance(self, state: State, x: np.ndarray) -> Any:
         """Advance `state` by one step, in place.
 
         Parameters
@@ -108,54 +117,55 @@ class Machine:
 
         Returns
         -------
-        y : ndarray, shape (batch, n_out), float64 integers
+        y : array, shape (batch, n_out)
         """
         network = self.network
         for place, count in state.undelivered.items():
             state.saturations[place] += count
         state.undelivered.clear()
-        messages = np.rint(x / network.input.scale)
-        _saturate(messages, network.input.limit, "input", state)
+        messages, limited = self.engine.encode(x, network.input)
+        state.saturations["input"] += limited
         self._send("input", messages, state)
         for number, layer in enumerate(network.layers):
             self._advance_memory(number, layer, state)
             if layer.hidden is not None:
                 self._advance_hidden(number, layer, state)
-        y = self._total("readout", network.readout.bias, state)
-        _saturate(y, network.readout.output.limit, "readout/output", state)
+        y = self._total("readout", state)
+        self._saturate(y, network.readout.output.limit, "readout/output", state)
         return y
 
     def _advance_memory(self, number: int, layer: IntegerLayer, state: State) -> None:
         memory, name = layer.memory, f"layer{number}/memory"
         m = state.m[number]
-        m += self._total(name, memory.bias, state)
-        _saturate(m, memory.state.limit, f"{name}/state", state)
-        messages = m * 2.0**-memory.message_shift
-        if memory.message_shift > 0:
-            messages += 0.5
-            np.floor(messages, out=messages)
-        _saturate(messages, memory.message.limit, f"{name}/message", state)
+        m += self._total(name, state)
+        self._saturate(m, memory.state.limit, f"{name}/state", state)
+        messages = self.engine.rounded_shift(m, memory.message_shift)
+        self._saturate(messages, memory.message.limit, f"{name}/message", state)
         self._send(name, messages, state)
 
     def _advance_hidden(self, number: int, layer: IntegerLayer, state: State) -> None:
         hidden, activation, name = layer.hidden, self._activations[number], f"layer{number}/hidden"
         assert hidden is not None
         assert activation is not None
-        z = self._total(name, hidden.bias, state)
-        _saturate(z, hidden.drive.limit, f"{name}/drive", state)
+        z = self._total(name, state)
+        self._saturate(z, hidden.drive.limit, f"{name}/drive", state)
         messages, limited = activation(z)
         state.saturations[f"{name}/message"] += limited
         self._send(name, messages, state)
 
-    def _total(self, target: str, bias: np.ndarray | None, state: State) -> np.ndarray:
-        """Sum what has reached a population; a new array."""
+    def _total(self, target: str, state: State) -> Any:
+        """Sum what has reached a population and its bias; a new array."""
         first, *others = (state.drives[place] for place in self._into[target])
-        total = first + bias if bias is not None else first.copy()
+        bias = self._bias.get(target)
+        total = first + bias if bias is not None else self.engine.copy(first)
         for other in others:
             total += other
         return total
 
-    def _send(self, name: str, messages: np.ndarray, state: State) -> None:
+    def _saturate(self, values: Any, limit: int, place: str, state: State) -> None:
+        state.saturations[place] += self.engine.saturate(values, limit)
+
+    def _send(self, name: str, messages: Any, state: State) -> None:
         state.messages[name] = messages
         drives, limited = self.fans[name].deliver(messages)
         state.drives.update(drives)
@@ -166,9 +176,11 @@ class Machine:
                 state.saturations[place] += count
 
 
-def _saturate(values: np.ndarray, limit: int, place: str, state: State) -> None:
-    """Limit integers to +-limit in place, and count those that it changes."""
-    if not values.size or (values.max() <= limit and values.min() >= -limit):
-        return
-    state.saturations[place] += int(np.count_nonzero(np.abs(values) > limit))
-    np.clip(values, -limit, limit, out=values)
+def _biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
+    """Biases by population, of those that have one."""
+    found = {"readout": network.readout.bias}
+    for number, layer in enumerate(network.layers):
+        found[f"layer{number}/memory"] = layer.memory.bias
+        if layer.hidden is not None:
+            found[f"layer{number}/hidden"] = layer.hidden.bias
+    return {name: bias for name, bias in found.items() if bias is not None}

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.checks import check_array, check_inputs
+from lmu_deploy.checks import check_array, check_choice, check_inputs
 from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.wiring import populations, wires
 from targets.base import Progress, Run, check_supported
+from targets.integer.bounds import float64_objections
 from targets.integer.collector import Collector
-from targets.integer.fan import inexact
+from targets.integer.engine import ENGINES, choose_engine
 from targets.integer.machine import Machine, State
 
 _BATCH = 256
@@ -21,14 +21,14 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Stream:
-    """What :func:`step` carries: a network made ready, and its state."""
+    """What :func:`step` carries from call to call: a network made ready, and its state."""
 
     machine: Machine
     state: State
 
 
 def step(
-    network: IntegerNetwork, x: np.ndarray, stream: Stream | None = None
+    network: IntegerNetwork, x: np.ndarray, stream: Stream | None = None, engine: str = "numpy"
 ) -> tuple[np.ndarray, Stream]:
     """Run one step, so that a caller can feed a network as its data come.
 
@@ -39,6 +39,8 @@ def step(
         Real inputs of this step.
     stream : Stream, optional
         What the call for the step before gave; None starts anew.
+    engine : {"numpy", "torch", "auto"}
+        Of a new stream.
 
     Returns
     -------
@@ -54,27 +56,35 @@ def step(
     """
     x = check_array("input", np.asarray(x, dtype=np.float64), (None, network.n_in))
     if stream is None:
-        machine = Machine(network)
+        machine = Machine(network, choose_engine(network, engine))
         stream = Stream(machine, machine.start(len(x)))
     elif stream.machine.network is not network:
         raise InputError("the stream belongs to another network; start one anew with None.")
-    state = stream.state.copy()
+    machine = stream.machine
+    state = stream.state.copy(machine.engine)
     check_array("input", x, (len(state.m[0]), network.n_in))
-    y = stream.machine.advance(state, x)
-    return y.astype(np.int64), Stream(stream.machine, state)
+    y = machine.engine.numpy(machine.advance(state, x))
+    return y.astype(np.int64), Stream(machine, state.copy(machine.engine))
 
 
 class IntegerTarget:
-    """Runs every IntegerNetwork as docs/integer-semantics.md says, in exact float64 arithmetic."""
+    """Runs every IntegerNetwork as docs/integer-semantics.md says.
+
+    Parameters
+    ----------
+    engine : {"auto", "numpy", "torch"}
+        Which arrays hold the integers; all give the same ones. See engine.py.
+    """
 
     name = "integer"
     accepts: tuple[type, ...] = (IntegerNetwork,)
 
+    def __init__(self, engine: str = "auto") -> None:
+        self._engine = check_choice("engine", engine, ENGINES)
+
     def unsupported(self, network: IntegerNetwork) -> list[str]:
         """Name the connections whose sums float64 could not hold exactly."""
-        limits = {name: p.message.limit for name, p in populations(network).items()}
-        reasons = (inexact(w.place, w.connection, limits[w.source]) for w in wires(network))
-        return [reason for reason in reasons if reason is not None]
+        return float64_objections(network)
 
     def run(
         self,
@@ -89,7 +99,8 @@ class IntegerTarget:
         check_supported(self, network)
         inputs = check_inputs(inputs, network.n_in)
         start = time.perf_counter()
-        machine = Machine(network)
+        sample_steps = inputs.shape[0] * inputs.shape[1]
+        machine = Machine(network, choose_engine(network, self._engine, sample_steps))
         collector = Collector(machine, inputs.shape, record)
         for first in range(0, len(inputs), _BATCH):
             batch = slice(first, min(first + _BATCH, len(inputs)))

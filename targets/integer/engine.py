@@ -1,0 +1,128 @@
+"""What the machine asks of an array library, and which one runs a network.
+
+An engine holds integers in arrays of its own and does the few operations of the specification on
+them. There are two: NumPy in float64, which every network can use, and PyTorch in products of int8
+and sums of int32, several times faster, where bounds.py proves that int32 is enough. Both give the
+same integers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+
+from lmu_deploy.checks import check_choice
+from lmu_deploy.errors import InputError, MissingDependencyError
+from lmu_deploy.integer_network import Connection, Format, IntegerHidden, IntegerNetwork
+from lmu_deploy.wiring import wires
+from targets.integer.bounds import float64_objections, int32_objections
+from targets.integer.numpy_engine import NumpyEngine
+
+ENGINES = ("auto", "numpy", "torch")
+
+_WORTH_IMPORTING_TORCH = 5e10
+"""Products of weights and messages in a run above which torch saves more than its import takes."""
+
+
+class Fan(Protocol):
+    """The synapses that leave a population."""
+
+    def deliver(self, messages: Any) -> tuple[dict[str, Any], dict[str, int]]:
+        """Give each connection's drive, (batch, n_out), and the saturations of its accumulators.
+
+        The next call may write over the drives.
+        """
+
+    def tally(self, messages: Any) -> tuple[np.ndarray, int]:
+        """Count nonzero messages of each sample, and the synapses that all of them meet."""
+
+
+class Activation(Protocol):
+    """H = f(z)."""
+
+    def __call__(self, z: Any) -> tuple[Any, int]:
+        """Give H, (batch, units), and how many of its entries the message's width limited."""
+
+
+class Engine(Protocol):
+    """Arrays of integers and the operations on them."""
+
+    name: str
+
+    def zeros(self, batch: int, width: int) -> Any:
+        """Make an array of zeros."""
+
+    def array(self, values: np.ndarray) -> Any:
+        """Take integers over from NumPy."""
+
+    def numpy(self, values: Any) -> np.ndarray:
+        """Give integers as NumPy."""
+
+    def copy(self, values: Any) -> Any:
+        """Copy an array."""
+
+    def encode(self, x: np.ndarray, message: Format) -> tuple[Any, int]:
+        """Give input messages for real inputs, and how many were limited."""
+
+    def rounded_shift(self, values: Any, shift: int) -> Any:
+        """Give ms(values, 1, shift) in a new array."""
+
+    def saturate(self, values: Any, limit: int) -> int:
+        """Limit values to +-limit in place; give how many that changed."""
+
+    def fan(self, connections: Mapping[str, Connection], limit: int) -> Fan:
+        """Make the synapses that leave a population ready."""
+
+    def activation(self, hidden: IntegerHidden) -> Activation:
+        """Make an activation ready."""
+
+
+def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int = 0) -> Engine:
+    """Give the engine called `name`, or for ``auto`` the one that is done first.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    name : {"auto", "numpy", "torch"}
+    sample_steps : int
+        How many steps of how many samples will be run.
+
+    Raises
+    ------
+    InputError
+        When the engine cannot hold the network's values exactly.
+    MissingDependencyError
+        When torch is asked for and absent.
+    """
+    check_choice("engine", name, ENGINES)
+    if name == "auto":
+        name = "torch" if _torch_pays(network, sample_steps) else "numpy"
+    if name == "numpy":
+        if objections := float64_objections(network):
+            raise InputError(f"engine numpy cannot run this network: {'; '.join(objections)}.")
+        return NumpyEngine()
+    if find_spec("torch") is None:
+        raise MissingDependencyError("engine torch needs torch: pip install 'lmu-deploy[train]'.")
+    from targets.integer.torch_engine import TorchEngine, products_are_exact
+
+    if objections := int32_objections(network):
+        raise InputError(f"engine torch cannot run this network: {'; '.join(objections)}.")
+    if not products_are_exact():
+        raise InputError("engine torch: this processor rounds int8 products; use engine numpy.")
+    return TorchEngine()
+
+
+def _torch_pays(network: IntegerNetwork, sample_steps: int) -> bool:
+    """Whether torch is there, can hold the network, and saves more time than its import takes."""
+    if find_spec("torch") is None or int32_objections(network):
+        return False
+    synapses = sum(wire.connection.slices.size for wire in wires(network))
+    if "torch" not in sys.modules and synapses * sample_steps < _WORTH_IMPORTING_TORCH:
+        return False
+    from targets.integer.torch_engine import products_are_exact
+
+    return products_are_exact()

@@ -1,0 +1,175 @@
+"""Engines run only what they hold exactly, agree with each other, and at the paper's size too."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from converters.quantise import quantise
+from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import Connection, Format
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.wiring import populations, wires
+from targets.base import check_supported
+from targets.integer import IntegerTarget, step
+from targets.integer.bounds import float64_objections, int32_objections, worst_sums
+from targets.integer.engine import choose_engine
+from targets.integer.machine import Machine
+
+torch = pytest.importorskip("torch", reason="the torch engine needs torch")
+
+
+def psmnist_like(rng, order=256, units=212, theta=784.0):
+    """The network of Voelker et al. (2019) for psMNIST, with e_h and e_m, untrained."""
+    hidden = Hidden(
+        rng.normal(size=(order, units)) * 8.0 / np.sqrt(order),
+        rng.normal(size=(1, units)) * 0.5,
+        rng.normal(size=(units, units)) * 0.7 / np.sqrt(units),
+        None,
+        "tanh",
+    )
+    layer = LMULayer(
+        np.ones((1, 1)),
+        rng.normal(size=(units, 1)) * 0.01,
+        rng.normal(size=(order, 1)) * 0.01,
+        None,
+        Memory.legendre(order, theta),
+        hidden,
+    )
+    return LMUNetwork((layer,), Readout(rng.normal(size=(units, 10)) / np.sqrt(units), None))
+
+
+def pixels(rng, samples, steps=784):
+    """Mostly zero, else n / 255, as MNIST's are."""
+    shape = (samples, steps, 1)
+    return (rng.random(shape) < 0.2) * rng.integers(0, 256, shape) / 255.0
+
+
+@pytest.fixture(scope="module")
+def large():
+    rng = np.random.default_rng(3)
+    inputs = pixels(rng, 12)
+    return quantise(psmnist_like(rng), inputs[:6]), inputs
+
+
+def test_engines_agree_in_everything_at_the_size_of_psmnist(large):
+    network, inputs = large
+    one = IntegerTarget("numpy").run(network, inputs, record=True)
+    two = IntegerTarget("torch").run(network, inputs, record=True)
+    for name in "mhy":
+        assert np.array_equal(getattr(one.states, name), getattr(two.states, name))
+    assert one.synops == two.synops > 1e9
+    assert one.saturations == two.saturations
+    for name, counts in one.events.items():
+        assert np.array_equal(counts, two.events[name])
+        assert np.array_equal(one.rasters[name], two.rasters[name])
+
+
+def test_every_sum_lies_within_its_proven_bound(large):
+    network, inputs = large
+    machine = Machine(network, choose_engine(network, "numpy"))
+    state = machine.start(len(inputs))
+    limits = {name: p.message.limit for name, p in populations(network).items()}
+    bounds = {w.place: worst_sums(w, limits[w.source]) for w in wires(network)}
+    for t in range(40):
+        machine.advance(state, inputs[:, t])
+        for wire in wires(network):
+            messages = state.messages[wire.source].astype(np.int64)
+            sums = np.einsum("koi,bi->bko", wire.connection.slices.astype(np.int64), messages)
+            assert np.all(np.abs(sums).max(axis=0) <= bounds[wire.place])
+
+
+def with_recurrent(network, **changes):
+    layer = network.layers[0]
+    recurrent = dataclasses.replace(layer.memory.recurrent, **changes)
+    memory = dataclasses.replace(layer.memory, recurrent=recurrent)
+    return dataclasses.replace(network, layers=(dataclasses.replace(layer, memory=memory),))
+
+
+def test_what_int32_cannot_hold_goes_to_numpy(large):
+    network, inputs = large
+    wide = with_recurrent(network, multiplier=np.full((2, 256), 9_999), shift=np.full((2, 256), 20))
+    assert any("memory/recurrent" in text for text in int32_objections(wide))
+    assert float64_objections(wide) == []
+    assert choose_engine(wide, "auto", 10**9).name == "numpy"
+    assert choose_engine(network, "auto", 10**9).name == "torch"
+    with pytest.raises(InputError, match="engine torch cannot run this network: sums of layer0"):
+        IntegerTarget("torch").run(wide, inputs)
+
+
+def test_values_that_add_up_beyond_int32_are_seen(large):
+    network, _ = large
+    state = dataclasses.replace(network.layers[0].memory, state=Format(32, 1e-9))
+    layer = dataclasses.replace(network.layers[0], memory=state)
+    wide = dataclasses.replace(network, layers=(layer,))
+    assert any(text.startswith("values of layer0/memory need") for text in int32_objections(wide))
+
+
+def test_what_float64_cannot_hold_is_refused():
+    rng = np.random.default_rng(0)
+    network = quantise(psmnist_like(rng, 8, 4, 20.0), pixels(rng, 4, 30))
+    memory = dataclasses.replace(
+        network.layers[0].memory,
+        message=Format(32, 1.0),
+        message_shift=0,
+        recurrent=Connection(
+            np.full((1, 8, 8), 127),
+            np.full((1, 8), 32_767),
+            np.full((1, 8), 31),
+            accumulator_bits=32,
+        ),
+    )
+    layer = dataclasses.replace(network.layers[0], memory=memory)
+    network = dataclasses.replace(network, layers=(layer,))
+    with pytest.raises(InputError, match="target integer cannot run this network: sums of layer0"):
+        check_supported(IntegerTarget(), network)
+
+
+def test_unknown_engine_and_foreign_stream_are_refused(large):
+    network, inputs = large
+    with pytest.raises(InputError, match="auto, numpy, torch"):
+        IntegerTarget("jax")
+    _, stream = step(network, inputs[:, 0])
+    other = dataclasses.replace(network, task="psmnist")
+    with pytest.raises(InputError, match="another network"):
+        step(other, inputs[:, 0], stream)
+    with pytest.raises(InputError, match="expected"):
+        step(network, inputs[:3, 0], stream)
+    with pytest.raises(InputError, match="NaN"):
+        IntegerTarget().run(network, np.full((1, 2, 1), np.nan))
+
+
+def test_no_samples_and_no_steps_give_empty_answers():
+    rng = np.random.default_rng(0)
+    network = quantise(psmnist_like(rng, 8, 4, 20.0), pixels(rng, 4, 30))
+    for engine in ("numpy", "torch"):
+        run = IntegerTarget(engine).run(network, np.zeros((0, 5, 1)), record=True)
+        assert run.outputs.shape == (0, 10)
+        assert run.synops == 0
+
+
+def test_zero_input_sends_nothing_and_moves_nothing():
+    rng = np.random.default_rng(0)
+    network = quantise(psmnist_like(rng, 8, 4, 20.0), pixels(rng, 4, 30))
+    run = IntegerTarget().run(network, np.zeros((2, 10, 1)), record=True)
+    assert run.synops == 0
+    assert not run.states.m.any()
+    assert not any(counts.any() for counts in run.events.values())
+
+
+def test_limit_cycles_of_a_memory_without_input_stay_small():
+    """Rounding keeps a memory from coming to rest; what stays is small and does not grow."""
+    rng = np.random.default_rng(1)
+    layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(64, 200.0), None)
+    network = LMUNetwork((layer,), Readout(rng.normal(size=(64, 2)), None))
+    inputs = pixels(rng, 4, 400)
+    longer = np.concatenate([inputs, np.zeros((4, 1400, 1))], axis=1)
+    run = IntegerTarget("numpy").run(quantise(network, inputs), longer, record=True)
+    driven, early, late = (
+        np.sqrt(np.mean(run.states.m[:, part].astype(float) ** 2))
+        for part in (slice(200, 400), slice(1000, 1200), slice(-200, None))
+    )
+    assert 0.0 < late < 0.01 * driven
+    assert late < 1.1 * early
