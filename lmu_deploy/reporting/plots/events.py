@@ -109,8 +109,6 @@ def _title(activity: Activity, layout: Layout) -> str:
     shown = ""
     if activity.neurons is not None and 0 < drawn < activity.neurons:
         shown = f", {drawn} of {activity.neurons:,} neurons"
-    if activity.raster is not None and not activity.raster.exact:
-        shown += " (darker: more)"
     return shortened(activity.name, (40 if layout.narrow else 64) - len(shown)) + shown
 
 
