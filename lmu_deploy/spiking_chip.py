@@ -12,7 +12,7 @@ import numpy as np
 from lmu_deploy.checks import check_array, check_choice, check_integer, check_number, check_text
 from lmu_deploy.errors import InputError
 
-NEURON_KINDS = ("lif",)
+NEURON_KINDS = ("lif", "if", "poisson")
 CALIBRATIONS = ("none", "static", "dynamic")
 
 
@@ -28,11 +28,19 @@ class NeuronModel:
     ``lif``: :math:`\tau_m \dot v = J - v`; a spike when v > 1, then v = 0 and no change for the
     refractory time (Gerstner, Kistler 2002, "Spiking Neuron Models", section 4.1).
 
+    ``if``: :math:`\tau_m \dot v = \max(J, 0)`; a spike when v > 1, then v is lowered by 1 (ibid.,
+    without the leak; what exceeds the threshold is kept, so that the rate is J / tau_m whatever
+    the step).
+
+    ``poisson``: a spike with probability :math:`\max(J, 0)\, dt / \tau_m` in each step (a rectified
+    linear rate and Poisson spikes, for which Voelker, Kajic, Eliasmith 2019 give an error of
+    O(d / sqrt(m)) for m neurons).
+
     Attributes
     ----------
-    kind : {"lif"}
+    kind : {"lif", "if", "poisson"}
     membrane_tau_ms, refractory_ms : float
-        Milliseconds.
+        Milliseconds; only a LIF neuron has a refractory time.
     """
 
     kind: str
@@ -46,6 +54,11 @@ class NeuronModel:
             membrane_tau_ms=check_number("membrane_tau_ms", self.membrane_tau_ms, 1e-3, 1e5),
             refractory_ms=check_number("refractory_ms", self.refractory_ms, 0.0, 1e4),
         )
+        if self.kind != "lif" and self.refractory_ms:
+            raise InputError(
+                f"refractory_ms is {self.refractory_ms:g}, and a neuron model {self.kind} has no "
+                "refractory time; give 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ class Device:
     mismatch : float
         Coefficient of variation of gains and biases across neurons (lognormal).
     membrane_noise : float
-        Standard deviation of a free membrane under the noise of its current, in thresholds.
+        Standard deviation of a free LIF membrane under the noise of its current, in thresholds.
     weight_bits : int
         Width of a weight of W, sign included, with a scale for each row; 0 for real numbers.
     """

@@ -175,6 +175,11 @@ class SpikingNetwork:
             provenance=dict(self.provenance),
         )
         check_multiple("refractory_ms", self.neuron.refractory_ms, dt, least=0)
+        if self.device.membrane_noise and self.neuron.kind != "lif":
+            raise InputError(
+                f"membrane_noise is {self.device.membrane_noise:g}, and it is defined for the "
+                f"neuron model lif, not {self.neuron.kind}; give 0."
+            )
 
     @property
     def n_in(self) -> int:

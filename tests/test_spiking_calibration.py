@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters.spiking.calibrate import Chip, dynamic, static
-from converters.spiking.neurons import Neurons
+from converters.spiking.neurons import NEURONS
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.principle3 import behind_synapse, divide_step
 from converters.spiking.ridge import Products, fit
@@ -27,7 +27,8 @@ def single(current):
 
 
 def count(populations, model, device, dt_ms, seconds, copies=1):
-    neurons = Neurons(populations, model, device, dt_ms, copies, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    neurons = NEURONS[model.kind](populations, model, device, dt_ms, copies, rng)
     x = np.zeros((copies, populations.states))
     total = np.zeros(neurons.v.shape)
     for _ in range(round(1e3 * seconds / dt_ms)):
@@ -51,10 +52,26 @@ def test_coarse_steps_slow_strong_neurons_down():
     assert rates == pytest.approx(1e3 / (2.0 + free_steps - 1.0), abs=0.2)
 
 
+@pytest.mark.parametrize("kind", ["if", "poisson"])
+def test_rectified_linear_rates_are_exact_at_a_coarse_step(kind):
+    current = np.array([-2.0, 0.0, 0.5, 2.0, 4.0])
+    rates = count(single(current), NeuronModel(kind, 20.0, 0.0), IDEAL, 1.0, 20.0, copies=20)
+    expected = np.maximum(current, 0.0) / 0.02
+    spread = rates[:, 0].std(axis=0)
+    np.testing.assert_allclose(rates[:, 0].mean(axis=0), expected, rtol=0.02, atol=0.05)
+    if kind == "if":
+        assert spread.max() < 0.05
+    else:
+        chance = current / 0.02 * 1e-3
+        by_chance = np.sqrt(np.clip(chance * (1.0 - chance), 0.0, None) * 1e3 / 20.0)
+        np.testing.assert_allclose(spread[3:], by_chance[3:], rtol=0.5)
+        assert spread[:2].max() == 0.0
+
+
 def test_noise_has_the_stated_size_on_a_free_membrane():
     device = dataclasses.replace(IDEAL, membrane_noise=0.05)
     populations = single([0.2] * 400)
-    neurons = Neurons(populations, LIF, device, 1.0, 1, np.random.default_rng(1))
+    neurons = NEURONS["lif"](populations, LIF, device, 1.0, 1, np.random.default_rng(1))
     seen = []
     for step in range(400):
         assert not neurons.step(np.zeros((1, 1))).any()
@@ -72,6 +89,15 @@ def test_tuning_curves_start_at_their_intercepts_and_end_at_their_rates():
     assert rates.min() >= 99.9 and rates.max() <= 200.1
     assert np.abs(intercepts).max() <= 0.95
     assert abs(populations.encoders.mean()) < 0.2
+
+
+@pytest.mark.parametrize("kind", ["if", "poisson"])
+def test_rectified_linear_curves_start_and_end_where_they_should(kind):
+    model = NeuronModel(kind, 20.0, 0.0)
+    populations = make_populations(4, 200, model, 200.0, np.random.default_rng(0))
+    rates = (populations.gains + populations.biases) / 0.02
+    assert rates.min() >= 99.9 and rates.max() <= 200.1
+    assert np.abs(populations.biases / populations.gains).max() <= 0.95
 
 
 def test_mismatch_has_mean_one_and_the_stated_variation():

@@ -85,6 +85,10 @@ def test_file_keeps_every_field(parts, tmp_path):
         ({"hold_ms": 50.5}, "hold_ms is 50.5 ms, no whole multiple"),
         ({"tau_ms": 0.4}, "give 1 ms"),
         ({"neuron": NeuronModel("lif", 20.0, 1.5)}, "refractory_ms is 1.5 ms"),
+        (
+            {"neuron": NeuronModel("if", 20.0, 0.0), "device": Device("p", 0, 0.1, 0.1, 0)},
+            "membrane_noise is 0.1, and it is defined for the neuron model lif",
+        ),
         ({"memories": ()}, "0 memories for 2 layers"),
         ({"memories": (None, None)}, "layer 0 has a memory"),
         ({"device": None}, "needs a Device, not NoneType"),
@@ -120,6 +124,7 @@ def test_wrong_memory_is_refused(parts, field, value, message):
     ("make", "message"),
     [
         (lambda: NeuronModel("izhikevich", 20.0, 2.0), "choose one of"),
+        (lambda: NeuronModel("poisson", 20.0, 2.0), "poisson has no refractory time"),
         (lambda: Device("p", 0, 0.1, 0.0, 1), "weight_bits is 1"),
         (lambda: Device("p", 0, -0.1, 0.0, 6), "mismatch is -0.1"),
         (lambda: Calibration("guess", 0, 1, 0.0, 0.0), "choose one of"),

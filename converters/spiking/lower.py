@@ -67,8 +67,8 @@ def spike(
         Time constant of the synapses, milliseconds; the profile's if absent.
     dt_ms : float
         Step of the simulation, milliseconds.
-    neuron : {"lif"}
-        Neuron model.
+    neuron : {"lif", "if", "poisson"}
+        See :class:`lmu_deploy.spiking_chip.NeuronModel`.
     mismatch, membrane_noise, weight_bits : float, float, int, optional
         See :class:`lmu_deploy.spiking_chip.Device`; the profile's if absent.
     calibration : {"dynamic", "static", "none"}
@@ -97,7 +97,7 @@ def spike(
     dt_ms = check_number("dt_ms", dt_ms, 1e-3, 100.0)
     tau_ms = chip.synapse_tau.value * 1e3 if tau_ms is None else tau_ms
     recipe = Recipe(
-        model=NeuronModel(neuron, chip.membrane_tau.value * 1e3, chip.refractory.value * 1e3),
+        model=_neuron_model(neuron, chip),
         device=Device(
             profile=profile,
             seed=seed if chip_seed is None else chip_seed,
@@ -122,6 +122,11 @@ def spike(
     largest = max(memory.size for memory in memories)
     chosen = _choose(inputs, recipe.parts * largest, np.random.default_rng([seed, 0]))
     return _build(network, recipe, chosen, progress)
+
+
+def _neuron_model(kind: str, chip: AnalogProfile) -> NeuronModel:
+    refractory_ms = chip.refractory.value * 1e3 if kind == "lif" else 0.0
+    return NeuronModel(kind, chip.membrane_tau.value * 1e3, refractory_ms)
 
 
 def _build(

@@ -1,18 +1,20 @@
 """A NumPy twin of the chip's neurons, used to measure them: currents in, spikes out.
 
 The update and its order are those of the Brian2 target, so that a calibration made here fits the
-run there: (1) membranes of neurons that are not refractory move to the exact solution of a step
-with constant current, (2) those above threshold spike, (3) and are reset.
+run there: (1) membranes move over a step with constant current, (2) those above threshold spike,
+(3) and are reset. The equations stand in :class:`lmu_deploy.spiking_chip.NeuronModel`.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 
 from lmu_deploy.spiking_chip import Device, NeuronModel, Populations
 
 
-class Neurons:
+class Neurons(ABC):
     """Many copies of one chip's populations, each copy with states of its own.
 
     Parameters
@@ -39,17 +41,16 @@ class Neurons:
         rng: np.random.Generator,
         dtype: type[np.floating] = np.float32,
     ) -> None:
-        kept = np.exp(-dt_ms / model.membrane_tau_ms)
-        self.dtype = dtype
         self.slopes = populations.slopes.astype(dtype)
         self.offsets = populations.offsets.astype(dtype)
-        self.rng = rng
-        self.kept = dtype(kept)
-        self.noise = dtype(device.membrane_noise * np.sqrt(1.0 - kept**2))
-        self.refractory_steps = max(round(model.refractory_ms / dt_ms), 1)
-        shape = (copies, *self.slopes.shape)
-        self.v = rng.random(shape).astype(dtype)
-        self.waiting = np.zeros(shape, dtype=np.int16)
+        self.model, self.rng, self.dtype = model, rng, dtype
+        self.share = dtype(dt_ms / model.membrane_tau_ms)
+        self.shape = (copies, *self.slopes.shape)
+        self.v = rng.random(self.shape).astype(dtype)
+        self.prepare(device, dt_ms)
+
+    def prepare(self, device: Device, dt_ms: float) -> None:  # noqa: B027 - optional
+        """Set up what a model needs besides its membranes."""
 
     def step(self, x: np.ndarray) -> np.ndarray:
         """Advance by one step.
@@ -65,16 +66,61 @@ class Neurons:
         """
         current = x.astype(self.dtype)[:, :, None] * self.slopes
         current += self.offsets
+        return self.spikes(current)
+
+    @abstractmethod
+    def spikes(self, current: np.ndarray) -> np.ndarray:
+        """Spikes of one step with `current`, both of shape (copies, states, neurons)."""
+
+
+class LeakyIntegrateAndFire(Neurons):
+    """``lif``: the exact solution of the leak over a step, then threshold, reset, refractory."""
+
+    def prepare(self, device: Device, dt_ms: float) -> None:
+        """Set up decay, noise and the refractory counters."""
+        kept = np.exp(-dt_ms / self.model.membrane_tau_ms)
+        self.kept = self.dtype(kept)
+        self.noise = self.dtype(device.membrane_noise * np.sqrt(1.0 - kept**2))
+        self.refractory_steps = max(round(self.model.refractory_ms / dt_ms), 1)
+        self.waiting = np.zeros(self.shape, dtype=np.int16)
+
+    def spikes(self, current: np.ndarray) -> np.ndarray:
+        """See :meth:`Neurons.spikes`."""
         moved = self.v - current
         moved *= self.kept
         moved += current
         if self.noise:
             moved += self.noise * self.rng.standard_normal(moved.shape).astype(self.dtype)
         self.waiting -= 1
-        free = self.waiting <= 0
-        self.v = np.where(free, moved, self.v)
+        self.v = np.where(self.waiting <= 0, moved, self.v)
         spikes = self.v > 1.0
         self.v[spikes] = 0.0
         self.waiting[spikes] = self.refractory_steps
         np.maximum(self.waiting, 0, out=self.waiting)
-        return spikes
+        return np.asarray(spikes)
+
+
+class IntegrateAndFire(Neurons):
+    """``if``: the rectified current is summed, and a spike takes one threshold away."""
+
+    def spikes(self, current: np.ndarray) -> np.ndarray:
+        """See :meth:`Neurons.spikes`."""
+        self.v += self.share * np.maximum(current, 0.0)
+        spikes = self.v > 1.0
+        self.v[spikes] -= 1.0
+        return np.asarray(spikes)
+
+
+class PoissonRectifiedLinear(Neurons):
+    """``poisson``: a spike by chance, as likely as the rectified current is large."""
+
+    def spikes(self, current: np.ndarray) -> np.ndarray:
+        """See :meth:`Neurons.spikes`."""
+        return np.asarray(self.rng.random(self.shape, dtype=np.float32) < self.share * current)
+
+
+NEURONS: dict[str, type[Neurons]] = {
+    "lif": LeakyIntegrateAndFire,
+    "if": IntegrateAndFire,
+    "poisson": PoissonRectifiedLinear,
+}

@@ -17,9 +17,9 @@ def make_populations(
 
     Each neuron has an encoder +-1, an intercept (the encoded state at which it starts to fire)
     uniform in +-0.95, and a rate at the end of its range uniform between half of
-    `maximum_rate` and the whole of it. Gains and biases follow from the LIF rate in continuous
-    time (Eliasmith, Anderson 2003, "Neural Engineering", section 2.1); they only choose curves:
-    decoders are never made from that formula.
+    `maximum_rate` and the whole of it. Gains and biases follow from the rate in continuous time
+    (Eliasmith, Anderson 2003, "Neural Engineering", section 2.1); for LIF neurons they only choose
+    curves: decoders are never made from that formula.
 
     Parameters
     ----------
@@ -39,11 +39,18 @@ def make_populations(
     encoders = rng.choice([-1.0, 1.0], shape)
     intercepts = rng.uniform(*_INTERCEPTS, shape)
     rates = rng.uniform(_LOWEST_RATE * maximum_rate, maximum_rate, shape)
-    rest_ms = 1e3 / rates - model.refractory_ms
-    strongest = -1.0 / np.expm1(-rest_ms / model.membrane_tau_ms)
-    gains = (strongest - 1.0) / (1.0 - intercepts)
+    weakest, strongest = _currents(model, rates)
+    gains = (strongest - weakest) / (1.0 - intercepts)
     ones = np.ones(shape)
-    return Populations(encoders, gains, 1.0 - gains * intercepts, ones, ones)
+    return Populations(encoders, gains, weakest - gains * intercepts, ones, ones)
+
+
+def _currents(model: NeuronModel, rates: np.ndarray) -> tuple[float, np.ndarray]:
+    """Give the current at which a neuron starts to fire, and those for the given rates in hertz."""
+    if model.kind != "lif":
+        return 0.0, rates * model.membrane_tau_ms * 1e-3
+    free_ms = 1e3 / rates - model.refractory_ms
+    return 1.0, -1.0 / np.expm1(-free_ms / model.membrane_tau_ms)
 
 
 def with_mismatch(

@@ -16,15 +16,7 @@ from scipy.sparse import csr_array
 
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.brian2.library import brian2_library
-
-_EQUATIONS = """
-dv/dt = (current - v) / membrane_tau : 1 (unless refractory)
-current = slope * x + offset{noise} : 1
-x : 1 (linked)
-slope : 1 (constant)
-offset : 1 (constant)
-"""
-_NOISE = "jitter = jitter_size * randn() : 1 (constant over dt)\n"
+from targets.brian2.neurons import namespace, words
 
 
 @dataclass(frozen=True)
@@ -118,30 +110,25 @@ def _neuron_group(
     clock: Any,
     starts: np.random.Generator,
 ) -> Any:
-    model, noise = network.neuron, network.device.membrane_noise
-    kept = np.exp(-network.dt_ms / model.membrane_tau_ms)
-    namespace = {"membrane_tau": model.membrane_tau_ms * b2.ms}
-    equations = _EQUATIONS.format(noise=" + jitter" if noise else "")
-    if noise:
-        equations += _NOISE
-        # A free membrane that gets (1 - kept) * jitter each step has this standard deviation.
-        namespace["jitter_size"] = noise * np.sqrt((1.0 + kept) / (1.0 - kept))
+    model = words(network)
     group = b2.NeuronGroup(
         samples * memory.neurons,
-        equations,
-        method="exact",
-        threshold="v > 1",
-        reset="v = 0",
-        refractory=model.refractory_ms * b2.ms,
+        model.equations,
+        method=model.method,
+        threshold=model.threshold,
+        reset=model.reset,
+        refractory=network.neuron.refractory_ms * b2.ms if network.neuron.kind == "lif" else False,
         clock=clock,
-        namespace=namespace,
+        namespace=namespace(network, b2),
         name="lmu_neurons",
     )
     group.slope = np.tile(memory.populations.slopes.reshape(-1), samples)
     group.offset = np.tile(memory.populations.offsets.reshape(-1), samples)
     source = np.repeat(np.arange(samples * memory.states), memory.populations.neurons)
     group.x = b2.linked_var(states, "x", index=source)
-    group.v = starts.random((samples, memory.neurons)).reshape(-1)
+    membranes = starts.random((samples, memory.neurons)).reshape(-1)
+    if "v" in group.variables:
+        group.v = membranes
     return group
 
 
