@@ -99,7 +99,10 @@ def quantise(
     task: TaskName = None,
     slices: Annotated[int, typer.Option(help="int8 slices of the memory's matrix.")] = 2,
     message_bits: Annotated[int, typer.Option(help="Width of the memory's messages.")] = 12,
-    hidden_bits: Annotated[int, typer.Option(help="Width of the hidden units' messages.")] = 8,
+    hidden_bits: Annotated[
+        int | None,
+        typer.Option(help="Width of hidden messages; by default 8, or 12 for regression."),
+    ] = None,
     realisation: Annotated[str, typer.Option(help="Form of the memory.")] = "dense-incremental",
 ) -> None:
     """Turn a float network into integers for a digital chip.

@@ -122,6 +122,16 @@ def test_every_kind_of_network_is_followed(networks, data):
     assert max(found) < 1e-2
 
 
+def test_a_network_that_answers_at_every_step_gets_finer_numbers(rng):
+    network, inputs = network_of(rng), rng.normal(size=(20, 60, 3))
+    once = dataclasses.replace(network, return_sequences=False)
+    (*_, every_step), _ = errors(network, inputs)
+    (*_, at_the_end), _ = errors(once, inputs)
+    assert every_step < 0.2 * at_the_end
+    assert quantise(network, inputs).layers[0].hidden.message.bits == 12
+    assert quantise(once, inputs).layers[0].hidden.message.bits == 8
+
+
 def test_digits_lose_at_most_half_a_point():
     network = load(DIGITS, FLOAT_CLASSES)
     data = get_task("digits").load()
@@ -162,12 +172,12 @@ def test_progress_reaches_the_end(rng):
         ({"message_bits": 1}, "message_bits is 1, outside"),
         ({"message_bits": 25}, "message_bits is 25"),
         (
-            {"message_bits": 18, "slices": 1},
+            {"message_bits": 18, "slices": 1, "kernel_slices": 1},
             r"accumulator layer0/hidden/memory/slice0 needs 2\d\.\d bits, "
             r"profile loihi2 has 24; use --message-bits 1\d\.",
         ),
         (
-            {"message_bits": 18, "hidden_bits": 20},
+            {"message_bits": 18, "hidden_bits": 20, "kernel_slices": 1},
             r"hidden/recurrent/slice0 needs .* use --hidden-bits 1\d --message-bits 1\d\.",
         ),
         ({"realisation": "diagonal"}, "realisation is 'diagonal'; choose one of"),

@@ -20,9 +20,9 @@ def quantise(
     profile: str = "loihi2",
     *,
     slices: int = 2,
-    kernel_slices: int = 1,
+    kernel_slices: int | None = None,
     message_bits: int = 12,
-    hidden_bits: int = 8,
+    hidden_bits: int | None = None,
     input_bits: int | None = None,
     calibration_method: str = "max",
     scales: str = "power-of-two",
@@ -41,10 +41,14 @@ def quantise(
         Digital chip whose widths hold.
     slices : int
         Slices of every matrix that enters a memory; one loses accuracy, two hold it.
-    kernel_slices : int
-        Slices of the hidden units' kernels and the readout.
-    message_bits, hidden_bits : int
-        Widths of memory and hidden messages.
+    kernel_slices : int, optional
+        Slices of the hidden units' kernels and the readout; by default 1 for a network that answers
+        once, 2 for one that answers at every step.
+    message_bits : int
+        Width of memory messages.
+    hidden_bits : int, optional
+        Width of hidden messages; by default 8 for a network that answers once, which is a class,
+        12 for one that answers at every step, whose error is that of its numbers.
     input_bits : int, optional
         Width of input messages; by default that of memory messages.
     calibration_method : {"max", "percentile", "mse"}
@@ -69,12 +73,13 @@ def quantise(
                 f"layer {number} is an LSTM, and the LSTM part of a network cannot be quantised; "
                 "give a network of LMU layers."
             )
+    every_step = network.return_sequences
     settings = Settings(
         chip,
         slices,
-        kernel_slices,
+        (2 if every_step else 1) if kernel_slices is None else kernel_slices,
         message_bits,
-        hidden_bits,
+        (12 if every_step else 8) if hidden_bits is None else hidden_bits,
         input_bits,
         calibration_method,
         scales,
