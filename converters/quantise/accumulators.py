@@ -56,17 +56,15 @@ def row_bits(connection: Connection, limit: int, rows: np.ndarray) -> tuple[np.n
     Returns
     -------
     bits : ndarray, shape (slices, n_out)
-        Proven if that fits the accumulator, else measured with a margin.
+        From bounds if those fit in every row of the slice, else measured with a margin.
     proven : ndarray of bool, shape (slices, n_out)
     """
-    weights = connection.slices.astype(np.float64)
-    bits = bits_of(np.abs(weights).sum(axis=2) * limit)
+    weights = connection.slices.astype(np.float32)
+    bits = bits_of(np.abs(weights).sum(axis=2, dtype=np.float64) * limit)
     proven = bits <= connection.accumulator_bits
-    for number, slice_weights in enumerate(weights.astype(np.float32)):
-        unproven = ~proven[number]
-        if unproven.any():
-            sums = np.abs(rows @ slice_weights[unproven].T).max(axis=0, initial=0.0)
-            bits[number, unproven] = bits_of(sums) + _UNSEEN_BITS
+    for number in np.flatnonzero(~proven.all(axis=1)):
+        sums = np.abs(rows @ weights[number].T).max(axis=0, initial=0.0)
+        bits[number] = np.minimum(bits[number], bits_of(sums) + _UNSEEN_BITS)
     return bits, proven
 
 
