@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.reporting import write_report
 from lmu_deploy.tasks.base import Split, Task
 from targets.base import Run, States
@@ -135,6 +135,26 @@ def make_signal(samples=6, steps=200):
     )
 
 
+def make_deep():
+    """LMU, LSTM and LMU without hidden units, one after the other."""
+    rng = np.random.default_rng(7)
+    first = make_network(2, 3, order=4, channels=2, theta=10.0, units=5).layers[0]
+    second = LSTMLayer(*(rng.normal(size=s) * 0.5 for s in ((5, 16), (4, 16), (16,))))
+    third = LMULayer(
+        rng.normal(size=(4, 1)), None, None, None, Memory.legendre(7, 30.0, 1, "bilinear"), None
+    )
+    readout = Readout(rng.normal(size=(7, 2)), None)
+    network = LMUNetwork((first, second, third), readout)
+    inputs = rng.random((30, 25, 2)).astype(np.float32)
+    reference = ReferenceTarget().run(network, inputs, record=True)
+    split = Split(inputs, reference.outputs.argmax(axis=1))
+    task = Task("deep", "classification", 2, 2, 25, load=lambda: None)
+    run = make_run("plugin", reference, 30, 0.02, 31, events={}, rasters={}, neurons={})
+    return SimpleNamespace(
+        network=network, reference=reference, split=split, task=task, results=[Result(run, network)]
+    )
+
+
 @pytest.fixture(scope="session")
 def digits():
     return make_digits()
@@ -187,6 +207,7 @@ def edge_cases(digits):
         saturations={name + f"/{i}": i for i in range(20)},
     )
     one = make_digits(samples=1)
+    deep = make_deep()
 
     def with_results(*results):
         return SimpleNamespace(**{**vars(digits), "results": list(results)})
@@ -196,6 +217,7 @@ def edge_cases(digits):
         "no events": with_results(Result(silent)),
         "long names": with_results(Result(long), Result(run)),
         "one sample": one,
+        "three layers": deep,
         "no targets": with_results(),
     }
 

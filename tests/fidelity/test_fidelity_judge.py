@@ -82,7 +82,8 @@ def test_one_sample_has_no_bootstrap_interval(signal, assembled):
 
 
 @pytest.mark.parametrize(
-    "case", ["nothing recorded", "no events", "long names", "one sample", "no targets"]
+    "case",
+    ["nothing recorded", "no events", "long names", "one sample", "three layers", "no targets"],
 )
 def test_odd_runs_are_judged(case, edge_cases, assembled, tmp_path):
     fidelity, excerpts = assembled(edge_cases[case])
@@ -184,3 +185,18 @@ def test_classes_asked_at_every_step_count_each(digits, rng):
     assert found.ci95 == wilson(int(right), 6 * 7)
     changed = (outputs.argmax(2) != reference.argmax(2))[:, 2:].sum()
     assert compare(outputs, reference, classes, task).flips == changed
+
+
+def test_every_layer_with_a_memory_is_judged(edge_cases, assembled):
+    fidelity, _ = assembled(edge_cases["three layers"])
+    error = fidelity.targets["plugin"].memory_error
+    assert {name: len(orders) for name, orders in error.by_order.items()} == {
+        "layer0": 4,
+        "layer2": 7,
+    }
+    assert [layer.kind for layer in fidelity.network.layers] == ["lmu", "lstm", "lmu"]
+    states = edge_cases["three layers"].results[0].run.states.m
+    truth = edge_cases["three layers"].reference.states.m
+    wrong, right = (states - truth)[:, :, 8:], truth[:, :, 8:]
+    expected = np.sqrt((wrong**2).sum() / (right**2).sum())
+    assert error.overall["layer2"] == pytest.approx(expected)

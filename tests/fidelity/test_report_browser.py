@@ -95,7 +95,16 @@ def check(page, heard):
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
-    "case", ["digits", "signal", "nothing recorded", "no events", "long names", "one sample"]
+    "case",
+    [
+        "digits",
+        "signal",
+        "nothing recorded",
+        "no events",
+        "long names",
+        "one sample",
+        "three layers",
+    ],
 )
 def test_reports_are_drawn(case, width, opened):
     check(*opened(case, width))

@@ -25,6 +25,7 @@ CASES = [
     "no events",
     "long names",
     "one sample",
+    "three layers",
     "no targets",
 ]
 VOID = {"meta", "link", "wbr", "path", "use", "rect"}
