@@ -117,7 +117,7 @@ def make_digits(samples=240):
     )
 
 
-def make_signal(samples=6, steps=200):
+def make_signal(samples=6, steps=1000):
     network = make_network(1, 1, order=6, channels=1, theta=20.0, units=8, sequences=True)
     time = np.arange(steps) / 12.0
     phase = np.random.default_rng(4).random((samples, 1)) * 6.0

@@ -65,11 +65,11 @@ def _draw(series: Series, activities: Sequence[Activity], layout: Layout) -> Fig
     for number, activity in enumerate(activities):
         above, below = number * row, (len(activities) - 1 - number) * row
         if layout.narrow:
-            first = place(figure, 46, above + 30, 10, below + 50 + histogram + 48)
-            second = place(figure, 46, above + 30 + raster + 48, 10, below + 50)
+            first = place(figure, 46, above + 30, 22, below + 50 + histogram + 48)
+            second = place(figure, 46, above + 30 + raster + 48, 22, below + 50)
         else:
             first = place(figure, 56, above + 30, 0.40 * layout.width, below + 46)
-            second = place(figure, 0.6 * layout.width + 70, above + 30, 12, below + 46)
+            second = place(figure, 0.6 * layout.width + 70, above + 30, 24, below + 46)
         _raster(first, series, activity, layout)
         _histogram(second, series, activity)
     return figure

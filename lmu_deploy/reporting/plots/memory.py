@@ -33,7 +33,7 @@ def error_plot(
         f"memory-{_safe(layer)}",
         f"Relative error of the memory of {layer}, over time and by Legendre order",
         f"{told}.",
-        lambda layout: _draw_errors(steps, orders, layout),
+        lambda layout: _draw_errors(layer, steps, orders, layout),
     )
 
 
@@ -65,20 +65,22 @@ def _drawn(line: Line) -> bool:
     return bool((line.y > 0).any())
 
 
-def _draw_errors(steps: Sequence[Line], orders: Sequence[Line], layout: Layout) -> Figure:
+def _draw_errors(
+    layer: str, steps: Sequence[Line], orders: Sequence[Line], layout: Layout
+) -> Figure:
     height, left, under, over = 250, 46, 44, 26
     if layout.narrow:
         figure = blank(layout, 2 * height)
-        first = place(figure, left, over, 8, height + under)
-        second = place(figure, left, height + over, 8, under)
+        first = place(figure, left, over, 20, height + under)
+        second = place(figure, left, height + over, 20, under)
     else:
         figure = blank(layout, height + 30)
         half = layout.width / 2
-        first = place(figure, left, over, half + 12, under)
-        second = place(figure, half + left, over, 12, under)
+        first = place(figure, left, over, half + 22, under)
+        second = place(figure, half + left, over, 22, under)
     for axes, lines, title, label in (
-        (first, steps, "Over time", "step"),
-        (second, orders, "By Legendre order", "order (0 is the mean of the window)"),
+        (first, steps, f"{layer} over time", "step"),
+        (second, orders, f"{layer} by Legendre order", "order (0 is the mean of the window)"),
     ):
         log_axis(axes, [*steps, *orders])
         for line in lines:
@@ -97,7 +99,7 @@ def _draw_window(
     layout: Layout,
 ) -> Figure:
     figure = blank(layout, 250 if layout.narrow else 270)
-    axes = place(figure, 46, 26, 12, 44)
+    axes = place(figure, 46, 26, 20, 44)
     axes.plot(delays, reference, color=MUTED, linewidth=7, alpha=0.35, solid_capstyle="round")
     if truth is not None:
         axes.plot(delays, truth, color=INK, linewidth=1.4, drawstyle="steps-post")
