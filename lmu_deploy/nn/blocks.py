@@ -46,7 +46,32 @@ class Blocks:
 
     @classmethod
     def of(cls, dynamics: Dynamics, length: int) -> Blocks:
-        """Make the matrices."""
+        """Make the matrices, or take those that were kept.
+
+        What is kept is made in double precision.
+        """
+        if dynamics.kept is None:
+            return cls._make(dynamics, length)
+        key = dynamics.groups, length
+        if key not in dynamics.kept:
+            if len(dynamics.kept) >= _MOST_KEPT:
+                dynamics.kept.clear()
+            with torch.inference_mode(False), torch.no_grad():
+                dynamics.kept[key] = cls._make_in_double(dynamics, length)
+        kept: Blocks = dynamics.kept[key]
+        return kept
+
+    @classmethod
+    def _make_in_double(cls, dynamics: Dynamics, length: int) -> Blocks:
+        groups, transition, entry = dynamics.groups, dynamics.transition, dynamics.entry
+        made = cls._make(Dynamics(groups, transition.double(), entry.double()), length)
+        carry, enter, response = (
+            part.to(entry.dtype) for part in (made.carry, made.enter, made.response)
+        )
+        return cls(Dynamics(groups, transition, entry), length, carry, enter, response)
+
+    @classmethod
+    def _make(cls, dynamics: Dynamics, length: int) -> Blocks:
         carry = torch.linalg.matrix_power(dynamics.transition, length)
         response = orbit(dynamics.entry, dynamics.transition, length)
         groups = torch.eye(dynamics.groups, dtype=carry.dtype, device=carry.device)
@@ -149,5 +174,6 @@ def best_length(
     return max(1, min(steps, round((shrinking / growing) ** 0.5)))
 
 
+_MOST_KEPT = 4
 _PRODUCTS_PER_BLOCK = 1e6
 """Multiplications that one core does in the 20 to 30 us that a block's calls take."""

@@ -36,7 +36,6 @@ STARTS = ("random", "memory")
 Form = Callable[
     [LMUWeights, Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor, Tensor]
 ]
-COUPLED = True
 
 
 class LMUState(NamedTuple):
@@ -232,6 +231,7 @@ class LMU(nn.Module):
             self.input_kernel,
             self.recurrent_kernel,
             self.bias,
+            self.memory.kept(),
         )
 
     def forward(
@@ -279,17 +279,26 @@ class LMU(nn.Module):
         self, x: Tensor, state: LMUState | None, lengths: Tensor | None, last_only: bool
     ) -> tuple[Tensor, LMUState]:
         check_sequences(x, self.n_in, lengths)
+        if lengths is not None:
+            lengths = lengths.to(device=x.device, dtype=torch.int64)
         x = blank_after(x, lengths)
         m, h = self.initial_state(len(x)) if state is None else state
-        form = self._form(x)
+        form = self._form(len(x))
         y, m, h = form(self.weights(), x, m, h, lengths, last_only)
         return (y if last_only else blank_after(y, lengths)), LMUState(m, h)
 
-    def _form(self, x: Tensor) -> Form:
+    def _form(self, batch: int) -> Form:
         if self.form == "step":
             return run_stepwise
         if self.hidden_encoders is None and self.form != "recurrent":
             return run_parallel
-        if self.hidden_encoders is not None and COUPLED:
-            return run_coupled
-        return run_recurrent
+        saved = batch * self.channels * self.order * (self.units + self.channels * self.order)
+        return (
+            run_coupled
+            if self.hidden_encoders is not None and saved > _WORTH_BLOCKS
+            else run_recurrent
+        )
+
+
+_WORTH_BLOCKS = 1e6
+"""Products that blocks must save at a step to pay for their calls."""

@@ -65,6 +65,7 @@ class LegendreMemory(nn.Module):
         self.train_theta = train_theta
         self.train_memory = train_memory
         self._initial_theta = float(theta)
+        self._kept: tuple[tuple[Tensor, ...], dict[Any, Any]] = ((), {})
         a_bar, b_bar = discretise(order, theta, discretiser)
         kind: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         if train_theta:
@@ -92,6 +93,27 @@ class LegendreMemory(nn.Module):
         """
         if not self.train_theta:
             return self.a_bar, self.b_bar
+        if torch.is_grad_enabled():
+            return self._from_theta()
+        kept = self._keep(self.log_theta)
+        if "matrices" not in kept:
+            kept["matrices"] = self._from_theta()
+        a_bar, b_bar = kept["matrices"]
+        return a_bar, b_bar
+
+    def kept(self) -> dict[Any, Any] | None:
+        """Give a place for what is computed from the matrices; None when training moves them."""
+        if self.train_theta or self.train_memory or self.a_bar.is_inference():
+            return None
+        return self._keep(self.a_bar, self.b_bar)
+
+    def _keep(self, *sources: Tensor) -> dict[Any, Any]:
+        """Give the place for what is computed from `sources`, emptied when they have changed."""
+        if not all(map(_same, sources, self._kept[0])) or not self._kept[0]:
+            self._kept = (tuple(source.detach().clone() for source in sources), {})
+        return self._kept[1]
+
+    def _from_theta(self) -> tuple[Tensor, Tensor]:
         if self.discretiser == "euler" and self.theta <= self._bound:
             raise RunError(
                 f"training moved theta to {self.theta:.4g}, where euler diverges for order "
@@ -107,6 +129,11 @@ class LegendreMemory(nn.Module):
             "theta" if self.train_theta else "a_bar, b_bar" if self.train_memory else "nothing"
         )
         return f"order={self.order}, theta={self.theta:g}, {self.discretiser}, trained: {trained}"
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same; versions would miss a change through ``.data``."""
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def discretise_at(rate: Tensor, order: int, discretiser: str) -> tuple[Tensor, Tensor]:

@@ -75,13 +75,15 @@ def _memory(
     batch, steps, _ = inputs.shape
     size, groups = len(dynamics.transition), dynamics.groups
     if only_end:
-        length = length or best_length(dynamics, 0, batch, steps, 0.0)
+        if dynamics.kept is None:
+            length = length or best_length(dynamics, 0, batch, steps, 0.0)
+        length = length or min(steps, _LONGEST_RESPONSE)
         blocks = Blocks.of(dynamics, length)
         arranged = _in_blocks(inputs, length)
         end = blocks.state_at(arranged, blocks.starts(arranged, m), ends)
         return end, end
     # channels that do not meet are so many sequences of one channel
-    alone = Dynamics(1, dynamics.transition, dynamics.entry)
+    alone = Dynamics(1, dynamics.transition, dynamics.entry, dynamics.kept)
     separate = (
         inputs.view(batch, steps, groups, -1).transpose(1, 2).reshape(batch * groups, steps, -1)
     )
@@ -175,3 +177,7 @@ def _toeplitz(kernels: Tensor) -> Tensor:
     lag = lag.unsqueeze(0) - lag.unsqueeze(1)
     laid = kernels[lag.clamp(min=0)] * (lag >= 0).to(kernels.dtype)[:, :, None, None]
     return laid.permute(0, 2, 1, 3).reshape(length * n_in, length * n)
+
+
+_LONGEST_RESPONSE = 4096
+"""Steps of the memory's response that are kept for all later calls: order * 16 KiB."""

@@ -11,6 +11,7 @@ Without E_m, T and B are the same for each channel, and are kept once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class LMUWeights:
     input_kernel: Tensor | None
     recurrent_kernel: Tensor | None
     bias: Tensor | None
+    kept: dict[Any, Any] | None = None
+    """Where what is computed from a_bar and b_bar alone may be kept; None when they change."""
 
     @property
     def states(self) -> int:
@@ -47,7 +50,7 @@ class LMUWeights:
         """Give the memory's own map, feedback into itself folded in."""
         transition, entry = self.a_bar.t(), self.b_bar.unsqueeze(0)
         if self.memory_encoders is None:
-            return Dynamics(self.channels, transition, entry)
+            return Dynamics(self.channels, transition, entry, self.kept)
         entry = spread(entry, self.channels)
         transition = spread(transition, self.channels)
         return Dynamics(1, torch.addmm(transition, self.memory_encoders, entry), entry)
@@ -65,11 +68,14 @@ class Dynamics:
         T.
     entry : Tensor, shape (ports, size)
         B; groups * ports is the number of channels, groups * size that of states.
+    kept : dict or None
+        Where what is computed from them may be kept; None when they are trained.
     """
 
     groups: int
     transition: Tensor
     entry: Tensor
+    kept: dict[Any, Any] | None = None
 
     def together(self) -> Dynamics:
         """Give the same map as a single group."""
