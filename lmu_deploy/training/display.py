@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from lmu_deploy.training.module import TrainingModule
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_LINES_WITHIN = 30.0
 _BAR_WIDTH = 12  # leaves room for the figures on a terminal of 80 columns
 
 
@@ -44,10 +45,26 @@ class ShowProgress(Callback):
         self._job = self._bar.add_task(self.task, total=total, completed=done, told="")
         self._bar.start()
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Move the bar."""
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move the bar; without one, tell of long epochs before they end."""
         if self._bar:
             self._bar.advance(self._job)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES_WITHIN:
+            assert isinstance(pl_module, TrainingModule)
+            done, total = batch_idx + 1, int(trainer.num_training_batches)
+            if done == total:
+                return  # the line of the epoch itself follows
+            self._say(
+                f"epoch {trainer.current_epoch + 1} of {self.epochs}, batch {done} of {total}, "
+                f"loss {pl_module.loss_so_far:.4g}"
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the epoch's figures; on a terminal always, elsewhere every few seconds."""
@@ -60,12 +77,14 @@ class ShowProgress(Callback):
             self._bar.update(self._job, told=told)
             return
         told = f"epoch {epoch} of {self.epochs}, loss {loss:.4g}, validation {name} {metric:.4f}"
-        now = time.monotonic()
-        last = trainer.should_stop or trainer.current_epoch + 1 == self.epochs
-        if last or now - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            spent = now - self._start
-            print(f"training {self.task}: {told}, {spent:.0f} s", file=sys.stderr, flush=True)
+        last = trainer.should_stop or epoch == self.epochs
+        if last or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._say(told)
+
+    def _say(self, told: str) -> None:
+        self._last_line = time.monotonic()
+        spent = self._last_line - self._start
+        print(f"training {self.task}: {told}, {spent:.0f} s", file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""

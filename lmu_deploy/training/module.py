@@ -53,6 +53,11 @@ class TrainingModule(pl.LightningModule):
         self._losses: list[Tensor] = []
         self._answers: list[Tensor] = []
 
+    @property
+    def loss_so_far(self) -> float:
+        """Mean loss of the epoch under way; NaN before its first batch."""
+        return torch.stack(self._losses).mean().item() if self._losses else math.nan
+
     def train_dataloader(self) -> Batches:
         """Give this epoch's batches; Lightning asks anew for each epoch."""
         order = (self.seed, self.current_epoch)
@@ -88,7 +93,7 @@ class TrainingModule(pl.LightningModule):
         self.validation = {"loss": loss, "metric": metric}
         self._answers.clear()
         if self._losses:
-            self.train_loss = torch.stack(self._losses).mean().item()
+            self.train_loss = self.loss_so_far
             self._losses.clear()
 
     def configure_optimizers(self) -> Any:
