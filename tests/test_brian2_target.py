@@ -4,6 +4,7 @@ import builtins
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -170,6 +171,28 @@ def test_seed_repeats_a_run_and_batches_do_not_matter(case, run, monkeypatch):
     assert other.states is None
 
 
+def test_without_a_compiler_the_same_spikes_come_from_numpy(case, run):
+    _, inputs, spiking = case
+    b2 = library.brian2_library()
+    kept = b2.prefs.codegen.target
+    b2.prefs.codegen.target = "numpy"
+    try:
+        slow = Brian2Target().run(spiking, inputs, seed=4)
+    finally:
+        b2.prefs.codegen.target = kept
+    assert slow.settings["codegen"] == "numpy"
+    assert run.settings["codegen"] in ("cython", "numpy")
+    np.testing.assert_array_equal(slow.events["layer0/memory"], run.events["layer0/memory"])
+
+
+def test_interruption_ends_the_run(case):
+    def interrupt(done, total):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        Brian2Target().run(case[2], case[1], progress=interrupt)
+
+
 def test_noise_repeats_by_seed_leaves_numpys_generator_alone(case):
     _, inputs, spiking = case
     noisy = dataclasses.replace(
@@ -257,11 +280,13 @@ def test_wrong_input_is_refused(case):
 def test_importing_brian2_leaves_the_process_and_its_files_as_they_were(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, sys, warnings\n"
-        "hook, show = sys.excepthook, warnings.showwarning\n"
+        "import os, signal, sys, warnings\n"
+        "def now():\n"
+        "    return sys.excepthook, warnings.showwarning, signal.getsignal(signal.SIGINT)\n"
+        "before = now()\n"
         "from targets.brian2.library import brian2_library\n"
         "brian2_library()\n"
-        "assert sys.excepthook is hook and warnings.showwarning is show\n"
+        "assert now() == before\n"
         "print(sorted(os.listdir(os.environ['TMPDIR'])))\n"
     )
     folder = tmp_path / "temporary"

@@ -1,14 +1,15 @@
 """Brian2, imported without what it does to the process besides.
 
 Importing it writes a debug log and a copy of the main script to the temporary folder, sends
-Python's warnings to its own log and takes over the hook for uncaught exceptions. A library has no
-business doing so here: it is all put back.
+Python's warnings to its own log and takes over what happens on an uncaught exception and
+on an interruption. None of that is wanted here: it is all put back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,7 @@ def brian2_library() -> ModuleType:
     MissingDependencyError
         When it is absent, or broken by another library's version.
     """
-    hook = sys.excepthook
+    hook, on_interrupt = sys.excepthook, signal.getsignal(signal.SIGINT)
     try:
         import brian2
         from brian2.utils.logger import BrianLogger
@@ -54,4 +55,15 @@ def brian2_library() -> ModuleType:
             with contextlib.suppress(OSError):
                 Path(left).unlink()
     BrianLogger.tmp_log = BrianLogger.tmp_script = None
+    # Brian2's own handler ends an interrupted run early, as if it had been completed.
+    signal.signal(signal.SIGINT, on_interrupt)
     return brian2
+
+
+def code_generator() -> str:
+    """Name what Brian2 runs its equations with: cython where there is a compiler, else numpy."""
+    b2 = brian2_library()
+    from brian2.devices.device import auto_target
+
+    chosen = str(b2.prefs.codegen.target)
+    return str(auto_target().class_name) if chosen == "auto" else chosen

@@ -12,7 +12,7 @@ from lmu_deploy.errors import RunError
 from lmu_deploy.network import LMULayer
 from lmu_deploy.spiking_network import SpikingNetwork
 from targets.base import Progress, Run, States, check_supported
-from targets.brian2.library import brian2_library
+from targets.brian2.library import brian2_library, code_generator
 from targets.brian2.pipeline import Pipeline
 
 _NEURONS_AT_ONCE = 500_000
@@ -73,7 +73,7 @@ class Brian2Target:
             states=states,
             rasters=work.rasters,
             notes=_notes(network),
-            settings=_settings(network, b2.__version__, str(b2.prefs.codegen.target)),
+            settings=_settings(network, b2.__version__, code_generator()),
         )
 
 
