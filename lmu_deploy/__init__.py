@@ -34,6 +34,7 @@ _CALLS = {
 }
 _NAMES = {
     **_CALLS,
+    "import_network": "lmu_deploy.commands.import_network",
     "InputError": "lmu_deploy.errors",
     "IntegerNetwork": "lmu_deploy.integer_network",
     "LMUNetwork": "lmu_deploy.network",

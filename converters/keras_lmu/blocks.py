@@ -1,0 +1,289 @@
+"""What each Keras layer asks for: the options that matter, checked, and the weights they imply.
+
+In: a layer's configuration. Out: a block (LMU, LSTM or Dense), or None for a layer that leaves its
+input as it is once training is over. What cannot be represented is added to a list of problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from converters.keras_lmu.architecture import KerasLayer
+from lmu_deploy.checks import check_choice, check_flag, check_integer, check_number
+from lmu_deploy.errors import InputError
+
+IDENTITIES = (
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "InputLayer",
+    "SpatialDropout1D",
+)
+ACTIVATIONS = {"linear": "linear", "relu": "relu", "tanh": "tanh", "hard_tanh": "hard-tanh"}
+SOFTMAX = "softmax"
+MOST_ORDER = 1024
+"""Largest order that is imported: making the matrices anew takes order cubed operations."""
+_LARGEST = 65_536
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Roles of the weights of a layer, in the order in which Keras makes them."""
+
+    own: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HiddenOptions:
+    """The hidden cell of an LMU: Dense, or SimpleRNNCell when `recurrent`."""
+
+    units: int
+    activation: str
+    use_bias: bool
+    recurrent: bool
+
+
+@dataclass(frozen=True)
+class LMUBlock:
+    """Options of an LMU, LMUFeedforward or LMUCell, under our names where they have one."""
+
+    channels: int
+    order: int
+    theta: float
+    discretiser: str
+    trainable_theta: bool
+    hidden_to_memory: bool
+    memory_to_memory: bool
+    input_to_hidden: bool
+    has_kernel: bool
+    use_bias: bool
+    hidden: HiddenOptions | None
+    return_sequences: bool
+
+    @property
+    def expected(self) -> Expected:
+        """Roles of the weights."""
+        own = (
+            ("kernel", self.has_kernel),
+            ("bias", self.use_bias),
+            ("theta_inv", self.trainable_theta),
+            ("recurrent_kernel", self.memory_to_memory),
+        )
+        hidden: tuple[tuple[str, bool], ...] = ()
+        if (cell := self.hidden) is not None:
+            hidden = (
+                ("kernel", True),
+                ("recurrent_kernel", cell.recurrent),
+                ("bias", cell.use_bias),
+            )
+        return Expected(
+            tuple(role for role, there in own if there),
+            tuple(role for role, there in hidden if there),
+        )
+
+
+@dataclass(frozen=True)
+class LSTMBlock:
+    """Options of an LSTM with Keras's default activations."""
+
+    units: int
+    use_bias: bool
+    return_sequences: bool
+
+    @property
+    def expected(self) -> Expected:
+        """Roles of the weights."""
+        return Expected(("kernel", "recurrent_kernel", *(("bias",) if self.use_bias else ())))
+
+
+@dataclass(frozen=True)
+class DenseBlock:
+    """Options of a Dense layer; its activation is linear or softmax."""
+
+    use_bias: bool
+    softmax: bool
+
+    @property
+    def expected(self) -> Expected:
+        """Roles of the weights."""
+        return Expected(("kernel", *(("bias",) if self.use_bias else ())))
+
+
+@dataclass(frozen=True)
+class SoftmaxBlock:
+    """A softmax that stands by itself; it has no weights."""
+
+    expected = Expected()
+
+
+Block = LMUBlock | LSTMBlock | DenseBlock | SoftmaxBlock
+
+
+def read_block(layer: KerasLayer, problems: list[str]) -> Block | None:
+    """Read one layer; None stands for a layer without effect, or one that is a problem.
+
+    Parameters
+    ----------
+    layer : KerasLayer
+    problems : list of str
+        Grows by a clause for everything that cannot be represented.
+    """
+    before = len(problems)
+    readers: dict[str, Callable[[_Options], Block | None]] = {
+        "Activation": _read_activation,
+        "Dense": _read_dense,
+        "LMU": _read_lmu,
+        "LMUFeedforward": _read_lmu,
+        "LSTM": _read_lstm,
+        "RNN": _read_rnn,
+        "Softmax": lambda _: SoftmaxBlock(),
+        "TimeDistributed": _read_time_distributed,
+    }
+    if layer.kind in IDENTITIES:
+        return None
+    if layer.kind not in readers:
+        problems.append(f"{layer} cannot be represented")
+        return None
+    block = readers[layer.kind](_Options(layer, layer.config, problems))
+    return block if len(problems) == before else None
+
+
+class _Options:
+    """One configuration, whose wrong values become problems instead of exceptions."""
+
+    def __init__(self, layer: KerasLayer, config: dict[str, Any], problems: list[str]) -> None:
+        self.layer = layer
+        self.config = config
+        self._problems = problems
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        return bool(self._checked(check_flag, name, default))
+
+    def integer(self, name: str, most: int = _LARGEST) -> int:
+        return int(self._checked(lambda n, v: check_integer(n, v, 1, most), name, 1))
+
+    def number(self, name: str, low: float, high: float) -> float:
+        return float(self._checked(lambda n, v: check_number(n, v, low, high), name, 1.0))
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        value = self.config.get(name, default)
+        if isinstance(value, dict):  # an activation written as an object
+            value = value.get("config", {}) if value.get("class_name") == "function" else value
+            value = value.get("class_name", value) if isinstance(value, dict) else value
+        return str(self._checked(lambda n, v: check_choice(n, v, choices), name, default, value))
+
+    def inner(self, name: str) -> tuple[str, _Options] | None:
+        """Give the class and the options of a layer within this one."""
+        node = self.config.get(name)
+        if not isinstance(node, dict) or not isinstance(node.get("config"), dict):
+            self.problem(f"{name} has no configuration")
+            return None
+        kind = str(node.get("class_name")).rsplit(">", 1)[-1]
+        return kind, _Options(self.layer, node["config"], self._problems)
+
+    def problem(self, clause: str) -> None:
+        self._problems.append(f"{self.layer}: {clause}")
+
+    def _checked(
+        self, check: Callable[[str, Any], Any], name: str, default: Any, value: Any = None
+    ) -> Any:
+        value = self.config.get(name, default) if value is None else value
+        try:
+            return check(name, value)
+        except InputError as error:
+            self.problem(str(error).rstrip("."))
+            return default
+
+
+def _read_lmu(options: _Options) -> LMUBlock | None:
+    hidden = _read_hidden(options)
+    feeds_back = options.flag("hidden_to_memory")
+    if feeds_back and options.config.get("hidden_cell") is None:
+        options.problem("hidden_to_memory needs a hidden cell")
+    return LMUBlock(
+        channels=options.integer("memory_d"),
+        order=options.integer("order", MOST_ORDER),
+        theta=options.number("theta", 1.0, 1e12),
+        discretiser=options.choice("discretizer", ("zoh", "euler"), "zoh"),
+        trainable_theta=options.flag("trainable_theta"),
+        hidden_to_memory=feeds_back,
+        memory_to_memory=options.flag("memory_to_memory"),
+        input_to_hidden=options.flag("input_to_hidden"),
+        has_kernel=options.config.get("kernel_initializer", "") is not None,
+        use_bias=options.flag("use_bias"),
+        hidden=hidden,
+        return_sequences=options.flag("return_sequences"),
+    )
+
+
+def _read_hidden(options: _Options) -> HiddenOptions | None:
+    if options.config.get("hidden_cell") is None:
+        return None
+    if (inner := options.inner("hidden_cell")) is None:
+        return None
+    kind, cell = inner
+    if kind not in ("Dense", "SimpleRNNCell"):
+        options.problem(
+            f"hidden cell {kind[:80]} (only Dense and SimpleRNNCell can be represented)"
+        )
+        return None
+    recurrent = kind == "SimpleRNNCell"
+    return HiddenOptions(
+        units=cell.integer("units"),
+        activation=ACTIVATIONS.get(
+            cell.choice("activation", tuple(ACTIVATIONS), "tanh" if recurrent else "linear"), "tanh"
+        ),
+        use_bias=cell.flag("use_bias", True),
+        recurrent=recurrent,
+    )
+
+
+def _read_rnn(options: _Options) -> Block | None:
+    _refuse_flags(options)
+    if (inner := options.inner("cell")) is None:
+        return None
+    kind, cell = inner
+    if kind != "LMUCell":
+        options.problem(f"cell {kind[:80]} (only LMUCell is known)")
+        return None
+    cell.config = {**cell.config, "return_sequences": options.config.get("return_sequences", False)}
+    return _read_lmu(cell)
+
+
+def _read_lstm(options: _Options) -> LSTMBlock:
+    _refuse_flags(options)
+    options.choice("activation", ("tanh",), "tanh")
+    options.choice("recurrent_activation", ("sigmoid",), "sigmoid")
+    return LSTMBlock(
+        options.integer("units"), options.flag("use_bias", True), options.flag("return_sequences")
+    )
+
+
+def _refuse_flags(options: _Options) -> None:
+    for name in ("go_backwards", "stateful", "time_major", "return_state"):
+        if options.flag(name):
+            options.problem(f"{name} is set")
+
+
+def _read_dense(options: _Options) -> DenseBlock:
+    activation = options.choice("activation", ("linear", SOFTMAX), "linear")
+    return DenseBlock(options.flag("use_bias", True), activation == SOFTMAX)
+
+
+def _read_time_distributed(options: _Options) -> DenseBlock | None:
+    if (inner := options.inner("layer")) is None:
+        return None
+    if inner[0] != "Dense":
+        options.problem(f"{inner[0][:80]} at every step (only Dense is known)")
+        return None
+    return _read_dense(inner[1])
+
+
+def _read_activation(options: _Options) -> Block | None:
+    activation = options.choice("activation", ("linear", SOFTMAX), "linear")
+    return SoftmaxBlock() if activation == SOFTMAX else None
