@@ -14,6 +14,7 @@ from torch.nn.functional import linear, pad
 
 from lmu_deploy.nn.activations import ACTIVATIONS
 from lmu_deploy.nn.blocks import Blocks, best_length
+from lmu_deploy.nn.fused import fused_recurrence, has_fused
 from lmu_deploy.nn.scan import scan
 from lmu_deploy.nn.sequences import at_end
 from lmu_deploy.nn.weights import Dynamics, LMUWeights
@@ -49,6 +50,8 @@ def run_parallel(
     z, m = _drive(weights, dynamics, x, inputs, m, ends, length)
     if weights.recurrent_kernel is None:
         hiddens = ACTIVATIONS[weights.activation].apply(z)
+    elif has_fused(z, weights.activation):
+        hiddens = fused_recurrence(z, h, weights.recurrent_kernel, weights.activation)
     else:
         by_time = z.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         hiddens = scan(by_time, h, weights.recurrent_kernel, weights.units, weights.activation)
