@@ -42,6 +42,11 @@ class TrainConfig(BaseModel):
         or up from a 25th over the first 30 % of the steps and then down to zero.
     clip_norm : float, optional
         Gradients are scaled down to this norm.
+    dropout : float
+        Share of the last layer's outputs that is left out at each step of the optimiser.
+    adversary : float
+        Train on each batch as it is and, as much, on it with every sequence moved so far (in
+        Euclidean distance) to where the loss is largest; costs about twice the time.
     patience : int, optional
         Stop after so many epochs without a better validation.
     choose_by : {"loss", "metric"}
@@ -59,6 +64,8 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0, le=100)
     schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
     clip_norm: float | None = Field(default=None, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    adversary: float = Field(default=0.0, ge=0, le=1e6)
     patience: int | None = Field(default=None, ge=1)
     choose_by: Literal["loss", "metric"] = "loss"
     steps: int | None = Field(default=None, ge=1)

@@ -16,6 +16,7 @@ from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.batches import Batches
 from lmu_deploy.training.config import TrainConfig
+from lmu_deploy.training.hardening import drop_hidden, worst_case
 
 _WARM_UP, _START = 0.3, 1.0 / 25.0
 
@@ -52,6 +53,8 @@ class TrainingModule(pl.LightningModule):
         self.validation: dict[str, float] = {}
         self._losses: list[Tensor] = []
         self._answers: list[Tensor] = []
+        if config.dropout:
+            drop_hidden(model, config.dropout)
 
     @property
     def loss_so_far(self) -> float:
@@ -67,10 +70,20 @@ class TrainingModule(pl.LightningModule):
         """Give the validation batches."""
         return Batches(self.data.validation, self.config.batch_size)
 
+    def on_train_epoch_start(self) -> None:
+        """Draw what is random within an epoch from its number, so that a resumed one repeats."""
+        drawn = np.random.SeedSequence((self.seed, self.current_epoch)).generate_state(1)
+        torch.manual_seed(int(drawn[0]))
+
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Give the loss of a batch; a training whose loss is no number ends with a RunError."""
         inputs, targets = batch
+        distance = self.config.adversary
+        inputs = inputs.requires_grad_(distance > 0)
         loss = task_loss(self.task, self.model(inputs), targets)
+        if distance:
+            moved = worst_case(loss, inputs, distance)
+            loss = (loss + task_loss(self.task, self.model(moved), targets)) / 2
         if not torch.isfinite(loss):
             raise RunError(
                 f"training on {self.task.name} diverged in epoch {self.current_epoch + 1}: the "
