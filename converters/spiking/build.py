@@ -90,9 +90,11 @@ def build_memory(
     if recipe.calibration == "dynamic":
         found = dynamic(chip, targets, trajectory, measuring, progress)
     elif recipe.calibration == "static":
-        found = static(chip, targets, measuring)
+        found = static(chip, targets, measuring, progress)
     else:
         ideal = replace(recipe.device, mismatch=0.0, membrane_noise=0.0)
-        found = static(replace(chip, populations=nominal, device=ideal), targets, measuring)
+        found = static(
+            replace(chip, populations=nominal, device=ideal), targets, measuring, progress
+        )
     weights = round_weights(found.weights, recipe.device.weight_bits)
     return SpikingMemory(populations, a_prime, b_prime, scales, weights), found

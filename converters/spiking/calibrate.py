@@ -60,7 +60,9 @@ class Fit:
     error: float
 
 
-def static(chip: Chip, targets: np.ndarray, rng: np.random.Generator) -> Fit:
+def static(
+    chip: Chip, targets: np.ndarray, rng: np.random.Generator, progress: Progress | None = None
+) -> Fit:
     """Decode each state from its own population's rate curves, then multiply by A'.
 
     Parameters
@@ -69,8 +71,10 @@ def static(chip: Chip, targets: np.ndarray, rng: np.random.Generator) -> Fit:
     targets : ndarray, shape (channels, order, order)
         A' in scaled states.
     rng : Generator
+    progress : callable, optional
+        Called with (steps done, steps in all).
     """
-    rates = _measure_rates(chip, rng)
+    rates = _measure_rates(chip, rng, progress)
     states, neurons = rates.shape[1:]
     decoders = np.empty((states, neurons))
     errors = []
@@ -85,18 +89,23 @@ def static(chip: Chip, targets: np.ndarray, rng: np.random.Generator) -> Fit:
     return Fit(weights, STATIC_RIDGE, float(np.sqrt(np.mean(np.square(errors)))))
 
 
-def _measure_rates(chip: Chip, rng: np.random.Generator) -> np.ndarray:
+def _measure_rates(
+    chip: Chip, rng: np.random.Generator, progress: Progress | None = None
+) -> np.ndarray:
     """Hold every state at each level and count spikes: hertz, (levels, states, neurons)."""
     if chip.model.kind == "poisson":
         return _expected_rates(chip)
     neurons = chip.neurons(len(_LEVELS), rng)
     x = np.repeat(_LEVELS[:, None], chip.populations.states, axis=1)
-    for _ in range(round(_SETTLE_MS / chip.dt_ms)):
-        neurons.step(x)
+    settling, steps = (round(ms / chip.dt_ms) for ms in (_SETTLE_MS, _SETTLE_MS + _COUNT_MS))
     counts = np.zeros(neurons.v.shape)
-    for _ in range(steps := round(_COUNT_MS / chip.dt_ms)):
-        counts += neurons.step(x)
-    return counts / (steps * chip.dt_ms * 1e-3)
+    for step in range(steps):
+        spikes = neurons.step(x)
+        if step >= settling:
+            counts += spikes
+        if progress:
+            progress(step + 1, steps)
+    return counts / ((steps - settling) * chip.dt_ms * 1e-3)
 
 
 def _expected_rates(chip: Chip) -> np.ndarray:

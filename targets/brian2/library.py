@@ -1,8 +1,8 @@
 """Brian2, imported without what it does to the process besides.
 
 Importing it writes a debug log and a copy of the main script to the temporary folder, sends
-Python's warnings to its own log and takes over what happens on an uncaught exception and
-on an interruption. None of that is wanted here: it is all put back.
+Python's warnings to its own log and takes over what happens on an uncaught exception and on an
+interruption. None of that is wanted here: it is all put back.
 """
 
 from __future__ import annotations

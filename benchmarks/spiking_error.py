@@ -1,0 +1,155 @@
+"""Error of a spiking memory against neurons and order, for each neuron model.
+
+Voelker, Kajic and Eliasmith (2019) state that m Poisson neurons hold a memory of order d with an
+error of O(d / sqrt(m)): on a log-log plot, a slope of -1/2, and one constant for all orders if m
+counts the neurons of each state (it does not if m counts all of them). Here an ideal chip
+(no mismatch, no noise) holds a memory of 0.5 s behind synapses of 0.1 s at steps of 1 ms, driven
+by white noise to 1 Hz of rms 0.3, and the decoded states are compared with the float memory's.
+
+    python benchmarks/spiking_error.py                            # a table for orders 3 and 6
+    python benchmarks/spiking_error.py --orders 3,6,12,24 --out docs/results/spiking_error.md
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from converters.spiking import spike
+from lmu_deploy.atomic import write_text
+from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.progress import progress_bar
+from lmu_deploy.reference import run_reference
+from targets.brian2 import Brian2Target
+
+THETA_MS, TAU_MS, BAND_HZ, RMS = 500.0, 100.0, 1.0, 0.3
+SETTLED_MS = 500
+VARIANTS = (("poisson", "static"), ("if", "static"), ("lif", "static"), ("lif", "dynamic"))
+LARGEST_DYNAMIC_MAP = 2_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement: neurons of each state, and the relative error of the states."""
+
+    kind: str
+    calibration: str
+    order: int
+    neurons: int
+    error: float
+
+
+def white_noise(samples: int, steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw signals of 1 ms steps, limited to BAND_HZ, of rms RMS; shape (samples, steps, 1)."""
+    frequencies = np.fft.rfftfreq(steps, 1e-3)
+    spectrum = rng.standard_normal((2, samples, len(frequencies)))
+    spectrum[..., (frequencies > BAND_HZ) | (frequencies == 0.0)] = 0.0
+    signal = np.fft.irfft(spectrum[0] + 1j * spectrum[1], steps, axis=1)
+    return np.asarray(RMS * signal / np.sqrt(np.mean(signal**2)))[:, :, None]
+
+
+def measure(
+    kind: str, calibration: str, order: int, neurons: int, args: argparse.Namespace
+) -> Point:
+    """Simulate one memory and compare it with the reference, after the first window."""
+    memory = Memory.legendre(order, THETA_MS)
+    layer = LMULayer(np.ones((1, 1)), None, None, None, memory, None)
+    network = LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
+    inputs = white_noise(5 * args.samples, args.milliseconds, np.random.default_rng(args.seed))
+    new, known = inputs[: args.samples], inputs[args.samples :]
+    spiking = spike(
+        network,
+        known,
+        neurons_per_state=neurons,
+        hold_ms=1.0,
+        tau_ms=TAU_MS,
+        neuron=kind,
+        mismatch=0.0,
+        calibration=calibration,
+        seed=args.seed,
+    )
+    decoded = Brian2Target().run(spiking, new, seed=args.seed).outputs[:, SETTLED_MS:]
+    true = run_reference(network, new).outputs[:, SETTLED_MS:]
+    error = float(np.linalg.norm(decoded - true) / np.linalg.norm(true))
+    return Point(kind, calibration, order, neurons, error)
+
+
+def slope(points: Sequence[Point]) -> float:
+    """Slope of log error over log neurons, by least squares, where the memory is stable."""
+    stable = [point for point in points if point.error < 0.5]
+    if len(stable) < 2:
+        return float("nan")
+    neurons, errors = (np.log([getattr(p, n) for p in stable]) for n in ("neurons", "error"))
+    return float(np.polyfit(neurons, errors, 1)[0])
+
+
+def table(points: Sequence[Point]) -> str:
+    """Lay the points out as a Markdown table, one row for a model and an order."""
+    neurons = sorted({point.neurons for point in points})
+    lines = [
+        "| neuron | decoders | order | " + " | ".join(f"p = {p}" for p in neurons) + " | slope |",
+        "|---|---|--:|" + "--:|" * (len(neurons) + 1),
+    ]
+    for kind, calibration in VARIANTS:
+        for order in sorted({point.order for point in points}):
+            row = [
+                p for p in points if (p.kind, p.calibration, p.order) == (kind, calibration, order)
+            ]
+            if not row:
+                continue
+            by_neurons = {p.neurons: f"{p.error:.4f}" for p in row}
+            cells = " | ".join(by_neurons.get(p, "") for p in neurons)
+            lines.append(f"| {kind} | {calibration} | {order} | {cells} | {slope(row):.2f} |")
+    return "\n".join(lines)
+
+
+def constants(points: Sequence[Point]) -> str:
+    """Say how well error = c d / sqrt(p) holds for Poisson neurons, p of them for each state."""
+    stable = [p for p in points if p.kind == "poisson" and p.error < 0.5]
+    if not stable:
+        return "No stable Poisson memory."
+    found = [p.error * np.sqrt(p.neurons) / p.order for p in stable]
+    whole = [p.error * np.sqrt(p.neurons * p.order) / p.order for p in stable]
+    return (
+        f"Poisson, error = c d / sqrt(p) with p neurons for each of d states: c = "
+        f"{np.mean(found):.3f} on average, {min(found):.3f} to {max(found):.3f} over all orders "
+        f"and numbers of neurons. (With all m = d p neurons in the place of p, c would range from "
+        f"{min(whole):.2f} to {max(whole):.2f}.)"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every combination, print the table, and write it if asked to."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--orders", default="3,6", help="with commas between")
+    parser.add_argument("--neurons", default="10,30,100,300,1000", help="of each state")
+    parser.add_argument("--samples", type=int, default=20, help="signals judged")
+    parser.add_argument("--milliseconds", type=int, default=3000, help="length of a signal")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", help="a Markdown file")
+    args = parser.parse_args(arguments)
+    wanted = [
+        (kind, calibration, int(order), int(neurons))
+        for kind, calibration in VARIANTS
+        for order in args.orders.split(",")
+        for neurons in args.neurons.split(",")
+        if calibration != "dynamic" or int(order) * int(neurons) <= LARGEST_DYNAMIC_MAP
+    ]
+    points = []
+    with progress_bar("spiking error", "memories") as progress:
+        for number, one in enumerate(wanted):
+            points.append(measure(*one, args))
+            progress(number + 1, len(wanted))
+    text = table(points) + "\n\n" + constants(points) + "\n"
+    print(text)
+    if args.out:
+        command = f"python benchmarks/spiking_error.py --orders {args.orders}"
+        introduction = "\n\n".join((__doc__ or "").split("\n\n")[:-1])
+        write_text(args.out, f"# {introduction}\n\nFrom `{command}`.\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
