@@ -108,7 +108,8 @@ def check_array(
 def check_inputs(inputs: Any, n_in: int) -> np.ndarray:
     """Return `inputs` as float64 of shape (samples, steps, n_in), all finite; else InputError.
 
-    There may be no samples, but each has at least one step.
+    There is at least one sample, of at least one step: an answer to nothing would be an empty
+    array on one target and a crash on the next.
     """
     try:
         array = np.asarray(inputs)
@@ -117,6 +118,8 @@ def check_inputs(inputs: Any, n_in: int) -> np.ndarray:
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
     checked = check_array("input", array, (None, None, n_in))
+    if checked.shape[0] == 0:
+        raise InputError("input has no samples; give at least one sample.")
     if checked.shape[1] == 0:
         raise InputError("input has sequences of no steps; give at least one step.")
     return checked.astype(np.float64)

@@ -31,8 +31,10 @@ class States:
         Hidden units of all layers, likewise.
     y : ndarray, shape (samples, steps, n_out)
     m_scale, h_scale : ndarray, shape (states,) and (units,)
-        Real value of one unit, so that ``m * m_scale`` is comparable with the reference.
+        Real value of one unit; see `real_m` for what is comparable with the reference.
     y_scale : float
+    m_basis : ndarray, shape (the reference's states, states), or None
+        Real coordinates in which a target holds its memory; None when they are the reference's.
     """
 
     m: np.ndarray
@@ -41,6 +43,12 @@ class States:
     m_scale: np.ndarray
     h_scale: np.ndarray
     y_scale: float = 1.0
+    m_basis: np.ndarray | None = None
+
+    def real_m(self, samples: slice = slice(None)) -> np.ndarray:
+        """Memory of some samples in the reference's coordinates and in real numbers."""
+        values = self.m[samples] * self.m_scale
+        return values if self.m_basis is None else values @ self.m_basis.T
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,8 @@ class Target(Protocol):
         Raises
         ------
         InputError
-            On inputs of another shape or with NaN, or a network that it cannot run.
+            On inputs of another shape or with NaN, no samples or no steps, or a network that it
+            cannot run.
         RunError
             When the run itself failed.
         """

@@ -82,7 +82,7 @@ class OnnxRuntimeTarget:
         session = _session(runtime, to_onnx(network, record=record), self.threads)
         names = [o.name for o in session.get_outputs() if o.name in RESULTS]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for first in range(0, max(len(inputs), 1), self.batch_size):
+        for first in range(0, len(inputs), self.batch_size):
             batch = inputs[first : first + self.batch_size]
             for name, value in zip(names, _run(session, names, batch), strict=True):
                 parts[name].append(value)

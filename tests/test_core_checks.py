@@ -94,8 +94,9 @@ def test_inputs_of_any_numeric_type_become_float64(dtype):
     assert checked.tolist() == np.ones((2, 3, 1)).tolist()
 
 
-def test_no_samples_are_inputs_and_no_steps_are_none():
-    assert check_inputs(np.zeros((0, 3, 2)), 2).shape == (0, 3, 2)
+def test_no_samples_and_no_steps_are_no_inputs():
+    with pytest.raises(InputError, match="at least one sample"):
+        check_inputs(np.zeros((0, 3, 2)), 2)
     with pytest.raises(InputError, match="at least one step"):
         check_inputs(np.zeros((3, 0, 2)), 2)
     with pytest.raises(InputError):

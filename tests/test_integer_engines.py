@@ -141,15 +141,6 @@ def test_unknown_engine_and_foreign_stream_are_refused(large):
         IntegerTarget().run(network, np.full((1, 2, 1), np.nan))
 
 
-def test_no_samples_and_no_steps_give_empty_answers():
-    rng = np.random.default_rng(0)
-    network = quantise(psmnist_like(rng, 8, 4, 20.0), pixels(rng, 4, 30))
-    for engine in ("numpy", "torch"):
-        run = IntegerTarget(engine).run(network, np.zeros((0, 5, 1)), record=True)
-        assert run.outputs.shape == (0, 10)
-        assert run.synops == 0
-
-
 def test_zero_input_sends_nothing_and_moves_nothing():
     rng = np.random.default_rng(0)
     network = quantise(psmnist_like(rng, 8, 4, 20.0), pixels(rng, 4, 30))

@@ -31,13 +31,6 @@ def test_batches_and_threads_do_not_change_the_answer(rng):
     assert small.settings["provider"] == "CPUExecutionProvider"
 
 
-def test_no_samples_give_no_answers():
-    pytest.importorskip("onnxruntime")
-    run = OnnxRuntimeTarget().run(network(), np.zeros((0, 5, 1)), record=True)
-    assert run.outputs.shape == (0, 2)
-    assert run.states.m.shape == (0, 5, 4)
-
-
 def test_a_network_without_a_memory_is_recorded_with_an_empty_m(rng):
     pytest.importorskip("onnxruntime")
     layer = LSTMLayer(rng.normal(size=(1, 8)), rng.normal(size=(2, 8)), rng.normal(size=8))

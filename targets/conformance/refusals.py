@@ -14,7 +14,7 @@ from targets.conformance.networks import example
 
 
 def case_wrong_inputs_are_refused(target: Target, make_network: MakeNetwork) -> None:
-    """Check that NaN, infinity, other shapes, no steps and other types are refused."""
+    """Check that NaN, infinity, other shapes and types, no samples and no steps are refused."""
     network, inputs = made(make_network, "recurrent"), example("recurrent").inputs
     wrong = {
         "NaN": np.where(inputs == inputs[0, 0, 0], np.nan, inputs),
@@ -22,6 +22,7 @@ def case_wrong_inputs_are_refused(target: Target, make_network: MakeNetwork) -> 
         "a feature too many": np.concatenate([inputs, inputs[..., :1]], axis=2),
         "a feature too few": inputs[..., :1],
         "a single sample without its axis": inputs[0],
+        "no samples": inputs[:0],
         "no steps": inputs[:, :0],
         "texts": np.full(inputs.shape, "x"),
     }

@@ -82,6 +82,13 @@ def mends_nan(self, network, inputs, **options):
     return self.inner.run(network, np.nan_to_num(inputs), **options)
 
 
+def answers_no_samples(self, network, inputs, **options):
+    if len(inputs):
+        return self.inner.run(network, inputs, **options)
+    run = self.inner.run(network, np.zeros((1, *inputs.shape[1:])), **options)
+    return dataclasses.replace(run, outputs=run.outputs[:0])
+
+
 def drops_the_first_step(self, network, inputs, **options):
     late = np.concatenate([inputs[:, :1] * 0, inputs[:, :-1]], axis=1)
     return self.inner.run(network, late, **options)
@@ -170,6 +177,7 @@ FAULTS = {
     "goes back": ("progress_reaches_its_end", progress_that([(2, 4), (1, 4), (4, 4)])),
     "another total": ("progress_reaches_its_end", progress_that([(1, 2), (4, 4)])),
     "mends NaN": ("wrong_inputs_are_refused", mends_nan),
+    "answers no samples": ("wrong_inputs_are_refused", answers_no_samples),
     "crashes": ("other_representations_are_refused", crashes_on_other_networks),
     "never asks": (
         "unsupported_networks_are_refused_with_every_reason",
