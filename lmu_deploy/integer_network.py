@@ -1,14 +1,7 @@
 r"""IntegerNetwork: a network in integers alone, whose every state has exactly one right value.
 
 The operations are specified in docs/integer-semantics.md; in short, with x, M, H the messages of
-input, memory and hidden units (integers of stated widths), :math:`\mathrm{sat}_b` saturating to
-:math:`\pm(2^{b-1}-1)` and :math:`\mathrm{ms}(v, g, s) = \lfloor (v g + 2^{s-1}) / 2^s \rfloor`
-(no offset when s = 0), a connection drives its target by
-
-.. math:: D_i = \sum_k \mathrm{ms}\Big(\mathrm{sat}_{24}\big(\sum_j W_{kij} X_j\big),
-          g_{ki}, s_{ki}\Big)
-
-and one step is
+input, memory and hidden units and D the drive of a connection (integer_parts.py), one step is
 
 .. math::
    m_t &= \mathrm{sat}_{24}(m_{t-1} + D^{rec}(M_{t-1}) + D^{in}(x_t) + D^{hid}(H_{t-1}) + b) \\
@@ -17,6 +10,7 @@ and one step is
    \qquad H_t = f(z_t) \\
    y_t &= \mathrm{sat}_{24}(D^{out}(H_t) + b)
 
+where the first two lines are those of a memory of integrators (integer_memory.py has the other).
 """
 
 from __future__ import annotations
@@ -27,168 +21,38 @@ from itertools import pairwise
 
 import numpy as np
 
-from lmu_deploy.checks import (
-    check_array,
-    check_choice,
-    check_flag,
-    check_integer,
-    check_number,
-    check_text,
-)
+from lmu_deploy.checks import check_array, check_choice, check_flag, check_integer, check_text
 from lmu_deploy.errors import InputError
+from lmu_deploy.integer_memory import IntegerMemory, SeriesMemory
+from lmu_deploy.integer_parts import (
+    LARGEST_MULTIPLIER,
+    LARGEST_SHIFT,
+    Connection,
+    Format,
+    check_bias,
+    check_connection,
+    check_range,
+    check_type,
+    largest,
+    set_fields,
+)
 from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
 
-LARGEST_MULTIPLIER = 2**15 - 1
-LARGEST_SHIFT = 31
-
-
-def _set(instance: object, **values: object) -> None:
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
-
-
-def largest(bits: int) -> int:
-    """Largest magnitude of a signed, symmetric integer of `bits` bits: 2^(bits-1) - 1."""
-    return int(2 ** (bits - 1) - 1)
-
-
-@dataclass(frozen=True)
-class Format:
-    """How an integer stands for a real number: ``value = integer * scale``, |integer| limited.
-
-    Attributes
-    ----------
-    bits : int
-        Width, sign included; the integer lies in +-(2^(bits-1) - 1). 2 to 32.
-    scale : float
-        Real value of one unit in the last place.
-    """
-
-    bits: int
-    scale: float
-
-    def __post_init__(self) -> None:
-        _set(
-            self,
-            bits=check_integer("format bits", self.bits, 2, 32),
-            scale=check_number("format scale", self.scale, 1e-30, 1e30),
-        )
-
-    @property
-    def limit(self) -> int:
-        """Largest magnitude."""
-        return largest(self.bits)
-
-
-@dataclass(frozen=True)
-class Connection:
-    """A synaptic matrix as slices of small integers, each with a gain per target row.
-
-    Attributes
-    ----------
-    slices : ndarray, shape (n_slices, n_out, n_in), int8
-        Most significant slice first.
-    multiplier : ndarray, shape (n_slices, n_out), int32, 1 to 32767
-    shift : ndarray, shape (n_slices, n_out), int32, 0 to 31
-        What reaches row i is the sum over slices of ``ms(sat(slice @ message), g, s)``.
-    weight_bits : int
-        Width of a weight, sign included; |weight| <= 2^(weight_bits-1) - 1. 2 to 8.
-    accumulator_bits : int
-        Width at which each slice's sum saturates. 8 to 32.
-    """
-
-    slices: np.ndarray
-    multiplier: np.ndarray
-    shift: np.ndarray
-    weight_bits: int = 8
-    accumulator_bits: int = 24
-
-    def __post_init__(self) -> None:
-        bits = check_integer("weight_bits", self.weight_bits, 2, 8)
-        accumulator = check_integer("accumulator_bits", self.accumulator_bits, 8, 32)
-        slices = check_array("connection slices", self.slices, (None, None, None), "i")
-        if not 1 <= slices.shape[0] <= 4:
-            raise InputError(f"a connection has {slices.shape[0]} slices; 1 to 4 are possible.")
-        _check_range("connection slices", slices, -largest(bits), largest(bits))
-        rows = slices.shape[:2]
-        multiplier = check_array("connection multiplier", self.multiplier, rows, "i")
-        shift = check_array("connection shift", self.shift, rows, "i")
-        _check_range("connection multiplier", multiplier, 1, LARGEST_MULTIPLIER)
-        _check_range("connection shift", shift, 0, LARGEST_SHIFT)
-        _set(
-            self,
-            slices=slices.astype(np.int8),
-            multiplier=multiplier.astype(np.int32),
-            shift=shift.astype(np.int32),
-            weight_bits=bits,
-            accumulator_bits=accumulator,
-        )
-
-    @property
-    def n_out(self) -> int:
-        """Number of target rows."""
-        return int(self.slices.shape[1])
-
-    @property
-    def n_in(self) -> int:
-        """Number of source messages."""
-        return int(self.slices.shape[2])
-
-    @property
-    def fan_out(self) -> np.ndarray:
-        """Synapses (nonzero weights, all slices) that leave each source; shape (n_in,), int64."""
-        return np.asarray((self.slices != 0).sum(axis=(0, 1)), dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class IntegerMemory:
-    """The linear memory: leak-free integrators that exchange graded messages.
-
-    Attributes
-    ----------
-    state, message : Format
-        The message is ``sat(ms(state, 1, message_shift))``.
-    message_shift : int
-        0 to 31.
-    recurrent : Connection, (states, states)
-        From the memory's own messages of the step before: a_bar - I, memory encoders folded in.
-    input : Connection, (states, n_in)
-        From this step's input messages: b_bar times the input encoders.
-    hidden : Connection, (states, units), or None
-        From the hidden messages of the step before: b_bar times the hidden encoders.
-    bias : ndarray, shape (states,), int32, or None
-    realisation : str
-        How the matrix is realised; "dense-incremental" here.
-    """
-
-    state: Format
-    message: Format
-    message_shift: int
-    recurrent: Connection
-    input: Connection
-    hidden: Connection | None
-    bias: np.ndarray | None
-    realisation: str = "dense-incremental"
-
-    def __post_init__(self) -> None:
-        _check_type("memory", self.state, Format)
-        _check_type("memory", self.message, Format)
-        _check_connection("memory recurrent", self.recurrent, self.size, self.size)
-        _check_connection("memory input", self.input, self.size, None)
-        if self.hidden is not None:
-            _check_connection("memory hidden", self.hidden, self.size, None)
-        _set(
-            self,
-            message_shift=check_integer("message_shift", self.message_shift, 0, LARGEST_SHIFT),
-            bias=_check_bias("memory bias", self.bias, self.size),
-            realisation=check_choice("realisation", self.realisation, ("dense-incremental",)),
-        )
-
-    @property
-    def size(self) -> int:
-        """Number of states."""
-        _check_type("memory recurrent", self.recurrent, Connection)
-        return self.recurrent.n_out
+__all__ = [
+    "INTEGER_CLASSES",
+    "LARGEST_MULTIPLIER",
+    "LARGEST_SHIFT",
+    "Connection",
+    "Format",
+    "IntegerHidden",
+    "IntegerLayer",
+    "IntegerMemory",
+    "IntegerNetwork",
+    "IntegerReadout",
+    "PiecewiseLinear",
+    "SeriesMemory",
+    "largest",
+]
 
 
 @dataclass(frozen=True)
@@ -219,11 +83,11 @@ class PiecewiseLinear:
         if not 1 <= len(slope) <= 64:
             raise InputError(f"an activation has {len(slope)} pieces; 1 to 64 are possible.")
         intercept = check_array("activation intercept", self.intercept, (len(slope),), "i")
-        _check_range("activation slope", slope, 0, LARGEST_MULTIPLIER)
-        _check_range("activation intercept", intercept, 0, largest(24))
+        check_range("activation slope", slope, 0, LARGEST_MULTIPLIER)
+        check_range("activation intercept", intercept, 0, largest(24))
         if intercept[0] != 0:
             raise InputError("the first piece of an activation must pass through zero.")
-        _set(
+        set_fields(
             self,
             slope=slope.astype(np.int32),
             intercept=intercept.astype(np.int32),
@@ -261,20 +125,20 @@ class IntegerHidden:
     activation: PiecewiseLinear
 
     def __post_init__(self) -> None:
-        _check_type("hidden", self.drive, Format)
-        _check_type("hidden", self.message, Format)
-        _check_type("hidden", self.activation, PiecewiseLinear)
-        _check_connection("hidden memory", self.memory, None, None)
+        check_type("hidden", self.drive, Format)
+        check_type("hidden", self.message, Format)
+        check_type("hidden", self.activation, PiecewiseLinear)
+        check_connection("hidden memory", self.memory, None, None)
         if self.input is not None:
-            _check_connection("hidden input", self.input, self.units, None)
+            check_connection("hidden input", self.input, self.units, None)
         if self.recurrent is not None:
-            _check_connection("hidden recurrent", self.recurrent, self.units, self.units)
-        _set(self, bias=_check_bias("hidden bias", self.bias, self.units))
+            check_connection("hidden recurrent", self.recurrent, self.units, self.units)
+        set_fields(self, bias=check_bias("hidden bias", self.bias, self.units))
 
     @property
     def units(self) -> int:
         """Number of hidden units."""
-        _check_type("hidden memory", self.memory, Connection)
+        check_type("hidden memory", self.memory, Connection)
         return self.memory.n_out
 
 
@@ -282,21 +146,22 @@ class IntegerHidden:
 class IntegerLayer:
     """A memory and, if there are any, hidden units; what it sends on is H, or M without them."""
 
-    memory: IntegerMemory
+    memory: IntegerMemory | SeriesMemory
     hidden: IntegerHidden | None
 
     def __post_init__(self) -> None:
-        _check_type("layer", self.memory, IntegerMemory)
+        if not isinstance(self.memory, SeriesMemory):
+            check_type("layer", self.memory, IntegerMemory)
         if self.hidden is None:
             if self.memory.hidden is not None:
                 raise InputError("memory hidden needs hidden units, and this layer has none.")
             return
-        _check_type("layer", self.hidden, IntegerHidden)
-        _check_connection("hidden memory", self.hidden.memory, None, self.memory.size)
+        check_type("layer", self.hidden, IntegerHidden)
+        check_connection("hidden memory", self.hidden.memory, None, self.memory.size)
         if self.hidden.input is not None:
-            _check_connection("hidden input", self.hidden.input, None, self.n_in)
+            check_connection("hidden input", self.hidden.input, None, self.n_in)
         if self.memory.hidden is not None:
-            _check_connection("memory hidden", self.memory.hidden, None, self.hidden.units)
+            check_connection("memory hidden", self.memory.hidden, None, self.hidden.units)
 
     @property
     def n_in(self) -> int:
@@ -323,9 +188,9 @@ class IntegerReadout:
     output: Format
 
     def __post_init__(self) -> None:
-        _check_type("readout", self.output, Format)
-        _check_connection("readout", self.connection, None, None)
-        _set(self, bias=_check_bias("readout bias", self.bias, self.connection.n_out))
+        check_type("readout", self.output, Format)
+        check_connection("readout", self.connection, None, None)
+        set_fields(self, bias=check_bias("readout bias", self.bias, self.connection.n_out))
 
 
 @dataclass(frozen=True)
@@ -363,19 +228,19 @@ class IntegerNetwork:
 
     def __post_init__(self) -> None:
         layers = tuple(self.layers)
-        _check_type("network", self.input, Format)
-        _check_type("network", self.readout, IntegerReadout)
+        check_type("network", self.input, Format)
+        check_type("network", self.readout, IntegerReadout)
         if not layers:
             raise InputError("an integer network needs at least one layer.")
         for layer in layers:
-            _check_type("network", layer, IntegerLayer)
+            check_type("network", layer, IntegerLayer)
         for number, (before, after) in enumerate(pairwise(layers)):
             if before.n_out != after.n_in:
                 raise InputError(
                     f"layer {number} sends {before.n_out} messages and layer {number + 1} "
                     f"takes {after.n_in}; the two must be equal."
                 )
-        _check_connection("readout", self.readout.connection, None, layers[-1].n_out)
+        check_connection("readout", self.readout.connection, None, layers[-1].n_out)
         if self.task is not None:
             check_text("task", self.task, 200)
         check_text("profile", self.profile, 200)
@@ -386,8 +251,8 @@ class IntegerNetwork:
             check_text("provenance key", key, 200)
             check_text(f"provenance {key}", value)
         if self.source is not None:
-            _check_type("network source", self.source, LMUNetwork)
-        _set(self, layers=layers, provenance=dict(self.provenance))
+            check_type("network source", self.source, LMUNetwork)
+        set_fields(self, layers=layers, provenance=dict(self.provenance))
 
     @property
     def n_in(self) -> int:
@@ -400,36 +265,11 @@ class IntegerNetwork:
         return self.readout.connection.n_out
 
 
-def _check_type(name: str, value: object, expected: type) -> None:
-    if not isinstance(value, expected):
-        raise InputError(f"{name} needs a {expected.__name__}, not {type(value).__name__}.")
-
-
-def _check_connection(name: str, value: object, rows: int | None, columns: int | None) -> None:
-    if not isinstance(value, Connection):
-        raise InputError(f"{name} needs a Connection, not {type(value).__name__}.")
-    check_array(f"{name} slices", value.slices, (None, rows, columns), "i")
-
-
-def _check_bias(name: str, value: np.ndarray | None, size: int) -> np.ndarray | None:
-    if value is None:
-        return None
-    bias = check_array(name, value, (size,), "i")
-    _check_range(name, bias, -largest(24), largest(24))
-    return bias.astype(np.int32)
-
-
-def _check_range(name: str, value: np.ndarray, low: int, high: int) -> None:
-    if value.size and not (value.min() >= low and value.max() <= high):
-        raise InputError(
-            f"{name} has entries from {value.min()} to {value.max()}; {low} to {high} are possible."
-        )
-
-
 INTEGER_CLASSES: tuple[type, ...] = (
     IntegerNetwork,
     IntegerLayer,
     IntegerMemory,
+    SeriesMemory,
     IntegerHidden,
     IntegerReadout,
     PiecewiseLinear,

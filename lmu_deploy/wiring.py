@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmu_deploy.integer_network import Connection, Format, IntegerNetwork
+import numpy as np
+from scipy.linalg import block_diag
+
+from lmu_deploy.integer_network import (
+    Connection,
+    Format,
+    IntegerLayer,
+    IntegerNetwork,
+    SeriesMemory,
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class Population:
     Attributes
     ----------
     name : str
-        ``input``, ``layer<i>/memory`` or ``layer<i>/hidden``.
+        ``input``, ``layer<i>/series``, ``layer<i>/memory`` or ``layer<i>/hidden``.
     neurons : int
     message : Format
     """
@@ -54,6 +63,8 @@ def populations(network: IntegerNetwork) -> dict[str, Population]:
     found = [Population("input", network.n_in, network.input)]
     for number, layer in enumerate(network.layers):
         memory, hidden = layer.memory, layer.hidden
+        if isinstance(memory, SeriesMemory):
+            found.append(Population(f"layer{number}/series", memory.size, memory.message))
         found.append(Population(f"layer{number}/memory", memory.size, memory.message))
         if hidden is not None:
             found.append(Population(f"layer{number}/hidden", hidden.units, hidden.message))
@@ -66,11 +77,7 @@ def wires(network: IntegerNetwork) -> list[Wire]:
     sender = "input"
     for number, layer in enumerate(network.layers):
         memory, hidden = f"layer{number}/memory", f"layer{number}/hidden"
-        found += [
-            ("recurrent", memory, memory, layer.memory.recurrent),
-            ("input", sender, memory, layer.memory.input),
-            ("hidden", hidden, memory, layer.memory.hidden),
-        ]
+        found += _into_memory(number, layer, sender)
         if layer.hidden is not None:
             found += [
                 ("memory", memory, hidden, layer.hidden.memory),
@@ -86,11 +93,50 @@ def wires(network: IntegerNetwork) -> list[Wire]:
     return [*joined, Wire("readout", sender, "readout", network.readout.connection)]
 
 
+def _into_memory(
+    number: int, layer: IntegerLayer, sender: str
+) -> list[tuple[str, str, str, Connection | None]]:
+    """Name, source, target and connection of what drives a layer's memory."""
+    memory, hidden = f"layer{number}/memory", f"layer{number}/hidden"
+    if isinstance(layer.memory, SeriesMemory):
+        series = f"layer{number}/series"
+        return [
+            ("recurrent", series, series, layer.memory.recurrent),
+            ("input", sender, series, layer.memory.input),
+            ("feedback", memory, series, layer.memory.feedback),
+            ("hidden", hidden, series, layer.memory.hidden),
+        ]
+    return [
+        ("recurrent", memory, memory, layer.memory.recurrent),
+        ("input", sender, memory, layer.memory.input),
+        ("hidden", hidden, memory, layer.memory.hidden),
+    ]
+
+
 def delayed(network: IntegerNetwork) -> list[str]:
-    """Places of the connections that carry the messages of the step before."""
+    """Places of the connections that carry the messages of the step before.
+
+    What a series sends to itself it uses in the same step.
+    """
     order = [*populations(network), "readout"]
     return [
         wire.place
         for wire in wires(network)
         if order.index(wire.source) >= order.index(wire.target)
+        and not wire.source.endswith("/series")
     ]
+
+
+def memory_basis(network: IntegerNetwork) -> np.ndarray | None:
+    """Real matrix from all recorded memory states to the float network's; None for the identity.
+
+    Returns
+    -------
+    basis : ndarray, shape (the float network's states, states), or None
+        The layers' own, block by block; ``basis @ (m * m_scale)`` is the reference's memory.
+    """
+    memories = [layer.memory for layer in network.layers]
+    if all(memory.basis is None for memory in memories):
+        return None
+    blocks = [np.eye(m.size) if m.basis is None else m.basis for m in memories]
+    return np.asarray(block_diag(*blocks))

@@ -80,12 +80,14 @@ def deploy(
 def write_states(run: Run, path: Path | str) -> None:
     """Write a run's recorded states as an .npz file with m, h, y, m_scale, h_scale and y_scale.
 
+    A run that holds its memory in other coordinates than the reference adds m_basis.
+
     Raises
     ------
     InputError
         When the file cannot be written, or the run recorded nothing.
     """
     assert run.states is not None  # asked for above
-    states = {name: np.asarray(value) for name, value in vars(run.states).items()}
+    states = {name: np.asarray(v) for name, v in vars(run.states).items() if v is not None}
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **states)

@@ -140,7 +140,7 @@ def _memory(
         if isinstance(layer, LMULayer)
     ]
     samples = min(len(states.m), len(reference.m))
-    layers = memory_errors(states.m[:samples], states.m_scale, reference.m, shapes)
+    layers = memory_errors(states.m[:samples], states.m_scale, reference.m, shapes, states.m_basis)
     return schema.MemoryFidelity(
         samples=samples,
         overall={e.layer: e.overall for e in layers},
@@ -165,7 +165,7 @@ def window_of(
         return None
     size = layer.memory.size
     channel = liveliest_channel(reference.m[0, -1, :size], layer)
-    decoded = decode_window((states.m[0, -1] * states.m_scale)[:size], layer, channel)
+    decoded = decode_window(states.real_m(slice(0, 1))[0, -1, :size], layer, channel)
     return schema.Window(
         channel=channel, delays=rounded(delays(layer.memory.theta)), decoded=rounded(decoded)
     )

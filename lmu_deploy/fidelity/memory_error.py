@@ -62,7 +62,11 @@ class LayerError:
 
 
 def memory_errors(
-    states: np.ndarray, scale: np.ndarray, reference: np.ndarray, shapes: Sequence[MemoryShape]
+    states: np.ndarray,
+    scale: np.ndarray,
+    reference: np.ndarray,
+    shapes: Sequence[MemoryShape],
+    basis: np.ndarray | None = None,
 ) -> list[LayerError]:
     """Relative rms error of every layer's memory.
 
@@ -76,6 +80,8 @@ def memory_errors(
         Of the same first samples.
     shapes : sequence of MemoryShape
         Layers in the order in which their states stand.
+    basis : ndarray, shape (the reference's states, states), optional
+        ``basis @ (states * scale)`` is comparable with the reference; by default the identity.
 
     Raises
     ------
@@ -84,16 +90,24 @@ def memory_errors(
     """
     size = sum(shape.size for shape in shapes)
     reference = reference[: len(states)]
-    if states.shape != reference.shape or states.shape[2] != size or scale.shape != (size,):
+    held = size if basis is None else basis.shape[1]
+    if (
+        states.shape[:2] != reference.shape[:2]
+        or reference.shape[2] != size
+        or states.shape[2] != held
+        or scale.shape != (held,)
+        or (basis is not None and len(basis) != size)
+    ):
         raise InputError(
             f"memory states have shape {states.shape}, the reference's {reference.shape}, their "
             f"scales {scale.shape}, and the layers hold {size}; all must fit each other."
         )
-    errors, powers = np.zeros(states.shape[1:]), np.zeros(states.shape[1:])
+    errors, powers = np.zeros(reference.shape[1:]), np.zeros(reference.shape[1:])
     for start in range(0, len(states), _SAMPLES_AT_ONCE):
         batch = slice(start, start + _SAMPLES_AT_ONCE)
         truth = reference[batch].astype(np.float64)
-        errors += ((states[batch] * scale - truth) ** 2).sum(axis=0)
+        found = states[batch] * scale
+        errors += (((found if basis is None else found @ basis.T) - truth) ** 2).sum(axis=0)
         powers += (truth**2).sum(axis=0)
     starts = np.cumsum([0, *(shape.size for shape in shapes)])
     return [

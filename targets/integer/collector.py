@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.wiring import memory_basis
 from targets.base import Run, States
 from targets.integer.machine import Machine, State
 
@@ -90,7 +91,8 @@ class Collector:
     def _states(self) -> States | None:
         if self._m is None or self._h is None:
             return None
-        return States(self._m, self._h, self._y, *scales(self._network))
+        basis = memory_basis(self._network)
+        return States(self._m, self._h, self._y, *scales(self._network), basis)
 
 
 def scales(network: IntegerNetwork) -> tuple[np.ndarray, np.ndarray, float]:

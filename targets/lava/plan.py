@@ -126,6 +126,7 @@ def make_plan(network: IntegerNetwork, samples: int, steps: int) -> Plan:
     period = 2 if feedback else 1
     parts: dict[str, Part] = {}
     for number, layer in enumerate(network.layers):
+        assert isinstance(layer.memory, IntegerMemory)  # the target refuses the other form
         parts[f"layer{number}/memory"] = layer.memory
         if layer.hidden is not None:
             parts[f"layer{number}/hidden"] = layer.hidden

@@ -11,8 +11,8 @@ import numpy as np
 
 from lmu_deploy.checks import check_inputs, check_number
 from lmu_deploy.errors import InputError
-from lmu_deploy.integer_network import Format, IntegerNetwork
-from lmu_deploy.wiring import populations, wires
+from lmu_deploy.integer_network import Format, IntegerNetwork, SeriesMemory
+from lmu_deploy.wiring import memory_basis, populations, wires
 from targets.base import Progress, Run, States, check_supported
 from targets.lava import records, supervisor
 from targets.lava.compat import lava_version
@@ -42,11 +42,16 @@ class LavaTarget:
         self.time_limit = time_limit
 
     def unsupported(self, network: IntegerNetwork) -> list[str]:
-        """Name populations without neurons and connections whose sums could leave 32 bits."""
+        """Name empty populations, memories without a process, and sums that could leave 32 bits."""
         senders = populations(network)
         sizes = {name: sender.neurons for name, sender in senders.items()}
         sizes["readout"] = network.n_out
         reasons = [f"{name} has no neurons" for name, size in sizes.items() if size == 0]
+        reasons += [
+            f"layer {number} is a sign-taylor memory, for which there is no Lava process yet"
+            for number, layer in enumerate(network.layers)
+            if isinstance(layer.memory, SeriesMemory)
+        ]
         for wire in wires(network):
             weights = np.abs(wire.connection.slices.astype(np.int64)).sum(axis=2).max(initial=0)
             # Twice, because Dense holds twice each weight (see assembly.py).
@@ -154,7 +159,8 @@ def _states(network: IntegerNetwork, found: dict[str, Record], y: np.ndarray) ->
             hiddens.append((found[f"layer{number}/hidden"].states, layer.hidden.message.scale))
     m, m_scale = _side_by_side(memories, y.shape[:2])
     h, h_scale = _side_by_side(hiddens, y.shape[:2])
-    return States(m, h, y, m_scale, h_scale, network.readout.output.scale)
+    basis = memory_basis(network)
+    return States(m, h, y, m_scale, h_scale, network.readout.output.scale, basis)
 
 
 def _side_by_side(

@@ -76,3 +76,15 @@ def test_true_window_counts_feedback():
     inputs, m = np.array([[1.0], [2.0], [3.0]]), np.array([[10.0, 0], [20.0, 0], [30.0, 0]])
     window = true_window(layer, inputs, m, np.zeros((3, 0)), 0, points=5)
     assert window.tolist() == [23.0, 12.0, 1.0, 0.0, 0.0]
+
+
+def test_states_in_other_coordinates_are_brought_back(rng):
+    truth = rng.normal(size=(3, 6, 10))
+    basis = rng.normal(size=(10, 14))
+    states = truth @ np.linalg.pinv(basis).T
+    found = memory_errors(states / 0.5, np.full(14, 0.5), truth, SHAPES, basis)
+    assert all(error.overall < 1e-12 for error in found)
+    basis[4] *= 2.0
+    assert memory_errors(states / 0.5, np.full(14, 0.5), truth, SHAPES, basis)[0].overall > 0.1
+    with pytest.raises(InputError, match="must fit each other"):
+        memory_errors(states, np.ones(14), truth, SHAPES, basis[:9])
