@@ -8,6 +8,7 @@ training samples validates. Out: a :class:`Task`.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ def task_from_file(path: Path | str) -> Task:
             if missing := [name for name in ARRAYS if name not in stored]:
                 raise InputError(f"{path} lacks {', '.join(missing)}; store {', '.join(ARRAYS)}.")
             arrays = {name: stored[name] for name in ARRAYS}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        if odd := [name for name in ARRAYS if not isinstance(arrays[name], np.ndarray)]:
+            raise InputError(f"{path}: {', '.join(odd)} is no array; store plain arrays.")
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
         raise InputError(f"{path} is no readable .npz file of plain arrays ({error}).") from error
     train, test = (_split(part, arrays) for part in ("train", "test"))
     if train.inputs.shape[1:] != test.inputs.shape[1:]:
