@@ -6,7 +6,7 @@ LAVA := lava-nc==0.10.0
 # MNIST for the tests that want it; they say so and are skipped when it is absent.
 export LMU_DEPLOY_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test lint format venv clean
+.PHONY: demo test lint docs format venv clean
 
 demo: venv  ## train, convert, deploy everywhere, and print the path of the report
 	$(BIN)/lmu-deploy demo
@@ -18,6 +18,9 @@ lint: venv  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: venv  ## the site, in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: venv
 	$(BIN)/ruff check --fix .
@@ -31,9 +34,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e ".[all,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[all,dev,docs]"
 	$(BIN)/python -m pip install --no-deps --ignore-requires-python $(LAVA)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-report .coverage*
+	rm -rf $(VENV) build dist site *.egg-info demo-report .coverage*

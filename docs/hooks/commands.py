@@ -1,0 +1,59 @@
+"""The command-line reference, written from the command line itself each time the site is built."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import typer
+
+from lmu_deploy.cli import app
+
+PLACE = "<!-- commands -->"
+_VALUES = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """MkDocs calls this with each page's text."""
+    return markdown.replace(PLACE, reference()) if PLACE in markdown else markdown
+
+
+def commands() -> dict[str, Any]:
+    """Give every command of `lmu-deploy`, in the order in which its help lists them."""
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+def reference() -> str:
+    """Describe every command: what it does, an example, its arguments and options."""
+    return "\n\n".join(_command(name, found) for name, found in commands().items())
+
+
+def _command(name: str, command: Any) -> str:
+    words, _, example = inspect.cleandoc(command.help or "").partition("Example:")
+    parts = [f"### {name}", words.strip()]
+    if example.strip():
+        parts.append(f"    {example.strip()}")
+    types = get_type_hints(inspect.unwrap(command.callback))
+    rows = [_row(parameter, types[parameter.name]) for parameter in command.params]
+    if rows:
+        parts.append("\n".join(["| | | by default |", "|---|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def _row(parameter: Any, kind: Any) -> str:
+    if parameter.param_type_name == "option":
+        name = f"{', '.join(parameter.opts)} {_value(kind)}".strip()
+    else:
+        name = parameter.name.upper()
+    default = parameter.default
+    shown = "" if default is None or default is False else f"`{default}`"
+    return f"| `{name}` | {parameter.help or ''} | {'required' if parameter.required else shown} |"
+
+
+def _value(kind: Any) -> str:
+    """Say what an option of type `kind` takes, such as N for `int | None`."""
+    if kind in _VALUES:
+        return _VALUES[kind]
+    return next((value for part in get_args(kind) if (value := _value(part))), "")

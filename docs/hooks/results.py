@@ -1,0 +1,23 @@
+"""Every page of docs/results in the navigation: whoever measures adds a page, and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+
+SECTION = "Results"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """MkDocs calls this once it has read mkdocs.yml."""
+    pages = sorted((Path(config.docs_dir) / "results").glob("*.md"))
+    found = [f"results/{page.name}" for page in pages]
+    config.nav = [_with_pages(item, found) for item in config.nav or []]
+    return config
+
+
+def _with_pages(item: object, pages: list[str]) -> object:
+    if isinstance(item, dict) and SECTION in item:
+        return {SECTION: [*item[SECTION], *pages]}
+    return item
