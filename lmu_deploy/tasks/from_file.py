@@ -45,7 +45,8 @@ def task_from_file(path: Path | str) -> Task:
         if odd := [name for name in ARRAYS if not isinstance(arrays[name], np.ndarray)]:
             raise InputError(f"{path}: {', '.join(odd)} is no array; store plain arrays.")
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
-        raise InputError(f"{path} is no readable .npz file of plain arrays ({error}).") from error
+        why = str(error)[:200]
+        raise InputError(f"{path} is no readable .npz file of plain arrays ({why}).") from error
     train, test = (_split(part, arrays) for part in ("train", "test"))
     if train.inputs.shape[1:] != test.inputs.shape[1:]:
         raise InputError(
