@@ -49,6 +49,10 @@ def find_reader(name: str) -> Reader:
         from converters.contained.hdf5 import read_hdf5
 
         return read_hdf5
+    if name == "nir":
+        from converters.contained.nir_tree import read_nir_tree
+
+        return read_nir_tree
     from converters.contained.pytorch import read_state_dict
 
     return read_state_dict

@@ -46,7 +46,7 @@ def read_contained(reader: str, path: Path | str) -> Contents:
 
     Parameters
     ----------
-    reader : {"hdf5", "pytorch"}
+    reader : {"hdf5", "nir", "pytorch"}
     path : path
 
     Raises
@@ -60,23 +60,29 @@ def read_contained(reader: str, path: Path | str) -> Contents:
     path = check_file(path)
     with tempfile.TemporaryDirectory(prefix="lmu-deploy-import-") as folder:
         answer = Path(folder) / ANSWER
-        command = [sys.executable, "-m", "converters.contained.child", reader, str(path)]
         try:
-            done = subprocess.run(
-                [*command, str(answer)],
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=limits.SECONDS,
-                check=False,
-            )
+            code, messages = launch(reader, path, answer)
         except subprocess.TimeoutExpired as error:
             raise InputError(
                 f"{path} could not be read within {limits.SECONDS} s; it is damaged, save it again."
             ) from error
-        raise_failure(path, done.returncode, done.stderr)
+        raise_failure(path, code, messages)
         return take_answer(path, answer)
+
+
+def launch(reader: str, path: Path, answer: Path) -> tuple[int, bytes]:
+    """Run the process; give its exit code and what it wrote on standard error."""
+    command = [sys.executable, "-m", "converters.contained.child", reader, str(path), str(answer)]
+    done = subprocess.run(
+        command,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=limits.SECONDS,
+        check=False,
+    )
+    return done.returncode, done.stderr
 
 
 def check_file(path: Path | str) -> Path:

@@ -1,0 +1,331 @@
+"""The files that `fuzz_importers.py` breaks: whole samples of each kind, damage, and reading.
+
+A mutation is made of its number alone, so that a finding can be made again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.contained import child, limits, parent
+from converters.importers import import_file
+from converters.onnx import save_onnx, to_onnx
+from converters.quantise import quantise
+from lmu_deploy.errors import InputError, LmuDeployError
+from lmu_deploy.files import save
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.representations import load_any
+from lmu_deploy.tasks.from_file import task_from_file
+
+FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "importers" / "fixtures"
+ARCHITECTURE = FIXTURES / "keras3-feedback.json"
+LONGEST_SENTENCE = 3000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A whole file of one kind, and what reads it."""
+
+    name: str
+    suffix: str
+    data: bytes
+    reader: Callable[[Path], Any]
+
+
+def collect(folder: Path) -> list[Sample]:
+    """Make a whole file of every kind; each must be read as it is."""
+    samples = [
+        Sample("keras .keras (Keras 3)", ".keras", _fixture("keras3-stack.keras"), import_file),
+        Sample("keras .keras (Keras 2)", ".keras", _fixture("keras2-feedback.keras"), import_file),
+        Sample("keras .h5 (whole model)", ".h5", _fixture("keras3-feedback.h5"), import_file),
+        Sample("keras .weights.h5", ".h5", _fixture("keras3-feedback.weights.h5"), _with_weights),
+        Sample("keras .h5 (weights, Keras 2)", ".h5", _fixture("keras2-feedback-weights.h5"), _old),
+        Sample("keras architecture .json", ".json", ARCHITECTURE.read_bytes(), _architecture),
+        Sample("paper lmu .h5", ".h5", _paper(folder), import_file),
+        Sample("pytorch .pt", ".pt", _pytorch(folder), import_file),
+        *_our_files(folder),
+    ]
+    for sample in samples:
+        outcome = read(sample, sample.data, folder / f"whole{sample.suffix}")
+        if not outcome.startswith("read"):
+            raise SystemExit(f"{sample.name} cannot be read as it is: {outcome}")
+    return samples
+
+
+def mutate(samples: list[Sample], number: int) -> tuple[Sample, bytes, str]:
+    """Damage a sample; everything follows from the number."""
+    rng = random.Random(number)
+    sample = samples[number % len(samples)]
+    how = rng.choice(list(DAMAGES))
+    entry = ""
+    if sample.data[:2] == b"PK" and rng.random() < 0.6:
+        data, entry = _inside(sample.data, how, rng)
+    else:
+        data = DAMAGES[how](bytearray(sample.data), rng)
+    return sample, bytes(data), f"{how}{entry}"
+
+
+def read(sample: Sample, data: bytes, path: Path) -> str:
+    """Give "read", "refused: sentence", or what went wrong."""
+    path.write_bytes(data)
+    try:
+        sample.reader(path)
+    except LmuDeployError as error:
+        sentence = str(error)
+        if not isinstance(error, InputError) or not sentence or "\n" in sentence.strip():
+            return f"no clear error: {error!r}"[:500]
+        if len(sentence) > LONGEST_SENTENCE:
+            return f"an error of {len(sentence)} characters: {sentence[:200]}"
+        return f"refused: {sentence[:200]}"
+    except BaseException as error:  # every other exception is a finding
+        return f"{type(error).__name__}: {error}"[:500]
+    return "read"
+
+
+def _flip_bits(data: bytearray, rng: random.Random) -> bytearray:
+    for _ in range(rng.choice([1, 1, 2, 8, 64])):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return data
+
+
+def _write_bytes(data: bytearray, rng: random.Random) -> bytearray:
+    at, size = rng.randrange(len(data)), rng.choice([1, 2, 4, 16, 256])
+    data[at : at + size] = rng.randbytes(size)
+    return data
+
+
+def _write_number(data: bytearray, rng: random.Random) -> bytearray:
+    """Put an absurd number where a size, an offset or a count may stand."""
+    size = rng.choice([1, 2, 4, 8])
+    value = rng.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1, 10**9])
+    at = rng.randrange(max(1, len(data) - size))
+    data[at : at + size] = (value % 2 ** (8 * size)).to_bytes(size, rng.choice(["little", "big"]))
+    return data
+
+
+def _truncate(data: bytearray, rng: random.Random) -> bytearray:
+    return data[: rng.randrange(len(data))]
+
+
+def _cut_out(data: bytearray, rng: random.Random) -> bytearray:
+    at = rng.randrange(len(data))
+    del data[at : at + rng.choice([1, 4, 64, 1024])]
+    return data
+
+
+def _repeat(data: bytearray, rng: random.Random) -> bytearray:
+    at, size = rng.randrange(len(data)), rng.choice([1, 8, 256, 4096])
+    return data[:at] + data[at : at + size] * rng.choice([2, 3, 100]) + data[at + size :]
+
+
+def _swap(data: bytearray, rng: random.Random) -> bytearray:
+    size = rng.choice([4, 8, 64])
+    a, b = (rng.randrange(max(1, len(data) - size)) for _ in range(2))
+    data[a : a + size], data[b : b + size] = data[b : b + size], data[a : a + size]
+    return data
+
+
+def _change_digits(data: bytearray, rng: random.Random) -> bytearray:
+    """Change what stands as text: the numbers of JSON headers and configurations."""
+    places = [i for i, byte in enumerate(data[:200_000]) if chr(byte) in '0123456789.-ef{}[]",:']
+    for _ in range(rng.choice([1, 2, 5])):
+        if places:
+            data[rng.choice(places)] = ord(rng.choice('0123456789-e.{}[]",:'))
+    return data
+
+
+def _change_value(data: bytearray, rng: random.Random) -> bytearray:
+    """Put another value into JSON that stays JSON: the whole file, or a .safetensors header."""
+    if data[:1] == b"{":
+        return bytearray(json.dumps(_with_odd_value(json.loads(data), rng)).encode())
+    if data[8:9] != b"{":
+        return _write_number(data, rng)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    if rng.random() < 0.7:
+        inner = _with_odd_value(json.loads(header["__metadata__"]["lmu_deploy"]), rng)
+        header["__metadata__"]["lmu_deploy"] = json.dumps(inner)
+    else:
+        header = _with_odd_value(header, rng)
+    text = json.dumps(header).encode()
+    return bytearray(len(text).to_bytes(8, "little") + text + data[end:])
+
+
+def _with_odd_value(root: Any, rng: random.Random) -> Any:
+    """Replace one value anywhere in a JSON tree."""
+    places: list[tuple[Any, Any]] = []
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        keys = list(node) if isinstance(node, dict) else range(len(node))
+        places += [(node, key) for key in keys]
+        waiting += [node[key] for key in keys if isinstance(node[key], dict | list)]
+    node, key = rng.choice(places)
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    odd = [None, -1, 0, 1, 3, 1024, 10**6, 2**63, 10**40, 0.5, 1e308, float("nan"), float("inf")]
+    odd += [True, "", "x" * 10_000, "../../etc/passwd", [], {}, [1, "a", {}], deep]
+    node[key] = rng.choice(odd)
+    return root
+
+
+def _nothing(data: bytearray, rng: random.Random) -> bytearray:
+    return data[: rng.choice([0, 1, 8])]
+
+
+DAMAGES: dict[str, Callable[[bytearray, random.Random], bytearray]] = {
+    "bits flipped": _flip_bits,
+    "bytes overwritten": _write_bytes,
+    "number overwritten": _write_number,
+    "truncated": _truncate,
+    "cut out": _cut_out,
+    "repeated": _repeat,
+    "swapped": _swap,
+    "text changed": _change_digits,
+    "value changed": _change_value,
+    "emptied": _nothing,
+}
+
+
+def _inside(data: bytes, how: str, rng: random.Random) -> tuple[bytes, str]:
+    """Damage an entry of an archive and pack it again, so that its checksum is right."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(packed, "w") as new:
+        names = [name for name in old.namelist() if old.getinfo(name).file_size]
+        chosen = rng.choice(names)
+        for name in names:
+            content = old.read(name)
+            broken = DAMAGES[how](bytearray(content), rng) if name == chosen else content
+            new.writestr(name, bytes(broken))
+    return packed.getvalue(), f" in {chosen}"
+
+
+def use_forks() -> None:
+    """Let importers read in a fork of this process instead of in a new interpreter."""
+    import h5py  # noqa: F401 (loaded once, here)
+    import torch
+
+    torch.set_num_threads(1)
+    parent.launch = _launch_fork
+
+
+def _launch_fork(reader: str, path: Path, answer: Path) -> tuple[int, bytes]:
+    messages = answer.with_suffix(".messages")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            out = os.open(messages, os.O_WRONLY | os.O_CREAT)
+            os.dup2(out, 2)
+            code = child.main([reader, str(path), str(answer)])
+            sys.stderr.flush()
+            os._exit(code)
+        finally:
+            os._exit(3)
+    deadline = time.monotonic() + limits.SECONDS
+    pause = 0.0005
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            text = messages.read_bytes() if messages.exists() else b""
+            return os.waitstatus_to_exitcode(status), text
+        time.sleep(pause)
+        pause = min(0.02, 1.5 * pause)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    raise subprocess.TimeoutExpired(reader, limits.SECONDS)
+
+
+def _fixture(name: str) -> bytes:
+    return (FIXTURES / name).read_bytes()
+
+
+def _with_weights(path: Path) -> LMUNetwork:
+    return import_file(path, "keras-lmu", architecture=ARCHITECTURE)
+
+
+def _old(path: Path) -> LMUNetwork:
+    return import_file(path, "keras-lmu", architecture=FIXTURES / "keras2-feedback.json")
+
+
+def _architecture(path: Path) -> LMUNetwork:
+    weights = FIXTURES / "keras3-feedback.weights.h5"
+    return import_file(weights, "keras-lmu", architecture=path)
+
+
+def _weights(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.5, shape).astype(np.float32)
+
+
+def _paper(folder: Path) -> bytes:
+    import h5py
+
+    memory = Memory.legendre(4, 12.0)
+    layer = {
+        "input_encoders": _weights(2, 1),
+        "hidden_encoders": _weights(3, 1),
+        "memory_encoders": _weights(4, 1),
+        "input_kernel": _weights(2, 3),
+        "hidden_kernel": _weights(3, 3),
+        "memory_kernel": _weights(4, 3),
+        "AT": (memory.a_bar - np.eye(4)).T.astype(np.float32),
+        "BT": memory.b_bar[None].astype(np.float32),
+    }
+    path = folder / "paper.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["lmu", "dense"]
+        for role, array in layer.items():
+            file[f"lmu/lmu/{role}:0"] = array
+        file["dense/dense/kernel:0"], file["dense/dense/bias:0"] = _weights(3, 2), _weights(2)
+    return path.read_bytes()
+
+
+def _pytorch(folder: Path) -> bytes:
+    import torch
+
+    memory = Memory.legendre(4, 12.0)
+    shapes = {"e_x": (1, 2), "e_h": (1, 3), "e_m": (1, 4)}
+    shapes |= {"W_x": (3, 2), "W_h": (3, 3), "W_m": (3, 4)}
+    state = {f"lmu.cell.{name}": torch.tensor(_weights(*s)) for name, s in shapes.items()}
+    state["lmu.cell.A"] = torch.tensor(memory.a_bar, dtype=torch.float32)
+    state["lmu.cell.B"] = torch.tensor(memory.b_bar[:, None], dtype=torch.float32)
+    state["classifier.weight"] = torch.tensor(_weights(2, 3))
+    state["classifier.bias"] = torch.tensor(_weights(2))
+    torch.save(state, folder / "network.pt")
+    return (folder / "network.pt").read_bytes()
+
+
+def _our_files(folder: Path) -> list[Sample]:
+    hidden = Hidden(_weights(4, 3), _weights(2, 3), _weights(3, 3), _weights(3), "tanh")
+    layer = LMULayer(_weights(2, 1), None, None, None, Memory.legendre(4, 12.0), hidden)
+    network = LMUNetwork((layer,), Readout(_weights(3, 2), _weights(2)), task="digits")
+    inputs = np.random.default_rng(1).random((8, 6, 2))
+    save(network, folder / "float.safetensors")
+    save(quantise(network, inputs, "loihi2"), folder / "integer.safetensors")
+    save_onnx(to_onnx(network), folder / "network.onnx")
+    x, y = inputs.astype(np.float32), np.arange(8) % 2
+    np.savez(folder / "task.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+
+    def sample(name: str, file: str, reader: Callable[[Path], Any]) -> Sample:
+        path = folder / file
+        return Sample(name, path.suffix, path.read_bytes(), reader)
+
+    return [
+        sample("LMUNetwork .safetensors", "float.safetensors", load_any),
+        sample("IntegerNetwork .safetensors", "integer.safetensors", load_any),
+        sample("onnx .onnx", "network.onnx", import_file),
+        sample("task .npz", "task.npz", lambda path: task_from_file(path).load()),
+    ]

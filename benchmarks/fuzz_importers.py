@@ -1,0 +1,151 @@
+"""Break files in every way and hold importers and loaders to one clear error.
+
+    python benchmarks/fuzz_importers.py --mutations 10000
+
+A worker damages files and reads them; this process watches it, so that a crash or a hang of the
+worker is a finding and not the end. Each file must be read, or be refused with one InputError of
+one sentence, within the time and without the memory going over the limit. Importers read in a
+process of their own; here that process is forked from the worker instead of started anew, because
+ten thousand interpreters would take an hour (`--fresh` starts them).
+
+Exit code 1 when anything was found; the findings are printed, with what makes each of them again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+SECONDS = 60
+MEBIBYTES = 1024
+
+
+def work(first: int, mutations: int, folder: Path, fresh: bool) -> None:
+    """Damage and read files, one line of JSON on standard output for each."""
+    from fuzz_files import collect, mutate, read, use_forks
+
+    resource.setrlimit(resource.RLIMIT_DATA, (2 * MEBIBYTES * 2**20, -1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, -1))
+    if not fresh:
+        use_forks()
+    samples = collect(folder)
+    base = _peak()
+    for number in range(first, mutations):
+        sample, data, how = mutate(samples, number)
+        start = time.monotonic()
+        outcome = read(sample, data, folder / f"mutated{sample.suffix}")
+        seconds = time.monotonic() - start
+        print(
+            json.dumps(
+                {
+                    "number": number,
+                    "sample": sample.name,
+                    "how": how,
+                    "outcome": outcome,
+                    "seconds": round(seconds, 3),
+                    "mebibytes": _peak(),
+                    "before": base,
+                }
+            ),
+            flush=True,
+        )
+
+
+def _peak() -> int:
+    """Most memory that this process or a child of it has held."""
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(who).ru_maxrss for who in both) // 1024
+
+
+def watch(mutations: int, fresh: bool) -> int:
+    """Run workers until all mutations are done; print what was found."""
+    results: list[dict[str, object]] = []
+    findings: list[str] = []
+    first = 0
+    with tempfile.TemporaryDirectory() as folder:
+        while first < mutations:
+            lines, ending = _run_worker(first, mutations, Path(folder), fresh)
+            results += lines
+            first = first + len(lines)
+            if first < mutations:
+                findings.append(f"mutation {first}: the worker {ending}")
+                first += 1
+    findings += [
+        f"mutation {r['number']} of {r['sample']} ({r['how']}): {r['outcome']}"
+        for r in results
+        if not str(r["outcome"]).startswith(("read", "refused"))
+    ]
+    peak = max((int(str(r["mebibytes"])) for r in results), default=0)
+    if peak > MEBIBYTES:
+        findings.append(f"{peak} MiB were held, more than {MEBIBYTES}")
+    _show(results, peak, findings)
+    return 1 if findings else 0
+
+
+def _run_worker(
+    first: int, mutations: int, folder: Path, fresh: bool
+) -> tuple[list[dict[str, object]], str]:
+    command = [sys.executable, __file__, "--worker", str(first), "--mutations", str(mutations)]
+    command += ["--folder", str(folder)] + (["--fresh"] if fresh else [])
+    lines: list[dict[str, object]] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        patience = 3 * SECONDS  # to import the libraries and make the samples
+        while select.select([worker.stdout], [], [], patience)[0]:
+            line = worker.stdout.readline()
+            if not line:
+                return lines, f"ended with exit code {worker.wait()}"
+            lines.append(json.loads(line))
+            patience = SECONDS
+        worker.kill()
+        return lines, f"gave no answer within {patience} s"
+
+
+def _show(results: list[dict[str, object]], peak: int, findings: list[str]) -> None:
+    outcomes = Counter((str(r["sample"]), str(r["outcome"]).partition(":")[0]) for r in results)
+    names = sorted({name for name, _ in outcomes})
+    print(f"{'sample':<34}{'read':>8}{'refused':>9}{'other':>7}")
+    for name in names:
+        total = sum(count for (n, _), count in outcomes.items() if n == name)
+        taken, refused = outcomes[name, "read"], outcomes[name, "refused"]
+        print(f"{name:<34}{taken:>8}{refused:>9}{total - taken - refused:>7}")
+    slowest = max((float(str(r["seconds"])) for r in results), default=0.0)
+    before = max((int(str(r["before"])) for r in results), default=0)
+    print(
+        f"{len(results)} files; slowest {slowest:.2f} s; most memory {peak} MiB, of which "
+        f"{before} MiB before the first file; {len(findings)} findings"
+    )
+    for finding in findings[:50]:
+        print(finding)
+
+
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mutations", type=int, default=10_000)
+    parser.add_argument("--fresh", action="store_true", help="start each reader anew")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.worker is None:
+        return watch(chosen.mutations, chosen.fresh)
+    work(chosen.worker, chosen.mutations, chosen.folder, chosen.fresh)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
