@@ -1,0 +1,19 @@
+"""LMUNetwork and SpikingNetwork to NIR, the Neuromorphic Intermediate Representation, and back."""
+
+from __future__ import annotations
+
+from lmu_deploy.errors import MissingDependencyError
+
+try:
+    from converters.nir.convert import from_nir, to_nir
+    from converters.nir.file import read_nir, write_nir
+    from converters.nir.plan import left_to_host
+    from converters.nir.stepping import INTEGRATORS
+except ModuleNotFoundError as error:
+    if (error.name or "").split(".")[0] not in ("nir", "h5py"):
+        raise
+    raise MissingDependencyError(
+        f"the library {error.name} is absent; install it with: pip install 'lmu-deploy[nir]'."
+    ) from error
+
+__all__ = ["INTEGRATORS", "from_nir", "left_to_host", "read_nir", "to_nir", "write_nir"]

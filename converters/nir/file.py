@@ -1,0 +1,97 @@
+"""NIR graphs as HDF5 files: written whole or not at all, read in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+
+from converters.contained import read_contained
+from converters.nir.convert import from_nir
+from lmu_deploy.atomic import written_whole
+from lmu_deploy.errors import InputError
+from lmu_deploy.network import LMUNetwork
+from lmu_deploy.spiking_network import SpikingNetwork
+
+_ROOT = "node"
+
+
+def write_nir(graph: nir.NIRGraph, path: Path | str) -> None:
+    """Write a graph as every library of NIR reads it.
+
+    Raises
+    ------
+    InputError
+        When `path` cannot be written. Nothing is left half-written.
+    """
+    with written_whole(path) as temporary:
+        try:
+            nir.write(temporary, graph)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error}; give another place.") from error
+
+
+def read_nir(path: Path | str) -> LMUNetwork | SpikingNetwork:
+    """Read a network from a NIR file that lmu_deploy wrote.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it is no NIR file, another program's, damaged, or asks for
+        what is not allowed (see :mod:`converters.contained.nir_tree`).
+    """
+    contents = read_contained("nir", path)
+    try:
+        return from_nir(_build(_nest(contents.arrays, contents.header)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _nest(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> dict[str, Any]:
+    """Give the tree of groups whose leaves lie in the file under the root."""
+    tree: dict[str, Any] = {}
+    for where, value in {**header["texts"], **header["edges"], **arrays}.items():
+        *groups, name = where.split("/")
+        inside = tree
+        for group in groups:
+            inside = inside.setdefault(group, {})
+        inside[name] = value
+    return tree
+
+
+def _build(tree: dict[str, Any]) -> nir.NIRGraph:
+    """Make the graph; a graph in a graph is none of ours."""
+    root = tree.get(_ROOT)
+    if not isinstance(root, dict) or root.get("type") != "NIRGraph":
+        raise InputError("it holds no NIR graph; export it again.")
+    try:
+        nodes = {name: _node(fields) for name, fields in root["nodes"].items()}
+        edges = [(str(a), str(b)) for a, b in root["edges"]]
+        metadata = {name: _scalar(value) for name, value in root.get("metadata", {}).items()}
+        return nir.NIRGraph(nodes, edges, metadata=metadata)
+    except InputError:
+        raise
+    except Exception as error:  # the library checks with assertions and whatever NumPy raises
+        raise InputError(
+            f"the NIR graph is damaged ({type(error).__name__}); export it again."
+        ) from error
+
+
+def _node(fields: dict[str, Any]) -> nir.NIRNode:
+    if fields["type"] == "NIRGraph":
+        raise InputError("a graph lies in the NIR graph, which lmu_deploy never writes.")
+    fields = dict(fields)
+    kept = fields.pop("metadata", {})
+    node = nir.dict2NIRNode(fields)
+    node.metadata = {name: _scalar(value) for name, value in kept.items()}
+    return node
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
