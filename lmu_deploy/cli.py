@@ -193,9 +193,9 @@ def spike(
 def export(
     file: File,
     out: Out,
-    to: Annotated[str, typer.Option(help="onnx (whole sequence) or onnx-step.")] = "onnx",
+    to: Annotated[str, typer.Option(help="onnx (whole sequence), onnx-step or nir.")] = "onnx",
 ) -> None:
-    """Write a float network as ONNX.
+    """Write a float network as ONNX, or a float or spiking one as NIR.
 
     Example: lmu-deploy export digits.safetensors --to onnx-step --out digits-step.onnx
     """
