@@ -20,6 +20,7 @@ from lmu_deploy.integer_network import (
     IntegerNetwork,
     IntegerReadout,
     PiecewiseLinear,
+    SeriesMemory,
 )
 from targets.integer import IntegerTarget, step
 
@@ -79,8 +80,12 @@ class Naive:
             sent = "input"
             for i, layer in enumerate(net.layers):
                 self.send(sent, x, self.entering(i)) if i == 0 else None
-                m[i], mm[i] = self.memory(i, layer.memory, m[i], mm[i], x, h[i])
                 own = [layer.memory.recurrent, layer.hidden.memory if layer.hidden else None]
+                if isinstance(layer.memory, SeriesMemory):
+                    m[i], mm[i] = self.series(i, layer.memory, m[i], mm[i], x, h[i])
+                    own[0] = layer.memory.feedback
+                else:
+                    m[i], mm[i] = self.memory(i, layer.memory, m[i], mm[i], x, h[i])
                 if layer.hidden:
                     self.send(f"layer{i}/memory", mm[i], own)
                     h[i] = self.hidden(i, layer.hidden, mm[i], x, h[i])
@@ -110,6 +115,43 @@ class Naive:
         m = [self.sat(v, layer.state.bits, f"{place}/state") for v in total]
         sent = [self.ms(v, 1, layer.message_shift) for v in m]
         return m, [self.sat(v, layer.message.bits, f"{place}/message") for v in sent]
+
+    def series(self, i, layer, m, messages, x, h):
+        place = f"layer{i}/series"
+        limit = lambda values, bits, name: [self.sat(v, bits, name) for v in values]  # noqa: E731
+        c = add(self.drive(layer.input, x, f"{place}/input"), layer.bias)
+        if layer.hidden is not None:
+            c = add(c, self.drive(layer.hidden, h, f"{place}/hidden"))
+        if layer.feedback is not None:
+            c = add(c, self.drive(layer.feedback, messages, f"{place}/feedback"))
+        c, bits, sent = limit(c, layer.state.bits, f"{place}/drive"), layer.state.bits, 0
+        for _ in range(layer.substeps):
+            v, first = messages, c
+            for k in range(layer.terms):
+                self.synops += layer.order * sum(x != 0 for x in v)
+                sent += sum(x != 0 for x in v)
+                w = limit(add(first, self.signs(layer, k, v, place)), bits, f"{place}/term")
+                m = limit(add(m, w), bits, f"layer{i}/memory/state")
+                first = [0] * layer.size
+                if k + 1 < layer.terms:
+                    v = [self.ms(x, 1, int(layer.term_shift[k])) for x in w]
+                    v = limit(v, layer.message.bits, f"{place}/message")
+            messages = [self.ms(x, 1, layer.message_shift) for x in m]
+            messages = limit(messages, layer.message.bits, f"layer{i}/memory/message")
+        self.events[-1].setdefault(place, []).append(sent)
+        return m, messages
+
+    def signs(self, layer, k, v, place):
+        """G_k(v), from the matrix S and not from running sums."""
+        driven = []
+        for channel in range(layer.channels):
+            part = v[channel * layer.order : (channel + 1) * layer.order]
+            for i in range(layer.order):
+                row = (-1 if i < j else (-1) ** (i - j + 1) for j in range(layer.order))
+                a = sum(s * x for s, x in zip(row, part, strict=True))
+                a = self.sat(a, layer.accumulator_bits, f"{place}/recurrent/slice0")
+                driven.append(self.ms(a, int(layer.multiplier[k, i]), int(layer.shift[k, i])))
+        return driven
 
     def hidden(self, i, layer, messages, x, h):
         place = f"layer{i}/hidden"
@@ -181,6 +223,25 @@ def integer_networks(draw):
         state, message, shift = fmt(8, 24), fmt(2, 14), pick(0, 10)
         recurrent, entering = link(size, size), link(size, width)
         memory = IntegerMemory(state, message, shift, recurrent, entering, back, bias(size))
+        if pick(0, 1):
+            terms, channels = pick(1, 4), pick(1, 2) if size % 2 == 0 else 1
+            rows = (terms, size // channels)
+            memory = SeriesMemory(
+                channels,
+                size // channels,
+                pick(1, 3),
+                state,
+                message,
+                shift,
+                rng.integers(0, 8, terms - 1),
+                rng.integers(1, 99, rows),
+                rng.integers(0, 9, rows),
+                entering,
+                recurrent if pick(0, 1) else None,
+                back,
+                bias(size),
+                pick(8, 24),
+            )
         layers.append(IntegerLayer(memory, hidden))
         width = layers[-1].n_out
     n_out = pick(1, 3)
@@ -248,11 +309,49 @@ def saturating_network() -> tuple[IntegerNetwork, np.ndarray]:
     return network, rng.normal(size=(3, 20, 2))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_saturation_is_reached_everywhere_and_counted_alike(engine):
+def series_network() -> tuple[IntegerNetwork, np.ndarray]:
+    """The same with a series, narrow enough that each of its places saturates."""
     network, inputs = saturating_network()
+    layer, old = network.layers[0], network.layers[0].memory
+    memory = SeriesMemory(
+        2,
+        2,
+        3,
+        Format(14, 0.01),
+        Format(9, 0.04),
+        3,
+        np.array([2, 1]),
+        np.array([[90, 60], [50, 55], [40, 77]]),
+        np.full((3, 2), 4),
+        old.input,
+        dataclasses.replace(old.recurrent, accumulator_bits=24),
+        old.hidden,
+        np.array([9, -9, 5, 0]),
+        9,
+    )
+    return dataclasses.replace(network, layers=(IntegerLayer(memory, layer.hidden),)), inputs
+
+
+MEMORY_PLACES = {
+    saturating_network: ("memory/recurrent/slice0", "memory/state", "memory/message"),
+    series_network: (
+        "series/recurrent/slice0",
+        "series/drive",
+        "series/term",
+        "series/message",
+        "memory/state",
+        "memory/message",
+    ),
+}
+BOTH_FORMS = pytest.mark.parametrize("make", MEMORY_PLACES)
+
+
+@BOTH_FORMS
+@pytest.mark.parametrize("engine", ENGINES)
+def test_saturation_is_reached_everywhere_and_counted_alike(engine, make):
+    network, inputs = make()
     run = IntegerTarget(engine).run(network, inputs)
-    for place in ("memory/recurrent/slice0", "memory/state", "memory/message", "hidden/drive"):
+    for place in (*MEMORY_PLACES[make], "hidden/drive"):
         assert run.saturations[f"layer0/{place}"] > 0
     assert run.saturations["readout/output"] > 0
     assert differences(network, inputs, Naive(network), engine) == []
@@ -260,8 +359,9 @@ def test_saturation_is_reached_everywhere_and_counted_alike(engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("fault", [RoundsDown, Wraps])
-def test_another_rule_is_caught(fault, engine):
-    network, inputs = saturating_network()
+@BOTH_FORMS
+def test_another_rule_is_caught(make, fault, engine):
+    network, inputs = make()
     assert {"m", "h", "y"} <= set(differences(network, inputs, fault(network), engine))
 
 
@@ -283,9 +383,34 @@ def test_one_changed_weight_is_caught(engine):
     assert "m" in differences(faulty, inputs, Naive(sound), engine)
 
 
+class OneSignWrong(Naive):
+    def signs(self, layer, k, v, place):
+        return super().signs(layer, k, [-v[0], *v[1:]], place)
+
+
+class LastTermForgotten(Naive):
+    def series(self, i, layer, *rest):
+        terms = {"multiplier": layer.multiplier[:-1], "shift": layer.shift[:-1]}
+        shorter = dataclasses.replace(layer, term_shift=layer.term_shift[:-1], **terms)
+        return super().series(i, shorter, *rest)
+
+
+class HeldOnlyOnce(Naive):
+    def series(self, i, layer, *rest):
+        return super().series(i, dataclasses.replace(layer, substeps=1), *rest)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
-def test_batches_do_not_change_anything(engine, monkeypatch):
-    network, inputs = saturating_network()
+@pytest.mark.parametrize("fault", [OneSignWrong, LastTermForgotten, HeldOnlyOnce])
+def test_another_series_is_caught(fault, engine):
+    network, inputs = series_network()
+    assert {"m", "h", "y", "synops"} <= set(differences(network, inputs, fault(network), engine))
+
+
+@BOTH_FORMS
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batches_do_not_change_anything(engine, make, monkeypatch):
+    network, inputs = make()
     whole = IntegerTarget(engine).run(network, inputs, record=True)
     monkeypatch.setattr("targets.integer.target._BATCH", 2)
     parts = IntegerTarget(engine).run(network, inputs, record=True)
@@ -295,9 +420,10 @@ def test_batches_do_not_change_anything(engine, monkeypatch):
     assert whole.synops == parts.synops
 
 
+@BOTH_FORMS
 @pytest.mark.parametrize("engine", ENGINES)
-def test_stream_equals_batch_and_leaves_its_past_alone(engine):
-    network, inputs = saturating_network()
+def test_stream_equals_batch_and_leaves_its_past_alone(engine, make):
+    network, inputs = make()
     run = IntegerTarget(engine).run(network, inputs, record=True)
     stream = None
     for t in range(inputs.shape[1]):
@@ -309,8 +435,9 @@ def test_stream_equals_batch_and_leaves_its_past_alone(engine):
         assert np.array_equal(stream.state.m[0], run.states.m[:, t])
 
 
-def test_raster_shows_the_events_of_the_first_sample():
-    network, inputs = saturating_network()
+@BOTH_FORMS
+def test_raster_shows_the_events_of_the_first_sample(make):
+    network, inputs = make()
     run = IntegerTarget().run(network, inputs)
     for name, raster in run.rasters.items():
         assert raster.shape == (inputs.shape[1], run.neurons[name])

@@ -2,7 +2,8 @@
 
 A sum of a slice is at most its row's weights in magnitude times the largest message. An engine in
 float64 needs each of them, times its multiplier, below 2^52 (a half is added before the floor). One
-in int32 also adds up in int32 all that reaches a population, its bias and its state.
+in int32 also adds up in int32 all that reaches a population, its bias and its state. A series is
+computed in int64 (series.py), which holds the sum of 4,096 messages of 32 bits times 15 bits.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
     for number, layer in enumerate(network.layers):
         rounding = (1 << layer.memory.message_shift) >> 1
         own[f"layer{number}/memory"] = layer.memory.state.limit + largest(24) + rounding
+        own[f"layer{number}/series"] = largest(24)
         if layer.hidden is not None:
             own[f"layer{number}/hidden"] = largest(24)
     for target, worst in inflow.items():
@@ -62,4 +64,8 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
 
 def _sums(network: IntegerNetwork) -> list[tuple[Wire, np.ndarray]]:
     limits = {name: p.message.limit for name, p in populations(network).items()}
-    return [(wire, worst_sums(wire, limits[wire.source])) for wire in wires(network)]
+    return [
+        (wire, worst_sums(wire, limits[wire.source]))
+        for wire in wires(network)
+        if not wire.source.endswith("/series")
+    ]

@@ -50,11 +50,12 @@ class Collector:
         """Keep one step of one batch."""
         numpy = self._machine.engine.numpy
         for name, messages in state.messages.items():
-            events, synops = self._machine.fans[name].tally(messages)
+            events, synops = self._machine.senders[name].tally(messages)
             self._events[name][batch, t] = events
             self._synops += synops
             if batch.start == 0 and len(messages):
-                self._rasters[name][t] = numpy(messages[0]) != 0
+                events_of_first = np.asarray(messages[0]) != 0
+                self._rasters[name][t] = np.atleast_2d(events_of_first).sum(axis=0).clip(max=255)
         if self._every_step or t == self._steps - 1:
             self._y[batch, t if self._every_step else 0] = numpy(y)
         if self._m is not None and self._h is not None:

@@ -28,7 +28,14 @@ _WORTH_IMPORTING_TORCH = 5e10
 """Products of weights and messages in a run above which torch saves more than its import takes."""
 
 
-class Fan(Protocol):
+class Sender(Protocol):
+    """What counts the messages of a population."""
+
+    def tally(self, messages: Any) -> tuple[np.ndarray, int]:
+        """Count nonzero messages of each sample, and the synapses that all of them meet."""
+
+
+class Fan(Sender, Protocol):
     """The synapses that leave a population."""
 
     def deliver(self, messages: Any) -> tuple[dict[str, Any], dict[str, int]]:
@@ -36,9 +43,6 @@ class Fan(Protocol):
 
         The next call may write over the drives.
         """
-
-    def tally(self, messages: Any) -> tuple[np.ndarray, int]:
-        """Count nonzero messages of each sample, and the synapses that all of them meet."""
 
 
 class Activation(Protocol):

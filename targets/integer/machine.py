@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork
+from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork, SeriesMemory
 from lmu_deploy.wiring import delayed, populations, wires
-from targets.integer.engine import Engine
+from targets.integer.engine import Engine, Sender
+from targets.integer.series import Series
 
 
 @dataclass
@@ -27,7 +28,7 @@ class State:
     m : list of arrays, shape (batch, states)
         Memory states, a layer each.
     messages : dict of population to array, shape (batch, neurons)
-        Last sent.
+        Last sent; of a series all that it sent in the step, (batch, applications, neurons).
     drives : dict of connection to array, shape (batch, targets)
         Last delivered.
     saturations : dict of place to int
@@ -62,6 +63,8 @@ class Machine:
     engine : Engine
     populations : dict of name to number of neurons
         The input first, then each layer's memory and hidden units.
+    senders : dict of population to Sender
+        What counts the events of each.
     """
 
     def __init__(self, network: IntegerNetwork, engine: Engine) -> None:
@@ -71,12 +74,21 @@ class Machine:
         self._delayed = tuple(f"{place}/" for place in delayed(network))
         leaving: dict[str, dict[str, Connection]] = defaultdict(dict)
         for wire in wires(network):
+            if wire.source.endswith("/series"):
+                continue  # applied by Series itself, without a matrix
             self._into[wire.target].append(wire.place)
             leaving[wire.source][wire.place] = wire.connection
-        self.fans = {
+        self._fans = {
             name: engine.fan(leaving[name], population.message.limit)
             for name, population in populations(network).items()
+            if name in leaving
         }
+        self._series = {
+            f"layer{number}/series": Series(layer.memory)
+            for number, layer in enumerate(network.layers)
+            if isinstance(layer.memory, SeriesMemory)
+        }
+        self.senders: dict[str, Sender] = {**self._fans, **self._series}
         self._activations = [
             None if layer.hidden is None else engine.activation(layer.hidden)
             for layer in network.layers
@@ -88,6 +100,8 @@ class Machine:
         places = ["input"]
         for number, layer in enumerate(self.network.layers):
             places += [f"layer{number}/memory/state", f"layer{number}/memory/message"]
+            if isinstance(layer.memory, SeriesMemory):
+                places += [f"layer{number}/series/{part}" for part in ("drive", "term", "message")]
             if layer.hidden is not None:
                 places += [f"layer{number}/hidden/drive", f"layer{number}/hidden/message"]
         accumulators = [
@@ -127,7 +141,10 @@ class Machine:
         state.saturations["input"] += limited
         self._send("input", messages, state)
         for number, layer in enumerate(network.layers):
-            self._advance_memory(number, layer, state)
+            if isinstance(layer.memory, SeriesMemory):
+                self._advance_series(number, state)
+            else:
+                self._advance_memory(number, layer, state)
             if layer.hidden is not None:
                 self._advance_hidden(number, layer, state)
         y = self._total("readout", state)
@@ -142,6 +159,18 @@ class Machine:
         messages = self.engine.rounded_shift(m, memory.message_shift)
         self._saturate(messages, memory.message.limit, f"{name}/message", state)
         self._send(name, messages, state)
+
+    def _advance_series(self, number: int, state: State) -> None:
+        name, series, engine = f"layer{number}/memory", f"layer{number}/series", self.engine
+        m = engine.numpy(state.m[number])
+        message = engine.numpy(state.messages[name]) if name in state.messages else 0 * m
+        drive = engine.numpy(self._total(series, state))
+        done = self._series[series].advance(m, message, drive)
+        for place, count in done.saturations.items():
+            state.saturations[f"layer{number}/{place}"] += count
+        state.m[number] = engine.array(done.m)
+        state.messages[series] = done.sent
+        self._send(name, engine.array(done.message), state)
 
     def _advance_hidden(self, number: int, layer: IntegerLayer, state: State) -> None:
         hidden, activation, name = layer.hidden, self._activations[number], f"layer{number}/hidden"
@@ -167,7 +196,7 @@ class Machine:
 
     def _send(self, name: str, messages: Any, state: State) -> None:
         state.messages[name] = messages
-        drives, limited = self.fans[name].deliver(messages)
+        drives, limited = self._fans[name].deliver(messages)
         state.drives.update(drives)
         for place, count in limited.items():
             if place.startswith(self._delayed):
@@ -180,7 +209,8 @@ def _biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
     """Biases by population, of those that have one."""
     found = {"readout": network.readout.bias}
     for number, layer in enumerate(network.layers):
-        found[f"layer{number}/memory"] = layer.memory.bias
+        part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
+        found[f"layer{number}/{part}"] = layer.memory.bias
         if layer.hidden is not None:
             found[f"layer{number}/hidden"] = layer.hidden.bias
     return {name: bias for name, bias in found.items() if bias is not None}
