@@ -43,7 +43,9 @@ class PaperLMUImporter:
 
     def recognises(self, sniff: Sniff) -> bool:
         """Whether an HDF5 file names the paper's weights."""
-        return sniff.head.startswith(HDF5_SIGNATURE) and sniff.holds(b"memory_encoders")
+        if not sniff.head.startswith(HDF5_SIGNATURE) or sniff.is_nir:
+            return False
+        return sniff.holds(b"memory_encoders")
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
         """Read a network; `theta` is told from the matrices, `activation` is tanh if not given."""

@@ -14,6 +14,8 @@ from converters.contained import limits
 from converters.contained.parent import check_file
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+NIR_GRAPH = b"NIRGraph"
+"""Type of the root of every NIR file, which lies in it as a text."""
 _BLOCK = 2**20
 
 
@@ -47,6 +49,11 @@ class Sniff:
                 return tuple(archive.namelist()[: limits.OBJECTS])
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
             return ()
+
+    @cached_property
+    def is_nir(self) -> bool:
+        """Whether it is an HDF5 file with a graph of NIR."""
+        return self.head.startswith(HDF5_SIGNATURE) and self.holds(NIR_GRAPH)
 
     def holds(self, text: bytes) -> bool:
         """Whether the bytes of `text` stand anywhere in the file."""

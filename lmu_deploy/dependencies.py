@@ -64,6 +64,7 @@ LIBRARIES = (
     Library("onnx", "import onnx", "ONNX export"),
     Library("onnxruntime", "import onnxruntime", "target onnxruntime"),
     Library("onnxscript", "import onnxscript", "ONNX export"),
+    Library("nir", "import nir", "NIR files"),
     Library(LAVA, "import targets.lava.assembly", "target lava"),
     Library("brian2", "import brian2", "target brian2"),
     Library("c++ compiler", _BRIAN2_COMPILES, "target brian2 at full speed"),

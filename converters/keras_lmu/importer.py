@@ -21,7 +21,7 @@ class KerasLMUImporter:
     def recognises(self, sniff: Sniff) -> bool:
         """Whether the file is an HDF5 file of Keras, or an archive with its entries."""
         if sniff.head.startswith(HDF5_SIGNATURE):
-            return not sniff.holds(b"memory_encoders")
+            return not sniff.holds(b"memory_encoders") and not sniff.is_nir
         return CONFIG in sniff.entries or WEIGHTS in sniff.entries
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
