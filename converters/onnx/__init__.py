@@ -1,4 +1,4 @@
-"""LMUNetwork to ONNX and back."""
+"""LMUNetwork to ONNX and back, and IntegerNetwork to ONNX."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from lmu_deploy.errors import MissingDependencyError
 
 try:
     from converters.onnx.check import check_onnx, save_onnx
+    from converters.onnx.quantised import (
+        integer_objections,
+        to_onnx_integer,
+        to_onnx_integer_step,
+    )
     from converters.onnx.reader import from_onnx, read_onnx
     from converters.onnx.sequence import to_onnx
     from converters.onnx.step import network_states, to_onnx_step
@@ -19,9 +24,12 @@ except ModuleNotFoundError as error:
 __all__ = [
     "check_onnx",
     "from_onnx",
+    "integer_objections",
     "network_states",
     "read_onnx",
     "save_onnx",
     "to_onnx",
+    "to_onnx_integer",
+    "to_onnx_integer_step",
     "to_onnx_step",
 ]

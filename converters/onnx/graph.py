@@ -54,15 +54,17 @@ class Graph:
         self._nodes.append(helper.make_node(op, inputs, names, name=names[0], **attributes))
         return names
 
-    def input(self, name: str, shape: Sequence[Dimension]) -> str:
-        """Declare a float32 input; a dimension is a size, or the name of one that varies."""
+    def input(self, name: str, shape: Sequence[Dimension], element: int = TensorProto.FLOAT) -> str:
+        """Declare an input; a dimension is a size, or the name of one that varies."""
         name = self._scope + name
-        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        self._inputs.append(helper.make_tensor_value_info(name, element, shape))
         return name
 
-    def output(self, tensor: str, shape: Sequence[Dimension]) -> None:
-        """Declare a float32 tensor of the graph as an output."""
-        self._outputs.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, shape))
+    def output(
+        self, tensor: str, shape: Sequence[Dimension], element: int = TensorProto.FLOAT
+    ) -> None:
+        """Declare a tensor of the graph as an output."""
+        self._outputs.append(helper.make_tensor_value_info(tensor, element, shape))
 
     def affine(self, x: str, kernel: str, bias: str | None, output: str) -> str:
         """Compute ``x @ kernel + bias`` for x of any rank; no bias is 0."""
@@ -82,7 +84,9 @@ class Graph:
         """Give the graph as the body of a Scan, which sees the initializers of the model."""
         return helper.make_graph(self._nodes, self.name, self._inputs, self._outputs)
 
-    def model(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    def model(
+        self, metadata: Mapping[str, str], opset: int = OPSET, ir_version: int = IR_VERSION
+    ) -> onnx.ModelProto:
         """Give the graph as a model with its initializers, inferred shapes and metadata."""
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, self.weights.tensors()
@@ -90,8 +94,8 @@ class Graph:
         model = helper.make_model(
             graph,
             producer_name="lmu_deploy",
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", opset)],
+            ir_version=ir_version,
         )
         helper.set_model_props(model, dict(metadata))
         return onnx.shape_inference.infer_shapes(

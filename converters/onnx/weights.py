@@ -26,6 +26,11 @@ LARGEST_MODEL = 2**31 - 2**24
 class Weights:
     """The initializers of one model.
 
+    Parameters
+    ----------
+    network : LMUNetwork, optional
+        Whose arrays to hold; without it the caller gives each by `constant`.
+
     Raises
     ------
     InputError
@@ -37,10 +42,15 @@ class Weights:
         The network as JSON, its arrays named by initializer.
     """
 
-    def __init__(self, network: LMUNetwork) -> None:
-        tree, tensors = to_tree(network)
+    def __init__(self, network: LMUNetwork | None = None) -> None:
         self._arrays: dict[str, np.ndarray] = {}
         self._names: dict[str, str] = {}
+        self.structure = ""
+        if network is not None:
+            self._hold(network)
+
+    def _hold(self, network: LMUNetwork) -> None:
+        tree, tensors = to_tree(network)
         needed = sum(4 * array.size for array in tensors.values())
         if needed > LARGEST_MODEL:
             raise InputError(

@@ -1,0 +1,184 @@
+r"""Integer arithmetic in ONNX operators, as docs/integer-semantics.md has it, exact in every bit.
+
+Messages and states are int32, all between them int64. Only products of weights and messages are
+summed in int32 where weights and widths prove that it is enough. MatMulInteger would be faster, but
+takes messages of 8 bits alone.
+
+Div cuts towards zero and BitShift takes no negative numbers, so a number is lifted before it is
+shifted: with :math:`L = 2^{47}`, above any product and divisible by any :math:`2^s`,
+
+.. math:: \lfloor v / 2^s \rfloor = \mathrm{Div}(v + L, 2^s) - L / 2^s.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto
+
+from converters.onnx.graph import Graph
+from converters.onnx.quantised.numbers import Messages
+from lmu_deploy.integer_network import Connection, Format, IntegerHidden, IntegerMemory, largest
+
+_LIFT = 2**47
+_INT32 = 2**31 - 1
+
+
+class Integers:
+    """Operations on integers as nodes of one graph; see :class:`..numbers.Numbers`.
+
+    Parameters
+    ----------
+    graph : Graph
+    counting : bool
+        Add nodes that count the entries which each `sat` changes.
+
+    Attributes
+    ----------
+    limited : dict of place to list of tensor
+        The counts, int32 scalars; several where a place limits more than once.
+    """
+
+    real: int = TensorProto.INT32
+
+    def __init__(self, graph: Graph, counting: bool = False) -> None:
+        self.graph = graph
+        self.limited: dict[str, list[str]] = defaultdict(list)
+        self._counting = counting
+
+    def message_type(self, message: Format) -> int:
+        """Give int32."""
+        return int(TensorProto.INT32)
+
+    def input_type(self, message: Format) -> int:
+        """Give int32, for inputs are messages."""
+        return int(TensorProto.INT32)
+
+    def receive(self, x: str, message: Format) -> Messages:
+        """Take inputs as the messages that they are."""
+        return Messages(x, message)
+
+    def drive(self, place: str, connection: Connection, sent: Messages, unit: Format) -> str:
+        """``D = sum_k ms(sat_acc(W_k x), g_k, s_k)``, int64."""
+        drives = []
+        for k, weights in enumerate(connection.slices):
+            part = f"{place}/slice{k}"
+            total = self.sums(part, weights, sent)
+            total = self.saturate(part, total, largest(connection.accumulator_bits), part)
+            gain, shift = connection.multiplier[k], connection.shift[k]
+            drives.append(self.multiply_shift(f"{part}/drive", total, gain, shift))
+        return self.graph.total(drives, place) if len(drives) > 1 else drives[0]
+
+    def hold(self, place: str, state: str) -> str:
+        """Give a state as a term for `total`."""
+        return self._cast(state, TensorProto.INT64, f"{place}/wide")
+
+    def total(
+        self, place: str, name: str, terms: Sequence[str], bias: np.ndarray | None, to: Format
+    ) -> str:
+        """``sat(sum of terms + bias)``, int32; the terms are int64."""
+        if bias is not None:
+            terms = [*terms, self._constant(f"{place}/bias", bias)]
+        total = self.graph.total(terms, f"{place}/sum") if len(terms) > 1 else terms[0]
+        return self._narrow(name, self.saturate(place, total, to.limit, place))
+
+    def send(self, place: str, state: str, memory: IntegerMemory) -> Messages:
+        """``M = sat(ms(m, 1, message_shift))``."""
+        return self.message(place, state, memory.message_shift, memory.message, place)
+
+    def message(self, name: str, state: str, shift: int, to: Format, place: str) -> Messages:
+        """``sat(ms(state, 1, shift))`` as messages called `name`, limited at `place`."""
+        wide = self._cast(state, TensorProto.INT64, f"{name}/wide")
+        shifted = self.multiply_shift(f"{name}/shifted", wide, np.array(1), np.array(shift))
+        limited = self.saturate(name, shifted, to.limit, place)
+        return Messages(self._narrow(f"{name}.next", limited), to)
+
+    def activate(self, place: str, z: str, hidden: IntegerHidden) -> Messages:
+        """``H = f(z)``, f being the least of a few lines."""
+        graph, lines = self.graph, hidden.activation
+        wide = self._cast(z, TensorProto.INT64, f"{place}/wide")
+        if lines.kind == "linear":
+            shift = np.array(lines.shift)
+            value = self.multiply_shift(f"{place}/line", wide, lines.slope[:1], shift)
+        else:
+            value = self._least_line(place, wide, hidden)
+        value = self.saturate(place, value, hidden.message.limit, place)
+        if lines.kind == "odd":
+            sign = graph.node("Sign", [wide], f"{place}/sign")
+            value = graph.node("Mul", [sign, value], f"{place}/signed")
+        return Messages(self._narrow(f"{place}.next", value), hidden.message)
+
+    def _least_line(self, place: str, z: str, hidden: IntegerHidden) -> str:
+        """``min_k(ms(p, slope_k, shift) + intercept_k)``, p being |z| or max(z, 0)."""
+        graph, lines = self.graph, hidden.activation
+        if lines.kind == "odd":
+            p = graph.node("Abs", [z], f"{place}/p")
+        else:
+            p = graph.node("Max", [z, self._constant("zero", np.array(0))], f"{place}/p")
+        last = self._constant("last", np.array([-1]))
+        p = graph.node("Unsqueeze", [p, last], f"{place}/p/column")
+        shift = np.array(lines.shift)
+        values = self.multiply_shift(f"{place}/slope", p, lines.slope, shift)
+        intercepts = self._constant(f"{place}/intercepts", lines.intercept)
+        values = graph.node("Add", [values, intercepts], f"{place}/lines")
+        return graph.node("ReduceMin", [values], f"{place}/least", axes=[-1], keepdims=0)
+
+    def sums(self, name: str, weights: np.ndarray, sent: Messages) -> str:
+        """``sum_j W_ij x_j``, int64, but added up in the narrowest type that is proven to hold it.
+
+        Parameters
+        ----------
+        weights : ndarray, shape (n_out, n_in), int8
+        """
+        worst = int(np.abs(weights.astype(np.int64)).sum(axis=1).max(initial=0))
+        fits = worst * sent.format.limit <= _INT32
+        element = TensorProto.INT32 if fits else TensorProto.INT64
+        messages = sent.tensor
+        if not fits:
+            messages = self._cast(messages, element, f"{name}/messages")
+        held = self.graph.weights.constant(f"{name}/weights", np.ascontiguousarray(weights.T))
+        matrix = self._cast(held, element, f"{name}/matrix")
+        sums = self.graph.node("MatMul", [messages, matrix], f"{name}/sums")
+        return self._cast(sums, TensorProto.INT64, f"{name}/wide") if fits else sums
+
+    def multiply_shift(
+        self, name: str, values: str, multiplier: np.ndarray, shift: np.ndarray
+    ) -> str:
+        """``ms(v, g, s) = floor((v * g + 2^(s-1)) / 2^s)`` of int64, with no offset at s = 0."""
+        graph = self.graph
+        if (multiplier != 1).any():
+            gain = self._constant(f"{name}/multiplier", multiplier)
+            values = graph.node("Mul", [values, gain], f"{name}/product")
+        if not shift.any():
+            return values
+        power = np.int64(1) << shift.astype(np.int64)
+        lift = self._constant(f"{name}/lift", _LIFT + (power >> 1))
+        values = graph.node("Add", [values, lift], f"{name}/lifted")
+        divisor = self._constant(f"{name}/power", power)
+        values = graph.node("Div", [values, divisor], f"{name}/quotient")
+        fall = self._constant(f"{name}/fall", _LIFT // power)
+        return graph.node("Sub", [values, fall], name)
+
+    def saturate(self, name: str, values: str, limit: int, place: str) -> str:
+        """``sat(v)`` of int64, the entries that it changes counted at `place`."""
+        graph = self.graph
+        low, high = (self._constant(f"limit/{v}", np.array(v)) for v in (-limit, limit))
+        limited = graph.node("Clip", [values, low, high], f"{name}/limited")
+        if self._counting:
+            same = graph.node("Equal", [values, limited], f"{name}/same")
+            other = graph.node("Not", [same], f"{name}/other")
+            count = self._cast(other, TensorProto.INT32, f"{name}/count")
+            count = graph.node("ReduceSum", [count], f"{name}/saturations", keepdims=0)
+            self.limited[place].append(count)
+        return limited
+
+    def _narrow(self, name: str, values: str) -> str:
+        return self._cast(values, TensorProto.INT32, name)
+
+    def _cast(self, values: str, element: int, name: str) -> str:
+        return self.graph.node("Cast", [values], name, to=element)
+
+    def _constant(self, name: str, values: np.ndarray) -> str:
+        return self.graph.weights.constant(name, np.asarray(values, dtype=np.int64))

@@ -1,0 +1,87 @@
+"""Counts of a run as outputs of an integer graph: events, synaptic operations, saturations.
+
+What is counted is said in docs/integer-semantics.md. The outputs, with a name of a population or
+place of that page at the end:
+
+- ``events/<population>``, (batch, time, 2), int32: messages sent, and the synapses that they meet;
+- ``first/<population>``, (time, neurons), int32: what the first sample sent, message by message;
+- ``saturations/<place>``, a scalar, int64: of all samples and steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from converters.onnx.graph import Dimension, Graph
+from converters.onnx.quantised.integers import Integers
+from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.wiring import populations, wires
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A tensor of one step that is kept of every step; `shape` is that of one."""
+
+    tensor: str
+    shape: tuple[Dimension, ...]
+    element: int
+
+
+class Tally:
+    """What to count of a network."""
+
+    def __init__(self, network: IntegerNetwork) -> None:
+        self._neurons = {p.name: p.neurons for p in populations(network).values()}
+        self._fan_out = {name: np.zeros(n, dtype=np.int32) for name, n in self._neurons.items()}
+        for wire in wires(network):
+            self._fan_out[wire.source] += wire.connection.fan_out.astype(np.int32)
+
+    def events(self, graph: Graph, population: str, messages: str) -> dict[str, Traced]:
+        """Count the messages, (..., batch, neurons), that a population sends."""
+        fired = graph.node("Cast", [messages], f"{population}/any", to=TensorProto.BOOL)
+        fired = graph.node("Cast", [fired], f"{population}/fired", to=TensorProto.INT32)
+        return self.fired(graph, population, fired)
+
+    def fired(self, graph: Graph, population: str, fired: str) -> dict[str, Traced]:
+        """Count what each neuron sent: the tensor holds how many messages."""
+        fan_out = self._fan_out[population]
+        weights = np.column_stack([np.ones_like(fan_out), fan_out])
+        held = graph.weights.constant(f"{population}/fan_out", weights)
+        counts = graph.node("MatMul", [fired, held], f"{population}/events")
+        zero = graph.weights.constant("first", np.array(0, dtype=np.int64))
+        first = graph.node("Gather", [fired, zero], f"{population}/first", axis=-2)
+        size = self._neurons[population]
+        return {
+            f"events/{population}": Traced(counts, ("batch", 2), TensorProto.INT32),
+            f"first/{population}": Traced(first, (size,), TensorProto.INT32),
+        }
+
+    def saturations(self, numbers: Integers) -> dict[str, Traced]:
+        """Give the counts that `numbers` has made, one for each place."""
+        found = {}
+        for place, counts in numbers.limited.items():
+            total = numbers.graph.total(counts, f"{place}/all") if len(counts) > 1 else counts[0]
+            found[f"saturations/{place}"] = Traced(total, (), TensorProto.INT32)
+        return found
+
+    def declare(self, graph: Graph, steps: Mapping[str, Traced]) -> None:
+        """Make outputs of what was counted at every step; tensors have time first."""
+        for name, traced in steps.items():
+            if name.startswith("events/"):
+                swapped = graph.node("Transpose", [traced.tensor], name, perm=[1, 0, 2])
+                graph.output(swapped, ["batch", "time", 2], traced.element)
+            elif name.startswith("first/"):
+                graph.output(
+                    graph.node("Identity", [traced.tensor], name),
+                    ["time", *traced.shape],
+                    traced.element,
+                )
+            else:
+                wide = graph.node("Cast", [traced.tensor], f"{name}/wide", to=TensorProto.INT64)
+                graph.output(
+                    graph.node("ReduceSum", [wide], name, keepdims=0), [], TensorProto.INT64
+                )
