@@ -15,6 +15,12 @@ import numpy as np
 from lmu_deploy.errors import InputError
 
 
+def set_fields(instance: object, **values: object) -> None:
+    """Assign fields of a frozen dataclass; only for the checks that run while it is built."""
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
 def check_integer(name: str, value: Any, low: int, high: int) -> int:
     """Return `value` as an int in [low, high].
 
