@@ -127,5 +127,5 @@ class _Building:
 
 def _affine(kernel: np.ndarray, bias: np.ndarray | None) -> nir.NIRNode:
     """Turn weights that act from the right, as networks keep them, into a node of NIR's."""
-    weight = np.ascontiguousarray(kernel.T)
+    weight = np.array(kernel.T, order="C")  # a network's own arrays are read-only
     return nir.Linear(weight) if bias is None else nir.Affine(weight, np.array(bias))
