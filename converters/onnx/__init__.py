@@ -7,7 +7,6 @@ from lmu_deploy.errors import MissingDependencyError
 try:
     from converters.onnx.check import check_onnx, save_onnx
     from converters.onnx.quantised import (
-        integer_objections,
         to_onnx_integer,
         to_onnx_integer_step,
     )
@@ -24,7 +23,6 @@ except ModuleNotFoundError as error:
 __all__ = [
     "check_onnx",
     "from_onnx",
-    "integer_objections",
     "network_states",
     "read_onnx",
     "save_onnx",

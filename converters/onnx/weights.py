@@ -70,6 +70,7 @@ class Weights:
         for held, other in self._arrays.items():
             if other.dtype == array.dtype and np.array_equal(other, array):
                 return held
+        assert name not in self._arrays, f"two arrays are called {name}"
         self._arrays[name] = array
         return name
 

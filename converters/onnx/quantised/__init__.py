@@ -1,9 +1,8 @@
 """IntegerNetwork to ONNX: in integers alone, or in real numbers with Q/DQ around its weights."""
 
 from converters.onnx.quantised.export import (
-    integer_objections,
     to_onnx_integer,
     to_onnx_integer_step,
 )
 
-__all__ = ["integer_objections", "to_onnx_integer", "to_onnx_integer_step"]
+__all__ = ["to_onnx_integer", "to_onnx_integer_step"]

@@ -8,8 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from converters.onnx.quantised.integers import Integers
 from converters.onnx.quantised.numbers import Messages, Numbers
-from lmu_deploy.integer_network import Format, IntegerHidden, IntegerLayer, IntegerNetwork
+from converters.onnx.quantised.series import advance_series
+from lmu_deploy.integer_network import (
+    Format,
+    IntegerHidden,
+    IntegerLayer,
+    IntegerMemory,
+    IntegerNetwork,
+    SeriesMemory,
+)
 
 STATE, SENT, HIDDEN = "memory/state", "memory/message", "hidden/message"
 
@@ -55,15 +64,37 @@ def advance(
     before : mapping
         The tensors of `state_sizes`, (batch, size), after the step before.
     """
-    memory, hidden = layer.memory, layer.hidden
+    hidden = layer.hidden
     earlier = {
         name: Messages(before[name], message)
         for name, message in message_formats(layer).items()
         if name in before
     }
+    state, sent = _memory(numbers, place, layer.memory, x, before[STATE], earlier)
+    after = {STATE: state, SENT: sent.tensor}
+    if hidden is not None:
+        after[HIDDEN] = _hidden(numbers, f"{place}/hidden", hidden, x, sent, earlier).tensor
+    return after
+
+
+def _memory(
+    numbers: Numbers,
+    place: str,
+    memory: IntegerMemory | SeriesMemory,
+    x: Messages,
+    state: str,
+    earlier: Mapping[str, Messages],
+) -> tuple[str, Messages]:
+    """Give m and M after the step, of a memory in either form."""
+    if isinstance(memory, SeriesMemory):
+        assert isinstance(numbers, Integers)  # export.py refuses it in other numbers
+        carried = {"input": x, "feedback": earlier[SENT]}
+        if HIDDEN in earlier:
+            carried["hidden"] = earlier[HIDDEN]
+        return advance_series(numbers, place, memory, state, carried)
     at = f"{place}/memory"
     terms = [
-        numbers.hold(f"{at}/state", before[STATE]),
+        numbers.hold(f"{at}/state", state),
         numbers.drive(f"{at}/recurrent", memory.recurrent, earlier[SENT], memory.state),
         numbers.drive(f"{at}/input", memory.input, x, memory.state),
     ]
@@ -71,11 +102,7 @@ def advance(
         drive = numbers.drive(f"{at}/hidden", memory.hidden, earlier[HIDDEN], memory.state)
         terms.append(drive)
     state = numbers.total(f"{at}/state", f"{at}/state.next", terms, memory.bias, memory.state)
-    sent = numbers.send(f"{at}/message", state, memory)
-    after = {STATE: state, SENT: sent.tensor}
-    if hidden is not None:
-        after[HIDDEN] = _hidden(numbers, f"{place}/hidden", hidden, x, sent, earlier).tensor
-    return after
+    return state, numbers.send(f"{at}/message", state, memory)
 
 
 def _hidden(

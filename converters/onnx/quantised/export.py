@@ -8,8 +8,7 @@ from converters.onnx.quantised.kinds import IntegerKind
 from converters.onnx.quantised.sequence import sequence_model
 from converters.onnx.quantised.step import step_model
 from converters.onnx.quantised.tally import Tally
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_network import IntegerMemory, IntegerNetwork
+from lmu_deploy.integer_network import IntegerNetwork
 
 
 def to_onnx_integer(
@@ -41,13 +40,7 @@ def to_onnx_integer(
         (batch, n_out), or (batch, time, n_out) if the network returns sequences, to be multiplied
         by the scale of ``output``; then the states after the last step, named
         ``layer0/memory/state.next`` and so on, (batch, size). All int32.
-
-    Raises
-    ------
-    InputError
-        When a memory has a form that has no graph yet.
     """
-    _refuse(network)
     kind = IntegerKind(Tally(network) if tally else None)
     return sequence_model(network, kind, record=record, stateful=stateful)
 
@@ -61,26 +54,5 @@ def to_onnx_integer_step(network: IntegerNetwork) -> onnx.ModelProto:
         Inputs: ``input``, (batch, n_in), messages as for :func:`to_onnx_integer`, and each state,
         (batch, size), such as ``layer0/memory/state``. Outputs: ``output``, (batch, n_out), and
         each state after the step, with ``.next`` behind its name. All int32.
-
-    Raises
-    ------
-    InputError
-        When a memory has a form that has no graph yet.
     """
-    _refuse(network)
     return step_model(network, IntegerKind())
-
-
-def integer_objections(network: IntegerNetwork) -> list[str]:
-    """Say why a network has no integer graph; empty when it has."""
-    return [
-        f"layer {number} has a memory of realisation {layer.memory.realisation}, which the "
-        "integer graph does not have yet"
-        for number, layer in enumerate(network.layers)
-        if not isinstance(layer.memory, IntegerMemory)
-    ]
-
-
-def _refuse(network: IntegerNetwork) -> None:
-    if objections := integer_objections(network):
-        raise InputError(f"{'; '.join(objections)}; quantise with another --realisation.")

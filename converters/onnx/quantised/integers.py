@@ -20,7 +20,14 @@ from onnx import TensorProto
 
 from converters.onnx.graph import Graph
 from converters.onnx.quantised.numbers import Messages
-from lmu_deploy.integer_network import Connection, Format, IntegerHidden, IntegerMemory, largest
+from lmu_deploy.integer_network import (
+    Connection,
+    Format,
+    IntegerHidden,
+    IntegerMemory,
+    SeriesMemory,
+    largest,
+)
 
 _LIFT = 2**47
 _INT32 = 2**31 - 1
@@ -39,6 +46,8 @@ class Integers:
     ----------
     limited : dict of place to list of tensor
         The counts, int32 scalars; several where a place limits more than once.
+    fired : dict of population to tensor
+        Of a series, how many messages each neuron sent in the step; (batch, neurons), int32.
     """
 
     real: int = TensorProto.INT32
@@ -46,7 +55,8 @@ class Integers:
     def __init__(self, graph: Graph, counting: bool = False) -> None:
         self.graph = graph
         self.limited: dict[str, list[str]] = defaultdict(list)
-        self._counting = counting
+        self.fired: dict[str, str] = {}
+        self.counting = counting
 
     def message_type(self, message: Format) -> int:
         """Give int32."""
@@ -71,9 +81,9 @@ class Integers:
             drives.append(self.multiply_shift(f"{part}/drive", total, gain, shift))
         return self.graph.total(drives, place) if len(drives) > 1 else drives[0]
 
-    def hold(self, place: str, state: str) -> str:
+    def hold(self, name: str, state: str) -> str:
         """Give a state as a term for `total`."""
-        return self._cast(state, TensorProto.INT64, f"{place}/wide")
+        return self._cast(state, TensorProto.INT64, f"{name}/wide")
 
     def total(
         self, place: str, name: str, terms: Sequence[str], bias: np.ndarray | None, to: Format
@@ -81,10 +91,10 @@ class Integers:
         """``sat(sum of terms + bias)``, int32; the terms are int64."""
         if bias is not None:
             terms = [*terms, self._constant(f"{place}/bias", bias)]
-        total = self.graph.total(terms, f"{place}/sum") if len(terms) > 1 else terms[0]
-        return self._narrow(name, self.saturate(place, total, to.limit, place))
+        total = self.graph.total(terms, f"{name}/sum") if len(terms) > 1 else terms[0]
+        return self._narrow(name, self.saturate(name, total, to.limit, place))
 
-    def send(self, place: str, state: str, memory: IntegerMemory) -> Messages:
+    def send(self, place: str, state: str, memory: IntegerMemory | SeriesMemory) -> Messages:
         """``M = sat(ms(m, 1, message_shift))``."""
         return self.message(place, state, memory.message_shift, memory.message, place)
 
@@ -117,7 +127,7 @@ class Integers:
             p = graph.node("Abs", [z], f"{place}/p")
         else:
             p = graph.node("Max", [z, self._constant("zero", np.array(0))], f"{place}/p")
-        last = self._constant("last", np.array([-1]))
+        last = self._constant("last_axis", np.array([-1]))
         p = graph.node("Unsqueeze", [p, last], f"{place}/p/column")
         shift = np.array(lines.shift)
         values = self.multiply_shift(f"{place}/slope", p, lines.slope, shift)
@@ -166,7 +176,7 @@ class Integers:
         graph = self.graph
         low, high = (self._constant(f"limit/{v}", np.array(v)) for v in (-limit, limit))
         limited = graph.node("Clip", [values, low, high], f"{name}/limited")
-        if self._counting:
+        if self.counting:
             same = graph.node("Equal", [values, limited], f"{name}/same")
             other = graph.node("Not", [same], f"{name}/other")
             count = self._cast(other, TensorProto.INT32, f"{name}/count")

@@ -53,7 +53,7 @@ class Numbers(Protocol):
     def drive(self, place: str, connection: Connection, sent: Messages, unit: Format) -> str:
         """Give what a connection drives its target by; `unit` is the target's format."""
 
-    def hold(self, place: str, state: str) -> str:
+    def hold(self, name: str, state: str) -> str:
         """Give a state as a term for `total`."""
 
     def total(

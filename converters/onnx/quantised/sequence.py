@@ -117,6 +117,9 @@ def _scan(
         for name in cell.message_formats(layer):
             population = f"{place}/{name.partition('/')[0]}"
             counts |= kind.tally.events(body, population, after[name])
+        if isinstance(numbers, Integers):
+            for population, fired in numbers.fired.items():
+                counts |= kind.tally.fired(body, population, fired)
     kept = traces | counts
     for traced in kept.values():
         body.output(traced.tensor, traced.shape, traced.element)

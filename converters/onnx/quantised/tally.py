@@ -42,9 +42,7 @@ class Tally:
 
     def events(self, graph: Graph, population: str, messages: str) -> dict[str, Traced]:
         """Count the messages, (..., batch, neurons), that a population sends."""
-        fired = graph.node("Cast", [messages], f"{population}/any", to=TensorProto.BOOL)
-        fired = graph.node("Cast", [fired], f"{population}/fired", to=TensorProto.INT32)
-        return self.fired(graph, population, fired)
+        return self.fired(graph, population, count_fired(graph, population, messages))
 
     def fired(self, graph: Graph, population: str, fired: str) -> dict[str, Traced]:
         """Count what each neuron sent: the tensor holds how many messages."""
@@ -85,3 +83,9 @@ class Tally:
                 graph.output(
                     graph.node("ReduceSum", [wide], name, keepdims=0), [], TensorProto.INT64
                 )
+
+
+def count_fired(graph: Graph, name: str, messages: str) -> str:
+    """Give 1 for each message that is sent and 0 for each that is not; int32."""
+    sent = graph.node("Cast", [messages], f"{name}/any", to=TensorProto.BOOL)
+    return graph.node("Cast", [sent], f"{name}/fired", to=TensorProto.INT32)
