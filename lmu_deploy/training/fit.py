@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,7 @@ def fit(
     show: bool = True,
     checkpoint: Path | None = None,
     device: str = "auto",
+    prepare: Callable[[SequenceModel], None] | None = None,
 ) -> Fitted:
     """Train a network.
 
@@ -74,6 +75,8 @@ def fit(
         Written after every epoch; where it exists already, training goes on from it and ends as
         it would have without the interruption.
     device : {"auto", "cpu", "cuda", "mps"}
+    prepare : callable, optional
+        Changes the fresh network in place before the first step, for studies of what is changed.
 
     Raises
     ------
@@ -91,6 +94,8 @@ def fit(
         check_resumable(checkpoint, about)
     with _repeatable(seed), _quiet(), tempfile.TemporaryDirectory() as scratch:
         model = SequenceModel(config.network_for(task))
+        if prepare is not None:
+            prepare(model)
         module = TrainingModule(model, task, data, config, seed)
         watched_falls = config.choose_by == "loss" or task.metric == "nrmse"
         best = KeepBest(config.choose_by, watched_falls, config.patience)
