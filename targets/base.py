@@ -174,4 +174,5 @@ _CONVERT = {
     "IntegerNetwork": "make one with lmu-deploy quantise",
     "SpikingNetwork": "make one with lmu-deploy spike",
     "LMUNetwork": "give the float network that it was made from",
+    "LMUNetwork or IntegerNetwork": "give the float network, or make one with lmu-deploy quantise",
 }

@@ -47,7 +47,7 @@ def sequence_model(
     traces: Traces = {}
     for number, layer in enumerate(network.layers):
         place = f"layer{number}"
-        found, counts = _scan(graph, kind, place, layer, sent, first)
+        found, counts = _scan(graph, kind, place, layer, sent, first, record)
         name, message = cell.sent_on(layer)
         sent = Messages(found[f"{place}/{name}"].tensor, message)
         traces |= found
@@ -92,6 +92,7 @@ def _scan(
     layer: IntegerLayer,
     sent: Messages,
     first: Mapping[str, str],
+    record: bool,
 ) -> tuple[Traces, Traces]:
     """Add the recurrence of a layer; give its states and its counts at every step, time first."""
     body = Graph(f"{place}/step", graph.weights, scope="step/")
@@ -107,7 +108,10 @@ def _scan(
     for name, size in sizes.items():
         body.output(after[name], ["batch", size], cell.state_type(numbers, layer, name))
     traces: Traces = {}
+    wanted = {cell.sent_on(layer)[0]} | ({cell.STATE, cell.HIDDEN} if record else set())
     for name, tensor in after.items():
+        if name not in wanted:
+            continue
         width = layer.memory.size if name in (cell.STATE, cell.SENT) else layer.n_out
         copy = body.node("Identity", [tensor], f"{place}/{name}.traced")
         element = cell.state_type(numbers, layer, name)

@@ -1,0 +1,83 @@
+"""An integer network in integer operators; what it sends and limits is counted by the graph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from lmu_deploy.integer_network import Format, IntegerNetwork
+from lmu_deploy.wiring import memory_basis, populations
+from targets.base import States
+
+
+def messages_of(inputs: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
+    """Give the input messages ``sat(rint(real / scale))``, int32, and how many were limited."""
+    exact = np.rint(inputs / message.scale)
+    limited = int(np.count_nonzero(np.abs(exact) > message.limit))
+    return np.clip(exact, -message.limit, message.limit).astype(np.int32), limited
+
+
+def collect_integers(
+    network: IntegerNetwork, limited: int, batches: Iterable[dict[str, np.ndarray]], record: bool
+) -> dict[str, Any]:
+    """Give what a Run says of an integer network.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    limited : int
+        Inputs that were limited.
+    batches : iterable of mapping
+        Outputs of the sequence model with its tally; see :mod:`converters.onnx.quantised.tally`.
+    record : bool
+        Whether they hold the states.
+    """
+    neurons = {name: population.neurons for name, population in populations(network).items()}
+    wanted = ["output", *(f"events/{name}" for name in neurons)] + (["m", "h", "y"] * record)
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    saturations = Counter({"input": limited})
+    rasters: dict[str, np.ndarray] = {}
+    for batch in batches:
+        for name in set(wanted) & set(batch):
+            kept[name].append(batch[name])
+        for name, value in batch.items():
+            kind, _, where = name.partition("/")
+            if kind == "saturations":
+                saturations[where] += int(value)
+            elif kind == "first":
+                rasters.setdefault(where, value.clip(max=255).astype(np.uint8))
+    results = {name: np.concatenate(parts) for name, parts in kept.items() if parts}
+    events = {name: results[f"events/{name}"].astype(np.int64) for name in neurons}
+    return {
+        "outputs": results["output"] * network.readout.output.scale,
+        "neurons": neurons,
+        "events": {name: counts[..., 0] for name, counts in events.items()},
+        "synops": sum(int(counts[..., 1].sum()) for counts in events.values()),
+        "saturations": dict(saturations),
+        "states": _states(network, results) if record else None,
+        "rasters": rasters,
+    }
+
+
+def _states(network: IntegerNetwork, results: dict[str, np.ndarray]) -> States:
+    """Give the recorded states; a network without hidden units has no ``h``."""
+    m, y = results["m"], results["y"]
+    h = results.get("h", np.empty((*m.shape[:2], 0), dtype=np.int32))
+    m_scale = [np.full(layer.memory.size, layer.memory.state.scale) for layer in network.layers]
+    h_scale = [
+        np.full(layer.hidden.units, layer.hidden.message.scale)
+        for layer in network.layers
+        if layer.hidden is not None
+    ]
+    return States(
+        m,
+        h,
+        y,
+        np.concatenate(m_scale),
+        np.concatenate([*h_scale, np.empty(0)]),
+        network.readout.output.scale,
+        memory_basis(network),
+    )
