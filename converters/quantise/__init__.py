@@ -27,6 +27,8 @@ def quantise(
     calibration_method: str = "max",
     scales: str = "power-of-two",
     realisation: str = "dense-incremental",
+    taps: int | None = None,
+    kernel_bits: int | None = None,
     progress: Progress | None = None,
 ) -> IntegerNetwork:
     """Quantise a float network after its training.
@@ -55,8 +57,12 @@ def quantise(
         How the range of messages is taken from the calibration.
     scales : {"power-of-two", "free"}
         Row gains that are powers of two, or a multiplier and a shift.
-    realisation : {"dense-incremental"}
-        How the memory's matrix is realised.
+    realisation : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor"}
+        How the memory's matrix is realised; see docs/integer-semantics.md.
+    taps : int, optional
+        Of realisation fir; by default as many as the window has steps.
+    kernel_bits : int, optional
+        Width of the weights of hidden units and the readout; by default the profile's.
     progress : callable, optional
         Called with (samples calibrated, samples in all).
 
@@ -84,5 +90,7 @@ def quantise(
         calibration_method,
         scales,
         realisation,
+        taps,
+        kernel_bits,
     )
     return Quantiser(settings, calibrate(network, calibration, progress)).network(network)

@@ -8,7 +8,7 @@ accumulators with. :func:`clip_range` turns a signal into the range that message
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,7 @@ PERCENTILE = 99.99
 _MARGIN = 1.05
 _ROWS = 16_384
 _BATCH_BYTES = 2**26
+_SEQUENCE_VALUES = 2**21
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,15 @@ class Signal:
     largest : float
         Greatest magnitude over all calibration samples and steps.
     rows : ndarray, shape (rows, n), float32
-        The signal at (sample, step) pairs spread evenly over the calibration; at most 16,384.
+        The signal at (sample, step) pairs spread evenly over the calibration; at most 16,384. The
+        same pairs for each signal.
+    sequences : ndarray, shape (samples, steps, n), float32
+        The signal of the first few samples, whole; empty when it was not kept.
     """
 
     largest: float
     rows: np.ndarray
+    sequences: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def calibrate(
     every = -(-samples * steps // _ROWS)
     kept: dict[str, list[np.ndarray]] = {}
     widest: dict[str, float] = {}
+    whole: dict[str, np.ndarray] = {}
     for start in range(0, samples, batch):
         part = inputs[start : start + batch]
         trace = run_reference(network, part, record=True)
@@ -98,9 +104,15 @@ def calibrate(
                 widest[place] = max(widest.get(place, 0.0), top)
                 first = -(start * steps) % every
                 kept.setdefault(place, []).append(block[first::every].astype(np.float32))
+                if start == 0:
+                    few = max(1, _SEQUENCE_VALUES // max(1, steps * block.shape[1]))
+                    sequences = block[: few * steps].astype(np.float32)
+                    whole[place] = sequences.reshape(-1, steps, block.shape[1])
         if progress:
             progress(min(start + batch, samples), samples)
-    signal_of = {place: Signal(widest[place], np.concatenate(kept[place])) for place in widest}
+    signal_of = {
+        place: Signal(widest[place], np.concatenate(kept[place]), whole[place]) for place in widest
+    }
     numbers = range(len(layers))
     return Calibration(
         signal_of["x"],

@@ -9,8 +9,7 @@ from converters.quantise.slices import SCALES
 from lmu_deploy.checks import check_choice, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
-
-REALISATIONS = ("dense-incremental",)
+from lmu_deploy.integer_memory import REALISATIONS
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class Settings:
     calibration_method: str
     scales: str
     realisation: str
+    taps: int | None = None
+    kernel_bits: int | None = None
 
     def __post_init__(self) -> None:
         check_integer("slices", self.slices, 1, 3)
@@ -33,6 +34,10 @@ class Settings:
         check_choice("calibration_method", self.calibration_method, METHODS)
         check_choice("scales", self.scales, SCALES)
         check_choice("realisation", self.realisation, REALISATIONS)
+        if self.taps is not None:
+            check_integer("taps", self.taps, 1, 65_536)
+        if self.kernel_bits is not None:
+            check_integer("kernel_bits", self.kernel_bits, 2, int(self.profile.weight_bits))
         for name in ("message_bits", "hidden_bits", "input_bits"):
             value = getattr(self, name)
             bits = check_integer(name, self.message_bits if value is None else value, 2, 20)
@@ -65,6 +70,11 @@ class Settings:
     def weight_bits(self) -> int:
         """Width of a weight."""
         return int(self.profile.weight_bits)
+
+    @property
+    def kernel_width(self) -> int:
+        """Width of a weight of hidden units and the readout."""
+        return self.weight_bits if self.kernel_bits is None else self.kernel_bits
 
     @property
     def accumulator_bits(self) -> int:

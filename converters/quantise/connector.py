@@ -1,0 +1,127 @@
+"""What every part of a quantisation needs: who sends, and connections whose sums fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from converters.quantise.accumulators import Need, fit
+from converters.quantise.calibrate import Signal
+from converters.quantise.settings import Settings
+from converters.quantise.slices import connect
+from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import Connection, Format, largest
+
+
+@dataclass(frozen=True)
+class Source:
+    """Messages that leave a population.
+
+    Attributes
+    ----------
+    signal : Signal
+        What they stand for.
+    format : Format
+    option : str
+        The command's option that sets their width.
+    basis : ndarray, shape (n, neurons), or None
+        From what they stand for to the signal that a float network's matrices expect.
+    """
+
+    signal: Signal
+    format: Format
+    option: str
+    basis: np.ndarray | None = None
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Integer messages seen on the calibration; shape (rows, n), float32."""
+        integers = np.rint(self.signal.rows / self.format.scale)
+        return np.clip(integers, -self.format.limit, self.format.limit).astype(np.float32)
+
+
+@dataclass
+class Connector:
+    """Makes connections and remembers what each accumulator needs."""
+
+    settings: Settings
+    needs: dict[str, Need] = field(default_factory=dict)
+    _remedies: dict[str, int] = field(default_factory=dict)
+
+    def memory(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
+        """Cut a matrix that enters a memory into slices; see :meth:`kernel`."""
+        bits = self.settings.weight_bits
+        return self._connect(place, matrix, source, target, self.settings.slices, bits)
+
+    def kernel(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
+        """Cut a matrix of hidden units or the readout into slices.
+
+        Parameters
+        ----------
+        place : str
+        matrix : ndarray, shape (n_out, n)
+            In real units, on the signal that the float network has there.
+        source : Source
+        target : Format
+        """
+        settings = self.settings
+        bits = settings.kernel_width
+        return self._connect(place, matrix, source, target, settings.kernel_slices, bits)
+
+    def record(self, place: str, need: Need, source: Source) -> None:
+        """Remember what an accumulator needs, and what mends it if that is too much."""
+        self.needs[f"{place}/slice{need.slice}"] = need
+        excess = math.ceil(need.bits - self.settings.accumulator_bits)
+        if excess > 0:
+            fewer = max(2, source.format.bits - excess)
+            self._remedies[source.option] = min(self._remedies.get(source.option, 99), fewer)
+
+    def refuse_what_does_not_fit(self) -> None:
+        """Name the accumulator that is furthest too wide, and what mends it and all others."""
+        if not self._remedies:
+            return
+        place, need = max(self.needs.items(), key=lambda item: item[1].bits)
+        remedy = " ".join(f"{option} {bits}" for option, bits in self._remedies.items())
+        raise InputError(
+            f"quantise: accumulator {place} needs {need.bits:.1f} bits, profile "
+            f"{self.settings.profile.name} has {self.settings.accumulator_bits}; use {remedy}."
+        )
+
+    def _connect(
+        self,
+        place: str,
+        matrix: np.ndarray,
+        source: Source,
+        target: Format,
+        slices: int,
+        weight_bits: int,
+    ) -> Connection:
+        """Cut ``matrix * message scale / target scale`` into slices whose sums fit."""
+        units = matrix.astype(np.float64)
+        if source.basis is not None:
+            units = units @ source.basis
+        units = units * (source.format.scale / target.scale)
+        connection, needs = fit(
+            lambda coarser: connect(
+                units,
+                slices=slices,
+                weight_bits=weight_bits,
+                accumulator_bits=self.settings.accumulator_bits,
+                scales=self.settings.scales,
+                coarser=coarser,
+            ),
+            len(units),
+            source.format.limit,
+            source.rows,
+        )
+        for need in needs:
+            self.record(place, need, source)
+        return connection
+
+
+def integers(values: np.ndarray, target: Format) -> np.ndarray:
+    """Round real values to a format, limited as it is (and as biases are, to 24 bits)."""
+    limit = min(target.limit, largest(24))
+    return np.clip(np.rint(values / target.scale), -limit, limit).astype(np.int32)

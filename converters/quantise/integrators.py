@@ -1,0 +1,91 @@
+"""Memories of integrators: the matrix less the identity, as it stands or in better coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converters.quantise.calibrate import Signal
+from converters.quantise.connector import Connector, Source, integers
+from converters.quantise.coordinates import coordinates, increment
+from converters.quantise.formats import memory_formats
+from lmu_deploy.integer_network import IntegerMemory
+from lmu_deploy.network import LMULayer
+
+
+def integrators(
+    place: str, layer: LMULayer, x: Source, m: Signal, h: Source | None, connector: Connector
+) -> tuple[IntegerMemory, Source]:
+    """Quantise a memory as integrators.
+
+    Parameters
+    ----------
+    place : str
+        Such as ``layer0``.
+    layer : LMULayer
+    x : Source
+        What reaches the layer.
+    m : Signal
+        The float memory on the calibration.
+    h : Source or None
+        The layer's hidden units.
+    connector : Connector
+
+    Returns
+    -------
+    memory : IntegerMemory
+    source : Source
+        The messages that leave it.
+    """
+    settings = connector.settings
+    recurrent, basis, inverse = increment(layer), None, None
+    if settings.realisation != "dense-incremental":
+        rotated = coordinates(layer, settings.realisation)
+        rotated = rotated.scaled(_ranges(m.rows @ rotated.inverse.T))
+        recurrent, basis, inverse = rotated.recurrent, rotated.basis, rotated.inverse
+        m = _in_coordinates(m, inverse)
+    state, message, shift = memory_formats(place, m, settings)
+    source = Source(m, message, "--message-bits", basis)
+    own = Source(m, message, "--message-bits")
+
+    def entering(encoders: np.ndarray) -> np.ndarray:
+        """Matrix of what goes into the channels through encoders of shape (n, channels)."""
+        matrix = np.kron(encoders.T, layer.memory.b_bar.astype(np.float64)[:, None])
+        return matrix if inverse is None else inverse @ matrix
+
+    hidden, bias = None, None
+    if layer.hidden_encoders is not None and h is not None:
+        matrix = entering(layer.hidden_encoders)
+        hidden = connector.memory(f"{place}/memory/hidden", matrix, h, state)
+    if layer.memory_bias is not None:
+        bias = integers(entering(layer.memory_bias[None, :])[:, 0], state)
+    matrix = entering(layer.input_encoders)
+    memory = IntegerMemory(
+        state,
+        message,
+        shift,
+        connector.memory(f"{place}/memory/recurrent", recurrent, own, state),
+        connector.memory(f"{place}/memory/input", matrix, x, state),
+        hidden,
+        bias,
+        settings.realisation,
+        basis,
+    )
+    return memory, source
+
+
+def _ranges(rows: np.ndarray) -> np.ndarray:
+    """Greatest magnitude of each state; 1 for a state that stayed 0."""
+    ranges = np.abs(rows).max(axis=0, initial=0.0).astype(np.float64)
+    return np.where(ranges > 0.0, ranges, 1.0)
+
+
+def _in_coordinates(m: Signal, inverse: np.ndarray) -> Signal:
+    """Take a memory's signal to other coordinates.
+
+    Its greatest magnitude is that of the rows, enlarged as much as the rows of the original missed.
+    """
+    rows = m.rows @ inverse.T
+    seen = float(np.abs(m.rows).max(initial=0.0))
+    missed = m.largest / seen if seen > 0.0 else 1.0
+    widest = float(np.abs(rows).max(initial=0.0)) * missed
+    return Signal(widest, rows.astype(np.float32), (m.sequences @ inverse.T).astype(np.float32))
