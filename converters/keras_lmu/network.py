@@ -92,6 +92,8 @@ def assemble(config: dict[str, Any], contents: Contents) -> LMUNetwork:
     _raise_all(problems)
     weights = LayerWeights(contents, [layer for layer, block in blocks if block.expected.own])
     found = [(layer, b, weights.of(layer, b.expected, problems)) for layer, b in blocks]
+    surplus = weights.unused(layer for layer, _ in blocks)
+    problems.extend(f"the file has weights of {name!r}, which no layer takes" for name in surplus)
     _raise_all(problems)
     layers: list[Layer] = []
     readout: Readout | None = None

@@ -52,6 +52,13 @@ class LayerWeights:
             found.update(_assign(prefix, wanted, arrays))
         return found
 
+    def unused(self, layers: Iterable[KerasLayer]) -> list[str]:
+        """Give the names of groups with weights that belong to none of `layers`."""
+        if self._roots:
+            return sorted(set(self._roots) - {layer.key for layer in layers})
+        by_place = len(self._order) == len(self._named)
+        return [] if by_place else sorted(set(self._named) - {layer.name for layer in layers})
+
     def _by_variables(self, layer: KerasLayer) -> tuple[Arrays, Arrays]:
         group = self._roots.get(layer.key, {})
         own = {path: array for path, array in group.items() if "hidden_cell" not in path.split("/")}

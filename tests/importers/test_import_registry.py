@@ -1,0 +1,105 @@
+"""Which importers there are, which file is whose, and the command."""
+
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import lmu_deploy
+from converters import importers
+from converters.importers import Importer, get_importer, import_file, importer_names
+from converters.trainer import to_torch
+from lmu_deploy.cli import app
+from lmu_deploy.commands.import_network import parse_options
+from lmu_deploy.errors import InputError, MissingDependencyError
+from lmu_deploy.representations import load_any
+
+FIXTURES = Path(__file__).parent / "fixtures"
+FEEDBACK = FIXTURES / "keras3-feedback.keras"
+
+
+def test_our_importers_are_registered_and_keep_the_interface():
+    assert {"keras-lmu", "paper-lmu", "pytorch-lmu", "onnx"} <= set(importer_names())
+    for name in importer_names():
+        importer = get_importer(name)
+        assert isinstance(importer, Importer)
+        assert importer.name == name
+        assert importer.reads.startswith(name)
+
+
+def test_an_unknown_format_lists_the_known_ones():
+    with pytest.raises(InputError, match="unknown format 'caffe'; choose one of keras-lmu, onnx"):
+        import_file(FEEDBACK, "caffe")
+
+
+def register(monkeypatch, value):
+    entries = [*entry_points(group=importers.GROUP), EntryPoint("ours", value, importers.GROUP)]
+    monkeypatch.setattr(importers, "entry_points", lambda group: entries)
+
+
+def test_an_importer_that_cannot_be_imported_harms_no_other_format(monkeypatch):
+    register(monkeypatch, "no_such_package:Importer")
+    with pytest.raises(MissingDependencyError, match="importer ours cannot be imported"):
+        get_importer("ours")
+    assert import_file(FEEDBACK).n_out == 3
+
+
+def test_two_importers_for_one_file_ask_for_a_choice(monkeypatch):
+    register(monkeypatch, "converters.keras_lmu:KerasLMUImporter")
+    with pytest.raises(InputError, match=r"could be read as .*; choose one with --format"):
+        import_file(FEEDBACK)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"hello", b"PK\x03\x04" + bytes(100)])
+def test_a_file_of_no_known_format_is_refused(tmp_path, content):
+    (tmp_path / "a.bin").write_bytes(content)
+    with pytest.raises(InputError, match="of no format that can be imported"):
+        import_file(tmp_path / "a.bin")
+    with pytest.raises(InputError, match="no such file"):
+        import_file(tmp_path / "absent.keras")
+    with pytest.raises(InputError, match="no such file"):
+        import_file(tmp_path)
+
+
+def test_our_own_onnx_comes_back(tmp_path):
+    onnx = pytest.importorskip("converters.onnx", reason="onnx is absent")
+    network = import_file(FEEDBACK)
+    onnx.save_onnx(onnx.to_onnx(network), tmp_path / "network.onnx")
+    back = import_file(tmp_path / "network.onnx")
+    np.testing.assert_array_equal(back.readout.kernel, network.readout.kernel)
+    with pytest.raises(InputError, match="says it all"):
+        import_file(tmp_path / "network.onnx", options={"theta": "3"})
+
+
+def test_the_command_writes_a_network_that_every_other_command_reads(tmp_path):
+    out = tmp_path / "network.safetensors"
+    arguments = ["import", str(FEEDBACK), "--out", str(out), "--task", "delay"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert load_any(out).task == "delay"
+    again = lmu_deploy.import_network(FEEDBACK, task="delay")
+    np.testing.assert_array_equal(again.readout.kernel, load_any(out).readout.kernel)
+
+
+def test_the_command_takes_options_for_bare_weights(tmp_path):
+    out = tmp_path / "network.safetensors"
+    options = "memory_d=2 order=4 theta=6.5 units=5 hidden_to_memory=true memory_to_memory=true"
+    arguments = ["import", str(FIXTURES / "keras2-feedback-weights.h5"), "--out", str(out)]
+    for option in f"{options} input_to_hidden=true use_bias=true".split():
+        arguments += ["--option", option]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert load_any(out).layers[0].memory.theta == 6.5
+
+
+@pytest.mark.parametrize("texts", [["theta"], ["=3"], ["a=1", "a=2"]])
+def test_options_that_say_nothing_are_refused(texts):
+    with pytest.raises(InputError, match="option"):
+        parse_options(texts)
+
+
+def test_an_imported_network_trains_on():
+    pytest.importorskip("torch", reason="torch (the extra train) is absent")
+    torch_model = to_torch(import_file(FEEDBACK))
+    assert sum(parameter.numel() for parameter in torch_model.parameters()) > 100
