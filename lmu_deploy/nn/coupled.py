@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, pad
 
 from lmu_deploy.nn.blocks import Blocks, best_length
 from lmu_deploy.nn.coupled_scan import coupled_scan
+from lmu_deploy.nn.step_weights import StepWeights
 from lmu_deploy.nn.weights import LMUWeights
 
 
@@ -34,55 +34,47 @@ def run_coupled(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Go through sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`.
 
-    The layer must have hidden encoders. `length` is that of blocks, else the best is taken.
+    The layer must have hidden units. `length` is that of blocks, else the best is taken.
     """
-    kernel, feedback = weights.memory_kernel, weights.hidden_encoders
+    kernel = weights.memory_kernel
     assert kernel is not None
-    assert feedback is not None
     batch, steps, _ = x.shape
     dynamics = weights.dynamics()
-    length = length or best_length(dynamics, weights.units, batch, steps, 0.5)
+    length = length or best_length(dynamics, weights.units, batch, steps, 1.0)
     blocks = Blocks.of(dynamics, length)
-    kernels = blocks.kernels(kernel)
-    encoders, bias = _fold_input(weights, kernels[0])
-    own = feedback @ kernels[0]
-    if weights.recurrent_kernel is not None:
-        own = own + weights.recurrent_kernel
+    step_weights = _step_weights(weights, blocks, blocks.kernels(kernel), blocks.reach(kernel))
     ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
     hiddens, h, starts, entered = coupled_scan(
-        linear(_to_phases(x, length), encoders.t(), bias),  # a tensor of its own, not a view
-        m,
-        h,
-        torch.cat([own, feedback], 1),
-        blocks.reach(kernel),
-        kernels[1:].flip(0).reshape(-1, weights.units),
-        blocks.carry,
-        blocks.enter,
-        ends=ends,
-        steps=steps,
-        activation=weights.activation,
-        last_only=last_only,
+        x, m, h, step_weights, weights.activation, ends, last_only
     )
     m = blocks.state_at(entered.transpose(0, 1), starts.transpose(0, 1), ends)
     return (h if last_only else hiddens), m, h
 
 
-def _fold_input(weights: LMUWeights, first: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Give the weights (n_in, units + channels) and bias of what the input alone drives."""
-    direct = weights.input_encoders @ first
+def _step_weights(
+    weights: LMUWeights, blocks: Blocks, kernels: Tensor, reach: Tensor
+) -> StepWeights:
+    """Fold what v_k gives at once, by K_0, into what it is made of."""
+    units, channels = weights.units, weights.channels
+    zero = kernels.new_zeros
+    feedback = weights.hidden_encoders
+    feedback = zero(units, channels) if feedback is None else feedback
+    enters = zero(channels) if weights.memory_bias is None else weights.memory_bias
+    own = feedback @ kernels[0]
+    direct = weights.input_encoders @ kernels[0]
+    bias = enters @ kernels[0]
+    if weights.recurrent_kernel is not None:
+        own = own + weights.recurrent_kernel
     if weights.input_kernel is not None:
         direct = direct + weights.input_kernel
-    encoders = torch.cat([direct, weights.input_encoders], 1)
-    if weights.bias is None and weights.memory_bias is None:
-        return encoders, None
-    zero = first.new_zeros
-    bias = zero(weights.units) if weights.bias is None else weights.bias
-    enters = zero(weights.channels) if weights.memory_bias is None else weights.memory_bias
-    return encoders, torch.cat([bias + enters @ first, enters])
-
-
-def _to_phases(x: Tensor, length: int) -> Tensor:
-    """Arrange (batch, steps, n) as (phases * blocks * batch, n), with zeros after the end."""
-    padded = pad(x, (0, 0, 0, -x.shape[1] % length))
-    arranged = padded.view(len(x), -1, length, x.shape[2]).permute(2, 1, 0, 3)
-    return arranged.reshape(-1, x.shape[2])
+    if weights.bias is not None:
+        bias = bias + weights.bias
+    return StepWeights(
+        own=own,
+        direct=torch.cat([direct, bias.unsqueeze(0)]),
+        encoders=torch.cat([feedback, weights.input_encoders, enters.unsqueeze(0)]),
+        reach=reach,
+        kernels=kernels[1:].flip(0).reshape(-1, units),
+        carry=blocks.carry,
+        enter=blocks.enter,
+    )

@@ -1,13 +1,16 @@
-"""The recurrence of `lmu_deploy.nn.coupled` as one function of autograd.
+r"""The recurrence of `lmu_deploy.nn.coupled` as one function of autograd.
 
-Steps are kept as (phase, block, batch): step t is phase t mod L of block t div L, so that all
-steps of a phase, and of all phases, are one matrix. Forward and backward go step by step, each with
-one large product; each weight's gradient is one product over all time.
+Forward, a step is one product, of everything that z_k depends on with its weights in one matrix,
+
+.. math:: h_k = f([h_{k-1}, x_k, 1, m, v_0, \dots, v_{k-1}]\; S_k)
+
+and backward it is one product with the transposed matrix. Each weight's gradient is then one
+product over all time. For these, steps are kept as (phase, block, batch): step t is phase t mod L
+of block t div L, so that all steps of a phase, and of all phases, are one matrix.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,61 +18,30 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Sizes that forward and backward share."""
-
-    length: int
-    count: int
-    batch: int
-    units: int
-    channels: int
-    steps: int
-
-    def phases(self, block: int) -> int:
-        """Give the number of steps in a block; the last one may be short."""
-        return min(self.length, self.steps - block * self.length)
+from lmu_deploy.nn.products import product
+from lmu_deploy.nn.step_weights import StepWeights
 
 
 def coupled_scan(
-    drive: Tensor,
+    x: Tensor,
     m: Tensor,
     h: Tensor,
-    own: Tensor,
-    reach: Tensor,
-    kernels: Tensor,
-    carry: Tensor,
-    enter: Tensor,
-    *,
-    ends: Tensor,
-    steps: int,
+    weights: StepWeights,
     activation: str,
+    ends: Tensor,
     last_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run the recurrence.
 
     Parameters
     ----------
-    drive : Tensor, shape (phases * blocks * batch, units + channels)
-        d; overwritten, and no view of anything.
+    x : Tensor, shape (batch, steps, n_in)
     m, h : Tensor, shape (batch, states) and (batch, units)
         State before the first step.
-    own : Tensor, shape (units, units + channels)
-        [W_h + E_h K_0, E_h].
-    reach : Tensor, shape (phases, states, units)
-        P.
-    kernels : Tensor, shape ((phases - 1) * channels, units)
-        K_(L-1) to K_1, in this order.
-    carry : Tensor, shape (size, size)
-        T^L of each group of `size` states.
-    enter : Tensor, shape (phases * channels, states)
+    weights : StepWeights
+    activation : str
     ends : Tensor of int64, shape (batch,)
         Number of steps of each sequence.
-    steps : int
-        The largest of them, or more.
-    activation : str
     last_only : bool
         Give no sequence of h.
 
@@ -81,11 +53,11 @@ def coupled_scan(
         h at the end of each sequence.
     starts : Tensor, shape (blocks, batch, states)
         The memory before each block.
-    entered : Tensor, shape (blocks, batch, phases * channels)
+    entered : Tensor, shape (blocks, batch, L * channels)
         v.
     """
     results: tuple[Tensor, Tensor, Tensor, Tensor] = _CoupledScan.apply(  # type: ignore[no-untyped-call]
-        drive, m, h, own, reach, kernels, carry, enter, ends, steps, activation, last_only
+        x, m, h, activation, ends, last_only, *weights.tensors()
     )
     return results
 
@@ -94,153 +66,142 @@ class _CoupledScan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        drive: Tensor,
+        x: Tensor,
         m: Tensor,
         h: Tensor,
-        own: Tensor,
-        reach: Tensor,
-        kernels: Tensor,
-        carry: Tensor,
-        enter: Tensor,
-        ends: Tensor,
-        steps: int,
         activation: str,
+        ends: Tensor,
         last_only: bool,
+        *tensors: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        length, batch, (units, width) = len(reach), len(h), own.shape
-        layout = _Layout(length, -(-steps // length), batch, units, width - units, steps)
-        results = drive.detach().view(length, layout.count, batch, width)
-        starts = m.new_empty(layout.count, batch, m.shape[1])
-        entered = m.new_zeros(layout.count, batch, length * layout.channels)
-        matrices = own, reach, kernels, carry, enter
-        _go_forward(layout, activation, results, starts, entered, m, h, *matrices)
-        places = (ends - 1) % length, (ends - 1) // length, torch.arange(batch, device=h.device)
-        h_end = results[..., :units][places]
+        weights = StepWeights(*tensors)
+        length, batch, steps = weights.length, len(x), x.shape[1]
+        phases = h.new_empty(length, -(-steps // length), batch, weights.units)
+        phases[(steps - 1) % length + 1 :, -1] = 0.0
+        starts, entered = _go_forward(weights, activation, x, m, h, phases)
+        places = (ends - 1) % length, (ends - 1) // length, torch.arange(batch, device=x.device)
         hiddens = h.new_empty(0)
         if not last_only:
-            by_time = results[..., :units].permute(2, 1, 0, 3).flatten(1, 2)
-            hiddens = by_time[:, :steps].contiguous()
-        ctx.save_for_backward(results, starts, entered, h, *matrices)
-        ctx.layout, ctx.activation = layout, activation
-        ctx.places, ctx.last_only = places, last_only
-        return hiddens, h_end, starts, entered
+            hiddens = phases.permute(2, 1, 0, 3).flatten(1, 2)[:, :steps].contiguous()
+        ctx.save_for_backward(x, h, phases, starts, entered, *tensors)
+        ctx.activation, ctx.places, ctx.last_only = activation, places, last_only
+        return hiddens, phases[places], starts, entered
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, d_hiddens: Tensor, d_h: Tensor, d_starts: Tensor, d_entered: Tensor
     ) -> tuple[Tensor | None, ...]:
-        results, starts = ctx.saved_tensors[:2]
-        units, length = ctx.layout.units, ctx.layout.length
-        d_drive = torch.zeros_like(results)
+        x, h, phases, starts, _, *tensors = ctx.saved_tensors
+        weights = StepWeights(*tensors)
+        length, units = weights.length, weights.units
+        # of z and v at every step; at first it holds what comes to h from outside
+        d_drive = h.new_zeros(*phases.shape[:3], units + weights.channels)
+        d_phases = d_drive[..., :units]
         if not ctx.last_only:
-            by_time = d_drive[..., :units].permute(2, 1, 0, 3)
-            for block in range(ctx.layout.count):
+            by_time = d_phases.permute(2, 1, 0, 3)
+            for block in range(phases.shape[1]):
                 d_block = d_hiddens[:, block * length : (block + 1) * length]
                 by_time[:, block, : d_block.shape[1]] = d_block
-        d_drive[..., :units][ctx.places] += d_h
-        d_later = torch.zeros_like(starts)
-        d_m, d_first = _go_back(ctx, d_drive, d_later, d_starts, d_entered)
+        d_phases[ctx.places] += d_h
+        d_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        pull_back = ACTIVATIONS[ctx.activation].pull_back
+        d_m, d_first, d_later = d_starts[-1], torch.zeros_like(h), torch.zeros_like(starts)
+        stack, times = weights.stack().unbind(0), product(h)
+        for block in range(phases.shape[1] - 1, -1, -1):
+            rows = d_drive[:, block].unbind(0)
+            heads, hiddens = d_phases[:, block].unbind(0), phases[:, block].unbind(0)
+            d_values = d_entered[block].clone()
+            if block < phases.shape[1] - 1:
+                d_later[block] = d_m
+                d_values.addmm_(d_m, weights.enter.t())
+                d_m = (d_m.reshape(-1, len(weights.carry)) @ weights.carry.t()).view_as(d_m)
+                d_m += d_starts[block]
+            else:
+                d_m = d_m.clone()
+            for k in range(min(length, x.shape[1] - block * length) - 1, -1, -1):
+                pull_back(heads[k], hiddens[k])
+                past = k * weights.channels
+                rows[k][:, units:] = d_values[:, past : past + weights.channels]
+                d_row = times(rows[k], stack[k])
+                before = heads[k - 1] if k else d_phases[-1, block - 1] if block else d_first
+                before.add_(d_row[:, :units])
+                d_m.add_(d_row[:, weights.memory])
+                if k:
+                    d_values[:, :past].add_(d_row[:, weights.entered(0, k)])
+                if d_x is not None:
+                    d_x[:, block * length + k] = d_row[:, units : units + x.shape[2]]
         d_weights = _weight_gradients(ctx, d_drive, d_later)
-        return d_drive.view(-1, d_drive.shape[3]), d_m, d_first, *d_weights, *[None] * 4
+        return d_x, d_m, d_first, None, None, None, *d_weights
 
 
 def _go_forward(
-    layout: _Layout,
-    activation: str,
-    results: Tensor,
-    starts: Tensor,
-    entered: Tensor,
-    m: Tensor,
-    before: Tensor,
-    own: Tensor,
-    reach: Tensor,
-    kernels: Tensor,
-    carry: Tensor,
-    enter: Tensor,
-) -> None:
-    """Turn the drive in `results` into h and v; fill `starts` and `entered`."""
-    apply = ACTIVATIONS[activation].apply_in_place
-    units, channels = layout.units, layout.channels
-    for block in range(layout.count):
-        phases = layout.phases(block)
-        start, inputs = starts[block].copy_(m), entered[block]
-        hiddens = results[:phases, block, :, :units]
-        hiddens.baddbmm_(start.expand(phases, -1, -1), reach[:phases])
-        rows, heads = results[:phases, block].unbind(0), hiddens.unbind(0)
-        for k in range(phases):
-            rows[k].addmm_(before, own)
-            before = heads[k]
-            if k:
-                before.addmm_(inputs[:, : k * channels], kernels[-k * channels :])
-            inputs[:, k * channels : (k + 1) * channels] = rows[k][:, units:]
-            apply(before)
-        if block < layout.count - 1:
-            moved = start.view(-1, len(carry)) @ carry
-            m = torch.addmm(moved.view_as(start), inputs, enter)
-
-
-def _go_back(
-    ctx: Any, d_drive: Tensor, d_later: Tensor, d_starts: Tensor, d_entered: Tensor
+    weights: StepWeights, activation: str, x: Tensor, m: Tensor, h: Tensor, phases: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Turn the gradient of h in `d_drive` into that of the drive; give those of m and h.
-
-    `d_later` is filled with the gradient of the memory after each block.
-    """
-    results, starts, _, h, own, reach, kernels, carry, enter = ctx.saved_tensors
-    layout: _Layout = ctx.layout
-    units, channels = layout.units, layout.channels
-    pull_back = ACTIVATIONS[ctx.activation].pull_back
-    d_m, d_first = torch.zeros_like(starts[0]), torch.zeros_like(h)
-    own_back, carry_back, enter_back = own.t(), carry.t(), enter.t()
-    kernels_back, reach_back = kernels.t(), reach.transpose(1, 2)
-    for block in range(layout.count - 1, -1, -1):
-        phases = layout.phases(block)
-        rows = d_drive[:phases, block].unbind(0)
-        d_hiddens = d_drive[:phases, block, :, :units]
-        heads, hiddens = d_hiddens.unbind(0), results[:phases, block, :, :units].unbind(0)
-        # what each v gives after the block, and then what it gives later in it
-        d_inputs = d_entered[block].clone()
-        if block < layout.count - 1:
-            d_later[block] = d_m
-            d_inputs.addmm_(d_m, enter_back)
-            d_m = (d_m.view(-1, len(carry)) @ carry_back).view_as(d_m)
-        for k in range(phases - 1, -1, -1):
-            pull_back(heads[k], hiddens[k])
-            if k:
-                d_inputs[:, : k * channels].addmm_(heads[k], kernels_back[:, -k * channels :])
-            rows[k][:, units:] = d_inputs[:, k * channels : (k + 1) * channels]
-            before = heads[k - 1] if k else d_drive[-1, block - 1, :, :units] if block else d_first
-            before.addmm_(rows[k], own_back)
-        d_m = d_m + d_starts[block]
-        d_m += torch.bmm(d_hiddens, reach_back[:phases]).sum(0)
-    return d_m, d_first
+    """Fill `phases` with h; give the memory before each block, and v."""
+    (batch, steps, n_in), (length, count) = x.shape, phases.shape[:2]
+    units, channels, begin = weights.units, weights.channels, weights.memory.start
+    starts = m.new_empty(count, batch, m.shape[1])
+    entered = m.new_empty(count, batch, length * channels)
+    forward = weights.stack()[..., :units].transpose(1, 2).contiguous().unbind(0)
+    advance = product(x, activation)
+    row = x.new_zeros(batch, forward[0].shape[1])
+    row[:, begin - 1] = 1.0
+    own, inputs, beginning = row[:, :units], row[:, units : units + n_in], row[:, :begin]
+    values = row[:, weights.entered(0, length)]
+    for block in range(count):
+        starts[block] = m
+        row[:, weights.memory] = m
+        values.zero_()
+        for k in range(min(length, steps - block * length)):
+            own.copy_(h)
+            inputs.copy_(x[:, block * length + k])
+            v = row[:, weights.entered(k, k + 1)]
+            h = advance(row, forward[k])
+            torch.mm(beginning, weights.encoders, out=v)
+            phases[k, block] = h
+        entered[block] = values
+        if block < count - 1:
+            moved = (m.reshape(-1, len(weights.carry)) @ weights.carry).view_as(m)
+            m = torch.addmm(moved, values, weights.enter)
+    return starts, entered
 
 
 def _weight_gradients(ctx: Any, d_drive: Tensor, d_later: Tensor) -> list[Tensor | None]:
-    """Give the gradients of own, reach, kernels, carry and enter, those that are needed."""
-    results, starts, entered, h, own, reach, kernels, carry, _ = ctx.saved_tensors
-    units, width = own.shape
-    channels = width - units
-    needed = ctx.needs_input_grad[3:8]
-    by_phase = d_drive.view(len(d_drive), -1, width)
-    d_own = d_reach = d_kernels = d_carry = d_enter = None
-    if needed[0]:
-        d_own = h.t() @ d_drive[0, 0]
-        d_own.addmm_(results[-1, :-1].flatten(0, 1)[:, :units].t(), d_drive[0, 1:].flatten(0, 1))
-        d_own.addmm_(results[:-1].flatten(0, 2)[:, :units].t(), by_phase[1:].flatten(0, 1))
-    if needed[1]:
-        d_reach = torch.empty_like(reach)
+    """Give the gradients of the step's weights, those that are needed."""
+    x, h, phases, starts, entered, *tensors = ctx.saved_tensors
+    weights = StepWeights(*tensors)
+    units, channels = weights.units, weights.channels
+    own, direct, encoders, reach, kernels, carry, enter = ctx.needs_input_grad[6:]
+    by_phase = d_drive.flatten(1, 2)
+    found: list[Tensor | None] = [None] * 7
+    if own or direct or encoders:
+        from_h = h.t() @ d_drive[0, 0]
+        from_h.addmm_(phases[-1, :-1].flatten(0, 1).t(), d_drive[0, 1:].flatten(0, 1))
+        from_h.addmm_(phases[:-1].flatten(0, 2).t(), by_phase[1:].flatten(0, 1))
+        from_x = _inputs_by_phase(x, weights.length).t() @ by_phase.flatten(0, 1)
+        found[0], found[1] = from_h[:, :units], from_x[:, :units]
+        found[2] = torch.cat([from_h[:, units:], from_x[:, units:]])
+    if reach:
+        found[3] = d_reach = torch.empty_like(weights.reach)
         for k, gradient in enumerate(by_phase[..., :units]):
             torch.mm(starts.flatten(0, 1).t(), gradient, out=d_reach[k])
-    if needed[2]:
-        d_kernels = torch.zeros_like(kernels)
+    if kernels:
+        found[4] = d_kernels = torch.zeros_like(weights.kernels)
         inputs = entered.flatten(0, 1)
         for k, gradient in enumerate(by_phase[1:, :, :units], start=1):
             d_kernels[-k * channels :].addmm_(inputs[:, : k * channels].t(), gradient)
-    if needed[3]:
-        size = len(carry)
-        d_carry = starts[:-1].reshape(-1, size).t() @ d_later[:-1].reshape(-1, size)
-    if needed[4]:
-        d_enter = entered[:-1].flatten(0, 1).t() @ d_later[:-1].flatten(0, 1)
-    return [d_own, d_reach, d_kernels, d_carry, d_enter]
+    if carry:
+        size = len(weights.carry)
+        found[5] = starts[:-1].reshape(-1, size).t() @ d_later[:-1].reshape(-1, size)
+    if enter:
+        found[6] = entered[:-1].flatten(0, 1).t() @ d_later[:-1].flatten(0, 1)
+    return found
+
+
+def _inputs_by_phase(x: Tensor, length: int) -> Tensor:
+    """Arrange [x, 1], (batch, steps, n_in), as (phases * blocks * batch, n_in + 1)."""
+    padded = torch.nn.functional.pad(x, (0, 1), value=1.0)
+    padded = torch.nn.functional.pad(padded, (0, 0, 0, -x.shape[1] % length))
+    arranged = padded.view(len(x), -1, length, padded.shape[2]).permute(2, 1, 0, 3)
+    return arranged.reshape(-1, padded.shape[2])
