@@ -246,7 +246,7 @@ def _launch_fork(reader: str, path: Path, answer: Path) -> tuple[int, bytes]:
         pause = min(0.02, 1.5 * pause)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
-    raise subprocess.TimeoutExpired(reader, limits.SECONDS)
+    raise subprocess.TimeoutExpired(reader, limits.SECONDS)  # becomes one clear error
 
 
 def _fixture(name: str) -> bytes:

@@ -7,6 +7,7 @@ standard error, ``input<TAB>sentence`` or ``missing<TAB>sentence``, with exit co
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
     name, path, answer = arguments
     try:
         reader = find_reader(name)
-        limit_memory()
+        limit_resources()
         arrays, header = reader(Path(path))
         header = {**header, ORDER: list(arrays)}
         save_file(arrays, answer, metadata={HEADER: json.dumps(header)})
@@ -58,8 +59,11 @@ def find_reader(name: str) -> Reader:
     return read_state_dict
 
 
-def limit_memory() -> None:
-    """Hold what this process may still allocate; where the system has no such limit, do nothing."""
+def limit_resources() -> None:
+    """Limit memory and computing of this process; where the system has no such limits, do nothing.
+
+    What the process took until now, to import its library, does not count as computing.
+    """
     try:
         import resource
     except ImportError:  # Windows
@@ -67,6 +71,9 @@ def limit_memory() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = limits.MEMORY_BYTES if hard < 0 else min(limits.MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = math.ceil(used.ru_utime + used.ru_stime) + limits.CPU_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 

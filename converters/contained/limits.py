@@ -21,4 +21,7 @@ MEMORY_BYTES = 1000 * 2**20
 """Most memory that the process that reads may ask for."""
 
 SECONDS = 120
-"""Longest time that reading a file may take."""
+"""Longest time that reading a file may take, whatever else the machine does."""
+
+CPU_SECONDS = 10
+"""Most computing that it may take: damaged HDF5 files can send their library round for ever."""

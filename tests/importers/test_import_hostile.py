@@ -236,11 +236,20 @@ def test_a_reader_that_dies_or_hangs_is_one_error(monkeypatch, code, message):
 
 def test_the_reader_may_not_take_more_memory_than_its_limit():
     code = (
-        "from converters.contained.child import limit_memory; limit_memory(); "
+        "from converters.contained.child import limit_resources; limit_resources(); "
         "bytearray(1100 * 2**20)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)
     assert b"MemoryError" in done.stderr
+
+
+def test_the_reader_may_not_compute_for_ever():
+    code = (
+        "from converters.contained import child, limits; limits.CPU_SECONDS = 1; "
+        "child.limit_resources()\nwhile True: pass"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False)
+    assert done.returncode < 0
 
 
 def test_a_file_beyond_the_limit_is_not_opened(tmp_path):
