@@ -25,8 +25,13 @@ class KerasLMUImporter:
         return CONFIG in sniff.entries or WEIGHTS in sniff.entries
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
-        """Read a network; the architecture is needed for weights-only files alone."""
+        """Read a network; the architecture is needed for weights-only files alone.
+
+        Option `matrices` names a file of the memory matrices that Keras computed.
+        """
+        options = dict(options)
+        matrices = options.pop("matrices", None)
         if architecture is not None and options:
             raise InputError("give an architecture file or options, not both.")
         described = architecture_from_options(options) if options else None
-        return read_keras(path, architecture if described is None else described)
+        return read_keras(path, architecture if described is None else described, matrices)

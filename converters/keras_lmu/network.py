@@ -22,6 +22,7 @@ from converters.keras_lmu.blocks import (
     read_block,
 )
 from converters.keras_lmu.layers import identity, make_lmu, make_lstm, make_readout
+from converters.keras_lmu.matrices import Matrices, read_matrices, with_matrices
 from converters.keras_lmu.weights import LayerWeights
 from lmu_deploy.errors import InputError
 from lmu_deploy.network import Layer, LMUNetwork, Readout
@@ -32,7 +33,9 @@ MOST_PROBLEMS = 20
 
 
 def read_keras(
-    path: Path | str, architecture: dict[str, Any] | Path | str | None = None
+    path: Path | str,
+    architecture: dict[str, Any] | Path | str | None = None,
+    matrices: Path | str | None = None,
 ) -> LMUNetwork:
     """Read a network that keras-lmu trained.
 
@@ -43,6 +46,8 @@ def read_keras(
     architecture : dict or path, optional
         What ``model.to_json()`` gives, parsed or as a file; needed for weights-only files, and
         not allowed for others.
+    matrices : path, optional
+        An `.npz` of the memory matrices that Keras computed; see :mod:`.matrices`.
 
     Returns
     -------
@@ -70,13 +75,15 @@ def read_keras(
         config = parse_json(check_file(architecture).read_bytes(), str(architecture))
     assert config is not None
     try:
-        return assemble(config, contents)
+        return assemble(config, contents, None if matrices is None else read_matrices(matrices))
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
 
 
-def assemble(config: dict[str, Any], contents: Contents) -> LMUNetwork:
+def assemble(
+    config: dict[str, Any], contents: Contents, matrices: Matrices | None = None
+) -> LMUNetwork:
     """Make the network from its configuration and its arrays.
 
     Raises
@@ -100,7 +107,10 @@ def assemble(config: dict[str, Any], contents: Contents) -> LMUNetwork:
     for layer, block, arrays in found:
         try:
             if isinstance(block, LMUBlock):
-                layers.append(make_lmu(block, arrays))
+                made = make_lmu(block, arrays)
+                layers.append(
+                    made if matrices is None else with_matrices(made, layer.name, matrices)
+                )
             elif isinstance(block, LSTMBlock):
                 layers.append(make_lstm(block, arrays))
             elif isinstance(block, DenseBlock):

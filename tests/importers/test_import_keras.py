@@ -9,6 +9,7 @@ import pytest
 from converters.importers import import_file
 from converters.keras_lmu import read_keras
 from lmu_deploy.errors import InputError
+from lmu_deploy.legendre import discretise
 from lmu_deploy.reference import run_reference
 
 pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
@@ -149,6 +150,42 @@ def test_a_functional_model_must_be_a_chain(tmp_path):
 
     with pytest.raises(InputError, match=r"feeds 2 layers; .*stands beside the chain"):
         changed(tmp_path, branch, "stack")
+
+
+def keras_like_matrices(path, **changes):
+    """Matrices of the example's memory as Keras holds them: transposed, rounded to float32."""
+    a_bar, b_bar = discretise(6, 12.0)
+    arrays = {"lmu_1/A": a_bar.T.astype("f4"), "lmu_1/B": b_bar[None].astype("f4"), **changes}
+    np.savez(path, **arrays)
+    return {"matrices": str(path)}
+
+
+def test_the_matrices_that_keras_computed_can_be_given(tmp_path):
+    file = "keras3-example.keras"
+    network = import_file(FIXTURES / file, options=keras_like_matrices(tmp_path / "m.npz"))
+    memory = network.layers[0].memory
+    np.testing.assert_array_equal(memory.a_bar, discretise(6, 12.0)[0].astype("f4"))
+    inputs, outputs = keras_answer(file)
+    np.testing.assert_allclose(our_answer(network, inputs), outputs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lmu_1/A": np.eye(6, dtype="f4")}, "differs from that of the model's order and theta"),
+        ({"lmu_1/A": np.eye(5, dtype="f4")}, "matrix A has shape"),
+        ({"lmu_1/B": np.array(["a"])}, "matrix B has type"),
+    ],
+)
+def test_matrices_of_another_model_are_refused(tmp_path, changes, message):
+    options = keras_like_matrices(tmp_path / "m.npz", **changes)
+    with pytest.raises(InputError, match=message):
+        import_file(FIXTURES / "keras3-example.keras", options=options)
+    with pytest.raises(InputError, match="holds no lmu_4/A"):
+        import_file(FIXTURES / "keras3-stack.keras", options=options)
+    (tmp_path / "m.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"no readable \.npz"):
+        import_file(FIXTURES / "keras3-example.keras", options=options)
 
 
 def test_provenance_and_task_are_recorded():
