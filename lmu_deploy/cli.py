@@ -131,12 +131,34 @@ def quantise(
     profile: Profile = "loihi2",
     task: TaskName = None,
     slices: Annotated[int, typer.Option(help="int8 slices of the memory's matrix.")] = 2,
+    kernel_slices: Annotated[
+        int | None,
+        typer.Option(help="Slices of the other matrices; by default 1, or 2 for regression."),
+    ] = None,
+    kernel_bits: Annotated[
+        int | None, typer.Option(help="Width of their weights; by default the profile's.")
+    ] = None,
     message_bits: Annotated[int, typer.Option(help="Width of the memory's messages.")] = 12,
     hidden_bits: Annotated[
         int | None,
         typer.Option(help="Width of hidden messages; by default 8, or 12 for regression."),
     ] = None,
-    realisation: Annotated[str, typer.Option(help="Form of the memory.")] = "dense-incremental",
+    input_bits: Annotated[
+        int | None, typer.Option(help="Width of input messages; by default the memory's.")
+    ] = None,
+    calibration_method: Annotated[
+        str, typer.Option(help="Range of messages: max, percentile or mse.")
+    ] = "max",
+    scales: Annotated[str, typer.Option(help="Row gains: power-of-two or free.")] = "power-of-two",
+    realisation: Annotated[
+        str,
+        typer.Option(
+            help="dense-incremental, schur, hessenberg, fir, sign-taylor, or auto for the cheapest."
+        ),
+    ] = "dense-incremental",
+    taps: Annotated[
+        int | None, typer.Option(help="Steps that fir holds; by default the window.")
+    ] = None,
 ) -> None:
     """Turn a float network into integers for a digital chip.
 
@@ -151,8 +173,14 @@ def quantise(
         out=out,
         slices=slices,
         message_bits=message_bits,
+        kernel_slices=kernel_slices,
+        kernel_bits=kernel_bits,
         hidden_bits=hidden_bits,
+        input_bits=input_bits,
+        calibration_method=calibration_method,
+        scales=scales,
         realisation=realisation,
+        taps=taps,
     )
     print(out)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from converters.quantise.calibrate import Progress, calibrate
+from converters.quantise.choose import choose
 from converters.quantise.ptq import Quantiser
-from converters.quantise.settings import Settings, digital_profile
+from converters.quantise.settings import AUTO, Settings, digital_profile
 from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMULayer, LMUNetwork
@@ -57,8 +58,10 @@ def quantise(
         How the range of messages is taken from the calibration.
     scales : {"power-of-two", "free"}
         Row gains that are powers of two, or a multiplier and a shift.
-    realisation : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor"}
-        How the memory's matrix is realised; see docs/integer-semantics.md.
+    realisation : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor", "auto"}
+        How the memory's matrix is realised; see docs/integer-semantics.md. With auto, the cheapest
+        that fits the profile and is predicted to be good enough, with at most `slices` slices; the
+        reason stands in the network's provenance as "realisation".
     taps : int, optional
         Of realisation fir; by default as many as the window has steps.
     kernel_bits : int, optional
@@ -93,4 +96,7 @@ def quantise(
         taps,
         kernel_bits,
     )
-    return Quantiser(settings, calibrate(network, calibration, progress)).network(network)
+    signals = calibrate(network, calibration, progress)
+    if realisation == AUTO:
+        return choose(network, signals, settings)
+    return Quantiser(settings, signals).network(network)

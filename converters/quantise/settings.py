@@ -11,6 +11,8 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
 from lmu_deploy.integer_memory import REALISATIONS
 
+AUTO = "auto"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -33,7 +35,7 @@ class Settings:
         check_integer("kernel_slices", self.kernel_slices, 1, 3)
         check_choice("calibration_method", self.calibration_method, METHODS)
         check_choice("scales", self.scales, SCALES)
-        check_choice("realisation", self.realisation, REALISATIONS)
+        check_choice("realisation", self.realisation, (*REALISATIONS, AUTO))
         if self.taps is not None:
             check_integer("taps", self.taps, 1, 65_536)
         if self.kernel_bits is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def quantise(
     inputs = limited(task_for(network, task).load().train, CALIBRATION_SAMPLES).inputs
     with progress_bar("quantise") as progress:
         integer = convert(network, inputs, profile, progress=progress, **options)
+    if reason := integer.provenance.get("realisation"):
+        print(f"realisation {reason}", file=sys.stderr)
     if out is not None:
         save(integer, out)
     return integer
