@@ -237,7 +237,7 @@ def test_a_hundred_thousand_steps_train():
     target = torch.cos(torch.arange(100_000) / 4000.0)[None, :, None]
     optimiser = torch.optim.Adam([*layer.parameters(), *readout.parameters()], lr=0.05)
     losses = []
-    for _ in range(12):
+    for _ in range(8):
         loss = ((readout(layer(x)[0]) - target) ** 2).mean()
         optimiser.zero_grad()
         loss.backward()

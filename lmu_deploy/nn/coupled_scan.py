@@ -107,7 +107,8 @@ class _CoupledScan(torch.autograd.Function):
         d_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         pull_back = ACTIVATIONS[ctx.activation].pull_back
         d_m, d_first, d_later = d_starts[-1], torch.zeros_like(h), torch.zeros_like(starts)
-        stack, times = weights.stack().unbind(0), product(h)
+        stack = weights.stack().unbind(0)
+        times = product(h, d_drive[0, 0].numel() * len(stack[0]))
         for block in range(phases.shape[1] - 1, -1, -1):
             rows = d_drive[:, block].unbind(0)
             heads, hiddens = d_phases[:, block].unbind(0), phases[:, block].unbind(0)
@@ -144,7 +145,7 @@ def _go_forward(
     starts = m.new_empty(count, batch, m.shape[1])
     entered = m.new_empty(count, batch, length * channels)
     forward = weights.stack()[..., :units].transpose(1, 2).contiguous().unbind(0)
-    advance = product(x, activation)
+    advance = product(x, batch * forward[0].numel(), activation)
     row = x.new_zeros(batch, forward[0].shape[1])
     row[:, begin - 1] = 1.0
     own, inputs, beginning = row[:, :units], row[:, units : units + n_in], row[:, :begin]

@@ -1,9 +1,10 @@
-"""The product of one step, with its activation, by the fastest library at hand.
+"""The product of one step by the fastest library at hand.
 
 torch's `mm` calls MKL, which on processors of other makers than Intel does without their widest
 vector units. oneDNN, which torch brings along for its compiler, uses them: a product of (100, 486)
-and (486, 212) with a tanh behind it took 0.14 ms instead of 0.28 ms on an AMD EPYC (Zen 5). Which
-one is taken depends on the machine alone, so that a run repeats bit for bit.
+and (486, 212) with a tanh behind it took 0.14 ms instead of 0.28 ms on an AMD EPYC (Zen 5), but
+each call costs some 13 us, so small products stay with `mm`. Which one is taken depends on the
+machine and the sizes alone, so that a run repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -16,29 +17,36 @@ from torch import Tensor
 
 from lmu_deploy.nn.activations import ACTIVATIONS
 
-Product = Callable[[Tensor, Tensor], Tensor]
-"""x (rows, k) and w (n, k) to f(x w^T), a new tensor (rows, n)."""
-
 _POST_OPERATIONS: dict[str, tuple[str, list[float]]] = {
     "linear": ("none", []),
     "relu": ("relu", []),
     "tanh": ("tanh", []),
     "hard-tanh": ("hardtanh", [-1.0, 1.0]),
 }
+_WORTH_A_CALL = 2e6
+"""Multiplications above which oneDNN's speed makes up for its calls."""
 
 
-def product(like: Tensor, activation: str = "linear") -> Product:
-    """Choose how to compute products of tensors that are `like` this one (no autograd).
+def product(
+    like: Tensor, multiplications: int, activation: str = "linear"
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Choose how to compute ``f(x @ w.t())`` as a new tensor, without autograd.
 
     Parameters
     ----------
     like : Tensor
-        Its type and device count.
+        Of the type and on the device of the operands.
+    multiplications : int
+        In one product.
     activation : {"linear", "relu", "tanh", "hard-tanh"}
         f.
+
+    Returns
+    -------
+    product : callable
+        Of x (rows, k) and w (n, k), contiguous.
     """
-    fused = _onednn()
-    if fused is not None and like.dtype == torch.float32 and like.device.type == "cpu":
+    if (fused := _onednn(like, multiplications)) is not None:
         name, numbers = _POST_OPERATIONS[activation]
         return lambda x, w: fused(x, w, None, name, numbers, "")
     apply = ACTIVATIONS[activation].apply_in_place
@@ -51,8 +59,20 @@ def product(like: Tensor, activation: str = "linear") -> Product:
     return plain
 
 
-def _onednn() -> Any:
-    """Give oneDNN's linear layer with a post-operation; None where it is absent or no faster."""
+def accumulator(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor, Tensor], object]:
+    """Choose how to compute ``z += x @ w.t()`` in place, as ``accumulate(z, x, w)``.
+
+    The parameters are those of :func:`product`.
+    """
+    if (fused := _onednn(like, multiplications)) is not None:
+        return lambda z, x, w: z.add_(fused(x, w, None, "none", [], ""))
+    return lambda z, x, w: z.addmm_(x, w.t())
+
+
+def _onednn(like: Tensor, multiplications: int) -> Any:
+    """Give oneDNN's linear layer with a post-operation, or None where it would be no gain."""
+    if like.dtype != torch.float32 or like.device.type != "cpu" or multiplications < _WORTH_A_CALL:
+        return None
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     if not (wide and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
         return None

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
+from lmu_deploy.nn.products import accumulator
 
 
 def scan(drive: Tensor, start: Tensor, weight: Tensor, active: int, activation: str) -> Tensor:
@@ -50,10 +51,12 @@ class _Scan(torch.autograd.Function):
         ctx: Any, drive: Tensor, start: Tensor, weight: Tensor, active: int, activation: str
     ) -> Tensor:
         apply = ACTIVATIONS[activation].apply_in_place
+        accumulate = accumulator(drive, start.numel() * len(weight))
+        transposed = weight.t().contiguous()
         before = start
         states = drive.view(-1, *start.shape)
         for state, head in zip(states.unbind(0), states[..., :active].unbind(0), strict=True):
-            state.addmm_(before, weight)
+            accumulate(state, before, transposed)
             apply(head)
             before = state
         ctx.mark_dirty(drive)
@@ -71,14 +74,15 @@ class _Scan(torch.autograd.Function):
         rows = d_drive.unbind(0)
         heads = d_drive[..., : ctx.active].unbind(0)
         results = states[..., : ctx.active].unbind(0)
-        transposed = weight.t()
+        accumulate = accumulator(d_drive, start.numel() * len(weight))
+        contiguous = weight.contiguous()
         for t in range(len(rows) - 1, 0, -1):
             pull_back(heads[t], results[t])
-            rows[t - 1].addmm_(rows[t], transposed)
+            accumulate(rows[t - 1], rows[t], contiguous)
         pull_back(heads[0], results[0])
         d_weight = None
         if ctx.needs_input_grad[2]:
             n = weight.shape[0]
             d_weight = start.t() @ rows[0]
             d_weight.addmm_(states[:-1].view(-1, n).t(), d_drive[1:].view(-1, n))
-        return d_drive.view_as(flat), rows[0] @ transposed, d_weight, None, None
+        return d_drive.view_as(flat), rows[0] @ weight.t(), d_weight, None, None
