@@ -111,6 +111,8 @@ def _run_worker(
             if not line:
                 return lines, f"ended with exit code {worker.wait()}"
             lines.append(json.loads(line))
+            if (first + len(lines)) % 500 == 0:
+                print(f"{first + len(lines)} of {mutations}", file=sys.stderr, flush=True)
             patience = SECONDS
         worker.kill()
         return lines, f"gave no answer within {patience} s"

@@ -114,8 +114,7 @@ def pytorch_answer(torch, state, inputs, whole_a):
     return linear(h, weight, bias).numpy()
 
 
-@pytest.mark.parametrize("short", [True, False])
-@pytest.mark.parametrize("nest", [None, "state_dict"])
+@pytest.mark.parametrize(("short", "nest"), [(True, None), (False, "state_dict")])
 def test_a_state_dictionary_gives_what_its_equations_give(tmp_path, weights, inputs, short, nest):
     torch = pytest.importorskip("torch", reason="torch (the extra train) is absent")
     state = pytorch_state(torch, weights, SHORT if short else {name: name for name in SHORT})
