@@ -208,6 +208,14 @@ def test_types_and_sizes_are_refused_in_one_sentence(rng):
     big = memory_layer(rng, n_in=1, channels=1000, order=5)
     with pytest.raises(InputError, match="dense matrix of 5000 x 5000"):
         to_nir(LMUNetwork((big,), readout(rng, 5000)))
+    with pytest.raises(InputError, match="a spiking network, not LMULayer"):
+        to_nir(big)
+
+
+def test_a_graph_that_no_import_would_read_back_is_refused(rng, monkeypatch):
+    monkeypatch.setattr("converters.nir.convert.ARRAY_BYTES", 1000)
+    with pytest.raises(InputError, match="bytes of arrays, more than the 1000"):
+        to_nir(LMUNetwork((memory_layer(rng),), readout(rng, 10)))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 import nir
 import numpy as np
 
+from converters.contained.limits import ARRAY_BYTES
 from converters.nir.floats import carried_arrays, float_nodes
 from converters.nir.header import Header, read_header, write_header
 from converters.nir.spiking import spiking_nodes, spiking_stepping
@@ -64,6 +65,11 @@ def to_nir(
         When nothing of the network can be in a graph, the spiking neurons are none that NIR has,
         a matrix would be too large, or a value is out of range.
     """
+    if not isinstance(network, LMUNetwork | SpikingNetwork):
+        raise InputError(
+            f"NIR takes a float or a spiking network, not {type(network).__name__}; give the float "
+            "network that it was made from."
+        )
     tree, tensors = to_tree(network)
     if isinstance(network, SpikingNetwork):
         if dt is not None or tau is not None:
@@ -127,7 +133,20 @@ def from_nir(graph: nir.NIRGraph) -> LMUNetwork | SpikingNetwork:
 def _graph(
     nodes: dict[str, nir.NIRNode], edges: list[tuple[str, str]], metadata: dict[str, Any]
 ) -> nir.NIRGraph:
-    return nir.NIRGraph(nodes, edges, metadata=metadata)
+    graph = nir.NIRGraph(nodes, edges, metadata=metadata)
+    if (size := _bytes(graph.to_dict())) > ARRAY_BYTES:
+        raise InputError(
+            f"the graph would hold {size} bytes of arrays, more than the {ARRAY_BYTES} that are "
+            "read back; export a network with fewer states, or as onnx."
+        )
+    return graph
+
+
+def _bytes(value: Any) -> int:
+    """Size of all arrays in nested dictionaries."""
+    if isinstance(value, dict):
+        return sum(_bytes(item) for item in value.values())
+    return value.nbytes if isinstance(value, np.ndarray) else 0
 
 
 def _tensors(graph: nir.NIRGraph, header: Header) -> dict[str, np.ndarray]:
