@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
-from lmu_deploy.nn.products import product
+from lmu_deploy.nn.products import product, summed_outer
 from lmu_deploy.nn.step_weights import StepWeights
 
 
@@ -175,18 +175,19 @@ def _weight_gradients(ctx: Any, d_drive: Tensor, d_later: Tensor) -> list[Tensor
     units, channels = weights.units, weights.channels
     own, direct, encoders, reach, kernels, carry, enter = ctx.needs_input_grad[6:]
     by_phase = d_drive.flatten(1, 2)
+    outer = summed_outer(h, by_phase[0].numel() * units)
     found: list[Tensor | None] = [None] * 7
     if own or direct or encoders:
-        from_h = h.t() @ d_drive[0, 0]
-        from_h.addmm_(phases[-1, :-1].flatten(0, 1).t(), d_drive[0, 1:].flatten(0, 1))
-        from_h.addmm_(phases[:-1].flatten(0, 2).t(), by_phase[1:].flatten(0, 1))
+        before = torch.cat([h.unsqueeze(0), phases[-1, :-1]]).flatten(0, 1)
+        from_h = outer(before, by_phase[0])
+        for k in range(1, weights.length):
+            from_h = from_h + outer(phases[k - 1].flatten(0, 1), by_phase[k])
         from_x = _inputs_by_phase(x, weights.length).t() @ by_phase.flatten(0, 1)
         found[0], found[1] = from_h[:, :units], from_x[:, :units]
         found[2] = torch.cat([from_h[:, units:], from_x[:, units:]])
     if reach:
-        found[3] = d_reach = torch.empty_like(weights.reach)
-        for k, gradient in enumerate(by_phase[..., :units]):
-            torch.mm(starts.flatten(0, 1).t(), gradient, out=d_reach[k])
+        memories = starts.flatten(0, 1)
+        found[3] = torch.stack([outer(memories, gradient)[:, :units] for gradient in by_phase])
     if kernels:
         found[4] = d_kernels = torch.zeros_like(weights.kernels)
         inputs = entered.flatten(0, 1)

@@ -69,12 +69,32 @@ def accumulator(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor,
     return lambda z, x, w: z.addmm_(x, w.t())
 
 
+def summed_outer(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Choose how to compute ``x.t() @ g``, the sum over rows of the outer products of two matrices.
+
+    The parameters are those of :func:`product`; x (rows, k) and g (rows, n), contiguous, give
+    (k, n).
+    """
+    if _onednn(like, multiplications) is None:
+        return lambda x, g: x.t() @ g
+    weight_gradient = torch.ops.aten.mkldnn_linear_backward_weights
+
+    def fused(x: Tensor, g: Tensor) -> Tensor:
+        of_type = x.new_empty(g.shape[1], x.shape[1])
+        gradient: Tensor = weight_gradient(g.to_mkldnn(), x.to_mkldnn(), of_type, False)[0]
+        return gradient.t()
+
+    return fused
+
+
 def _onednn(like: Tensor, multiplications: int) -> Any:
     """Give oneDNN's linear layer with a post-operation, or None where it would be no gain."""
     if like.dtype != torch.float32 or like.device.type != "cpu" or multiplications < _WORTH_A_CALL:
         return None
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     if not (wide and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
+        return None
+    if not hasattr(torch.ops.aten, "mkldnn_linear_backward_weights"):
         return None
     operation = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     return getattr(operation, "default", None)
