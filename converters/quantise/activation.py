@@ -9,6 +9,8 @@ interpolation on a short interval h is :math:`h^2 |f''| / 8` (de Boor, A Practic
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from lmu_deploy.integer_network import Format, PiecewiseLinear, largest
@@ -25,6 +27,7 @@ def drive_format(message: Format, bits: int) -> Format:
     return Format(bits, message.scale * 2.0**-GUARD_BITS)
 
 
+@cache
 def piecewise(name: str, message: Format) -> PiecewiseLinear:
     """Make the activation `name` for messages of a given format and drives of `drive_format`.
 

@@ -18,6 +18,7 @@ from lmu_deploy.legendre import impulse_response
 from lmu_deploy.network import LMULayer
 
 _ROWS = 4096
+_SEQUENCE_VALUES = 2**21
 
 
 def delay_line(
@@ -106,5 +107,8 @@ def _tapped(signal: Signal, taps: int) -> Signal:
     padded = np.concatenate([past, signal.sequences], axis=1)
     ends = np.linspace(0, samples * steps - 1, min(_ROWS, samples * steps), dtype=np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(padded, taps, axis=1)
-    rows = windows[ends // steps, ends % steps][:, :, ::-1]  # (rows, width, taps), newest first
-    return Signal(signal.largest, rows.transpose(0, 2, 1).reshape(len(ends), taps * width))
+    newest_first = windows[..., ::-1].swapaxes(2, 3)  # (samples, steps, taps, width)
+    rows = newest_first[ends // steps, ends % steps].reshape(len(ends), taps * width)
+    few = max(1, _SEQUENCE_VALUES // (steps * taps * width))
+    whole = newest_first[:few].reshape(-1, steps, taps * width)
+    return Signal(signal.largest, rows, whole)

@@ -20,7 +20,7 @@ from lmu_deploy.network import Hidden, Readout
 
 HEADROOM_BITS = 2
 _OUTPUT_HEADROOM = 4.0
-_FAINTEST = 2.0**-10
+FAINTEST = 2.0**-10
 
 
 def memory_formats(place: str, m: Signal, settings: Settings) -> tuple[Format, Format, int]:
@@ -52,12 +52,12 @@ def hidden_format(hidden: Hidden, x: Signal, m: Signal, h: Signal, settings: Set
     carried = (hidden.input_kernel, x), (hidden.memory_kernel, m), (hidden.recurrent_kernel, h)
     inflow = max(_widest(kernel, signal) for kernel, signal in carried if kernel is not None)
     clip = clip_range(h, settings.calibration_method, bits)
-    return Format(bits, max(clip, inflow * _FAINTEST) / largest(bits))
+    return Format(bits, max(clip, inflow * FAINTEST) / largest(bits))
 
 
 def output_format(readout: Readout, last: Signal, y: Signal, settings: Settings) -> Format:
     """Format of the readout: four times the calibrated range."""
-    widest = max(y.largest, _widest(readout.kernel, last) * _FAINTEST) or 1.0
+    widest = max(y.largest, _widest(readout.kernel, last) * FAINTEST) or 1.0
     return Format(settings.state_bits, widest * _OUTPUT_HEADROOM / largest(settings.state_bits))
 
 

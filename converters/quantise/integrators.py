@@ -7,7 +7,7 @@ import numpy as np
 from converters.quantise.calibrate import Signal
 from converters.quantise.connector import Connector, Source, integers
 from converters.quantise.coordinates import coordinates, increment
-from converters.quantise.formats import memory_formats
+from converters.quantise.formats import FAINTEST, memory_formats
 from lmu_deploy.integer_network import IntegerMemory
 from lmu_deploy.network import LMULayer
 
@@ -74,9 +74,9 @@ def integrators(
 
 
 def _ranges(rows: np.ndarray) -> np.ndarray:
-    """Greatest magnitude of each state; 1 for a state that stayed 0."""
+    """Greatest magnitude of each state, or a little of the greatest for one that hardly moved."""
     ranges = np.abs(rows).max(axis=0, initial=0.0).astype(np.float64)
-    return np.where(ranges > 0.0, ranges, 1.0)
+    return np.maximum(ranges, FAINTEST * ranges.max(initial=0.0) or 1.0)
 
 
 def _in_coordinates(m: Signal, inverse: np.ndarray) -> Signal:

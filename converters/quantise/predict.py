@@ -63,17 +63,17 @@ def predicted_error(
     basis = np.eye(memory.size) if memory.basis is None else memory.basis
     drive = real_matrix(memory.input, x.scale, memory.state.scale)
     if isinstance(memory, SeriesMemory):
-        step, into, noise = _series(memory, drive)
+        step, into, noise = series_matrices(memory, drive)
     else:
         step, into, noise = _integrators(memory, drive)
     with np.errstate(all="ignore"):
         both = np.vstack([entering, into])
-        pair = _summed(block_diag(float_step, step), both @ both.T, steps)
+        pair = summed(block_diag(float_step, step), both @ both.T, steps)
         difference = np.hstack([np.eye(layer.memory.size), -basis])
         n = layer.memory.size
         weights = float(np.trace(difference @ pair @ difference.T) / np.trace(pair[:n, :n]))
         rounding = memory.message.scale**2 / 12.0 * np.eye(memory.size)
-        messages = basis @ (_summed(step, noise, steps) + rounding) @ basis.T
+        messages = basis @ (summed(step, noise, steps) + rounding) @ basis.T
         total = max(weights, 0.0) + float(np.trace(messages)) / max(power, 1e-30)
     return math.sqrt(total) if math.isfinite(total) else math.inf
 
@@ -88,13 +88,16 @@ def real_matrix(connection: Connection, source: float, target: float) -> np.ndar
 def _integrators(
     memory: IntegerMemory, drive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrix of a step, of what enters, and covariance of the noise of a step."""
+    """Give the matrices of a step, of what enters, and the covariance of the noise of a step."""
     recurrent = real_matrix(memory.recurrent, memory.message.scale, memory.state.scale)
     noise = recurrent @ recurrent.T * memory.message.scale**2 / 12.0
     return np.eye(memory.size) + recurrent, drive, noise
 
 
-def _series(memory: SeriesMemory, drive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def series_matrices(
+    memory: SeriesMemory, drive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the matrices of a step, of what enters, and the covariance of the noise of a step."""
     units = [2.0**s for s in (memory.message_shift, *memory.term_shift.tolist())]
     signs = sign_matrix(memory.order).astype(np.float64)
     gains = [
@@ -111,7 +114,7 @@ def _series(memory: SeriesMemory, drive: np.ndarray) -> tuple[np.ndarray, np.nda
     for gain, unit in zip(gains[::-1], units[::-1], strict=True):
         carried = (np.eye(len(part)) + carried) @ gain
         noise += carried @ carried.T * (memory.state.scale * unit) ** 2 / 12.0
-    return step, entering @ drive, _summed(part, noise, memory.substeps)
+    return step, entering @ drive, summed(part, noise, memory.substeps)
 
 
 def real_feedback(memory: SeriesMemory) -> np.ndarray:
@@ -134,7 +137,7 @@ def _cut_off(layer: LMULayer, memory: IntegerMemory, power: float, steps: int) -
     return math.sqrt(total)
 
 
-def _summed(step: np.ndarray, each: np.ndarray, steps: int) -> np.ndarray:
+def summed(step: np.ndarray, each: np.ndarray, steps: int) -> np.ndarray:
     """Sum of ``step^t @ each @ step^t.T`` over t, to the next power of two of `steps` terms."""
     total, power, count = each, step, 1
     while count < steps:

@@ -14,6 +14,7 @@ induce; Boyd, Barratt, Linear Controller Design, 1991, section 5.2).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,19 @@ class Plan:
     error: float
 
 
-def plan_series(memory: Memory, largest_error: float = LARGEST_ERROR) -> Plan:
+def plan_series(
+    memory: Memory,
+    largest_error: float = LARGEST_ERROR,
+    acceptable: Callable[[int, int], bool] = lambda terms, substeps: True,
+) -> Plan:
     """Find the fewest applications of A; of equals, the fewest substeps.
+
+    Parameters
+    ----------
+    memory : Memory
+    largest_error : float
+    acceptable : callable, optional
+        Whether a number of terms and of substeps will do for other reasons.
 
     Raises
     ------
@@ -64,7 +76,7 @@ def plan_series(memory: Memory, largest_error: float = LARGEST_ERROR) -> Plan:
             if applications % terms == 0:
                 error = series_error(memory, terms, applications // terms, truth)
                 least = min(least, error)
-                if error <= largest_error:
+                if error <= largest_error and acceptable(terms, applications // terms):
                     return Plan(terms, applications // terms, error)
     raise InputError(
         f"no series of {_MOST_APPLICATIONS} applications follows this memory (order "

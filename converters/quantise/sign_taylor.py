@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from converters.quantise.accumulators import Need, bits_of
 from converters.quantise.calibrate import Signal
 from converters.quantise.connector import Connector, Source, integers
 from converters.quantise.formats import memory_formats
-from converters.quantise.series import Plan, plan_series
+from converters.quantise.series import plan_series
 from lmu_deploy.integer_network import (
     LARGEST_MULTIPLIER,
     LARGEST_SHIFT,
@@ -22,9 +22,12 @@ from lmu_deploy.integer_network import (
 from lmu_deploy.legendre import state_space
 from lmu_deploy.network import LMULayer
 
+LARGEST_GROWTH = 2.0
+"""How large terms may be, in states, before they cancel: larger ones show their roundings."""
+
 _UNSEEN = 1.25
 _UNSEEN_BITS = 0.5
-_ROWS = 4096
+_ROWS = 1024
 
 
 def series_memory(
@@ -38,13 +41,19 @@ def series_memory(
         When no series follows the float memory.
     """
     settings, memory = connector.settings, layer.memory
-    plan = plan_series(memory)
+    limit = LARGEST_GROWTH * m.largest
+
+    def stays_small(terms: int, substeps: int) -> bool:
+        return max(_simulate(layer, m, terms, substeps).terms) <= limit
+
+    plan = plan_series(memory, acceptable=stays_small)
     a, b = state_space(memory.order)
     step = 1.0 / (memory.theta * plan.substeps)
     gains = np.stack([step / k * np.diag(np.abs(a)) for k in range(1, plan.terms + 1)])
-    state, message, shift = _coarse_enough(*memory_formats(place, m, settings), gains)
-    seen = _simulate(layer, m, plan)
-    shifts = [_shift_for(widest, state, message) for widest in seen.terms]
+    seen = _simulate(layer, m, plan.terms, plan.substeps)
+    within = replace(m, largest=max(m.largest, seen.states))
+    state, message, shift = _coarse_enough(*memory_formats(place, within, settings), gains)
+    shifts = [_shift_for(widest, state, message) for widest in seen.terms[:-1]]
     source = Source(m, message, "--message-bits")
     units = [state.scale * 2.0**s for s in (shift, *shifts)]
     multiplier, exponent = _as_integers(gains * (np.array(units) / state.scale)[:, None])
@@ -88,13 +97,14 @@ def series_memory(
 
 @dataclass(frozen=True)
 class _Seen:
-    """Greatest magnitudes on the calibration: of each term but the last, and of each S v."""
+    """Greatest magnitudes on the calibration: of m after any substep, of each term and S v."""
 
+    states: float
     terms: list[float]
     sums: list[float]
 
 
-def _simulate(layer: LMULayer, m: Signal, plan: Plan) -> _Seen:
+def _simulate(layer: LMULayer, m: Signal, terms: int, substeps: int) -> _Seen:
     r"""Run the series in real numbers from states and channel inputs of the calibration.
 
     The inputs follow from the states: :math:`\bar B u_t = m_t - \bar A m_{t-1}`.
@@ -110,16 +120,17 @@ def _simulate(layer: LMULayer, m: Signal, plan: Plan) -> _Seen:
     b_bar = memory.b_bar.astype(np.float64)
     u = (after - before @ memory.a_bar.T.astype(np.float64)) @ b_bar / (b_bar @ b_bar)
     a, b = state_space(memory.order)
-    signs, h = a / np.abs(a), 1.0 / (memory.theta * plan.substeps)
-    terms, sums = np.zeros(plan.terms), np.zeros(plan.terms)
-    for _ in range(plan.substeps):
+    signs, h = a / np.abs(a), 1.0 / (memory.theta * substeps)
+    widest, sizes, sums = 0.0, np.zeros(terms), np.zeros(terms)
+    for _ in range(substeps):
         vector, drive = before, np.outer(u, h * b)
-        for k in range(plan.terms):
+        for k in range(terms):
             sums[k] = max(sums[k], np.abs(vector @ signs.T).max(initial=0.0))
             vector = drive + vector @ a.T * (h / (k + 1))
-            terms[k] = max(terms[k], np.abs(vector).max(initial=0.0))
+            sizes[k] = max(sizes[k], np.abs(vector).max(initial=0.0))
             before, drive = before + vector, np.zeros_like(drive)
-    return _Seen(terms[:-1].tolist(), sums.tolist())
+        widest = max(widest, np.abs(before).max(initial=0.0))
+    return _Seen(float(widest), sizes.tolist(), sums.tolist())
 
 
 def _coarse_enough(
