@@ -58,6 +58,12 @@ def from_onnx(model: onnx.ModelProto) -> LMUNetwork:
         When it is another program's model, or damaged.
     """
     metadata = {item.key: item.value for item in model.metadata_props}
+    form = metadata.get(f"{PREFIX}form", "")
+    if form.startswith(("integer-", "qdq-")):
+        raise InputError(
+            f"this ONNX model has the form {form}, and only float ones, which export makes with "
+            "--to onnx or onnx-step, can be read; give such a one, or the .safetensors file."
+        )
     if f"{PREFIX}structure" not in metadata:
         raise InputError("this ONNX model was not made by lmu_deploy; only its own can be read.")
     if metadata.get(f"{PREFIX}format") != str(FORMAT):

@@ -39,6 +39,8 @@ def collect_integers(
     wanted = ["output", *(f"events/{name}" for name in neurons)] + (["m", "h", "y"] * record)
     kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     saturations = Counter({"input": limited})
+    # A series of one term sends no V_k, so its graph has no such place to count at.
+    saturations.update({f"{name}/message": 0 for name in neurons if name.endswith("/series")})
     rasters: dict[str, np.ndarray] = {}
     for batch in batches:
         for name in set(wanted) & set(batch):

@@ -1,13 +1,17 @@
 r"""Integer arithmetic in ONNX operators, as docs/integer-semantics.md has it, exact in every bit.
 
 Messages and states are int32, all between them int64. Only products of weights and messages are
-summed in int32 where weights and widths prove that it is enough. MatMulInteger would be faster, but
-takes messages of 8 bits alone.
+summed and limited in int32 where weights and widths prove that it is enough. MatMulInteger would be
+faster, but takes messages of 8 bits alone.
 
 Div cuts towards zero and BitShift takes no negative numbers, so a number is lifted before it is
 shifted: with :math:`L = 2^{47}`, above any product and divisible by any :math:`2^s`,
 
 .. math:: \lfloor v / 2^s \rfloor = \mathrm{Div}(v + L, 2^s) - L / 2^s.
+
+Int64 is limited by comparison and choice: Clip, Min, Max, Sign and ReduceMin of ONNX Runtime err on
+int64 whose upper and lower halves differ in sign (its pull request 25280, an error of Eigen's with
+SSE2). They are used on int32 alone.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from onnx import TensorProto
 
 from converters.onnx.graph import Graph
@@ -75,11 +80,10 @@ class Integers:
         drives = []
         for k, weights in enumerate(connection.slices):
             part = f"{place}/slice{k}"
-            total = self.sums(part, weights, sent)
-            total = self.saturate(part, total, largest(connection.accumulator_bits), part)
+            sums = self.accumulate(part, weights, sent, connection.accumulator_bits, part)
             gain, shift = connection.multiplier[k], connection.shift[k]
-            drives.append(self.multiply_shift(f"{part}/drive", total, gain, shift))
-        return self.graph.total(drives, place) if len(drives) > 1 else drives[0]
+            drives.append(self.multiply_shift(f"{part}/drive", sums, gain, shift))
+        return self.graph.total(drives, place)
 
     def hold(self, name: str, state: str) -> str:
         """Give a state as a term for `total`."""
@@ -91,7 +95,7 @@ class Integers:
         """``sat(sum of terms + bias)``, int32; the terms are int64."""
         if bias is not None:
             terms = [*terms, self._constant(f"{place}/bias", bias)]
-        total = self.graph.total(terms, f"{name}/sum") if len(terms) > 1 else terms[0]
+        total = self.graph.total(terms, f"{name}/sum")
         return self._narrow(name, self.saturate(name, total, to.limit, place))
 
     def send(self, place: str, state: str, memory: IntegerMemory | SeriesMemory) -> Messages:
@@ -107,51 +111,82 @@ class Integers:
 
     def activate(self, place: str, z: str, hidden: IntegerHidden) -> Messages:
         """``H = f(z)``, f being the least of a few lines."""
-        graph, lines = self.graph, hidden.activation
-        wide = self._cast(z, TensorProto.INT64, f"{place}/wide")
+        graph, lines, limit = self.graph, hidden.activation, hidden.message.limit
+        name = f"{place}.next"
         if lines.kind == "linear":
+            wide = self._cast(z, TensorProto.INT64, f"{place}/wide")
             shift = np.array(lines.shift)
-            value = self.multiply_shift(f"{place}/line", wide, lines.slope[:1], shift)
+            line = self.multiply_shift(f"{place}/line", wide, lines.slope[:1], shift)
+            value = self._narrow(name, self.saturate(place, line, limit, place))
+        elif lines.kind == "positive":
+            zero = graph.weights.constant("zero", np.array(0, dtype=np.int32))
+            p = graph.node("Max", [z, zero], f"{place}/p")
+            value = self._least_line(place, name, p, hidden)
         else:
-            value = self._least_line(place, wide, hidden)
-        value = self.saturate(place, value, hidden.message.limit, place)
-        if lines.kind == "odd":
-            sign = graph.node("Sign", [wide], f"{place}/sign")
-            value = graph.node("Mul", [sign, value], f"{place}/signed")
-        return Messages(self._narrow(f"{place}.next", value), hidden.message)
-
-    def _least_line(self, place: str, z: str, hidden: IntegerHidden) -> str:
-        """``min_k(ms(p, slope_k, shift) + intercept_k)``, p being |z| or max(z, 0)."""
-        graph, lines = self.graph, hidden.activation
-        if lines.kind == "odd":
             p = graph.node("Abs", [z], f"{place}/p")
-        else:
-            p = graph.node("Max", [z, self._constant("zero", np.array(0))], f"{place}/p")
-        last = self._constant("last_axis", np.array([-1]))
-        p = graph.node("Unsqueeze", [p, last], f"{place}/p/column")
+            value = self._least_line(place, f"{place}/least", p, hidden)
+            sign = graph.node("Sign", [z], f"{place}/sign")
+            value = graph.node("Mul", [sign, value], name)
+        return Messages(value, hidden.message)
+
+    def _least_line(self, place: str, name: str, p: str, hidden: IntegerHidden) -> str:
+        """``sat(min_k(ms(p, slope_k, shift) + intercept_k))`` of p >= 0, int32.
+
+        Each line is limited before the least is taken, which is the same, and then fits int32.
+        """
+        graph, lines = self.graph, hidden.activation
+        wide = self._cast(p, TensorProto.INT64, f"{place}/wide")
+        wide = graph.node("Unsqueeze", [wide, self._constant("last", [-1])], f"{place}/column")
         shift = np.array(lines.shift)
-        values = self.multiply_shift(f"{place}/slope", p, lines.slope, shift)
+        values = self.multiply_shift(f"{place}/slope", wide, lines.slope, shift)
         intercepts = self._constant(f"{place}/intercepts", lines.intercept)
         values = graph.node("Add", [values, intercepts], f"{place}/lines")
-        return graph.node("ReduceMin", [values], f"{place}/least", axes=[-1], keepdims=0)
+        limit = self._constant(f"limit/{hidden.message.limit}", hidden.message.limit)
+        beyond = graph.node("Greater", [values, limit], f"{place}/beyond")
+        values = graph.node("Where", [beyond, limit, values], f"{place}/limited")
+        values = self._narrow(f"{place}/narrow", values)
+        if self.counting:
+            every = self._cast(beyond, TensorProto.INT32, f"{place}/every")
+            every = graph.node("ReduceMin", [every], f"{place}/all", axes=[-1], keepdims=0)
+            self._count(place, every, place)
+        return graph.node("ReduceMin", [values], name, axes=[-1], keepdims=0)
 
-    def sums(self, name: str, weights: np.ndarray, sent: Messages) -> str:
-        """``sum_j W_ij x_j``, int64, but added up in the narrowest type that is proven to hold it.
+    def accumulate(
+        self, name: str, weights: np.ndarray, sent: Messages, bits: int, place: str
+    ) -> str:
+        """``sat(sum_j W_ij x_j)``, int64, summed in the narrowest type that is proven to hold it.
 
         Parameters
         ----------
+        name : str
+            What the tensors are called.
         weights : ndarray, shape (n_out, n_in), int8
+        sent : Messages
+        bits : int
+            Width of the accumulator.
+        place : str
+            Where saturations are counted.
         """
         worst = int(np.abs(weights.astype(np.int64)).sum(axis=1).max(initial=0))
-        fits = worst * sent.format.limit <= _INT32
-        element = TensorProto.INT32 if fits else TensorProto.INT64
+        worst *= sent.format.limit
+        element = TensorProto.INT32 if worst <= _INT32 else TensorProto.INT64
         messages = sent.tensor
-        if not fits:
+        if element == TensorProto.INT64:
             messages = self._cast(messages, element, f"{name}/messages")
         held = self.graph.weights.constant(f"{name}/weights", np.ascontiguousarray(weights.T))
         matrix = self._cast(held, element, f"{name}/matrix")
         sums = self.graph.node("MatMul", [messages, matrix], f"{name}/sums")
-        return self._cast(sums, TensorProto.INT64, f"{name}/wide") if fits else sums
+        if element == TensorProto.INT64:
+            return self.saturate(name, sums, largest(bits), place)
+        low, high = (
+            self.graph.weights.constant(f"limit32/{v}", np.array(v, dtype=np.int32))
+            for v in (-largest(bits), largest(bits))
+        )
+        limited = self.graph.node("Clip", [sums, low, high], f"{name}/limited")
+        if self.counting:
+            same = self.graph.node("Equal", [sums, limited], f"{name}/same")
+            self._count(name, self.graph.node("Not", [same], f"{name}/changed"), place)
+        return self._cast(limited, TensorProto.INT64, f"{name}/wide")
 
     def multiply_shift(
         self, name: str, values: str, multiplier: np.ndarray, shift: np.ndarray
@@ -174,15 +209,19 @@ class Integers:
     def saturate(self, name: str, values: str, limit: int, place: str) -> str:
         """``sat(v)`` of int64, the entries that it changes counted at `place`."""
         graph = self.graph
-        low, high = (self._constant(f"limit/{v}", np.array(v)) for v in (-limit, limit))
-        limited = graph.node("Clip", [values, low, high], f"{name}/limited")
+        low, high = (self._constant(f"limit/{v}", v) for v in (-limit, limit))
+        above = graph.node("Greater", [values, high], f"{name}/above")
+        below = graph.node("Less", [values, low], f"{name}/below")
         if self.counting:
-            same = graph.node("Equal", [values, limited], f"{name}/same")
-            other = graph.node("Not", [same], f"{name}/other")
-            count = self._cast(other, TensorProto.INT32, f"{name}/count")
-            count = graph.node("ReduceSum", [count], f"{name}/saturations", keepdims=0)
-            self.limited[place].append(count)
-        return limited
+            self._count(name, graph.node("Or", [above, below], f"{name}/changed"), place)
+        values = graph.node("Where", [above, high, values], f"{name}/at_most")
+        return graph.node("Where", [below, low, values], f"{name}/limited")
+
+    def _count(self, name: str, changed: str, place: str) -> None:
+        """Count what is true, or 1."""
+        ones = self._cast(changed, TensorProto.INT32, f"{name}/ones")
+        total = self.graph.node("ReduceSum", [ones], f"{name}/saturations", keepdims=0)
+        self.limited[place].append(total)
 
     def _narrow(self, name: str, values: str) -> str:
         return self._cast(values, TensorProto.INT32, name)
@@ -190,5 +229,5 @@ class Integers:
     def _cast(self, values: str, element: int, name: str) -> str:
         return self.graph.node("Cast", [values], name, to=element)
 
-    def _constant(self, name: str, values: np.ndarray) -> str:
+    def _constant(self, name: str, values: ArrayLike) -> str:
         return self.graph.weights.constant(name, np.asarray(values, dtype=np.int64))

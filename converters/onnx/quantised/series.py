@@ -15,7 +15,6 @@ from converters.onnx.quantised.integers import Integers
 from converters.onnx.quantised.numbers import Messages
 from converters.onnx.quantised.tally import count_fired
 from lmu_deploy.integer_memory import SeriesMemory, sign_matrix
-from lmu_deploy.integer_network import largest
 
 
 def advance_series(
@@ -49,35 +48,34 @@ def advance_series(
     drive = numbers.total(f"{at}/drive", f"{at}/drive", drives, memory.bias, memory.state)
     substep = Graph(f"{at}/substep", graph.weights, scope="substep/")
     inner = Integers(substep, numbers.counting)
-    results, kept = _substep(inner, place, memory, drive)
-    trips = np.array(memory.substeps, dtype=np.int64)
+    places = _substep(inner, place, memory, drive)
+    trips = graph.weights.constant(f"{at}/substeps", np.array(memory.substeps, dtype=np.int64))
+    first = {"memory/state": state, "memory/message": carried["feedback"].tensor}
+    if numbers.counting:
+        first["series/fired"] = graph.node("Sub", [state, state], f"{at}/none_fired")
     outputs = graph.nodes(
         "Loop",
-        [graph.weights.constant(f"{at}/substeps", trips), "", state, carried["feedback"].tensor],
-        [*results, *(f"{name}/each" for name in kept)],
+        [trips, "", *first.values()],
+        [f"{place}/{name}.next" for name in first] + [f"{name}/substeps" for name in places],
         body=substep.body(),
     )
-    for name, each in zip(kept, outputs[len(results) :], strict=True):
-        axis = graph.weights.constant("first_axis", np.array([0], dtype=np.int64))
-        total = graph.node("ReduceSum", [each, axis], f"{name}/all_substeps", keepdims=0)
-        if name == at:
-            numbers.fired[at] = total
-        else:
-            numbers.limited[name].append(total)
+    if numbers.counting:
+        numbers.fired[at] = outputs[2]
+    for name, each in zip(places, outputs[len(first) :], strict=True):
+        total = graph.node("ReduceSum", [each], f"{name}/all_substeps", keepdims=0)
+        numbers.limited[name].append(total)
     return outputs[0], Messages(outputs[1], memory.message)
 
 
-def _substep(
-    numbers: Integers, place: str, memory: SeriesMemory, drive: str
-) -> tuple[list[str], list[str]]:
-    """Write the body of the Loop; give the names of its results, and of what it counts."""
-    body, at = numbers.graph, f"{place}/series"
+def _substep(numbers: Integers, place: str, memory: SeriesMemory, drive: str) -> list[str]:
+    """Write the body of the Loop; give the places where it counts saturations."""
+    body, at, whole = numbers.graph, f"{place}/series", TensorProto.INT32
     body.input(f"{at}/number", [], TensorProto.INT64)
     proceed = body.input(f"{at}/proceed", [], TensorProto.BOOL)
     shape = ("batch", memory.size)
-    m = body.input(f"{place}/memory/state", shape, TensorProto.INT32)
-    v = Messages(body.input(f"{place}/memory/message", shape, TensorProto.INT32), memory.message)
-    fired = []
+    m = body.input(f"{place}/memory/state", shape, whole)
+    v = Messages(body.input(f"{place}/memory/message", shape, whole), memory.message)
+    fired = [body.input(f"{at}/fired", shape, whole)] if numbers.counting else []
     for k in range(memory.terms):
         term = f"{at}/term{k + 1}"
         if numbers.counting:
@@ -93,14 +91,14 @@ def _substep(
             v = numbers.message(f"{term}/message", w, shift, memory.message, f"{at}/message")
     v = numbers.send(f"{place}/memory/message", m, memory)
     body.output(body.node("Identity", [proceed], f"{at}/proceed.next"), [], TensorProto.BOOL)
-    for state in (m, v.tensor):
-        body.output(state, shape, TensorProto.INT32)
-    for where, counts in numbers.limited.items():
-        body.output(body.total(counts, f"{where}/all"), [], TensorProto.INT32)
+    after = [m, v.tensor]
     if fired:
-        body.output(body.total(fired, f"{at}/fired"), shape, TensorProto.INT32)
-    results = [f"{place}/memory/state.next", f"{place}/memory/message.next"]
-    return results, [*numbers.limited, *([at] if fired else [])]
+        after.append(body.total(fired, f"{at}/fired.next"))
+    for state in after:
+        body.output(state, shape, whole)
+    for where, counts in numbers.limited.items():
+        body.output(body.total(counts, f"{where}/all"), [], whole)
+    return list(numbers.limited)
 
 
 def _apply(numbers: Integers, name: str, at: str, memory: SeriesMemory, k: int, v: Messages) -> str:
@@ -110,8 +108,8 @@ def _apply(numbers: Integers, name: str, at: str, memory: SeriesMemory, k: int, 
         v = Messages(
             _reshape(graph, v.tensor, memory.channels, memory.order, f"{name}/v"), v.format
         )
-    sums = numbers.sums(f"{name}/signs", sign_matrix(memory.order), v)
-    sums = numbers.saturate(f"{name}/signs", sums, largest(memory.accumulator_bits), place)
+    signs, bits = sign_matrix(memory.order), memory.accumulator_bits
+    sums = numbers.accumulate(f"{name}/signs", signs, v, bits, place)
     drive = numbers.multiply_shift(f"{name}/drive", sums, memory.multiplier[k], memory.shift[k])
     if memory.channels > 1:
         drive = _reshape(graph, drive, memory.size, None, f"{name}/drive/flat")
