@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from converters.quantise.calibrate import Progress, calibrate
+from converters.quantise.calibrate import Calibration, Progress, calibrate
 from converters.quantise.choose import choose
 from converters.quantise.ptq import Quantiser
 from converters.quantise.settings import AUTO, Settings, digital_profile
@@ -12,12 +12,12 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMULayer, LMUNetwork
 
-__all__ = ["quantise"]
+__all__ = ["Calibration", "calibrate", "quantise"]
 
 
 def quantise(
     network: LMUNetwork,
-    calibration: np.ndarray,
+    calibration: np.ndarray | Calibration,
     profile: str = "loihi2",
     *,
     slices: int = 2,
@@ -38,8 +38,9 @@ def quantise(
     ----------
     network : LMUNetwork
         Of LMU layers alone.
-    calibration : ndarray, shape (samples, steps, n_in)
-        Inputs to measure ranges on, such as a part of the training data.
+    calibration : ndarray, shape (samples, steps, n_in), or Calibration
+        Inputs to measure ranges on, such as a part of the training data; or what `calibrate` gave
+        for them and this network, when several quantisations share it.
     profile : str
         Digital chip whose widths hold.
     slices : int
@@ -96,7 +97,9 @@ def quantise(
         taps,
         kernel_bits,
     )
-    signals = calibrate(network, calibration, progress)
+    signals = calibration
+    if not isinstance(signals, Calibration):
+        signals = calibrate(network, signals, progress)
     if realisation == AUTO:
         return choose(network, signals, settings)
     return Quantiser(settings, signals).network(network)
