@@ -7,6 +7,7 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from lmu_deploy.errors import InputError
 from lmu_deploy.nn import LMU
 from lmu_deploy.nn.coupled import run_coupled
+from lmu_deploy.nn.forms import choose_form
 from lmu_deploy.nn.fused import fused_recurrence
 from lmu_deploy.nn.parallel import run_parallel
 from lmu_deploy.nn.recurrent import run_recurrent
@@ -148,12 +149,17 @@ def test_the_fused_recurrence_of_gpus_is_the_scan(activation):
 
 
 def test_the_form_follows_from_what_feeds_back():
+    def chosen(batch, **options):
+        layer = make(**options)
+        return choose_form(layer.form, layer.weights(), batch)
+
     for kind in ("recurrent", "feedforward", "memory"):
-        assert make(kind)._form(8) is run_parallel
-    assert make("recurrent", form="recurrent")._form(8) is run_recurrent
-    assert make()._form(8) is run_recurrent
-    assert make(order=256, units=212)._form(100) is run_coupled
-    assert make(form="step")._form(8) is run_stepwise
+        assert chosen(8, kind=kind) is run_parallel
+        assert chosen(8, kind=kind, memory_to_memory=True) is run_parallel
+        assert chosen(8, kind=kind, form="recurrent") is run_recurrent
+    assert chosen(8) is run_recurrent
+    assert chosen(100, order=256, units=212) is run_coupled
+    assert chosen(8, form="step") is run_stepwise
 
 
 @pytest.mark.parametrize(

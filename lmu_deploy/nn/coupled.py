@@ -4,12 +4,12 @@ Only the few channels of v_t carry the feedback, so within a block of L steps
 (`lmu_deploy.nn.blocks`) the memory's own matrix is not needed: with K_i = B T^i W_m and
 P_k = T^(k+1) W_m,
 
-.. math:: [z_k, v_k] = d_k + [m P_k, 0] + h_{k-1} [W_h + E_h K_0,\; E_h]
-          + \Big[\sum_{j<k} v_j K_{k-j}, 0\Big], \qquad h_k = f(z_k)
+.. math:: v_k &= x_k E_x + h_{k-1} E_h + b_u \\
+          z_k &= m P_k + h_{k-1} (W_h + E_h K_0) + x_k (W_x + E_x K_0) + b + b_u K_0
+                 + \sum_{j<k} v_j K_{k-j}, \qquad h_k = f(z_k)
 
-with d_k = x_k [W_x + E_x K_0, E_x] + [b + b_u K_0, b_u] computed for all time before. That is
-order * units + units^2 products a step, where the plain step needs order^2 more. The recurrence
-itself is `lmu_deploy.nn.coupled_scan`.
+That is order * units + units^2 products a step, where the plain step needs order^2 more. The
+recurrence itself is `lmu_deploy.nn.coupled_scan`.
 """
 
 from __future__ import annotations

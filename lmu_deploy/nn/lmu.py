@@ -12,7 +12,6 @@ channel by channel. What a layer does not have is None.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,20 +21,14 @@ from torch.nn.utils.rnn import PackedSequence
 from lmu_deploy.checks import check_choice, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.nn.activations import ACTIVATIONS
-from lmu_deploy.nn.coupled import run_coupled
+from lmu_deploy.nn.forms import FORMS, choose_form
 from lmu_deploy.nn.memory import LegendreMemory
-from lmu_deploy.nn.parallel import run_parallel
-from lmu_deploy.nn.recurrent import run_recurrent
 from lmu_deploy.nn.sequences import blank_after, check_sequences, pack_like, unpack
-from lmu_deploy.nn.stepwise import advance, run_stepwise
+from lmu_deploy.nn.stepwise import advance
 from lmu_deploy.nn.weights import LMUWeights
 
 HIDDEN_KINDS = ("recurrent", "feedforward", "none")
-FORMS = ("auto", "step", "recurrent", "parallel")
 STARTS = ("random", "memory")
-Form = Callable[
-    [LMUWeights, Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor, Tensor]
-]
 
 
 class LMUState(NamedTuple):
@@ -283,22 +276,7 @@ class LMU(nn.Module):
             lengths = lengths.to(device=x.device, dtype=torch.int64)
         x = blank_after(x, lengths)
         m, h = self.initial_state(len(x)) if state is None else state
-        form = self._form(len(x))
-        y, m, h = form(self.weights(), x, m, h, lengths, last_only)
+        weights = self.weights()
+        form = choose_form(self.form, weights, len(x))
+        y, m, h = form(weights, x, m, h, lengths, last_only)
         return (y if last_only else blank_after(y, lengths)), LMUState(m, h)
-
-    def _form(self, batch: int) -> Form:
-        if self.form == "step":
-            return run_stepwise
-        if self.hidden_encoders is None and self.form != "recurrent":
-            return run_parallel
-        saved = batch * self.channels * self.order * (self.units + self.channels * self.order)
-        return (
-            run_coupled
-            if self.hidden_encoders is not None and saved > _WORTH_BLOCKS
-            else run_recurrent
-        )
-
-
-_WORTH_BLOCKS = 1e6
-"""Products that blocks must save at a step to pay for their calls."""

@@ -77,24 +77,22 @@ def _memory(
     """Give the memory's states at every step, or at the end alone, and those at the end."""
     batch, steps, _ = inputs.shape
     size, groups = len(dynamics.transition), dynamics.groups
-    if only_end:
-        if dynamics.kept is None:
-            length = length or best_length(dynamics, 0, batch, steps, 0.0)
-        length = length or min(steps, _LONGEST_RESPONSE)
-        blocks = Blocks.of(dynamics, length)
-        arranged = _in_blocks(inputs, length)
-        end = blocks.state_at(arranged, blocks.starts(arranged, m), ends)
-        return end, end
     # channels that do not meet are so many sequences of one channel
     alone = Dynamics(1, dynamics.transition, dynamics.entry, dynamics.kept)
-    separate = (
-        inputs.view(batch, steps, groups, -1).transpose(1, 2).reshape(batch * groups, steps, -1)
-    )
-    length = length or best_length(alone, size, batch * groups, steps, 1.0)
-    blocks = Blocks.of(alone, length)
+    inputs = inputs.view(batch, steps, groups, -1).transpose(1, 2).flatten(0, 1)
+    m = m.reshape(-1, size)
+    if only_end:
+        if dynamics.kept is None:
+            length = length or best_length(alone, 0, len(m), steps, 0.0)
+        blocks = Blocks.of(alone, length or min(steps, _LONGEST_RESPONSE))
+        arranged = _in_blocks(inputs, blocks.length)
+        starts = blocks.starts(arranged, m)
+        m = blocks.state_at(arranged, starts, ends.repeat_interleave(groups)).view(batch, -1)
+        return m, m
+    blocks = Blocks.of(alone, length or best_length(alone, size, len(m), steps, 1.0))
     identity = torch.eye(size, dtype=m.dtype, device=m.device)
-    arranged = _in_blocks(separate, length)
-    starts = blocks.starts(arranged, m.reshape(-1, size))
+    arranged = _in_blocks(inputs, blocks.length)
+    starts = blocks.starts(arranged, m)
     states = _from_blocks(blocks, identity, starts, arranged, blocks.kernels(identity), None)
     states = states[:, :steps].view(batch, groups, steps, size).transpose(1, 2).flatten(2)
     return states, at_end(states, ends)
