@@ -132,14 +132,14 @@ class Integers:
     def _least_line(self, place: str, name: str, p: str, hidden: IntegerHidden) -> str:
         """``sat(min_k(ms(p, slope_k, shift) + intercept_k))`` of p >= 0, int32.
 
-        Each line is limited before the least is taken, which is the same, and then fits int32.
+        The lines lie along an axis before the others. Each is limited before the least is taken,
+        which is the same, and then fits int32.
         """
         graph, lines = self.graph, hidden.activation
         wide = self._cast(p, TensorProto.INT64, f"{place}/wide")
-        wide = graph.node("Unsqueeze", [wide, self._constant("last", [-1])], f"{place}/column")
-        shift = np.array(lines.shift)
-        values = self.multiply_shift(f"{place}/slope", wide, lines.slope, shift)
-        intercepts = self._constant(f"{place}/intercepts", lines.intercept)
+        slope, intercept = lines.slope[:, None, None], lines.intercept[:, None, None]
+        values = self.multiply_shift(f"{place}/slope", wide, slope, np.array(lines.shift))
+        intercepts = self._constant(f"{place}/intercepts", intercept)
         values = graph.node("Add", [values, intercepts], f"{place}/lines")
         limit = self._constant(f"limit/{hidden.message.limit}", hidden.message.limit)
         beyond = graph.node("Greater", [values, limit], f"{place}/beyond")
@@ -147,9 +147,9 @@ class Integers:
         values = self._narrow(f"{place}/narrow", values)
         if self.counting:
             every = self._cast(beyond, TensorProto.INT32, f"{place}/every")
-            every = graph.node("ReduceMin", [every], f"{place}/all", axes=[-1], keepdims=0)
+            every = graph.node("ReduceMin", [every], f"{place}/all", axes=[0], keepdims=0)
             self._count(place, every, place)
-        return graph.node("ReduceMin", [values], name, axes=[-1], keepdims=0)
+        return graph.node("ReduceMin", [values], name, axes=[0], keepdims=0)
 
     def accumulate(
         self, name: str, weights: np.ndarray, sent: Messages, bits: int, place: str

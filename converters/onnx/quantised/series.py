@@ -14,7 +14,7 @@ from converters.onnx.graph import Graph
 from converters.onnx.quantised.integers import Integers
 from converters.onnx.quantised.numbers import Messages
 from converters.onnx.quantised.tally import count_fired
-from lmu_deploy.integer_memory import SeriesMemory, sign_matrix
+from lmu_deploy.integer_memory import SeriesMemory
 
 
 def advance_series(
@@ -102,21 +102,9 @@ def _substep(numbers: Integers, place: str, memory: SeriesMemory, drive: str) ->
 
 
 def _apply(numbers: Integers, name: str, at: str, memory: SeriesMemory, k: int, v: Messages) -> str:
-    """``G_k(v) = ms(sat(S v), multiplier_k, shift_k)`` of each channel, int64."""
-    graph, place = numbers.graph, f"{at}/recurrent/slice0"
-    if memory.channels > 1:
-        v = Messages(
-            _reshape(graph, v.tensor, memory.channels, memory.order, f"{name}/v"), v.format
-        )
-    signs, bits = sign_matrix(memory.order), memory.accumulator_bits
-    sums = numbers.accumulate(f"{name}/signs", signs, v, bits, place)
-    drive = numbers.multiply_shift(f"{name}/drive", sums, memory.multiplier[k], memory.shift[k])
-    if memory.channels > 1:
-        drive = _reshape(graph, drive, memory.size, None, f"{name}/drive/flat")
-    return drive
-
-
-def _reshape(graph: Graph, x: str, size: int, rest: int | None, name: str) -> str:
-    sizes = np.array([-1, size] if rest is None else [-1, size, rest], dtype=np.int64)
-    shape = graph.weights.constant(f"shape/{'x'.join(map(str, sizes[1:]))}", sizes)
-    return graph.node("Reshape", [x, shape], name)
+    """``G_k(v) = ms(sat(S v), multiplier_k, shift_k)``, int64; S holds a block for each channel."""
+    signs, place = memory.recurrent, f"{at}/recurrent/slice0"
+    bits = signs.accumulator_bits
+    sums = numbers.accumulate(f"{name}/signs", signs.slices[0], v, bits, place)
+    gains, shifts = (np.tile(of[k], memory.channels) for of in (memory.multiplier, memory.shift))
+    return numbers.multiply_shift(f"{name}/drive", sums, gains, shifts)
