@@ -9,6 +9,7 @@ try:
     from converters.onnx.quantised import (
         to_onnx_integer,
         to_onnx_integer_step,
+        to_onnx_qdq,
     )
     from converters.onnx.reader import from_onnx, read_onnx
     from converters.onnx.sequence import to_onnx
@@ -29,5 +30,6 @@ __all__ = [
     "to_onnx",
     "to_onnx_integer",
     "to_onnx_integer_step",
+    "to_onnx_qdq",
     "to_onnx_step",
 ]

@@ -3,6 +3,7 @@
 from converters.onnx.quantised.export import (
     to_onnx_integer,
     to_onnx_integer_step,
+    to_onnx_qdq,
 )
 
-__all__ = ["to_onnx_integer", "to_onnx_integer_step"]
+__all__ = ["to_onnx_integer", "to_onnx_integer_step", "to_onnx_qdq"]

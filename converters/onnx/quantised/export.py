@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import onnx
 
-from converters.onnx.quantised.kinds import IntegerKind
+from converters.onnx.graph import OPSET
+from converters.onnx.quantised.dequantised import INT8_BITS, INT16_BITS
+from converters.onnx.quantised.kinds import OPSET_OF_INT16, DequantisedKind, IntegerKind
 from converters.onnx.quantised.sequence import sequence_model
 from converters.onnx.quantised.step import step_model
 from converters.onnx.quantised.tally import Tally
-from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import IntegerNetwork, SeriesMemory
+from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.wiring import populations
 
 
 def to_onnx_integer(
@@ -56,3 +61,62 @@ def to_onnx_integer_step(network: IntegerNetwork) -> onnx.ModelProto:
         each state after the step, with ``.next`` behind its name. All int32.
     """
     return step_model(network, IntegerKind())
+
+
+def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelProto:
+    """Give the network in real numbers, with QuantizeLinear and DequantizeLinear for int8 runtimes.
+
+    Weights and scales are those of `network`, activations those of the float network that it was
+    made from. Messages of at most 8 bits make a graph that runtimes for int8 can run in int8;
+    wider ones, as `quantise` makes by default, are int16 and need opset 21.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    record : bool
+        Add outputs ``m``, ``h`` and ``y`` of every step. ``m`` is in real numbers, ``h`` in
+        quantised ones, so int8 or int16.
+
+    Returns
+    -------
+    model : onnx.ModelProto
+        Input ``input``, (batch, time, n_in), real numbers. Outputs: ``output``, (batch, n_out), or
+        (batch, time, n_out) if the network returns sequences; then the states after the last step.
+
+    Raises
+    ------
+    InputError
+        When the file does not hold the float network, a message is wider than 16 bits, or a memory
+        is a series, which is exact integers or nothing.
+    """
+    if network.source is None:
+        raise InputError(
+            "onnx-qdq needs the float network that the integers were made from, and this file "
+            "does not hold it; quantise it again."
+        )
+    for number, layer in enumerate(network.layers):
+        if isinstance(layer.memory, SeriesMemory):
+            raise InputError(
+                f"layer {number} has a memory of realisation {layer.memory.realisation}, whose "
+                "substeps have no form in real numbers; quantise with --realisation "
+                "dense-incremental."
+            )
+    bits = {name: population.message.bits for name, population in populations(network).items()}
+    widest = max(bits, key=lambda name: bits[name])
+    if bits[widest] > INT16_BITS:
+        raise InputError(
+            f"{widest} has messages of {bits[widest]} bits, and onnx-qdq can hold {INT16_BITS}; "
+            "quantise with narrower messages."
+        )
+    opset = OPSET if bits[widest] <= INT8_BITS else OPSET_OF_INT16
+    kind = DequantisedKind(_activations(network.source), opset)
+    return sequence_model(network, kind, record=record, stateful=False)
+
+
+def _activations(source: LMUNetwork) -> dict[str, str]:
+    """Activations of the hidden units by the place of their messages."""
+    return {
+        f"layer{number}/hidden/message": layer.hidden.activation
+        for number, layer in enumerate(source.layers)
+        if isinstance(layer, LMULayer) and layer.hidden is not None
+    }

@@ -78,7 +78,7 @@ def _first_states(
                 names[name] = graph.input(name, ["batch", size], element)
                 continue
             dtype = helper.tensor_dtype_to_np_dtype(element)
-            zero = graph.weights.constant(f"zero/{dtype}", np.zeros((1, 1), dtype=dtype))
+            zero = graph.weights.constant(f"start/{dtype}", np.zeros((1, 1), dtype=dtype))
             width = graph.weights.constant(f"width/{size}", np.array([size], dtype=np.int64))
             shape = graph.node("Concat", [batch, width], f"{name}/shape", axis=0)
             names[name] = graph.node("Expand", [zero, shape], f"{name}/first")
