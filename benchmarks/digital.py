@@ -113,10 +113,10 @@ def measure(integer, test: Split, reference: Reference) -> str:
 HEADING = """# Digital target: realisations and widths
 
 Accuracy in %, after training, no retraining. Flips are predictions that differ from the float
-reference's. The memory error is rms, relative to the float memory, over the first 32 samples and all
-steps. Bits are those of memory messages; input messages have as many and at least 9, hidden messages
-8. Synapses are weights that are not zero, of all slices of the whole network. Saturations are of all
-samples and steps. Made by `benchmarks/digital.py`.
+reference's. The memory error is rms, relative to the float memory, over the first 32 samples and
+all steps. Bits are those of memory messages; input messages have as many and at least 9, hidden
+messages 8. Synapses are weights that are not zero, of all slices of the whole network. Saturations
+are of all samples and steps. Made by `benchmarks/digital.py`.
 """
 
 

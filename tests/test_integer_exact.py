@@ -23,6 +23,7 @@ from lmu_deploy.integer_network import (
     SeriesMemory,
 )
 from targets.integer import IntegerTarget, step
+from targets.integer.delay_line import line_width
 
 ENGINES = ["numpy", "torch"]
 
@@ -433,6 +434,57 @@ def test_stream_equals_batch_and_leaves_its_past_alone(engine, make):
         assert np.array_equal(y, run.states.y[:, t])
         assert np.array_equal(again, y)
         assert np.array_equal(stream.state.m[0], run.states.m[:, t])
+
+
+def delay_line(rng, width, taps, bits) -> tuple[IntegerNetwork, np.ndarray]:
+    """Lines that are read by hidden units; what comes in is narrow enough to saturate."""
+    network, inputs = saturating_network()
+    states = width * taps
+    shift = np.eye(states, k=-width, dtype=int) - np.eye(states, dtype=int)
+
+    def link(weights):
+        rows = np.ones((1, len(weights)), int)
+        return Connection(weights[None], rows, 0 * rows)
+
+    entering = np.zeros((states, 2), int)
+    entering[:width] = rng.integers(-3, 4, (width, 2)) | 1
+    message = Format(bits, 0.05)
+    memory = IntegerMemory(message, message, 0, link(shift), link(entering), None, None, "fir")
+    reading = link(rng.integers(-127, 128, (3, states)))
+    hidden = dataclasses.replace(network.layers[0].hidden, memory=reading)
+    return dataclasses.replace(network, layers=(IntegerLayer(memory, hidden),)), inputs
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("width", "taps"), [(1, 2), (1, 7), (2, 4), (3, 3)])
+def test_delay_lines_are_moved_and_not_multiplied(rng, engine, width, taps):
+    network, inputs = delay_line(rng, width, taps, 8)
+    memory = network.layers[0].memory
+    assert line_width(memory) == width
+    assert differences(network, inputs, Naive(network), engine) == []
+    run = IntegerTarget(engine).run(network, inputs)
+    assert run.saturations["layer0/memory/state"] > 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_nearly_a_delay_line_is_multiplied(rng, engine):
+    network, inputs = delay_line(rng, 2, 4, 8)
+    memory, hidden = network.layers[0].memory, network.layers[0].hidden
+    slices = memory.recurrent.slices.copy()
+    slices[0, 5, 3] = 0
+    changes = (
+        {"recurrent": dataclasses.replace(memory.recurrent, slices=slices)},
+        {"recurrent": dataclasses.replace(memory.recurrent, accumulator_bits=8)},
+        {"bias": np.arange(8)},
+        {"message": Format(6, 0.05)},
+        {"message_shift": 1},
+        {"hidden": Connection(np.ones((1, 8, 3), int), np.ones((1, 8), int), np.ones((1, 8), int))},
+    )
+    for change in changes:
+        other = dataclasses.replace(memory, **change)
+        assert line_width(other) is None
+        changed = dataclasses.replace(network, layers=(IntegerLayer(other, hidden),))
+        assert differences(changed, inputs, Naive(changed), engine) == []
 
 
 @BOTH_FORMS

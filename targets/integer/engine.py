@@ -78,8 +78,8 @@ class Engine(Protocol):
     def saturate(self, values: Any, limit: int) -> int:
         """Limit values to +-limit in place; give how many that changed."""
 
-    def fan(self, connections: Mapping[str, Connection], limit: int) -> Fan:
-        """Make the synapses that leave a population ready."""
+    def fan(self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray) -> Fan:
+        """Make the synapses that leave a population ready; `fan_out` counts all of each neuron."""
 
     def activation(self, hidden: IntegerHidden) -> Activation:
         """Make an activation ready."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork, SeriesMemory
 from lmu_deploy.wiring import delayed, populations, wires
+from targets.integer.delay_line import line_width
 from targets.integer.engine import Engine, Sender
 from targets.integer.series import Series
 
@@ -72,14 +73,19 @@ class Machine:
         self.populations = {p.name: p.neurons for p in populations(network).values()}
         self._into: dict[str, list[str]] = defaultdict(list)
         self._delayed = tuple(f"{place}/" for place in delayed(network))
+        self._lines = [line_width(layer.memory) for layer in network.layers]
+        moved = {f"layer{n}/memory/recurrent" for n, w in enumerate(self._lines) if w is not None}
         leaving: dict[str, dict[str, Connection]] = defaultdict(dict)
+        fan_out: dict[str, Any] = defaultdict(int)
         for wire in wires(network):
             if wire.source.endswith("/series"):
                 continue  # applied by Series itself, without a matrix
-            self._into[wire.target].append(wire.place)
-            leaving[wire.source][wire.place] = wire.connection
+            fan_out[wire.source] = fan_out[wire.source] + wire.connection.fan_out
+            if wire.place not in moved:
+                self._into[wire.target].append(wire.place)
+                leaving[wire.source][wire.place] = wire.connection
         self._fans = {
-            name: engine.fan(leaving[name], population.message.limit)
+            name: engine.fan(leaving[name], population.message.limit, fan_out[name])
             for name, population in populations(network).items()
             if name in leaving
         }
@@ -154,7 +160,12 @@ class Machine:
     def _advance_memory(self, number: int, layer: IntegerLayer, state: State) -> None:
         memory, name = layer.memory, f"layer{number}/memory"
         m = state.m[number]
-        m += self._total(name, state)
+        if (width := self._lines[number]) is None:
+            m += self._total(name, state)
+        else:
+            older = m[:, :-width]
+            state.m[number] = m = self._total(name, state)
+            m[:, width:] = older
         self._saturate(m, memory.state.limit, f"{name}/state", state)
         messages = self.engine.rounded_shift(m, memory.message_shift)
         self._saturate(messages, memory.message.limit, f"{name}/message", state)

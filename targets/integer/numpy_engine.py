@@ -57,9 +57,11 @@ class NumpyEngine:
         np.clip(values, -limit, limit, out=values)
         return limited
 
-    def fan(self, connections: Mapping[str, Connection], limit: int) -> NumpyFan:
+    def fan(
+        self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray
+    ) -> NumpyFan:
         """Make the synapses that leave a population ready."""
-        return NumpyFan(connections, limit)
+        return NumpyFan(connections, limit, fan_out)
 
     def activation(self, hidden: IntegerHidden) -> NumpyActivation:
         """Make an activation ready."""
@@ -75,9 +77,13 @@ class NumpyFan:
         All with as many inputs as the population has neurons.
     limit : int
         Largest magnitude of a message.
+    fan_out : ndarray, shape (neurons,), int64
+        Synapses that a message of each neuron meets.
     """
 
-    def __init__(self, connections: Mapping[str, Connection], limit: int) -> None:
+    def __init__(
+        self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray
+    ) -> None:
         links = list(connections.values())
         weights = np.concatenate([c.slices.reshape(-1, c.n_in) for c in links]).astype(np.float64)
         multiplier = np.concatenate([c.multiplier.ravel() for c in links]).astype(np.float64)
@@ -91,7 +97,6 @@ class NumpyFan:
         self._limit = accumulator * gain
         self._cannot_saturate = bool((np.abs(weights).sum(axis=1) * limit <= accumulator).all())
         self._columns = columns_of(connections)
-        fan_out = np.sum([c.fan_out for c in links], axis=0)
         self._tally = np.column_stack([np.ones(len(fan_out)), fan_out]).astype(np.float64)
 
     def deliver(self, messages: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, int]]:

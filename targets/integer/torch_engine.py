@@ -70,9 +70,11 @@ class TorchEngine:
         values.clamp_(-limit, limit)
         return limited
 
-    def fan(self, connections: Mapping[str, Connection], limit: int) -> TorchFan:
+    def fan(
+        self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray
+    ) -> TorchFan:
         """Make the synapses that leave a population ready."""
-        return TorchFan(connections, limit)
+        return TorchFan(connections, limit, fan_out)
 
     def activation(self, hidden: IntegerHidden) -> TorchActivation:
         """Make an activation ready."""
@@ -88,9 +90,13 @@ class TorchFan:
         All with as many inputs as the population has neurons.
     limit : int
         Largest magnitude of a message.
+    fan_out : ndarray, shape (neurons,), int64
+        Synapses that a message of each neuron meets.
     """
 
-    def __init__(self, connections: Mapping[str, Connection], limit: int) -> None:
+    def __init__(
+        self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray
+    ) -> None:
         links = list(connections.values())
         weights = np.concatenate([c.slices.reshape(-1, c.n_in) for c in links])
         shift = np.concatenate([c.shift.ravel() for c in links])
@@ -111,7 +117,6 @@ class TorchFan:
         self._columns = columns_of(connections)
         self._digits = max(1, -(-limit.bit_length() // _BASE_BITS))
         self._buffers = _Buffers(0, self._digits, *self._matrix.shape)
-        fan_out = np.sum([c.fan_out for c in links], axis=0)
         tally = [np.ones_like(fan_out), *(fan_out >> b & 127 for b in range(0, 32, _BASE_BITS))]
         self._tally = torch.from_numpy(np.column_stack(tally).astype(np.int8))
 
