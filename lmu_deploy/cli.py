@@ -149,7 +149,10 @@ def quantise(
     calibration_method: Annotated[
         str, typer.Option(help="Range of messages: max, percentile or mse.")
     ] = "max",
-    scales: Annotated[str, typer.Option(help="Row gains: power-of-two or free.")] = "power-of-two",
+    scales: Annotated[
+        str | None,
+        typer.Option(help="Row gains, power-of-two or free; by default free for one slice."),
+    ] = None,
     realisation: Annotated[
         str,
         typer.Option(
@@ -221,11 +224,18 @@ def spike(
 def export(
     file: File,
     out: Out,
-    to: Annotated[str, typer.Option(help="onnx (whole sequence), onnx-step or nir.")] = "onnx",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Of a float network: onnx (whole sequence), onnx-step or nir; of an integer one: "
+            "onnx-int, onnx-int-step (integer operators alone) or onnx-qdq (for int8 runtimes); of "
+            "a spiking one: nir."
+        ),
+    ] = "onnx",
 ) -> None:
-    """Write a float network as ONNX, or a float or spiking one as NIR.
+    """Write a network as ONNX or NIR.
 
-    Example: lmu-deploy export digits.safetensors --to onnx-step --out digits-step.onnx
+    Example: lmu-deploy export digits-int.safetensors --to onnx-int --out digits-int.onnx
     """
     from lmu_deploy.commands.export import export
 
@@ -280,7 +290,11 @@ def validate(
     file: File,
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.", show_default=False)],
     targets: Annotated[
-        str, typer.Option(help="Names, each with its own limit if wanted: integer,lava:8,brian2.")
+        str,
+        typer.Option(
+            help="Names, each with a form of the network and a limit if wanted: "
+            "integer,lava:8,onnxruntime/integer."
+        ),
     ] = "onnxruntime,integer",
     task: TaskName = None,
     limit: Limit = None,

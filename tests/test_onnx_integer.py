@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from converters.quantise import quantise
 from lmu_deploy.errors import InputError
+from lmu_deploy.integer_memory import REALISATIONS
 from lmu_deploy.integer_network import (
     Connection,
     Format,
@@ -23,6 +24,7 @@ from lmu_deploy.integer_network import (
 )
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.wiring import wires
+from targets.conformance.networks import example
 from targets.integer import IntegerTarget
 from targets.onnxruntime import OnnxRuntimeTarget
 
@@ -400,3 +402,14 @@ def test_an_integer_graph_is_not_read_as_a_float_network():
     network = quantise(trained_like(12, 6, 40.0), np.random.default_rng(2).random((4, 60, 1)))
     with pytest.raises(InputError, match=r"integer-sequence.*onnx-step"):
         from_onnx(to_onnx_integer(network))
+
+
+@pytest.mark.parametrize("realisation", REALISATIONS)
+def test_every_realisation_equals_the_twin(realisation):
+    given = example("memory")
+    network = quantise(given.network, given.calibration, realisation=realisation)
+    assert network.layers[0].memory.realisation == realisation
+    ours = OnnxRuntimeTarget().run(network, given.inputs, record=True)
+    theirs = IntegerTarget("numpy").run(network, given.inputs, record=True)
+    assert_equal_runs(ours, theirs)
+    np.testing.assert_array_equal(ours.states.real_m(), theirs.states.real_m())

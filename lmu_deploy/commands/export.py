@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lmu_deploy.checks import check_choice
 from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMUNetwork
-from lmu_deploy.representations import load_any, load_float
+from lmu_deploy.representations import Network, load_any
 from lmu_deploy.spiking_network import SpikingNetwork
 
-FORMS = ("onnx", "onnx-step", "nir")
+FLOAT_FORMS = ("onnx", "onnx-step")
+INTEGER_FORMS = ("onnx-int", "onnx-int-step", "onnx-qdq")
+FORMS = (*FLOAT_FORMS, *INTEGER_FORMS, "nir")
 
 
-def export(network: LMUNetwork | SpikingNetwork | Path | str, *, to: str, out: Path | str) -> Path:
+def export(network: Network | Path | str, *, to: str, out: Path | str) -> Path:
     """Export `network`.
 
     Parameters
     ----------
-    network : LMUNetwork, SpikingNetwork or path
-        Only NIR takes a spiking network.
-    to : {"onnx", "onnx-step", "nir"}
-        The whole sequence as one ONNX graph; one step with its states as inputs and outputs; or
-        a NIR graph of its memories and what NIR has nodes for, Euler steps of 1 ms for a float
-        network. What of a float network is not in it is said on standard error.
+    network : LMUNetwork, IntegerNetwork, SpikingNetwork or path
+        Each form takes one of them; NIR takes a float or a spiking network.
+    to : {"onnx", "onnx-step", "onnx-int", "onnx-int-step", "onnx-qdq", "nir"}
+        Of a float network the whole sequence as one ONNX graph, or one step with its states as
+        inputs and outputs; of an integer network the same two in integer operators alone, or a
+        graph of real numbers with Q/DQ pairs for int8 runtimes; or a NIR graph of the memories
+        and what NIR has nodes for, Euler steps of 1 ms for a float network. What of a float
+        network is not in that is said on standard error.
     out : path
 
     Returns
@@ -40,17 +47,38 @@ def export(network: LMUNetwork | SpikingNetwork | Path | str, *, to: str, out: P
     check_choice("export form", to, FORMS)
     if to == "nir":
         return _export_nir(network, Path(out))
-    from converters.onnx import save_onnx, to_onnx, to_onnx_step
+    if isinstance(network, Path | str):
+        network = load_any(network)
+    wanted = LMUNetwork if to in FLOAT_FORMS else IntegerNetwork
+    if not isinstance(network, wanted):
+        raise InputError(
+            f"export to {to} needs {_NEEDS[wanted]}, not {type(network).__name__}; {_REMEDIES[to]}."
+        )
+    from converters import onnx
 
-    if isinstance(network, SpikingNetwork):
-        raise InputError(f"{to} needs a float network, not a SpikingNetwork; export it as nir.")
-    if not isinstance(network, LMUNetwork):
-        network = load_float(network, "export")
-    save_onnx({"onnx": to_onnx, "onnx-step": to_onnx_step}[to](network), out)
+    makers: dict[str, Callable[[Any], Any]] = {
+        "onnx": onnx.to_onnx,
+        "onnx-step": onnx.to_onnx_step,
+        "onnx-int": onnx.to_onnx_integer,
+        "onnx-int-step": onnx.to_onnx_integer_step,
+        "onnx-qdq": onnx.to_onnx_qdq,
+    }
+    onnx.save_onnx(makers[to](network), out)
     return Path(out)
 
 
-def _export_nir(network: LMUNetwork | SpikingNetwork | Path | str, out: Path) -> Path:
+_NEEDS: dict[type, str] = {
+    LMUNetwork: "a float network",
+    IntegerNetwork: "an integer network",
+}
+_REMEDIES = {
+    "onnx": "give the float file, or export an integer network as onnx-int",
+    "onnx-step": "give the float file, or export an integer network as onnx-int-step",
+    **dict.fromkeys(INTEGER_FORMS, "make one with lmu-deploy quantise"),
+}
+
+
+def _export_nir(network: Network | Path | str, out: Path) -> Path:
     from converters.nir import left_to_host, to_nir, write_nir
 
     loaded = load_any(network) if isinstance(network, Path | str) else network

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmu_deploy.commands.quantise import quantise
 from lmu_deploy.commands.spike import spike
+from lmu_deploy.errors import InputError
 from lmu_deploy.files import save
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMUNetwork
@@ -16,6 +17,12 @@ from lmu_deploy.spiking_network import SpikingNetwork
 from targets.base import Target
 
 UNCALIBRATED = "uncalibrated"
+FORMS: Mapping[str, type] = {
+    "float": LMUNetwork,
+    "integer": IntegerNetwork,
+    "spiking": SpikingNetwork,
+}
+"""Representations by the name that a user gives them behind a target's."""
 
 
 @dataclass
@@ -43,11 +50,37 @@ class Forms:
     def __post_init__(self) -> None:
         self._keep("float", lambda: self.source)
 
-    def needed_by(self, runner: Target) -> Network:
-        """Give the representation that a target runs."""
-        if LMUNetwork in runner.accepts:
+    def needed_by(self, runner: Target, form: str = "") -> Network:
+        """Give the representation that a target runs.
+
+        Parameters
+        ----------
+        runner : Target
+        form : {"", "float", "integer", "spiking"}
+            Which one, of a target that runs several; by default the first of these that it runs.
+
+        Raises
+        ------
+        InputError
+            When the target does not run that form.
+        """
+        runs = [name for name, cls in FORMS.items() if cls in runner.accepts]
+        if not runs:
+            raise InputError(
+                f"target {runner.name} runs none of the forms {', '.join(FORMS)}; run it by "
+                "lmu-deploy deploy with a file of its own."
+            )
+        if form and form not in runs:
+            raise InputError(
+                f"target {runner.name} does not run the form {form!r}; choose one of "
+                f"{', '.join(f'{runner.name}/{name}' for name in runs)}."
+            )
+        return self._make(form or runs[0])
+
+    def _make(self, form: str) -> Network:
+        if form == "float":
             return self.source
-        if IntegerNetwork in runner.accepts:
+        if form == "integer":
             return self._keep("integer", lambda: quantise(self.source, task=self.task))
         return self._keep("spiking", lambda: self._spike("dynamic"))
 

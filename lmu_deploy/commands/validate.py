@@ -46,7 +46,9 @@ def validate(
     ----------
     network : LMUNetwork or path
     targets : str
-        Names with commas between, each with its own limit if wanted: "integer,lava:8,brian2".
+        Names with commas between, each with its own limit if wanted: "integer,lava:8,brian2". A
+        target that runs several forms of a network runs the float one, unless its name is followed
+        by another: "onnxruntime,onnxruntime/integer".
     out : path
         Folder of the report; made if it is not there.
     task, limit, seed
@@ -68,22 +70,25 @@ def validate(
         When a run failed.
     """
     source = network if isinstance(network, LMUNetwork) else load_float(network, "validate")
-    runners = [(get_target(name), own) for name, own in parse_targets(targets)]
+    runners = [
+        (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
+    ]
     chosen = task_for(source, task)
     split = limited(chosen.load().test, limit)
     split = Split(check_inputs(split.inputs, source.n_in), split.targets)
     folder = _make_folder(out)
     forms = Forms(source, task, seed, folder)
     results = []
-    for runner, own_limit in runners:
-        form = forms.needed_by(runner)
+    for name, runner, own_limit in runners:
+        form = forms.needed_by(runner, name.partition("/")[2])
         part = limited(split, own_limit).inputs
         variants = {}
         if isinstance(form, SpikingNetwork):
             plain = forms.uncalibrated()
-            run = _run(runner, plain, part, seed, f"{runner.name}, {UNCALIBRATED}")
+            run = _run(runner, plain, part, seed, f"{name}, {UNCALIBRATED}")
             variants[UNCALIBRATED] = Result(run, plain)
-        results.append(Result(_run(runner, form, part, seed, runner.name), form, variants))
+        run = dataclasses.replace(_run(runner, form, part, seed, name), target=name)
+        results.append(Result(run, form, variants))
     reference = _run(get_target("reference"), source, split.inputs, seed, "reference")
     fidelity, excerpts = assemble(
         results,
@@ -100,7 +105,7 @@ def validate(
 
 
 def parse_targets(text: str) -> list[tuple[str, int | None]]:
-    """Read "integer,lava:8" as [("integer", None), ("lava", 8)].
+    """Read "integer,lava:8" as [("integer", None), ("lava", 8)]; a form stays with its name.
 
     Raises
     ------
@@ -110,10 +115,10 @@ def parse_targets(text: str) -> list[tuple[str, int | None]]:
     found: list[tuple[str, int | None]] = []
     for item in text.split(","):
         name, colon, limit = item.strip().partition(":")
-        if not name or (colon and not limit.isdecimal()):
+        if not name or name.endswith("/") or (colon and not limit.isdecimal()):
             raise InputError(
-                f"targets {text!r}: {item!r} is not NAME or NAME:SAMPLES; "
-                "write for example integer,lava:8."
+                f"targets {text!r}: {item!r} is not NAME, NAME/FORM or either with :SAMPLES; "
+                "write for example integer,lava:8,onnxruntime/integer."
             )
         if name in (other for other, _ in found):
             raise InputError(f"targets {text!r} name {name} twice; name each once.")
