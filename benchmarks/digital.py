@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="test samples; by default all")
     parser.add_argument("--append", action="store_true", help="keep what the file holds")
     parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS))
+    parser.add_argument("--realisations", nargs="+", default=list(REALISATIONS))
     parser.add_argument("--slices", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
     network = load(arguments.network, FLOAT_CLASSES)
@@ -61,7 +62,7 @@ def main() -> None:
     reference = run_float(network, test)
     signals = calibrate(network, data.train.inputs[:CALIBRATION])
     rows, refused = [], []
-    for realisation, slices, bits in configurations(arguments.slices, arguments.widths):
+    for realisation, slices, bits in configurations(arguments):
         start = time.perf_counter()
         options = {"realisation": realisation, "slices": slices, "message_bits": bits}
         try:
@@ -77,14 +78,14 @@ def main() -> None:
     arguments.out.write_text(before + text)
 
 
-def configurations(slices: list[int], widths: list[int]) -> list[tuple[str, int, int]]:
+def configurations(asked: argparse.Namespace) -> list[tuple[str, int, int]]:
     """All that is asked for; a series' and a delay line's matrices are exact in any width."""
     found = []
-    for realisation in REALISATIONS:
+    for realisation in asked.realisations:
         exact = realisation in ("fir", "sign-taylor")
-        for number in slices:
-            if not exact or number == max(slices):
-                found += [(realisation, number, bits) for bits in widths]
+        for number in asked.slices:
+            if not exact or number == max(asked.slices):
+                found += [(realisation, number, bits) for bits in asked.widths]
     return found
 
 

@@ -26,7 +26,7 @@ def quantise(
     hidden_bits: int | None = None,
     input_bits: int | None = None,
     calibration_method: str = "max",
-    scales: str = "power-of-two",
+    scales: str | None = None,
     realisation: str = "dense-incremental",
     taps: int | None = None,
     kernel_bits: int | None = None,
@@ -57,8 +57,9 @@ def quantise(
         Width of input messages; by default that of memory messages.
     calibration_method : {"max", "percentile", "mse"}
         How the range of messages is taken from the calibration.
-    scales : {"power-of-two", "free"}
-        Row gains that are powers of two, or a multiplier and a shift.
+    scales : {"power-of-two", "free"}, optional
+        Row gains that are powers of two, or a multiplier and a shift; by default free for a memory
+        of one slice, which gains most of a bit by it, and powers of two for all else.
     realisation : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor", "auto"}
         How the memory's matrix is realised; see docs/integer-semantics.md. With auto, the cheapest
         that fits the profile and is predicted to be good enough, with at most `slices` slices; the

@@ -52,8 +52,9 @@ class Connector:
 
     def memory(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
         """Cut a matrix that enters a memory into slices; see :meth:`kernel`."""
-        bits = self.settings.weight_bits
-        return self._connect(place, matrix, source, target, self.settings.slices, bits)
+        settings = self.settings
+        form = settings.slices, settings.weight_bits, settings.memory_scales
+        return self._connect(place, matrix, source, target, *form)
 
     def kernel(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
         """Cut a matrix of hidden units or the readout into slices.
@@ -67,8 +68,8 @@ class Connector:
         target : Format
         """
         settings = self.settings
-        bits = settings.kernel_width
-        return self._connect(place, matrix, source, target, settings.kernel_slices, bits)
+        form = settings.kernel_slices, settings.kernel_width, settings.kernel_scales
+        return self._connect(place, matrix, source, target, *form)
 
     def record(self, place: str, need: Need, source: Source) -> None:
         """Remember what an accumulator needs, and what mends it if that is too much."""
@@ -97,6 +98,7 @@ class Connector:
         target: Format,
         slices: int,
         weight_bits: int,
+        scales: str,
     ) -> Connection:
         """Cut ``matrix * message scale / target scale`` into slices whose sums fit."""
         units = matrix.astype(np.float64)
@@ -109,7 +111,7 @@ class Connector:
                 slices=slices,
                 weight_bits=weight_bits,
                 accumulator_bits=self.settings.accumulator_bits,
-                scales=self.settings.scales,
+                scales=scales,
                 coarser=coarser,
             ),
             len(units),

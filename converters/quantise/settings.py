@@ -25,7 +25,7 @@ class Settings:
     hidden_bits: int
     input_bits: int | None
     calibration_method: str
-    scales: str
+    scales: str | None
     realisation: str
     taps: int | None = None
     kernel_bits: int | None = None
@@ -34,7 +34,8 @@ class Settings:
         check_integer("slices", self.slices, 1, 3)
         check_integer("kernel_slices", self.kernel_slices, 1, 3)
         check_choice("calibration_method", self.calibration_method, METHODS)
-        check_choice("scales", self.scales, SCALES)
+        if self.scales is not None:
+            check_choice("scales", self.scales, SCALES)
         check_choice("realisation", self.realisation, (*REALISATIONS, AUTO))
         if self.taps is not None:
             check_integer("taps", self.taps, 1, 65_536)
@@ -62,6 +63,16 @@ class Settings:
         if self.input_bits is None:
             return self.message_bits, "--message-bits"
         return self.input_bits, "--input-bits"
+
+    @property
+    def memory_scales(self) -> str:
+        """Row gains of what enters a memory: one slice needs all of its range."""
+        return self.scales or ("free" if self.slices == 1 else "power-of-two")
+
+    @property
+    def kernel_scales(self) -> str:
+        """Row gains of all else."""
+        return self.scales or "power-of-two"
 
     @property
     def state_bits(self) -> int:

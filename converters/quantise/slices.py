@@ -17,6 +17,9 @@ from lmu_deploy.integer_network import LARGEST_MULTIPLIER, LARGEST_SHIFT, Connec
 
 SCALES = ("power-of-two", "free")
 
+_FREE_BITS = 7
+"""Of a free multiplier: it wastes at most 1 / 64 of a range, and times 24 bits fits 32."""
+
 
 def largest_sliced(slices: int, weight_bits: int) -> int:
     """Largest magnitude that `slices` slices can hold: all their digits at their greatest."""
@@ -67,8 +70,8 @@ def connect(
         Target integers per message integer.
     slices, weight_bits, accumulator_bits : int
     scales : {"power-of-two", "free"}
-        Gains that are powers of two, or any multiplier of 15 bits and a shift, which use the
-        weights' range to its end.
+        Gains that are powers of two, or a multiplier and a shift, which use the weights' range
+        nearly to its end.
     coarser : int or ndarray, shape (n_out,)
         Halvings of the rows' integers, for sums that would be too wide.
 
@@ -119,9 +122,9 @@ def _free(gain: np.ndarray, upper_bits: int) -> tuple[np.ndarray, np.ndarray]:
     shift here is no less than that, unless the gain asks for it (then the caller refuses).
     """
     _, exponent = np.frexp(np.where(gain > 0.0, gain, 1.0))
-    shift = np.minimum(15 - exponent.astype(np.int64), LARGEST_SHIFT)
+    shift = np.minimum(_FREE_BITS - exponent.astype(np.int64), LARGEST_SHIFT)
     multiplier = np.ceil(gain * np.exp2(shift)).astype(np.int64)
-    over = multiplier > LARGEST_MULTIPLIER
+    over = multiplier > 2**_FREE_BITS - 1
     multiplier, shift = np.where(over, (multiplier + 1) // 2, multiplier), shift - over
     nothing = gain <= 0.0
     return np.where(nothing, 1, np.maximum(multiplier, 1)), np.where(nothing, upper_bits, shift)
