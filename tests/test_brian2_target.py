@@ -189,8 +189,13 @@ def test_interruption_ends_the_run(case):
     def interrupt(done, total):
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        Brian2Target().run(case[2], case[1], progress=interrupt)
+    # A shell starts background jobs with the signal ignored, and Python then leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Brian2Target().run(case[2], case[1], progress=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_noise_repeats_by_seed_leaves_numpys_generator_alone(case):

@@ -31,7 +31,7 @@ def inputs(rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"profile": "loihi2"}, "profile loihi2 is digital"),
+        ({"profile": "loihi2"}, "profile loihi2 is of a chip that is digital"),
         ({"profile": "nothing"}, "unknown profile 'nothing'"),
         ({"calibration": "best"}, "choose one of dynamic, none, static"),
         ({"neuron": "hh"}, "neuron model is 'hh'"),

@@ -124,5 +124,7 @@ def load_profile(name: str, kind: str | None = None) -> Profile:
         raise InputError(f"profile {name} is wrong: {error}") from error
     if kind is not None and profile.kind != kind:
         valid = ", ".join(profile_names(kind))
-        raise InputError(f"profile {name} is of a {profile.kind} chip; for a {kind} one choose one of {valid}.")
+        raise InputError(
+            f"profile {name} is of a {profile.kind} chip; choose one that is {kind}, such as {valid}."
+        )
     return profile
