@@ -84,13 +84,10 @@ def connect(
     limit = largest_sliced(slices, weight_bits)
     widest = np.max(np.abs(matrix), axis=1, initial=0.0) * np.exp2(coarser)
     digit_bits = (weight_bits - 1) * np.arange(slices - 1, -1, -1)[:, None]
-    if scales == "free":
-        multiplier, shift = _free(widest / limit, int(digit_bits[0, 0]))
-        multiplier, shift = np.broadcast_to(multiplier, (slices, len(matrix))), shift - digit_bits
-    else:
-        exponent = _exponents(widest, limit) + digit_bits
-        multiplier, shift = 2 ** np.maximum(exponent, 0), np.maximum(-exponent, 0)
-    if multiplier.max(initial=0) > LARGEST_MULTIPLIER or shift.min(initial=0) < 0:
+    mantissa, exponent = _free(widest, limit) if scales == "free" else _power_of_two(widest, limit)
+    exponent = exponent + digit_bits
+    multiplier, shift = mantissa * 2 ** np.maximum(exponent, 0), np.maximum(-exponent, 0)
+    if multiplier.max(initial=0) > LARGEST_MULTIPLIER:
         raise InputError(
             f"a weight of {np.abs(matrix).max():.3g} units is too large for {slices} slices of "
             f"{weight_bits} bits and a multiplier of 15 bits; use more slices or message bits."
@@ -107,24 +104,20 @@ def connect(
     )
 
 
-def _exponents(widest: np.ndarray, limit: int) -> np.ndarray:
-    """Least e, at least -31, with ``rint(widest / 2^e) <= limit``; 0 for rows of nothing."""
+def _power_of_two(widest: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Least e, at least -31, with ``rint(widest / 2^e) <= limit``, and 1; 0 for rows of nothing."""
     ratio = widest / (limit + 0.499)
     mantissa, exponent = np.frexp(np.where(ratio > 0.0, ratio, 1.0))
     least = np.where(mantissa == 0.5, exponent - 1, exponent)
-    return np.maximum(np.where(ratio > 0.0, least, 0), -LARGEST_SHIFT).astype(np.int64)
+    least = np.maximum(np.where(ratio > 0.0, least, 0), -LARGEST_SHIFT)
+    return np.ones_like(least, dtype=np.int64), least.astype(np.int64)
 
 
-def _free(gain: np.ndarray, upper_bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multiplier and shift of the lowest slice, a little above `gain` so that nothing is cut off.
-
-    The upper slices have the same multiplier and a shift smaller by `upper_bits` at most, so the
-    shift here is no less than that, unless the gain asks for it (then the caller refuses).
-    """
-    _, exponent = np.frexp(np.where(gain > 0.0, gain, 1.0))
-    shift = np.minimum(_FREE_BITS - exponent.astype(np.int64), LARGEST_SHIFT)
-    multiplier = np.ceil(gain * np.exp2(shift)).astype(np.int64)
-    over = multiplier > 2**_FREE_BITS - 1
-    multiplier, shift = np.where(over, (multiplier + 1) // 2, multiplier), shift - over
-    nothing = gain <= 0.0
-    return np.where(nothing, 1, np.maximum(multiplier, 1)), np.where(nothing, upper_bits, shift)
+def _free(widest: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mantissas and exponents a little above ``widest / limit``, so that nothing is cut off."""
+    gain = np.where(widest > 0.0, widest / limit, 1.0)
+    _, exponent = np.frexp(gain)
+    exponent = np.maximum(exponent.astype(np.int64) - _FREE_BITS, -LARGEST_SHIFT)
+    mantissa = np.ceil(gain * np.exp2(-exponent)).astype(np.int64)
+    over = mantissa > 2**_FREE_BITS - 1
+    return np.where(over, (mantissa + 1) // 2, mantissa), exponent + over
