@@ -70,7 +70,7 @@ def test_mnist(name, monkeypatch):
             "start": "memory",
         }
     ]
-    # The presets' regularisation is for 50,000 images; on a thousand it keeps the loss from falling.
+    # The preset's regularisation is for 50,000 images; a thousand cannot bear it.
     result = _train(
         name,
         "parallel",

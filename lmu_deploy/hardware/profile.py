@@ -125,6 +125,7 @@ def load_profile(name: str, kind: str | None = None) -> Profile:
     if kind is not None and profile.kind != kind:
         valid = ", ".join(profile_names(kind))
         raise InputError(
-            f"profile {name} is of a {profile.kind} chip; choose one that is {kind}, such as {valid}."
+            f"profile {name} is of a chip that is {profile.kind}; choose a profile that is {kind}: "
+            f"{valid}."
         )
     return profile
