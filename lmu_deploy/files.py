@@ -23,6 +23,7 @@ from lmu_deploy.errors import InputError
 
 FORMAT = 1
 HEADER = "lmu_deploy"
+_LONGEST_QUOTE = 200
 
 
 def save(instance: Any, path: Path | str) -> None:
@@ -137,7 +138,9 @@ def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, typ
         return node
     if set(node) == {"tensor"}:
         if node["tensor"] not in tensors:
-            raise InputError(f"tensor {node['tensor']!r} is missing; the file is damaged.")
+            raise InputError(
+                f"tensor {_short(repr(node['tensor']))} is missing; the file is damaged."
+            )
         return tensors[node["tensor"]]
     if set(node) == {"map"} and isinstance(node["map"], dict):
         return {k: _decode(v, tensors, classes) for k, v in node["map"].items()}
@@ -145,11 +148,18 @@ def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, typ
         raise InputError("the header is damaged; make the file again.")
     if node["type"] not in classes:
         raise InputError(
-            f"it holds a {node['type']}, and one of {', '.join(sorted(classes))} is needed here."
+            f"it holds a {_short(node['type'])}, and one of {', '.join(sorted(classes))} is needed "
+            "here."
         )
     cls = classes[node["type"]]
     expected = {f.name for f in dataclasses.fields(cls)}
     if set(node["fields"]) != expected:
         wrong = sorted(set(node["fields"]) ^ expected)
-        raise InputError(f"{node['type']} has wrong or missing fields: {', '.join(wrong)}.")
+        raise InputError(f"{node['type']} has wrong or missing fields: {_short(', '.join(wrong))}.")
     return cls(**{k: _decode(v, tensors, classes) for k, v in node["fields"].items()})
+
+
+def _short(value: Any) -> str:
+    """Quote what a file says, which may be as long as the file."""
+    text = str(value)
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."

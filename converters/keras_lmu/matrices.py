@@ -10,7 +10,6 @@ holds them.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from converters.contained.parent import check_file
 from lmu_deploy.checks import check_array
 from lmu_deploy.errors import InputError
 from lmu_deploy.network import LMULayer
+from lmu_deploy.tasks.from_file import DAMAGED
 
 TOLERANCE = 1e-3
 Matrices = dict[str, np.ndarray]
@@ -41,7 +41,7 @@ def read_matrices(path: Path | str) -> Matrices:
                 raise InputError(f"{path} unpacks to more than {limits.ARRAY_BYTES} bytes.")
         with np.load(path, allow_pickle=False) as stored:
             return {name: np.asarray(stored[name]) for name in stored.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path} is no readable .npz file ({type(error).__name__}); save it again."
         ) from error

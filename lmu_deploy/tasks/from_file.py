@@ -7,6 +7,7 @@ training samples validates. Out: a :class:`Task`.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +19,18 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.tasks.base import Split, Task, TaskData
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+DAMAGED = (
+    EOFError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    tokenize.TokenError,  # NumPy reads an array's header as Python's tokens
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a damaged `.npz` may raise."""
+
 LARGEST_BYTES = 16 * 2**30
 
 
@@ -44,7 +57,7 @@ def task_from_file(path: Path | str) -> Task:
             arrays = {name: stored[name] for name in ARRAYS}
         if odd := [name for name in ARRAYS if not isinstance(arrays[name], np.ndarray)]:
             raise InputError(f"{path}: {', '.join(odd)} is no array; store plain arrays.")
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
+    except DAMAGED as error:
         why = str(error)[:200]
         raise InputError(f"{path} is no readable .npz file of plain arrays ({why}).") from error
     train, test = (_split(part, arrays) for part in ("train", "test"))
