@@ -61,15 +61,17 @@ def main() -> None:
     test = Split(*data.test.batch(slice(arguments.limit)))
     reference = run_float(network, test)
     signals = calibrate(network, data.train.inputs[:CALIBRATION])
-    rows, refused = [], []
+    rows: list[str] = []
+    refused: dict[str, list[int]] = {}
     for realisation, slices, bits in configurations(arguments):
         start = time.perf_counter()
         options = {"realisation": realisation, "slices": slices, "message_bits": bits}
         try:
             integer = quantise(network, signals, input_bits=max(bits, 9), **options)
         except InputError as error:
-            refused.append(f"- {realisation}, {slices} slices, {bits} bits: {error}")
-            print(refused[-1], file=sys.stderr)
+            which = f"{realisation}, {slices} slice{'s' if slices > 1 else ''}"
+            refused.setdefault(f"{which}: {error}", []).append(bits)
+            print(f"{which}, {bits} bits: {error}", file=sys.stderr)
             continue
         rows.append(f"| {realisation} | {slices} | {bits} | {measure(integer, test, reference)} |")
         print(f"{rows[-1]} {time.perf_counter() - start:.0f} s", file=sys.stderr)
@@ -127,7 +129,7 @@ def section(
     test: Split,
     reference: Reference,
     rows: list[str],
-    refused: list[str],
+    refused: dict[str, list[int]],
 ) -> str:
     """Write one network's part."""
     memory = ", ".join(
@@ -137,7 +139,8 @@ def section(
     title = f"\n## {name}: {memory}\n\nFloat {100.0 * reference.accuracy:.2f} % on "
     text = f"{title}{len(test.targets):,} test samples.\n\n" + "\n".join([HEAD, *rows]) + "\n"
     if refused:
-        text += "\nNot possible:\n\n" + "\n".join(refused) + "\n"
+        lines = (f"- {', '.join(map(str, b))} bits: {reason}" for reason, b in refused.items())
+        text += "\nNot possible:\n\n" + "\n".join(lines) + "\n"
     return text
 
 
