@@ -90,4 +90,4 @@ def write_states(run: Run, path: Path | str) -> None:
     assert run.states is not None  # asked for above
     states = {name: np.asarray(v) for name, v in vars(run.states).items() if v is not None}
     with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **states)
+        np.savez_compressed(file, **states)
