@@ -88,6 +88,7 @@ def write_states(run: Run, path: Path | str) -> None:
         When the file cannot be written, or the run recorded nothing.
     """
     assert run.states is not None  # asked for above
-    states = {name: np.asarray(v) for name, v in vars(run.states).items() if v is not None}
+    recorded = vars(run.states).items()
+    states: dict[str, Any] = {name: np.asarray(v) for name, v in recorded if v is not None}
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **states)
