@@ -1,0 +1,50 @@
+"""All commands, in the order in which a network passes through them; `--help` shows this order."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lmu_deploy.cli.check import check
+from lmu_deploy.cli.demo import demo
+from lmu_deploy.cli.deploy import deploy
+from lmu_deploy.cli.doctor import doctor
+from lmu_deploy.cli.export import export
+from lmu_deploy.cli.import_network import import_network
+from lmu_deploy.cli.quantise import quantise
+from lmu_deploy.cli.report import report
+from lmu_deploy.cli.spike import spike
+from lmu_deploy.cli.targets import targets
+from lmu_deploy.cli.train import train
+from lmu_deploy.cli.validate import validate
+
+app = typer.Typer(
+    name="lmu-deploy",
+    help="Take a trained Legendre Memory Unit to neuromorphic hardware, and prove what survived.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _settings(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Only declares what holds for every command; main() reads --debug before all else."""
+
+
+app.command()(demo)
+app.command()(train)
+app.command("import")(import_network)
+app.command()(quantise)
+app.command()(spike)
+app.command()(export)
+app.command()(check)
+app.command()(deploy)
+app.command()(validate)
+app.command()(report)
+app.command()(targets)
+app.command()(doctor)

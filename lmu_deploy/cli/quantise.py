@@ -1,0 +1,72 @@
+"""`lmu-deploy quantise`: floats to integers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lmu_deploy.cli.options import File, Out, Profile, TaskName
+
+
+def quantise(
+    file: File,
+    out: Out,
+    profile: Profile = "loihi2",
+    task: TaskName = None,
+    slices: Annotated[int, typer.Option(help="int8 slices of the memory's matrix.")] = 2,
+    kernel_slices: Annotated[
+        int | None,
+        typer.Option(help="Slices of the other matrices; by default 1, or 2 for regression."),
+    ] = None,
+    kernel_bits: Annotated[
+        int | None, typer.Option(help="Width of their weights; by default the profile's.")
+    ] = None,
+    message_bits: Annotated[int, typer.Option(help="Width of the memory's messages.")] = 12,
+    hidden_bits: Annotated[
+        int | None,
+        typer.Option(help="Width of hidden messages; by default 8, or 12 for regression."),
+    ] = None,
+    input_bits: Annotated[
+        int | None, typer.Option(help="Width of input messages; by default the memory's.")
+    ] = None,
+    calibration_method: Annotated[
+        str, typer.Option(help="Range of messages: max, percentile or mse.")
+    ] = "max",
+    scales: Annotated[
+        str | None,
+        typer.Option(help="Row gains, power-of-two or free; by default free for one slice."),
+    ] = None,
+    realisation: Annotated[
+        str,
+        typer.Option(
+            help="dense-incremental, schur, hessenberg, fir, sign-taylor, or auto for the cheapest."
+        ),
+    ] = "dense-incremental",
+    taps: Annotated[
+        int | None, typer.Option(help="Steps that fir holds; by default the window.")
+    ] = None,
+) -> None:
+    """Turn a float network into integers for a digital chip.
+
+    Example: lmu-deploy quantise digits.safetensors --out digits-int.safetensors
+    """
+    from lmu_deploy.commands.quantise import quantise
+
+    quantise(
+        file,
+        profile=profile,
+        task=task,
+        out=out,
+        slices=slices,
+        message_bits=message_bits,
+        kernel_slices=kernel_slices,
+        kernel_bits=kernel_bits,
+        hidden_bits=hidden_bits,
+        input_bits=input_bits,
+        calibration_method=calibration_method,
+        scales=scales,
+        realisation=realisation,
+        taps=taps,
+    )
+    print(out)

@@ -1,0 +1,33 @@
+"""`lmu-deploy validate`: several targets, one report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmu_deploy.cli.options import File, Limit, Seed, TaskName
+
+
+def validate(
+    file: File,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.", show_default=False)],
+    targets: Annotated[
+        str,
+        typer.Option(
+            help="Names, each with a form of the network and a limit if wanted: "
+            "integer,lava:8,onnxruntime/integer."
+        ),
+    ] = "onnxruntime,integer",
+    task: TaskName = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+) -> None:
+    """Run a float network on several targets and write fidelity.json and report.html.
+
+    Example: lmu-deploy validate digits.safetensors --targets integer,lava:8 --out report
+    """
+    from lmu_deploy.commands.validate import validate
+
+    print(validate(file, targets=targets, task=task, limit=limit, out=out, seed=seed))
