@@ -156,7 +156,7 @@ def test_accumulator_bits_are_proven_where_bounds_do(rng):
 def test_accumulators_that_bounds_cannot_prove_are_measured(rng):
     messages = rng.normal(size=(3000, 300)) * 300
     matrix = rng.normal(size=(4, 300))
-    c, needs = fit(lambda coarser: connect(matrix, coarser=coarser), 4, 2047, messages)
+    c, needs, _ = fit(lambda coarser: connect(matrix, coarser=coarser), 4, 2047, messages)
     worst = np.abs(messages @ c.slices[0].astype(float).T).max()
     assert not needs[0].proven
     assert np.log2(worst) + 1 < needs[0].bits < np.log2(worst) + 2
@@ -172,6 +172,6 @@ def test_rows_are_made_coarser_until_their_sums_fit(rng):
 
     before, _ = row_bits(make(np.zeros(4, int)), 2047, messages)
     assert before.max() > 22
-    connection, needs = fit(make, 4, 2047, messages)
+    connection, needs, _ = fit(make, 4, 2047, messages)
     assert needs[0].bits <= 22
     assert np.abs(connection.slices).max() < 127

@@ -7,10 +7,9 @@ import numpy as np
 from converters.quantise.calibrate import Calibration, Progress, calibrate
 from converters.quantise.choose import choose
 from converters.quantise.ptq import Quantiser
-from converters.quantise.settings import AUTO, Settings, digital_profile
-from lmu_deploy.errors import InputError
+from converters.quantise.settings import AUTO, settings_for
 from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.network import LMUNetwork
 
 __all__ = ["Calibration", "calibrate", "quantise"]
 
@@ -77,26 +76,19 @@ def quantise(
         When the network has an LSTM part, an argument is out of range, the calibration does not
         fit the network, or an accumulator would be too narrow.
     """
-    chip = digital_profile(profile)
-    for number, layer in enumerate(network.layers):
-        if not isinstance(layer, LMULayer):
-            raise InputError(
-                f"layer {number} is an LSTM, and the LSTM part of a network cannot be quantised; "
-                "give a network of LMU layers."
-            )
-    every_step = network.return_sequences
-    settings = Settings(
-        chip,
-        slices,
-        (2 if every_step else 1) if kernel_slices is None else kernel_slices,
-        message_bits,
-        (12 if every_step else 8) if hidden_bits is None else hidden_bits,
-        input_bits,
-        calibration_method,
-        scales,
-        realisation,
-        taps,
-        kernel_bits,
+    settings = settings_for(
+        network,
+        profile,
+        slices=slices,
+        kernel_slices=kernel_slices,
+        message_bits=message_bits,
+        hidden_bits=hidden_bits,
+        input_bits=input_bits,
+        calibration_method=calibration_method,
+        scales=scales,
+        realisation=realisation,
+        taps=taps,
+        kernel_bits=kernel_bits,
     )
     signals = calibration
     if not isinstance(signals, Calibration):

@@ -70,7 +70,7 @@ def row_bits(connection: Connection, limit: int, rows: np.ndarray) -> tuple[np.n
 
 def fit(
     make: Callable[[np.ndarray], Connection], n_out: int, limit: int, rows: np.ndarray
-) -> tuple[Connection, list[Need]]:
+) -> tuple[Connection, list[Need], np.ndarray]:
     """Make a connection whose accumulators are wide enough, if one halving of rows a slice does it.
 
     More would cost more than what it mends: a message of fewer bits then does better.
@@ -87,6 +87,8 @@ def fit(
     connection : Connection
     needs : list of Need
         One for each slice; the caller judges whether they are met.
+    coarser : ndarray, shape (n_out,)
+        The halvings with which `connection` was made.
     """
     coarser = np.zeros(n_out, dtype=np.int64)
     while True:
@@ -99,4 +101,4 @@ def fit(
     needs = [
         Need(k, float(bits[k].max(initial=1.0)), bool(proven[k].all())) for k in range(len(bits))
     ]
-    return connection, needs
+    return connection, needs, coarser

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from converters.quantise.accumulators import Need, fit
 from converters.quantise.calibrate import Signal
+from converters.quantise.rounding import Rounding
 from converters.quantise.settings import Settings
-from converters.quantise.slices import connect
 from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import Connection, Format, largest
 
@@ -44,10 +44,11 @@ class Source:
 
 @dataclass
 class Connector:
-    """Makes connections and remembers what each accumulator needs."""
+    """Makes connections and remembers how, and what each accumulator needs."""
 
     settings: Settings
     needs: dict[str, Need] = field(default_factory=dict)
+    roundings: dict[str, Rounding] = field(default_factory=dict)
     _remedies: dict[str, int] = field(default_factory=dict)
 
     def memory(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
@@ -101,23 +102,22 @@ class Connector:
         scales: str,
     ) -> Connection:
         """Cut ``matrix * message scale / target scale`` into slices whose sums fit."""
-        units = matrix.astype(np.float64)
-        if source.basis is not None:
-            units = units @ source.basis
-        units = units * (source.format.scale / target.scale)
-        connection, needs = fit(
-            lambda coarser: connect(
-                units,
-                slices=slices,
-                weight_bits=weight_bits,
-                accumulator_bits=self.settings.accumulator_bits,
-                scales=scales,
-                coarser=coarser,
-            ),
-            len(units),
+        rounding = Rounding(
+            source.format.scale,
+            target.scale,
+            slices,
+            weight_bits,
+            self.settings.accumulator_bits,
+            scales,
+            source.basis,
+        )
+        connection, needs, coarser = fit(
+            lambda coarser: replace(rounding, coarser=coarser).connection(matrix),
+            len(matrix),
             source.format.limit,
             source.rows,
         )
+        self.roundings[place] = replace(rounding, coarser=coarser)
         for need in needs:
             self.record(place, need, source)
         return connection

@@ -15,9 +15,10 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from converters.quantise.coordinates import increment
+from converters.quantise.rounding import real_matrix
 from converters.quantise.series import one_step
 from lmu_deploy.integer_memory import sign_matrix
-from lmu_deploy.integer_network import Connection, Format, IntegerMemory, SeriesMemory
+from lmu_deploy.integer_network import Format, IntegerMemory, SeriesMemory
 from lmu_deploy.legendre import impulse_response
 from lmu_deploy.network import LMULayer
 
@@ -76,13 +77,6 @@ def predicted_error(
         messages = basis @ (summed(step, noise, steps) + rounding) @ basis.T
         total = max(weights, 0.0) + float(np.trace(messages)) / max(power, 1e-30)
     return math.sqrt(total) if math.isfinite(total) else math.inf
-
-
-def real_matrix(connection: Connection, source: float, target: float) -> np.ndarray:
-    """Give the matrix that a connection stands for, from units of `source` and `target`."""
-    gain = connection.multiplier * np.exp2(-connection.shift.astype(np.float64))
-    units = np.einsum("koi,ko->oi", connection.slices.astype(np.float64), gain)
-    return units * (target / source)
 
 
 def _integrators(

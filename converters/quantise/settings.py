@@ -10,6 +10,7 @@ from lmu_deploy.checks import check_choice, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
 from lmu_deploy.integer_memory import REALISATIONS
+from lmu_deploy.network import LMULayer, LMUNetwork
 
 AUTO = "auto"
 
@@ -99,6 +100,50 @@ class Settings:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["profile"] = self.profile.name
         return {name: str(value) for name, value in values.items()}
+
+
+def settings_for(
+    network: LMUNetwork,
+    profile: str,
+    *,
+    slices: int = 2,
+    kernel_slices: int | None = None,
+    message_bits: int = 12,
+    hidden_bits: int | None = None,
+    input_bits: int | None = None,
+    calibration_method: str = "max",
+    scales: str | None = None,
+    realisation: str = "dense-incremental",
+    taps: int | None = None,
+    kernel_bits: int | None = None,
+) -> Settings:
+    """Complete a user's choices for a network; see :func:`converters.quantise.quantise`.
+
+    Raises
+    ------
+    InputError
+        When the network has an LSTM part, or a choice is out of range.
+    """
+    for number, layer in enumerate(network.layers):
+        if not isinstance(layer, LMULayer):
+            raise InputError(
+                f"layer {number} is an LSTM, and the LSTM part of a network cannot be quantised; "
+                "give a network of LMU layers."
+            )
+    every_step = network.return_sequences
+    return Settings(
+        digital_profile(profile),
+        slices,
+        (2 if every_step else 1) if kernel_slices is None else kernel_slices,
+        message_bits,
+        (12 if every_step else 8) if hidden_bits is None else hidden_bits,
+        input_bits,
+        calibration_method,
+        scales,
+        realisation,
+        taps,
+        kernel_bits,
+    )
 
 
 def digital_profile(name: str) -> DigitalProfile:
