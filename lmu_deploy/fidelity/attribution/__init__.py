@@ -1,0 +1,8 @@
+"""Which of its operations an integer network owes its errors to, and at which place."""
+
+from lmu_deploy.fidelity.attribution.causes import Cause
+from lmu_deploy.fidelity.attribution.measure import Errors
+from lmu_deploy.fidelity.attribution.study import SAMPLES, Attribution, Step, attribute
+from lmu_deploy.fidelity.attribution.switches import SOURCES
+
+__all__ = ["SAMPLES", "SOURCES", "Attribution", "Cause", "Errors", "Step", "attribute"]

@@ -1,0 +1,272 @@
+"""The hybrid: a network between its float and its integer self, in float64, step by step.
+
+All numbers are in the units of the integer network's formats. Where everything is switched on they
+are whole and the same as the integer target's, with ``==``; where nothing is, they are the float
+reference's to rounding errors of float64. The tests hold it to both ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmu_deploy.fidelity.attribution.exact import Exact, exact_weights
+from lmu_deploy.fidelity.attribution.memories import Integrators, Series
+from lmu_deploy.fidelity.attribution.switches import Switches
+from lmu_deploy.fidelity.attribution.synapses import Synapses, Tally, half_up, limited
+from lmu_deploy.integer_network import (
+    IntegerHidden,
+    IntegerNetwork,
+    PiecewiseLinear,
+    SeriesMemory,
+)
+from lmu_deploy.network import LMULayer
+from lmu_deploy.reference import activate
+from lmu_deploy.wiring import wires
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of a batch, in units of the formats.
+
+    Attributes
+    ----------
+    x : ndarray, shape (batch, n_in)
+    m, message, h : list of ndarray
+        Of each layer: states, memory messages, and hidden messages (empty without hidden units).
+    y : ndarray, shape (batch, n_out)
+    real_m : list of ndarray, shape (batch, Legendre states)
+        Each layer's memory in the float network's coordinates.
+    """
+
+    x: np.ndarray
+    m: list[np.ndarray]
+    message: list[np.ndarray]
+    h: list[np.ndarray]
+    y: np.ndarray
+    real_m: list[np.ndarray]
+
+    def sent(self, population: str) -> np.ndarray:
+        """Messages of ``input``, ``layer<i>/memory`` or ``layer<i>/hidden``."""
+        if population == "input":
+            return self.x
+        layer, _, part = population.partition("/")
+        number = int(layer.removeprefix("layer"))
+        return self.message[number] if part == "memory" else self.h[number]
+
+
+class Hybrid:
+    """An integer network with some of its operations left as they are in float.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    switches : Switches
+        What is as in the integer network.
+    exact : Exact, optional
+        What `exact_weights` gave for `network`.
+    tally : Tally, optional
+        Where to note sums and saturations.
+
+    Raises
+    ------
+    InputError
+        When the network does not carry the float network that it was made from.
+    """
+
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        switches: Switches,
+        exact: Exact | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        self.network, self.switches, self.tally = network, switches, tally
+        self.exact = exact_weights(network) if exact is None else exact
+        rounded = {"readout": "readout/output"}
+        for number in range(len(network.layers)):
+            rounded[f"layer{number}/memory"] = f"layer{number}/memory/state"
+            rounded[f"layer{number}/series"] = f"layer{number}/memory/state"
+            rounded[f"layer{number}/hidden"] = f"layer{number}/hidden/drive"
+        self._into: dict[str, list[tuple[str, str, Synapses]]] = {}
+        for wire in wires(network):
+            if wire.source.endswith("/series"):
+                continue  # applied by Series itself
+            whole = switches.has("width", rounded[wire.target])
+            synapses = Synapses(
+                wire.place, wire.connection, self.exact.matrices[wire.place], whole, switches, tally
+            )
+            self._into.setdefault(wire.target, []).append((wire.place, wire.source, synapses))
+        self._biases = {place: self._bias(place, bias) for place, bias in biases(network).items()}
+
+    def steps(self, inputs: np.ndarray) -> Iterator[Moment]:
+        """Run real inputs, (batch, steps, n_in), from silence; give each step as it is done."""
+        network, batch = self.network, len(inputs)
+        memories = [self._memory(number, batch) for number in range(len(network.layers))]
+        sizes = [0 if lay.hidden is None else lay.hidden.units for lay in network.layers]
+        sent = {f"layer{n}/hidden": np.zeros((batch, size)) for n, size in enumerate(sizes)}
+        sent |= {f"layer{n}/memory": memory.message for n, memory in enumerate(memories)}
+        tails: dict[str, np.ndarray] = {}
+        for t in range(inputs.shape[1]):
+            sent["input"] = self._encode(inputs[:, t])
+            sender = "input"
+            for number, (layer, memory) in enumerate(zip(network.layers, memories, strict=True)):
+                place = f"layer{number}"
+                self._advance(number, memory, sender, sent, tails)
+                sent[f"{place}/memory"] = memory.message
+                tails.pop(f"{place}/memory", None)
+                if isinstance(memory, Integrators) and memory.forgets:
+                    tails[f"{place}/memory"] = memory.forgotten()
+                sender = f"{place}/memory"
+                if layer.hidden is not None:
+                    z = self._total(f"{place}/hidden", sent, tails)
+                    sent[f"{place}/hidden"] = self._activate(number, layer.hidden, z)
+                    sender = f"{place}/hidden"
+            y = self._total("readout", sent, tails)
+            yield Moment(
+                sent["input"],
+                [memory.m for memory in memories],
+                [memory.message for memory in memories],
+                [sent[f"layer{n}/hidden"] for n in range(len(sizes))],
+                self._limited(y, network.readout.output.limit, "readout/output"),
+                [self._real(n, memory, tails) for n, memory in enumerate(memories)],
+            )
+
+    def _memory(self, number: int, batch: int) -> Integrators | Series:
+        place, memory = f"layer{number}", self.network.layers[number].memory
+        if isinstance(memory, SeriesMemory):
+            truth = self.exact.series[number]
+            return Series(place, memory, truth, batch, self.switches, self.tally)
+        layer = self._float_layer(number)
+        return Integrators(place, memory, layer, batch, self.switches, self.tally)
+
+    def _advance(
+        self,
+        number: int,
+        memory: Integrators | Series,
+        sender: str,
+        sent: dict[str, np.ndarray],
+        tails: dict[str, np.ndarray],
+    ) -> None:
+        if isinstance(memory, Integrators):
+            memory.advance(self._total(f"layer{number}/memory", sent, tails))
+            return
+        drive = self._total(f"layer{number}/series", sent, tails)
+        memory.advance(drive, lambda: self._channel_inputs(number, sender, sent, tails))
+
+    def _channel_inputs(
+        self, number: int, sender: str, sent: dict[str, np.ndarray], tails: dict[str, np.ndarray]
+    ) -> np.ndarray:
+        """Give what goes into the channels of a memory, by the float encoders; real."""
+        layer, own = self._float_layer(number), self.network.layers[number]
+        if sender == "input":
+            x = sent[sender] * self.network.input.scale
+        elif sender.endswith("/hidden"):
+            x = sent[sender] * self.network.layers[number - 1].output.scale
+        else:
+            before = self.network.layers[number - 1].memory
+            x = sent[sender] * before.message.scale
+            x = x if before.basis is None else x @ before.basis.T
+            x = x + tails[sender] if sender in tails else x
+        u = x @ layer.input_encoders.astype(np.float64)
+        if layer.hidden_encoders is not None and own.hidden is not None:
+            h = sent[f"layer{number}/hidden"] * own.hidden.message.scale
+            u = u + h @ layer.hidden_encoders
+        if layer.memory_encoders is not None:
+            m = sent[f"layer{number}/memory"] * own.memory.message.scale
+            u = u + m @ layer.memory_encoders
+        return np.asarray(u if layer.memory_bias is None else u + layer.memory_bias)
+
+    def _total(
+        self, target: str, sent: dict[str, np.ndarray], tails: dict[str, np.ndarray]
+    ) -> np.ndarray:
+        """Sum what reaches a population, and its bias."""
+        parts = []
+        for place, source, synapses in self._into[target]:
+            remembered = None
+            if source in tails and place in self.exact.tails:
+                remembered = tails[source] @ self.exact.tails[place].T
+            parts.append(synapses.drive(sent[source], remembered))
+        total = parts[0]
+        for part in parts[1:]:
+            total += part
+        bias = self._biases.get(f"{target}/bias")
+        return total if bias is None else total + bias
+
+    def _encode(self, x: np.ndarray) -> np.ndarray:
+        units = x.astype(np.float64) / self.network.input.scale
+        if self.switches.has("width", "input"):
+            units = np.rint(units)
+        return self._limited(units, self.network.input.limit, "input")
+
+    def _activate(self, number: int, hidden: IntegerHidden, z: np.ndarray) -> np.ndarray:
+        place, lines = f"layer{number}/hidden", hidden.activation
+        z = self._limited(z, hidden.drive.limit, f"{place}/drive")
+        if self.switches.has("activation", place):
+            value = least_line(lines, z)
+        else:
+            float_hidden = self._float_layer(number).hidden
+            assert float_hidden is not None
+            real = activate(float_hidden.activation, z * hidden.drive.scale)
+            value = real / hidden.message.scale
+        if self.switches.has("width", f"{place}/message"):
+            odd = lines.kind == "odd"
+            value = np.sign(value) * half_up(np.abs(value)) if odd else half_up(value)
+        return self._limited(value, hidden.message.limit, f"{place}/message")
+
+    def _limited(self, values: np.ndarray, limit: int, place: str) -> np.ndarray:
+        return limited(values, limit, place, self.switches, self.tally)
+
+    def _real(
+        self, number: int, memory: Integrators | Series, tails: dict[str, np.ndarray]
+    ) -> np.ndarray:
+        own = self.network.layers[number].memory
+        values = memory.m * own.state.scale
+        if own.basis is not None:
+            values = values @ own.basis.T
+        tail = tails.get(f"layer{number}/memory")
+        return values if tail is None else values + tail
+
+    def _float_layer(self, number: int) -> LMULayer:
+        layer = self.exact.source.layers[number]
+        assert isinstance(layer, LMULayer)
+        return layer
+
+    def _bias(self, place: str, bias: np.ndarray) -> np.ndarray:
+        """Integers if they are switched on, else what they were rounded from, row by row."""
+        whole = bias.astype(np.float64)
+        if self.switches.has("weights", place):
+            return whole
+        mixed = self.exact.biases[place].copy()
+        rows = self.switches.rows(place)
+        mixed[rows] = whole[rows]
+        return mixed
+
+
+def least_line(lines: PiecewiseLinear, z: np.ndarray) -> np.ndarray:
+    """Apply the activation's lines to drives z of any shape, unrounded and unlimited.
+
+    Rounding afterwards gives what rounding each line gives: all intercepts are whole, and
+    floor(v + 1/2) keeps the order of values.
+    """
+    slopes = lines.slope * 2.0**-lines.shift
+    if lines.kind == "linear":
+        return np.asarray(z * slopes[0])
+    p = np.abs(z) if lines.kind == "odd" else np.maximum(z, 0.0)
+    least = p * slopes[0] + lines.intercept[0]
+    for slope, intercept in zip(slopes[1:], lines.intercept[1:], strict=True):
+        np.minimum(least, p * slope + intercept, out=least)
+    return np.asarray(np.sign(z) * least if lines.kind == "odd" else least)
+
+
+def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
+    """Give the integer biases by place, of the populations that have one."""
+    found = {"readout/bias": network.readout.bias}
+    for number, layer in enumerate(network.layers):
+        part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
+        found[f"layer{number}/{part}/bias"] = layer.memory.bias
+        if layer.hidden is not None:
+            found[f"layer{number}/hidden/bias"] = layer.hidden.bias
+    return {place: bias for place, bias in found.items() if bias is not None}

@@ -1,0 +1,200 @@
+"""The hybrid simulator at both ends: all on it is the integer twin, all off the float network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converters.quantise import quantise
+from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity.attribution.simulator import Hybrid
+from lmu_deploy.fidelity.attribution.switches import SOURCES, Switches, sources
+from lmu_deploy.fidelity.attribution.synapses import Tally
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.reference import run_reference
+from targets.integer import IntegerTarget
+
+FORMS = ("dense-incremental", "schur", "hessenberg", "sign-taylor", "fir")
+
+
+def make(seed, *, form="dense-incremental", units=6, activation="tanh", feedback=True, layers=1):
+    """A float network with all that `form` can hold, and inputs on which it is well behaved."""
+    rng = np.random.default_rng(seed)
+    feedback = feedback and form != "fir"
+    made, n_in = [], 2
+    for _ in range(layers):
+        memory = Memory.legendre(5, 16.0, 2)
+        hidden = None
+        if units:
+            hidden = Hidden(
+                rng.normal(size=(10, units)) / 3.0,
+                rng.normal(size=(n_in, units)) / n_in,
+                rng.normal(size=(units, units)) * 0.3 / units**0.5,
+                rng.normal(size=units) * 0.2,
+                activation,
+            )
+        made.append(
+            LMULayer(
+                rng.normal(size=(n_in, 2)) / n_in**0.5,
+                rng.normal(size=(units, 2)) * 0.1 if feedback and units else None,
+                rng.normal(size=(10, 2)) * 0.02 if feedback else None,
+                rng.normal(size=2) * 0.1 if feedback else None,
+                memory,
+                hidden,
+            )
+        )
+        n_in = made[-1].n_out
+    readout = Readout(rng.normal(size=(n_in, 3)) / n_in, rng.normal(size=3))
+    inputs = np.sin(np.linspace(0, 6, 24)[None, :, None] * rng.uniform(0.5, 2.0, (5, 1, 2)))
+    return LMUNetwork(tuple(made), readout, True), inputs
+
+
+def run(hybrid, inputs):
+    """States of every step: m, h, y in units, and m in the float network's."""
+    moments = list(hybrid.steps(inputs))
+
+    def stacked(parts):
+        return np.stack([np.concatenate(part, axis=1) for part in parts], axis=1)
+
+    return (
+        stacked([moment.m for moment in moments]),
+        stacked([moment.h for moment in moments]),
+        np.stack([moment.y for moment in moments], axis=1),
+        stacked([moment.real_m for moment in moments]),
+    )
+
+
+def everything(network):
+    return Switches.of(*sources(network).values())
+
+
+def narrowed(network, bits):
+    """The same with accumulators of so few bits that they saturate."""
+    layer = network.layers[0]
+    memory = layer.memory
+    changes = {"input": dataclasses.replace(memory.input, accumulator_bits=bits)}
+    if hasattr(memory, "accumulator_bits"):
+        changes["accumulator_bits"] = bits
+    else:
+        changes["recurrent"] = dataclasses.replace(memory.recurrent, accumulator_bits=bits)
+    layers = (
+        dataclasses.replace(layer, memory=dataclasses.replace(memory, **changes)),
+        *network.layers[1:],
+    )
+    return dataclasses.replace(network, layers=layers)
+
+
+def check_all_on(integer, inputs):
+    twin = IntegerTarget("numpy").run(integer, inputs, record=True)
+    tally = Tally()
+    m, h, y, _ = run(Hybrid(integer, everything(integer), tally=tally), inputs)
+    assert (m == twin.states.m).all()
+    assert (h == twin.states.h).all()
+    assert (y == twin.states.y).all()
+    counted = {place: int(rows.sum()) for place, rows in tally.saturations.items()}
+    assert counted == {place: twin.saturations[place] for place in counted}
+    assert sum(counted.values()) == sum(twin.saturations.values())
+    return counted
+
+
+def check_all_off(network, integer, inputs):
+    truth = run_reference(network, inputs, record=True)
+    _, h, y, m = run(Hybrid(integer, Switches.of()), inputs)
+    scales = [lay.hidden.message.scale for lay in integer.layers if lay.hidden is not None]
+    h = np.concatenate(
+        [part * s for part, s in zip(np.split(h, len(scales), axis=2), scales, strict=True)], axis=2
+    ) if scales else h  # fmt: skip
+    np.testing.assert_allclose(m, truth.m, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(h, truth.h, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(y * integer.readout.output.scale, truth.y, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("units", [0, 6])
+@pytest.mark.parametrize("form", FORMS)
+def test_both_ends_of_every_form(form, units, layers):
+    network, inputs = make(3, form=form, units=units, layers=layers)
+    integer = quantise(network, inputs, realisation=form)
+    check_all_on(integer, inputs)
+    check_all_off(network, integer, inputs)
+
+
+@pytest.mark.parametrize("activation", ["relu", "linear", "hard-tanh"])
+def test_both_ends_of_every_activation(activation):
+    network, inputs = make(4, activation=activation)
+    integer = quantise(network, inputs)
+    check_all_on(integer, inputs)
+    check_all_off(network, integer, inputs)
+
+
+@pytest.mark.parametrize("form", ["dense-incremental", "sign-taylor"])
+def test_saturations_are_the_twins(form):
+    network, inputs = make(5, form=form)
+    integer = narrowed(quantise(network, inputs, realisation=form), 10)
+    counted = check_all_on(integer, 3.0 * inputs)
+    assert sum(counted.values()) > 0
+    check_all_off(network, integer, 3.0 * inputs)
+
+
+def test_a_delay_line_that_forgets_is_given_back_what_it_lost():
+    network, inputs = make(6, form="fir", layers=2)
+    integer = quantise(network, inputs, realisation="fir", taps=4)
+    check_all_on(integer, inputs)
+    check_all_off(network, integer, inputs)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(0, 2**16),
+    st.sampled_from(FORMS),
+    st.sampled_from(["tanh", "relu"]),
+    st.sampled_from([4, 8, 12]),
+    st.sampled_from([1, 2]),
+)
+def test_both_ends_of_any_network(seed, form, activation, bits, slices):
+    network, inputs = make(seed, form=form, activation=activation)
+    integer = quantise(
+        network, inputs, realisation=form, message_bits=bits, hidden_bits=bits, slices=slices
+    )
+    check_all_on(integer, inputs)
+    check_all_off(network, integer, inputs)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_source_changes_what_it_says(form):
+    """One at a time: each that has an operation to switch moves the outputs, but by no more than
+    a coarse network errs in all; none of the others does."""
+    network, inputs = make(7, form=form)
+    integer = quantise(network, inputs, realisation=form, taps=6 if form == "fir" else None)
+    _, _, truth, _ = run(Hybrid(integer, Switches.of()), inputs)
+    moved = {}
+    for name, switches in sources(integer).items():
+        _, _, y, _ = run(Hybrid(integer, Switches.of(switches)), inputs)
+        moved[name] = float(np.abs(y - truth).max()) * integer.readout.output.scale
+    assert list(moved) == list(SOURCES)
+    still = {name for name, change in moved.items() if change < 1e-12}
+    assert still <= {"saturation", "discretisation", "memory weights"}
+    assert ("discretisation" in still) == (form not in ("sign-taylor", "fir"))
+
+
+def test_rows_of_weights_add_up_to_the_place():
+    """All rows by themselves are the place; no row is the float matrix."""
+    network, inputs = make(8)
+    integer = quantise(network, inputs, slices=1)
+    place = "layer0/memory/recurrent"
+    whole = next(s for s in sources(integer)["memory weights"] if s.place == place)
+    rows = [dataclasses.replace(whole, row=row) for row in range(10)]
+    _, _, one, _ = run(Hybrid(integer, Switches.of([whole])), inputs)
+    _, _, other, _ = run(Hybrid(integer, Switches.of(rows)), inputs)
+    np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-6)
+
+
+def test_without_its_float_network_there_is_nothing_to_compare_with():
+    network, inputs = make(9)
+    integer = dataclasses.replace(quantise(network, inputs), source=None)
+    with pytest.raises(InputError, match="does not carry the float network"):
+        Hybrid(integer, Switches.of())
