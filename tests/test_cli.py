@@ -16,6 +16,7 @@ from lmu_deploy.errors import InputError, MissingDependencyError
 from lmu_deploy.files import save
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.reference import run_reference
+from lmu_deploy.representations import load_any
 from lmu_deploy.tasks.base import get_task
 
 
@@ -134,6 +135,18 @@ def test_float_file_to_check(lmu, float_file):
     code, _, err = lmu("check", float_file)
     assert code == 2
     assert "lmu-deploy quantise" in sentence(err)
+
+
+def test_check_shows_where_every_neuron_would_sit(lmu, integer_file):
+    code, out, _ = lmu("check", integer_file)
+    assert code == 0
+    verdict, header, *cores = out.strip().splitlines()
+    assert verdict.endswith("fits loihi2.")
+    assert "synapses" in header
+    network = load_any(integer_file)
+    neurons = sum(int(line.split()[1]) for line in cores)
+    hidden = network.layers[0].hidden.units
+    assert neurons == network.layers[0].memory.size + hidden + network.n_out
 
 
 def test_output_in_a_folder_that_is_not_there(lmu, float_file):

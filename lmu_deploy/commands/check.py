@@ -1,10 +1,11 @@
-"""`check`: whether an integer network fits a chip, every violation at once."""
+"""`check`: whether an integer network fits a chip, every violation at once, and how full it gets."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from lmu_deploy.errors import InputError
+from lmu_deploy.hardware.placement import place, table
 from lmu_deploy.hardware.preflight import Violation
 from lmu_deploy.hardware.preflight import check as preflight
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
@@ -20,14 +21,34 @@ def check(network: IntegerNetwork | Path | str, *, profile: str = "loihi2") -> l
     InputError
         When the file holds no integer network, or the profile is unknown or not digital.
     """
+    return preflight(_integer(network), _digital(profile))
+
+
+def placement(network: IntegerNetwork | Path | str, *, profile: str = "loihi2") -> str:
+    """Show where the network's neurons sit and how full each core gets, a line each.
+
+    Raises
+    ------
+    InputError
+        As `check`.
+    """
+    chip = _digital(profile)
+    return table(place(_integer(network), chip), chip)
+
+
+def _digital(profile: str) -> DigitalProfile:
     chip = load_profile(profile, "digital")
-    if not isinstance(network, IntegerNetwork):
-        loaded = load_any(network)
-        if not isinstance(loaded, IntegerNetwork):
-            raise InputError(
-                f"check needs an IntegerNetwork, and {network} holds a {type(loaded).__name__}; "
-                "make one with lmu-deploy quantise."
-            )
-        network = loaded
     assert isinstance(chip, DigitalProfile)  # load_profile was asked for this kind
-    return preflight(network, chip)
+    return chip
+
+
+def _integer(network: IntegerNetwork | Path | str) -> IntegerNetwork:
+    if isinstance(network, IntegerNetwork):
+        return network
+    loaded = load_any(network)
+    if not isinstance(loaded, IntegerNetwork):
+        raise InputError(
+            f"check needs an IntegerNetwork, and {network} holds a {type(loaded).__name__}; "
+            "make one with lmu-deploy quantise."
+        )
+    return loaded
