@@ -11,8 +11,12 @@ import numpy as np
 
 from lmu_deploy.checks import check_array, check_choice, check_integer, check_number, check_text
 from lmu_deploy.errors import InputError
+from lmu_deploy.spiking_dpi import DPICircuit
 
-NEURON_KINDS = ("lif", "if", "poisson")
+NEURON_KINDS = ("lif", "dpi", "if", "poisson")
+NOISY_KINDS = ("lif", "dpi")
+"""Neuron models for which the noise of a membrane is defined."""
+_REFRACTORY = ("lif", "dpi")
 CALIBRATIONS = ("none", "static", "dynamic")
 
 
@@ -28,6 +32,9 @@ class NeuronModel:
     ``lif``: :math:`\tau_m \dot v = J - v`; a spike when v > 1, then v = 0 and no change for the
     refractory time (Gerstner, Kistler 2002, "Spiking Neuron Models", section 4.1).
 
+    ``dpi``: the silicon neuron of :class:`lmu_deploy.spiking_dpi.DPICircuit`, stepped by Euler's
+    method.
+
     ``if``: :math:`\tau_m \dot v = \max(J, 0)`; a spike when v > 1, then v is lowered by 1 (ibid.,
     without the leak; what exceeds the threshold is kept, so that the rate is J / tau_m whatever
     the step).
@@ -38,14 +45,17 @@ class NeuronModel:
 
     Attributes
     ----------
-    kind : {"lif", "if", "poisson"}
+    kind : {"lif", "dpi", "if", "poisson"}
     membrane_tau_ms, refractory_ms : float
-        Milliseconds; only a LIF neuron has a refractory time.
+        Milliseconds; only LIF and DPI neurons have a refractory time.
+    circuit : DPICircuit, optional
+        Of DPI neurons alone; its usual currents if absent.
     """
 
     kind: str
     membrane_tau_ms: float
     refractory_ms: float
+    circuit: DPICircuit | None = None
 
     def __post_init__(self) -> None:
         _set(
@@ -54,7 +64,13 @@ class NeuronModel:
             membrane_tau_ms=check_number("membrane_tau_ms", self.membrane_tau_ms, 1e-3, 1e5),
             refractory_ms=check_number("refractory_ms", self.refractory_ms, 0.0, 1e4),
         )
-        if self.kind != "lif" and self.refractory_ms:
+        if self.kind == "dpi" and self.circuit is None:
+            _set(self, circuit=DPICircuit())
+        if self.circuit is not None and (
+            self.kind != "dpi" or not isinstance(self.circuit, DPICircuit)
+        ):
+            raise InputError(f"a neuron model {self.kind} has no such circuit; leave it out.")
+        if self.kind not in _REFRACTORY and self.refractory_ms:
             raise InputError(
                 f"refractory_ms is {self.refractory_ms:g}, and a neuron model {self.kind} has no "
                 "refractory time; give 0."
@@ -126,7 +142,8 @@ class Device:
     mismatch : float
         Coefficient of variation of gains and biases across neurons (lognormal).
     membrane_noise : float
-        Standard deviation of a free LIF membrane under the noise of its current, in thresholds.
+        Standard deviation of a free LIF membrane under the noise of its current, in thresholds; of
+        a DPI neuron, that of its membrane current where it is a linear filter.
     weight_bits : int
         Width of a weight of W, sign included, with a scale for each row; 0 for real numbers.
     """

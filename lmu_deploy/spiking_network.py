@@ -13,7 +13,8 @@ where W is meant to give :math:`W s / dt \approx S^{-1} A' S x`, with
 :math:`A' = (\bar A - a I)/(1 - a)`, :math:`B' = \bar B/(1 - a)` and :math:`\bar A, \bar B` the
 memory for one step of the simulation. The input u of a task step is held for `hold_ms`; the state
 at the end of the hold, :math:`m = S x`, is what the host's hidden layer sees. Channels of a memory
-do not meet on the chip, so W is one block for each.
+do not meet on the chip, so W is one block for each. With DPI synapses the last line is that of
+:class:`lmu_deploy.spiking_dpi.DPISynapse`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,15 @@ import numpy as np
 from lmu_deploy.checks import check_array, check_number, check_text
 from lmu_deploy.errors import InputError
 from lmu_deploy.network import FLOAT_CLASSES, LMULayer, LMUNetwork
-from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel, Populations, check_multiple
+from lmu_deploy.spiking_chip import (
+    NOISY_KINDS,
+    Calibration,
+    Device,
+    NeuronModel,
+    Populations,
+    check_multiple,
+)
+from lmu_deploy.spiking_dpi import DPICircuit, DPISynapse
 
 
 def _set(instance: object, **values: object) -> None:
@@ -130,6 +139,8 @@ class SpikingNetwork:
         Step of the simulation, time constant of the synapses, and how long an input is held;
         milliseconds, the last a whole multiple of the first.
     provenance : mapping of str to str
+    synapse : DPISynapse, optional
+        What the synapses are if they are no linear filters.
 
     Raises
     ------
@@ -146,12 +157,15 @@ class SpikingNetwork:
     tau_ms: float
     hold_ms: float
     provenance: Mapping[str, str] = field(default_factory=dict)
+    synapse: DPISynapse | None = None
 
     def __post_init__(self) -> None:
         _check_type(self.host, LMUNetwork)
         _check_type(self.neuron, NeuronModel)
         _check_type(self.device, Device)
         _check_type(self.calibration, Calibration)
+        if self.synapse is not None:
+            _check_type(self.synapse, DPISynapse)
         memories = tuple(self.memories)
         if len(memories) != len(self.host.layers):
             raise InputError(
@@ -175,10 +189,10 @@ class SpikingNetwork:
             provenance=dict(self.provenance),
         )
         check_multiple("refractory_ms", self.neuron.refractory_ms, dt, least=0)
-        if self.device.membrane_noise and self.neuron.kind != "lif":
+        if self.device.membrane_noise and self.neuron.kind not in NOISY_KINDS:
             raise InputError(
                 f"membrane_noise is {self.device.membrane_noise:g}, and it is defined for the "
-                f"neuron model lif, not {self.neuron.kind}; give 0."
+                f"neuron models {' and '.join(NOISY_KINDS)}, not {self.neuron.kind}; give 0."
             )
 
     @property
@@ -240,6 +254,8 @@ SPIKING_CLASSES: tuple[type, ...] = (
     SpikingMemory,
     Populations,
     NeuronModel,
+    DPICircuit,
+    DPISynapse,
     Device,
     Calibration,
     *FLOAT_CLASSES,

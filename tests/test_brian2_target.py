@@ -96,9 +96,10 @@ def test_equals_the_numpy_twin_spike_for_spike(case, run):
     np.testing.assert_allclose(run.states.m, m, rtol=0, atol=1e-9)
 
 
-def test_integrate_and_fire_equals_its_twin_spike_for_spike(case):
+@pytest.mark.parametrize("kind", ["if", "dpi"])
+def test_other_neurons_equal_their_twins_spike_for_spike(case, kind):
     network, inputs, _ = case
-    spiking = spike(network, inputs, neurons_per_state=20, neuron="if", calibration="static")
+    spiking = spike(network, inputs, neurons_per_state=20, neuron=kind, calibration="static")
     run = Brian2Target().run(spiking, inputs[:5], seed=2)
     _, raster, counts = twin(spiking, inputs[:5], seed=2)
     np.testing.assert_array_equal(run.rasters["layer0/memory"], raster)

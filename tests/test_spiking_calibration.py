@@ -11,11 +11,13 @@ from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.principle3 import behind_synapse, divide_step
 from converters.spiking.ridge import Products, fit
 from converters.spiking.trajectories import follow, ranges
+from converters.spiking.tuning import currents_for
 from converters.spiking.weights import round_weights
 from lmu_deploy.network import Memory
 from lmu_deploy.spiking_chip import Device, NeuronModel, Populations
 
 LIF = NeuronModel("lif", 20.0, 2.0)
+DPI = NeuronModel("dpi", 20.0, 2.0)
 IDEAL = Device("generic-analog", 0, 0.0, 0.0, 0)
 PARTS, TAU_MS = 50, 100.0
 
@@ -52,6 +54,33 @@ def test_coarse_steps_slow_strong_neurons_down():
     assert rates == pytest.approx(1e3 / (2.0 + free_steps - 1.0), abs=0.2)
 
 
+def test_dpi_rates_approach_those_of_continuous_time_as_the_step_shrinks():
+    wanted = np.array([20.0, 50.0, 100.0, 200.0])
+    threshold, currents = currents_for(DPI, wanted)
+    rates = count(single([0.99 * threshold, *currents]), DPI, IDEAL, 0.05, 4.0)[0, 0]
+    np.testing.assert_allclose(rates[1:], wanted, rtol=0.01)
+    assert rates[0] <= 0.25  # a membrane may start above the onset, and then spikes once
+
+
+def test_a_dpi_without_feedback_is_a_linear_filter_where_its_current_is_large():
+    """Below its onset v = J (1 - exp(-t / tau)), but for the gain current's share."""
+    neurons = NEURONS["dpi"](single([0.5]), DPI, IDEAL, 0.01, 1, np.random.default_rng(0))
+    neurons.v[:] = 0.1
+    for _ in range(2000):
+        neurons.step(np.zeros((1, 1)))
+    assert neurons.v.item() == pytest.approx(0.5 - 0.4 * np.exp(-1.0), rel=0.01)
+
+
+def test_a_dpi_without_input_sinks_to_its_dark_current_and_recovers():
+    neurons = NEURONS["dpi"](single([-1.0]), DPI, IDEAL, 1.0, 1, np.random.default_rng(0))
+    for _ in range(1000):
+        neurons.step(np.zeros((1, 1)))
+    dark = DPI.circuit.dark / DPI.circuit.onset
+    assert 0.9 * dark < neurons.v.item() <= dark
+    neurons.offsets[:] = 4.0
+    assert sum(neurons.step(np.zeros((1, 1))).item() for _ in range(100)) >= 5
+
+
 @pytest.mark.parametrize("kind", ["if", "poisson"])
 def test_rectified_linear_rates_are_exact_at_a_coarse_step(kind):
     current = np.array([-2.0, 0.0, 0.5, 2.0, 4.0])
@@ -68,16 +97,18 @@ def test_rectified_linear_rates_are_exact_at_a_coarse_step(kind):
         assert spread[:2].max() == 0.0
 
 
-def test_noise_has_the_stated_size_on_a_free_membrane():
+@pytest.mark.parametrize("model", [LIF, DPI])
+def test_noise_has_the_stated_size_on_a_free_membrane(model):
     device = dataclasses.replace(IDEAL, membrane_noise=0.05)
-    populations = single([0.2] * 400)
-    neurons = NEURONS["lif"](populations, LIF, device, 1.0, 1, np.random.default_rng(1))
+    populations = single([0.7] * 400)
+    neurons = NEURONS[model.kind](populations, model, device, 1.0, 1, np.random.default_rng(1))
     seen = []
     for step in range(400):
-        assert not neurons.step(np.zeros((1, 1))).any()
+        spikes = neurons.step(np.zeros((1, 1)))
         if step >= 200 and step % 20 == 0:
+            assert not spikes.any()
             seen.append(neurons.v.copy())
-    assert np.mean(seen) == pytest.approx(0.2, abs=0.005)
+    assert np.mean(seen) == pytest.approx(0.7, abs=0.01)
     assert np.std(seen) == pytest.approx(0.05, rel=0.05)
 
 

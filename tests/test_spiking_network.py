@@ -9,6 +9,7 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.files import load, save
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel, Populations, check_multiple
+from lmu_deploy.spiking_dpi import DPICircuit, DPISynapse
 from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
 
 ORDER, CHANNELS, NEURONS = 3, 2, 5
@@ -70,8 +71,10 @@ def test_synapses_of_weight_zero_are_not_counted(parts):
     assert missing.tolist() == [NEURONS if k == ORDER * NEURONS + 7 else 0 for k in range(30)]
 
 
-def test_file_keeps_every_field(parts, tmp_path):
-    network = SpikingNetwork(**parts, provenance={"command": "spike"})
+@pytest.mark.parametrize("neuron", [NeuronModel("lif", 20.0, 2.0), NeuronModel("dpi", 20.0, 2.0)])
+def test_file_keeps_every_field(parts, tmp_path, neuron):
+    kept = {**parts, "neuron": neuron}
+    network = SpikingNetwork(**kept, provenance={"command": "spike"}, synapse=DPISynapse())
     save(network, tmp_path / "n.safetensors")
     again = load(tmp_path / "n.safetensors", SPIKING_CLASSES)
     assert isinstance(again, SpikingNetwork)
@@ -87,7 +90,7 @@ def test_file_keeps_every_field(parts, tmp_path):
         ({"neuron": NeuronModel("lif", 20.0, 1.5)}, "refractory_ms is 1.5 ms"),
         (
             {"neuron": NeuronModel("if", 20.0, 0.0), "device": Device("p", 0, 0.1, 0.1, 0)},
-            "membrane_noise is 0.1, and it is defined for the neuron model lif",
+            "membrane_noise is 0.1, and it is defined for the neuron models lif and dpi, not if",
         ),
         ({"memories": ()}, "0 memories for 2 layers"),
         ({"memories": (None, None)}, "layer 0 has a memory"),
@@ -125,6 +128,10 @@ def test_wrong_memory_is_refused(parts, field, value, message):
     [
         (lambda: NeuronModel("izhikevich", 20.0, 2.0), "choose one of"),
         (lambda: NeuronModel("poisson", 20.0, 2.0), "poisson has no refractory time"),
+        (lambda: NeuronModel("lif", 20.0, 2.0, DPICircuit()), "lif has no such circuit"),
+        (lambda: DPICircuit(onset=2000.0), r"must rise from dark .* and onset \(2000\) to spike"),
+        (lambda: DPICircuit(feedback=8.0), "does not overcome the leak of 8 pA"),
+        (lambda: DPISynapse(gain=0.0), "synapse gain is 0"),
         (lambda: Device("p", 0, 0.1, 0.0, 1), "weight_bits is 1"),
         (lambda: Device("p", 0, -0.1, 0.0, 6), "mismatch is -0.1"),
         (lambda: Calibration("guess", 0, 1, 0.0, 0.0), "choose one of"),

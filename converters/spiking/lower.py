@@ -67,7 +67,7 @@ def spike(
         Time constant of the synapses, milliseconds; the profile's if absent.
     dt_ms : float
         Step of the simulation, milliseconds.
-    neuron : {"lif", "if", "poisson"}
+    neuron : {"lif", "dpi", "if", "poisson"}
         See :class:`lmu_deploy.spiking_chip.NeuronModel`.
     mismatch, membrane_noise, weight_bits : float, float, int, optional
         See :class:`lmu_deploy.spiking_chip.Device`; the profile's if absent.
@@ -125,7 +125,7 @@ def spike(
 
 
 def _neuron_model(kind: str, chip: AnalogProfile) -> NeuronModel:
-    refractory_ms = chip.refractory.value * 1e3 if kind == "lif" else 0.0
+    refractory_ms = chip.refractory.value * 1e3 if kind in ("lif", "dpi") else 0.0
     return NeuronModel(kind, chip.membrane_tau.value * 1e3, refractory_ms)
 
 

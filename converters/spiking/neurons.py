@@ -73,16 +73,36 @@ class Neurons(ABC):
         """Spikes of one step with `current`, both of shape (copies, states, neurons)."""
 
 
-class LeakyIntegrateAndFire(Neurons):
+class Refractory(Neurons):
+    """Neurons that rest for a while after a spike, their membranes at reset."""
+
+    threshold, reset = 1.0, 0.0
+
+    def prepare(self, device: Device, dt_ms: float) -> None:
+        """Set up the counters of steps left to rest."""
+        self.refractory_steps = max(round(self.model.refractory_ms / dt_ms), 1)
+        self.waiting = np.zeros(self.shape, dtype=np.int16)
+
+    def fire(self, moved: np.ndarray) -> np.ndarray:
+        """Take the moved membranes where neurons do not rest, and give their spikes."""
+        self.waiting -= 1
+        self.v = np.where(self.waiting <= 0, moved, self.v)
+        spikes = self.v > self.threshold
+        self.v[spikes] = self.reset
+        self.waiting[spikes] = self.refractory_steps
+        np.maximum(self.waiting, 0, out=self.waiting)
+        return np.asarray(spikes)
+
+
+class LeakyIntegrateAndFire(Refractory):
     """``lif``: the exact solution of the leak over a step, then threshold, reset, refractory."""
 
     def prepare(self, device: Device, dt_ms: float) -> None:
-        """Set up decay, noise and the refractory counters."""
+        """Set up decay and noise."""
+        super().prepare(device, dt_ms)
         kept = np.exp(-dt_ms / self.model.membrane_tau_ms)
         self.kept = self.dtype(kept)
         self.noise = self.dtype(device.membrane_noise * np.sqrt(1.0 - kept**2))
-        self.refractory_steps = max(round(self.model.refractory_ms / dt_ms), 1)
-        self.waiting = np.zeros(self.shape, dtype=np.int16)
 
     def spikes(self, current: np.ndarray) -> np.ndarray:
         """See :meth:`Neurons.spikes`."""
@@ -91,13 +111,46 @@ class LeakyIntegrateAndFire(Neurons):
         moved += current
         if self.noise:
             moved += self.noise * self.rng.standard_normal(moved.shape).astype(self.dtype)
-        self.waiting -= 1
-        self.v = np.where(self.waiting <= 0, moved, self.v)
-        spikes = self.v > 1.0
-        self.v[spikes] = 0.0
-        self.waiting[spikes] = self.refractory_steps
-        np.maximum(self.waiting, 0, out=self.waiting)
-        return np.asarray(spikes)
+        return self.fire(moved)
+
+
+class DifferentialPairIntegrator(Refractory):
+    """``dpi``: Euler's method on the circuit's equation, membranes in units of its onset.
+
+    The noise is added to the input current, of such a size that a linear filter's membrane would
+    vary by what the device states.
+    """
+
+    def prepare(self, device: Device, dt_ms: float) -> None:
+        """Divide the circuit's currents by the onset of its feedback."""
+        super().prepare(device, dt_ms)
+        circuit = self.model.circuit
+        assert circuit is not None
+        onset = circuit.onset
+        self.threshold, self.reset = circuit.spike / onset, circuit.reset / onset
+        self.dark, self.gain = self.dtype(circuit.dark / onset), self.dtype(circuit.gain / onset)
+        self.half_feedback = self.dtype(0.5 * circuit.feedback / circuit.leak)
+        self.steepness = self.dtype(0.5 * onset / circuit.width)
+        size = device.membrane_noise * np.sqrt(2.0 / self.share - 1.0)
+        self.noise = self.dtype(size)
+
+    def spikes(self, current: np.ndarray) -> np.ndarray:
+        """See :meth:`Neurons.spikes`."""
+        if self.noise:
+            current += self.noise * self.rng.standard_normal(current.shape).astype(self.dtype)
+        np.maximum(current, 0.0, out=current)
+        current /= self.v + self.gain
+        feedback = np.tanh((self.v - self.dtype(1.0)) * self.steepness)
+        feedback += self.dtype(1.0)
+        feedback *= self.half_feedback
+        push = current
+        push += feedback
+        push -= self.dtype(1.0)
+        push[(self.v <= self.dark) & (push < 0.0)] = 0.0
+        push *= self.v
+        push *= self.share
+        push += self.v
+        return self.fire(push)
 
 
 class IntegrateAndFire(Neurons):
@@ -121,6 +174,7 @@ class PoissonRectifiedLinear(Neurons):
 
 NEURONS: dict[str, type[Neurons]] = {
     "lif": LeakyIntegrateAndFire,
+    "dpi": DifferentialPairIntegrator,
     "if": IntegrateAndFire,
     "poisson": PoissonRectifiedLinear,
 }

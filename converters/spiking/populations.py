@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from converters.spiking.tuning import currents_for
 from lmu_deploy.spiking_chip import NeuronModel, Populations
 
 _LOWEST_RATE = 0.5
@@ -18,8 +19,8 @@ def make_populations(
     Each neuron has an encoder +-1, an intercept (the encoded state at which it starts to fire)
     uniform in +-0.95, and a rate at the end of its range uniform between half of
     `maximum_rate` and the whole of it. Gains and biases follow from the rate in continuous time
-    (Eliasmith, Anderson 2003, "Neural Engineering", section 2.1); for LIF neurons they only choose
-    curves: decoders are never made from that formula.
+    (Eliasmith, Anderson 2003, "Neural Engineering", section 2.1), which only chooses curves:
+    decoders are never made from it.
 
     Parameters
     ----------
@@ -39,18 +40,10 @@ def make_populations(
     encoders = rng.choice([-1.0, 1.0], shape)
     intercepts = rng.uniform(*_INTERCEPTS, shape)
     rates = rng.uniform(_LOWEST_RATE * maximum_rate, maximum_rate, shape)
-    weakest, strongest = _currents(model, rates)
+    weakest, strongest = currents_for(model, rates)
     gains = (strongest - weakest) / (1.0 - intercepts)
     ones = np.ones(shape)
     return Populations(encoders, gains, weakest - gains * intercepts, ones, ones)
-
-
-def _currents(model: NeuronModel, rates: np.ndarray) -> tuple[float, np.ndarray]:
-    """Give the current at which a neuron starts to fire, and those for the given rates in hertz."""
-    if model.kind != "lif":
-        return 0.0, rates * model.membrane_tau_ms * 1e-3
-    free_ms = 1e3 / rates - model.refractory_ms
-    return 1.0, -1.0 / np.expm1(-free_ms / model.membrane_tau_ms)
 
 
 def with_mismatch(

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.brian2.library import brian2_library
-from targets.brian2.neurons import namespace, words
+from targets.brian2.neurons import namespace, start, words
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _neuron_group(
         method=model.method,
         threshold=model.threshold,
         reset=model.reset,
-        refractory=network.neuron.refractory_ms * b2.ms if network.neuron.kind == "lif" else False,
+        refractory=network.neuron.refractory_ms * b2.ms or False,
         clock=clock,
         namespace=namespace(network, b2),
         name="lmu_neurons",
@@ -127,8 +127,7 @@ def _neuron_group(
     source = np.repeat(np.arange(samples * memory.states), memory.populations.neurons)
     group.x = b2.linked_var(states, "x", index=source)
     membranes = starts.random((samples, memory.neurons)).reshape(-1)
-    if "v" in group.variables:
-        group.v = membranes
+    start(network, group, membranes, b2)
     return group
 
 

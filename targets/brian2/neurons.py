@@ -46,6 +46,27 @@ NOISY_LIF = Words(
     LIF.threshold,
     LIF.reset,
 )
+_DPI = """
+dI_mem/dt = int(push > 0 or I_mem > I_dark) * I_mem * push / membrane_tau : amp (unless refractory)
+push = I_gain * I_in / (I_leak * (I_mem + I_gain)) + I_feedback / I_leak - 1 : 1
+I_feedback = I_most * (1 + tanh((I_mem - I_onset) / (2 * I_width))) / 2 : amp
+"""
+_DPI_INPUT = "I_in = I_leak * I_onset / I_gain * clip({}, 0, inf) : amp"
+DPI = Words(
+    _DPI + _DPI_INPUT.format("current") + _ENCODING,
+    "euler",
+    "I_mem > I_spike",
+    "I_mem = I_reset",
+)
+NOISY_DPI = Words(
+    _DPI
+    + _DPI_INPUT.format("current + jitter")
+    + "\njitter = jitter_size * randn() : 1 (constant over dt)"
+    + _ENCODING,
+    DPI.method,
+    DPI.threshold,
+    DPI.reset,
+)
 IF = Words(
     # The current does not change within a step, so that Euler's method is exact.
     "dv/dt = clip(current, 0, inf) / membrane_tau : 1" + _ENCODING,
@@ -63,14 +84,34 @@ POISSON = Words(
 
 def words(network: SpikingNetwork) -> Words:
     """Choose the model of a network."""
+    noisy = network.device.membrane_noise > 0.0
     if network.neuron.kind == "lif":
-        return NOISY_LIF if network.device.membrane_noise else LIF
+        return NOISY_LIF if noisy else LIF
+    if network.neuron.kind == "dpi":
+        return NOISY_DPI if noisy else DPI
     return {"if": IF, "poisson": POISSON}[network.neuron.kind]
 
 
 def namespace(network: SpikingNetwork, b2: Any) -> dict[str, Any]:
     """Values of the names in the equations, with their units."""
     kept = np.exp(-network.dt_ms / network.neuron.membrane_tau_ms)
+    circuit = network.neuron.circuit
+    if circuit is not None:  # stepped by Euler's method
+        kept = 1.0 - network.dt_ms / network.neuron.membrane_tau_ms
     # A free membrane that gets (1 - kept) * jitter in each step varies by the device's noise.
     jitter = network.device.membrane_noise * np.sqrt((1.0 + kept) / (1.0 - kept))
-    return {"membrane_tau": network.neuron.membrane_tau_ms * b2.ms, "jitter_size": jitter}
+    values = {"membrane_tau": network.neuron.membrane_tau_ms * b2.ms, "jitter_size": jitter}
+    if circuit is not None:
+        names = ("leak", "gain", "onset", "width", "spike", "reset", "dark")
+        values |= {f"I_{name}": getattr(circuit, name) * b2.pA for name in names}
+        values["I_most"] = circuit.feedback * b2.pA
+    return values
+
+
+def start(network: SpikingNetwork, group: Any, membranes: np.ndarray, b2: Any) -> None:
+    """Set membranes to shares of the threshold, shape (all neurons,); of a DPI, of its onset."""
+    circuit = network.neuron.circuit
+    if circuit is not None:
+        group.I_mem = membranes * circuit.onset * b2.pA
+    elif "v" in group.variables:
+        group.v = membranes

@@ -8,7 +8,7 @@ from lmu_deploy.network import LMULayer, LSTMLayer
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.base import Progress
 from targets.brian2.chip import Boundary, run_memory
-from targets.brian2.host import HostLayer, run_lstm
+from targets.host import HostLayer, run_lstm
 
 _LARGEST_RASTER = 50_000_000
 
