@@ -1,4 +1,4 @@
-"""`check`: whether an integer network fits a chip, every violation at once, and how full it gets."""
+"""`check`: whether an integer network fits a chip, and how full each core gets."""
 
 from __future__ import annotations
 
