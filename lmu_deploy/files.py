@@ -23,6 +23,9 @@ from lmu_deploy.errors import InputError
 
 FORMAT = 1
 HEADER = "lmu_deploy"
+LATER: Mapping[str, bool] = {"later": True}
+"""Metadata of a field that older files lack; they mean its default."""
+
 _LONGEST_QUOTE = 200
 
 
@@ -152,11 +155,23 @@ def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, typ
             "here."
         )
     cls = classes[node["type"]]
-    expected = {f.name for f in dataclasses.fields(cls)}
-    if set(node["fields"]) != expected:
-        wrong = sorted(set(node["fields"]) ^ expected)
-        raise InputError(f"{node['type']} has wrong or missing fields: {_short(', '.join(wrong))}.")
+    _check_fields(cls, node["fields"])
     return cls(**{k: _decode(v, tensors, classes) for k, v in node["fields"].items()})
+
+
+def _check_fields(cls: type, fields: Mapping[str, Any]) -> None:
+    """Raise InputError when a field is unknown, or one is missing that the class always had."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(fields) - set(known)):
+        raise InputError(
+            f"{cls.__name__} has fields that this version does not know: "
+            f"{_short(', '.join(unknown))}; update lmu_deploy, or make the file again."
+        )
+    if missing := [n for n, f in known.items() if n not in fields and not f.metadata.get("later")]:
+        raise InputError(
+            f"{cls.__name__} lacks {_short(', '.join(missing))}: an older version wrote the file, "
+            "or it is damaged; make it again (lmu-deploy quantise, spike, train or import)."
+        )
 
 
 def _short(value: Any) -> str:

@@ -87,6 +87,10 @@ class PiecewiseLinear:
         check_range("activation intercept", intercept, 0, largest(24))
         if intercept[0] != 0:
             raise InputError("the first piece of an activation must pass through zero.")
+        if self.kind == "linear" and len(slope) > 1:
+            raise InputError(
+                f"an activation of kind linear has {len(slope)} pieces; give one, or kind odd."
+            )
         set_fields(
             self,
             slope=slope.astype(np.int32),

@@ -5,20 +5,24 @@ The operations are specified in docs/integer-semantics.md. With :math:`\mathrm{s
 offset when s = 0), a connection drives its target by
 
 .. math:: D_i = \sum_k \mathrm{ms}\Big(\mathrm{sat}_{24}\big(\sum_j W_{kij} X_j\big),
-          g_{ki}, s_{ki}\Big).
+          g_{ki}, s_{ki}\Big)
+
+where X is the sender's message, or with a threshold the message that it sent last (sigma-delta).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lmu_deploy.checks import check_array, check_integer, check_number
 from lmu_deploy.errors import InputError
+from lmu_deploy.files import LATER
 
 LARGEST_MULTIPLIER = 2**15 - 1
 LARGEST_SHIFT = 31
+LARGEST_THRESHOLD = 2**31 - 1
 
 
 def set_fields(instance: object, **values: object) -> None:
@@ -75,6 +79,9 @@ class Connection:
         Width of a weight, sign included; |weight| <= 2^(weight_bits-1) - 1. 2 to 8.
     accumulator_bits : int
         Width at which each slice's sum saturates. 8 to 32.
+    threshold : int
+        0: every message that is not zero is sent as it is. From 1 on: a message's change since the
+        last one sent is sent, once it is as large as this, and the target adds changes up.
     """
 
     slices: np.ndarray
@@ -82,6 +89,7 @@ class Connection:
     shift: np.ndarray
     weight_bits: int = 8
     accumulator_bits: int = 24
+    threshold: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         bits = check_integer("weight_bits", self.weight_bits, 2, 8)
@@ -102,6 +110,7 @@ class Connection:
             shift=shift.astype(np.int32),
             weight_bits=bits,
             accumulator_bits=accumulator,
+            threshold=check_integer("threshold", self.threshold, 0, LARGEST_THRESHOLD),
         )
 
     @property

@@ -58,6 +58,29 @@ class Wire:
     connection: Connection
 
 
+@dataclass(frozen=True)
+class Outlet:
+    """What leaves a population under one threshold: one event reaches all of these wires.
+
+    Attributes
+    ----------
+    source : str
+        The population.
+    threshold : int
+        Of each of the wires; see :class:`lmu_deploy.integer_parts.Connection`.
+    wires : tuple of Wire
+    """
+
+    source: str
+    threshold: int
+    wires: tuple[Wire, ...]
+
+    @property
+    def fan_out(self) -> np.ndarray:
+        """Synapses that an event of each neuron meets; shape (neurons,), int64."""
+        return np.asarray(sum(wire.connection.fan_out for wire in self.wires), dtype=np.int64)
+
+
 def populations(network: IntegerNetwork) -> dict[str, Population]:
     """All populations by name, in the order in which they send: input, then layer by layer."""
     found = [Population("input", network.n_in, network.input)]
@@ -91,6 +114,16 @@ def wires(network: IntegerNetwork) -> list[Wire]:
         if connection is not None
     ]
     return [*joined, Wire("readout", sender, "readout", network.readout.connection)]
+
+
+def outlets(network: IntegerNetwork) -> list[Outlet]:
+    """All outlets, by population in the order of sending, then by threshold."""
+    leaving: dict[tuple[str, int], list[Wire]] = {}
+    for wire in wires(network):
+        leaving.setdefault((wire.source, wire.connection.threshold), []).append(wire)
+    order = list(populations(network))
+    keys = sorted(leaving, key=lambda key: (order.index(key[0]), key[1]))
+    return [Outlet(*key, tuple(leaving[key])) for key in keys]
 
 
 def _into_memory(

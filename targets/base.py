@@ -77,6 +77,8 @@ class Run:
         Given when recording was asked for.
     rasters : mapping of population to ndarray, shape (chip_steps, neurons), uint8
         Events of sample 0, for plots; may be empty.
+    carried : mapping of connection to int
+        Events that each connection carried, all samples; empty where that is not counted.
     notes : tuple of str
         What a reader of the results has to know, such as which part ran on the host.
     settings : mapping of str to JSON values
@@ -95,6 +97,7 @@ class Run:
     seed: int
     states: States | None = None
     rasters: Mapping[str, np.ndarray] = field(default_factory=dict)
+    carried: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 

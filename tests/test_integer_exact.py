@@ -48,6 +48,8 @@ class Naive:
 
     def drive(self, c: Connection | None, messages: list[int], place: str) -> list[int]:
         drives = [0] * (0 if c is None else c.n_out)
+        if c is not None and c.threshold:
+            messages = self.held.get(id(c), [0] * c.n_in)
         for k in range(0 if c is None else len(c.slices)):
             for i in range(c.n_out):
                 a = sum(int(w) * x for w, x in zip(c.slices[k, i], messages, strict=True))
@@ -62,10 +64,23 @@ class Naive:
         return -v if f.kind == "odd" and z < 0 else v
 
     def send(self, population: str, messages: list[int], leaving: list[Connection | None]) -> None:
-        self.events[-1].setdefault(population, []).append(sum(v != 0 for v in messages))
-        for c in leaving:
-            for j, v in enumerate(messages):
-                self.synops += int((c.slices[:, :, j] != 0).sum()) if c is not None and v else 0
+        links = [c for c in leaving if c is not None]
+        events = {t: self.events_of(t, messages, links) for t in {c.threshold for c in links}}
+        self.events[-1].setdefault(population, []).append(sum(map(sum, events.values())))
+        for c in links:
+            for j, event in enumerate(events[c.threshold]):
+                self.synops += int((c.slices[:, :, j] != 0).sum()) if event else 0
+
+    def events_of(self, threshold: int, messages: list[int], links: list[Connection]) -> list[bool]:
+        """Which messages are sent at a threshold; what their connections hold is kept."""
+        if threshold == 0:
+            return [v != 0 for v in messages]
+        links = [c for c in links if c.threshold == threshold]
+        before = self.held.get(id(links[0]), [0] * len(messages))
+        sent = [abs(q - s) >= threshold for q, s in zip(messages, before, strict=True)]
+        after = [q if e else s for q, s, e in zip(messages, before, sent, strict=True)]
+        self.held.update({id(c): after for c in links})
+        return sent
 
     def run(self, sample: np.ndarray) -> None:
         net = self.network
@@ -73,6 +88,7 @@ class Naive:
         mm = [[0] * layer.memory.size for layer in net.layers]
         h = [[0] * (layer.hidden.units if layer.hidden else 0) for layer in net.layers]
         self.events.append({})
+        self.held = {}
         for values in (self.m, self.h, self.y):
             values.append([])
         for row in sample:
@@ -193,7 +209,8 @@ def integer_networks(draw):
         w = rng.integers(-(2 ** (weight_bits - 1)) + 1, 2 ** (weight_bits - 1), (n, n_out, n_in))
         w[rng.random(w.shape) < 0.3] = 0
         g = 2 ** rng.integers(0, 4, (n, n_out)) if pick(0, 1) else rng.integers(1, 99, (n, n_out))
-        return Connection(w, g, rng.integers(0, 9, (n, n_out)), weight_bits, pick(8, 24))
+        threshold = draw(st.sampled_from([0, 0, 1, 2, 9]))
+        return Connection(w, g, rng.integers(0, 9, (n, n_out)), weight_bits, pick(8, 24), threshold)
 
     def fmt(low, high):
         return Format(pick(low, high), float(rng.uniform(0.01, 0.1)))
@@ -207,12 +224,13 @@ def integer_networks(draw):
         size, units = pick(1, 5), pick(0, 4)
         hidden = None
         if units:
-            pieces = pick(1, 5)
+            kind = draw(st.sampled_from(["odd", "positive", "linear"]))
+            pieces = 1 if kind == "linear" else pick(1, 5)
             activation = PiecewiseLinear(
                 -np.sort(-rng.integers(0, 3000, pieces)),
                 np.concatenate([[0], np.sort(rng.integers(0, 90, pieces - 1))]).astype(np.int64),
                 pick(0, 12),
-                draw(st.sampled_from(["odd", "positive", "linear"])),
+                kind,
             )
             links = (
                 link(units, size),

@@ -2,8 +2,9 @@
 
 A sum of a slice is at most its row's weights in magnitude times the largest message. An engine in
 float64 needs each of them, times its multiplier, below 2^52 (a half is added before the floor). One
-in int32 also adds up in int32 all that reaches a population, its bias and its state. A series is
-computed in int64 (series.py), which holds the sum of 4,096 messages of 32 bits times 15 bits.
+in int32 also adds up in int32 all that reaches a population, its bias and its state, and takes
+differences of messages where changes are sent. A series is computed in int64 (series.py), which
+holds the sum of 4,096 messages of 32 bits times 15 bits.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def float64_objections(network: IntegerNetwork) -> list[str]:
 def int32_objections(network: IntegerNetwork) -> list[str]:
     """Say which values int32 could not hold; empty when it holds all."""
     found = []
+    limits = {name: p.message.limit for name, p in populations(network).items()}
     inflow: dict[str, int] = defaultdict(int)
     for wire, sums in _sums(network):
         connection = wire.connection
@@ -47,6 +49,11 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
         worst = int(max(sums.max(initial=0), products.max(initial=0)))
         if worst > INT32_LIMIT:
             found.append(f"sums of {wire.place} need {worst.bit_length() + 1} bits, int32 has 32")
+        change = 2 * limits[wire.source]
+        if connection.threshold and change > INT32_LIMIT:
+            found.append(
+                f"changes on {wire.place} need {change.bit_length() + 1} bits, int32 has 32"
+            )
         inflow[wire.target] += int((products >> connection.shift).sum(axis=0).max(initial=0)) + 1
     own = {"readout": largest(24)}
     for number, layer in enumerate(network.layers):

@@ -44,18 +44,22 @@ class Collector:
             for name, neurons in machine.populations.items()
         }
         self._synops = 0
+        self._carried: dict[str, int] = defaultdict(int)
         self._saturations: dict[str, int] = defaultdict(int)
 
     def take(self, batch: slice, t: int, y: Any, state: State) -> None:
         """Keep one step of one batch."""
         numpy = self._machine.engine.numpy
-        for name, messages in state.messages.items():
-            events, synops = self._machine.senders[name].tally(messages)
-            self._events[name][batch, t] = events
+        for key, sent in state.sent.items():
+            events, synops = self._machine.senders[key].tally(sent)
+            name = key[0]
+            self._events[name][batch, t] += events.astype(np.int64)
             self._synops += synops
-            if batch.start == 0 and len(messages):
-                events_of_first = np.asarray(messages[0]) != 0
-                self._rasters[name][t] = np.atleast_2d(events_of_first).sum(axis=0).clip(max=255)
+            for place in self._machine.places_of[key]:
+                self._carried[place] += int(events.sum())
+            if batch.start == 0 and len(sent):
+                events_of_first = np.atleast_2d(np.asarray(sent[0]) != 0).sum(axis=0)
+                self._rasters[name][t] += events_of_first.clip(max=255).astype(np.uint8)
         if self._every_step or t == self._steps - 1:
             self._y[batch, t if self._every_step else 0] = numpy(y)
         if self._m is not None and self._h is not None:
@@ -86,6 +90,7 @@ class Collector:
             seed=seed,
             states=self._states(),
             rasters=self._rasters,
+            carried=dict(self._carried),
             settings={"engine": self._machine.engine.name},
         )
 

@@ -26,6 +26,7 @@ def line_width(memory: IntegerMemory | SeriesMemory) -> int | None:
         memory.message_shift == 0
         and memory.message.bits == memory.state.bits
         and recurrent.slices.shape[0] == 1
+        and recurrent.threshold <= 1
         and bool((recurrent.multiplier == 1).all() and (recurrent.shift == 0).all())
         and 2 * limit <= largest(recurrent.accumulator_bits)
     )

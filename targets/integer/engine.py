@@ -29,14 +29,14 @@ _WORTH_IMPORTING_TORCH = 5e10
 
 
 class Sender(Protocol):
-    """What counts the messages of a population."""
+    """What counts the events of an outlet."""
 
-    def tally(self, messages: Any) -> tuple[np.ndarray, int]:
-        """Count nonzero messages of each sample, and the synapses that all of them meet."""
+    def tally(self, sent: Any) -> tuple[np.ndarray, int]:
+        """Count nonzero entries of each sample, and the synapses that all of them meet."""
 
 
-class Fan(Sender, Protocol):
-    """The synapses that leave a population."""
+class Fan(Protocol):
+    """The synapses of an outlet."""
 
     def deliver(self, messages: Any) -> tuple[dict[str, Any], dict[str, int]]:
         """Give each connection's drive, (batch, n_out), and the saturations of its accumulators.
@@ -78,8 +78,14 @@ class Engine(Protocol):
     def saturate(self, values: Any, limit: int) -> int:
         """Limit values to +-limit in place; give how many that changed."""
 
-    def fan(self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray) -> Fan:
-        """Make the synapses that leave a population ready; `fan_out` counts all of each neuron."""
+    def silence(self, values: Any, threshold: int) -> None:
+        """Set values of magnitude below a threshold to zero, in place."""
+
+    def fan(self, connections: Mapping[str, Connection], limit: int) -> Fan:
+        """Make synapses ready for messages of at most `limit` in magnitude."""
+
+    def sender(self, fan_out: np.ndarray) -> Sender:
+        """Make ready to count events; `fan_out` is the synapses that one of each neuron meets."""
 
     def activation(self, hidden: IntegerHidden) -> Activation:
         """Make an activation ready."""

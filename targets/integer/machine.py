@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork, SeriesMemory
-from lmu_deploy.wiring import delayed, populations, wires
+from lmu_deploy.integer_network import IntegerLayer, IntegerNetwork, SeriesMemory
+from lmu_deploy.wiring import delayed, outlets, populations, wires
 from targets.integer.delay_line import line_width
-from targets.integer.engine import Engine, Sender
+from targets.integer.engine import Engine, Fan, Sender
 from targets.integer.series import Series
+
+OutletKey = tuple[str, int]
+"""A population and a threshold."""
 
 
 @dataclass
@@ -29,7 +32,12 @@ class State:
     m : list of arrays, shape (batch, states)
         Memory states, a layer each.
     messages : dict of population to array, shape (batch, neurons)
-        Last sent; of a series all that it sent in the step, (batch, applications, neurons).
+        Of the last step, whether they were sent or not.
+    held : dict of (population, threshold) to array, shape (batch, neurons)
+        The message that each outlet with a threshold sent last.
+    sent : dict of (population, threshold) to array, shape (batch, neurons)
+        Nonzero where the outlet sent an event in the last step; of a series all that it sent,
+        (batch, applications, neurons).
     drives : dict of connection to array, shape (batch, targets)
         Last delivered.
     saturations : dict of place to int
@@ -40,6 +48,8 @@ class State:
 
     m: list[Any]
     messages: dict[str, Any] = field(default_factory=dict)
+    held: dict[OutletKey, Any] = field(default_factory=dict)
+    sent: dict[OutletKey, Any] = field(default_factory=dict)
     drives: dict[str, Any] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     undelivered: dict[str, int] = field(default_factory=dict)
@@ -49,6 +59,8 @@ class State:
         return State(
             [engine.copy(m) for m in self.m],
             dict(self.messages),
+            dict(self.held),
+            dict(self.sent),
             {place: engine.copy(drive) for place, drive in self.drives.items()},
             defaultdict(int, self.saturations),
             dict(self.undelivered),
@@ -64,8 +76,10 @@ class Machine:
     engine : Engine
     populations : dict of name to number of neurons
         The input first, then each layer's memory and hidden units.
-    senders : dict of population to Sender
-        What counts the events of each.
+    senders : dict of (population, threshold) to Sender
+        What counts the events of each outlet.
+    places_of : dict of (population, threshold) to list of str
+        The connections that each outlet serves.
     """
 
     def __init__(self, network: IntegerNetwork, engine: Engine) -> None:
@@ -75,26 +89,28 @@ class Machine:
         self._delayed = tuple(f"{place}/" for place in delayed(network))
         self._lines = [line_width(layer.memory) for layer in network.layers]
         moved = {f"layer{n}/memory/recurrent" for n, w in enumerate(self._lines) if w is not None}
-        leaving: dict[str, dict[str, Connection]] = defaultdict(dict)
-        fan_out: dict[str, Any] = defaultdict(int)
-        for wire in wires(network):
-            if wire.source.endswith("/series"):
+        self._fans: dict[str, dict[int, Fan | None]] = defaultdict(dict)
+        self.senders: dict[OutletKey, Sender] = {}
+        self.places_of: dict[OutletKey, list[str]] = {}
+        limits = {p.name: p.message.limit for p in populations(network).values()}
+        for outlet in outlets(network):
+            key = outlet.source, outlet.threshold
+            self.places_of[key] = [wire.place for wire in outlet.wires]
+            if outlet.source.endswith("/series"):
                 continue  # applied by Series itself, without a matrix
-            fan_out[wire.source] = fan_out[wire.source] + wire.connection.fan_out
-            if wire.place not in moved:
-                self._into[wire.target].append(wire.place)
-                leaving[wire.source][wire.place] = wire.connection
-        self._fans = {
-            name: engine.fan(leaving[name], population.message.limit, fan_out[name])
-            for name, population in populations(network).items()
-            if name in leaving
-        }
+            multiplied = {w.place: w.connection for w in outlet.wires if w.place not in moved}
+            for wire in outlet.wires:
+                if wire.place in multiplied:
+                    self._into[wire.target].append(wire.place)
+            fan = engine.fan(multiplied, limits[outlet.source]) if multiplied else None
+            self._fans[outlet.source][outlet.threshold] = fan
+            self.senders[key] = engine.sender(outlet.fan_out)
         self._series = {
             f"layer{number}/series": Series(layer.memory)
             for number, layer in enumerate(network.layers)
             if isinstance(layer.memory, SeriesMemory)
         }
-        self.senders: dict[str, Sender] = {**self._fans, **self._series}
+        self.senders |= {(name, 0): series for name, series in self._series.items()}
         self._activations = [
             None if layer.hidden is None else engine.activation(layer.hidden)
             for layer in network.layers
@@ -124,6 +140,9 @@ class Machine:
         for target, places in self._into.items():
             width = self.populations.get(target, self.network.n_out)
             state.drives.update({place: zeros(batch, width) for place in places})
+        for name, threshold in self.senders:
+            if threshold:
+                state.held[name, threshold] = zeros(batch, self.populations[name])
         return state
 
     def advance(self, state: State, x: np.ndarray) -> Any:
@@ -180,7 +199,7 @@ class Machine:
         for place, count in done.saturations.items():
             state.saturations[f"layer{number}/{place}"] += count
         state.m[number] = engine.array(done.m)
-        state.messages[series] = done.sent
+        state.sent[series, 0] = done.sent
         self._send(name, engine.array(done.message), state)
 
     def _advance_hidden(self, number: int, layer: IntegerLayer, state: State) -> None:
@@ -207,7 +226,17 @@ class Machine:
 
     def _send(self, name: str, messages: Any, state: State) -> None:
         state.messages[name] = messages
-        drives, limited = self._fans[name].deliver(messages)
+        for threshold, fan in self._fans[name].items():
+            sent = held = messages
+            if threshold:
+                sent = messages - state.held[name, threshold]
+                self.engine.silence(sent, threshold)
+                held = state.held[name, threshold] = state.held[name, threshold] + sent
+            state.sent[name, threshold] = sent
+            if fan is not None:
+                self._deliver(*fan.deliver(held), state)
+
+    def _deliver(self, drives: dict[str, Any], limited: dict[str, int], state: State) -> None:
         state.drives.update(drives)
         for place, count in limited.items():
             if place.startswith(self._delayed):

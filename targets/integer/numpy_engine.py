@@ -57,11 +57,17 @@ class NumpyEngine:
         np.clip(values, -limit, limit, out=values)
         return limited
 
-    def fan(
-        self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray
-    ) -> NumpyFan:
-        """Make the synapses that leave a population ready."""
-        return NumpyFan(connections, limit, fan_out)
+    def silence(self, values: np.ndarray, threshold: int) -> None:
+        """Set values of magnitude below a threshold to zero, in place."""
+        values[np.abs(values) < threshold] = 0.0
+
+    def fan(self, connections: Mapping[str, Connection], limit: int) -> NumpyFan:
+        """Make the synapses of an outlet ready."""
+        return NumpyFan(connections, limit)
+
+    def sender(self, fan_out: np.ndarray) -> NumpySender:
+        """Make ready to count the events of an outlet."""
+        return NumpySender(fan_out)
 
     def activation(self, hidden: IntegerHidden) -> NumpyActivation:
         """Make an activation ready."""
@@ -69,7 +75,7 @@ class NumpyEngine:
 
 
 class NumpyFan:
-    """The synapses that leave a population, as one matrix product.
+    """The synapses of an outlet, as one matrix product.
 
     Parameters
     ----------
@@ -77,13 +83,9 @@ class NumpyFan:
         All with as many inputs as the population has neurons.
     limit : int
         Largest magnitude of a message.
-    fan_out : ndarray, shape (neurons,), int64
-        Synapses that a message of each neuron meets.
     """
 
-    def __init__(
-        self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray
-    ) -> None:
+    def __init__(self, connections: Mapping[str, Connection], limit: int) -> None:
         links = list(connections.values())
         weights = np.concatenate([c.slices.reshape(-1, c.n_in) for c in links]).astype(np.float64)
         multiplier = np.concatenate([c.multiplier.ravel() for c in links]).astype(np.float64)
@@ -97,7 +99,6 @@ class NumpyFan:
         self._limit = accumulator * gain
         self._cannot_saturate = bool((np.abs(weights).sum(axis=1) * limit <= accumulator).all())
         self._columns = columns_of(connections)
-        self._tally = np.column_stack([np.ones(len(fan_out)), fan_out]).astype(np.float64)
 
     def deliver(self, messages: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Give each connection's drive and the saturations of its accumulators."""
@@ -113,11 +114,6 @@ class NumpyFan:
             drives[place] = drive
         return drives, saturations
 
-    def tally(self, messages: np.ndarray) -> tuple[np.ndarray, int]:
-        """Count nonzero messages of each sample, and the synapses that all of them meet."""
-        counts = (messages != 0.0).astype(np.float64) @ self._tally
-        return counts[:, 0], int(counts[:, 1].sum())
-
     def _saturate(self, sums: np.ndarray) -> dict[str, int]:
         """Limit the sums in place; give how many were, by place."""
         if not ((sums.max(axis=0) > self._limit) | (sums.min(axis=0) < -self._limit)).any():
@@ -129,6 +125,18 @@ class NumpyFan:
             for place, columns in self._columns.items()
             for number, column in enumerate(columns)
         }
+
+
+class NumpySender:
+    """Counts events by one product of what was sent with ones and fan-outs."""
+
+    def __init__(self, fan_out: np.ndarray) -> None:
+        self._tally = np.column_stack([np.ones(len(fan_out)), fan_out]).astype(np.float64)
+
+    def tally(self, sent: np.ndarray) -> tuple[np.ndarray, int]:
+        """Count nonzero entries of each sample, and the synapses that all of them meet."""
+        counts = (sent != 0.0).astype(np.float64) @ self._tally
+        return counts[:, 0], int(counts[:, 1].sum())
 
 
 class NumpyActivation:

@@ -70,11 +70,17 @@ class TorchEngine:
         values.clamp_(-limit, limit)
         return limited
 
-    def fan(
-        self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray
-    ) -> TorchFan:
-        """Make the synapses that leave a population ready."""
-        return TorchFan(connections, limit, fan_out)
+    def silence(self, values: torch.Tensor, threshold: int) -> None:
+        """Set values of magnitude below a threshold to zero, in place."""
+        values.masked_fill_(values.abs() < threshold, 0)
+
+    def fan(self, connections: Mapping[str, Connection], limit: int) -> TorchFan:
+        """Make the synapses of an outlet ready."""
+        return TorchFan(connections, limit)
+
+    def sender(self, fan_out: np.ndarray) -> TorchSender:
+        """Make ready to count the events of an outlet."""
+        return TorchSender(fan_out)
 
     def activation(self, hidden: IntegerHidden) -> TorchActivation:
         """Make an activation ready."""
@@ -82,7 +88,7 @@ class TorchEngine:
 
 
 class TorchFan:
-    """The synapses that leave a population, as products of int8.
+    """The synapses of an outlet, as products of int8.
 
     Parameters
     ----------
@@ -90,13 +96,9 @@ class TorchFan:
         All with as many inputs as the population has neurons.
     limit : int
         Largest magnitude of a message.
-    fan_out : ndarray, shape (neurons,), int64
-        Synapses that a message of each neuron meets.
     """
 
-    def __init__(
-        self, connections: Mapping[str, Connection], limit: int, fan_out: np.ndarray
-    ) -> None:
+    def __init__(self, connections: Mapping[str, Connection], limit: int) -> None:
         links = list(connections.values())
         weights = np.concatenate([c.slices.reshape(-1, c.n_in) for c in links])
         shift = np.concatenate([c.shift.ravel() for c in links])
@@ -117,8 +119,6 @@ class TorchFan:
         self._columns = columns_of(connections)
         self._digits = max(1, -(-limit.bit_length() // _BASE_BITS))
         self._buffers = _Buffers(0, self._digits, *self._matrix.shape)
-        tally = [np.ones_like(fan_out), *(fan_out >> b & 127 for b in range(0, 32, _BASE_BITS))]
-        self._tally = torch.from_numpy(np.column_stack(tally).astype(np.int8))
 
     def deliver(self, messages: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
         """Give each connection's drive, good until the next call, and the saturations."""
@@ -135,12 +135,6 @@ class TorchFan:
                 drive += sums[:, other]
             drives[place] = drive
         return drives, saturations
-
-    def tally(self, messages: torch.Tensor) -> tuple[np.ndarray, int]:
-        """Count nonzero messages of each sample, and the synapses that all of them meet."""
-        counts = torch._int_mm(messages.ne(0).view(torch.int8), self._tally).numpy()
-        synapses = counts[:, 1:].sum(axis=0, dtype=np.int64)
-        return counts[:, 0], int((synapses << np.arange(0, 32, _BASE_BITS)).sum())
 
     def _sums(self, messages: torch.Tensor) -> torch.Tensor:
         """Multiply by the weights, digit by digit of the messages, lowest first."""
@@ -170,6 +164,20 @@ class TorchFan:
             for place, columns in self._columns.items()
             for number, column in enumerate(columns)
         }
+
+
+class TorchSender:
+    """Counts events by one product of int8, the fan-outs cut into digits of base 128."""
+
+    def __init__(self, fan_out: np.ndarray) -> None:
+        tally = [np.ones_like(fan_out), *(fan_out >> b & 127 for b in range(0, 32, _BASE_BITS))]
+        self._tally = torch.from_numpy(np.column_stack(tally).astype(np.int8))
+
+    def tally(self, sent: torch.Tensor) -> tuple[np.ndarray, int]:
+        """Count nonzero entries of each sample, and the synapses that all of them meet."""
+        counts = torch._int_mm(sent.ne(0).view(torch.int8), self._tally).numpy()
+        synapses = counts[:, 1:].sum(axis=0, dtype=np.int64)
+        return counts[:, 0], int((synapses << np.arange(0, 32, _BASE_BITS)).sum())
 
 
 class _Buffers:
