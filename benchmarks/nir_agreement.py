@@ -45,7 +45,7 @@ from lmu_deploy.reference import run_reference
 from lmu_deploy.representations import load_any
 from lmu_deploy.spiking_network import SpikingNetwork
 from lmu_deploy.tasks.base import get_task
-from targets.brian2.host import HostLayer
+from targets.host import HostLayer
 
 FLOAT_TOLERANCE = 1e-5
 """Largest difference of a state, relative to the largest state: float32 over 1,000 steps."""
