@@ -17,6 +17,7 @@ from lmu_deploy.errors import InputError, MissingDependencyError
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.reference import run_reference
 from lmu_deploy.spiking_chip import Populations
+from lmu_deploy.spiking_dpi import DPISynapse
 from targets.base import Target, get_target
 from targets.brian2 import Brian2Target, library, target
 
@@ -104,6 +105,68 @@ def test_other_neurons_equal_their_twins_spike_for_spike(case, kind):
     _, raster, counts = twin(spiking, inputs[:5], seed=2)
     np.testing.assert_array_equal(run.rasters["layer0/memory"], raster)
     np.testing.assert_array_equal(run.events["layer0/memory"], counts)
+
+
+def test_chips_that_run_together_are_those_that_run_alone(case):
+    network, inputs, _ = case
+    chips = [
+        spike(
+            network, inputs, neurons_per_state=10, calibration="static", mismatch=0.2, chip_seed=c
+        )
+        for c in range(3)
+    ]
+    together = Brian2Target().run_chips(chips, inputs[:7], record=True, seed=6)
+    for chip, run in zip(chips, together, strict=True):
+        alone = Brian2Target().run(chip, inputs[:7], record=True, seed=6)
+        np.testing.assert_array_equal(run.states.m, alone.states.m)
+        np.testing.assert_array_equal(run.outputs, alone.outputs)
+        np.testing.assert_array_equal(run.events["layer0/memory"], alone.events["layer0/memory"])
+        np.testing.assert_array_equal(run.rasters["layer0/memory"], alone.rasters["layer0/memory"])
+        assert (run.synops, run.settings) == (alone.synops, alone.settings)
+    assert not np.array_equal(together[0].states.m, together[1].states.m)
+
+
+def test_chips_of_different_kinds_are_refused(case):
+    network, inputs, spiking = case
+    other = spike(network, inputs, neurons_per_state=10, calibration="none")
+    with pytest.raises(InputError, match="chip 1 has another neurons than chip 0"):
+        Brian2Target().run_chips([spiking, other], inputs)
+    faster = dataclasses.replace(spiking, tau_ms=50.0)
+    with pytest.raises(InputError, match="chip 1 has another times"):
+        Brian2Target().run_chips([spiking, faster], inputs)
+    with pytest.raises(InputError, match="no chip"):
+        Brian2Target().run_chips([], inputs)
+
+
+def test_dpi_synapses_follow_their_equation(case):
+    """Two rectified filters for each state, the drive of each scaled by I / (I + gain)."""
+    network, inputs, spiking = case
+    synapse = DPISynapse(gain=0.3, dark=0.01)
+    nonlinear = dataclasses.replace(spiking, synapse=synapse)
+    run = Brian2Target().run(nonlinear, inputs[:1], record=True)
+    (memory,) = spiking.memories
+    raster = run.rasters["layer0/memory"].reshape(-1, 2, 1, 200)
+    u = inputs[0] @ network.layers[0].input_encoders
+    currents = np.full((2, 2, 4), synapse.dark)
+    for step, fired in enumerate(raster):
+        effects = memory.weights * 1e3 * fired
+        drive = np.stack([np.clip(sign * effects, 0, None).sum(axis=2) for sign in (1, -1)])
+        held = u[step // 50, :, None] * memory.scaled_input
+        drive += np.stack([np.clip(sign * held, 0, None) for sign in (1, -1)])
+        target = drive * currents / (currents + synapse.gain)
+        currents = currents * spiking.decay + (1 - spiking.decay) * target
+        currents = np.maximum(currents, synapse.dark)
+    m = (currents[0] - currents[1]) * memory.scales
+    np.testing.assert_allclose(run.states.m[0, -1], m.reshape(-1), atol=1e-9)
+
+
+def test_dpi_synapses_of_little_gain_are_linear(case, run):
+    _, inputs, spiking = case
+    nearly = dataclasses.replace(spiking, synapse=DPISynapse(gain=1e-6, dark=1e-7))
+    again = Brian2Target().run(nearly, inputs, record=True, seed=4)
+    difference = np.linalg.norm(again.states.m - run.states.m) / np.linalg.norm(run.states.m)
+    assert difference < 0.05
+    assert any("DPI" in note for note in again.notes)
 
 
 def test_poisson_neurons_fire_as_often_as_their_twin_and_repeat_by_seed(case):

@@ -1,0 +1,173 @@
+"""Decoding, synapses and input of many copies of a memory: what happens between spike and state.
+
+Run by Brian2 once a step, between threshold and reset, which is the order that
+spiking_network.py's equations have. Copies are ordered chip by chip, and sample by sample on each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from lmu_deploy.spiking_dpi import DPISynapse
+from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where host and chips meet, once for each hold.
+
+    Attributes
+    ----------
+    channels : callable
+        Gives the memories' input for a step, shape (copies, channels).
+    observe : callable
+        Takes (step, states at its end), shape (copies, states).
+    """
+
+    channels: Callable[[int], np.ndarray]
+    observe: Callable[[int, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Spikes of a batch.
+
+    Attributes
+    ----------
+    counts : ndarray, shape (chips, samples, steps), int64
+    by_neuron : ndarray, shape (chips, neurons), int64
+        All samples together.
+    rasters : ndarray, shape (chips, chip_steps, neurons), uint8, or None
+        Sample 0 of each chip.
+    """
+
+    counts: np.ndarray
+    by_neuron: np.ndarray
+    rasters: np.ndarray | None
+
+
+class LinearFilter:
+    """First-order synapses; see spiking_network.py."""
+
+    parts = 1
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    def advance(self, x: np.ndarray, drive: np.ndarray) -> None:
+        """Move `x` in place; both shape (rows, order)."""
+        x *= self.decay
+        x += (1.0 - self.decay) * drive
+
+
+class DPIFilter:
+    """Pairs of DPI synapses; see :class:`lmu_deploy.spiking_dpi.DPISynapse`."""
+
+    parts = 2
+
+    def __init__(self, decay: float, synapse: DPISynapse, rows: int, order: int) -> None:
+        self.decay, self.synapse = decay, synapse
+        self.current = np.full((rows, 2 * order), synapse.dark)
+
+    def advance(self, x: np.ndarray, drive: np.ndarray) -> None:
+        """Move `x` in place, shape (rows, order); drives (rows, 2 * order) excite, then inhibit."""
+        current, order = self.current, x.shape[1]
+        share = (1.0 - self.decay) * current / (current + self.synapse.gain)
+        current *= self.decay
+        current += share * drive
+        np.maximum(current, self.synapse.dark, out=current)
+        np.subtract(current[:, :order], current[:, order:], out=x)
+
+
+class Synapses:
+    """The network operation: spikes through W, the input, the synapse, and what is recorded.
+
+    Parameters
+    ----------
+    network : SpikingNetwork
+        For times and synapses.
+    memories : sequence of SpikingMemory
+        One for each chip, all of the same shape.
+    boundary : Boundary
+    samples, steps : int
+        Of each chip, and of the task.
+    rasters : bool
+        Keep the spikes of each chip's sample 0.
+    """
+
+    def __init__(
+        self,
+        network: SpikingNetwork,
+        memories: Sequence[SpikingMemory],
+        boundary: Boundary,
+        samples: int,
+        steps: int,
+        rasters: bool,
+    ) -> None:
+        self.memory, self.chips = memories[0], len(memories)
+        self.boundary, self.samples, self.hold = boundary, samples, network.steps_per_hold
+        channels, order, per_channel = self.memory.weights.shape
+        self.copies = self.chips * samples
+        rows = self.copies * channels
+        self.bounds = np.arange(rows + 1) * per_channel
+        self.filter: LinearFilter | DPIFilter = LinearFilter(network.decay)
+        if network.synapse is not None:
+            self.filter = DPIFilter(network.decay, network.synapse, rows, order)
+        per_spike = 1.0 / (network.dt_ms * 1e-3)
+        effects = np.concatenate([m.weights.transpose(0, 2, 1) for m in memories])
+        self.effects = self._split(effects.reshape(-1, order) * per_spike)
+        self.scaled_input = np.stack([m.scaled_input for m in memories])
+        self.scales = np.stack([m.scales.reshape(-1) for m in memories])
+        self.input = np.zeros((rows, self.effects.shape[1]))
+        self.step = 0
+        self.counts = np.zeros((self.copies, steps), dtype=np.int64)
+        self.by_neuron = np.zeros(self.chips * self.memory.neurons, dtype=np.int64)
+        shape = (self.chips, steps * self.hold, self.memory.neurons)
+        self.rasters = np.zeros(shape, np.uint8) if rasters else None
+
+    def advance(self, x: np.ndarray, spikes: np.ndarray) -> None:
+        """Move the states `x` (flat; written in place) over one step of the simulation."""
+        neurons, (hold, part) = self.memory.neurons, divmod(self.step, self.hold)
+        if part == 0:
+            self.input = self._input(hold)
+        ends = np.searchsorted(spikes, self.bounds)
+        copy, neuron = np.divmod(spikes, neurons)
+        column = copy // self.samples * neurons + neuron
+        shape = (len(self.bounds) - 1, self.chips * neurons)
+        drive = csr_array((np.ones(len(spikes)), column, ends), shape=shape) @ self.effects
+        self.filter.advance(x.reshape(len(drive), -1), drive + self.input)
+
+        self.by_neuron += np.bincount(column, minlength=len(self.by_neuron))
+        of_copies = ends[:: self.memory.channels]
+        self.counts[:, hold] += np.diff(of_copies)
+        if self.rasters is not None:
+            for chip, first in enumerate(range(0, self.copies, self.samples)):
+                fired = neuron[of_copies[first] : of_copies[first + 1]]
+                self.rasters[chip, self.step, fired] = 1
+        self.step += 1
+        if part == self.hold - 1:
+            states = x.reshape(self.chips, self.samples, -1) * self.scales[:, None]
+            self.boundary.observe(hold, states.reshape(self.copies, -1))
+
+    def _input(self, hold: int) -> np.ndarray:
+        u = self.boundary.channels(hold).reshape(self.chips, self.samples, -1, 1)
+        effect = u * self.scaled_input[:, None]
+        return self._split(effect.reshape(-1, self.memory.order))
+
+    def _split(self, effects: np.ndarray) -> np.ndarray:
+        """Give effects to the synapses that they reach: one linear, or one of two DPIs."""
+        if self.filter.parts == 1:
+            return effects
+        return np.hstack([np.maximum(effects, 0.0), np.maximum(-effects, 0.0)])
+
+    def activity(self) -> Activity:
+        """Give what was recorded."""
+        return Activity(
+            self.counts.reshape(self.chips, self.samples, -1),
+            self.by_neuron.reshape(self.chips, -1),
+            self.rasters,
+        )
