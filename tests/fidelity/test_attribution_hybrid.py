@@ -177,7 +177,8 @@ def test_each_source_changes_what_it_says(form):
         moved[name] = float(np.abs(y - truth).max()) * integer.readout.output.scale
     assert list(moved) == list(SOURCES)
     still = {name for name, change in moved.items() if change < 1e-12}
-    assert still <= {"saturation", "discretisation", "memory weights"}
+    assert still <= {"saturation", "discretisation", "memory weights", "message thresholds"}
+    assert "message thresholds" in still
     assert ("discretisation" in still) == (form not in ("sign-taylor", "fir"))
 
 
@@ -198,3 +199,20 @@ def test_without_its_float_network_there_is_nothing_to_compare_with():
     integer = dataclasses.replace(quantise(network, inputs), source=None)
     with pytest.raises(InputError, match="does not carry the float network"):
         Hybrid(integer, Switches.of())
+
+
+def test_messages_that_are_held_are_the_twins():
+    network, inputs = make(10, layers=2)
+    integer = quantise(network, inputs)
+    layers = []
+    for layer in integer.layers:
+        hidden = layer.hidden
+        for name, threshold in (("memory", 9), ("recurrent", 2), ("input", 1)):
+            connection = dataclasses.replace(getattr(hidden, name), threshold=threshold)
+            hidden = dataclasses.replace(hidden, **{name: connection})
+        layers.append(dataclasses.replace(layer, hidden=hidden))
+    integer = dataclasses.replace(integer, layers=tuple(layers))
+    places = [switch.place for switch in sources(integer)["message thresholds"]]
+    assert places == [f"layer{n}/hidden/{name}" for n in (0, 1) for name in ("memory", "recurrent")]
+    check_all_on(integer, inputs)
+    check_all_off(network, integer, inputs)

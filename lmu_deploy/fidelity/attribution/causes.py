@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmu_deploy.fidelity.attribution.exact import biases
 from lmu_deploy.fidelity.attribution.measure import Bench
-from lmu_deploy.fidelity.attribution.simulator import Hybrid, biases
+from lmu_deploy.fidelity.attribution.simulator import Hybrid
 from lmu_deploy.fidelity.attribution.switches import Switch, Switches
 from lmu_deploy.fidelity.attribution.synapses import Tally, dequantised
 from lmu_deploy.wiring import wires

@@ -213,3 +213,14 @@ class _Layer:
         self._found.matrices[place] = full * (sender.scale / unit)
         if sender.forgets:
             self._found.tails[place] = matrix / unit
+
+
+def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
+    """Give the integer biases by place, of the populations that have one."""
+    found = {"readout/bias": network.readout.bias}
+    for number, layer in enumerate(network.layers):
+        part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
+        found[f"layer{number}/{part}/bias"] = layer.memory.bias
+        if layer.hidden is not None:
+            found[f"layer{number}/hidden/bias"] = layer.hidden.bias
+    return {place: bias for place, bias in found.items() if bias is not None}

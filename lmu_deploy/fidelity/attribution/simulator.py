@@ -8,14 +8,14 @@ reference's to rounding errors of float64. The tests hold it to both ends.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.fidelity.attribution.exact import Exact, exact_weights
+from lmu_deploy.fidelity.attribution.exact import Exact, biases, exact_weights
 from lmu_deploy.fidelity.attribution.memories import Integrators, Series
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Synapses, Tally, half_up, limited
+from lmu_deploy.fidelity.attribution.traffic import Moment, Traffic
 from lmu_deploy.integer_network import (
     IntegerHidden,
     IntegerNetwork,
@@ -25,36 +25,6 @@ from lmu_deploy.integer_network import (
 from lmu_deploy.network import LMULayer
 from lmu_deploy.reference import activate
 from lmu_deploy.wiring import wires
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One step of a batch, in units of the formats.
-
-    Attributes
-    ----------
-    x : ndarray, shape (batch, n_in)
-    m, message, h : list of ndarray
-        Of each layer: states, memory messages, and hidden messages (empty without hidden units).
-    y : ndarray, shape (batch, n_out)
-    real_m : list of ndarray, shape (batch, Legendre states)
-        Each layer's memory in the float network's coordinates.
-    """
-
-    x: np.ndarray
-    m: list[np.ndarray]
-    message: list[np.ndarray]
-    h: list[np.ndarray]
-    y: np.ndarray
-    real_m: list[np.ndarray]
-
-    def sent(self, population: str) -> np.ndarray:
-        """Messages of ``input``, ``layer<i>/memory`` or ``layer<i>/hidden``."""
-        if population == "input":
-            return self.x
-        layer, _, part = population.partition("/")
-        number = int(layer.removeprefix("layer"))
-        return self.message[number] if part == "memory" else self.h[number]
 
 
 class Hybrid:
@@ -91,6 +61,7 @@ class Hybrid:
             rounded[f"layer{number}/series"] = f"layer{number}/memory/state"
             rounded[f"layer{number}/hidden"] = f"layer{number}/hidden/drive"
         self._into: dict[str, list[tuple[str, str, Synapses]]] = {}
+        self._thresholds: dict[str, int] = {}
         for wire in wires(network):
             if wire.source.endswith("/series"):
                 continue  # applied by Series itself
@@ -99,6 +70,8 @@ class Hybrid:
                 wire.place, wire.connection, self.exact.matrices[wire.place], whole, switches, tally
             )
             self._into.setdefault(wire.target, []).append((wire.place, wire.source, synapses))
+            if switches.has("threshold", wire.place):
+                self._thresholds[wire.place] = wire.connection.threshold
         self._biases = {place: self._bias(place, bias) for place, bias in biases(network).items()}
 
     def steps(self, inputs: np.ndarray) -> Iterator[Moment]:
@@ -106,25 +79,24 @@ class Hybrid:
         network, batch = self.network, len(inputs)
         memories = [self._memory(number, batch) for number in range(len(network.layers))]
         sizes = [0 if lay.hidden is None else lay.hidden.units for lay in network.layers]
-        sent = {f"layer{n}/hidden": np.zeros((batch, size)) for n, size in enumerate(sizes)}
+        traffic = Traffic({f"layer{n}/hidden": np.zeros((batch, k)) for n, k in enumerate(sizes)})
+        sent, tails = traffic.sent, traffic.tails
         sent |= {f"layer{n}/memory": memory.message for n, memory in enumerate(memories)}
-        tails: dict[str, np.ndarray] = {}
         for t in range(inputs.shape[1]):
             sent["input"] = self._encode(inputs[:, t])
             sender = "input"
             for number, (layer, memory) in enumerate(zip(network.layers, memories, strict=True)):
                 place = f"layer{number}"
-                self._advance(number, memory, sender, sent, tails)
+                self._advance(number, memory, sender, traffic)
                 sent[f"{place}/memory"] = memory.message
-                tails.pop(f"{place}/memory", None)
                 if isinstance(memory, Integrators) and memory.forgets:
                     tails[f"{place}/memory"] = memory.forgotten()
                 sender = f"{place}/memory"
                 if layer.hidden is not None:
-                    z = self._total(f"{place}/hidden", sent, tails)
+                    z = self._total(f"{place}/hidden", traffic)
                     sent[f"{place}/hidden"] = self._activate(number, layer.hidden, z)
                     sender = f"{place}/hidden"
-            y = self._total("readout", sent, tails)
+            y = self._total("readout", traffic)
             yield Moment(
                 sent["input"],
                 [memory.m for memory in memories],
@@ -147,19 +119,17 @@ class Hybrid:
         number: int,
         memory: Integrators | Series,
         sender: str,
-        sent: dict[str, np.ndarray],
-        tails: dict[str, np.ndarray],
+        traffic: Traffic,
     ) -> None:
         if isinstance(memory, Integrators):
-            memory.advance(self._total(f"layer{number}/memory", sent, tails))
+            memory.advance(self._total(f"layer{number}/memory", traffic))
             return
-        drive = self._total(f"layer{number}/series", sent, tails)
-        memory.advance(drive, lambda: self._channel_inputs(number, sender, sent, tails))
+        drive = self._total(f"layer{number}/series", traffic)
+        memory.advance(drive, lambda: self._channel_inputs(number, sender, traffic))
 
-    def _channel_inputs(
-        self, number: int, sender: str, sent: dict[str, np.ndarray], tails: dict[str, np.ndarray]
-    ) -> np.ndarray:
+    def _channel_inputs(self, number: int, sender: str, traffic: Traffic) -> np.ndarray:
         """Give what goes into the channels of a memory, by the float encoders; real."""
+        sent, tails = traffic.sent, traffic.tails
         layer, own = self._float_layer(number), self.network.layers[number]
         if sender == "input":
             x = sent[sender] * self.network.input.scale
@@ -179,16 +149,15 @@ class Hybrid:
             u = u + m @ layer.memory_encoders
         return np.asarray(u if layer.memory_bias is None else u + layer.memory_bias)
 
-    def _total(
-        self, target: str, sent: dict[str, np.ndarray], tails: dict[str, np.ndarray]
-    ) -> np.ndarray:
+    def _total(self, target: str, traffic: Traffic) -> np.ndarray:
         """Sum what reaches a population, and its bias."""
         parts = []
         for place, source, synapses in self._into[target]:
             remembered = None
-            if source in tails and place in self.exact.tails:
-                remembered = tails[source] @ self.exact.tails[place].T
-            parts.append(synapses.drive(sent[source], remembered))
+            if source in traffic.tails and place in self.exact.tails:
+                remembered = traffic.tails[source] @ self.exact.tails[place].T
+            messages = traffic.delivered(place, source, self._thresholds.get(place, 0))
+            parts.append(synapses.drive(messages, remembered))
         total = parts[0]
         for part in parts[1:]:
             total += part
@@ -259,14 +228,3 @@ def least_line(lines: PiecewiseLinear, z: np.ndarray) -> np.ndarray:
     for slope, intercept in zip(slopes[1:], lines.intercept[1:], strict=True):
         np.minimum(least, p * slope + intercept, out=least)
     return np.asarray(np.sign(z) * least if lines.kind == "odd" else least)
-
-
-def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
-    """Give the integer biases by place, of the populations that have one."""
-    found = {"readout/bias": network.readout.bias}
-    for number, layer in enumerate(network.layers):
-        part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
-        found[f"layer{number}/{part}/bias"] = layer.memory.bias
-        if layer.hidden is not None:
-            found[f"layer{number}/hidden/bias"] = layer.hidden.bias
-    return {place: bias for place, bias in found.items() if bias is not None}

@@ -14,13 +14,14 @@ from typing import Literal
 from lmu_deploy.integer_network import IntegerNetwork, SeriesMemory
 from lmu_deploy.wiring import wires
 
-Kind = Literal["realisation", "weights", "width", "activation", "saturation"]
+Kind = Literal["realisation", "weights", "width", "threshold", "activation", "saturation"]
 
 SOURCES = (
     "discretisation",
     "memory weights",
     "memory state width",
     "message widths",
+    "message thresholds",
     "activation",
     "hidden weights",
     "hidden drive width",
@@ -36,9 +37,10 @@ class Switch:
 
     Attributes
     ----------
-    kind : {"realisation", "weights", "width", "activation", "saturation"}
+    kind : {"realisation", "weights", "width", "threshold", "activation", "saturation"}
         The memory's series or delay line in place of its matrix; integer weights or biases;
-        rounding to the units of a format; lines in place of the activation; limits.
+        rounding to the units of a format; messages that are held until they have changed enough;
+        lines in place of the activation; limits.
     place : str
         Such as ``layer0/memory/recurrent`` (weights), ``layer0/memory/state`` (width, saturation).
     row : int or None
@@ -114,6 +116,8 @@ def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
         slices = range(len(wire.connection.slices))
         found["saturation"] += [Switch("saturation", f"{wire.place}/slice{k}") for k in slices]
         found[_weights_of(wire.target)].append(Switch("weights", wire.place))
+        if wire.connection.threshold > 1:
+            found["message thresholds"].append(Switch("threshold", wire.place))
     return {name: tuple(switches) for name, switches in found.items()}
 
 
