@@ -8,6 +8,7 @@ from converters.quantise.calibrate import Calibration, Progress, calibrate
 from converters.quantise.choose import choose
 from converters.quantise.ptq import Quantiser
 from converters.quantise.settings import AUTO, settings_for
+from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMUNetwork
 
@@ -17,7 +18,7 @@ __all__ = ["Calibration", "calibrate", "quantise"]
 def quantise(
     network: LMUNetwork,
     calibration: np.ndarray | Calibration,
-    profile: str = "loihi2",
+    profile: str | DigitalProfile = "loihi2",
     *,
     slices: int = 2,
     kernel_slices: int | None = None,
@@ -40,8 +41,8 @@ def quantise(
     calibration : ndarray, shape (samples, steps, n_in), or Calibration
         Inputs to measure ranges on, such as a part of the training data; or what `calibrate` gave
         for them and this network, when several quantisations share it.
-    profile : str
-        Digital chip whose widths hold.
+    profile : str or DigitalProfile
+        Digital chip whose widths hold, by name or with figures of one's own.
     slices : int
         Slices of every matrix that enters a memory; one loses accuracy, two hold it.
     kernel_slices : int, optional

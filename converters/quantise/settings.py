@@ -104,7 +104,7 @@ class Settings:
 
 def settings_for(
     network: LMUNetwork,
-    profile: str,
+    profile: str | DigitalProfile,
     *,
     slices: int = 2,
     kernel_slices: int | None = None,
@@ -146,8 +146,8 @@ def settings_for(
     )
 
 
-def digital_profile(name: str) -> DigitalProfile:
-    """Load the profile called `name`, which must be a digital chip's."""
+def digital_profile(name: str | DigitalProfile) -> DigitalProfile:
+    """Load the profile called `name`, or take a profile itself; it must be a digital chip's."""
     profile = load_profile(name, kind="digital")
     assert isinstance(profile, DigitalProfile)
     return profile

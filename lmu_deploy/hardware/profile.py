@@ -105,8 +105,8 @@ def profile_names(kind: str | None = None) -> list[str]:
     return sorted(n for n in names if kind is None or load_profile(n).kind == kind)
 
 
-def load_profile(name: str, kind: str | None = None) -> Profile:
-    """Read the profile called `name`.
+def load_profile(name: str | Profile, kind: str | None = None) -> Profile:
+    """Read the profile called `name`; a profile itself is given back, if it is of the kind.
 
     Raises
     ------
@@ -114,18 +114,23 @@ def load_profile(name: str, kind: str | None = None) -> Profile:
         When there is none of that name (the valid ones are listed), it is of another kind, or its
         file is wrong.
     """
-    item = files("lmu_deploy.hardware") / "profiles" / f"{name}.toml"
-    if "/" in name or "\\" in name or not item.is_file():
-        valid = ", ".join(profile_names(kind))
-        raise InputError(f"unknown profile {name!r}; choose one of {valid}.")
-    try:
-        profile = _READER.validate_python(tomllib.loads(item.read_text(encoding="utf-8")))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"profile {name} is wrong: {error}") from error
+    profile = _read(name, kind) if isinstance(name, str) else name
     if kind is not None and profile.kind != kind:
         valid = ", ".join(profile_names(kind))
         raise InputError(
-            f"profile {name} is of a chip that is {profile.kind}; choose a profile that is {kind}: "
-            f"{valid}."
+            f"profile {profile.name} is of a chip that is {profile.kind}; choose a profile that is "
+            f"{kind}: {valid}."
         )
     return profile
+
+
+def _read(name: str, kind: str | None) -> Profile:
+    item = files("lmu_deploy.hardware") / "profiles" / f"{name}.toml"
+    if "/" in name or "\\" in name or not item.is_file():
+        raise InputError(
+            f"unknown profile {name!r}; choose one of {', '.join(profile_names(kind))}."
+        )
+    try:
+        return _READER.validate_python(tomllib.loads(item.read_text(encoding="utf-8")))
+    except (ValidationError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"profile {name} is wrong: {error}") from error
