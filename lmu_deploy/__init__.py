@@ -27,6 +27,7 @@ _CALLS = {
         "quantise",
         "report",
         "spike",
+        "sweep",
         "targets",
         "train",
         "validate",

@@ -15,6 +15,7 @@ from lmu_deploy.cli.import_network import import_network
 from lmu_deploy.cli.quantise import quantise
 from lmu_deploy.cli.report import report
 from lmu_deploy.cli.spike import spike
+from lmu_deploy.cli.sweep import sweep
 from lmu_deploy.cli.targets import targets
 from lmu_deploy.cli.train import train
 from lmu_deploy.cli.validate import validate
@@ -46,5 +47,6 @@ app.command()(check)
 app.command()(deploy)
 app.command()(validate)
 app.command()(report)
+app.command()(sweep)
 app.command()(targets)
 app.command()(doctor)

@@ -1,0 +1,133 @@
+"""`sweep`: many trials, each kept as it ends, then a table and a Pareto plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmu_deploy.progress import progress_bar
+from lmu_deploy.sweeping.lock import one_at_a_time
+from lmu_deploy.sweeping.networks import NETWORKS
+from lmu_deploy.sweeping.pareto import Point, pareto
+from lmu_deploy.sweeping.plot import write_plot
+from lmu_deploy.sweeping.records import DONE, make_folder
+from lmu_deploy.sweeping.run import Sweep
+from lmu_deploy.sweeping.spec import read_spec
+from lmu_deploy.sweeping.table import (
+    CSV,
+    PARQUET,
+    Row,
+    need_pyarrow,
+    to_columns,
+    write_csv,
+    write_parquet,
+)
+from lmu_deploy.sweeping.workers import Workers
+
+PLOT = "pareto.svg"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep gave.
+
+    Attributes
+    ----------
+    rows : list of Row
+        A trial and its record each.
+    front : list of Point
+        The trials that no other beats in both objectives.
+    found : int
+        Trials that an earlier run had finished.
+    files : list of path
+        Tables, and the plot if there is one.
+    """
+
+    rows: list[Row]
+    front: list[Point]
+    found: int
+    files: list[Path]
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """The table, column by column."""
+        return to_columns(self.rows)
+
+    @property
+    def done(self) -> int:
+        """How many trials have figures."""
+        return sum(row.record.status == DONE for row in self.rows)
+
+
+def sweep(
+    spec: Path | str | Mapping[str, Any],
+    *,
+    out: Path | str,
+    scheduler: str | None = None,
+    workers: int | None = None,
+) -> SweepResult:
+    """Run every trial of a sweep that is not finished yet, then write the tables and the plot.
+
+    Each result is kept in ``out/trials`` under the hash of its inputs the moment it ends. A sweep
+    that was killed, or whose spec has grown, goes on where it was. In a script of your own, call it
+    under ``if __name__ == "__main__":``, for workers are fresh processes that import the script.
+
+    Parameters
+    ----------
+    spec : path or mapping
+        A TOML file, or what it would hold; see docs/sweeps.md.
+    out : path
+        Folder of the results; made if it is not there.
+    scheduler : str, optional
+        Address of a dask scheduler; by default a cluster of processes is made on this machine.
+    workers : int, optional
+        How many processes; by default one for each core.
+
+    Returns
+    -------
+    SweepResult
+
+    Raises
+    ------
+    InputError
+        When a setting is unknown or out of range, no trial can begin, no scheduler answers, or
+        another sweep runs in the folder. A trial that cannot be done is a row with its sentence.
+    RunError
+        When the scheduler is lost.
+    MissingDependencyError
+        When dask.distributed, pyarrow or (for a search) optuna is absent.
+    """
+    need_pyarrow()  # better before the trials than after them
+    read, folder = read_spec(spec), Path(out)
+    make_folder(folder, NETWORKS)
+    with (
+        one_at_a_time(folder),
+        Workers(folder, scheduler, workers) as pool,
+        progress_bar("sweep", "trials") as progress,
+    ):
+        running = Sweep(read, folder, pool, progress)
+        rows = running.run()
+    columns = to_columns(rows)
+    write_csv(columns, folder / CSV)
+    write_parquet(columns, folder / PARQUET)
+    files = [folder / CSV, folder / PARQUET]
+    points = pareto(rows, read.objectives)
+    if points:
+        hints = {i: describe(point, read.objectives) for i, point in enumerate(points)}
+        write_plot(points, read.objectives, hints, folder / PLOT)
+        files.append(folder / PLOT)
+    front = [point for point in points if point.on_front]
+    return SweepResult(rows, front, running.found, files)
+
+
+def describe(point: Point, objectives: tuple[str, str]) -> str:
+    """Say a trial in one line: its objectives, and what it has of its own."""
+    varied = ", ".join(
+        f"{name} = {value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in point.row.trial.varied.items()
+    )
+    vertical, horizontal = objectives
+    return f"{vertical} {point.vertical:.4g}, {horizontal} {point.horizontal:,.6g}: {varied}"

@@ -1,0 +1,40 @@
+"""What a worker does with a job: look whether it is done, do it, keep the result at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+
+from lmu_deploy.network import LMUNetwork
+from lmu_deploy.sweeping.networks import Untrained, train_network
+from lmu_deploy.sweeping.plan import Job, Training
+from lmu_deploy.sweeping.records import Record, keep, kept
+from lmu_deploy.sweeping.trial import run_trial
+
+_ONE_AT_A_TIME = Lock()
+"""Seeds of random generators are of a process; a worker with several threads takes turns."""
+
+
+def run_and_keep(job: Job, folder: Path, trained: LMUNetwork | Untrained | None = None) -> Record:
+    """Run a job, unless its record is there: its worker may have died between keeping and telling.
+
+    Parameters
+    ----------
+    job : Job
+    folder : path
+        The sweep's.
+    trained : LMUNetwork or Untrained, optional
+        What came of the training that the job needs.
+    """
+    with _ONE_AT_A_TIME:
+        if (record := kept(folder, job.key)) is not None:
+            return record
+        record = run_trial(job, trained)
+        keep(folder, record)
+        return record
+
+
+def train_and_keep(training: Training, folder: Path) -> LMUNetwork | Untrained:
+    """Train a network that some jobs share."""
+    with _ONE_AT_A_TIME:
+        return train_network(training, folder)
