@@ -60,6 +60,11 @@ def test_weights_are_float32_and_the_memory_exact(digits_result):
     np.testing.assert_array_equal(layer.memory.b_bar, b_bar)
 
 
+# Reached when this was written: 0.28, 0.55, 0.18, 0.17. Answering zero scores 1, repeating the input
+# 1.4. Two layers of the parallel network see 48 steps at most, and twice the epochs give it 0.51.
+TOY_NRMSE = {"lmu": 0.4, "parallel": 0.65, "lstm": 0.3, "hybrid": 0.3}
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_every_kind_of_network_learns_mackey_glass(model):
     task = mackey_glass.short_task(steps=120, n_series=64)
@@ -67,7 +72,7 @@ def test_every_kind_of_network_learns_mackey_glass(model):
     settings = {"epochs": 40, "learning_rate": 0.005, "batch_size": 8}
     toy = config.changed({**settings, "layers": config.model_dump()["layers"][:2]}, "toy")
     result = train(task, model, config=toy, progress=False)
-    assert result.figures["test_nrmse"] < 0.6  # answering zero scores 1, repeating the input 1.4
+    assert result.figures["test_nrmse"] < TOY_NRMSE[model]
     losses = [row["train_loss"] for row in result.history]
     assert losses[-1] < 0.3 * losses[0]
 
