@@ -30,7 +30,7 @@ _TRAJECTORY_ELEMENTS = 50_000_000
 def spike(
     network: LMUNetwork,
     calibration_inputs: np.ndarray,
-    profile: str = "generic-analog",
+    profile: str | AnalogProfile = "generic-analog",
     *,
     neurons_per_state: int = 100,
     hold_ms: float = HOLD_MS,
@@ -57,8 +57,8 @@ def spike(
     calibration_inputs : ndarray, shape (samples, steps, n_in)
         Of the kind that the network will see, never the ones it will be judged by. At most 200
         samples are used, drawn by `seed`, and of long sequences the beginning.
-    profile : str
-        Name of an analog hardware profile.
+    profile : str or AnalogProfile
+        Analog chip, by name or with figures of one's own.
     neurons_per_state : int
         Neurons of each population; there is one population for each state.
     hold_ms : float
@@ -99,7 +99,7 @@ def spike(
     recipe = Recipe(
         model=_neuron_model(neuron, chip),
         device=Device(
-            profile=profile,
+            profile=chip.name,
             seed=seed if chip_seed is None else chip_seed,
             mismatch=chip.mismatch.value if mismatch is None else mismatch,
             membrane_noise=chip.membrane_noise.value if membrane_noise is None else membrane_noise,
