@@ -60,9 +60,9 @@ def test_weights_are_float32_and_the_memory_exact(digits_result):
     np.testing.assert_array_equal(layer.memory.b_bar, b_bar)
 
 
-# Reached when this was written: 0.28, 0.55, 0.18, 0.17. Answering zero scores 1, repeating the input
-# 1.4. Two layers of the parallel network see 48 steps at most, and twice the epochs give it 0.51.
-TOY_NRMSE = {"lmu": 0.4, "parallel": 0.65, "lstm": 0.3, "hybrid": 0.3}
+# Reached when this was written: 0.28, 0.55, 0.18, 0.17. Answering zero scores 1, repeating the
+# input 1.4. Two layers of the parallel network see 48 steps at most: twice the epochs give 0.51.
+TOY_NRMSE = {"lmu": 0.4, "parallel": 0.6, "lstm": 0.3, "hybrid": 0.3}
 
 
 @pytest.mark.parametrize("model", MODELS)
