@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lmu_deploy.cli.options import File, Out, Profile, TaskName
+from lmu_deploy.cli.options import File, Out, Profile, Seed, TaskName
 
 
 def quantise(
@@ -14,7 +15,13 @@ def quantise(
     out: Out,
     profile: Profile = "loihi2",
     task: TaskName = None,
-    slices: Annotated[int, typer.Option(help="int8 slices of the memory's matrix.")] = 2,
+    method: Annotated[
+        str, typer.Option(help="ptq: round the weights; qat: train on with weights rounded.")
+    ] = "ptq",
+    slices: Annotated[
+        int | None,
+        typer.Option(help="int8 slices of the memory's matrix; by default 2, or 1 for qat."),
+    ] = None,
     kernel_slices: Annotated[
         int | None,
         typer.Option(help="Slices of the other matrices; by default 1, or 2 for regression."),
@@ -46,6 +53,16 @@ def quantise(
     taps: Annotated[
         int | None, typer.Option(help="Steps that fir holds; by default the window.")
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings of the training (qat).")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most this many epochs (qat).")] = None,
+    seed: Seed = 0,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Written after each epoch; resumed from if it is there (qat)."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda (qat).")] = "auto",
 ) -> None:
     """Turn a float network into integers for a digital chip.
 
@@ -53,20 +70,28 @@ def quantise(
     """
     from lmu_deploy.commands.quantise import quantise
 
+    options = {
+        "message_bits": message_bits,
+        "kernel_slices": kernel_slices,
+        "kernel_bits": kernel_bits,
+        "hidden_bits": hidden_bits,
+        "input_bits": input_bits,
+        "calibration_method": calibration_method,
+        "scales": scales,
+        "realisation": realisation,
+        "taps": taps,
+    }
     quantise(
         file,
         profile=profile,
         task=task,
         out=out,
-        slices=slices,
-        message_bits=message_bits,
-        kernel_slices=kernel_slices,
-        kernel_bits=kernel_bits,
-        hidden_bits=hidden_bits,
-        input_bits=input_bits,
-        calibration_method=calibration_method,
-        scales=scales,
-        realisation=realisation,
-        taps=taps,
+        method=method,
+        config=config,
+        epochs=epochs,
+        seed=seed,
+        checkpoint=checkpoint,
+        device=device,
+        **(options if slices is None else {"slices": slices, **options}),
     )
     print(out)

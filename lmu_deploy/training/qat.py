@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from converters.quantise.calibrate import Calibration
 from converters.quantise.ptq import Quantiser
@@ -21,9 +22,6 @@ from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMULayer, LMUNetwork
 from lmu_deploy.tasks.base import Task, TaskData
 from lmu_deploy.training.config import TrainConfig, read_settings
-
-if TYPE_CHECKING:
-    from lmu_deploy.nn.model import SequenceModel
 
 DEFAULTS = {"epochs": 2, "learning_rate": 3e-4, "schedule": "cosine", "clip_norm": 1.0}
 """Settings of a training that only has to mend what rounding broke."""
@@ -40,7 +38,8 @@ class QatResult:
     network : LMUNetwork
         The float weights behind it, before rounding.
     figures : dict of str to float
-        validation_METRIC of the rounded weights, best_epoch, epochs, seconds.
+        validation_METRIC of the rounded weights in floats, and validation_METRIC_before of those
+        that it began with; best_epoch, 0 when none was better than the start; epochs; seconds.
     history : list of dict of str to float
         As that of :class:`lmu_deploy.training.TrainResult`.
     """
@@ -51,23 +50,23 @@ class QatResult:
     history: list[dict[str, float]]
 
 
-def qat_config(network: LMUNetwork, values: dict[str, Any] | None = None) -> TrainConfig:
+def qat_config(network: LMUNetwork, values: Mapping[str, Any] | None = None) -> TrainConfig:
     """Give the settings of a training that starts from `network`, `values` replacing the usual.
 
     Raises
     ------
     InputError
         When a setting is unknown or out of range, or would change the network.
+    MissingDependencyError
+        When torch is absent.
     """
-    from converters.trainer import to_torch
-
-    model = to_torch(network).config
     values = dict(values or {})
     for name in ("layers", "readout_bias"):
         if name in values:
             raise InputError(f"settings of qat: {name} is the network's own; leave it out.")
-    own = {"layers": [layer.model_dump() for layer in model.layers]}
-    own["readout_bias"] = model.readout_bias
+    with _needing_torch():
+        from converters.trainer import to_torch
+    own = to_torch(network).config.model_dump(include={"layers", "readout_bias"})
     return read_settings({**DEFAULTS, **own, **values}, "settings of qat")
 
 
@@ -87,7 +86,8 @@ def train_quantised(
     """Train kernels, biases and readout with every weight rounded as `settings` have it.
 
     The memory and its encoders stay as the quantiser rounds them at the start. So do the formats of
-    messages: ranges are those of `calibration`, which is of the network as given.
+    messages: ranges are those of `calibration`, which is of the network as given. Where no epoch is
+    better than the start, the network as given is rounded.
 
     Parameters
     ----------
@@ -123,15 +123,12 @@ def train_quantised(
     start = time.perf_counter()
     quantiser = Quantiser(settings, calibration)
     integer = quantiser.network(network)
-    try:
+    with _needing_torch():
         from converters.trainer import from_torch
         from lmu_deploy.training.fit import fit
-        from lmu_deploy.training.qat_model import rounding_model
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"qat needs torch and lightning ({error}); run: pip install 'lmu-deploy[train]'"
-        ) from error
-    prepare: Callable[[SequenceModel], None] = rounding_model(network, integer, quantiser)
+        from lmu_deploy.training.qat_model import judge, rounding_model
+    prepare = rounding_model(network, integer, quantiser.connector.roundings)
+    before = judge(prepare, config.network_for(task), task, data.validation)
     fitted = fit(
         task,
         data,
@@ -139,29 +136,44 @@ def train_quantised(
         seed,
         show=show,
         checkpoint=checkpoint,
-        prepare=prepare,
         device=device,
+        prepare=prepare,
     )
-    trained = _with_memory_of(network, from_torch(fitted.model, network.task), config, seed)
+    after = {"loss": fitted.validation_loss, "metric": fitted.validation_metric}
+    gain = after[config.choose_by] - before[config.choose_by]
+    better = gain < 0 if config.choose_by == "loss" or task.metric == "nrmse" else gain > 0
+    if better:
+        network = _with_kernels(network, from_torch(fitted.model), config, seed)
+        integer = Quantiser(settings, calibration).network(network)
     figures = {
-        f"validation_{task.metric}": fitted.validation_metric,
-        "best_epoch": float(fitted.best_epoch),
+        f"validation_{task.metric}_before": before["metric"],
+        f"validation_{task.metric}": (after if better else before)["metric"],
+        "best_epoch": float(fitted.best_epoch if better else 0),
         "epochs": float(len(fitted.history)),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    made = Quantiser(settings, calibration).network(trained)
-    return QatResult(made, trained, figures, fitted.history)
+    return QatResult(integer, network, figures, fitted.history)
 
 
-def _with_memory_of(
+def _with_kernels(
     network: LMUNetwork, trained: LMUNetwork, config: TrainConfig, seed: int
 ) -> LMUNetwork:
-    """Put back, in full precision, what was not trained, and tell what was done."""
+    """Take over what was trained; all else stays in full precision. Tell what was done."""
     layers = []
     for before, after in zip(network.layers, trained.layers, strict=True):
         assert isinstance(before, LMULayer)
         assert isinstance(after, LMULayer)
         layers.append(replace(before, hidden=after.hidden))
     told = {"seed": seed, **config.model_dump(exclude_none=True, exclude={"layers"})}
-    provenance = {**network.provenance, "trained on, rounded": json.dumps(told)}
-    return replace(trained, layers=tuple(layers), provenance=provenance)
+    provenance = {**network.provenance, "trained on while rounded": json.dumps(told)}
+    return replace(network, layers=tuple(layers), readout=trained.readout, provenance=provenance)
+
+
+@contextmanager
+def _needing_torch() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"qat needs torch and lightning ({error}); run: pip install 'lmu-deploy[train]'"
+        ) from error

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from converters.quantise.connector import integers
 from converters.quantise.linear_memory import LinearMemory, linear_memory
 from converters.quantise.rounding import Rounding
 from lmu_deploy.integer_network import Format, IntegerLayer, IntegerReadout
@@ -71,6 +72,12 @@ class RoundedLMU(LMU):
     rank : int, optional
         Ports of the hidden units' feedback; by default as many as there are channels.
     """
+
+    transition: Tensor
+    entry: Tensor
+    port_encoders: Tensor
+    port_feedback: Tensor | None
+    port_bias: Tensor | None
 
     def __init__(
         self,
@@ -209,8 +216,6 @@ def rounded(kernel: Tensor, rounding: Rounding) -> Tensor:
 
 def rounded_bias(bias: Tensor, target: Format | None) -> Tensor:
     """Round a bias as deployed, the gradient passing straight."""
-    from converters.quantise.connector import integers
-
     assert target is not None
     return _straight_through(bias, integers(bias.detach().cpu().numpy(), target) * target.scale)
 

@@ -2,55 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from converters.quantise.ptq import Quantiser
+import torch
+
 from converters.quantise.rounding import Rounding
 from converters.trainer import to_torch
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMUNetwork
-from lmu_deploy.nn.config import LMUConfig
-from lmu_deploy.nn.lmu import LMU
+from lmu_deploy.nn.config import LMUConfig, ModelConfig
 from lmu_deploy.nn.model import SequenceModel
+from lmu_deploy.tasks.base import Split, Task
+from lmu_deploy.training.module import answer, task_loss
 from lmu_deploy.training.qat_layers import RoundedLMU, RoundedReadout
 
 KERNELS = ("memory", "input", "recurrent")
+_BATCH = 100
+
+Prepare = Callable[[SequenceModel], None]
 
 
 def rounding_model(
-    network: LMUNetwork, integer: IntegerNetwork, quantiser: Quantiser, rank: int | None = None
-) -> Callable[[SequenceModel], None]:
-    """Give what turns a fresh model of the network's shape into one that rounds its weights.
+    network: LMUNetwork,
+    integer: IntegerNetwork,
+    roundings: Mapping[str, Rounding],
+    rank: int | None = None,
+) -> Prepare:
+    """Give what turns a fresh model of a network's shape into one that rounds its weights.
 
     Parameters
     ----------
     network : LMUNetwork
-        Whose weights it begins with.
+        Whose weights the model begins with.
     integer : IntegerNetwork
-        What `quantiser` made of it.
-    quantiser : Quantiser
+        What a quantiser made of it.
+    roundings : mapping of str to Rounding
+        How, by the quantiser's names of places.
     rank : int, optional
         See :class:`lmu_deploy.training.qat_layers.RoundedLMU`.
     """
-    roundings = quantiser.connector.roundings
 
     def prepare(model: SequenceModel) -> None:
-        formats = [integer.input, *(layer.output for layer in integer.layers)]
-        for number, (layer, made) in enumerate(zip(model.layers, integer.layers, strict=True)):
-            config = model.config.layers[number]
-            assert isinstance(layer, LMU)
+        n_in, x = model.config.n_in, integer.input
+        for number, (config, made) in enumerate(
+            zip(model.config.layers, integer.layers, strict=True)
+        ):
             assert isinstance(config, LMUConfig)
-            own = _of_hidden(roundings, number)
-            model.layers[number] = RoundedLMU(layer.n_in, config, made, formats[number], own, rank)
-        n_out, n_in = model.readout.weight.shape
+            places = {name: f"layer{number}/hidden/{name}" for name in KERNELS}
+            own = {n: roundings[place] for n, place in places.items() if place in roundings}
+            model.layers[number] = RoundedLMU(n_in, config, made, x, own, rank)
+            n_in, x = config.n_out, made.output
         model.readout = RoundedReadout(
-            n_in, n_out, model.config.readout_bias, integer.readout, roundings["readout"]
+            n_in,
+            model.config.n_out,
+            model.config.readout_bias,
+            integer.readout,
+            roundings["readout"],
         )
         model.load_state_dict(to_torch(network).state_dict())
 
     return prepare
 
 
-def _of_hidden(roundings: dict[str, Rounding], layer: int) -> dict[str, Rounding]:
-    places = {name: f"layer{layer}/hidden/{name}" for name in KERNELS}
-    return {name: roundings[place] for name, place in places.items() if place in roundings}
+def judge(prepare: Prepare, config: ModelConfig, task: Task, split: Split) -> dict[str, float]:
+    """Give the loss and the metric of the model as prepared, by the names "loss" and "metric"."""
+    model = SequenceModel(config)
+    prepare(model)
+    outputs = answer(model.eval(), split, _BATCH)
+    loss = task_loss(task, torch.from_numpy(outputs), torch.from_numpy(split.targets))
+    return {"loss": loss.item(), "metric": task.score(outputs, split.targets)}
