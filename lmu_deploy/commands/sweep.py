@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmu_deploy.progress import progress_bar
+from lmu_deploy.sweeping.figures import METRIC, METRIC_NAME
 from lmu_deploy.sweeping.lock import one_at_a_time
 from lmu_deploy.sweeping.networks import NETWORKS
 from lmu_deploy.sweeping.pareto import Point, pareto
@@ -117,7 +118,7 @@ def sweep(
     points = pareto(rows, read.objectives)
     if points:
         hints = {i: describe(point, read.objectives) for i, point in enumerate(points)}
-        write_plot(points, read.objectives, hints, folder / PLOT)
+        write_plot(points, _labels(points[0], read.objectives), hints, folder / PLOT)
         files.append(folder / PLOT)
     front = [point for point in points if point.on_front]
     return SweepResult(rows, front, running.found, files)
@@ -129,5 +130,12 @@ def describe(point: Point, objectives: tuple[str, str]) -> str:
         f"{name} = {value if isinstance(value, str) else json.dumps(value)}"
         for name, value in point.row.trial.varied.items()
     )
-    vertical, horizontal = objectives
+    vertical, horizontal = _labels(point, objectives)
     return f"{vertical} {point.vertical:.4g}, {horizontal} {point.horizontal:,.6g}: {varied}"
+
+
+def _labels(point: Point, objectives: tuple[str, str]) -> tuple[str, str]:
+    """Name the axes for people: the metric by its own name, the others without underscores."""
+    metric = str(point.row.record.figures[METRIC_NAME])
+    vertical, horizontal = (metric if n == METRIC else n.replace("_", " ") for n in objectives)
+    return vertical, horizontal
