@@ -15,6 +15,7 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
 
 from lmu_deploy.training import train
+from lmu_deploy.training.module import TrainingModule
 from lmu_deploy.training.presets import MODELS, preset
 
 
@@ -176,6 +177,35 @@ def test_training_does_not_touch_the_callers_generator():
     torch.manual_seed(3)
     assert after == torch.rand(1).item()
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def poison(monkeypatch, batches):
+    """Let the gradients of the first `batches` batches overflow."""
+    seen = []
+
+    def on_after_backward(module):
+        seen.append(module)
+        if len(seen) <= batches:
+            next(module.parameters()).grad.fill_(np.inf)
+
+    monkeypatch.setattr(TrainingModule, "on_after_backward", on_after_backward)
+
+
+def test_a_batch_whose_gradient_overflows_is_left_out(monkeypatch):
+    task = mackey_glass.short_task(steps=50, n_series=8)
+    poison(monkeypatch, 1)
+    settings = preset(task, "lstm").changed({"batch_size": 1}, "test")
+    result = train(task, "lstm", config=settings, epochs=20, progress=False)
+    assert [row["skipped"] for row in result.history] == [1.0] + 19 * [0.0]
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
+
+
+def test_gradients_that_go_on_overflowing_end_in_one_sentence(monkeypatch):
+    task = mackey_glass.short_task(steps=20, n_series=128)
+    poison(monkeypatch, 1000)
+    settings = preset(task, "lstm").changed({"batch_size": 1}, "test")
+    with pytest.raises(RunError, match=r"gradients of 21 batches overflowed; lower learning_rate"):
+        train(task, "lstm", config=settings, epochs=2, progress=False)
 
 
 def test_a_loss_that_is_no_number_ends_in_one_sentence():

@@ -76,7 +76,8 @@ class History(Callback):
         """Add a row."""
         assert isinstance(pl_module, TrainingModule)
         row = {"epoch": float(trainer.current_epoch + 1), "train_loss": pl_module.train_loss}
-        self.rows.append({**row, **{f"validation_{k}": v for k, v in pl_module.validation.items()}})
+        row |= {f"validation_{k}": v for k, v in pl_module.validation.items()}
+        self.rows.append({**row, "skipped": float(pl_module.skipped)})
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a checkpoint has to hold."""

@@ -19,6 +19,7 @@ from lmu_deploy.training.config import TrainConfig
 from lmu_deploy.training.hardening import drop_hidden, worst_case
 
 _WARM_UP, _START = 0.3, 1.0 / 25.0
+_MOST_SKIPPED = 20
 
 
 class TrainingModule(pl.LightningModule):
@@ -38,6 +39,8 @@ class TrainingModule(pl.LightningModule):
         Mean loss of the epoch that ended last.
     validation : dict
         Loss and metric of the validation that ended last, by the names "loss" and "metric".
+    skipped : int
+        Batches of this epoch whose gradient overflowed, and which changed nothing therefore.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class TrainingModule(pl.LightningModule):
         self.seed = seed
         self.train_loss = math.nan
         self.validation: dict[str, float] = {}
+        self.skipped = 0
         self._losses: list[Tensor] = []
         self._answers: list[Tensor] = []
         if config.dropout:
@@ -72,6 +76,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Draw what is random within an epoch from its number, so that a resumed one repeats."""
+        self.skipped = 0
         drawn = np.random.SeedSequence((self.seed, self.current_epoch)).generate_state(1)
         torch.manual_seed(int(drawn[0]))
 
@@ -92,6 +97,25 @@ class TrainingModule(pl.LightningModule):
             )
         self._losses.append(loss.detach())
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave out a batch whose gradient is no number, before it is clipped and does harm.
+
+        Through hundreds of steps with feedback a gradient may overflow in single precision although
+        the loss is small; clipping would make every weight NaN of it.
+        """
+        gradients = [w.grad for w in self.parameters() if w.grad is not None]
+        if torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            return
+        self.skipped += 1
+        if self.skipped > _MOST_SKIPPED:
+            raise RunError(
+                f"training on {self.task.name} diverged in epoch {self.current_epoch + 1}: the "
+                f"gradients of {self.skipped} batches overflowed; lower learning_rate, now "
+                f"{self.config.learning_rate:g}, or set clip_norm."
+            )
+        for weight in self.parameters():
+            weight.grad = None
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Keep the answers until all are there."""
