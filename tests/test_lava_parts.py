@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lmu_deploy.integer_network import Format, PiecewiseLinear
 from targets.lava import records
 from targets.lava.arithmetic import activate, multiply_shift, saturate
-from targets.lava.plan import Timetable
+from targets.lava.timetable import Timetable
 
 needs_lava = pytest.mark.skipif(
     importlib.util.find_spec("lava") is None,

@@ -1,4 +1,4 @@
-"""Turn a plan into Lava processes: RingBuffer, Dense and the neurons of this package.
+"""Turn a plan into Lava processes: a Dense for each outlet, and the neurons of this package.
 
 Only the worker imports this module, for it imports Lava.
 """
@@ -10,77 +10,87 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.integer_network import IntegerHidden, IntegerMemory
-from targets.lava.plan import Group, Plan, Timetable
+from lmu_deploy.integer_network import IntegerHidden, IntegerMemory, SeriesMemory
+from lmu_deploy.wiring import Outlet
+from targets.lava.plan import Group, Plan
 from targets.lava.processes import neurons  # before Lava's own modules: it mends their import
 
 from lava.proc.dense.process import Dense  # isort: skip
-from lava.proc.io.source import RingBuffer  # isort: skip
 from lava.utils.weightutils import SignMode  # isort: skip
 
 
-def build(plan: Plan, inputs: np.ndarray, folder: Path) -> Any:
+def build(plan: Plan, folder: Path) -> Any:
     """Make and connect all processes.
 
     Parameters
     ----------
     plan : Plan
-    inputs : ndarray, shape (samples, steps, n_in), int32
-        Input messages.
     folder : Path
-        Where the groups keep their records.
+        Where the input messages are, and where the groups keep their records.
 
     Returns
     -------
-    source : RingBuffer
+    readout : Process
         One of the connected processes; running it runs them all.
     """
-    source = RingBuffer(data=_schedule(inputs, plan.timetable))
-    processes = {group.name: _process(group, plan.timetable, folder) for group in plan.groups}
-    source.s_out.connect(processes["input"].s_in)
+    processes = {
+        group.name: _process(group, plan, folder)
+        for group in plan.groups
+        if not _is_within_a_series(group)
+    }
+    synapses = {}
     for group in plan.groups:
-        target = processes[group.name]
-        for number, link in enumerate(group.links):
-            sender = source if link.wire.source == "input" else processes[link.wire.source]
-            for part, weights in enumerate(link.wire.connection.slices):
-                dense = _synapses(weights)
-                sender.s_out.connect(dense.s_in)
-                dense.a_out.connect(getattr(target, neurons.port_name(number, part)))
-    return source
+        for number, outlet in enumerate(group.outlets):
+            dense = _synapses(outlet)
+            _out_port(group, number, processes).connect(dense.s_in)
+            synapses[outlet.source, outlet.threshold] = dense
+    for group in plan.groups:
+        for name, link in zip(neurons.IN_PORTS, group.links, strict=False):
+            dense = synapses[link.wire.source, link.wire.connection.threshold]
+            dense.a_out.connect(getattr(processes[group.name], name))
+    return processes["readout"]
 
 
-def _process(group: Group, timetable: Timetable, folder: Path) -> Any:
+def _is_within_a_series(group: Group) -> bool:
+    return group.part is None and group.name != "input"
+
+
+def _process(group: Group, plan: Plan, folder: Path) -> Any:
+    if isinstance(group.part, SeriesMemory):
+        memory = plan.groups[plan.groups.index(group) + 1]
+        return neurons.SeriesNeurons(group, memory, plan.timetable, folder)
     if group.part is None:
-        kind: Any = neurons.InputCounter
+        kind: Any = neurons.InputNeurons
     elif isinstance(group.part, IntegerMemory):
         kind = neurons.MemoryNeurons
     elif isinstance(group.part, IntegerHidden):
         kind = neurons.HiddenNeurons
     else:
         kind = neurons.ReadoutNeurons
-    return kind(group, timetable, folder)
+    return kind(group, plan.timetable, folder)
 
 
-def _synapses(weights: np.ndarray) -> Any:
-    """Make a Dense of graded messages whose sums are exact.
+def _out_port(group: Group, number: int, processes: dict[str, Any]) -> Any:
+    if isinstance(group.part, SeriesMemory):
+        return processes[group.name].v_out
+    name = group.name
+    if _is_within_a_series(group):
+        name = name.replace("/memory", "/series")
+    return getattr(processes[name], neurons.OUT_PORTS[number])
+
+
+def _synapses(outlet: Outlet) -> Any:
+    """Make a Dense of graded messages whose sums are exact, a row for each slice and target.
 
     Loihi stores weights of mixed sign as even numbers in [-256, 254]. Twice an 8-bit weight is
     one of these, and the exponent of -1 halves the sum, which is even, without a remainder.
     """
+    slices = [wire.connection.slices for wire in outlet.wires]
+    rows = np.concatenate([part.reshape(-1, part.shape[2]) for part in slices])
     return Dense(
-        weights=2 * weights.astype(np.int32),
+        weights=2 * rows.astype(np.int32),
         weight_exp=-1,
         num_weight_bits=8,
         sign_mode=SignMode.MIXED,
         num_message_bits=24,
     )
-
-
-def _schedule(inputs: np.ndarray, timetable: Timetable) -> np.ndarray:
-    """Messages at every chip step, zero in between; shape (n_in, chip steps in all)."""
-    data = np.zeros((inputs.shape[2], timetable.total), dtype=np.int32)
-    for sample, messages in enumerate(inputs):
-        start = sample * timetable.span
-        stop = start + timetable.steps * timetable.period
-        data[:, start : stop : timetable.period] = messages.T
-    return data

@@ -1,12 +1,15 @@
-"""When each population of an IntegerNetwork works, and how long its messages are held.
+"""Which populations there are, what joins them, and how long their messages are held.
 
-Every Dense adds one chip step between what is sent and what is received. A population with
-`offset` o therefore works on sample step t at chip step o + period * t: inputs are sent at offset
-0, a memory follows its input by one, the hidden units follow their memory by one, the readout
-follows the last layer. Where a message comes sooner than it is needed, the receiver holds it for
-`delay` chip steps. Without feedback from hidden units into a memory, one chip step a sample step
-will do; with it, m[t+1] needs h[t], which needs m[t], and memory and hidden units take turns
-within two. After each sample one idle step lets what is still on its way arrive unused.
+All synapses of an outlet are one Dense, whatever they lead to; each receiver takes the rows that
+are its own. Every Dense adds one chip step between what is sent and what is received: inputs are
+sent at offset 0, a memory follows its input by one, the hidden units follow their memory by one,
+the readout follows the last layer. A series sends itself a vector at each of the chip steps between
+its input and its memory's message, one for each application of its matrix. Where a message comes
+sooner than it is needed, the receiver holds it for `delay` chip steps.
+
+Without feedback from hidden units into a memory, a sample step takes as many chip steps as the
+longest series has applications, and one where there is none; with it one more, for m[t+1] needs
+h[t], which needs m[t].
 
 The plan is pure: the target and its worker make the same one from the same network.
 """
@@ -15,73 +18,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from lmu_deploy.integer_network import (
     IntegerHidden,
+    IntegerLayer,
     IntegerMemory,
     IntegerNetwork,
     IntegerReadout,
+    SeriesMemory,
 )
-from lmu_deploy.wiring import Wire, delayed, populations, wires
+from lmu_deploy.wiring import Outlet, Wire, delayed, outlets, populations, wires
+from targets.lava.timetable import Timetable
 
-
-@dataclass(frozen=True)
-class Timetable:
-    """When each step of each sample is worked on.
-
-    Attributes
-    ----------
-    samples, steps : int
-    period : int
-        Chip steps a sample step.
-    depth : int
-        Offset of the last population, the readout.
-    """
-
-    samples: int
-    steps: int
-    period: int
-    depth: int
-
-    @property
-    def span(self) -> int:
-        """Chip steps from the start of one sample to that of the next."""
-        return self.steps * self.period + 1
-
-    @property
-    def chip_steps(self) -> int:
-        """Chip steps that one sample takes from its first input to its last output."""
-        return (self.steps - 1) * self.period + self.depth + 1
-
-    @property
-    def total(self) -> int:
-        """Chip steps of the whole run."""
-        return (self.samples - 1) * self.span + self.chip_steps
-
-    def at(self, tick: int, offset: int) -> tuple[int, int] | None:
-        """Sample and step that a population works on at chip step `tick` (from 0), or None."""
-        sample, phase = divmod(tick - offset, self.span)
-        step, rest = divmod(phase, self.period)
-        if rest or step >= self.steps or not 0 <= sample < self.samples:
-            return None
-        return sample, step
-
-
-Part = IntegerMemory | IntegerHidden | IntegerReadout
+Part = IntegerMemory | SeriesMemory | IntegerHidden | IntegerReadout
 
 
 @dataclass(frozen=True)
 class Link:
-    """A wire, and how many chip steps its receiver holds what arrives before it uses it."""
+    """A wire as its receiver sees it.
+
+    Attributes
+    ----------
+    wire : Wire
+    width : int
+        Rows of the outlet's Dense.
+    rows : slice
+        Those of them that are this wire's: all of one slice, then all of the next.
+    delay : int
+        Chip steps for which the receiver holds what arrives before it uses it.
+    """
 
     wire: Wire
+    width: int
+    rows: slice
     delay: int
 
 
 @dataclass(frozen=True)
 class Group:
-    """Neurons that work at the same time: the input, a memory, hidden units or the readout.
+    """Neurons that work at the same time.
 
     Attributes
     ----------
@@ -89,13 +63,15 @@ class Group:
         Of the population, or ``readout``.
     neurons : int
     offset : int
-    part : IntegerMemory, IntegerHidden, IntegerReadout, or None for the input
+        Of what it sends; a series' is that of the first of its vectors.
+    part : IntegerMemory, SeriesMemory, IntegerHidden, IntegerReadout, or None
+        None for the input, and for the memory of a series, which works within the series' group.
     links : tuple of Link
         What ends here.
+    outlets : tuple of Outlet
+        What begins here.
     places : tuple of str
         Where saturations are counted: every accumulator, then the neuron's own.
-    fan_out : ndarray, shape (neurons,), int64
-        Synapses that a message of each neuron meets.
     """
 
     name: str
@@ -103,8 +79,13 @@ class Group:
     offset: int
     part: Part | None
     links: tuple[Link, ...]
+    outlets: tuple[Outlet, ...]
     places: tuple[str, ...]
-    fan_out: np.ndarray
+
+    @property
+    def has_states(self) -> bool:
+        """Whether it has states that may be recorded: m, H or y."""
+        return not self.name.endswith(("input", "/series"))
 
 
 @dataclass(frozen=True)
@@ -122,50 +103,87 @@ class Plan:
 
 def make_plan(network: IntegerNetwork, samples: int, steps: int) -> Plan:
     """Lay out `network` for a number of samples of equal length."""
-    feedback = any(layer.memory.hidden is not None for layer in network.layers)
-    period = 2 if feedback else 1
-    parts: dict[str, Part] = {}
-    for number, layer in enumerate(network.layers):
-        assert isinstance(layer.memory, IntegerMemory)  # the target refuses the other form
-        parts[f"layer{number}/memory"] = layer.memory
-        if layer.hidden is not None:
-            parts[f"layer{number}/hidden"] = layer.hidden
-    parts["readout"] = network.readout
+    period = max(_applications(lay) + (lay.memory.hidden is not None) for lay in network.layers)
+    offsets = _offsets(network)
+    links, parts = _links(network, offsets, period), _parts(network)
     sizes = {name: population.neurons for name, population in populations(network).items()}
-    sizes["readout"] = network.n_out
-    # Each group but the first is driven by the one before it in the list.
-    offsets = {name: offset for offset, name in enumerate(sizes)}
-    every_wire, late = wires(network), set(delayed(network))
-
-    def group(name: str) -> Group:
-        links = []
-        for wire in every_wire:
-            if wire.target == name:
-                lag = period if wire.place in late else 0
-                links.append(Link(wire, offsets[name] + lag - offsets[wire.source] - 1))
-        fans = [wire.connection.fan_out for wire in every_wire if wire.source == name]
-        return Group(
+    groups = tuple(
+        Group(
             name,
-            sizes[name],
-            offsets[name],
+            sizes.get(name, network.n_out),
+            offset,
             parts.get(name),
-            tuple(links),
-            _places(name, parts.get(name), links),
-            np.sum(fans, axis=0) if fans else np.zeros(sizes[name], np.int64),
+            tuple(link for link in links if link.wire.target == name),
+            tuple(outlet for outlet in outlets(network) if outlet.source == name),
+            (*_accumulators(links, name), *_own_places(name, parts.get(name))),
         )
+        for name, offset in offsets.items()
+    )
+    return Plan(Timetable(samples, steps, period, offsets["readout"]), groups)
 
-    table = Timetable(samples, steps, period, offsets["readout"])
-    return Plan(table, tuple(group(name) for name in sizes))
+
+def _applications(layer: IntegerLayer) -> int:
+    """Chip steps from what a layer is sent to what its memory sends."""
+    return layer.memory.applications if isinstance(layer.memory, SeriesMemory) else 1
 
 
-def _places(name: str, part: Part | None, links: list[Link]) -> tuple[str, ...]:
-    accumulators = [
+def _offsets(network: IntegerNetwork) -> dict[str, int]:
+    """Chip step at which each group first works, by name, in the order of sending."""
+    found, now = {"input": 0}, 0
+    for number, layer in enumerate(network.layers):
+        if isinstance(layer.memory, SeriesMemory):
+            found[f"layer{number}/series"] = now
+        now += _applications(layer)
+        found[f"layer{number}/memory"] = now
+        if layer.hidden is not None:
+            now += 1
+            found[f"layer{number}/hidden"] = now
+    return found | {"readout": now + 1}
+
+
+def _parts(network: IntegerNetwork) -> dict[str, Part]:
+    found: dict[str, Part] = {"readout": network.readout}
+    for number, layer in enumerate(network.layers):
+        kind = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
+        found[f"layer{number}/{kind}"] = layer.memory
+        if layer.hidden is not None:
+            found[f"layer{number}/hidden"] = layer.hidden
+    return found
+
+
+def _links(network: IntegerNetwork, offsets: dict[str, int], period: int) -> list[Link]:
+    """All wires, in the order of wiring.wires."""
+    late, found = set(delayed(network)), {}
+    for outlet in outlets(network):
+        width = sum(wire.connection.multiplier.size for wire in outlet.wires)
+        start = 0
+        for wire in outlet.wires:
+            stop = start + wire.connection.multiplier.size
+            delay = 0
+            if not wire.source.endswith("/series"):  # its own are used as they come
+                used = offsets[wire.target] + wire.target.endswith("/series")
+                delay = used + (period if wire.place in late else 0) - offsets[wire.source] - 1
+            found[wire.place] = Link(wire, width, slice(start, stop), delay)
+            start = stop
+    return [found[wire.place] for wire in wires(network)]
+
+
+def _accumulators(links: list[Link], target: str) -> list[str]:
+    return [
         f"{link.wire.place}/slice{k}"
         for link in links
         for k in range(len(link.wire.connection.slices))
+        if link.wire.target == target
     ]
+
+
+def _own_places(name: str, part: Part | None) -> list[str]:
+    if isinstance(part, SeriesMemory):
+        memory = name.replace("/series", "/memory")
+        own = [f"{name}/{what}" for what in ("drive", "term", "message")]
+        return [*own, f"{memory}/state", f"{memory}/message"]
     if isinstance(part, IntegerMemory):
-        return (*accumulators, f"{name}/state", f"{name}/message")
+        return [f"{name}/state", f"{name}/message"]
     if isinstance(part, IntegerHidden):
-        return (*accumulators, f"{name}/drive", f"{name}/message")
-    return (*accumulators, f"{name}/output") if part is not None else ()
+        return [f"{name}/drive", f"{name}/message"]
+    return [f"{name}/output"] if part is not None else []

@@ -1,4 +1,4 @@
-"""What the neuron processes write down while they run, as `.npy` files in one folder.
+"""What the neuron processes write down while they run, as `.npy` files, a folder for a network.
 
 Each group of neurons has its own files, mapped into memory: its process writes them in place, the
 worker's parent reads them when the run is over. Moving states out through ``Var.get`` would take
@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from targets.lava.plan import Group, Plan, Timetable
+from targets.lava.plan import Group, Plan
+from targets.lava.timetable import Timetable
 
 FAILURE = "failure.json"
+_INPUTS = "inputs.npy"
 _PROGRESS = "progress.npy"
 
 
@@ -27,8 +29,10 @@ class Record:
     Attributes
     ----------
     events : ndarray, shape (samples, steps), int64
-        Messages that were not zero.
+        Messages or changes that were sent.
     synops : int
+    carried : dict of connection to int
+        Events that each connection carried.
     saturations : dict of place to int
     states : ndarray, shape (samples, steps, neurons), int32, or None
         m of a memory, H of hidden units, y of the readout; None unless recorded.
@@ -38,21 +42,33 @@ class Record:
 
     events: np.ndarray
     synops: int
+    carried: dict[str, int]
     saturations: dict[str, int]
     states: np.ndarray | None
     raster: np.ndarray
 
 
-def create(folder: Path, plan: Plan, record: bool) -> None:
-    """Make all files, zeroed, before the run; states of memory and hidden units if `record`."""
+def create(folder: Path, plan: Plan, inputs: np.ndarray, record: bool) -> None:
+    """Make all files before the run: input messages, and records of zeros.
+
+    Parameters
+    ----------
+    folder : Path
+    plan : Plan
+    inputs : ndarray, shape (samples, steps, n_in), integer
+    record : bool
+        Whether states of memories and hidden units are kept.
+    """
+    np.save(folder / _INPUTS, inputs.astype(np.int32), allow_pickle=False)
     _create(folder / _PROGRESS, (1,), np.int64)
     table = plan.timetable
     for group in plan.groups:
         stem = _stem(folder, group)
         _create(f"{stem}.counts.npy", (table.samples, table.steps, 2), np.int64)
+        _create(f"{stem}.carried.npy", (max(1, len(group.outlets)),), np.int64)
         _create(f"{stem}.saturations.npy", (max(1, len(group.places)),), np.int64)
         _create(f"{stem}.raster.npy", (table.chip_steps, group.neurons), np.uint8)
-        if group.name == "readout" or (record and group.part is not None):
+        if group.name == "readout" or (record and group.has_states):
             shape = (table.samples, table.steps, group.neurons)
             _create(f"{stem}.states.npy", shape, np.int32)
 
@@ -61,15 +77,26 @@ def read(folder: Path, group: Group) -> Record:
     """Read what the group wrote into `folder`; the arrays are copies."""
     stem = _stem(folder, group)
     counts = np.load(f"{stem}.counts.npy", allow_pickle=False)
+    carried = np.load(f"{stem}.carried.npy", allow_pickle=False).tolist()
     saturations = np.load(f"{stem}.saturations.npy", allow_pickle=False)
     states = Path(f"{stem}.states.npy")
     return Record(
         events=counts[..., 0].copy(),
         synops=int(counts[..., 1].sum()),
+        carried={
+            wire.place: events
+            for outlet, events in zip(group.outlets, carried, strict=False)
+            for wire in outlet.wires
+        },
         saturations=dict(zip(group.places, saturations.tolist(), strict=False)),
         states=np.load(states, allow_pickle=False) if states.exists() else None,
         raster=np.load(f"{stem}.raster.npy", allow_pickle=False),
     )
+
+
+def input_messages(folder: Path) -> np.ndarray:
+    """Input messages, shape (samples, steps, n_in), int32, left where they are."""
+    return np.asarray(np.load(folder / _INPUTS, mmap_mode="r", allow_pickle=False))
 
 
 class Recorder:
@@ -84,41 +111,56 @@ class Recorder:
 
     def __init__(self, folder: Path, group: Group, timetable: Timetable) -> None:
         stem = _stem(folder, group)
-        self._fan_out = group.fan_out
+        self._fan_outs = [outlet.fan_out for outlet in group.outlets]
+        self._numbers = {place: number for number, place in enumerate(group.places)}
         self._counts = _open(f"{stem}.counts.npy")
+        self._carried = _open(f"{stem}.carried.npy")
         self._saturations = _open(f"{stem}.saturations.npy")
         self._raster = _open(f"{stem}.raster.npy")
         states = Path(f"{stem}.states.npy")
         self._states = _open(states) if states.exists() else None
         self._progress = _open(folder / _PROGRESS)
 
-    def saturated(self, place: int, times: int) -> None:
-        """Count saturations at the place of that number; -1 is the last."""
+    def saturated(self, place: str, times: int) -> None:
+        """Count saturations at a place of the group's."""
         if times:
-            self._saturations[place] += times
+            self._saturations[self._numbers[place]] += times
 
     def state(self, sample: int, step: int, values: np.ndarray) -> None:
         """Keep the states of a step, if that was asked for."""
         if self._states is not None:
             self._states[sample, step] = values
 
-    def sent(self, sample: int, step: int, tick: int, message: np.ndarray) -> None:
-        """Count the events of a step and the synaptic operations that they cost."""
-        event = message != 0
-        self._counts[sample, step, 0] = np.count_nonzero(event)
-        self._counts[sample, step, 1] = self._fan_out[event].sum()
+    def sent(self, sample: int, step: int, tick: int, outlet: int, events: np.ndarray) -> None:
+        """Count what leaves an outlet of the group's, and the synaptic operations that it costs."""
+        event = events != 0
+        number = np.count_nonzero(event)
+        self._counts[sample, step, 0] += number
+        self._counts[sample, step, 1] += self._fan_outs[outlet][event].sum()
+        self._carried[outlet] += number
         if sample == 0:
-            self._raster[tick] = event
+            self._raster[tick] += event
 
     def finished(self, steps: int) -> None:
         """Say that `steps` sample steps of the whole run are done."""
         self._progress[0] = steps
 
 
+def cases(folder: Path) -> list[Path]:
+    """Folders of all networks of a run, in order."""
+    return sorted(path.parent for path in folder.glob(f"*/{_PROGRESS}"))
+
+
+def case_folder(folder: Path, number: int) -> Path:
+    """Name the folder of the network of that number, from 0."""
+    return folder / f"{number:06}"
+
+
 def progress(folder: Path) -> int:
-    """Sample steps done so far; 0 before the run has begun."""
+    """Sample steps done so far, of all networks in the folder; 0 before the run has begun."""
     try:
-        return int(np.load(folder / _PROGRESS, allow_pickle=False)[0])
+        files = folder.rglob(_PROGRESS)
+        return sum(int(np.load(path, allow_pickle=False)[0]) for path in files)
     except (OSError, ValueError, EOFError):
         return 0
 

@@ -25,7 +25,7 @@ from lmu_deploy.files import save
 from lmu_deploy.integer_network import IntegerNetwork
 from targets.lava import records
 from targets.lava.plan import Plan
-from targets.lava.worker import INPUTS, NETWORK
+from targets.lava.worker import NETWORK
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 10.0
@@ -48,13 +48,14 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def prepare(
-    folder: Path, network: IntegerNetwork, inputs: np.ndarray, plan: Plan, record: bool
+    case: Path, network: IntegerNetwork, inputs: np.ndarray, plan: Plan, record: bool
 ) -> None:
-    """Write what the worker reads, and the empty records that it fills.
+    """Write what the worker reads of one network, and the empty records that it fills.
 
     Parameters
     ----------
-    folder : Path
+    case : Path
+        A folder in that of the run; it is made.
     network : IntegerNetwork
     inputs : ndarray, shape (samples, steps, n_in), integer
         Input messages.
@@ -62,13 +63,16 @@ def prepare(
     record : bool
         Whether states of memories and hidden units are kept.
     """
-    save(network, folder / NETWORK)
-    np.save(folder / INPUTS, inputs.astype(np.int32), allow_pickle=False)
-    records.create(folder, plan, record)
+    case.mkdir()
+    save(network, case / NETWORK)
+    records.create(case, plan, inputs, record)
 
 
 def supervise(
-    folder: Path, time_limit: float, progress: Callable[[int], None] | None = None
+    folder: Path,
+    time_limit: float,
+    progress: Callable[[int], None] | None = None,
+    worker_module: str = "targets.lava.worker",
 ) -> None:
     """Run the worker on a prepared folder, until it is done.
 
@@ -79,6 +83,8 @@ def supervise(
         Seconds after which the run is given up.
     progress : callable, optional
         Called now and then with the number of sample steps done.
+    worker_module : str
+        What the interpreter runs, with the folder as its argument.
 
     Raises
     ------
@@ -88,7 +94,7 @@ def supervise(
         When Lava cannot be imported.
     """
     worker = subprocess.Popen(
-        [sys.executable, "-m", "targets.lava.worker", str(folder)],
+        [sys.executable, "-m", worker_module, str(folder)],
         cwd=folder,
         env=_environment(folder),
         stdin=subprocess.DEVNULL,

@@ -1,17 +1,17 @@
-"""The target: from a network and real inputs to the Run, by way of a folder and a worker."""
+"""The target: from networks and real inputs to Runs, by way of a folder and a worker."""
 
 from __future__ import annotations
 
 import platform
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lmu_deploy.checks import check_inputs, check_number
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_network import Format, IntegerNetwork, SeriesMemory
+from lmu_deploy.integer_network import Format, IntegerNetwork
 from lmu_deploy.wiring import memory_basis, populations, wires
 from targets.base import Progress, Run, States, check_supported
 from targets.lava import records, supervisor
@@ -42,20 +42,17 @@ class LavaTarget:
         self.time_limit = time_limit
 
     def unsupported(self, network: IntegerNetwork) -> list[str]:
-        """Name empty populations, memories without a process, and sums that could leave 32 bits."""
+        """Name empty populations, and sums that could leave 32 bits."""
         senders = populations(network)
         sizes = {name: sender.neurons for name, sender in senders.items()}
         sizes["readout"] = network.n_out
         reasons = [f"{name} has no neurons" for name, size in sizes.items() if size == 0]
-        reasons += [
-            f"layer {number} is a sign-taylor memory, for which there is no Lava process yet"
-            for number, layer in enumerate(network.layers)
-            if isinstance(layer.memory, SeriesMemory)
-        ]
         for wire in wires(network):
             weights = np.abs(wire.connection.slices.astype(np.int64)).sum(axis=2).max(initial=0)
-            # Twice, because Dense holds twice each weight (see assembly.py).
-            largest = 2 * int(weights) * senders[wire.source].message.limit
+            # Twice, because Dense holds twice each weight (see assembly.py), and a change is up to
+            # twice as large as a message.
+            factor = 4 if wire.connection.threshold else 2
+            largest = factor * int(weights) * senders[wire.source].message.limit
             if largest > _INT32_MAX:
                 reasons.append(
                     f"sums of {wire.place} can reach {largest}, and Dense adds in 32 bits "
@@ -95,49 +92,118 @@ class LavaTarget:
         RunError
             When Lava failed, died, or passed the time limit.
         """
-        check_supported(self, network)
-        inputs = check_inputs(inputs, network.n_in)
-        samples, steps, _ = inputs.shape
-        if not samples or not steps:
-            raise InputError(f"input has {samples} samples of {steps} steps; give at least one.")
-        version = lava_version()
-        start = time.perf_counter()
-        plan = make_plan(network, samples, steps)
-        messages, limited = _to_messages(inputs, network.input)
+        case = network, inputs
+        return self.run_each([case], record=record, seed=seed, progress=progress)[0]
 
-        def show(done: int) -> None:
+    def run_each(
+        self,
+        cases: Sequence[tuple[IntegerNetwork, np.ndarray]],
+        *,
+        record: bool = False,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> list[Run]:
+        """Run several networks in one interpreter, whose start is most of a short run's time.
+
+        Parameters
+        ----------
+        cases : sequence of (IntegerNetwork, ndarray of shape (samples, steps, n_in))
+        record, seed, progress
+            As those of :meth:`run`; progress counts the samples of all networks together.
+
+        Returns
+        -------
+        runs : list of Run
+            The wall seconds of each are those of all together.
+
+        Raises
+        ------
+        InputError, MissingDependencyError, RunError
+            As :meth:`run`.
+        """
+        for network, _ in cases:
+            check_supported(self, network)
+        checked = [(network, check_inputs(given, network.n_in)) for network, given in cases]
+        version, start = lava_version(), time.perf_counter()
+        prepared = [_Case(network, inputs) for network, inputs in checked]
+        samples = sum(case.plan.timetable.samples for case in prepared)
+
+        def show(steps_done: int) -> None:
             if progress:
-                progress(done // steps, samples)
+                progress(_samples_done(prepared, steps_done), samples)
 
         with supervisor.temporary_folder() as folder:
-            supervisor.prepare(folder, network, messages, plan, record)
-            supervisor.supervise(folder, self._seconds(plan), show)
-            found = {group.name: records.read(folder, group) for group in plan.groups}
-        show(samples * steps)
-        y = found["readout"].states
-        assert y is not None  # the readout's are always recorded
-        outputs = y * network.readout.output.scale
-        senders = {group.name: found[group.name] for group in plan.senders}
-        return Run(
-            target=self.name,
-            outputs=outputs if network.return_sequences else outputs[:, -1],
-            neurons={group.name: group.neurons for group in plan.senders},
-            events={name: part.events for name, part in senders.items()},
-            synops=sum(part.synops for part in senders.values()),
-            saturations={"input": limited} | _saturations(found.values()),
-            steps=steps,
-            chip_steps=plan.timetable.chip_steps,
-            wall_seconds=time.perf_counter() - start,
-            seed=seed,
-            states=_states(network, found, y) if record else None,
-            rasters={name: part.raster for name, part in senders.items()},
-            notes=(_NOTE,),
-            settings=_settings(plan, version),
-        )
+            places = [records.case_folder(folder, number) for number in range(len(prepared))]
+            for place, case in zip(places, prepared, strict=True):
+                supervisor.prepare(place, case.network, case.messages, case.plan, record)
+            supervisor.supervise(folder, self._seconds(prepared), show)
+            found = [case.read(place) for place, case in zip(places, prepared, strict=True)]
+        if progress:
+            progress(samples, samples)
+        seconds = time.perf_counter() - start
+        return [
+            _make_run(case, part, record, seed, seconds, version)
+            for case, part in zip(prepared, found, strict=True)
+        ]
 
-    def _seconds(self, plan: Plan) -> float:
-        generous = 120.0 + 0.1 * plan.timetable.total
+    def _seconds(self, cases: Sequence[_Case]) -> float:
+        generous = sum(120.0 + 0.1 * case.plan.timetable.total for case in cases)
         return generous if self.time_limit is None else self.time_limit
+
+
+class _Case:
+    """A network, its input messages, and the plan for them."""
+
+    def __init__(self, network: IntegerNetwork, inputs: np.ndarray) -> None:
+        self.network = network
+        self.messages, self.limited = _to_messages(inputs, network.input)
+        self.plan = make_plan(network, inputs.shape[0], inputs.shape[1])
+
+    def read(self, place: Path) -> dict[str, Record]:
+        """Read the records of all groups."""
+        return {group.name: records.read(place, group) for group in self.plan.groups}
+
+
+def _samples_done(cases: Sequence[_Case], steps_done: int) -> int:
+    """Count whole samples among the steps that are done, case by case."""
+    samples = 0
+    for case in cases:
+        table = case.plan.timetable
+        here = min(steps_done, table.samples * table.steps)
+        samples, steps_done = samples + here // table.steps, steps_done - here
+    return samples
+
+
+def _make_run(
+    case: _Case,
+    found: dict[str, Record],
+    record: bool,
+    seed: int,
+    wall_seconds: float,
+    version: str,
+) -> Run:
+    network, plan = case.network, case.plan
+    y = found["readout"].states
+    assert y is not None  # the readout's are always recorded
+    outputs = y * network.readout.output.scale
+    senders = {group.name: found[group.name] for group in plan.senders}
+    return Run(
+        target=LavaTarget.name,
+        outputs=outputs if network.return_sequences else outputs[:, -1],
+        neurons={group.name: group.neurons for group in plan.senders},
+        events={name: part.events for name, part in senders.items()},
+        synops=sum(part.synops for part in senders.values()),
+        saturations={"input": case.limited} | _saturations(found.values()),
+        steps=plan.timetable.steps,
+        chip_steps=plan.timetable.chip_steps,
+        wall_seconds=wall_seconds,
+        seed=seed,
+        states=_states(network, found, y) if record else None,
+        rasters={name: part.raster for name, part in senders.items()},
+        carried={place: n for part in senders.values() for place, n in part.carried.items()},
+        notes=(_NOTE,),
+        settings=_settings(plan, version),
+    )
 
 
 def _to_messages(inputs: np.ndarray, form: Format) -> tuple[np.ndarray, int]:
@@ -176,7 +242,8 @@ def _side_by_side(
 
 
 def _settings(plan: Plan, version: str) -> dict[str, Any]:
-    dense = sum(len(link.wire.connection.slices) for group in plan.groups for link in group.links)
+    dense = sum(len(group.outlets) for group in plan.groups)
+    neurons = sum(group.part is not None or group.name == "input" for group in plan.groups)
     return {
         "versions": {
             "lava-nc": version,
@@ -185,5 +252,5 @@ def _settings(plan: Plan, version: str) -> dict[str, Any]:
         },
         "run_config": "Loihi2SimCfg(select_tag='fixed_pt')",
         "chip_steps_per_step": plan.timetable.period,
-        "processes": 1 + dense + len(plan.groups),
+        "processes": dense + neurons,
     }

@@ -15,17 +15,19 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from targets.lava.arithmetic import activate, multiply_shift, saturate
+from targets.lava.axons import Axon
 from targets.lava.dendrites import Dendrite
-from targets.lava.plan import Timetable
+from targets.lava.plan import Group
 from targets.lava.processes.neurons import (
-    PORT_NAMES,
+    IN_PORTS,
+    OUT_PORTS,
     HiddenNeurons,
-    InputCounter,
+    InputNeurons,
     MemoryNeurons,
     ReadoutNeurons,
-    port_name,
 )
-from targets.lava.records import Recorder
+from targets.lava.records import Recorder, input_messages
+from targets.lava.timetable import Timetable
 
 
 class NeuronsModel(PyLoihiProcessModel):
@@ -33,46 +35,51 @@ class NeuronsModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        group = proc_params["group"]
+        group: Group = proc_params["group"]
         self.timetable: Timetable = proc_params["timetable"]
-        self.offset = group.offset
-        self.neurons = group.neurons
-        self.part = group.part
+        self.group = group
+        self.part: Any = group.part  # of the kind for which assembly.py takes this model
         self.dendrites = [Dendrite(link) for link in group.links]
-        bias = self.part.bias
-        self.bias = np.zeros(self.neurons, np.int64) if bias is None else bias.astype(np.int64)
+        bias = None if self.part is None else self.part.bias
+        self.silence = np.zeros(group.neurons, np.int64)
+        self.bias = self.silence if bias is None else bias.astype(np.int64)
         self.recorder = Recorder(proc_params["folder"], group, self.timetable)
 
     def run_spk(self) -> None:
         """One chip step."""
-        due = [
-            dendrite.receive(
-                [getattr(self, port_name(link, part)).recv() for part in range(dendrite.slices)]
-            )
-            for link, dendrite in enumerate(self.dendrites)
-        ]
+        due = self.receive()
         tick = self.time_step - 1
-        now = self.timetable.at(tick, self.offset)
-        message = np.zeros(self.neurons, np.int64)
+        now = self.timetable.at(tick, self.group.offset)
+        message = self.silence
         if now is not None:
-            message = self.work(*now, self.drive(due))
+            message = self.work(*now, self.drive(due, first=now[1] == 0))
         self.emit(message, tick, now)
 
-    def drive(self, due: list[np.ndarray]) -> np.ndarray:
-        """Sum of what all connections and the bias drive the neurons with."""
-        total, place = self.bias, 0
-        for dendrite, sums in zip(self.dendrites, due, strict=True):
-            driven, saturations = dendrite.drive(sums)
-            total = total + driven
-            for changed in saturations:
-                self.recorder.saturated(place, changed)
-                place += 1
+    def receive(self) -> list[tuple[Dendrite, np.ndarray]]:
+        """Take what arrives at every in-port; give each dendrite and what is due to it."""
+        ports = zip(IN_PORTS, self.dendrites, strict=False)
+        return [
+            (dendrite, dendrite.receive(getattr(self, port).recv())) for port, dendrite in ports
+        ]
+
+    def drive(self, due: list[tuple[Dendrite, np.ndarray]], first: bool) -> np.ndarray:
+        """Sum of what these connections and the bias drive the neurons with."""
+        total = self.bias
+        for dendrite, sums in due:
+            total = total + dendrite.drive(self.accumulate(dendrite, sums, first))
         return total
 
-    def limit(self, values: np.ndarray, bits: int, from_last: int) -> np.ndarray:
-        """Saturate, counting at one of the neuron's own places: 1 the last, 2 the one before."""
+    def accumulate(self, dendrite: Dendrite, due: np.ndarray, first: bool) -> np.ndarray:
+        """Accumulators of one connection, saturated and counted."""
+        accumulators, saturations = dendrite.accumulate(due, first)
+        for place, changed in zip(dendrite.places, saturations, strict=True):
+            self.recorder.saturated(place, changed)
+        return accumulators
+
+    def limit(self, values: np.ndarray, bits: int, place: str) -> np.ndarray:
+        """Saturate, and count it at that place."""
         limited, changed = saturate(values, bits)
-        self.recorder.saturated(-from_last, changed)
+        self.recorder.saturated(place, changed)
         return limited
 
     def work(self, sample: int, step: int, drive: np.ndarray) -> np.ndarray:
@@ -83,51 +90,87 @@ class NeuronsModel(PyLoihiProcessModel):
         """Send the messages of this chip step; a population without an out-port sends none."""
 
 
-class SendersModel(NeuronsModel):
+class SendingModel(NeuronsModel):
     """Sends at every chip step, zeros while it waits, and counts what is not zero."""
 
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self.axons = [Axon(outlet) for outlet in self.group.outlets]
 
     def emit(self, message: np.ndarray, tick: int, now: tuple[int, int] | None) -> None:
         """Count and send."""
+        send(self, self.axons, self.recorder, message, tick, now)
+
+
+def send(
+    model: Any,
+    axons: list[Axon],
+    recorder: Recorder,
+    message: np.ndarray,
+    tick: int,
+    now: tuple[int, int] | None,
+) -> None:
+    """Send a message over every axon, as it is outside the timetable, and count the events."""
+    for number, axon in enumerate(axons):
+        events = message
         if now is not None:
-            self.recorder.sent(*now, tick, message)
-        self.s_out.send(message.astype(np.int32))
+            events = axon.events(message, first=now[1] == 0)
+            recorder.sent(*now, tick, number, events)
+        getattr(model, OUT_PORTS[number]).send(events.astype(np.int32))
 
 
-for _name in PORT_NAMES:
+for _name in IN_PORTS:
     setattr(NeuronsModel, _name, LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24))
+for _name in OUT_PORTS:
+    setattr(SendingModel, _name, LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24))
+
+
+@implements(proc=InputNeurons, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class InputModel(SendingModel):
+    """Sends the input messages as their steps come."""
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self.messages = input_messages(proc_params["folder"])
+
+    def work(self, sample: int, step: int, drive: np.ndarray) -> np.ndarray:
+        """Give the messages of a step."""
+        return self.messages[sample, step].astype(np.int64)
 
 
 @implements(proc=MemoryNeurons, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class MemoryModel(SendersModel):
+class MemoryModel(SendingModel):
     """m <- sat(m + drive); the message is sat(ms(m, 1, shift))."""
 
     m: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
 
     def work(self, sample: int, step: int, drive: np.ndarray) -> np.ndarray:
         """Integrate, from zero at the first step of a sample."""
-        before = self.m.astype(np.int64) if step else np.zeros(self.neurons, np.int64)
-        state = self.limit(before + drive, self.part.state.bits, 2)
+        before = self.m.astype(np.int64) if step else self.silence
+        name = self.group.name
+        state = self.limit(before + drive, self.part.state.bits, f"{name}/state")
         self.m = state.astype(np.int32)
         self.recorder.state(sample, step, self.m)
         rounded = multiply_shift(state, 1, self.part.message_shift)
-        return self.limit(rounded, self.part.message.bits, 1)
+        return self.limit(rounded, self.part.message.bits, f"{name}/message")
 
 
 @implements(proc=HiddenNeurons, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class HiddenModel(SendersModel):
+class HiddenModel(SendingModel):
     """H = f(sat(drive))."""
 
     def work(self, sample: int, step: int, drive: np.ndarray) -> np.ndarray:
         """Apply the activation to what drives the units."""
-        limited = self.limit(drive, self.part.drive.bits, 2)
+        name = self.group.name
+        limited = self.limit(drive, self.part.drive.bits, f"{name}/drive")
         message, changed = activate(self.part.activation, limited, self.part.message)
-        self.recorder.saturated(-1, changed)
+        self.recorder.saturated(f"{name}/message", changed)
         self.recorder.state(sample, step, message)
         return message
 
@@ -140,29 +183,7 @@ class ReadoutModel(NeuronsModel):
 
     def work(self, sample: int, step: int, drive: np.ndarray) -> np.ndarray:
         """Write the output down."""
-        output = self.limit(drive, self.part.output.bits, 1)
+        output = self.limit(drive, self.part.output.bits, "readout/output")
         self.recorder.state(sample, step, output)
         self.recorder.finished(sample * self.timetable.steps + step + 1)
         return output
-
-
-@implements(proc=InputCounter, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class InputCounterModel(PyLoihiProcessModel):
-    """Counts what passes."""
-
-    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
-
-    def __init__(self, proc_params: Any) -> None:
-        super().__init__(proc_params)
-        self.timetable: Timetable = proc_params["timetable"]
-        self.recorder = Recorder(proc_params["folder"], proc_params["group"], self.timetable)
-
-    def run_spk(self) -> None:
-        """One chip step."""
-        message = self.s_in.recv()
-        tick = self.time_step - 1
-        now = self.timetable.at(tick, 0)
-        if now is not None:
-            self.recorder.sent(*now, tick, message)

@@ -1,4 +1,7 @@
-"""The processes: populations of neurons with one in-port for each slice of each connection."""
+"""The processes: populations of neurons, with a port for each link that ends or outlet that begins.
+
+Lava wants the same ports of every instance; some stay unused.
+"""
 
 # mypy: allow-subclassing-any
 
@@ -10,22 +13,17 @@ from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
 
-from targets.lava.plan import Group, Timetable
+from targets.lava.plan import Group
+from targets.lava.timetable import Timetable
 
-MOST_LINKS = 3
-MOST_SLICES = 4
-
-
-def port_name(link: int, part: int) -> str:
-    """Name of the in-port for slice number `part` of connection number `link`."""
-    return f"a_in_{link}_{part}"
-
-
-PORT_NAMES = [port_name(link, part) for link in range(MOST_LINKS) for part in range(MOST_SLICES)]
+MOST_LINKS = 4
+MOST_OUTLETS = 4
+IN_PORTS = [f"a_in_{number}" for number in range(MOST_LINKS)]
+OUT_PORTS = [f"s_out_{number}" for number in range(MOST_OUTLETS)]
 
 
 class Neurons(AbstractProcess):
-    """A population that receives. Lava wants the same ports of every instance; some stay unused.
+    """A population that receives.
 
     Parameters
     ----------
@@ -35,36 +33,54 @@ class Neurons(AbstractProcess):
         Where its records are.
     """
 
-    def __init__(self, group: Group, timetable: Timetable, folder: Path) -> None:
-        super().__init__(group=group, timetable=timetable, folder=folder, name=group.name)
-        for name in PORT_NAMES:
-            setattr(self, name, InPort(shape=(group.neurons,)))
+    def __init__(self, group: Group, timetable: Timetable, folder: Path, **more: object) -> None:
+        super().__init__(group=group, timetable=timetable, folder=folder, name=group.name, **more)
+        widths = [link.width for link in group.links]
+        for name, width in zip(IN_PORTS, widths + [1] * MOST_LINKS, strict=False):
+            setattr(self, name, InPort(shape=(width,)))
 
 
-class MemoryNeurons(Neurons):
-    """Leak-free integrators that send graded messages; `m` is their state."""
+class SendingNeurons(Neurons):
+    """A population that sends graded messages too."""
+
+    def __init__(self, group: Group, timetable: Timetable, folder: Path, **more: object) -> None:
+        super().__init__(group, timetable, folder, **more)
+        for name in OUT_PORTS:
+            setattr(self, name, OutPort(shape=(group.neurons,)))
+
+
+class InputNeurons(SendingNeurons):
+    """Sends the input messages that stand in the folder."""
+
+
+class MemoryNeurons(SendingNeurons):
+    """Leak-free integrators; `m` is their state."""
 
     def __init__(self, group: Group, timetable: Timetable, folder: Path) -> None:
         super().__init__(group, timetable, folder)
         self.m = Var(shape=(group.neurons,), init=0)
-        self.s_out = OutPort(shape=(group.neurons,))
 
 
-class HiddenNeurons(Neurons):
+class SeriesNeurons(SendingNeurons):
+    """A series and its memory: `v_out` sends to the series itself, the other ports to all else.
+
+    Parameters
+    ----------
+    group, memory : Group
+        The series', whose links end here, and its memory's, whose outlets begin here.
+    timetable : Timetable
+    folder : Path
+    """
+
+    def __init__(self, group: Group, memory: Group, timetable: Timetable, folder: Path) -> None:
+        super().__init__(group, timetable, folder, memory=memory)
+        self.m = Var(shape=(group.neurons,), init=0)
+        self.v_out = OutPort(shape=(group.neurons,))
+
+
+class HiddenNeurons(SendingNeurons):
     """Stateless units with a piecewise-linear activation."""
-
-    def __init__(self, group: Group, timetable: Timetable, folder: Path) -> None:
-        super().__init__(group, timetable, folder)
-        self.s_out = OutPort(shape=(group.neurons,))
 
 
 class ReadoutNeurons(Neurons):
     """The end of the network; what it adds up is the output."""
-
-
-class InputCounter(AbstractProcess):
-    """Counts the messages that the source of the inputs sends."""
-
-    def __init__(self, group: Group, timetable: Timetable, folder: Path) -> None:
-        super().__init__(group=group, timetable=timetable, folder=folder, name=group.name)
-        self.s_in = InPort(shape=(group.neurons,))
