@@ -2,7 +2,15 @@
 
 from lmu_deploy.fidelity.attribution.causes import Cause
 from lmu_deploy.fidelity.attribution.measure import Errors
-from lmu_deploy.fidelity.attribution.study import SAMPLES, Attribution, Step, attribute
+from lmu_deploy.fidelity.attribution.study import Attribution, Step, affordable_samples, attribute
 from lmu_deploy.fidelity.attribution.switches import SOURCES
 
-__all__ = ["SAMPLES", "SOURCES", "Attribution", "Cause", "Errors", "Step", "attribute"]
+__all__ = [
+    "SOURCES",
+    "Attribution",
+    "Cause",
+    "Errors",
+    "Step",
+    "affordable_samples",
+    "attribute",
+]

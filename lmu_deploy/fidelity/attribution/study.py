@@ -26,8 +26,19 @@ from lmu_deploy.fidelity.attribution.switches import Switches, sources
 from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.tasks.base import Task
+from lmu_deploy.wiring import wires
 
-SAMPLES = 200
+MOST_SAMPLES, FEWEST_SAMPLES = 200, 16
+_RUNS = 32
+_PRODUCTS = 3e11
+"""Of weights and messages, in a whole attribution: about a minute or two on one processor core."""
+
+
+def affordable_samples(network: IntegerNetwork, steps: int) -> int:
+    """Samples with which an attribution stays a matter of a minute or two; 16 to 200."""
+    synapses = sum(wire.connection.slices.size for wire in wires(network))
+    fit = int(_PRODUCTS / max(1, _RUNS * steps * synapses))
+    return max(FEWEST_SAMPLES, min(MOST_SAMPLES, fit))
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ def attribute(
     inputs: np.ndarray,
     targets: np.ndarray,
     task: Task,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     progress: Progress | None = None,
 ) -> Attribution:
     """Switch every source of error of `network` on in turn and alone.
@@ -117,8 +128,8 @@ def attribute(
     targets : ndarray, shape (as many, ...)
         The right answers.
     task : Task
-    samples : int
-        How many of the first samples are run.
+    samples : int, optional
+        How many of the first samples are run; by default as many as `affordable_samples` says.
     progress : callable, optional
         Called with (runs done, in all) of the sources; the search for causes comes on top.
 
@@ -127,8 +138,10 @@ def attribute(
     InputError
         When inputs or targets do not fit, or the network does not carry its float network.
     """
-    samples = check_integer("samples of the attribution", samples, 1, 2**31)
-    inputs = check_inputs(inputs, network.n_in)[:samples]
+    inputs = check_inputs(inputs, network.n_in)
+    if samples is None:
+        samples = affordable_samples(network, inputs.shape[1])
+    inputs = inputs[: check_integer("samples of the attribution", samples, 1, 2**31)]
     if not len(inputs) or len(targets) < len(inputs):
         raise InputError(
             f"attribution: {len(inputs)} samples and {len(targets)} answers; give at least one "

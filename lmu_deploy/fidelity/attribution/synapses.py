@@ -28,18 +28,18 @@ class Tally:
     ----------
     saturations : dict of place to ndarray, shape (n,), int64
         Values limited, by row.
-    widest : dict of place to float
-        Largest magnitude of a sum or value before it was limited.
+    widest : dict of place to ndarray, shape (n,), float64
+        Largest magnitude of a sum or value before it was limited, by row.
     """
 
     saturations: dict[str, np.ndarray] = field(default_factory=dict)
-    widest: dict[str, float] = field(default_factory=dict)
+    widest: dict[str, np.ndarray] = field(default_factory=dict)
 
     def note(self, place: str, values: np.ndarray, limit: float) -> None:
         """Count what `limit` is going to change; values have shape (..., n)."""
         magnitudes = np.abs(values).reshape(-1, values.shape[-1])
         top = magnitudes.max(axis=0, initial=0.0)
-        self.widest[place] = max(self.widest.get(place, 0.0), float(top.max(initial=0.0)))
+        self.widest[place] = np.maximum(self.widest.get(place, 0.0), top)
         counts = self.saturations.setdefault(place, np.zeros(len(top), np.int64))
         if (top > limit).any():
             counts += (magnitudes > limit).sum(axis=0)
