@@ -44,7 +44,8 @@ def placed(tree: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
     InputError
         When the name leads through a setting that holds no others.
     """
-    changed = _placed(tree, ALIASES.get(name, name).split("."), value, name)
+    meant = ALIASES.get(name, name) if isinstance(value, str) else name
+    changed = _placed(tree, meant.split("."), value, name)
     assert isinstance(changed, dict)  # as the tree was
     return changed
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from lmu_deploy.errors import InputError
-from lmu_deploy.sweeping.fields import ALIASES, leaves, placed
+from lmu_deploy.sweeping.fields import leaves, placed
 from lmu_deploy.sweeping.figures import check_figure
 from lmu_deploy.sweeping.settings import Strict, TrialSettings, checked, read_trial
 from lmu_deploy.training.config import read_toml
@@ -127,8 +127,7 @@ def _read(values: Mapping[str, Any], where: str, folder: Path) -> Spec:
     base: dict[str, Any] = {}
     for name, value in values.items():
         if name not in ("grid", "search", "objectives"):
-            shared = name in ALIASES and isinstance(value, str)
-            base = placed(base, ALIASES[name] if shared else name, value)
+            base = placed(base, name, value)
     if ("grid" in values) == ("search" in values):
         raise InputError(f"{where}: give either a table [grid] or a table [search] of what varies.")
     return Spec(
