@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -28,6 +29,40 @@ _EVERY_MS = 5.0
 _BLOCK = 20
 
 
+class Driven(Protocol):
+    """Neurons whose states are given to them at every step."""
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        """Take scaled states (copies, states); give spikes (copies, states, neurons), bool."""
+
+
+class Bench(Protocol):
+    """What a dynamic calibration measures: any neurons behind first-order synapses."""
+
+    @property
+    def order(self) -> int:
+        """States of a channel."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+
+    @property
+    def neurons_per_state(self) -> int:
+        """Neurons of a population."""
+
+    @property
+    def dt_ms(self) -> float:
+        """Step of the simulation, milliseconds."""
+
+    @property
+    def tau_ms(self) -> float:
+        """Time constant of the synapses, milliseconds."""
+
+    def neurons(self, copies: int, rng: np.random.Generator) -> Driven:
+        """Make simulated copies of the chip."""
+
+
 @dataclass(frozen=True)
 class Chip:
     """What a calibration measures: neurons with all their imperfections, and their synapses."""
@@ -43,6 +78,11 @@ class Chip:
     def channels(self) -> int:
         """Number of channels."""
         return self.populations.states // self.order
+
+    @property
+    def neurons_per_state(self) -> int:
+        """Number of neurons of a population."""
+        return self.populations.neurons
 
     def neurons(self, copies: int, rng: np.random.Generator) -> Neurons:
         """Make simulated copies of the chip."""
@@ -115,7 +155,7 @@ def _expected_rates(chip: Chip) -> np.ndarray:
 
 
 def dynamic(
-    chip: Chip,
+    chip: Bench,
     targets: np.ndarray,
     trajectory: np.ndarray,
     rng: np.random.Generator,
@@ -131,7 +171,8 @@ def dynamic(
 
     Parameters
     ----------
-    chip : Chip
+    chip : Bench
+        A :class:`Chip`, or other neurons.
     targets : ndarray, shape (channels, order, order)
         A' in scaled states.
     trajectory : ndarray, shape (steps, samples, channels, order)
@@ -141,7 +182,7 @@ def dynamic(
         Called with (steps done, steps in all).
     """
     steps, samples = trajectory.shape[:2]
-    features = chip.order * chip.populations.neurons
+    features = chip.order * chip.neurons_per_state
     train = [Products(features, chip.order) for _ in range(chip.channels)]
     held_out = [Products(features, chip.order) for _ in range(chip.channels)]
     learning = samples - samples // 5
@@ -169,7 +210,7 @@ class _Recorder:
     """Forced neurons, their spikes behind the synapse, and A' x behind the same synapse."""
 
     def __init__(
-        self, chip: Chip, targets: np.ndarray, samples: int, rng: np.random.Generator
+        self, chip: Bench, targets: np.ndarray, samples: int, rng: np.random.Generator
     ) -> None:
         self.chip, self.targets, self.rng = chip, targets.astype(np.float32), rng
         self.neurons = chip.neurons(samples, rng)
@@ -177,7 +218,8 @@ class _Recorder:
         shape = (samples, chip.channels, chip.order)
         self.size = rng.uniform(*_NOISE_SHARE, (samples, 1, 1)).astype(np.float32)
         self.noise = rng.standard_normal(shape).astype(np.float32)
-        self.filtered = np.zeros(self.neurons.v.shape, dtype=np.float32)
+        cells = (samples, chip.channels * chip.order, chip.neurons_per_state)
+        self.filtered = np.zeros(cells, dtype=np.float32)
         self.goal = np.zeros(shape, dtype=np.float32)
 
     def advance(self, states: np.ndarray) -> None:
