@@ -35,7 +35,7 @@ _PRODUCTS = 3e11
 
 
 def affordable_samples(network: IntegerNetwork, steps: int) -> int:
-    """Samples with which an attribution stays a matter of a minute or two; 16 to 200."""
+    """Count the samples with which an attribution takes a minute or two; 16 to 200."""
     synapses = sum(wire.connection.slices.size for wire in wires(network))
     fit = int(_PRODUCTS / max(1, _RUNS * steps * synapses))
     return max(FEWEST_SAMPLES, min(MOST_SAMPLES, fit))
