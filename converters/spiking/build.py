@@ -13,6 +13,7 @@ from converters.spiking.trajectories import follow, ranges
 from converters.spiking.weights import round_weights
 from lmu_deploy.network import Memory
 from lmu_deploy.spiking_chip import Device, NeuronModel
+from lmu_deploy.spiking_dpi import DPISynapse
 from lmu_deploy.spiking_network import SpikingMemory
 
 
@@ -32,6 +33,8 @@ class Recipe:
     calibration : {"dynamic", "static", "none"}
     seed : int
         Of tuning curves and calibration; the chip's own is in `device`.
+    synapse : DPISynapse or None
+        None for linear ones, for which W is calibrated in any case.
     """
 
     model: NeuronModel
@@ -43,6 +46,7 @@ class Recipe:
     maximum_rate: float
     calibration: str
     seed: int
+    synapse: DPISynapse | None = None
 
     @property
     def parts(self) -> int:

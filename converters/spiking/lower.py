@@ -8,6 +8,7 @@ from converters.spiking.build import Recipe, build_memory
 from converters.spiking.calibrate import Fit, Progress
 from converters.spiking.host_inputs import memory_inputs
 from converters.spiking.limits import check_map, check_room, check_window
+from converters.spiking.saved import SavedCalibration, check_calibration
 from lmu_deploy.checks import check_choice, check_inputs, check_integer, check_number
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 from lmu_deploy.network import LMULayer, LMUNetwork
@@ -18,11 +19,13 @@ from lmu_deploy.spiking_chip import (
     NeuronModel,
     check_multiple,
 )
+from lmu_deploy.spiking_dpi import DPISynapse
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 
 DT_MS = 1.0
 HOLD_MS = 50.0
 CALIBRATION_SAMPLES = 200
+SYNAPSES = {"linear": None, "dpi": DPISynapse()}
 _TRAJECTORY_ELEMENTS = 50_000_000
 """Steps times samples times states of a calibration, at most (4 bytes each)."""
 
@@ -36,11 +39,14 @@ def spike(
     hold_ms: float = HOLD_MS,
     tau_ms: float | None = None,
     dt_ms: float = DT_MS,
-    neuron: str = "lif",
+    neuron: str | None = None,
+    synapse: str | None = None,
     mismatch: float | None = None,
     membrane_noise: float | None = None,
     weight_bits: int | None = None,
     calibration: str = "dynamic",
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    saved: SavedCalibration | None = None,
     seed: int = 0,
     chip_seed: int | None = None,
     progress: Progress | None = None,
@@ -55,8 +61,8 @@ def spike(
     network : LMUNetwork
         Encoders, hidden units, LSTM layers and readout stay on the host.
     calibration_inputs : ndarray, shape (samples, steps, n_in)
-        Of the kind that the network will see, never the ones it will be judged by. At most 200
-        samples are used, drawn by `seed`, and of long sequences the beginning.
+        Of the kind that the network will see, never the ones it will be judged by. At most
+        `calibration_samples` are used, drawn by `seed`, and of long sequences the beginning.
     profile : str or AnalogProfile
         Analog chip, by name or with figures of one's own.
     neurons_per_state : int
@@ -67,12 +73,17 @@ def spike(
         Time constant of the synapses, milliseconds; the profile's if absent.
     dt_ms : float
         Step of the simulation, milliseconds.
-    neuron : {"lif", "dpi", "if", "poisson"}
-        See :class:`lmu_deploy.spiking_chip.NeuronModel`.
+    neuron : {"lif", "dpi", "if", "poisson"}, optional
+        See :class:`lmu_deploy.spiking_chip.NeuronModel`; the profile's if absent.
+    synapse : {"linear", "dpi"}, optional
+        See :class:`lmu_deploy.spiking_dpi.DPISynapse`; linear if absent.
     mismatch, membrane_noise, weight_bits : float, float, int, optional
         See :class:`lmu_deploy.spiking_chip.Device`; the profile's if absent.
     calibration : {"dynamic", "static", "none"}
         "none" gives the figure before calibration: an ideal chip's decoders on this chip.
+    calibration_samples : int
+    saved : SavedCalibration, optional
+        Used instead of measuring the chip again; it must be of this network, chip and options.
     seed : int
         Of the tuning curves and of the calibration.
     chip_seed : int, optional
@@ -88,7 +99,8 @@ def spike(
     ------
     InputError
         When a time is no whole multiple of the step, the window is shorter than the synapse can
-        serve, the chip has too few neurons, or a value is out of range.
+        serve, the chip has too few neurons, `saved` is of something else, or a value is out of
+        range.
     """
     chip = load_profile(profile, "analog")
     assert isinstance(chip, AnalogProfile)
@@ -97,7 +109,7 @@ def spike(
     dt_ms = check_number("dt_ms", dt_ms, 1e-3, 100.0)
     tau_ms = chip.synapse_tau.value * 1e3 if tau_ms is None else tau_ms
     recipe = Recipe(
-        model=_neuron_model(neuron, chip),
+        model=_neuron_model(chip.neuron.value if neuron is None else neuron, chip),
         device=Device(
             profile=chip.name,
             seed=seed if chip_seed is None else chip_seed,
@@ -112,6 +124,7 @@ def spike(
         maximum_rate=chip.maximum_rate.value,
         calibration=check_choice("calibration", calibration, CALIBRATIONS),
         seed=seed,
+        synapse=SYNAPSES[check_choice("synapse", synapse or "linear", tuple(SYNAPSES))],
     )
     check_multiple("refractory_ms", recipe.model.refractory_ms, dt_ms, least=0)
     memories = [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
@@ -119,9 +132,13 @@ def spike(
     for memory in memories:
         check_window(memory, recipe.hold_ms, recipe.tau_ms)
         check_map(memory, recipe.neurons_per_state, recipe.calibration)
+    samples = check_integer("calibration_samples", calibration_samples, 1, 1_000_000)
+    if saved is not None:
+        check_calibration(saved, network, recipe)
+        return _network(network, recipe, saved.memories, saved.calibration)
     largest = max(memory.size for memory in memories)
-    chosen = _choose(inputs, recipe.parts * largest, np.random.default_rng([seed, 0]))
-    return _build(network, recipe, chosen, progress)
+    rng = np.random.default_rng([seed, 0])
+    return _build(network, recipe, _choose(inputs, samples, recipe.parts * largest, rng), progress)
 
 
 def _neuron_model(kind: str, chip: AnalogProfile) -> NeuronModel:
@@ -152,21 +169,33 @@ def _build(
         ridge=max(fit.ridge for fit in fits),
         fit_error=max(fit.error for fit in fits),
     )
+    return _network(network, recipe, tuple(memories), summary)
+
+
+def _network(
+    network: LMUNetwork,
+    recipe: Recipe,
+    memories: tuple[SpikingMemory | None, ...],
+    calibration: Calibration,
+) -> SpikingNetwork:
     return SpikingNetwork(
-        memories=tuple(memories),
+        memories=memories,
         host=network,
         neuron=recipe.model,
         device=recipe.device,
-        calibration=summary,
+        calibration=calibration,
         dt_ms=recipe.dt_ms,
         tau_ms=recipe.tau_ms,
         hold_ms=recipe.hold_ms,
+        synapse=recipe.synapse,
     )
 
 
-def _choose(inputs: np.ndarray, elements_per_step: int, rng: np.random.Generator) -> np.ndarray:
+def _choose(
+    inputs: np.ndarray, most: int, elements_per_step: int, rng: np.random.Generator
+) -> np.ndarray:
     """Draw samples, and cut sequences, so that a calibration's trajectory fits in memory."""
-    samples = min(len(inputs), CALIBRATION_SAMPLES)
+    samples = min(len(inputs), most)
     steps = max(1, min(inputs.shape[1], _TRAJECTORY_ELEMENTS // (samples * elements_per_step)))
     chosen = np.sort(rng.permutation(len(inputs))[:samples])
     return inputs[chosen, :steps]

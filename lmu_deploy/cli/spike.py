@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,11 +16,43 @@ def spike(
     profile: Profile = "generic-analog",
     task: TaskName = None,
     neurons_per_state: Annotated[int, typer.Option(help="Neurons for each memory state.")] = 100,
-    calibration: Annotated[str, typer.Option(help="dynamic, static or none.")] = "dynamic",
+    neuron: Annotated[
+        str | None, typer.Option(help="lif, dpi, if or poisson; by default the profile's.")
+    ] = None,
+    synapse: Annotated[
+        str | None, typer.Option(help="linear, or dpi for pairs of integrators; default linear.")
+    ] = None,
+    hold_ms: Annotated[
+        float | None, typer.Option(help="Milliseconds an input is held; by default 50.")
+    ] = None,
+    dt_ms: Annotated[
+        float | None, typer.Option(help="Step of the simulation, milliseconds; by default 1.")
+    ] = None,
+    tau_ms: Annotated[
+        float | None, typer.Option(help="Synapses, milliseconds; by default the profile's.")
+    ] = None,
     mismatch: Annotated[
         float | None, typer.Option(help="Spread of the devices; by default the profile's.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which virtual chip, and its neurons.")] = 0,
+    membrane_noise: Annotated[
+        float | None, typer.Option(help="In thresholds; by default the profile's.")
+    ] = None,
+    weight_bits: Annotated[
+        int | None, typer.Option(help="Sign included, 0 for real; by default the profile's.")
+    ] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="dynamic (default), static or none.")
+    ] = None,
+    save_calibration: Annotated[
+        Path | None, typer.Option(help="Write what was measured on the chip here.")
+    ] = None,
+    load_calibration: Annotated[
+        Path | None, typer.Option(help="Use such a file instead of measuring again.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of tuning curves and calibration.")] = 0,
+    chip_seed: Annotated[
+        int | None, typer.Option(help="Which virtual chip; by default the seed.")
+    ] = None,
 ) -> None:
     """Lower a float network's memory onto spiking neurons of one virtual analog chip.
 
@@ -27,14 +60,27 @@ def spike(
     """
     from lmu_deploy.commands.spike import spike
 
+    options = {
+        "neuron": neuron,
+        "synapse": synapse,
+        "hold_ms": hold_ms,
+        "dt_ms": dt_ms,
+        "tau_ms": tau_ms,
+        "mismatch": mismatch,
+        "membrane_noise": membrane_noise,
+        "weight_bits": weight_bits,
+        "calibration": calibration,
+        "chip_seed": chip_seed,
+    }
     spike(
         file,
         profile=profile,
         task=task,
         out=out,
+        save_calibration=save_calibration,
+        load_calibration=load_calibration,
         neurons_per_state=neurons_per_state,
-        calibration=calibration,
-        mismatch=mismatch,
         seed=seed,
+        **{name: value for name, value in options.items() if value is not None},
     )
     print(out)

@@ -21,6 +21,8 @@ def spike(
     profile: str = "generic-analog",
     task: str | None = None,
     out: Path | str | None = None,
+    save_calibration: Path | str | None = None,
+    load_calibration: Path | str | None = None,
     **options: Any,
 ) -> SpikingNetwork:
     """Lower a float network's memory onto populations of spiking neurons.
@@ -34,21 +36,31 @@ def spike(
         Whose training inputs give the ranges of the states.
     out : path, optional
         Where to write the `.safetensors` file.
+    save_calibration : path, optional
+        Where to write what was measured on the chip, for `load_calibration`.
+    load_calibration : path, optional
+        Use this instead of measuring the chip; it must be of this network, chip and options.
     **options
         Passed to :func:`converters.spiking.spike`: neurons_per_state, calibration, mismatch, ...
 
     Raises
     ------
     InputError
-        When the file, task or profile is wrong, or the chip cannot hold the network.
+        When a file, task or profile is wrong, the chip cannot hold the network, or the calibration
+        is of something else.
     """
+    from converters.spiking import saved
     from converters.spiking import spike as convert
 
     if not isinstance(network, LMUNetwork):
         network = load_float(network, "spike")
+    if load_calibration is not None:
+        options["saved"] = saved.load_calibration(load_calibration)
     inputs = limited(task_for(network, task).load().train, CALIBRATION_SAMPLES).inputs
     with progress_bar("spike", "steps") as progress:
         spiking = convert(network, inputs, profile, progress=progress, **options)
+    if save_calibration is not None:
+        save(saved.keep_calibration(spiking), save_calibration)
     if out is not None:
         save(spiking, out)
     return spiking

@@ -33,6 +33,14 @@ class Figure(BaseModel):
         return int(self.value)
 
 
+class NeuronKind(BaseModel):
+    """The neuron model of :class:`lmu_deploy.spiking_chip.NeuronModel` nearest to a chip's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    value: Literal["lif", "dpi", "if", "poisson"]
+    source: str = Field(min_length=8)
+
+
 class DigitalProfile(BaseModel):
     """A chip that runs integer networks or digital LIF neurons.
 
@@ -63,6 +71,8 @@ class AnalogProfile(BaseModel):
 
     Attributes
     ----------
+    neuron : NeuronKind
+        The circuit that the chip's neurons are nearest to.
     neurons : Figure
         On the whole chip.
     mismatch : Figure
@@ -81,6 +91,7 @@ class AnalogProfile(BaseModel):
     kind: Literal["analog"]
     name: str
     title: str
+    neuron: NeuronKind
     neurons: Figure
     mismatch: Figure
     membrane_noise: Figure

@@ -1,0 +1,125 @@
+"""A calibration kept in a file, so that one virtual chip is measured once.
+
+It belongs to one network on one chip: what it was measured with is kept beside it and compared
+before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converters.spiking.build import Recipe
+from lmu_deploy import files
+from lmu_deploy.checks import check_integer, check_text
+from lmu_deploy.errors import InputError
+from lmu_deploy.fingerprint import fingerprint
+from lmu_deploy.network import LMUNetwork
+from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel
+from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
+
+
+@dataclass(frozen=True)
+class SavedCalibration:
+    """What was measured on a chip, and on which.
+
+    Attributes
+    ----------
+    network : str
+        Fingerprint of the float network.
+    neuron : NeuronModel
+    device : Device
+    dt_ms, tau_ms, hold_ms : float
+    neurons_per_state : int
+    calibration : Calibration
+    memories : tuple of SpikingMemory or None
+        As :class:`lmu_deploy.spiking_network.SpikingNetwork` has them.
+    """
+
+    network: str
+    neuron: NeuronModel
+    device: Device
+    dt_ms: float
+    tau_ms: float
+    hold_ms: float
+    neurons_per_state: int
+    calibration: Calibration
+    memories: tuple[SpikingMemory | None, ...]
+
+    def __post_init__(self) -> None:
+        check_text("calibration network", self.network, 64)
+        check_integer("calibration neurons_per_state", self.neurons_per_state, 1, 100_000)
+        kinds = (NeuronModel, Device, Calibration)
+        given = (self.neuron, self.device, self.calibration)
+        if not all(isinstance(v, kind) for v, kind in zip(given, kinds, strict=True)):
+            raise InputError("a saved calibration lacks its chip; make the file again.")
+
+
+CALIBRATION_CLASSES: tuple[type, ...] = (SavedCalibration, *SPIKING_CLASSES)
+
+
+def keep_calibration(network: SpikingNetwork) -> SavedCalibration:
+    """Take the calibration out of a spiking network."""
+    memories = [memory for memory in network.memories if memory is not None]
+    return SavedCalibration(
+        network=fingerprint(network.host),
+        neuron=network.neuron,
+        device=network.device,
+        dt_ms=network.dt_ms,
+        tau_ms=network.tau_ms,
+        hold_ms=network.hold_ms,
+        neurons_per_state=memories[0].populations.neurons,
+        calibration=network.calibration,
+        memories=network.memories,
+    )
+
+
+def load_calibration(path: Path | str) -> SavedCalibration:
+    """Read a calibration that :func:`lmu_deploy.files.save` wrote.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it holds something else.
+    """
+    found = files.load(path, CALIBRATION_CLASSES)
+    if not isinstance(found, SavedCalibration):
+        raise InputError(
+            f"{path} holds a {type(found).__name__}, not a calibration; give a file that "
+            "--save-calibration wrote."
+        )
+    return found
+
+
+def check_calibration(saved: SavedCalibration, network: LMUNetwork, recipe: Recipe) -> None:
+    """Refuse a calibration that was made for anything else than what is asked for.
+
+    Raises
+    ------
+    InputError
+        Naming the first thing that differs.
+    """
+    for name, theirs, ours in _compared(saved, network, recipe):
+        if theirs != ours:
+            raise InputError(
+                f"the saved calibration is for {name} {theirs}, and {ours} is asked for; ask for "
+                "what it was made for, or calibrate anew."
+            )
+
+
+def _compared(
+    saved: SavedCalibration, network: LMUNetwork, recipe: Recipe
+) -> Iterator[tuple[str, Any, Any]]:
+    yield "profile", saved.device.profile, recipe.device.profile
+    yield "chip seed", saved.device.seed, recipe.device.seed
+    yield "network", saved.network[:12], fingerprint(network)[:12]
+    for name in ("mismatch", "membrane_noise", "weight_bits"):
+        yield name, getattr(saved.device, name), getattr(recipe.device, name)
+    yield "neuron model", saved.neuron.kind, recipe.model.kind
+    yield "neuron parameters", saved.neuron, recipe.model
+    for name in ("dt_ms", "tau_ms", "hold_ms", "neurons_per_state"):
+        yield name, getattr(saved, name), getattr(recipe, name)
+    yield "method", saved.calibration.method, recipe.calibration
+    yield "seed", saved.calibration.seed, recipe.seed
