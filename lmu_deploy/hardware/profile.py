@@ -33,6 +33,35 @@ class Figure(BaseModel):
         return int(self.value)
 
 
+class LifFigures(BaseModel):
+    """The digital LIF neurons of a chip, and how a spiking memory is set up on them.
+
+    Attributes
+    ----------
+    current_decay, membrane_decay, threshold : Figure
+        du, dv and vth of docs/spiking-semantics.md.
+    synapse_tau : Figure
+        Of the relays that hold a memory's state, seconds.
+    step : Figure
+        What a step of the chip stands for, seconds.
+    lowest_rate, highest_rate : Figure
+        Between which a neuron's rate at the end of its range is drawn, hertz.
+    lowest_intercept, highest_intercept : Figure
+        Between which the encoded state at which a neuron starts to fire is drawn.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    current_decay: Figure
+    membrane_decay: Figure
+    threshold: Figure
+    synapse_tau: Figure
+    step: Figure
+    lowest_rate: Figure
+    highest_rate: Figure
+    lowest_intercept: Figure
+    highest_intercept: Figure
+
+
 class NeuronKind(BaseModel):
     """The neuron model of :class:`lmu_deploy.spiking_chip.NeuronModel` nearest to a chip's own."""
 
@@ -49,6 +78,8 @@ class DigitalProfile(BaseModel):
     weight_bits, state_bits, accumulator_bits, message_bits : Figure
         Widths, sign included.
     neurons_per_core, synaptic_bytes_per_core, fan_in, fan_out, cores : Figure
+    lif : LifFigures, optional
+        Of a chip on which `spike` can put a memory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +95,7 @@ class DigitalProfile(BaseModel):
     fan_in: Figure
     fan_out: Figure
     cores: Figure
+    lif: LifFigures | None = None
 
 
 class AnalogProfile(BaseModel):

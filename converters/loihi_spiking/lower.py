@@ -1,0 +1,163 @@
+"""LMUNetwork to LoihiNetwork: memories onto calibrated LIF neurons in fixed point."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converters.loihi_spiking.build import Recipe, build_memory
+from converters.loihi_spiking.limits import check_fit
+from converters.spiking.calibrate import Fit, Progress
+from converters.spiking.host_inputs import memory_inputs
+from lmu_deploy.checks import check_inputs, check_integer
+from lmu_deploy.errors import InputError
+from lmu_deploy.hardware.profile import DigitalProfile, LifFigures, load_profile, profile_names
+from lmu_deploy.loihi_memory import DECAY_ONE, LoihiMemory
+from lmu_deploy.loihi_network import LoihiNetwork
+from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.spiking_chip import Calibration, check_multiple
+
+HOLD_MS = 50.0
+CALIBRATION_SAMPLES = 200
+_TRAJECTORY_ELEMENTS = 50_000_000
+"""Steps times samples times states of a calibration, at most (4 bytes each)."""
+
+
+def loihi_spike(
+    network: LMUNetwork,
+    calibration_inputs: np.ndarray,
+    profile: str = "loihi1",
+    *,
+    neurons_per_state: int = 100,
+    hold_ms: float = HOLD_MS,
+    tau_ms: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LoihiNetwork:
+    """Put the memories of `network` on a chip's LIF neurons, and calibrate their decoders.
+
+    States are scaled by their 99.9 % range over the calibration inputs and held by the discrete
+    Principle 3 (:mod:`converters.spiking.principle3`); the decoders are the ridge regression from
+    the twin's own spikes behind the relays, its states forced along real trajectories.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+        Encoders, hidden units, LSTM layers and readout stay on the host.
+    calibration_inputs : ndarray, shape (samples, steps, n_in)
+        Of the kind that the network will see, never the ones it will be judged by. At most 200
+        samples are used, drawn by `seed`, and of long sequences the beginning.
+    profile : str
+        Name of a digital hardware profile with LIF neurons.
+    neurons_per_state : int
+        Neurons of each population; there is one population for each state.
+    hold_ms : float
+        Milliseconds that an input of the task is held; the window lasts theta times as long.
+    tau_ms : float, optional
+        Time constant of the relays, milliseconds; the profile's if absent. It is rounded to what a
+        decay of 12 bits can be.
+    seed : int
+        Of the tuning curves and of the calibration.
+    progress : callable, optional
+        Called with (steps of calibration done, in all).
+
+    Returns
+    -------
+    LoihiNetwork
+
+    Raises
+    ------
+    InputError
+        When a time is no whole multiple of the step, the window is shorter than the relays can
+        serve, the chip has too few neurons, or a value is out of range.
+    """
+    chip, figures = lif_chip(profile)
+    inputs = check_inputs(calibration_inputs, network.n_in)
+    seed = check_integer("seed", seed, 0, 2**32 - 1)
+    dt_ms = figures.step.value * 1e3
+    tau_ms = check_multiple(
+        "tau_ms", figures.synapse_tau.value * 1e3 if tau_ms is None else tau_ms, dt_ms
+    )
+    recipe = Recipe(
+        figures=figures,
+        dt_ms=dt_ms,
+        hold_ms=check_multiple("hold_ms", hold_ms, dt_ms),
+        decay=max(round(DECAY_ONE * -np.expm1(-dt_ms / tau_ms)), 1),
+        neurons_per_state=check_integer("neurons_per_state", neurons_per_state, 1, 100_000),
+        seed=seed,
+    )
+    memories = [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
+    check_fit(memories, neurons_per_state, recipe.hold_ms, tau_ms, chip)
+    largest = max(memory.size for memory in memories)
+    chosen = _choose(inputs, recipe.parts * largest, np.random.default_rng([seed, 0]))
+    built = _build(network, recipe, chosen, progress)
+    fits = [fit for _, fit in built if fit is not None]
+    return LoihiNetwork(
+        memories=tuple(memory for memory, _ in built),
+        host=network,
+        profile=profile,
+        calibration=Calibration(
+            method="dynamic",
+            seed=seed,
+            samples=len(chosen),
+            ridge=max(fit.ridge for fit in fits),
+            fit_error=max(fit.error for fit in fits),
+        ),
+        dt_ms=dt_ms,
+        tau_ms=tau_ms,
+        hold_ms=recipe.hold_ms,
+    )
+
+
+def lif_chip(profile: str) -> tuple[DigitalProfile, LifFigures]:
+    """Give a digital chip and the figures of its LIF neurons.
+
+    Raises
+    ------
+    InputError
+        When the profile is unknown, not digital, or says nothing of LIF neurons.
+    """
+    chip = load_profile(profile, "digital")
+    assert isinstance(chip, DigitalProfile)
+    if chip.lif is None:
+        spiking = [name for name in profile_names("digital") if _has_lif(name)]
+        raise InputError(
+            f"profile {profile} has no LIF neurons for a spiking memory; choose one of "
+            f"{', '.join(spiking)}, or an analog profile."
+        )
+    return chip, chip.lif
+
+
+def _has_lif(name: str) -> bool:
+    chip = load_profile(name)
+    return isinstance(chip, DigitalProfile) and chip.lif is not None
+
+
+def _build(
+    network: LMUNetwork, recipe: Recipe, inputs: np.ndarray, progress: Progress | None
+) -> list[tuple[LoihiMemory | None, Fit | None]]:
+    """Lower each memory in turn, as parts of one piece of work."""
+    reaching = memory_inputs(network, inputs)
+    total = sum(u is not None for u in reaching)
+    built: list[tuple[LoihiMemory | None, Fit | None]] = []
+    number = 0
+    for layer, u in zip(network.layers, reaching, strict=True):
+        if not isinstance(layer, LMULayer) or u is None:
+            built.append((None, None))
+            continue
+        built.append(build_memory(recipe, layer.memory, u, number, _part(progress, number, total)))
+        number += 1
+    return built
+
+
+def _choose(inputs: np.ndarray, elements_per_step: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw samples, and cut sequences, so that a calibration's trajectory fits in memory."""
+    samples = min(len(inputs), CALIBRATION_SAMPLES)
+    steps = max(1, min(inputs.shape[1], _TRAJECTORY_ELEMENTS // (samples * elements_per_step)))
+    chosen = np.sort(rng.permutation(len(inputs))[:samples])
+    return inputs[chosen, :steps]
+
+
+def _part(progress: Progress | None, number: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, steps: progress(number * steps + done, total * steps)

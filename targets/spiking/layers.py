@@ -1,0 +1,147 @@
+"""All layers of a LoihiNetwork, one after the other: memories on neurons, all else on the host.
+
+The two targets that run such a network differ in how they run one memory, and in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lmu_deploy.loihi_memory import LoihiMemory
+from lmu_deploy.loihi_network import LoihiNetwork
+from lmu_deploy.network import LMULayer, LSTMLayer
+from targets.host import HostLayer, run_lstm
+from targets.spiking.activity import KINDS, Activity
+
+
+@dataclass(frozen=True)
+class Job:
+    """One memory to run, for all samples.
+
+    Attributes
+    ----------
+    name : str
+        Of the layer.
+    memory : LoihiMemory
+    layer : LMULayer
+        Whose other parts the host computes.
+    signal : ndarray, shape (samples, holds, n_in)
+        What reaches the layer.
+    hold_steps : int
+        Chip steps of a hold.
+    """
+
+    name: str
+    memory: LoihiMemory
+    layer: LMULayer
+    signal: np.ndarray
+    hold_steps: int
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.signal)
+
+    @property
+    def holds(self) -> int:
+        """Task steps of a sample."""
+        return int(self.signal.shape[1])
+
+    @property
+    def chip_steps(self) -> int:
+        """Chip steps of a sample."""
+        return self.holds * self.hold_steps + 1
+
+    def part(self, samples: slice) -> Job:
+        """Give the same job for some of the samples."""
+        return Job(self.name, self.memory, self.layer, self.signal[samples], self.hold_steps)
+
+
+@dataclass
+class Outcome:
+    """What all layers did.
+
+    Attributes
+    ----------
+    m : ndarray, shape (samples, steps, states), int32
+        States of all relays.
+    h, y : ndarray, shape (samples, steps, units) and (samples, steps, n_out)
+    unit : ndarray, shape (states,)
+        Real value of one unit of m.
+    neurons, events, rasters, saturations : mappings
+        As in :class:`targets.base.Run`.
+    synops : int
+    """
+
+    m: np.ndarray
+    h: np.ndarray
+    y: np.ndarray
+    unit: np.ndarray
+    neurons: dict[str, int] = field(default_factory=dict)
+    events: dict[str, np.ndarray] = field(default_factory=dict)
+    rasters: dict[str, np.ndarray] = field(default_factory=dict)
+    saturations: dict[str, int] = field(default_factory=dict)
+    synops: int = 0
+
+    def add(self, job: Job, done: Activity) -> None:
+        """Take in what one memory did."""
+        sizes = {kind: len(counts) for kind, counts in done.by_neuron.items()}
+        for kind in KINDS:
+            name = f"{job.name}/{kind}"
+            self.neurons[name], self.events[name] = sizes[kind], done.counts[kind]
+            if kind in done.rasters:
+                self.rasters[name] = done.rasters[kind]
+        for place, count in done.saturations.items():
+            self.saturations[f"{job.name}/{place}"] = count
+        self.synops += done.synops(job.memory)
+
+
+def run_layers(
+    network: LoihiNetwork, inputs: np.ndarray, run_job: Callable[[Job], Activity]
+) -> Outcome:
+    """Run all layers on inputs of shape (samples, steps, n_in).
+
+    Parameters
+    ----------
+    network : LoihiNetwork
+    inputs : ndarray, float64
+    run_job : callable
+        Runs one memory.
+    """
+    samples, steps, _ = inputs.shape
+    nothing = np.zeros((samples, steps, 0))
+    m, h, unit = [nothing.astype(np.int32)], [nothing], [np.zeros(0)]
+    outcome = Outcome(m[0], h[0], nothing, unit[0])
+    signal = inputs
+    for number, layer in enumerate(network.host.layers):
+        if isinstance(layer, LSTMLayer):
+            signal = run_lstm(layer, signal)
+            h.append(signal)
+            continue
+        memory = network.memories[number]
+        assert memory is not None  # the network was checked when it was made
+        job = Job(f"layer{number}", memory, layer, signal, network.steps_per_hold)
+        done = run_job(job)
+        outcome.add(job, done)
+        host = observed(layer, signal, done.states * memory.state_unit)
+        m.append(done.states)
+        h.append(host.h)
+        unit.append(memory.state_unit)
+        signal = host.output
+    readout = network.host.readout
+    y = signal @ readout.kernel.astype(np.float64)
+    outcome.y = y if readout.bias is None else y + readout.bias
+    outcome.m, outcome.h = np.concatenate(m, axis=2), np.concatenate(h, axis=2)
+    outcome.unit = np.concatenate(unit)
+    return outcome
+
+
+def observed(layer: LMULayer, signal: np.ndarray, m: np.ndarray) -> HostLayer:
+    """Give the host's part of a layer after it has seen all states m."""
+    host = HostLayer(layer, signal)
+    for step in range(signal.shape[1]):
+        host.observe(step, m[:, step])
+    return host
