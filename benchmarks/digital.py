@@ -61,6 +61,7 @@ def main() -> None:
     test = Split(*data.test.batch(slice(arguments.limit)))
     reference = run_float(network, test)
     signals = calibrate(network, data.train.inputs[:CALIBRATION])
+    before = arguments.out.read_text() if arguments.append and arguments.out.exists() else HEADING
     rows: list[str] = []
     refused: dict[str, list[int]] = {}
     for realisation, slices, bits in configurations(arguments):
@@ -68,16 +69,17 @@ def main() -> None:
         options = {"realisation": realisation, "slices": slices, "message_bits": bits}
         try:
             integer = quantise(network, signals, input_bits=max(bits, 9), **options)
+            measured = measure(integer, test, reference)
         except InputError as error:
             which = f"{realisation}, {slices} slice{'s' if slices > 1 else ''}"
             refused.setdefault(f"{which}: {error}", []).append(bits)
-            print(f"{which}, {bits} bits: {error}", file=sys.stderr)
-            continue
-        rows.append(f"| {realisation} | {slices} | {bits} | {measure(integer, test, reference)} |")
-        print(f"{rows[-1]} {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    text = section(arguments.network.stem, network, test, reference, rows, refused)
-    before = arguments.out.read_text() if arguments.append and arguments.out.exists() else HEADING
-    arguments.out.write_text(before + text)
+            print(f"{which}, {bits} bits: {error}", file=sys.stderr, flush=True)
+        else:
+            rows.append(f"| {realisation} | {slices} | {bits} | {measured} |")
+            print(f"{rows[-1]} {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        # after every row, so that whoever stops a long run keeps what is done
+        text = section(arguments.network.stem, network, test, reference, rows, refused)
+        arguments.out.write_text(before + text)
 
 
 def configurations(asked: argparse.Namespace) -> list[tuple[str, int, int]]:
