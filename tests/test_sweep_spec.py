@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from lmu_deploy.errors import InputError
 from lmu_deploy.sweeping.fields import leaves, merged, placed
 from lmu_deploy.sweeping.grid import grid_trials
+from lmu_deploy.sweeping.plan import Planner
 from lmu_deploy.sweeping.spec import read_spec
 
 BASE = {"network": "n.safetensors", "task": "digits"}
@@ -143,3 +146,16 @@ def test_a_list_is_changed_by_its_places():
     }
     with pytest.raises(InputError, match="'2' is no place in a list of 2"):
         merged(base, {"layers": {"2": {"order": 7}}})
+
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples" / "sweeps").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_can_be_planned(path):
+    """Every trial of every example has a job: its files, settings, target and chip are there."""
+    spec = read_spec(path)
+    trials = [spec.trial({})] if spec.search else grid_trials(spec)
+    planner = Planner(spec.folder)
+    jobs = [planner.job(trial.settings) for trial in trials]
+    assert len({job.key for job in jobs}) == len(trials)
