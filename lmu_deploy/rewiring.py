@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork
@@ -79,8 +80,12 @@ def _layer(name: str, layer: IntegerLayer, connections: Mapping[str, Connection]
         for place, connection in connections.items()
         if place.startswith(f"{name}/")
     }
-    into_memory = {field: c for (part, field), c in inside.items() if part != "hidden"}
-    into_hidden = {field: c for (part, field), c in inside.items() if part == "hidden"}
+    into_memory: dict[str, Any] = {
+        field: c for (part, field), c in inside.items() if part != "hidden"
+    }
+    into_hidden: dict[str, Any] = {
+        field: c for (part, field), c in inside.items() if part == "hidden"
+    }
     if ("series", "recurrent") in inside:
         raise InputError(f"{name}/series/recurrent is a matrix of signs, and cannot be another.")
     memory = replace(layer.memory, **into_memory) if into_memory else layer.memory

@@ -63,7 +63,8 @@ class Drawn:
         most, shift = (2**15 - 1, 25) if self.rarely() else (1 if self.rarely() else 60, 8)
         gains = self.rng.integers(1, most, (slices, n_out), endpoint=True)
         shifts = self.rng.integers(0, shift, (slices, n_out), endpoint=True)
-        return Connection(weights, gains, shifts, bits, self.pick(8, 32))
+        threshold = self.draw(st.sampled_from([0, 0, 1, 2, 11]))
+        return Connection(weights, gains, shifts, bits, self.pick(8, 32), threshold)
 
     def maybe(self, n_out, n_in):
         return self.connection(n_out, n_in) if self.pick(0, 1) else None

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import TensorProto
 
 from converters.onnx.graph import Graph
+from converters.onnx.quantised.changes import send_changes
 from converters.onnx.quantised.numbers import Messages
 from lmu_deploy.integer_network import (
     Connection,
@@ -53,6 +54,12 @@ class Dequantised:
     def receive(self, x: str, message: Format) -> Messages:
         """Quantise inputs."""
         return self._quantise("input/message", x, message)
+
+    def changes(self, name: str, sent: Messages, held: str, threshold: int) -> Messages:
+        """Give what is held now."""
+        kind = self.message_type(sent.format)
+        now, _ = send_changes(self.graph, name, sent, held, threshold, kind)
+        return Messages(now, sent.format)
 
     def drive(self, place: str, connection: Connection, sent: Messages, unit: Format) -> str:
         """``sum_k (W_k s_k) x``, s_k the real value of a unit weight of each row."""

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto
 
 from converters.onnx.graph import Graph
+from converters.onnx.quantised.changes import send_changes
 from converters.onnx.quantised.numbers import Messages
 from lmu_deploy.integer_network import (
     Connection,
@@ -51,8 +52,9 @@ class Integers:
     ----------
     limited : dict of place to list of tensor
         The counts, int32 scalars; several where a place limits more than once.
-    fired : dict of population to tensor
-        Of a series, how many messages each neuron sent in the step; (batch, neurons), int32.
+    fired : dict of (population, threshold) to tensor
+        How many events each neuron sent in the step, of a series or where there is a threshold;
+        (batch, neurons), int32.
     """
 
     real: int = TensorProto.INT32
@@ -60,7 +62,7 @@ class Integers:
     def __init__(self, graph: Graph, counting: bool = False) -> None:
         self.graph = graph
         self.limited: dict[str, list[str]] = defaultdict(list)
-        self.fired: dict[str, str] = {}
+        self.fired: dict[tuple[str, int], str] = {}
         self.counting = counting
 
     def message_type(self, message: Format) -> int:
@@ -74,6 +76,15 @@ class Integers:
     def receive(self, x: str, message: Format) -> Messages:
         """Take inputs as the messages that they are."""
         return Messages(x, message)
+
+    def changes(self, name: str, sent: Messages, held: str, threshold: int) -> Messages:
+        """Give what is held now; which messages were sent is counted."""
+        kind = self.message_type(sent.format)
+        now, fired = send_changes(self.graph, name, sent, held, threshold, kind)
+        if self.counting:
+            key = name.rpartition("/")[0], threshold
+            self.fired[key] = self._cast(fired, TensorProto.INT32, f"{name}/fired")
+        return Messages(now, sent.format)
 
     def drive(self, place: str, connection: Connection, sent: Messages, unit: Format) -> str:
         """``D = sum_k ms(sat_acc(W_k x), g_k, s_k)``, int64."""

@@ -7,7 +7,7 @@ equations of a step (`cell.py`) and the graphs around it (`sequence.py`, `step.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,10 @@ class Messages:
 
     tensor: str
     format: Format
+
+
+Sent = Mapping[int, Messages]
+"""What the connections of a population hold of its messages, by threshold; 0 is the messages."""
 
 
 class Numbers(Protocol):
@@ -49,6 +53,12 @@ class Numbers(Protocol):
 
     def receive(self, x: str, message: Format) -> Messages:
         """Take the graph's input as messages."""
+
+    def changes(self, name: str, sent: Messages, held: str, threshold: int) -> Messages:
+        """Give what connections of a threshold hold of messages, `held` being what they held.
+
+        `name` is that of what is held, such as ``layer0/memory/held_4``.
+        """
 
     def drive(self, place: str, connection: Connection, sent: Messages, unit: Format) -> str:
         """Give what a connection drives its target by; `unit` is the target's format."""

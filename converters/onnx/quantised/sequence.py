@@ -1,12 +1,12 @@
 """A quantised network as a model of whole sequences, with batch and time of any length.
 
-Each layer is one Scan over time, whose body is the step of `cell.py`. Inside, time comes first.
+Each layer is one Scan over time (`scans.py`), whose body is the step of `cell.py`. Inside, time
+comes first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,14 +14,12 @@ from onnx import helper
 
 from converters.onnx.graph import Graph
 from converters.onnx.quantised import cell
-from converters.onnx.quantised.integers import Integers
+from converters.onnx.quantised.changes import held_name
 from converters.onnx.quantised.kinds import Kind
 from converters.onnx.quantised.numbers import Messages, Numbers
-from converters.onnx.quantised.tally import Traced
+from converters.onnx.quantised.scans import Traces, hold_input, run_layer, saturations
 from converters.onnx.weights import Weights
-from lmu_deploy.integer_network import IntegerLayer, IntegerNetwork
-
-Traces = dict[str, Traced]
+from lmu_deploy.integer_network import IntegerNetwork
 
 
 def sequence_model(
@@ -41,110 +39,58 @@ def sequence_model(
     graph = Graph(f"lmu_{kind.form}_sequence", Weights())
     numbers = kind.numbers(graph)
     x = graph.input("input", ["batch", "time", network.n_in], numbers.input_type(network.input))
-    first = _first_states(graph, numbers, network, x, stateful)
-    sent = numbers.receive(_swap_time(graph, x, "input/by_time"), network.input)
-    counted = kind.tally.events(graph, "input", sent.tensor) if kind.tally else {}
+    states = _states(numbers, network)
+    first = _first_states(graph, states, x, stateful)
+    messages = numbers.receive(_swap_time(graph, x, "input/by_time"), network.input)
+    sent, counted = hold_input(graph, kind, network, messages, first)
     traces: Traces = {}
-    for number, layer in enumerate(network.layers):
-        place = f"layer{number}"
-        found, counts = _scan(graph, kind, place, layer, sent, first, record)
-        name, message = cell.sent_on(layer)
-        sent = Messages(found[f"{place}/{name}"].tensor, message)
+    for each in cell.cells(network):
+        found, counts = run_layer(graph, kind, each, sent, first, record)
+        sent = {
+            threshold: Messages(found[f"{each.place}/{name}"].tensor, each.formats[name])
+            for threshold, name in each.sent_on.items()
+        }
         traces |= found
         counted |= counts
-    _read_out(graph, kind, numbers, network, sent, record)
-    for number, layer in enumerate(network.layers):
-        for name, size in cell.state_sizes(layer).items():
-            element = cell.state_type(numbers, layer, name)
-            graph.output(f"layer{number}/{name}.next", ["batch", size], element)
+    _read_out(graph, kind, numbers, network, sent[network.readout.connection.threshold], record)
+    for name, (size, element) in states.items():
+        graph.output(f"{name}.next", ["batch", size], element)
     if record:
         _add_record(graph, traces)
     if kind.tally:
-        counted |= _saturations(kind, numbers)
+        counted |= saturations(kind, numbers)
         kind.tally.declare(graph, counted)
     return kind.model(graph, network, "sequence")
 
 
+def _states(numbers: Numbers, network: IntegerNetwork) -> dict[str, tuple[int, int]]:
+    """Name, size and type of all that is carried from step to step."""
+    found = {
+        held_name(cell.INPUT, threshold): (network.n_in, numbers.message_type(network.input))
+        for threshold in cell.held_thresholds(network)["input"]
+    }
+    for each in cell.cells(network):
+        for name, size in each.sizes.items():
+            found[f"{each.place}/{name}"] = size, each.element(numbers, name)
+    return found
+
+
 def _first_states(
-    graph: Graph, numbers: Numbers, network: IntegerNetwork, x: str, stateful: bool
+    graph: Graph, states: Mapping[str, tuple[int, int]], x: str, stateful: bool
 ) -> dict[str, str]:
     """Name the states before the first step: inputs of the model, or zeros."""
     names = {}
     batch = "" if stateful else graph.node("Shape", [x], "batch_size", start=0, end=1)
-    for number, layer in enumerate(network.layers):
-        for part, size in cell.state_sizes(layer).items():
-            name, element = f"layer{number}/{part}", cell.state_type(numbers, layer, part)
-            if stateful:
-                names[name] = graph.input(name, ["batch", size], element)
-                continue
-            dtype = helper.tensor_dtype_to_np_dtype(element)
-            zero = graph.weights.constant(f"start/{dtype}", np.zeros((1, 1), dtype=dtype))
-            width = graph.weights.constant(f"width/{size}", np.array([size], dtype=np.int64))
-            shape = graph.node("Concat", [batch, width], f"{name}/shape", axis=0)
-            names[name] = graph.node("Expand", [zero, shape], f"{name}/first")
-    return names
-
-
-def _scan(
-    graph: Graph,
-    kind: Kind,
-    place: str,
-    layer: IntegerLayer,
-    sent: Messages,
-    first: Mapping[str, str],
-    record: bool,
-) -> tuple[Traces, Traces]:
-    """Add the recurrence of a layer; give its states and its counts at every step, time first."""
-    body = Graph(f"{place}/step", graph.weights, scope="step/")
-    numbers = kind.numbers(body)
-    sizes = cell.state_sizes(layer)
-    before = {
-        name: body.input(f"{place}/{name}", ["batch", size], cell.state_type(numbers, layer, name))
-        for name, size in sizes.items()
-    }
-    x_type = numbers.message_type(sent.format)
-    x = Messages(body.input(f"{place}/x", ["batch", layer.n_in], x_type), sent.format)
-    after = cell.advance(numbers, place, layer, x, before)
-    for name, size in sizes.items():
-        body.output(after[name], ["batch", size], cell.state_type(numbers, layer, name))
-    traces: Traces = {}
-    wanted = {cell.sent_on(layer)[0]} | ({cell.STATE, cell.HIDDEN} if record else set())
-    for name, tensor in after.items():
-        if name not in wanted:
+    for name, (size, element) in states.items():
+        if stateful:
+            names[name] = graph.input(name, ["batch", size], element)
             continue
-        width = layer.memory.size if name in (cell.STATE, cell.SENT) else layer.n_out
-        copy = body.node("Identity", [tensor], f"{place}/{name}.traced")
-        element = cell.state_type(numbers, layer, name)
-        traces[f"{place}/{name}"] = Traced(copy, ("batch", width), element)
-    counts = _saturations(kind, numbers)
-    if kind.tally:
-        for name in cell.message_formats(layer):
-            population = f"{place}/{name.partition('/')[0]}"
-            counts |= kind.tally.events(body, population, after[name])
-        if isinstance(numbers, Integers):
-            for population, fired in numbers.fired.items():
-                counts |= kind.tally.fired(body, population, fired)
-    kept = traces | counts
-    for traced in kept.values():
-        body.output(traced.tensor, traced.shape, traced.element)
-    outputs = graph.nodes(
-        "Scan",
-        [*(first[f"{place}/{name}"] for name in sizes), sent.tensor],
-        [f"{place}/{name}.next" for name in sizes] + [f"{name}.steps" for name in kept],
-        num_scan_inputs=1,
-        body=body.body(),
-    )
-    tensors = iter(outputs[len(sizes) :])
-    return (
-        {name: replace(traced, tensor=next(tensors)) for name, traced in traces.items()},
-        {name: replace(traced, tensor=next(tensors)) for name, traced in counts.items()},
-    )
-
-
-def _saturations(kind: Kind, numbers: Numbers) -> Traces:
-    if kind.tally and isinstance(numbers, Integers):
-        return kind.tally.saturations(numbers)
-    return {}
+        dtype = helper.tensor_dtype_to_np_dtype(element)
+        zero = graph.weights.constant(f"start/{dtype}", np.zeros((1, 1), dtype=dtype))
+        width = graph.weights.constant(f"width/{size}", np.array([size], dtype=np.int64))
+        shape = graph.node("Concat", [batch, width], f"{name}/shape", axis=0)
+        names[name] = graph.node("Expand", [zero, shape], f"{name}/first")
+    return names
 
 
 def _read_out(

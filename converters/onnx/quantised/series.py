@@ -23,6 +23,7 @@ def advance_series(
     memory: SeriesMemory,
     state: str,
     carried: Mapping[str, Messages],
+    message: str,
 ) -> tuple[str, Messages]:
     """Add the nodes of one step and give the memory's state and messages after it.
 
@@ -35,8 +36,9 @@ def advance_series(
     state : str
         m after the step before, (batch, states).
     carried : mapping of connection's name to Messages
-        What ``input``, ``feedback`` and ``hidden`` carry; ``feedback``, M of the step before, is
-        needed in any case.
+        What ``input``, ``feedback`` and ``hidden`` carry.
+    message : str
+        M of the step before, (batch, states).
     """
     graph, at = numbers.graph, f"{place}/series"
     connections = {"input": memory.input, "feedback": memory.feedback, "hidden": memory.hidden}
@@ -50,7 +52,7 @@ def advance_series(
     inner = Integers(substep, numbers.counting)
     places = _substep(inner, place, memory, drive)
     trips = graph.weights.constant(f"{at}/substeps", np.array(memory.substeps, dtype=np.int64))
-    first = {"memory/state": state, "memory/message": carried["feedback"].tensor}
+    first = {"memory/state": state, "memory/message": message}
     if numbers.counting:
         first["series/fired"] = graph.node("Sub", [state, state], f"{at}/none_fired")
     outputs = graph.nodes(
@@ -60,7 +62,7 @@ def advance_series(
         body=substep.body(),
     )
     if numbers.counting:
-        numbers.fired[at] = outputs[2]
+        numbers.fired[at, 0] = outputs[2]
     for name, each in zip(places, outputs[len(first) :], strict=True):
         total = graph.node("ReduceSum", [each], f"{name}/all_substeps", keepdims=0)
         numbers.limited[name].append(total)

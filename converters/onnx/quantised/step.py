@@ -10,6 +10,7 @@ import onnx
 
 from converters.onnx.graph import Graph
 from converters.onnx.quantised import cell
+from converters.onnx.quantised.changes import held_name
 from converters.onnx.quantised.kinds import Kind
 from converters.onnx.quantised.numbers import Messages
 from converters.onnx.weights import Weights
@@ -21,20 +22,25 @@ def step_model(network: IntegerNetwork, kind: Kind) -> onnx.ModelProto:
     graph = Graph(f"lmu_{kind.form}_step", Weights())
     numbers = kind.numbers(graph)
     x = graph.input("input", ["batch", network.n_in], numbers.input_type(network.input))
-    sent = numbers.receive(x, network.input)
+    messages = numbers.receive(x, network.input)
+    sent = {0: messages}
     following = {}
-    for number, layer in enumerate(network.layers):
-        place = f"layer{number}"
+    for threshold in cell.held_thresholds(network)["input"]:
+        name = held_name(cell.INPUT, threshold)
+        following[name] = network.n_in, numbers.message_type(network.input)
+        held = graph.input(name, ["batch", network.n_in], following[name][1])
+        sent[threshold] = numbers.changes(name, messages, held, threshold)
+    for each in cell.cells(network):
         before = {}
-        for name, size in cell.state_sizes(layer).items():
-            element = cell.state_type(numbers, layer, name)
-            before[name] = graph.input(f"{place}/{name}", ["batch", size], element)
-            following[f"{place}/{name}"] = size, element
-        after = cell.advance(numbers, place, layer, sent, before)
-        name, message = cell.sent_on(layer)
-        sent = Messages(after[name], message)
+        for name, size in each.sizes.items():
+            element = each.element(numbers, name)
+            before[name] = graph.input(f"{each.place}/{name}", ["batch", size], element)
+            following[f"{each.place}/{name}"] = size, element
+        after = each.advance(numbers, sent, before)
+        sent = {t: Messages(after[name], each.formats[name]) for t, name in each.sent_on.items()}
+    last = sent[network.readout.connection.threshold]
     graph.output(
-        cell.read_out(numbers, network, sent, "output"), ["batch", network.n_out], numbers.real
+        cell.read_out(numbers, network, last, "output"), ["batch", network.n_out], numbers.real
     )
     for name, (size, element) in following.items():
         graph.output(f"{name}.next", ["batch", size], element)

@@ -10,6 +10,7 @@ place of that page at the end:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,8 +19,9 @@ from onnx import TensorProto
 
 from converters.onnx.graph import Dimension, Graph
 from converters.onnx.quantised.integers import Integers
+from converters.onnx.quantised.numbers import Numbers
 from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.wiring import populations, wires
+from lmu_deploy.wiring import outlets, populations
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,36 @@ class Tally:
 
     def __init__(self, network: IntegerNetwork) -> None:
         self._neurons = {p.name: p.neurons for p in populations(network).values()}
-        self._fan_out = {name: np.zeros(n, dtype=np.int32) for name, n in self._neurons.items()}
-        for wire in wires(network):
-            self._fan_out[wire.source] += wire.connection.fan_out.astype(np.int32)
+        self._fan_out: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
+        for outlet in outlets(network):
+            self._fan_out[outlet.source][outlet.threshold] = outlet.fan_out.astype(np.int32)
 
-    def events(self, graph: Graph, population: str, messages: str) -> dict[str, Traced]:
-        """Count the messages, (..., batch, neurons), that a population sends."""
-        return self.fired(graph, population, count_fired(graph, population, messages))
+    def events(
+        self, graph: Graph, population: str, messages: str, numbers: Numbers
+    ) -> dict[str, Traced]:
+        """Count what a population sends: its messages, (..., batch, neurons), and their changes."""
+        assert isinstance(numbers, Integers)  # nothing else is counted
+        fired = {t: f for (name, t), f in numbers.fired.items() if name == population}
+        if 0 in self._fan_out[population]:
+            fired[0] = count_fired(graph, population, messages)
+        return self.fired(graph, population, fired)
 
-    def fired(self, graph: Graph, population: str, fired: str) -> dict[str, Traced]:
-        """Count what each neuron sent: the tensor holds how many messages."""
-        fan_out = self._fan_out[population]
-        weights = np.column_stack([np.ones_like(fan_out), fan_out])
-        held = graph.weights.constant(f"{population}/fan_out", weights)
-        counts = graph.node("MatMul", [fired, held], f"{population}/events")
+    def fired(self, graph: Graph, population: str, fired: Mapping[int, str]) -> dict[str, Traced]:
+        """Count what each neuron sent: tensors, by threshold, hold how many events."""
+        counts = []
+        for threshold, tensor in fired.items():
+            fan_out = self._fan_out[population][threshold]
+            weights = np.column_stack([np.ones_like(fan_out), fan_out])
+            held = graph.weights.constant(f"{population}/fan_out_{threshold}", weights)
+            counts.append(graph.node("MatMul", [tensor, held], f"{population}/events_{threshold}"))
         zero = graph.weights.constant("first", np.array(0, dtype=np.int64))
-        first = graph.node("Gather", [fired, zero], f"{population}/first", axis=-2)
+        every = graph.total(list(fired.values()), f"{population}/all_fired")
+        first = graph.node("Gather", [every, zero], f"{population}/first", axis=-2)
         size = self._neurons[population]
         return {
-            f"events/{population}": Traced(counts, ("batch", 2), TensorProto.INT32),
+            f"events/{population}": Traced(
+                graph.total(counts, f"{population}/events"), ("batch", 2), TensorProto.INT32
+            ),
             f"first/{population}": Traced(first, (size,), TensorProto.INT32),
         }
 
