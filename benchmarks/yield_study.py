@@ -2,7 +2,7 @@
 
     python benchmarks/yield_study.py examples/models/digits.safetensors --neurons-per-state 50
     python benchmarks/yield_study.py examples/models/mackey-glass-hybrid.safetensors \
-        --limit 8 --steps 500 --neurons-per-state 50
+        --limit 8 --steps 500 --neurons-per-state 50 --calibration-samples 16
 
 Every chip has its own mismatch; all share tuning curves and data. "Before" are the decoders of an
 ideal chip on this one, "after" the dynamic calibration of this chip.
@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mismatch", type=float, default=0.2)
     parser.add_argument("--weight-bits", type=int, default=6)
     parser.add_argument("--membrane-noise", type=float, default=0.0)
+    parser.add_argument("--calibration-samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="write every chip's figure as JSON here")
     found = chip_yield(**vars(parser.parse_args(arguments)))
