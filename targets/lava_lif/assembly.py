@@ -1,0 +1,89 @@
+"""Turn a job into Lava processes: stock LIF and Dense, and the parts of this package.
+
+Only the worker imports this module, for it imports Lava. Loihi stores weights of mixed sign as
+even numbers from -256 to 254, so a Dense holds twice each weight of 8 bits, and its exponent is one
+less: the shift takes the factor out again without a remainder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from targets.lava_lif.processes import parts  # before Lava's own modules: it mends their import
+from targets.spiking.layers import Job
+
+from lava.proc.dense.process import Dense  # isort: skip
+from lava.proc.lif.process import LIF  # isort: skip
+from lava.utils.weightutils import SignMode  # isort: skip
+
+_GRADED, _BINARY = 24, 0
+
+
+def build(job: Job, folder: Path) -> Any:
+    """Make and connect all processes of a job.
+
+    Parameters
+    ----------
+    job : Job
+    folder : Path
+        Where its records are.
+
+    Returns
+    -------
+    host : Host
+        One of the connected processes; running it runs them all.
+    """
+    memory, neurons = job.memory, job.memory.neurons
+    host, relays = parts.Host(job, folder), parts.Relays(job, folder)
+    lif = LIF(
+        shape=(job.samples * memory.size,),
+        du=neurons.current_decay,
+        dv=neurons.membrane_decay,
+        vth=neurons.threshold,
+        bias_mant=np.tile(neurons.bias_mantissas.reshape(-1), job.samples),
+        bias_exp=neurons.bias_exponent,
+    )
+    inputs = _synapses(job, _columns(memory.input_weights.reshape(memory.scales.shape)), _GRADED)
+    encoders = _synapses(job, _columns(neurons.encoders), _GRADED, neurons.encoder_exponent)
+    decoders = _synapses(job, _blocks(memory.decoders), _BINARY)
+    host.input_out.connect(inputs.s_in)
+    inputs.a_out.connect(relays.driven_in)
+    relays.message_out.connect(encoders.s_in)
+    encoders.a_out.connect(lif.a_in)
+    lif.s_out.connect(decoders.s_in)
+    decoders.a_out.connect(relays.decoded_in)
+    relays.message_out.connect(host.message_in)
+    relays.state_out.connect(host.state_in)
+    lif.s_out.connect(host.spikes_in)
+    return host
+
+
+def _synapses(job: Job, weights: np.ndarray, message_bits: int, divided: int = 0) -> Any:
+    """Make a Dense for all samples side by side; sums are divided by 2^divided, rounding down."""
+    copies = np.kron(np.eye(job.samples, dtype=np.int32), 2 * weights.astype(np.int32))
+    return Dense(
+        weights=copies,
+        weight_exp=-1 - divided,
+        num_weight_bits=8,
+        sign_mode=SignMode.MIXED,
+        num_message_bits=message_bits,
+    )
+
+
+def _columns(rows: np.ndarray) -> np.ndarray:
+    """From each source's weights to its own targets, give the matrix (targets, sources)."""
+    sources, targets = rows.shape
+    matrix = np.zeros((sources, targets, sources), np.int8)
+    matrix[np.arange(sources), :, np.arange(sources)] = rows
+    return matrix.reshape(sources * targets, sources)
+
+
+def _blocks(blocks: np.ndarray) -> np.ndarray:
+    """Put blocks (number, rows, columns) along a diagonal."""
+    number, rows, columns = blocks.shape
+    matrix = np.zeros((number, rows, number, columns), np.int8)
+    matrix[np.arange(number), :, np.arange(number)] = blocks
+    return matrix.reshape(number * rows, number * columns)

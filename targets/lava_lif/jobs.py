@@ -1,0 +1,95 @@
+"""Jobs on their way to the worker and back, a folder for each.
+
+Samples of a job run side by side in one run of Lava, as many as its Dense processes can hold at
+the speed of one; the rest follow in further runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lmu_deploy.files import load, save
+from lmu_deploy.loihi_network import LOIHI_CLASSES
+from targets.lava import supervisor
+from targets.lava_lif import records
+from targets.spiking.activity import Activity, empty_activity, merged
+from targets.spiking.layers import Job
+
+_MEMORY, _LAYER, _SIGNAL = "memory.safetensors", "layer.safetensors", "signal.npy"
+_LARGEST_DENSE = 2**18
+_WORKER = "targets.lava_lif.worker"
+
+
+def run_jobs(
+    jobs: Sequence[Job], time_limit: float, progress: Callable[[int], None] | None = None
+) -> list[Activity]:
+    """Run jobs in one child process.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    time_limit : float
+        Seconds, for all of them.
+    progress : callable, optional
+        Called now and then with the number of holds done, of all jobs and samples together.
+
+    Raises
+    ------
+    RunError
+        When the run failed, died, or took too long.
+    MissingDependencyError
+        When Lava cannot be imported.
+    """
+    with supervisor.temporary_folder() as folder:
+        placed: list[list[Path]] = []
+        for number, job in enumerate(jobs):
+            placed.append([])
+            for first, part in _side_by_side(job):
+                place = folder / f"{number:04d}-{first:06d}"
+                _write_job(place, part, raster=first == 0)
+                placed[-1].append(place)
+        supervisor.supervise(folder, time_limit, progress, _WORKER)
+        return [merged([records.opened(p, mode=None) for p in places]) for places in placed]
+
+
+def chip_steps(job: Job) -> int:
+    """Chip steps that a job takes in all runs of Lava."""
+    return sum(part.chip_steps for _, part in _side_by_side(job))
+
+
+def job_folders(folder: Path) -> list[Path]:
+    """List the folders of all jobs, in the order in which they run."""
+    return sorted(path.parent for path in folder.glob(f"*/{_SIGNAL}"))
+
+
+def read_job(place: Path) -> Job:
+    """Read what :func:`run_jobs` wrote."""
+    hold_steps = int(np.load(place / "hold_steps.npy", allow_pickle=False))
+    return Job(
+        place.name,
+        load(place / _MEMORY, LOIHI_CLASSES),
+        load(place / _LAYER, LOIHI_CLASSES),
+        np.load(place / _SIGNAL, allow_pickle=False),
+        hold_steps,
+    )
+
+
+def _write_job(place: Path, job: Job, raster: bool) -> None:
+    place.mkdir()
+    save(job.memory, place / _MEMORY)
+    save(job.layer, place / _LAYER)
+    np.save(place / _SIGNAL, job.signal, allow_pickle=False)
+    np.save(place / "hold_steps.npy", np.int64(job.hold_steps), allow_pickle=False)
+    empty = empty_activity(job.memory, job.samples, job.holds, job.hold_steps, raster)
+    records.create(place, empty)
+
+
+def _side_by_side(job: Job) -> list[tuple[int, Job]]:
+    """Divide a job into parts, each with the number of its first sample."""
+    one = job.memory.states * job.memory.size
+    together = max(1, int(np.sqrt(_LARGEST_DENSE / one)))
+    firsts = range(0, job.samples, together)
+    return [(first, job.part(slice(first, first + together))) for first in firsts]
