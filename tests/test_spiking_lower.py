@@ -152,12 +152,12 @@ def test_every_lmu_layer_gets_neurons_of_its_own(inputs, rng):
 
 def test_long_sequences_are_cut_and_many_samples_drawn(network, rng, monkeypatch):
     monkeypatch.setattr("converters.spiking.lower._TRAJECTORY_ELEMENTS", 12 * 6 * 50 * 5)
-    monkeypatch.setattr("converters.spiking.lower.CALIBRATION_SAMPLES", 12)
     shown = []
     made = spike(
         network,
         rng.uniform(-1, 1, (30, 40, 2)),
         neurons_per_state=4,
+        calibration_samples=12,
         progress=lambda done, total: shown.append(total),
     )
     assert made.calibration.samples == 12
