@@ -247,12 +247,21 @@ NETWORKS = {
 }
 
 
+@pytest.fixture(scope="module")
+def cases():
+    """Each network with its inputs and the run of Lava, all of them in one interpreter."""
+    found = {}
+    for name, make_layers in NETWORKS.items():
+        rng = np.random.default_rng(7)
+        network = draw_network(rng, 2, make_layers(rng), sequences=name == "feedback")
+        found[name] = network, draw_inputs(rng, 3, 9, 2)
+    runs = LavaTarget().run_each(list(found.values()), record=True)
+    return {name: (*found[name], run) for name, run in zip(found, runs, strict=True)}
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-def test_lava_equals_the_oracle_and_the_twin(name):
-    rng = np.random.default_rng(7)
-    network = draw_network(rng, 2, NETWORKS[name](rng), sequences=name == "feedback")
-    inputs = draw_inputs(rng, 3, 9, 2)
-    run = LavaTarget().run(network, inputs, record=True)
+def test_lava_equals_the_oracle_and_the_twin(name, cases):
+    network, inputs, run = cases[name]
     found = facts(run)
     assert found == oracle_facts(network, inputs)
     twin = IntegerTarget().run(network, inputs, record=True)
@@ -265,31 +274,3 @@ def test_lava_equals_the_oracle_and_the_twin(name):
         assert states.size == 0 or len(np.unique(states)) > 20, "a network that says nothing"
     accumulators = [n for place, n in run.saturations.items() if "slice" in place]
     assert (max(accumulators) > 0) == (name == "three-layers-saturating")
-
-
-def test_lava_equals_the_twin_on_random_networks():
-    rng = np.random.default_rng(11)
-    for _ in range(4):
-        width, layers = 2, []
-        for _ in range(rng.integers(1, 4)):
-            units = int(rng.integers(0, 6))
-            kind = rng.choice(["odd", "positive", "linear"])
-            e_h, recurrent, x_h, bias = rng.random(4) < 0.5
-            layer = draw_layer(
-                rng,
-                width,
-                int(rng.integers(1, 8)),
-                units,
-                kind=str(kind),
-                e_h=e_h and units > 0,
-                recurrent=recurrent,
-                x_h=x_h,
-                bias=bias,
-                acc=int(rng.integers(12, 25)),
-            )
-            layers.append(layer)
-            width = layer.n_out
-        network = draw_network(rng, 2, layers)
-        inputs = draw_inputs(rng, 2, 12, 2)
-        twin = IntegerTarget().run(network, inputs, record=True)
-        assert facts(LavaTarget().run(network, inputs, record=True)) == facts(twin)
