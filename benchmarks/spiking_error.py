@@ -7,14 +7,20 @@ counts the neurons of each state (it does not if m counts all of them). Here an 
 by white noise to 1 Hz of rms 0.3, and the decoded states are compared with the float memory's.
 
     python benchmarks/spiking_error.py                            # a table for orders 3 and 6
-    python benchmarks/spiking_error.py --orders 3,6,12,24 --out docs/results/spiking_error.md
+    python benchmarks/spiking_error.py --orders 3,6,12,24 --neurons 10,30,100,300,1000,3000 \
+        --samples 8 --points points.json --plot spiking_error.svg
+
+Points that stand in the file of --points are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +33,18 @@ from targets.brian2 import Brian2Target
 
 THETA_MS, TAU_MS, BAND_HZ, RMS = 500.0, 100.0, 1.0, 0.3
 SETTLED_MS = 500
-VARIANTS = (("poisson", "static"), ("if", "static"), ("lif", "static"), ("lif", "dynamic"))
-LARGEST_DYNAMIC_MAP = 2_000
+VARIANTS = (
+    ("poisson", "static"),
+    ("if", "static"),
+    ("lif", "static"),
+    ("dpi", "static"),
+    ("lif", "dynamic"),
+    ("dpi", "dynamic"),
+)
+LARGEST_DYNAMIC_MAP = 2_400
+LARGEST_MEASURED = 24_000
+"""Neurons whose rate curves are measured at most; those of Poisson neurons are known."""
+STABLE = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,35 +67,45 @@ def white_noise(samples: int, steps: int, rng: np.random.Generator) -> np.ndarra
     return np.asarray(RMS * signal / np.sqrt(np.mean(signal**2)))[:, :, None]
 
 
+def bare_memory(order: int) -> LMUNetwork:
+    """Give a network that is a memory and nothing else; it answers with its states."""
+    memory = Memory.legendre(order, THETA_MS)
+    layer = LMULayer(np.ones((1, 1)), None, None, None, memory, None)
+    return LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
+
+
+def state_error(order: int, args: argparse.Namespace, **options: Any) -> float:
+    """Simulate one memory and compare it with the reference, after the first window.
+
+    `options` are those of :func:`converters.spiking.spike`.
+    """
+    network = bare_memory(order)
+    inputs = white_noise(5 * args.samples, args.milliseconds, np.random.default_rng(args.seed))
+    new, known = inputs[: args.samples], inputs[args.samples :]
+    spiking = spike(network, known, hold_ms=1.0, tau_ms=TAU_MS, seed=args.seed, **options)
+    decoded = Brian2Target().run(spiking, new, seed=args.seed).outputs[:, SETTLED_MS:]
+    true = run_reference(network, new).outputs[:, SETTLED_MS:]
+    return float(np.linalg.norm(decoded - true) / np.linalg.norm(true))
+
+
 def measure(
     kind: str, calibration: str, order: int, neurons: int, args: argparse.Namespace
 ) -> Point:
-    """Simulate one memory and compare it with the reference, after the first window."""
-    memory = Memory.legendre(order, THETA_MS)
-    layer = LMULayer(np.ones((1, 1)), None, None, None, memory, None)
-    network = LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
-    inputs = white_noise(5 * args.samples, args.milliseconds, np.random.default_rng(args.seed))
-    new, known = inputs[: args.samples], inputs[args.samples :]
-    spiking = spike(
-        network,
-        known,
+    """Measure one memory on an ideal chip."""
+    error = state_error(
+        order,
+        args,
         neurons_per_state=neurons,
-        hold_ms=1.0,
-        tau_ms=TAU_MS,
         neuron=kind,
         mismatch=0.0,
         calibration=calibration,
-        seed=args.seed,
     )
-    decoded = Brian2Target().run(spiking, new, seed=args.seed).outputs[:, SETTLED_MS:]
-    true = run_reference(network, new).outputs[:, SETTLED_MS:]
-    error = float(np.linalg.norm(decoded - true) / np.linalg.norm(true))
     return Point(kind, calibration, order, neurons, error)
 
 
 def slope(points: Sequence[Point]) -> float:
     """Slope of log error over log neurons, by least squares, where the memory is stable."""
-    stable = [point for point in points if point.error < 0.5]
+    stable = [point for point in points if point.error < STABLE]
     if len(stable) < 2:
         return float("nan")
     neurons, errors = (np.log([getattr(p, n) for p in stable]) for n in ("neurons", "error"))
@@ -108,7 +134,7 @@ def table(points: Sequence[Point]) -> str:
 
 def constants(points: Sequence[Point]) -> str:
     """Say how well error = c d / sqrt(p) holds for Poisson neurons, p of them for each state."""
-    stable = [p for p in points if p.kind == "poisson" and p.error < 0.5]
+    stable = [p for p in points if p.kind == "poisson" and p.error < STABLE]
     if not stable:
         return "No stable Poisson memory."
     found = [p.error * np.sqrt(p.neurons) / p.order for p in stable]
@@ -121,34 +147,79 @@ def constants(points: Sequence[Point]) -> str:
     )
 
 
+def draw(points: Sequence[Point], path: Path) -> None:
+    """Plot error against neurons, a panel for each order, beside the law for Poisson neurons."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "spiking_error"
+    orders = sorted({p.order for p in points})
+    figure, panels = plt.subplots(
+        1, len(orders), figsize=(2.6 * len(orders), 3.4), sharey=True, layout="constrained"
+    )
+    for panel, order in zip(np.atleast_1d(panels), orders, strict=True):
+        for kind, calibration in VARIANTS:
+            row = [p for p in points if (p.kind, p.calibration) == (kind, calibration)]
+            row = sorted((p for p in row if p.order == order), key=lambda p: p.neurons)
+            dash = "o-" if calibration == "static" else "s--"
+            x, y = [p.neurons for p in row], [p.error for p in row]
+            panel.plot(x, y, dash, markersize=4, label=f"{kind}, {calibration}")
+        ends = np.array(sorted({p.neurons for p in points}))[[0, -1]]
+        law = 0.4 * order / np.sqrt(ends)
+        panel.plot(ends, law, ":", color="grey", label="0.4 d / sqrt(p)")
+        panel.set(xscale="log", yscale="log", title=f"order {order}", xlabel="neurons a state")
+    np.atleast_1d(panels)[0].set_ylabel("error of the states")
+    handles, labels = np.atleast_1d(panels)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncol=4)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def wanted(orders: Sequence[int], neurons: Sequence[int]) -> list[tuple[str, str, int, int]]:
+    """List what to measure, the quick ones first; too large ones are left out."""
+    found = [
+        (kind, calibration, order, count)
+        for kind, calibration in VARIANTS
+        for order in orders
+        for count in neurons
+        if calibration != "dynamic" or order * count <= LARGEST_DYNAMIC_MAP
+        if kind == "poisson" or order * count <= LARGEST_MEASURED
+    ]
+    return sorted(found, key=lambda one: one[2] * one[3])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every combination, print the table, and write it if asked to."""
+    """Measure every combination, print the table, and write what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--orders", default="3,6", help="with commas between")
     parser.add_argument("--neurons", default="10,30,100,300,1000", help="of each state")
     parser.add_argument("--samples", type=int, default=20, help="signals judged")
     parser.add_argument("--milliseconds", type=int, default=3000, help="length of a signal")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--points", type=Path, help="a JSON file that keeps what was measured")
     parser.add_argument("--out", help="a Markdown file")
+    parser.add_argument("--plot", type=Path, help="an SVG file")
     args = parser.parse_args(arguments)
-    wanted = [
-        (kind, calibration, int(order), int(neurons))
-        for kind, calibration in VARIANTS
-        for order in args.orders.split(",")
-        for neurons in args.neurons.split(",")
-        if calibration != "dynamic" or int(order) * int(neurons) <= LARGEST_DYNAMIC_MAP
-    ]
     points = []
+    if args.points is not None and args.points.exists():
+        points = [Point(**found) for found in json.loads(args.points.read_text(encoding="utf-8"))]
+    known = {(p.kind, p.calibration, p.order, p.neurons) for p in points}
+    counts = [[int(n) for n in text.split(",")] for text in (args.orders, args.neurons)]
+    open_ones = [one for one in wanted(*counts) if one not in known]
     with progress_bar("spiking error", "memories") as progress:
-        for number, one in enumerate(wanted):
+        for number, one in enumerate(open_ones):
             points.append(measure(*one, args))
-            progress(number + 1, len(wanted))
+            if args.points is not None:
+                write_text(args.points, json.dumps([asdict(p) for p in points], indent=1) + "\n")
+            progress(number + 1, len(open_ones))
     text = table(points) + "\n\n" + constants(points) + "\n"
     print(text)
     if args.out:
-        command = f"python benchmarks/spiking_error.py --orders {args.orders}"
-        introduction = "\n\n".join((__doc__ or "").split("\n\n")[:-1])
-        write_text(args.out, f"# {introduction}\n\nFrom `{command}`.\n\n{text}")
+        write_text(args.out, text)
+    if args.plot:
+        draw(points, args.plot)
 
 
 if __name__ == "__main__":
