@@ -1,0 +1,72 @@
+"""What mismatch, noise and few weight bits do to a spiking memory, and what calibration gives back.
+
+A memory of order 6 and 0.5 s on 100 neurons a state (the signals and times of spiking_error.py), on
+several virtual chips: error of the states after each calibration, and its ratio to an ideal chip's.
+
+    python benchmarks/calibration_study.py
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from spiking_error import state_error
+
+from lmu_deploy.progress import progress_bar
+
+MISMATCH, NOISE, BITS = 0.2, 0.05, 6
+IDEAL: dict[str, Any] = {"mismatch": 0.0, "membrane_noise": 0.0, "weight_bits": 0}
+WORN = {**IDEAL, "mismatch": MISMATCH}
+NOISY = {**WORN, "membrane_noise": NOISE, "weight_bits": BITS}
+CASES: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("ideal chip", IDEAL, "dynamic"),
+    (f"{MISMATCH:.0%} mismatch", WORN, "none"),
+    (f"{MISMATCH:.0%} mismatch", WORN, "static"),
+    (f"{MISMATCH:.0%} mismatch", WORN, "dynamic"),
+    (f"{MISMATCH:.0%} mismatch, noise {NOISE}, {BITS} bits", NOISY, "none"),
+    (f"{MISMATCH:.0%} mismatch, noise {NOISE}, {BITS} bits", NOISY, "dynamic"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every case and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--neurons", default="lif,dpi", help="models, with commas between")
+    parser.add_argument("--order", type=int, default=6)
+    parser.add_argument("--neurons-per-state", type=int, default=100)
+    parser.add_argument("--chips", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=8, help="signals judged")
+    parser.add_argument("--milliseconds", type=int, default=3000, help="length of a signal")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    kinds = args.neurons.split(",")
+    lines = [
+        "| neuron | chip | calibration | error | of the ideal chip's |",
+        "|---|---|---|--:|--:|",
+    ]
+    done, total = 0, len(kinds) * len(CASES) * args.chips
+    with progress_bar("calibration study", "chips") as progress:
+        for kind in kinds:
+            ideal = float("nan")
+            for name, device, calibration in CASES:
+                errors = []
+                for chip in range(args.chips):
+                    options = {**device, "neuron": kind, "calibration": calibration}
+                    options["neurons_per_state"] = args.neurons_per_state
+                    # A chip comes with tuning curves and signals of its own, in every case.
+                    own = argparse.Namespace(**{**vars(args), "seed": args.seed + chip})
+                    errors.append(state_error(args.order, own, **options))
+                    done += 1
+                    progress(done, total)
+                mean = float(np.mean(errors))
+                ideal = mean if device is IDEAL else ideal
+                spread = f"{mean:.4f} ({min(errors):.4f} to {max(errors):.4f})"
+                lines.append(f"| {kind} | {name} | {calibration} | {spread} | {mean / ideal:.2f} |")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
