@@ -21,6 +21,7 @@ from lmu_deploy.integer_network import (
     IntegerReadout,
     PiecewiseLinear,
 )
+from lmu_deploy.rewiring import with_thresholds
 from lmu_deploy.wiring import delayed, populations, wires
 
 
@@ -130,7 +131,24 @@ def test_all_violations_come_at_once():
     found = check(network_of(), chip(weight_bits=7, state_bits=16, message_bits=4, fan_in=3))
     kinds = {v.object.split(" of ")[0] for v in found}
     assert kinds == {"weights", "states", "messages", "fan-in"}
-    assert len(RULES) == 8
+    assert len(RULES) == 9
+
+
+def test_changes_of_messages_need_a_bit_more():
+    network = with_thresholds(network_of(), {"layer0/hidden/memory": 1})
+    (violation,) = check(network, chip(message_bits=12))
+    assert violation.object == "changes of messages on layer0/hidden/memory, bits"
+    assert (violation.value, violation.limit) == (13, 12)
+    assert check(network, chip(message_bits=13)) == []
+    assert check(network_of(), chip(message_bits=12)) == []
+
+
+def test_a_neuron_has_axons_for_each_threshold():
+    network = with_thresholds(network_of(), {"layer0/hidden/memory": 1})
+    (core,) = place(network, chip())
+    (plain,) = place(network_of(), chip())
+    assert core.in_axons == plain.in_axons + 4
+    assert core.out_axons == plain.out_axons + 4
 
 
 def test_demands_count_synapses_once_for_each_slice():

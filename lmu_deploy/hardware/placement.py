@@ -8,6 +8,8 @@ the next one begins. What counts, after Davies et al., IEEE Micro 38(1), 2018:
 - a core has one input axon for each neuron, anywhere, that reaches it;
 - a neuron has one output axon for each core that it reaches.
 
+A neuron that sends events of its own for each of several thresholds counts there as so many.
+
 The input comes from outside and takes no core.
 """
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from lmu_deploy.hardware.profile import DigitalProfile, Figure
 from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.wiring import populations, wires
+from lmu_deploy.wiring import outlets, populations
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Demand:
     ----------
     population : str
     synaptic_bytes : ndarray, shape (neurons,), float64
-    sources : ndarray of bool, shape (neurons, all neurons that send)
-        Which neurons reach it.
+    sources : ndarray of bool, shape (neurons, neurons of all outlets)
+        Which neurons reach it, outlet by outlet.
     """
 
     population: str
@@ -59,19 +61,20 @@ class Demand:
 
 def demands(network: IntegerNetwork) -> list[Demand]:
     """List what the neurons of each population, and last the readout, ask of their cores."""
-    senders = populations(network)
-    starts, total = {}, 0
-    for name, population in senders.items():
-        starts[name], total = total, total + population.neurons
-    sizes = {name: p.neurons for name, p in senders.items() if name != "input"}
+    neurons = {name: p.neurons for name, p in populations(network).items()}
+    sizes = {name: size for name, size in neurons.items() if name != "input"}
     sizes["readout"] = network.n_out
+    total = sum(neurons[outlet.source] for outlet in outlets(network))
     taken = {name: np.zeros(size) for name, size in sizes.items()}
     sources = {name: np.zeros((size, total), dtype=bool) for name, size in sizes.items()}
-    for wire in wires(network):
-        synapses = wire.connection.slices != 0
-        start, stop = starts[wire.source], starts[wire.source] + wire.connection.n_in
-        taken[wire.target] += synapses.sum(axis=(0, 2)) * (wire.connection.weight_bits / 8.0)
-        sources[wire.target][:, start:stop] |= synapses.any(axis=0)
+    start = 0
+    for outlet in outlets(network):
+        stop = start + neurons[outlet.source]
+        for wire in outlet.wires:
+            synapses = wire.connection.slices != 0
+            taken[wire.target] += synapses.sum(axis=(0, 2)) * (wire.connection.weight_bits / 8.0)
+            sources[wire.target][:, start:stop] |= synapses.any(axis=0)
+        start = stop
     return [Demand(name, taken[name], sources[name]) for name in sizes]
 
 
@@ -131,12 +134,12 @@ def _share(value: int, limit: Figure) -> str:
 
 
 def _homes(network: IntegerNetwork, filling: list[_Filling]) -> np.ndarray:
-    """Core of every neuron that sends; -1 for the input's."""
-    homes = [-1] * network.n_in
+    """Core of every neuron of every outlet; -1 for the input's."""
+    homes: dict[str, list[int]] = {"input": [-1] * network.n_in}
     for number, core in enumerate(filling):
         for name, count in core.neurons.items():
-            homes += [number] * (0 if name == "readout" else count)
-    return np.array(homes)
+            homes.setdefault(name, []).extend([number] * count)
+    return np.concatenate([homes[outlet.source] for outlet in outlets(network)])
 
 
 class _Filling:

@@ -110,6 +110,22 @@ def message_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Vio
     return found
 
 
+def change_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
+    """No change of a message, which is up to twice as large, is wider than a spike's payload."""
+    bits = {name: population.message.bits for name, population in populations(network).items()}
+    allowed = int(profile.message_bits)
+    return [
+        _too_wide(
+            f"changes of messages on {wire.place}",
+            bits[wire.source] + 1,
+            profile.message_bits,
+            f"quantise without thresholds, or with messages of at most {allowed - 1} bits",
+        )
+        for wire in wires(network)
+        if wire.connection.threshold and bits[wire.source] + 1 > allowed
+    ]
+
+
 def fan_in(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
     """No neuron hears more neurons than its core has input axons."""
     found = []
@@ -174,6 +190,7 @@ RULES: tuple[Rule, ...] = (
     accumulator_widths,
     state_widths,
     message_widths,
+    change_widths,
     fan_in,
     synaptic_memory,
     fan_out,
