@@ -15,6 +15,18 @@ def quantise(
     out: Out,
     profile: Profile = "loihi2",
     task: TaskName = None,
+    sparsity_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Send changes of messages from this share of their range on; 0 sends every change."
+        ),
+    ] = None,
+    sparsity_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="Tune thresholds on validation data to this loss: 0.002 is 0.2 points of accuracy."
+        ),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="ptq: round the weights; qat: train on with weights rounded.")
     ] = "ptq",
@@ -92,6 +104,8 @@ def quantise(
         seed=seed,
         checkpoint=checkpoint,
         device=device,
+        sparsity_threshold=sparsity_threshold,
+        sparsity_loss=sparsity_loss,
         **(options if slices is None else {"slices": slices, **options}),
     )
     print(out)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmu_deploy.checks import check_choice, check_integer
+from lmu_deploy.commands.sparsity import check_sparsity, make_sparse
 from lmu_deploy.commands.task_data import limited, task_for
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import save
@@ -35,6 +36,8 @@ def quantise(
     seed: int = 0,
     checkpoint: Path | str | None = None,
     device: str = "auto",
+    sparsity_threshold: float | None = None,
+    sparsity_loss: float | None = None,
     **options: Any,
 ) -> IntegerNetwork:
     """Quantise a float network, with ranges measured on its training data.
@@ -62,6 +65,12 @@ def quantise(
         Of qat: state of the training, from which an interrupted one goes on.
     device : {"auto", "cpu", "cuda", "mps"}
         Of qat.
+    sparsity_threshold : float, optional
+        Connections but those of a memory's own loop send a message's change once it reaches this
+        share of the messages' range; 0 sends every change.
+    sparsity_loss : float, optional
+        Chooses the thresholds for an allowed loss of accuracy (0.002 is 0.2 points) or relative
+        growth of NRMSE on validation data.
     **options
         Passed to :func:`converters.quantise.quantise`: slices, message_bits, hidden_bits, ...
 
@@ -77,6 +86,7 @@ def quantise(
     """
     check_choice("method", method, METHODS)
     check_integer("seed", seed, 0, 2**32 - 1)
+    check_sparsity(sparsity_threshold, sparsity_loss)
     if not isinstance(network, LMUNetwork):
         network = load_float(network, "quantise")
     judged_by = task_for(network, task)
@@ -91,6 +101,7 @@ def quantise(
         training = _training(network, config, epochs)
         where = None if checkpoint is None else Path(checkpoint)
         integer = _trained(network, judged_by, profile, options, training, seed, where, device)
+    integer = make_sparse(integer, judged_by, sparsity_threshold, sparsity_loss)
     if out is not None:
         save(integer, out)
     return integer
