@@ -12,10 +12,12 @@ import numpy as np
 
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity import schema
+from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.describe import describe_network, describe_task
 from lmu_deploy.fidelity.equality import is_integer
 from lmu_deploy.fidelity.excerpts import RasterExcerpt, excerpt
 from lmu_deploy.fidelity.judge import judge, rounded, window_of
+from lmu_deploy.fidelity.layer_ranges import LayerRanges
 from lmu_deploy.fidelity.metric import measure
 from lmu_deploy.fidelity.provenance import hash_array, hash_file, versions
 from lmu_deploy.fidelity.sizes import network_sizes
@@ -38,11 +40,17 @@ class Result:
         What it ran.
     variants : mapping of name to Result
         The same target set up otherwise, such as without calibration.
+    attribution : Attribution, optional
+        What each source of error costs an integer network.
+    ranges : LayerRanges, optional
+        Its signals, weights and sums, layer by layer.
     """
 
     run: Run
     network: object = None
     variants: Mapping[str, Result] = field(default_factory=dict)
+    attribution: Attribution | None = None
+    ranges: LayerRanges | None = None
 
 
 def assemble(
@@ -169,6 +177,8 @@ def _judged(
         source=source,
         twin=twin,
         variants={name: _judged(v, None, *common) for name, v in result.variants.items()},
+        attribution=result.attribution,
+        ranges=result.ranges,
         seed=seed,
     )
 

@@ -13,11 +13,16 @@ import numpy as np
 
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity import schema
+from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.canonical import plain
+from lmu_deploy.fidelity.divergence import diverge
 from lmu_deploy.fidelity.equality import compare_states, is_integer
 from lmu_deploy.fidelity.events import count_population
+from lmu_deploy.fidelity.layer_ranges import LayerRanges
+from lmu_deploy.fidelity.losses import attribution_entry, divergence_entry, ranges_entry
 from lmu_deploy.fidelity.memory_error import MemoryShape, memory_errors
 from lmu_deploy.fidelity.metric import compare, measure
+from lmu_deploy.fidelity.schema_losses import Divergence
 from lmu_deploy.fidelity.sizes import network_sizes
 from lmu_deploy.fidelity.window import decode_window, delays, liveliest_channel
 from lmu_deploy.network import LMULayer, LMUNetwork
@@ -37,6 +42,8 @@ def judge(
     source: LMUNetwork | None = None,
     twin: Run | None = None,
     variants: Mapping[str, schema.TargetFidelity] | None = None,
+    attribution: Attribution | None = None,
+    ranges: LayerRanges | None = None,
     seed: int = 0,
 ) -> schema.TargetFidelity:
     """Judge what a target did.
@@ -58,6 +65,10 @@ def judge(
         Another integer target, whose recorded states must equal this one's.
     variants : mapping of name to TargetFidelity, optional
         The same target set up otherwise, such as without calibration.
+    attribution : Attribution, optional
+        Of the network's errors to their sources.
+    ranges : LayerRanges, optional
+        Of its signals, weights and sums.
     seed : int
         Of the bootstrap.
 
@@ -80,6 +91,7 @@ def judge(
     total = sum(p.events for p in populations.values())
     sizes = network_sizes(network)
     truth = None if reference is None else reference.states
+    equal = _equal(run, twin)
     against = None
     if reference is not None:
         against = compare(run.outputs, reference.outputs[:samples], answers, task, seed)
@@ -106,7 +118,10 @@ def judge(
         sizes=None if sizes is None else schema.Sizes(**asdict(sizes)),
         memory_error=_memory(run.states, truth, source),
         window=window_of(run.states, truth, source),
-        equal_to=_equal(run, twin),
+        equal_to=equal,
+        attribution=None if attribution is None else attribution_entry(attribution),
+        divergence=None if equal and equal.equal else _divergence(run.states, truth, source),
+        ranges=None if ranges is None else ranges_entry(ranges),
         notes=list(run.notes),
         settings=plain(run.settings),
         variants=dict(variants or {}),
@@ -149,6 +164,15 @@ def _memory(
             e.layer: [None if np.isnan(v) else v for v in rounded(e.by_order)] for e in layers
         },
     )
+
+
+def _divergence(
+    states: States | None, reference: States | None, source: LMUNetwork | None
+) -> Divergence | None:
+    """Where states leave the reference's; a target that equals another has that one's."""
+    if states is None or reference is None or source is None or not states.m.size:
+        return None
+    return divergence_entry(diverge(states, reference, source))
 
 
 def window_of(

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from lmu_deploy.fidelity.schema_base import Strict
+from lmu_deploy.fidelity.schema_losses import Attribution, Divergence, LayerRanges
 
 Interval = tuple[float, float]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
-    )
-
-
-class Metric(_Strict):
+class Metric(Strict):
     """The task's own metric on the samples that were run; `ci95` null when one sample ran."""
 
     name: Literal["accuracy", "nrmse"]
@@ -27,7 +24,7 @@ class Metric(_Strict):
     ci95: Interval | None
 
 
-class AgainstReference(_Strict):
+class AgainstReference(Strict):
     """The same samples in the float reference, and how far the answers agree.
 
     `agreement` is the share of equal predicted classes, `flips` the number that differ, of which
@@ -48,7 +45,7 @@ class AgainstReference(_Strict):
     p_value: float | None
 
 
-class Events(_Strict):
+class Events(Strict):
     """Messages or spikes: in all, of a mean sample, of a mean step of a sample, by population."""
 
     total: int
@@ -57,7 +54,7 @@ class Events(_Strict):
     by_population: dict[str, int]
 
 
-class Population(_Strict):
+class Population(Strict):
     """One population: events per neuron and step, mean events at each step and of each class."""
 
     neurons: int | None
@@ -69,7 +66,7 @@ class Population(_Strict):
     by_class: dict[int, float] | None
 
 
-class Sizes(_Strict):
+class Sizes(Strict):
     """What the representation takes to hold; see :class:`lmu_deploy.fidelity.sizes.Sizes`."""
 
     representation: str
@@ -81,7 +78,7 @@ class Sizes(_Strict):
     state_bytes: int
 
 
-class MemoryFidelity(_Strict):
+class MemoryFidelity(Strict):
     """Relative rms error of each layer's memory: overall, by step and by Legendre order."""
 
     samples: int
@@ -90,7 +87,7 @@ class MemoryFidelity(_Strict):
     by_order: dict[str, list[float | None]]
 
 
-class Equality(_Strict):
+class Equality(Strict):
     """Recorded integers compared with those of another target, with ``==``."""
 
     target: str
@@ -102,7 +99,7 @@ class Equality(_Strict):
     first: str
 
 
-class Window(_Strict):
+class Window(Strict):
     """One channel's window decoded from the memory after the last step of sample 0."""
 
     channel: int
@@ -110,7 +107,7 @@ class Window(_Strict):
     decoded: list[float]
 
 
-class TargetFidelity(_Strict):
+class TargetFidelity(Strict):
     """Everything about one target."""
 
     target: str
@@ -131,12 +128,15 @@ class TargetFidelity(_Strict):
     memory_error: MemoryFidelity | None
     window: Window | None
     equal_to: Equality | None
+    attribution: Attribution | None = None
+    divergence: Divergence | None = None
+    ranges: LayerRanges | None = None
     notes: list[str]
     settings: dict[str, Any]
     variants: dict[str, TargetFidelity]
 
 
-class Layer(_Strict):
+class Layer(Strict):
     """One layer of the float network."""
 
     kind: Literal["lmu", "lstm"]
@@ -150,7 +150,7 @@ class Layer(_Strict):
     activation: str | None
 
 
-class NetworkSummary(_Strict):
+class NetworkSummary(Strict):
     """The float network's structure."""
 
     inputs: int
@@ -161,7 +161,7 @@ class NetworkSummary(_Strict):
     provenance: dict[str, str]
 
 
-class TaskSummary(_Strict):
+class TaskSummary(Strict):
     """What was asked of the network."""
 
     name: str
@@ -172,7 +172,7 @@ class TaskSummary(_Strict):
     washout: int
 
 
-class Reference(_Strict):
+class Reference(Strict):
     """The float reference on all samples that were asked for."""
 
     metric: Metric
@@ -184,7 +184,7 @@ class Reference(_Strict):
     window: Window | None
 
 
-class Fidelity(_Strict):
+class Fidelity(Strict):
     """The whole file."""
 
     schema_name: Literal["lmu_deploy/fidelity"] = Field(

@@ -1,0 +1,108 @@
+"""Attribution, divergence and ranges as entries of fidelity.json: compact numbers, no arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import numpy as np
+
+from lmu_deploy.fidelity import schema_losses as schema
+from lmu_deploy.fidelity.attribution import Attribution
+from lmu_deploy.fidelity.divergence import Divergence, ErrorMap
+from lmu_deploy.fidelity.layer_ranges import ConnectionRange, LayerRanges
+from lmu_deploy.fidelity.signal_ranges import Histogram, SignalRange
+
+_MAP_DIGITS, _DIGITS = 3, 6
+
+
+def attribution_entry(found: Attribution) -> schema.Attribution:
+    """Write down what each source costs."""
+    shares = zip(found.steps, found.shares_in_turn(), found.shares_alone(), strict=True)
+    return schema.Attribution(
+        samples=found.samples,
+        reference=schema.Errors(**asdict(found.reference)),
+        steps=[
+            schema.AttributionStep(
+                source=step.source,
+                places=list(step.places),
+                after=schema.Errors(**asdict(step.after)),
+                alone=schema.Errors(**asdict(step.alone)),
+                share_in_turn=in_turn,
+                share_alone=alone,
+            )
+            for step, in_turn, alone in shares
+        ],
+        interaction=found.interaction,
+        causes=[schema.Cause(**asdict(cause)) for cause in found.causes],
+    )
+
+
+def divergence_entry(found: Divergence) -> schema.Divergence:
+    """Write down where samples leave the reference."""
+    return schema.Divergence(
+        samples=found.samples,
+        bound=found.bound,
+        partings=[schema.Parting(**asdict(parting)) for parting in found.partings],
+        maps=[_map(each) for each in found.maps],
+    )
+
+
+def ranges_entry(found: LayerRanges) -> schema.LayerRanges:
+    """Write down ranges and accumulators."""
+    return schema.LayerRanges(
+        samples=found.samples,
+        accumulator_samples=found.accumulator_samples,
+        signals=[_signal(signal) for signal in found.signals],
+        connections=[_connection(connection) for connection in found.connections],
+    )
+
+
+def _map(found: ErrorMap) -> schema.ErrorMap:
+    return schema.ErrorMap(
+        layer=found.layer,
+        orders=found.orders.tolist(),
+        times=found.times.tolist(),
+        values=[_short(row, _MAP_DIGITS) for row in found.values],
+        growth=found.growth,
+        growth_by_order=list(found.growth_by_order),
+    )
+
+
+def _signal(found: SignalRange) -> schema.SignalRange:
+    return schema.SignalRange(
+        place=found.place,
+        bits=found.bits,
+        limit=found.limit,
+        before=found.before,
+        after=found.after,
+        used=found.used,
+        saturations=found.saturations,
+        histogram=_histogram(found.histogram),
+    )
+
+
+def _connection(found: ConnectionRange) -> schema.ConnectionRange:
+    return schema.ConnectionRange(
+        place=found.place,
+        rows=found.shape[0],
+        columns=found.shape[1],
+        weight_bits=found.weight_bits,
+        largest=found.largest,
+        error=found.error,
+        worst_row=found.worst_row,
+        worst_error=found.worst_error,
+        histogram=None if found.histogram is None else _histogram(found.histogram),
+        accumulators=[schema.Accumulator(**asdict(each)) for each in found.accumulators],
+    )
+
+
+def _histogram(found: Histogram) -> schema.Histogram:
+    low, high = _short([found.low, found.high], _DIGITS)
+    return schema.Histogram(
+        low=low, high=high, before=found.before.tolist(), after=found.after.tolist()
+    )
+
+
+def _short(values: Iterable[float] | np.ndarray, digits: int) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in values]
