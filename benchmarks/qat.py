@@ -1,0 +1,99 @@
+"""Float, rounded after training, and trained on with rounded weights: one table for a network.
+
+For each case the network is quantised twice, after training (ptq) and with training (qat), and run
+on the integer twin over the whole test part. Trained networks are kept in a folder and not trained
+again.
+
+    python benchmarks/qat.py examples/models/psmnist-parallel.safetensors --keep trained \
+        --epochs 10 --cases one-slice four-bits
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.quantise import calibrate
+from converters.quantise import quantise as round_weights
+from lmu_deploy.commands.quantise import CALIBRATION_SAMPLES, quantise
+from lmu_deploy.files import load
+from lmu_deploy.integer_network import INTEGER_CLASSES, IntegerNetwork
+from lmu_deploy.network import FLOAT_CLASSES
+from lmu_deploy.reference import run_reference
+from lmu_deploy.tasks.base import Split, get_task
+from targets.integer import IntegerTarget
+
+CASES: dict[str, dict[str, Any]] = {
+    "one-slice": {"slices": 1},
+    "four-bits": {"slices": 1, "kernel_bits": 4, "scales": "free"},
+    "three-bits": {"slices": 1, "kernel_bits": 3, "scales": "free"},
+    "two-bits": {"slices": 1, "kernel_bits": 2, "scales": "free"},
+    "schur": {"slices": 1, "realisation": "schur"},
+    "hessenberg": {"slices": 1, "realisation": "hessenberg"},
+}
+HEAD = """| case | method | accuracy | below float | flips | saturations | seconds |
+|---|---|---|---|---|---|---|"""
+
+
+def main() -> None:
+    """Measure one network and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", type=Path)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=["one-slice"])
+    parser.add_argument("--keep", type=Path, required=True, help="folder of trained networks")
+    parser.add_argument("--config", type=Path, help="TOML file of settings of the training")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--limit", type=int, help="test samples; by default all")
+    asked = parser.parse_args()
+    network = load(asked.network, FLOAT_CLASSES)
+    data = get_task(network.task).load()
+    test = Split(*data.test.batch(slice(asked.limit)))
+    truth = run_reference(network, test.inputs).outputs.argmax(axis=1)
+    top = 100.0 * float(np.mean(truth == test.targets))
+    print(f"Float {top:.2f} % on {len(test):,} test samples.\n\n{HEAD}", flush=True)
+    signals = calibrate(network, data.train.batch(slice(CALIBRATION_SAMPLES))[0])
+    asked.keep.mkdir(parents=True, exist_ok=True)
+    for case in asked.cases:
+        options = CASES[case]
+        start = time.perf_counter()
+        made = round_weights(network, signals, **options)
+        print(row(case, "ptq", made, test, truth, top, time.perf_counter() - start), flush=True)
+        kept = asked.keep / f"{asked.network.stem}-{case}.safetensors"
+        start = time.perf_counter()
+        if not kept.exists():
+            chosen = {"config": asked.config, "epochs": asked.epochs}
+            quantise(network, method="qat", out=kept, **chosen, **options)
+        else:
+            print(f"{kept} is there and not trained again", file=sys.stderr)
+        made = load(kept, INTEGER_CLASSES)
+        print(row(case, "qat", made, test, truth, top, time.perf_counter() - start), flush=True)
+
+
+def row(
+    case: str,
+    method: str,
+    network: IntegerNetwork,
+    test: Split,
+    truth: np.ndarray,
+    top: float,
+    seconds: float,
+) -> str:
+    """Run the twin; give a line of the table."""
+    run = IntegerTarget().run(network, test.inputs)
+    predictions = run.outputs.argmax(axis=1)
+    accuracy = 100.0 * float(np.mean(predictions == test.targets))
+    flips = int(np.sum(predictions != truth))
+    saturations = sum(run.saturations.values())
+    return (
+        f"| {case} | {method} | {accuracy:.2f} | {top - accuracy:.2f} | {flips:,} "
+        f"| {saturations:,} | {seconds:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
