@@ -1,0 +1,103 @@
+"""A delay line of 0.5 s on spiking neurons: its window decoded, beside the float memory's.
+
+A memory of order 6 on 100 neurons a state of a chip with 20 % mismatch, dynamically calibrated,
+holds the last half second of white noise to 1 Hz; from its states the input of 0, a quarter and
+half a second ago is read.
+
+    python benchmarks/delay_window.py --plot docs/results/delay_window.svg
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from spiking_error import SETTLED_MS, TAU_MS, THETA_MS, bare_memory, white_noise
+
+from converters.spiking import spike
+from lmu_deploy.legendre import window_decoders
+from lmu_deploy.reference import run_reference
+from targets.brian2 import Brian2Target
+
+ORDER, NEURONS, MISMATCH = 6, 100, 0.2
+PLACES = (0.0, 0.5, 1.0)
+SHOWN_MS = 3000
+
+
+def decode(kind: str, inputs: np.ndarray, known: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+    """Run one chip on a signal, shape (1, steps, 1); give its window (steps, places) and its rate.
+
+    The rate is in spikes of a neuron and a second.
+    """
+    spiking = spike(
+        bare_memory(ORDER),
+        known,
+        neurons_per_state=NEURONS,
+        hold_ms=1.0,
+        tau_ms=TAU_MS,
+        neuron=kind,
+        mismatch=MISMATCH,
+        seed=seed,
+    )
+    run = Brian2Target().run(spiking, inputs, seed=seed)
+    rate = sum(int(events.sum()) for events in run.events.values()) / (ORDER * NEURONS)
+    return run.outputs[0] @ read_out(), rate / (inputs.shape[1] * 1e-3)
+
+
+def read_out() -> np.ndarray:
+    """Weights from the states to the window at PLACES, shape (order, places)."""
+    return window_decoders(ORDER, np.array(PLACES)).T
+
+
+def draw(signal: np.ndarray, ideal: np.ndarray, found: dict[str, np.ndarray], path: Path) -> None:
+    """Plot the window over time, one panel for each neuron model."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "delay_window"
+    figure, panels = plt.subplots(
+        len(found), 1, figsize=(7.5, 5.0), sharex=True, layout="constrained"
+    )
+    seconds = np.arange(len(signal)) * 1e-3
+    for panel, (kind, window) in zip(panels, found.items(), strict=True):
+        for n, place in enumerate(PLACES):
+            ago = f"{place * THETA_MS * 1e-3:g} s ago"
+            panel.plot(seconds, window[:, n], color=f"C{n}", linewidth=0.9, label=f"{ago}, spiking")
+            panel.plot(seconds, ideal[:, n], "--", color="black", linewidth=0.7)
+        panel.plot(seconds, signal, color="grey", linewidth=2.5, alpha=0.4, label="input")
+        panel.set(ylabel=f"{kind} neurons")
+    panels[-1].set_xlabel("seconds (dashed: the float memory)")
+    panels[0].legend(loc="upper right", fontsize="small", ncol=2)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure both neuron models, print their errors, and draw the window."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--neurons", default="lif,dpi", help="models, with commas between")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path, help="an SVG file")
+    args = parser.parse_args(arguments)
+    signals = white_noise(33, SETTLED_MS + SHOWN_MS, np.random.default_rng(args.seed))
+    inputs, known = signals[:1], signals[1:]
+    true = run_reference(bare_memory(ORDER), inputs).outputs[0] @ read_out()
+    print("| neuron | error 0 s ago | 0.25 s ago | 0.5 s ago | spikes of a neuron and second |")
+    print("|---|--:|--:|--:|--:|")
+    found = {}
+    for kind in args.neurons.split(","):
+        window, rate = decode(kind, inputs, known, args.seed)
+        found[kind] = window
+        size = np.sqrt(np.mean(true[SETTLED_MS:] ** 2, axis=0))
+        errors = np.sqrt(np.mean((window - true)[SETTLED_MS:] ** 2, axis=0)) / size
+        print(f"| {kind} | {' | '.join(f'{e:.4f}' for e in errors)} | {rate:.0f} |")
+    if args.plot:
+        draw(inputs[0, :, 0], true, found, args.plot)
+
+
+if __name__ == "__main__":
+    main()
