@@ -23,6 +23,15 @@ def validate(
     task: TaskName = None,
     limit: Limit = None,
     seed: Seed = 0,
+    attribution: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Samples on which each source of an integer network's error is switched on by "
+            "itself; 0 for none. By default as many as take a minute or two.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a float network on several targets and write fidelity.json and report.html.
 
@@ -30,4 +39,14 @@ def validate(
     """
     from lmu_deploy.commands.validate import validate
 
-    print(validate(file, targets=targets, task=task, limit=limit, out=out, seed=seed))
+    print(
+        validate(
+            file,
+            targets=targets,
+            task=task,
+            limit=limit,
+            out=out,
+            seed=seed,
+            attribution=attribution,
+        )
+    )

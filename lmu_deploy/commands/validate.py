@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lmu_deploy.checks import check_inputs
+from lmu_deploy.commands.explain import explained
 from lmu_deploy.commands.forms import UNCALIBRATED, Forms
 from lmu_deploy.commands.report import report
 from lmu_deploy.commands.task_data import limited, task_for
@@ -34,6 +35,7 @@ def validate(
     task: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    attribution: int | None = None,
     command: str | None = None,
 ) -> Path:
     """Run a float network on several targets and write fidelity.json and report.html.
@@ -53,6 +55,9 @@ def validate(
         Folder of the report; made if it is not there.
     task, limit, seed
         As for :func:`lmu_deploy.deploy`.
+    attribution : int, optional
+        Samples on which each source of an integer network's error is switched on by itself; by
+        default as many as take a minute or two, 0 to leave it out.
     command : str, optional
         What to name in the report as the command that makes it again.
 
@@ -91,7 +96,7 @@ def validate(
         results.append(Result(run, form, variants))
     reference = _run(get_target("reference"), source, split.inputs, seed, "reference")
     fidelity, excerpts = assemble(
-        results,
+        explained(results, split, chosen, attribution),
         reference,
         chosen,
         split,
