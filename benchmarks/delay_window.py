@@ -71,7 +71,7 @@ def draw(signal: np.ndarray, ideal: np.ndarray, found: dict[str, np.ndarray], pa
         panel.plot(seconds, signal, color="grey", linewidth=2.5, alpha=0.4, label="input")
         panel.set(ylabel=f"{kind} neurons")
     panels[-1].set_xlabel("seconds (dashed: the float memory)")
-    panels[0].legend(loc="upper right", fontsize="small", ncol=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncol=4)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 

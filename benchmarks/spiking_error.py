@@ -42,8 +42,10 @@ VARIANTS = (
     ("dpi", "dynamic"),
 )
 LARGEST_DYNAMIC_MAP = 2_400
-LARGEST_MEASURED = 24_000
+LARGEST_MEASURED = 12_000
 """Neurons whose rate curves are measured at most; those of Poisson neurons are known."""
+MOST_MEASURED = 1_000
+"""Of them, for a state."""
 STABLE = 0.5
 
 
@@ -185,7 +187,7 @@ def wanted(orders: Sequence[int], neurons: Sequence[int]) -> list[tuple[str, str
         for order in orders
         for count in neurons
         if calibration != "dynamic" or order * count <= LARGEST_DYNAMIC_MAP
-        if kind == "poisson" or order * count <= LARGEST_MEASURED
+        if kind == "poisson" or (order * count <= LARGEST_MEASURED and count <= MOST_MEASURED)
     ]
     return sorted(found, key=lambda one: one[2] * one[3])
 
@@ -195,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--orders", default="3,6", help="with commas between")
     parser.add_argument("--neurons", default="10,30,100,300,1000", help="of each state")
+    parser.add_argument("--models", help="only these, with commas between")
     parser.add_argument("--samples", type=int, default=20, help="signals judged")
     parser.add_argument("--milliseconds", type=int, default=3000, help="length of a signal")
     parser.add_argument("--seed", type=int, default=0)
@@ -207,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         points = [Point(**found) for found in json.loads(args.points.read_text(encoding="utf-8"))]
     known = {(p.kind, p.calibration, p.order, p.neurons) for p in points}
     counts = [[int(n) for n in text.split(",")] for text in (args.orders, args.neurons)]
-    open_ones = [one for one in wanted(*counts) if one not in known]
+    chosen = args.models.split(",") if args.models else [kind for kind, _ in VARIANTS]
+    open_ones = [one for one in wanted(*counts) if one not in known and one[0] in chosen]
     with progress_bar("spiking error", "memories") as progress:
         for number, one in enumerate(open_ones):
             points.append(measure(*one, args))

@@ -2,7 +2,8 @@
 
     python benchmarks/yield_study.py examples/models/digits.safetensors --neurons-per-state 50
     python benchmarks/yield_study.py examples/models/mackey-glass-hybrid.safetensors \
-        --limit 8 --steps 500 --neurons-per-state 50 --calibration-samples 16
+        --limit 4 --steps 300 --neurons-per-state 50 --calibration-samples 32 \
+        --calibration-steps 75
 
 Every chip has its own mismatch; all share tuning curves and data. "Before" are the decoders of an
 ideal chip on this one, "after" the dynamic calibration of this chip.
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("network", help="a .safetensors file of a float network")
     parser.add_argument("--profile", default="generic-analog")
     parser.add_argument("--chips", type=int, default=100)
+    parser.add_argument("--first-chip", type=int, default=0, help="seed of the first")
     parser.add_argument("--limit", type=int, help="test samples")
     parser.add_argument("--steps", type=int, help="of each sample, where every step is answered")
     parser.add_argument("--neuron", default="lif")
@@ -70,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weight-bits", type=int, default=6)
     parser.add_argument("--membrane-noise", type=float, default=0.0)
     parser.add_argument("--calibration-samples", type=int, default=200)
+    parser.add_argument("--calibration-steps", type=int, help="of each of them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="write every chip's figure as JSON here")
     found = chip_yield(**vars(parser.parse_args(arguments)))

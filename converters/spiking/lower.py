@@ -46,6 +46,7 @@ def spike(
     weight_bits: int | None = None,
     calibration: str = "dynamic",
     calibration_samples: int = CALIBRATION_SAMPLES,
+    calibration_steps: int | None = None,
     saved: SavedCalibration | None = None,
     seed: int = 0,
     chip_seed: int | None = None,
@@ -62,7 +63,8 @@ def spike(
         Encoders, hidden units, LSTM layers and readout stay on the host.
     calibration_inputs : ndarray, shape (samples, steps, n_in)
         Of the kind that the network will see, never the ones it will be judged by. At most
-        `calibration_samples` are used, drawn by `seed`, and of long sequences the beginning.
+        `calibration_samples` are used, drawn by `seed`, and of each the first `calibration_steps`
+        (by default as many as fit in memory).
     profile : str or AnalogProfile
         Analog chip, by name or with figures of one's own.
     neurons_per_state : int
@@ -82,6 +84,7 @@ def spike(
     calibration : {"dynamic", "static", "none"}
         "none" gives the figure before calibration: an ideal chip's decoders on this chip.
     calibration_samples : int
+    calibration_steps : int, optional
     saved : SavedCalibration, optional
         Used instead of measuring the chip again; it must be of this network, chip and options.
     seed : int
@@ -133,6 +136,8 @@ def spike(
         check_window(memory, recipe.hold_ms, recipe.tau_ms)
         check_map(memory, recipe.neurons_per_state, recipe.calibration)
     samples = check_integer("calibration_samples", calibration_samples, 1, 1_000_000)
+    if calibration_steps is not None:
+        inputs = inputs[:, : check_integer("calibration_steps", calibration_steps, 1, 10**9)]
     if saved is not None:
         check_calibration(saved, network, recipe)
         return _network(network, recipe, saved.memories, saved.calibration)

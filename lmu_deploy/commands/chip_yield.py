@@ -74,6 +74,7 @@ def chip_yield(
     profile: str = "generic-analog",
     task: str | None = None,
     chips: int = 100,
+    first_chip: int = 0,
     limit: int | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -82,7 +83,7 @@ def chip_yield(
 ) -> ChipYield:
     """Judge a network on many virtual chips of a profile, before and after calibration.
 
-    Chip c has the mismatch of chip seed c; tuning curves, calibration data and test data are the
+    A chip c has the mismatch of chip seed c; tuning curves, calibration data and test data are the
     same for all. Before calibration a chip uses the decoders of an ideal one.
 
     Parameters
@@ -92,7 +93,8 @@ def chip_yield(
         An analog chip.
     task : str, optional
         By default the one that the network was trained for.
-    chips : int
+    chips, first_chip : int
+        How many, and the seed of the first; each is judged alike whichever others there are.
     limit, steps : int, optional
         Only so many test samples, and of each so many steps (where every step is answered).
     seed : int
@@ -107,6 +109,7 @@ def chip_yield(
         When a file, name or value is wrong, or a chip cannot hold the network.
     """
     chips = check_integer("chips", chips, 1, 100_000)
+    first_chip = check_integer("first_chip", first_chip, 0, 2**31)
     if not isinstance(network, LMUNetwork):
         network = load_float(network, "yield")
     chosen = task_for(network, task)
@@ -115,7 +118,7 @@ def chip_yield(
     spikes: dict[str, list[float]] = {method: [] for method in METHODS}
     ideal = study.judge([study.make(seed, "dynamic", **PERFECT)])[0][0]
     with progress_bar("yield", "chips") as progress:
-        for number, (method, seeds) in enumerate(work := list(study.plan(chips))):
+        for number, (method, seeds) in enumerate(work := list(study.plan(first_chip, chips))):
             for value, fired in study.judge([study.make(c, method) for c in seeds]):
                 values[method].append(value)
                 spikes[method].append(fired)
@@ -131,7 +134,7 @@ def chip_yield(
         ideal=ideal,
         values=values,
         spikes_per_sample={method: float(np.mean(fired)) for method, fired in spikes.items()},
-        settings={**options, "seed": seed},
+        settings={**options, "seed": seed, "first_chip": first_chip},
     )
     if out is not None:
         write_text(out, dumps(asdict(result), indent=1) + "\n")
@@ -157,15 +160,15 @@ class _Study:
         self.known = limited(data.train, CALIBRATION_SAMPLES).inputs
         self.seed, self.options = seed, options
 
-    def plan(self, chips: int) -> Iterator[tuple[str, range]]:
+    def plan(self, first_chip: int, chips: int) -> Iterator[tuple[str, range]]:
         """Say which chips run together: as many as a simulation holds."""
         layers = (la for la in self.network.layers if isinstance(la, LMULayer))
         states = max((layer.memory.size for layer in layers), default=1)
         neurons = states * int(self.options.get("neurons_per_state", 100)) * len(self.split)
         together = max(1, min(chips, _NEURONS_AT_ONCE // neurons))
-        for first in range(0, chips, together):
+        for first in range(first_chip, first_chip + chips, together):
             for method in METHODS:
-                yield method, range(first, min(first + together, chips))
+                yield method, range(first, min(first + together, first_chip + chips))
 
     def make(self, chip: int, method: str, **changes: Any) -> SpikingNetwork:
         """Calibrate one chip."""
