@@ -41,12 +41,14 @@ def check_spiking(network: SpikingNetwork) -> None:
     Raises
     ------
     InputError
-        For another neuron model than LIF, a refractory time of more than one step, membrane noise,
-        or no memory at all.
+        For another neuron model than LIF, DPI synapses, a refractory time of more than one step,
+        membrane noise, or no memory at all.
     """
     neuron, wrong = network.neuron, []
     if neuron.kind != "lif":
         wrong.append(f"the neuron model {neuron.kind}")
+    if network.synapse is not None:
+        wrong.append("pairs of DPI synapses")
     if round(neuron.refractory_ms / network.dt_ms) > 1:
         wrong.append(
             f"the refractory time of {neuron.refractory_ms:g} ms, more than the step of "
