@@ -39,6 +39,7 @@ _NAMES = {
     "InputError": "lmu_deploy.errors",
     "IntegerNetwork": "lmu_deploy.integer_network",
     "LMUNetwork": "lmu_deploy.network",
+    "LoihiNetwork": "lmu_deploy.loihi_network",
     "LmuDeployError": "lmu_deploy.errors",
     "RunError": "lmu_deploy.errors",
     "SpikingNetwork": "lmu_deploy.spiking_network",

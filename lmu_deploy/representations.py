@@ -1,6 +1,7 @@
-"""Load a model file, whichever of the three representations it holds, and say which was wanted.
+"""Load a model file, whichever representation it holds, and say which was wanted.
 
-In: a path. Out: an LMUNetwork, IntegerNetwork or SpikingNetwork, checked by its own class.
+In: a path. Out: an LMUNetwork, IntegerNetwork, SpikingNetwork or LoihiNetwork, checked by its own
+class.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from pathlib import Path
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import load
 from lmu_deploy.integer_network import INTEGER_CLASSES, IntegerNetwork
+from lmu_deploy.loihi_network import LOIHI_CLASSES, LoihiNetwork
 from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingNetwork
 
-Network = LMUNetwork | IntegerNetwork | SpikingNetwork
-_ALL = tuple(dict.fromkeys((*FLOAT_CLASSES, *INTEGER_CLASSES, *SPIKING_CLASSES)))
+Network = LMUNetwork | IntegerNetwork | SpikingNetwork | LoihiNetwork
+_ALL = tuple(dict.fromkeys((*FLOAT_CLASSES, *INTEGER_CLASSES, *SPIKING_CLASSES, *LOIHI_CLASSES)))
 
 
 def load_any(path: Path | str) -> Network:
@@ -26,7 +28,7 @@ def load_any(path: Path | str) -> Network:
         When there is no such file, or it holds no network.
     """
     network = load(path, _ALL)
-    if not isinstance(network, LMUNetwork | IntegerNetwork | SpikingNetwork):
+    if not isinstance(network, Network):
         raise InputError(f"{path} holds a {type(network).__name__}, not a network; give a network.")
     return network
 
@@ -50,6 +52,6 @@ def load_float(path: Path | str, command: str) -> LMUNetwork:
 
 def float_source(network: Network) -> LMUNetwork | None:
     """Give the float network behind any representation, or None when it is not kept."""
-    if isinstance(network, SpikingNetwork):
+    if isinstance(network, SpikingNetwork | LoihiNetwork):
         return network.host
     return network.source if isinstance(network, IntegerNetwork) else network

@@ -11,16 +11,20 @@ from lmu_deploy.commands.spike import spike
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import save
 from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.representations import Network
 from lmu_deploy.spiking_network import SpikingNetwork
 from targets.base import Target
 
 UNCALIBRATED = "uncalibrated"
+LOIHI = "loihi1"
+"""The profile of the networks of form loihi."""
 FORMS: Mapping[str, type] = {
     "float": LMUNetwork,
     "integer": IntegerNetwork,
     "spiking": SpikingNetwork,
+    "loihi": LoihiNetwork,
 }
 """Representations by the name that a user gives them behind a target's."""
 
@@ -56,7 +60,7 @@ class Forms:
         Parameters
         ----------
         runner : Target
-        form : {"", "float", "integer", "spiking"}
+        form : {"", "float", "integer", "spiking", "loihi"}
             Which one, of a target that runs several; by default the first of these that it runs.
 
         Raises
@@ -82,13 +86,18 @@ class Forms:
             return self.source
         if form == "integer":
             return self._keep("integer", lambda: quantise(self.source, task=self.task))
+        if form == "loihi":
+            return self._keep("loihi", self._spike_on_loihi)
         return self._keep("spiking", lambda: self._spike("dynamic"))
 
     def uncalibrated(self) -> Network:
         """Give the spiking network whose decoders know nothing of the chip's mismatch."""
         return self._keep(UNCALIBRATED, lambda: self._spike("none"))
 
-    def _spike(self, calibration: str) -> SpikingNetwork:
+    def _spike_on_loihi(self) -> Network:
+        return spike(self.source, task=self.task, profile=LOIHI, seed=self.seed)
+
+    def _spike(self, calibration: str) -> Network:
         return spike(self.source, task=self.task, calibration=calibration, seed=self.seed)
 
     def _keep(self, name: str, make: Callable[[], Network]) -> Network:

@@ -1,12 +1,15 @@
-"""`spike`: a float network onto spiking neurons, calibrated on one virtual analog chip."""
+"""`spike`: a float network onto spiking neurons, calibrated on the chip that a profile names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from lmu_deploy.commands.spike_loihi import spike_loihi
 from lmu_deploy.commands.task_data import limited, task_for
 from lmu_deploy.files import save
+from lmu_deploy.hardware.profile import load_profile
+from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.progress import progress_bar
 from lmu_deploy.representations import load_float
@@ -24,14 +27,15 @@ def spike(
     save_calibration: Path | str | None = None,
     load_calibration: Path | str | None = None,
     **options: Any,
-) -> SpikingNetwork:
+) -> SpikingNetwork | LoihiNetwork:
     """Lower a float network's memory onto populations of spiking neurons.
 
     Parameters
     ----------
     network : LMUNetwork or path
     profile : str
-        An analog chip.
+        An analog chip, which gives a SpikingNetwork, or a digital one with LIF neurons, which gives
+        a LoihiNetwork.
     task : str, optional
         Whose training inputs give the ranges of the states.
     out : path, optional
@@ -41,7 +45,8 @@ def spike(
     load_calibration : path, optional
         Use this instead of measuring the chip; it must be of this network, chip and options.
     **options
-        Passed to :func:`converters.spiking.spike`: neurons_per_state, calibration, mismatch, ...
+        Passed to :func:`converters.spiking.spike`: neurons_per_state, calibration, mismatch, ...,
+        or to :func:`converters.loihi_spiking.loihi_spike`, which takes fewer.
 
     Raises
     ------
@@ -57,6 +62,9 @@ def spike(
     if load_calibration is not None:
         options["saved"] = saved.load_calibration(load_calibration)
     inputs = limited(task_for(network, task).load().train, CALIBRATION_SAMPLES).inputs
+    if load_profile(profile).kind == "digital":
+        kept = {"save_calibration": save_calibration, "load_calibration": load_calibration}
+        return spike_loihi(network, inputs, profile, out, options | kept)
     with progress_bar("spike", "steps") as progress:
         spiking = convert(network, inputs, profile, progress=progress, **options)
     if save_calibration is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork
+from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMUNetwork, LSTMLayer
 from lmu_deploy.reference import has_hidden
 from lmu_deploy.spiking_network import SpikingNetwork
@@ -21,6 +22,7 @@ from lmu_deploy.spiking_network import SpikingNetwork
 FLOAT_BYTES = 4
 _GAIN_BITS = 15 + 5
 _BIAS_BITS = 24
+_LOIHI_BIAS_BITS = 13
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def network_sizes(network: object) -> Sizes | None:
         return _float_sizes(network)
     if isinstance(network, IntegerNetwork):
         return _integer_sizes(network)
+    if isinstance(network, LoihiNetwork):
+        return _loihi_sizes(network)
     return _spiking_sizes(network) if isinstance(network, SpikingNetwork) else None
 
 
@@ -137,6 +141,26 @@ def _spiking_sizes(network: SpikingNetwork) -> Sizes:
         weight_bytes=_bytes([n_weights * bits]),
         neuron_bytes=FLOAT_BYTES * 2 * n_neurons,
         state_bytes=FLOAT_BYTES * (n_neurons + n_states),
+    )
+
+
+def _loihi_sizes(network: LoihiNetwork) -> Sizes:
+    """Only what is on the chip: decoders, encoders, gains, biases; relays, currents, membranes."""
+    memories = [memory for memory in network.memories if memory is not None]
+    n_neurons = sum(memory.size for memory in memories)
+    n_states = sum(memory.states for memory in memories)
+    weights = [
+        array for m in memories for array in (m.decoders, m.neurons.encoders, m.input_weights)
+    ]
+    n_weights = sum(array.size for array in weights)
+    return Sizes(
+        representation="LoihiNetwork",
+        parameters=n_weights + n_neurons + 4 * n_states,
+        synapses=sum(int(np.count_nonzero(array)) for array in weights),
+        weight_bits=8,
+        weight_bytes=n_weights,
+        neuron_bytes=_bytes([n_neurons * _LOIHI_BIAS_BITS, 2 * n_states * _GAIN_BITS]),
+        state_bytes=_bytes([(2 * n_neurons + n_states) * _BIAS_BITS]),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.spiking_network import SpikingNetwork
 from targets.conformance.bench import MakeNetwork
@@ -21,7 +22,12 @@ def maker(representation: type) -> MakeNetwork:
     InputError
         When the representation is none of ours; a target of its own kind brings its own.
     """
-    makers = {LMUNetwork: _float, IntegerNetwork: _integer, SpikingNetwork: _spiking}
+    makers = {
+        LMUNetwork: _float,
+        IntegerNetwork: _integer,
+        SpikingNetwork: _spiking,
+        LoihiNetwork: _loihi,
+    }
     if representation not in makers:
         raise InputError(
             f"there is no maker of {representation.__name__}; write a function from a float "
@@ -44,3 +50,9 @@ def _spiking(network: LMUNetwork, calibration: np.ndarray) -> Any:
     from converters.spiking import spike
 
     return spike(network, calibration, seed=0)
+
+
+def _loihi(network: LMUNetwork, calibration: np.ndarray) -> Any:
+    from converters.loihi_spiking import loihi_spike
+
+    return loihi_spike(network, calibration)

@@ -46,9 +46,9 @@ class RelaysModel(PyLoihiProcessModel):
         job, self.folder = proc_params["job"], proc_params["folder"]
         memory, self.last = job.memory, job.chip_steps
         self.keep, self.message_shift = 4096 - memory.decay, memory.message_shift
-        gains = (memory.decoder_multiplier, memory.decoder_shift)
-        gains += (memory.input_multiplier, memory.input_shift)
-        self.gains = [np.tile(gain, job.samples) for gain in gains]
+        decoded = (memory.decoder_multiplier, memory.decoder_shift)
+        driven = (memory.input_multiplier, memory.input_shift)
+        self.gains = [np.tile(gain, job.samples) for gain in (*decoded, *driven)]
         self.limited = self.limited_messages = 0
 
     def run_spk(self) -> None:
