@@ -9,12 +9,32 @@ import typer
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder with a fidelity.json.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with a fidelity.json.", show_default=False)
+    ],
+    fail_below: Annotated[
+        float | None, typer.Option(help="Exit code 1 when a target's accuracy is below this.")
+    ] = None,
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit code 1 when a target's NRMSE is above this.")
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="Exit code 1 when a target loses more than this against float: 0.002 is 0.2 "
+            "points of accuracy, or 0.2 % of the NRMSE."
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write these checks as JUnit XML, for a pipeline.")
+    ] = None,
 ) -> None:
-    """Write report.html anew from a folder's fidelity.json.
+    """Write report.html and report.md anew from a folder's fidelity.json, and hold it to limits.
 
-    Example: lmu-deploy report demo-report
+    Example: lmu-deploy report demo-report --fail-below 0.97 --junit fidelity.xml
     """
     from lmu_deploy.commands.report import report
 
-    print(report(folder))
+    print(
+        report(folder, fail_below=fail_below, fail_above=fail_above, max_loss=max_loss, junit=junit)
+    )

@@ -1,18 +1,57 @@
-"""`report`: report.html, made anew from a folder of results."""
+"""`report`: report.html and report.md made anew from a folder of results, and a gate on them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.fidelity.gate import Check, Limits, check_limits
 
-def report(folder: Path | str) -> Path:
-    """Write report.html from the fidelity.json of `folder` and give its path.
+
+def report(
+    folder: Path | str,
+    *,
+    fail_below: float | None = None,
+    fail_above: float | None = None,
+    max_loss: float | None = None,
+    junit: Path | str | None = None,
+) -> Path:
+    """Write report.html and report.md from the fidelity.json of `folder`; give report.html's path.
+
+    Parameters
+    ----------
+    folder : path
+    fail_below : float, optional
+        Least accuracy of every target, in [0, 1].
+    fail_above : float, optional
+        Largest NRMSE of every target.
+    max_loss : float, optional
+        Most that a target may lose against float: accuracy in shares of all samples (0.002 is 0.2
+        points), NRMSE in shares of float's.
+    junit : path, optional
+        Where to write these checks for continuous integration, held or not.
 
     Raises
     ------
     InputError
-        When the folder has no fidelity.json, or a damaged one.
+        When the folder has no fidelity.json, or a damaged one, or a limit does not fit.
+    RunError
+        When a target does not keep to a limit; the reports and the JUnit file are written.
     """
+    from lmu_deploy.fidelity.store import read_fidelity
     from lmu_deploy.reporting import write_report
+    from lmu_deploy.reporting.junit import write_junit
 
-    return write_report(Path(folder))
+    limits = Limits(fail_below, fail_above, max_loss)
+    if junit is not None and not limits.asked:
+        raise InputError(
+            "--junit has nothing to tell without --fail-below, --fail-above or --max-loss."
+        )
+    fidelity = read_fidelity(folder)
+    checks: list[Check] = check_limits(fidelity, limits)
+    path = write_report(folder)
+    if junit is not None:
+        write_junit(junit, checks, fidelity.task.name)
+    if failed := [check.sentence for check in checks if not check.held]:
+        raise RunError(f"{'; '.join(failed)}.")
+    return path

@@ -1,4 +1,4 @@
-"""report.html from a folder of results: one file that needs nothing else, the same every time."""
+"""report.html and report.md from a folder of results; the same figures give the same files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 from lmu_deploy.atomic import write_text
 from lmu_deploy.errors import MissingDependencyError
 from lmu_deploy.fidelity.store import read_excerpts, read_fidelity
+from lmu_deploy.reporting.markdown import make_markdown
 
 REPORT = "report.html"
+MARKDOWN = "report.md"
 
 
 def write_report(folder: Path | str) -> Path:
-    """Write report.html into `folder` from its fidelity.json and plots.npz; give its path.
+    """Write both into `folder` from its fidelity.json and plots.npz; give report.html's path.
 
     Raises
     ------
@@ -44,6 +46,7 @@ def write_report(folder: Path | str) -> Path:
     page = environment.get_template("template.html").render(
         view=make_view(fidelity, excerpts), style=style
     )
+    write_text(folder / MARKDOWN, make_markdown(fidelity))
     write_text(folder / REPORT, page)
     return folder / REPORT
 

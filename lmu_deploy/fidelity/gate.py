@@ -1,0 +1,115 @@
+"""Whether results are good enough to go on: one check for each target and each limit.
+
+In: figures and limits. Out: checks that hold or fail, each with the sentence that says why; a
+pipeline stops on those that fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a result must keep to; None where nothing is asked.
+
+    Attributes
+    ----------
+    below : float or None
+        Least accuracy, in [0, 1].
+    above : float or None
+        Largest NRMSE.
+    loss : float or None
+        Most that may be lost against the float reference on the same samples: accuracy as a share
+        of all samples (0.002 is 0.2 points), NRMSE as a share of the reference's.
+
+    Raises
+    ------
+    InputError
+        When a limit is out of its range.
+    """
+
+    below: float | None = None
+    above: float | None = None
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, top in (
+            ("--fail-below", self.below, 1.0),
+            ("--fail-above", self.above, float("inf")),
+            ("--max-loss", self.loss, float("inf")),
+        ):
+            if value is not None and not 0.0 <= value <= top:
+                span = f"0 to {top:g}" if top < float("inf") else "0 or more"
+                raise InputError(f"{name} is {value:g}; it must be {span}.")
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is asked at all."""
+        return any(limit is not None for limit in (self.below, self.above, self.loss))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit on one target.
+
+    Attributes
+    ----------
+    target, name : str
+        Which target, and what was asked of it.
+    held : bool
+    sentence : str
+        What was found, and against which limit.
+    """
+
+    target: str
+    name: str
+    held: bool
+    sentence: str
+
+
+def check_limits(fidelity: Fidelity, limits: Limits) -> list[Check]:
+    """Hold every target, without its variants, to the limits.
+
+    Raises
+    ------
+    InputError
+        When a limit is of another metric than the task's.
+    """
+    metric = fidelity.reference.metric.name
+    if metric == "nrmse" and limits.below is not None:
+        raise InputError("--fail-below is for accuracy, and this task has an NRMSE; --fail-above.")
+    if metric == "accuracy" and limits.above is not None:
+        raise InputError("--fail-above is for an NRMSE, and this task has accuracy; --fail-below.")
+    return [
+        check for name, found in fidelity.targets.items() for check in _checks(name, found, limits)
+    ]
+
+
+def _checks(name: str, found: TargetFidelity, limits: Limits) -> Iterator[Check]:
+    value = found.metric.value
+    if limits.below is not None:
+        text = f"{name}: accuracy {value:.4f}, at least {limits.below:g} asked for"
+        yield Check(name, "accuracy", value >= limits.below, text)
+    if limits.above is not None:
+        text = f"{name}: NRMSE {value:.4g}, at most {limits.above:g} asked for"
+        yield Check(name, "nrmse", value <= limits.above, text)
+    if limits.loss is not None:
+        yield _check_loss(name, found, limits.loss)
+
+
+def _check_loss(name: str, found: TargetFidelity, limit: float) -> Check:
+    against = found.reference
+    if against is None:
+        return Check(name, "loss", False, f"{name}: no float reference to lose against")
+    if found.metric.name == "accuracy":
+        lost = -against.difference
+        what = f"accuracy {lost:.4f} below float's {against.value:.4f}"
+    else:
+        lost = against.difference / against.value if against.value else float("inf")
+        what = f"NRMSE {100 * lost:.2f} % above float's {against.value:.4g}"
+    return Check(name, "loss", lost <= limit, f"{name}: {what}, at most {limit:g} asked for")

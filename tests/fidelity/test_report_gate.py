@@ -1,0 +1,111 @@
+"""The limits that a pipeline holds a report to, and the two files that it reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+
+from lmu_deploy.commands.report import report
+from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.fidelity.gate import Limits, check_limits
+from lmu_deploy.reporting.markdown import make_markdown
+
+HOSTILE = "a|b <script>alert(1)</script>\n# heading"
+
+
+@pytest.fixture(scope="module")
+def fidelity(digits, assembled):
+    """Where brian2 is the uncalibrated chip, which loses answers."""
+    raw = digits.results[3].variants["uncalibrated"]
+    return assembled(digits, results=[*digits.results[:3], raw])[0]
+
+
+def test_a_limit_holds_where_the_value_meets_it_and_fails_just_beyond(fidelity):
+    value = fidelity.targets["brian2"].metric.value
+    for limit, held in ((value, True), (value + 1e-9, False)):
+        checks = {c.target: c.held for c in check_limits(fidelity, Limits(below=limit))}
+        assert checks["brian2"] is held
+        assert list(checks) == list(fidelity.targets)
+
+
+def test_loss_is_counted_from_float_on_the_same_samples(fidelity):
+    found = fidelity.targets["brian2"]
+    lost = found.reference.value - found.metric.value
+    assert lost > 0
+    for limit, held in ((lost + 1e-9, True), (lost - 1e-9, False)):
+        checks = {c.target: c.held for c in check_limits(fidelity, Limits(loss=limit))}
+        assert checks["brian2"] is held
+        assert checks["onnxruntime"]
+
+
+def test_a_regression_is_held_from_above_and_in_shares_of_floats_error(signal, assembled):
+    fidelity = assembled(signal)[0]
+    found = fidelity.targets["brian2"]
+    rise = found.metric.value / found.reference.value - 1.0
+    assert rise > 0
+    limits = Limits(above=found.metric.value, loss=rise + 1e-9)
+    assert all(c.held for c in check_limits(fidelity, limits) if c.target == "brian2")
+    limits = Limits(above=found.metric.value - 1e-9, loss=rise - 1e-9)
+    assert not any(c.held for c in check_limits(fidelity, limits) if c.target == "brian2")
+
+
+@pytest.mark.parametrize(
+    "limits", [{"below": 1.5}, {"below": -0.1}, {"above": -1.0}, {"loss": float("nan")}]
+)
+def test_limits_out_of_range_are_named(limits):
+    with pytest.raises(InputError, match=r"must be 0"):
+        Limits(**limits)
+
+
+def test_a_limit_of_the_other_metric_names_the_right_one(fidelity, signal, assembled):
+    with pytest.raises(InputError, match="--fail-below"):
+        check_limits(fidelity, Limits(above=0.1))
+    with pytest.raises(InputError, match="--fail-above"):
+        check_limits(assembled(signal)[0], Limits(below=0.9))
+
+
+def test_a_failed_limit_still_writes_reports_and_junit(folder_of, edge_cases, tmp_path):
+    folder = folder_of(edge_cases["nothing recorded"])
+    out = tmp_path / "fidelity.xml"
+    with pytest.raises(RunError, match=r"integer: accuracy 0\.\d+, at least 1 asked for"):
+        report(folder, fail_below=1.0, max_loss=1.0, junit=out)
+    assert (folder / "report.html").is_file()
+    assert (folder / "report.md").is_file()
+    suite = ElementTree.fromstring(out.read_text(encoding="utf-8"))
+    cases = {(c.get("classname"), c.get("name")): c.find("failure") for c in suite}
+    assert int(suite.get("tests")) == len(cases) == 2
+    assert int(suite.get("failures")) == sum(f is not None for f in cases.values())
+    assert cases["digits.integer", "accuracy"] is not None
+    assert cases["digits.integer", "loss"] is None
+
+
+def test_limits_that_hold_give_the_report(folder_of, edge_cases, tmp_path):
+    folder = folder_of(edge_cases["nothing recorded"])
+    assert report(folder, max_loss=1.0, junit=tmp_path / "f.xml") == folder / "report.html"
+
+
+def test_junit_without_limits_has_nothing_to_tell(folder_of, digits, tmp_path):
+    with pytest.raises(InputError, match="--junit"):
+        report(folder_of(digits), junit=tmp_path / "fidelity.xml")
+
+
+def test_markdown_tells_each_target_and_lets_no_name_be_markup(folder_of, digits):
+    run = replace(digits.results[1].run, target=HOSTILE)
+    odd = SimpleNamespace(**{**vars(digits), "results": [replace(digits.results[1], run=run)]})
+    report(folder := folder_of(odd, command=f"lmu-deploy validate `{HOSTILE}`"))
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "\n# heading" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 4  # heads, rule, float, the one target
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
+def test_markdown_of_every_case_has_one_sentence_a_target(cases, assembled):
+    for case in cases.values():
+        text = make_markdown(assembled(case)[0])
+        variants = sum(1 + len(r.variants) for r in case.results)
+        assert sum(line.startswith("- ") for line in text.splitlines()) == variants
