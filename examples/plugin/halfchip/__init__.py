@@ -1,0 +1,1 @@
+"""An example plugin of lmu-deploy: a target and an importer for an invented chip."""
