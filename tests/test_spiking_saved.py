@@ -1,6 +1,7 @@
 """Calibrations kept in files: the same network again, and a refusal for anything else."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from converters.spiking import spike
 from converters.spiking.saved import keep_calibration, load_calibration
+from lmu_deploy.cli import main
 from lmu_deploy.commands.spike import spike as command
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import save
@@ -15,7 +17,10 @@ from lmu_deploy.fingerprint import fingerprint
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile, profile_names
 from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.representations import load_any
+from lmu_deploy.spiking_chip import Device
+from lmu_deploy.spiking_dpi import DPISynapse
 
+DIGITS = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"
 OPTIONS = {"neurons_per_state": 5, "calibration": "static", "mismatch": 0.2, "chip_seed": 3}
 
 
@@ -72,16 +77,35 @@ def test_a_calibration_of_another_network_is_refused(network, inputs, saved):
 
 
 def test_the_command_keeps_and_takes_calibrations(saved, tmp_path):
-    digits = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"
     options = {"neurons_per_state": 2, "calibration": "static", "hold_ms": 20.0, "tau_ms": 20.0}
     kept = tmp_path / "c.safetensors"
-    command(digits, out=tmp_path / "a.safetensors", save_calibration=kept, **options)
-    command(digits, out=tmp_path / "b.safetensors", load_calibration=kept, **options)
+    command(DIGITS, out=tmp_path / "a.safetensors", save_calibration=kept, **options)
+    command(DIGITS, out=tmp_path / "b.safetensors", load_calibration=kept, **options)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     with pytest.raises(InputError, match="holds a SpikingNetwork, not a calibration"):
-        command(digits, load_calibration=tmp_path / "a.safetensors", **options)
+        command(DIGITS, load_calibration=tmp_path / "a.safetensors", **options)
     with pytest.raises(InputError, match="SavedCalibration"):
         load_any(kept)
+
+
+def test_options_of_the_command_line_reach_the_network(tmp_path, monkeypatch):
+    out = tmp_path / "s.safetensors"
+    options = (
+        "--neurons-per-state 2 --neuron dpi --synapse dpi --dt-ms 0.5 --hold-ms 20 --tau-ms 40 "
+        "--mismatch 0.3 --membrane-noise 0.1 --weight-bits 5 --calibration none --seed 2 "
+        "--chip-seed 7"
+    )
+    arguments = ["lmu-deploy", "spike", str(DIGITS), "--out", str(out), *options.split()]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    made = load_any(out)
+    assert (made.dt_ms, made.hold_ms, made.tau_ms) == (0.5, 20.0, 40.0)
+    assert made.device == Device("generic-analog", 7, 0.3, 0.1, 5)
+    assert made.neuron.kind == "dpi" and made.synapse == DPISynapse()
+    assert (made.calibration.method, made.calibration.seed) == ("none", 2)
+    assert made.memories[0].populations.neurons == 2
 
 
 def test_every_analog_profile_names_its_sources_and_makes_a_network(network, inputs):
