@@ -125,11 +125,12 @@ HEADING = """# Sparsity: silent messages against loss
 Sigma-delta messages ([what they compute](../integer-semantics.md#sigma-delta-messages)) with
 thresholds tuned to an allowed loss of accuracy. The loss is estimated on validation data: the
 changes of the answers' margins, each tried on every sample, and the share of right answers that
-turn wrong so. Accuracy is that of test data, which the tuning does not see. A message is silent where its connection carries nothing for it at a step:
-"none" has no thresholds, so that only messages of zero are silent; "exact" sends every change
-wherever that saves events, which changes no answer. A threshold, in parentheses, is in units of the
-message. Events are counted where they are sent: a neuron whose connections have several thresholds
-sends an event for each. Made by `benchmarks/sparsity.py`.
+turn wrong so. Accuracy is that of test data, which the tuning does not see. A message is silent
+where its connection carries nothing for it at a step: "none" has no thresholds, so that only
+messages of zero are silent; "exact" sends every change wherever that saves events, which changes no
+answer. A threshold, in parentheses, is in units of the message. Events are counted where they are
+sent: a neuron whose connections have several thresholds sends an event for each. Made by
+`benchmarks/sparsity.py`.
 """
 
 

@@ -163,8 +163,10 @@ def make_ladder(
             count(len(tried[wire.place]) - number if last else 1)
             if last:
                 break
-    rungs = ladder(options)
-    return Ladder(plain, tuple({place: o.value for place, o in rung.items()} for rung in rungs))
+    found = [{place: o.value for place, o in rung.items()} for rung in ladder(options)]
+    # A threshold that did no harm to these few samples is not exact for all that.
+    rungs = found if found[0] == start else [start, *found]
+    return Ladder(plain, tuple(rungs))
 
 
 def highest_rung(
@@ -201,8 +203,8 @@ def expected_loss(outputs: np.ndarray, before: np.ndarray, classes: np.ndarray) 
     """Share of answers that were right before and that changes of this size turn wrong.
 
     Counting them among n samples tells nothing finer than 1 / n, and a search would find settings
-    that were lucky. So every change of a margin (of the right class over the best other) is tried on
-    every sample: n^2 pairs. Nothing is taken off for wrong answers that turn right.
+    that were lucky. So every change of a margin (of the right class over the best other) is tried
+    on every sample: n^2 pairs. Nothing is taken off for wrong answers that turn right.
 
     Parameters
     ----------
