@@ -10,6 +10,7 @@ from markupsafe import Markup
 from lmu_deploy.fidelity.excerpts import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.reporting import tables, wording
+from lmu_deploy.reporting.losses import Section, first_cause, insides, losses, partings
 from lmu_deploy.reporting.pairs import Pairs, pairs, unfolded
 from lmu_deploy.reporting.plots.events import Activity, activity_plot
 from lmu_deploy.reporting.plots.memory import error_plot, window_plot
@@ -60,6 +61,9 @@ class View:
     date: str
     comparison: Table
     metric: Markup
+    losses: Sequence[Section]
+    partings: Sequence[Section]
+    layer_sections: Sequence[Section]
     errors: Sequence[Markup]
     error_keys: Sequence[Key]
     memory: Table | None
@@ -87,6 +91,9 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
         date=_readable(fidelity.date),
         comparison=tables.comparison(fidelity),
         metric=metric_plot(_dots(fidelity, looks)).svg(),
+        losses=losses(fidelity, looks),
+        partings=partings(fidelity, looks),
+        layer_sections=insides(fidelity, looks),
         errors=_errors(recorded, looks),
         error_keys=[_key(looks[name]) for name, _ in recorded],
         memory=tables.memory(fidelity),
@@ -145,6 +152,8 @@ def _verdict(name: str, found: TargetFidelity, series: Series) -> Verdict:
     sentences = [wording.sentence(name, found)]
     if found.equal_to is not None:
         sentences.append(wording.equality(found.equal_to))
+    if (cause := first_cause(found)) is not None:
+        sentences.append(cause)
     return Verdict(
         name=name,
         swatch=swatch(series),

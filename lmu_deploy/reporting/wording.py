@@ -80,6 +80,13 @@ def seconds(value: float) -> str:
     return f"{value:.1f}{SPACE}s" if value < 120 else f"{value / 60:.1f}{SPACE}min"
 
 
+def share(value: float | None) -> str:
+    """Write a part of a whole as a percentage, which may be negative."""
+    if value is None:
+        return NOTHING
+    return f"{_signed(f'{100 * value:.1f}')}{SPACE}%"
+
+
 def setting(value: Any) -> str:
     """Write one setting of a target."""
     if isinstance(value, bool):

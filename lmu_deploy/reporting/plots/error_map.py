@@ -1,0 +1,113 @@
+"""The error of a memory by Legendre order and time, in a few shades; each shade is one line.
+
+Neighbouring cells of one shade are drawn as one dash, so that the size stays below that of the
+worst case, a dash for each of a few thousand cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lmu_deploy.fidelity.schema_losses import ErrorMap
+from lmu_deploy.reporting.plots.lines import whole_numbers
+from lmu_deploy.reporting.series import MUTED, Series
+from lmu_deploy.reporting.svg import Layout, Plot, blank, place
+from lmu_deploy.reporting.wording import significant
+
+SHADES = 6
+_PER_SHADE = 10.0**0.5
+_HEIGHT = 190
+
+
+def error_map_plot(number: int, series: Series, maps: Sequence[ErrorMap]) -> Plot | None:
+    """Draw all layers of one target; None when there is no error anywhere."""
+    shown = [found for found in maps if _largest(found) > 0]
+    if not shown:
+        return None
+    told = "; ".join(
+        f"{found.layer}: at most {significant(_largest(found))}, {_worst(found)}" for found in shown
+    )
+    return Plot(
+        f"map-{number}",
+        f"Relative error of the memory of {series.label} by Legendre order and step",
+        f"{told}.",
+        lambda layout: _draw(series, shown, layout),
+    )
+
+
+def shades(values: np.ndarray) -> np.ndarray:
+    """Give each cell a shade, 0 for nothing to SHADES; one less is a root of 10 less error."""
+    largest = float(values.max(initial=0.0))
+    found = np.zeros(values.shape, dtype=np.int64)
+    drawn = values > 0
+    steps = np.log(largest / values[drawn]) / np.log(_PER_SHADE)
+    found[drawn] = np.maximum(SHADES - np.floor(steps + 1e-9).astype(np.int64), 0)
+    return found
+
+
+def _largest(found: ErrorMap) -> float:
+    return max((value for row in found.values for value in row), default=0.0)
+
+
+def _worst(found: ErrorMap) -> str:
+    values = np.asarray(found.values)
+    row, column = np.unravel_index(int(values.argmax()), values.shape)
+    return f"in order {found.orders[row]} at step {found.times[column]}"
+
+
+def _draw(series: Series, maps: Sequence[ErrorMap], layout: Layout) -> Figure:
+    panel = 34 + _HEIGHT + 58
+    figure = blank(layout, panel * len(maps))
+    for number, found in enumerate(maps):
+        above, below = number * panel, (len(maps) - 1 - number) * panel
+        axes = place(figure, 46, above + 34, 20, below + 58)
+        _panel(axes, series, found)
+        wide = 120 if layout.narrow else 150
+        key = place(figure, layout.width - 20 - wide, above + 10, 20, below + panel - 22)
+        _key(key, series, _largest(found))
+    return figure
+
+
+def _panel(axes: Axes, series: Series, found: ErrorMap) -> None:
+    axes.set_title(found.layer, loc="left")
+    values = np.asarray(found.values)
+    orders, times = np.asarray(found.orders), np.asarray(found.times)
+    axes.set_xlim(times[0], times[-1])
+    axes.set_ylim(-0.5, len(values) - 0.5)
+    axes.invert_yaxis()
+    shade = shades(values)
+    for level in range(1, SHADES + 1):
+        mask = shade == level
+        change = np.diff(mask.astype(np.int8), axis=1, prepend=0, append=0)
+        row, begin = np.nonzero(change == 1)
+        end = np.nonzero(change == -1)[1]
+        nothing = np.full(len(row), np.nan)
+        axes.plot(
+            np.stack([times[begin], times[end], nothing], axis=1).ravel(),
+            np.stack([row, row, nothing], axis=1).ravel(),
+            color=series.color,
+            alpha=level / SHADES,
+            linewidth=_HEIGHT / len(values),
+            solid_capstyle="butt",
+        )
+    ticks = np.unique(np.linspace(0, len(values) - 1, min(len(values), 6)).astype(np.int64))
+    axes.set_yticks(ticks)
+    axes.set_yticklabels([str(orders[tick]) for tick in ticks])
+    axes.set_ylabel("order")
+    whole_numbers(axes, "step", 6)
+
+
+def _key(axes: Axes, series: Series, largest: float) -> None:
+    """Draw the shades in a row, with the errors at both ends."""
+    axes.set_xlim(-2.6, SHADES + 2.6)
+    axes.set_ylim(0, 1)
+    axes.set_axis_off()
+    for level in range(1, SHADES + 1):
+        axes.barh([0.5], [1], left=[level - 1], height=1, color=series.color, alpha=level / SHADES)
+    least = largest / _PER_SHADE ** (SHADES - 1)
+    axes.text(-0.3, 0.5, significant(least, 1), ha="right", va="center", color=MUTED)
+    axes.text(SHADES + 0.3, 0.5, significant(largest, 1), ha="left", va="center", color=MUTED)
