@@ -204,4 +204,5 @@ class Fidelity(Strict):
 
 def json_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of fidelity.json."""
-    return Fidelity.model_json_schema(by_alias=True, mode="serialization")
+    schema = Fidelity.model_json_schema(by_alias=True, mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
