@@ -8,9 +8,15 @@ from converters.loihi_spiking.build import Recipe, build_memory
 from converters.loihi_spiking.limits import check_fit
 from converters.spiking.calibrate import Fit, Progress
 from converters.spiking.host_inputs import memory_inputs
-from lmu_deploy.checks import check_inputs, check_integer
+from lmu_deploy.checks import check_inputs, check_integer, check_number
 from lmu_deploy.errors import InputError
-from lmu_deploy.hardware.profile import DigitalProfile, LifFigures, load_profile, profile_names
+from lmu_deploy.hardware.profile import (
+    DigitalProfile,
+    Figure,
+    LifFigures,
+    load_profile,
+    profile_names,
+)
 from lmu_deploy.loihi_memory import DECAY_ONE, LoihiMemory
 from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMULayer, LMUNetwork
@@ -30,6 +36,7 @@ def loihi_spike(
     neurons_per_state: int = 100,
     hold_ms: float = HOLD_MS,
     tau_ms: float | None = None,
+    maximum_rates: tuple[float, float] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> LoihiNetwork:
@@ -55,6 +62,9 @@ def loihi_spike(
     tau_ms : float, optional
         Time constant of the relays, milliseconds; the profile's if absent. It is rounded to what a
         decay of 12 bits can be.
+    maximum_rates : (float, float), optional
+        Between which a neuron's rate at the end of its range is drawn, hertz; the profile's if
+        absent.
     seed : int
         Of the tuning curves and of the calibration.
     progress : callable, optional
@@ -71,6 +81,8 @@ def loihi_spike(
         serve, the chip has too few neurons, or a value is out of range.
     """
     chip, figures = lif_chip(profile)
+    if maximum_rates is not None:
+        figures = _with_rates(figures, *maximum_rates)
     inputs = check_inputs(calibration_inputs, network.n_in)
     seed = check_integer("seed", seed, 0, 2**32 - 1)
     dt_ms = figures.step.value * 1e3
@@ -125,6 +137,16 @@ def lif_chip(profile: str) -> tuple[DigitalProfile, LifFigures]:
             f"{', '.join(spiking)}, or an analog profile."
         )
     return chip, chip.lif
+
+
+def _with_rates(figures: LifFigures, lowest: float, highest: float) -> LifFigures:
+    """Give the same neurons with other rates at the ends of their ranges."""
+    lowest = check_number("lowest maximum rate", lowest, 1.0, 900.0)
+    highest = check_number("highest maximum rate", highest, lowest, 900.0)
+    given = {"lowest_rate": lowest, "highest_rate": highest}
+    return figures.model_copy(
+        update={name: Figure(value=v, source="given by the caller") for name, v in given.items()}
+    )
 
 
 def _has_lif(name: str) -> bool:

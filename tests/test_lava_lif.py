@@ -1,0 +1,134 @@
+"""Lava's own LIF and Dense do what the twin does, spike for spike."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from converters.loihi_spiking import loihi_spike
+from lmu_deploy import loihi_lif
+from lmu_deploy.errors import RunError
+from lmu_deploy.loihi_memory import LoihiMemory, LoihiNeurons
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from targets.lava_lif import LavaLifTarget
+from targets.lava_lif.jobs import run_jobs
+from targets.spiking import SpikingTarget
+from targets.spiking.layers import Job
+from targets.spiking.target import run_job
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("lava") is None,
+    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
+)
+
+
+NETWORKS, MEMORIES_EACH = 10, 5
+"""Channels do not meet on the chip: each is a memory of its own, at less than a start of Lava."""
+
+
+def int8(rng, most, *shape):
+    return rng.integers(-most, most + 1, shape).astype(np.int8)
+
+
+def drawn_neurons(rng, states, neurons):
+    """Any neurons that are admitted: currents that wrap, membranes that reach their limits."""
+    exponent = int(rng.integers(0, 8))
+    return LoihiNeurons(
+        encoders=int8(rng, min(127, 8 * 2**exponent - 1), states, neurons),
+        encoder_exponent=exponent,
+        bias_mantissas=rng.integers(-4096, 4096, (states, neurons)).astype(np.int16),
+        bias_exponent=int(rng.integers(0, 8)),
+        current_decay=int(rng.choice([4095, rng.integers(0, 4096)])),
+        membrane_decay=int(rng.choice([400, rng.integers(1, 4096)])),
+        threshold=int(rng.integers(1, 2**17)),
+    )
+
+
+def drawn_job(rng, name, channels=MEMORIES_EACH):
+    """Memories of random integers, one a channel, with feedback through a random host."""
+    order, neurons = int(rng.integers(1, 4)), int(rng.integers(1, 8))
+    states = channels * order
+
+    def gains(low, high):
+        return rng.integers(low, high, states).astype(np.int32)
+
+    memory = LoihiMemory(
+        neurons=drawn_neurons(rng, states, neurons),
+        decoders=int8(rng, 127, channels, order, order * neurons),
+        decoder_multiplier=gains(0, 2**15),
+        decoder_shift=gains(0, 6),
+        input_weights=int8(rng, 127, states),
+        input_multiplier=gains(0, 2**15),
+        input_shift=gains(2, 12),
+        decay=int(rng.integers(1, 400)),
+        message_shift=int(rng.integers(4, 10)),
+        scales=rng.uniform(0.1, 2.0, (channels, order)),
+        input_scale=rng.uniform(1e-5, 1e-4, channels),
+    )
+    hidden = Hidden(rng.normal(size=(states, 3)), None, rng.normal(size=(3, 3)), None, "tanh")
+    layer = LMULayer(
+        input_encoders=rng.normal(size=(2, channels)),
+        hidden_encoders=rng.normal(size=(3, channels)),
+        memory_encoders=0.1 * rng.normal(size=(states, channels)),
+        memory_bias=rng.normal(size=channels),
+        memory=Memory.legendre(order, 10.0, channels),
+        hidden=hidden,
+    )
+    return Job(name, memory, layer, rng.normal(size=(2, 5, 2)), int(rng.integers(1, 7)))
+
+
+def assert_same(lava, twin):
+    assert np.array_equal(lava.states, twin.states)
+    for kind in ("memory", "relay", "input"):
+        assert np.array_equal(lava.counts[kind], twin.counts[kind]), kind
+        assert np.array_equal(lava.by_neuron[kind], twin.by_neuron[kind]), kind
+        assert np.array_equal(lava.rasters[kind], twin.rasters[kind]), kind
+    assert lava.saturations == twin.saturations
+
+
+def test_fifty_drawn_memories_with_saturations_and_wraps(rng, monkeypatch):
+    jobs = [drawn_job(rng, f"layer{number}") for number in range(NETWORKS)]
+    assert sum(job.memory.channels for job in jobs) == 50
+    lava = run_jobs(jobs, time_limit=280.0)
+    twins = [run_job(job) for job in jobs]
+    for ours, twin in zip(lava, twins, strict=True):
+        assert_same(ours, twin)
+    # The test would be blind if nothing spiked, saturated or wrapped.
+    for place in ("input", "relay/state", "relay/message"):
+        assert sum(twin.saturations[place] > 0 for twin in twins) >= 5, place
+    assert all(twin.counts["memory"].sum() > 0 for twin in twins)
+    monkeypatch.setattr(loihi_lif, "_wrapped_once", lambda current: current)
+    different = [
+        not np.array_equal(run_job(job).rasters["memory"], twin.rasters["memory"])
+        for job, twin in zip(jobs, twins, strict=True)
+    ]
+    assert sum(different) >= 2, "wrapping changed nothing"
+
+
+@pytest.mark.parametrize(("order", "neurons"), [(3, 40), (6, 30)])
+def test_a_lowered_network(rng, order, neurons):
+    layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(order, 30.0), None)
+    network = LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
+    inputs = np.sin(rng.uniform(0.1, 0.4, (6, 1, 1)) * np.arange(20)[None, :, None])
+    lowered = loihi_spike(network, inputs, neurons_per_state=neurons, hold_ms=10.0, tau_ms=50.0)
+    calls = []
+    lava = LavaLifTarget().run(
+        lowered, inputs[:2], record=True, progress=lambda *done: calls.append(done)
+    )
+    twin = SpikingTarget().run(lowered, inputs[:2], record=True)
+    assert np.array_equal(lava.states.m, twin.states.m)
+    assert lava.states.m.dtype.kind == "i"
+    assert np.array_equal(lava.outputs, twin.outputs)
+    for name, raster in twin.rasters.items():
+        assert np.array_equal(lava.rasters[name], raster)
+        assert raster.sum() > 0
+    assert lava.synops == twin.synops
+    assert calls[-1] == (2, 2)
+    assert "versions" in lava.settings
+
+
+def test_a_run_that_takes_too_long_is_given_up(rng):
+    with pytest.raises(RunError, match="longer time limit"):
+        run_jobs([drawn_job(rng, "layer0")], time_limit=0.2)
