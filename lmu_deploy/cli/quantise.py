@@ -27,6 +27,10 @@ def quantise(
             help="Tune thresholds on validation data to this loss: 0.002 is 0.2 points of accuracy."
         ),
     ] = None,
+    budget_kib: Annotated[
+        float | None,
+        typer.Option(help="Choose slices and widths of weights for at most so much memory."),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="ptq: round the weights; qat: train on with weights rounded.")
     ] = "ptq",
@@ -106,6 +110,7 @@ def quantise(
         device=device,
         sparsity_threshold=sparsity_threshold,
         sparsity_loss=sparsity_loss,
+        budget_kib=budget_kib,
         **(options if slices is None else {"slices": slices, **options}),
     )
     print(out)

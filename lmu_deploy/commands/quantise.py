@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmu_deploy.checks import check_choice, check_integer
+from lmu_deploy.commands.budget import check_budget, within_budget
 from lmu_deploy.commands.sparsity import check_sparsity, make_sparse
 from lmu_deploy.commands.task_data import limited, task_for
 from lmu_deploy.errors import InputError
@@ -38,6 +39,7 @@ def quantise(
     device: str = "auto",
     sparsity_threshold: float | None = None,
     sparsity_loss: float | None = None,
+    budget_kib: float | None = None,
     **options: Any,
 ) -> IntegerNetwork:
     """Quantise a float network, with ranges measured on its training data.
@@ -71,6 +73,9 @@ def quantise(
     sparsity_loss : float, optional
         Chooses the thresholds for an allowed loss of accuracy (0.002 is 0.2 points) or relative
         growth of NRMSE on validation data.
+    budget_kib : float, optional
+        Chooses slices and widths of weights, connection by connection, so that all synapses take at
+        most so much memory and the answers on validation data change least.
     **options
         Passed to :func:`converters.quantise.quantise`: slices, message_bits, hidden_bits, ...
 
@@ -87,6 +92,8 @@ def quantise(
     check_choice("method", method, METHODS)
     check_integer("seed", seed, 0, 2**32 - 1)
     check_sparsity(sparsity_threshold, sparsity_loss)
+    if budget_kib is not None:
+        check_budget(budget_kib, options)
     if not isinstance(network, LMUNetwork):
         network = load_float(network, "quantise")
     judged_by = task_for(network, task)
@@ -96,8 +103,14 @@ def quantise(
                 "config, epochs and checkpoint are of a training, and method ptq trains nothing; "
                 "add --method qat or leave them out."
             )
-        integer = _rounded(network, judged_by, profile, options)
+        if budget_kib is None:
+            integer = _rounded(network, judged_by, profile, options)
+        else:
+            samples = CALIBRATION_SAMPLES
+            integer = within_budget(network, judged_by, profile, budget_kib, options, samples)
     else:
+        if budget_kib is not None:
+            raise InputError("a budget is met by choosing widths after training; use method ptq.")
         training = _training(network, config, epochs)
         where = None if checkpoint is None else Path(checkpoint)
         integer = _trained(network, judged_by, profile, options, training, seed, where, device)

@@ -59,21 +59,21 @@ def make_sparse(
         network = _tuned(network, task, loss)
     else:
         return network
-    return _reported(network, {"threshold": threshold, "loss": loss}, _judged_on(task))
+    return _reported(network, {"threshold": threshold, "loss": loss}, judged_on(task))
 
 
 def _tuned(network: IntegerNetwork, task: Task, allowed: float) -> IntegerNetwork:
     from converters.quantise.sparsity import highest_rung, make_ladder
 
-    data = _judged_on(task)
+    data = judged_on(task)
     with progress_bar("thresholds", "runs") as progress:
-        ladder = make_ladder(network, data.inputs[:TRIED], _run, progress)
-    before = _run(ladder.at(0), data.inputs).outputs
+        ladder = make_ladder(network, data.inputs[:TRIED], run_twin, progress)
+    before = run_twin(ladder.at(0), data.inputs).outputs
     loss = loss_of(task, data, before)
     with progress_bar("tuning", "runs") as progress:
         rung = highest_rung(
             len(ladder.rungs),
-            lambda number: loss(_run(ladder.at(number), data.inputs).outputs),
+            lambda number: loss(run_twin(ladder.at(number), data.inputs).outputs),
             allowed,
             progress,
         )
@@ -97,13 +97,14 @@ def _without_washout(data: Split, washout: int) -> Split:
     return Split(data.inputs, data.targets[:, washout:])
 
 
-def _judged_on(task: Task) -> Split:
+def judged_on(task: Task) -> Split:
     """Give validation data, or training data where a task has no others."""
     data = task.load()
     return limited(data.validation if len(data.validation) else data.train, JUDGED)
 
 
-def _run(network: IntegerNetwork, inputs: np.ndarray) -> Run:
+def run_twin(network: IntegerNetwork, inputs: np.ndarray) -> Run:
+    """Run the integer twin."""
     from targets.integer import IntegerTarget
 
     return IntegerTarget().run(network, inputs)
@@ -116,7 +117,7 @@ def _reported(
     from converters.quantise.sparsity import silent_shares
 
     inputs = data.inputs[:TRIED]
-    made = _run(network, inputs)
+    made = run_twin(network, inputs)
     shares = silent_shares(network, made.carried, inputs.shape[0] * inputs.shape[1])
     limits = {name: p.message.limit for name, p in populations(network).items()}
     thresholds = {w.place: w.connection.threshold for w in wires(network) if w.place in shares}
