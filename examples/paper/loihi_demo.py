@@ -150,9 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
         print("{target:9} states {state_nrmse:.4f}  window {window_nrmse:.4f}".format(**rows[-1]))
     integers = [r.states.m for r in runs if r.states is not None and r.states.m.dtype.kind == "i"]
     equal = all(np.array_equal(integers[0], other) for other in integers[1:])
-    print(
-        f"ideal     window {_error(windows(ideal)[THETA_MS:], past(u)[THETA_MS:]):.4f} of the past"
-    )
+    unavoidable = _error(windows(ideal)[THETA_MS:], past(u)[THETA_MS:])
+    print(f"ideal     window {unavoidable:.4f} of the past")
     print(f"{len(integers)} integer targets, states equal at every step: {equal}")
     options.out.mkdir(parents=True, exist_ok=True)
     figures = {
