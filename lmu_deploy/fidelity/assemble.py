@@ -99,9 +99,9 @@ def assemble(
     names = [result.run.target for result in results]
     if len(set(names)) < len(names):
         raise InputError(f"targets {', '.join(names)} hold one twice; name each once.")
-    twin = next((r.run for r in results if is_integer(r.run.states)), None)
+    twins = _twins(results)
     common = (reference, task, split, source, seed)
-    judged = {r.run.target: _judged(r, None if r.run is twin else twin, *common) for r in results}
+    judged = {r.run.target: _judged(r, twins.get(r.run.target), *common) for r in results}
     hashes = {name: hash_file(path) for name, path in (files or {}).items()}
     fidelity = schema.Fidelity(
         command=command,
@@ -156,6 +156,18 @@ def deploy_summary(
         "settings": found.settings,
         "versions": versions(),
     }
+
+
+def _twins(results: Sequence[Result]) -> dict[str, Run]:
+    """Give each target that computes in integers the first one before it of the same network."""
+    first: dict[type, Run] = {}
+    found = {}
+    for result in results:
+        if is_integer(result.run.states):
+            twin = first.setdefault(type(result.network), result.run)
+            if twin is not result.run:
+                found[result.run.target] = twin
+    return found
 
 
 def _judged(
