@@ -1,0 +1,200 @@
+"""Spiking targets side by side: our twin against Lava, our targets against Nengo.
+
+First, five networks of 1,000 steps on `lava-lif` and on its twin `spiking`: states and spikes are
+compared with ``==``. Then neuron updates a second, on one memory of 0.5 s (order 6, 100 neurons a
+state, white noise to 1 Hz), all systems in one run, one after the other and again: the best of each
+counts. An update is one neuron's one step. Lava's start is taken out by running twice as long.
+
+    python benchmarks/spiking.py --equality                    # the five networks
+    python benchmarks/spiking.py --speed --peers PYTHON        # PYTHON has Nengo
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from converters.loihi_spiking import loihi_spike
+from converters.spiking import spike
+from converters.spiking.principle3 import behind_synapse, divide_step
+from lmu_deploy.loihi_network import LoihiNetwork
+from lmu_deploy.metrics import nrmse
+from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.reference import run_reference
+from lmu_deploy.tasks.white_noise import RMS, white_noise
+from targets.base import Run, Target
+from targets.brian2 import Brian2Target
+from targets.lava_lif import LavaLifTarget
+from targets.spiking import SpikingTarget
+
+NETWORKS = ((3, 100), (3, 200), (6, 100), (12, 40), (12, 100))
+ORDER, NEURONS, THETA_MS, TAU_MS = 6, 100, 500, 100.0
+HOLD_MS = 10.0
+SETTLED = THETA_MS
+PEER = Path(__file__).with_name("nengo_peer.py")
+
+
+def delay(order: int, hold_ms: float) -> LMUNetwork:
+    """Give a memory of 0.5 s whose inputs are held so long."""
+    memory = Memory.legendre(order, THETA_MS / hold_ms)
+    layer = LMULayer(np.ones((1, 1)), None, None, None, memory, None)
+    return LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
+
+
+def noise(signals: int, holds: int, hold_ms: float, seed: int) -> np.ndarray:
+    """Draw white noise to 1 Hz of rms 0.3, shape (signals, holds, 1)."""
+    cycles = max(holds * hold_ms * 1e-3, 1.0)
+    return (white_noise(signals, holds, cycles, seed) * (0.3 / RMS))[:, :, None]
+
+
+def error(run: Run, network: LMUNetwork, inputs: np.ndarray, hold_ms: float) -> float:
+    """Give the error of the states after the first window."""
+    true = run_reference(network, inputs, record=True).m
+    assert run.states is not None and true is not None
+    return nrmse(run.states.real_m(), true, washout=round(SETTLED / hold_ms))
+
+
+def compare_targets() -> None:
+    """Run the five networks on both targets."""
+    print("| order | neurons a state | chip steps | spikes | states equal | spikes equal |")
+    print("|--:|--:|--:|--:|---|---|")
+    for order, neurons in NETWORKS:
+        network = delay(order, 1.0)
+        lowered = loihi_spike(
+            network, noise(20, 1500, 1.0, 1), neurons_per_state=neurons, hold_ms=1.0
+        )
+        inputs = noise(1, 1000, 1.0, 0)
+        twin, lava = (
+            target.run(lowered, inputs, record=True)
+            for target in (SpikingTarget(), LavaLifTarget())
+        )
+        assert twin.states is not None and lava.states is not None
+        spikes = [run.rasters["layer0/memory"] for run in (twin, lava)]
+        states_equal = np.array_equal(twin.states.m, lava.states.m)
+        spikes_equal = np.array_equal(*spikes)
+        print(
+            f"| {order} | {neurons} | {twin.chip_steps:,} | {spikes[0].sum():,} "
+            f"| {states_equal} | {spikes_equal} |",
+            flush=True,
+        )
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Time a piece of work."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def updates(samples: int, milliseconds: float) -> float:
+    """Neuron updates that so many samples of so long take."""
+    return samples * milliseconds * ORDER * NEURONS
+
+
+def lava_rate(lowered: LoihiNetwork, samples: int, steps: int) -> float:
+    """Measure Lava's updates a second, its start taken out."""
+    target, longer = LavaLifTarget(), noise(samples, 2 * steps, HOLD_MS, 0)
+    short = seconds_of(lambda: target.run(lowered, longer[:, :steps]))
+    long = seconds_of(lambda: target.run(lowered, longer))
+    return updates(samples, steps * HOLD_MS) / max(long - short, 1e-9)
+
+
+def own_rate(target: Target, lowered: object, inputs: np.ndarray) -> float:
+    """Measure the updates a second of one of our targets, all that a run does included."""
+    seconds = seconds_of(lambda: target.run(lowered, inputs))
+    return updates(len(inputs), inputs.shape[1] * HOLD_MS) / seconds
+
+
+def nengo(python: str, copies: int, network: LMUNetwork) -> tuple[float, float]:
+    """Run Nengo; give updates a second and the error of its states."""
+    milliseconds = 2000
+    held = noise(copies, round(milliseconds / HOLD_MS), HOLD_MS, 0)
+    memory, parts = network.layers[0].memory, round(HOLD_MS)
+    a_bar, b_bar = divide_step(memory, parts)
+    recurrent, scaled_input = behind_synapse(a_bar, b_bar, float(np.exp(-1.0 / TAU_MS)))
+    true = run_reference(network, held, record=True).m
+    assert true is not None
+    scales = np.percentile(np.abs(true), 99.9, axis=(0, 1))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(
+            folder / "task.npz",
+            recurrent=recurrent,
+            input=scaled_input,
+            scales=scales,
+            signals=np.repeat(held[:, :, 0], parts, axis=1),
+            neurons=NEURONS,
+            tau=TAU_MS * 1e-3,
+        )
+        subprocess.run([python, str(PEER), name], check=True)
+        answer = np.load(folder / "answer.npz")
+        found = answer["states"][:, parts - 1 :: parts] * scales
+        seconds = float(answer["seconds"])
+    off = nrmse(found, true, washout=round(SETTLED / HOLD_MS))
+    return updates(copies, milliseconds - 10) / seconds, off
+
+
+def compare_speeds(peers: str | None, rounds: int, lava_steps: int) -> None:
+    """Time all systems, in turn, `rounds` times; print the best of each."""
+    network = delay(ORDER, HOLD_MS)
+    given = noise(40, 200, HOLD_MS, 1)
+    loihi = loihi_spike(network, given, neurons_per_state=NEURONS, hold_ms=HOLD_MS)
+    analog = spike(
+        network, given, neurons_per_state=NEURONS, hold_ms=HOLD_MS, tau_ms=TAU_MS, mismatch=0.0
+    )
+    many = noise(100, 200, HOLD_MS, 0)
+    work: dict[str, Callable[[], float]] = {
+        "spiking, 100 samples": lambda: own_rate(SpikingTarget(), loihi, many),
+        "spiking, 1 sample": lambda: own_rate(SpikingTarget(), loihi, many[:1]),
+        "lava-lif, 1 sample": lambda: lava_rate(loihi, 1, lava_steps),
+        "lava-lif, 8 samples side by side": lambda: lava_rate(loihi, 8, lava_steps),
+        "brian2, 100 samples": lambda: own_rate(Brian2Target(), analog, many),
+    }
+    errors = {
+        "spiking, 100 samples": _own_error(SpikingTarget(), loihi, network, many),
+        "brian2, 100 samples": _own_error(Brian2Target(), analog, network, many[:20]),
+    }
+    if peers is not None:
+        for copies in (1, 16):
+            name = f"Nengo, {copies} side by side"
+            errors[name] = nengo(peers, copies, network)[1]
+            work[name] = lambda copies=copies: nengo(peers, copies, network)[0]  # type: ignore[misc]
+    best = dict.fromkeys(work, 0.0)
+    for turn in range(rounds):
+        for name, measure in work.items():
+            rate = measure()
+            best[name] = max(best[name], rate)
+            print(f"round {turn + 1}: {name}: {rate / 1e6:.2f} M updates/s", flush=True)
+    print("| system | million updates a second | error of the states |\n|---|--:|--:|")
+    for name, rate in best.items():
+        off = f"{errors[name]:.3f}" if name in errors else ""
+        print(f"| {name} | {rate / 1e6:.2f} | {off} |")
+
+
+def _own_error(target: Target, lowered: object, network: LMUNetwork, inputs: np.ndarray) -> float:
+    return error(target.run(lowered, inputs, record=True), network, inputs, HOLD_MS)
+
+
+def main() -> None:
+    """Do what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--equality", action="store_true", help="the five networks")
+    parser.add_argument("--speed", action="store_true", help="neuron updates a second")
+    parser.add_argument("--peers", help="a Python that has Nengo")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--lava-steps", type=int, default=50, help="holds of 10 ms")
+    options = parser.parse_args()
+    if options.equality:
+        compare_targets()
+    if options.speed:
+        compare_speeds(options.peers, options.rounds, options.lava_steps)
+
+
+if __name__ == "__main__":
+    main()
