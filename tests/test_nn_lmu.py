@@ -127,6 +127,25 @@ def test_forms_agree_at_every_order(kind, order, dtype, tolerance):
                 assert (have - want).abs().max() <= tolerance * want.abs().max(), form.__name__
 
 
+@pytest.mark.parametrize("last_only", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_inference_answers_what_training_does_and_both_repeat(kind, last_only):
+    """Bit for bit, at a size where blocks and the faster products are taken."""
+    layer = make(kind, 1, 96, 64, 90.0, torch.float32)
+    x = torch.randn(100, 37, 1)
+    found = []
+    for _ in range(2):
+        layer.zero_grad()
+        y, state = layer(x, last_only=last_only)
+        (y**2).sum().backward()
+        with torch.no_grad():
+            alone, end = layer(x, last_only=last_only)
+        assert torch.equal(y, alone)
+        assert all(map(torch.equal, state, end))
+        found.append([y, *(p.grad for p in layer.parameters() if p.grad is not None)])
+    assert all(map(torch.equal, *found))
+
+
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_fused_recurrence_of_gpus_is_the_scan(activation):
     """The same call reaches torch's own CPU kernel here; whether it is taken needs a GPU."""

@@ -43,10 +43,10 @@ def run_coupled(
     length = length or best_length(dynamics, weights.units, batch, steps, 1.0)
     blocks = Blocks.of(dynamics, length)
     step_weights = _step_weights(weights, blocks, blocks.kernels(kernel), blocks.reach(kernel))
-    ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
     hiddens, h, starts, entered = coupled_scan(
-        x, m, h, step_weights, weights.activation, ends, last_only
+        x, m, h, step_weights, weights.activation, lengths, last_only
     )
+    ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
     m = blocks.state_at(entered.transpose(0, 1), starts.transpose(0, 1), ends)
     return (h if last_only else hiddens), m, h
 

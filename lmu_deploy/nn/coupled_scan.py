@@ -28,7 +28,7 @@ def coupled_scan(
     h: Tensor,
     weights: StepWeights,
     activation: str,
-    ends: Tensor,
+    ends: Tensor | None,
     last_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run the recurrence.
@@ -40,8 +40,8 @@ def coupled_scan(
         State before the first step.
     weights : StepWeights
     activation : str
-    ends : Tensor of int64, shape (batch,)
-        Number of steps of each sequence.
+    ends : Tensor of int64, shape (batch,), or None
+        Number of steps of each sequence; None when all go to the end of x.
     last_only : bool
         Give no sequence of h.
 
@@ -56,8 +56,16 @@ def coupled_scan(
     entered : Tensor, shape (blocks, batch, L * channels)
         v.
     """
+    tensors = weights.tensors()
+    pulled = torch.is_grad_enabled() and any(t.requires_grad for t in (x, m, h, *tensors))
+    if last_only and ends is None and not pulled:
+        # nobody asks for h on the way, so what a step works on stays in the processor's caches
+        h, starts, entered = _go_forward(weights, activation, x, m, h, None)
+        return h.new_empty(0), h, starts, entered
+    if ends is None:
+        ends = torch.full((len(x),), x.shape[1], device=x.device)
     results: tuple[Tensor, Tensor, Tensor, Tensor] = _CoupledScan.apply(  # type: ignore[no-untyped-call]
-        x, m, h, activation, ends, last_only, *weights.tensors()
+        x, m, h, activation, ends, last_only, *tensors
     )
     return results
 
@@ -78,7 +86,7 @@ class _CoupledScan(torch.autograd.Function):
         length, batch, steps = weights.length, len(x), x.shape[1]
         phases = h.new_empty(length, -(-steps // length), batch, weights.units)
         phases[(steps - 1) % length + 1 :, -1] = 0.0
-        starts, entered = _go_forward(weights, activation, x, m, h, phases)
+        _, starts, entered = _go_forward(weights, activation, x, m, h, phases)
         places = (ends - 1) % length, (ends - 1) // length, torch.arange(batch, device=x.device)
         hiddens = h.new_empty(0)
         if not last_only:
@@ -105,12 +113,13 @@ class _CoupledScan(torch.autograd.Function):
                 by_time[:, block, : d_block.shape[1]] = d_block
         d_phases[ctx.places] += d_h
         d_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        pull_back = ACTIVATIONS[ctx.activation].pull_back
         d_m, d_first, d_later = d_starts[-1], torch.zeros_like(h), torch.zeros_like(starts)
-        stack = weights.stack().unbind(0)
-        times = product(h, d_drive[0, 0].numel() * len(stack[0]))
+        pull_back = ACTIVATIONS[ctx.activation].pull_back
+        stack = weights.stack().transpose(1, 2).contiguous().unbind(0)
+        times = product(h, d_drive[0, 0].numel() * stack[0].shape[1])
+        parts = units, x.shape[2], 1, starts.shape[2], length * weights.channels
         for block in range(phases.shape[1] - 1, -1, -1):
-            rows = d_drive[:, block].unbind(0)
+            rows, tails = d_drive[:, block].unbind(0), d_drive[:, block, :, units:].unbind(0)
             heads, hiddens = d_phases[:, block].unbind(0), phases[:, block].unbind(0)
             d_values = d_entered[block].clone()
             if block < phases.shape[1] - 1:
@@ -120,52 +129,55 @@ class _CoupledScan(torch.autograd.Function):
                 d_m += d_starts[block]
             else:
                 d_m = d_m.clone()
+            own_values = d_values.split(weights.channels, 1)
+            before = d_phases[-1, block - 1] if block else d_first
             for k in range(min(length, x.shape[1] - block * length) - 1, -1, -1):
                 pull_back(heads[k], hiddens[k])
-                past = k * weights.channels
-                rows[k][:, units:] = d_values[:, past : past + weights.channels]
-                d_row = times(rows[k], stack[k])
-                before = heads[k - 1] if k else d_phases[-1, block - 1] if block else d_first
-                before.add_(d_row[:, :units])
-                d_m.add_(d_row[:, weights.memory])
-                if k:
-                    d_values[:, :past].add_(d_row[:, weights.entered(0, k)])
+                tails[k].copy_(own_values[k])
+                d_h, d_input, _, d_memory, d_past = times(rows[k], stack[k]).split(parts, 1)
+                (heads[k - 1] if k else before).add_(d_h)
+                d_m.add_(d_memory)
+                # what comes later has no part in this step, so its weights and gradients are zero
+                d_values.add_(d_past)
                 if d_x is not None:
-                    d_x[:, block * length + k] = d_row[:, units : units + x.shape[2]]
+                    d_x[:, block * length + k] = d_input
         d_weights = _weight_gradients(ctx, d_drive, d_later)
         return d_x, d_m, d_first, None, None, None, *d_weights
 
 
 def _go_forward(
-    weights: StepWeights, activation: str, x: Tensor, m: Tensor, h: Tensor, phases: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Fill `phases` with h; give the memory before each block, and v."""
-    (batch, steps, n_in), (length, count) = x.shape, phases.shape[:2]
+    weights: StepWeights, activation: str, x: Tensor, m: Tensor, h: Tensor, phases: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill `phases` with h, where given; give the last h, the memory before each block, and v."""
+    (batch, steps, n_in), length = x.shape, weights.length
     units, channels, begin = weights.units, weights.channels, weights.memory.start
+    count = -(-steps // length)
     starts = m.new_empty(count, batch, m.shape[1])
     entered = m.new_empty(count, batch, length * channels)
-    forward = weights.stack()[..., :units].transpose(1, 2).contiguous().unbind(0)
+    forward = weights.stack()[..., :units].contiguous().unbind(0)
     advance = product(x, batch * forward[0].numel(), activation)
-    row = x.new_zeros(batch, forward[0].shape[1])
+    row = x.new_zeros(batch, len(forward[0]))
     row[:, begin - 1] = 1.0
     own, inputs, beginning = row[:, :units], row[:, units : units + n_in], row[:, :begin]
     values = row[:, weights.entered(0, length)]
+    v = values.split(channels, 1)
+    by_time = x.transpose(0, 1).contiguous().unbind(0)
     for block in range(count):
         starts[block] = m
         row[:, weights.memory] = m
         values.zero_()
-        for k in range(min(length, steps - block * length)):
+        for k, now in enumerate(by_time[block * length : (block + 1) * length]):
             own.copy_(h)
-            inputs.copy_(x[:, block * length + k])
-            v = row[:, weights.entered(k, k + 1)]
+            inputs.copy_(now)
             h = advance(row, forward[k])
-            torch.mm(beginning, weights.encoders, out=v)
-            phases[k, block] = h
+            torch.mm(beginning, weights.encoders, out=v[k])
+            if phases is not None:
+                phases[k, block] = h
         entered[block] = values
         if block < count - 1:
             moved = (m.reshape(-1, len(weights.carry)) @ weights.carry).view_as(m)
             m = torch.addmm(moved, values, weights.enter)
-    return starts, entered
+    return h, starts, entered
 
 
 def _weight_gradients(ctx: Any, d_drive: Tensor, d_later: Tensor) -> list[Tensor | None]:

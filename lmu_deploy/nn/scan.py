@@ -52,11 +52,11 @@ class _Scan(torch.autograd.Function):
     ) -> Tensor:
         apply = ACTIVATIONS[activation].apply_in_place
         accumulate = accumulator(drive, start.numel() * len(weight))
-        transposed = weight.t().contiguous()
+        contiguous = weight.contiguous()
         before = start
         states = drive.view(-1, *start.shape)
         for state, head in zip(states.unbind(0), states[..., :active].unbind(0), strict=True):
-            accumulate(state, before, transposed)
+            accumulate(state, before, contiguous)
             apply(head)
             before = state
         ctx.mark_dirty(drive)
@@ -75,10 +75,10 @@ class _Scan(torch.autograd.Function):
         heads = d_drive[..., : ctx.active].unbind(0)
         results = states[..., : ctx.active].unbind(0)
         accumulate = accumulator(d_drive, start.numel() * len(weight))
-        contiguous = weight.contiguous()
+        transposed = weight.t().contiguous()
         for t in range(len(rows) - 1, 0, -1):
             pull_back(heads[t], results[t])
-            accumulate(rows[t - 1], rows[t], contiguous)
+            accumulate(rows[t - 1], rows[t], transposed)
         pull_back(heads[0], results[0])
         d_weight = None
         if ctx.needs_input_grad[2]:
