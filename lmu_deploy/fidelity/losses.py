@@ -8,12 +8,13 @@ from dataclasses import asdict
 import numpy as np
 
 from lmu_deploy.fidelity import schema_losses as schema
-from lmu_deploy.fidelity.attribution import Attribution
+from lmu_deploy.fidelity.attribution import Attribution, Errors
 from lmu_deploy.fidelity.divergence import Divergence, ErrorMap
 from lmu_deploy.fidelity.layer_ranges import ConnectionRange, LayerRanges
 from lmu_deploy.fidelity.signal_ranges import Histogram, SignalRange
 
 _MAP_DIGITS, _DIGITS = 3, 6
+_NOTHING = 1e-12
 
 
 def attribution_entry(found: Attribution) -> schema.Attribution:
@@ -21,13 +22,13 @@ def attribution_entry(found: Attribution) -> schema.Attribution:
     shares = zip(found.steps, found.shares_in_turn(), found.shares_alone(), strict=True)
     return schema.Attribution(
         samples=found.samples,
-        reference=schema.Errors(**asdict(found.reference)),
+        reference=_errors(found.reference),
         steps=[
             schema.AttributionStep(
                 source=step.source,
                 places=list(step.places),
-                after=schema.Errors(**asdict(step.after)),
-                alone=schema.Errors(**asdict(step.alone)),
+                after=_errors(step.after),
+                alone=_errors(step.alone),
                 share_in_turn=in_turn,
                 share_alone=alone,
             )
@@ -56,6 +57,12 @@ def ranges_entry(found: LayerRanges) -> schema.LayerRanges:
         signals=[_signal(signal) for signal in found.signals],
         connections=[_connection(connection) for connection in found.connections],
     )
+
+
+def _errors(found: Errors) -> schema.Errors:
+    """Write errors down; rounding errors of float64 count as none."""
+    output, memory = (0.0 if v < _NOTHING else v for v in (found.output, found.memory))
+    return schema.Errors(metric=found.metric, output=output, memory=memory)
 
 
 def _map(found: ErrorMap) -> schema.ErrorMap:

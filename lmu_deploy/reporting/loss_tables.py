@@ -87,7 +87,8 @@ def partings(found: Divergence) -> Table:
         for parting in found.partings
     ]
     columns = ["sample", "first step", "variable", "there", "in float", "difference, of its rms"]
-    caption = f"First step at which a variable is more than {share(found.bound)} of its rms off"
+    bound = f"{100 * found.bound:g}{SPACE}%"
+    caption = f"First step at which a variable is more than {bound} of its rms off"
     return Table(caption, columns, rows)
 
 

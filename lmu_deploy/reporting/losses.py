@@ -10,12 +10,15 @@ from markupsafe import Markup
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.fidelity.schema_losses import Attribution, Cause, Divergence, LayerRanges
 from lmu_deploy.reporting import loss_tables, wording
-from lmu_deploy.reporting.plots.error_map import error_map_plot
+from lmu_deploy.reporting.plots.error_map import error_map_plot, largest
 from lmu_deploy.reporting.plots.histograms import Panel, histogram_plot
 from lmu_deploy.reporting.plots.waterfall import Bar, waterfall_plot
 from lmu_deploy.reporting.series import Series
 from lmu_deploy.reporting.swatch import swatch
 from lmu_deploy.reporting.tables import Table, with_variants
+
+NEGLIGIBLE = 1e-4
+"""Relative error of a memory below which a map of it would show rounding errors of float32."""
 
 REMEDIES = {
     "discretisation": "give the delay line more taps, or choose another realisation",
@@ -123,10 +126,12 @@ def _told(found: Attribution, accuracy: bool) -> list[str]:
         return [f"On {samples} its outputs are those of float: nothing was lost."]
     name = "accuracy" if accuracy else "nrmse"
     change = wording.metric_difference(name, whole.metric - found.reference.metric)
+    changed = whole.metric != found.reference.metric
     told = (
         f"On {samples} its outputs are {wording.significant(whole.output)} (NRMSE) from float's, "
         f"its memory {wording.significant(whole.memory)}, and the "
-        f"{'accuracy' if accuracy else 'NRMSE'} changes by {change}."
+        f"{'accuracy' if accuracy else 'NRMSE'} "
+        f"{f'changes by {change}' if changed else 'is the same'}."
     )
     if found.interaction is None:
         return [told]
@@ -138,11 +143,16 @@ def _told(found: Attribution, accuracy: bool) -> list[str]:
 
 
 def _parting(number: int, series: Series, found: Divergence) -> Section:
-    plot = error_map_plot(number, series, found.maps)
+    maps = [each for each in found.maps if largest(each) >= NEGLIGIBLE]
+    plot = error_map_plot(number, series, maps)
+    sentences = [sentence for each in maps if (sentence := _growth(each.layer, each.growth))]
+    if not maps and found.maps:
+        worst = wording.significant(max(largest(each) for each in found.maps), 2)
+        sentences = [f"No part of its memory is ever more than {worst} off, relative to its rms."]
     return Section(
         series.label,
         swatch(series),
-        [sentence for each in found.maps if (sentence := _growth(each.layer, each.growth))],
+        sentences,
         [] if plot is None else [plot.svg()],
         [loss_tables.partings(found)],
     )
@@ -152,7 +162,7 @@ def _growth(layer: str, exponent: float | None) -> str:
     """Say what an exponent of growth means."""
     if exponent is None:
         return ""
-    power = f"the {wording.significant(exponent, 2)}th power of time"
+    power = f"time to the power of {wording.significant(exponent, 2)}"
     if exponent > 0.75:
         return f"The error of {layer} adds up: over the second half it grows as {power}."
     if exponent > 0.25:

@@ -81,9 +81,11 @@ def seconds(value: float) -> str:
 
 
 def share(value: float | None) -> str:
-    """Write a part of a whole as a percentage, which may be negative."""
+    """Write a part of a whole as a percentage, which may be negative or too small for a digit."""
     if value is None:
         return NOTHING
+    if 0 < value < 0.0005:
+        return f"<{SPACE}0.1{SPACE}%"
     return f"{_signed(f'{100 * value:.1f}')}{SPACE}%"
 
 

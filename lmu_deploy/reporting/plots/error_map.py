@@ -25,11 +25,11 @@ _HEIGHT = 190
 
 def error_map_plot(number: int, series: Series, maps: Sequence[ErrorMap]) -> Plot | None:
     """Draw all layers of one target; None when there is no error anywhere."""
-    shown = [found for found in maps if _largest(found) > 0]
+    shown = [found for found in maps if largest(found) > 0]
     if not shown:
         return None
     told = "; ".join(
-        f"{found.layer}: at most {significant(_largest(found))}, {_worst(found)}" for found in shown
+        f"{found.layer}: at most {significant(largest(found))}, {_worst(found)}" for found in shown
     )
     return Plot(
         f"map-{number}",
@@ -41,15 +41,16 @@ def error_map_plot(number: int, series: Series, maps: Sequence[ErrorMap]) -> Plo
 
 def shades(values: np.ndarray) -> np.ndarray:
     """Give each cell a shade, 0 for nothing to SHADES; one less is a root of 10 less error."""
-    largest = float(values.max(initial=0.0))
+    top = float(values.max(initial=0.0))
     found = np.zeros(values.shape, dtype=np.int64)
     drawn = values > 0
-    steps = np.log(largest / values[drawn]) / np.log(_PER_SHADE)
+    steps = np.log(top / values[drawn]) / np.log(_PER_SHADE)
     found[drawn] = np.maximum(SHADES - np.floor(steps + 1e-9).astype(np.int64), 0)
     return found
 
 
-def _largest(found: ErrorMap) -> float:
+def largest(found: ErrorMap) -> float:
+    """Give the largest cell of a map."""
     return max((value for row in found.values for value in row), default=0.0)
 
 
@@ -66,9 +67,9 @@ def _draw(series: Series, maps: Sequence[ErrorMap], layout: Layout) -> Figure:
         above, below = number * panel, (len(maps) - 1 - number) * panel
         axes = place(figure, 46, above + 34, 20, below + 58)
         _panel(axes, series, found)
-        wide = 120 if layout.narrow else 150
+        wide = 186
         key = place(figure, layout.width - 20 - wide, above + 10, 20, below + panel - 22)
-        _key(key, series, _largest(found))
+        _key(key, series, largest(found))
     return figure
 
 
@@ -101,13 +102,13 @@ def _panel(axes: Axes, series: Series, found: ErrorMap) -> None:
     whole_numbers(axes, "step", 6)
 
 
-def _key(axes: Axes, series: Series, largest: float) -> None:
+def _key(axes: Axes, series: Series, top: float) -> None:
     """Draw the shades in a row, with the errors at both ends."""
-    axes.set_xlim(-2.6, SHADES + 2.6)
+    axes.set_xlim(-5, SHADES + 5)
     axes.set_ylim(0, 1)
     axes.set_axis_off()
     for level in range(1, SHADES + 1):
         axes.barh([0.5], [1], left=[level - 1], height=1, color=series.color, alpha=level / SHADES)
-    least = largest / _PER_SHADE ** (SHADES - 1)
+    least = top / _PER_SHADE ** (SHADES - 1)
     axes.text(-0.3, 0.5, significant(least, 1), ha="right", va="center", color=MUTED)
-    axes.text(SHADES + 0.3, 0.5, significant(largest, 1), ha="left", va="center", color=MUTED)
+    axes.text(SHADES + 0.3, 0.5, significant(top, 1), ha="left", va="center", color=MUTED)
