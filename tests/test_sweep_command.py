@@ -31,7 +31,7 @@ def address():
     """A running scheduler with a worker of two threads, reached by TCP as one elsewhere."""
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://",
-        dashboard_address=None,
+        dashboard_address="localhost:0",
     ) as cluster:  # fmt: skip
         yield cluster.scheduler_address
 

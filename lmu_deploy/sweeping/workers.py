@@ -100,7 +100,7 @@ class Workers:
                         n_workers=min(self._count, 1024),
                         threads_per_worker=1,
                         processes=True,
-                        dashboard_address=None,
+                        dashboard_address="localhost:0",
                         silence_logs=logging.CRITICAL,
                     )
                 )
