@@ -30,6 +30,7 @@ def quantise(
     realisation: str = "dense-incremental",
     taps: int | None = None,
     kernel_bits: int | None = None,
+    refit: bool | None = None,
     progress: Progress | None = None,
 ) -> IntegerNetwork:
     """Quantise a float network after its training.
@@ -68,6 +69,9 @@ def quantise(
         Of realisation fir; by default as many as the window has steps.
     kernel_bits : int, optional
         Width of the weights of hidden units and the readout; by default the profile's.
+    refit : bool, optional
+        Fit what reads a memory to the memory as it is rounded; by default for a memory of one
+        slice. Of no effect with fir and sign-taylor.
     progress : callable, optional
         Called with (samples calibrated, samples in all).
 
@@ -90,6 +94,7 @@ def quantise(
         realisation=realisation,
         taps=taps,
         kernel_bits=kernel_bits,
+        refit=refit,
     )
     signals = calibration
     if not isinstance(signals, Calibration):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from converters.quantise.calibrate import Signal
 from converters.quantise.connector import Connector, Source, integers
 from converters.quantise.coordinates import coordinates, increment
 from converters.quantise.formats import FAINTEST, memory_formats
+from converters.quantise.refit import refitted_basis
 from lmu_deploy.integer_network import IntegerMemory
 from lmu_deploy.network import LMULayer
 
@@ -36,7 +39,7 @@ def integrators(
     source : Source
         The messages that leave it.
     """
-    settings = connector.settings
+    settings, true_m = connector.settings, m
     recurrent, basis, inverse = increment(layer), None, None
     if settings.realisation != "dense-incremental":
         rotated = coordinates(layer, settings.realisation)
@@ -44,7 +47,6 @@ def integrators(
         recurrent, basis, inverse = rotated.recurrent, rotated.basis, rotated.inverse
         m = _in_coordinates(m, inverse)
     state, message, shift = memory_formats(place, m, settings)
-    source = Source(m, message, "--message-bits", basis)
     own = Source(m, message, "--message-bits")
 
     def entering(encoders: np.ndarray) -> np.ndarray:
@@ -70,7 +72,9 @@ def integrators(
         settings.realisation,
         basis,
     )
-    return memory, source
+    if settings.refits:
+        memory = replace(memory, basis=refitted_basis(memory, x, true_m, h))
+    return memory, Source(m, message, "--message-bits", memory.basis)
 
 
 def _ranges(rows: np.ndarray) -> np.ndarray:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, fields
 
 from converters.quantise.calibrate import METHODS
 from converters.quantise.slices import SCALES
-from lmu_deploy.checks import check_choice, check_integer
+from lmu_deploy.checks import check_choice, check_flag, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
 from lmu_deploy.integer_memory import REALISATIONS
-from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.network import Layer, LMULayer, LMUNetwork
 
 AUTO = "auto"
 
@@ -30,6 +30,8 @@ class Settings:
     realisation: str
     taps: int | None = None
     kernel_bits: int | None = None
+    refit: bool | None = None
+    read_at_end: bool = False
 
     def __post_init__(self) -> None:
         check_integer("slices", self.slices, 1, 3)
@@ -42,6 +44,8 @@ class Settings:
             check_integer("taps", self.taps, 1, 65_536)
         if self.kernel_bits is not None:
             check_integer("kernel_bits", self.kernel_bits, 2, int(self.profile.weight_bits))
+        if self.refit is not None:
+            check_flag("refit", self.refit)
         for name in ("message_bits", "hidden_bits", "input_bits"):
             value = getattr(self, name)
             bits = check_integer(name, self.message_bits if value is None else value, 2, 20)
@@ -74,6 +78,15 @@ class Settings:
     def kernel_scales(self) -> str:
         """Row gains of all else."""
         return self.scales or "power-of-two"
+
+    @property
+    def refits(self) -> bool:
+        """Whether what reads a memory is fitted to it as it is rounded: one slice needs it.
+
+        Not where only the end of a sequence is read: the fit is one for all steps.
+        """
+        needed = self.slices == 1 and not self.read_at_end
+        return needed if self.refit is None else self.refit
 
     @property
     def state_bits(self) -> int:
@@ -116,6 +129,7 @@ def settings_for(
     realisation: str = "dense-incremental",
     taps: int | None = None,
     kernel_bits: int | None = None,
+    refit: bool | None = None,
 ) -> Settings:
     """Complete a user's choices for a network; see :func:`converters.quantise.quantise`.
 
@@ -143,7 +157,16 @@ def settings_for(
         realisation,
         taps,
         kernel_bits,
+        refit,
+        not every_step and not any(_goes_round(layer) for layer in network.layers),
     )
+
+
+def _goes_round(layer: Layer) -> bool:
+    """Whether what a layer's hidden units read at a step matters at later ones."""
+    if not isinstance(layer, LMULayer) or layer.hidden is None:
+        return False
+    return layer.hidden.recurrent_kernel is not None or layer.hidden_encoders is not None
 
 
 def digital_profile(name: str | DigitalProfile) -> DigitalProfile:

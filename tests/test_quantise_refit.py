@@ -1,0 +1,123 @@
+"""What reads a memory is fitted to the memory as it is rounded, and never does worse for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.quantise import calibrate, quantise
+from converters.quantise.connector import Source
+from converters.quantise.refit import refitted_basis
+from converters.quantise.settings import settings_for
+from lmu_deploy.errors import InputError
+from lmu_deploy.files import load
+from lmu_deploy.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.reference import run_reference
+from lmu_deploy.tasks.base import get_task
+from targets.integer import IntegerTarget
+
+DIGITS = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"
+
+
+def network_of(rng, *, order=24, theta=40.0, recurrent=True, every_step=True):
+    """A long memory with feedback, whose one-slice rounding is seen."""
+    units = 10
+    hidden = Hidden(
+        rng.normal(size=(order, units)) / np.sqrt(order),
+        None,
+        rng.normal(size=(units, units)) * 0.5 / np.sqrt(units) if recurrent else None,
+        None,
+        "tanh",
+    )
+    feedback = rng.normal(size=(units, 1)) * 0.1 if recurrent else None
+    layer = LMULayer(
+        np.ones((2, 1)),
+        feedback,
+        rng.normal(size=(order, 1)) * 0.02,
+        None,
+        Memory.legendre(order, theta),
+        hidden,
+    )
+    return LMUNetwork((layer,), Readout(rng.normal(size=(units, 3)), None), every_step)
+
+
+def memory_error(network, integer, inputs):
+    truth = run_reference(network, inputs, record=True).m
+    found = IntegerTarget().run(integer, inputs, record=True).states.real_m()
+    return np.sqrt(np.sum((found - truth) ** 2) / np.sum(truth**2))
+
+
+@pytest.mark.parametrize("realisation", ["dense-incremental", "schur", "hessenberg"])
+def test_the_fit_lessens_the_error_on_inputs_that_it_did_not_see(rng, realisation):
+    network = network_of(rng)
+    signals = calibrate(network, rng.normal(size=(30, 160, 2)))
+    unseen = rng.normal(size=(20, 160, 2))
+    options = {"slices": 1, "message_bits": 14, "realisation": realisation}
+    plain = quantise(network, signals, refit=False, **options)
+    fitted = quantise(network, signals, **options)
+    errors = [memory_error(network, integer, unseen) for integer in (plain, fitted)]
+    assert errors[1] < 0.7 * errors[0]
+    before, after = plain.layers[0].memory, fitted.layers[0].memory
+    assert np.array_equal(before.recurrent.slices, after.recurrent.slices)
+    assert not np.array_equal(
+        plain.layers[0].hidden.memory.slices, fitted.layers[0].hidden.memory.slices
+    )
+
+
+def test_a_memory_without_rounding_is_left_as_it_is(rng):
+    """Integers of three slices are as good as exact: the fit finds the basis that was meant."""
+    network = network_of(rng)
+    signals = calibrate(network, rng.normal(size=(30, 160, 2)))
+    fitted = quantise(network, signals, slices=3, message_bits=14, refit=True)
+    np.testing.assert_allclose(fitted.layers[0].memory.basis, np.eye(24), atol=1e-3)
+
+
+def test_it_is_for_one_slice_whose_every_step_is_read(rng):
+    steps = network_of(rng)
+    end = network_of(rng, recurrent=False, every_step=False)
+    goes_round = network_of(rng, every_step=False)
+    for network, slices, expected in (
+        (steps, 1, True),
+        (steps, 2, False),
+        (goes_round, 1, True),
+        (end, 1, False),
+        (network_of(rng, recurrent=False), 1, True),
+    ):
+        assert settings_for(network, "loihi2", slices=slices).refits == expected
+        assert settings_for(network, "loihi2", slices=slices, refit=not expected).refits != expected
+    with pytest.raises(InputError, match="refit"):
+        settings_for(steps, "loihi2", refit="yes")
+
+
+def test_where_there_is_nothing_to_fit_on_the_basis_stays(rng):
+    network, inputs = network_of(rng), rng.normal(size=(30, 160, 2))
+    integer = quantise(network, calibrate(network, inputs), slices=1, refit=False)
+    memory, signals = integer.layers[0].memory, calibrate(network, inputs)
+    h = Source(signals.h[0], integer.layers[0].hidden.message, "--hidden-bits")
+
+    def basis(x=signals.x, m=signals.m[0], memory=memory):
+        return refitted_basis(memory, Source(x, integer.input, "--input-bits"), m, h)
+
+    assert basis() is not None
+    assert basis(m=replace(signals.m[0], sequences=signals.m[0].sequences[:1])) is None
+    assert basis(m=replace(signals.m[0], sequences=0.0 * signals.m[0].sequences)) is None
+    loud = replace(signals.x, sequences=1e9 * signals.x.sequences)
+    assert basis(x=loud) is None
+    # what holds for the first half of the sequences and not for the other is not taken
+    misleading = signals.m[0].sequences.copy()
+    misleading[: len(misleading) // 2] *= 2.0
+    assert basis(m=replace(signals.m[0], sequences=misleading)) is None
+
+
+def test_digits_in_one_slice():
+    network = load(DIGITS, FLOAT_CLASSES)
+    data = get_task("digits").load()
+    signals = calibrate(network, data.train.inputs[:512])
+    errors = [
+        memory_error(network, quantise(network, signals, slices=1, refit=r), data.test.inputs)
+        for r in (False, True)
+    ]
+    assert errors[1] < errors[0]
