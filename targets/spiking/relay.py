@@ -30,6 +30,8 @@ class Relays:
         self._decoders = memory.decoders.transpose(0, 2, 1).astype(self._exact)
         self._decoder_gain = memory.decoder_multiplier.astype(np.int64)
         self._input_gain = memory.input_multiplier.astype(np.int64)
+        self._decoder_shift = memory.decoder_shift.astype(np.int64)
+        self._input_shift = memory.input_shift.astype(np.int64)
         self._input_weights = memory.input_weights.astype(np.int64)
         self.x = np.zeros((samples, memory.states), np.int64)
         self.saturated = self.messages_saturated = 0
@@ -52,9 +54,9 @@ class Relays:
         kept = self.x * (DECAY_ONE - memory.decay)
         x = (kept + (kept < 0) * (DECAY_ONE - 1)) >> 12
         if spikes is not None:
-            x += scaled(self._decoded(spikes), self._decoder_gain, memory.decoder_shift)
+            x += scaled(self._decoded(spikes), self._decoder_gain, self._decoder_shift)
         driven = self._input_weights * np.repeat(inputs, memory.order, axis=1)
-        x += scaled(driven, self._input_gain, memory.input_shift)
+        x += scaled(driven, self._input_gain, self._input_shift)
         self.x, changed = limited(x, STATE_LIMIT)
         self.saturated += changed
         messages, changed = limited(scaled(self.x, 1, memory.message_shift), MESSAGE_LIMIT)
@@ -70,12 +72,11 @@ class Relays:
 
 def scaled(values: np.ndarray, gain: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
     """Give ``ms(values, gain, shift)`` of the page."""
-    shift = np.asarray(shift, np.int64)
     result: np.ndarray = (values * gain + ((np.int64(1) << shift) >> 1)) >> shift
     return result
 
 
 def limited(values: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
     """Limit integers to +-limit; give them and how many were changed."""
-    result = np.clip(values, -limit, limit)
+    result = np.minimum(np.maximum(values, -limit), limit)
     return result, int(np.count_nonzero(result != values))
