@@ -14,8 +14,8 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.files import save, to_tree
 from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
 
-nir = pytest.importorskip("nir")
-h5py = pytest.importorskip("h5py")
+nir = pytest.importorskip("nir", reason="the extra [nir] is not installed")
+h5py = pytest.importorskip("h5py", reason="the extra [nir] is not installed")
 
 from converters.contained.nir_tree import read_nir_tree  # noqa: E402
 from converters.importers import import_file  # noqa: E402

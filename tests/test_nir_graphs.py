@@ -10,8 +10,8 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.reference import run_reference
 
-nir = pytest.importorskip("nir")
-pytest.importorskip("h5py")
+nir = pytest.importorskip("nir", reason="the extra [nir] is not installed")
+pytest.importorskip("h5py", reason="the extra [nir] is not installed")
 
 from converters.nir import left_to_host, to_nir  # noqa: E402
 

@@ -16,8 +16,8 @@ from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
 from targets.onnxruntime.integers import messages_of
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+ort = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
 DIGITS = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"
 

@@ -28,8 +28,8 @@ from targets.conformance.networks import example
 from targets.integer import IntegerTarget
 from targets.onnxruntime import OnnxRuntimeTarget
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+ort = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
 from converters.onnx import (  # noqa: E402
     check_onnx,

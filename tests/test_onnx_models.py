@@ -21,8 +21,8 @@ from lmu_deploy.network import (
 )
 from lmu_deploy.reference import run_reference
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+ort = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
 from converters.onnx import (  # noqa: E402
     check_onnx,

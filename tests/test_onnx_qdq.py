@@ -24,8 +24,8 @@ from lmu_deploy.reference import run_reference
 from lmu_deploy.tasks.base import get_task
 from targets.conformance.networks import example
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+ort = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
 from converters.onnx import check_onnx, to_onnx_qdq  # noqa: E402
 

@@ -11,7 +11,7 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.files import to_tree
 from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
 
-onnx = pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 
 from converters.onnx import from_onnx, read_onnx, save_onnx, to_onnx, to_onnx_step  # noqa: E402
 

@@ -18,7 +18,7 @@ def network(encoder=1.0):
 
 
 def test_batches_and_threads_do_not_change_the_answer(rng):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
     inputs = rng.normal(size=(11, 9, 1))
     calls = []
     usual = OnnxRuntimeTarget().run(network(), inputs)
@@ -32,7 +32,7 @@ def test_batches_and_threads_do_not_change_the_answer(rng):
 
 
 def test_a_network_without_a_memory_is_recorded_with_an_empty_m(rng):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
     layer = LSTMLayer(rng.normal(size=(1, 8)), rng.normal(size=(2, 8)), rng.normal(size=8))
     lstm = LMUNetwork((layer,), Readout(np.ones((2, 1)), None))
     inputs = rng.normal(size=(3, 6, 1))
@@ -43,7 +43,7 @@ def test_a_network_without_a_memory_is_recorded_with_an_empty_m(rng):
 
 
 def test_weights_and_inputs_beyond_float32_are_refused():
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
     target = OnnxRuntimeTarget()
     assert target.unsupported(network()) == []
     assert "layers.0.input_encoders" in target.unsupported(network(1e39))[0]
@@ -64,7 +64,7 @@ def test_an_absent_library_is_named_with_the_command_that_installs_it(monkeypatc
 
 
 def test_a_failure_of_the_runtime_is_a_run_error(monkeypatch):
-    runtime = pytest.importorskip("onnxruntime")
+    runtime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
     def fail(self, names, feed):
         raise runtime.capi.onnxruntime_pybind11_state.Fail("out of luck")
