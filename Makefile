@@ -29,8 +29,11 @@ format: venv
 venv: $(VENV)/.installed
 
 # lava-nc declares Python <3.11 and needs no more than a patched import on later ones (see
-# targets/lava/compat.py), so it is installed apart, without asking what it declares.
+# targets/lava/compat.py), so it is installed apart, without asking what it declares. An *.egg-info
+# that some build left beside the packages would be found before what is installed, and hide targets
+# and importers that pyproject.toml has gained since.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	rm -rf *.egg-info
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install -c constraints.txt torch

@@ -65,11 +65,15 @@ LIBRARIES = (
     Library("onnxruntime", "import onnxruntime", "target onnxruntime"),
     Library("onnxscript", "import onnxscript", "ONNX export"),
     Library("nir", "import nir", "NIR files"),
+    Library("h5py", "import h5py", "files of Keras, the paper's package and NIR"),
     Library(LAVA, "import targets.lava.assembly", "target lava"),
     Library("brian2", "import brian2", "target brian2"),
     Library("c++ compiler", _BRIAN2_COMPILES, "target brian2 at full speed"),
     Library("jinja2", "import jinja2", "reports"),
     Library("matplotlib", "import matplotlib.figure", "plots in reports"),
+    Library("distributed", "import distributed", "sweeps"),
+    Library("optuna", "import optuna", "searches in sweeps"),
+    Library("pyarrow", "import pyarrow.parquet", "tables of sweeps"),
 )
 
 
