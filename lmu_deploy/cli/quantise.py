@@ -69,6 +69,13 @@ def quantise(
     taps: Annotated[
         int | None, typer.Option(help="Steps that fir holds; by default the window.")
     ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Fit what reads a memory to it as it is rounded; by default for one slice.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings of the training (qat).")
     ] = None,
@@ -96,6 +103,7 @@ def quantise(
         "scales": scales,
         "realisation": realisation,
         "taps": taps,
+        "refit": refit,
     }
     quantise(
         file,
