@@ -1,9 +1,11 @@
 """Widths of weights, connection by connection, for a budget of synaptic memory.
 
 The network is quantised at a few widths. Formats of states and messages do not depend on them, so
-connections of different widths fit together. Each connection alone is put at each width, and the
-change of the answers measured; then the widths that save most for the harm they do are taken, until
-the budget holds (trade.py).
+connections of different widths fit together. From the widest on, the connection is narrowed whose
+narrowing changes the answers least for the memory that it saves, measured on the network as it then
+is, until the budget holds; then what is left of the budget is spent. A price is measured anew only
+when it is the least of all (the accelerated greedy algorithm of Minoux, Optimization Techniques,
+Springer, 1978).
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from converters.quantise.calibrate import Calibration, Progress
 from converters.quantise.ptq import Quantiser
 from converters.quantise.settings import AUTO, Settings
 from converters.quantise.sparsity import Runner
-from converters.quantise.trade import Option, ladder
 from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import Connection, IntegerNetwork
 from lmu_deploy.network import LMUNetwork
@@ -27,6 +28,11 @@ from lmu_deploy.wiring import wires
 
 Width = tuple[int, int]
 """Slices, and bits of each."""
+
+Setting = dict[str, Width]
+"""Width of each connection, all in one order."""
+
+Move = tuple[str, Width]
 
 WIDEST: Width = (2, 8)
 NARROWER: tuple[Width, ...] = ((2, 6), (1, 8), (1, 6), (1, 5), (1, 4), (1, 3))
@@ -86,40 +92,112 @@ def search_widths(
     """
     if settings.realisation == AUTO:
         raise InputError("a budget needs a realisation; name one with --realisation.")
-    widest = _at(network, calibration, settings, WIDEST)
-    made = {WIDEST: widest}
+    made = {WIDEST: _at(network, calibration, settings, WIDEST)}
     for width in NARROWER:
         if width[1] <= settings.weight_bits:
             made[width] = _at(network, calibration, settings, width)
-    truth = run(widest, inputs).outputs
-    size = float(np.mean(np.square(truth))) or 1.0
-    choices: dict[str, list[Option[Width]]] = {}
-    trials = [(w.place, width) for w in wires(widest) for width in made if width != WIDEST]
-    found = {width: _connections(variant) for width, variant in made.items()}
-    for place, connection in found[WIDEST].items():
-        choices[place] = [Option(WIDEST, memory_of(connection), 0.0)]
-    for number, (place, width) in enumerate(trials, start=1):
-        connection = found[width][place]
-        if not _same(connection, found[WIDEST][place]):
-            outputs = run(with_connections(widest, {place: connection}), inputs).outputs
-            harm = float(np.mean(np.square(outputs - truth))) / size
-            choices[place].append(Option(width, memory_of(connection), harm))
-        if progress:
-            progress(number, len(trials))
-    rungs = ladder(choices)
-    fitting = [rung for rung in rungs if sum(o.cost for o in rung.values()) <= budget]
-    if not fitting:
-        least = sum(o.cost for o in rungs[-1].values())
-        raise InputError(
-            f"quantise: the narrowest weights take {least / 1024:.1f} KiB, and the budget is "
-            f"{budget / 1024:.1f}; give more, or train a smaller network."
-        )
-    return _mixed(made, {place: option.value for place, option in fitting[0].items()})
+    search = _Search(made, inputs, run, progress)
+    setting = search.widened(search.narrowed(budget), budget)
+    search.finish()
+    return _mixed(made, setting)
 
 
 def memory_of(connection: Connection) -> int:
     """Bytes of the synapses of a connection that are not zero."""
     return -(-int(np.count_nonzero(connection.slices)) * connection.weight_bits // 8)
+
+
+class _Search:
+    """Settings of widths, what each costs, and how much it changes the answers."""
+
+    def __init__(
+        self,
+        made: Mapping[Width, IntegerNetwork],
+        inputs: np.ndarray,
+        run: Runner,
+        progress: Progress | None,
+    ) -> None:
+        self._widest, self._inputs, self._run = made[WIDEST], inputs, run
+        self._progress = progress or (lambda done, total: None)
+        self._connections = {width: _connections(variant) for width, variant in made.items()}
+        self._places = list(self._connections[WIDEST])
+        self._truth = run(self._widest, inputs).outputs
+        self._size = float(np.mean(np.square(self._truth))) or 1.0
+        self._harms: dict[tuple[Width, ...], float] = {(WIDEST,) * len(self._places): 0.0}
+        self._total = 2 * len(self._places) * len(made)
+
+    def narrowed(self, budget: int) -> Setting:
+        """Narrow connections from the widest on until the budget holds."""
+        setting = dict.fromkeys(self._places, WIDEST)
+        prices: dict[Move, float] = {}
+        while self._cost(setting) > budget:
+            moves = [move for move in self._moves() if self._saved(setting, move) > 0]
+            if not moves:
+                raise InputError(
+                    f"quantise: the narrowest weights take {self._cost(setting) / 1024:.1f} KiB, "
+                    f"and the budget is {budget / 1024:.1f}; give more, or train a smaller network."
+                )
+            fresh: set[Move] = set()
+            while True:
+                for move in moves:
+                    if move not in prices:
+                        prices[move] = self._price(setting, move)
+                        fresh.add(move)
+                best = min(moves, key=prices.__getitem__)
+                if best in fresh:
+                    break
+                prices[best] = self._price(setting, best)
+                fresh.add(best)
+            setting = {**setting, best[0]: best[1]}
+        return setting
+
+    def widened(self, setting: Setting, budget: int) -> Setting:
+        """Widen single connections while that fits and brings the answers nearer."""
+        while True:
+            left = budget - self._cost(setting)
+            wider = [
+                {**setting, place: width}
+                for place, width in self._moves()
+                if 0 < -self._saved(setting, (place, width)) <= left
+            ]
+            best = min(wider, key=self._harm, default=setting)
+            if self._harm(best) >= self._harm(setting):
+                return setting
+            setting = best
+
+    def finish(self) -> None:
+        """Show that all is done."""
+        self._progress(self._total, self._total)
+
+    def _moves(self) -> list[Move]:
+        return [(place, width) for place in self._places for width in self._connections]
+
+    def _cost(self, setting: Setting) -> int:
+        return sum(memory_of(self._connections[w][place]) for place, w in setting.items())
+
+    def _saved(self, setting: Setting, move: Move) -> int:
+        place, width = move
+        before, after = self._connections[setting[place]][place], self._connections[width][place]
+        return memory_of(before) - memory_of(after)
+
+    def _price(self, setting: Setting, move: Move) -> float:
+        """Harm of a move for each byte that it saves."""
+        harm = self._harm({**setting, move[0]: move[1]}) - self._harm(setting)
+        return harm / self._saved(setting, move)
+
+    def _harm(self, setting: Setting) -> float:
+        """Mean square change of the answers, as a share of theirs."""
+        key = tuple(setting.values())
+        if key not in self._harms:
+            changed = {
+                place: self._connections[width][place]
+                for place, width in setting.items()
+                if width != WIDEST
+            }
+            outputs = self._run(with_connections(self._widest, changed), self._inputs).outputs
+            self._harms[key] = float(np.mean(np.square(outputs - self._truth))) / self._size
+            self._progress(min(len(self._harms), self._total - 1), self._total)
+        return self._harms[key]
 
 
 def _at(
@@ -129,19 +207,20 @@ def _at(
     slices, bits = width
     figure = settings.profile.weight_bits.model_copy(update={"value": bits})
     narrow = settings.profile.model_copy(update={"weight_bits": figure})
+    # A kernel fitted to its memory's rounding would fit no memory of another width.
     uniform = replace(
-        settings, profile=narrow, slices=slices, kernel_slices=slices, kernel_bits=None
+        settings,
+        profile=narrow,
+        slices=slices,
+        kernel_slices=slices,
+        kernel_bits=None,
+        refit=False,
     )
     return Quantiser(uniform, calibration).network(network)
 
 
 def _connections(network: IntegerNetwork) -> dict[str, Connection]:
     return {wire.place: wire.connection for wire in wires(network)}
-
-
-def _same(one: Connection, other: Connection) -> bool:
-    """Whether two connections hold the same weights, as the exact ones of some realisations do."""
-    return one.weight_bits == other.weight_bits and np.array_equal(one.slices, other.slices)
 
 
 def _mixed(made: Mapping[Width, IntegerNetwork], chosen: dict[str, Width]) -> Widths:
