@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--tuning", type=int, default=2000, help="samples to tune on, at most")
     parser.add_argument("--limit", type=int, help="test samples; by default all")
     parser.add_argument("--few", type=int, default=64, help="samples to try thresholds on")
+    parser.add_argument("--rungs", type=int, nargs="+", default=[], help="more of the ladder")
     parser.add_argument("--append", action="store_true", help="keep what the file holds")
     arguments = parser.parse_args()
     bench = Bench(arguments)
@@ -106,6 +107,8 @@ def main() -> None:
     ]
     for points, rung in chosen.items():
         rows.append(bench.row(f"{points:g}", bench.ladder.at(rung), bench.lost(rung)))
+    for rung in arguments.rungs:
+        rows.append(bench.row(f"rung {rung}", bench.ladder.at(rung), bench.lost(rung)))
     before = arguments.out.read_text() if arguments.append and arguments.out.exists() else HEADING
     arguments.out.write_text(before + section(arguments, bench, rows))
 
@@ -129,7 +132,8 @@ turn wrong so. Accuracy is that of test data, which the tuning does not see. A m
 where its connection carries nothing for it at a step: "none" has no thresholds, so that only
 messages of zero are silent; "exact" sends every change wherever that saves events, which changes no
 answer. A threshold, in parentheses, is in units of the message. Events are counted where they are
-sent: a neuron whose connections have several thresholds sends an event for each. Made by
+sent: a neuron whose connections have several thresholds sends an event for each. "Rungs" are
+settings further up the row that the tuning goes through, whatever they lose. Made by
 `benchmarks/sparsity.py`.
 """
 
@@ -139,6 +143,8 @@ def section(arguments: argparse.Namespace, bench: Bench, rows: list[Row]) -> str
     command = f"python benchmarks/sparsity.py {arguments.network} --tuning {arguments.tuning}"
     command += f" --few {arguments.few}"
     command += "" if arguments.limit is None else f" --limit {arguments.limit}"
+    if arguments.rungs:
+        command += f" --rungs {' '.join(map(str, arguments.rungs))}"
     columns = ("allowed, points", "estimate, points", "test %", "silent, of all", "events a step")
     lines = [
         f"\n## {arguments.network.stem}\n\n    {command} --out FILE\n",
