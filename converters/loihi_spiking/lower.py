@@ -31,7 +31,7 @@ _TRAJECTORY_ELEMENTS = 50_000_000
 def loihi_spike(
     network: LMUNetwork,
     calibration_inputs: np.ndarray,
-    profile: str = "loihi1",
+    profile: str | DigitalProfile = "loihi1",
     *,
     neurons_per_state: int = 100,
     hold_ms: float = HOLD_MS,
@@ -53,8 +53,8 @@ def loihi_spike(
     calibration_inputs : ndarray, shape (samples, steps, n_in)
         Of the kind that the network will see, never the ones it will be judged by. At most 200
         samples are used, drawn by `seed`, and of long sequences the beginning.
-    profile : str
-        Name of a digital hardware profile with LIF neurons.
+    profile : str or DigitalProfile
+        Digital chip with LIF neurons, by name or with figures of one's own.
     neurons_per_state : int
         Neurons of each population; there is one population for each state.
     hold_ms : float
@@ -106,7 +106,7 @@ def loihi_spike(
     return LoihiNetwork(
         memories=tuple(memory for memory, _ in built),
         host=network,
-        profile=profile,
+        profile=chip.name,
         calibration=Calibration(
             method="dynamic",
             seed=seed,
@@ -120,7 +120,7 @@ def loihi_spike(
     )
 
 
-def lif_chip(profile: str) -> tuple[DigitalProfile, LifFigures]:
+def lif_chip(profile: str | DigitalProfile) -> tuple[DigitalProfile, LifFigures]:
     """Give a digital chip and the figures of its LIF neurons.
 
     Raises
@@ -133,7 +133,7 @@ def lif_chip(profile: str) -> tuple[DigitalProfile, LifFigures]:
     if chip.lif is None:
         spiking = [name for name in profile_names("digital") if _has_lif(name)]
         raise InputError(
-            f"profile {profile} has no LIF neurons for a spiking memory; choose one of "
+            f"profile {chip.name} has no LIF neurons for a spiking memory; choose one of "
             f"{', '.join(spiking)}, or an analog profile."
         )
     return chip, chip.lif
