@@ -2,7 +2,7 @@
 
     python benchmarks/python_versions.py --python python3.10 --python python3.12 --out table.json
 
-For each Python and extra: a new virtual environment, the wheel of the last commit with that extra and
+For each Python and extra: a new virtual environment, the last commit's wheel with that extra and
 `constraints.txt`, then a short task that needs what the extra brings. `--installer uv` installs
 faster than pip where uv is there. What has been tried already is taken from `--out`.
 """
@@ -160,7 +160,7 @@ def installations(extra: str, wheel: Path, version: str) -> list[list[str]]:
 
 
 def install(python: Path, arguments: Sequence[str], installer: str) -> None:
-    """Install with pip or uv; a wheel that claims not to fit this Python only without its claims."""
+    """Install with pip or uv; what does not say that it fits this Python goes by pip alone."""
     held = [] if "--no-deps" in arguments else ["-c", str(ROOT / "constraints.txt")]
     apart = "--no-deps" in arguments
     if installer == "pip" or apart:

@@ -54,6 +54,39 @@ def test_figures_are_those_of_quantise_and_deploy():
     assert found["violations"] == 0
 
 
+def test_options_of_the_command_beyond_the_converter_are_the_command():
+    record = run_trial(planned(quantise={"slices": 1, "sparsity_threshold": 0.1}))
+    assert record.status == DONE, record.error
+    network = quantise(DIGITS, slices=1, sparsity_threshold=0.1)
+    direct = deploy(network, target="integer", limit=40)
+    assert record.figures["events_per_sample"] == direct["events"]["per_sample"]
+    assert record.figures["metric"] == direct["metric"]["value"]
+    other = run_trial(planned(quantise={"epochs": 3}))
+    assert other.status == REFUSED
+    assert "method ptq trains nothing" in other.error
+    wrong = run_trial(planned(quantise={"budget_kib": 3.0}, calibration={"samples": 100}))
+    assert "calibration.samples is 100" in wrong.error
+
+
+def test_networks_of_spikes_are_made_with_their_own_options():
+    settings = {"target": "spiking", "task": {"name": "digits", "limit": 1}}
+    job = planned(**settings, spike={"neurons_per_state": 10}, calibration={"samples": 20})
+    assert job.conversion.form == "loihi"
+    assert job.conversion.profile.name == "loihi1"
+    record = run_trial(job)
+    assert record.status == DONE, record.error
+    assert record.figures["events_per_sample"] > 0
+    for change, told in [
+        ({"spike": {"mismatch": 0.1}}, "spike.mismatch is no option for networks of form loihi"),
+        ({"calibration": {"method": "static"}}, "calibrated in one way alone"),
+    ]:
+        with pytest.raises(InputError, match=told):
+            planned(**{**settings, **change})
+    analog = planned(target="brian2", chip={"mismatch": 0.3}, calibration={"method": "static"})
+    assert analog.conversion.profile.mismatch.value == 0.3
+    assert analog.conversion.given == {"seed": 0, "calibration": "static"}
+
+
 def test_figures_of_the_chip_count():
     wide, narrow = planned(), planned(chip={"neurons_per_core": 20, "weight_bits": 4})
     assert wide.key != narrow.key

@@ -60,6 +60,7 @@ class Sweep:
         planner = Planner(self.spec.folder)
         if self.spec.search is None:
             trials = grid_trials(self.spec)
+            self._count(0, len(trials))
             self._run_batch(planner, trials, len(trials))
         else:
             search = ParetoSearch(self.spec, _metric_name(self.spec, planner))

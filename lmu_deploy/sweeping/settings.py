@@ -6,14 +6,14 @@ themselves, so that a new option of theirs can be swept at once.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, Figure
+from lmu_deploy.sweeping.options import table_options
 
 _ELSEWHERE = {
     "profile": "chip.profile",
@@ -22,7 +22,6 @@ _ELSEWHERE = {
     "seed": "seed",
 }
 """Options of a converter that a trial has under another name, and which."""
-_OUR_OWN = {"network", "calibration_inputs", "progress", *_ELSEWHERE}
 
 
 class Strict(BaseModel):
@@ -96,16 +95,12 @@ class TrialSettings(Strict):
     @field_validator("quantise")
     @classmethod
     def _quantise_knows(cls, values: dict[str, Any]) -> dict[str, Any]:
-        from converters.quantise import quantise
-
-        return _known("quantise", values, _options(quantise))
+        return _known("quantise", values, table_options("quantise"))
 
     @field_validator("spike")
     @classmethod
     def _spike_knows(cls, values: dict[str, Any]) -> dict[str, Any]:
-        from converters.spiking import spike
-
-        return _known("spike", values, _options(spike))
+        return _known("spike", values, table_options("spike"))
 
     @field_validator("chip")
     @classmethod
@@ -144,14 +139,12 @@ def checked(model: type[Any], values: Mapping[str, Any], where: str) -> Any:
         raise InputError(f"{where}: {place}: {told}.") from error
 
 
-def _options(converter: Callable[..., Any]) -> list[str]:
-    return [name for name in inspect.signature(converter).parameters if name not in _OUR_OWN]
-
-
 def _known(table: str, values: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    elsewhere = {} if table == "chip" else _ELSEWHERE
+    known = [name for name in names if name not in elsewhere]
     for name in values:
-        if name not in names:
-            instead = _ELSEWHERE.get(name)
-            hint = f"it is called {instead} here" if instead else f"known are {', '.join(names)}"
+        if name not in known:
+            instead = elsewhere.get(name)
+            hint = f"it is called {instead} here" if instead else f"known are {', '.join(known)}"
             raise ValueError(f"{table}.{name} is no setting; {hint}")
     return values

@@ -14,9 +14,9 @@ from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.fidelity.provenance import versions
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.representations import Network
-from lmu_deploy.sweeping.conversion import converter
 from lmu_deploy.sweeping.figures import Figures, figures_of
 from lmu_deploy.sweeping.networks import Untrained, network_of
+from lmu_deploy.sweeping.options import COMMAND, converter
 from lmu_deploy.sweeping.plan import Job
 from lmu_deploy.sweeping.recent import recent
 from lmu_deploy.sweeping.records import DONE, FAILED, REFUSED, Record
@@ -79,6 +79,8 @@ def _convert(job: Job, source: LMUNetwork, train: Split) -> Network:
     conversion = job.conversion
     if conversion.form == "float":
         return source
+    if conversion.by_command:
+        return _by_command(job, source)
     calibration: Any = limited(train, conversion.samples).inputs
     if conversion.form == "integer":
         from converters.quantise import calibrate
@@ -90,5 +92,21 @@ def _convert(job: Job, source: LMUNetwork, train: Split) -> Network:
             KEPT,
         )
     convert = converter(conversion.form)
-    network: Network = convert(source, calibration, conversion.profile, **conversion.options)
+    network: Network = convert(source, calibration, conversion.profile, **conversion.given)
     return network
+
+
+def _by_command(job: Job, source: LMUNetwork) -> Network:
+    """Quantise as the command does, which trains, thins messages or meets a budget besides."""
+    from lmu_deploy.commands.quantise import CALIBRATION_SAMPLES, quantise
+
+    conversion = job.conversion
+    if conversion.samples != CALIBRATION_SAMPLES:
+        raise InputError(
+            f"calibration.samples is {conversion.samples}, and quantise.{'/'.join(COMMAND)} always "
+            f"calibrate with {CALIBRATION_SAMPLES}; leave it out."
+        )
+    profile: Any = conversion.profile
+    return quantise(
+        source, profile=profile, task=job.task, seed=job.seed, device="cpu", **conversion.given
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from threading import Lock
 
@@ -11,7 +14,7 @@ from lmu_deploy.sweeping.plan import Job, Training
 from lmu_deploy.sweeping.records import Record, keep, kept
 from lmu_deploy.sweeping.trial import run_trial
 
-_ONE_AT_A_TIME = Lock()
+_LOCK = Lock()
 """Seeds of random generators are of a process; a worker with several threads takes turns."""
 
 
@@ -26,7 +29,7 @@ def run_and_keep(job: Job, folder: Path, trained: LMUNetwork | Untrained | None 
     trained : LMUNetwork or Untrained, optional
         What came of the training that the job needs.
     """
-    with _ONE_AT_A_TIME:
+    with _one_at_a_time():
         if (record := kept(folder, job.key)) is not None:
             return record
         record = run_trial(job, trained)
@@ -36,5 +39,12 @@ def run_and_keep(job: Job, folder: Path, trained: LMUNetwork | Untrained | None 
 
 def train_and_keep(training: Training, folder: Path) -> LMUNetwork | Untrained:
     """Train a network that some jobs share."""
-    with _ONE_AT_A_TIME:
+    with _one_at_a_time():
         return train_network(training, folder)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Hold this process for one job, and keep to itself what converters would print to a person."""
+    with _LOCK, Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+        yield
