@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMUNetwork
 from targets.base import Target
 from targets.conformance import answers, records, refusals, repetition
@@ -56,8 +57,8 @@ CASES: Mapping[str, Case] = {
 """Every case by its name."""
 
 _ONLY_FOR: Mapping[str, tuple[type, ...]] = {
-    "integers_equal_the_twin": (IntegerNetwork,),
-    "samples_do_not_meet": (LMUNetwork, IntegerNetwork),
+    "integers_equal_the_twin": (IntegerNetwork, LoihiNetwork),
+    "samples_do_not_meet": (LMUNetwork, IntegerNetwork, LoihiNetwork),
 }
 """Cases that mean something for some representations alone: noise is drawn for a whole batch."""
 

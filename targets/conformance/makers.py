@@ -55,4 +55,5 @@ def _spiking(network: LMUNetwork, calibration: np.ndarray) -> Any:
 def _loihi(network: LMUNetwork, calibration: np.ndarray) -> Any:
     from converters.loihi_spiking import loihi_spike
 
-    return loihi_spike(network, calibration)
+    # Few chip steps, for Lava is slow: the window is as many synapses long as by default.
+    return loihi_spike(network, calibration, neurons_per_state=200, hold_ms=10.0, tau_ms=20.0)
