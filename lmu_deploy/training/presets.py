@@ -26,7 +26,7 @@ _FILES = {
     "psdigits": "psdigits",
     "psmnist": "psmnist",
     "psmnist-nru": "psmnist",
-    "smnist": "psmnist",
+    "smnist": "smnist",
 }
 _MOST_CHANNELS, _MOST_ORDER = 8, 64
 
