@@ -13,8 +13,8 @@ every form that Keras 3 writes, `convert` in those of Keras 2, and both write th
 gives. `chain` imports each file, compares logits and accuracy, and takes the network through
 quantise, check and deploy on integer, lava and onnxruntime. Exit code 1 where an accuracy differs,
 or logits by more than 1e-5 of the largest with the matrices that Keras itself made (it keeps them
-in no file, and makes them in float32 whenever a model is loaded). PEERS and PEERS2 are the environments of peers-requirements.txt and
-peers-keras2-requirements.txt.
+in no file, and makes them in float32 whenever a model is loaded). PEERS and PEERS2 are the
+environments of peers-requirements.txt and peers-keras2-requirements.txt.
 """
 
 from __future__ import annotations
