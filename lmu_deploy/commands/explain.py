@@ -1,4 +1,4 @@
-"""What a validation says beyond its figures: sources of error and ranges of integer networks."""
+"""What a validation says beyond its figures: sources of error, and ranges of integer networks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Sequence
 
 from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.attribution import attribute
+from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.layer_ranges import layer_ranges
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.progress import progress_bar
+from lmu_deploy.spiking_network import SpikingNetwork
 from lmu_deploy.tasks.base import Split, Task
 
 
 def explained(
     results: Sequence[Result], split: Split, task: Task, samples: int | None
 ) -> list[Result]:
-    """Add an attribution and ranges to the first result of each integer network.
+    """Add an attribution to the first result of each network, and ranges to integer ones.
 
     Other targets that run the same network do the same operations, so one of them says it for all.
 
@@ -37,13 +39,35 @@ def explained(
     found, done = [], set()
     for result in results:
         network = result.network
-        wanted = samples != 0 and isinstance(network, IntegerNetwork) and id(network) not in done
-        if not wanted or not isinstance(network, IntegerNetwork) or network.source is None:
+        if samples == 0 or id(network) in done:
             found.append(result)
             continue
         done.add(id(network))
-        with progress_bar("attribution", "runs") as progress:
-            sources = attribute(network, split.inputs, split.targets, task, samples, progress)
-        ranges = layer_ranges(network, split.inputs, sources.tally, sources.samples)
-        found.append(dataclasses.replace(result, attribution=sources, ranges=ranges))
+        if isinstance(network, IntegerNetwork) and network.source is not None:
+            result = _integer(result, network, split, task, samples)
+        elif isinstance(network, SpikingNetwork) and network.synapse is None:
+            result = _spiking(result, network, split, task, samples)
+        found.append(result)
     return found
+
+
+def _integer(
+    result: Result, network: IntegerNetwork, split: Split, task: Task, samples: int | None
+) -> Result:
+    with progress_bar("attribution", "runs") as progress:
+        sources = attribute(network, split.inputs, split.targets, task, samples, progress)
+    ranges = layer_ranges(network, split.inputs, sources.tally, sources.samples)
+    return dataclasses.replace(result, attribution=sources, ranges=ranges)
+
+
+def _spiking(
+    result: Result, network: SpikingNetwork, split: Split, task: Task, samples: int | None
+) -> Result:
+    """Attribute with the seed of the run; a single sample cannot be fitted and judged."""
+    if len(split.inputs) < 2 or samples == 1:
+        return result
+    with progress_bar("attribution", "runs") as progress:
+        sources = attribute_spiking(
+            network, split.inputs, split.targets, task, samples, result.run.seed, progress
+        )
+    return dataclasses.replace(result, attribution=sources)

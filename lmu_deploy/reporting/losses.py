@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from lmu_deploy.fidelity.attribution.switches import CALIBRATION
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.fidelity.schema_losses import Attribution, Cause, Divergence, LayerRanges
 from lmu_deploy.reporting import loss_tables, wording
@@ -31,9 +32,10 @@ REMEDIES = {
     "hidden weights": "give hidden weights one more slice (--kernel-slices)",
     "hidden drive width": "choose a profile whose states have more bits",
     "readout": "give the readout one more slice (--kernel-slices)",
+    CALIBRATION: "calibrate this chip anew (spike --calibration dynamic)",
     "saturation": "calibrate on inputs as large as these, or send narrower messages",
 }
-"""What a quantisation can do about each source."""
+"""What a quantisation, or a calibration, can do about each source."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ def first_cause(found: TargetFidelity) -> str | None:
     if found.attribution is None or not found.attribution.causes:
         return None
     cause = found.attribution.causes[0]
+    if cause.source == CALIBRATION:
+        return (
+            f"Calibrating {cause.place} anew would take away "
+            f"{wording.share(cause.share)} of its squared output error."
+        )
     return (
         f"The largest part of its output error comes from {where(cause)} "
         f"({wording.share(cause.share)} by itself)."

@@ -69,7 +69,7 @@ class Bench:
     def reference(self) -> Errors:
         """Give the float reference's own figures: no errors, and its metric."""
         outputs = run_reference(self.exact.source, self.inputs).outputs
-        return Errors(self._metric(outputs), 0.0, 0.0)
+        return Errors(metric_of(outputs, self.targets, self.task), 0.0, 0.0)
 
     def errors(
         self,
@@ -129,12 +129,11 @@ class Bench:
     ) -> Errors:
         relative = np.divide(squares, powers, out=np.zeros_like(squares), where=powers > 0)
         away = deviation(outputs, reference, self.task.washout)
-        return Errors(self._metric(outputs), away or 0.0, float(np.sqrt(relative.mean())))
-
-    def _metric(self, outputs: np.ndarray) -> float:
-        if self.task.kind == "classification":
-            return accuracy(answers(outputs, self.task), answers(self.targets, self.task))
-        return nrmse(outputs, self.targets, self.task.washout)
+        return Errors(
+            metric_of(outputs, self.targets, self.task),
+            away or 0.0,
+            float(np.sqrt(relative.mean())),
+        )
 
     def _batches(self) -> list[slice]:
         """Batches whose recorded memories take at most 64 MB."""
@@ -151,3 +150,10 @@ class Bench:
         """Legendre states of each layer."""
         memories = [getattr(layer, "memory", None) for layer in self.exact.source.layers]
         return [memory.size for memory in memories if memory is not None]
+
+
+def metric_of(outputs: np.ndarray, targets: np.ndarray, task: Task) -> float:
+    """Give the task's metric of outputs, without an interval."""
+    if task.kind == "classification":
+        return accuracy(answers(outputs, task), answers(targets, task))
+    return nrmse(outputs, targets, task.washout)

@@ -30,6 +30,9 @@ SOURCES = (
 )
 """In the order in which they are switched on."""
 
+CALIBRATION = "calibration"
+"""Source of what a spiking population does amiss although its weights could have made up for it."""
+
 
 @dataclass(frozen=True, order=True)
 class Switch:

@@ -1,0 +1,131 @@
+"""Populations taken apart: ideal they are float, spiking they are the chip, a bad one is named."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from converters.spiking import spike
+from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity.attribution.spiking import NOISE, attribute_spiking
+from lmu_deploy.fidelity.attribution.spiking_hybrid import run_hybrid
+from lmu_deploy.fidelity.attribution.switches import CALIBRATION
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.reference import run_reference
+from lmu_deploy.tasks.base import Task
+
+ORDER, CHANNELS, STEPS = 3, 2, 20
+TASK = Task("planted", "classification", 2, 3, STEPS, load=lambda: None)
+
+
+def layer(rng, n_in, units=6):
+    hidden = Hidden(rng.normal(size=(ORDER * CHANNELS, units)), None, None, None, "tanh")
+    memory = Memory.legendre(ORDER, 16.0, CHANNELS)
+    return LMULayer(rng.normal(size=(n_in, CHANNELS)) / n_in, None, None, None, memory, hidden)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    rng = np.random.default_rng(31)
+    network = LMUNetwork((layer(rng, 2),), Readout(rng.normal(size=(6, 3)), None))
+    inputs = np.sin(np.linspace(0, 7, STEPS)[None, :, None] * rng.uniform(0.5, 1.5, (24, 1, 2)))
+    return network, inputs, run_reference(network, inputs).outputs.argmax(axis=1)
+
+
+def spiking_of(samples, **options):
+    chosen = {"neurons_per_state": 40, "mismatch": 0.1, "membrane_noise": 0.0, "weight_bits": 0}
+    return spike(samples[0], samples[1], hold_ms=20.0, **{**chosen, **options})
+
+
+@pytest.fixture(scope="module")
+def spiking(samples):
+    return spiking_of(samples)
+
+
+def test_ideal_populations_are_the_float_network(samples):
+    rng = np.random.default_rng(32)
+    middle = LSTMLayer(*(rng.normal(size=s) * 0.5 for s in ((6, 8), (2, 8), (8,))))
+    network = LMUNetwork(
+        (layer(rng, 2), middle, layer(rng, 2)), Readout(rng.normal(size=(6, 3)), np.ones(3)), True
+    )
+    _, inputs, _ = samples
+    chip = spike(network, inputs, hold_ms=20.0, neurons_per_state=10, calibration="none")
+    truth = run_reference(network, inputs, record=True)
+    found = run_hybrid(chip, inputs, [])
+    assert len(found.m) == 2
+    np.testing.assert_allclose(np.concatenate(found.m, axis=2), truth.m, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.y, truth.y, rtol=0, atol=1e-9)
+
+
+def test_populations_that_all_spike_are_the_brian2_target(samples, spiking):
+    pytest.importorskip("brian2", reason="Brian2 is not installed")
+    from targets.brian2 import Brian2Target
+
+    inputs = samples[1][:2, :6]
+    states = Brian2Target().run(spiking, inputs, record=True, seed=5).states
+    found = run_hybrid(spiking, inputs, [0], seed=5)
+    np.testing.assert_allclose(found.m[0], states.m, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.y, states.y, rtol=0, atol=1e-9)
+
+
+def noisy(network, population, spread, seed=3):
+    """The same network on a chip that has drifted in one population since its calibration."""
+    rng = np.random.default_rng(seed)
+    memory = network.memories[0]
+    populations = memory.populations
+    factors = populations.gain_factors.copy(), populations.bias_factors.copy()
+    for each in factors:
+        each[population] *= np.exp(spread * rng.normal(size=each.shape[1]))
+    drifted = dataclasses.replace(populations, gain_factors=factors[0], bias_factors=factors[1])
+    return dataclasses.replace(
+        network, memories=(dataclasses.replace(memory, populations=drifted),)
+    )
+
+
+@pytest.mark.parametrize("population", [1, 3, 5])
+def test_a_population_that_drifted_is_named(samples, spiking, population):
+    _, inputs, targets = samples
+    good = attribute_spiking(spiking, inputs, targets, TASK, samples=16)
+    bad = attribute_spiking(noisy(spiking, population, 0.6), inputs, targets, TASK, samples=16)
+    first = bad.causes[0]
+    assert (first.source, first.place) == (CALIBRATION, f"layer0/memory/population{population}")
+    assert first.row_share > 0.5
+    assert first.share > 0.5
+    assert bad.whole.output > 2 * good.whole.output
+    assert [step.source for step in bad.steps] == ["neurons of layer0"]
+    assert bad.shares_in_turn() == [1.0]
+
+
+def test_layers_are_switched_on_one_by_one(samples):
+    rng = np.random.default_rng(33)
+    network = LMUNetwork((layer(rng, 2), layer(rng, 6)), Readout(rng.normal(size=(6, 3)), None))
+    chip = spike(network, samples[1], hold_ms=20.0, neurons_per_state=20, calibration="none")
+    targets = run_reference(network, samples[1]).outputs.argmax(axis=1)
+    chip = dataclasses.replace(chip, device=dataclasses.replace(chip.device, membrane_noise=0.0))
+    found = attribute_spiking(chip, samples[1], targets, TASK, samples=8)
+    assert [step.source for step in found.steps] == ["neurons of layer0", "neurons of layer1"]
+    assert sum(found.shares_in_turn()) == pytest.approx(1.0)
+    assert sum(found.shares_alone()) + found.interaction == pytest.approx(1.0)
+    assert found.reference.metric == 1.0
+
+
+def test_noise_of_membranes_is_a_source_of_its_own(samples):
+    chip = spiking_of(samples, membrane_noise=0.3)
+    seen = []
+    found = attribute_spiking(
+        chip, samples[1], samples[2], TASK, samples=6, progress=lambda *done: seen.append(done)
+    )
+    assert [step.source for step in found.steps] == ["neurons of layer0", NOISE]
+    assert seen == [(number, 6) for number in range(1, 7)]
+    assert sum(found.shares_in_turn()) == pytest.approx(1.0)
+    again = attribute_spiking(chip, samples[1], samples[2], TASK, samples=6)
+    assert (again.steps, again.causes) == (found.steps, found.causes)
+
+
+def test_what_does_not_fit_is_refused(samples, spiking):
+    with pytest.raises(InputError, match="24 samples and 2 answers"):
+        attribute_spiking(spiking, samples[1], samples[2][:2], TASK)
+    with pytest.raises(InputError, match="no linear filters"):
+        attribute_spiking(spiking_of(samples, synapse="dpi"), samples[1], samples[2], TASK)
