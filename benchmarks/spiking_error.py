@@ -130,7 +130,8 @@ def table(points: Sequence[Point]) -> str:
                 continue
             by_neurons = {p.neurons: f"{p.error:.4f}" for p in row}
             cells = " | ".join(by_neurons.get(p, "") for p in neurons)
-            lines.append(f"| {kind} | {calibration} | {order} | {cells} | {slope(row):.2f} |")
+            fitted = f"{slope(row):.2f}".replace("nan", "")
+            lines.append(f"| {kind} | {calibration} | {order} | {cells} | {fitted} |")
     return "\n".join(lines)
 
 
