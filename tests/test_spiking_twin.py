@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lmu_deploy
 from converters.loihi_spiking import loihi_spike
 from converters.loihi_spiking.gains import round_rows
 from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity import Result
+from lmu_deploy.fidelity.assemble import _twins
+from lmu_deploy.fidelity.equality import compare_states
+from lmu_deploy.fidelity.sizes import network_sizes
 from lmu_deploy.files import load, save
 from lmu_deploy.loihi_lif import FastLifNeurons, LifNeurons, is_fast, make_neurons
 from lmu_deploy.loihi_memory import LoihiMemory, LoihiNeurons
@@ -305,3 +311,52 @@ def test_a_network_of_other_memories_is_refused(rng):
 def test_bad_requests_get_one_clear_sentence(rng, options, words):
     with pytest.raises(InputError, match=words):
         loihi_spike(delay(), sines(rng, 4, 20), **options)
+
+
+def test_the_command_leads_to_loihi_and_refuses_what_an_analog_chip_has(tmp_path):
+    model = Path(__file__).resolve().parents[1] / "examples" / "models" / "digits.safetensors"
+    out = tmp_path / "loihi.safetensors"
+    made = lmu_deploy.spike(
+        model, profile="loihi1", neurons_per_state=4, calibration="dynamic", out=out
+    )
+    assert isinstance(made, LoihiNetwork)
+    assert made.profile == "loihi1"
+    summary = lmu_deploy.deploy(out, target="spiking", limit=3, record=tmp_path / "states.npz")
+    assert summary["target"] == "spiking"
+    assert summary["n_samples"] == 3
+    assert set(summary["events"]["by_population"]) == {
+        "layer0/memory",
+        "layer0/relay",
+        "layer0/input",
+    }
+    assert np.load(tmp_path / "states.npz")["m"].dtype.kind == "i"
+    with pytest.raises(InputError, match="mismatch has no meaning"):
+        lmu_deploy.spike(model, profile="loihi1", mismatch=0.1)
+    with pytest.raises(InputError, match="calibration has no meaning"):
+        lmu_deploy.spike(model, profile="loihi1", calibration="static")
+    with pytest.raises(InputError, match="spike --profile loihi1"):
+        lmu_deploy.deploy(model, target="spiking")
+
+
+def test_sizes_count_what_is_on_the_chip(rng):
+    lowered = loihi_spike(delay(), sines(rng, 6, 30), neurons_per_state=5)
+    sizes = network_sizes(lowered)
+    assert sizes.weight_bits == 8
+    assert sizes.weight_bytes == 3 * 15 + 15 + 3
+    assert sizes.state_bytes == (2 * 15 + 3) * 3
+
+
+def test_targets_are_compared_with_the_first_of_the_same_representation(rng):
+    lowered = loihi_spike(delay(), sines(rng, 6, 30), neurons_per_state=5)
+    run = SpikingTarget().run(lowered, sines(rng, 2, 4), record=True)
+    other = dataclasses.replace(run, target="lava-lif")
+    floats = dataclasses.replace(
+        run, target="reference", states=dataclasses.replace(run.states, m=run.states.m * 1.0)
+    )
+    of_integers = dataclasses.replace(run, target="integer")
+    results = [Result(of_integers, None), Result(run, lowered), Result(floats, delay())]
+    results.append(Result(other, lowered))
+    assert _twins(results) == {"lava-lif": run}
+    assert compare_states(other.states, run.states).equal
+    spoilt = dataclasses.replace(run.states, m=run.states.m + 1)
+    assert not compare_states(spoilt, run.states).equal
