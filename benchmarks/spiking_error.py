@@ -170,8 +170,8 @@ def draw(points: Sequence[Point], path: Path) -> None:
             x, y = [p.neurons for p in row], [p.error for p in row]
             panel.plot(x, y, dash, markersize=4, label=f"{kind}, {calibration}")
         ends = np.array(sorted({p.neurons for p in points}))[[0, -1]]
-        law = 0.4 * order / np.sqrt(ends)
-        panel.plot(ends, law, ":", color="grey", label="0.4 d / sqrt(p)")
+        law = 0.5 * order / np.sqrt(ends)
+        panel.plot(ends, law, ":", color="grey", label="0.5 d / sqrt(p)")
         panel.set(xscale="log", yscale="log", title=f"order {order}", xlabel="neurons a state")
     np.atleast_1d(panels)[0].set_ylabel("error of the states")
     handles, labels = np.atleast_1d(panels)[0].get_legend_handles_labels()
