@@ -7,7 +7,7 @@ counts the neurons of each state (it does not if m counts all of them). Here an 
 by white noise to 1 Hz of rms 0.3, and the decoded states are compared with the float memory's.
 
     python benchmarks/spiking_error.py                            # a table for orders 3 and 6
-    python benchmarks/spiking_error.py --orders 3,6,12,24 --neurons 10,30,100,300,1000,3000 \
+    python benchmarks/spiking_error.py --orders 3,6,12,24 --neurons 10,30,100,300,1000,2500,3000 \
         --samples 8 --points points.json --plot spiking_error.svg
 
 Points that stand in the file of --points are not measured again.
@@ -46,6 +46,8 @@ LARGEST_MEASURED = 12_000
 """Neurons whose rate curves are measured at most; those of Poisson neurons are known."""
 MOST_MEASURED = 1_000
 """Of them, for a state."""
+ROOM = 65_536
+"""Neurons of the chip."""
 STABLE = 0.5
 
 
@@ -187,6 +189,7 @@ def wanted(orders: Sequence[int], neurons: Sequence[int]) -> list[tuple[str, str
         for kind, calibration in VARIANTS
         for order in orders
         for count in neurons
+        if order * count <= ROOM
         if calibration != "dynamic" or order * count <= LARGEST_DYNAMIC_MAP
         if kind == "poisson" or (order * count <= LARGEST_MEASURED and count <= MOST_MEASURED)
     ]
