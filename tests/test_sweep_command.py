@@ -6,12 +6,13 @@ import csv
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lmu_deploy.commands.sweep import sweep
-from lmu_deploy.errors import InputError
+from lmu_deploy.errors import InputError, RunError
 from lmu_deploy.files import save
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.sweeping import workers as workers_module
@@ -141,6 +142,28 @@ def test_a_scheduler_that_is_not_there(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(workers_module, "_SECONDS_FOR_AN_ANSWER", 1)
     with pytest.raises(InputError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
         sweep(spec("[grid]\nseed = [1]\n"), out=tmp_path / "out", scheduler="tcp://127.0.0.1:9")
+
+
+class Broken:
+    """A future whose job ended in an error of dask's."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def result(self):
+        raise self.error
+
+
+def test_what_dask_reports_of_a_job():
+    last = SimpleNamespace(address="tcp://x:1")
+    died = workers_module._result(Broken(distributed.KilledWorker("t", last, 4)), "k")
+    assert (died.key, died.status) == ("k", "failed")
+    assert "its worker died" in died.error
+    absent = workers_module._result(Broken(ModuleNotFoundError("no lmu_deploy")), "k")
+    assert (absent.status, "no lmu_deploy" in absent.error) == ("failed", True)
+    for error in (distributed.CancelledError("k"), distributed.comm.CommClosedError("gone")):
+        with pytest.raises(RunError, match="the scheduler was lost"):
+            workers_module._result(Broken(error), "k")
 
 
 @pytest.mark.parametrize(

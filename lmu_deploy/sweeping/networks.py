@@ -49,6 +49,8 @@ def train_network(training: Training, folder: Path) -> LMUNetwork | Untrained:
         return network
     except LmuDeployError as error:
         return Untrained(str(error), not isinstance(error, MissingDependencyError))
+    except Exception as error:
+        return Untrained(f"the training broke: {error!r}.", for_good=False)
 
 
 def network_of(job: Job, trained: LMUNetwork | Untrained | None) -> LMUNetwork:

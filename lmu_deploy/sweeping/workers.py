@@ -97,7 +97,7 @@ class Workers:
             if address is None:
                 address = self._open.enter_context(
                     distributed.LocalCluster(
-                        n_workers=min(self._count, 1024),
+                        n_workers=self._count,
                         threads_per_worker=1,
                         processes=True,
                         dashboard_address="localhost:0",
@@ -126,6 +126,8 @@ def _result(future: Any, key: str) -> Record:
         ) from error
     except distributed.KilledWorker as error:
         return Record(key, FAILED, error=f"its worker died, with every attempt ({error}).")
+    except Exception as error:  # such as a worker on which this package is not installed
+        return Record(key, FAILED, error=f"a worker could not run it: {error!r}.")
     return record
 
 
