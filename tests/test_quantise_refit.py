@@ -10,6 +10,7 @@ import pytest
 
 from converters.quantise import calibrate, quantise
 from converters.quantise.connector import Source
+from converters.quantise.held import as_held, held_by
 from converters.quantise.refit import refitted_basis
 from converters.quantise.settings import settings_for
 from lmu_deploy.errors import InputError
@@ -94,22 +95,40 @@ def test_it_is_for_one_slice_whose_every_step_is_read(rng):
 
 def test_where_there_is_nothing_to_fit_on_the_basis_stays(rng):
     network, inputs = network_of(rng), rng.normal(size=(30, 160, 2))
-    integer = quantise(network, calibrate(network, inputs), slices=1, refit=False)
-    memory, signals = integer.layers[0].memory, calibrate(network, inputs)
+    signals = calibrate(network, inputs)
+    integer = quantise(network, signals, slices=1, refit=False)
+    memory, m = integer.layers[0].memory, signals.m[0]
     h = Source(signals.h[0], integer.layers[0].hidden.message, "--hidden-bits")
 
-    def basis(x=signals.x, m=signals.m[0], memory=memory):
-        return refitted_basis(memory, Source(x, integer.input, "--input-bits"), m, h)
+    def held(x=signals.x, m=m):
+        return held_by(memory, Source(x, integer.input, "--input-bits"), m, h)
 
-    assert basis() is not None
-    assert basis(m=replace(signals.m[0], sequences=signals.m[0].sequences[:1])) is None
-    assert basis(m=replace(signals.m[0], sequences=0.0 * signals.m[0].sequences)) is None
-    loud = replace(signals.x, sequences=1e9 * signals.x.sequences)
-    assert basis(x=loud) is None
+    usual, truth = held(), m.sequences.astype(np.float64)
+    assert refitted_basis(memory, usual, truth) is not None
+    assert refitted_basis(memory, usual[:1], truth[:1]) is None
     # what holds for the first half of the sequences and not for the other is not taken
-    misleading = signals.m[0].sequences.copy()
-    misleading[: len(misleading) // 2] *= 2.0
-    assert basis(m=replace(signals.m[0], sequences=misleading)) is None
+    misleading = truth.copy()
+    misleading[: len(truth) // 2] *= 2.0
+    assert refitted_basis(memory, usual, misleading) is None
+    assert held(m=replace(m, sequences=m.sequences[:0])) is None
+    assert held(m=replace(m, sequences=0.0 * m.sequences)) is None
+    assert held(x=replace(signals.x, sequences=1e9 * signals.x.sequences)) is None
+
+
+def test_messages_cover_what_a_rounded_memory_holds(rng):
+    """With 4 bits the matrix responds more strongly than the true one, and nothing saturates."""
+    network = network_of(rng, order=32, theta=60.0, recurrent=False, every_step=False)
+    inputs = rng.normal(size=(60, 160, 2))
+    signals = calibrate(network, inputs)
+    integer = quantise(network, signals, slices=1)
+    memory = integer.layers[0].memory
+    h = Source(signals.h[0], integer.layers[0].hidden.message, "--hidden-bits")
+    held = held_by(memory, Source(signals.x, integer.input, "--input-bits"), signals.m[0], h)
+    widest = np.abs(held).max()
+    assert as_held(signals.m[0], held).largest >= widest
+    assert memory.message.scale * memory.message.limit >= widest
+    run = IntegerTarget().run(integer, inputs)
+    assert run.saturations["layer0/memory/state"] == 0
 
 
 def test_digits_in_one_slice():

@@ -10,6 +10,7 @@ from converters.quantise.calibrate import Signal
 from converters.quantise.connector import Connector, Source, integers
 from converters.quantise.coordinates import coordinates, increment
 from converters.quantise.formats import FAINTEST, memory_formats
+from converters.quantise.held import as_held, held_by
 from converters.quantise.refit import refitted_basis
 from lmu_deploy.integer_network import IntegerMemory
 from lmu_deploy.network import LMULayer
@@ -46,35 +47,46 @@ def integrators(
         rotated = rotated.scaled(_ranges(m.rows @ rotated.inverse.T))
         recurrent, basis, inverse = rotated.recurrent, rotated.basis, rotated.inverse
         m = _in_coordinates(m, inverse)
-    state, message, shift = memory_formats(place, m, settings)
-    own = Source(m, message, "--message-bits")
 
     def entering(encoders: np.ndarray) -> np.ndarray:
         """Matrix of what goes into the channels through encoders of shape (n, channels)."""
         matrix = np.kron(encoders.T, layer.memory.b_bar.astype(np.float64)[:, None])
         return matrix if inverse is None else inverse @ matrix
 
-    hidden, bias = None, None
-    if layer.hidden_encoders is not None and h is not None:
-        matrix = entering(layer.hidden_encoders)
-        hidden = connector.memory(f"{place}/memory/hidden", matrix, h, state)
-    if layer.memory_bias is not None:
-        bias = integers(entering(layer.memory_bias[None, :])[:, 0], state)
-    matrix = entering(layer.input_encoders)
-    memory = IntegerMemory(
-        state,
-        message,
-        shift,
-        connector.memory(f"{place}/memory/recurrent", recurrent, own, state),
-        connector.memory(f"{place}/memory/input", matrix, x, state),
-        hidden,
-        bias,
-        settings.realisation,
-        basis,
-    )
-    if settings.refits:
-        memory = replace(memory, basis=refitted_basis(memory, x, true_m, h))
-    return memory, Source(m, message, "--message-bits", memory.basis)
+    def made(m: Signal) -> IntegerMemory:
+        """Round the memory, with messages for the range of m."""
+        state, message, shift = memory_formats(place, m, settings)
+        own = Source(m, message, "--message-bits")
+        hidden, bias = None, None
+        if layer.hidden_encoders is not None and h is not None:
+            matrix = entering(layer.hidden_encoders)
+            hidden = connector.memory(f"{place}/memory/hidden", matrix, h, state)
+        if layer.memory_bias is not None:
+            bias = integers(entering(layer.memory_bias[None, :])[:, 0], state)
+        matrix = entering(layer.input_encoders)
+        return IntegerMemory(
+            state,
+            message,
+            shift,
+            connector.memory(f"{place}/memory/recurrent", recurrent, own, state),
+            connector.memory(f"{place}/memory/input", matrix, x, state),
+            hidden,
+            bias,
+            settings.realisation,
+            basis,
+        )
+
+    memory = made(m)
+    held = held_by(memory, x, m, h) if settings.slices == 1 or settings.refits else None
+    if held is not None:
+        heard = as_held(m, held)
+        if heard.largest > m.largest:
+            memory = made(heard)
+        if settings.refits:
+            truth = true_m.sequences[: len(held)].astype(np.float64)
+            memory = replace(memory, basis=refitted_basis(memory, held, truth))
+        m = heard
+    return memory, Source(m, memory.message, "--message-bits", memory.basis)
 
 
 def _ranges(rows: np.ndarray) -> np.ndarray:

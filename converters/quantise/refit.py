@@ -19,56 +19,37 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import solve
 
-from converters.quantise.calibrate import Signal
-from converters.quantise.connector import Source
-from converters.quantise.linear_memory import LinearMemory, linear_memory
 from lmu_deploy.integer_network import IntegerMemory
-
-_RUNS_AWAY = 1e3
-"""Times the true memory's size; a rounded memory beyond it holds nothing worth a fit."""
 
 _KNOWN_TO = 0.01
 
 
-def refitted_basis(
-    memory: IntegerMemory, x: Source, m: Signal, h: Source | None
-) -> np.ndarray | None:
-    """Fit the basis of a memory on the calibration's whole sequences.
+def refitted_basis(memory: IntegerMemory, held: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
+    """Fit the basis of a memory on whole sequences.
 
     Parameters
     ----------
     memory : IntegerMemory
-    x : Source
-        What reaches the layer.
-    m : Signal
-        The true memory.
-    h : Source or None
-        The layer's hidden units.
+    held : ndarray, shape (samples, steps, neurons)
+        What the rounded memory holds.
+    truth : ndarray, shape (samples, steps, Legendre states)
 
     Returns
     -------
     basis : ndarray, shape (Legendre states, neurons), or None
-        The memory's own where there are fewer than two sequences to fit on, where it runs away on
-        them, or where nothing fits better.
+        The memory's own where there is but one sequence, or where the fit does no better.
     """
-    truth = m.sequences.astype(np.float64)
-    inputs = x.signal.sequences
-    fed_back = None if h is None or memory.hidden is None else h.signal.sequences
-    few = min(len(s) for s in (truth, inputs, fed_back) if s is not None)
-    if few < 2 or not truth[:few].any():
-        return memory.basis
-    linear = linear_memory(memory, x.format, None if h is None else h.format)
-    held = _run(linear, inputs[:few], None if fed_back is None else fed_back[:few])
-    if not np.abs(held).max() <= _RUNS_AWAY * np.abs(truth).max():
+    few = len(held)
+    if few < 2:
         return memory.basis
     meant = np.eye(memory.size) if memory.basis is None else memory.basis
     known_to = memory.message.scale**2 / 12.0 + _KNOWN_TO**2 * (held**2).mean(axis=(0, 1))
     half = few // 2
     first = _fit(held[:half], truth[:half], meant, known_to)
-    unseen = held[half:], truth[half:few], known_to
+    unseen = held[half:], truth[half:], known_to
     if _error(first, *unseen) >= _error(meant, *unseen):
         return memory.basis
-    return _fit(held, truth[:few], meant, known_to)
+    return _fit(held, truth, meant, known_to)
 
 
 def _fit(held: np.ndarray, truth: np.ndarray, meant: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -83,20 +64,3 @@ def _fit(held: np.ndarray, truth: np.ndarray, meant: np.ndarray, noise: np.ndarr
 def _error(basis: np.ndarray, held: np.ndarray, truth: np.ndarray, noise: np.ndarray) -> float:
     """Mean squared error of a basis, that of the neurons' noise included."""
     return float(((held @ basis.T - truth) ** 2).sum(axis=2).mean() + (basis**2 @ noise).sum())
-
-
-def _run(linear: LinearMemory, inputs: np.ndarray, fed_back: np.ndarray | None) -> np.ndarray:
-    """Run the rounded memory on sequences; (samples, steps, neurons)."""
-    samples, steps, _ = inputs.shape
-    entering = inputs.astype(np.float64) @ linear.input.T
-    if fed_back is not None:
-        assert linear.hidden is not None
-        entering[:, 1:] += fed_back[:, :-1] @ linear.hidden.T
-    if linear.bias is not None:
-        entering += linear.bias
-    state = np.zeros((samples, len(linear.step)))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for t in range(steps):
-            state = state @ linear.step.T + entering[:, t]
-            entering[:, t] = state
-    return entering

@@ -120,20 +120,20 @@ class RoundedLMU(LMU):
         """Give the weights that the integers stand for."""
         own = Dynamics(1, self.transition, self.entry, self._made)
         return PortedWeights(
-            len(self.entry),
-            self.activation,
-            self.transition,
-            self.entry[0],
-            self.port_encoders,
-            self.port_feedback,
-            None,
-            self.port_bias,
-            self._kernel("memory", self.memory_kernel),
-            self._kernel("input", self.input_kernel),
-            self._kernel("recurrent", self.recurrent_kernel),
-            None if self.bias is None else rounded_bias(self.bias, self.drive),
-            self._made,
-            own,
+            channels=len(self.entry),
+            activation=self.activation,
+            a_bar=self.transition,
+            b_bar=self.entry[0],
+            input_encoders=self.port_encoders,
+            hidden_encoders=self.port_feedback,
+            memory_encoders=None,
+            memory_bias=self.port_bias,
+            memory_kernel=self._kernel("memory", self.memory_kernel),
+            input_kernel=self._kernel("input", self.input_kernel),
+            recurrent_kernel=self._kernel("recurrent", self.recurrent_kernel),
+            bias=None if self.bias is None else rounded_bias(self.bias, self.drive),
+            kept=self._made,
+            own=own,
         )
 
     def _kernel(self, name: str, kernel: Tensor | None) -> Tensor | None:
