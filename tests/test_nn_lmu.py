@@ -1,5 +1,7 @@
 """The layer as users meet it: arrangements of sequences, states, refusals, memory, length."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
@@ -144,6 +146,27 @@ def test_inference_answers_what_training_does_and_both_repeat(kind, last_only):
         assert all(map(torch.equal, state, end))
         found.append([y, *(p.grad for p in layer.parameters() if p.grad is not None)])
     assert all(map(torch.equal, *found))
+
+
+def test_inference_follows_weights_that_change_and_leaves_copies_alone():
+    """What inference keeps between calls is made anew for other weights."""
+    layer = make("feedback", 1, 96, 64, 90.0, torch.float32)
+    x = torch.randn(100, 20, 1)
+    with torch.inference_mode():
+        first, _ = layer(x)
+    twin = copy.deepcopy(layer)
+    for name, weight in layer.named_parameters():
+        weight.data[0] += 0.1
+        with torch.no_grad():
+            y, _ = layer(x)
+        assert not torch.equal(y, first), name
+        assert torch.equal(y, layer(x)[0]), name
+        first = y
+    with torch.inference_mode():
+        assert not torch.equal(twin(x)[0], layer(x)[0])
+    layer.load_state_dict(twin.state_dict())
+    with torch.no_grad():
+        assert torch.equal(twin(x)[0], layer(x)[0])
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])

@@ -20,7 +20,7 @@ from torch import Tensor
 from lmu_deploy.nn.blocks import Blocks, best_length
 from lmu_deploy.nn.coupled_scan import coupled_scan
 from lmu_deploy.nn.step_weights import StepWeights
-from lmu_deploy.nn.weights import LMUWeights
+from lmu_deploy.nn.weights import Dynamics, LMUWeights
 
 
 def run_coupled(
@@ -36,19 +36,33 @@ def run_coupled(
 
     The layer must have hidden units. `length` is that of blocks, else the best is taken.
     """
-    kernel = weights.memory_kernel
-    assert kernel is not None
     batch, steps, _ = x.shape
     dynamics = weights.dynamics()
     length = length or best_length(dynamics, weights.units, batch, steps, 1.0)
-    blocks = Blocks.of(dynamics, length)
-    step_weights = _step_weights(weights, blocks, blocks.kernels(kernel), blocks.reach(kernel))
+    blocks, step_weights = _prepare(weights, dynamics, length)
     hiddens, h, starts, entered = coupled_scan(
         x, m, h, step_weights, weights.activation, lengths, last_only
     )
     ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
     m = blocks.state_at(entered.transpose(0, 1), starts.transpose(0, 1), ends)
     return (h if last_only else hiddens), m, h
+
+
+def _prepare(weights: LMUWeights, dynamics: Dynamics, length: int) -> tuple[Blocks, StepWeights]:
+    """Make the matrices of blocks of `length` steps, or take those that were kept."""
+    kernel = weights.memory_kernel
+    assert kernel is not None
+    if (kept := weights.lasting()) is None:
+        blocks = Blocks.of(dynamics, length)
+        return blocks, _step_weights(weights, blocks, blocks.kernels(kernel), blocks.reach(kernel))
+    if length not in kept:
+        kept.clear()
+        with torch.inference_mode(False), torch.no_grad():
+            blocks = Blocks.of(weights.dynamics(), length)
+            parts = weights, blocks, blocks.kernels(kernel), blocks.reach(kernel)
+            kept[length] = blocks, _step_weights(*parts)
+    found: tuple[Blocks, StepWeights] = kept[length]
+    return found
 
 
 def _step_weights(

@@ -129,12 +129,13 @@ class _CoupledScan(torch.autograd.Function):
                 d_m += d_starts[block]
             else:
                 d_m = d_m.clone()
-            own_values = d_values.split(weights.channels, 1)
+            own_values = torch.split(d_values, weights.channels, 1)
             before = d_phases[-1, block - 1] if block else d_first
             for k in range(min(length, x.shape[1] - block * length) - 1, -1, -1):
                 pull_back(heads[k], hiddens[k])
                 tails[k].copy_(own_values[k])
-                d_h, d_input, _, d_memory, d_past = times(rows[k], stack[k]).split(parts, 1)
+                d_row = times(rows[k], stack[k])
+                d_h, d_input, _, d_memory, d_past = torch.split(d_row, parts, 1)
                 (heads[k - 1] if k else before).add_(d_h)
                 d_m.add_(d_memory)
                 # what comes later has no part in this step, so its weights and gradients are zero
@@ -154,13 +155,13 @@ def _go_forward(
     count = -(-steps // length)
     starts = m.new_empty(count, batch, m.shape[1])
     entered = m.new_empty(count, batch, length * channels)
-    forward = weights.stack()[..., :units].contiguous().unbind(0)
+    forward = weights.forward
     advance = product(x, batch * forward[0].numel(), activation)
     row = x.new_zeros(batch, len(forward[0]))
     row[:, begin - 1] = 1.0
     own, inputs, beginning = row[:, :units], row[:, units : units + n_in], row[:, :begin]
     values = row[:, weights.entered(0, length)]
-    v = values.split(channels, 1)
+    v = torch.split(values, channels, 1)
     by_time = x.transpose(0, 1).contiguous().unbind(0)
     for block in range(count):
         starts[block] = m

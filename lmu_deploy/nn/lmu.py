@@ -22,6 +22,7 @@ from lmu_deploy.checks import check_choice, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.nn.activations import ACTIVATIONS
 from lmu_deploy.nn.forms import FORMS, choose_form
+from lmu_deploy.nn.kept import Kept
 from lmu_deploy.nn.memory import LegendreMemory
 from lmu_deploy.nn.sequences import blank_after, check_sequences, pack_like, unpack
 from lmu_deploy.nn.stepwise import advance
@@ -142,6 +143,7 @@ class LMU(nn.Module):
             order, theta, discretiser, train_theta, train_memory, device=device, dtype=dtype
         )
         self.order = self.memory.order
+        self._prepared = Kept()
         states, has = channels * order, hidden != "none"
         for name, shape, wanted in (
             ("input_encoders", (n_in, channels), True),
@@ -225,6 +227,7 @@ class LMU(nn.Module):
             self.recurrent_kernel,
             self.bias,
             self.memory.kept(),
+            self._prepared,
         )
 
     def forward(

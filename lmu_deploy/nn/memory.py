@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lmu_deploy.errors import InputError, RunError
 from lmu_deploy.legendre import discretise, smallest_euler_theta, state_space
+from lmu_deploy.nn.kept import Kept
 
 
 class LegendreMemory(nn.Module):
@@ -65,7 +66,7 @@ class LegendreMemory(nn.Module):
         self.train_theta = train_theta
         self.train_memory = train_memory
         self._initial_theta = float(theta)
-        self._kept: tuple[tuple[Tensor, ...], dict[Any, Any]] = ((), {})
+        self._kept = Kept()
         a_bar, b_bar = discretise(order, theta, discretiser)
         kind: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         if train_theta:
@@ -95,7 +96,7 @@ class LegendreMemory(nn.Module):
             return self.a_bar, self.b_bar
         if torch.is_grad_enabled():
             return self._from_theta()
-        kept = self._keep(self.log_theta)
+        kept = self._kept.of(self.log_theta)
         if "matrices" not in kept:
             kept["matrices"] = self._from_theta()
         a_bar, b_bar = kept["matrices"]
@@ -105,13 +106,7 @@ class LegendreMemory(nn.Module):
         """Give a place for what is computed from the matrices; None when training moves them."""
         if self.train_theta or self.train_memory or self.a_bar.is_inference():
             return None
-        return self._keep(self.a_bar, self.b_bar)
-
-    def _keep(self, *sources: Tensor) -> dict[Any, Any]:
-        """Give the place for what is computed from `sources`, emptied when they have changed."""
-        if not all(map(_same, sources, self._kept[0])) or not self._kept[0]:
-            self._kept = (tuple(source.detach().clone() for source in sources), {})
-        return self._kept[1]
+        return self._kept.of(self.a_bar, self.b_bar)
 
     def _from_theta(self) -> tuple[Tensor, Tensor]:
         if self.discretiser == "euler" and self.theta <= self._bound:
@@ -129,11 +124,6 @@ class LegendreMemory(nn.Module):
             "theta" if self.train_theta else "a_bar, b_bar" if self.train_memory else "nothing"
         )
         return f"order={self.order}, theta={self.theta:g}, {self.discretiser}, trained: {trained}"
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same; versions would miss a change through ``.data``."""
-    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def discretise_at(rate: Tensor, order: int, discretiser: str) -> tuple[Tensor, Tensor]:

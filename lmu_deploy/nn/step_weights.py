@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 from torch import Tensor
 
@@ -65,6 +66,11 @@ class StepWeights:
         """Columns of the v of phases `first` to `after` - 1 in a step's row."""
         start = self.memory.stop
         return slice(start + first * self.channels, start + after * self.channels)
+
+    @cached_property
+    def forward(self) -> tuple[Tensor, ...]:
+        """The matrix from a step's row to z of each phase, contiguous."""
+        return self.stack()[..., : self.units].contiguous().unbind(0)
 
     def stack(self) -> Tensor:
         """Give the matrix from a step's row [h, x, 1, m, v_0 ... v_(L-1)] to [z, v], by phase.

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmu_deploy.nn.kept import Kept
+
 
 @dataclass(frozen=True)
 class LMUWeights:
@@ -35,6 +37,17 @@ class LMUWeights:
     bias: Tensor | None
     kept: dict[Any, Any] | None = None
     """Where what is computed from a_bar and b_bar alone may be kept; None when they change."""
+    prepared: Kept | None = None
+    """Keeps what :meth:`lasting` gives."""
+
+    def lasting(self) -> dict[Any, Any] | None:
+        """Give a place for what is computed from all weights; None while they are trained."""
+        if self.prepared is None or torch.is_grad_enabled():
+            return None
+        present = [part for part in vars(self).values() if isinstance(part, Tensor)]
+        if any(part.is_inference() for part in present):
+            return None
+        return self.prepared.of(*present)
 
     @property
     def states(self) -> int:
