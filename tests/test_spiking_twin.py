@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import lmu_deploy
 from converters.loihi_spiking import loihi_spike
 from converters.loihi_spiking.gains import round_rows
+from converters.loihi_spiking.lower import lif_chip
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.assemble import _twins
@@ -336,6 +337,12 @@ def test_the_command_leads_to_loihi_and_refuses_what_an_analog_chip_has(tmp_path
         lmu_deploy.spike(model, profile="loihi1", calibration="static")
     with pytest.raises(InputError, match="spike --profile loihi1"):
         lmu_deploy.deploy(model, target="spiking")
+
+
+def test_every_figure_of_the_neurons_has_a_source():
+    _, figures = lif_chip("loihi1")
+    for name, figure in dict(figures).items():
+        assert "assumed: " in figure.source or any(c.isdigit() for c in figure.source), name
 
 
 def test_sizes_count_what_is_on_the_chip(rng):

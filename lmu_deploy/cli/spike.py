@@ -54,7 +54,10 @@ def spike(
         int | None, typer.Option(help="Which virtual chip; by default the seed.")
     ] = None,
 ) -> None:
-    """Lower a float network's memory onto spiking neurons of one virtual analog chip.
+    """Lower a float network's memory onto spiking neurons of one virtual analog chip, or of Loihi.
+
+    With --profile loihi1 the neurons are Loihi's, in fixed point, and the options of analog devices
+    have no meaning.
 
     Example: lmu-deploy spike digits.safetensors --out digits-lif.safetensors
     """
