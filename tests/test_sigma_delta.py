@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from lmu_deploy.integer_network import INTEGER_CLASSES, Format, IntegerNetwork, 
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.rewiring import with_thresholds
 from lmu_deploy.wiring import outlets, wires
+from targets.base import get_target
 from targets.integer import IntegerTarget, step
 from targets.integer.numpy_engine import NumpyEngine
 from targets.lava.axons import Axon
@@ -237,6 +239,29 @@ def test_the_sending_end_on_lava_holds_what_the_twin_holds():
             for sample, t in np.ndindex(*q.shape[:2]):
                 events = axon.events(q[sample, t], first=t == 0)
                 assert np.array_equal(events, sent[sample, t])
+
+
+@pytest.mark.parametrize(
+    ("library", "target", "realisation"),
+    [
+        ("onnxruntime", "onnxruntime", "sign-taylor"),
+        ("onnxruntime", "onnxruntime", "schur"),
+        ("lava", "lava", "dense-incremental"),
+    ],
+)
+def test_mixed_thresholds_are_the_same_on_every_target(library, target, realisation):
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed; run lmu-deploy doctor --fix")
+    network, inputs = network_and_inputs(realisation)
+    network, inputs = mixed(network), inputs[:2, :12]
+    twin = IntegerTarget("numpy").run(network, inputs, record=True)
+    other = get_target(target).run(network, inputs, record=True)
+    for name in "mhy":
+        assert np.array_equal(getattr(twin.states, name), getattr(other.states, name))
+    assert other.synops == twin.synops
+    for name, counts in twin.events.items():
+        assert np.array_equal(other.events[name], counts)
+        assert counts.any()
 
 
 def test_messages_of_any_width_can_change():
