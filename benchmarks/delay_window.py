@@ -23,7 +23,7 @@ from targets.brian2 import Brian2Target
 
 ORDER, NEURONS, MISMATCH = 6, 100, 0.2
 PLACES = (0.0, 0.5, 1.0)
-SHOWN_MS = 3000
+SHOWN_MS, EVERY_MS = 3000, 5
 
 
 def decode(kind: str, inputs: np.ndarray, known: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
@@ -62,8 +62,10 @@ def draw(signal: np.ndarray, ideal: np.ndarray, found: dict[str, np.ndarray], pa
     figure, panels = plt.subplots(
         len(found), 1, figsize=(7.5, 5.0), sharex=True, layout="constrained"
     )
-    seconds = np.arange(len(signal)) * 1e-3
+    seconds = np.arange(len(signal))[::EVERY_MS] * 1e-3
+    signal, ideal = signal[::EVERY_MS], ideal[::EVERY_MS]
     for panel, (kind, window) in zip(panels, found.items(), strict=True):
+        window = window[::EVERY_MS]
         for n, place in enumerate(PLACES):
             ago = f"{place * THETA_MS * 1e-3:g} s ago"
             panel.plot(seconds, window[:, n], color=f"C{n}", linewidth=0.9, label=f"{ago}, spiking")
