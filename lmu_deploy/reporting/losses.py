@@ -22,11 +22,10 @@ NEGLIGIBLE = 1e-4
 """Relative error of a memory below which a map of it would show rounding errors of float32."""
 
 REMEDIES = {
-    "discretisation": "give the delay line more taps, or choose another realisation",
-    "memory weights": "give the memory one more slice (--slices), free gains (--scales free), or "
-    "--realisation schur",
+    "discretisation": "more --taps, or another --realisation",
+    "memory weights": "one more slice (--slices), or --scales free",
     "memory state width": "choose a profile whose states have more bits",
-    "message widths": "send wider messages (--message-bits, --hidden-bits or --input-bits)",
+    "message widths": "wider messages (--message-bits, --hidden-bits, --input-bits)",
     "message thresholds": "allow less loss for silence (--sparsity-loss)",
     "activation": "wider hidden messages get more lines (--hidden-bits)",
     "hidden weights": "give hidden weights one more slice (--kernel-slices)",

@@ -61,16 +61,22 @@ def _worst(found: ErrorMap) -> str:
 
 
 def _draw(series: Series, maps: Sequence[ErrorMap], layout: Layout) -> Figure:
-    panel = 34 + _HEIGHT + 58
-    figure = blank(layout, panel * len(maps))
-    for number, found in enumerate(maps):
-        above, below = number * panel, (len(maps) - 1 - number) * panel
+    panels = [34 + _height(found) + 58 for found in maps]
+    figure = blank(layout, sum(panels))
+    for number, (found, panel) in enumerate(zip(maps, panels, strict=True)):
+        above, below = sum(panels[:number]), sum(panels[number + 1 :])
         axes = place(figure, 46, above + 34, 20, below + 58)
         _panel(axes, series, found)
         wide = 186
         key = place(figure, layout.width - 20 - wide, above + 10, 20, below + panel - 22)
         _key(key, series, largest(found))
     return figure
+
+
+def _height(found: ErrorMap) -> int:
+    """Give each row a whole number of pixels, so that no seams show between them."""
+    rows = len(found.values)
+    return rows * max(1, round(_HEIGHT / rows))
 
 
 def _panel(axes: Axes, series: Series, found: ErrorMap) -> None:
@@ -92,7 +98,7 @@ def _panel(axes: Axes, series: Series, found: ErrorMap) -> None:
             np.stack([row, row, nothing], axis=1).ravel(),
             color=series.color,
             alpha=level / SHADES,
-            linewidth=_HEIGHT / len(values),
+            linewidth=_height(found) / len(values),
             solid_capstyle="butt",
         )
     ticks = np.unique(np.linspace(0, len(values) - 1, min(len(values), 6)).astype(np.int64))
