@@ -117,7 +117,7 @@ class _CoupledScan(torch.autograd.Function):
         pull_back = ACTIVATIONS[ctx.activation].pull_back
         stack = weights.stack().transpose(1, 2).contiguous().unbind(0)
         times = product(h, d_drive[0, 0].numel() * stack[0].shape[1])
-        parts = units, x.shape[2], 1, starts.shape[2], length * weights.channels
+        parts = [units, x.shape[2], 1, starts.shape[2], length * weights.channels]
         for block in range(phases.shape[1] - 1, -1, -1):
             rows, tails = d_drive[:, block].unbind(0), d_drive[:, block, :, units:].unbind(0)
             heads, hiddens = d_phases[:, block].unbind(0), phases[:, block].unbind(0)
