@@ -129,6 +129,12 @@ def wait_for_progress(place: Path) -> None:
         time.sleep(0.05)
 
 
+def wait_for_worker(traces: Traces) -> None:
+    limit = time.monotonic() + 60
+    while not traces.members(b"targets.lava.worker"):
+        assert time.monotonic() < limit, "the worker never began"
+
+
 @linux
 def test_a_run_that_hangs_is_ended_at_its_time_limit(place, monkeypatch):
     """However slow the machine: the clock jumps to the limit once a process has been stopped."""
@@ -215,7 +221,8 @@ def test_an_exception_in_a_process_model_is_shown(place, monkeypatch):
 
 
 @linux
-def test_the_run_ends_when_its_parent_is_killed(place):
+@pytest.mark.parametrize("begun", [True, False], ids=["running", "before Lava is imported"])
+def test_the_run_ends_when_its_parent_is_killed(place, begun):
     script = (
         "import sys, tempfile, numpy as np; tempfile.tempdir = sys.argv[1]\n"
         "from lmu_deploy.files import load\n"
@@ -229,13 +236,19 @@ def test_the_run_ends_when_its_parent_is_killed(place):
         supervisor.save(tiny_network(), model)
         with Traces(place) as traces:
             parent = subprocess.Popen([sys.executable, "-c", script, str(place), str(model)])
-            wait_for_progress(place)
+            if begun:
+                wait_for_progress(place)
+            else:
+                wait_for_worker(traces)
             parent.kill()
             parent.wait()
             limit = time.monotonic() + 20
             while (traces.processes() or any(place.iterdir())) and time.monotonic() < limit:
                 time.sleep(0.1)
-    traces.check_clean()
+    if begun:
+        traces.check_clean()
+    assert traces.processes() == []
+    assert list(place.iterdir()) == []
 
 
 def test_an_error_before_lava_starts_is_shown(place):

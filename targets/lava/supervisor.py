@@ -25,6 +25,7 @@ from lmu_deploy.files import save
 from lmu_deploy.integer_network import IntegerNetwork
 from targets.lava import records
 from targets.lava.plan import Plan
+from targets.lava.watch import PARENT
 from targets.lava.worker import NETWORK
 
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -157,11 +158,12 @@ def _end_all(worker: subprocess.Popen[bytes]) -> None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Environment that finds these packages, one thread a process, and `folder` for leftovers."""
+    """Environment that finds these packages, one thread a process, `folder` for leftovers, us."""
     packages = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "PYTHONPATH": path, "TMPDIR": str(folder)}
+    ours = {"PYTHONPATH": path, "TMPDIR": str(folder), PARENT: str(os.getpid())}
+    return {**os.environ, **threads, **ours}
 
 
 def _cause(code: int, output: bytes) -> str:

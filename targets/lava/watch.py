@@ -18,6 +18,9 @@ from unittest import mock
 
 from targets.lava import records
 
+PARENT = "LMU_DEPLOY_LAVA_PARENT"
+"""Environment variable with the process that waits for the worker, which may be dead already."""
+
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
@@ -33,7 +36,7 @@ def watched(folder: Path) -> Iterator[None]:
     ----------
     folder : Path
     """
-    parent, children = os.getppid(), list[BaseProcess]()
+    parent, children = int(os.environ[PARENT]), list[BaseProcess]()
     start = BaseProcess.start
 
     def start_and_keep(process: BaseProcess) -> None:
