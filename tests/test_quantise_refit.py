@@ -76,21 +76,14 @@ def test_a_memory_without_rounding_is_left_as_it_is(rng):
     np.testing.assert_allclose(fitted.layers[0].memory.basis, np.eye(24), atol=1e-3)
 
 
-def test_it_is_for_one_slice_whose_every_step_is_read(rng):
-    steps = network_of(rng)
-    end = network_of(rng, recurrent=False, every_step=False)
-    goes_round = network_of(rng, every_step=False)
-    for network, slices, expected in (
-        (steps, 1, True),
-        (steps, 2, False),
-        (goes_round, 1, True),
-        (end, 1, False),
-        (network_of(rng, recurrent=False), 1, True),
-    ):
-        assert settings_for(network, "loihi2", slices=slices).refits == expected
-        assert settings_for(network, "loihi2", slices=slices, refit=not expected).refits != expected
+def test_it_is_for_one_slice_unless_asked_for(rng):
+    network = network_of(rng)
+    assert settings_for(network, "loihi2", slices=1).refits
+    assert not settings_for(network, "loihi2", slices=2).refits
+    assert not settings_for(network, "loihi2", slices=1, refit=False).refits
+    assert settings_for(network, "loihi2", slices=2, refit=True).refits
     with pytest.raises(InputError, match="refit"):
-        settings_for(steps, "loihi2", refit="yes")
+        settings_for(network, "loihi2", refit="yes")
 
 
 def test_where_there_is_nothing_to_fit_on_the_basis_stays(rng):

@@ -10,7 +10,7 @@ from lmu_deploy.checks import check_choice, check_flag, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
 from lmu_deploy.integer_memory import REALISATIONS
-from lmu_deploy.network import Layer, LMULayer, LMUNetwork
+from lmu_deploy.network import LMULayer, LMUNetwork
 
 AUTO = "auto"
 
@@ -31,7 +31,6 @@ class Settings:
     taps: int | None = None
     kernel_bits: int | None = None
     refit: bool | None = None
-    read_at_end: bool = False
 
     def __post_init__(self) -> None:
         check_integer("slices", self.slices, 1, 3)
@@ -81,12 +80,8 @@ class Settings:
 
     @property
     def refits(self) -> bool:
-        """Whether what reads a memory is fitted to it as it is rounded: one slice needs it.
-
-        Not where only the end of a sequence is read: the fit is one for all steps.
-        """
-        needed = self.slices == 1 and not self.read_at_end
-        return needed if self.refit is None else self.refit
+        """Whether what reads a memory is fitted to it as it is rounded: one slice needs it."""
+        return self.slices == 1 if self.refit is None else self.refit
 
     @property
     def state_bits(self) -> int:
@@ -158,15 +153,7 @@ def settings_for(
         taps,
         kernel_bits,
         refit,
-        not every_step and not any(_goes_round(layer) for layer in network.layers),
     )
-
-
-def _goes_round(layer: Layer) -> bool:
-    """Whether what a layer's hidden units read at a step matters at later ones."""
-    if not isinstance(layer, LMULayer) or layer.hidden is None:
-        return False
-    return layer.hidden.recurrent_kernel is not None or layer.hidden_encoders is not None
 
 
 def digital_profile(name: str | DigitalProfile) -> DigitalProfile:
