@@ -70,8 +70,8 @@ def quantise(
     kernel_bits : int, optional
         Width of the weights of hidden units and the readout; by default the profile's.
     refit : bool, optional
-        Fit what reads a memory to the memory as it is rounded; by default for a memory of one
-        slice. Of no effect with fir and sign-taylor.
+        Fit what reads a memory, and the range of its messages, to the memory as it is rounded; by
+        default for a memory of one slice. Of no effect with fir and sign-taylor.
     progress : callable, optional
         Called with (samples calibrated, samples in all).
 

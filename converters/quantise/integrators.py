@@ -77,14 +77,13 @@ def integrators(
         )
 
     memory = made(m)
-    held = held_by(memory, x, m, h) if settings.slices == 1 or settings.refits else None
+    held = held_by(memory, x, m, h) if settings.refits else None
     if held is not None:
         heard = as_held(m, held)
         if heard.largest > m.largest:
             memory = made(heard)
-        if settings.refits:
-            truth = true_m.sequences[: len(held)].astype(np.float64)
-            memory = replace(memory, basis=refitted_basis(memory, held, truth))
+        truth = true_m.sequences[: len(held)].astype(np.float64)
+        memory = replace(memory, basis=refitted_basis(memory, held, truth))
         m = heard
     return memory, Source(m, memory.message, "--message-bits", memory.basis)
 
