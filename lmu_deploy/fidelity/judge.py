@@ -16,8 +16,10 @@ from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.canonical import plain
 from lmu_deploy.fidelity.divergence import diverge
+from lmu_deploy.fidelity.energy import costs_of
 from lmu_deploy.fidelity.equality import compare_states, is_integer
 from lmu_deploy.fidelity.events import count_population
+from lmu_deploy.fidelity.fit import fit_of
 from lmu_deploy.fidelity.layer_ranges import LayerRanges
 from lmu_deploy.fidelity.losses import attribution_entry, divergence_entry, ranges_entry
 from lmu_deploy.fidelity.memory_error import MemoryShape, memory_errors
@@ -58,7 +60,7 @@ def judge(
     targets : ndarray, shape (at least samples, ...)
         The right answers.
     network : LMUNetwork, IntegerNetwork or SpikingNetwork, optional
-        What the target ran, for its sizes.
+        What the target ran, for its sizes, its costs, and whether it fits its chip.
     source : LMUNetwork, optional
         The float network, which says what the memory states mean.
     twin : Run, optional
@@ -122,6 +124,8 @@ def judge(
         attribution=None if attribution is None else attribution_entry(attribution),
         divergence=None if equal and equal.equal else _divergence(run.states, truth, source),
         ranges=None if ranges is None else ranges_entry(ranges),
+        costs=costs_of(run, network),
+        fit=fit_of(network),
         notes=list(run.notes),
         settings=plain(run.settings),
         variants=dict(variants or {}),

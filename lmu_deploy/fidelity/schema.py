@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lmu_deploy.fidelity.schema_base import Strict
+from lmu_deploy.fidelity.schema_costs import Costs, Fit
 from lmu_deploy.fidelity.schema_losses import Attribution, Divergence, LayerRanges
 
 Interval = tuple[float, float]
@@ -131,6 +132,8 @@ class TargetFidelity(Strict):
     attribution: Attribution | None = None
     divergence: Divergence | None = None
     ranges: LayerRanges | None = None
+    costs: Costs | None = None
+    fit: Fit | None = None
     notes: list[str]
     settings: dict[str, Any]
     variants: dict[str, TargetFidelity]

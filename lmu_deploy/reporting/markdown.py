@@ -6,6 +6,7 @@ from html import escape
 
 from lmu_deploy.fidelity.schema import Fidelity
 from lmu_deploy.reporting import wording
+from lmu_deploy.reporting.costs import on_chip
 from lmu_deploy.reporting.tables import Table, comparison, with_variants
 
 _SIGNS = {"same": "✅", "close": "✅", "better": "✅", "worse": "❌", "unknown": "❔"}
@@ -21,6 +22,7 @@ def make_markdown(fidelity: Fidelity) -> str:
         lines.append(f"- {_SIGNS[tone]} **{_plain(name)}**: {words}. {_plain(said)}")
         if found.equal_to is not None:
             lines.append(f"  - {_plain(wording.equality(found.equal_to))}")
+        lines += [f"  - {_plain(said)}" for said in on_chip(found)]
     lines += ["", table(comparison(fidelity), _COLUMNS), "", _provenance(fidelity)]
     return "\n".join(lines) + "\n"
 

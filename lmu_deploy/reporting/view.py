@@ -10,6 +10,7 @@ from markupsafe import Markup
 from lmu_deploy.fidelity.excerpts import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.reporting import tables, wording
+from lmu_deploy.reporting.costs import cost_sources, costs, on_chip
 from lmu_deploy.reporting.losses import Section, first_cause, insides, losses, partings
 from lmu_deploy.reporting.pairs import Pairs, pairs, unfolded
 from lmu_deploy.reporting.plots.events import Activity, activity_plot
@@ -70,6 +71,8 @@ class View:
     window: Markup | None
     window_keys: Sequence[Key]
     speakers: Sequence[Speaker]
+    costs: Sequence[Section]
+    cost_sources: Sequence[tuple[str, Sequence[str]]]
     saturations: Table | None
     sizes: Table | None
     layers: Table
@@ -108,6 +111,8 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
             for number, (name, found) in enumerate(everything)
             if found.populations
         ],
+        costs=costs(fidelity, looks),
+        cost_sources=cost_sources(fidelity),
         saturations=tables.saturations(fidelity),
         sizes=tables.sizes(fidelity),
         layers=tables.layers(fidelity.network),
@@ -154,6 +159,7 @@ def _verdict(name: str, found: TargetFidelity, series: Series) -> Verdict:
         sentences.append(wording.equality(found.equal_to))
     if (cause := first_cause(found)) is not None:
         sentences.append(cause)
+    sentences += on_chip(found)
     return Verdict(
         name=name,
         swatch=swatch(series),

@@ -80,6 +80,20 @@ def seconds(value: float) -> str:
     return f"{value:.1f}{SPACE}s" if value < 120 else f"{value / 60:.1f}{SPACE}min"
 
 
+def quantity(value: float, unit: str) -> str:
+    """Write an amount with two significant digits and the prefix that suits it: 3.4 nJ."""
+    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p")):
+        if value >= 0.9995 * factor:
+            return f"{float(f'{value / factor:.2g}'):,g}{SPACE}{prefix}{unit}"
+    return f"{significant(value / 1e-12, 2)}{SPACE}p{unit}" if value else f"0{SPACE}{unit}"
+
+
+def quantities(interval: tuple[float, float], unit: str) -> str:
+    """Write a range of amounts; one amount where the two are written alike."""
+    low, high = (quantity(value, unit) for value in interval)
+    return low if low == high else f"{low} to {high}"
+
+
 def share(value: float | None) -> str:
     """Write a part of a whole as a percentage, which may be negative or too small for a digit."""
     if value is None:

@@ -104,7 +104,8 @@ def test_made_again_from_the_folder_it_is_the_same(digits, folder_of, reported):
     folder, first = folder_of(digits), reported("digits").read_bytes()
     assert len(first) < 2_000_000
     assert write_report(folder).read_bytes() == first
-    assert {p.name for p in folder.iterdir()} == {"fidelity.json", "plots.npz", "report.html"}
+    wanted = {"fidelity.json", "plots.npz", "report.html", "report.md"}
+    assert {p.name for p in folder.iterdir()} == wanted
 
 
 def test_figures_are_those_of_the_file(signal, assembled, reported):

@@ -1,0 +1,45 @@
+"""What a run would cost on a chip, and whether it fits there, as types of fidelity.json."""
+
+from __future__ import annotations
+
+from lmu_deploy.fidelity.schema_base import Strict
+
+Interval = tuple[float, float]
+
+
+class Estimate(Strict):
+    """One published source's energy or time of one inference, from the least to the most.
+
+    `counted` names the operations that the source has figures for, `sources` says where they stand.
+    """
+
+    title: str
+    inference: Interval
+    step: Interval
+    counted: list[str]
+    sources: list[str]
+
+
+class Costs(Strict):
+    """Operations of a mean sample, and what the published figures make of them.
+
+    `energy` is in joules and `latency` in seconds; each holds the least and the most of all its
+    estimates, null where nothing is published.
+    """
+
+    synops: float
+    messages: float
+    updates: float
+    chip_steps: int
+    energy: Interval | None
+    latency: Interval | None
+    energies: dict[str, Estimate]
+    latencies: dict[str, Estimate]
+
+
+class Fit(Strict):
+    """Whether a network fits the chip it was made for; `violations` says what does not."""
+
+    profile: str
+    title: str
+    violations: list[str]

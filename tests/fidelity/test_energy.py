@@ -1,0 +1,146 @@
+"""Energy and time as ranges: counts times figures, a source for each, and never one number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from lmu_deploy.commands.quantise import quantise
+from lmu_deploy.fidelity.energy import Counts, costs_of, estimate
+from lmu_deploy.fidelity.fit import fit_of
+from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
+from lmu_deploy.reporting.costs import on_chip
+from lmu_deploy.reporting.wording import quantities
+from lmu_deploy.tasks.digits import TASK
+from targets.integer import IntegerTarget
+
+COUNTS = Counts(synops=1000, messages=100, updates=50, steps=10, chip_steps=20, seconds=0.4)
+FIGURES = ("synop_pj", "message_pj", "update_pj", "step_ns", "synop_ns", "message_ns", "update_ns")
+
+
+def table(kind="digital", **figures):
+    ranges = {
+        name: Range(low=low, high=high, source="a paper, Table 1, page 2")
+        for name, (low, high) in figures.items()
+    }
+    return CostTable(kind=kind, title="a chip", **ranges)
+
+
+def test_each_operation_is_counted_once_with_its_own_figure():
+    """Powers of ten apart, so that no mistaken pairing can give the same sum."""
+    chip = table(synop_pj=(1, 2), message_pj=(1e4, 2e4), update_pj=(1e7, 3e7))
+    found = estimate(COUNTS, {"chip": chip})
+    low = 1000 * 1 + 100 * 1e4 + 50 * 1e7
+    high = 1000 * 2 + 100 * 2e4 + 50 * 3e7
+    assert found.energies["chip"].inference == pytest.approx((low * 1e-12, high * 1e-12))
+    assert found.energies["chip"].step == pytest.approx((low * 1e-13, high * 1e-13))
+    assert found.energies["chip"].counted == ["synaptic operations", "messages", "neuron updates"]
+    assert found.latency is None
+
+
+def test_time_is_that_of_chip_steps_and_of_operations_on_top():
+    chip = table(step_ns=(200, 300), synop_ns=(1, 2), message_ns=(1e5, 1e5), update_ns=(1e7, 2e7))
+    low = 20 * 200 + 1000 * 1 + 100 * 1e5 + 50 * 1e7
+    high = 20 * 300 + 1000 * 2 + 100 * 1e5 + 50 * 2e7
+    assert estimate(COUNTS, {"chip": chip}).latency == pytest.approx((low * 1e-9, high * 1e-9))
+
+
+def test_analog_neurons_take_the_time_that_they_live_through():
+    slow, fast = table("analog", time_factor=(1, 1)), table("analog", time_factor=(1e-3, 1e-3))
+    found = estimate(COUNTS, {"slow": slow, "fast": fast})
+    assert found.latency == pytest.approx((0.4e-3, 0.4))
+    assert estimate(replace(COUNTS, seconds=None), {"slow": slow}).latency is None
+
+
+def test_disagreement_is_the_interval():
+    tables = {"one": table(synop_pj=(5, 6)), "other": table(synop_pj=(1, 2))}
+    assert estimate(COUNTS, tables).energy == pytest.approx((1e-9, 6e-9))
+
+
+def test_what_has_no_figure_is_not_counted():
+    found = estimate(COUNTS, {"chip": table(message_pj=(1, 1))})
+    assert found.energies["chip"].counted == ["messages"]
+    assert estimate(COUNTS, {"none": table()}).energy is None
+
+
+@pytest.mark.parametrize("name", cost_tables())
+def test_published_tables_name_a_source_for_each_figure(name):
+    shown = cost_tables()[name]
+    figures = [f for f in (getattr(shown, n) for n in (*FIGURES, "time_factor")) if f is not None]
+    assert figures
+    for figure in figures:
+        assert any(str(year) in figure.source for year in range(2010, 2027))
+
+
+def test_loihis_figures_are_those_of_its_paper():
+    loihi = cost_tables()["loihi"]
+    assert (loihi.synop_pj.low, loihi.message_pj.low) == (23.6, 1.7)
+    assert (loihi.update_pj.low, loihi.update_pj.high) == (52.0, 81.0)
+
+
+def test_a_figure_needs_a_source_and_an_order():
+    with pytest.raises(ValidationError):
+        Range(low=1, high=2, source="")
+    with pytest.raises(ValidationError, match="above high"):
+        Range(low=2, high=1, source="a paper, Table 1, page 2")
+
+
+@pytest.fixture(scope="module")
+def quantised():
+    return quantise("examples/models/digits.safetensors")
+
+
+def test_a_run_is_counted_from_its_own_events(quantised):
+    inputs = TASK.load().test.inputs[:6]
+    run = IntegerTarget().run(quantised, inputs)
+    found = costs_of(run, quantised)
+    neurons = sum(n for name, n in run.neurons.items() if name != "input")
+    assert found.synops == run.synops / 6
+    assert found.messages == sum(e.sum() for e in run.events.values()) / 6
+    assert found.updates == neurons * run.chip_steps
+    low, high = found.energy
+    assert 1e-9 < low < 23.6e-12 * found.synops < high < 1e-4
+    assert low < high
+    assert costs_of(run, None) is None
+
+
+def test_a_silent_network_still_updates_its_neurons(quantised):
+    run = IntegerTarget().run(quantised, np.zeros((2, 8, 8), np.float32))
+    silent = replace(run, synops=0, events={n: 0 * e for n, e in run.events.items()})
+    found = costs_of(silent, quantised)
+    assert found.energies["loihi"].inference[0] == pytest.approx(52e-12 * found.updates)
+
+
+def test_a_network_is_held_to_its_own_chip(quantised):
+    assert fit_of(quantised).violations == []
+    unfit = fit_of(replace(quantised, profile="loihi1")).violations
+    assert any(text.startswith("messages of input, bits: 12, and at most 1") for text in unfit)
+    assert fit_of(replace(quantised, profile="nobody knows it")) is None
+    assert fit_of(replace(quantised, profile="braindrop")) is None
+    assert fit_of(None) is None
+
+
+def test_the_verdict_says_what_does_not_fit(digits, assembled, quantised):
+    fidelity, _ = assembled(digits)
+    target = fidelity.targets["integer"]
+    unfit = fit_of(replace(quantised, profile="loihi1"))
+    said = on_chip(target.model_copy(update={"fit": unfit}))
+    assert said[0].startswith("Does not fit Intel Loihi (profile loihi1): ")
+    assert unfit.violations[0] in said[0]
+    assert on_chip(target) == []
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        ((1.0e-9, 2.345e-6), "1 nJ to 2.3 µJ"),
+        ((3.81e-13, 3.81e-13), "0.38 pJ"),
+        ((0.0, 12.0), "0 J to 12 J"),
+        ((9.999e-7, 1e-3), "1 µJ to 1 mJ"),
+    ],
+)
+def test_amounts_are_written_with_their_prefix(interval, text):
+    assert quantities(interval, "J").replace("\u202f", " ") == text
