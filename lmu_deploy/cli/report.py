@@ -12,6 +12,13 @@ def report(
     folder: Annotated[
         Path, typer.Argument(help="Folder with a fidelity.json.", show_default=False)
     ],
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of an earlier report: what changed since is written to comparison.html "
+            "and comparison.md."
+        ),
+    ] = None,
     fail_below: Annotated[
         float | None, typer.Option(help="Exit code 1 when a target's accuracy is below this.")
     ] = None,
@@ -36,5 +43,12 @@ def report(
     from lmu_deploy.commands.report import report
 
     print(
-        report(folder, fail_below=fail_below, fail_above=fail_above, max_loss=max_loss, junit=junit)
+        report(
+            folder,
+            against=against,
+            fail_below=fail_below,
+            fail_above=fail_above,
+            max_loss=max_loss,
+            junit=junit,
+        )
     )

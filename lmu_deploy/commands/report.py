@@ -11,6 +11,7 @@ from lmu_deploy.fidelity.gate import Check, Limits, check_limits
 def report(
     folder: Path | str,
     *,
+    against: Path | str | None = None,
     fail_below: float | None = None,
     fail_above: float | None = None,
     max_loss: float | None = None,
@@ -21,6 +22,9 @@ def report(
     Parameters
     ----------
     folder : path
+    against : path, optional
+        Folder of an earlier validation of the same task: what changed since goes to
+        comparison.html and comparison.md.
     fail_below : float, optional
         Least accuracy of every target, in [0, 1].
     fail_above : float, optional
@@ -34,12 +38,14 @@ def report(
     Raises
     ------
     InputError
-        When the folder has no fidelity.json, or a damaged one, or a limit does not fit.
+        When the folder has no fidelity.json, or a damaged one, a limit does not fit, or the other
+        folder is of another task.
     RunError
         When a target does not keep to a limit; the reports and the JUnit file are written.
     """
     from lmu_deploy.fidelity.store import read_fidelity
     from lmu_deploy.reporting import write_report
+    from lmu_deploy.reporting.against import write_comparison
     from lmu_deploy.reporting.junit import write_junit
 
     limits = Limits(fail_below, fail_above, max_loss)
@@ -50,6 +56,8 @@ def report(
     fidelity = read_fidelity(folder)
     checks: list[Check] = check_limits(fidelity, limits)
     path = write_report(folder)
+    if against is not None:
+        write_comparison(folder, against)
     if junit is not None:
         write_junit(junit, checks, fidelity.task.name)
     if failed := [check.sentence for check in checks if not check.held]:

@@ -15,14 +15,14 @@ _COLUMNS = 8  # of the comparison: what a pull request has room for
 
 def make_markdown(fidelity: Fidelity) -> str:
     """Write the verdict of every target, the comparison, and what made it."""
-    lines = [f"## {_plain(fidelity.task.name)}: what survived", ""]
+    lines = [f"## {plain(fidelity.task.name)}: what survived", ""]
     for name, found in with_variants(fidelity):
         words, tone = wording.verdict(found)
         said = wording.sentence(name, found)
-        lines.append(f"- {_SIGNS[tone]} **{_plain(name)}**: {words}. {_plain(said)}")
+        lines.append(f"- {_SIGNS[tone]} **{plain(name)}**: {words}. {plain(said)}")
         if found.equal_to is not None:
-            lines.append(f"  - {_plain(wording.equality(found.equal_to))}")
-        lines += [f"  - {_plain(said)}" for said in on_chip(found)]
+            lines.append(f"  - {plain(wording.equality(found.equal_to))}")
+        lines += [f"  - {plain(said)}" for said in on_chip(found)]
     lines += ["", table(comparison(fidelity), _COLUMNS), "", _provenance(fidelity)]
     return "\n".join(lines) + "\n"
 
@@ -36,10 +36,10 @@ def table(content: Table, columns: int | None = None) -> str:
 
 
 def _cell(text: str) -> str:
-    return _plain(text).replace("|", "\\|")
+    return plain(text).replace("|", "\\|")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Let names of others be text, never tags; a line stays a line."""
     return " ".join(escape(text, quote=False).split("\n"))
 
@@ -47,6 +47,6 @@ def _plain(text: str) -> str:
 def _provenance(fidelity: Fidelity) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in fidelity.versions.items())
     return (
-        f"Made on {fidelity.date} by `{_plain(fidelity.command.replace('`', ''))}` "
-        f"with seed {fidelity.seed}; {_plain(versions)}."
+        f"Made on {fidelity.date} by `{plain(fidelity.command.replace('`', ''))}` "
+        f"with seed {fidelity.seed}; {plain(versions)}."
     )

@@ -1,0 +1,173 @@
+r"""Two validations laid side by side: what changed from the one to the other, and how surely.
+
+Only figures are compared, not answers, so the two metrics count as independent although the same
+samples may have been run; where they were, the intervals are wider than they need to be. The
+interval of a difference comes from both intervals by square-and-add: with
+:math:`[l_1, u_1]` around :math:`p_1` and :math:`[l_2, u_2]` around :math:`p_2`,
+
+.. math::
+   p_1 - p_2 - \sqrt{(p_1 - l_1)^2 + (u_2 - p_2)^2} \quad \ldots \quad
+   p_1 - p_2 + \sqrt{(u_1 - p_1)^2 + (p_2 - l_2)^2}
+
+With Wilson's intervals it is method 10 of Newcombe 1998, "Interval estimation for the difference
+between independent proportions", Statistics in Medicine 17, 873-890; Zou, Donner 2008, Statistics
+in Medicine 27, 1693-1702, show that it holds for other intervals too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity.schema import Fidelity, Metric, TargetFidelity
+
+Outcome = Literal["better", "worse", "no clear change"]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class MetricChange:
+    """How a metric changed.
+
+    Attributes
+    ----------
+    before, after : Metric
+    difference : float
+        After minus before.
+    ci95 : pair of float, or None
+        None when one of the two has no interval.
+    outcome : {"better", "worse", "no clear change"}
+        Clear when the interval leaves out zero.
+    """
+
+    before: Metric
+    after: Metric
+    difference: float
+    ci95: Interval | None
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One target in both."""
+
+    name: str
+    before: TargetFidelity
+    after: TargetFidelity
+    metric: MetricChange
+    settings: Mapping[str, tuple[str | None, str | None]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two validations of one task.
+
+    Attributes
+    ----------
+    before, after : Fidelity
+    reference : MetricChange
+        Of the float networks themselves.
+    pairs : tuple of Pair
+        Targets in both, each followed by its variants in both.
+    only_before, only_after : tuple of str
+        Targets in one of them.
+    provenance : mapping of name to (before, after)
+        Command, seed, versions and hashes that differ; None where one has none.
+    """
+
+    before: Fidelity
+    after: Fidelity
+    reference: MetricChange
+    pairs: tuple[Pair, ...]
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+    provenance: Mapping[str, tuple[str | None, str | None]]
+
+    @property
+    def same_samples(self) -> bool:
+        """Whether the same inputs and answers were given to both."""
+        return not {"hash of inputs", "hash of targets"} & set(self.provenance)
+
+
+def compare_runs(before: Fidelity, after: Fidelity) -> Comparison:
+    """Say what changed from one validation to another of the same task.
+
+    Raises
+    ------
+    InputError
+        When they are of different tasks.
+    """
+    if before.task.name != after.task.name:
+        raise InputError(
+            f"one report is of task {after.task.name} and the other of {before.task.name}; "
+            "compare two of one task."
+        )
+    old, new = dict(_named(before)), dict(_named(after))
+    return Comparison(
+        before=before,
+        after=after,
+        reference=metric_change(before.reference.metric, after.reference.metric),
+        pairs=tuple(_pair(name, old[name], new[name]) for name in new if name in old),
+        only_before=tuple(name for name in old if name not in new),
+        only_after=tuple(name for name in new if name not in old),
+        provenance=differences(_provenance(before), _provenance(after)),
+    )
+
+
+def metric_change(before: Metric, after: Metric) -> MetricChange:
+    """Give the difference of two metrics of one name, with its interval."""
+    difference = after.value - before.value
+    interval = difference_interval(after, before)
+    outcome: Outcome = "no clear change"
+    if interval is not None and not interval[0] <= 0.0 <= interval[1]:
+        outcome = "better" if (difference > 0) == (after.name == "accuracy") else "worse"
+    return MetricChange(before, after, difference, interval, outcome)
+
+
+def difference_interval(one: Metric, other: Metric) -> Interval | None:
+    """95 % interval of one metric minus an independent other; None without their intervals."""
+    if one.ci95 is None or other.ci95 is None:
+        return None
+    difference = one.value - other.value
+    (low, high), (other_low, other_high) = one.ci95, other.ci95
+    return (
+        difference - math.hypot(one.value - low, other_high - other.value),
+        difference + math.hypot(high - one.value, other.value - other_low),
+    )
+
+
+def differences(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> dict[str, tuple[str | None, str | None]]:
+    """List the entries that differ, as texts; None where one has none."""
+    found = {}
+    for name in dict.fromkeys([*before, *after]):
+        old, new = (str(m[name]) if name in m else None for m in (before, after))
+        if old != new:
+            found[name] = (old, new)
+    return found
+
+
+def _pair(name: str, before: TargetFidelity, after: TargetFidelity) -> Pair:
+    change = metric_change(before.metric, after.metric)
+    return Pair(name, before, after, change, differences(before.settings, after.settings))
+
+
+def _named(fidelity: Fidelity) -> Iterator[tuple[str, TargetFidelity]]:
+    for name, found in fidelity.targets.items():
+        yield name, found
+        for variant, other in found.variants.items():
+            yield f"{name} · {variant}", other
+
+
+def _provenance(fidelity: Fidelity) -> dict[str, Any]:
+    return {
+        "command": fidelity.command,
+        "seed": fidelity.seed,
+        **{f"version of {name}": text for name, text in fidelity.versions.items()},
+        **{f"hash of {name}": text for name, text in fidelity.hashes.items()},
+        **{f"network's {name}": text for name, text in fidelity.network.provenance.items()},
+    }
