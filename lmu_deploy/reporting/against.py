@@ -20,7 +20,7 @@ PAGE = "comparison.html"
 MARKDOWN = "comparison.md"
 
 _SIGNS = {"better": "✅", "worse": "❌", "no clear change": "⚪"}
-_TONES = {"better": "better", "worse": "worse", "no clear change": "close"}
+_TONES = {"better": "better", "worse": "worse", "no clear change": "unknown"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,14 @@ def write_comparison(folder: Path | str, other: Path | str) -> Path:
     entries = [_reference(found), *(_entry(pair) for pair in found.pairs)]
     provenance = _changes("What made them", found.provenance)
     notes = _notes(found)
-    page = render("comparison.html", found=found, entries=entries, notes=notes, made=provenance)
+    page = render(
+        "comparison.html",
+        task=found.after.task.name,
+        dates=[wording.readable_date(run.date) for run in (found.before, found.after)],
+        entries=entries,
+        notes=notes,
+        made=provenance,
+    )
     write_text(folder / MARKDOWN, _markdown(found, entries, notes, provenance))
     write_text(folder / PAGE, page)
     return folder / PAGE
@@ -149,7 +156,10 @@ def _notes(found: Comparison) -> list[str]:
 def _markdown(
     found: Comparison, entries: Sequence[Entry], notes: Sequence[str], made: Table | None
 ) -> str:
-    lines = [f"## {plain(found.after.task.name)}: what changed since {found.before.date}", ""]
+    lines = [
+        f"## {plain(found.after.task.name)}: what changed since {wording.readable_date(found.before.date)}",
+        "",
+    ]
     outcomes = [found.reference, *(pair.metric for pair in found.pairs)]
     for entry, change in zip(entries, outcomes, strict=True):
         told = f"**{plain(entry.name)}**: {entry.words}. {plain(entry.sentence)}"

@@ -91,7 +91,7 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
     return View(
         fidelity=fidelity,
         verdicts=[_float(fidelity), *(_verdict(n, f, looks[n]) for n, f in everything)],
-        date=_readable(fidelity.date),
+        date=wording.readable_date(fidelity.date),
         comparison=tables.comparison(fidelity),
         metric=metric_plot(_dots(fidelity, looks)).svg(),
         losses=losses(fidelity, looks),
@@ -120,13 +120,6 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
         settings=[(n, pairs(f.settings)) for n, f in everything if f.settings],
         provenance=[(n, unfolded(text)) for n, text in fidelity.network.provenance.items()],
     )
-
-
-def _readable(date: str) -> str:
-    """Turn 2026-01-02T03:04:05+00:00 into 2026-01-02 03:04 UTC; other forms stay."""
-    if date.endswith("+00:00") and date[10:11] == "T":
-        return f"{date[:10]} {date[11:16]} UTC"
-    return date
 
 
 def _looks(fidelity: Fidelity) -> dict[str, Series]:

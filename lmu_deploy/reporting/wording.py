@@ -114,6 +114,13 @@ def setting(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+def readable_date(date: str) -> str:
+    """Turn 2026-01-02T03:04:05+00:00 into 2026-01-02 03:04 UTC; other forms stay."""
+    if date.endswith("+00:00") and date[10:11] == "T":
+        return f"{date[:10]} {date[11:16]} UTC"
+    return date
+
+
 def plural(number: int, noun: str) -> str:
     """Write a number and its noun: 1 sample, 2 samples."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
@@ -122,11 +129,20 @@ def plural(number: int, noun: str) -> str:
 def verdict(found: TargetFidelity) -> tuple[str, str]:
     """Say in a few words how a target stands to float, and which sign goes with it.
 
+    A network that does not fit its chip is no good there, however well it answers.
+
     Returns
     -------
     words : str
     tone : {"same", "close", "worse", "better", "unknown"}
     """
+    words, tone = _standing(found)
+    if found.fit is not None and found.fit.violations:
+        return f"does not fit its chip; {words}", "worse"
+    return words, tone
+
+
+def _standing(found: TargetFidelity) -> tuple[str, str]:
     against = found.reference
     if against is None:
         return "no float reference", "unknown"

@@ -13,7 +13,7 @@ from lmu_deploy.fidelity.energy import Counts, costs_of, estimate
 from lmu_deploy.fidelity.fit import fit_of
 from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
 from lmu_deploy.reporting.costs import on_chip
-from lmu_deploy.reporting.wording import quantities
+from lmu_deploy.reporting.wording import quantities, verdict
 from lmu_deploy.tasks.digits import TASK
 from targets.integer import IntegerTarget
 
@@ -130,6 +130,8 @@ def test_the_verdict_says_what_does_not_fit(digits, assembled, quantised):
     said = on_chip(target.model_copy(update={"fit": unfit}))
     assert said[0].startswith("Does not fit Intel Loihi (profile loihi1): ")
     assert unfit.violations[0] in said[0]
+    words, tone = verdict(target.model_copy(update={"fit": unfit}))
+    assert (words, tone) == (f"does not fit its chip; {verdict(target)[0]}", "worse")
     assert on_chip(target) == []
 
 
