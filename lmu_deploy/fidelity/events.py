@@ -30,6 +30,8 @@ class PopulationEvents:
         Mean events of a sample of that class.
     silent : int or None
         Neurons that sent nothing in sample 0; None without a raster.
+    intervals : ndarray of int, or None
+        Of :func:`count_intervals`, in sample 0.
     """
 
     neurons: int | None
@@ -39,6 +41,7 @@ class PopulationEvents:
     by_step: np.ndarray
     by_class: Mapping[int, float] | None
     silent: int | None
+    intervals: np.ndarray | None
 
 
 def count_population(
@@ -70,12 +73,31 @@ def count_population(
         by_step=counts.mean(axis=0, dtype=np.float64),
         by_class=None if classes is None else _means(by_sample, classes),
         silent=None if raster is None else silent_neurons(raster),
+        intervals=None if raster is None else count_intervals(raster),
     )
 
 
 def silent_neurons(raster: np.ndarray) -> int:
     """Count the neurons that sent nothing; `raster` has shape (chip_steps, neurons)."""
     return int((~np.asarray(raster, dtype=bool).any(axis=0)).sum())
+
+
+def count_intervals(raster: np.ndarray) -> np.ndarray:
+    """Count the steps from each event of a neuron to its next one, in bins that double.
+
+    Parameters
+    ----------
+    raster : ndarray, shape (chip_steps, neurons)
+
+    Returns
+    -------
+    ndarray of int64, shape (bins,)
+        Entry k counts intervals of 2^(k-1) + 1 to 2^k steps, the first those of one step; empty
+        when no neuron sent twice.
+    """
+    neuron, step = np.nonzero(np.asarray(raster, dtype=bool).T)
+    apart = np.diff(step)[np.diff(neuron) == 0]
+    return np.bincount(np.ceil(np.log2(apart)).astype(np.int64)).astype(np.int64)
 
 
 def _means(by_sample: np.ndarray, classes: np.ndarray) -> dict[int, float]:

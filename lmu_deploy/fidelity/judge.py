@@ -144,6 +144,7 @@ def _populations(run: Run, classes: np.ndarray | None) -> dict[str, schema.Popul
             silent=events.silent,
             by_step=rounded(events.by_step),
             by_class=None if events.by_class is None else dict(events.by_class),
+            intervals=None if events.intervals is None else events.intervals.tolist(),
         )
     return found
 

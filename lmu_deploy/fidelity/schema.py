@@ -56,7 +56,11 @@ class Events(Strict):
 
 
 class Population(Strict):
-    """One population: events per neuron and step, mean events at each step and of each class."""
+    """One population: events per neuron and step, mean events at each step and of each class.
+
+    `intervals` counts the steps between a neuron's events in sample 0: entry k those of
+    2^(k-1) + 1 to 2^k steps, the first those of one step.
+    """
 
     neurons: int | None
     events: int
@@ -65,6 +69,7 @@ class Population(Strict):
     silent: int | None
     by_step: list[float]
     by_class: dict[int, float] | None
+    intervals: list[int] | None = None
 
 
 class Sizes(Strict):

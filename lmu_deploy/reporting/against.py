@@ -156,8 +156,9 @@ def _notes(found: Comparison) -> list[str]:
 def _markdown(
     found: Comparison, entries: Sequence[Entry], notes: Sequence[str], made: Table | None
 ) -> str:
+    since = wording.readable_date(found.before.date)
     lines = [
-        f"## {plain(found.after.task.name)}: what changed since {wording.readable_date(found.before.date)}",
+        f"## {plain(found.after.task.name)}: what changed since {since}",
         "",
     ]
     outcomes = [found.reference, *(pair.metric for pair in found.pairs)]

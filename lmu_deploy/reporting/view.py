@@ -213,7 +213,7 @@ def _speaker(
         Activity(p, population.neurons, excerpts.get(f"{path}/{p}"), population.by_step)
         for p, population in found.populations.items()
     ]
-    shown = [tables.populations(found), tables.classes(found)]
+    shown = [tables.populations(found), tables.classes(found), tables.intervals(found)]
     return Speaker(
         name=name,
         twin=found.equal_to.target if found.equal_to and found.equal_to.equal else "",

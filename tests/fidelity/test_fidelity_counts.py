@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lmu_deploy.fidelity.equality import compare_states, is_integer
-from lmu_deploy.fidelity.events import count_population, silent_neurons
+from lmu_deploy.fidelity.events import count_intervals, count_population, silent_neurons
 from lmu_deploy.fidelity.excerpts import RasterExcerpt, excerpt
 from lmu_deploy.fidelity.provenance import hash_array, hash_file, versions
 from lmu_deploy.fidelity.sizes import network_sizes
@@ -199,3 +199,13 @@ def test_hashes(tmp_path):
 
 def test_versions_name_what_computed():
     assert {"python", "numpy", "scipy", "lmu-deploy"} <= set(versions())
+
+
+def test_intervals_are_those_between_events_of_one_neuron():
+    raster = np.zeros((40, 3), np.uint8)
+    raster[[0, 1, 3, 6, 10, 15, 23, 32], 0] = 1  # 1, 2, 3, 4, 5, 8 and 9 steps apart
+    raster[[5, 6], 1] = 1
+    assert count_intervals(raster).tolist() == [2, 1, 2, 2, 1]
+    assert count_intervals(raster[:, 2:]).tolist() == []
+    assert count_intervals(raster[:1]).tolist() == []
+    assert count_population(np.ones((2, 40), int)).intervals is None

@@ -22,7 +22,7 @@ from targets.integer import IntegerTarget
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(__file__).resolve().parents[2]
 AXE = Path(os.environ.get("LMU_DEPLOY_AXE", ROOT / "node_modules/axe-core/axe.min.js"))
-LOOKS = [(1280, "light"), (390, "light"), (1280, "dark")]
+LOOKS = [(1280, "light"), (390, "dark")]
 CASES = [
     "digits",
     "signal",
