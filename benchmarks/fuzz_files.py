@@ -20,8 +20,12 @@ from fuzz_damage import DAMAGES, damage_inside
 
 from converters.contained import child, limits, parent
 from converters.importers import import_file
+from converters.loihi_spiking import loihi_spike
+from converters.nir import read_nir, to_nir, write_nir
 from converters.onnx import save_onnx, to_onnx
 from converters.quantise import quantise
+from converters.spiking import spike
+from converters.spiking.saved import keep_calibration, load_calibration
 from lmu_deploy.errors import InputError, LmuDeployError
 from lmu_deploy.files import save
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
@@ -195,6 +199,13 @@ def _our_files(folder: Path) -> list[Sample]:
     save(network, folder / "float.safetensors")
     save(quantise(network, inputs, "loihi2"), folder / "integer.safetensors")
     save_onnx(to_onnx(network), folder / "network.onnx")
+    write_nir(to_nir(network), folder / "network.nir")
+    options = {"neurons_per_state": 8, "hold_ms": 20.0}
+    spiking = spike(network, inputs, calibration="static", dt_ms=2.0, **options)
+    save(spiking, folder / "spiking.safetensors")
+    save(keep_calibration(spiking), folder / "calibration.safetensors")
+    write_nir(to_nir(spiking), folder / "spiking.nir")
+    save(loihi_spike(network, inputs, **options), folder / "loihi.safetensors")
     x, y = inputs.astype(np.float32), np.arange(8) % 2
     np.savez(folder / "task.npz", x_train=x, y_train=y, x_test=x, y_test=y)
 
@@ -205,6 +216,11 @@ def _our_files(folder: Path) -> list[Sample]:
     return [
         sample("LMUNetwork .safetensors", "float.safetensors", load_any),
         sample("IntegerNetwork .safetensors", "integer.safetensors", load_any),
+        sample("SpikingNetwork .safetensors", "spiking.safetensors", load_any),
+        sample("LoihiNetwork .safetensors", "loihi.safetensors", load_any),
+        sample("calibration .safetensors", "calibration.safetensors", load_calibration),
         sample("onnx .onnx", "network.onnx", import_file),
+        sample("nir .nir", "network.nir", import_file),
+        sample("nir .nir (spiking)", "spiking.nir", read_nir),
         sample("task .npz", "task.npz", lambda path: task_from_file(path).load()),
     ]
