@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from converters.quantise import quantise
@@ -120,6 +120,18 @@ def test_every_kind_of_network_is_followed(networks, data):
         assert "accumulator" in str(error)
         return
     assert max(found) < 1e-2
+
+
+@example(bias=-1.0859603, kernel=0.9822431)
+@given(bias=st.floats(-30, 30), kernel=st.floats(0.01, 1))
+def test_no_bias_of_the_readout_is_cut_off(bias, kernel):
+    memory = Memory.legendre(2, 14.0)
+    layer = LMULayer(np.ones((1, 1), np.float32), None, None, None, memory, None)
+    readout = Readout(np.full((2, 1), kernel, np.float32), np.array([bias], np.float32))
+    inputs = np.random.default_rng(0).normal(size=(5, 20, 1))
+    integer = quantise(LMUNetwork((layer,), readout), inputs)
+    real = integer.readout.bias * integer.readout.output.scale
+    np.testing.assert_allclose(real, readout.bias, rtol=1e-6, atol=integer.readout.output.scale)
 
 
 def test_a_network_that_answers_at_every_step_gets_finer_numbers(rng):

@@ -56,9 +56,14 @@ def hidden_format(hidden: Hidden, x: Signal, m: Signal, h: Signal, settings: Set
 
 
 def output_format(readout: Readout, last: Signal, y: Signal, settings: Settings) -> Format:
-    """Format of the readout: four times the calibrated range."""
+    """Format of the readout: four times the calibrated range, and no less than its bias.
+
+    A bias may be far larger than what comes out, where it cancels against the kernel's part.
+    """
     widest = max(y.largest, _widest(readout.kernel, last) * FAINTEST) or 1.0
-    return Format(settings.state_bits, widest * _OUTPUT_HEADROOM / largest(settings.state_bits))
+    bias = 0.0 if readout.bias is None else float(np.abs(readout.bias).max(initial=0.0))
+    top = max(widest * _OUTPUT_HEADROOM, bias)
+    return Format(settings.state_bits, top / largest(settings.state_bits))
 
 
 def _widest(kernel: np.ndarray, signal: Signal) -> float:
