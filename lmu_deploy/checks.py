@@ -30,7 +30,9 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
         When it is no integer or lies outside.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"{name} is {value!r}, not an integer; give one from {low} to {high}.")
+        raise InputError(
+            f"{name} is {_short(value)}, not an integer; give one from {low} to {high}."
+        )
     if not low <= value <= high:
         raise InputError(f"{name} is {value}, outside {low} to {high}; give a value inside.")
     return int(value)
@@ -39,7 +41,9 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
 def check_number(name: str, value: Any, low: float, high: float) -> float:
     """Return `value` as a finite float in [low, high]; raises InputError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
-        raise InputError(f"{name} is {value!r}, not a number; give one from {low:g} to {high:g}.")
+        raise InputError(
+            f"{name} is {_short(value)}, not a number; give one from {low:g} to {high:g}."
+        )
     try:
         number = float(value)
     except OverflowError:  # an integer beyond the range of a float
@@ -52,7 +56,7 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
 def check_flag(name: str, value: Any) -> bool:
     """Return `value` if it is True or False; raises InputError otherwise."""
     if not isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}; give true or false.")
+        raise InputError(f"{name} is {_short(value)}; give true or false.")
     return value
 
 
@@ -60,7 +64,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`; the error lists them."""
     valid = sorted(choices)
     if not isinstance(value, str) or value not in valid:
-        raise InputError(f"{name} is {value!r}; choose one of {', '.join(valid)}.")
+        raise InputError(f"{name} is {_short(value)}; choose one of {', '.join(valid)}.")
     return value
 
 
@@ -129,3 +133,9 @@ def check_inputs(inputs: Any, n_in: int) -> np.ndarray:
     if checked.shape[1] == 0:
         raise InputError("input has sequences of no steps; give at least one step.")
     return checked.astype(np.float64)
+
+
+def _short(value: object) -> str:
+    """Show a value in at most 200 characters: it may come from a damaged file."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -101,3 +101,15 @@ def test_no_samples_and_no_steps_are_no_inputs():
         check_inputs(np.zeros((3, 0, 2)), 2)
     with pytest.raises(InputError):
         check_inputs([[[1.0], [1.0, 2.0]]], 1)
+
+
+def test_a_value_of_ten_thousand_characters_is_named_in_few():
+    huge = "x" * 10_000
+    for refuse in (
+        lambda: check_choice("mode", huge, ("a", "b")),
+        lambda: check_integer("bits", huge, 1, 32),
+        lambda: check_number("ridge", huge, 0, 1),
+    ):
+        with pytest.raises(InputError) as caught:
+            refuse()
+        assert len(str(caught.value)) < 300
