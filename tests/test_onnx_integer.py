@@ -20,10 +20,10 @@ from lmu_deploy.integer_network import (
     IntegerNetwork,
     IntegerReadout,
     PiecewiseLinear,
-    SeriesMemory,
 )
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.wiring import wires
+from targets.conformance.drawn import integer_networks, loud_and_quiet
 from targets.conformance.networks import example
 from targets.integer import IntegerTarget
 from targets.onnxruntime import OnnxRuntimeTarget
@@ -40,93 +40,6 @@ from converters.onnx import (  # noqa: E402
 from converters.onnx.graph import Graph  # noqa: E402
 from converters.onnx.quantised.integers import Integers  # noqa: E402
 from converters.onnx.weights import Weights  # noqa: E402
-
-
-class Drawn:
-    """Makes random parts of a network, some with sums beyond int32 and products near 2^52."""
-
-    def __init__(self, draw):
-        self.draw = draw
-        self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-
-    def pick(self, low, high):
-        return self.draw(st.integers(low, high))
-
-    def rarely(self):
-        return self.pick(0, 3) == 0
-
-    def connection(self, n_out, n_in):
-        bits, slices = self.pick(2, 8), self.pick(1, 3)
-        top = 2 ** (bits - 1) - 1
-        weights = self.rng.integers(-top, top, (slices, n_out, n_in), endpoint=True)
-        weights[self.rng.random(weights.shape) < 0.2] = 0
-        most, shift = (2**15 - 1, 25) if self.rarely() else (1 if self.rarely() else 60, 8)
-        gains = self.rng.integers(1, most, (slices, n_out), endpoint=True)
-        shifts = self.rng.integers(0, shift, (slices, n_out), endpoint=True)
-        threshold = self.draw(st.sampled_from([0, 0, 1, 2, 11]))
-        return Connection(weights, gains, shifts, bits, self.pick(8, 32), threshold)
-
-    def maybe(self, n_out, n_in):
-        return self.connection(n_out, n_in) if self.pick(0, 1) else None
-
-    def message(self):
-        return Format(self.pick(20, 30) if self.rarely() else self.pick(2, 14), 0.05)
-
-    def state(self):
-        return Format(self.pick(8, 32), 0.01)
-
-    def bias(self, size):
-        return self.rng.integers(-900, 900, size) if self.pick(0, 1) else None
-
-    def activation(self):
-        kind = self.draw(st.sampled_from(["odd", "positive", "linear"]))
-        pieces = 1 if kind == "linear" else self.pick(1, 6)
-        slope = np.sort(self.rng.integers(0, 2**15, pieces))[::-1].copy()
-        intercept = np.append(0, np.sort(self.rng.integers(0, 300, pieces - 1)))
-        return PiecewiseLinear(slope, intercept, self.pick(0, 20), kind)
-
-    def memory(self, size, n_in, units):
-        hidden = self.maybe(size, units) if units else None
-        common = (self.state(), self.message(), self.pick(0, 12))
-        if not self.rarely():
-            recurrent, entering = self.connection(size, size), self.connection(size, n_in)
-            return IntegerMemory(*common, recurrent, entering, hidden, self.bias(size))
-        channels, terms = 2 if size % 2 == 0 else 1, self.pick(1, 4)
-        rows = terms, size // channels
-        return SeriesMemory(
-            channels,
-            size // channels,
-            self.pick(1, 4),
-            *common,
-            self.rng.integers(0, 9, terms - 1),
-            self.rng.integers(1, 99, rows),
-            self.rng.integers(0, 9, rows),
-            self.connection(size, n_in),
-            self.maybe(size, size),
-            hidden,
-            self.bias(size),
-            self.pick(8, 32),
-        )
-
-    def hidden(self, units, size, n_in):
-        drive, message = Format(self.pick(8, 32), 0.01), self.message()
-        links = self.connection(units, size), self.maybe(units, n_in), self.maybe(units, units)
-        return IntegerHidden(drive, message, *links, self.bias(units), self.activation())
-
-
-@st.composite
-def integer_networks(draw):
-    drawn = Drawn(draw)
-    width, layers = drawn.pick(1, 3), []
-    entry = Format(drawn.pick(2, 12), 0.05)
-    for _ in range(drawn.pick(1, 3)):
-        size, units = drawn.pick(1, 6), drawn.pick(0, 4)
-        memory = drawn.memory(size, width, units)
-        layers.append(IntegerLayer(memory, drawn.hidden(units, size, width) if units else None))
-        width = layers[-1].n_out
-    n_out = drawn.pick(1, 3)
-    readout = IntegerReadout(drawn.connection(n_out, width), drawn.bias(n_out), drawn.state())
-    return IntegerNetwork(entry, tuple(layers), readout, draw(st.booleans()))
 
 
 def assert_equal_runs(ours, theirs):
@@ -146,15 +59,7 @@ def assert_equal_runs(ours, theirs):
     assert dict(ours.neurons) == dict(theirs.neurons)
 
 
-def loud_and_quiet(network, seed, samples=3, steps=7):
-    """Inputs that reach the limits in their second half, and a step of silence."""
-    inputs = np.random.default_rng(seed).normal(size=(samples, steps, network.n_in))
-    inputs[:, steps // 2 :] *= 30.0
-    inputs[0, 0] = 0.0
-    return inputs
-
-
-@given(network=integer_networks(), seed=st.integers(0, 1000))
+@given(network=integer_networks(thresholds=True), seed=st.integers(0, 1000))
 def test_every_integer_equals_the_twins(network, seed):
     twin, inputs = IntegerTarget("numpy"), loud_and_quiet(network, seed)
     assume(not twin.unsupported(network))
@@ -191,7 +96,7 @@ def zeros(model_session, batch):
 
 
 @settings(max_examples=settings.default.max_examples // 3)
-@given(network=integer_networks(), seed=st.integers(0, 1000))
+@given(network=integer_networks(thresholds=True), seed=st.integers(0, 1000))
 def test_steps_and_chunks_equal_the_whole(network, seed):
     x = messages(network, loud_and_quiet(network, seed))
     whole = run(session(to_onnx_integer(network, record=True)), {"input": x})
@@ -260,7 +165,7 @@ ERR_ON_INT64 = {"Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Relu", "Sign"}
 
 
 @settings(max_examples=settings.default.max_examples // 3)
-@given(network=integer_networks())
+@given(network=integer_networks(thresholds=True))
 def test_there_is_no_number_in_the_graph_but_integers(network):
     for model in (
         to_onnx_integer(network),
