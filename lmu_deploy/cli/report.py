@@ -32,6 +32,12 @@ def report(
             "points of accuracy, or 0.2 % of the NRMSE."
         ),
     ] = None,
+    must_fit: Annotated[
+        bool,
+        typer.Option(
+            "--must-fit", help="Exit code 1 when a network does not fit the chip it was made for."
+        ),
+    ] = False,
     junit: Annotated[
         Path | None, typer.Option(help="Write these checks as JUnit XML, for a pipeline.")
     ] = None,
@@ -49,6 +55,7 @@ def report(
             fail_below=fail_below,
             fail_above=fail_above,
             max_loss=max_loss,
+            must_fit=must_fit,
             junit=junit,
         )
     )

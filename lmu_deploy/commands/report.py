@@ -15,6 +15,7 @@ def report(
     fail_below: float | None = None,
     fail_above: float | None = None,
     max_loss: float | None = None,
+    must_fit: bool = False,
     junit: Path | str | None = None,
 ) -> Path:
     """Write report.html and report.md from the fidelity.json of `folder`; give report.html's path.
@@ -32,6 +33,9 @@ def report(
     max_loss : float, optional
         Most that a target may lose against float: accuracy in shares of all samples (0.002 is 0.2
         points), NRMSE in shares of float's.
+    must_fit : bool
+        Whether every network must fit the chip that it was made for; targets whose network is for
+        no chip are not asked.
     junit : path, optional
         Where to write these checks for continuous integration, held or not.
 
@@ -48,10 +52,11 @@ def report(
     from lmu_deploy.reporting.against import write_comparison
     from lmu_deploy.reporting.junit import write_junit
 
-    limits = Limits(fail_below, fail_above, max_loss)
+    limits = Limits(fail_below, fail_above, max_loss, must_fit)
     if junit is not None and not limits.asked:
         raise InputError(
-            "--junit has nothing to tell without --fail-below, --fail-above or --max-loss."
+            "--junit has nothing to tell without --fail-below, --fail-above, --max-loss or "
+            "--must-fit."
         )
     fidelity = read_fidelity(folder)
     checks: list[Check] = check_limits(fidelity, limits)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
+from lmu_deploy.fidelity.schema_costs import Fit
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Limits:
     loss : float or None
         Most that may be lost against the float reference on the same samples: accuracy as a share
         of all samples (0.002 is 0.2 points), NRMSE as a share of the reference's.
+    fit : bool
+        Whether every network must fit the chip that it was made for.
 
     Raises
     ------
@@ -36,6 +39,7 @@ class Limits:
     below: float | None = None
     above: float | None = None
     loss: float | None = None
+    fit: bool = False
 
     def __post_init__(self) -> None:
         for name, value, top in (
@@ -50,7 +54,8 @@ class Limits:
     @property
     def asked(self) -> bool:
         """Whether anything is asked at all."""
-        return any(limit is not None for limit in (self.below, self.above, self.loss))
+        figures = (self.below, self.above, self.loss)
+        return self.fit or any(limit is not None for limit in figures)
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,19 @@ def check_limits(fidelity: Fidelity, limits: Limits) -> list[Check]:
     Raises
     ------
     InputError
-        When a limit is of another metric than the task's.
+        When a limit is of another metric than the task's, or networks must fit their chips and none
+        is for a chip.
     """
     metric = fidelity.reference.metric.name
     if metric == "nrmse" and limits.below is not None:
         raise InputError("--fail-below is for accuracy, and this task has an NRMSE; --fail-above.")
     if metric == "accuracy" and limits.above is not None:
         raise InputError("--fail-above is for an NRMSE, and this task has accuracy; --fail-below.")
+    if limits.fit and all(found.fit is None for found in fidelity.targets.values()):
+        raise InputError(
+            "--must-fit has nothing to hold: no target of this report runs a network that was made "
+            "for a chip; add one, such as integer, or leave it out."
+        )
     return [
         check for name, found in fidelity.targets.items() for check in _checks(name, found, limits)
     ]
@@ -100,6 +111,8 @@ def _checks(name: str, found: TargetFidelity, limits: Limits) -> Iterator[Check]
         yield Check(name, "nrmse", value <= limits.above, text)
     if limits.loss is not None:
         yield _check_loss(name, found, limits.loss)
+    if limits.fit and found.fit is not None:
+        yield _check_fit(name, found.fit)
 
 
 def _check_loss(name: str, found: TargetFidelity, limit: float) -> Check:
@@ -113,3 +126,13 @@ def _check_loss(name: str, found: TargetFidelity, limit: float) -> Check:
         lost = against.difference / against.value if against.value else float("inf")
         what = f"NRMSE {100 * lost:.2f} % above float's {against.value:.4g}"
     return Check(name, "loss", lost <= limit, f"{name}: {what}, at most {limit:g} asked for")
+
+
+def _check_fit(name: str, found: Fit) -> Check:
+    chip = f"{found.title} (profile {found.profile})"
+    if not found.violations:
+        return Check(name, "fit", True, f"{name}: fits {chip}")
+    first = found.violations[0].rstrip(".")
+    more = len(found.violations) - 1
+    others = f", and {more} more" if more else ""
+    return Check(name, "fit", False, f"{name}: does not fit {chip}: {first}{others}")

@@ -10,7 +10,9 @@ import pytest
 
 from lmu_deploy.commands.report import report
 from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.fidelity import write_fidelity
 from lmu_deploy.fidelity.gate import Limits, check_limits
+from lmu_deploy.fidelity.schema_costs import Fit
 from lmu_deploy.reporting.markdown import make_markdown
 
 HOSTILE = "a|b <script>alert(1)</script>\n# heading"
@@ -90,6 +92,38 @@ def test_limits_that_hold_give_the_report(folder_of, edge_cases, tmp_path):
 def test_junit_without_limits_has_nothing_to_tell(folder_of, digits, tmp_path):
     with pytest.raises(InputError, match="--junit"):
         report(folder_of(digits), junit=tmp_path / "fidelity.xml")
+
+
+def misfit(fidelity, name, violations):
+    """The same report, a target of which was made for a chip that it fits or not."""
+    fit = Fit(profile="loihi2", title="Loihi 2", violations=violations)
+    found = fidelity.targets[name].model_copy(update={"fit": fit})
+    return fidelity.model_copy(update={"targets": {**fidelity.targets, name: found}})
+
+
+def test_a_network_that_does_not_fit_fails_the_gate_and_names_why(fidelity):
+    limits = Limits(fit=True)
+    held = check_limits(misfit(fidelity, "integer", []), limits)
+    assert [(c.target, c.name, c.held) for c in held] == [("integer", "fit", True)]
+    (failed,) = check_limits(misfit(fidelity, "integer", ["too wide.", "too deep."]), limits)
+    assert not failed.held
+    assert failed.sentence == (
+        "integer: does not fit Loihi 2 (profile loihi2): too wide, and 1 more"
+    )
+    with pytest.raises(InputError, match="no target of this report"):
+        check_limits(fidelity, limits)
+
+
+def test_a_misfit_fails_the_command_and_stands_in_junit(fidelity, tmp_path):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    write_fidelity(folder, misfit(fidelity, "lava", ["too many synapses."]))
+    out = tmp_path / "fidelity.xml"
+    with pytest.raises(RunError, match="lava: does not fit Loihi 2"):
+        report(folder, must_fit=True, junit=out)
+    (case,) = ElementTree.fromstring(out.read_text(encoding="utf-8"))
+    assert (case.get("classname"), case.get("name")) == ("digits.lava", "fit")
+    assert "too many synapses" in case.find("failure").get("message")
 
 
 def test_markdown_tells_each_target_and_lets_no_name_be_markup(folder_of, digits):
