@@ -39,5 +39,10 @@ def train(
         device=device,
     )
     for name, value in result.figures.items():
-        print(f"{name}: {value:.4f}")
+        print(f"{name.replace('_', ' ')}: {_readable(value)}")
     print(out)
+
+
+def _readable(value: float) -> str:
+    """Write a count without decimals, anything else with four digits that count."""
+    return f"{value:,.0f}" if value == int(value) and abs(value) > 1 else f"{value:.4g}"
