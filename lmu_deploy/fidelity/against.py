@@ -1,8 +1,8 @@
 r"""Two validations laid side by side: what changed from the one to the other, and how surely.
 
-Only figures are compared, not answers, so the two metrics count as independent although the same
-samples may have been run; where they were, the intervals are wider than they need to be. The
-interval of a difference comes from both intervals by square-and-add: with
+Where both ran the same samples and say what came of each, answers are paired (paired.py). Else the
+two metrics count as independent, and the interval of a difference comes from both intervals by
+square-and-add: with
 :math:`[l_1, u_1]` around :math:`p_1` and :math:`[l_2, u_2]` around :math:`p_2`,
 
 .. math::
@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lmu_deploy.errors import InputError
-from lmu_deploy.fidelity.schema import Fidelity, Metric, TargetFidelity
+from lmu_deploy.fidelity.paired import Paired, pair
+from lmu_deploy.fidelity.schema import Fidelity, Metric, Reference, TargetFidelity
 
+Judged = TargetFidelity | Reference
 Outcome = Literal["better", "worse", "no clear change"]
 Interval = tuple[float, float]
 
@@ -40,7 +42,10 @@ class MetricChange:
     ci95 : pair of float, or None
         None when one of the two has no interval.
     outcome : {"better", "worse", "no clear change"}
-        Clear when the interval leaves out zero.
+        Clear when the interval leaves out zero, or McNemar's test is below 0.05 if answers are
+        paired.
+    paired : Paired or None
+        What pairing the answers gave, where the same samples were run.
     """
 
     before: Metric
@@ -48,6 +53,7 @@ class MetricChange:
     difference: float
     ci95: Interval | None
     outcome: Outcome
+    paired: Paired | None = None
 
 
 @dataclass(frozen=True)
@@ -106,25 +112,35 @@ def compare_runs(before: Fidelity, after: Fidelity) -> Comparison:
             "compare two of one task."
         )
     old, new = dict(_named(before)), dict(_named(after))
+    same = all(before.hashes.get(name) == after.hashes.get(name) for name in ("inputs", "targets"))
     return Comparison(
         before=before,
         after=after,
-        reference=metric_change(before.reference.metric, after.reference.metric),
-        pairs=tuple(_pair(name, old[name], new[name]) for name in new if name in old),
+        reference=_change(before.reference, after.reference, same, after.seed),
+        pairs=tuple(_pair(n, old[n], new[n], same, after.seed) for n in new if n in old),
         only_before=tuple(name for name in old if name not in new),
         only_after=tuple(name for name in new if name not in old),
         provenance=differences(_provenance(before), _provenance(after)),
     )
 
 
-def metric_change(before: Metric, after: Metric) -> MetricChange:
-    """Give the difference of two metrics of one name, with its interval."""
+def metric_change(before: Metric, after: Metric, paired: Paired | None = None) -> MetricChange:
+    """Give the difference of two metrics of one name, with its interval; paired if that is known.
+
+    Parameters
+    ----------
+    before, after : Metric
+    paired : Paired, optional
+    """
     difference = after.value - before.value
-    interval = difference_interval(after, before)
+    interval = difference_interval(after, before) if paired is None else paired.ci95
+    clear = interval is not None and not interval[0] <= 0.0 <= interval[1]
+    if paired is not None:
+        clear = paired.clear
     outcome: Outcome = "no clear change"
-    if interval is not None and not interval[0] <= 0.0 <= interval[1]:
+    if clear and difference:
         outcome = "better" if (difference > 0) == (after.name == "accuracy") else "worse"
-    return MetricChange(before, after, difference, interval, outcome)
+    return MetricChange(before, after, difference, interval, outcome, paired)
 
 
 def difference_interval(one: Metric, other: Metric) -> Interval | None:
@@ -151,9 +167,15 @@ def differences(
     return found
 
 
-def _pair(name: str, before: TargetFidelity, after: TargetFidelity) -> Pair:
-    change = metric_change(before.metric, after.metric)
+def _pair(name: str, before: TargetFidelity, after: TargetFidelity, same: bool, seed: int) -> Pair:
+    change = _change(before, after, same, seed)
     return Pair(name, before, after, change, differences(before.settings, after.settings))
+
+
+def _change(before: Judged, after: Judged, same: bool, seed: int) -> MetricChange:
+    """Pair answers if the same samples were run."""
+    paired = pair(before.answers, after.answers, seed) if same else None
+    return metric_change(before.metric, after.metric, paired)
 
 
 def _named(fidelity: Fidelity) -> Iterator[tuple[str, TargetFidelity]]:

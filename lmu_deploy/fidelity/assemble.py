@@ -12,6 +12,7 @@ import numpy as np
 
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity import schema
+from lmu_deploy.fidelity.answers import keep_answers
 from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.describe import describe_network, describe_task
 from lmu_deploy.fidelity.equality import is_integer
@@ -221,4 +222,5 @@ def _reference(
         sizes=None if sizes is None else schema.Sizes(**asdict(sizes)),
         true_window=truth,
         window=window,
+        answers=keep_answers(reference.outputs, split.targets[: len(reference.outputs)], task),
     )

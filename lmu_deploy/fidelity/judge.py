@@ -13,6 +13,7 @@ import numpy as np
 
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity import schema
+from lmu_deploy.fidelity.answers import keep_answers
 from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.canonical import plain
 from lmu_deploy.fidelity.divergence import diverge
@@ -126,6 +127,7 @@ def judge(
         ranges=None if ranges is None else ranges_entry(ranges),
         costs=costs_of(run, network),
         fit=fit_of(network),
+        answers=keep_answers(run.outputs, answers, task),
         notes=list(run.notes),
         settings=plain(run.settings),
         variants=dict(variants or {}),

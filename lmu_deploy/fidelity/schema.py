@@ -25,6 +25,19 @@ class Metric(Strict):
     ci95: Interval | None
 
 
+class Answers(Strict):
+    """What came of each sample, for a paired comparison with another run of the same ones.
+
+    All are base64: `right` one bit an answer, the first one highest; `errors` and `norms` sums of
+    squared errors and of squared targets of each sequence, little-endian 32-bit floats.
+    """
+
+    count: int
+    right: str | None = None
+    errors: str | None = None
+    norms: str | None = None
+
+
 class AgainstReference(Strict):
     """The same samples in the float reference, and how far the answers agree.
 
@@ -139,6 +152,7 @@ class TargetFidelity(Strict):
     ranges: LayerRanges | None = None
     costs: Costs | None = None
     fit: Fit | None = None
+    answers: Answers | None = None
     notes: list[str]
     settings: dict[str, Any]
     variants: dict[str, TargetFidelity]
@@ -190,6 +204,7 @@ class Reference(Strict):
     sizes: Sizes | None
     true_window: list[float] | None
     window: Window | None
+    answers: Answers | None = None
 
 
 class Fidelity(Strict):

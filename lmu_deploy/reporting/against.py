@@ -85,10 +85,22 @@ def _told(name: str, change: MetricChange, tables: Sequence[Table]) -> Entry:
     if change.ci95 is not None:
         low, high = (wording.metric_difference(kind, bound) for bound in change.ci95)
         difference = wording.metric_difference(kind, change.difference)
-        sentence += f", a difference of {difference} (95{wording.SPACE}% interval {low} to {high})"
+        sentence += f", a difference of {difference} (95{wording.SPACE}% interval {low} to {high}"
+        sentence += f"{_pairing(change)})"
     return Entry(
         name, after, f"was {before}", words, _TONES[change.outcome], f"{sentence}.", tables
     )
+
+
+def _pairing(change: MetricChange) -> str:
+    """Say whether the interval is paired, and what the same samples say."""
+    paired = change.paired
+    if paired is None:
+        return ", unpaired"
+    if paired.p_value is None:
+        return ", paired"
+    test = f"McNemar's test: {wording.p_value(paired.p_value)}"
+    return f", paired: {paired.lost:,} answers lost, {paired.gained:,} gained; {test}"
 
 
 def _figures(pair: Pair) -> Table | None:
@@ -146,11 +158,20 @@ def _notes(found: Comparison) -> list[str]:
     notes = []
     if not found.same_samples:
         notes.append("Different samples were run, so differences are of networks and samples both.")
+    elif alone := [name for name, change in _changed(found) if change.paired is None]:
+        notes.append(
+            f"Not paired, as what came of each sample is not known of both runs, or they are not "
+            f"as many: {', '.join(alone)}."
+        )
     if found.only_before:
         notes.append(f"No longer run: {', '.join(found.only_before)}.")
     if found.only_after:
         notes.append(f"Run for the first time: {', '.join(found.only_after)}.")
     return notes
+
+
+def _changed(found: Comparison) -> list[tuple[str, MetricChange]]:
+    return [("float", found.reference), *((pair.name, pair.metric) for pair in found.pairs)]
 
 
 def _markdown(

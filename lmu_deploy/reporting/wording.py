@@ -191,11 +191,12 @@ def _changes(against: AgainstReference) -> str:
     parts = [f"{against.lost} lost" if against.lost else ""]
     parts += [f"{against.gained} gained" if against.gained else ""]
     detail = ", ".join(part for part in parts if part) or "wrong in both"
-    p_value = "" if against.p_value is None else f"; McNemar's test: {_p_value(against.p_value)}"
-    return f"{plural(against.flips, 'answer')} {verb} ({detail}{p_value})"
+    test = "" if against.p_value is None else f"; McNemar's test: {p_value(against.p_value)}"
+    return f"{plural(against.flips, 'answer')} {verb} ({detail}{test})"
 
 
-def _p_value(value: float) -> str:
+def p_value(value: float) -> str:
+    """Write the p-value of a test."""
     if value < 0.001:
         return f"p{SPACE}<{SPACE}0.001"
     return f"p{SPACE}={SPACE}{value:.3f}" if value < 0.1 else f"p{SPACE}={SPACE}{value:.2f}"

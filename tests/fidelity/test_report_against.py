@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
 from lmu_deploy.commands.report import report
 from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity import write_fidelity
 from lmu_deploy.fidelity.against import compare_runs, difference_interval, metric_change
+from lmu_deploy.fidelity.answers import error_sums, keep_answers, right_answers
 from lmu_deploy.fidelity.intervals import wilson
+from lmu_deploy.fidelity.paired import pair
 from lmu_deploy.fidelity.schema import Metric
 from lmu_deploy.fidelity.store import read_fidelity
 from lmu_deploy.reporting.against import write_comparison
+from lmu_deploy.tasks.base import Task
 
 
 def accuracy(right, samples):
@@ -118,3 +125,79 @@ def test_settings_and_samples_that_differ_are_named(digits, assembled):
     assert settings["brian2"] == {"mismatch": ("0.1", "0.2")}
     assert settings["integer"] == {}
     assert not comparison.same_samples
+
+
+def answered(right):
+    """Answers of a made-up classifier, and its metric."""
+    task = Task("pairs", "classification", 1, 2, 1, load=lambda: None)
+    outputs = np.stack([np.zeros(len(right)), np.asarray(right) - 0.5], axis=1)
+    kept = keep_answers(outputs, np.ones(len(right), int), task)
+    return kept, accuracy(int(np.sum(right)), len(right))
+
+
+def test_answers_come_back_bit_by_bit(rng):
+    for count in (1, 7, 8, 9, 1000):
+        right = rng.random(count) < 0.7
+        kept, _ = answered(right)
+        assert (right_answers(kept) == right).all()
+        assert error_sums(kept) is None
+    assert len(kept.right) == 4 * -(-125 // 3)
+
+
+def test_pairing_finds_a_change_that_independent_figures_hide():
+    """20 of 1,000 answers gained and 4 lost: McNemar's p is 0.0015, and the intervals overlap."""
+    was = np.arange(1000) < 900
+    now = was.copy()
+    now[:4], now[900:920] = False, True
+    (before, old), (after, new) = answered(was), answered(now)
+    found = pair(before, after)
+    assert (found.lost, found.gained) == (4, 20)
+    exact = 2.0 * sum(math.comb(24, k) for k in range(5)) / 2**24
+    assert found.p_value == pytest.approx(exact)
+    assert metric_change(old, new).outcome == "no clear change"
+    assert metric_change(old, new, found).outcome == "better"
+    assert metric_change(new, old, pair(after, before)).outcome == "worse"
+    assert metric_change(old, old, pair(before, before)).outcome == "no clear change"
+
+
+def test_signals_are_paired_sequence_by_sequence(signal, assembled):
+    fidelity, _ = assembled(signal)
+    small, large = (fidelity.targets[name].answers for name in ("integer", "brian2"))
+    errors, norms = error_sums(small)
+    outputs, targets = signal.results[0].run.outputs, signal.split.targets
+    squares = ((outputs - targets)[:, 20:].astype(np.float64) ** 2).sum(axis=(1, 2))
+    assert errors == pytest.approx(squares, rel=1e-6)
+    assert np.sqrt(errors.sum() / norms.sum()) == pytest.approx(
+        fidelity.targets["integer"].metric.value, rel=1e-6
+    )
+    found = pair(small, large)
+    assert found.clear
+    assert found.ci95[0] > 0
+    assert found.p_value is None
+    difference = fidelity.targets["brian2"].metric.value - fidelity.targets["integer"].metric.value
+    assert found.ci95[0] < difference < found.ci95[1]
+
+
+def test_what_cannot_be_paired_says_so(digits, assembled, folder_of):
+    fidelity, _ = assembled(digits)
+    older = fidelity.targets["integer"].model_copy(update={"answers": None})
+    before = fidelity.model_copy(update={"targets": {**fidelity.targets, "integer": older}})
+    paired = {p.name: p.metric.paired is not None for p in compare_runs(before, fidelity).pairs}
+    assert not paired.pop("integer")
+    assert all(paired.values())
+    other = fidelity.model_copy(update={"hashes": {**fidelity.hashes, "inputs": "other"}})
+    assert not any(p.metric.paired for p in compare_runs(other, fidelity).pairs)
+    folder, elsewhere = folder_of(digits), folder_of(digits)
+    write_fidelity(elsewhere, before)
+    write_comparison(folder, elsewhere)
+    text = (folder / "comparison.md").read_text(encoding="utf-8")
+    assert "or they are not as many: integer." in text
+    assert "unpaired)" in text
+    assert "paired: 0 answers lost, 0 gained" in text
+
+
+def test_damaged_answers_are_refused():
+    kept, _ = answered(np.ones(9, bool))
+    for spoilt in ({"right": "###"}, {"count": 99}, {"right": ""}):
+        with pytest.raises(InputError, match="damaged"):
+            right_answers(kept.model_copy(update=spoilt))
