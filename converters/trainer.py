@@ -55,8 +55,8 @@ def from_torch(
         raise InputError(f"a SequenceModel is needed here, not {type(model).__name__}.")
     bias = model.readout.bias if model.config.readout_bias else None
     return LMUNetwork(
-        layers=tuple(_take_layer(layer) for layer in model.layers),
-        readout=Readout(_array(model.readout.weight.T), _optional(bias)),
+        layers=tuple(take_layer(layer) for layer in model.layers),
+        readout=Readout(take_array(model.readout.weight.T), _optional(bias)),
         return_sequences=model.config.return_sequences,
         task=task,
         provenance=dict(provenance or {}),
@@ -94,36 +94,67 @@ def to_torch(network: LMUNetwork, dtype: torch.dtype | None = None) -> SequenceM
     return model
 
 
-def _take_layer(layer: nn.Module) -> Layer:
+def take_layer(layer: nn.Module) -> Layer:
+    """Take one layer of `lmu_deploy.nn` out of torch.
+
+    Raises
+    ------
+    InputError
+        When it is of another class, or a weight is NaN or infinite.
+    """
     if isinstance(layer, LSTM):
-        kernel, recurrent_kernel, *biases = layer.weights
-        return LSTMLayer(
-            _array(kernel.T), _array(recurrent_kernel.T), _array(biases[0] + biases[1])
-        )
+        return take_torch_lstm(layer.core)[0]
     if not isinstance(layer, LMU):
         raise InputError(f"a layer is {type(layer).__name__}; only LMU and LSTM can be taken.")
     a_bar, b_bar = layer.memory()
     made_by = "trained" if layer.memory.train_memory else layer.memory.discretiser
     memory = Memory(
-        layer.order, layer.channels, layer.memory.theta, made_by, _array(a_bar), _array(b_bar)
+        layer.order,
+        layer.channels,
+        layer.memory.theta,
+        made_by,
+        take_array(a_bar),
+        take_array(b_bar),
     )
     hidden = None
     if layer.memory_kernel is not None:
         hidden = Hidden(
-            memory_kernel=_array(layer.memory_kernel),
+            memory_kernel=take_array(layer.memory_kernel),
             input_kernel=_optional(layer.input_kernel),
             recurrent_kernel=_optional(layer.recurrent_kernel),
             bias=_optional(layer.bias),
             activation=layer.activation,
         )
     return LMULayer(
-        input_encoders=_array(layer.input_encoders),
+        input_encoders=take_array(layer.input_encoders),
         hidden_encoders=_optional(layer.hidden_encoders),
         memory_encoders=_optional(layer.memory_encoders),
         memory_bias=_optional(layer.memory_bias),
         memory=memory,
         hidden=hidden,
     )
+
+
+def take_torch_lstm(lstm: nn.LSTM) -> list[Layer]:
+    """Take torch's own LSTM, of one layer or more, out of torch.
+
+    Raises
+    ------
+    InputError
+        When it runs in both directions or projects its outputs, or a weight is NaN or infinite.
+    """
+    if lstm.bidirectional:
+        raise InputError("it is bidirectional; only the forward direction can run on a chip.")
+    if lstm.proj_size:
+        raise InputError(f"proj_size is {lstm.proj_size}; only 0 can be taken.")
+    layers: list[Layer] = []
+    for weights in lstm.all_weights:
+        kernel, recurrent_kernel, *biases = weights
+        bias = biases[0] + biases[1] if biases else kernel.new_zeros(len(kernel))
+        layers.append(
+            LSTMLayer(take_array(kernel.T), take_array(recurrent_kernel.T), take_array(bias))
+        )
+    return layers
 
 
 def _describe(layer: Layer) -> LMUConfig | LSTMConfig:
@@ -168,12 +199,16 @@ def _fill_layer(module: nn.Module, layer: Layer) -> None:
             _put(getattr(module, name), getattr(layer.hidden, name, None))
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+def take_array(tensor: Tensor) -> np.ndarray:
+    """Give a tensor as an array, in float32 at least."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()
+    return np.ascontiguousarray(tensor.numpy())
 
 
 def _optional(tensor: Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else _array(tensor)
+    return None if tensor is None else take_array(tensor)
 
 
 def _put(tensor: Tensor | None, values: np.ndarray | None) -> None:

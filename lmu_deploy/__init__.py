@@ -43,9 +43,11 @@ _NAMES = {
     "LmuDeployError": "lmu_deploy.errors",
     "RunError": "lmu_deploy.errors",
     "SpikingNetwork": "lmu_deploy.spiking_network",
+    "from_torch": "converters.torch_modules.convert",
     "load_any": "lmu_deploy.representations",
     "run_reference": "lmu_deploy.reference",
     "save": "lmu_deploy.files",
+    "to_torch": "converters.trainer",
 }
 __all__ = sorted([*_NAMES, "__version__"])
 
