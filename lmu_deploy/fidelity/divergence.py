@@ -165,13 +165,15 @@ def _real(states: States, array: str, samples: slice) -> np.ndarray:
 
 
 def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
+    parts = (values[i : i + _SAMPLES_AT_ONCE] for i in range(0, len(values), _SAMPLES_AT_ONCE))
+    total = sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)
+    return float(np.sqrt(total / values.size)) if values.size else 0.0
 
 
 def _output_errors(states: States, reference: States, both: int) -> np.ndarray:
     """Sum of squared errors of each sample's outputs."""
     wrong = _real(states, "y", slice(both)) - reference.y[:both]
-    return np.asarray((wrong**2).reshape(both, -1).sum(axis=1))
+    return np.asarray(np.einsum("sto,sto->s", wrong, wrong))
 
 
 def _parting(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lmu_deploy.fidelity import schema_costs as schema
+from lmu_deploy.fidelity.streamed import counted_of
 from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.loihi_network import LoihiNetwork
@@ -61,7 +62,7 @@ def costs_of(run: Run, network: object) -> schema.Costs | None:
         What was run; anything else gives None, as does a run that counted nothing.
     """
     kind = next((kind for cls, kind in _KINDS if isinstance(network, cls)), None)
-    if kind is None or not run.events or not len(run.outputs):
+    if kind is None or not counted_of(run) or not len(run.outputs):
         return None
     tables = {name: table for name, table in cost_tables().items() if table.kind == kind}
     return estimate(count(run, network), tables)
@@ -76,7 +77,7 @@ def count(run: Run, network: object) -> Counts:
         lived = run.steps * network.hold_ms / 1000.0
     return Counts(
         synops=run.synops / samples,
-        messages=sum(int(counts.sum()) for counts in run.events.values()) / samples,
+        messages=sum(counts.total for counts in counted_of(run).values()) / samples,
         updates=float(neurons * run.chip_steps),
         steps=run.steps,
         chip_steps=run.chip_steps,

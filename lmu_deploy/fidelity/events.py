@@ -1,15 +1,48 @@
 """Messages and spikes counted: in all, per sample, per step, by population and by class.
 
-In: what a target counted, a (samples, steps) array of integers for each population. An event is
-one message or spike sent by one neuron; how many synapses it meets is the target's `synops`.
+In: what a target counted, a (samples, steps) array of integers for each population, or its sums.
+An event is one message or spike sent by one neuron; how many synapses it meets is the target's
+`synops`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A population's events added up both ways: all that figures need, and no (samples, steps).
+
+    Attributes
+    ----------
+    by_step : ndarray, shape (steps,), int64
+        Of all samples.
+    by_sample : ndarray, shape (samples,), int64
+        Of all steps.
+    """
+
+    by_step: np.ndarray
+    by_sample: np.ndarray
+
+    @classmethod
+    def of(cls, counts: np.ndarray) -> Counted:
+        """Add up counts of shape (samples, steps)."""
+        return cls(counts.sum(axis=0, dtype=np.int64), counts.sum(axis=1, dtype=np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Counted]) -> Counted:
+        """Join parts of a test set in their order."""
+        by_step = np.sum([part.by_step for part in parts], axis=0, dtype=np.int64)
+        return cls(by_step, np.concatenate([part.by_sample for part in parts]))
+
+    @property
+    def total(self) -> int:
+        """Events of all samples and steps."""
+        return int(self.by_step.sum())
 
 
 @dataclass(frozen=True)
@@ -45,7 +78,7 @@ class PopulationEvents:
 
 
 def count_population(
-    counts: np.ndarray,
+    counts: np.ndarray | Counted,
     neurons: int | None = None,
     raster: np.ndarray | None = None,
     classes: np.ndarray | None = None,
@@ -54,24 +87,23 @@ def count_population(
 
     Parameters
     ----------
-    counts : ndarray, shape (samples, steps), integers
+    counts : ndarray, shape (samples, steps), integers, or Counted
     neurons : int, optional
     raster : ndarray, shape (chip_steps, neurons), optional
         Events of sample 0.
     classes : ndarray, shape (samples,), integers, optional
         Class of each sample.
     """
-    samples, steps = counts.shape
-    total = int(counts.sum(dtype=np.int64))
-    per_sample = total / samples
-    by_sample = counts.sum(axis=1, dtype=np.int64)
+    summed = counts if isinstance(counts, Counted) else Counted.of(counts)
+    samples, steps = len(summed.by_sample), len(summed.by_step)
+    per_sample = summed.total / samples
     return PopulationEvents(
         neurons=neurons,
-        total=total,
+        total=summed.total,
         per_sample=per_sample,
         rate=per_sample / (neurons * steps) if neurons and steps else None,
-        by_step=counts.mean(axis=0, dtype=np.float64),
-        by_class=None if classes is None else _means(by_sample, classes),
+        by_step=summed.by_step / samples,
+        by_class=None if classes is None else _means(summed.by_sample, classes),
         silent=None if raster is None else silent_neurons(raster),
         intervals=None if raster is None else count_intervals(raster),
     )

@@ -18,7 +18,7 @@ Interval = tuple[float, float]
 
 Z95 = 1.959963984540054
 RESAMPLES = 2000
-_ROWS_AT_ONCE = 100
+_ROWS_AT_ONCE, _DRAWN_AT_ONCE = 100, 2**18
 
 
 def wilson(successes: int, trials: int) -> Interval:
@@ -126,9 +126,9 @@ def _resampled(sums: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     """Roots of (column / last column) of the totals of each drawing; (resamples, columns - 1)."""
     generator = np.random.default_rng(seed)
     samples = len(sums)
-    totals = []
-    for start in range(0, resamples, _ROWS_AT_ONCE):
-        rows = min(_ROWS_AT_ONCE, resamples - start)
+    totals, at_once = [], max(1, min(_ROWS_AT_ONCE, _DRAWN_AT_ONCE // samples))
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
         drawn = generator.integers(0, samples, size=(rows, samples))
         totals.append(sums[drawn].sum(axis=1))
     total = np.concatenate(totals)

@@ -27,6 +27,7 @@ from lmu_deploy.fidelity.memory_error import MemoryShape, memory_errors
 from lmu_deploy.fidelity.metric import compare, measure
 from lmu_deploy.fidelity.schema_losses import Divergence
 from lmu_deploy.fidelity.sizes import network_sizes
+from lmu_deploy.fidelity.streamed import counted_of
 from lmu_deploy.fidelity.window import decode_window, delays, liveliest_channel
 from lmu_deploy.network import LMULayer, LMUNetwork
 from lmu_deploy.tasks.base import Task
@@ -136,7 +137,7 @@ def judge(
 
 def _populations(run: Run, classes: np.ndarray | None) -> dict[str, schema.Population]:
     found = {}
-    for name, counts in run.events.items():
+    for name, counts in counted_of(run).items():
         events = count_population(counts, run.neurons.get(name), run.rasters.get(name), classes)
         found[name] = schema.Population(
             neurons=events.neurons,

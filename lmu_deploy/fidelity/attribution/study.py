@@ -138,10 +138,11 @@ def attribute(
     InputError
         When inputs or targets do not fit, or the network does not carry its float network.
     """
-    inputs = check_inputs(inputs, network.n_in)
+    if samples is not None:
+        samples = check_integer("samples of the attribution", samples, 1, 2**31)
+    inputs = check_inputs(inputs[: samples or MOST_SAMPLES], network.n_in)
     if samples is None:
-        samples = affordable_samples(network, inputs.shape[1])
-    inputs = inputs[: check_integer("samples of the attribution", samples, 1, 2**31)]
+        inputs = inputs[: affordable_samples(network, inputs.shape[1])]
     if not len(inputs) or len(targets) < len(inputs):
         raise InputError(
             f"attribution: {len(inputs)} samples and {len(targets)} answers; give at least one "

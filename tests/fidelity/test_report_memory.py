@@ -1,0 +1,140 @@
+"""What a report takes to make grows with the samples kept for plots, not with the test set."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from converters.quantise import quantise
+from lmu_deploy.fidelity import Result, assemble, write_fidelity
+from lmu_deploy.fidelity.events import Counted
+from lmu_deploy.fidelity.provenance import hash_array
+from lmu_deploy.fidelity.streamed import counted_of, run_streamed, samples_kept
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.tasks.base import Split, Task
+from targets.base import Run
+from targets.integer import IntegerTarget
+from targets.reference import ReferenceTarget
+
+KEPT, PART, STEPS, OUTPUTS = 12, 48, 40, 3
+TASK = Task("streamed", "classification", 2, OUTPUTS, STEPS, load=lambda: None)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    rng = np.random.default_rng(17)
+    hidden = Hidden(rng.normal(size=(8, 6)) / 3, None, None, None, "tanh")
+    layer = LMULayer(rng.normal(size=(2, 2)), None, None, None, Memory.legendre(4, 20.0, 2), hidden)
+    network = LMUNetwork((layer,), Readout(rng.normal(size=(6, OUTPUTS)), None))
+    known = rng.random((32, STEPS, 2))
+    return network, quantise(network, known)
+
+
+def samples(count):
+    rng = np.random.default_rng(18)
+    return Split(rng.random((count, STEPS, 2)), rng.integers(0, OUTPUTS, count))
+
+
+def make(networks, split, folder, kept=KEPT, part=PART):
+    network, integer = networks
+    streamed = {"kept": kept, "part": part}
+    results = [Result(run_streamed(IntegerTarget("numpy"), integer, split.inputs, **streamed))]
+    reference = run_streamed(ReferenceTarget(), network, split.inputs, **streamed)
+    found = assemble(results, reference, TASK, split, network, command="test", seed=0, date="now")
+    write_fidelity(folder, *found)
+    return found[0]
+
+
+def peak(networks, count, folder, **parts):
+    split = samples(count)
+    tracemalloc.start()
+    try:
+        make(networks, split, folder, **parts)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_test_set(networks, tmp_path):
+    few, many = 240, 960
+    make(networks, samples(KEPT), tmp_path)  # what is loaded once is not counted
+    small, large = (peak(networks, count, tmp_path) for count in (few, many))
+    # Answers and sums of events stay, some 26 numbers a sample; not one number of each step does.
+    assert large - small < 8 * STEPS * (many - few)
+    assert peak(networks, few, tmp_path, kept=few) > 3 * small
+
+
+def test_streamed_figures_are_those_of_one_run(networks, tmp_path):
+    _, integer = networks
+    split = samples(130)
+    whole = IntegerTarget("numpy").run(integer, split.inputs, record=True)
+    found = run_streamed(IntegerTarget("numpy"), integer, split.inputs, KEPT, part=PART)
+    assert (found.outputs == whole.outputs).all()
+    assert (found.states.m == whole.states.m[:KEPT]).all()
+    assert (found.synops, found.carried) == (whole.synops, whole.carried)
+    assert found.saturations == whole.saturations
+    assert list(found.events) == []
+    for name, counts in whole.events.items():
+        mine = counted_of(found)[name]
+        assert (mine.by_step == counts.sum(axis=0)).all()
+        assert (mine.by_sample == counts.sum(axis=1)).all()
+        assert (found.rasters[name] == whole.rasters[name]).all()
+    one = make(networks, split, tmp_path, kept=130)
+    parts = make(networks, split, tmp_path)
+    for name in ("metric", "events", "synops", "saturations", "costs", "answers", "neurons"):
+        assert getattr(one.targets["integer"], name) == getattr(parts.targets["integer"], name)
+    for name, population in one.targets["integer"].populations.items():
+        assert population == parts.targets["integer"].populations[name]
+    assert parts.targets["integer"].memory_error.samples == KEPT
+
+
+class Drawn:
+    """A target that answers with the numbers that its seed draws."""
+
+    name, accepts = "drawn", (object,)
+
+    def run(self, network, inputs, *, record=False, seed=0, progress=None):
+        outputs = np.random.default_rng(seed).random((len(inputs), OUTPUTS))
+        events = {"p": np.ones(inputs.shape[:2], np.int64)}
+        if progress:
+            progress(len(inputs), len(inputs))
+        return Run("drawn", outputs, {"p": 1}, events, 1, {"x": 1}, STEPS, STEPS, 0.1, seed)
+
+
+def test_each_part_draws_numbers_of_its_own_and_the_same_ones_again():
+    inputs, told = np.zeros((10, STEPS, 2)), []
+    runs = [
+        run_streamed(Drawn(), None, inputs, 4, part=4, progress=lambda *d: told.append(d))
+        for _ in range(2)
+    ]
+    assert (runs[0].outputs == runs[1].outputs).all()
+    assert len(np.unique(runs[0].outputs)) == runs[0].outputs.size
+    assert (runs[0].outputs[:4] == Drawn().run(None, inputs[:4]).outputs).all()
+    assert told == [(4, 10), (8, 10), (10, 10)] * 2
+    assert (runs[0].synops, runs[0].saturations, runs[0].seed) == (3, {"x": 3}, 0)
+    assert counted_of(runs[0])["p"].total == 10 * STEPS
+
+
+def test_sums_join_and_states_that_are_kept_are_bounded(rng):
+    counts = rng.integers(0, 9, (7, 5))
+    parts = [Counted.of(counts[:3]), Counted.of(counts[3:])]
+    whole = Counted.of(counts)
+    assert (Counted.joined(parts).by_step == whole.by_step).all()
+    assert (Counted.joined(parts).by_sample == whole.by_sample).all()
+    assert samples_kept(360, 8, 100) == 360
+    assert samples_kept(10_000, 8, 100) == 400
+    assert 10 < samples_kept(10_000, 784, 500) < 100
+    assert samples_kept(3, 10**6, 10**6) == 1
+
+
+def test_a_hash_copies_nothing_and_knows_type_and_shape(rng):
+    array = rng.random((50, 20, 100))
+    tracemalloc.start()
+    whole = hash_array(array)
+    assert tracemalloc.get_traced_memory()[1] < array.nbytes / 10
+    tracemalloc.stop()
+    assert whole == hash_array(np.asfortranarray(array)) == hash_array(array.astype(">f8"))
+    assert whole != hash_array(array.reshape(20, 50, 100)) != hash_array(array.astype("f4"))
+    assert len(hash_array(np.zeros((0, 3)))) == 64
