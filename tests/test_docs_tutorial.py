@@ -91,7 +91,7 @@ def test_the_tutorial_says_what_it_shows(said):
 
 def test_the_tutorial_shows_figures_that_hold(said):
     for shown, printed in said:
-        for name in ("accuracy", "reference", "agreement", "test_accuracy:"):
+        for name in ("accuracy", "reference", "agreement", "accuracy:"):
             pattern = rf"\b{name} ([\d.]+)"
             pairs = zip(re.findall(pattern, shown), re.findall(pattern, printed), strict=True)
             for theirs, ours in pairs:
