@@ -22,6 +22,18 @@ def validate(
     ] = "onnxruntime,integer",
     task: TaskName = None,
     limit: Limit = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Of each test sample only so many steps, where every step is answered."),
+    ] = None,
+    use: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A file that quantise or spike made of this network, to run in place of what "
+            "their defaults would make; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     attribution: Annotated[
         int | None,
@@ -45,6 +57,8 @@ def validate(
             targets=targets,
             task=task,
             limit=limit,
+            steps=steps,
+            use=use or (),
             out=out,
             seed=seed,
             attribution=attribution,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +10,11 @@ from lmu_deploy.commands.quantise import quantise
 from lmu_deploy.commands.spike import spike
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import save
+from lmu_deploy.fingerprint import fingerprint
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMUNetwork
-from lmu_deploy.representations import Network
+from lmu_deploy.representations import Network, float_source, load_any
 from lmu_deploy.spiking_network import SpikingNetwork
 from targets.base import Target
 
@@ -42,6 +43,8 @@ class Forms:
     folder : path
     files : dict of str to path
         What has been written, by name.
+    given : dict of str to Network
+        Those that :meth:`use` read, by form; a spiking one without calibration as uncalibrated.
     """
 
     source: LMUNetwork
@@ -49,6 +52,7 @@ class Forms:
     seed: int
     folder: Path
     files: dict[str, Path] = field(default_factory=dict)
+    given: dict[str, Network] = field(default_factory=dict)
     _made: dict[str, Network] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,9 +94,36 @@ class Forms:
             return self._keep("loihi", self._spike_on_loihi)
         return self._keep("spiking", lambda: self._spike("dynamic"))
 
-    def uncalibrated(self) -> Network:
-        """Give the spiking network whose decoders know nothing of the chip's mismatch."""
+    def uncalibrated(self) -> Network | None:
+        """Give the spiking network whose decoders know nothing of the chip's mismatch.
+
+        None beside a spiking network that was given: what its uncalibrated twin is, nobody said.
+        """
+        if "spiking" in self.given and UNCALIBRATED not in self.given:
+            return None
         return self._keep(UNCALIBRATED, lambda: self._spike("none"))
+
+    def use(self, paths: Iterable[Path | str]) -> None:
+        """Take networks from files in place of those that defaults would make.
+
+        Raises
+        ------
+        InputError
+            When a file holds no network made from this float one, or two hold the same form.
+        """
+        wanted = fingerprint(self.source)
+        for path in paths:
+            network = load_any(path)
+            form = _form_of(network)
+            if form in self.given:
+                raise InputError(f"{path} is the second {form} network given; give one of each.")
+            source = float_source(network)
+            if form == "float" or source is None or fingerprint(source) != wanted:
+                raise InputError(
+                    f"{path} was not made from the float network that is validated; give a file "
+                    "that lmu-deploy quantise or spike made of it."
+                )
+            self.given[form] = network
 
     def _spike_on_loihi(self) -> Network:
         return spike(self.source, task=self.task, profile=LOIHI, seed=self.seed)
@@ -102,7 +133,13 @@ class Forms:
 
     def _keep(self, name: str, make: Callable[[], Network]) -> Network:
         if name not in self._made:
-            self._made[name] = make()
+            self._made[name] = self.given[name] if name in self.given else make()
             self.files[name] = self.folder / f"{name}.safetensors"
             save(self._made[name], self.files[name])
         return self._made[name]
+
+
+def _form_of(network: Network) -> str:
+    if isinstance(network, SpikingNetwork) and network.calibration.method == "none":
+        return UNCALIBRATED
+    return next(name for name, kind in FORMS.items() if isinstance(network, kind))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lmu_deploy.checks import check_inputs
+from lmu_deploy.checks import check_inputs, check_integer
 from lmu_deploy.commands.explain import explained
 from lmu_deploy.commands.forms import UNCALIBRATED, Forms
 from lmu_deploy.commands.report import report
@@ -34,6 +35,8 @@ def validate(
     out: Path | str,
     task: str | None = None,
     limit: int | None = None,
+    steps: int | None = None,
+    use: Sequence[Path | str] = (),
     seed: int = 0,
     attribution: int | None = None,
     command: str | None = None,
@@ -55,6 +58,11 @@ def validate(
         Folder of the report; made if it is not there.
     task, limit, seed
         As for :func:`lmu_deploy.deploy`.
+    steps : int, optional
+        Of each test sample only so many, where every step is answered.
+    use : sequence of path
+        Files that `quantise` or `spike` made of this network, run in place of what their defaults
+        would make; a spiking one without calibration is shown beside the calibrated one.
     attribution : int, optional
         Samples on which each source of an integer network's error is switched on by itself; by
         default as many as take a minute or two, 0 to leave it out.
@@ -79,17 +87,20 @@ def validate(
         (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
     ]
     chosen = task_for(source, task)
-    split = limited(chosen.load().test, limit)
+    data = chosen.load()
+    if steps is not None:
+        data = data.shortened(check_integer("steps", steps, 1, 2**31))
+    split = limited(data.test, limit)
     split = Split(check_inputs(split.inputs, source.n_in), split.targets)
     folder = _make_folder(out)
     forms = Forms(source, task, seed, folder)
+    forms.use(use)
     results = []
     for name, runner, own_limit in runners:
         form = forms.needed_by(runner, name.partition("/")[2])
         part = limited(split, own_limit).inputs
         variants = {}
-        if isinstance(form, SpikingNetwork):
-            plain = forms.uncalibrated()
+        if isinstance(form, SpikingNetwork) and (plain := forms.uncalibrated()) is not None:
             run = _run(runner, plain, part, seed, f"{name}, {UNCALIBRATED}")
             variants[UNCALIBRATED] = Result(run, plain)
         run = dataclasses.replace(_run(runner, form, part, seed, name), target=name)
