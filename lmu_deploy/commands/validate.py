@@ -17,15 +17,13 @@ from lmu_deploy.commands.report import report
 from lmu_deploy.commands.task_data import limited, task_for
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
+from lmu_deploy.fidelity.streamed import run_streamed, samples_kept
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.progress import progress_bar
 from lmu_deploy.representations import Network, float_source, load_float
 from lmu_deploy.spiking_network import SpikingNetwork
 from lmu_deploy.tasks.base import Split
 from targets.base import Run, Target, get_target
-
-RECORDED_BYTES = 2**29
-RECORDED_SAMPLES = 64
 
 
 def validate(
@@ -143,18 +141,11 @@ def parse_targets(text: str) -> list[tuple[str, int | None]]:
 
 
 def _run(runner: Target, network: Network, inputs: np.ndarray, seed: int, label: str) -> Run:
-    """Run all samples; record the states of all where they fit, else of the first ones, apart."""
+    """Run all samples, a part at a time, with the states of the first ones."""
     samples, steps, _ = inputs.shape
-    values = _states(network)
-    if samples * steps * values * 8 <= RECORDED_BYTES:
-        with progress_bar(label) as progress:
-            return runner.run(network, inputs, record=True, seed=seed, progress=progress)
+    kept = samples_kept(samples, steps, _states(network))
     with progress_bar(label) as progress:
-        run = runner.run(network, inputs, seed=seed, progress=progress)
-    fewer = max(1, min(RECORDED_SAMPLES, RECORDED_BYTES // (steps * values * 8)))
-    with progress_bar(f"{label}, states") as progress:
-        few = runner.run(network, inputs[:fewer], record=True, seed=seed, progress=progress)
-    return dataclasses.replace(run, states=few.states, rasters=few.rasters)
+        return run_streamed(runner, network, inputs, kept, seed=seed, progress=progress)
 
 
 def _states(network: Network) -> int:
