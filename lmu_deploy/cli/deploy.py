@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,9 +29,28 @@ def deploy(
     summary = deploy(
         file, target=target, task=task, limit=limit, record=record, json=json, seed=seed
     )
+    print(result_line(summary))
+    for note in summary["notes"]:
+        print(note, file=sys.stderr)
+
+
+def result_line(summary: dict[str, Any]) -> str:
+    """Say in one line what a run reached, and how far it is from the float reference.
+
+    Parameters
+    ----------
+    summary : dict
+        As :func:`lmu_deploy.commands.deploy.deploy` gives it.
+    """
     metric, reference = summary["metric"], summary["reference"]
-    print(
-        f"{summary['target']}: {metric['name']} {metric['value']:.4f} "
-        f"({metric['ci95'][0]:.4f} to {metric['ci95'][1]:.4f}) on {summary['n_samples']} samples; "
-        f"reference {reference['value']:.4f}, agreement {reference['agreement']:.4f}"
+    low, high = metric["ci95"]
+    line = (
+        f"{summary['target']}: {metric['name']} {metric['value']:.4f} ({low:.4f} to {high:.4f}) "
+        f"on {summary['n_samples']} samples"
     )
+    if reference["value"] is None:
+        return f"{line}; no float reference in the file"
+    line += f"; reference {reference['value']:.4f}"
+    if reference["agreement"] is not None:
+        return f"{line}, agreement {reference['agreement']:.4f}"
+    return f"{line}, outputs {reference['deviation']:.4f} apart (relative rms)"
