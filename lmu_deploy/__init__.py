@@ -20,6 +20,7 @@ _CALLS = {
     name: f"lmu_deploy.commands.{name}"
     for name in (
         "check",
+        "chip_yield",
         "demo",
         "deploy",
         "doctor",

@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.spiking.calibrate import Chip, dynamic, static
+from converters.spiking.bench import Chip
+from converters.spiking.dynamic import dynamic
 from converters.spiking.neurons import NEURONS
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.principle3 import behind_synapse, divide_step
 from converters.spiking.ridge import Products, fit
+from converters.spiking.static import static
 from converters.spiking.trajectories import follow, ranges
 from converters.spiking.tuning import currents_for
 from converters.spiking.weights import round_weights

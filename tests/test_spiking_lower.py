@@ -151,7 +151,7 @@ def test_every_lmu_layer_gets_neurons_of_its_own(inputs, rng):
 
 
 def test_long_sequences_are_cut_and_many_samples_drawn(network, rng, monkeypatch):
-    monkeypatch.setattr("converters.spiking.lower._TRAJECTORY_ELEMENTS", 12 * 6 * 50 * 5)
+    monkeypatch.setattr("converters.spiking.drawn._TRAJECTORY_ELEMENTS", 12 * 6 * 50 * 5)
     shown = []
     made = spike(
         network,

@@ -13,7 +13,7 @@ from lmu_deploy.loihi_memory import DECAY_ONE, MESSAGE_LIMIT, LoihiNeurons
 
 @dataclass(frozen=True)
 class FixedPointBench:
-    """Neurons on the chip behind relays; see :class:`converters.spiking.calibrate.Bench`.
+    """Neurons on the chip behind relays; see :class:`converters.spiking.bench.Bench`.
 
     Attributes
     ----------

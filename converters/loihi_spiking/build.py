@@ -9,9 +9,9 @@ import numpy as np
 from converters.loihi_spiking.bench import FixedPointBench
 from converters.loihi_spiking.gains import round_rows
 from converters.loihi_spiking.tuning import MESSAGE_ONE, draw_neurons
-from converters.spiking.calibrate import Fit, Progress, dynamic
-from converters.spiking.principle3 import behind_synapse, divide_step
-from converters.spiking.trajectories import follow, ranges
+from converters.spiking.bench import Fit, Progress
+from converters.spiking.dynamic import dynamic
+from converters.spiking.scaled import scale_memory
 from lmu_deploy.hardware.profile import LifFigures
 from lmu_deploy.loihi_memory import DECAY_ONE, MESSAGE_LIMIT, ONE, LoihiMemory
 from lmu_deploy.network import Memory
@@ -70,26 +70,20 @@ def build_memory(
     InputError
         When the memory cannot be divided into chip steps, or a value does not fit its width.
     """
-    a_bar, b_bar = divide_step(memory, recipe.parts)
     lost = recipe.decay / DECAY_ONE
-    a_prime, b_prime = behind_synapse(a_bar, b_bar, 1.0 - lost)
-    trajectory = follow(a_bar, b_bar, u, recipe.parts)
-    scales = ranges(trajectory)
-    trajectory /= scales.astype(np.float32)
-    targets = a_prime * scales[:, None, :] / scales[:, :, None]
-
+    scaled = scale_memory(memory, u, recipe.parts, 1.0 - lost)
     drawn = np.random.default_rng([recipe.seed, number, 1])
     neurons = draw_neurons(
         recipe.figures, memory.size, recipe.neurons_per_state, recipe.dt_ms, drawn
     )
     bench = FixedPointBench(neurons, memory.order, recipe.dt_ms, recipe.decay)
     measuring = np.random.default_rng([recipe.seed, number, 3])
-    found = dynamic(bench, targets, trajectory, measuring, progress)
+    found = dynamic(bench, scaled.targets, scaled.trajectory, measuring, progress)
 
     per_spike = lost / (recipe.dt_ms * 1e-3) * ONE
     decoders = round_rows(found.weights.reshape(memory.size, -1) * per_spike)
     input_scale = np.maximum(np.abs(u).max(axis=(0, 1)) * _INPUT_MARGIN, 1e-9) / MESSAGE_LIMIT
-    per_message = lost * ONE * b_prime / scales * input_scale[:, None]
+    per_message = lost * ONE * scaled.b_prime / scaled.scales * input_scale[:, None]
     inputs = round_rows(per_message.reshape(memory.size, 1))
     return LoihiMemory(
         neurons=neurons,
@@ -101,6 +95,6 @@ def build_memory(
         input_shift=inputs.shift,
         decay=recipe.decay,
         message_shift=round(np.log2(ONE / MESSAGE_ONE)),
-        scales=scales,
+        scales=scaled.scales,
         input_scale=input_scale,
     ), found

@@ -6,8 +6,10 @@ import numpy as np
 
 from converters.loihi_spiking.build import Recipe, build_memory
 from converters.loihi_spiking.limits import check_fit
-from converters.spiking.calibrate import Fit, Progress
+from converters.spiking.bench import Fit, Progress, part
+from converters.spiking.drawn import CALIBRATION_SAMPLES, draw_samples
 from converters.spiking.host_inputs import memory_inputs
+from converters.spiking.recipe import HOLD_MS, NEURONS_PER_STATE
 from lmu_deploy.checks import check_inputs, check_integer, check_number
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import (
@@ -22,18 +24,13 @@ from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMULayer, LMUNetwork
 from lmu_deploy.spiking_chip import Calibration, check_multiple
 
-HOLD_MS = 50.0
-CALIBRATION_SAMPLES = 200
-_TRAJECTORY_ELEMENTS = 50_000_000
-"""Steps times samples times states of a calibration, at most (4 bytes each)."""
-
 
 def loihi_spike(
     network: LMUNetwork,
     calibration_inputs: np.ndarray,
     profile: str | DigitalProfile = "loihi1",
     *,
-    neurons_per_state: int = 100,
+    neurons_per_state: int = NEURONS_PER_STATE,
     hold_ms: float = HOLD_MS,
     tau_ms: float | None = None,
     maximum_rates: tuple[float, float] | None = None,
@@ -100,7 +97,7 @@ def loihi_spike(
     memories = [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
     check_fit(memories, neurons_per_state, recipe.hold_ms, tau_ms, chip)
     largest = max(memory.size for memory in memories)
-    chosen = _choose(inputs, recipe.parts * largest, np.random.default_rng([seed, 0]))
+    chosen = draw_samples(inputs, CALIBRATION_SAMPLES, recipe.parts * largest, seed)
     built = _build(network, recipe, chosen, progress)
     fits = [fit for _, fit in built if fit is not None]
     return LoihiNetwork(
@@ -166,20 +163,6 @@ def _build(
         if not isinstance(layer, LMULayer) or u is None:
             built.append((None, None))
             continue
-        built.append(build_memory(recipe, layer.memory, u, number, _part(progress, number, total)))
+        built.append(build_memory(recipe, layer.memory, u, number, part(progress, number, total)))
         number += 1
     return built
-
-
-def _choose(inputs: np.ndarray, elements_per_step: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw samples, and cut sequences, so that a calibration's trajectory fits in memory."""
-    samples = min(len(inputs), CALIBRATION_SAMPLES)
-    steps = max(1, min(inputs.shape[1], _TRAJECTORY_ELEMENTS // (samples * elements_per_step)))
-    chosen = np.sort(rng.permutation(len(inputs))[:samples])
-    return inputs[chosen, :steps]
-
-
-def _part(progress: Progress | None, number: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, steps: progress(number * steps + done, total * steps)

@@ -1,67 +1,36 @@
-"""One memory of the float network made into one spiking memory."""
+"""One memory of the float network made into a spiking memory, on one virtual chip or several."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from converters.spiking.calibrate import Chip, Fit, Progress, dynamic, static
+from converters.spiking.bench import Chip, Fit, Progress, part
+from converters.spiking.dynamic import dynamic_for_each
 from converters.spiking.populations import make_populations, with_mismatch
-from converters.spiking.principle3 import behind_synapse, divide_step
-from converters.spiking.trajectories import follow, ranges
+from converters.spiking.recipe import Recipe
+from converters.spiking.scaled import ScaledMemory, scale_memory
+from converters.spiking.static import static
 from converters.spiking.weights import round_weights
 from lmu_deploy.network import Memory
-from lmu_deploy.spiking_chip import Device, NeuronModel
-from lmu_deploy.spiking_dpi import DPISynapse
 from lmu_deploy.spiking_network import SpikingMemory
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What all memories of a network have in common.
-
-    Attributes
-    ----------
-    model : NeuronModel
-    device : Device
-    dt_ms, tau_ms, hold_ms : float
-        Milliseconds.
-    neurons_per_state : int
-    maximum_rate : float
-        Hertz.
-    calibration : {"dynamic", "static", "none"}
-    seed : int
-        Of tuning curves and calibration; the chip's own is in `device`.
-    synapse : DPISynapse or None
-        None for linear ones, for which W is calibrated in any case.
-    """
-
-    model: NeuronModel
-    device: Device
-    dt_ms: float
-    tau_ms: float
-    hold_ms: float
-    neurons_per_state: int
-    maximum_rate: float
-    calibration: str
-    seed: int
-    synapse: DPISynapse | None = None
-
-    @property
-    def parts(self) -> int:
-        """Steps of the simulation in a hold."""
-        return round(self.hold_ms / self.dt_ms)
-
-
 def build_memory(
-    recipe: Recipe, memory: Memory, u: np.ndarray, number: int, progress: Progress | None = None
-) -> tuple[SpikingMemory, Fit]:
-    """Lower and calibrate one memory.
+    recipes: Sequence[Recipe],
+    memory: Memory,
+    u: np.ndarray,
+    number: int,
+    progress: Progress | None = None,
+) -> list[tuple[SpikingMemory, Fit]]:
+    """Lower one memory, and calibrate it on each chip.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipes : sequence of Recipe
+        One for each chip; only the seeds of their devices differ.
     memory : Memory
     u : ndarray, shape (samples, steps, channels)
         What reaches the memory while it is calibrated.
@@ -75,30 +44,51 @@ def build_memory(
     InputError
         When the memory cannot be divided into steps of the simulation.
     """
-    a_bar, b_bar = divide_step(memory, recipe.parts)
+    recipe = recipes[0]
     decay = float(np.exp(-recipe.dt_ms / recipe.tau_ms))
-    a_prime, b_prime = behind_synapse(a_bar, b_bar, decay)
-    trajectory = follow(a_bar, b_bar, u, recipe.parts)
-    scales = ranges(trajectory)
-    trajectory /= scales.astype(np.float32)
-    targets = a_prime * scales[:, None, :] / scales[:, :, None]
-
+    scaled = scale_memory(memory, u, recipe.parts, decay)
     drawn = np.random.default_rng([recipe.seed, number, 1])
     nominal = make_populations(
         memory.size, recipe.neurons_per_state, recipe.model, recipe.maximum_rate, drawn
     )
-    made = np.random.default_rng([recipe.device.seed, number, 2])
-    populations = with_mismatch(nominal, recipe.device.mismatch, made)
-    chip = Chip(populations, recipe.model, recipe.device, recipe.dt_ms, recipe.tau_ms, memory.order)
-    measuring = np.random.default_rng([recipe.seed, number, 3])
-    if recipe.calibration == "dynamic":
-        found = dynamic(chip, targets, trajectory, measuring, progress)
-    elif recipe.calibration == "static":
-        found = static(chip, targets, measuring, progress)
-    else:
-        ideal = replace(recipe.device, mismatch=0.0, membrane_noise=0.0)
-        found = static(
-            replace(chip, populations=nominal, device=ideal), targets, measuring, progress
+    ideal = replace(recipe.device, mismatch=0.0, membrane_noise=0.0)
+    perfect = Chip(nominal, recipe.model, ideal, recipe.dt_ms, recipe.tau_ms, memory.order)
+    chips = []
+    for one in recipes:
+        made = np.random.default_rng([one.device.seed, number, 2])
+        populations = with_mismatch(nominal, one.device.mismatch, made)
+        chips.append(replace(perfect, populations=populations, device=one.device))
+    measured = [perfect] if recipe.calibration == "none" else chips
+    fits = _calibrated(recipe, measured, scaled, [recipe.seed, number, 3], progress)
+    if recipe.calibration == "none":
+        fits = fits * len(chips)
+    return [
+        (
+            SpikingMemory(
+                chip.populations,
+                scaled.a_prime,
+                scaled.b_prime,
+                scaled.scales,
+                round_weights(fit.weights, recipe.device.weight_bits),
+            ),
+            fit,
         )
-    weights = round_weights(found.weights, recipe.device.weight_bits)
-    return SpikingMemory(populations, a_prime, b_prime, scales, weights), found
+        for chip, fit in zip(chips, fits, strict=True)
+    ]
+
+
+def _calibrated(
+    recipe: Recipe,
+    chips: Sequence[Chip],
+    scaled: ScaledMemory,
+    seed: Sequence[int],
+    progress: Progress | None,
+) -> list[Fit]:
+    if recipe.calibration == "dynamic":
+        return dynamic_for_each(chips, scaled.targets, scaled.trajectory, seed, progress)
+    return [
+        static(
+            chip, scaled.targets, np.random.default_rng(seed), part(progress, number, len(chips))
+        )
+        for number, chip in enumerate(chips)
+    ]

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from converters.spiking.build import Recipe, build_memory
-from converters.spiking.calibrate import Fit, Progress
+from converters.spiking.bench import Fit, Progress, part
+from converters.spiking.build import build_memory
+from converters.spiking.drawn import CALIBRATION_SAMPLES, draw_samples
 from converters.spiking.host_inputs import memory_inputs
 from converters.spiking.limits import check_map, check_room, check_window
+from converters.spiking.recipe import DT_MS, HOLD_MS, NEURONS_PER_STATE, Recipe, make_recipe
 from converters.spiking.saved import SavedCalibration, check_calibration
-from lmu_deploy.checks import check_choice, check_inputs, check_integer, check_number
+from lmu_deploy.checks import check_inputs, check_integer
+from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 from lmu_deploy.network import LMULayer, LMUNetwork
-from lmu_deploy.spiking_chip import (
-    CALIBRATIONS,
-    Calibration,
-    Device,
-    NeuronModel,
-    check_multiple,
-)
-from lmu_deploy.spiking_dpi import DPISynapse
+from lmu_deploy.spiking_chip import Calibration
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
-
-DT_MS = 1.0
-HOLD_MS = 50.0
-CALIBRATION_SAMPLES = 200
-SYNAPSES = {"linear": None, "dpi": DPISynapse()}
-_TRAJECTORY_ELEMENTS = 50_000_000
-"""Steps times samples times states of a calibration, at most (4 bytes each)."""
 
 
 def spike(
@@ -35,7 +27,7 @@ def spike(
     calibration_inputs: np.ndarray,
     profile: str | AnalogProfile = "generic-analog",
     *,
-    neurons_per_state: int = 100,
+    neurons_per_state: int = NEURONS_PER_STATE,
     hold_ms: float = HOLD_MS,
     tau_ms: float | None = None,
     dt_ms: float = DT_MS,
@@ -55,7 +47,8 @@ def spike(
     """Put the memories of `network` on spiking neurons of one virtual chip, and calibrate them.
 
     States are scaled by their 99.9 % range over the calibration inputs and held by the discrete
-    Principle 3; see :mod:`converters.spiking.principle3` and :mod:`converters.spiking.calibrate`.
+    Principle 3; see :mod:`converters.spiking.principle3`, :mod:`converters.spiking.static` and
+    :mod:`converters.spiking.dynamic`.
 
     Parameters
     ----------
@@ -105,76 +98,135 @@ def spike(
         serve, the chip has too few neurons, `saved` is of something else, or a value is out of
         range.
     """
+    own_seed = seed if chip_seed is None else chip_seed
+    options: dict[str, Any] = {
+        "neurons_per_state": neurons_per_state,
+        "hold_ms": hold_ms,
+        "tau_ms": tau_ms,
+        "dt_ms": dt_ms,
+        "neuron": neuron,
+        "synapse": synapse,
+        "mismatch": mismatch,
+        "membrane_noise": membrane_noise,
+        "weight_bits": weight_bits,
+        "calibration": calibration,
+        "seed": seed,
+    }
+    inputs = check_inputs(calibration_inputs, network.n_in)
+    if saved is None:
+        return spike_chips(
+            network,
+            inputs,
+            profile,
+            [own_seed],
+            calibration_samples=calibration_samples,
+            calibration_steps=calibration_steps,
+            progress=progress,
+            **options,
+        )[0]
+    recipe = _recipe(network, profile, options).on_chip(own_seed)
+    check_calibration(saved, network, recipe)
+    return _network(network, recipe, saved.memories, saved.calibration)
+
+
+def spike_chips(
+    network: LMUNetwork,
+    calibration_inputs: np.ndarray,
+    profile: str | AnalogProfile,
+    chip_seeds: Sequence[int],
+    *,
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    calibration_steps: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> list[SpikingNetwork]:
+    """Put one network on several virtual chips of a profile: for each what :func:`spike` gives.
+
+    What does not depend on the chip is done once, and small chips are measured side by side.
+
+    Parameters
+    ----------
+    network, calibration_inputs, profile, calibration_samples, calibration_steps
+        As for :func:`spike`.
+    chip_seeds : sequence of int
+        One for each chip.
+    progress : callable, optional
+        Called with (steps of calibration done, in all).
+    **options
+        Those of :func:`spike` that are not named here, but for `saved`.
+
+    Returns
+    -------
+    list of SpikingNetwork
+
+    Raises
+    ------
+    InputError
+        As :func:`spike`, and when no chip is named.
+    """
+    inputs = check_inputs(calibration_inputs, network.n_in)
+    if not chip_seeds:
+        raise InputError("there is no chip to put the network on; give one seed or more.")
+    recipe = _recipe(network, profile, options)
+    samples = check_integer("calibration_samples", calibration_samples, 1, 1_000_000)
+    if calibration_steps is not None:
+        inputs = inputs[:, : check_integer("calibration_steps", calibration_steps, 1, 10**9)]
+    largest = max(memory.size for memory in _memories(network))
+    chosen = draw_samples(inputs, samples, recipe.parts * largest, recipe.seed)
+    return _build(network, [recipe.on_chip(seed) for seed in chip_seeds], chosen, progress)
+
+
+def _memories(network: LMUNetwork) -> list[Any]:
+    return [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
+
+
+def _recipe(network: LMUNetwork, profile: str | AnalogProfile, options: dict[str, Any]) -> Recipe:
+    """Check what is asked for against the profile and the network."""
     chip = load_profile(profile, "analog")
     assert isinstance(chip, AnalogProfile)
-    inputs = check_inputs(calibration_inputs, network.n_in)
-    seed = check_integer("seed", seed, 0, 2**32 - 1)
-    dt_ms = check_number("dt_ms", dt_ms, 1e-3, 100.0)
-    tau_ms = chip.synapse_tau.value * 1e3 if tau_ms is None else tau_ms
-    recipe = Recipe(
-        model=_neuron_model(chip.neuron.value if neuron is None else neuron, chip),
-        device=Device(
-            profile=chip.name,
-            seed=seed if chip_seed is None else chip_seed,
-            mismatch=chip.mismatch.value if mismatch is None else mismatch,
-            membrane_noise=chip.membrane_noise.value if membrane_noise is None else membrane_noise,
-            weight_bits=int(chip.weight_bits) if weight_bits is None else weight_bits,
-        ),
-        dt_ms=dt_ms,
-        tau_ms=check_multiple("tau_ms", tau_ms, dt_ms),
-        hold_ms=check_multiple("hold_ms", hold_ms, dt_ms),
-        neurons_per_state=check_integer("neurons_per_state", neurons_per_state, 1, 100_000),
-        maximum_rate=chip.maximum_rate.value,
-        calibration=check_choice("calibration", calibration, CALIBRATIONS),
-        seed=seed,
-        synapse=SYNAPSES[check_choice("synapse", synapse or "linear", tuple(SYNAPSES))],
-    )
-    check_multiple("refractory_ms", recipe.model.refractory_ms, dt_ms, least=0)
-    memories = [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
+    recipe, memories = make_recipe(chip, **options), _memories(network)
     check_room(memories, recipe.neurons_per_state, chip)
     for memory in memories:
         check_window(memory, recipe.hold_ms, recipe.tau_ms)
         check_map(memory, recipe.neurons_per_state, recipe.calibration)
-    samples = check_integer("calibration_samples", calibration_samples, 1, 1_000_000)
-    if calibration_steps is not None:
-        inputs = inputs[:, : check_integer("calibration_steps", calibration_steps, 1, 10**9)]
-    if saved is not None:
-        check_calibration(saved, network, recipe)
-        return _network(network, recipe, saved.memories, saved.calibration)
-    largest = max(memory.size for memory in memories)
-    rng = np.random.default_rng([seed, 0])
-    return _build(network, recipe, _choose(inputs, samples, recipe.parts * largest, rng), progress)
-
-
-def _neuron_model(kind: str, chip: AnalogProfile) -> NeuronModel:
-    refractory_ms = chip.refractory.value * 1e3 if kind in ("lif", "dpi") else 0.0
-    return NeuronModel(kind, chip.membrane_tau.value * 1e3, refractory_ms)
+    return recipe
 
 
 def _build(
-    network: LMUNetwork, recipe: Recipe, inputs: np.ndarray, progress: Progress | None
-) -> SpikingNetwork:
+    network: LMUNetwork,
+    recipes: Sequence[Recipe],
+    inputs: np.ndarray,
+    progress: Progress | None,
+) -> list[SpikingNetwork]:
     """Lower each memory in turn, as parts of one piece of work."""
-    memories: list[SpikingMemory | None] = []
-    fits: list[Fit] = []
+    memories: list[list[SpikingMemory | None]] = [[] for _ in recipes]
+    fits: list[list[Fit]] = [[] for _ in recipes]
     reaching = memory_inputs(network, inputs)
-    total = sum(u is not None for u in reaching)
+    total, number = sum(u is not None for u in reaching), 0
     for layer, u in zip(network.layers, reaching, strict=True):
         if not isinstance(layer, LMULayer) or u is None:
-            memories.append(None)
+            for of_chip in memories:
+                of_chip.append(None)
             continue
-        part = _part(progress, len(fits), total)
-        memory, fit = build_memory(recipe, layer.memory, u, len(fits), part)
-        memories.append(memory)
-        fits.append(fit)
-    summary = Calibration(
+        built = build_memory(recipes, layer.memory, u, number, part(progress, number, total))
+        for chip, (memory, fit) in enumerate(built):
+            memories[chip].append(memory)
+            fits[chip].append(fit)
+        number += 1
+    return [
+        _network(network, recipe, tuple(of_chip), _summary(recipe, len(inputs), found))
+        for recipe, of_chip, found in zip(recipes, memories, fits, strict=True)
+    ]
+
+
+def _summary(recipe: Recipe, samples: int, fits: Sequence[Fit]) -> Calibration:
+    return Calibration(
         method=recipe.calibration,
         seed=recipe.seed,
-        samples=len(inputs),
+        samples=samples,
         ridge=max(fit.ridge for fit in fits),
         fit_error=max(fit.error for fit in fits),
     )
-    return _network(network, recipe, tuple(memories), summary)
 
 
 def _network(
@@ -194,19 +246,3 @@ def _network(
         hold_ms=recipe.hold_ms,
         synapse=recipe.synapse,
     )
-
-
-def _choose(
-    inputs: np.ndarray, most: int, elements_per_step: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw samples, and cut sequences, so that a calibration's trajectory fits in memory."""
-    samples = min(len(inputs), most)
-    steps = max(1, min(inputs.shape[1], _TRAJECTORY_ELEMENTS // (samples * elements_per_step)))
-    chosen = np.sort(rng.permutation(len(inputs))[:samples])
-    return inputs[chosen, :steps]
-
-
-def _part(progress: Progress | None, number: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, steps: progress(number * steps + done, total * steps)

@@ -88,8 +88,8 @@ class Refractory(Neurons):
         self.waiting -= 1
         self.v = np.where(self.waiting <= 0, moved, self.v)
         spikes = self.v > self.threshold
-        self.v[spikes] = self.reset
-        self.waiting[spikes] = self.refractory_steps
+        np.putmask(self.v, spikes, self.reset)
+        np.putmask(self.waiting, spikes, self.refractory_steps)
         np.maximum(self.waiting, 0, out=self.waiting)
         return np.asarray(spikes)
 

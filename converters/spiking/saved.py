@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converters.spiking.build import Recipe
+from converters.spiking.recipe import Recipe
 from lmu_deploy import files
 from lmu_deploy.checks import check_integer, check_text
 from lmu_deploy.errors import InputError

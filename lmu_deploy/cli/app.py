@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lmu_deploy.cli.check import check
+from lmu_deploy.cli.chip_yield import chip_yield
 from lmu_deploy.cli.demo import demo
 from lmu_deploy.cli.deploy import deploy
 from lmu_deploy.cli.doctor import doctor
@@ -42,6 +43,7 @@ app.command()(train)
 app.command("import")(import_network)
 app.command()(quantise)
 app.command()(spike)
+app.command("yield")(chip_yield)
 app.command()(export)
 app.command()(check)
 app.command()(deploy)

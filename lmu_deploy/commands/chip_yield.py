@@ -5,67 +5,34 @@ A chip that works by luck proves nothing; what counts is how many of a batch wou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from json import dumps
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lmu_deploy.atomic import write_text
 from lmu_deploy.checks import check_integer
 from lmu_deploy.commands.spike import CALIBRATION_SAMPLES
 from lmu_deploy.commands.task_data import limited, task_for
+from lmu_deploy.commands.yield_figures import (
+    METHODS,
+    ChipYield,
+    check_study,
+    load_yield,
+    save_yield,
+)
+from lmu_deploy.errors import InputError
+from lmu_deploy.fingerprint import fingerprint
 from lmu_deploy.network import LMULayer, LMUNetwork
 from lmu_deploy.progress import progress_bar
 from lmu_deploy.reference import run_reference
 from lmu_deploy.representations import load_float
-from lmu_deploy.spiking_network import SpikingNetwork
 from lmu_deploy.tasks.base import Split, Task
 
-METHODS = ("none", "dynamic")
 PERFECT = {"mismatch": 0.0, "membrane_noise": 0.0, "weight_bits": 0}
+_DECIDED = ("calibration", "chip_seed", "saved", "progress")
 _NEURONS_AT_ONCE = 500_000
-
-
-@dataclass(frozen=True)
-class ChipYield:
-    """The task's metric on every chip.
-
-    Attributes
-    ----------
-    task, metric : str
-        The metric is accuracy (more is better) or nrmse (less is better).
-    profile : str
-    samples, steps : int
-        Of the test data that each chip was judged on.
-    reference, ideal : float
-        The metric of the float network, and of a calibrated chip without mismatch, noise and
-        rounded weights.
-    values : mapping of calibration to list of float
-        One for each chip, in the order of their seeds.
-    spikes_per_sample : mapping of calibration to float
-        Mean of all chips.
-    settings : mapping
-        Options that every chip was made with.
-    """
-
-    task: str
-    metric: str
-    profile: str
-    samples: int
-    steps: int
-    reference: float
-    ideal: float
-    values: dict[str, list[float]]
-    spikes_per_sample: dict[str, float]
-    settings: dict[str, Any]
-
-    def reached_by(self, method: str, share: float) -> float:
-        """Give the metric that this share (0 to 1) of the chips reaches or betters."""
-        worst_first = 1.0 - share if self.metric == "accuracy" else share
-        return float(np.quantile(self.values[method], worst_first))
+_CHIPS_AT_ONCE = 25
+"""Judged together and then written down."""
 
 
 def chip_yield(
@@ -79,12 +46,14 @@ def chip_yield(
     steps: int | None = None,
     seed: int = 0,
     out: Path | str | None = None,
+    add: Sequence[Path | str] = (),
     **options: Any,
 ) -> ChipYield:
     """Judge a network on many virtual chips of a profile, before and after calibration.
 
     A chip c has the mismatch of chip seed c; tuning curves, calibration data and test data are the
-    same for all. Before calibration a chip uses the decoders of an ideal one.
+    same for all. Before calibration a chip uses the decoders of an ideal one. Each is judged alike
+    whichever others there are (with noise or Poisson neurons but for the noise itself).
 
     Parameters
     ----------
@@ -94,51 +63,47 @@ def chip_yield(
     task : str, optional
         By default the one that the network was trained for.
     chips, first_chip : int
-        How many, and the seed of the first; each is judged alike whichever others there are.
+        How many, and the seed of the first.
     limit, steps : int, optional
         Only so many test samples, and of each so many steps (where every step is answered).
     seed : int
     out : path, optional
-        Where to write the result as JSON.
+        Where to write the record as JSON, after every 25 chips or fewer. Chips that it holds
+        already are not judged again, so that an interrupted study goes on.
+    add : sequence of path
+        Records of other parts of the same study; their chips are not judged again either, and all
+        of them stand in the result.
     **options
         Passed to :func:`converters.spiking.spike`: neurons_per_state, mismatch, weight_bits, ...
 
     Raises
     ------
     InputError
-        When a file, name or value is wrong, or a chip cannot hold the network.
+        When a file, name or value is wrong, a record is of another study, or a chip cannot hold
+        the network.
     """
     chips = check_integer("chips", chips, 1, 100_000)
     first_chip = check_integer("first_chip", first_chip, 0, 2**31)
+    if decided := sorted(set(options) & set(_DECIDED)):
+        raise InputError(f"a yield study decides {decided[0]} itself; leave it out.")
     if not isinstance(network, LMUNetwork):
         network = load_float(network, "yield")
     chosen = task_for(network, task)
     study = _Study(network, chosen, profile, limit, steps, seed, options)
-    values: dict[str, list[float]] = {method: [] for method in METHODS}
-    spikes: dict[str, list[float]] = {method: [] for method in METHODS}
-    ideal = study.judge([study.make(seed, "dynamic", **PERFECT)])[0][0]
+    records = [*add, out] if out is not None and Path(out).exists() else list(add)
+    found = study.begun(records)
+    wanted = [c for c in range(first_chip, first_chip + chips) if c not in found.chips]
     with progress_bar("yield", "chips") as progress:
-        for number, (method, seeds) in enumerate(work := list(study.plan(first_chip, chips))):
-            for value, fired in study.judge([study.make(c, method) for c in seeds]):
-                values[method].append(value)
-                spikes[method].append(fired)
-            progress((number + 1) * chips // len(work), chips)
-    outputs = run_reference(network, study.split.inputs).outputs
-    result = ChipYield(
-        task=chosen.name,
-        metric=chosen.metric,
-        profile=profile,
-        samples=len(study.split),
-        steps=study.split.inputs.shape[1],
-        reference=chosen.score(outputs, study.split.targets),
-        ideal=ideal,
-        values=values,
-        spikes_per_sample={method: float(np.mean(fired)) for method, fired in spikes.items()},
-        settings={**options, "seed": seed, "first_chip": first_chip},
-    )
+        done = 0
+        for group in study.groups(wanted):
+            found = found.with_chips(study.judged(found, group))
+            done += len(group)
+            progress(done, len(wanted))
+            if out is not None:
+                save_yield(found, out)
     if out is not None:
-        write_text(out, dumps(asdict(result), indent=1) + "\n")
-    return result
+        save_yield(found, out)
+    return found
 
 
 class _Study:
@@ -158,29 +123,62 @@ class _Study:
         self.network, self.task, self.profile = network, task, profile
         self.split: Split = limited(data.test, limit)
         self.known = limited(data.train, CALIBRATION_SAMPLES).inputs
-        self.seed, self.options = seed, options
+        self.seed = seed
+        self.options = {name: value for name, value in options.items() if value is not None}
 
-    def plan(self, first_chip: int, chips: int) -> Iterator[tuple[str, range]]:
-        """Say which chips run together: as many as a simulation holds."""
+    def begun(self, records: Sequence[Path | str]) -> ChipYield:
+        """Put records together; without any, judge the float network and the ideal device."""
+        study: dict[str, Any] = {
+            "network": fingerprint(self.network),
+            "task": self.task.name,
+            "metric": self.task.metric,
+            "profile": self.profile,
+            "samples": len(self.split),
+            "steps": int(self.split.inputs.shape[1]),
+            "settings": {**self.options, "seed": self.seed},
+        }
+        found: ChipYield | None = None
+        for path in records:
+            record = load_yield(path)
+            check_study(record, study, path)
+            found = record if found is None else found.with_chips(record)
+        if found is not None:
+            return found
+        ((ideal, _),) = self._figures([self.seed], "dynamic", **PERFECT)
+        outputs = run_reference(self.network, self.split.inputs).outputs
+        reference = self.task.score(outputs, self.split.targets)
+        return ChipYield(**study, reference=reference, ideal=ideal)
+
+    def groups(self, chips: Sequence[int]) -> list[Sequence[int]]:
+        """Say which chips run together: as many as a simulation holds, and are worth losing."""
         layers = (la for la in self.network.layers if isinstance(la, LMULayer))
         states = max((layer.memory.size for layer in layers), default=1)
-        neurons = states * int(self.options.get("neurons_per_state", 100)) * len(self.split)
-        together = max(1, min(chips, _NEURONS_AT_ONCE // neurons))
-        for first in range(first_chip, first_chip + chips, together):
-            for method in METHODS:
-                yield method, range(first, min(first + together, first_chip + chips))
+        from converters.spiking.recipe import NEURONS_PER_STATE
 
-    def make(self, chip: int, method: str, **changes: Any) -> SpikingNetwork:
-        """Calibrate one chip."""
-        from converters.spiking import spike
+        per_state = int(self.options.get("neurons_per_state", NEURONS_PER_STATE))
+        fitting = _NEURONS_AT_ONCE // max(states * per_state * len(self.split), 1)
+        together = max(1, min(_CHIPS_AT_ONCE, fitting))
+        return [chips[first : first + together] for first in range(0, len(chips), together)]
 
-        given = {**self.options, "seed": self.seed, "calibration": method, **changes}
-        return spike(self.network, self.known, self.profile, chip_seed=chip, **given)
+    def judged(self, found: ChipYield, chips: Sequence[int]) -> ChipYield:
+        """Give a record of these chips alone."""
+        figures = {method: self._figures(chips, method) for method in METHODS}
+        return replace(
+            found,
+            chips=list(chips),
+            values={method: [value for value, _ in of] for method, of in figures.items()},
+            spikes={method: [fired for _, fired in of] for method, of in figures.items()},
+        )
 
-    def judge(self, made: list[SpikingNetwork]) -> list[tuple[float, float]]:
-        """Give metric and spikes of a sample for each chip."""
+    def _figures(
+        self, chips: Sequence[int], method: str, **changes: Any
+    ) -> list[tuple[float, float]]:
+        """Calibrate chips and run them; give metric and spikes of a sample for each."""
+        from converters.spiking import spike_chips
         from targets.brian2 import Brian2Target
 
+        given = {**self.options, "seed": self.seed, "calibration": method, **changes}
+        made = spike_chips(self.network, self.known, self.profile, chips, **given)
         runs = Brian2Target().run_chips(made, self.split.inputs, seed=self.seed)
         return [
             (
