@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from lmu_deploy.errors import InputError
 from lmu_deploy.nn import LMU
 from lmu_deploy.nn.coupled import run_coupled
+from lmu_deploy.nn.driven import run_driven
 from lmu_deploy.nn.forms import choose_form
 from lmu_deploy.nn.fused import fused_recurrence
 from lmu_deploy.nn.parallel import run_parallel
@@ -114,6 +115,8 @@ def test_forms_agree_at_every_order(kind, order, dtype, tolerance):
     x = torch.randn(4, steps, 1, dtype=dtype)
     m, h = layer.initial_state(4)
     fast = [run_recurrent, run_coupled if kind == "feedback" else run_parallel]
+    if kind == "recurrent":
+        fast.append(run_driven)
 
     def pull(form):
         layer.zero_grad()
@@ -133,7 +136,7 @@ def test_forms_agree_at_every_order(kind, order, dtype, tolerance):
 @pytest.mark.parametrize("kind", KINDS)
 def test_inference_answers_what_training_does_and_both_repeat(kind, last_only):
     """Bit for bit, at a size where blocks and the faster products are taken."""
-    layer = make(kind, 1, 96, 64, 90.0, torch.float32)
+    layer = make(kind, 1, 128, 64, 90.0, torch.float32)
     x = torch.randn(100, 37, 1)
     found = []
     for _ in range(2):
@@ -200,6 +203,9 @@ def test_the_form_follows_from_what_feeds_back():
         assert chosen(8, kind=kind, memory_to_memory=True) is run_parallel
         assert chosen(8, kind=kind, form="recurrent") is run_recurrent
     assert chosen(8) is run_recurrent
+    assert chosen(100, kind="recurrent", n_in=1, order=256, units=212) is run_driven
+    assert chosen(100, kind="recurrent", n_in=2, order=256, units=212) is run_parallel
+    assert chosen(100, kind="feedforward", n_in=1, order=256, units=212) is run_parallel
     assert chosen(100, order=256, units=212) is run_coupled
     assert chosen(8, form="step") is run_stepwise
 

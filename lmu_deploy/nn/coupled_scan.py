@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
-from lmu_deploy.nn.products import product, summed_outer
+from lmu_deploy.nn.products import Product, summed_outer
 from lmu_deploy.nn.step_weights import StepWeights
 
 
@@ -116,7 +116,7 @@ class _CoupledScan(torch.autograd.Function):
         d_m, d_first, d_later = d_starts[-1], torch.zeros_like(h), torch.zeros_like(starts)
         pull_back = ACTIVATIONS[ctx.activation].pull_back
         stack = weights.stack().transpose(1, 2).contiguous().unbind(0)
-        times = product(h, d_drive[0, 0].numel() * stack[0].shape[1])
+        times = Product(h, d_drive[0, 0].numel() * stack[0].shape[1])
         parts = [units, x.shape[2], 1, starts.shape[2], length * weights.channels]
         for block in range(phases.shape[1] - 1, -1, -1):
             rows, tails = d_drive[:, block].unbind(0), d_drive[:, block, :, units:].unbind(0)
@@ -156,7 +156,7 @@ def _go_forward(
     starts = m.new_empty(count, batch, m.shape[1])
     entered = m.new_empty(count, batch, length * channels)
     forward = weights.forward
-    advance = product(x, batch * forward[0].numel(), activation)
+    advance = Product(x, batch * forward[0].numel(), activation)
     row = x.new_zeros(batch, len(forward[0]))
     row[:, begin - 1] = 1.0
     own, inputs, beginning = row[:, :units], row[:, units : units + n_in], row[:, :begin]

@@ -6,8 +6,9 @@ and (486, 212) with a tanh behind it took 0.14 ms instead of 0.28 ms on an AMD E
 each call costs some 11 us, so small products stay with `mm`. It takes weights the other way round,
 and is faster on a transposed view of (k, n) than on (n, k) itself: 119 against 156 us at these
 sizes, 178 against 95 GFLOP/s where outer products are summed. The tanh is its own too: torch's
-takes 52 us for (100, 212), oneDNN's behind a product 12 us. Which library is taken depends on the
-machine and the sizes alone, so that a run repeats bit for bit.
+takes 52 us for (100, 212), oneDNN's behind a product 12 us. Columns come in sixteens: 212 of them
+take 158 us, 224 take 133 us, so weights are laid out with zeros behind them. Which library
+is taken depends on the machine and the sizes alone, so that a run repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lmu_deploy.nn.activations import ACTIVATIONS
 
@@ -26,14 +28,14 @@ _POST_OPERATIONS: dict[str, tuple[str, list[float]]] = {
     "tanh": ("tanh", []),
     "hard-tanh": ("hardtanh", [-1.0, 1.0]),
 }
+_FULL_COLUMNS = 16
+"""Floats in a vector of AVX-512; columns left over take longer than as many as fill it."""
 _WORTH_A_CALL = 2e6
 """Multiplications above which oneDNN's speed makes up for its calls."""
 
 
-def product(
-    like: Tensor, multiplications: int, activation: str = "linear"
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Choose how to compute ``f(x @ w)`` as a new tensor, without autograd.
+class Product:
+    """How to compute ``f(x @ w)`` as a new tensor, without autograd.
 
     Parameters
     ----------
@@ -43,29 +45,32 @@ def product(
         In one product.
     activation : {"linear", "relu", "tanh", "hard-tanh"}
         f.
-
-    Returns
-    -------
-    product : callable
-        Of x (rows, k) and w (k, n), contiguous.
     """
-    if (fused := _onednn(like, multiplications)) is not None:
-        name, numbers = _POST_OPERATIONS[activation]
-        return lambda x, w: fused(x, w.t(), None, name, numbers, "")
-    apply = ACTIVATIONS[activation].apply_in_place
 
-    def plain(x: Tensor, w: Tensor) -> Tensor:
+    def __init__(self, like: Tensor, multiplications: int, activation: str = "linear") -> None:
+        self._fused = _onednn(like, multiplications)
+        self._name, self._numbers = _POST_OPERATIONS[activation]
+        self._apply = ACTIVATIONS[activation].apply_in_place
+
+    def lay(self, w: Tensor) -> Tensor:
+        """Give w (..., k, n) contiguous, with columns of zeros behind it where that is faster."""
+        missing = -w.shape[-1] % _FULL_COLUMNS if self._fused is not None else 0
+        return (pad(w, (0, missing)) if missing else w).contiguous()
+
+    def __call__(self, x: Tensor, w: Tensor) -> Tensor:
+        """Compute it for x (rows, k) and w (k, n), both contiguous."""
+        if self._fused is not None:
+            result: Tensor = self._fused(x, w.t(), None, self._name, self._numbers, "")
+            return result
         z = x @ w
-        apply(z)
+        self._apply(z)
         return z
-
-    return plain
 
 
 def accumulator(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor, Tensor], object]:
     """Choose how to compute ``z += x @ w`` in place, as ``accumulate(z, x, w)``.
 
-    The parameters are those of :func:`product`.
+    The parameters are those of :class:`Product`.
     """
     if (fused := _onednn(like, multiplications)) is not None:
         return lambda z, x, w: z.add_(fused(x, w.t(), None, "none", [], ""))
@@ -75,7 +80,7 @@ def accumulator(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor,
 def summed_outer(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Choose how to compute ``x.t() @ g``, the sum over rows of the outer products of two matrices.
 
-    The parameters are those of :func:`product`; x (rows, k) and g (rows, n), contiguous, give
+    The parameters are those of :class:`Product`; x (rows, k) and g (rows, n), contiguous, give
     (k, n).
     """
     if (fused := _onednn(like, multiplications)) is not None:

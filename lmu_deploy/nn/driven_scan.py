@@ -1,0 +1,158 @@
+r"""Hidden units that feed back to themselves alone, as one function of autograd.
+
+With F and S of `lmu_deploy.nn.drive`, a step forward is one product with everything in it,
+
+.. math:: h_k = f([h_{k-1}, F]\; [W_h; S_k])
+
+so the drive needs no storage and the activation comes with the product. Backward a step is one
+product with the transposed W_h; the gradients of W_h, S and F are one product each over all time.
+For these, steps are kept as (block, batch, phase): step t is phase t mod L of block t div L.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lmu_deploy.nn.activations import ACTIVATIONS
+from lmu_deploy.nn.products import Product, summed_outer
+
+
+def driven_scan(
+    features: Tensor,
+    weights: Tensor,
+    own: Tensor,
+    h: Tensor,
+    activation: str,
+    ends: Tensor,
+    steps: int,
+    last_only: bool,
+) -> tuple[Tensor, Tensor]:
+    """Run the recurrence.
+
+    Parameters
+    ----------
+    features : Tensor, shape (blocks, batch, K)
+        F, contiguous.
+    weights : Tensor, shape (L, K, units)
+        S.
+    own : Tensor, shape (units, units)
+        W_h.
+    h : Tensor, shape (batch, units)
+        h before the first step.
+    activation : str
+    ends : Tensor of int64, shape (batch,)
+        Number of steps of each sequence.
+    steps : int
+        Number of steps of the longest.
+    last_only : bool
+        Give no sequence of h.
+
+    Returns
+    -------
+    hiddens : Tensor, shape (batch, steps, units), or (0,) with `last_only`
+        h.
+    h : Tensor, shape (batch, units)
+        h at the end of each sequence.
+    """
+    tensors = features, weights, own, h
+    pulled = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if last_only and not pulled and bool((ends == steps).all()):
+        # nobody asks for h on the way, so what a step works on stays in the processor's caches
+        return h.new_empty(0), _go_forward(*tensors, activation, steps, None)
+    results: tuple[Tensor, Tensor] = _DrivenScan.apply(  # type: ignore[no-untyped-call]
+        *tensors, activation, ends, steps, last_only
+    )
+    return results
+
+
+class _DrivenScan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weights: Tensor,
+        own: Tensor,
+        h: Tensor,
+        activation: str,
+        ends: Tensor,
+        steps: int,
+        last_only: bool,
+    ) -> tuple[Tensor, Tensor]:
+        length, batch = len(weights), len(h)
+        before = h.new_empty(len(features), batch, length, len(own))
+        before[-1, :, (steps - 1) % length + 1 :] = 0.0
+        last = _go_forward(features, weights, own, h, activation, steps, before)
+        hiddens = h.new_empty(0)
+        if not last_only:
+            by_time = before.transpose(0, 1).flatten(1, 2)
+            hiddens = torch.cat([by_time[:, 1:steps], last.unsqueeze(1)], 1)
+        ctx.save_for_backward(features, weights, own, h, before, last, ends)
+        ctx.activation, ctx.steps, ctx.last_only = activation, steps, last_only
+        place = ends % steps
+        found = before[place // length, torch.arange(batch, device=h.device), place % length]
+        return hiddens, torch.where((ends == steps).unsqueeze(1), last, found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_hiddens: Tensor, d_h: Tensor) -> tuple[Tensor | None, ...]:
+        features, weights, own, h, before, after, ends = ctx.saved_tensors
+        length, columns, units = weights.shape
+        d_drive = torch.empty_like(before)
+        d_drive[-1, :, (ctx.steps - 1) % length + 1 :] = 0.0
+        pull_back = ACTIVATIONS[ctx.activation].pull_back
+        times = Product(h, h.numel() * units)
+        transposed = own.t().contiguous()
+        arriving = {end: (ends == end).unsqueeze(1) for end in set(ends.tolist())}
+        gradient = torch.zeros_like(h)
+        for t in range(ctx.steps - 1, -1, -1):
+            block, k = divmod(t, length)
+            if not ctx.last_only:
+                gradient += d_hiddens[:, t]
+            if t + 1 in arriving:
+                gradient += d_h * arriving[t + 1]
+            pull_back(gradient, after)
+            d_drive[block, :, k] = gradient
+            gradient = times(gradient, transposed)
+            after = before[block, :, k]
+        d_features = d_weights = d_own = None
+        by_block, flat = d_drive.view(-1, length * units), features.flatten(0, 1)
+        if ctx.needs_input_grad[0]:
+            to_features = weights.transpose(1, 2).reshape(-1, columns)
+            times = Product(h, by_block.numel() * columns)
+            d_features = times(by_block, to_features).view_as(features)
+        outer = summed_outer(h, by_block.numel() * units)
+        if ctx.needs_input_grad[1]:
+            d_weights = outer(flat, by_block).view(columns, length, units).transpose(0, 1)
+        if ctx.needs_input_grad[2]:
+            d_own = outer(before.view(-1, units), d_drive.view(-1, units))
+        return d_features, d_weights, d_own, gradient, None, None, None, None
+
+
+def _go_forward(
+    features: Tensor,
+    weights: Tensor,
+    own: Tensor,
+    h: Tensor,
+    activation: str,
+    steps: int,
+    history: Tensor | None,
+) -> Tensor:
+    """Fill `history`, where given, with the h that each step starts from; give the last h."""
+    length, units = len(weights), len(own)
+    advance = Product(h, h.numel() * (units + weights.shape[1]), activation)
+    stack = advance.lay(torch.cat([own.expand(length, -1, -1), weights], 1)).unbind(0)
+    row = h.new_empty(len(h), len(stack[0]))
+    own_part, outside = row[:, :units], row[:, units:]
+    for t in range(steps):
+        block, k = divmod(t, length)
+        if k == 0:
+            outside.copy_(features[block])
+        own_part.copy_(h)
+        if history is not None:
+            history[block, :, k] = h
+        h = advance(row, stack[k])[:, :units]
+    return h.contiguous()
