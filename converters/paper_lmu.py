@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.bare_weights import Group, Options, network_of
 from converters.contained import Contents, read_contained
 from converters.recognise_memory import recognise_memory
 from converters.sniff import HDF5_SIGNATURE, Sniff
-from lmu_deploy.checks import check_array, check_choice
+from lmu_deploy.checks import check_array
 from lmu_deploy.errors import InputError
-from lmu_deploy.network import ACTIVATIONS, Hidden, LMULayer, LMUNetwork, Readout
+from lmu_deploy.network import Hidden, Layer, LMULayer, LMUNetwork, Readout
 
 ROLES = (
     "input_encoders",
@@ -31,8 +32,6 @@ ROLES = (
     "AT",
     "BT",
 )
-OPTIONS = ("theta", "activation", "return_sequences")
-Group = dict[str, np.ndarray]
 
 
 class PaperLMUImporter:
@@ -69,55 +68,18 @@ def read_paper_lmu(path: Path | str, options: dict[str, str] | None = None) -> L
     InputError
         When the file is damaged or holds anything else; everything is named at once.
     """
-    theta, activation, sequences = check_options(options or {}, OPTIONS)
-    contents = read_contained("hdf5", path)
-    layers: list[LMULayer] = []
-    readout: Readout | None = None
-    problems: list[str] = []
-    for name, group in _groups(contents).items():
-        try:
-            if "AT" in group:
-                layers.append(_make_layer(group, theta, activation))
-            elif readout is None and set(group) <= {"kernel", "bias"} and "kernel" in group:
-                readout = Readout(group["kernel"], group.get("bias"))
-            else:
-                raise InputError(f"it holds {', '.join(sorted(group))}, which fits nowhere")
-        except InputError as error:
-            problems.append(f"group {name!r}: {str(error).rstrip('.')}")
-    if not problems and (not layers or readout is None):
-        problems.append("it holds no LMU layer" if not layers else "it holds no dense layer")
-    if problems or readout is None:
-        raise InputError(f"{path} cannot be imported: {'; '.join(problems[:20])}.")
-    try:
-        return LMUNetwork(
-            tuple(layers), readout, sequences, provenance={"imported from": "the paper's lmu"}
-        )
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    chosen = Options(options or {})
 
+    def read(name: str, group: Group) -> list[Layer] | Readout:
+        if "AT" in group:
+            return [_make_layer(group, chosen.number("theta", name), chosen.activation(name))]
+        if "kernel" in group and set(group) <= {"kernel", "bias"}:
+            return Readout(group["kernel"], group.get("bias"))
+        raise InputError(f"{', '.join(sorted(group))} cannot be represented")
 
-def check_options(
-    options: dict[str, str], known: tuple[str, ...]
-) -> tuple[float | None, str, bool]:
-    """Give theta, activation and return_sequences from options written as text.
-
-    Raises
-    ------
-    InputError
-        On unknown names and values.
-    """
-    if unknown := sorted(set(options) - set(known)):
-        raise InputError(f"unknown option {unknown[0]!r}; choose from {', '.join(known)}.")
-    theta = None
-    if "theta" in options:
-        try:
-            theta = float(options["theta"])
-        except ValueError as error:
-            raise InputError(f"option theta is {options['theta']!r}; give a number.") from error
-    activation = check_choice("option activation", options.get("activation", "tanh"), ACTIVATIONS)
-    sequences = options.get("return_sequences", "false").lower()
-    check_choice("option return_sequences", sequences, ("true", "false"))
-    return theta, activation, sequences == "true"
+    return network_of(
+        path, _groups(read_contained("hdf5", path)), read, chosen, "the paper's lmu package"
+    )
 
 
 def _groups(contents: Contents) -> dict[str, Group]:

@@ -15,11 +15,10 @@ import numpy as np
 
 from converters.keras_lmu.blocks import HiddenOptions, LMUBlock, LSTMBlock
 from converters.keras_lmu.weights import Arrays
+from converters.linear_maps import identity
 from lmu_deploy.checks import check_array, check_number
 from lmu_deploy.errors import InputError
 from lmu_deploy.network import Hidden, LMULayer, LSTMLayer, Memory, Readout
-
-_LARGEST_IDENTITY = 4096
 
 
 def make_lmu(block: LMUBlock, weights: Arrays) -> LMULayer:
@@ -106,22 +105,6 @@ def _make_hidden(block: LMUBlock, weights: Arrays, n_in: int) -> Hidden | None:
 def _pass_on(states: int, n_in: int) -> Hidden:
     both = identity(states + n_in)
     return Hidden(both[:states], both[states:], None, None, "linear")
-
-
-def identity(size: int) -> np.ndarray:
-    """Give the matrix that passes signals on, where a file leaves a map out.
-
-    Raises
-    ------
-    InputError
-        When it would be far larger than the file that asks for it.
-    """
-    if size > _LARGEST_IDENTITY:
-        raise InputError(
-            f"{size} signals are passed on as they are, more than {_LARGEST_IDENTITY}; "
-            "give the model a kernel or a Dense layer there."
-        )
-    return np.eye(size, dtype=np.float32)
 
 
 def _float(array: np.ndarray) -> np.ndarray:

@@ -21,9 +21,10 @@ from converters.keras_lmu.blocks import (
     SoftmaxBlock,
     read_block,
 )
-from converters.keras_lmu.layers import identity, make_lmu, make_lstm, make_readout
+from converters.keras_lmu.layers import make_lmu, make_lstm, make_readout
 from converters.keras_lmu.matrices import Matrices, read_matrices, with_matrices
 from converters.keras_lmu.weights import LayerWeights
+from converters.linear_maps import identity, join
 from lmu_deploy.errors import InputError
 from lmu_deploy.network import Layer, LMUNetwork, Readout
 
@@ -114,7 +115,7 @@ def assemble(
             elif isinstance(block, LSTMBlock):
                 layers.append(make_lstm(block, arrays))
             elif isinstance(block, DenseBlock):
-                readout = _append(readout, make_readout(arrays))
+                readout = join(readout, make_readout(arrays))
         except InputError as error:
             problems.append(f"{layer}: {str(error).rstrip('.')}")
     _raise_all(problems)
@@ -142,17 +143,6 @@ def _check_order(blocks: list[tuple[KerasLayer, Block]], problems: list[str]) ->
     orders = sum(block.order for _, block in recurrent if isinstance(block, LMUBlock))
     if orders > MOST_STATES:
         problems.append(f"the orders of all memories add up to {orders}, more than {MOST_STATES}")
-
-
-def _append(before: Readout | None, after: Readout) -> Readout:
-    """Fold one linear map after another into one."""
-    if before is None:
-        return after
-    if before.kernel.shape[1] != after.kernel.shape[0]:
-        raise InputError("its kernel does not fit the layer before")
-    biases = [] if before.bias is None else [before.bias @ after.kernel]
-    biases += [] if after.bias is None else [after.bias]
-    return Readout(before.kernel @ after.kernel, sum(biases[1:], biases[0]) if biases else None)
 
 
 def _provenance(blocks: list[Block]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
-from converters.torch_modules.fold import Linear, feed, identity, join
+from converters.linear_maps import feed, identity, join
 from converters.torch_modules.path import Event, Last, Narrow, Softmax, Swap, Widen
 from converters.torch_modules.path import Layer as Called
 from converters.trainer import take_array, take_layer, take_torch_lstm
@@ -24,7 +24,7 @@ class _Signal:
     """What is known of the signal at one place of the way."""
 
     layers: list[Layer] = field(default_factory=list)
-    linear: Linear | None = None
+    linear: Readout | None = None
     steps_axis: int | None = None
     is_last: bool = False
     before: Called | None = None
@@ -65,10 +65,9 @@ def assemble(
         problems.append("it has no LMU or LSTM layer")
     if problems:
         return None
-    linear = signal.linear or identity(signal.layers[-1].n_out)
     return LMUNetwork(
         layers=tuple(signal.layers),
-        readout=Readout(linear.kernel, linear.bias),
+        readout=signal.linear or Readout(identity(signal.layers[-1].n_out), None),
         return_sequences=not signal.is_last,
         task=task,
         provenance=provenance,
@@ -78,8 +77,7 @@ def assemble(
 def _enter(signal: _Signal, called: Called, problems: list[str]) -> None:
     try:
         if isinstance(called.module, nn.Linear):
-            linear = _take_linear(called.module)
-            signal.linear = linear if signal.linear is None else join(signal.linear, linear)
+            signal.linear = join(signal.linear, _take_linear(called.module))
         else:
             _enter_recurrent(signal, called, problems)
     except InputError as error:
@@ -96,7 +94,7 @@ def _enter_recurrent(signal: _Signal, called: Called, problems: list[str]) -> No
         problems.append(f"{called} has {first} and the layer before it the other order of axes")
     signal.steps_axis = axis
     for layer in _take_recurrent(called.module):
-        signal.layers.append(layer if signal.linear is None else feed(layer, signal.linear))
+        signal.layers.append(feed(signal.linear, layer))
         signal.linear = None
 
 
@@ -104,9 +102,9 @@ def _take_recurrent(module: nn.Module) -> list[Layer]:
     return take_torch_lstm(module) if isinstance(module, nn.LSTM) else [take_layer(module)]
 
 
-def _take_linear(module: nn.Linear) -> Linear:
+def _take_linear(module: nn.Linear) -> Readout:
     bias = None if module.bias is None else take_array(module.bias)
-    return Linear(np.ascontiguousarray(take_array(module.weight).T), bias)
+    return Readout(np.ascontiguousarray(take_array(module.weight).T), bias)
 
 
 def _take_last(signal: _Signal, last: Last, problems: list[str]) -> None:

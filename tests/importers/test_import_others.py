@@ -72,7 +72,7 @@ def test_all_that_is_missing_or_surplus_in_the_papers_file_is_named(tmp_path, we
     with pytest.raises(InputError) as caught:
         import_file(tmp_path / "a.h5", "paper-lmu")
     assert "hidden_kernel, BT missing" in str(caught.value)
-    assert "group 'dense': it holds bias, gamma, kernel" in str(caught.value)
+    assert "module 'dense': bias, gamma, kernel cannot be represented" in str(caught.value)
 
 
 def pytorch_state(torch, weights, names):

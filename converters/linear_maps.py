@@ -1,60 +1,52 @@
-r"""Linear maps that stand between layers, as part of the layers.
+r"""Linear maps that stand between layers or after one another, folded into what they feed.
 
 With :math:`s = x W + b` going into a layer whose own weights are applied to s, the layer that takes
 x instead has the weights :math:`W E_x` and :math:`W W_x`, and :math:`b E_x`, :math:`b W_x` join its
-biases. Products are made in float64 and rounded once.
+biases. Products are made in float64 and rounded once. A map has the form of a readout.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from lmu_deploy.errors import InputError
-from lmu_deploy.network import Layer, LSTMLayer
+from lmu_deploy.network import Layer, LSTMLayer, Readout
 
 _LARGEST_IDENTITY = 4096
 
 
-@dataclass(frozen=True)
-class Linear:
-    """``y = x kernel + bias``.
+def identity(size: int) -> np.ndarray:
+    """Give the matrix that passes `size` signals on, where a model has no linear map.
 
-    Attributes
-    ----------
-    kernel : ndarray, shape (n_in, n_out)
-    bias : ndarray, shape (n_out,), or None
+    Raises
+    ------
+    InputError
+        When it would be far larger than the file that asks for it.
     """
-
-    kernel: np.ndarray
-    bias: np.ndarray | None
-
-
-def identity(size: int) -> Linear:
-    """Give the map that passes signals on, for a network that ends with its last layer."""
     if size > _LARGEST_IDENTITY:
         raise InputError(
-            f"the network ends with {size} signals and no linear layer, more than "
-            f"{_LARGEST_IDENTITY}; give it a readout."
+            f"{size} signals are passed on as they are, more than {_LARGEST_IDENTITY}; "
+            "give the model a linear layer (in Keras a kernel or a Dense layer) there."
         )
-    return Linear(np.eye(size, dtype=np.float32), None)
+    return np.eye(size, dtype=np.float32)
 
 
-def join(first: Linear, second: Linear) -> Linear:
-    """Give one map for two in a row.
+def join(first: Readout | None, second: Readout) -> Readout:
+    """Give one map for two in a row, of which the first may be missing.
 
     Raises
     ------
     InputError
         When the second does not take what the first gives.
     """
-    kernel = _through(first, second.kernel)
-    bias = _shift(first, second.kernel, second.bias)
-    return Linear(kernel, bias)
+    if first is None:
+        return second
+    return Readout(_through(first, second.kernel), _shift(first, second.kernel, second.bias))
 
 
-def feed(layer: Layer, linear: Linear) -> Layer:
+def feed(linear: Readout | None, layer: Layer) -> Layer:
     """Give the layer that does to x what `layer` does to ``x kernel + bias``.
 
     Raises
@@ -62,10 +54,11 @@ def feed(layer: Layer, linear: Linear) -> Layer:
     InputError
         When the layer does not take what the map gives.
     """
+    if linear is None:
+        return layer
     if isinstance(layer, LSTMLayer):
-        bias = _shift(linear, layer.kernel, layer.bias)
-        assert bias is not None
-        return replace(layer, kernel=_through(linear, layer.kernel), bias=bias)
+        kernel, bias = _through(linear, layer.kernel), _shift(linear, layer.kernel, layer.bias)
+        return replace(layer, kernel=kernel, bias=layer.bias if bias is None else bias)
     hidden = layer.hidden
     if hidden is not None and hidden.input_kernel is not None:
         hidden = replace(
@@ -81,7 +74,7 @@ def feed(layer: Layer, linear: Linear) -> Layer:
     )
 
 
-def _through(linear: Linear, kernel: np.ndarray) -> np.ndarray:
+def _through(linear: Readout, kernel: np.ndarray) -> np.ndarray:
     if linear.kernel.shape[1] != kernel.shape[0]:
         raise InputError(
             f"it takes {kernel.shape[0]} features and the linear layer before it gives "
@@ -90,7 +83,7 @@ def _through(linear: Linear, kernel: np.ndarray) -> np.ndarray:
     return (linear.kernel.astype(np.float64) @ kernel).astype(kernel.dtype)
 
 
-def _shift(linear: Linear, kernel: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
+def _shift(linear: Readout, kernel: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
     if linear.bias is None:
         return bias
     moved = linear.bias.astype(np.float64) @ kernel + (0.0 if bias is None else bias)
