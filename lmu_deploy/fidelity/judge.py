@@ -25,6 +25,7 @@ from lmu_deploy.fidelity.layer_ranges import LayerRanges
 from lmu_deploy.fidelity.losses import attribution_entry, divergence_entry, ranges_entry
 from lmu_deploy.fidelity.memory_error import MemoryShape, memory_errors
 from lmu_deploy.fidelity.metric import compare, measure
+from lmu_deploy.fidelity.neurobench import neurobench_of
 from lmu_deploy.fidelity.schema_losses import Divergence
 from lmu_deploy.fidelity.sizes import network_sizes
 from lmu_deploy.fidelity.streamed import counted_of
@@ -129,6 +130,7 @@ def judge(
         costs=costs_of(run, network),
         fit=fit_of(network),
         answers=keep_answers(run.outputs, answers, task),
+        neurobench=neurobench_of(run, network),
         notes=list(run.notes),
         settings=plain(run.settings),
         variants=dict(variants or {}),

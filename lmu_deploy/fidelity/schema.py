@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lmu_deploy.fidelity.schema_base import Strict
-from lmu_deploy.fidelity.schema_costs import Costs, Fit
+from lmu_deploy.fidelity.schema_costs import Costs, Fit, NeuroBench
 from lmu_deploy.fidelity.schema_losses import Attribution, Divergence, LayerRanges
 
 Interval = tuple[float, float]
@@ -95,6 +95,7 @@ class Sizes(Strict):
     weight_bytes: int
     neuron_bytes: int
     state_bytes: int
+    weights: int | None = None
 
 
 class MemoryFidelity(Strict):
@@ -153,6 +154,7 @@ class TargetFidelity(Strict):
     costs: Costs | None = None
     fit: Fit | None = None
     answers: Answers | None = None
+    neurobench: NeuroBench | None = None
     notes: list[str]
     settings: dict[str, Any]
     variants: dict[str, TargetFidelity]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from lmu_deploy.fidelity.schema_base import Strict
 
 Interval = tuple[float, float]
@@ -43,3 +45,20 @@ class Fit(Strict):
     profile: str
     title: str
     violations: list[str]
+
+
+class SynapticOperations(Strict):
+    """Of a mean sample: with weights and messages that are not zero, and with all of them."""
+
+    effective_macs: float = Field(alias="Effective_MACs")
+    effective_acs: float = Field(alias="Effective_ACs")
+    dense: float = Field(alias="Dense")
+
+
+class NeuroBench(Strict):
+    """What NeuroBench defines, under its names; see :mod:`lmu_deploy.fidelity.neurobench`."""
+
+    footprint: int
+    connection_sparsity: float
+    activation_sparsity: float | None
+    synaptic_operations: SynapticOperations | None

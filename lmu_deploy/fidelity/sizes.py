@@ -35,6 +35,8 @@ class Sizes:
         Name of its class.
     parameters : int
         Numbers stored: weights, gains, biases, the memory's matrices.
+    weights : int
+        All of them, zeros included; each slice of an integer weight is one.
     synapses : int
         Weights that are not zero.
     weight_bits : int
@@ -49,6 +51,7 @@ class Sizes:
 
     representation: str
     parameters: int
+    weights: int
     synapses: int
     weight_bits: int
     weight_bytes: int
@@ -91,6 +94,7 @@ def _float_sizes(network: LMUNetwork) -> Sizes:
     return Sizes(
         representation="LMUNetwork",
         parameters=n_weights + n_biases,
+        weights=n_weights,
         synapses=sum(int(np.count_nonzero(w)) for w in weights if w is not None),
         weight_bits=8 * FLOAT_BYTES,
         weight_bytes=FLOAT_BYTES * n_weights,
@@ -118,6 +122,7 @@ def _integer_sizes(network: IntegerNetwork) -> Sizes:
     return Sizes(
         representation="IntegerNetwork",
         parameters=n_weights + 2 * n_gains + n_biases + table_size,
+        weights=n_weights,
         synapses=sum(int(np.count_nonzero(c.slices)) for c in connections),
         weight_bits=max(c.weight_bits for c in connections),
         weight_bytes=_bytes(c.slices.size * c.weight_bits for c in connections),
@@ -136,6 +141,7 @@ def _spiking_sizes(network: SpikingNetwork) -> Sizes:
     return Sizes(
         representation="SpikingNetwork",
         parameters=n_weights + 2 * n_neurons,
+        weights=n_weights,
         synapses=sum(int(np.count_nonzero(memory.weights)) for memory in memories),
         weight_bits=bits,
         weight_bytes=_bytes([n_weights * bits]),
@@ -156,6 +162,7 @@ def _loihi_sizes(network: LoihiNetwork) -> Sizes:
     return Sizes(
         representation="LoihiNetwork",
         parameters=n_weights + n_neurons + 4 * n_states,
+        weights=n_weights,
         synapses=sum(int(np.count_nonzero(array)) for array in weights),
         weight_bits=8,
         weight_bytes=n_weights,

@@ -12,6 +12,7 @@ from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.reporting import tables, wording
 from lmu_deploy.reporting.costs import cost_sources, costs, on_chip
 from lmu_deploy.reporting.losses import Section, first_cause, insides, losses, partings
+from lmu_deploy.reporting.neurobench import neurobench
 from lmu_deploy.reporting.pairs import Pairs, pairs, unfolded
 from lmu_deploy.reporting.plots.events import Activity, activity_plot
 from lmu_deploy.reporting.plots.memory import error_plot, window_plot
@@ -75,6 +76,7 @@ class View:
     cost_sources: Sequence[tuple[str, Sequence[str]]]
     saturations: Table | None
     sizes: Table | None
+    neurobench: Table | None
     layers: Table
     notes: Sequence[tuple[str, Sequence[str]]]
     settings: Sequence[tuple[str, Pairs]]
@@ -115,6 +117,7 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
         cost_sources=cost_sources(fidelity),
         saturations=tables.saturations(fidelity),
         sizes=tables.sizes(fidelity),
+        neurobench=neurobench(fidelity),
         layers=tables.layers(fidelity.network),
         notes=_notes(fidelity),
         settings=[(n, pairs(f.settings)) for n, f in everything if f.settings],
