@@ -65,9 +65,17 @@ def test_a_grid_on_a_scheduler_given_by_address(spec, address, tmp_path):
     assert "message_bits is 40" in result.rows[-1].record.error
     assert result.done == 4
     assert result.found == 0
-    assert sorted(p.name for p in result.files) == ["pareto.svg", "results.csv", "results.parquet"]
+    written = ["pareto.svg", "results.csv", "results.parquet", "sweep.json"]
+    assert sorted(p.name for p in result.files) == written
 
     table = parquet.read_table(out / "results.parquet").to_pydict()
+    summary = json.loads((out / "sweep.json").read_text())
+    assert summary["columns"] == table
+    assert summary["varied"] == ["quantise.message_bits", "quantise.slices"]
+    assert summary["objectives"] == ["metric", "memory_bytes"]
+    assert summary["more_is_better"] == [True, False]
+    front = [result.rows[number] for number in summary["front"]]
+    assert front == [row for row in result.rows if row in [p.row for p in result.front]]
     assert table["quantise.message_bits"] == [3, 3, 12, 12, 40, 40]
     assert table["metric"][4:] == [None, None]
     with (out / "results.csv").open() as file:

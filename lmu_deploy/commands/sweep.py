@@ -17,6 +17,7 @@ from lmu_deploy.sweeping.plot import write_plot
 from lmu_deploy.sweeping.records import DONE, make_folder
 from lmu_deploy.sweeping.run import Sweep
 from lmu_deploy.sweeping.spec import read_spec
+from lmu_deploy.sweeping.summary import summarise, write_summary
 from lmu_deploy.sweeping.table import (
     CSV,
     PARQUET,
@@ -44,7 +45,7 @@ class SweepResult:
     found : int
         Trials that an earlier run had finished.
     files : list of path
-        Tables, and the plot if there is one.
+        Tables, a summary for reports, and the plot if there is one.
     """
 
     rows: list[Row]
@@ -114,8 +115,9 @@ def sweep(
     columns = to_columns(rows)
     write_csv(columns, folder / CSV)
     write_parquet(columns, folder / PARQUET)
-    files = [folder / CSV, folder / PARQUET]
     points = pareto(rows, read.objectives)
+    summary = write_summary(summarise(rows, columns, points, read.objectives), folder)
+    files = [folder / CSV, folder / PARQUET, summary]
     if points:
         hints = {i: describe(point, read.objectives) for i, point in enumerate(points)}
         write_plot(points, _labels(points[0], read.objectives), hints, folder / PLOT)
