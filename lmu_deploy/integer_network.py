@@ -21,8 +21,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from lmu_deploy.checks import check_array, check_choice, check_flag, check_integer, check_text
+from lmu_deploy.checks import check_array, check_flag, check_text
 from lmu_deploy.errors import InputError
+from lmu_deploy.integer_hidden import IntegerHidden, PiecewiseLinear
+from lmu_deploy.integer_host import HostLayer
 from lmu_deploy.integer_memory import IntegerMemory, SeriesMemory
 from lmu_deploy.integer_parts import (
     LARGEST_MULTIPLIER,
@@ -31,12 +33,11 @@ from lmu_deploy.integer_parts import (
     Format,
     check_bias,
     check_connection,
-    check_range,
     check_type,
     largest,
     set_fields,
 )
-from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
+from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork, Readout
 
 __all__ = [
     "INTEGER_CLASSES",
@@ -44,6 +45,7 @@ __all__ = [
     "LARGEST_SHIFT",
     "Connection",
     "Format",
+    "HostLayer",
     "IntegerHidden",
     "IntegerLayer",
     "IntegerMemory",
@@ -53,97 +55,6 @@ __all__ = [
     "SeriesMemory",
     "largest",
 ]
-
-
-@dataclass(frozen=True)
-class PiecewiseLinear:
-    """A concave, monotone activation as the least of a few lines.
-
-    ``p = |z|`` when odd, else ``max(z, 0)``; ``v = min_k(ms(p, slope_k, shift) + intercept_k)``;
-    the result is ``sat(v)`` with the sign of z when odd, else ``sat(v)``. When `linear`, there is
-    one line and no rectification: ``sat(ms(z, slope_0, shift))``.
-
-    Attributes
-    ----------
-    slope : ndarray, shape (pieces,), int32, 0 to 32767
-    intercept : ndarray, shape (pieces,), int32
-        The first is 0.
-    shift : int
-        0 to 31.
-    kind : {"odd", "positive", "linear"}
-    """
-
-    slope: np.ndarray
-    intercept: np.ndarray
-    shift: int
-    kind: str
-
-    def __post_init__(self) -> None:
-        slope = check_array("activation slope", self.slope, (None,), "i")
-        if not 1 <= len(slope) <= 64:
-            raise InputError(f"an activation has {len(slope)} pieces; 1 to 64 are possible.")
-        intercept = check_array("activation intercept", self.intercept, (len(slope),), "i")
-        check_range("activation slope", slope, 0, LARGEST_MULTIPLIER)
-        check_range("activation intercept", intercept, 0, largest(24))
-        if intercept[0] != 0:
-            raise InputError("the first piece of an activation must pass through zero.")
-        if self.kind == "linear" and len(slope) > 1:
-            raise InputError(
-                f"an activation of kind linear has {len(slope)} pieces; give one, or kind odd."
-            )
-        set_fields(
-            self,
-            slope=slope.astype(np.int32),
-            intercept=intercept.astype(np.int32),
-            shift=check_integer("activation shift", self.shift, 0, LARGEST_SHIFT),
-            kind=check_choice("activation kind", self.kind, ("odd", "positive", "linear")),
-        )
-
-
-@dataclass(frozen=True)
-class IntegerHidden:
-    """The hidden units.
-
-    Attributes
-    ----------
-    drive : Format
-        Of z, the sum that enters the activation.
-    message : Format
-        Of H, the result, which is also what is sent.
-    memory : Connection, (units, states)
-        From this step's memory messages.
-    input : Connection, (units, n_in), or None
-        From this step's input messages.
-    recurrent : Connection, (units, units), or None
-        From the hidden messages of the step before.
-    bias : ndarray, shape (units,), int32, or None
-    activation : PiecewiseLinear
-    """
-
-    drive: Format
-    message: Format
-    memory: Connection
-    input: Connection | None
-    recurrent: Connection | None
-    bias: np.ndarray | None
-    activation: PiecewiseLinear
-
-    def __post_init__(self) -> None:
-        check_type("hidden", self.drive, Format)
-        check_type("hidden", self.message, Format)
-        check_type("hidden", self.activation, PiecewiseLinear)
-        check_connection("hidden memory", self.memory, None, None)
-        if self.input is not None:
-            check_connection("hidden input", self.input, self.units, None)
-        if self.recurrent is not None:
-            check_connection("hidden recurrent", self.recurrent, self.units, self.units)
-        set_fields(self, bias=check_bias("hidden bias", self.bias, self.units))
-
-    @property
-    def units(self) -> int:
-        """Number of hidden units."""
-        check_type("hidden memory", self.memory, Connection)
-        return self.memory.n_out
 
 
 @dataclass(frozen=True)
@@ -182,6 +93,17 @@ class IntegerLayer:
         """Format of the messages that the layer sends on."""
         return self.memory.message if self.hidden is None else self.hidden.message
 
+    @property
+    def output_basis(self) -> np.ndarray | None:
+        """From what the messages stand for to the float layer's output; None for the identity."""
+        return self.memory.basis if self.hidden is None else None
+
+    @property
+    def n_features(self) -> int:
+        """Number of features that the float layer gives, for which the messages stand."""
+        basis = self.output_basis
+        return self.n_out if basis is None else len(basis)
+
 
 @dataclass(frozen=True)
 class IntegerReadout:
@@ -199,14 +121,16 @@ class IntegerReadout:
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """A whole network in integers.
+    """A whole network: LMU layers in integers, and LSTM layers, if any, in float on the host.
 
     Attributes
     ----------
     input : Format
-        Of the input messages: ``x = sat(rint(real / scale))``, ties to even.
-    layers : tuple of IntegerLayer
-    readout : IntegerReadout
+        Of the input messages: ``x = sat(rint(real / scale))``, ties to even. Unused where the first
+        layer is on the host, which takes real inputs as they are.
+    layers : tuple of IntegerLayer or HostLayer
+        At least one of them an IntegerLayer.
+    readout : IntegerReadout, or Readout after a HostLayer
     return_sequences : bool
     task : str or None
     profile : str
@@ -222,8 +146,8 @@ class IntegerNetwork:
     """
 
     input: Format
-    layers: tuple[IntegerLayer, ...]
-    readout: IntegerReadout
+    layers: tuple[IntegerLayer | HostLayer, ...]
+    readout: IntegerReadout | Readout
     return_sequences: bool = False
     task: str | None = None
     profile: str = "loihi2"
@@ -233,18 +157,8 @@ class IntegerNetwork:
     def __post_init__(self) -> None:
         layers = tuple(self.layers)
         check_type("network", self.input, Format)
-        check_type("network", self.readout, IntegerReadout)
-        if not layers:
-            raise InputError("an integer network needs at least one layer.")
-        for layer in layers:
-            check_type("network", layer, IntegerLayer)
-        for number, (before, after) in enumerate(pairwise(layers)):
-            if before.n_out != after.n_in:
-                raise InputError(
-                    f"layer {number} sends {before.n_out} messages and layer {number + 1} "
-                    f"takes {after.n_in}; the two must be equal."
-                )
-        check_connection("readout", self.readout.connection, None, layers[-1].n_out)
+        _check_layers(layers)
+        _check_readout(self.readout, layers[-1])
         if self.task is not None:
             check_text("task", self.task, 200)
         check_text("profile", self.profile, 200)
@@ -266,12 +180,74 @@ class IntegerNetwork:
     @property
     def n_out(self) -> int:
         """Number of outputs."""
+        if isinstance(self.readout, Readout):
+            return int(self.readout.kernel.shape[1])
         return self.readout.connection.n_out
+
+    @property
+    def on_chip(self) -> tuple[tuple[int, IntegerLayer], ...]:
+        """The layers in integers, each with its number."""
+        return tuple((n, la) for n, la in enumerate(self.layers) if isinstance(la, IntegerLayer))
+
+    @property
+    def on_host(self) -> tuple[tuple[int, HostLayer], ...]:
+        """The layers in float on the host, each with its number."""
+        return tuple((n, la) for n, la in enumerate(self.layers) if isinstance(la, HostLayer))
+
+    @property
+    def y_scale(self) -> float:
+        """Real value of one unit of the readout; 1 of the host's, which gives real numbers."""
+        return 1.0 if isinstance(self.readout, Readout) else self.readout.output.scale
+
+    @property
+    def chip_readout(self) -> IntegerReadout:
+        """The readout in integers; raises InputError where the host computes it."""
+        if isinstance(self.readout, Readout):
+            raise InputError("the readout of this network is on the host, and has no integers.")
+        return self.readout
+
+
+def _check_layers(layers: tuple[IntegerLayer | HostLayer, ...]) -> None:
+    """Raise InputError unless each layer takes what the one before gives."""
+    if not any(isinstance(layer, IntegerLayer) for layer in layers):
+        raise InputError("an integer network needs at least one layer in integers.")
+    for layer in layers:
+        if not isinstance(layer, HostLayer):
+            check_type("network", layer, IntegerLayer)
+    for number, (before, after) in enumerate(pairwise(layers)):
+        on_chip = isinstance(before, IntegerLayer) and isinstance(after, IntegerLayer)
+        sent = before.n_out if on_chip else before.n_features
+        if sent != after.n_in:
+            raise InputError(
+                f"layer {number} sends {sent} messages and layer {number + 1} "
+                f"takes {after.n_in}; the two must be equal."
+            )
+    for number, (layer, following) in enumerate(zip(layers, (*layers[1:], None), strict=True)):
+        if isinstance(layer, HostLayer):
+            sends = isinstance(following, IntegerLayer)
+            if sends != (layer.message is not None):
+                raise InputError(
+                    f"layer {number} is on the host, and needs a format of messages exactly if the "
+                    "next layer is on the chip; make the file again."
+                )
+
+
+def _check_readout(readout: object, last: IntegerLayer | HostLayer) -> None:
+    """Raise InputError unless the readout fits the last layer, and is where that layer is."""
+    if isinstance(last, HostLayer):
+        check_type("readout of the host", readout, Readout)
+        assert isinstance(readout, Readout)
+        check_array("readout kernel", readout.kernel, (last.n_out, None))
+        return
+    check_type("network", readout, IntegerReadout)
+    assert isinstance(readout, IntegerReadout)
+    check_connection("readout", readout.connection, None, last.n_out)
 
 
 INTEGER_CLASSES: tuple[type, ...] = (
     IntegerNetwork,
     IntegerLayer,
+    HostLayer,
     IntegerMemory,
     SeriesMemory,
     IntegerHidden,

@@ -32,11 +32,12 @@ def with_connections(
     """
     _check_places([wire.place for wire in wires(network)], connections)
     layers = tuple(
-        _layer(f"layer{number}", layer, connections) for number, layer in enumerate(network.layers)
+        _layer(f"layer{number}", layer, connections) if isinstance(layer, IntegerLayer) else layer
+        for number, layer in enumerate(network.layers)
     )
     readout = network.readout
     if "readout" in connections:
-        readout = replace(readout, connection=connections["readout"])
+        readout = replace(network.chip_readout, connection=connections["readout"])
     return replace(network, layers=layers, readout=readout)
 
 

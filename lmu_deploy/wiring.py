@@ -14,10 +14,15 @@ from scipy.linalg import block_diag
 from lmu_deploy.integer_network import (
     Connection,
     Format,
+    HostLayer,
     IntegerLayer,
     IntegerNetwork,
     SeriesMemory,
 )
+from lmu_deploy.network import Readout
+
+HOST = "host"
+"""Last part of the name of what a layer on the host sends."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Population:
     Attributes
     ----------
     name : str
-        ``input``, ``layer<i>/series``, ``layer<i>/memory`` or ``layer<i>/hidden``.
+        ``input``, ``layer<i>/series``, ``layer<i>/memory`` or ``layer<i>/hidden``; or
+        ``layer<i>/host``, which is what a layer on the host sends to the chip.
     neurons : int
     message : Format
     """
@@ -35,6 +41,11 @@ class Population:
     name: str
     neurons: int
     message: Format
+
+
+def from_outside(name: str) -> bool:
+    """Whether a population is no neurons of the chip: the input, or what the host sends to it."""
+    return name == "input" or name.endswith(f"/{HOST}")
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,18 @@ class Outlet:
 
 
 def populations(network: IntegerNetwork) -> dict[str, Population]:
-    """All populations by name, in the order in which they send: input, then layer by layer."""
-    found = [Population("input", network.n_in, network.input)]
+    """All populations by name, in the order in which they send: input, then layer by layer.
+
+    An input that goes to a layer on the host is none, nor is the output of one that stays there.
+    """
+    found = []
+    if not isinstance(network.layers[0], HostLayer):
+        found.append(Population("input", network.n_in, network.input))
     for number, layer in enumerate(network.layers):
+        if isinstance(layer, HostLayer):
+            if layer.message is not None:
+                found.append(Population(f"layer{number}/{HOST}", layer.n_out, layer.message))
+            continue
         memory, hidden = layer.memory, layer.hidden
         if isinstance(memory, SeriesMemory):
             found.append(Population(f"layer{number}/series", memory.size, memory.message))
@@ -99,6 +119,9 @@ def wires(network: IntegerNetwork) -> list[Wire]:
     found: list[tuple[str, str, str, Connection | None]] = []
     sender = "input"
     for number, layer in enumerate(network.layers):
+        if isinstance(layer, HostLayer):
+            sender = f"layer{number}/{HOST}"
+            continue
         memory, hidden = f"layer{number}/memory", f"layer{number}/hidden"
         found += _into_memory(number, layer, sender)
         if layer.hidden is not None:
@@ -113,6 +136,8 @@ def wires(network: IntegerNetwork) -> list[Wire]:
         for name, source, target, connection in found
         if connection is not None
     ]
+    if isinstance(network.readout, Readout):
+        return joined
     return [*joined, Wire("readout", sender, "readout", network.readout.connection)]
 
 
@@ -168,7 +193,7 @@ def memory_basis(network: IntegerNetwork) -> np.ndarray | None:
     basis : ndarray, shape (the float network's states, states), or None
         The layers' own, block by block; ``basis @ (m * m_scale)`` is the reference's memory.
     """
-    memories = [layer.memory for layer in network.layers]
+    memories = [layer.memory for _, layer in network.on_chip]
     if all(memory.basis is None for memory in memories):
         return None
     blocks = [np.eye(m.size) if m.basis is None else m.basis for m in memories]

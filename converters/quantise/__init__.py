@@ -38,7 +38,7 @@ def quantise(
     Parameters
     ----------
     network : LMUNetwork
-        Of LMU layers alone.
+        Its LSTM layers, and a readout after one of them, stay in float for the host.
     calibration : ndarray, shape (samples, steps, n_in), or Calibration
         Inputs to measure ranges on, such as a part of the training data; or what `calibrate` gave
         for them and this network, when several quantisations share it.
@@ -78,7 +78,7 @@ def quantise(
     Raises
     ------
     InputError
-        When the network has an LSTM part, an argument is out of range, the calibration does not
+        When the network has no LMU layer, an argument is out of range, the calibration does not
         fit the network, or an accumulator would be too narrow.
     """
     settings = settings_for(

@@ -15,8 +15,8 @@ import numpy as np
 from lmu_deploy.checks import check_choice, check_inputs
 from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import largest
-from lmu_deploy.network import LMULayer, LMUNetwork
-from lmu_deploy.reference import run_reference
+from lmu_deploy.network import Layer, LMULayer, LMUNetwork
+from lmu_deploy.reference import has_hidden, run_reference
 
 Progress = Callable[[int, int], None]
 
@@ -50,10 +50,13 @@ class Signal:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Signals of the input, of each layer's memory and hidden units, and of the readout."""
+    """Signals of the input, of each layer's memory and hidden units, and of the readout.
+
+    `m` and `h` have an entry for each layer: m is None of an LSTM, h of a layer without units.
+    """
 
     x: Signal
-    m: tuple[Signal, ...]
+    m: tuple[Signal | None, ...]
     h: tuple[Signal | None, ...]
     y: Signal
 
@@ -66,7 +69,6 @@ def calibrate(
     Parameters
     ----------
     network : LMUNetwork
-        Of LMU layers alone.
     inputs : ndarray, shape (samples, steps, n_in)
     progress : callable, optional
         Called with (samples done, samples in all).
@@ -80,8 +82,8 @@ def calibrate(
     samples, steps, _ = inputs.shape
     if samples * steps == 0:
         raise InputError("calibration has no samples or steps; give at least one of each.")
-    layers = [layer for layer in network.layers if isinstance(layer, LMULayer)]
-    width = sum(layer.memory.size + layer.n_out for layer in layers) + network.n_out
+    layers = network.layers
+    width = sum(_memory_size(layer) + layer.n_out for layer in layers) + network.n_out
     batch = max(1, min(samples, _BATCH_BYTES // (8 * steps * width)))
     every = -(-samples * steps // _ROWS)
     kept: dict[str, list[np.ndarray]] = {}
@@ -116,7 +118,7 @@ def calibrate(
     numbers = range(len(layers))
     return Calibration(
         signal_of["x"],
-        tuple(signal_of[f"m{i}"] for i in numbers),
+        tuple(signal_of.get(f"m{i}") for i in numbers),
         tuple(signal_of.get(f"h{i}") for i in numbers),
         signal_of["y"],
     )
@@ -153,15 +155,19 @@ def _squared_error(magnitudes: np.ndarray, clip: float, bits: int) -> float:
     return float(np.mean((rounded - magnitudes) ** 2))
 
 
-def _columns(name: str, layers: list[LMULayer], width: int) -> list[tuple[str, slice]]:
+def _memory_size(layer: Layer) -> int:
+    return layer.memory.size if isinstance(layer, LMULayer) else 0
+
+
+def _columns(name: str, layers: tuple[Layer, ...], width: int) -> list[tuple[str, slice]]:
     """Where each layer's part of a recorded signal stands."""
     if name in "xy":
         return [(name, slice(0, width))]
     places, start = [], 0
     for number, layer in enumerate(layers):
-        if name == "h" and layer.hidden is None:
+        if not (has_hidden(layer) if name == "h" else isinstance(layer, LMULayer)):
             continue
-        size = layer.memory.size if name == "m" else layer.n_out
+        size = _memory_size(layer) if name == "m" else layer.n_out
         places.append((f"{name}{number}", slice(start, start + size)))
         start += size
     return places

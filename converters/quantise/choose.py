@@ -13,7 +13,7 @@ from converters.quantise.ptq import Quantiser
 from converters.quantise.settings import Settings
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.preflight import check
-from lmu_deploy.integer_network import IntegerNetwork, SeriesMemory
+from lmu_deploy.integer_network import HostLayer, IntegerNetwork, SeriesMemory
 from lmu_deploy.network import LMULayer, LMUNetwork
 from lmu_deploy.wiring import wires
 
@@ -91,7 +91,7 @@ def cost(network: IntegerNetwork) -> int:
     for wire in wires(network):
         times = 1
         if wire.source.endswith("/series"):
-            memory = network.layers[int(wire.source[5:-7])].memory
+            memory = dict(network.on_chip)[int(wire.source[5:-7])].memory
             assert isinstance(memory, SeriesMemory)
             times = memory.applications
         total += times * int(np.count_nonzero(wire.connection.slices))
@@ -112,12 +112,17 @@ def _error(network: LMUNetwork, made: IntegerNetwork, calibration: Calibration) 
     worst, message, basis = 0.0, made.input, None
     steps = calibration.x.sequences.shape[1]
     for number, (layer, integer) in enumerate(zip(network.layers, made.layers, strict=True)):
+        if isinstance(integer, HostLayer):
+            message, basis = integer.message or made.input, None
+            continue
         assert isinstance(layer, LMULayer)
-        power = float((calibration.m[number].rows.astype(np.float64) ** 2).sum(axis=1).mean())
+        m = calibration.m[number]
+        assert m is not None
+        power = float((m.rows.astype(np.float64) ** 2).sum(axis=1).mean())
         memory = integer.memory
         worst = max(worst, predicted_error(layer, memory, message, basis, power, steps))
         message = integer.output
-        basis = memory.basis if integer.hidden is None else None
+        basis = integer.output_basis
     return worst
 
 

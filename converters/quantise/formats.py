@@ -55,6 +55,12 @@ def hidden_format(hidden: Hidden, x: Signal, m: Signal, h: Signal, settings: Set
     return Format(bits, max(clip, inflow * FAINTEST) / largest(bits))
 
 
+def unit_format(h: Signal, settings: Settings) -> Format:
+    """Format of what LSTM units send: the calibrated range, which never passes 1."""
+    bits = settings.hidden_bits
+    return Format(bits, min(1.0, clip_range(h, settings.calibration_method, bits)) / largest(bits))
+
+
 def output_format(readout: Readout, last: Signal, y: Signal, settings: Settings) -> Format:
     """Format of the readout: four times the calibrated range, and no less than its bias.
 

@@ -8,6 +8,7 @@ its realisation's own module, hidden units and readout here.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,13 +16,14 @@ from converters.quantise.activation import drive_format, piecewise
 from converters.quantise.calibrate import Calibration, Signal
 from converters.quantise.connector import Connector, Source, integers
 from converters.quantise.delay_line import delay_line
-from converters.quantise.formats import hidden_format, output_format
+from converters.quantise.formats import hidden_format, output_format, unit_format
 from converters.quantise.input_grid import input_format
 from converters.quantise.integrators import integrators
 from converters.quantise.settings import Settings
 from converters.quantise.sign_taylor import series_memory
 from lmu_deploy.integer_network import (
     Connection,
+    HostLayer,
     IntegerHidden,
     IntegerLayer,
     IntegerMemory,
@@ -29,7 +31,7 @@ from lmu_deploy.integer_network import (
     IntegerReadout,
     SeriesMemory,
 )
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer
 
 
 class Quantiser:
@@ -49,12 +51,18 @@ class Quantiser:
         """Quantise the whole network."""
         bits, option = self.settings.input_width
         x = Source(self.calibration.x, input_format(self.calibration.x, bits), option)
-        source, layers = x, []
-        for number, layer in enumerate(network.layers):
-            assert isinstance(layer, LMULayer)
-            integer, source = self._layer(number, layer, source)
-            layers.append(integer)
-        readout = self._readout(network, source)
+        source = x
+        layers: list[IntegerLayer | HostLayer] = []
+        for number, (layer, following) in enumerate(pairwise((*network.layers, None))):
+            assert layer is not None
+            made: IntegerLayer | HostLayer
+            if isinstance(layer, LSTMLayer):
+                made, source = self._on_host(number, layer, isinstance(following, LMULayer), source)
+            else:
+                made, source = self._layer(number, layer, source)
+            layers.append(made)
+        on_host = isinstance(network.layers[-1], LSTMLayer)
+        readout = network.readout if on_host else self._readout(network, source)
         self.connector.refuse_what_does_not_fit()
         provenance = {
             **network.provenance,
@@ -77,6 +85,7 @@ class Quantiser:
     def _layer(self, number: int, layer: LMULayer, x: Source) -> tuple[IntegerLayer, Source]:
         place, settings = f"layer{number}", self.settings
         signal_m, signal_h = self.calibration.m[number], self.calibration.h[number]
+        assert signal_m is not None
         h = None
         if layer.hidden is not None and signal_h is not None:
             message_h = hidden_format(layer.hidden, x.signal, signal_m, signal_h, settings)
@@ -85,6 +94,17 @@ class Quantiser:
         if layer.hidden is None or h is None:
             return IntegerLayer(memory, None), m
         return IntegerLayer(memory, self._hidden(f"{place}/hidden", layer.hidden, x, m, h)), h
+
+    def _on_host(
+        self, number: int, layer: LSTMLayer, sends: bool, x: Source
+    ) -> tuple[HostLayer, Source]:
+        """Leave an LSTM as it is, with a format for what it sends to a layer on the chip."""
+        signal = self.calibration.h[number]
+        assert signal is not None
+        if not sends:
+            return HostLayer(layer, None), x
+        h = Source(signal, unit_format(signal, self.settings), "--hidden-bits")
+        return HostLayer(layer, h.format), h
 
     def _memory(
         self, place: str, layer: LMULayer, x: Source, m: Signal, h: Source | None

@@ -131,14 +131,13 @@ def settings_for(
     Raises
     ------
     InputError
-        When the network has an LSTM part, or a choice is out of range.
+        When the network has no LMU layer, or a choice is out of range.
     """
-    for number, layer in enumerate(network.layers):
-        if not isinstance(layer, LMULayer):
-            raise InputError(
-                f"layer {number} is an LSTM, and the LSTM part of a network cannot be quantised; "
-                "give a network of LMU layers."
-            )
+    if not any(isinstance(layer, LMULayer) for layer in network.layers):
+        raise InputError(
+            "quantise: the network has LSTM layers alone, which stay on the host, so nothing is "
+            "left for a chip; give a network with an LMU layer."
+        )
     every_step = network.return_sequences
     return Settings(
         digital_profile(profile),

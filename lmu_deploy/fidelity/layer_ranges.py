@@ -189,8 +189,8 @@ def _row_rms(matrix: np.ndarray) -> np.ndarray:
 def _target_scale(network: IntegerNetwork, target: str) -> float:
     """Real value of one unit of what a population adds up."""
     if target == "readout":
-        return network.readout.output.scale
-    layer = network.layers[int(target.split("/")[0].removeprefix("layer"))]
+        return network.y_scale
+    layer = dict(network.on_chip)[int(target.split("/")[0].removeprefix("layer"))]
     if target.endswith("/hidden"):
         assert layer.hidden is not None
         return layer.hidden.drive.scale

@@ -12,7 +12,8 @@ import numpy as np
 
 from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.fidelity.attribution.traffic import Moment
-from lmu_deploy.integer_network import Format, IntegerNetwork
+from lmu_deploy.integer_network import Format, HostLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.wiring import HOST, populations
 
 BINS = 24
 _FINE = 4096
@@ -67,26 +68,38 @@ class SignalRange:
 
 def formats(network: IntegerNetwork) -> dict[str, Format]:
     """Give the formats of all signals, in the order in which a step computes them."""
-    found = {"input": network.input}
+    found: dict[str, Format] = {}
+    if "input" in populations(network):
+        found["input"] = network.input
     for number, layer in enumerate(network.layers):
         place = f"layer{number}"
+        if isinstance(layer, HostLayer):
+            if layer.message is not None:
+                found[f"{place}/{HOST}"] = layer.message
+            continue
         found[f"{place}/memory/state"] = layer.memory.state
         found[f"{place}/memory/message"] = layer.memory.message
         if layer.hidden is not None:
             found[f"{place}/hidden/message"] = layer.hidden.message
-    return {**found, "readout/output": network.readout.output}
+    if isinstance(network.readout, IntegerReadout):
+        found["readout/output"] = network.readout.output
+    return found
 
 
 def signals(network: IntegerNetwork, moment: Moment) -> dict[str, np.ndarray]:
     """Give the values of one step by place, in units of their formats."""
-    found = {"input": moment.x}
+    found = {"input": moment.x, "readout/output": moment.y}
     for number, layer in enumerate(network.layers):
         place = f"layer{number}"
+        if isinstance(layer, HostLayer):
+            if layer.message is not None:
+                found[f"{place}/{HOST}"] = moment.h[number]
+            continue
         found[f"{place}/memory/state"] = moment.m[number]
         found[f"{place}/memory/message"] = moment.message[number]
         if layer.hidden is not None:
             found[f"{place}/hidden/message"] = moment.h[number]
-    return {**found, "readout/output": moment.y}
+    return {place: found[place] for place in formats(network)}
 
 
 @dataclass

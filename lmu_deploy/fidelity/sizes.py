@@ -3,7 +3,7 @@
 Bytes are those of the representation's own widths (an 8-bit weight is one byte, a 24-bit state
 three), not of the arrays that hold it in Python. What a chip needs beyond them (routing tables,
 axons) depends on its mapping and is not counted. Of a spiking network only the part on neurons is:
-decoders, gains and biases, membranes and synapses.
+decoders, gains and biases, membranes and synapses; of an integer network the layers on the chip.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork
+from lmu_deploy.integer_network import Connection, IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMUNetwork, LSTMLayer
 from lmu_deploy.reference import has_hidden
@@ -104,10 +104,14 @@ def _float_sizes(network: LMUNetwork) -> Sizes:
 
 
 def _integer_sizes(network: IntegerNetwork) -> Sizes:
-    connections = [network.readout.connection]
-    biases = [network.readout.bias]
+    """Only what is on the chip."""
+    connections: list[Connection] = []
+    biases: list[np.ndarray | None] = []
+    if isinstance(network.readout, IntegerReadout):
+        connections.append(network.readout.connection)
+        biases.append(network.readout.bias)
     state_bits = table_bits = table_size = 0
-    for layer in network.layers:
+    for _, layer in network.on_chip:
         connections += _connections(layer)
         biases += [layer.memory.bias]
         state_bits += layer.memory.size * (layer.memory.state.bits + layer.memory.message.bits)

@@ -10,7 +10,7 @@ the next one begins. What counts, after Davies et al., IEEE Micro 38(1), 2018:
 
 A neuron that sends events of its own for each of several thresholds counts there as so many.
 
-The input comes from outside and takes no core.
+The input comes from outside, as does what the host sends, and takes no core.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.hardware.profile import DigitalProfile, Figure
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.wiring import outlets, populations
+from lmu_deploy.integer_network import IntegerNetwork, IntegerReadout
+from lmu_deploy.wiring import from_outside, outlets, populations
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class Demand:
 def demands(network: IntegerNetwork) -> list[Demand]:
     """List what the neurons of each population, and last the readout, ask of their cores."""
     neurons = {name: p.neurons for name, p in populations(network).items()}
-    sizes = {name: size for name, size in neurons.items() if name != "input"}
-    sizes["readout"] = network.n_out
+    sizes = {name: size for name, size in neurons.items() if not from_outside(name)}
+    if isinstance(network.readout, IntegerReadout):
+        sizes["readout"] = network.n_out
     total = sum(neurons[outlet.source] for outlet in outlets(network))
     taken = {name: np.zeros(size) for name, size in sizes.items()}
     sources = {name: np.zeros((size, total), dtype=bool) for name, size in sizes.items()}
@@ -134,8 +135,10 @@ def _share(value: int, limit: Figure) -> str:
 
 
 def _homes(network: IntegerNetwork, filling: list[_Filling]) -> np.ndarray:
-    """Core of every neuron of every outlet; -1 for the input's."""
-    homes: dict[str, list[int]] = {"input": [-1] * network.n_in}
+    """Core of every neuron of every outlet; -1 for those of the input and the host."""
+    homes: dict[str, list[int]] = {
+        name: [-1] * p.neurons for name, p in populations(network).items() if from_outside(name)
+    }
     for number, core in enumerate(filling):
         for name, count in core.neurons.items():
             homes.setdefault(name, []).extend([number] * count)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lmu_deploy.hardware.placement import demands, place
 from lmu_deploy.hardware.profile import DigitalProfile, Figure
-from lmu_deploy.integer_network import Format, IntegerNetwork
+from lmu_deploy.integer_network import Format, IntegerNetwork, IntegerReadout
 from lmu_deploy.wiring import populations, wires
 
 
@@ -77,8 +77,10 @@ def accumulator_widths(network: IntegerNetwork, profile: DigitalProfile) -> list
 
 def state_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
     """No state, drive or output is wider than a neuron's state variable."""
-    states: dict[str, Format] = {"readout": network.readout.output}
-    for number, layer in enumerate(network.layers):
+    states: dict[str, Format] = {}
+    if isinstance(network.readout, IntegerReadout):
+        states["readout"] = network.readout.output
+    for number, layer in network.on_chip:
         states[f"layer{number}/memory"] = layer.memory.state
         if layer.hidden is not None:
             states[f"layer{number}/hidden"] = layer.hidden.drive
@@ -97,7 +99,7 @@ def state_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viola
 def message_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
     """No message is wider than a spike's payload."""
     allowed = int(profile.message_bits)
-    options = {"input": "message", "memory": "message", "hidden": "hidden"}
+    options = {"input": "message", "memory": "message", "hidden": "hidden", "host": "hidden"}
     found = []
     for name, population in populations(network).items():
         if population.message.bits > allowed:

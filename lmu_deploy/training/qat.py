@@ -19,7 +19,7 @@ from converters.quantise.ptq import Quantiser
 from converters.quantise.settings import AUTO, Settings
 from lmu_deploy.errors import InputError, MissingDependencyError
 from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.network import Layer, LMULayer, LMUNetwork
 from lmu_deploy.tasks.base import Task, TaskData
 from lmu_deploy.training.config import TrainConfig, read_settings
 
@@ -92,7 +92,7 @@ def train_quantised(
     Parameters
     ----------
     network : LMUNetwork
-        Of LMU layers alone.
+        Its LSTM layers are trained as they are; the host computes them in float.
     task : Task
     data : TaskData
     calibration : Calibration
@@ -159,11 +159,13 @@ def _with_kernels(
     network: LMUNetwork, trained: LMUNetwork, config: TrainConfig, seed: int
 ) -> LMUNetwork:
     """Take over what was trained; all else stays in full precision. Tell what was done."""
-    layers = []
+    layers: list[Layer] = []
     for before, after in zip(network.layers, trained.layers, strict=True):
-        assert isinstance(before, LMULayer)
-        assert isinstance(after, LMULayer)
-        layers.append(replace(before, hidden=after.hidden))
+        if isinstance(before, LMULayer):
+            assert isinstance(after, LMULayer)
+            layers.append(replace(before, hidden=after.hidden))
+        else:
+            layers.append(after)
     told = {"seed": seed, **config.model_dump(exclude_none=True, exclude={"layers"})}
     provenance = {**network.provenance, "trained on while rounded": json.dumps(told)}
     return replace(network, layers=tuple(layers), readout=trained.readout, provenance=provenance)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import torch
 
 from converters.quantise.rounding import Rounding
 from converters.trainer import to_torch
-from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import HostLayer, IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.nn.config import LMUConfig, ModelConfig
 from lmu_deploy.nn.model import SequenceModel
@@ -41,27 +43,45 @@ def rounding_model(
     rank : int, optional
         See :class:`lmu_deploy.training.qat_layers.RoundedLMU`.
     """
+    _refuse_bases_before_the_host(integer)
 
     def prepare(model: SequenceModel) -> None:
         n_in, x = model.config.n_in, integer.input
         for number, (config, made) in enumerate(
             zip(model.config.layers, integer.layers, strict=True)
         ):
+            if isinstance(made, HostLayer):
+                n_in, x = config.n_out, made.message or x
+                continue
             assert isinstance(config, LMUConfig)
             places = {name: f"layer{number}/hidden/{name}" for name in KERNELS}
             own = {n: roundings[place] for n, place in places.items() if place in roundings}
             model.layers[number] = RoundedLMU(n_in, config, made, x, own, rank)
             n_in, x = config.n_out, made.output
-        model.readout = RoundedReadout(
-            n_in,
-            model.config.n_out,
-            model.config.readout_bias,
-            integer.readout,
-            roundings["readout"],
-        )
+        if isinstance(integer.readout, IntegerReadout):
+            model.readout = RoundedReadout(
+                n_in,
+                model.config.n_out,
+                model.config.readout_bias,
+                integer.readout,
+                roundings["readout"],
+            )
         model.load_state_dict(to_torch(network).state_dict())
 
     return prepare
+
+
+def _refuse_bases_before_the_host(integer: IntegerNetwork) -> None:
+    """Raise InputError where an LSTM reads a memory in other coordinates than the float one's."""
+    for number, (before, after) in enumerate(pairwise(integer.layers)):
+        if not (isinstance(before, IntegerLayer) and isinstance(after, HostLayer)):
+            continue
+        if before.output_basis is not None:
+            raise InputError(
+                f"qat: layer {number} sends its memory to an LSTM on the host and holds it in "
+                "other coordinates than the float network; use --no-refit with realisation "
+                "dense-incremental, or method ptq."
+            )
 
 
 def judge(prepare: Prepare, config: ModelConfig, task: Task, split: Split) -> dict[str, float]:

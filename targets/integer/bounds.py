@@ -56,7 +56,7 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
             )
         inflow[wire.target] += int((products >> connection.shift).sum(axis=0).max(initial=0)) + 1
     own = {"readout": largest(24)}
-    for number, layer in enumerate(network.layers):
+    for number, layer in network.on_chip:
         rounding = (1 << layer.memory.message_shift) >> 1
         own[f"layer{number}/memory"] = layer.memory.state.limit + largest(24) + rounding
         own[f"layer{number}/series"] = largest(24)

@@ -75,7 +75,7 @@ class Collector:
 
     def run(self, target: str, seed: int, wall_seconds: float) -> Run:
         """Make the Run."""
-        scale = self._network.readout.output.scale
+        scale = self._network.chip_readout.output.scale
         outputs = self._y * scale
         return Run(
             target=target,
@@ -103,14 +103,14 @@ class Collector:
 
 def scales(network: IntegerNetwork) -> tuple[np.ndarray, np.ndarray, float]:
     """Real values of one unit of each memory state, each hidden message, and the readout."""
-    memories = [np.full(lay.memory.size, lay.memory.state.scale) for lay in network.layers]
+    memories = [np.full(lay.memory.size, lay.memory.state.scale) for _, lay in network.on_chip]
     hiddens = [
         np.full(lay.hidden.units, lay.hidden.message.scale)
-        for lay in network.layers
+        for _, lay in network.on_chip
         if lay.hidden is not None
     ]
     return (
         np.concatenate(memories),
         np.concatenate(hiddens) if hiddens else np.zeros(0),
-        network.readout.output.scale,
+        network.chip_readout.output.scale,
     )

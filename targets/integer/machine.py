@@ -87,7 +87,7 @@ class Machine:
         self.populations = {p.name: p.neurons for p in populations(network).values()}
         self._into: dict[str, list[str]] = defaultdict(list)
         self._delayed = tuple(f"{place}/" for place in delayed(network))
-        self._lines = [line_width(layer.memory) for layer in network.layers]
+        self._lines = [line_width(layer.memory) for _, layer in network.on_chip]
         moved = {f"layer{n}/memory/recurrent" for n, w in enumerate(self._lines) if w is not None}
         self._fans: dict[str, dict[int, Fan | None]] = defaultdict(dict)
         self.senders: dict[OutletKey, Sender] = {}
@@ -107,20 +107,20 @@ class Machine:
             self.senders[key] = engine.sender(outlet.fan_out)
         self._series = {
             f"layer{number}/series": Series(layer.memory)
-            for number, layer in enumerate(network.layers)
+            for number, layer in network.on_chip
             if isinstance(layer.memory, SeriesMemory)
         }
         self.senders |= {(name, 0): series for name, series in self._series.items()}
         self._activations = [
             None if layer.hidden is None else engine.activation(layer.hidden)
-            for layer in network.layers
+            for _, layer in network.on_chip
         ]
         self._bias = {name: engine.array(bias) for name, bias in _biases(network).items()}
 
     def places(self) -> list[str]:
         """All places where saturations are counted, in the order of the populations."""
         places = ["input"]
-        for number, layer in enumerate(self.network.layers):
+        for number, layer in self.network.on_chip:
             places += [f"layer{number}/memory/state", f"layer{number}/memory/message"]
             if isinstance(layer.memory, SeriesMemory):
                 places += [f"layer{number}/series/{part}" for part in ("drive", "term", "message")]
@@ -136,7 +136,7 @@ class Machine:
     def start(self, batch: int) -> State:
         """Give the state before the first step."""
         zeros = self.engine.zeros
-        state = State([zeros(batch, layer.memory.size) for layer in self.network.layers])
+        state = State([zeros(batch, layer.memory.size) for _, layer in self.network.on_chip])
         for target, places in self._into.items():
             width = self.populations.get(target, self.network.n_out)
             state.drives.update({place: zeros(batch, width) for place in places})
@@ -165,7 +165,7 @@ class Machine:
         messages, limited = self.engine.encode(x, network.input)
         state.saturations["input"] += limited
         self._send("input", messages, state)
-        for number, layer in enumerate(network.layers):
+        for number, layer in network.on_chip:
             if isinstance(layer.memory, SeriesMemory):
                 self._advance_series(number, state)
             else:
@@ -173,7 +173,7 @@ class Machine:
             if layer.hidden is not None:
                 self._advance_hidden(number, layer, state)
         y = self._total("readout", state)
-        self._saturate(y, network.readout.output.limit, "readout/output", state)
+        self._saturate(y, network.chip_readout.output.limit, "readout/output", state)
         return y
 
     def _advance_memory(self, number: int, layer: IntegerLayer, state: State) -> None:
@@ -247,8 +247,8 @@ class Machine:
 
 def _biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
     """Biases by population, of those that have one."""
-    found = {"readout": network.readout.bias}
-    for number, layer in enumerate(network.layers):
+    found = {"readout": network.chip_readout.bias}
+    for number, layer in network.on_chip:
         part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
         found[f"layer{number}/{part}"] = layer.memory.bias
         if layer.hidden is not None:

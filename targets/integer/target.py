@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.checks import check_array, check_choice, check_inputs
-from lmu_deploy.errors import InputError
+from lmu_deploy.checks import check_choice, check_inputs
 from lmu_deploy.integer_network import IntegerNetwork
 from targets.base import Progress, Run, check_supported
+from targets.in_segments import run_in_segments
 from targets.integer.bounds import float64_objections
 from targets.integer.collector import Collector
 from targets.integer.engine import ENGINES, choose_engine
-from targets.integer.machine import Machine, State
+from targets.integer.machine import Machine
 
 _BATCH = 256
-
-
-@dataclass(frozen=True)
-class Stream:
-    """What :func:`step` carries from call to call: a network made ready, and its state."""
-
-    machine: Machine
-    state: State
-
-
-def step(
-    network: IntegerNetwork, x: np.ndarray, stream: Stream | None = None, engine: str = "numpy"
-) -> tuple[np.ndarray, Stream]:
-    """Run one step, so that a caller can feed a network as its data come.
-
-    Parameters
-    ----------
-    network : IntegerNetwork
-    x : ndarray, shape (samples, n_in)
-        Real inputs of this step.
-    stream : Stream, optional
-        What the call for the step before gave; None starts anew.
-    engine : {"numpy", "torch", "auto"}
-        Of a new stream.
-
-    Returns
-    -------
-    y : ndarray, shape (samples, n_out), int64
-        The readout; ``y * network.readout.output.scale`` is the real value.
-    stream : Stream
-        For the next step; the one given stays as it was.
-
-    Raises
-    ------
-    InputError
-        On inputs of another shape or with NaN, or a stream of another network.
-    """
-    x = check_array("input", np.asarray(x, dtype=np.float64), (None, network.n_in))
-    if stream is None:
-        machine = Machine(network, choose_engine(network, engine))
-        stream = Stream(machine, machine.start(len(x)))
-    elif stream.machine.network is not network:
-        raise InputError("the stream belongs to another network; start one anew with None.")
-    machine = stream.machine
-    state = stream.state.copy(machine.engine)
-    check_array("input", x, (len(state.m[0]), network.n_in))
-    y = machine.engine.numpy(machine.advance(state, x))
-    return y.astype(np.int64), Stream(machine, state.copy(machine.engine))
 
 
 class IntegerTarget:
@@ -98,6 +49,16 @@ class IntegerTarget:
         """Run a set of inputs; see :class:`targets.base.Target`. `seed` is not used."""
         check_supported(self, network)
         inputs = check_inputs(inputs, network.n_in)
+        if network.on_host:
+            return run_in_segments(
+                network,
+                inputs,
+                lambda part, x, kept, told: self.run(
+                    part, x, record=kept, seed=seed, progress=told
+                ),
+                record=record,
+                progress=progress,
+            )
         start = time.perf_counter()
         sample_steps = inputs.shape[0] * inputs.shape[1]
         machine = Machine(network, choose_engine(network, self._engine, sample_steps))

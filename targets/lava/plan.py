@@ -103,7 +103,7 @@ class Plan:
 
 def make_plan(network: IntegerNetwork, samples: int, steps: int) -> Plan:
     """Lay out `network` for a number of samples of equal length."""
-    period = max(_applications(lay) + (lay.memory.hidden is not None) for lay in network.layers)
+    period = max(_applications(lay) + (lay.memory.hidden is not None) for _, lay in network.on_chip)
     offsets = _offsets(network)
     links, parts = _links(network, offsets, period), _parts(network)
     sizes = {name: population.neurons for name, population in populations(network).items()}
@@ -130,7 +130,7 @@ def _applications(layer: IntegerLayer) -> int:
 def _offsets(network: IntegerNetwork) -> dict[str, int]:
     """Chip step at which each group first works, by name, in the order of sending."""
     found, now = {"input": 0}, 0
-    for number, layer in enumerate(network.layers):
+    for number, layer in network.on_chip:
         if isinstance(layer.memory, SeriesMemory):
             found[f"layer{number}/series"] = now
         now += _applications(layer)
@@ -142,8 +142,8 @@ def _offsets(network: IntegerNetwork) -> dict[str, int]:
 
 
 def _parts(network: IntegerNetwork) -> dict[str, Part]:
-    found: dict[str, Part] = {"readout": network.readout}
-    for number, layer in enumerate(network.layers):
+    found: dict[str, Part] = {"readout": network.chip_readout}
+    for number, layer in network.on_chip:
         kind = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
         found[f"layer{number}/{kind}"] = layer.memory
         if layer.hidden is not None:

@@ -14,6 +14,7 @@ from lmu_deploy.checks import check_inputs, check_number
 from lmu_deploy.integer_network import Format, IntegerNetwork
 from lmu_deploy.wiring import memory_basis, populations, wires
 from targets.base import Progress, Run, States, check_supported
+from targets.in_segments import run_in_segments
 from targets.lava import records, supervisor
 from targets.lava.compat import lava_version
 from targets.lava.plan import Plan, make_plan
@@ -93,7 +94,16 @@ class LavaTarget:
             When Lava failed, died, or passed the time limit.
         """
         case = network, inputs
-        return self.run_each([case], record=record, seed=seed, progress=progress)[0]
+        if not isinstance(network, IntegerNetwork) or not network.on_host:
+            return self.run_each([case], record=record, seed=seed, progress=progress)[0]
+        check_supported(self, network)
+        return run_in_segments(
+            network,
+            check_inputs(inputs, network.n_in),
+            lambda part, x, kept, told: self.run(part, x, record=kept, seed=seed, progress=told),
+            record=record,
+            progress=progress,
+        )
 
     def run_each(
         self,
@@ -123,6 +133,8 @@ class LavaTarget:
         """
         for network, _ in cases:
             check_supported(self, network)
+        if any(network.on_host for network, _ in cases):
+            return [self.run(*c, record=record, seed=seed, progress=progress) for c in cases]
         checked = [(network, check_inputs(given, network.n_in)) for network, given in cases]
         version, start = lava_version(), time.perf_counter()
         prepared = [_Case(network, inputs) for network, inputs in checked]
@@ -185,7 +197,7 @@ def _make_run(
     network, plan = case.network, case.plan
     y = found["readout"].states
     assert y is not None  # the readout's are always recorded
-    outputs = y * network.readout.output.scale
+    outputs = y * network.chip_readout.output.scale
     senders = {group.name: found[group.name] for group in plan.senders}
     return Run(
         target=LavaTarget.name,
@@ -219,14 +231,14 @@ def _saturations(found: Iterable[Record]) -> dict[str, int]:
 
 def _states(network: IntegerNetwork, found: dict[str, Record], y: np.ndarray) -> States:
     memories, hiddens = [], []
-    for number, layer in enumerate(network.layers):
+    for number, layer in network.on_chip:
         memories.append((found[f"layer{number}/memory"].states, layer.memory.state.scale))
         if layer.hidden is not None:
             hiddens.append((found[f"layer{number}/hidden"].states, layer.hidden.message.scale))
     m, m_scale = _side_by_side(memories, y.shape[:2])
     h, h_scale = _side_by_side(hiddens, y.shape[:2])
     basis = memory_basis(network)
-    return States(m, h, y, m_scale, h_scale, network.readout.output.scale, basis)
+    return States(m, h, y, m_scale, h_scale, network.chip_readout.output.scale, basis)
 
 
 def _side_by_side(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.integer_network import Format, IntegerNetwork
-from lmu_deploy.wiring import memory_basis, populations
+from lmu_deploy.wiring import memory_basis, outlets, populations
 from targets.base import States
 
 
@@ -36,7 +36,10 @@ def collect_integers(
         Whether they hold the states.
     """
     neurons = {name: population.neurons for name, population in populations(network).items()}
-    wanted = ["output", *(f"events/{name}" for name in neurons)] + (["m", "h", "y"] * record)
+    wires_of = {
+        f"events/{outlet.source}/{outlet.threshold}": outlet.wires for outlet in outlets(network)
+    }
+    wanted = ["output", *wires_of] + (["m", "h", "y"] * record)
     kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     saturations = Counter({"input": limited})
     # A series of one term sends no V_k, so its graph has no such place to count at.
@@ -52,26 +55,37 @@ def collect_integers(
             elif kind == "first":
                 rasters.setdefault(where, value.clip(max=255).astype(np.uint8))
     results = {name: np.concatenate(parts) for name, parts in kept.items() if parts}
-    events = {name: results[f"events/{name}"].astype(np.int64) for name in neurons}
+    counts = {name: results[name].astype(np.int64) for name in wires_of}
     return {
-        "outputs": results["output"] * network.readout.output.scale,
+        "outputs": results["output"] * network.chip_readout.output.scale,
         "neurons": neurons,
-        "events": {name: counts[..., 0] for name, counts in events.items()},
-        "synops": sum(int(counts[..., 1].sum()) for counts in events.values()),
+        "events": {name: _events(counts, name) for name in neurons},
+        "synops": sum(int(counted[..., 1].sum()) for counted in counts.values()),
+        "carried": {
+            wire.place: int(counts[name][..., 0].sum())
+            for name, served in wires_of.items()
+            for wire in served
+        },
         "saturations": dict(saturations),
         "states": _states(network, results) if record else None,
         "rasters": rasters,
     }
 
 
+def _events(counts: dict[str, np.ndarray], population: str) -> np.ndarray:
+    """Add up what a population sent under all thresholds; shape (samples, steps)."""
+    own = [c[..., 0] for name, c in counts.items() if name.startswith(f"events/{population}/")]
+    return np.asarray(np.sum(own, axis=0, dtype=np.int64))
+
+
 def _states(network: IntegerNetwork, results: dict[str, np.ndarray]) -> States:
     """Give the recorded states; a network without hidden units has no ``h``."""
     m, y = results["m"], results["y"]
     h = results.get("h", np.empty((*m.shape[:2], 0), dtype=np.int32))
-    m_scale = [np.full(layer.memory.size, layer.memory.state.scale) for layer in network.layers]
+    m_scale = [np.full(layer.memory.size, layer.memory.state.scale) for _, layer in network.on_chip]
     h_scale = [
         np.full(layer.hidden.units, layer.hidden.message.scale)
-        for layer in network.layers
+        for _, layer in network.on_chip
         if layer.hidden is not None
     ]
     return States(
@@ -80,6 +94,6 @@ def _states(network: IntegerNetwork, results: dict[str, np.ndarray]) -> States:
         y,
         np.concatenate(m_scale),
         np.concatenate([*h_scale, np.empty(0)]),
-        network.readout.output.scale,
+        network.chip_readout.output.scale,
         memory_basis(network),
     )

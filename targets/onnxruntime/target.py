@@ -16,6 +16,7 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMUNetwork
 from targets.base import Progress, Run, check_supported
+from targets.in_segments import run_in_segments
 from targets.onnxruntime.floats import collect_floats, narrowed
 from targets.onnxruntime.integers import collect_integers, messages_of
 from targets.onnxruntime.session import PROVIDER, Session, import_runtime
@@ -76,6 +77,16 @@ class OnnxRuntimeTarget:
 
         check_supported(self, network)
         inputs = check_inputs(inputs, network.n_in)
+        if isinstance(network, IntegerNetwork) and network.on_host:
+            return run_in_segments(
+                network,
+                inputs,
+                lambda part, x, kept, told: self.run(
+                    part, x, record=kept, seed=seed, progress=told
+                ),
+                record=record,
+                progress=progress,
+            )
         steps = inputs.shape[1]
         integer = isinstance(network, IntegerNetwork)
         start = time.perf_counter()

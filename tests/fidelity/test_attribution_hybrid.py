@@ -61,10 +61,10 @@ def run(hybrid, inputs):
         return np.stack([np.concatenate(part, axis=1) for part in parts], axis=1)
 
     return (
-        stacked([moment.m for moment in moments]),
-        stacked([moment.h for moment in moments]),
+        stacked([list(moment.m.values()) for moment in moments]),
+        stacked([list(moment.h.values()) for moment in moments]),
         np.stack([moment.y for moment in moments], axis=1),
-        stacked([moment.real_m for moment in moments]),
+        stacked([list(moment.real_m.values()) for moment in moments]),
     )
 
 

@@ -161,11 +161,11 @@ def cells(network: IntegerNetwork) -> list[Cell]:
     """Give the layers of a network, in order."""
     thresholds = held_thresholds(network)
     found = []
-    for number, layer in enumerate(network.layers):
+    layers = [layer for _, layer in network.on_chip]
+    for number, (layer, following) in enumerate(zip(layers, (*layers[1:], None), strict=True)):
         place = f"layer{number}"
-        last = number + 1 == len(network.layers)
-        after = {network.readout.connection.threshold}
-        onward = after if last else entering(network.layers[number + 1])
+        after = {network.chip_readout.connection.threshold}
+        onward = after if following is None else entering(following)
         held = {SENT: thresholds[f"{place}/memory"], HIDDEN: thresholds.get(f"{place}/hidden", ())}
         found.append(Cell(place, layer, held, tuple(sorted(onward))))
     return found
@@ -214,6 +214,6 @@ def _hidden(
 
 def read_out(numbers: Numbers, network: IntegerNetwork, sent: Messages, name: str) -> str:
     """``y = D(H) + b`` of messages of any rank, as a tensor called `name`."""
-    readout = network.readout
+    readout = network.chip_readout
     drive = numbers.drive("readout", readout.connection, sent, readout.output)
     return numbers.total("readout/output", name, [drive], readout.bias, readout.output)

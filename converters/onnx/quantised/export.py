@@ -94,7 +94,7 @@ def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelP
             "onnx-qdq needs the float network that the integers were made from, and this file "
             "does not hold it; quantise it again."
         )
-    for number, layer in enumerate(network.layers):
+    for number, layer in network.on_chip:
         if isinstance(layer.memory, SeriesMemory):
             raise InputError(
                 f"layer {number} has a memory of realisation {layer.memory.realisation}, whose "

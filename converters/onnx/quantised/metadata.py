@@ -16,7 +16,7 @@ from lmu_deploy.network import LMULayer
 
 def describe(network: IntegerNetwork, form: str) -> dict[str, str]:
     """Give the metadata of a model of a form, such as ``integer-sequence``."""
-    memories = [layer.memory for layer in network.layers]
+    memories = [layer.memory for _, layer in network.on_chip]
     values: dict[str, Any] = {
         "format": str(FORMAT),
         "form": form,
@@ -33,8 +33,8 @@ def describe(network: IntegerNetwork, form: str) -> dict[str, str]:
 
 
 def _formats(network: IntegerNetwork) -> dict[str, dict[str, Any]]:
-    formats = {"input": network.input, "output": network.readout.output}
-    for number, layer in enumerate(network.layers):
+    formats = {"input": network.input, "output": network.chip_readout.output}
+    for number, layer in network.on_chip:
         formats[f"layer{number}/memory/state"] = layer.memory.state
         formats[f"layer{number}/memory/message"] = layer.memory.message
         if layer.hidden is not None:

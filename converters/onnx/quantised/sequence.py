@@ -52,7 +52,9 @@ def sequence_model(
         }
         traces |= found
         counted |= counts
-    _read_out(graph, kind, numbers, network, sent[network.readout.connection.threshold], record)
+    _read_out(
+        graph, kind, numbers, network, sent[network.chip_readout.connection.threshold], record
+    )
     for name, (size, element) in states.items():
         graph.output(f"{name}.next", ["batch", size], element)
     if record:

@@ -38,7 +38,7 @@ def step_model(network: IntegerNetwork, kind: Kind) -> onnx.ModelProto:
             following[f"{each.place}/{name}"] = size, element
         after = each.advance(numbers, sent, before)
         sent = {t: Messages(after[name], each.formats[name]) for t, name in each.sent_on.items()}
-    last = sent[network.readout.connection.threshold]
+    last = sent[network.chip_readout.connection.threshold]
     graph.output(
         cell.read_out(numbers, network, last, "output"), ["batch", network.n_out], numbers.real
     )

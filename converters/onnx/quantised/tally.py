@@ -3,7 +3,8 @@
 What is counted is said in docs/integer-semantics.md. The outputs, with a name of a population or
 place of that page at the end:
 
-- ``events/<population>``, (batch, time, 2), int32: messages sent, and the synapses that they meet;
+- ``events/<population>/<threshold>``, (batch, time, 2), int32: what is sent over the connections of
+  one threshold, and the synapses that it meets;
 - ``first/<population>``, (time, neurons), int32: what the first sample sent, message by message;
 - ``saturations/<place>``, a scalar, int64: of all samples and steps.
 """
@@ -54,22 +55,20 @@ class Tally:
 
     def fired(self, graph: Graph, population: str, fired: Mapping[int, str]) -> dict[str, Traced]:
         """Count what each neuron sent: tensors, by threshold, hold how many events."""
-        counts = []
+        counts = {}
         for threshold, tensor in fired.items():
             fan_out = self._fan_out[population][threshold]
             weights = np.column_stack([np.ones_like(fan_out), fan_out])
             held = graph.weights.constant(f"{population}/fan_out_{threshold}", weights)
-            counts.append(graph.node("MatMul", [tensor, held], f"{population}/events_{threshold}"))
+            counted = graph.node("MatMul", [tensor, held], f"{population}/events_{threshold}")
+            counts[events_name(population, threshold)] = Traced(
+                counted, ("batch", 2), TensorProto.INT32
+            )
         zero = graph.weights.constant("first", np.array(0, dtype=np.int64))
         every = graph.total(list(fired.values()), f"{population}/all_fired")
         first = graph.node("Gather", [every, zero], f"{population}/first", axis=-2)
         size = self._neurons[population]
-        return {
-            f"events/{population}": Traced(
-                graph.total(counts, f"{population}/events"), ("batch", 2), TensorProto.INT32
-            ),
-            f"first/{population}": Traced(first, (size,), TensorProto.INT32),
-        }
+        return {**counts, f"first/{population}": Traced(first, (size,), TensorProto.INT32)}
 
     def saturations(self, numbers: Integers) -> dict[str, Traced]:
         """Give the counts that `numbers` has made, one for each place."""
@@ -96,6 +95,11 @@ class Tally:
                 graph.output(
                     graph.node("ReduceSum", [wide], name, keepdims=0), [], TensorProto.INT64
                 )
+
+
+def events_name(population: str, threshold: int) -> str:
+    """Name of the output that counts what a population sends under one threshold."""
+    return f"events/{population}/{threshold}"
 
 
 def count_fired(graph: Graph, name: str, messages: str) -> str:

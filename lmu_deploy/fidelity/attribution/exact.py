@@ -16,9 +16,15 @@ from converters.quantise.coordinates import increment
 from converters.quantise.series import one_step
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity.attribution.synapses import dequantised
-from lmu_deploy.integer_network import IntegerMemory, IntegerNetwork, SeriesMemory
+from lmu_deploy.integer_network import (
+    HostLayer,
+    IntegerMemory,
+    IntegerNetwork,
+    IntegerReadout,
+    SeriesMemory,
+)
 from lmu_deploy.legendre import state_space
-from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.network import LMULayer, LMUNetwork, Readout
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,10 @@ def exact_weights(network: IntegerNetwork) -> Exact:
         )
     found, sender = Exact(source), _Sender(network.input.scale)
     for number, (layer, truth) in enumerate(zip(network.layers, source.layers, strict=True)):
+        if isinstance(layer, HostLayer):
+            if layer.message is not None:
+                sender = _Sender(layer.message.scale)
+            continue
         if not isinstance(truth, LMULayer):
             raise InputError(f"attribution: layer {number} of the float network is no LMU.")
         maker = _Layer(f"layer{number}", truth, found)
@@ -117,6 +127,8 @@ def exact_weights(network: IntegerNetwork) -> Exact:
         if truth.hidden.bias is not None:
             found.biases[f"{place}/bias"] = truth.hidden.bias.astype(np.float64) / unit
         sender = own
+    if isinstance(network.readout, Readout):
+        return found
     unit = network.readout.output.scale
     _Layer("", None, found).join("readout", source.readout.kernel, sender, unit)
     if source.readout.bias is not None:
@@ -217,8 +229,10 @@ class _Layer:
 
 def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
     """Give the integer biases by place, of the populations that have one."""
-    found = {"readout/bias": network.readout.bias}
-    for number, layer in enumerate(network.layers):
+    found: dict[str, np.ndarray | None] = {}
+    if isinstance(network.readout, IntegerReadout):
+        found["readout/bias"] = network.readout.bias
+    for number, layer in network.on_chip:
         part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
         found[f"layer{number}/{part}/bias"] = layer.memory.bias
         if layer.hidden is not None:

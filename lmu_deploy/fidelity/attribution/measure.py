@@ -92,8 +92,9 @@ class Bench:
             for name, switches in variants.items()
         }
         outputs: dict[str, list[np.ndarray]] = {name: [] for name in variants}
-        squares = {name: np.zeros(len(self.network.layers)) for name in variants}
-        powers, truths, batches = np.zeros(len(self.network.layers)), [], self._batches()
+        memories_held = len(self.network.on_chip)
+        squares = {name: np.zeros(memories_held) for name in variants}
+        powers, truths, batches = np.zeros(memories_held), [], self._batches()
         for number, batch in enumerate(batches):
             truth = run_reference(self.exact.source, self.inputs[batch], record=True)
             assert truth.m is not None
@@ -118,10 +119,11 @@ class Bench:
         """Give the outputs of a batch, and each layer's sum of squared errors of the memory."""
         every, wrong, kept = self.network.return_sequences, np.zeros(len(memories)), []
         for t, moment in enumerate(hybrid.steps(inputs)):
-            for number, (mine, theirs) in enumerate(zip(moment.real_m, memories, strict=True)):
+            pairs = zip(moment.real_m.values(), memories, strict=True)
+            for number, (mine, theirs) in enumerate(pairs):
                 wrong[number] += np.sum((mine - theirs[:, t]) ** 2)
             if every or t == inputs.shape[1] - 1:
-                kept.append(moment.y * self.network.readout.output.scale)
+                kept.append(moment.y * self.network.y_scale)
         return (np.stack(kept, axis=1) if every else kept[-1]), wrong
 
     def _judged(
@@ -139,7 +141,7 @@ class Bench:
         """Batches whose recorded memories take at most 64 MB."""
         samples, steps, _ = self.inputs.shape
         states = sum(self._sizes()) + self.network.n_out
-        states += sum(0 if lay.hidden is None else lay.hidden.units for lay in self.network.layers)
+        states += sum(layer.n_out for layer in self.network.layers)
         size = max(1, min(samples, _BATCH_BYTES // (8 * steps * states)))
         return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
 

@@ -17,14 +17,21 @@ from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Synapses, Tally, half_up, limited
 from lmu_deploy.fidelity.attribution.traffic import Moment, Traffic
 from lmu_deploy.integer_network import (
+    Format,
+    HostLayer,
     IntegerHidden,
+    IntegerLayer,
     IntegerNetwork,
     PiecewiseLinear,
     SeriesMemory,
 )
-from lmu_deploy.network import LMULayer
+from lmu_deploy.network import LMULayer, Readout
 from lmu_deploy.reference import activate
-from lmu_deploy.wiring import wires
+from lmu_deploy.segments import HostSegment, segments
+from lmu_deploy.wiring import HOST, populations, wires
+from targets.host_lstm import HostSteps
+
+_OF_UNITS = ("/hidden", f"/{HOST}")
 
 
 class Hybrid:
@@ -56,7 +63,7 @@ class Hybrid:
         self.network, self.switches, self.tally = network, switches, tally
         self.exact = exact_weights(network) if exact is None else exact
         rounded = {"readout": "readout/output"}
-        for number in range(len(network.layers)):
+        for number, _ in network.on_chip:
             rounded[f"layer{number}/memory"] = f"layer{number}/memory/state"
             rounded[f"layer{number}/series"] = f"layer{number}/memory/state"
             rounded[f"layer{number}/hidden"] = f"layer{number}/hidden/drive"
@@ -77,16 +84,35 @@ class Hybrid:
     def steps(self, inputs: np.ndarray) -> Iterator[Moment]:
         """Run real inputs, (batch, steps, n_in), from silence; give each step as it is done."""
         network, batch = self.network, len(inputs)
-        memories = [self._memory(number, batch) for number in range(len(network.layers))]
-        sizes = [0 if lay.hidden is None else lay.hidden.units for lay in network.layers]
-        traffic = Traffic({f"layer{n}/hidden": np.zeros((batch, k)) for n, k in enumerate(sizes)})
+        memories = {number: self._memory(number, batch) for number, _ in network.on_chip}
+        hosts = {
+            part.first: HostSteps(part, batch)
+            for part in segments(network)
+            if isinstance(part, HostSegment)
+        }
+        traffic = Traffic({})
         sent, tails = traffic.sent, traffic.tails
-        sent |= {f"layer{n}/memory": memory.message for n, memory in enumerate(memories)}
+        for number, own in network.on_chip:
+            units = 0 if own.hidden is None else own.hidden.units
+            sent[f"layer{number}/hidden"] = np.zeros((batch, units))
+            sent[f"layer{number}/memory"] = memories[number].message
         for t in range(inputs.shape[1]):
-            sent["input"] = self._encode(inputs[:, t])
-            sender = "input"
-            for number, (layer, memory) in enumerate(zip(network.layers, memories, strict=True)):
+            real = inputs[:, t].astype(np.float64)
+            sent["input"], sender = real, "input"
+            if not isinstance(network.layers[0], HostLayer):
+                sent["input"] = self._encode(real, network.input, "input")
+            for number, layer in enumerate(network.layers):
                 place = f"layer{number}"
+                if isinstance(layer, HostLayer):
+                    if number in hosts:
+                        if number:
+                            real = sent[sender] * self._before(number).output.scale
+                        real = hosts[number].advance(real, tails.get(sender))
+                    if layer.message is not None:
+                        sender = f"{place}/{HOST}"
+                        sent[sender] = self._encode(real, layer.message, sender)
+                    continue
+                memory = memories[number]
                 self._advance(number, memory, sender, traffic)
                 sent[f"{place}/memory"] = memory.message
                 if isinstance(memory, Integrators) and memory.forgets:
@@ -96,18 +122,21 @@ class Hybrid:
                     z = self._total(f"{place}/hidden", traffic)
                     sent[f"{place}/hidden"] = self._activate(number, layer.hidden, z)
                     sender = f"{place}/hidden"
-            y = self._total("readout", traffic)
             yield Moment(
                 sent["input"],
-                [memory.m for memory in memories],
-                [memory.message for memory in memories],
-                [sent[f"layer{n}/hidden"] for n in range(len(sizes))],
-                self._limited(y, network.readout.output.limit, "readout/output"),
-                [self._real(n, memory, tails) for n, memory in enumerate(memories)],
+                {n: memory.m for n, memory in memories.items()},
+                {n: memory.message for n, memory in memories.items()},
+                {_number(name): sent[name] for name in sent if name.endswith(_OF_UNITS)},
+                real if isinstance(network.readout, Readout) else self._read_out(traffic),
+                {n: self._real(n, memory, tails) for n, memory in memories.items()},
             )
 
+    def _read_out(self, traffic: Traffic) -> np.ndarray:
+        limit = self.network.chip_readout.output.limit
+        return self._limited(self._total("readout", traffic), limit, "readout/output")
+
     def _memory(self, number: int, batch: int) -> Integrators | Series:
-        place, memory = f"layer{number}", self.network.layers[number].memory
+        place, memory = f"layer{number}", self._own(number).memory
         if isinstance(memory, SeriesMemory):
             truth = self.exact.series[number]
             return Series(place, memory, truth, batch, self.switches, self.tally)
@@ -130,15 +159,11 @@ class Hybrid:
     def _channel_inputs(self, number: int, sender: str, traffic: Traffic) -> np.ndarray:
         """Give what goes into the channels of a memory, by the float encoders; real."""
         sent, tails = traffic.sent, traffic.tails
-        layer, own = self._float_layer(number), self.network.layers[number]
-        if sender == "input":
-            x = sent[sender] * self.network.input.scale
-        elif sender.endswith("/hidden"):
-            x = sent[sender] * self.network.layers[number - 1].output.scale
-        else:
-            before = self.network.layers[number - 1].memory
-            x = sent[sender] * before.message.scale
-            x = x if before.basis is None else x @ before.basis.T
+        layer, own = self._float_layer(number), self._own(number)
+        x = sent[sender] * populations(self.network)[sender].message.scale
+        if sender.endswith("/memory"):
+            basis = self._before(number).output_basis
+            x = x if basis is None else x @ basis.T
             x = x + tails[sender] if sender in tails else x
         u = x @ layer.input_encoders.astype(np.float64)
         if layer.hidden_encoders is not None and own.hidden is not None:
@@ -164,11 +189,11 @@ class Hybrid:
         bias = self._biases.get(f"{target}/bias")
         return total if bias is None else total + bias
 
-    def _encode(self, x: np.ndarray) -> np.ndarray:
-        units = x.astype(np.float64) / self.network.input.scale
-        if self.switches.has("width", "input"):
+    def _encode(self, x: np.ndarray, message: Format, place: str) -> np.ndarray:
+        units = x / message.scale
+        if self.switches.has("width", place):
             units = np.rint(units)
-        return self._limited(units, self.network.input.limit, "input")
+        return self._limited(units, message.limit, place)
 
     def _activate(self, number: int, hidden: IntegerHidden, z: np.ndarray) -> np.ndarray:
         place, lines = f"layer{number}/hidden", hidden.activation
@@ -191,12 +216,21 @@ class Hybrid:
     def _real(
         self, number: int, memory: Integrators | Series, tails: dict[str, np.ndarray]
     ) -> np.ndarray:
-        own = self.network.layers[number].memory
+        own = self._own(number).memory
         values = memory.m * own.state.scale
         if own.basis is not None:
             values = values @ own.basis.T
         tail = tails.get(f"layer{number}/memory")
         return values if tail is None else values + tail
+
+    def _own(self, number: int) -> IntegerLayer:
+        layer = self.network.layers[number]
+        assert isinstance(layer, IntegerLayer)
+        return layer
+
+    def _before(self, number: int) -> IntegerLayer:
+        """Give the layer before one, which is on the chip."""
+        return self._own(number - 1)
 
     def _float_layer(self, number: int) -> LMULayer:
         layer = self.exact.source.layers[number]
@@ -212,6 +246,11 @@ class Hybrid:
         rows = self.switches.rows(place)
         mixed[rows] = whole[rows]
         return mixed
+
+
+def _number(population: str) -> int:
+    """Give the number of a population's layer."""
+    return int(population.split("/")[0].removeprefix("layer"))
 
 
 def least_line(lines: PiecewiseLinear, z: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lmu_deploy.integer_network import IntegerNetwork, SeriesMemory
-from lmu_deploy.wiring import wires
+from lmu_deploy.integer_network import IntegerNetwork, IntegerReadout, SeriesMemory
+from lmu_deploy.wiring import from_outside, populations, wires
 
 Kind = Literal["realisation", "weights", "width", "threshold", "activation", "saturation"]
 
@@ -87,9 +87,10 @@ def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
     float network's own matrix has no error of discretisation.
     """
     found: dict[str, list[Switch]] = {name: [] for name in SOURCES}
-    found["message widths"].append(Switch("width", "input"))
-    found["saturation"].append(Switch("saturation", "input"))
-    for number, layer in enumerate(network.layers):
+    for name in filter(from_outside, populations(network)):
+        found["message widths"].append(Switch("width", name))
+        found["saturation"].append(Switch("saturation", name))
+    for number, layer in network.on_chip:
         place, series = f"layer{number}", isinstance(layer.memory, SeriesMemory)
         into = f"{place}/{'series' if series else 'memory'}"
         if series or layer.memory.realisation == "fir":
@@ -111,10 +112,11 @@ def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
                 found["hidden weights"].append(Switch("weights", f"{place}/hidden/bias"))
         found["message widths"] += [Switch("width", name) for name in rounded]
         found["saturation"] += [Switch("saturation", name) for name in limited]
-    if network.readout.bias is not None:
-        found["readout"].append(Switch("weights", "readout/bias"))
-    found["readout"].append(Switch("width", "readout/output"))
-    found["saturation"].append(Switch("saturation", "readout/output"))
+    if isinstance(network.readout, IntegerReadout):
+        if network.readout.bias is not None:
+            found["readout"].append(Switch("weights", "readout/bias"))
+        found["readout"].append(Switch("width", "readout/output"))
+        found["saturation"].append(Switch("saturation", "readout/output"))
     for wire in wires(network):
         slices = range(len(wire.connection.slices))
         found["saturation"] += [Switch("saturation", f"{wire.place}/slice{k}") for k in slices]

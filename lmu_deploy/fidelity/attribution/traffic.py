@@ -41,22 +41,24 @@ class Moment:
     Attributes
     ----------
     x : ndarray, shape (batch, n_in)
-    m, message, h : list of ndarray
-        Of each layer: states, memory messages, and hidden messages (empty without hidden units).
+    m, message : dict of layer number to ndarray
+        States and memory messages of each layer on the chip.
+    h : dict of layer number to ndarray
+        Hidden messages, empty without hidden units; of a layer on the host what it sends.
     y : ndarray, shape (batch, n_out)
-    real_m : list of ndarray, shape (batch, Legendre states)
-        Each layer's memory in the float network's coordinates.
+    real_m : dict of layer number to ndarray, shape (batch, Legendre states)
+        Each memory in the float network's coordinates.
     """
 
     x: np.ndarray
-    m: list[np.ndarray]
-    message: list[np.ndarray]
-    h: list[np.ndarray]
+    m: dict[int, np.ndarray]
+    message: dict[int, np.ndarray]
+    h: dict[int, np.ndarray]
     y: np.ndarray
-    real_m: list[np.ndarray]
+    real_m: dict[int, np.ndarray]
 
     def sent(self, population: str) -> np.ndarray:
-        """Messages of ``input``, ``layer<i>/memory`` or ``layer<i>/hidden``."""
+        """Messages of a population that is no series; see :class:`lmu_deploy.wiring.Population`."""
         if population == "input":
             return self.x
         layer, _, part = population.partition("/")

@@ -1,0 +1,177 @@
+"""A network partly on the host, on a target that runs what is all on the chip.
+
+Each segment runs on whole sequences, one after the other: the chip's on the target, the host's
+here. What the target counts is put together under the names of the whole network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.segments import ChipSegment, HostSegment, host_sentence, segments
+from lmu_deploy.wiring import HOST, memory_basis
+from targets.base import Progress, Run, States
+from targets.host_lstm import HostSteps
+
+RunChip = Callable[[IntegerNetwork, np.ndarray, bool, Progress | None], Run]
+"""Runs a network that is all on the chip: network, inputs, record, progress."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class _HostRun:
+    """Real outputs of a segment on the host at every step, and its layers' h if recorded."""
+
+    outputs: np.ndarray
+    h: np.ndarray | None
+
+
+def run_in_segments(
+    network: IntegerNetwork,
+    inputs: np.ndarray,
+    run_chip: RunChip,
+    *,
+    record: bool,
+    progress: Progress | None,
+) -> Run:
+    """Run a network of which a part is on the host.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    inputs : ndarray, shape (samples, steps, n_in)
+    run_chip : callable
+    record : bool
+        Keep m, h and y of every step. Those of the chip are integers with ``==``; h of the host's
+        layers, and y after them, are real numbers of scale 1.
+    progress : callable, optional
+        Called with (samples done, in all), the segments on the chip one after another.
+
+    Returns
+    -------
+    run : Run
+        `chip_steps` are those of the longest segment, because all may work at the same time, each
+        on another step.
+    """
+    start, parts = time.perf_counter(), segments(network)
+    on_chip = sum(isinstance(part, ChipSegment) for part in parts)
+    runs: list[tuple[ChipSegment, Run]] = []
+    hosts: list[tuple[HostSegment, _HostRun]] = []
+    signal = inputs
+    for part in parts:
+        if isinstance(part, HostSegment):
+            hosts.append((part, _run_host(part, signal, record)))
+            signal = hosts[-1][1].outputs
+            continue
+        told = _share(progress, len(runs), on_chip)
+        runs.append((part, run_chip(part.network, signal, record, told)))
+        signal = runs[-1][1].outputs
+    at_the_end = isinstance(parts[-1], HostSegment) and not network.return_sequences
+    counted = [_renamed(part, run) for part, run in runs]
+    longest = max(run.chip_steps for run in counted)
+    notes = dict.fromkeys(note for run in counted for note in run.notes)
+    return replace(
+        counted[0],
+        outputs=signal[:, -1] if at_the_end else signal,
+        neurons=_joined([run.neurons for run in counted]),
+        events=_joined([run.events for run in counted]),
+        synops=sum(run.synops for run in counted),
+        saturations=_joined([run.saturations for run in counted]),
+        chip_steps=longest,
+        wall_seconds=time.perf_counter() - start,
+        states=_states(network, runs, hosts) if record else None,
+        rasters={
+            name: np.pad(raster, ((0, longest - len(raster)), (0, 0)))
+            for name, raster in _joined([run.rasters for run in counted]).items()
+        },
+        carried=_joined([run.carried for run in counted]),
+        notes=(*notes, host_sentence(network) or ""),
+        settings={**counted[0].settings, "layers on the host": [n for n, _ in network.on_host]},
+    )
+
+
+def _run_host(segment: HostSegment, signal: np.ndarray, record: bool) -> _HostRun:
+    samples, steps, _ = signal.shape
+    host = HostSteps(segment, samples)
+    outputs, kept = [], []
+    for t in range(steps):
+        outputs.append(host.advance(signal[:, t]))
+        if record:
+            kept.append(np.concatenate(host.h, axis=1))
+    return _HostRun(np.stack(outputs, axis=1), np.stack(kept, axis=1) if record else None)
+
+
+def _share(progress: Progress | None, done: int, total: int) -> Progress | None:
+    """Progress of one of several segments, as progress of all of them."""
+    if progress is None:
+        return None
+    return lambda now, samples: progress((done * samples + now) // total, samples)
+
+
+def _renamed(segment: ChipSegment, run: Run) -> Run:
+    """Give the counts of a segment by the names of the whole network, less what hands it over."""
+    synops, carried, saturations = run.synops, dict(run.carried), dict(run.saturations)
+    if segment.hands_over:  # over the identity, which is no synapse of the chip
+        synops -= carried.pop("readout")
+        saturations = {p: n for p, n in saturations.items() if not p.startswith("readout/")}
+
+    def named(values: Mapping[str, Value]) -> dict[str, Value]:
+        return {_whole_name(name, segment.first): value for name, value in values.items()}
+
+    return replace(
+        run,
+        neurons=named(run.neurons),
+        events=named(run.events),
+        synops=synops,
+        saturations=named(saturations),
+        rasters=named(run.rasters),
+        carried=named(carried),
+    )
+
+
+def _whole_name(name: str, first: int) -> str:
+    """Name in the whole network of a population or place of a segment from layer `first` on."""
+    if first == 0 or name.split("/")[0] == "readout":
+        return name
+    if name == "input":
+        return f"layer{first - 1}/{HOST}"
+    layer, _, rest = name.partition("/")
+    return f"layer{int(layer.removeprefix('layer')) + first}/{rest}"
+
+
+def _joined(parts: list[Mapping[str, Value]]) -> dict[str, Value]:
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _states(
+    network: IntegerNetwork,
+    runs: list[tuple[ChipSegment, Run]],
+    hosts: list[tuple[HostSegment, _HostRun]],
+) -> States:
+    """Put the states of all segments one after the other."""
+    chip = [(part.first, run.states) for part, run in runs]
+    pieces = {first: (s.h, s.h_scale) for first, s in chip if s is not None}
+    for part, host in hosts:
+        assert host.h is not None
+        pieces[part.first] = host.h, np.ones(host.h.shape[2])
+    h = [pieces[first] for first in sorted(pieces)]
+    kept = [states for _, states in chip if states is not None]
+    y, y_scale = kept[-1].y, kept[-1].y_scale
+    if hosts and hosts[-1][0].readout is not None:
+        y, y_scale = hosts[-1][1].outputs, 1.0
+    return States(
+        np.concatenate([states.m for states in kept], axis=2),
+        np.concatenate([values for values, _ in h], axis=2),
+        y,
+        np.concatenate([states.m_scale for states in kept]),
+        np.concatenate([scale for _, scale in h]),
+        y_scale,
+        memory_basis(network),
+    )
