@@ -26,23 +26,27 @@ class Activation(NamedTuple):
     apply_in_place : callable
         Overwrites z with h.
     pull_back : callable
-        ``(g, h)`` overwrites g = dL/dh with dL/dz.
+        ``(g, h, out)`` writes dL/dz to `out`, which may be g = dL/dh itself.
     """
 
     apply: Callable[[Tensor], Tensor]
     apply_in_place: Callable[[Tensor], object]
-    pull_back: Callable[[Tensor, Tensor], object]
+    pull_back: Callable[[Tensor, Tensor, Tensor], object]
 
 
 ACTIVATIONS = {
-    "linear": Activation(lambda z: z, lambda z: None, lambda g, h: None),
+    "linear": Activation(lambda z: z, lambda z: None, lambda g, h, out: out.copy_(g)),
     "relu": Activation(
-        torch.relu, torch.relu_, lambda g, h: _threshold_backward(g, h, 0.0, grad_input=g)
+        torch.relu,
+        torch.relu_,
+        lambda g, h, out: _threshold_backward(g, h, 0.0, grad_input=out),
     ),
-    "tanh": Activation(torch.tanh, torch.tanh_, lambda g, h: _tanh_backward(g, h, grad_input=g)),
+    "tanh": Activation(
+        torch.tanh, torch.tanh_, lambda g, h, out: _tanh_backward(g, h, grad_input=out)
+    ),
     "hard-tanh": Activation(
         nn.functional.hardtanh,
         nn.functional.hardtanh_,
-        lambda g, h: _hardtanh_backward(g, h, -1.0, 1.0, grad_input=g),
+        lambda g, h, out: _hardtanh_backward(g, h, -1.0, 1.0, grad_input=out),
     ),
 }

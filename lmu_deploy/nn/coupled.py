@@ -40,11 +40,10 @@ def run_coupled(
     dynamics = weights.dynamics()
     length = length or best_length(dynamics, weights.units, batch, steps, 1.0)
     blocks, step_weights = _prepare(weights, dynamics, length)
-    hiddens, h, starts, entered = coupled_scan(
-        x, m, h, step_weights, weights.activation, lengths, last_only
-    )
+    hiddens, h, held = coupled_scan(x, m, h, step_weights, weights.activation, lengths, last_only)
     ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
-    m = blocks.state_at(entered.transpose(0, 1), starts.transpose(0, 1), ends)
+    starts, entered = held.transpose(0, 1).split([m.shape[1], len(blocks.enter)], 2)
+    m = blocks.state_at(entered, starts, ends)
     return (h if last_only else hiddens), m, h
 
 

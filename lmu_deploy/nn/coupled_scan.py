@@ -4,9 +4,9 @@ Forward, a step is one product, of everything that z_k depends on with its weigh
 
 .. math:: h_k = f([h_{k-1}, x_k, 1, m, v_0, \dots, v_{k-1}]\; S_k)
 
-and backward it is one product with the transposed matrix. Each weight's gradient is then one
-product over all time. For these, steps are kept as (phase, block, batch): step t is phase t mod L
-of block t div L, so that all steps of a phase, and of all phases, are one matrix.
+and backward it is one product with the transposed matrix. The weights' gradients are then two
+products over all time: of what each step starts from, [h, x, 1], and of what each block holds,
+[m, v]. For these, they are kept as in `lmu_deploy.nn.history`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
+from lmu_deploy.nn.history import Arrivals, new_history, result_at, results
 from lmu_deploy.nn.products import Product, summed_outer
 from lmu_deploy.nn.step_weights import StepWeights
 
@@ -30,7 +31,7 @@ def coupled_scan(
     activation: str,
     ends: Tensor | None,
     last_only: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run the recurrence.
 
     Parameters
@@ -51,23 +52,21 @@ def coupled_scan(
         h.
     h : Tensor, shape (batch, units)
         h at the end of each sequence.
-    starts : Tensor, shape (blocks, batch, states)
-        The memory before each block.
-    entered : Tensor, shape (blocks, batch, L * channels)
-        v.
+    held : Tensor, shape (blocks, batch, states + L * channels)
+        The memory before each block, and the v of its steps.
     """
     tensors = weights.tensors()
     pulled = torch.is_grad_enabled() and any(t.requires_grad for t in (x, m, h, *tensors))
     if last_only and ends is None and not pulled:
         # nobody asks for h on the way, so what a step works on stays in the processor's caches
-        h, starts, entered = _go_forward(weights, activation, x, m, h, None)
-        return h.new_empty(0), h, starts, entered
+        h, held = _go_forward(weights, activation, x, m, h, None)
+        return h.new_empty(0), h, held
     if ends is None:
         ends = torch.full((len(x),), x.shape[1], device=x.device)
-    results: tuple[Tensor, Tensor, Tensor, Tensor] = _CoupledScan.apply(  # type: ignore[no-untyped-call]
+    found: tuple[Tensor, Tensor, Tensor] = _CoupledScan.apply(  # type: ignore[no-untyped-call]
         x, m, h, activation, ends, last_only, *tensors
     )
-    return results
+    return found
 
 
 class _CoupledScan(torch.autograd.Function):
@@ -81,142 +80,122 @@ class _CoupledScan(torch.autograd.Function):
         ends: Tensor,
         last_only: bool,
         *tensors: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        weights = StepWeights(*tensors)
-        length, batch, steps = weights.length, len(x), x.shape[1]
-        phases = h.new_empty(length, -(-steps // length), batch, weights.units)
-        phases[(steps - 1) % length + 1 :, -1] = 0.0
-        _, starts, entered = _go_forward(weights, activation, x, m, h, phases)
-        places = (ends - 1) % length, (ends - 1) // length, torch.arange(batch, device=x.device)
-        hiddens = h.new_empty(0)
-        if not last_only:
-            hiddens = phases.permute(2, 1, 0, 3).flatten(1, 2)[:, :steps].contiguous()
-        ctx.save_for_backward(x, h, phases, starts, entered, *tensors)
-        ctx.activation, ctx.places, ctx.last_only = activation, places, last_only
-        return hiddens, phases[places], starts, entered
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weights, steps = StepWeights(*tensors), x.shape[1]
+        before = new_history(x, steps, weights.length, weights.memory.start)
+        last, held = _go_forward(weights, activation, x, m, h, before)
+        ctx.save_for_backward(before, last, held, ends, *tensors)
+        ctx.activation, ctx.steps, ctx.last_only = activation, steps, last_only
+        own = before[..., : weights.units]
+        hiddens = h.new_empty(0) if last_only else results(own, last, steps)
+        return hiddens, result_at(own, last, steps, ends), held
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, d_hiddens: Tensor, d_h: Tensor, d_starts: Tensor, d_entered: Tensor
+        ctx: Any, d_hiddens: Tensor, d_h: Tensor, d_held: Tensor
     ) -> tuple[Tensor | None, ...]:
-        x, h, phases, starts, _, *tensors = ctx.saved_tensors
-        weights = StepWeights(*tensors)
-        length, units = weights.length, weights.units
-        # of z and v at every step; at first it holds what comes to h from outside
-        d_drive = h.new_zeros(*phases.shape[:3], units + weights.channels)
-        d_phases = d_drive[..., :units]
-        if not ctx.last_only:
-            by_time = d_phases.permute(2, 1, 0, 3)
-            for block in range(phases.shape[1]):
-                d_block = d_hiddens[:, block * length : (block + 1) * length]
-                by_time[:, block, : d_block.shape[1]] = d_block
-        d_phases[ctx.places] += d_h
-        d_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        d_m, d_first, d_later = d_starts[-1], torch.zeros_like(h), torch.zeros_like(starts)
+        before, after, held, ends, *tensors = ctx.saved_tensors
+        weights, steps = StepWeights(*tensors), ctx.steps
+        length, units, states = weights.length, weights.units, len(weights.enter[0])
+        width = units + weights.channels
+        # of z and v at every step
+        d_drive = new_history(after, steps, length, width)
         pull_back = ACTIVATIONS[ctx.activation].pull_back
-        stack = weights.stack().transpose(1, 2).contiguous().unbind(0)
-        times = Product(h, d_drive[0, 0].numel() * stack[0].shape[1])
-        parts = [units, x.shape[2], 1, starts.shape[2], length * weights.channels]
-        for block in range(phases.shape[1] - 1, -1, -1):
-            rows, tails = d_drive[:, block].unbind(0), d_drive[:, block, :, units:].unbind(0)
-            heads, hiddens = d_phases[:, block].unbind(0), phases[:, block].unbind(0)
-            d_values = d_entered[block].clone()
-            if block < phases.shape[1] - 1:
-                d_later[block] = d_m
-                d_values.addmm_(d_m, weights.enter.t())
-                d_m = (d_m.reshape(-1, len(weights.carry)) @ weights.carry.t()).view_as(d_m)
-                d_m += d_starts[block]
-            else:
-                d_m = d_m.clone()
-            own_values = torch.split(d_values, weights.channels, 1)
-            before = d_phases[-1, block - 1] if block else d_first
-            for k in range(min(length, x.shape[1] - block * length) - 1, -1, -1):
-                pull_back(heads[k], hiddens[k])
-                tails[k].copy_(own_values[k])
-                d_row = times(rows[k], stack[k])
-                d_h, d_input, _, d_memory, d_past = torch.split(d_row, parts, 1)
-                (heads[k - 1] if k else before).add_(d_h)
-                d_m.add_(d_memory)
-                # what comes later has no part in this step, so its weights and gradients are zero
-                d_values.add_(d_past)
-                if d_x is not None:
-                    d_x[:, block * length + k] = d_input
+        times = Product(after, len(after) * weights.stack_size)
+        stack = times.lay(weights.stack().transpose(1, 2)).unbind(0)
+        arrivals = Arrivals(None if ctx.last_only else d_hiddens, d_h, ends)
+        gradient, d_row = torch.zeros_like(after), after.new_empty(len(after), width)
+        d_z, d_v = d_row[:, :units], d_row[:, units:]
+        d_later = torch.zeros_like(held[..., :states])
+        d_block = held.new_zeros(held.shape[1:])
+        for t in range(steps - 1, -1, -1):
+            block, k = divmod(t, length)
+            if k == length - 1 or t == steps - 1:
+                d_next, d_block = d_block[:, :states], d_held[block].clone()
+                d_m, d_values = d_block[:, :states], d_block[:, states:]
+                d_later[block] = d_next
+                d_m += (d_next.reshape(-1, len(weights.carry)) @ weights.carry.t()).view_as(d_m)
+                d_values.addmm_(d_next, weights.enter.t())
+                v = torch.split(d_values, weights.channels, 1)
+            arrivals.add(gradient, t)
+            pull_back(gradient, after, d_z)
+            d_v.copy_(v[k])
+            d_drive[block, :, k] = d_row
+            d_starts = times(d_row, stack[k])
+            gradient = d_starts[:, :units]
+            # what comes later has no part in this step, so its weights and gradients are zero
+            d_block += d_starts[:, weights.memory.start : weights.memory.start + d_block.shape[1]]
+            after = before[block, :, k, :units]
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            by_time = d_drive.transpose(0, 1).flatten(1, 2)[:, :steps]
+            d_x = by_time @ weights.from_input().t()
         d_weights = _weight_gradients(ctx, d_drive, d_later)
-        return d_x, d_m, d_first, None, None, None, *d_weights
+        return d_x, d_block[:, :states], gradient, None, None, None, *d_weights
 
 
 def _go_forward(
-    weights: StepWeights, activation: str, x: Tensor, m: Tensor, h: Tensor, phases: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Fill `phases` with h, where given; give the last h, the memory before each block, and v."""
+    weights: StepWeights, activation: str, x: Tensor, m: Tensor, h: Tensor, history: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Fill `history`, where given, with [h, x, 1] of each step; give the last h, and [m, v]."""
     (batch, steps, n_in), length = x.shape, weights.length
-    units, channels, begin = weights.units, weights.channels, weights.memory.start
-    count = -(-steps // length)
-    starts = m.new_empty(count, batch, m.shape[1])
-    entered = m.new_empty(count, batch, length * channels)
-    forward = weights.forward
-    advance = Product(x, batch * forward[0].numel(), activation)
+    units, states, begin = weights.units, m.shape[1], weights.memory.start
+    advance = Product(x, batch * weights.stack_size, activation)
+    forward = weights.forward(advance)
     row = x.new_zeros(batch, len(forward[0]))
     row[:, begin - 1] = 1.0
     own, inputs, beginning = row[:, :units], row[:, units : units + n_in], row[:, :begin]
-    values = row[:, weights.entered(0, length)]
-    v = torch.split(values, channels, 1)
-    by_time = x.transpose(0, 1).contiguous().unbind(0)
-    for block in range(count):
-        starts[block] = m
-        row[:, weights.memory] = m
-        values.zero_()
-        for k, now in enumerate(by_time[block * length : (block + 1) * length]):
-            own.copy_(h)
-            inputs.copy_(now)
-            h = advance(row, forward[k])
-            torch.mm(beginning, weights.encoders, out=v[k])
-            if phases is not None:
-                phases[k, block] = h
-        entered[block] = values
-        if block < count - 1:
+    holds, values = row[:, begin:], row[:, begin + states :]
+    v = torch.split(values, weights.channels, 1)
+    held = x.new_empty(-(-steps // length), *holds.shape)
+    row[:, weights.memory] = m
+    for t, now in enumerate(x.transpose(0, 1).contiguous().unbind(0)):
+        block, k = divmod(t, length)
+        if k == 0 and block:
+            held[block - 1] = holds
             moved = (m.reshape(-1, len(weights.carry)) @ weights.carry).view_as(m)
             m = torch.addmm(moved, values, weights.enter)
-    return h, starts, entered
+            row[:, weights.memory] = m
+            values.zero_()
+        own.copy_(h)
+        inputs.copy_(now)
+        if history is not None:
+            history[block, :, k] = beginning
+        h = advance(row, forward[k])[:, :units]
+        torch.mm(beginning, weights.encoders, out=v[k])
+    held[-1] = holds
+    return h.contiguous(), held
 
 
 def _weight_gradients(ctx: Any, d_drive: Tensor, d_later: Tensor) -> list[Tensor | None]:
-    """Give the gradients of the step's weights, those that are needed."""
-    x, h, phases, starts, entered, *tensors = ctx.saved_tensors
+    """Give the gradients of the step's weights, those that are needed.
+
+    `d_later` is that of the memory after each block.
+    """
+    before, _, held, _, *tensors = ctx.saved_tensors
     weights = StepWeights(*tensors)
-    units, channels = weights.units, weights.channels
+    (length, width), units, channels = d_drive.shape[2:], weights.units, weights.channels
+    states = len(weights.enter[0])
     own, direct, encoders, reach, kernels, carry, enter = ctx.needs_input_grad[6:]
-    by_phase = d_drive.flatten(1, 2)
-    outer = summed_outer(h, by_phase[0].numel() * units)
+    outer = summed_outer(held, d_drive.numel() * units)
     found: list[Tensor | None] = [None] * 7
     if own or direct or encoders:
-        before = torch.cat([h.unsqueeze(0), phases[-1, :-1]]).flatten(0, 1)
-        from_h = outer(before, by_phase[0])
-        for k in range(1, weights.length):
-            from_h = from_h + outer(phases[k - 1].flatten(0, 1), by_phase[k])
-        from_x = _inputs_by_phase(x, weights.length).t() @ by_phase.flatten(0, 1)
-        found[0], found[1] = from_h[:, :units], from_x[:, :units]
-        found[2] = torch.cat([from_h[:, units:], from_x[:, units:]])
-    if reach:
-        memories = starts.flatten(0, 1)
-        found[3] = torch.stack([outer(memories, gradient)[:, :units] for gradient in by_phase])
-    if kernels:
+        from_begin = outer(before.view(-1, before.shape[3]), d_drive.view(-1, width))
+        found[0], found[1] = from_begin[:units, :units], from_begin[units:, :units]
+        found[2] = from_begin[:, units:]
+    if reach or kernels:
+        flat = held.flatten(0, 1)
+        from_held = outer(flat, d_drive.view(len(flat), -1)).view(-1, length, width)[..., :units]
+        from_held = from_held.transpose(0, 1)
+        found[3] = from_held[:, :states]
         found[4] = d_kernels = torch.zeros_like(weights.kernels)
-        inputs = entered.flatten(0, 1)
-        for k, gradient in enumerate(by_phase[1:, :, :units], start=1):
-            d_kernels[-k * channels :].addmm_(inputs[:, : k * channels].t(), gradient)
+        for k in range(1, length):
+            d_kernels[-k * channels :] += from_held[k, states : states + k * channels]
     if carry:
         size = len(weights.carry)
-        found[5] = starts[:-1].reshape(-1, size).t() @ d_later[:-1].reshape(-1, size)
+        starts = held[..., :states].reshape(-1, size)
+        found[5] = starts.t() @ d_later.reshape(-1, size)
     if enter:
-        found[6] = entered[:-1].flatten(0, 1).t() @ d_later[:-1].flatten(0, 1)
+        found[6] = held[..., states:].flatten(0, 1).t() @ d_later.flatten(0, 1)
     return found
-
-
-def _inputs_by_phase(x: Tensor, length: int) -> Tensor:
-    """Arrange [x, 1], (batch, steps, n_in), as (phases * blocks * batch, n_in + 1)."""
-    padded = torch.nn.functional.pad(x, (0, 1), value=1.0)
-    padded = torch.nn.functional.pad(padded, (0, 0, 0, -x.shape[1] % length))
-    arranged = padded.view(len(x), -1, length, padded.shape[2]).permute(2, 1, 0, 3)
-    return arranged.reshape(-1, padded.shape[2])

@@ -6,7 +6,7 @@ With F and S of `lmu_deploy.nn.drive`, a step forward is one product with everyt
 
 so the drive needs no storage and the activation comes with the product. Backward a step is one
 product with the transposed W_h; the gradients of W_h, S and F are one product each over all time.
-For these, steps are kept as (block, batch, phase): step t is phase t mod L of block t div L.
+For these, the steps are kept as in `lmu_deploy.nn.history`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
+from lmu_deploy.nn.history import Arrivals, new_history, result_at, results
 from lmu_deploy.nn.products import Product, summed_outer
 
 
@@ -63,10 +64,10 @@ def driven_scan(
     if last_only and not pulled and bool((ends == steps).all()):
         # nobody asks for h on the way, so what a step works on stays in the processor's caches
         return h.new_empty(0), _go_forward(*tensors, activation, steps, None)
-    results: tuple[Tensor, Tensor] = _DrivenScan.apply(  # type: ignore[no-untyped-call]
+    found: tuple[Tensor, Tensor] = _DrivenScan.apply(  # type: ignore[no-untyped-call]
         *tensors, activation, ends, steps, last_only
     )
-    return results
+    return found
 
 
 class _DrivenScan(torch.autograd.Function):
@@ -82,41 +83,30 @@ class _DrivenScan(torch.autograd.Function):
         steps: int,
         last_only: bool,
     ) -> tuple[Tensor, Tensor]:
-        length, batch = len(weights), len(h)
-        before = h.new_empty(len(features), batch, length, len(own))
-        before[-1, :, (steps - 1) % length + 1 :] = 0.0
+        before = new_history(h, steps, len(weights), len(own))
         last = _go_forward(features, weights, own, h, activation, steps, before)
-        hiddens = h.new_empty(0)
-        if not last_only:
-            by_time = before.transpose(0, 1).flatten(1, 2)
-            hiddens = torch.cat([by_time[:, 1:steps], last.unsqueeze(1)], 1)
         ctx.save_for_backward(features, weights, own, h, before, last, ends)
         ctx.activation, ctx.steps, ctx.last_only = activation, steps, last_only
-        place = ends % steps
-        found = before[place // length, torch.arange(batch, device=h.device), place % length]
-        return hiddens, torch.where((ends == steps).unsqueeze(1), last, found)
+        hiddens = h.new_empty(0) if last_only else results(before, last, steps)
+        return hiddens, result_at(before, last, steps, ends)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_hiddens: Tensor, d_h: Tensor) -> tuple[Tensor | None, ...]:
         features, weights, own, h, before, after, ends = ctx.saved_tensors
         length, columns, units = weights.shape
-        d_drive = torch.empty_like(before)
-        d_drive[-1, :, (ctx.steps - 1) % length + 1 :] = 0.0
+        d_drive = new_history(h, ctx.steps, length, units)
         pull_back = ACTIVATIONS[ctx.activation].pull_back
         times = Product(h, h.numel() * units)
-        transposed = own.t().contiguous()
-        arriving = {end: (ends == end).unsqueeze(1) for end in set(ends.tolist())}
-        gradient = torch.zeros_like(h)
+        transposed = times.lay(own.t())
+        arrivals = Arrivals(None if ctx.last_only else d_hiddens, d_h, ends)
+        gradient, d_z = torch.zeros_like(h), torch.empty_like(h)
         for t in range(ctx.steps - 1, -1, -1):
             block, k = divmod(t, length)
-            if not ctx.last_only:
-                gradient += d_hiddens[:, t]
-            if t + 1 in arriving:
-                gradient += d_h * arriving[t + 1]
-            pull_back(gradient, after)
-            d_drive[block, :, k] = gradient
-            gradient = times(gradient, transposed)
+            arrivals.add(gradient, t)
+            pull_back(gradient, after, d_z)
+            d_drive[block, :, k] = d_z
+            gradient = times(d_z, transposed)[:, :units]
             after = before[block, :, k]
         d_features = d_weights = d_own = None
         by_block, flat = d_drive.view(-1, length * units), features.flatten(0, 1)

@@ -30,6 +30,8 @@ _POST_OPERATIONS: dict[str, tuple[str, list[float]]] = {
 }
 _FULL_COLUMNS = 16
 """Floats in a vector of AVX-512; columns left over take longer than as many as fill it."""
+_ROWS = 1536
+"""Rows whose outer products are summed in one product."""
 _WORTH_A_CALL = 2e6
 """Multiplications above which oneDNN's speed makes up for its calls."""
 
@@ -83,9 +85,18 @@ def summed_outer(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor
     The parameters are those of :class:`Product`; x (rows, k) and g (rows, n), contiguous, give
     (k, n).
     """
-    if (fused := _onednn(like, multiplications)) is not None:
-        return lambda x, g: fused(x.t(), g.t(), None, "none", [], "")
-    return lambda x, g: x.t() @ g
+    if (fused := _onednn(like, multiplications)) is None:
+        return lambda x, g: x.t() @ g
+
+    def by_parts(x: Tensor, g: Tensor) -> Tensor:
+        # oneDNN wants a copy of x.t(), which is made in the caches if it is no larger than they are
+        parts = zip(x.split(_ROWS), g.split(_ROWS), strict=True)
+        total: Tensor = fused(*(part.t() for part in next(parts)), None, "none", [], "")
+        for x_part, g_part in parts:
+            total += fused(x_part.t(), g_part.t(), None, "none", [], "")
+        return total
+
+    return by_parts
 
 
 def _onednn(like: Tensor, multiplications: int) -> Any:

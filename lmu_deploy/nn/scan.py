@@ -77,9 +77,9 @@ class _Scan(torch.autograd.Function):
         accumulate = accumulator(d_drive, start.numel() * len(weight))
         transposed = weight.t().contiguous()
         for t in range(len(rows) - 1, 0, -1):
-            pull_back(heads[t], results[t])
+            pull_back(heads[t], results[t], heads[t])
             accumulate(rows[t - 1], rows[t], transposed)
-        pull_back(heads[0], results[0])
+        pull_back(heads[0], results[0], heads[0])
         d_weight = None
         if ctx.needs_input_grad[2]:
             n = weight.shape[0]

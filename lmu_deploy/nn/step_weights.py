@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass, field, fields
 
+import torch
 from torch import Tensor
+
+from lmu_deploy.nn.products import Product
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,11 @@ class StepWeights:
     kernels: Tensor
     carry: Tensor
     enter: Tensor
+    _laid: dict[str, tuple[Tensor, ...]] = field(default_factory=dict, init=False)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Give all of them, in order."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        return tuple(getattr(self, part.name) for part in fields(self) if part.init)
 
     @property
     def length(self) -> int:
@@ -67,10 +70,21 @@ class StepWeights:
         start = self.memory.stop
         return slice(start + first * self.channels, start + after * self.channels)
 
-    @cached_property
-    def forward(self) -> tuple[Tensor, ...]:
-        """The matrix from a step's row to z of each phase, contiguous."""
-        return self.stack()[..., : self.units].contiguous().unbind(0)
+    @property
+    def stack_size(self) -> int:
+        """Number of entries of one phase's matrix to z."""
+        return (self.memory.stop + self.length * self.channels) * self.units
+
+    def forward(self, product: Product) -> tuple[Tensor, ...]:
+        """Give the matrix from a step's row to z of each phase, laid out for `product`."""
+        if "forward" not in self._laid:
+            self._laid["forward"] = product.lay(self.stack()[..., : self.units]).unbind(0)
+        return self._laid["forward"]
+
+    def from_input(self) -> Tensor:
+        """Give the matrix from x to [z, v], shape (n_in, units + channels)."""
+        own = self.encoders[self.units : -1]
+        return torch.cat([self.direct[:-1], own], 1)
 
     def stack(self) -> Tensor:
         """Give the matrix from a step's row [h, x, 1, m, v_0 ... v_(L-1)] to [z, v], by phase.
