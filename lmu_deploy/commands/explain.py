@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from lmu_deploy.commands.spike import CALIBRATION_SAMPLES
+from lmu_deploy.commands.task_data import limited
 from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
@@ -66,8 +68,9 @@ def _spiking(
     """Attribute with the seed of the run; a single sample cannot be fitted and judged."""
     if len(split.inputs) < 2 or samples == 1:
         return result
+    known = limited(task.load().train, CALIBRATION_SAMPLES).inputs
     with progress_bar("attribution", "runs") as progress:
         sources = attribute_spiking(
-            network, split.inputs, split.targets, task, samples, result.run.seed, progress
+            network, split.inputs, split.targets, task, samples, result.run.seed, progress, known
         )
     return dataclasses.replace(result, attribution=sources)

@@ -120,4 +120,4 @@ def _applied(network: IntegerNetwork, source: str) -> int:
 
 
 def _synaptic(macs: float, acs: float, dense: float) -> SynapticOperations:
-    return SynapticOperations(effective_macs=macs, effective_acs=acs, dense=dense)
+    return SynapticOperations(Effective_MACs=macs, Effective_ACs=acs, Dense=dense)

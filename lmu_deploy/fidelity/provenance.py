@@ -48,5 +48,5 @@ def hash_array(array: np.ndarray) -> str:
     array = np.ascontiguousarray(array)
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
-    digest.update(array.reshape(-1).view(np.uint8))  # its own memory, not a copy
+    digest.update(array.reshape(-1).view(np.uint8).data)  # its own memory, not a copy
     return digest.hexdigest()

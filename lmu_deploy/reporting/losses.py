@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lmu_deploy.fidelity.attribution.switches import CALIBRATION
+from lmu_deploy.fidelity.attribution.switches import (
+    CALIBRATION,
+    MISMATCH,
+    NEURONS,
+    NOISE,
+    WEIGHT_BITS,
+)
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.fidelity.schema_losses import Attribution, Cause, Divergence, LayerRanges
 from lmu_deploy.reporting import loss_tables, wording
@@ -31,6 +37,10 @@ REMEDIES = {
     "hidden weights": "give hidden weights one more slice (--kernel-slices)",
     "hidden drive width": "choose a profile whose states have more bits",
     "readout": "give the readout one more slice (--kernel-slices)",
+    NEURONS: "more neurons for each state (spike --neurons-per-state)",
+    MISMATCH: "more neurons for each state, or a chip with less mismatch",
+    NOISE: "more neurons for each state, or slower synapses (--tau-ms)",
+    WEIGHT_BITS: "choose a profile whose weights have more bits",
     CALIBRATION: "calibrate this chip anew (spike --calibration dynamic)",
     "saturation": "calibrate on inputs as large as these, or send narrower messages",
 }

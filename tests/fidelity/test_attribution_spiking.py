@@ -9,9 +9,16 @@ import pytest
 
 from converters.spiking import spike
 from lmu_deploy.errors import InputError
-from lmu_deploy.fidelity.attribution.spiking import NOISE, attribute_spiking
+from lmu_deploy.fidelity.agreement import deviation
+from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.attribution.spiking_hybrid import run_hybrid
-from lmu_deploy.fidelity.attribution.switches import CALIBRATION
+from lmu_deploy.fidelity.attribution.switches import (
+    CALIBRATION,
+    MISMATCH,
+    NEURONS,
+    NOISE,
+    WEIGHT_BITS,
+)
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.reference import run_reference
 from lmu_deploy.tasks.base import Task
@@ -59,15 +66,77 @@ def test_ideal_populations_are_the_float_network(samples):
     np.testing.assert_allclose(found.y, truth.y, rtol=0, atol=1e-9)
 
 
-def test_populations_that_all_spike_are_the_brian2_target(samples, spiking):
+@pytest.mark.parametrize(
+    ("neuron", "noise"), [("lif", 0.0), ("lif", 0.3), ("dpi", 0.3), ("if", 0.0), ("poisson", 0.0)]
+)
+def test_all_on_is_the_brian2_target(samples, neuron, noise):
+    """Every state, hidden unit and answer of every step with ==, noise and all."""
     pytest.importorskip("brian2", reason="Brian2 is not installed")
     from targets.brian2 import Brian2Target
 
-    inputs = samples[1][:2, :6]
-    states = Brian2Target().run(spiking, inputs, record=True, seed=5).states
-    found = run_hybrid(spiking, inputs, [0], seed=5)
-    np.testing.assert_allclose(found.m[0], states.m, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(found.y, states.y, rtol=0, atol=1e-9)
+    chip = spiking_of(samples, neuron=neuron, membrane_noise=noise, calibration="static")
+    inputs = samples[1][:3, :6]
+    run = Brian2Target().run(chip, inputs, record=True, seed=5)
+    fired = []
+    found = run_hybrid(chip, inputs, [0], seed=5, observe=lambda *step: fired.append(step[2]))
+    spikes = np.stack(fired).reshape(6, chip.steps_per_hold, 3, -1)
+    assert (run.events["layer0/memory"] == spikes.sum(axis=(1, 3)).T).all()
+    assert (found.m[0] == run.states.m).all()
+    assert (found.y == run.states.y).all()
+
+
+def test_the_whole_is_the_real_run(samples, full, attributed):
+    pytest.importorskip("brian2", reason="Brian2 is not installed")
+    from targets.brian2 import Brian2Target
+
+    _, inputs, targets = samples
+    run = Brian2Target().run(full, inputs[:8], seed=3)
+    assert attributed.whole.metric == TASK.score(run.outputs, targets[:8])
+    truth = run_reference(samples[0], inputs[:8]).outputs
+    assert attributed.whole.output == deviation(run.outputs, truth)
+
+
+@pytest.fixture(scope="module")
+def full(samples):
+    """A chip with every imperfection."""
+    return spiking_of(samples, mismatch=0.3, membrane_noise=0.2, weight_bits=5)
+
+
+@pytest.fixture(scope="module")
+def attributed(samples, full):
+    _, inputs, targets = samples
+    return attribute_spiking(full, inputs, targets, TASK, samples=8, seed=3, known=inputs)
+
+
+def test_sources_are_told_apart_and_add_up(samples, full, attributed):
+    sources = [step.source for step in attributed.steps]
+    assert sources == ["neurons of layer0", MISMATCH, NOISE, WEIGHT_BITS]
+    assert sum(attributed.shares_in_turn()) == pytest.approx(1.0)
+    assert sum(attributed.shares_alone()) + attributed.interaction == pytest.approx(1.0)
+    # The same chip, calibrated on other inputs than it was: what is left is owed to that.
+    _, inputs, targets = samples
+    other = attribute_spiking(full, inputs, targets, TASK, samples=8, seed=3, known=inputs[:9])
+    assert [step.source for step in other.steps] == [*sources, CALIBRATION]
+    assert other.whole == attributed.whole
+
+
+PLANTED = {
+    MISMATCH: {"mismatch": 2.0, "neurons_per_state": 60},
+    NOISE: {"membrane_noise": 3.0, "neurons_per_state": 60},
+    WEIGHT_BITS: {"weight_bits": 2, "neurons_per_state": 60},
+    NEURONS: {"neurons_per_state": 5},
+    CALIBRATION: {"mismatch": 0.3, "calibration": "none", "neurons_per_state": 60},
+}
+
+
+@pytest.mark.parametrize("source", PLANTED)
+def test_a_planted_imperfection_is_named_first(samples, source):
+    _, inputs, targets = samples
+    chip = spiking_of(samples, **{"mismatch": 0.0, **PLANTED[source]})
+    found = attribute_spiking(chip, inputs, targets, TASK, samples=8, known=inputs)
+    assert found.causes[0].source == source
+    assert found.causes[0].place.startswith("layer0/memory")
+    assert found.causes[0].share > 0.5
 
 
 def noisy(network, population, spread, seed=3):
@@ -87,15 +156,17 @@ def noisy(network, population, spread, seed=3):
 @pytest.mark.parametrize("population", [1, 3, 5])
 def test_a_population_that_drifted_is_named(samples, spiking, population):
     _, inputs, targets = samples
-    good = attribute_spiking(spiking, inputs, targets, TASK, samples=16)
-    bad = attribute_spiking(noisy(spiking, population, 0.6), inputs, targets, TASK, samples=16)
+    chosen = {"samples": 16, "known": inputs}
+    good = attribute_spiking(spiking, inputs, targets, TASK, **chosen)
+    bad = attribute_spiking(noisy(spiking, population, 0.6), inputs, targets, TASK, **chosen)
     first = bad.causes[0]
     assert (first.source, first.place) == (CALIBRATION, f"layer0/memory/population{population}")
     assert first.row_share > 0.5
     assert first.share > 0.5
     assert bad.whole.output > 2 * good.whole.output
-    assert [step.source for step in bad.steps] == ["neurons of layer0"]
-    assert bad.shares_in_turn() == [1.0]
+    assert [step.source for step in good.steps] == ["neurons of layer0", MISMATCH]
+    assert [step.source for step in bad.steps] == ["neurons of layer0", MISMATCH, CALIBRATION]
+    assert bad.shares_in_turn()[-1] > 0.5
 
 
 def test_layers_are_switched_on_one_by_one(samples):
@@ -103,24 +174,18 @@ def test_layers_are_switched_on_one_by_one(samples):
     network = LMUNetwork((layer(rng, 2), layer(rng, 6)), Readout(rng.normal(size=(6, 3)), None))
     chip = spike(network, samples[1], hold_ms=20.0, neurons_per_state=20, calibration="none")
     targets = run_reference(network, samples[1]).outputs.argmax(axis=1)
-    chip = dataclasses.replace(chip, device=dataclasses.replace(chip.device, membrane_noise=0.0))
-    found = attribute_spiking(chip, samples[1], targets, TASK, samples=8)
-    assert [step.source for step in found.steps] == ["neurons of layer0", "neurons of layer1"]
+    seen = []
+    found = attribute_spiking(
+        chip, samples[1], targets, TASK, samples=8, progress=lambda *done: seen.append(done)
+    )
+    sources = ["neurons of layer0", "neurons of layer1", MISMATCH, CALIBRATION]
+    assert [step.source for step in found.steps] == sources
     assert sum(found.shares_in_turn()) == pytest.approx(1.0)
     assert sum(found.shares_alone()) + found.interaction == pytest.approx(1.0)
     assert found.reference.metric == 1.0
-
-
-def test_noise_of_membranes_is_a_source_of_its_own(samples):
-    chip = spiking_of(samples, membrane_noise=0.3)
-    seen = []
-    found = attribute_spiking(
-        chip, samples[1], samples[2], TASK, samples=6, progress=lambda *done: seen.append(done)
-    )
-    assert [step.source for step in found.steps] == ["neurons of layer0", NOISE]
-    assert seen == [(number, 6) for number in range(1, 7)]
-    assert sum(found.shares_in_turn()) == pytest.approx(1.0)
-    again = attribute_spiking(chip, samples[1], samples[2], TASK, samples=6)
+    total = seen[0][1]
+    assert [done for done, _ in seen] == list(range(1, total + 1))
+    again = attribute_spiking(chip, samples[1], targets, TASK, samples=8)
     assert (again.steps, again.causes) == (found.steps, found.causes)
 
 

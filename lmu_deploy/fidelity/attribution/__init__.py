@@ -1,4 +1,4 @@
-"""Which of its operations an integer network owes its errors to, and at which place."""
+"""Which of its operations or imperfections a network owes its errors to, and at which place."""
 
 from lmu_deploy.fidelity.attribution.causes import Cause
 from lmu_deploy.fidelity.attribution.measure import Errors

@@ -57,7 +57,7 @@ def blame_populations(network: SpikingNetwork, inputs: np.ndarray, seed: int = 0
     seed : int
     """
     layers = {n: _Layer(network, m) for n, m in enumerate(network.memories) if m is not None}
-    run_hybrid(network, inputs, layers, True, seed, lambda n, x, spikes: layers[n].take(x, spikes))
+    run_hybrid(network, inputs, layers, seed, lambda n, x, spikes: layers[n].take(x, spikes))
     found = [blame for number, layer in layers.items() for blame in layer.blames(number)]
     return sorted(found, key=lambda blame: -blame.explained)
 

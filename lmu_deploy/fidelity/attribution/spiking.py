@@ -1,32 +1,38 @@
-"""What a spiking network's errors come from: its layers' neurons, noise, a population to blame.
+r"""What a spiking network's errors come from: neurons, mismatch, noise, weight bits, calibration.
 
-What mismatch, few bits and the calibration that answers them do cannot be taken apart afterwards,
-for W was fitted to all of them together: they are in what the neurons of each layer do. The noise
-of membranes can: it is left out at first and added as the last source.
+Sources are switched on one after the other. First the memories spike, layer by layer, on a chip
+without imperfections: what is lost is owed to the number and kind of neurons. Then the chip gets
+its mismatch, its noise and its rounded weights, each time calibrated dynamically (chips.py). Last
+comes the network as it is: what changes is owed to its own calibration, or to what has happened to
+the chip since. All but the neurons act on neurons only and cannot be alone: what one adds to the
+neurons' squared error counts as its error alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterator
 
 import numpy as np
 
 from lmu_deploy.checks import check_inputs, check_integer
 from lmu_deploy.errors import InputError
-from lmu_deploy.fidelity.agreement import deviation
-from lmu_deploy.fidelity.attribution.causes import Cause
-from lmu_deploy.fidelity.attribution.measure import Errors, Progress, metric_of
-from lmu_deploy.fidelity.attribution.populations import blame_populations, mended
-from lmu_deploy.fidelity.attribution.spiking_hybrid import Outcome, run_hybrid
+from lmu_deploy.fidelity.attribution.chips import Chips, alike
+from lmu_deploy.fidelity.attribution.measure import Errors, Progress
+from lmu_deploy.fidelity.attribution.spiking_causes import find_causes
+from lmu_deploy.fidelity.attribution.spiking_judge import Judge
 from lmu_deploy.fidelity.attribution.study import Attribution, Step
-from lmu_deploy.fidelity.attribution.switches import CALIBRATION
+from lmu_deploy.fidelity.attribution.switches import (
+    CALIBRATION,
+    MISMATCH,
+    NEURONS,
+    NOISE,
+    WEIGHT_BITS,
+)
 from lmu_deploy.fidelity.attribution.synapses import Tally
-from lmu_deploy.reference import Trace, run_reference
 from lmu_deploy.spiking_network import SpikingNetwork
 from lmu_deploy.tasks.base import Task
 
 SAMPLES = 32
-NEURONS, NOISE = "neurons of", "membrane noise"
 _MOST_CAUSES = 3
 
 
@@ -38,8 +44,9 @@ def attribute_spiking(
     samples: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    known: np.ndarray | None = None,
 ) -> Attribution:
-    """Let memories spike one after the other and alone, then their noise; find who is to blame.
+    """Switch every source of error of `network` on in turn, and find the causes.
 
     Parameters
     ----------
@@ -52,18 +59,22 @@ def attribute_spiking(
     seed : int
         Of the neurons' starting points and noise.
     progress : callable, optional
-        Called with (runs done, in all).
+        Called with (calibrations and runs done, in all).
+    known : ndarray, shape (samples, steps, n_in), optional
+        What `network` was calibrated with; `inputs` by default, to which the chips that it is
+        compared with are then fitted better than they deserve.
 
     Returns
     -------
     Attribution
-        A cause is a population of which less is lost once it is fitted anew; its share is what
-        that takes away of the squared output error, its `output` what is left.
+        Its whole is a run of `network` itself, equal to one of the Brian2 target on these samples.
+        A cause is a source, or a population of which less is lost once it is fitted anew.
 
     Raises
     ------
     InputError
-        When inputs or targets do not fit, or the synapses are no linear filters.
+        When inputs or targets do not fit, the synapses are no linear filters, or the network's
+        recipe is not possible any more, as when its profile has gone.
     """
     if network.synapse is not None:
         raise InputError(
@@ -71,95 +82,73 @@ def attribute_spiking(
             "ideal by itself; make one with linear synapses."
         )
     samples = check_integer("samples of the attribution", samples or SAMPLES, 2, 2**31)
-    inputs = check_inputs(inputs, network.n_in)[:samples]
+    inputs = check_inputs(inputs[:samples], network.n_in)
     if len(inputs) < 2 or len(targets) < len(inputs):
         raise InputError(
             f"attribution: {len(inputs)} samples and {len(targets)} answers; give at least two "
             "samples and an answer to each."
         )
-    judge = _Judge(network, inputs, targets[: len(inputs)], task, seed, progress)
-    layers = [number for number, memory in enumerate(network.memories) if memory is not None]
-    noisy = network.device.membrane_noise > 0
-    judge.total = 2 * len(layers) - 1 + noisy + 1 + _MOST_CAUSES
-    steps = []
-    for place, number in enumerate(layers):
-        after = judge.errors(layers[: place + 1], noise=False)
-        alone = after if place == 0 else judge.errors([number], noise=False)
-        steps.append(Step(f"{NEURONS} layer{number}", (f"layer{number}/memory",), after, alone))
-    if noisy:
-        before, loud = steps[-1].after, judge.errors(layers, noise=True)
-        places = tuple(f"layer{number}/memory" for number in layers)
-        steps.append(Step(NOISE, places, loud, _added(before, loud, judge.reference.metric)))
-    causes = _causes(judge, layers, steps[-1].after.output)
+    chips = Chips(network, inputs if known is None else known)
+    judge = Judge(network.host, inputs, targets[: len(inputs)], task, seed, progress)
+    judge.total = chips.wanted + _runs(network) + 1 + _MOST_CAUSES
+    steps = list(_steps(network, chips, judge))
+    causes = find_causes(judge, network, steps, _MOST_CAUSES)
+    judge.finish()
     return Attribution(len(inputs), judge.reference, tuple(steps), tuple(causes), Tally())
 
 
-class _Judge:
-    """Runs hybrids of one network on one set of samples."""
-
-    def __init__(
-        self,
-        network: SpikingNetwork,
-        inputs: np.ndarray,
-        targets: np.ndarray,
-        task: Task,
-        seed: int,
-        progress: Progress | None,
-    ) -> None:
-        self.network, self.inputs, self.seed = network, inputs, seed
-        self._targets, self._task, self._progress = targets, task, progress
-        self._truth: Trace = run_reference(network.host, inputs, record=True)
-        self.reference = Errors(metric_of(self._truth.outputs, targets, task), 0.0, 0.0)
-        self.total = self._done = 0
-
-    def errors(
-        self, spiking: Collection[int], noise: bool, network: SpikingNetwork | None = None
-    ) -> Errors:
-        """Give the figures of a run; of another network with the same host, if one is given."""
-        found = run_hybrid(network or self.network, self.inputs, spiking, noise, self.seed)
-        self.report()
-        return self._judged(found)
-
-    def report(self) -> None:
-        """Count a run."""
-        self._done += 1
-        if self._progress:
-            self._progress(self._done, self.total)
-
-    def _judged(self, found: Outcome) -> Errors:
-        truth = self._truth
-        assert truth.m is not None
-        ends = np.cumsum([m.shape[2] for m in found.m])[:-1]
-        relative = [
-            float(np.sum((mine - theirs) ** 2)) / max(float(np.sum(theirs**2)), 1e-300)
-            for mine, theirs in zip(found.m, np.split(truth.m, ends, axis=2), strict=True)
-        ]
-        outputs = found.y if self.network.return_sequences else found.y[:, -1]
-        return Errors(
-            metric_of(outputs, self._targets, self._task),
-            deviation(outputs, truth.outputs, self._task.washout) or 0.0,
-            float(np.sqrt(np.mean(relative))),
-        )
+def _runs(network: SpikingNetwork) -> int:
+    """Count the runs of all steps, so that progress knows how far it is."""
+    device, layers = network.device, sum(memory is not None for memory in network.memories)
+    both = device.mismatch > 0 and device.membrane_noise > 0
+    noise, bits = device.membrane_noise > 0, device.weight_bits > 0
+    others = (device.mismatch > 0) + (1 + both) * noise + 2 * bits
+    return 2 * layers - 1 + others + 1
 
 
-def _added(before: Errors, after: Errors, reference: float) -> Errors:
-    """Give what noise adds: it acts on neurons only, so that it cannot be alone."""
+def _steps(network: SpikingNetwork, chips: Chips, judge: Judge) -> Iterator[Step]:
+    """Switch on one source after the other; those that the network does not have are left out."""
+    ideal = _calibrated(chips, judge)
+    layers = judge.layers
+    after = judge.reference
+    for place, number in enumerate(layers):
+        after = judge.errors(ideal, layers[: place + 1])
+        alone = after if place == 0 else judge.errors(ideal, [number])
+        yield Step(f"{NEURONS} of layer{number}", (f"layer{number}/memory",), after, alone)
+    neurons, last = after, ideal
+    places = tuple(f"layer{number}/memory" for number in layers)
+    device = network.device
+    if device.mismatch > 0:
+        last = _calibrated(chips, judge, mismatch=True)
+        after = judge.errors(last, layers)
+        yield Step(MISMATCH, places, after, _added(neurons, after, judge.reference))
+    if device.membrane_noise > 0:
+        last = _calibrated(chips, judge, mismatch=True, noise=True)
+        after = found = judge.errors(last, layers)
+        if device.mismatch > 0:
+            found = judge.errors(_calibrated(chips, judge, noise=True), layers)
+        yield Step(NOISE, places, after, _added(neurons, found, judge.reference))
+    if device.weight_bits > 0:
+        last = chips.rounded(last)
+        after, found = judge.errors(last, layers), judge.errors(chips.rounded(ideal), layers)
+        yield Step(WEIGHT_BITS, places, after, _added(neurons, found, judge.reference))
+    if not alike(network, last):
+        before, after = after, judge.errors(network, layers)
+        yield Step(CALIBRATION, places, after, _added(before, after, judge.reference))
+
+
+def _calibrated(
+    chips: Chips, judge: Judge, mismatch: bool = False, noise: bool = False
+) -> SpikingNetwork:
+    found = chips.calibrated(mismatch=mismatch, noise=noise)
+    judge.report()
+    return found
+
+
+def _added(before: Errors, after: Errors, reference: Errors) -> Errors:
+    """Give what a source adds to the errors of neurons."""
     return Errors(
-        reference + after.metric - before.metric,
+        reference.metric + after.metric - before.metric,
         max(after.output**2 - before.output**2, 0.0) ** 0.5,
         max(after.memory**2 - before.memory**2, 0.0) ** 0.5,
     )
-
-
-def _causes(judge: _Judge, layers: Collection[int], whole: float) -> list[Cause]:
-    """Name populations that take most of the output error away when they are fitted anew."""
-    blames = blame_populations(judge.network, judge.inputs, judge.seed)[:_MOST_CAUSES]
-    judge.report()
-    causes = []
-    for blame in blames:
-        left = judge.errors(layers, True, mended(judge.network, blame)).output
-        share = 1.0 - left**2 / whole**2 if whole else 0.0
-        if share > 0:
-            place = f"layer{blame.layer}/memory/population{blame.state}"
-            causes.append(Cause(CALIBRATION, place, None, left, share, blame.explained, None))
-    return sorted(causes, key=lambda cause: -cause.share)

@@ -1,19 +1,23 @@
 r"""A spiking network in NumPy, each of whose memories can be ideal; what its spikes lack, measured.
 
-A memory that spikes runs as spiking_network.py says and gives the Brian2 target's states. An ideal
-one has :math:`S^{-1} A' S x` in the place of W s / dt: with all ideal the network is the float one.
+A memory that spikes runs as spiking_network.py says: its synapses are the Brian2 target's own and
+its neurons draw what Brian2 draws, so its states are that target's with ``==`` (a batch of the
+target holds all samples here). An ideal memory has :math:`S^{-1} A' S x` in the place of
+W s / dt: with all ideal the network is the float one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
-from converters.spiking.neurons import NEURONS
+from converters.spiking.neurons import NEURONS, Neurons
 from lmu_deploy.network import LSTMLayer
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+from targets.brian2.synapses import Boundary, Synapses
 from targets.host import HostLayer, run_lstm
 
 Observer = Callable[[int, np.ndarray, np.ndarray], None]
@@ -36,11 +40,41 @@ class Outcome:
     y: np.ndarray
 
 
+class Draws:
+    """The numbers that the Brian2 target draws for one memory: where membranes start, then noise.
+
+    Stands in for a NumPy generator. The noise comes from NumPy's old generator, as in Brian2.
+
+    Parameters
+    ----------
+    seed : int
+        Of the run.
+    number : int
+        Which memory of the network.
+    """
+
+    def __init__(self, seed: int, number: int) -> None:
+        self._starts = np.random.default_rng([seed, number])
+        noise_seed = int(np.random.default_rng([seed, number, 1]).integers(2**31))
+        self._noise = np.random.RandomState(noise_seed)
+        self._started = False
+
+    def random(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
+        """Draw membranes the first time, chances of Poisson spikes after that; always float64."""
+        if self._started:
+            return np.asarray(self._noise.random_sample(shape))
+        self._started = True
+        return self._starts.random(shape)
+
+    def standard_normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Draw the noise of membranes."""
+        return np.asarray(self._noise.standard_normal(shape))
+
+
 def run_hybrid(
     network: SpikingNetwork,
     inputs: np.ndarray,
     spiking: Collection[int],
-    noise: bool = True,
     seed: int = 0,
     observe: Observer | None = None,
 ) -> Outcome:
@@ -53,10 +87,8 @@ def run_hybrid(
     inputs : ndarray, shape (samples, steps, n_in)
     spiking : collection of int
         Numbers of the layers whose memory spikes.
-    noise : bool
-        Whether membranes are as noisy as the device says.
     seed : int
-        Of where membranes start, as in the Brian2 target.
+        Of where membranes start and of noise, as in the Brian2 target.
     observe : callable, optional
         Sees every step of the memories that spike.
     """
@@ -67,12 +99,12 @@ def run_hybrid(
             continue
         memory = network.memories[number]
         assert memory is not None
-        host, x = HostLayer(layer, signal), np.zeros((len(signal), memory.states))
-        rng = np.random.default_rng([seed, memories])
-        drive = ideal_drive(memory)
+        host = HostLayer(layer, signal)
         if number in spiking:
-            drive = _spiking_drive(network, memory, len(signal), noise, rng, number, observe)
-        _run(network, memory, host, x, drive)
+            seen = None if observe is None else _seen(observe, number)
+            _run_spiking(network, memory, host, Draws(seed, memories), seen)
+        else:
+            _run_ideal(network, memory, host)
         states.append(host.m)
         signal, memories = host.output, memories + 1
     readout = network.host.readout
@@ -80,10 +112,7 @@ def run_hybrid(
     return Outcome(states, y if readout.bias is None else y + readout.bias)
 
 
-Drive = Callable[[np.ndarray], np.ndarray]
-
-
-def ideal_drive(memory: SpikingMemory) -> Drive:
+def ideal_drive(memory: SpikingMemory) -> Callable[[np.ndarray], np.ndarray]:
     """Give the map from scaled states, (samples, states), to what W s / dt is meant to be."""
     order, matrix = memory.order, np.zeros((memory.states, memory.states))
     for channel, scales in enumerate(memory.scales):
@@ -98,41 +127,37 @@ def effects(memory: SpikingMemory, dt_ms: float) -> np.ndarray:
     return np.asarray(memory.weights.reshape(shape).transpose(0, 2, 3, 1) / (dt_ms * 1e-3))
 
 
-def _spiking_drive(
-    network: SpikingNetwork,
-    memory: SpikingMemory,
-    samples: int,
-    noise: bool,
-    rng: np.random.Generator,
-    number: int,
-    observe: Observer | None,
-) -> Drive:
-    device = network.device if noise else replace(network.device, membrane_noise=0.0)
-    make, dt_ms = NEURONS[network.neuron.kind], network.dt_ms
-    neurons = make(memory.populations, network.neuron, device, dt_ms, samples, rng, np.float64)
-    columns = effects(memory, dt_ms).reshape(memory.channels, -1, memory.order)
-
-    def drive(x: np.ndarray) -> np.ndarray:
-        spikes = neurons.step(x)
-        if observe is not None:
-            observe(number, x, spikes)
-        by_channel = spikes.reshape(samples, memory.channels, -1).transpose(1, 0, 2)
-        return np.asarray((by_channel @ columns).transpose(1, 0, 2).reshape(x.shape))
-
-    return drive
+def _seen(observe: Observer, number: int) -> Callable[[np.ndarray, np.ndarray], None]:
+    return lambda x, spikes: observe(number, x, spikes)
 
 
-def _run(
+def _run_spiking(
     network: SpikingNetwork,
     memory: SpikingMemory,
     host: HostLayer,
-    x: np.ndarray,
-    drive: Drive,
+    draws: Draws,
+    observe: Callable[[np.ndarray, np.ndarray], None] | None,
 ) -> None:
-    decay = network.decay
+    samples, steps, _ = host.m.shape
+    rng = cast(np.random.Generator, draws)  # of which neurons use these two methods
+    neurons: Neurons = NEURONS[network.neuron.kind](
+        memory.populations, network.neuron, network.device, network.dt_ms, samples, rng, np.float64
+    )
+    boundary = Boundary(host.channels, host.observe)
+    synapses = Synapses(network, [memory], boundary, samples, steps, rasters=False)
+    x = np.zeros((samples, memory.states))
+    for _ in range(steps * network.steps_per_hold):
+        spikes = neurons.step(x)
+        if observe is not None:
+            observe(x, spikes)
+        synapses.advance(x.reshape(-1), np.flatnonzero(spikes))
+
+
+def _run_ideal(network: SpikingNetwork, memory: SpikingMemory, host: HostLayer) -> None:
+    decay, drive = network.decay, ideal_drive(memory)
+    x = np.zeros((len(host.m), memory.states))
     for step in range(host.m.shape[1]):
-        u = host.channels(step)
-        entering = (u[:, :, None] * memory.scaled_input).reshape(x.shape)
+        entering = (host.channels(step)[:, :, None] * memory.scaled_input).reshape(x.shape)
         for _ in range(network.steps_per_hold):
             x = decay * x + (1.0 - decay) * (drive(x) + entering)
         host.observe(step, x * memory.scales.reshape(-1))

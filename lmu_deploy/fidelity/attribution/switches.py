@@ -30,8 +30,10 @@ SOURCES = (
 )
 """In the order in which they are switched on."""
 
-CALIBRATION = "calibration"
-"""Source of what a spiking population does amiss although its weights could have made up for it."""
+NEURONS, MISMATCH, NOISE = "neurons", "mismatch", "membrane noise"
+WEIGHT_BITS, CALIBRATION = "weight bits", "calibration"
+"""Sources of a spiking network, in the order in which they are switched on; the neurons stand for
+each layer. The calibration is to blame for what another set of weights would make up for."""
 
 
 @dataclass(frozen=True, order=True)
