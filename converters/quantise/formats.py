@@ -23,8 +23,24 @@ _OUTPUT_HEADROOM = 4.0
 FAINTEST = 2.0**-10
 
 
-def memory_formats(place: str, m: Signal, settings: Settings) -> tuple[Format, Format, int]:
+def bias_limit(bits: int) -> int:
+    """Greatest bias, in units, of what is held in `bits` bits: biases have 24 at most."""
+    return largest(min(bits, 24))
+
+
+def memory_formats(
+    place: str, m: Signal, settings: Settings, bias: np.ndarray | None = None
+) -> tuple[Format, Format, int]:
     """Format of a memory's state and of its messages, and the shift between them.
+
+    Parameters
+    ----------
+    place : str
+    m : Signal
+    settings : Settings
+    bias : ndarray, shape (states,), optional
+        What the state has to hold as well; it may be far larger than the memory, where it cancels
+        against the inputs.
 
     Raises
     ------
@@ -33,7 +49,9 @@ def memory_formats(place: str, m: Signal, settings: Settings) -> tuple[Format, F
     """
     bits, state_bits = settings.message_bits, settings.state_bits
     clip = clip_range(m, settings.calibration_method, bits)
-    beyond = math.ceil(math.log2(max(m.largest / clip, 1.0)))
+    widest = _widest_bias(bias)
+    held = clip * 2.0**HEADROOM_BITS * (bias_limit(state_bits) / largest(state_bits))
+    beyond = math.ceil(math.log2(max(m.largest / clip, widest / held, 1.0)))
     shift = state_bits - bits - HEADROOM_BITS - beyond
     if shift < 0:
         raise InputError(
@@ -45,14 +63,18 @@ def memory_formats(place: str, m: Signal, settings: Settings) -> tuple[Format, F
 
 
 def hidden_format(hidden: Hidden, x: Signal, m: Signal, h: Signal, settings: Settings) -> Format:
-    """Format of hidden messages: up to 1 for tanh and hard-tanh, else the calibrated range."""
+    """Format of hidden messages: up to 1 for tanh and hard-tanh, else the calibrated range.
+
+    A unit is no finer than the bias allows, which the drive has to hold.
+    """
     bits = settings.hidden_bits
     if hidden.activation in ("tanh", "hard-tanh"):
         return Format(bits, 1.0 / largest(bits))
     carried = (hidden.input_kernel, x), (hidden.memory_kernel, m), (hidden.recurrent_kernel, h)
     inflow = max(_widest(kernel, signal) for kernel, signal in carried if kernel is not None)
     clip = clip_range(h, settings.calibration_method, bits)
-    return Format(bits, max(clip, inflow * FAINTEST) / largest(bits))
+    unit = max(clip, inflow * FAINTEST) / largest(bits)
+    return Format(bits, max(unit, _widest_bias(hidden.bias) / bias_limit(settings.state_bits)))
 
 
 def unit_format(h: Signal, settings: Settings) -> Format:
@@ -67,9 +89,13 @@ def output_format(readout: Readout, last: Signal, y: Signal, settings: Settings)
     A bias may be far larger than what comes out, where it cancels against the kernel's part.
     """
     widest = max(y.largest, _widest(readout.kernel, last) * FAINTEST) or 1.0
-    bias = 0.0 if readout.bias is None else float(np.abs(readout.bias).max(initial=0.0))
-    top = max(widest * _OUTPUT_HEADROOM, bias)
-    return Format(settings.state_bits, top / largest(settings.state_bits))
+    bits = settings.state_bits
+    unit = widest * _OUTPUT_HEADROOM / largest(bits)
+    return Format(bits, max(unit, _widest_bias(readout.bias) / bias_limit(bits)))
+
+
+def _widest_bias(bias: np.ndarray | None) -> float:
+    return 0.0 if bias is None else float(np.abs(bias).max(initial=0.0))
 
 
 def _widest(kernel: np.ndarray, signal: Signal) -> float:

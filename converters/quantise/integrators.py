@@ -53,16 +53,18 @@ def integrators(
         matrix = np.kron(encoders.T, layer.memory.b_bar.astype(np.float64)[:, None])
         return matrix if inverse is None else inverse @ matrix
 
+    real_bias = None
+    if layer.memory_bias is not None:
+        real_bias = entering(layer.memory_bias[None, :])[:, 0]
+
     def made(m: Signal) -> IntegerMemory:
         """Round the memory, with messages for the range of m."""
-        state, message, shift = memory_formats(place, m, settings)
+        state, message, shift = memory_formats(place, m, settings, real_bias)
         own = Source(m, message, "--message-bits")
-        hidden, bias = None, None
+        hidden = None
         if layer.hidden_encoders is not None and h is not None:
             matrix = entering(layer.hidden_encoders)
             hidden = connector.memory(f"{place}/memory/hidden", matrix, h, state)
-        if layer.memory_bias is not None:
-            bias = integers(entering(layer.memory_bias[None, :])[:, 0], state)
         matrix = entering(layer.input_encoders)
         return IntegerMemory(
             state,
@@ -71,7 +73,7 @@ def integrators(
             connector.memory(f"{place}/memory/recurrent", recurrent, own, state),
             connector.memory(f"{place}/memory/input", matrix, x, state),
             hidden,
-            bias,
+            None if real_bias is None else integers(real_bias, state),
             settings.realisation,
             basis,
         )

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from converters.quantise.activation import drive_format, piecewise
+from converters.quantise.activation import drive_format, guard_bits, piecewise
 from converters.quantise.calibrate import Calibration, Signal
 from converters.quantise.connector import Connector, Source, integers
 from converters.quantise.delay_line import delay_line
@@ -116,7 +116,10 @@ class Quantiser:
         return integrators(place, layer, x, m, h, self.connector)
 
     def _hidden(self, place: str, hidden: Hidden, x: Source, m: Source, h: Source) -> IntegerHidden:
-        drive = drive_format(h.format, self.settings.state_bits)
+        bits, bias = self.settings.state_bits, hidden.bias
+        widest = 0.0 if bias is None else float(np.abs(bias).max(initial=0.0))
+        guard = guard_bits(place, h.format, bits, widest)
+        drive = drive_format(h.format, bits, guard)
 
         def optional(name: str, kernel: np.ndarray | None, source: Source) -> Connection | None:
             if kernel is None:
@@ -129,8 +132,8 @@ class Quantiser:
             self.connector.kernel(f"{place}/memory", hidden.memory_kernel.T, m, drive),
             optional("input", hidden.input_kernel, x),
             optional("recurrent", hidden.recurrent_kernel, h),
-            None if hidden.bias is None else integers(hidden.bias, drive),
-            piecewise(hidden.activation, h.format),
+            None if bias is None else integers(bias, drive),
+            piecewise(hidden.activation, h.format, guard),
         )
 
     def _readout(self, network: LMUNetwork, source: Source) -> IntegerReadout:

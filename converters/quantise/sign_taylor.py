@@ -52,7 +52,11 @@ def series_memory(
     gains = np.stack([step / k * np.diag(np.abs(a)) for k in range(1, plan.terms + 1)])
     seen = _simulate(layer, m, plan.terms, plan.substeps)
     within = replace(m, largest=max(m.largest, seen.states))
-    state, message, shift = _coarse_enough(*memory_formats(place, within, settings), gains)
+    real_bias = None
+    if layer.memory_bias is not None:
+        real_bias = np.kron(layer.memory_bias, step * b)
+    formats = memory_formats(place, within, settings, real_bias)
+    state, message, shift = _coarse_enough(*formats, gains)
     shifts = [_shift_for(widest, state, message) for widest in seen.terms[:-1]]
     source = Source(m, message, "--message-bits")
     units = [state.scale * 2.0**s for s in (shift, *shifts)]
@@ -67,13 +71,11 @@ def series_memory(
     def connection(name: str, encoders: np.ndarray, sender: Source) -> Connection:
         return connector.memory(f"{place}/series/{name}", entering(encoders), sender, state)
 
-    feedback, hidden, bias = None, None, None
+    feedback, hidden = None, None
     if layer.memory_encoders is not None:
         feedback = connection("feedback", layer.memory_encoders, source)
     if layer.hidden_encoders is not None and h is not None:
         hidden = connection("hidden", layer.hidden_encoders, h)
-    if layer.memory_bias is not None:
-        bias = integers(entering(layer.memory_bias[None, :])[:, 0], state)
     return (
         SeriesMemory(
             memory.channels,
@@ -88,7 +90,7 @@ def series_memory(
             connection("input", layer.input_encoders, x),
             feedback,
             hidden,
-            bias,
+            None if real_bias is None else integers(real_bias, state),
             settings.accumulator_bits,
         ),
         source,
