@@ -70,7 +70,7 @@ def _change_value(data: bytearray, rng: random.Random) -> bytearray:
         return _write_number(data, rng)
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
-    if rng.random() < 0.7:
+    if rng.random() < 0.7 and "__metadata__" in header:
         inner = _with_odd_value(json.loads(header["__metadata__"]["lmu_deploy"]), rng)
         header["__metadata__"]["lmu_deploy"] = json.dumps(inner)
     else:

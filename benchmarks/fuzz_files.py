@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 from fuzz_damage import DAMAGES, damage_inside
+from safetensors.numpy import save as to_bytes
 
 from converters.contained import child, limits, parent
 from converters.importers import import_file
 from converters.loihi_spiking import loihi_spike
 from converters.nir import read_nir, to_nir, write_nir
 from converters.onnx import save_onnx, to_onnx
+from converters.pytorch_lmu import read_pytorch_lmu
 from converters.quantise import quantise
 from converters.spiking import spike
 from converters.spiking.saved import keep_calibration, load_calibration
@@ -58,6 +60,7 @@ def collect(folder: Path) -> list[Sample]:
         Sample("keras architecture .json", ".json", ARCHITECTURE.read_bytes(), _architecture),
         Sample("paper lmu .h5", ".h5", _paper(folder), import_file),
         Sample("pytorch .pt", ".pt", _pytorch(folder), import_file),
+        Sample("state dictionary .safetensors", ".safetensors", _state(), read_pytorch_lmu),
         *_our_files(folder),
     ]
     for sample in samples:
@@ -189,6 +192,25 @@ def _pytorch(folder: Path) -> bytes:
     state["classifier.bias"] = torch.tensor(_weights(2))
     torch.save(state, folder / "network.pt")
     return (folder / "network.pt").read_bytes()
+
+
+def _state() -> bytes:
+    """Make the weights of an LSTM, an LMU and a linear map, as torch names them."""
+    memory = Memory.legendre(4, 12.0, channels=2)
+    return to_bytes(
+        {
+            "0.weight_ih_l0": _weights(12, 2),
+            "0.weight_hh_l0": _weights(12, 3),
+            "0.bias_ih_l0": _weights(12),
+            "0.bias_hh_l0": _weights(12),
+            "1.memory.a_bar": memory.a_bar.astype(np.float32),
+            "1.memory.b_bar": memory.b_bar.astype(np.float32),
+            "1.input_encoders": _weights(3, 2),
+            "1.memory_kernel": _weights(8, 5),
+            "1.bias": _weights(5),
+            "2.weight": _weights(2, 5),
+        }
+    )
 
 
 def _our_files(folder: Path) -> list[Sample]:
