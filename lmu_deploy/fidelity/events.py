@@ -31,9 +31,7 @@ class Counted:
     @classmethod
     def of(cls, counts: np.ndarray) -> Counted:
         """Add up counts of shape (samples, steps)."""
-        by_step: np.ndarray = np.asarray(counts.sum(axis=0, dtype=np.int64))
-        by_sample: np.ndarray = np.asarray(counts.sum(axis=1, dtype=np.int64))
-        return cls(by_step, by_sample)
+        return cls(*(np.add.reduce(counts, axis=k, dtype=np.int64) for k in (0, 1)))
 
     @classmethod
     def joined(cls, parts: Sequence[Counted]) -> Counted:
