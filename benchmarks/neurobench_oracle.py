@@ -4,9 +4,9 @@
     PEERS/bin/python benchmarks/neurobench_oracle.py theirs FILE  (with NeuroBench and torch)
 
 The first draws three small networks (float, integer, spiking), runs them, and writes weights,
-inputs and outputs as JSON; the second makes torch modules of them whose layers NeuroBench hooks
-into, runs its metrics, and adds them. It fails where a module does not answer as the network did.
-PEERS is the environment of `peers-neurobench-requirements.txt`; FILE is
+inputs and outputs as JSON; the second makes torch modules of them (neurobench_modules.py) whose
+layers NeuroBench hooks into, runs its metrics, and adds them. It fails where a module does not
+answer as the network did. PEERS is the environment of `peers-neurobench-requirements.txt`; FILE is
 `tests/fixtures/neurobench.json`, which a test holds our figures to.
 """
 
@@ -174,19 +174,19 @@ def write_theirs(path: Path) -> int:
     from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
     from neurobench.models import TorchModel
     from neurobench.version import __version__
+    from neurobench_modules import MODULES, Sent
 
-    modules = _modules()
     records = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("float", "integer", "spiking"):
+    for name, module in MODULES.items():
         record = records[name]
-        model = TorchModel(modules[name](_arrays(record)))
+        model = TorchModel(module(_arrays(record)))
         figures = {
             "ConnectionSparsity": ConnectionSparsity()(model),
             "Footprint": Footprint()(model),
             "ParameterCount": ParameterCount()(model),
         }
         if "inputs" in record:
-            model.add_activation_module(modules["sent"])
+            model.add_activation_module(Sent)
             model.register_hooks()
             inputs = torch.tensor(record["inputs"], dtype=torch.float64)
             with torch.no_grad():
@@ -203,114 +203,6 @@ def write_theirs(path: Path) -> int:
     records["versions"] = {"neurobench": __version__, "torch": torch.__version__}
     _write(path, records)
     return 0
-
-
-def _modules() -> dict[str, Any]:
-    """Torch modules of the three networks: every connection is a Linear, what is sent a Sent."""
-    import torch
-    from torch import nn
-
-    def linear(matrix: np.ndarray, bias: np.ndarray | None = None, kind: Any = None) -> Any:
-        """Make a Linear of a matrix (n_out, n_in)."""
-        kind = torch.float64 if kind is None else kind
-        layer = nn.Linear(matrix.shape[1], len(matrix), bias=bias is not None, dtype=kind)
-        layer.weight.data = torch.tensor(matrix, dtype=kind)
-        if bias is not None:
-            layer.bias.data = torch.tensor(bias, dtype=kind)
-        return layer
-
-    class Sent(nn.Module):
-        """Messages or spikes of a population, as they are."""
-
-        def forward(self, messages: torch.Tensor) -> torch.Tensor:
-            return messages
-
-    class Float(nn.Module):
-        """Holds the parameters of an LMU; NeuroBench does not run it."""
-
-        def __init__(self, w: dict[str, np.ndarray]) -> None:
-            super().__init__()
-            single = torch.float32
-            names = ("input_encoders", "hidden_encoders", "input_kernel")
-            self.encoders = nn.ModuleList([linear(w[n].T, kind=single) for n in names])
-            self.a_bar = linear(w["a_bar"], kind=single)
-            self.b_bar = linear(w["b_bar"][:, None], kind=single)
-            self.hidden = linear(w["memory_kernel"].T, w["hidden_bias"], single)
-            self.readout = linear(w["readout"].T, w["readout_bias"], single)
-
-    class Slices(nn.Module):
-        """One connection: a Linear for each slice, whose sums are scaled, rounded and added."""
-
-        def __init__(self, slices: np.ndarray, shift: int) -> None:
-            super().__init__()
-            self.slices, self.shift = nn.ModuleList([linear(each) for each in slices]), shift
-
-        def forward(self, messages: torch.Tensor) -> torch.Tensor:
-            limit = 2.0 ** (STATE_BITS - 1) - 1
-            half = 0.5 if self.shift else 0.0
-            sums = (each(messages).clamp(-limit, limit) for each in self.slices)
-            return sum(torch.floor(s * 2.0**-self.shift + half) for s in sums)
-
-    class Integer(nn.Module):
-        """The integer network; messages are delivered when they are sent, the last ones too."""
-
-        def __init__(self, w: dict[str, np.ndarray]) -> None:
-            super().__init__()
-            for name, value in w.items():
-                if value.ndim == 3 and name not in ("inputs", "outputs"):
-                    setattr(self, name, Slices(value, shift_of(name)))
-            self.register_buffer("bias", torch.tensor(w["readout_bias"], dtype=torch.float64))
-            self.memory_sent, self.hidden_sent = Sent(), Sent()
-
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            drive, state, y = 0.0, 0.0, []
-            for x in inputs.unbind(1):
-                state = _limited(state + drive + self.input(x), STATE_BITS)
-                message = torch.floor(state * 2.0**-MESSAGE_SHIFT + 0.5)
-                message = self.memory_sent(_limited(message, MESSAGE_BITS))
-                z = _limited(self.hidden_memory(message) + self.hidden_input(x), STATE_BITS)
-                h = torch.sign(z) * torch.floor(z.abs() / 64 + 0.5)
-                h = self.hidden_sent(_limited(h, HIDDEN_BITS))
-                drive = self.recurrent(message) + self.hidden(h)
-                y.append(_limited(self.readout(h) + self.bias, STATE_BITS))
-            return torch.stack(y, 1)
-
-    class Spiking(nn.Module):
-        """The spiking memory with a synapse between every two neurons that a weight joins."""
-
-        def __init__(self, w: dict[str, np.ndarray]) -> None:
-            super().__init__()
-            self.w = {name: torch.tensor(value) for name, value in w.items()}
-            channels, order, per_channel = w["weights"].shape
-            repeats = per_channel // order
-            full = np.repeat(w["weights"], repeats, axis=1) / (DT_MS * 1e-3)
-            self.synapses = nn.ModuleList([linear(each) for each in full])
-            self.sent, self.shape = Sent(), (channels, order, repeats)
-
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            w, samples = self.w, len(inputs)
-            decay = float(np.exp(-DT_MS / TAU_MS))
-            slope, v = w["gains"] * w["encoders"], w["membranes"].clone()
-            x = torch.zeros(samples, *w["gains"].shape, dtype=torch.float64)
-            entering = w["input"] / w["scales"]
-            y = []
-            for u in (inputs @ w["input_encoders"]).unbind(1):
-                given = (u[:, :, None] * entering).reshape(samples, -1, 1)
-                for _ in range(HOLD):
-                    v = v + DT_MS / MEMBRANE_MS * (slope * x + w["biases"]).clamp(min=0)
-                    spikes = self.sent((v > 1).to(torch.float64))
-                    v = v - spikes
-                    sent = spikes.reshape(samples, self.shape[0], -1).unbind(1)
-                    drive = [each(s) for each, s in zip(self.synapses, sent, strict=True)]
-                    drive = torch.stack(drive, 1).reshape(x.shape)
-                    x = decay * x + (1 - decay) * (drive + given)
-                y.append(x[:, :, 0] * w["scales"].reshape(-1))
-            return torch.stack(y, 1)
-
-    def _limited(values: torch.Tensor, bits: int) -> torch.Tensor:
-        return values.clamp(-(2.0 ** (bits - 1) - 1), 2.0 ** (bits - 1) - 1)
-
-    return {"float": Float, "integer": Integer, "spiking": Spiking, "sent": Sent}
 
 
 def _write(path: Path, records: dict[str, Any]) -> None:

@@ -31,12 +31,12 @@ class Counted:
     @classmethod
     def of(cls, counts: np.ndarray) -> Counted:
         """Add up counts of shape (samples, steps)."""
-        return cls(*(np.add.reduce(counts, axis=k, dtype=np.int64) for k in (0, 1)))
+        return cls(counts.sum(axis=0, dtype=np.int64), counts.sum(axis=1, dtype=np.int64))
 
     @classmethod
     def joined(cls, parts: Sequence[Counted]) -> Counted:
         """Join parts of a test set in their order."""
-        by_step = np.sum([part.by_step for part in parts], axis=0, dtype=np.int64)
+        by_step = np.stack([part.by_step for part in parts]).sum(axis=0)
         return cls(by_step, np.concatenate([part.by_sample for part in parts]))
 
     @property
