@@ -19,6 +19,22 @@ def report(
             "and comparison.md."
         ),
     ] = None,
+    yields: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--yield",
+            help="What lmu-deploy yield wrote: show how many chips would do; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    sweeps: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--sweep",
+            help="Folder that lmu-deploy sweep wrote: show its trials; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     fail_below: Annotated[
         float | None, typer.Option(help="Exit code 1 when a target's accuracy is below this.")
     ] = None,
@@ -52,6 +68,8 @@ def report(
         report(
             folder,
             against=against,
+            yields=yields or (),
+            sweeps=sweeps or (),
             fail_below=fail_below,
             fail_above=fail_above,
             max_loss=max_loss,

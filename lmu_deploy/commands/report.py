@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lmu_deploy.errors import InputError, RunError
@@ -12,6 +13,8 @@ def report(
     folder: Path | str,
     *,
     against: Path | str | None = None,
+    yields: Sequence[Path | str] = (),
+    sweeps: Sequence[Path | str] = (),
     fail_below: float | None = None,
     fail_above: float | None = None,
     max_loss: float | None = None,
@@ -26,6 +29,10 @@ def report(
     against : path, optional
         Folder of an earlier validation of the same task: what changed since goes to
         comparison.html and comparison.md.
+    yields : sequence of path
+        Files of `lmu-deploy yield` on the same task; the report shows them, and keeps a copy.
+    sweeps : sequence of path
+        Folders of `lmu-deploy sweep`; likewise.
     fail_below : float, optional
         Least accuracy of every target, in [0, 1].
     fail_above : float, optional
@@ -42,8 +49,8 @@ def report(
     Raises
     ------
     InputError
-        When the folder has no fidelity.json, or a damaged one, a limit does not fit, or the other
-        folder is of another task.
+        When the folder has no fidelity.json, or a damaged one, a limit does not fit, or what else
+        is given is of another task.
     RunError
         When a target does not keep to a limit; the reports and the JUnit file are written.
     """
@@ -51,6 +58,7 @@ def report(
     from lmu_deploy.reporting import write_report
     from lmu_deploy.reporting.against import write_comparison
     from lmu_deploy.reporting.junit import write_junit
+    from lmu_deploy.reporting.robustness_file import gather
 
     limits = Limits(fail_below, fail_above, max_loss, must_fit)
     if junit is not None and not limits.asked:
@@ -60,6 +68,8 @@ def report(
         )
     fidelity = read_fidelity(folder)
     checks: list[Check] = check_limits(fidelity, limits)
+    if yields or sweeps:
+        gather(folder, fidelity.task.name, yields, sweeps)
     path = write_report(folder)
     if against is not None:
         write_comparison(folder, against)

@@ -80,6 +80,8 @@ def validate(
     RunError
         When a run failed.
     """
+    from lmu_deploy.reporting.robustness_file import forget_robustness
+
     source = network if isinstance(network, LMUNetwork) else load_float(network, "validate")
     runners = [
         (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
@@ -115,6 +117,7 @@ def validate(
         files=forms.files,
     )
     write_fidelity(folder, fidelity, excerpts)
+    forget_robustness(folder)
     return report(folder)
 
 

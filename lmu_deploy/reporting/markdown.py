@@ -7,13 +7,15 @@ from html import escape
 from lmu_deploy.fidelity.schema import Fidelity
 from lmu_deploy.reporting import wording
 from lmu_deploy.reporting.costs import on_chip
+from lmu_deploy.reporting.robustness_file import Robustness
 from lmu_deploy.reporting.tables import Table, comparison, with_variants
+from lmu_deploy.reporting.yields import on_many_chips
 
 _SIGNS = {"same": "✅", "close": "✅", "better": "✅", "worse": "❌", "unknown": "❔"}
 _COLUMNS = 8  # of the comparison: what a pull request has room for
 
 
-def make_markdown(fidelity: Fidelity) -> str:
+def make_markdown(fidelity: Fidelity, elsewhere: Robustness) -> str:
     """Write the verdict of every target, the comparison, and what made it."""
     lines = [f"## {plain(fidelity.task.name)}: what survived", ""]
     for name, found in with_variants(fidelity):
@@ -22,7 +24,8 @@ def make_markdown(fidelity: Fidelity) -> str:
         lines.append(f"- {_SIGNS[tone]} **{plain(name)}**: {words}. {plain(said)}")
         if found.equal_to is not None:
             lines.append(f"  - {plain(wording.equality(found.equal_to))}")
-        lines += [f"  - {plain(said)}" for said in on_chip(found)]
+        chips = on_many_chips(elsewhere, name, found)
+        lines += [f"  - {plain(said)}" for said in [*on_chip(found), *chips]]
     lines += ["", table(comparison(fidelity), _COLUMNS), "", _provenance(fidelity)]
     return "\n".join(lines) + "\n"
 

@@ -13,7 +13,6 @@ from lmu_deploy.reporting.wording import (
     count,
     metric_interval,
     metric_value,
-    share,
     significant,
 )
 
@@ -137,28 +136,6 @@ def classes(found: TargetFidelity) -> Table | None:
     ]
     columns = ["population", *(f"class {label}" for label in labels)]
     return Table("Mean events of a sample, by class", columns, rows)
-
-
-def intervals(found: TargetFidelity) -> Table | None:
-    """Shares of the steps between a neuron's events in sample 0, by population."""
-    known = {n: p.intervals for n, p in found.populations.items() if p.intervals}
-    if not known:
-        return None
-    bins = range(max(len(counts) for counts in known.values()))
-    rows = [
-        [name, *(share(c[k] / sum(c)) if k < len(c) else NOTHING for k in bins), count(sum(c))]
-        for name, c in known.items()
-    ]
-    heads = [_steps(2**k // 2 + 1, 2**k) for k in bins]
-    return Table(
-        "Steps from an event of a neuron to its next, in sample 0",
-        ["population", *heads, "intervals"],
-        rows,
-    )
-
-
-def _steps(first: int, last: int) -> str:
-    return f"{last:,}" if first >= last else f"{first:,} to {last:,}"
 
 
 def saturations(fidelity: Fidelity) -> Table | None:

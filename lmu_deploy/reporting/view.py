@@ -15,11 +15,15 @@ from lmu_deploy.reporting.losses import Section, first_cause, insides, losses, p
 from lmu_deploy.reporting.neurobench import neurobench
 from lmu_deploy.reporting.pairs import Pairs, pairs, unfolded
 from lmu_deploy.reporting.plots.events import Activity, activity_plot
+from lmu_deploy.reporting.plots.intervals import intervals_plot
 from lmu_deploy.reporting.plots.memory import error_plot, window_plot
 from lmu_deploy.reporting.plots.metric import Dot, metric_plot
+from lmu_deploy.reporting.robustness import robustness
+from lmu_deploy.reporting.robustness_file import Robustness
 from lmu_deploy.reporting.series import FLOAT, Series, assign, variant
 from lmu_deploy.reporting.swatch import swatch
 from lmu_deploy.reporting.tables import Table
+from lmu_deploy.reporting.yields import on_many_chips
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Speaker:
     swatch: Markup
     tables: Sequence[Table]
     plot: Markup
+    intervals: Markup | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class View:
     losses: Sequence[Section]
     partings: Sequence[Section]
     layer_sections: Sequence[Section]
+    robustness: Sequence[Section]
     errors: Sequence[Markup]
     error_keys: Sequence[Key]
     memory: Table | None
@@ -83,7 +89,9 @@ class View:
     provenance: Sequence[tuple[str, str | Pairs]]
 
 
-def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View:
+def make_view(
+    fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt], elsewhere: Robustness
+) -> View:
     """Work out all that the page shows."""
     looks = _looks(fidelity)
     everything = list(tables.with_variants(fidelity))
@@ -92,13 +100,17 @@ def make_view(fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt]) -> View
     decoded = [(looks[n], f.window.decoded) for n, f in everything if f.window is not None]
     return View(
         fidelity=fidelity,
-        verdicts=[_float(fidelity), *(_verdict(n, f, looks[n]) for n, f in everything)],
+        verdicts=[
+            _float(fidelity),
+            *(_verdict(n, f, looks[n], on_many_chips(elsewhere, n, f)) for n, f in everything),
+        ],
         date=wording.readable_date(fidelity.date),
         comparison=tables.comparison(fidelity),
         metric=metric_plot(_dots(fidelity, looks)).svg(),
         losses=losses(fidelity, looks),
         partings=partings(fidelity, looks),
         layer_sections=insides(fidelity, looks),
+        robustness=robustness(elsewhere, fidelity, looks),
         errors=_errors(recorded, looks),
         error_keys=[_key(looks[name]) for name, _ in recorded],
         memory=tables.memory(fidelity),
@@ -148,14 +160,14 @@ def _key(series: Series) -> Key:
     return Key(series.label, swatch(series))
 
 
-def _verdict(name: str, found: TargetFidelity, series: Series) -> Verdict:
+def _verdict(name: str, found: TargetFidelity, series: Series, on_chips: Sequence[str]) -> Verdict:
     words, tone = wording.verdict(found)
     sentences = [wording.sentence(name, found)]
     if found.equal_to is not None:
         sentences.append(wording.equality(found.equal_to))
     if (cause := first_cause(found)) is not None:
         sentences.append(cause)
-    sentences += on_chip(found)
+    sentences += [*on_chip(found), *on_chips]
     return Verdict(
         name=name,
         swatch=swatch(series),
@@ -216,11 +228,13 @@ def _speaker(
         Activity(p, population.neurons, excerpts.get(f"{path}/{p}"), population.by_step)
         for p, population in found.populations.items()
     ]
-    shown = [tables.populations(found), tables.classes(found), tables.intervals(found)]
+    shown = [tables.populations(found), tables.classes(found)]
+    apart = {n: p.intervals for n, p in found.populations.items() if p.intervals}
     return Speaker(
         name=name,
         twin=found.equal_to.target if found.equal_to and found.equal_to.equal else "",
         swatch=swatch(series),
         tables=[table for table in shown if table is not None],
         plot=activity_plot(number, series, activities).svg(),
+        intervals=intervals_plot(number, series, apart).svg() if apart else None,
     )

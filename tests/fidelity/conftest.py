@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
+from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from lmu_deploy.commands.explain import explained
+from lmu_deploy.commands.quantise import quantise
+from lmu_deploy.commands.task_data import limited
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.reporting import write_report
-from lmu_deploy.tasks.base import Split, Task
+from lmu_deploy.reporting.robustness_file import gather
+from lmu_deploy.representations import load_float
+from lmu_deploy.tasks.base import Split, Task, get_task
 from targets.base import Run, States
+from targets.integer import IntegerTarget
 from targets.reference import ReferenceTarget
 
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "models" / "digits.safetensors"
 SIZES = {"input": 8, "layer0/memory": 48, "layer0/hidden": 32}
 
 
@@ -155,6 +165,90 @@ def make_deep():
     )
 
 
+def make_explained(samples=24):
+    """The trained digits network in narrow integers, taken apart, with a yield and a sweep."""
+    network, task = load_float(DIGITS, "test"), get_task("digits")
+    integer = quantise(network, message_bits=6, slices=1, refit=False)
+    split = limited(task.load().test, samples)
+    run = IntegerTarget().run(integer, split.inputs, record=True)
+    chip = make_run("brian2", reference := ReferenceTarget().run(
+        network, split.inputs, record=True), samples, 0.05, 13, spikes=20)  # fmt: skip
+    return SimpleNamespace(
+        network=network,
+        reference=reference,
+        split=split,
+        task=task,
+        results=[*explained([Result(run, integer)], split, task, 8), Result(chip)],
+        yields=[make_yield()],
+        sweeps=[make_sweep()],
+    )
+
+
+def make_yield(**changes):
+    """What `lmu-deploy yield` writes, of forty chips."""
+    rng = np.random.default_rng(3)
+    values = {"none": 0.96, "dynamic": 0.98}
+    values = {m: np.round(mean * 359 + rng.normal(size=40)) / 359 for m, mean in values.items()}
+    return {
+        "network": "0" * 64,
+        "task": "digits",
+        "metric": "accuracy",
+        "profile": "generic-analog",
+        "samples": 359,
+        "steps": 8,
+        "settings": {"mismatch": 0.2, "seed": 0},
+        "reference": 354 / 359,
+        "ideal": 353 / 359,
+        "chips": list(range(40)),
+        "values": {method: found.tolist() for method, found in values.items()},
+        "spikes": {method: [1e4] * 40 for method in values},
+        **changes,
+    }
+
+
+def make_sweep(**changes):
+    """What `lmu-deploy sweep` writes: two settings with numbers, one with names, and a refusal."""
+    forms = ["dense-incremental", "schur", "fir"]
+    bits, slices, form = zip(*product([4, 6, 8, 12], [1, 2], forms), strict=True)
+    size = [b * s * 100 for b, s in zip(bits, slices, strict=True)]
+    metric = [0.98 - 0.4 * 2.0**-b / s for b, s in zip(bits, slices, strict=True)]
+    front = [n for n in range(len(bits)) if form[n] == "schur" and slices[n] == 1]
+    columns = {
+        "quantise.message_bits": bits,
+        "quantise.slices": slices,
+        "quantise.realisation": [None if f == "fir" else f for f in form],
+        "status": ["done"] * 23 + ["refused"],
+        "metric_name": ["accuracy"] * 23 + [None],
+        "metric": [*metric[:23], None],
+        "reference": [0.982] * 23 + [None],
+        "memory_bytes": [*size[:23], None],
+    }
+    return {
+        "schema": "lmu_deploy/sweep",
+        "version": 1,
+        "objectives": ["metric", "memory_bytes"],
+        "more_is_better": [True, False],
+        "varied": [name for name in columns if name.startswith("quantise")],
+        "front": front,
+        "columns": columns,
+        **changes,
+    }
+
+
+def write_beside(folder, validation, where):
+    """Gather the yields and sweeps of a validation into its report's folder, from files."""
+    yields, sweeps = getattr(validation, "yields", []), getattr(validation, "sweeps", [])
+    files = [where / f"yield{n}.json" for n in range(len(yields))]
+    folders = [where / f"sweep{n}" for n in range(len(sweeps))]
+    for path, found in zip(files, yields, strict=True):
+        path.write_text(json.dumps(found))
+    for path, found in zip(folders, sweeps, strict=True):
+        path.mkdir()
+        (path / "sweep.json").write_text(json.dumps(found))
+    if files or folders:
+        gather(folder, validation.task.name, files, folders)
+
+
 @pytest.fixture(scope="session")
 def digits():
     return make_digits()
@@ -225,7 +319,7 @@ def edge_cases(digits):
 @pytest.fixture(scope="session")
 def cases(digits, signal, edge_cases):
     """All of them by name."""
-    return {"digits": digits, "signal": signal, **edge_cases}
+    return {"digits": digits, "signal": signal, "explained": make_explained(), **edge_cases}
 
 
 @pytest.fixture(scope="session")
@@ -236,6 +330,7 @@ def reported(cases, assembled, tmp_path_factory):
     def make(case):
         folder = tmp_path_factory.mktemp("report")
         write_fidelity(folder, *assembled(cases[case]))
+        write_beside(folder, cases[case], tmp_path_factory.mktemp("beside"))
         return write_report(folder)
 
     return make

@@ -26,6 +26,7 @@ LOOKS = [(1280, "light"), (390, "dark")]
 CASES = [
     "digits",
     "signal",
+    "explained",
     "nothing recorded",
     "no events",
     "long names",

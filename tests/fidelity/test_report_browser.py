@@ -99,6 +99,7 @@ def check(page, heard):
     [
         "digits",
         "signal",
+        "explained",
         "nothing recorded",
         "no events",
         "long names",

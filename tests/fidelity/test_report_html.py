@@ -21,6 +21,7 @@ from lmu_deploy.reporting.wording import metric_value
 CASES = [
     "digits",
     "signal",
+    "explained",
     "nothing recorded",
     "no events",
     "long names",

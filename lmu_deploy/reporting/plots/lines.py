@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from lmu_deploy.reporting.series import Series
@@ -75,6 +76,11 @@ def whole_numbers(axes: Axes, label: str, most: int) -> None:
     """Let the horizontal axis show whole numbers only."""
     axes.xaxis.set_major_locator(MaxNLocator(most, integer=True))
     axes.set_xlabel(label)
+
+
+def percent_axis(axis: Axis) -> None:
+    """Write an axis of shares in percent."""
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{np.round(100 * v, 6):g} %"))
 
 
 def _power(value: float, _position: int) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from lmu_deploy.fidelity.schema import Metric
+from lmu_deploy.reporting.plots.lines import percent_axis
 from lmu_deploy.reporting.series import FLOAT, INK, MUTED, Series
 from lmu_deploy.reporting.svg import Layout, Plot, blank, place
 from lmu_deploy.reporting.wording import metric_interval, metric_value, plural
@@ -111,6 +111,6 @@ def _scale(axes: Axes, dots: Sequence[Dot], layout: Layout) -> None:
     last = min(high, 1.0) if accuracy else high
     axes.set_xticks([t for t in locator.tick_values(low, last) if low <= t <= last])
     if accuracy:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{np.round(100 * v, 6):g} %"))
+        percent_axis(axes.xaxis)
     axes.set_xlabel("accuracy" if accuracy else "NRMSE (0 is perfect)")
     axes.grid(axis="x")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from lmu_deploy.reporting.plots.lines import percent_axis
 from lmu_deploy.reporting.series import GRID, INK, MUTED, Series
 from lmu_deploy.reporting.svg import Layout, Plot, blank, place
 from lmu_deploy.reporting.wording import share
@@ -59,7 +60,7 @@ def _draw(series: Series, bars: Sequence[Bar], layout: Layout) -> Figure:
             axes.plot([end, end], [y, y + 1.0], color=GRID, linewidth=1, zorder=1)
         _label(axes, bar, number, y, layout)
     axes.xaxis.set_major_locator(MaxNLocator(4 if layout.narrow else 8, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{np.round(100 * v, 6):g} %"))
+    percent_axis(axes.xaxis)
     axes.set_xlabel("of the squared output error")
     axes.grid(axis="x")
     return figure
