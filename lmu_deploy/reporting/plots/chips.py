@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lmu_deploy.reporting.plots.lines import percent_axis
+from lmu_deploy.reporting.plots.lines import inner_ticks, percent_axis
 from lmu_deploy.reporting.series import INK, Series
 from lmu_deploy.reporting.svg import Layout, Plot, blank, place
 from lmu_deploy.reporting.wording import metric_value
@@ -87,7 +87,7 @@ def _draw(
         axes.set_xlim(low - margin, high + margin)
         axes.set_ylim(0, 1.12 * max(int(c.max()) for c in counts))
         _panel(axes, row, found, edges, marks)
-        axes.xaxis.set_major_locator(MaxNLocator(4 if layout.narrow else 8))
+        inner_ticks(axes.xaxis, *axes.get_xlim(), 4 if layout.narrow else 8)
         if metric == "accuracy":
             percent_axis(axes.xaxis)
         if number + 1 < len(rows):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from lmu_deploy.reporting.plots.lines import percent_axis
+from lmu_deploy.reporting.plots.lines import inner_ticks, percent_axis
 from lmu_deploy.reporting.series import MUTED, Series
 from lmu_deploy.reporting.svg import Layout, Plot, blank, place
 from lmu_deploy.reporting.wording import count
@@ -67,11 +67,11 @@ def _draw(
         axes.set_xscale("log")
     if _spread(vertical):
         axes.set_yscale("log")
-    _ticks(axes.xaxis, horizontal, 4 if layout.narrow else 8)
-    _ticks(axes.yaxis, vertical, 6)
+    axes.margins(0.06)
+    _ticks(axes.xaxis, horizontal, axes.get_xlim(), 4 if layout.narrow else 8)
+    _ticks(axes.yaxis, vertical, axes.get_ylim(), 6)
     if labels[0] == "accuracy":
         percent_axis(axes.yaxis)
-    axes.margins(0.06)
     axes.set_xlabel(labels[1])
     axes.set_title(labels[0], loc="left", color=MUTED)
     axes.grid()
@@ -82,13 +82,13 @@ def _spread(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) > _LOG_FROM * min(values)
 
 
-def _ticks(axis: Axis, values: Sequence[float], most: int) -> None:
+def _ticks(axis: Axis, values: Sequence[float], limits: tuple[float, float], most: int) -> None:
     if _spread(values):
         digits = (1.0, 2.0, 5.0) if max(values) < 300 * min(values) else (1.0,)
         axis.set_major_locator(LogLocator(subs=digits))
         axis.set_minor_formatter(NullFormatter())
     else:
-        axis.set_major_locator(MaxNLocator(most))
+        inner_ticks(axis, *limits, most)
     axis.set_major_formatter(FuncFormatter(lambda value, _: _short(float(value))))
 
 

@@ -83,6 +83,13 @@ def percent_axis(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{np.round(100 * v, 6):g} %"))
 
 
+def inner_ticks(axis: Axis, low: float, high: float, most: int) -> None:
+    """Put ticks on round values, none so near an end that its text meets the other axis's."""
+    margin = 0.04 * (high - low)
+    ticks = MaxNLocator(most).tick_values(low, high)
+    axis.set_ticks([float(t) for t in ticks if low + margin <= t <= high - margin])
+
+
 def _power(value: float, _position: int) -> str:
     exponent = round(np.log10(value))
     return {0: "1", -1: "0.1", 1: "10"}.get(exponent, f"10{superscript(exponent)}")
