@@ -9,6 +9,7 @@ from lmu_deploy.commands.spike import CALIBRATION_SAMPLES
 from lmu_deploy.commands.task_data import limited
 from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.attribution import attribute
+from lmu_deploy.fidelity.attribution.chips import Chips
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.layer_ranges import layer_ranges
 from lmu_deploy.integer_network import IntegerNetwork
@@ -65,12 +66,23 @@ def _integer(
 def _spiking(
     result: Result, network: SpikingNetwork, split: Split, task: Task, samples: int | None
 ) -> Result:
-    """Attribute with the seed of the run; a single sample cannot be fitted and judged."""
+    """Attribute with the seed of the run; a single sample cannot be fitted and judged.
+
+    Variants, such as the same network without calibration, are attributed too.
+    """
     if len(split.inputs) < 2 or samples == 1:
         return result
-    known = limited(task.load().train, CALIBRATION_SAMPLES).inputs
-    with progress_bar("attribution", "runs") as progress:
-        sources = attribute_spiking(
-            network, split.inputs, split.targets, task, samples, result.run.seed, progress, known
-        )
-    return dataclasses.replace(result, attribution=sources)
+    chips = Chips(network, limited(task.load().train, CALIBRATION_SAMPLES).inputs)
+
+    def attributed(each: Result, label: str) -> Result:
+        if not isinstance(each.network, SpikingNetwork) or each.network.synapse is not None:
+            return each
+        seed = each.run.seed
+        with progress_bar(label, "runs") as progress:
+            sources = attribute_spiking(
+                each.network, split.inputs, split.targets, task, samples, seed, progress, chips
+            )
+        return dataclasses.replace(each, attribution=sources)
+
+    variants = {n: attributed(v, f"attribution, {n}") for n, v in result.variants.items()}
+    return dataclasses.replace(attributed(result, "attribution"), variants=variants)

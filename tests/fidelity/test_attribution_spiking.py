@@ -10,6 +10,7 @@ import pytest
 from converters.spiking import spike
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity.agreement import deviation
+from lmu_deploy.fidelity.attribution.chips import Chips, alike
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.attribution.spiking_hybrid import run_hybrid
 from lmu_deploy.fidelity.attribution.switches import (
@@ -105,7 +106,9 @@ def full(samples):
 @pytest.fixture(scope="module")
 def attributed(samples, full):
     _, inputs, targets = samples
-    return attribute_spiking(full, inputs, targets, TASK, samples=8, seed=3, known=inputs)
+    return attribute_spiking(
+        full, inputs, targets, TASK, samples=8, seed=3, chips=Chips(full, inputs)
+    )
 
 
 def test_sources_are_told_apart_and_add_up(samples, full, attributed):
@@ -115,7 +118,9 @@ def test_sources_are_told_apart_and_add_up(samples, full, attributed):
     assert sum(attributed.shares_alone()) + attributed.interaction == pytest.approx(1.0)
     # The same chip, calibrated on other inputs than it was: what is left is owed to that.
     _, inputs, targets = samples
-    other = attribute_spiking(full, inputs, targets, TASK, samples=8, seed=3, known=inputs[:9])
+    other = attribute_spiking(
+        full, inputs, targets, TASK, samples=8, seed=3, chips=Chips(full, inputs[:9])
+    )
     assert [step.source for step in other.steps] == [*sources, CALIBRATION]
     assert other.whole == attributed.whole
 
@@ -133,7 +138,7 @@ PLANTED = {
 def test_a_planted_imperfection_is_named_first(samples, source):
     _, inputs, targets = samples
     chip = spiking_of(samples, **{"mismatch": 0.0, **PLANTED[source]})
-    found = attribute_spiking(chip, inputs, targets, TASK, samples=8, known=inputs)
+    found = attribute_spiking(chip, inputs, targets, TASK, samples=8, chips=Chips(chip, inputs))
     assert found.causes[0].source == source
     assert found.causes[0].place.startswith("layer0/memory")
     assert found.causes[0].share > 0.5
@@ -156,7 +161,7 @@ def noisy(network, population, spread, seed=3):
 @pytest.mark.parametrize("population", [1, 3, 5])
 def test_a_population_that_drifted_is_named(samples, spiking, population):
     _, inputs, targets = samples
-    chosen = {"samples": 16, "known": inputs}
+    chosen = {"samples": 16, "chips": Chips(spiking, inputs)}
     good = attribute_spiking(spiking, inputs, targets, TASK, **chosen)
     bad = attribute_spiking(noisy(spiking, population, 0.6), inputs, targets, TASK, **chosen)
     first = bad.causes[0]
@@ -194,3 +199,13 @@ def test_what_does_not_fit_is_refused(samples, spiking):
         attribute_spiking(spiking, samples[1], samples[2][:2], TASK)
     with pytest.raises(InputError, match="no linear filters"):
         attribute_spiking(spiking_of(samples, synapse="dpi"), samples[1], samples[2], TASK)
+
+
+def test_chips_of_the_same_recipe_are_made_once(samples, spiking):
+    chips = Chips(spiking, samples[1])
+    ideal = chips.calibrated()
+    plain = spiking_of(samples, calibration="none")
+    assert chips.of(plain).calibrated() is ideal
+    assert chips.of(spiking_of(samples, mismatch=0.2)).calibrated() is not ideal
+    assert not alike(ideal, spiking)
+    assert alike(chips.calibrated(mismatch=True), spiking)

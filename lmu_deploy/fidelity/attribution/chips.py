@@ -9,6 +9,7 @@ calibrated dynamically, so that an imperfection costs what calibration cannot ma
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +37,23 @@ class Chips:
         self.network, self._known = network, known
         self._made: dict[tuple[float, float], SpikingNetwork] = {}
 
+    def of(self, network: SpikingNetwork) -> Chips:
+        """Give those of another network: these, if it has the same recipe but for its calibration.
+
+        Parameters
+        ----------
+        network : SpikingNetwork
+            Such as the same one without calibration.
+        """
+        others = Chips(network, self._known)
+        same = fingerprint(network.host) == fingerprint(self.network.host)
+        if same and others._recipe() == self._recipe():
+            others._made = self._made
+        return others
+
     @property
     def wanted(self) -> int:
-        """How many are going to be calibrated."""
+        """How many are compared with."""
         device = self.network.device
         return (1 + (device.mismatch > 0)) * (1 + (device.membrane_noise > 0))
 
@@ -64,25 +79,27 @@ class Chips:
         )
 
     def _spike(self, mismatch: float, noise: float) -> SpikingNetwork:
-        network = self.network
+        recipe = {**self._recipe(), "mismatch": mismatch, "membrane_noise": noise, "weight_bits": 0}
+        return spike(self.network.host, self._known, calibration=METHOD, **recipe)
+
+    def _recipe(self) -> dict[str, Any]:
+        """How the network was made, but for its float network and the method of calibration."""
+        network, device = self.network, self.network.device
         memory = next(memory for memory in network.memories if memory is not None)
-        return spike(
-            network.host,
-            self._known,
-            network.device.profile,
-            neurons_per_state=memory.populations.neurons,
-            hold_ms=network.hold_ms,
-            tau_ms=network.tau_ms,
-            dt_ms=network.dt_ms,
-            neuron=network.neuron.kind,
-            mismatch=mismatch,
-            membrane_noise=noise,
-            weight_bits=0,
-            calibration=METHOD,
-            calibration_samples=max(1, network.calibration.samples),
-            seed=network.calibration.seed,
-            chip_seed=network.device.seed,
-        )
+        return {
+            "profile": device.profile,
+            "neurons_per_state": memory.populations.neurons,
+            "hold_ms": network.hold_ms,
+            "tau_ms": network.tau_ms,
+            "dt_ms": network.dt_ms,
+            "neuron": network.neuron.kind,
+            "mismatch": device.mismatch,
+            "membrane_noise": device.membrane_noise,
+            "weight_bits": device.weight_bits,
+            "calibration_samples": max(1, network.calibration.samples),
+            "seed": network.calibration.seed,
+            "chip_seed": device.seed,
+        }
 
 
 def alike(network: SpikingNetwork, other: SpikingNetwork) -> bool:

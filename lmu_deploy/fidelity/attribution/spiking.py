@@ -44,7 +44,7 @@ def attribute_spiking(
     samples: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-    known: np.ndarray | None = None,
+    chips: Chips | None = None,
 ) -> Attribution:
     """Switch every source of error of `network` on in turn, and find the causes.
 
@@ -60,9 +60,9 @@ def attribute_spiking(
         Of the neurons' starting points and noise.
     progress : callable, optional
         Called with (calibrations and runs done, in all).
-    known : ndarray, shape (samples, steps, n_in), optional
-        What `network` was calibrated with; `inputs` by default, to which the chips that it is
-        compared with are then fitted better than they deserve.
+    chips : Chips, optional
+        What it is compared with; by default chips calibrated with `inputs`, to which they are then
+        fitted better than they deserve.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def attribute_spiking(
             f"attribution: {len(inputs)} samples and {len(targets)} answers; give at least two "
             "samples and an answer to each."
         )
-    chips = Chips(network, inputs if known is None else known)
+    chips = Chips(network, inputs) if chips is None else chips.of(network)
     judge = Judge(network.host, inputs, targets[: len(inputs)], task, seed, progress)
     judge.total = chips.wanted + _runs(network) + 1 + _MOST_CAUSES
     steps = list(_steps(network, chips, judge))
