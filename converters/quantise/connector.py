@@ -35,6 +35,11 @@ class Source:
     option: str
     basis: np.ndarray | None = None
 
+    def inflow(self, matrix: np.ndarray) -> float:
+        """Greatest product of one entry of a matrix, (n_out, n), and the range of the messages."""
+        weights = matrix if self.basis is None else matrix @ self.basis
+        return float(np.abs(weights).max(initial=0.0)) * self.format.limit * self.format.scale
+
     @property
     def rows(self) -> np.ndarray:
         """Integer messages seen on the calibration; shape (rows, n), float32."""

@@ -29,7 +29,11 @@ def bias_limit(bits: int) -> int:
 
 
 def memory_formats(
-    place: str, m: Signal, settings: Settings, bias: np.ndarray | None = None
+    place: str,
+    m: Signal,
+    settings: Settings,
+    bias: np.ndarray | None = None,
+    inflow: float = 0.0,
 ) -> tuple[Format, Format, int]:
     """Format of a memory's state and of its messages, and the shift between them.
 
@@ -41,6 +45,8 @@ def memory_formats(
     bias : ndarray, shape (states,), optional
         What the state has to hold as well; it may be far larger than the memory, where it cancels
         against the inputs.
+    inflow : float
+        Greatest product of one weight that enters the memory and the range of its messages.
 
     Raises
     ------
@@ -48,7 +54,7 @@ def memory_formats(
         When messages are so wide that the state has no room above them.
     """
     bits, state_bits = settings.message_bits, settings.state_bits
-    clip = clip_range(m, settings.calibration_method, bits)
+    clip = max(clip_range(m, settings.calibration_method, bits), inflow * FAINTEST)
     widest = _widest_bias(bias)
     held = clip * 2.0**HEADROOM_BITS * (bias_limit(state_bits) / largest(state_bits))
     beyond = math.ceil(math.log2(max(m.largest / clip, widest / held, 1.0)))
@@ -62,16 +68,27 @@ def memory_formats(
     return Format(state_bits, scale * 2.0**-shift), Format(bits, scale), shift
 
 
-def hidden_format(hidden: Hidden, x: Signal, m: Signal, h: Signal, settings: Settings) -> Format:
+def hidden_format(
+    hidden: Hidden, inflow: float, m: Signal, h: Signal, settings: Settings
+) -> Format:
     """Format of hidden messages: up to 1 for tanh and hard-tanh, else the calibrated range.
 
     A unit is no finer than the bias allows, which the drive has to hold.
+
+    Parameters
+    ----------
+    hidden : Hidden
+    inflow : float
+        Greatest product of one weight of the input kernel and the range of the input messages.
+    m, h : Signal
+        Of the layer's memory and of the hidden units themselves.
+    settings : Settings
     """
     bits = settings.hidden_bits
     if hidden.activation in ("tanh", "hard-tanh"):
         return Format(bits, 1.0 / largest(bits))
-    carried = (hidden.input_kernel, x), (hidden.memory_kernel, m), (hidden.recurrent_kernel, h)
-    inflow = max(_widest(kernel, signal) for kernel, signal in carried if kernel is not None)
+    carried = (hidden.memory_kernel, m), (hidden.recurrent_kernel, h)
+    inflow = max(inflow, *(_widest(kernel, s) for kernel, s in carried if kernel is not None))
     clip = clip_range(h, settings.calibration_method, bits)
     unit = max(clip, inflow * FAINTEST) / largest(bits)
     return Format(bits, max(unit, _widest_bias(hidden.bias) / bias_limit(settings.state_bits)))
@@ -83,12 +100,13 @@ def unit_format(h: Signal, settings: Settings) -> Format:
     return Format(bits, min(1.0, clip_range(h, settings.calibration_method, bits)) / largest(bits))
 
 
-def output_format(readout: Readout, last: Signal, y: Signal, settings: Settings) -> Format:
+def output_format(readout: Readout, inflow: float, y: Signal, settings: Settings) -> Format:
     """Format of the readout: four times the calibrated range, and no less than its bias.
 
-    A bias may be far larger than what comes out, where it cancels against the kernel's part.
+    A bias may be far larger than what comes out, where it cancels against the kernel's part;
+    `inflow` is the greatest product of one weight and the range of the messages that it carries.
     """
-    widest = max(y.largest, _widest(readout.kernel, last) * FAINTEST) or 1.0
+    widest = max(y.largest, inflow * FAINTEST) or 1.0
     bits = settings.state_bits
     unit = widest * _OUTPUT_HEADROOM / largest(bits)
     return Format(bits, max(unit, _widest_bias(readout.bias) / bias_limit(bits)))

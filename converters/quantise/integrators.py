@@ -53,25 +53,27 @@ def integrators(
         matrix = np.kron(encoders.T, layer.memory.b_bar.astype(np.float64)[:, None])
         return matrix if inverse is None else inverse @ matrix
 
-    real_bias = None
+    into, from_hidden, real_bias = entering(layer.input_encoders), None, None
+    inflow = x.inflow(into)
+    if layer.hidden_encoders is not None and h is not None:
+        from_hidden = entering(layer.hidden_encoders)
+        inflow = max(inflow, h.inflow(from_hidden))
     if layer.memory_bias is not None:
         real_bias = entering(layer.memory_bias[None, :])[:, 0]
 
     def made(m: Signal) -> IntegerMemory:
         """Round the memory, with messages for the range of m."""
-        state, message, shift = memory_formats(place, m, settings, real_bias)
+        state, message, shift = memory_formats(place, m, settings, real_bias, inflow)
         own = Source(m, message, "--message-bits")
         hidden = None
-        if layer.hidden_encoders is not None and h is not None:
-            matrix = entering(layer.hidden_encoders)
-            hidden = connector.memory(f"{place}/memory/hidden", matrix, h, state)
-        matrix = entering(layer.input_encoders)
+        if from_hidden is not None and h is not None:
+            hidden = connector.memory(f"{place}/memory/hidden", from_hidden, h, state)
         return IntegerMemory(
             state,
             message,
             shift,
             connector.memory(f"{place}/memory/recurrent", recurrent, own, state),
-            connector.memory(f"{place}/memory/input", matrix, x, state),
+            connector.memory(f"{place}/memory/input", into, x, state),
             hidden,
             None if real_bias is None else integers(real_bias, state),
             settings.realisation,

@@ -88,7 +88,9 @@ class Quantiser:
         assert signal_m is not None
         h = None
         if layer.hidden is not None and signal_h is not None:
-            message_h = hidden_format(layer.hidden, x.signal, signal_m, signal_h, settings)
+            kernel = layer.hidden.input_kernel
+            inflow = 0.0 if kernel is None else x.inflow(kernel.T)
+            message_h = hidden_format(layer.hidden, inflow, signal_m, signal_h, settings)
             h = Source(signal_h, message_h, "--hidden-bits")
         memory, m = self._memory(place, layer, x, signal_m, h)
         if layer.hidden is None or h is None:
@@ -138,7 +140,9 @@ class Quantiser:
 
     def _readout(self, network: LMUNetwork, source: Source) -> IntegerReadout:
         readout = network.readout
-        output = output_format(readout, source.signal, self.calibration.y, self.settings)
+        output = output_format(
+            readout, source.inflow(readout.kernel.T), self.calibration.y, self.settings
+        )
         return IntegerReadout(
             self.connector.kernel("readout", readout.kernel.T, source, output),
             None if readout.bias is None else integers(readout.bias, output),

@@ -52,10 +52,18 @@ def series_memory(
     gains = np.stack([step / k * np.diag(np.abs(a)) for k in range(1, plan.terms + 1)])
     seen = _simulate(layer, m, plan.terms, plan.substeps)
     within = replace(m, largest=max(m.largest, seen.states))
+
+    def entering(encoders: np.ndarray) -> np.ndarray:
+        """Matrix of what goes into the channels through encoders of shape (n, channels)."""
+        return np.kron(encoders.T, step * b[:, None])
+
     real_bias = None
     if layer.memory_bias is not None:
-        real_bias = np.kron(layer.memory_bias, step * b)
-    formats = memory_formats(place, within, settings, real_bias)
+        real_bias = entering(layer.memory_bias[None, :])[:, 0]
+    inflow = x.inflow(entering(layer.input_encoders))
+    if layer.hidden_encoders is not None and h is not None:
+        inflow = max(inflow, h.inflow(entering(layer.hidden_encoders)))
+    formats = memory_formats(place, within, settings, real_bias, inflow)
     state, message, shift = _coarse_enough(*formats, gains)
     shifts = [_shift_for(widest, state, message) for widest in seen.terms[:-1]]
     source = Source(m, message, "--message-bits")
@@ -63,10 +71,6 @@ def series_memory(
     multiplier, exponent = _as_integers(gains * (np.array(units) / state.scale)[:, None])
     need = _need(memory.order * message.limit, seen, units, settings.accumulator_bits)
     connector.record(f"{place}/series/recurrent", need, source)
-
-    def entering(encoders: np.ndarray) -> np.ndarray:
-        """Matrix of what goes into the channels through encoders of shape (n, channels)."""
-        return np.kron(encoders.T, step * b[:, None])
 
     def connection(name: str, encoders: np.ndarray, sender: Source) -> Connection:
         return connector.memory(f"{place}/series/{name}", entering(encoders), sender, state)
