@@ -12,7 +12,7 @@ from lmu_deploy.fidelity.attribution.switches import CALIBRATION, NEURONS
 from lmu_deploy.spiking_network import SpikingNetwork
 
 _WORTH = 0.05
-_STANDS_OUT = 0.5
+_NEARLY_ALL = 0.9
 
 
 def find_causes(
@@ -21,8 +21,8 @@ def find_causes(
     """Name what the output error comes from, the largest first.
 
     A source's share is that of its error alone. A population's, and the calibration's, is what
-    calibrating anew takes away; a population that explains half of what the calibration costs
-    stands in its place.
+    calibrating anew takes away; a population that takes away nearly all of what the calibration
+    costs stands in its place.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def find_causes(
     causes = [
         cause
         for cause in causes
-        if cause.source != CALIBRATION or largest < _STANDS_OUT * cause.share
+        if cause.source != CALIBRATION or largest < _NEARLY_ALL * cause.share
     ]
     return sorted([*causes, *populations], key=lambda cause: -cause.share)
 
