@@ -240,7 +240,7 @@ def lively():
         memory = Memory.legendre(4, 9.0, 2)
         return LMULayer(array(n_in, 2), 0.2 * array(5, 2), 0.1 * array(8, 2), None, memory, hidden)
 
-    lstm = LSTMLayer(array(5, 16), array(4, 16), array(16))
+    lstm = LSTMLayer(0.7 * array(5, 16), 0.3 * array(4, 16), array(16))
     return LMUNetwork((lmu(2), lstm, lmu(4)), Readout(array(5, 3), array(3)), True)
 
 
