@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lmu_deploy.checks import check_number, check_text, set_fields
-from lmu_deploy.errors import InputError
 from lmu_deploy.loihi_memory import LoihiMemory, LoihiNeurons
-from lmu_deploy.network import FLOAT_CLASSES, LMULayer, LMUNetwork
+from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.spiking_chip import Calibration, check_multiple
+from lmu_deploy.spiking_host import Hosted, check_memories, check_provenance, check_type
 
 
 @dataclass(frozen=True)
-class LoihiNetwork:
+class LoihiNetwork(Hosted):
     """A network whose memories spike on Loihi and whose other parts run on the host in float.
 
     Attributes
@@ -24,8 +24,7 @@ class LoihiNetwork:
     memories : tuple of LoihiMemory or None
         One entry for each layer of `host`; None for layers without a memory (LSTM).
     host : LMUNetwork
-        The float network: its encoders, hidden units, LSTM layers and readout run on the host,
-        and its own memory is the truth that the spiking one is judged by.
+        See :mod:`lmu_deploy.spiking_host`.
     profile : str
         Name of the hardware profile.
     calibration : Calibration
@@ -50,66 +49,18 @@ class LoihiNetwork:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.host, LMUNetwork) or not isinstance(self.calibration, Calibration):
-            raise InputError(
-                "a Loihi network needs an LMUNetwork and a Calibration; mend the file."
-            )
-        memories = tuple(self.memories)
-        if len(memories) != len(self.host.layers):
-            raise InputError(
-                f"{len(memories)} memories for {len(self.host.layers)} layers; give one for each, "
-                "None for a layer without a memory."
-            )
-        for number, (memory, layer) in enumerate(zip(memories, self.host.layers, strict=True)):
-            wanted = None
-            if isinstance(layer, LMULayer):
-                wanted = (layer.memory.channels, layer.memory.order)
-            found = memory.scales.shape if isinstance(memory, LoihiMemory) else memory
-            if found != wanted:
-                raise InputError(
-                    f"layer {number} has a memory of channels and order {wanted}, and its Loihi "
-                    f"memory {found}; the two must be equal."
-                )
+        check_type(self.host, LMUNetwork)
+        check_type(self.calibration, Calibration)
         dt = check_number("dt_ms", self.dt_ms, 1e-3, 1e3)
-        if not isinstance(self.provenance, Mapping):
-            raise InputError("provenance must map names to texts.")
-        for key, value in self.provenance.items():
-            check_text("provenance key", key, 200)
-            check_text(f"provenance {key}", value)
         set_fields(
             self,
-            memories=memories,
+            memories=check_memories(self.memories, self.host, LoihiMemory),
             profile=check_text("profile", self.profile, 200),
             dt_ms=dt,
             tau_ms=check_number("tau_ms", self.tau_ms, dt, 1e9),
             hold_ms=check_multiple("hold_ms", self.hold_ms, dt),
-            provenance=dict(self.provenance),
+            provenance=check_provenance(self.provenance),
         )
-
-    @property
-    def n_in(self) -> int:
-        """Number of input features."""
-        return self.host.n_in
-
-    @property
-    def n_out(self) -> int:
-        """Number of outputs."""
-        return self.host.n_out
-
-    @property
-    def return_sequences(self) -> bool:
-        """Whether the answer is y at every step, or y at the last one."""
-        return self.host.return_sequences
-
-    @property
-    def task(self) -> str | None:
-        """Name of the task that it was trained for."""
-        return self.host.task
-
-    @property
-    def steps_per_hold(self) -> int:
-        """Chip steps for one step of the task."""
-        return round(self.hold_ms / self.dt_ms)
 
 
 LOIHI_CLASSES: tuple[type, ...] = (

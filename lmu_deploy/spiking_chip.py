@@ -6,10 +6,18 @@ Everything here is checked when it is made; the equations stand in spiking_netwo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from lmu_deploy.checks import check_array, check_choice, check_integer, check_number, check_text
+from lmu_deploy.checks import (
+    check_array,
+    check_choice,
+    check_integer,
+    check_number,
+    check_text,
+    set_fields,
+)
 from lmu_deploy.errors import InputError
 from lmu_deploy.spiking_dpi import DPICircuit
 
@@ -18,11 +26,6 @@ NOISY_KINDS = ("lif", "dpi")
 """Neuron models for which the noise of a membrane is defined."""
 _REFRACTORY = ("lif", "dpi")
 CALIBRATIONS = ("none", "static", "dynamic")
-
-
-def _set(instance: object, **values: object) -> None:
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,14 @@ class NeuronModel:
     circuit: DPICircuit | None = None
 
     def __post_init__(self) -> None:
-        _set(
+        set_fields(
             self,
             kind=check_choice("neuron model", self.kind, NEURON_KINDS),
             membrane_tau_ms=check_number("membrane_tau_ms", self.membrane_tau_ms, 1e-3, 1e5),
             refractory_ms=check_number("refractory_ms", self.refractory_ms, 0.0, 1e4),
         )
         if self.kind == "dpi" and self.circuit is None:
-            _set(self, circuit=DPICircuit())
+            set_fields(self, circuit=DPICircuit())
         if self.circuit is not None and (
             self.kind != "dpi" or not isinstance(self.circuit, DPICircuit)
         ):
@@ -101,9 +104,9 @@ class Populations:
         encoders = check_array("encoders", self.encoders, (None, None))
         if not np.all(np.abs(encoders) == 1.0):
             raise InputError("encoders must be +1 or -1 throughout; mend the file.")
-        _set(self, encoders=encoders)
+        set_fields(self, encoders=encoders)
         for name in ("gains", "biases", "gain_factors", "bias_factors"):
-            _set(self, **{name: check_array(name, getattr(self, name), encoders.shape)})
+            set_fields(self, **{name: check_array(name, getattr(self, name), encoders.shape)})
         for name in ("gain_factors", "bias_factors"):
             if not np.all(getattr(self, name) > 0.0):
                 raise InputError(f"{name} must be above zero throughout; mend the file.")
@@ -155,7 +158,7 @@ class Device:
     weight_bits: int
 
     def __post_init__(self) -> None:
-        _set(
+        set_fields(
             self,
             profile=check_text("profile", self.profile, 200),
             seed=check_integer("device seed", self.seed, 0, 2**32 - 1),
@@ -195,7 +198,7 @@ class Calibration:
     fit_error: float
 
     def __post_init__(self) -> None:
-        _set(
+        set_fields(
             self,
             method=check_choice("calibration", self.method, CALIBRATIONS),
             seed=check_integer("calibration seed", self.seed, 0, 2**32 - 1),
@@ -222,3 +225,24 @@ def check_multiple(name: str, value: float, dt_ms: float, least: int = 1) -> flo
             f"give {nearest:g} ms."
         )
     return number
+
+
+def check_rates(rates: Any, model: NeuronModel) -> tuple[float, float]:
+    """Return the limits of a neuron's maximum rate, if a neuron of this model can fire so fast.
+
+    Parameters
+    ----------
+    rates : sequence of two floats
+        Hertz, the lower one first.
+    model : NeuronModel
+
+    Raises
+    ------
+    InputError
+        When they are not two, fall, or are beyond what the refractory time allows.
+    """
+    if not isinstance(rates, tuple | list) or len(rates) != 2:
+        raise InputError(f"maximum rates are {rates!r}; give two, the lowest and the highest.")
+    fastest = 0.9e3 / max(model.refractory_ms, 1.0)
+    lowest = check_number("lowest maximum rate", rates[0], 1e-3, fastest)
+    return lowest, check_number("highest maximum rate", rates[1], lowest, fastest)

@@ -14,13 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from lmu_deploy.checks import check_number
+from lmu_deploy.checks import check_number, set_fields
 from lmu_deploy.errors import InputError
-
-
-def _set(instance: object, **values: object) -> None:
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class DPICircuit:
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
-            _set(self, **{name: check_number(f"DPI {name}", getattr(self, name), 1e-6, 1e9)})
+            set_fields(self, **{name: check_number(f"DPI {name}", getattr(self, name), 1e-6, 1e9)})
         if not self.dark <= self.reset < self.onset < self.spike:
             raise InputError(
                 f"DPI currents must rise from dark ({self.dark:g} pA) over reset ({self.reset:g}) "
@@ -107,4 +102,6 @@ class DPISynapse:
 
     def __post_init__(self) -> None:
         for name in ("gain", "dark"):
-            _set(self, **{name: check_number(f"synapse {name}", getattr(self, name), 1e-9, 1e3)})
+            set_fields(
+                self, **{name: check_number(f"synapse {name}", getattr(self, name), 1e-9, 1e3)}
+            )

@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmu_deploy.checks import check_array, check_number, check_text
+from lmu_deploy.checks import check_array, check_number, set_fields
 from lmu_deploy.errors import InputError
-from lmu_deploy.network import FLOAT_CLASSES, LMULayer, LMUNetwork
+from lmu_deploy.files import LATER
+from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.spiking_chip import (
     NOISY_KINDS,
     Calibration,
@@ -34,13 +35,10 @@ from lmu_deploy.spiking_chip import (
     NeuronModel,
     Populations,
     check_multiple,
+    check_rates,
 )
 from lmu_deploy.spiking_dpi import DPICircuit, DPISynapse
-
-
-def _set(instance: object, **values: object) -> None:
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
+from lmu_deploy.spiking_host import Hosted, check_memories, check_provenance, check_type
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class SpikingMemory:
             )
         channels = self.populations.states // order
         shape = (channels, order, order * self.populations.neurons)
-        _set(
+        set_fields(
             self,
             recurrent=check_array("memory recurrent", recurrent, (order, order)),
             input=check_array("memory input", self.input, (order,)),
@@ -122,7 +120,7 @@ class SpikingMemory:
 
 
 @dataclass(frozen=True)
-class SpikingNetwork:
+class SpikingNetwork(Hosted):
     """A network whose memories are spiking and whose other parts run on the host in float.
 
     Attributes
@@ -130,8 +128,7 @@ class SpikingNetwork:
     memories : tuple of SpikingMemory or None
         One entry for each layer of `host`; None for layers without a memory (LSTM).
     host : LMUNetwork
-        The float network: its encoders, hidden units, LSTM layers and readout run on the host,
-        and its own memory is the truth that the spiking one is judged by.
+        See :mod:`lmu_deploy.spiking_host`.
     neuron : NeuronModel
     device : Device
     calibration : Calibration
@@ -141,6 +138,9 @@ class SpikingNetwork:
     provenance : mapping of str to str
     synapse : DPISynapse, optional
         What the synapses are if they are no linear filters.
+    maximum_rates : (float, float), optional
+        Between which a neuron's rate at the end of its range was drawn, hertz; None where an older
+        file does not say it.
 
     Raises
     ------
@@ -158,36 +158,24 @@ class SpikingNetwork:
     hold_ms: float
     provenance: Mapping[str, str] = field(default_factory=dict)
     synapse: DPISynapse | None = None
+    maximum_rates: tuple[float, float] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
-        _check_type(self.host, LMUNetwork)
-        _check_type(self.neuron, NeuronModel)
-        _check_type(self.device, Device)
-        _check_type(self.calibration, Calibration)
+        for name, expected in _PARTS.items():
+            check_type(getattr(self, name), expected)
         if self.synapse is not None:
-            _check_type(self.synapse, DPISynapse)
-        memories = tuple(self.memories)
-        if len(memories) != len(self.host.layers):
-            raise InputError(
-                f"{len(memories)} memories for {len(self.host.layers)} layers; give one for each, "
-                "None for a layer without a memory."
-            )
-        for number, (memory, layer) in enumerate(zip(memories, self.host.layers, strict=True)):
-            _check_memory(number, memory, layer)
+            check_type(self.synapse, DPISynapse)
         dt = check_number("dt_ms", self.dt_ms, 1e-3, 1e3)
-        if not isinstance(self.provenance, Mapping):
-            raise InputError("provenance must map names to texts.")
-        for key, value in self.provenance.items():
-            check_text("provenance key", key, 200)
-            check_text(f"provenance {key}", value)
-        _set(
+        set_fields(
             self,
-            memories=memories,
+            memories=check_memories(self.memories, self.host, SpikingMemory),
             dt_ms=dt,
             tau_ms=check_multiple("tau_ms", self.tau_ms, dt),
             hold_ms=check_multiple("hold_ms", self.hold_ms, dt),
-            provenance=dict(self.provenance),
+            provenance=check_provenance(self.provenance),
         )
+        if self.maximum_rates is not None:
+            set_fields(self, maximum_rates=check_rates(self.maximum_rates, self.neuron))
         check_multiple("refractory_ms", self.neuron.refractory_ms, dt, least=0)
         if self.device.membrane_noise and self.neuron.kind not in NOISY_KINDS:
             raise InputError(
@@ -196,57 +184,17 @@ class SpikingNetwork:
             )
 
     @property
-    def n_in(self) -> int:
-        """Number of input features."""
-        return self.host.n_in
-
-    @property
-    def n_out(self) -> int:
-        """Number of outputs."""
-        return self.host.n_out
-
-    @property
-    def return_sequences(self) -> bool:
-        """Whether the answer is y at every step, or y at the last one."""
-        return self.host.return_sequences
-
-    @property
-    def task(self) -> str | None:
-        """Name of the task that it was trained for."""
-        return self.host.task
-
-    @property
-    def steps_per_hold(self) -> int:
-        """Steps of the simulation for one step of the task."""
-        return round(self.hold_ms / self.dt_ms)
-
-    @property
     def decay(self) -> float:
         """What a synapse keeps over one step of the simulation, exp(-dt / tau)."""
         return float(np.exp(-self.dt_ms / self.tau_ms))
 
 
-def _check_type(value: object, expected: type) -> None:
-    if not isinstance(value, expected):
-        raise InputError(
-            f"a spiking network needs a {expected.__name__}, not {type(value).__name__}; "
-            "mend the file."
-        )
-
-
-def _check_memory(number: int, memory: object, layer: object) -> None:
-    if not isinstance(layer, LMULayer):
-        if memory is not None:
-            raise InputError(f"layer {number} has no memory to run on neurons; give None.")
-        return
-    if not isinstance(memory, SpikingMemory):
-        raise InputError(f"layer {number} has a memory and needs a SpikingMemory; mend the file.")
-    wanted = (layer.memory.channels, layer.memory.order)
-    if memory.scales.shape != wanted:
-        raise InputError(
-            f"layer {number} has {wanted[0]} channels of order {wanted[1]} and its spiking memory "
-            f"{memory.channels} of order {memory.order}; the two must be equal."
-        )
+_PARTS = {
+    "host": LMUNetwork,
+    "neuron": NeuronModel,
+    "device": Device,
+    "calibration": Calibration,
+}
 
 
 SPIKING_CLASSES: tuple[type, ...] = (

@@ -115,7 +115,7 @@ def test_noise_has_the_stated_size_on_a_free_membrane(model):
 
 
 def test_tuning_curves_start_at_their_intercepts_and_end_at_their_rates():
-    populations = make_populations(4, 200, LIF, 200.0, np.random.default_rng(0))
+    populations = make_populations(4, 200, LIF, (100.0, 200.0), np.random.default_rng(0))
     preferred_end = populations.gains + populations.biases
     rates = 1e3 / (2.0 + 20.0 * np.log(preferred_end / (preferred_end - 1.0)))
     intercepts = (1.0 - populations.biases) / populations.gains
@@ -127,14 +127,14 @@ def test_tuning_curves_start_at_their_intercepts_and_end_at_their_rates():
 @pytest.mark.parametrize("kind", ["if", "poisson"])
 def test_rectified_linear_curves_start_and_end_where_they_should(kind):
     model = NeuronModel(kind, 20.0, 0.0)
-    populations = make_populations(4, 200, model, 200.0, np.random.default_rng(0))
+    populations = make_populations(4, 200, model, (100.0, 200.0), np.random.default_rng(0))
     rates = (populations.gains + populations.biases) / 0.02
     assert rates.min() >= 99.9 and rates.max() <= 200.1
     assert np.abs(populations.biases / populations.gains).max() <= 0.95
 
 
 def test_mismatch_has_mean_one_and_the_stated_variation():
-    nominal = make_populations(10, 2000, LIF, 200.0, np.random.default_rng(0))
+    nominal = make_populations(10, 2000, LIF, (100.0, 200.0), np.random.default_rng(0))
     chip = with_mismatch(nominal, 0.2, np.random.default_rng(1))
     for factors in (chip.gain_factors, chip.bias_factors):
         assert factors.mean() == pytest.approx(1.0, abs=0.01)
@@ -182,7 +182,7 @@ class Loop:
         self.targets = a_prime * self.scales[:, None, :] / self.scales[:, :, None]
         self.input, self.u = b_prime / self.scales, u[:20]
         self.truth, self.learnt = states[:, :20] / self.scales, states[:, 20:] / self.scales
-        self.ideal = make_populations(6, neurons, LIF, 200.0, rng)
+        self.ideal = make_populations(6, neurons, LIF, (100.0, 200.0), rng)
         made = with_mismatch(self.ideal, mismatch, rng)
         self.chip = Chip(made, LIF, IDEAL, 1.0, TAU_MS, 3)
 

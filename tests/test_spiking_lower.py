@@ -45,6 +45,9 @@ def inputs(rng):
         ({"mismatch": -0.1}, "mismatch is -0.1"),
         ({"weight_bits": 1}, "weight_bits is 1"),
         ({"seed": -1}, "seed is -1"),
+        ({"maximum_rates": (120.0, 100.0)}, "highest maximum rate is 100"),
+        ({"maximum_rates": (100.0, 500.0)}, "highest maximum rate is 500, outside 100 to 450"),
+        ({"maximum_rates": 100.0}, "give two, the lowest and the highest"),
     ],
 )
 def test_bad_requests_get_one_sentence(network, inputs, options, message):
@@ -104,6 +107,21 @@ def test_figures_come_from_the_profile(network, inputs):
     assert made.tau_ms == 1e3 * profile.synapse_tau.value
     assert made.neuron.membrane_tau_ms == 1e3 * profile.membrane_tau.value
     assert "generic-analog" in profile_names("analog")
+
+
+@pytest.mark.parametrize("given", [None, (100.0, 120.0)])
+def test_neurons_end_between_the_maximum_rates(network, inputs, given):
+    """The rate of a LIF neuron that is driven by x = 1, in continuous time."""
+    made = spike(
+        network, inputs, neurons_per_state=200, maximum_rates=given, calibration="none", mismatch=0
+    )
+    low, high = given or (100.0, 200.0)
+    populations = made.memories[0].populations
+    strongest = populations.gains + populations.biases
+    rates = 1e3 / (2.0 + 20.0 * np.log(strongest / (strongest - 1.0)))
+    assert low - 1e-6 < rates.min() < low + 0.1 * (high - low)
+    assert high - 0.1 * (high - low) < rates.max() < high + 1e-6
+    assert made.maximum_rates == (low, high)
 
 
 def test_seeds_draw_curves_and_chips(network, inputs):

@@ -60,6 +60,7 @@ def test_a_kept_calibration_gives_the_same_network(network, inputs, saved, tmp_p
         ({"neurons_per_state": 6}, "is for neurons_per_state 5, and 6"),
         ({"calibration": "dynamic"}, "is for method static, and dynamic"),
         ({"seed": 1}, "is for seed 0, and 1"),
+        ({"maximum_rates": (50.0, 60.0)}, r"maximum rates \(100.0, 200.0\), and \(50.0, 60.0\)"),
     ],
 )
 def test_a_calibration_of_something_else_is_refused(network, inputs, saved, change, message):
@@ -93,7 +94,7 @@ def test_options_of_the_command_line_reach_the_network(tmp_path, monkeypatch):
     options = (
         "--neurons-per-state 2 --neuron dpi --synapse dpi --dt-ms 0.5 --hold-ms 20 --tau-ms 40 "
         "--mismatch 0.3 --membrane-noise 0.1 --weight-bits 5 --calibration none --seed 2 "
-        "--chip-seed 7"
+        "--chip-seed 7 --max-rates 50 60"
     )
     arguments = ["lmu-deploy", "spike", str(DIGITS), "--out", str(out), *options.split()]
     monkeypatch.setattr(sys, "argv", arguments)
@@ -106,6 +107,7 @@ def test_options_of_the_command_line_reach_the_network(tmp_path, monkeypatch):
     assert made.neuron.kind == "dpi" and made.synapse == DPISynapse()
     assert (made.calibration.method, made.calibration.seed) == ("none", 2)
     assert made.memories[0].populations.neurons == 2
+    assert made.maximum_rates == (50.0, 60.0)
 
 
 def test_every_analog_profile_names_its_sources_and_makes_a_network(network, inputs):

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from converters.spiking.neurons import NEURONS, Neurons
+from converters.spiking.weights import round_weights
 from lmu_deploy.spiking_chip import Device, NeuronModel, Populations
 
 Progress = Callable[[int, int], None]
@@ -85,6 +86,10 @@ class Chip:
         return NEURONS[self.model.kind](
             self.populations, self.model, self.device, self.dt_ms, copies, rng
         )
+
+    def held(self, weights: np.ndarray) -> np.ndarray:
+        """Give weights (channels, order, features) as the chip holds them."""
+        return round_weights(weights, self.device.weight_bits)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def build_memory(
     scaled = scale_memory(memory, u, recipe.parts, decay)
     drawn = np.random.default_rng([recipe.seed, number, 1])
     nominal = make_populations(
-        memory.size, recipe.neurons_per_state, recipe.model, recipe.maximum_rate, drawn
+        memory.size, recipe.neurons_per_state, recipe.model, recipe.maximum_rates, drawn
     )
     ideal = replace(recipe.device, mismatch=0.0, membrane_noise=0.0)
     perfect = Chip(nominal, recipe.model, ideal, recipe.dt_ms, recipe.tau_ms, memory.order)

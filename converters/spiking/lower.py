@@ -36,6 +36,7 @@ def spike(
     mismatch: float | None = None,
     membrane_noise: float | None = None,
     weight_bits: int | None = None,
+    maximum_rates: tuple[float, float] | None = None,
     calibration: str = "dynamic",
     calibration_samples: int = CALIBRATION_SAMPLES,
     calibration_steps: int | None = None,
@@ -74,6 +75,9 @@ def spike(
         See :class:`lmu_deploy.spiking_dpi.DPISynapse`; linear if absent.
     mismatch, membrane_noise, weight_bits : float, float, int, optional
         See :class:`lmu_deploy.spiking_chip.Device`; the profile's if absent.
+    maximum_rates : (float, float), optional
+        Between which a neuron's rate at the end of its range is drawn, hertz; if absent, half of
+        the profile's maximum rate and the whole of it.
     calibration : {"dynamic", "static", "none"}
         "none" gives the figure before calibration: an ideal chip's decoders on this chip.
     calibration_samples : int
@@ -109,6 +113,7 @@ def spike(
         "mismatch": mismatch,
         "membrane_noise": membrane_noise,
         "weight_bits": weight_bits,
+        "maximum_rates": maximum_rates,
         "calibration": calibration,
         "seed": seed,
     }
@@ -245,4 +250,5 @@ def _network(
         tau_ms=recipe.tau_ms,
         hold_ms=recipe.hold_ms,
         synapse=recipe.synapse,
+        maximum_rates=recipe.maximum_rates,
     )

@@ -7,18 +7,21 @@ import numpy as np
 from converters.spiking.tuning import currents_for
 from lmu_deploy.spiking_chip import NeuronModel, Populations
 
-_LOWEST_RATE = 0.5
 _INTERCEPTS = (-0.95, 0.95)
 
 
 def make_populations(
-    states: int, neurons: int, model: NeuronModel, maximum_rate: float, rng: np.random.Generator
+    states: int,
+    neurons: int,
+    model: NeuronModel,
+    maximum_rates: tuple[float, float],
+    rng: np.random.Generator,
 ) -> Populations:
     """Draw tuning curves on an ideal chip.
 
     Each neuron has an encoder +-1, an intercept (the encoded state at which it starts to fire)
-    uniform in +-0.95, and a rate at the end of its range uniform between half of
-    `maximum_rate` and the whole of it. Gains and biases follow from the rate in continuous time
+    uniform in +-0.95, and a rate at the end of its range uniform between the two
+    `maximum_rates`. Gains and biases follow from the rate in continuous time
     (Eliasmith, Anderson 2003, "Neural Engineering", section 2.1), which only chooses curves:
     decoders are never made from it.
 
@@ -27,8 +30,8 @@ def make_populations(
     states, neurons : int
         Populations, and neurons in each.
     model : NeuronModel
-    maximum_rate : float
-        Hertz.
+    maximum_rates : (float, float)
+        Hertz, the lower one first.
     rng : Generator
 
     Returns
@@ -39,7 +42,7 @@ def make_populations(
     shape = (states, neurons)
     encoders = rng.choice([-1.0, 1.0], shape)
     intercepts = rng.uniform(*_INTERCEPTS, shape)
-    rates = rng.uniform(_LOWEST_RATE * maximum_rate, maximum_rate, shape)
+    rates = rng.uniform(*maximum_rates, shape)
     weakest, strongest = currents_for(model, rates)
     gains = (strongest - weakest) / (1.0 - intercepts)
     ones = np.ones(shape)

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 from lmu_deploy.checks import check_choice, check_integer, check_number
 from lmu_deploy.hardware.profile import AnalogProfile
-from lmu_deploy.spiking_chip import CALIBRATIONS, Device, NeuronModel, check_multiple
+from lmu_deploy.spiking_chip import CALIBRATIONS, Device, NeuronModel, check_multiple, check_rates
 from lmu_deploy.spiking_dpi import DPISynapse
 
 NEURONS_PER_STATE = 100
 DT_MS = 1.0
 HOLD_MS = 50.0
+_LOWEST_SHARE = 0.5
+"""Of a profile's maximum rate, at which the slowest neurons end."""
 SYNAPSES = {"linear": None, "dpi": DPISynapse()}
 
 
@@ -26,8 +28,8 @@ class Recipe:
     dt_ms, tau_ms, hold_ms : float
         Milliseconds.
     neurons_per_state : int
-    maximum_rate : float
-        Hertz.
+    maximum_rates : (float, float)
+        Between which a neuron's rate at the end of its range is drawn, hertz.
     calibration : {"dynamic", "static", "none"}
     seed : int
         Of tuning curves and calibration; the chip's own is in `device`.
@@ -41,7 +43,7 @@ class Recipe:
     tau_ms: float
     hold_ms: float
     neurons_per_state: int
-    maximum_rate: float
+    maximum_rates: tuple[float, float]
     calibration: str
     seed: int
     synapse: DPISynapse | None = None
@@ -68,6 +70,7 @@ def make_recipe(
     mismatch: float | None = None,
     membrane_noise: float | None = None,
     weight_bits: int | None = None,
+    maximum_rates: tuple[float, float] | None = None,
     calibration: str = "dynamic",
     seed: int = 0,
 ) -> Recipe:
@@ -83,8 +86,11 @@ def make_recipe(
     seed = check_integer("seed", seed, 0, 2**32 - 1)
     dt_ms = check_number("dt_ms", dt_ms, 1e-3, 100.0)
     tau_ms = chip.synapse_tau.value * 1e3 if tau_ms is None else tau_ms
+    model = _neuron_model(chip.neuron.value if neuron is None else neuron, chip)
+    highest = chip.maximum_rate.value
+    rates = (_LOWEST_SHARE * highest, highest) if maximum_rates is None else maximum_rates
     recipe = Recipe(
-        model=_neuron_model(chip.neuron.value if neuron is None else neuron, chip),
+        model=model,
         device=Device(
             profile=chip.name,
             seed=seed,
@@ -96,7 +102,7 @@ def make_recipe(
         tau_ms=check_multiple("tau_ms", tau_ms, dt_ms),
         hold_ms=check_multiple("hold_ms", hold_ms, dt_ms),
         neurons_per_state=check_integer("neurons_per_state", neurons_per_state, 1, 100_000),
-        maximum_rate=chip.maximum_rate.value,
+        maximum_rates=check_rates(rates, model),
         calibration=check_choice("calibration", calibration, CALIBRATIONS),
         seed=seed,
         synapse=SYNAPSES[check_choice("synapse", synapse or "linear", tuple(SYNAPSES))],

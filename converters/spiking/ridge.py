@@ -31,9 +31,16 @@ class Products:
 
     def relative_error(self, weights: np.ndarray) -> float:
         """Root mean square error of ``features @ weights`` over that of the targets."""
+        return float(np.sqrt(self._squares(weights) / max(self.tt.sum(), 1e-300)))
+
+    def mean_square_error(self, weights: np.ndarray) -> float:
+        """Mean over the rows of the squared error of ``features @ weights``, all targets added."""
+        return self._squares(weights) / max(self.rows, 1)
+
+    def _squares(self, weights: np.ndarray) -> float:
         squares = self.tt - 2.0 * (self.ft * weights).sum(axis=0)
         squares = squares + (weights * (self.ff @ weights)).sum(axis=0)
-        return float(np.sqrt(max(squares.sum(), 0.0) / max(self.tt.sum(), 1e-300)))
+        return max(float(squares.sum()), 0.0)
 
 
 def fit(train: Products, ridges: Sequence[float]) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ before it is used.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from converters.spiking.recipe import Recipe
 from lmu_deploy import files
 from lmu_deploy.checks import check_integer, check_text
 from lmu_deploy.errors import InputError
+from lmu_deploy.files import LATER
 from lmu_deploy.fingerprint import fingerprint
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel
@@ -36,6 +37,8 @@ class SavedCalibration:
     calibration : Calibration
     memories : tuple of SpikingMemory or None
         As :class:`lmu_deploy.spiking_network.SpikingNetwork` has them.
+    maximum_rates : (float, float), optional
+        Likewise.
     """
 
     network: str
@@ -47,6 +50,7 @@ class SavedCalibration:
     neurons_per_state: int
     calibration: Calibration
     memories: tuple[SpikingMemory | None, ...]
+    maximum_rates: tuple[float, float] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_text("calibration network", self.network, 64)
@@ -73,6 +77,7 @@ def keep_calibration(network: SpikingNetwork) -> SavedCalibration:
         neurons_per_state=memories[0].populations.neurons,
         calibration=network.calibration,
         memories=network.memories,
+        maximum_rates=network.maximum_rates,
     )
 
 
@@ -121,5 +126,7 @@ def _compared(
     yield "neuron parameters", saved.neuron, recipe.model
     for name in ("dt_ms", "tau_ms", "hold_ms", "neurons_per_state"):
         yield name, getattr(saved, name), getattr(recipe, name)
+    if saved.maximum_rates is not None:
+        yield "maximum rates", saved.maximum_rates, recipe.maximum_rates
     yield "method", saved.calibration.method, recipe.calibration
     yield "seed", saved.calibration.seed, recipe.seed

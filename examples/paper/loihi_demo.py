@@ -22,7 +22,6 @@ import numpy as np
 
 from converters.loihi_spiking import loihi_spike
 from converters.spiking import spike
-from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 from lmu_deploy.legendre import window_decoders
 from lmu_deploy.metrics import nrmse
 from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
@@ -31,7 +30,7 @@ from lmu_deploy.reference import run_reference
 from lmu_deploy.tasks.white_noise import RMS, white_noise
 from targets.base import Run, get_target
 
-ORDER, NEURONS, THETA_MS, TAU_MS, RATES = 6, 100, 1000, 100.0, (100.0, 120.0)
+ORDER, NEURONS, THETA_MS, TAU_MS, MAX_RATES = 6, 100, 1000, 100.0, (100.0, 120.0)
 BAND_HZ, NOISE_RMS = 1.0, 0.3
 POSITIONS = np.linspace(0.0, 1.0, 51)
 SHOWN = (0.0, 0.5, 1.0)
@@ -50,20 +49,20 @@ def noise(signals: int, seconds: int, seed: int) -> np.ndarray:
     return (drawn * (NOISE_RMS / RMS))[:, :, None]
 
 
-def lowered(target: str, network: LMUNetwork) -> Any:
+def lowered(
+    target: str, network: LMUNetwork, neurons: int, maximum_rates: tuple[float, float]
+) -> Any:
     """Give the network that a target runs, its decoders fitted to 160 s of other noise."""
     given = noise(40, 4, seed=1)
-    if target != "brian2":
-        return loihi_spike(
-            network, given, neurons_per_state=NEURONS, hold_ms=1.0, maximum_rates=RATES
-        )
-    chip = load_profile("generic-analog", "analog")
-    assert isinstance(chip, AnalogProfile)
-    highest = chip.maximum_rate.model_copy(update={"value": RATES[1]})
-    ideal = chip.model_copy(update={"maximum_rate": highest})
-    return spike(
-        network, given, ideal, neurons_per_state=NEURONS, hold_ms=1.0, tau_ms=TAU_MS, mismatch=0.0
-    )
+    options: dict[str, Any] = {
+        "neurons_per_state": neurons,
+        "hold_ms": 1.0,
+        "tau_ms": TAU_MS,
+        "maximum_rates": maximum_rates,
+    }
+    if target == "brian2":
+        return spike(network, given, "generic-analog", mismatch=0.0, **options)
+    return loihi_spike(network, given, **options)
 
 
 def windows(states: np.ndarray) -> np.ndarray:
@@ -78,7 +77,9 @@ def past(u: np.ndarray) -> np.ndarray:
     return np.asarray(padded[steps + THETA_MS - np.rint(POSITIONS * THETA_MS).astype(int)])
 
 
-def judge(run: Run, ideal: np.ndarray, u: np.ndarray, seconds: float) -> dict[str, Any]:
+def judge(
+    run: Run, ideal: np.ndarray, u: np.ndarray, neurons: int, seconds: float
+) -> dict[str, Any]:
     """Compare a run's states and window with the ideal memory's and with the true past."""
     assert run.states is not None
     m = run.states.real_m()[0]
@@ -89,7 +90,7 @@ def judge(run: Run, ideal: np.ndarray, u: np.ndarray, seconds: float) -> dict[st
         "state_nrmse": _error(m[settled], ideal[settled]),
         "window_nrmse": _error(windows(m)[settled], windows(ideal)[settled]),
         "window_nrmse_of_past": _error(windows(m)[settled], past(u)[settled]),
-        "spikes_per_neuron_per_second": spikes / (ORDER * NEURONS * len(u) * 1e-3),
+        "spikes_per_neuron_per_second": spikes / (ORDER * neurons * len(u) * 1e-3),
         "saturations": dict(run.saturations),
         "seconds": round(seconds, 1),
     }
@@ -132,6 +133,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", default="spiking,lava-lif,brian2")
     parser.add_argument("--seconds", type=int, default=50)
+    parser.add_argument("--neurons", type=int, default=NEURONS, help="of a dimension")
+    parser.add_argument(
+        "--max-rates",
+        type=float,
+        nargs=2,
+        default=MAX_RATES,
+        metavar=("LOW", "HIGH"),
+        help="hertz, between which a neuron's rate at the end of its range is drawn",
+    )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     network, signal = delay_network(), noise(1, options.seconds, seed=0)
@@ -142,11 +152,11 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.targets.split(","):
         kind = "analog" if name == "brian2" else "loihi"
         if kind not in made:
-            made[kind] = lowered(name, network)
+            made[kind] = lowered(name, network, options.neurons, tuple(options.max_rates))
         start = time.perf_counter()
         with progress_bar(name) as progress:
             runs.append(get_target(name).run(made[kind], signal, record=True, progress=progress))
-        rows.append(judge(runs[-1], ideal, u, time.perf_counter() - start))
+        rows.append(judge(runs[-1], ideal, u, options.neurons, time.perf_counter() - start))
         print("{target:9} states {state_nrmse:.4f}  window {window_nrmse:.4f}".format(**rows[-1]))
     integers = [r.states.m for r in runs if r.states is not None and r.states.m.dtype.kind == "i"]
     equal = all(np.array_equal(integers[0], other) for other in integers[1:])
@@ -155,6 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{len(integers)} integer targets, states equal at every step: {equal}")
     options.out.mkdir(parents=True, exist_ok=True)
     figures = {
+        "maximum_rates": list(options.max_rates),
         "runs": rows,
         "ideal_window_nrmse_of_past": unavoidable,
         "integer_targets": len(integers),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lmu_deploy.cli.options import File, Limit, Profile, Seed, TaskName
+from lmu_deploy.cli.spike import MaxRates
 
 
 def chip_yield(
@@ -39,6 +40,7 @@ def chip_yield(
     weight_bits: Annotated[
         int | None, typer.Option(help="Sign included, 0 for real; by default the profile's.")
     ] = None,
+    max_rates: MaxRates = None,
     calibration_samples: Annotated[
         int | None, typer.Option(help="Training samples that a chip is calibrated on; 200.")
     ] = None,
@@ -75,6 +77,7 @@ def chip_yield(
         "mismatch": mismatch,
         "membrane_noise": membrane_noise,
         "weight_bits": weight_bits,
+        "maximum_rates": max_rates,
         "calibration_samples": calibration_samples,
         "calibration_steps": calibration_steps,
     }

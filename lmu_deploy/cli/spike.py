@@ -9,6 +9,15 @@ import typer
 
 from lmu_deploy.cli.options import File, Out, Profile, TaskName
 
+MaxRates = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        metavar="LOW HIGH",
+        help="Hertz, between which a neuron's rate at the end of its range is drawn; by default "
+        "the profile's.",
+    ),
+]
+
 
 def spike(
     file: File,
@@ -40,6 +49,7 @@ def spike(
     weight_bits: Annotated[
         int | None, typer.Option(help="Sign included, 0 for real; by default the profile's.")
     ] = None,
+    max_rates: MaxRates = None,
     calibration: Annotated[
         str | None, typer.Option(help="dynamic (default), static or none.")
     ] = None,
@@ -72,6 +82,7 @@ def spike(
         "mismatch": mismatch,
         "membrane_noise": membrane_noise,
         "weight_bits": weight_bits,
+        "maximum_rates": max_rates,
         "calibration": calibration,
         "chip_seed": chip_seed,
     }

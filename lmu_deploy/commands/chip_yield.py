@@ -5,6 +5,7 @@ A chip that works by luck proves nothing; what counts is how many of a batch wou
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +125,8 @@ class _Study:
         self.split: Split = limited(data.test, limit)
         self.known = limited(data.train, CALIBRATION_SAMPLES).inputs
         self.seed = seed
-        self.options = {name: value for name, value in options.items() if value is not None}
+        given = {name: value for name, value in options.items() if value is not None}
+        self.options: dict[str, Any] = json.loads(json.dumps(given))  # as a record holds them
 
     def begun(self, records: Sequence[Path | str]) -> ChipYield:
         """Put records together; without any, judge the float network and the ideal device."""

@@ -14,7 +14,7 @@ from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.progress import progress_bar
 
-TAKEN = ("neurons_per_state", "hold_ms", "tau_ms", "seed")
+TAKEN = ("neurons_per_state", "hold_ms", "tau_ms", "maximum_rates", "seed")
 
 
 def spike_loihi(
