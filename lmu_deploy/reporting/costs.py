@@ -20,7 +20,7 @@ def on_chip(found: TargetFidelity) -> list[str]:
         said.append(f"Fits {fit.title} (profile {fit.profile}).")
         if fit.violations:
             more = len(fit.violations) - 1
-            others = f" And {plural(more, 'violation')} more: see lmu-deploy check." if more else ""
+            others = f" And {plural(more, 'violation')} more: see Limits and sizes." if more else ""
             said[-1] = (
                 f"Does not fit {fit.title} (profile {fit.profile}): {fit.violations[0]}{others}"
             )

@@ -114,6 +114,8 @@ def first_cause(found: TargetFidelity) -> str | None:
 
 def where(cause: Cause) -> str:
     """Name a cause: source, place, and the row if one stands out."""
+    if cause.place == cause.source:  # such as the readout, which is a source and a place
+        return f"the {cause.place}" if cause.row is None else f"the {cause.place}, row {cause.row}"
     named = f"{cause.source} at {cause.place}"
     return named if cause.row is None else f"{named}, row {cause.row}"
 

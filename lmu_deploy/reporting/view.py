@@ -80,6 +80,7 @@ class View:
     speakers: Sequence[Speaker]
     costs: Sequence[Section]
     cost_sources: Sequence[tuple[str, Sequence[str]]]
+    violations: Sequence[tuple[str, Sequence[str]]]
     saturations: Table | None
     sizes: Table | None
     neurobench: Table | None
@@ -127,6 +128,7 @@ def make_view(
         ],
         costs=costs(fidelity, looks),
         cost_sources=cost_sources(fidelity),
+        violations=[(n, f.fit.violations) for n, f in everything if f.fit and f.fit.violations],
         saturations=tables.saturations(fidelity),
         sizes=tables.sizes(fidelity),
         neurobench=neurobench(fidelity),
@@ -167,7 +169,10 @@ def _verdict(name: str, found: TargetFidelity, series: Series, on_chips: Sequenc
         sentences.append(wording.equality(found.equal_to))
     if (cause := first_cause(found)) is not None:
         sentences.append(cause)
-    sentences += [*on_chip(found), *on_chips]
+    there = on_chip(found)
+    if found.fit is not None and found.fit.violations:
+        sentences.insert(0, there.pop(0))  # what stops it comes before how well it would do
+    sentences += [*there, *on_chips]
     return Verdict(
         name=name,
         swatch=swatch(series),

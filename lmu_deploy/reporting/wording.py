@@ -137,9 +137,11 @@ def verdict(found: TargetFidelity) -> tuple[str, str]:
     tone : {"same", "close", "worse", "better", "unknown"}
     """
     words, tone = _standing(found)
-    if found.fit is not None and found.fit.violations:
+    if found.fit is None:
+        return words, tone
+    if found.fit.violations:
         return f"does not fit its chip; {words}", "worse"
-    return words, tone
+    return f"{words}; fits its chip", tone
 
 
 def _standing(found: TargetFidelity) -> tuple[str, str]:

@@ -13,7 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.fidelity import Result
+from lmu_deploy.fidelity import Result, write_fidelity
+from lmu_deploy.fidelity.schema_costs import Fit
+from lmu_deploy.fidelity.store import read_fidelity
 from lmu_deploy.reporting import write_report
 from lmu_deploy.reporting.plots.metric import shortened
 from lmu_deploy.reporting.wording import metric_value
@@ -117,6 +119,25 @@ def test_figures_are_those_of_the_file(signal, assembled, reported):
         assert texts.count(value) >= 5  # verdict, sentence, table, and both drawings of the plot
     assert fidelity.command in texts
     assert fidelity.hashes["inputs"] in texts
+
+
+def test_everything_that_does_not_fit_is_listed(digits, folder_of):
+    folder = folder_of(digits)
+    found = read_fidelity(folder)
+    fit = Fit(profile="loihi2", title="Intel Loihi 2", violations=["too wide.", "too long."])
+    unfit = found.targets["integer"].model_copy(update={"fit": fit})
+    fitting = unfit.model_copy(update={"fit": fit.model_copy(update={"violations": []})})
+    targets = {**found.targets, "integer": unfit, "brian2": fitting}
+    write_fidelity(folder, found.model_copy(update={"targets": targets}))
+    page = read(write_report(folder))
+    check(page)
+    told = [text for text in page.texts if text.strip()]
+    assert "What does not fit" in told
+    assert {"too wide.", "too long."} <= set(told)
+    headlines = [text for text in told if "its chip" in text]
+    assert len(headlines) == 2
+    assert headlines[0].strip().startswith("does not fit its chip; ")
+    assert headlines[1].strip().endswith("; fits its chip")
 
 
 def test_without_rasters_the_rest_is_drawn(digits, folder_of):
