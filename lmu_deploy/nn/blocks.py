@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmu_deploy.nn.matmul import matmul
 from lmu_deploy.nn.scan import scan
-from lmu_deploy.nn.weights import Dynamics, orbit
+from lmu_deploy.nn.weights import Dynamics, orbit, squares
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Blocks:
         From a block's inputs to the start of the next block.
     response : Tensor, shape (L, ports, size)
         B T^k.
+    powers : tuple of Tensor, shape (size, size)
+        T^1, T^2, T^4, ..., as far as L needs them.
     """
 
     dynamics: Dynamics
@@ -43,6 +46,7 @@ class Blocks:
     carry: Tensor
     enter: Tensor
     response: Tensor
+    powers: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, dynamics: Dynamics, length: int) -> Blocks:
@@ -65,26 +69,30 @@ class Blocks:
     def _make_in_double(cls, dynamics: Dynamics, length: int) -> Blocks:
         groups, transition, entry = dynamics.groups, dynamics.transition, dynamics.entry
         made = cls._make(Dynamics(groups, transition.double(), entry.double()), length)
-        carry, enter, response = (
-            part.to(entry.dtype) for part in (made.carry, made.enter, made.response)
+        carry, enter, response, *powers = (
+            part.to(entry.dtype).contiguous()
+            for part in (made.carry, made.enter, made.response, *made.powers)
         )
-        return cls(Dynamics(groups, transition, entry), length, carry, enter, response)
+        given = Dynamics(groups, transition, entry)
+        return cls(given, length, carry, enter, response, tuple(powers))
 
     @classmethod
     def _make(cls, dynamics: Dynamics, length: int) -> Blocks:
         carry = torch.linalg.matrix_power(dynamics.transition, length)
-        response = orbit(dynamics.entry, dynamics.transition, length)
+        powers = squares(dynamics.transition, length)
+        response = orbit(dynamics.entry, powers, length)
         groups = torch.eye(dynamics.groups, dtype=carry.dtype, device=carry.device)
         enter = torch.einsum("gh,lps->lgphs", groups, response.flip(0))
         channels = dynamics.groups * response.shape[1]
-        return cls(dynamics, length, carry, enter.reshape(length * channels, -1), response)
+        enter = enter.reshape(length * channels, -1)
+        return cls(dynamics, length, carry, enter, response, powers)
 
     def reach(self, kernel: Tensor) -> Tensor:
         """T^(k+1) W: kernel (states, n) to (L, states, n)."""
         groups, size = self.dynamics.groups, len(self.carry)
-        transition = self.dynamics.transition
-        rows = kernel.view(groups, size, -1).transpose(1, 2).reshape(-1, size) @ transition.t()
-        reached = orbit(rows, transition.t(), self.length)
+        powers = [power.t() for power in self.powers]
+        rows = kernel.view(groups, size, -1).transpose(1, 2).reshape(-1, size)
+        reached = orbit(matmul(rows, powers[0]), powers, self.length)
         reached = reached.view(self.length, groups, -1, size).transpose(2, 3)
         return reached.reshape(self.length, groups * size, -1)
 
@@ -110,7 +118,7 @@ class Blocks:
         if count == 1:
             return start.unsqueeze(1)
         groups, size = self.dynamics.groups, len(self.carry)
-        drive = (inputs[:, :-1] @ self.enter).view(batch, count - 1, groups, size)
+        drive = matmul(inputs[:, :-1], self.enter).view(batch, count - 1, groups, size)
         drive = drive.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         later = scan(drive, start.reshape(-1, size), self.carry, 0, "linear")
         later = later.view(count - 1, batch, groups * size).transpose(0, 1)
@@ -144,9 +152,9 @@ class Blocks:
         transition = self.carry
         if steps < self.length:
             transition = torch.linalg.matrix_power(self.dynamics.transition, steps)
-        moved = (m.reshape(-1, len(transition)) @ transition).view_as(m)
+        moved = matmul(m.reshape(-1, len(transition)), transition).view_as(m)
         recent = self.enter[(self.length - steps) * channels :]
-        return moved + inputs[:, : steps * channels] @ recent
+        return moved + matmul(inputs[:, : steps * channels], recent)
 
 
 def best_length(

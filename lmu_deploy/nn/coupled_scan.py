@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
 from lmu_deploy.nn.history import Arrivals, new_history, result_at, results
+from lmu_deploy.nn.matmul import matmul
 from lmu_deploy.nn.products import Product, summed_outer
 from lmu_deploy.nn.step_weights import StepWeights
 
@@ -102,8 +103,9 @@ class _CoupledScan(torch.autograd.Function):
         # of z and v at every step
         d_drive = new_history(after, steps, length, width)
         pull_back = ACTIVATIONS[ctx.activation].pull_back
-        times = Product(after, len(after) * weights.stack_size)
+        times = Product(after, len(after) * weights.columns * width)
         stack = times.lay(weights.stack().transpose(1, 2)).unbind(0)
+        carried = weights.carry.t().contiguous()
         arrivals = Arrivals(None if ctx.last_only else d_hiddens, d_h, ends)
         gradient, d_row = torch.zeros_like(after), after.new_empty(len(after), width)
         d_z, d_v = d_row[:, :units], d_row[:, units:]
@@ -115,7 +117,7 @@ class _CoupledScan(torch.autograd.Function):
                 d_next, d_block = d_block[:, :states], d_held[block].clone()
                 d_m, d_values = d_block[:, :states], d_block[:, states:]
                 d_later[block] = d_next
-                d_m += (d_next.reshape(-1, len(weights.carry)) @ weights.carry.t()).view_as(d_m)
+                d_m += matmul(d_next.reshape(-1, len(carried)), carried).view_as(d_m)
                 d_values.addmm_(d_next, weights.enter.t())
                 v = torch.split(d_values, weights.channels, 1)
             arrivals.add(gradient, t)
@@ -130,7 +132,7 @@ class _CoupledScan(torch.autograd.Function):
         d_x = None
         if ctx.needs_input_grad[0]:
             by_time = d_drive.transpose(0, 1).flatten(1, 2)[:, :steps]
-            d_x = by_time @ weights.from_input().t()
+            d_x = matmul(by_time, weights.begin[units:-1].t())
         d_weights = _weight_gradients(ctx, d_drive, d_later)
         return d_x, d_block[:, :states], gradient, None, None, None, *d_weights
 
@@ -141,9 +143,9 @@ def _go_forward(
     """Fill `history`, where given, with [h, x, 1] of each step; give the last h, and [m, v]."""
     (batch, steps, n_in), length = x.shape, weights.length
     units, states, begin = weights.units, m.shape[1], weights.memory.start
-    advance = Product(x, batch * weights.stack_size, activation)
-    forward = weights.forward(advance)
-    row = x.new_zeros(batch, len(forward[0]))
+    advance = Product(x, batch * weights.columns * units, activation)
+    to_z, to_v = weights.laid(advance)
+    row = x.new_zeros(batch, weights.columns)
     row[:, begin - 1] = 1.0
     own, inputs, beginning = row[:, :units], row[:, units : units + n_in], row[:, :begin]
     holds, values = row[:, begin:], row[:, begin + states :]
@@ -154,7 +156,7 @@ def _go_forward(
         block, k = divmod(t, length)
         if k == 0 and block:
             held[block - 1] = holds
-            moved = (m.reshape(-1, len(weights.carry)) @ weights.carry).view_as(m)
+            moved = matmul(m.reshape(-1, len(weights.carry)), weights.carry).view_as(m)
             m = torch.addmm(moved, values, weights.enter)
             row[:, weights.memory] = m
             values.zero_()
@@ -162,8 +164,8 @@ def _go_forward(
         inputs.copy_(now)
         if history is not None:
             history[block, :, k] = beginning
-        h = advance(row, forward[k])[:, :units]
-        torch.mm(beginning, weights.encoders, out=v[k])
+        h = advance(row, to_z[k])[:, :units]
+        v[k].copy_(row @ to_v[k])
     held[-1] = holds
     return h.contiguous(), held
 
@@ -175,27 +177,24 @@ def _weight_gradients(ctx: Any, d_drive: Tensor, d_later: Tensor) -> list[Tensor
     """
     before, _, held, _, *tensors = ctx.saved_tensors
     weights = StepWeights(*tensors)
-    (length, width), units, channels = d_drive.shape[2:], weights.units, weights.channels
-    states = len(weights.enter[0])
-    own, direct, encoders, reach, kernels, carry, enter = ctx.needs_input_grad[6:]
-    outer = summed_outer(held, d_drive.numel() * units)
-    found: list[Tensor | None] = [None] * 7
-    if own or direct or encoders:
-        from_begin = outer(before.view(-1, before.shape[3]), d_drive.view(-1, width))
-        found[0], found[1] = from_begin[:units, :units], from_begin[units:, :units]
-        found[2] = from_begin[:, units:]
+    (length, width), channels, states = d_drive.shape[2:], weights.channels, len(weights.enter[0])
+    begin, reach, kernels, carry, enter = ctx.needs_input_grad[6:]
+    outer = summed_outer(held, d_drive.numel() * len(weights.begin))
+    found: list[Tensor | None] = [None] * 5
+    if begin:
+        found[0] = outer(before.view(-1, before.shape[3]), d_drive.view(-1, width))
     if reach or kernels:
         flat = held.flatten(0, 1)
-        from_held = outer(flat, d_drive.view(len(flat), -1)).view(-1, length, width)[..., :units]
+        from_held = outer(flat, d_drive.view(len(flat), -1)).view(-1, length, width)
         from_held = from_held.transpose(0, 1)
-        found[3] = from_held[:, :states]
-        found[4] = d_kernels = torch.zeros_like(weights.kernels)
+        found[1] = from_held[:, :states]
+        found[2] = d_kernels = torch.zeros_like(weights.kernels)
         for k in range(1, length):
             d_kernels[-k * channels :] += from_held[k, states : states + k * channels]
     if carry:
         size = len(weights.carry)
         starts = held[..., :states].reshape(-1, size)
-        found[5] = starts.t() @ d_later.reshape(-1, size)
+        found[3] = outer(starts, d_later.view(-1, size))
     if enter:
-        found[6] = held[..., states:].flatten(0, 1).t() @ d_later.flatten(0, 1)
+        found[4] = held[..., states:].flatten(0, 1).t() @ d_later.flatten(0, 1)
     return found

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 
 from lmu_deploy.nn.blocks import Blocks, best_length
+from lmu_deploy.nn.matmul import matmul
 from lmu_deploy.nn.weights import Dynamics, LMUWeights
 
 
@@ -43,7 +44,7 @@ class Drive:
         """Give d at every step, (batch, steps, units), by one product."""
         _, columns, units = self.weights.shape
         weights = self.weights.transpose(0, 1).reshape(columns, -1)
-        return (self.features @ weights).view(len(self.features), -1, units)[:, :steps]
+        return matmul(self.features, weights).view(len(self.features), -1, units)[:, :steps]
 
 
 def drive_by_blocks(

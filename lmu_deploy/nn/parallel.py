@@ -16,6 +16,7 @@ from lmu_deploy.nn.activations import ACTIVATIONS
 from lmu_deploy.nn.blocks import Blocks, best_length
 from lmu_deploy.nn.drive import Drive, drive_by_blocks, in_blocks, takes_channels, toeplitz
 from lmu_deploy.nn.fused import fused_recurrence, has_fused
+from lmu_deploy.nn.matmul import matmul
 from lmu_deploy.nn.scan import scan
 from lmu_deploy.nn.sequences import at_end
 from lmu_deploy.nn.weights import Dynamics, LMUWeights
@@ -42,9 +43,11 @@ def run_parallel(
         outputs, m = _memory(weights.dynamics(), inputs, m, ends, only_end, length)
         if kernel is None:
             return outputs, m, h
-        z = linear(m, kernel.t(), weights.bias)
+        z = matmul(m, kernel)
+        if weights.bias is not None:
+            z = z + weights.bias
         if weights.input_kernel is not None:
-            z = z + at_end(x, lengths) @ weights.input_kernel
+            z = z + matmul(at_end(x, lengths), weights.input_kernel)
         h = ACTIVATIONS[weights.activation].apply(z)
         return h, m, h
     z, m = _drive(weights, x, m, ends, length)
@@ -100,7 +103,7 @@ def _drive(
     drive, m = drive_by_blocks(weights, x, m, ends, length)
     z = drive.everywhere(x.shape[1])
     if weights.input_kernel is not None and takes_channels(weights):
-        z = z + x @ weights.input_kernel
+        z = z + matmul(x, weights.input_kernel)
     return z, m
 
 

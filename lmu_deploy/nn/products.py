@@ -99,6 +99,11 @@ def summed_outer(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor
     return by_parts
 
 
+def has_onednn(like: Tensor, multiplications: int) -> bool:
+    """Whether oneDNN would do such a product; the parameters are those of :class:`Product`."""
+    return _onednn(like, multiplications) is not None
+
+
 def _onednn(like: Tensor, multiplications: int) -> Any:
     """Give oneDNN's linear layer with a post-operation, or None where it would be no gain."""
     if like.dtype != torch.float32 or like.device.type != "cpu" or multiplications < _WORTH_A_CALL:

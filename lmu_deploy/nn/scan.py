@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
-from lmu_deploy.nn.products import accumulator
+from lmu_deploy.nn.products import accumulator, summed_outer
 
 
 def scan(drive: Tensor, start: Tensor, weight: Tensor, active: int, activation: str) -> Tensor:
@@ -84,5 +84,6 @@ class _Scan(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             n = weight.shape[0]
             d_weight = start.t() @ rows[0]
-            d_weight.addmm_(states[:-1].view(-1, n).t(), d_drive[1:].view(-1, n))
+            outer = summed_outer(d_drive, d_drive.numel() * n)
+            d_weight += outer(states[:-1].view(-1, n), d_drive[1:].view(-1, n))
         return d_drive.view_as(flat), rows[0] @ weight.t(), d_weight, None, None

@@ -10,6 +10,7 @@ Without E_m, T and B are the same for each channel, and are kept once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lmu_deploy.nn.kept import Kept
+from lmu_deploy.nn.matmul import matmul
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ class LMUWeights:
 
     def dynamics(self) -> Dynamics:
         """Give the memory's own map, feedback into itself folded in."""
-        transition, entry = self.a_bar.t(), self.b_bar.unsqueeze(0)
         if self.memory_encoders is None:
-            return Dynamics(self.channels, transition, entry, self.kept)
-        entry = spread(entry, self.channels)
-        transition = spread(transition, self.channels)
-        return Dynamics(1, torch.addmm(transition, self.memory_encoders, entry), entry)
+            return self.bare_dynamics()
+        own = self.bare_dynamics().together()
+        return Dynamics(1, torch.addmm(own.transition, self.memory_encoders, own.entry), own.entry)
+
+    def bare_dynamics(self) -> Dynamics:
+        """Give the memory's own map without feedback into itself."""
+        return Dynamics(self.channels, self.a_bar.t(), self.b_bar.unsqueeze(0), self.kept)
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,15 @@ def spread(matrix: Tensor, groups: int) -> Tensor:
     return torch.kron(identity, matrix.contiguous())
 
 
-def orbit(start: Tensor, matrix: Tensor, steps: int) -> Tensor:
+def squares(matrix: Tensor, steps: int) -> tuple[Tensor, ...]:
+    """Give matrix^1, ^2, ^4, ..., those that :func:`orbit` needs for so many steps."""
+    found = [matrix]
+    while 2 ** len(found) < steps:
+        found.append(matmul(found[-1], found[-1]))
+    return tuple(found)
+
+
+def orbit(start: Tensor, powers: Sequence[Tensor], steps: int) -> Tensor:
     """Give ``start @ matrix^t`` for t = 0 to steps - 1.
 
     Made by doubling: each product extends what is known to twice its length, so there are
@@ -112,16 +124,15 @@ def orbit(start: Tensor, matrix: Tensor, steps: int) -> Tensor:
     Parameters
     ----------
     start : Tensor, shape (rows, size)
-    matrix : Tensor, shape (size, size)
+    powers : sequence of Tensor, shape (size, size)
+        From :func:`squares`.
     steps : int
 
     Returns
     -------
     orbit : Tensor, shape (steps, rows, size)
     """
-    known, power = start.unsqueeze(0), matrix
-    while len(known) < steps:
-        known = torch.cat([known, known[: steps - len(known)] @ power])
-        if len(known) < steps:
-            power = power @ power
-    return known
+    known = start.unsqueeze(0)
+    for power in powers:
+        known = torch.cat([known, matmul(known[: steps - len(known)], power)])
+    return known[:steps]
