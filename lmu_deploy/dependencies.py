@@ -60,6 +60,7 @@ LIBRARIES = (
     Library("safetensors", "import safetensors.numpy", "network files"),
     Library("torch", "import torch", "training"),
     Library("lightning", "import lightning", "training"),
+    Library("numba", "import numba", "target integer at full speed"),
     Library("scikit-learn", "import sklearn.datasets", "task digits"),
     Library("onnx", "import onnx", "ONNX export"),
     Library("onnxruntime", "import onnxruntime", "target onnxruntime"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from converters.quantise import quantise
 from lmu_deploy.errors import InputError
@@ -13,12 +16,17 @@ from lmu_deploy.integer_network import Connection, Format
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.wiring import populations, wires
 from targets.base import check_supported
+from targets.conformance.drawn import integer_networks, loud_and_quiet
 from targets.integer import IntegerTarget, step
 from targets.integer.bounds import float64_objections, int32_objections, worst_sums
 from targets.integer.engine import choose_engine
 from targets.integer.machine import Machine
 
 torch = pytest.importorskip("torch", reason="the torch engine needs torch")
+NEEDS_NUMBA = pytest.mark.skipif(
+    find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
+)
+FAST = ["torch", pytest.param("numba", marks=NEEDS_NUMBA)]
 
 
 def psmnist_like(rng, order=256, units=212, theta=784.0):
@@ -54,17 +62,54 @@ def large():
     return quantise(psmnist_like(rng), inputs[:6]), inputs
 
 
-def test_engines_agree_in_everything_at_the_size_of_psmnist(large):
-    network, inputs = large
-    one = IntegerTarget("numpy").run(network, inputs, record=True)
-    two = IntegerTarget("torch").run(network, inputs, record=True)
-    for name in "mhy":
-        assert np.array_equal(getattr(one.states, name), getattr(two.states, name))
-    assert one.synops == two.synops > 1e9
-    assert one.saturations == two.saturations
-    for name, counts in one.events.items():
-        assert np.array_equal(counts, two.events[name])
-        assert np.array_equal(one.rasters[name], two.rasters[name])
+def differences(one, two) -> list[str]:
+    """Name all that two runs of one network differ in."""
+    found = [
+        name
+        for name in "mhy"
+        if not np.array_equal(getattr(one.states, name), getattr(two.states, name))
+    ]
+    for name in ("synops", "saturations", "carried"):
+        found += [] if getattr(one, name) == getattr(two, name) else [name]
+    for kind in ("events", "rasters"):
+        for name, counts in getattr(one, kind).items():
+            same = np.array_equal(counts, getattr(two, kind)[name])
+            found += [] if same else [f"{kind} of {name}"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def run_by_numpy(large):
+    return IntegerTarget("numpy").run(*large, record=True)
+
+
+@pytest.mark.parametrize("engine", FAST)
+def test_engines_agree_in_everything_at_the_size_of_psmnist(engine, large, run_by_numpy):
+    run = IntegerTarget(engine).run(*large, record=True)
+    assert run.settings["engine"] == engine
+    assert run.synops > 1e9
+    assert differences(run, run_by_numpy) == []
+
+
+@settings(max_examples=40)
+@given(network=integer_networks(thresholds=True), seed=st.integers(0, 1000))
+@pytest.mark.parametrize("engine", FAST)
+def test_engines_agree_on_networks_of_every_width(engine, network, seed):
+    """Messages of up to 30 bits among them, which take several digits of base 128."""
+    assume(not float64_objections(network) and not int32_objections(network))
+    inputs = loud_and_quiet(network, seed)
+    one, two = (IntegerTarget(name).run(network, inputs, record=True) for name in ("numpy", engine))
+    assert differences(one, two) == []
+
+
+@pytest.mark.parametrize("engine", FAST)
+@pytest.mark.parametrize("bits", [4, 8, 15])
+def test_engines_agree_on_rows_longer_than_vectors(engine, bits):
+    rng = np.random.default_rng(bits)
+    inputs = pixels(rng, 5, 40)
+    network = quantise(psmnist_like(rng, 45, 37, 60.0), inputs, message_bits=bits, slices=3)
+    one, two = (IntegerTarget(name).run(network, inputs, record=True) for name in ("numpy", engine))
+    assert differences(one, two) == []
 
 
 def test_every_sum_lies_within_its_proven_bound(large):
@@ -94,7 +139,8 @@ def test_what_int32_cannot_hold_goes_to_numpy(large):
     assert any("memory/recurrent" in text for text in int32_objections(wide))
     assert float64_objections(wide) == []
     assert choose_engine(wide, "auto", 10**9).name == "numpy"
-    assert choose_engine(network, "auto", 10**9).name == "torch"
+    fastest = "torch" if find_spec("numba") is None else "numba"
+    assert choose_engine(network, "auto", 10**9).name == fastest
     with pytest.raises(InputError, match="engine torch cannot run this network: sums of layer0"):
         IntegerTarget("torch").run(wide, inputs)
 
@@ -129,7 +175,7 @@ def test_what_float64_cannot_hold_is_refused():
 
 def test_unknown_engine_and_foreign_stream_are_refused(large):
     network, inputs = large
-    with pytest.raises(InputError, match="auto, numpy, torch"):
+    with pytest.raises(InputError, match="auto, numba, numpy, torch"):
         IntegerTarget("jax")
     _, stream = step(network, inputs[:, 0])
     other = dataclasses.replace(network, task="psmnist")
@@ -164,3 +210,16 @@ def test_limit_cycles_of_a_memory_without_input_stay_small():
     )
     assert 0.0 < late < 0.01 * driven
     assert late < 1.1 * early
+
+
+@pytest.mark.parametrize("engine", FAST)
+def test_the_largest_messages_of_every_width_are_cut_into_digits_that_fit(engine, large):
+    """A message of 15 bits takes three digits: 2^14 - 1 rounded to 128 times 128 leaves int8."""
+    engine, one = choose_engine(large[0], engine), np.ones((1, 1), int)
+    alone = Connection(one[None], one, 0 * one, accumulator_bits=32)
+    for limit in (2 ** (bits - 1) - 1 for bits in range(2, 32)):
+        messages = np.unique(np.clip(limit - np.arange(300), -limit, limit))
+        messages = np.concatenate([messages, -messages])[:, None].astype(np.int32)
+        total = engine.zeros(len(messages), 1)
+        engine.fan({"place": alone}, limit).deliver(engine.array(messages))["place"].add_to(total)
+        assert np.array_equal(engine.numpy(total), messages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -25,7 +26,10 @@ from lmu_deploy.integer_network import (
 from targets.integer import IntegerTarget, step
 from targets.integer.delay_line import line_width
 
-ENGINES = ["numpy", "torch"]
+NEEDS_NUMBA = pytest.mark.skipif(
+    find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
+)
+ENGINES = ["numpy", "torch", pytest.param("numba", marks=NEEDS_NUMBA)]
 
 
 class Naive:

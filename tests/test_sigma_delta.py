@@ -23,6 +23,18 @@ from targets.integer import IntegerTarget, step
 from targets.integer.numpy_engine import NumpyEngine
 from targets.lava.axons import Axon
 
+ENGINES = [
+    "numpy",
+    "torch",
+    pytest.param(
+        "numba",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("numba") is None,
+            reason="numba is not installed: pip install 'lmu-deploy[fast]'",
+        ),
+    ),
+]
+
 STEPS = 24
 REALISATIONS = ("dense-incremental", "schur", "sign-taylor")
 
@@ -152,7 +164,7 @@ def wrong(network: IntegerNetwork, inputs: np.ndarray, run) -> list[str]:
     return found + (["carried"] if carried != dict(run.carried) else [])
 
 
-@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_every_step_follows_from_what_was_held(engine):
     network, inputs = network_and_inputs()
     for made in (network, mixed(network)):
@@ -199,7 +211,7 @@ def test_a_threshold_of_one_changes_no_state(realisation):
 
 
 @pytest.mark.parametrize("realisation", REALISATIONS)
-@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_stream_equals_the_batch_and_leaves_its_past_alone(engine, realisation):
     network, inputs = network_and_inputs(realisation)
     network = mixed(network)

@@ -18,6 +18,8 @@ from lmu_deploy.wiring import Wire, populations, wires
 
 FLOAT64_LIMIT = 2**52
 INT32_LIMIT = 2**31 - 1
+_ROUNDING_OF_DIGITS = 64
+"""What is added to a message before it is cut into digits of base 128."""
 
 
 def worst_sums(wire: Wire, limit: int) -> np.ndarray:
@@ -49,6 +51,8 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
         worst = int(max(sums.max(initial=0), products.max(initial=0)))
         if worst > INT32_LIMIT:
             found.append(f"sums of {wire.place} need {worst.bit_length() + 1} bits, int32 has 32")
+        if limits[wire.source] > INT32_LIMIT - _ROUNDING_OF_DIGITS:
+            found.append(f"messages on {wire.place} of 32 bits cannot be cut into digits in int32")
         change = 2 * limits[wire.source]
         if connection.threshold and change > INT32_LIMIT:
             found.append(

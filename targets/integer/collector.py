@@ -36,30 +36,22 @@ class Collector:
         n_h = sum(machine.populations[n] for n in self._hiddens)
         self._m = np.zeros((samples, self._steps, n_m), np.int32) if record else None
         self._h = np.zeros((samples, self._steps, n_h), np.int32) if record else None
-        self._events = {
-            name: np.zeros((samples, self._steps), np.int64) for name in machine.populations
-        }
+        self._events = {key: np.zeros((self._steps, samples), np.int64) for key in machine.senders}
         self._rasters = {
             name: np.zeros((self._steps, neurons), np.uint8)
             for name, neurons in machine.populations.items()
         }
         self._synops = 0
-        self._carried: dict[str, int] = defaultdict(int)
         self._saturations: dict[str, int] = defaultdict(int)
 
     def take(self, batch: slice, t: int, y: Any, state: State) -> None:
         """Keep one step of one batch."""
-        numpy = self._machine.engine.numpy
+        numpy, senders = self._machine.engine.numpy, self._machine.senders
         for key, sent in state.sent.items():
-            events, synops = self._machine.senders[key].tally(sent)
-            name = key[0]
-            self._events[name][batch, t] += events.astype(np.int64)
-            self._synops += synops
-            for place in self._machine.places_of[key]:
-                self._carried[place] += int(events.sum())
-            if batch.start == 0 and len(sent):
-                events_of_first = np.atleast_2d(np.asarray(sent[0]) != 0).sum(axis=0)
-                self._rasters[name][t] += events_of_first.clip(max=255).astype(np.uint8)
+            self._events[key][t, batch], synops = senders[key].tally(sent)
+            state.synops += synops
+            if batch.start == 0:
+                self._draw(key[0], t, np.asarray(sent[0]))
         if self._every_step or t == self._steps - 1:
             self._y[batch, t if self._every_step else 0] = numpy(y)
         if self._m is not None and self._h is not None:
@@ -68,8 +60,14 @@ class Collector:
                 hidden = [numpy(state.messages[name]) for name in self._hiddens]
                 self._h[batch, t] = np.concatenate(hidden, axis=1)
 
+    def _draw(self, name: str, t: int, sent: np.ndarray) -> None:
+        """Note what the first sample has sent, once or, in a series, several times."""
+        row, events = self._rasters[name][t], sent != 0
+        row += events if events.ndim == 1 else events.sum(axis=0).clip(max=255).astype(np.uint8)
+
     def close(self, state: State) -> None:
         """Take over what a finished batch counted."""
+        self._synops += state.synops
         for place, count in state.saturations.items():
             self._saturations[place] += count
 
@@ -81,7 +79,7 @@ class Collector:
             target=target,
             outputs=outputs if self._network.return_sequences else outputs[:, -1],
             neurons=dict(self._machine.populations),
-            events=self._events,
+            events=self._population_events(),
             synops=self._synops,
             saturations={place: self._saturations[place] for place in self._machine.places()},
             steps=self._steps,
@@ -90,9 +88,23 @@ class Collector:
             seed=seed,
             states=self._states(),
             rasters=self._rasters,
-            carried=dict(self._carried),
+            carried=self._carried(),
             settings={"engine": self._machine.engine.name},
         )
+
+    def _population_events(self) -> dict[str, np.ndarray]:
+        """Add up the events of all outlets of a population; each (samples, steps)."""
+        found: dict[str, np.ndarray] = {}
+        for (name, _), events in self._events.items():
+            found[name] = found[name] + events.T if name in found else events.T
+        return {name: found[name] for name in self._machine.populations}
+
+    def _carried(self) -> dict[str, int]:
+        return {
+            place: int(events.sum())
+            for key, events in self._events.items()
+            for place in self._machine.places_of[key]
+        }
 
     def _states(self) -> States | None:
         if self._m is None or self._h is None:

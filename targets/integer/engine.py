@@ -1,9 +1,9 @@
 """What the machine asks of an array library, and which one runs a network.
 
 An engine holds integers in arrays of its own and does the few operations of the specification on
-them. There are two: NumPy in float64, which every network can use, and PyTorch in products of int8
-and sums of int32, several times faster, where bounds.py proves that int32 is enough. Both give the
-same integers.
+them. There are three: NumPy in float64, which every network can use; PyTorch in products of int8
+and sums of int32, several times faster, where bounds.py proves that int32 is enough; and the same
+products with everything between them compiled by Numba, faster again. All give the same integers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ from lmu_deploy.errors import InputError, MissingDependencyError
 from lmu_deploy.integer_network import Connection, Format, IntegerHidden, IntegerNetwork
 from lmu_deploy.wiring import wires
 from targets.integer.bounds import float64_objections, int32_objections
+from targets.integer.drives import Drive
 from targets.integer.numpy_engine import NumpyEngine
 
-ENGINES = ("auto", "numpy", "torch")
+ENGINES = ("auto", "numpy", "torch", "numba")
+
+_NEEDS = {"torch": [("torch", "train")], "numba": [("torch", "train"), ("numba", "fast")]}
+"""Libraries of each engine, and the extras that bring them."""
 
 _WORTH_IMPORTING_TORCH = 5e10
 """Products of weights and messages in a run above which torch saves more than its import takes."""
+
+_WORTH_COMPILING = 3e11
+"""Above which Numba saves more than its import and the loading of compiled code take."""
 
 
 class Sender(Protocol):
@@ -38,11 +45,8 @@ class Sender(Protocol):
 class Fan(Protocol):
     """The synapses of an outlet."""
 
-    def deliver(self, messages: Any) -> tuple[dict[str, Any], dict[str, int]]:
-        """Give each connection's drive, (batch, n_out), and the saturations of its accumulators.
-
-        The next call may write over the drives.
-        """
+    def deliver(self, messages: Any) -> Mapping[str, Drive]:
+        """Give each connection's drive, by place; the next call may write over them."""
 
 
 class Activation(Protocol):
@@ -72,11 +76,14 @@ class Engine(Protocol):
     def encode(self, x: np.ndarray, message: Format) -> tuple[Any, int]:
         """Give input messages for real inputs, and how many were limited."""
 
-    def rounded_shift(self, values: Any, shift: int) -> Any:
-        """Give ms(values, 1, shift) in a new array."""
-
     def saturate(self, values: Any, limit: int) -> int:
         """Limit values to +-limit in place; give how many that changed."""
+
+    def emit(self, m: Any, limit: int, shift: int, message_limit: int) -> tuple[Any, int, int]:
+        """Limit states in place, give their messages, and how many of each that changed.
+
+        The messages are ms(m, 1, shift), limited too, in a new array.
+        """
 
     def silence(self, values: Any, threshold: int) -> None:
         """Set values of magnitude below a threshold to zero, in place."""
@@ -97,7 +104,7 @@ def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int
     Parameters
     ----------
     network : IntegerNetwork
-    name : {"auto", "numpy", "torch"}
+    name : {"auto", "numpy", "torch", "numba"}
     sample_steps : int
         How many steps of how many samples will be run.
 
@@ -106,33 +113,45 @@ def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int
     InputError
         When the engine cannot hold the network's values exactly.
     MissingDependencyError
-        When torch is asked for and absent.
+        When a library of the engine is absent.
     """
     check_choice("engine", name, ENGINES)
     if name == "auto":
-        name = "torch" if _torch_pays(network, sample_steps) else "numpy"
+        name = _soonest_done(network, sample_steps)
     if name == "numpy":
         if objections := float64_objections(network):
             raise InputError(f"engine numpy cannot run this network: {'; '.join(objections)}.")
         return NumpyEngine()
-    if find_spec("torch") is None:
-        raise MissingDependencyError("engine torch needs torch: pip install 'lmu-deploy[train]'.")
-    from targets.integer.torch_engine import TorchEngine, products_are_exact
+    for library, extra in _NEEDS[name]:
+        if find_spec(library) is None:
+            raise MissingDependencyError(
+                f"engine {name} needs {library}: pip install 'lmu-deploy[{extra}]'."
+            )
+    from targets.integer.int8_products import products_are_exact
 
     if objections := int32_objections(network):
-        raise InputError(f"engine torch cannot run this network: {'; '.join(objections)}.")
+        raise InputError(f"engine {name} cannot run this network: {'; '.join(objections)}.")
     if not products_are_exact():
-        raise InputError("engine torch: this processor rounds int8 products; use engine numpy.")
-    return TorchEngine()
+        raise InputError(f"engine {name}: this processor rounds int8 products; use engine numpy.")
+    if name == "torch":
+        from targets.integer.torch_engine import TorchEngine
+
+        return TorchEngine()
+    from targets.integer.compiled_engine import CompiledEngine
+
+    return CompiledEngine()
 
 
-def _torch_pays(network: IntegerNetwork, sample_steps: int) -> bool:
-    """Whether torch is there, can hold the network, and saves more time than its import takes."""
+def _soonest_done(network: IntegerNetwork, sample_steps: int) -> str:
+    """Name the engine that saves more time than its import takes, of those that can be had."""
     if find_spec("torch") is None or int32_objections(network):
-        return False
-    synapses = sum(wire.connection.slices.size for wire in wires(network))
-    if "torch" not in sys.modules and synapses * sample_steps < _WORTH_IMPORTING_TORCH:
-        return False
-    from targets.integer.torch_engine import products_are_exact
+        return "numpy"
+    work = sum(wire.connection.slices.size for wire in wires(network)) * sample_steps
+    if "torch" not in sys.modules and work < _WORTH_IMPORTING_TORCH:
+        return "numpy"
+    from targets.integer.int8_products import products_are_exact
 
-    return products_are_exact()
+    if not products_are_exact():
+        return "numpy"
+    loaded = "targets.integer.kernels" in sys.modules
+    return "numba" if find_spec("numba") and (loaded or work >= _WORTH_COMPILING) else "torch"

@@ -1,7 +1,8 @@
 """An activation made ready: its lines, where it is flat, and a table where that comes soon.
 
-A concave, monotone activation has one value for all drives beyond some point, so a table up to that
-point says everything. Lines are exact in float64: a drive has at most 32 bits and a slope 15.
+A concave, monotone activation has one value for all drives beyond some point, so lines or a table
+up to that point say everything. Lines are exact in float64: a drive has at most 32 bits and a slope
+15.
 """
 
 from __future__ import annotations
@@ -36,20 +37,43 @@ class Table:
     odd: bool
 
 
+@dataclass(frozen=True)
+class Flat:
+    """Where an activation of kind odd or positive is flat.
+
+    Attributes
+    ----------
+    least : int
+        Least drive with the largest value that H can have; all greater ones have it too.
+    last_unlimited : int
+        Largest drive whose value the message's width does not limit.
+    """
+
+    least: int
+    last_unlimited: int
+
+
+def find_flat(hidden: IntegerHidden) -> Flat:
+    """Find where an activation of kind odd or positive is flat, among the drives there can be."""
+    lines, limit, top = hidden.activation, hidden.message.limit, hidden.drive.limit
+    value = min(int(least_line(lines, np.array([top]))[0]), limit)
+    return Flat(
+        _first_drive_above(lines, value - 1, top), _first_drive_above(lines, limit, top) - 1
+    )
+
+
 def make_table(hidden: IntegerHidden) -> Table | None:
     """Make the table of a layer's activation; None where it would be long or is never flat."""
-    lines, limit, top = hidden.activation, hidden.message.limit, hidden.drive.limit
+    lines, limit = hidden.activation, hidden.message.limit
     if lines.kind == "linear":
         return None
-    final = min(int(least_line(lines, np.array([top]))[0]), limit)
-    flat = _first_drive_above(lines, final - 1, top)
-    if flat >= _LONGEST_TABLE:
+    flat = find_flat(hidden)
+    if flat.least >= _LONGEST_TABLE:
         return None
-    half = least_line(lines, np.arange(flat + 1)).clip(max=limit).astype(np.int64)
+    half = least_line(lines, np.arange(flat.least + 1)).clip(max=limit).astype(np.int64)
     odd = lines.kind == "odd"
     values = np.concatenate([-half[:0:-1], half]) if odd else half
-    last_unlimited = _first_drive_above(lines, limit, top) - 1
-    return Table(values, -flat if odd else 0, flat, last_unlimited, odd)
+    return Table(values, -flat.least if odd else 0, flat.least, flat.last_unlimited, odd)
 
 
 def least_line(lines: PiecewiseLinear, p: np.ndarray) -> np.ndarray:

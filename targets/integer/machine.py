@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.integer_network import IntegerLayer, IntegerNetwork, SeriesMemory
-from lmu_deploy.wiring import delayed, outlets, populations, wires
+from lmu_deploy.wiring import outlets, populations, wires
 from targets.integer.delay_line import line_width
+from targets.integer.drives import Drive, ReadyDrive
 from targets.integer.engine import Engine, Fan, Sender
 from targets.integer.series import Series
 
@@ -38,21 +39,21 @@ class State:
     sent : dict of (population, threshold) to array, shape (batch, neurons)
         Nonzero where the outlet sent an event in the last step; of a series all that it sent,
         (batch, applications, neurons).
-    drives : dict of connection to array, shape (batch, targets)
+    drives : dict of connection to Drive
         Last delivered.
     saturations : dict of place to int
         So far.
-    undelivered : dict of place to int
-        Saturations of drives that wait for the next step, and count only if there is one.
+    synops : int
+        So far.
     """
 
     m: list[Any]
     messages: dict[str, Any] = field(default_factory=dict)
     held: dict[OutletKey, Any] = field(default_factory=dict)
     sent: dict[OutletKey, Any] = field(default_factory=dict)
-    drives: dict[str, Any] = field(default_factory=dict)
+    drives: dict[str, Drive] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    undelivered: dict[str, int] = field(default_factory=dict)
+    synops: int = 0
 
     def copy(self, engine: Engine) -> State:
         """Give a state that stays as it is when this one, or another, is advanced."""
@@ -61,9 +62,9 @@ class State:
             dict(self.messages),
             dict(self.held),
             dict(self.sent),
-            {place: engine.copy(drive) for place, drive in self.drives.items()},
+            {place: drive.kept() for place, drive in self.drives.items()},
             defaultdict(int, self.saturations),
-            dict(self.undelivered),
+            self.synops,
         )
 
 
@@ -84,9 +85,9 @@ class Machine:
 
     def __init__(self, network: IntegerNetwork, engine: Engine) -> None:
         self.network, self.engine = network, engine
+        self._layers, self._output_limit = network.on_chip, network.chip_readout.output.limit
         self.populations = {p.name: p.neurons for p in populations(network).values()}
         self._into: dict[str, list[str]] = defaultdict(list)
-        self._delayed = tuple(f"{place}/" for place in delayed(network))
         self._lines = [line_width(layer.memory) for _, layer in network.on_chip]
         moved = {f"layer{n}/memory/recurrent" for n, w in enumerate(self._lines) if w is not None}
         self._fans: dict[str, dict[int, Fan | None]] = defaultdict(dict)
@@ -139,7 +140,7 @@ class Machine:
         state = State([zeros(batch, layer.memory.size) for _, layer in self.network.on_chip])
         for target, places in self._into.items():
             width = self.populations.get(target, self.network.n_out)
-            state.drives.update({place: zeros(batch, width) for place in places})
+            state.drives |= {place: ReadyDrive(zeros(batch, width)) for place in places}
         for name, threshold in self.senders:
             if threshold:
                 state.held[name, threshold] = zeros(batch, self.populations[name])
@@ -158,14 +159,18 @@ class Machine:
         -------
         y : array, shape (batch, n_out)
         """
-        network = self.network
-        for place, count in state.undelivered.items():
-            state.saturations[place] += count
-        state.undelivered.clear()
-        messages, limited = self.engine.encode(x, network.input)
+        return self.receive(state, self.encode(state, x))
+
+    def encode(self, state: State, x: np.ndarray) -> Any:
+        """Give input messages for real inputs of any shape, and count what was limited."""
+        messages, limited = self.engine.encode(x, self.network.input)
         state.saturations["input"] += limited
+        return messages
+
+    def receive(self, state: State, messages: Any) -> Any:
+        """Advance `state` by one step with input messages, (batch, n_in), as `advance` does."""
         self._send("input", messages, state)
-        for number, layer in network.on_chip:
+        for number, layer in self._layers:
             if isinstance(layer.memory, SeriesMemory):
                 self._advance_series(number, state)
             else:
@@ -173,21 +178,23 @@ class Machine:
             if layer.hidden is not None:
                 self._advance_hidden(number, layer, state)
         y = self._total("readout", state)
-        self._saturate(y, network.chip_readout.output.limit, "readout/output", state)
+        self._saturate(y, self._output_limit, "readout/output", state)
         return y
 
     def _advance_memory(self, number: int, layer: IntegerLayer, state: State) -> None:
         memory, name = layer.memory, f"layer{number}/memory"
         m = state.m[number]
         if (width := self._lines[number]) is None:
-            m += self._total(name, state)
+            self._gather(name, m, state)
         else:
             older = m[:, :-width]
             state.m[number] = m = self._total(name, state)
             m[:, width:] = older
-        self._saturate(m, memory.state.limit, f"{name}/state", state)
-        messages = self.engine.rounded_shift(m, memory.message_shift)
-        self._saturate(messages, memory.message.limit, f"{name}/message", state)
+        messages, limited, unsent = self.engine.emit(
+            m, memory.state.limit, memory.message_shift, memory.message.limit
+        )
+        state.saturations[f"{name}/state"] += limited
+        state.saturations[f"{name}/message"] += unsent
         self._send(name, messages, state)
 
     def _advance_series(self, number: int, state: State) -> None:
@@ -214,12 +221,18 @@ class Machine:
 
     def _total(self, target: str, state: State) -> Any:
         """Sum what has reached a population and its bias; a new array."""
-        first, *others = (state.drives[place] for place in self._into[target])
-        bias = self._bias.get(target)
-        total = first + bias if bias is not None else self.engine.copy(first)
-        for other in others:
-            total += other
+        width = self.populations.get(target, self.network.n_out)
+        total = self.engine.zeros(len(state.m[0]), width)
+        self._gather(target, total, state)
         return total
+
+    def _gather(self, target: str, total: Any, state: State) -> None:
+        """Add to `total` what has reached a population and its bias; count what was limited."""
+        for place in self._into[target]:
+            for accumulator, count in state.drives[place].add_to(total).items():
+                state.saturations[accumulator] += count
+        if (bias := self._bias.get(target)) is not None:
+            total += bias
 
     def _saturate(self, values: Any, limit: int, place: str, state: State) -> None:
         state.saturations[place] += self.engine.saturate(values, limit)
@@ -234,15 +247,7 @@ class Machine:
                 held = state.held[name, threshold] = state.held[name, threshold] + sent
             state.sent[name, threshold] = sent
             if fan is not None:
-                self._deliver(*fan.deliver(held), state)
-
-    def _deliver(self, drives: dict[str, Any], limited: dict[str, int], state: State) -> None:
-        state.drives.update(drives)
-        for place, count in limited.items():
-            if place.startswith(self._delayed):
-                state.undelivered[place] = count
-            else:
-                state.saturations[place] += count
+                state.drives.update(fan.deliver(held))
 
 
 def _biases(network: IntegerNetwork) -> dict[str, np.ndarray]:

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lmu_deploy.integer_network import Connection, Format, IntegerHidden, largest
+from lmu_deploy.integer_network import Connection, Format, IntegerHidden
+from targets.integer.drives import ReadyDrive, ready_drives
 from targets.integer.lines import by_lines, make_table
+from targets.integer.stack import Stack
 
 
 class NumpyEngine:
@@ -41,14 +43,6 @@ class NumpyEngine:
         messages = np.rint(x / message.scale)
         return messages, self.saturate(messages, message.limit)
 
-    def rounded_shift(self, values: np.ndarray, shift: int) -> np.ndarray:
-        """Give ms(values, 1, shift)."""
-        shifted = values * 2.0**-shift
-        if shift > 0:
-            shifted += 0.5
-            np.floor(shifted, out=shifted)
-        return shifted
-
     def saturate(self, values: np.ndarray, limit: int) -> int:
         """Limit values in place; give how many that changed."""
         if not values.size or (values.max() <= limit and values.min() >= -limit):
@@ -56,6 +50,17 @@ class NumpyEngine:
         limited = int(np.count_nonzero(np.abs(values) > limit))
         np.clip(values, -limit, limit, out=values)
         return limited
+
+    def emit(
+        self, m: np.ndarray, limit: int, shift: int, message_limit: int
+    ) -> tuple[np.ndarray, int, int]:
+        """Limit states in place, give their messages, and how many of each that changed."""
+        limited = self.saturate(m, limit)
+        messages = m * 2.0**-shift
+        if shift > 0:
+            messages += 0.5
+            np.floor(messages, out=messages)
+        return messages, limited, self.saturate(messages, message_limit)
 
     def silence(self, values: np.ndarray, threshold: int) -> None:
         """Set values of magnitude below a threshold to zero, in place."""
@@ -86,45 +91,28 @@ class NumpyFan:
     """
 
     def __init__(self, connections: Mapping[str, Connection], limit: int) -> None:
-        links = list(connections.values())
-        weights = np.concatenate([c.slices.reshape(-1, c.n_in) for c in links]).astype(np.float64)
-        multiplier = np.concatenate([c.multiplier.ravel() for c in links]).astype(np.float64)
-        shift = np.concatenate([c.shift.ravel() for c in links])
-        accumulator = np.concatenate(
-            [np.full(c.multiplier.size, float(largest(c.accumulator_bits))) for c in links]
-        )
-        gain = multiplier * np.exp2(-shift.astype(np.float64))
-        self._matrix = np.ascontiguousarray((weights * gain[:, None]).T)
-        self._half = np.where(shift > 0, 0.5, 0.0)
-        self._limit = accumulator * gain
-        self._cannot_saturate = bool((np.abs(weights).sum(axis=1) * limit <= accumulator).all())
-        self._columns = columns_of(connections)
+        self._stack = stack = Stack.of(connections)
+        gain = stack.multiplier * np.exp2(-stack.shift.astype(np.float64))
+        self._matrix = np.ascontiguousarray((stack.weights * gain[:, None]).T)
+        self._half = np.where(stack.shift > 0, 0.5, 0.0)
+        self._limit = stack.accumulator * gain
+        self._may_saturate = bool(stack.may_saturate(limit).any())
 
-    def deliver(self, messages: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-        """Give each connection's drive and the saturations of its accumulators."""
+    def deliver(self, messages: np.ndarray) -> dict[str, ReadyDrive]:
+        """Give each connection's drive."""
         sums = messages @ self._matrix
-        saturations = {} if self._cannot_saturate else self._saturate(sums)
+        saturations = self._saturate(sums) if self._may_saturate else {}
         sums += self._half
         np.floor(sums, out=sums)
-        drives = {}
-        for place, (first, *others) in self._columns.items():
-            drive = sums[:, first]
-            for other in others:
-                drive += sums[:, other]
-            drives[place] = drive
-        return drives, saturations
+        return ready_drives(sums, self._stack.places, saturations)
 
     def _saturate(self, sums: np.ndarray) -> dict[str, int]:
-        """Limit the sums in place; give how many were, by place."""
+        """Limit the sums in place; give how many were, by accumulator."""
         if not ((sums.max(axis=0) > self._limit) | (sums.min(axis=0) < -self._limit)).any():
             return {}
         beyond = np.abs(sums) > self._limit
         np.clip(sums, -self._limit, self._limit, out=sums)
-        return {
-            f"{place}/slice{number}": int(np.count_nonzero(beyond[:, column]))
-            for place, columns in self._columns.items()
-            for number, column in enumerate(columns)
-        }
+        return self._stack.count(beyond)
 
 
 class NumpySender:
@@ -158,15 +146,3 @@ class NumpyActivation:
         index = np.clip(z, table.least, table.greatest).astype(np.intp)
         index -= table.least
         return self._values[index], limited
-
-
-def columns_of(connections: Mapping[str, Connection]) -> dict[str, list[slice]]:
-    """Where each slice of each connection stands when all their rows are stacked."""
-    columns, start = {}, 0
-    for place, connection in connections.items():
-        n_slices, n_out, _ = connection.slices.shape
-        columns[place] = [
-            slice(start + k * n_out, start + (k + 1) * n_out) for k in range(n_slices)
-        ]
-        start += n_slices * n_out
-    return columns

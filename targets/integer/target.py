@@ -66,8 +66,9 @@ class IntegerTarget:
         for first in range(0, len(inputs), _BATCH):
             batch = slice(first, min(first + _BATCH, len(inputs)))
             state = machine.start(batch.stop - batch.start)
+            messages = machine.encode(state, inputs[batch].swapaxes(0, 1))
             for t in range(inputs.shape[1]):
-                collector.take(batch, t, machine.advance(state, inputs[batch, t]), state)
+                collector.take(batch, t, machine.receive(state, messages[t]), state)
             collector.close(state)
             if progress:
                 progress(batch.stop, len(inputs))
