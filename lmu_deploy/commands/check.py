@@ -11,6 +11,7 @@ from lmu_deploy.hardware.preflight import check as preflight
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.representations import load_any
+from lmu_deploy.segments import host_sentence
 
 
 def check(network: IntegerNetwork | Path | str, *, profile: str = "loihi2") -> list[Violation]:
@@ -34,6 +35,21 @@ def placement(network: IntegerNetwork | Path | str, *, profile: str = "loihi2") 
     """
     chip = _digital(profile)
     return table(place(_integer(network), chip), chip)
+
+
+def remarks(network: IntegerNetwork | Path | str) -> list[str]:
+    """Say what breaks no rule but should be known: layers on the host, memories that grow.
+
+    Raises
+    ------
+    InputError
+        When the file holds no integer network.
+    """
+    from converters.quantise.stability import growing_memories
+
+    network = _integer(network)
+    sentence = host_sentence(network)
+    return [*([sentence] if sentence else []), *growing_memories(network)]
 
 
 def _digital(profile: str) -> DigitalProfile:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmu_deploy.checks import check_choice, check_integer
 from lmu_deploy.commands.budget import check_budget, within_budget
+from lmu_deploy.commands.check import remarks
 from lmu_deploy.commands.sparsity import check_sparsity, make_sparse
 from lmu_deploy.commands.task_data import limited, task_for
 from lmu_deploy.errors import InputError
@@ -114,6 +115,8 @@ def quantise(
         training = _training(network, config, epochs)
         where = None if checkpoint is None else Path(checkpoint)
         integer = _trained(network, judged_by, profile, options, training, seed, where, device)
+    for remark in remarks(integer):
+        print(remark, file=sys.stderr)
     integer = make_sparse(integer, judged_by, sparsity_threshold, sparsity_loss)
     if out is not None:
         save(integer, out)

@@ -45,7 +45,13 @@ def to_onnx_integer(
         (batch, n_out), or (batch, time, n_out) if the network returns sequences, to be multiplied
         by the scale of ``output``; then the states after the last step, named
         ``layer0/memory/state.next`` and so on, (batch, size). All int32.
+
+    Raises
+    ------
+    InputError
+        When a part of the network is on the host.
     """
+    _refuse_host_layers(network, "onnx-int")
     kind = IntegerKind(Tally(network) if tally else None)
     return sequence_model(network, kind, record=record, stateful=stateful)
 
@@ -59,7 +65,13 @@ def to_onnx_integer_step(network: IntegerNetwork) -> onnx.ModelProto:
         Inputs: ``input``, (batch, n_in), messages as for :func:`to_onnx_integer`, and each state,
         (batch, size), such as ``layer0/memory/state``. Outputs: ``output``, (batch, n_out), and
         each state after the step, with ``.next`` behind its name. All int32.
+
+    Raises
+    ------
+    InputError
+        When a part of the network is on the host.
     """
+    _refuse_host_layers(network, "onnx-int-step")
     return step_model(network, IntegerKind())
 
 
@@ -86,9 +98,10 @@ def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelP
     Raises
     ------
     InputError
-        When the file does not hold the float network, a message is wider than 16 bits, or a memory
-        is a series, which is exact integers or nothing.
+        When a part is on the host, the file does not hold the float network, a message is wider
+        than 16 bits, or a memory is a series, which is exact integers or nothing.
     """
+    _refuse_host_layers(network, "onnx-qdq")
     if network.source is None:
         raise InputError(
             "onnx-qdq needs the float network that the integers were made from, and this file "
@@ -111,6 +124,16 @@ def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelP
     opset = OPSET if bits[widest] <= INT8_BITS else OPSET_OF_INT16
     kind = DequantisedKind(_activations(network.source), opset)
     return sequence_model(network, kind, record=record, stateful=False)
+
+
+def _refuse_host_layers(network: IntegerNetwork, form: str) -> None:
+    """Raise InputError when a part of the network is on the host, in float64."""
+    if numbers := [str(number) for number, _ in network.on_host]:
+        raise InputError(
+            f"{form} holds integers alone, and LSTM layers {', '.join(numbers)} stay on the host; "
+            "export the float network with --to onnx, or run this one on target onnxruntime, which "
+            "makes a graph of each part on the chip."
+        )
 
 
 def _activations(source: LMUNetwork) -> dict[str, str]:
