@@ -34,7 +34,7 @@ def intervals_plot(number: int, series: Series, counts: Mapping[str, Sequence[in
     )
     return Plot(
         f"intervals-{number}",
-        f"Steps from an event of a neuron to its next in sample 0, for {series.label}",
+        f"Chip steps from an event of a neuron to its next in sample 0, for {series.label}",
         f"{told}.",
         lambda layout: _draw(series, counts, layout),
     )
@@ -74,7 +74,7 @@ def _panel(axes: Axes, series: Series, counts: Sequence[int], bins: int) -> None
     each = -(-bins // _MOST_LABELS)
     axes.set_xticks(range(0, bins, each))
     axes.set_xticklabels([str(2**k) for k in range(0, bins, each)])
-    axes.set_xlabel("steps, up to")
+    axes.set_xlabel("chip steps, up to")
     axes.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
     percent_axis(axes.yaxis)
     axes.grid(axis="y")
