@@ -144,7 +144,7 @@ def answer(model: Any, data: Any, path: Path) -> None:
     print(f"{path}: test accuracy {np.mean(logits.argmax(-1) == data['test_y']):.4f}")
 
 
-def chain(folder: Path, limit: int, lava: int) -> bool:
+def chain(folder: Path, limit: int, lava: int, imports_only: bool) -> bool:
     """Import every file, compare with Keras, then quantise, check and deploy one of them."""
     import lmu_deploy
     from lmu_deploy.files import load
@@ -156,9 +156,13 @@ def chain(folder: Path, limit: int, lava: int) -> bool:
     good = True
     network = folder / "network.safetensors"
     answers: dict[str, np.ndarray] = {}  # by what the file holds: equal networks run once
-    for name, matrices in [(name, False) for name in FORMS] + [("whole.keras", True)]:
+    choices = [(name, None) for name in FORMS]
+    choices += [("whole.keras", "keras:32"), ("whole.keras", "keras:48"), ("whole.keras", "exact")]
+    if (folder / "matrices.npz").exists():
+        choices.append(("whole.keras", str(folder / "matrices.npz")))
+    for name, matrices in choices:
         path = folder / name
-        if not path.exists() or (matrices and not (folder / "matrices.npz").exists()):
+        if not path.exists():
             print(f"{name:18} not made")
             continue
         second = "2" if "2" in name.split(".")[0] else ""
@@ -166,7 +170,7 @@ def chain(folder: Path, limit: int, lava: int) -> bool:
         if "bare" in name:
             more["architecture"] = folder / f"architecture{second}.json"
         if matrices:
-            more["options"] = {"matrices": str(folder / "matrices.npz")}
+            more["options"] = {"matrices": matrices}
         lmu_deploy.import_network(path, out=network, task="psmnist", **more)
         loaded = load(network, FLOAT_CLASSES)
         weights = _digest(loaded)
@@ -177,9 +181,12 @@ def chain(folder: Path, limit: int, lava: int) -> bool:
         gap = np.abs(logits - truth[:limit]).max() / np.abs(truth).max()
         mine = np.mean(logits.argmax(-1) == labels[:limit])
         theirs = np.mean(truth[:limit].argmax(-1) == labels[:limit])
-        good &= bool(mine == theirs and (gap <= TOLERANCE or not matrices))
-        whose = "Keras's matrices" if matrices else "exact matrices"
+        good &= bool(mine == theirs and (gap <= TOLERANCE or matrices))
+        whose = Path(matrices or "default").name
         print(f"{name:18} {whose:16} logits within {gap:.1e}; accuracy {mine:.4f}, {theirs:.4f}")
+    if imports_only:
+        return good
+    lmu_deploy.import_network(folder / "whole.keras", out=network, task="psmnist")
     integer = folder / "integer.safetensors"
     lmu_deploy.quantise(network, out=integer, profile="loihi2", task="psmnist")
     print("check:", lmu_deploy.check(integer, profile="loihi2") or "fits loihi2")
@@ -216,6 +223,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of TensorFlow")
     parser.add_argument("--limit", type=int, default=10_000, help="test images of the chain")
     parser.add_argument("--lava", type=int, default=2, help="of them on Lava")
+    parser.add_argument("--imports", action="store_true", help="of the chain, the imports alone")
     options = parser.parse_args()
     if options.part == "data":
         write_data(options.folder)
@@ -223,7 +231,7 @@ def main() -> None:
         train(options.folder, options.epochs, options.seed, options.threads)
     elif options.part == "convert":
         convert(options.folder)
-    elif not chain(options.folder, options.limit, options.lava):
+    elif not chain(options.folder, options.limit, options.lava, options.imports):
         sys.exit(1)
 
 

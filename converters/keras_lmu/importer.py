@@ -27,10 +27,11 @@ class KerasLMUImporter:
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
         """Read a network; the architecture is needed for weights-only files alone.
 
-        Option `matrices` names a file of the memory matrices that Keras computed.
+        Option `matrices` says which the memory gets: keras (the default), keras:KIB, exact, or a
+        file of those that Keras computed; see :mod:`.matrices`.
         """
         options = dict(options)
-        matrices = options.pop("matrices", None)
+        matrices = options.pop("matrices", "keras")
         if architecture is not None and options:
             raise InputError("give an architecture file or options, not both.")
         described = architecture_from_options(options) if options else None

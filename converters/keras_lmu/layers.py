@@ -5,8 +5,8 @@ its hidden cell [m; x], so that its kernel is [W_m; W_x]. Its memory is m A^T + 
 order of states as ours. A trained theta is stored as its inverse. Without a hidden cell but with
 `input_to_hidden` the output is [m; x], which is a linear hidden layer with unit kernels.
 
-The memory's matrices are in no file: keras-lmu makes them anew, in float32, whenever a model is
-loaded. Ours are exact; for order 256 and theta 784 Keras's differ from them by 2e-5.
+The memory's matrices are in no file. Those of a layer made here are exact; `matrices.py` puts
+others in their place.
 """
 
 from __future__ import annotations

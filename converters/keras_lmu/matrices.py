@@ -1,14 +1,16 @@
-"""The memory matrices that Keras itself computed, for imports that agree with it to 1e-5.
+"""Which memory matrices an imported network gets: as Keras makes them, exact ones, or from a file.
 
-keras-lmu stores no matrices: it makes them in float32 when a model is loaded, for order 256 with an
-error of 2e-5, which moves logits by some 1e-4 (docs/results/keras-oracle.md). The importer makes
-exact ones. Whoever wants Keras's own saves them with `examples/save_keras_matrices.py` where Keras
-runs, as arrays ``LAYER/A`` (order, order) and ``LAYER/B`` (1, order), both transposed, as Keras
+keras-lmu stores none: it makes them in float32 when a model is loaded, for order 256 with an error
+of 2e-5, which moves logits by some 1e-4 (docs/results/keras-oracle.md). By default an imported
+network has the same, as `made_anew.py` makes them; ``exact`` gives those of the equations, and a
+file whatever Keras computed elsewhere. `examples/save_keras_matrices.py` writes such a file where
+Keras runs: arrays ``LAYER/A`` (order, order) and ``LAYER/B`` (1, order), both transposed, as Keras
 holds them.
 """
 
 from __future__ import annotations
 
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +19,76 @@ import numpy as np
 
 from converters.contained import limits
 from converters.contained.parent import check_file
-from lmu_deploy.checks import check_array
+from converters.keras_lmu.made_anew import first_cache_kib, keras_matrices
+from lmu_deploy.checks import check_array, check_integer
 from lmu_deploy.errors import InputError
-from lmu_deploy.network import LMULayer
+from lmu_deploy.network import LMULayer, Memory
 from lmu_deploy.tasks.from_file import DAMAGED
 
 TOLERANCE = 1e-3
+MOST_WORK = 512**3
+"""Cubes of orders, added up, beyond which making matrices as Keras does takes too long (5 s)."""
 Matrices = dict[str, np.ndarray]
+
+
+class MemoryMatrices:
+    """The choice, for all layers of one network.
+
+    Parameters
+    ----------
+    choice : str or path
+        "keras" (on this machine's processor), "keras:KIB" (on one with a first data cache of that
+        many KiB), "exact", or the path of an `.npz` file.
+
+    Attributes
+    ----------
+    note : str
+        What was chosen, for `provenance`.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it cannot be read.
+    """
+
+    def __init__(self, choice: Path | str = "keras") -> None:
+        text = str(choice)
+        self._cache_kib = 0
+        self._from_file: Matrices | None = None
+        self._work = 0
+        if text == "exact":
+            self.note = "exact"
+        elif found := re.fullmatch(r"keras(?::(\d{1,4}))?", text):
+            given = found.group(1)
+            self._cache_kib = (
+                first_cache_kib() if given is None else check_integer("cache", int(given), 1, 9999)
+            )
+            self.note = f"as keras-lmu makes them on a processor with {self._cache_kib} KiB of L1"
+        else:
+            self._from_file = read_matrices(choice)
+            self.note = f"from {Path(choice).name}"
+
+    def put_into(self, layer: LMULayer, name: str, theta_trained: bool) -> LMULayer:
+        """Give a layer, which has the exact ones, those that were chosen.
+
+        Raises
+        ------
+        InputError
+            When a file holds none for the layer, or others than rounding explains.
+        """
+        if self._from_file is not None:
+            return with_matrices(layer, name, self._from_file)
+        if not self._cache_kib:
+            return layer
+        memory: Memory = layer.memory
+        self._work += memory.order**3
+        if self._work > MOST_WORK:
+            self.note += f"; exact in layer {name!r}, where that takes too long"
+            return layer
+        a_bar, b_bar = keras_matrices(
+            memory.order, memory.theta, memory.discretiser, theta_trained, self._cache_kib
+        )
+        return replace(layer, memory=replace(memory, a_bar=a_bar, b_bar=b_bar))
 
 
 def read_matrices(path: Path | str) -> Matrices:

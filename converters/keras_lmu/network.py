@@ -22,7 +22,7 @@ from converters.keras_lmu.blocks import (
     read_block,
 )
 from converters.keras_lmu.layers import make_lmu, make_lstm, make_readout
-from converters.keras_lmu.matrices import Matrices, read_matrices, with_matrices
+from converters.keras_lmu.matrices import MemoryMatrices
 from converters.keras_lmu.weights import LayerWeights
 from converters.linear_maps import identity, join
 from lmu_deploy.errors import InputError
@@ -36,7 +36,7 @@ MOST_PROBLEMS = 20
 def read_keras(
     path: Path | str,
     architecture: dict[str, Any] | Path | str | None = None,
-    matrices: Path | str | None = None,
+    matrices: Path | str = "keras",
 ) -> LMUNetwork:
     """Read a network that keras-lmu trained.
 
@@ -47,8 +47,10 @@ def read_keras(
     architecture : dict or path, optional
         What ``model.to_json()`` gives, parsed or as a file; needed for weights-only files, and
         not allowed for others.
-    matrices : path, optional
-        An `.npz` of the memory matrices that Keras computed; see :mod:`.matrices`.
+    matrices : str or path
+        The memory's matrices, which are in no file: "keras" (as keras-lmu makes them on this
+        machine's processor), "keras:KIB", "exact", or an `.npz` of those that Keras computed; see
+        :class:`.matrices.MemoryMatrices`.
 
     Returns
     -------
@@ -76,15 +78,13 @@ def read_keras(
         config = parse_json(check_file(architecture).read_bytes(), str(architecture))
     assert config is not None
     try:
-        return assemble(config, contents, None if matrices is None else read_matrices(matrices))
+        return assemble(config, contents, MemoryMatrices(matrices))
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
 
 
-def assemble(
-    config: dict[str, Any], contents: Contents, matrices: Matrices | None = None
-) -> LMUNetwork:
+def assemble(config: dict[str, Any], contents: Contents, matrices: MemoryMatrices) -> LMUNetwork:
     """Make the network from its configuration and its arrays.
 
     Raises
@@ -109,9 +109,7 @@ def assemble(
         try:
             if isinstance(block, LMUBlock):
                 made = make_lmu(block, arrays)
-                layers.append(
-                    made if matrices is None else with_matrices(made, layer.name, matrices)
-                )
+                layers.append(matrices.put_into(made, layer.name, block.trainable_theta))
             elif isinstance(block, LSTMBlock):
                 layers.append(make_lstm(block, arrays))
             elif isinstance(block, DenseBlock):
@@ -124,7 +122,7 @@ def assemble(
         layers=tuple(layers),
         readout=readout or Readout(identity(layers[-1].n_out), None),
         return_sequences=last.return_sequences,
-        provenance=_provenance([block for _, block in blocks]),
+        provenance=_provenance([block for _, block in blocks], matrices),
     )
 
 
@@ -145,8 +143,8 @@ def _check_order(blocks: list[tuple[KerasLayer, Block]], problems: list[str]) ->
         problems.append(f"the orders of all memories add up to {orders}, more than {MOST_STATES}")
 
 
-def _provenance(blocks: list[Block]) -> dict[str, str]:
-    notes = {"imported from": "keras-lmu"}
+def _provenance(blocks: list[Block], matrices: MemoryMatrices) -> dict[str, str]:
+    notes = {"imported from": "keras-lmu", "memory matrices": matrices.note}
     if _has_softmax(blocks[-1]):
         notes["left out"] = "the softmax at the end: outputs are logits"
     return notes
