@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from converters.spiking import spike
-from converters.spiking.weights import round_weights
 from lmu_deploy.fingerprint import fingerprint
-from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+from lmu_deploy.spiking_network import SpikingNetwork
 
 METHOD = "dynamic"
+_IMPERFECTIONS = ("mismatch", "membrane_noise", "weight_bits")
 
 
 class Chips:
@@ -35,7 +35,7 @@ class Chips:
 
     def __init__(self, network: SpikingNetwork, known: np.ndarray) -> None:
         self.network, self._known = network, known
-        self._made: dict[tuple[float, float], SpikingNetwork] = {}
+        self._made: dict[tuple[float, float, int], SpikingNetwork] = {}
 
     def of(self, network: SpikingNetwork) -> Chips:
         """Give those of another network: these, if it has the same recipe but for its calibration.
@@ -51,36 +51,21 @@ class Chips:
             others._made = self._made
         return others
 
-    @property
-    def wanted(self) -> int:
-        """How many are compared with."""
+    def calibrated(
+        self, *, mismatch: bool = False, noise: bool = False, bits: bool = False
+    ) -> SpikingNetwork:
+        """Give the chip with its own mismatch, noise or few bits of a weight, or without."""
         device = self.network.device
-        return (1 + (device.mismatch > 0)) * (1 + (device.membrane_noise > 0))
-
-    def calibrated(self, *, mismatch: bool = False, noise: bool = False) -> SpikingNetwork:
-        """Give the chip with its own mismatch or noise, or without, its weights not rounded."""
-        device = self.network.device
-        found = device.mismatch if mismatch else 0.0, device.membrane_noise if noise else 0.0
-        if found not in self._made:
-            self._made[found] = self._spike(*found)
-        return self._made[found]
-
-    def rounded(self, network: SpikingNetwork) -> SpikingNetwork:
-        """Round the weights of a chip as this network's are."""
-        bits = self.network.device.weight_bits
-
-        def with_few_bits(memory: SpikingMemory) -> SpikingMemory:
-            return replace(memory, weights=round_weights(memory.weights, bits))
-
-        return replace(
-            network,
-            memories=tuple(None if m is None else with_few_bits(m) for m in network.memories),
-            device=replace(network.device, weight_bits=bits),
+        found = (
+            device.mismatch if mismatch else 0.0,
+            device.membrane_noise if noise else 0.0,
+            device.weight_bits if bits else 0,
         )
-
-    def _spike(self, mismatch: float, noise: float) -> SpikingNetwork:
-        recipe = {**self._recipe(), "mismatch": mismatch, "membrane_noise": noise, "weight_bits": 0}
-        return spike(self.network.host, self._known, calibration=METHOD, **recipe)
+        if found not in self._made:
+            imperfections = dict(zip(_IMPERFECTIONS, found, strict=True))
+            recipe = self._recipe() | imperfections
+            self._made[found] = spike(self.network.host, self._known, calibration=METHOD, **recipe)
+        return self._made[found]
 
     def _recipe(self) -> dict[str, Any]:
         """How the network was made, but for its float network and the method of calibration."""
@@ -96,6 +81,7 @@ class Chips:
             "mismatch": device.mismatch,
             "membrane_noise": device.membrane_noise,
             "weight_bits": device.weight_bits,
+            "maximum_rates": network.maximum_rates,
             "calibration_samples": max(1, network.calibration.samples),
             "seed": network.calibration.seed,
             "chip_seed": device.seed,

@@ -33,6 +33,7 @@ from lmu_deploy.spiking_network import SpikingNetwork
 from lmu_deploy.tasks.base import Task
 
 SAMPLES = 32
+_SOURCES = (MISMATCH, NOISE, WEIGHT_BITS)
 _MOST_CAUSES = 3
 
 
@@ -90,57 +91,54 @@ def attribute_spiking(
         )
     chips = Chips(network, inputs) if chips is None else chips.of(network)
     judge = Judge(network.host, inputs, targets[: len(inputs)], task, seed, progress)
-    judge.total = chips.wanted + _runs(network) + 1 + _MOST_CAUSES
+    judge.total = _work(network) + 1 + _MOST_CAUSES
     steps = list(_steps(network, chips, judge))
     causes = find_causes(judge, network, steps, _MOST_CAUSES)
     judge.finish()
     return Attribution(len(inputs), judge.reference, tuple(steps), tuple(causes), Tally())
 
 
-def _runs(network: SpikingNetwork) -> int:
-    """Count the runs of all steps, so that progress knows how far it is."""
-    device, layers = network.device, sum(memory is not None for memory in network.memories)
-    both = device.mismatch > 0 and device.membrane_noise > 0
-    noise, bits = device.membrane_noise > 0, device.weight_bits > 0
-    others = (device.mismatch > 0) + (1 + both) * noise + 2 * bits
-    return 2 * layers - 1 + others + 1
+def _work(network: SpikingNetwork) -> int:
+    """Count calibrations and runs of all steps, so that progress knows how far it is."""
+    layers = sum(memory is not None for memory in network.memories)
+    present = _imperfections(network)
+    chips = sum((1 + any(present[:k])) * has for k, has in enumerate(present))
+    return 1 + (2 * layers - 1) + 2 * chips + 1
+
+
+def _imperfections(network: SpikingNetwork) -> tuple[bool, bool, bool]:
+    device = network.device
+    return device.mismatch > 0, device.membrane_noise > 0, device.weight_bits > 0
 
 
 def _steps(network: SpikingNetwork, chips: Chips, judge: Judge) -> Iterator[Step]:
     """Switch on one source after the other; those that the network does not have are left out."""
-    ideal = _calibrated(chips, judge)
     layers = judge.layers
-    after = judge.reference
-    for place, number in enumerate(layers):
-        after = judge.errors(ideal, layers[: place + 1])
-        alone = after if place == 0 else judge.errors(ideal, [number])
-        yield Step(f"{NEURONS} of layer{number}", (f"layer{number}/memory",), after, alone)
-    neurons, last = after, ideal
     places = tuple(f"layer{number}/memory" for number in layers)
-    device = network.device
-    if device.mismatch > 0:
-        last = _calibrated(chips, judge, mismatch=True)
-        after = judge.errors(last, layers)
-        yield Step(MISMATCH, places, after, _added(neurons, after, judge.reference))
-    if device.membrane_noise > 0:
-        last = _calibrated(chips, judge, mismatch=True, noise=True)
-        after = found = judge.errors(last, layers)
-        if device.mismatch > 0:
-            found = judge.errors(_calibrated(chips, judge, noise=True), layers)
-        yield Step(NOISE, places, after, _added(neurons, found, judge.reference))
-    if device.weight_bits > 0:
-        last = chips.rounded(last)
-        after, found = judge.errors(last, layers), judge.errors(chips.rounded(ideal), layers)
-        yield Step(WEIGHT_BITS, places, after, _added(neurons, found, judge.reference))
+    last, after = _calibrated(chips, judge), judge.reference
+    for place, number in enumerate(layers):
+        after = judge.errors(last, layers[: place + 1])
+        alone = after if place == 0 else judge.errors(last, [number])
+        yield Step(f"{NEURONS} of layer{number}", (places[place],), after, alone)
+    neurons, on = after, list[str]()
+    for name, source, present in zip(
+        ("mismatch", "noise", "bits"), _SOURCES, _imperfections(network), strict=True
+    ):
+        if not present:
+            continue
+        on.append(name)
+        last = _calibrated(chips, judge, *on)
+        after = single = judge.errors(last, layers)
+        if len(on) > 1:
+            single = judge.errors(_calibrated(chips, judge, name), layers)
+        yield Step(source, places, after, _added(neurons, single, judge.reference))
     if not alike(network, last):
         before, after = after, judge.errors(network, layers)
         yield Step(CALIBRATION, places, after, _added(before, after, judge.reference))
 
 
-def _calibrated(
-    chips: Chips, judge: Judge, mismatch: bool = False, noise: bool = False
-) -> SpikingNetwork:
-    found = chips.calibrated(mismatch=mismatch, noise=noise)
+def _calibrated(chips: Chips, judge: Judge, *imperfections: str) -> SpikingNetwork:
+    found = chips.calibrated(**dict.fromkeys(imperfections, True))
     judge.report()
     return found
 
