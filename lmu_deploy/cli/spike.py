@@ -53,6 +53,12 @@ def spike(
     calibration: Annotated[
         str | None, typer.Option(help="dynamic (default), static or none.")
     ] = None,
+    calibration_samples: Annotated[
+        int | None, typer.Option(help="Training samples that the chip is calibrated on; 200.")
+    ] = None,
+    calibration_steps: Annotated[
+        int | None, typer.Option(help="Of each of them; by default as many as fit in memory.")
+    ] = None,
     save_calibration: Annotated[
         Path | None, typer.Option(help="Write what was measured on the chip here.")
     ] = None,
@@ -84,6 +90,8 @@ def spike(
         "weight_bits": weight_bits,
         "maximum_rates": max_rates,
         "calibration": calibration,
+        "calibration_samples": calibration_samples,
+        "calibration_steps": calibration_steps,
         "chip_seed": chip_seed,
     }
     spike(
