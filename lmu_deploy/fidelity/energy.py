@@ -17,10 +17,8 @@ from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.spiking_network import SpikingNetwork
+from lmu_deploy.wiring import from_outside
 from targets.base import Run
-
-INPUT = "input"
-"""The population whose messages come from outside: it has no neurons to update."""
 
 _KINDS: tuple[tuple[type, Literal["digital", "analog"]], ...] = (
     (IntegerNetwork, "digital"),
@@ -71,7 +69,7 @@ def costs_of(run: Run, network: object) -> schema.Costs | None:
 def count(run: Run, network: object) -> Counts:
     """Count a mean sample's operations: on a chip, every neuron is updated at every step."""
     samples = len(run.outputs)
-    neurons = sum(n for name, n in run.neurons.items() if name != INPUT)
+    neurons = sum(n for name, n in run.neurons.items() if not from_outside(name))
     lived = None
     if isinstance(network, SpikingNetwork | LoihiNetwork):
         lived = run.steps * network.hold_ms / 1000.0
