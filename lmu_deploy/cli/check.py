@@ -10,7 +10,9 @@ from lmu_deploy.cli.options import File, Profile
 
 
 def check(file: File, profile: Profile = "loihi2") -> None:
-    """List every way in which an integer network does not fit a chip; exit code 1 if any.
+    """List every way in which a network does not fit a digital chip; exit code 1 if any.
+
+    The network is one that `quantise` made, or `spike` for Loihi.
 
     Then shows where its neurons would sit and how full each core gets, and says which layers are
     on the host and which memories would grow in a stream without end.

@@ -17,8 +17,8 @@ def fit_of(network: object) -> Fit | None:
     Parameters
     ----------
     network : IntegerNetwork, LoihiNetwork or SpikingNetwork
-        Of an integer network every rule of :mod:`lmu_deploy.hardware.preflight` is applied; of a
-        spiking one the number of neurons, its other limits being kept when it is made.
+        Of one on a digital chip every rule of :mod:`lmu_deploy.hardware.preflight` is applied; of
+        one on an analog chip the number of neurons, its other limits being kept when it is made.
     """
     if isinstance(network, SpikingNetwork):
         name = network.device.profile
@@ -30,27 +30,20 @@ def fit_of(network: object) -> Fit | None:
         chip = load_profile(name)
     except InputError:
         return None
-    if isinstance(network, IntegerNetwork):
+    if isinstance(network, SpikingNetwork):
+        if not isinstance(chip, AnalogProfile):
+            return None
+        found = _neurons(network, chip)
+    else:
         if not isinstance(chip, DigitalProfile):
             return None
         found = [str(violation) for violation in check(network, chip)]
-    else:
-        found = _neurons(network, chip)
     return Fit(profile=chip.name, title=chip.title, violations=found)
 
 
-def _neurons(
-    network: SpikingNetwork | LoihiNetwork, chip: DigitalProfile | AnalogProfile
-) -> list[str]:
-    if isinstance(network, LoihiNetwork):
-        needed = sum(m.size + m.states for m in network.memories if m is not None)
-    else:
-        needed = sum(m.neurons for m in network.memories if m is not None)
-    if isinstance(chip, DigitalProfile):
-        room = int(chip.neurons_per_core) * int(chip.cores)
-    else:
-        room = int(chip.neurons)
-    if needed <= room:
+def _neurons(network: SpikingNetwork, chip: AnalogProfile) -> list[str]:
+    needed = sum(memory.neurons for memory in network.memories if memory is not None)
+    if needed <= (room := int(chip.neurons)):
         return []
     return [
         f"neurons of {chip.title}: {needed}, and at most {room} are possible; "

@@ -1,12 +1,8 @@
-"""Where each neuron of an integer network sits on a chip: greedily, core after core.
+"""Where each neuron of a network sits on a chip: greedily, core after core.
 
 Neurons are taken in the order of the network (each layer's memory, its hidden units, the readout)
 and put on the current core until it is full of neurons, of synaptic memory or of input axons; then
-the next one begins. What counts, after Davies et al., IEEE Micro 38(1), 2018:
-
-- a synapse is stored where its target sits, and takes a weight's bits;
-- a core has one input axon for each neuron, anywhere, that reaches it;
-- a neuron has one output axon for each core that it reaches.
+the next one begins. What counts stands in :mod:`lmu_deploy.hardware.demand`.
 
 A neuron that sends events of its own for each of several thresholds counts there as so many.
 
@@ -19,10 +15,17 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
+from lmu_deploy.hardware.demand import Demand, Sender
+from lmu_deploy.hardware.loihi_demands import loihi_demands, loihi_senders
 from lmu_deploy.hardware.profile import DigitalProfile, Figure
 from lmu_deploy.integer_network import IntegerNetwork, IntegerReadout
+from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.wiring import from_outside, outlets, populations
+
+OnChip = IntegerNetwork | LoihiNetwork
+"""Networks that are put onto cores."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +45,6 @@ class Core:
     out_axons: int
 
 
-@dataclass(frozen=True)
-class Demand:
-    """What each neuron of a population asks of its core.
-
-    Attributes
-    ----------
-    population : str
-    synaptic_bytes : ndarray, shape (neurons,), float64
-    sources : ndarray of bool, shape (neurons, neurons of all outlets)
-        Which neurons reach it, outlet by outlet.
-    """
-
-    population: str
-    synaptic_bytes: np.ndarray
-    sources: np.ndarray
-
-
 def demands(network: IntegerNetwork) -> list[Demand]:
     """List what the neurons of each population, and last the readout, ask of their cores."""
     neurons = {name: p.neurons for name, p in populations(network).items()}
@@ -76,15 +62,22 @@ def demands(network: IntegerNetwork) -> list[Demand]:
             taken[wire.target] += synapses.sum(axis=(0, 2)) * (wire.connection.weight_bits / 8.0)
             sources[wire.target][:, start:stop] |= synapses.any(axis=0)
         start = stop
-    return [Demand(name, taken[name], sources[name]) for name in sizes]
+    return [Demand(name, taken[name], csr_array(sources[name])) for name in sizes]
 
 
-def place(network: IntegerNetwork, profile: DigitalProfile) -> list[Core]:
+def demands_on(profile: DigitalProfile, network: OnChip) -> list[Demand]:
+    """List what the neurons of either kind of network ask of the cores of a chip."""
+    if isinstance(network, LoihiNetwork):
+        return loihi_demands(network, profile)
+    return demands(network)
+
+
+def place(network: OnChip, profile: DigitalProfile) -> list[Core]:
     """Put a network onto the cores of a chip.
 
     Parameters
     ----------
-    network : IntegerNetwork
+    network : IntegerNetwork or LoihiNetwork
     profile : DigitalProfile
 
     Returns
@@ -93,20 +86,23 @@ def place(network: IntegerNetwork, profile: DigitalProfile) -> list[Core]:
         As many as it takes, which may be more than the chip has. A neuron that no core can hold
         gets one of its own; the pre-flight rules name it.
     """
-    filling = [_Filling(profile)]
-    for demand in demands(network):
-        for size, sources in zip(demand.synaptic_bytes, demand.sources, strict=True):
-            if not filling[-1].has_room(size, sources):
-                filling.append(_Filling(profile))
-            filling[-1].add(demand.population, size, sources)
+    senders = _senders(network, profile)
+    total = sum(sender.neurons for sender in senders)
+    filling = [_Filling(profile, total)]
+    for demand in demands_on(profile, network):
+        rows = np.split(demand.sources.indices, demand.sources.indptr[1:-1])
+        for size, heard in zip(demand.synaptic_bytes, rows, strict=True):
+            if not filling[-1].has_room(size, heard):
+                filling.append(_Filling(profile, total))
+            filling[-1].add(demand.population, size, heard)
     reach = np.sum([core.sources for core in filling], axis=0)
-    cores, homes = [], _homes(network, filling)
+    cores, homes = [], _homes(senders, filling)
     for number, core in enumerate(filling):
         cores.append(
             Core(
                 dict(core.neurons),
                 int(np.ceil(core.synaptic_bytes)),
-                int(core.sources.sum()),
+                core.in_axons,
                 int(reach[homes == number].sum()),
             )
         )
@@ -134,39 +130,65 @@ def _share(value: int, limit: Figure) -> str:
     return f"{100.0 * value / limit.value:>6.1f}%"
 
 
-def _homes(network: IntegerNetwork, filling: list[_Filling]) -> np.ndarray:
-    """Core of every neuron of every outlet; -1 for those of the input and the host."""
-    homes: dict[str, list[int]] = {
-        name: [-1] * p.neurons for name, p in populations(network).items() if from_outside(name)
-    }
+def _senders(network: OnChip, profile: DigitalProfile) -> list[Sender]:
+    """Say whose columns the demands' sources are."""
+    if isinstance(network, LoihiNetwork):
+        return loihi_senders(network, profile)
+    neurons = {name: population.neurons for name, population in populations(network).items()}
+    return [
+        Sender(outlet.source, neurons[outlet.source], from_outside(outlet.source))
+        for outlet in outlets(network)
+    ]
+
+
+def _homes(senders: list[Sender], filling: list[_Filling]) -> np.ndarray:
+    """Core of every sender; -1 for those outside."""
+    homes: dict[str, list[int]] = {}
     for number, core in enumerate(filling):
         for name, count in core.neurons.items():
             homes.setdefault(name, []).extend([number] * count)
-    return np.concatenate([homes[outlet.source] for outlet in outlets(network)])
+    return np.concatenate(
+        [
+            [-1] * sender.neurons if sender.outside else homes[sender.population]
+            for sender in senders
+        ]
+    )
 
 
 class _Filling:
-    """A core while it is being filled."""
+    """A core while it is being filled.
 
-    def __init__(self, profile: DigitalProfile) -> None:
+    Parameters
+    ----------
+    profile : DigitalProfile
+    senders : int
+        Of the whole network.
+    """
+
+    def __init__(self, profile: DigitalProfile, senders: int) -> None:
         self._profile = profile
         self.neurons: Counter[str] = Counter()
         self.synaptic_bytes = 0.0
-        self.sources: np.ndarray = np.zeros(0, dtype=bool)
+        self.sources = np.zeros(senders, dtype=bool)
+        self.in_axons = 0
 
-    def has_room(self, size: float, sources: np.ndarray) -> bool:
-        """Whether one more neuron fits; an empty core takes any."""
+    def has_room(self, size: float, heard: np.ndarray) -> bool:
+        """Whether one more neuron, which hears these senders, fits; an empty core takes any."""
         if not self.neurons:
             return True
         limits = self._profile
         return (
             self.neurons.total() < limits.neurons_per_core.value
             and self.synaptic_bytes + size <= limits.synaptic_bytes_per_core.value
-            and int((self.sources | sources).sum()) <= limits.fan_in.value
+            and self.in_axons + self._unheard(heard) <= limits.fan_in.value
         )
 
-    def add(self, population: str, size: float, sources: np.ndarray) -> None:
+    def add(self, population: str, size: float, heard: np.ndarray) -> None:
         """Put one neuron here."""
         self.neurons[population] += 1
         self.synaptic_bytes += size
-        self.sources = self.sources | sources if self.sources.size else sources.copy()
+        self.in_axons += self._unheard(heard)
+        self.sources[heard] = True
+
+    def _unheard(self, heard: np.ndarray) -> int:
+        return len(heard) - int(np.count_nonzero(self.sources[heard]))

@@ -1,56 +1,39 @@
-"""Whether an integer network fits a chip: a list of small rules, and every violation at once.
+"""Whether a network fits a chip: a list of small rules, and every violation at once.
 
-A rule is a function of a network and a profile that gives its violations; a new one is written
-below and added to `RULES`. Each names what is wrong, how much, the limit, and the least change that
-mends it.
+A rule is a function of a network and a profile that gives its violations; a new one of integer
+networks is written below (in core_rules.py, if it is of every network) and added to `RULES`. Each
+names what is wrong, how much, the limit, and the least change that mends it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from lmu_deploy.hardware.placement import demands, place
-from lmu_deploy.hardware.profile import DigitalProfile, Figure
+from lmu_deploy.hardware.core_rules import cores, fan_in, fan_out, synaptic_memory
+from lmu_deploy.hardware.loihi_rules import LOIHI_RULES
+from lmu_deploy.hardware.placement import OnChip
+from lmu_deploy.hardware.profile import DigitalProfile
+from lmu_deploy.hardware.violation import Violation, too_wide
 from lmu_deploy.integer_network import Format, IntegerNetwork, IntegerReadout
+from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.wiring import populations, wires
 
-
-@dataclass(frozen=True)
-class Violation:
-    """One way in which a network does not fit.
-
-    Attributes
-    ----------
-    object : str
-        What does not fit, such as "weights of layer0/memory/recurrent, bits".
-    value, limit : int
-        What it takes and what there is.
-    remedy : str
-        The least change that mends it.
-    """
-
-    object: str
-    value: int
-    limit: int
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.object}: {self.value}, and at most {self.limit} are possible; {self.remedy}."
-
+__all__ = ["RULES", "Violation", "check"]
 
 Rule = Callable[[IntegerNetwork, DigitalProfile], list[Violation]]
 
 
-def check(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
+def check(network: OnChip, profile: DigitalProfile) -> list[Violation]:
     """List every violation of every rule, in the order of the rules."""
+    if isinstance(network, LoihiNetwork):
+        return [violation for rule in LOIHI_RULES for violation in rule(network, profile)]
     return [violation for rule in RULES for violation in rule(network, profile)]
 
 
 def weight_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
     """No weight is wider than a synapse."""
     return [
-        _too_wide(
+        too_wide(
             f"weights of {wire.place}",
             wire.connection.weight_bits,
             profile.weight_bits,
@@ -64,7 +47,7 @@ def weight_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
 def accumulator_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
     """No sum is kept in more bits than a dendritic accumulator has."""
     return [
-        _too_wide(
+        too_wide(
             f"accumulators of {wire.place}",
             wire.connection.accumulator_bits,
             profile.accumulator_bits,
@@ -85,7 +68,7 @@ def state_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viola
         if layer.hidden is not None:
             states[f"layer{number}/hidden"] = layer.hidden.drive
     return [
-        _too_wide(
+        too_wide(
             f"states of {name}",
             state.bits,
             profile.state_bits,
@@ -108,7 +91,7 @@ def message_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Vio
             if allowed < 2:
                 remedy = "make a spiking network with lmu-deploy spike"
             messages = f"messages of {name}"
-            found.append(_too_wide(messages, population.message.bits, profile.message_bits, remedy))
+            found.append(too_wide(messages, population.message.bits, profile.message_bits, remedy))
     return found
 
 
@@ -117,7 +100,7 @@ def change_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
     bits = {name: population.message.bits for name, population in populations(network).items()}
     allowed = int(profile.message_bits)
     return [
-        _too_wide(
+        too_wide(
             f"changes of messages on {wire.place}",
             bits[wire.source] + 1,
             profile.message_bits,
@@ -126,65 +109,6 @@ def change_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
         for wire in wires(network)
         if wire.connection.threshold and bits[wire.source] + 1 > allowed
     ]
-
-
-def fan_in(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No neuron hears more neurons than its core has input axons."""
-    found = []
-    for demand in demands(network):
-        most, allowed = int(demand.sources.sum(axis=1).max()), int(profile.fan_in)
-        if most > allowed:
-            found.append(
-                Violation(
-                    f"fan-in of a neuron of {demand.population}",
-                    most,
-                    allowed,
-                    f"give what drives it {most - allowed} neurons less, or split the layer",
-                )
-            )
-    return found
-
-
-def synaptic_memory(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No neuron has more synapses than its core can store."""
-    found = []
-    for demand in demands(network):
-        most, allowed = int(demand.synaptic_bytes.max()), int(profile.synaptic_bytes_per_core)
-        if most > allowed:
-            found.append(
-                Violation(
-                    f"synapses of a neuron of {demand.population}, bytes",
-                    most,
-                    allowed,
-                    "quantise with fewer --slices, or give what drives it fewer neurons",
-                )
-            )
-    return found
-
-
-def fan_out(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No core sends over more output axons than it has, where the greedy placement puts things."""
-    allowed = int(profile.fan_out)
-    return [
-        Violation(
-            f"output axons of core {number} ({', '.join(core.neurons)})",
-            core.out_axons,
-            allowed,
-            "give its populations fewer neurons, so that they reach fewer cores",
-        )
-        for number, core in enumerate(place(network, profile))
-        if core.out_axons > allowed
-    ]
-
-
-def cores(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No more cores are taken by the greedy placement than there are."""
-    taken, allowed = len(place(network, profile)), int(profile.cores)
-    if taken <= allowed:
-        return []
-    factor = taken / allowed
-    remedy = f"quantise with fewer --slices, or use {factor:.1f} times fewer synapses"
-    return [Violation(f"cores of {profile.title}", taken, allowed, remedy)]
 
 
 RULES: tuple[Rule, ...] = (
@@ -198,8 +122,4 @@ RULES: tuple[Rule, ...] = (
     fan_out,
     cores,
 )
-"""Every rule, in the order in which violations are listed."""
-
-
-def _too_wide(object_: str, bits: int, limit: Figure, remedy: str) -> Violation:
-    return Violation(f"{object_}, bits", bits, int(limit), remedy)
+"""Every rule of integer networks, in the order in which violations are listed."""
