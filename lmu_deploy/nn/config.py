@@ -29,7 +29,7 @@ class LMUConfig(BaseModel):
     theta : float
         Window length in steps.
     start : {"random", "memory"}
-        How weights are drawn; see :meth:`lmu_deploy.nn.lmu.LMU.reset_parameters`.
+        How weights are drawn; see :func:`lmu_deploy.nn.starts.draw`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

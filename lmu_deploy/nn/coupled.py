@@ -42,7 +42,7 @@ def run_coupled(
     blocks, step_weights = _prepare(weights, length)
     hiddens, h, held = coupled_scan(x, m, h, step_weights, weights.activation, lengths, last_only)
     ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
-    starts, entered = held.transpose(0, 1).split([m.shape[1], len(blocks.enter)], 2)
+    starts, entered = torch.split(held.transpose(0, 1), [m.shape[1], len(blocks.enter)], 2)
     m = blocks.state_at(entered, starts, ends)
     return (h if last_only else hiddens), m, h
 

@@ -11,7 +11,6 @@ channel by channel. What a layer does not have is None.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -25,11 +24,11 @@ from lmu_deploy.nn.forms import FORMS, choose_form
 from lmu_deploy.nn.kept import Kept
 from lmu_deploy.nn.memory import LegendreMemory
 from lmu_deploy.nn.sequences import blank_after, check_sequences, pack_like, unpack
+from lmu_deploy.nn.starts import STARTS, draw
 from lmu_deploy.nn.stepwise import advance
 from lmu_deploy.nn.weights import LMUWeights
 
 HIDDEN_KINDS = ("recurrent", "feedforward", "none")
-STARTS = ("random", "memory")
 
 
 class LMUState(NamedTuple):
@@ -75,7 +74,7 @@ class LMU(nn.Module):
     batch_first : bool
         Sequences are (batch, steps, features), or else (steps, batch, features).
     start : {"random", "memory"}
-        How weights are drawn; see :meth:`reset_parameters`.
+        How weights are drawn; see :func:`lmu_deploy.nn.starts.draw`.
     device, dtype
         As everywhere in torch.
 
@@ -165,25 +164,8 @@ class LMU(nn.Module):
         return self.channels * self.order if self.hidden == "none" else self.units
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew.
-
-        "random": encoders of input and hidden units LeCun uniform, kernels Xavier normal, memory
-        encoders and biases zero (Voelker et al. 2019, section 2.2 "Layer Design"). "memory": the
-        layer starts as a plain delay line read out at random: input encoders one, memory kernel
-        Xavier normal, all else zero (the settings of the paper's psMNIST experiment).
-        """
-        with torch.no_grad():
-            for name, weight in self.named_parameters(recurse=False):
-                random = self.start == "random" or name == "memory_kernel"
-                if name == "input_encoders" and self.start == "memory":
-                    weight.fill_(1.0)
-                elif random and name in ("input_encoders", "hidden_encoders"):
-                    limit = math.sqrt(3.0 / weight.shape[0])
-                    weight.uniform_(-limit, limit)
-                elif random and name.endswith("kernel"):
-                    nn.init.xavier_normal_(weight)
-                else:
-                    weight.zero_()
+        """Draw the weights anew; see :func:`lmu_deploy.nn.starts.draw`."""
+        draw(self.named_parameters(recurse=False), self.start)
 
     def initial_state(self, batch: int) -> LMUState:
         """Give the state of rest, all zero, for `batch` sequences."""

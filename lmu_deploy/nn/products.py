@@ -47,16 +47,22 @@ class Product:
         In one product.
     activation : {"linear", "relu", "tanh", "hard-tanh"}
         f.
+
+    Attributes
+    ----------
+    is_onednn : bool
+        Whether oneDNN computes it.
     """
 
     def __init__(self, like: Tensor, multiplications: int, activation: str = "linear") -> None:
         self._fused = _onednn(like, multiplications)
+        self.is_onednn = self._fused is not None
         self._name, self._numbers = _POST_OPERATIONS[activation]
         self._apply = ACTIVATIONS[activation].apply_in_place
 
     def lay(self, w: Tensor) -> Tensor:
         """Give w (..., k, n) contiguous, with columns of zeros behind it where that is faster."""
-        missing = -w.shape[-1] % _FULL_COLUMNS if self._fused is not None else 0
+        missing = -w.shape[-1] % _FULL_COLUMNS if self.is_onednn else 0
         return (pad(w, (0, missing)) if missing else w).contiguous()
 
     def __call__(self, x: Tensor, w: Tensor) -> Tensor:
@@ -90,7 +96,7 @@ def summed_outer(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor
 
     def by_parts(x: Tensor, g: Tensor) -> Tensor:
         # oneDNN wants a copy of x.t(), which is made in the caches if it is no larger than they are
-        parts = zip(x.split(_ROWS), g.split(_ROWS), strict=True)
+        parts = zip(torch.split(x, _ROWS), torch.split(g, _ROWS), strict=True)
         total: Tensor = fused(*(part.t() for part in next(parts)), None, "none", [], "")
         for x_part, g_part in parts:
             total += fused(x_part.t(), g_part.t(), None, "none", [], "")

@@ -36,7 +36,7 @@ class StepWeights:
     kernels: Tensor
     carry: Tensor
     enter: Tensor
-    _laid: list[tuple[Phases, Phases]] = field(default_factory=list, init=False)
+    _laid: dict[bool, tuple[Phases, Phases]] = field(default_factory=dict, init=False)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Give all of them, in order."""
@@ -69,11 +69,11 @@ class StepWeights:
 
     def laid(self, product: Product) -> tuple[Phases, Phases]:
         """Give the matrices from a step's row to z, laid out for `product`, and to v, by phase."""
-        if not self._laid:
+        if product.is_onednn not in self._laid:
             stack = self.stack()
             to_z, to_v = stack[..., : self.units], stack[..., self.units :].contiguous()
-            self._laid.append((product.lay(to_z).unbind(0), to_v.unbind(0)))
-        return self._laid[0]
+            self._laid[product.is_onednn] = product.lay(to_z).unbind(0), to_v.unbind(0)
+        return self._laid[product.is_onednn]
 
     def stack(self) -> Tensor:
         """Give the matrix from a step's row [h, x, 1, m, v_0 ... v_(L-1)] to [z, v], by phase.

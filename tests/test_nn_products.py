@@ -1,0 +1,89 @@
+"""Products by the fastest library: they are products, whatever library makes them."""
+
+import pytest
+import torch
+
+from lmu_deploy.nn import LMU
+from lmu_deploy.nn.blocks import Blocks
+from lmu_deploy.nn.history import Arrivals, new_history, result_at, results
+from lmu_deploy.nn.matmul import matmul
+from lmu_deploy.nn.products import Product, summed_outer
+from lmu_deploy.nn.weights import orbit, squares
+
+SIZES = [(3, 5, 7), (100, 212, 212), (1700, 40, 50)]
+"""Below the size at which oneDNN is taken, above it, and more rows than are summed at once."""
+
+
+@pytest.mark.parametrize(("rows", "k", "n"), SIZES)
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "hard-tanh"])
+def test_a_product_laid_out_is_the_product(rows, k, n, activation):
+    torch.manual_seed(0)
+    x, w = torch.randn(rows, k), torch.randn(k, n) / k**0.5
+    product = Product(x, rows * k * n, activation)
+    apply = {"linear": lambda z: z, "relu": torch.relu, "tanh": torch.tanh}
+    exact = x.double() @ w.double()
+    expected = apply.get(activation, torch.nn.functional.hardtanh)(exact)
+    for found in (product(x, w), product(x, product.lay(w))[:, :n]):
+        assert (found - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(("rows", "k", "n"), SIZES)
+def test_gradients_go_through_a_product(rows, k, n):
+    torch.manual_seed(0)
+    x, w = torch.randn(2, rows, k, requires_grad=True), torch.randn(k, n, requires_grad=True)
+    probe = torch.randn(2, rows, n)
+    (matmul(x, w) * probe).sum().backward()
+    d_x, d_w = probe @ w.detach().t(), (x.detach().flatten(0, 1).t() @ probe.flatten(0, 1))
+    torch.testing.assert_close(x.grad, d_x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(w.grad, d_w, rtol=1e-4, atol=1e-3)
+    outer = summed_outer(x, x.numel() * n)(x.detach().flatten(0, 1), probe.flatten(0, 1))
+    torch.testing.assert_close(outer, d_w, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 8])
+def test_an_orbit_is_every_power(steps):
+    torch.manual_seed(0)
+    start, matrix = torch.randn(2, 3).double(), torch.randn(3, 3).double()
+    found = orbit(start, squares(matrix, steps), steps)
+    assert found.shape == (steps, 2, 3)
+    for t in range(steps):
+        torch.testing.assert_close(found[t], start @ torch.linalg.matrix_power(matrix, t))
+
+
+@pytest.mark.parametrize("steps", [1, 5, 6])
+def test_a_history_gives_what_came_after_each_step(steps):
+    """State t of sequence s is 10 s + t; the state before the first step is its number 0."""
+    batch, length = 2, 3
+    history = new_history(torch.zeros(batch, 1), steps, length, 1)
+    state = 10.0 * torch.arange(batch).unsqueeze(1)
+    for t in range(steps):
+        history[t // length, :, t % length] = state + t
+    last = state + steps
+    expected = state + torch.arange(1, steps + 1)
+    assert torch.equal(results(history, last, steps)[..., 0], expected)
+    for end in range(1, steps + 1):
+        ends = torch.tensor([end, steps])
+        assert result_at(history, last, steps, ends)[:, 0].tolist() == [end, 10 + steps]
+    gradient = torch.zeros(batch, 1)
+    arrivals = Arrivals(torch.ones(batch, steps, 1), last, torch.tensor([1, steps]))
+    for t in range(steps):
+        arrivals.add(gradient, t)
+    assert torch.equal(gradient, last + steps)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_memory_that_is_not_trained_keeps_its_powers(trained):
+    layer = LMU(1, 3, 4, 9.0, hidden_to_memory=True, memory_to_memory=True, train_memory=trained)
+    found = [Blocks.of(layer.weights().bare_dynamics(), 5) for _ in range(2)]
+    assert (found[0] is found[1]) is not trained
+    assert found[0].carry.requires_grad is trained
+
+
+def test_an_answer_does_not_depend_on_the_batches_before():
+    torch.manual_seed(0)
+    layer = LMU(1, 90, 80, 40.0, hidden_to_memory=True, memory_to_memory=True)
+    x = torch.randn(240, 6, 1)
+    with torch.no_grad():
+        alone = layer(x)[0]
+        layer(x[:70])
+        assert torch.equal(layer(x)[0], alone)
