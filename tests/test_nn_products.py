@@ -1,5 +1,7 @@
 """Products by the fastest library: they are products, whatever library makes them."""
 
+import copy
+
 import pytest
 import torch
 
@@ -80,10 +82,11 @@ def test_a_memory_that_is_not_trained_keeps_its_powers(trained):
 
 
 def test_an_answer_does_not_depend_on_the_batches_before():
+    """Two batches in blocks of one length, of which one is too small for oneDNN."""
     torch.manual_seed(0)
     layer = LMU(1, 90, 80, 40.0, hidden_to_memory=True, memory_to_memory=True)
-    x = torch.randn(240, 6, 1)
+    twin = copy.deepcopy(layer)
+    x = torch.randn(130, 6, 1)
     with torch.no_grad():
-        alone = layer(x)[0]
-        layer(x[:70])
-        assert torch.equal(layer(x)[0], alone)
+        twin(x[:110])
+        assert torch.equal(twin(x)[0], layer(x)[0])
