@@ -13,6 +13,7 @@ import lmu_deploy
 from lmu_deploy.commands.deploy import deploy
 from lmu_deploy.commands.quantise import quantise
 from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.fidelity.energy import costs_of
 from lmu_deploy.files import save
 from lmu_deploy.hardware.placement import place
 from lmu_deploy.hardware.profile import load_profile
@@ -20,11 +21,15 @@ from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.sweeping import trial as trial_module
 from lmu_deploy.sweeping.lock import one_at_a_time
 from lmu_deploy.sweeping.networks import Untrained, train_network
+from lmu_deploy.sweeping.pareto import pareto
 from lmu_deploy.sweeping.plan import Planner, Training
 from lmu_deploy.sweeping.records import DONE, FAILED, REFUSED, Record, keep, kept, make_folder
-from lmu_deploy.sweeping.spec import read_spec
+from lmu_deploy.sweeping.spec import Trial, read_spec
+from lmu_deploy.sweeping.table import Row
 from lmu_deploy.sweeping.trial import run_trial
 from lmu_deploy.sweeping.work import run_and_keep
+from lmu_deploy.tasks.base import get_task
+from targets.base import get_target
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "models" / "digits.safetensors"
 
@@ -286,3 +291,50 @@ def test_a_network_without_a_task_needs_one_named(tmp_path):
     save(LMUNetwork((layer,), Readout(np.ones((2, 10)), None)), tmp_path / "n.safetensors")
     with pytest.raises(InputError, match="name one as task"):
         planned(network="n.safetensors", task={}, folder=tmp_path)
+
+
+def test_energy_is_that_of_the_judgement_over_all_sources_and_of_each():
+    record = run_trial(planned(quantise={"slices": 1}))
+    network = quantise(DIGITS, slices=1)
+    task, figures = get_task("digits"), record.figures
+    inputs = task.load().test.inputs[:40]
+    costs = costs_of(get_target("integer").run(network, inputs), network)
+    assert (figures["energy_low"], figures["energy_high"]) == pytest.approx(costs.energy)
+    assert (figures["latency_low"], figures["latency_high"]) == pytest.approx(costs.latency)
+    assert {name.partition(".")[2] for name in figures if "energy_low." in name} == {
+        *costs.energies
+    }
+    for source, estimate in costs.energies.items():
+        low, high = figures[f"energy_low.{source}"], figures[f"energy_high.{source}"]
+        assert (low, high) == pytest.approx(estimate.inference)
+        assert figures["energy_low"] <= low <= high <= figures["energy_high"]
+    float_run = run_trial(planned(target="reference"))
+    assert float_run.status == DONE and float_run.figures["energy_high"] is None
+
+
+def test_an_objective_of_energy_is_held_to_the_sources():
+    def spec(name):
+        return {"network": str(DIGITS), "grid": {"seed": [0]}, "objectives": ["metric", name]}
+
+    assert read_spec(spec("energy_high.loihi")).objectives == ("metric", "energy_high.loihi")
+    for name, told in [
+        ("energy", "'energy' is no figure of a trial"),
+        ("energy_low.loihi2", "names no source of energy_low, which is of arithmetic, braindrop"),
+        ("latency_low.survey", "names no source of latency_low"),
+        ("synapses.loihi", "names no source of synapses, which is of none"),
+    ]:
+        with pytest.raises(InputError, match=told):
+            read_spec(spec(name))
+
+
+def test_less_energy_is_better_and_a_trial_without_is_no_point():
+    def row(key, metric, energy):
+        figures = {"metric_name": "accuracy", "metric": metric}
+        figures |= {} if energy is None else {"energy_high": energy}
+        return Row(Trial({}, None), Record(key, DONE, figures, "", 1.0, {}, {}))
+
+    rows = [row("a", 0.9, 2e-6), row("b", 0.8, 1e-6), row("c", 0.7, 3e-6), row("d", 0.9, None)]
+    points = pareto(rows, ("metric", "energy_high"))
+    assert [(p.row.record.key, p.on_front) for p in points] == [
+        ("a", True), ("b", True), ("c", False)
+    ]  # fmt: skip

@@ -38,10 +38,11 @@ def pareto(rows: Sequence[Row], objectives: tuple[str, str]) -> list[Point]:
     """
     done = [row for row in rows if row.record.status == DONE]
     metrics = {str(row.record.figures[METRIC_NAME]) for row in done}
+    vertical, horizontal = objectives
     found = [
-        (row, row.record.figures[objectives[0]], row.record.figures[objectives[1]])
+        (row, row.record.figures[vertical], row.record.figures[horizontal])
         for row in done
-        if None not in (row.record.figures[name] for name in objectives)
+        if None not in (row.record.figures.get(name) for name in objectives)
     ]
     if len(metrics) != 1:
         return []
