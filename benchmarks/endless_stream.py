@@ -1,0 +1,115 @@
+"""A stream of a million steps through a whole network: its memory, and where its state has gone.
+
+Run: python benchmarks/endless_stream.py examples/models/psmnist-lmu.safetensors
+
+Inputs are uniform in [0, 1], drawn by seed, and the ranges are calibrated on more of them. After
+the stream, its state is laid beside that of a fresh run that has had the last inputs alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+
+from converters.quantise import quantise
+from converters.quantise.stability import memory_matrix, spectral_radius
+from lmu_deploy.errors import InputError
+from lmu_deploy.integer_network import IntegerMemory, IntegerNetwork, SeriesMemory
+from lmu_deploy.progress import progress_bar
+from lmu_deploy.representations import load_float
+from targets.integer import IntegerTarget, Stream, step
+from targets.integer.limit_cycles import deviation_bound
+
+_BLOCK = 1000
+
+
+def main() -> None:
+    """Parse the command line, run the stream, print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", type=Path, help="a float network")
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--window", type=int, default=10_000, help="last steps of the fresh run")
+    parser.add_argument("--slices", type=int, default=2)
+    parser.add_argument("--realisation", default="dense-incremental")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    source = load_float(options.network, "endless_stream")
+    calibration = np.random.default_rng([options.seed, 1]).uniform(size=(8, 2000, source.n_in))
+    network = quantise(source, calibration, slices=options.slices, realisation=options.realisation)
+    for number, layer in network.on_chip:
+        radius = spectral_radius(memory_matrix(layer.memory))
+        print(f"layer {number}: {layer.memory.size} states, spectral radius {radius:.5f}")
+    run(network, options.steps, min(options.window, options.steps // 2), options.seed)
+
+
+def run(network: IntegerNetwork, steps: int, window: int, seed: int) -> None:
+    """Feed a stream, then compare."""
+    rng = np.random.default_rng([seed, 2])
+    last: deque[np.ndarray] = deque(maxlen=window)
+    stream: Stream | None = None
+    before: list[np.ndarray] = []
+    warm, start = 0, time.perf_counter()
+    with progress_bar("stream", "steps") as progress:
+        for t in range(steps):
+            if t % _BLOCK == 0:
+                inputs = rng.uniform(size=(_BLOCK, network.n_in))
+                progress(t, steps)
+            if t == steps // 10:
+                warm = _peak_kib()
+            if stream is not None and t == steps - window:
+                before = [np.abs(m[0].astype(np.float64)) for m in _memories(stream)]
+            last.append(inputs[t % _BLOCK])
+            _, stream = step(network, inputs[None, t % _BLOCK], stream)
+        progress(steps, steps)
+    assert stream is not None
+    seconds = time.perf_counter() - start
+    print(f"{steps:,} steps, {seconds:.0f} s; peak memory grew {_peak_kib() - warm} KiB after the")
+    print(f"first {steps // 10:,}; saturations: {_saturations(stream) or 'none'}")
+    fresh = IntegerTarget("numpy").run(network, np.stack(last)[None], record=True).states
+    assert fresh is not None
+    place = 0
+    for (number, layer), m, past in zip(network.on_chip, _memories(stream), before, strict=True):
+        own = fresh.m[0, -1, place : place + layer.memory.size].astype(np.float64)
+        place += layer.memory.size
+        apart, size = np.abs(m[0] - own), np.sqrt(np.mean(own**2))
+        print(
+            f"layer {number}: from a fresh run of the last {window:,} inputs its state is "
+            f"{apart.max():.0f} units apart at most, {np.sqrt(np.mean(apart**2)) / size:.2e} of "
+            f"its rms; {_bound(layer.memory, window, past, apart)}"
+        )
+
+
+def _bound(
+    memory: IntegerMemory | SeriesMemory, window: int, before: np.ndarray, apart: np.ndarray
+) -> str:
+    """Say what the specification allows."""
+    try:
+        bound = deviation_bound(memory, window, before)
+    except InputError:
+        return "hidden units feed back, so the specification has no bound"
+    kept = "within" if np.all(apart <= bound) else "BEYOND"
+    return f"{kept} the specification's bound, {bound.max():.0f} units at most"
+
+
+def _memories(stream: Stream) -> list[np.ndarray]:
+    """Memory states of each layer on the chip."""
+    parts = [part for part in stream.parts if isinstance(part, Stream)] or [stream]
+    return [np.asarray(part.machine.engine.numpy(m)) for part in parts for m in part.state.m]
+
+
+def _saturations(stream: Stream) -> dict[str, int]:
+    parts = [part for part in stream.parts if isinstance(part, Stream)] or [stream]
+    return {place: n for part in parts for place, n in part.state.saturations.items() if n}
+
+
+def _peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()
