@@ -34,12 +34,16 @@ class Batch:
         Their `step` takes scaled states (copies, states) that all chips see, and gives spikes
         (copies, chips * states, neurons), chip by chip.
         """
-        count = len(self.chips)
-        if count == 1:
+        driven = self.apart(copies, rng)
+        return driven if len(self.chips) == 1 else _Shared(driven, len(self.chips))
+
+    def apart(self, copies: int, rng: np.random.Generator) -> Driven:
+        """Make the same, but for states of their own: `step` takes (copies, chips * states)."""
+        if len(self.chips) == 1:
             return self.chips[0].neurons(copies, rng)
-        alike: Any = _Alike(rng, count)
+        alike: Any = _Alike(rng, len(self.chips))
         whole = replace(self.chips[0], populations=_side_by_side(self.chips))
-        return _Shared(whole.neurons(copies, alike), count)
+        return whole.neurons(copies, alike)
 
 
 def _side_by_side(chips: Sequence[Chip]) -> Populations:

@@ -7,13 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.spiking.bench import Chip, Fit, Progress, part
-from converters.spiking.dynamic import dynamic_for_each
+from converters.spiking.bench import Chip, Fit, Progress
+from converters.spiking.calibrate import calibrate
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.recipe import Recipe
-from converters.spiking.scaled import ScaledMemory, scale_memory
-from converters.spiking.static import static
-from converters.spiking.weights import round_weights
+from converters.spiking.scaled import scale_memory
 from lmu_deploy.network import Memory
 from lmu_deploy.spiking_network import SpikingMemory
 
@@ -58,10 +56,7 @@ def build_memory(
         made = np.random.default_rng([one.device.seed, number, 2])
         populations = with_mismatch(nominal, one.device.mismatch, made)
         chips.append(replace(perfect, populations=populations, device=one.device))
-    measured = [perfect] if recipe.calibration == "none" else chips
-    fits = _calibrated(recipe, measured, scaled, [recipe.seed, number, 3], progress)
-    if recipe.calibration == "none":
-        fits = fits * len(chips)
+    fits = calibrate(recipe.calibration, perfect, chips, scaled, [recipe.seed, number], progress)
     return [
         (
             SpikingMemory(
@@ -69,26 +64,9 @@ def build_memory(
                 scaled.a_prime,
                 scaled.b_prime,
                 scaled.scales,
-                round_weights(fit.weights, recipe.device.weight_bits),
+                chip.held(fit.weights),
             ),
             fit,
         )
         for chip, fit in zip(chips, fits, strict=True)
-    ]
-
-
-def _calibrated(
-    recipe: Recipe,
-    chips: Sequence[Chip],
-    scaled: ScaledMemory,
-    seed: Sequence[int],
-    progress: Progress | None,
-) -> list[Fit]:
-    if recipe.calibration == "dynamic":
-        return dynamic_for_each(chips, scaled.targets, scaled.trajectory, seed, progress)
-    return [
-        static(
-            chip, scaled.targets, np.random.default_rng(seed), part(progress, number, len(chips))
-        )
-        for number, chip in enumerate(chips)
     ]
