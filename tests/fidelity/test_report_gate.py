@@ -14,6 +14,7 @@ from lmu_deploy.fidelity import write_fidelity
 from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.schema_costs import Fit
 from lmu_deploy.reporting.markdown import make_markdown
+from lmu_deploy.reporting.robustness_file import Robustness
 
 HOSTILE = "a|b <script>alert(1)</script>\n# heading"
 
@@ -140,6 +141,6 @@ def test_markdown_tells_each_target_and_lets_no_name_be_markup(folder_of, digits
 
 def test_markdown_of_every_case_has_one_sentence_a_target(cases, assembled):
     for case in cases.values():
-        text = make_markdown(assembled(case)[0])
+        text = make_markdown(assembled(case)[0], Robustness())
         variants = sum(1 + len(r.variants) for r in case.results)
         assert sum(line.startswith("- ") for line in text.splitlines()) == variants
