@@ -1,9 +1,11 @@
 """A stream of a million steps through a whole network: its memory, and where its state has gone.
 
-Run: python benchmarks/endless_stream.py examples/models/psmnist-lmu.safetensors
+Run: python benchmarks/endless_stream.py examples/models/psmnist-parallel.safetensors --window 2000
 
 Inputs are uniform in [0, 1], drawn by seed, and the ranges are calibrated on more of them. After
-the stream, its state is laid beside that of a fresh run that has had the last inputs alone.
+the stream, its state is laid beside that of a fresh run that has had the last inputs alone; and so
+is the float network's, of which twice as many inputs are its stream: what that does not forget, no
+integers can.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from converters.quantise.stability import memory_matrix, spectral_radius
 from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import IntegerMemory, IntegerNetwork, SeriesMemory
 from lmu_deploy.progress import progress_bar
+from lmu_deploy.reference import run_reference
 from lmu_deploy.representations import load_float
 from targets.integer import IntegerTarget, Stream, step
 from targets.integer.limit_cycles import deviation_bound
@@ -34,6 +37,7 @@ def main() -> None:
     parser.add_argument("network", type=Path, help="a float network")
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--window", type=int, default=10_000, help="last steps of the fresh run")
+    parser.add_argument("--engine", default="numpy", help="of the stream; see targets/integer")
     parser.add_argument("--slices", type=int, default=2)
     parser.add_argument("--realisation", default="dense-incremental")
     parser.add_argument("--seed", type=int, default=0)
@@ -44,13 +48,14 @@ def main() -> None:
     for number, layer in network.on_chip:
         radius = spectral_radius(memory_matrix(layer.memory))
         print(f"layer {number}: {layer.memory.size} states, spectral radius {radius:.5f}")
-    run(network, options.steps, min(options.window, options.steps // 2), options.seed)
+    window = min(options.window, options.steps // 2)
+    run(network, options.steps, window, options.seed, options.engine)
 
 
-def run(network: IntegerNetwork, steps: int, window: int, seed: int) -> None:
+def run(network: IntegerNetwork, steps: int, window: int, seed: int, engine: str) -> None:
     """Feed a stream, then compare."""
     rng = np.random.default_rng([seed, 2])
-    last: deque[np.ndarray] = deque(maxlen=window)
+    last: deque[np.ndarray] = deque(maxlen=2 * window)
     stream: Stream | None = None
     before: list[np.ndarray] = []
     warm, start = 0, time.perf_counter()
@@ -64,14 +69,16 @@ def run(network: IntegerNetwork, steps: int, window: int, seed: int) -> None:
             if stream is not None and t == steps - window:
                 before = [np.abs(m[0].astype(np.float64)) for m in _memories(stream)]
             last.append(inputs[t % _BLOCK])
-            _, stream = step(network, inputs[None, t % _BLOCK], stream)
+            _, stream = step(network, inputs[None, t % _BLOCK], stream, engine)
         progress(steps, steps)
     assert stream is not None
     seconds = time.perf_counter() - start
     print(f"{steps:,} steps, {seconds:.0f} s; peak memory grew {_peak_kib() - warm} KiB after the")
     print(f"first {steps // 10:,}; saturations: {_saturations(stream) or 'none'}")
-    fresh = IntegerTarget("numpy").run(network, np.stack(last)[None], record=True).states
+    both = np.stack(last)[None]
+    fresh = IntegerTarget("numpy").run(network, both[:, -window:], record=True).states
     assert fresh is not None
+    print(f"float network: {_float_apart(network, both, window):.2e} of its rms apart")
     place = 0
     for (number, layer), m, past in zip(network.on_chip, _memories(stream), before, strict=True):
         own = fresh.m[0, -1, place : place + layer.memory.size].astype(np.float64)
@@ -82,6 +89,17 @@ def run(network: IntegerNetwork, steps: int, window: int, seed: int) -> None:
             f"{apart.max():.0f} units apart at most, {np.sqrt(np.mean(apart**2)) / size:.2e} of "
             f"its rms; {_bound(layer.memory, window, past, apart)}"
         )
+
+
+def _float_apart(network: IntegerNetwork, inputs: np.ndarray, window: int) -> float:
+    """Distance of the float network's memories from those of a fresh run, over their rms."""
+    assert network.source is not None
+    whole = run_reference(network.source, inputs, record=True).m
+    fresh = run_reference(network.source, inputs[:, -window:], record=True).m
+    assert whole is not None
+    assert fresh is not None
+    wrong = whole[0, -1] - fresh[0, -1]
+    return float(np.sqrt(np.mean(wrong**2) / np.mean(fresh[0, -1] ** 2)))
 
 
 def _bound(
