@@ -1,5 +1,8 @@
 """Modules that someone else writes of our layers answer as the networks that are made of them."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from converters.pytorch_lmu import read_pytorch_lmu
 from converters.torch_modules import from_torch
 from lmu_deploy.errors import InputError
 from lmu_deploy.nn import LMU, LMUConfig, LSTMConfig, ModelConfig, SequenceModel
 from lmu_deploy.reference import run_reference
+from lmu_deploy.representations import load_any
 
 STEPS = 9
 
@@ -303,3 +308,21 @@ class Backwards(LMU):
 def test_a_network_that_answers_otherwise_is_refused():
     with pytest.raises(InputError, match="answers otherwise than the module"):
         from_torch(Reversed())
+
+
+def test_the_example_of_the_documentation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    names = {"__name__": "example"}
+    exec(compile(block, "formats.md", "exec"), names)
+    network, model = load_any("mine.safetensors"), names["model"]
+    assert network.task == "digits" and len(network.layers) == 2
+    torch.save(model.state_dict(), "classifier.pt")
+    with pytest.raises(InputError, match="'lmu': it follows a linear layer"):
+        read_pytorch_lmu("classifier.pt")
+    inputs = draw_inputs(8)
+    with torch.no_grad():
+        answers = model.eval()(torch.tensor(inputs)).numpy()
+    found = run_reference(network, inputs).outputs
+    np.testing.assert_allclose(answers, found, rtol=0, atol=1e-6 * np.abs(found).max())
