@@ -87,6 +87,8 @@ def chip_yield(
     first_chip = check_integer("first_chip", first_chip, 0, 2**31)
     if decided := sorted(set(options) & set(_DECIDED)):
         raise InputError(f"a yield study decides {decided[0]} itself; leave it out.")
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise InputError(f"cannot write {out}: no such folder; give a folder that exists.")
     if not isinstance(network, LMUNetwork):
         network = load_float(network, "yield")
     chosen = task_for(network, task)
