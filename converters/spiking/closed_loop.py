@@ -70,36 +70,35 @@ def loop_errors(
     -------
     ndarray, shape (candidates, chips)
     """
-    chip, count = chips[0], len(candidates)
+    chip, channels, order = chips[0], chips[0].channels, chips[0].order
     truth = scaled.trajectory[:, -_tried_on(scaled) :].astype(np.float64)
-    steps, samples, channels, order = truth.shape
+    steps, samples = truth.shape[:2]
     decay = float(np.exp(-chip.dt_ms / chip.tau_ms))
     maps = np.stack(
-        [[one.held(f.weights) for one, f in zip(chips, fits, strict=True)] for fits in candidates]
+        [one.held(f.weights) for fits in candidates for one, f in zip(chips, fits, strict=True)]
     )
-    per_spike = 1.0 / (chip.dt_ms * 1e-3)
-    # (candidates, chips * channels, features, order), so that each product is of one map.
-    effects = per_spike * maps.reshape(count, len(chips) * channels, order, -1).swapaxes(2, 3)
+    # Seconds become steps; (maps * channels, features, order), so that each has its own product.
+    effects = maps.reshape(-1, order, maps.shape[-1]).swapaxes(1, 2) / (chip.dt_ms * 1e-3)
     effects = np.ascontiguousarray(effects, dtype=np.float32)
 
-    neurons = Batch(chips).apart(count * samples, np.random.default_rng(seed))
-    x = np.zeros((count, samples, len(chips), channels, order))
-    before, squares = np.zeros_like(truth[0]), np.zeros((count, len(chips)))
+    # A chip with another map is another chip: its membranes start alike.
+    neurons = Batch([*chips] * len(candidates)).apart(samples, np.random.default_rng(seed))
+    x = np.zeros((samples, len(maps), channels, order))
+    before, squares = np.zeros_like(truth[0]), np.zeros(len(maps))
     for step in range(steps):
-        spikes = neurons.step(x.reshape(count * samples, -1))
-        fired = spikes.reshape(count, samples, len(chips) * channels, -1).swapaxes(1, 2)
+        spikes = neurons.step(x.reshape(samples, -1))
+        fired = spikes.reshape(samples, len(effects), -1).swapaxes(0, 1)
         drive = np.ascontiguousarray(fired, dtype=np.float32) @ effects
-        drive = drive.swapaxes(1, 2).reshape(x.shape)
         ideal = np.einsum("cij,scj->sci", scaled.targets, before)
         pushed = (truth[step] - decay * before) / (1.0 - decay) - ideal
-        x = decay * x + (1.0 - decay) * (drive + pushed[:, None])
+        x = decay * x + (1.0 - decay) * (drive.swapaxes(0, 1).reshape(x.shape) + pushed[:, None])
         before = truth[step]
         off = (x - before[:, None]) * scaled.scales
-        squares += np.square(off).sum(axis=(1, 3, 4))
+        squares += np.square(off).sum(axis=(0, 2, 3))
         if progress:
             progress(step + 1, steps)
     size = float(np.square(truth * scaled.scales).sum())
-    return np.asarray(np.sqrt(squares / max(size, 1e-300)))
+    return np.sqrt(squares / max(size, 1e-300)).reshape(len(candidates), -1)
 
 
 def _tried_on(scaled: ScaledMemory) -> int:

@@ -56,7 +56,7 @@ def predict_spread(
     """
     decay = float(np.exp(-chip.dt_ms / chip.tau_ms))
     missed = _missed(chip, trajectory, rng, progress).reshape(targets.shape[:2])
-    return np.stack([_spread(a, s, decay) for a, s in zip(targets, missed, strict=True)])
+    return np.stack([loop_spread(*of, decay) for of in zip(targets, missed, strict=True)])
 
 
 def _missed(
@@ -75,8 +75,24 @@ def _missed(
     return np.array(squares)
 
 
-def _spread(a_prime: np.ndarray, missed: np.ndarray, decay: float) -> np.ndarray:
-    """Square root of the covariance that errors of these mean squares keep up, (order, order)."""
+def loop_spread(a_prime: np.ndarray, missed: np.ndarray, decay: float) -> np.ndarray:
+    """Deviations that a loop of one channel keeps up when its states are misread.
+
+    Parameters
+    ----------
+    a_prime : ndarray, shape (order, order)
+        In scaled states.
+    missed : ndarray, shape (order,)
+        Mean squares of the errors behind the synapse.
+    decay : float
+        What the synapse keeps over a step.
+
+    Returns
+    -------
+    ndarray, shape (order, order)
+        Symmetric square root of their covariance, the solution P of
+        ``P = step P step^T + (1 - decay^2) A' diag(missed) A'^T``; see :func:`predict_spread`.
+    """
     step = decay * np.eye(len(a_prime)) + (1.0 - decay) * a_prime
     shaken = (1.0 - decay**2) * (a_prime * missed) @ a_prime.T
     values, vectors = np.linalg.eigh(solve_discrete_lyapunov(step, shaken))
