@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from converters.spiking import spike
+from converters.spiking import scaled, spike
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import load, save
 from lmu_deploy.hardware.profile import load_profile, profile_names
@@ -164,19 +164,20 @@ def test_every_lmu_layer_gets_neurons_of_its_own(inputs, rng):
     assert [m.states for m in made.memories if m is not None] == [3, 4]
     gains = [m.populations.gains for m in made.memories if m is not None]
     assert not np.array_equal(gains[0][:3], gains[1][:3])
-    assert shown[-1] == (800, 800)
+    assert shown[-1][0] == shown[-1][1]
     assert shown == sorted(shown)
 
 
 def test_long_sequences_are_cut_and_many_samples_drawn(network, rng, monkeypatch):
     monkeypatch.setattr("converters.spiking.drawn._TRAJECTORY_ELEMENTS", 12 * 6 * 50 * 5)
-    shown = []
-    made = spike(
-        network,
-        rng.uniform(-1, 1, (30, 40, 2)),
-        neurons_per_state=4,
-        calibration_samples=12,
-        progress=lambda done, total: shown.append(total),
-    )
+    followed = []
+
+    def scale_memory(memory, u, parts, decay):
+        followed.append(u.shape[:2])
+        return scaled.scale_memory(memory, u, parts, decay)
+
+    monkeypatch.setattr("converters.spiking.build.scale_memory", scale_memory)
+    inputs = rng.uniform(-1, 1, (30, 40, 2))
+    made = spike(network, inputs, neurons_per_state=4, calibration_samples=12)
     assert made.calibration.samples == 12
-    assert shown[-1] == 5 * 50
+    assert followed == [(12, 5)]
