@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from converters.spiking import spike
+from lmu_deploy.commands.explain import explained
 from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.agreement import deviation
+from lmu_deploy.fidelity.attribution import chips
 from lmu_deploy.fidelity.attribution.chips import Chips, alike
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.attribution.spiking_hybrid import run_hybrid
@@ -22,7 +26,8 @@ from lmu_deploy.fidelity.attribution.switches import (
 )
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.reference import run_reference
-from lmu_deploy.tasks.base import Task
+from lmu_deploy.tasks.base import Split, Task
+from targets.base import Run
 
 ORDER, CHANNELS, STEPS = 3, 2, 20
 TASK = Task("planted", "classification", 2, 3, STEPS, load=lambda: None)
@@ -202,10 +207,29 @@ def test_what_does_not_fit_is_refused(samples, spiking):
 
 
 def test_chips_of_the_same_recipe_are_made_once(samples, spiking):
-    chips = Chips(spiking, samples[1])
-    ideal = chips.calibrated()
+    bench = Chips(spiking, samples[1])
+    ideal = bench.calibrated()
     plain = spiking_of(samples, calibration="none")
-    assert chips.of(plain).calibrated() is ideal
-    assert chips.of(spiking_of(samples, mismatch=0.2)).calibrated() is not ideal
+    assert bench.of(plain).calibrated() is ideal
+    assert bench.of(spiking_of(samples, mismatch=0.2)).calibrated() is not ideal
     assert not alike(ideal, spiking)
-    assert alike(chips.calibrated(mismatch=True), spiking)
+    assert alike(bench.calibrated(mismatch=True), spiking)
+
+
+def test_a_report_explains_the_uncalibrated_chip_too(samples, spiking, monkeypatch):
+    _, inputs, targets = samples
+    split = Split(inputs, targets)
+    task = dataclasses.replace(TASK, load=lambda: SimpleNamespace(train=split))
+    plain = spiking_of(samples, calibration="none")
+    run = Run("brian2", np.zeros((24, 3)), {}, {}, 0, {}, STEPS, STEPS, 0.0, 0)
+    made = []
+    monkeypatch.setattr(chips, "spike", lambda *a, **k: made.append(k) or spike(*a, **k))
+    result = Result(run, spiking, {"uncalibrated": Result(run, plain)})
+    (found,) = explained([result], split, task, 8)
+    own, other = found.attribution, found.variants["uncalibrated"].attribution
+    assert [step.source for step in own.steps] == ["neurons of layer0", MISMATCH]
+    assert [step.source for step in other.steps] == ["neurons of layer0", MISMATCH, CALIBRATION]
+    assert other.steps[:2] == own.steps
+    assert other.causes[0].source == CALIBRATION
+    assert len(made) == 2  # without mismatch and with it, for both
+    assert explained([result], split, task, 0) == [result]
