@@ -15,7 +15,7 @@ from lmu_deploy.reporting.svg import Layout, Plot, blank, place
 from lmu_deploy.reporting.wording import share
 
 _HEIGHT, _OVER, _UNDER, _LEFT, _GAP = 84, 28, 44, 46, 16
-_MOST_LABELS = 7
+_MOST_LABELS = {"wide": 5, "narrow": 3}
 
 
 def intervals_plot(number: int, series: Series, counts: Mapping[str, Sequence[int]]) -> Plot:
@@ -61,17 +61,17 @@ def _draw(series: Series, counts: Mapping[str, Sequence[int]], layout: Layout) -
         left = across * (width + _GAP) + _LEFT
         right = layout.width - left - width + _LEFT
         axes = place(figure, left, down * row + _OVER, right, (rows - 1 - down) * row + _UNDER)
-        _panel(axes, series, found, bins)
+        _panel(axes, series, found, bins, _MOST_LABELS[layout.name])
         axes.set_ylim(0, 1.1 * top)
         axes.set_title(shortened(name, 17 if layout.narrow else 28), loc="left")
     return figure
 
 
-def _panel(axes: Axes, series: Series, counts: Sequence[int], bins: int) -> None:
+def _panel(axes: Axes, series: Series, counts: Sequence[int], bins: int, labels: int) -> None:
     shares = [n / sum(counts) for n in counts]
     axes.bar(range(len(shares)), shares, width=0.8, color=series.color, alpha=0.75)
     axes.set_xlim(-0.7, bins - 0.3)
-    each = -(-bins // _MOST_LABELS)
+    each = -(-bins // labels)
     axes.set_xticks(range(0, bins, each))
     axes.set_xticklabels([str(2**k) for k in range(0, bins, each)])
     axes.set_xlabel("chip steps, up to")
