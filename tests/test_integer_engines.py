@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from importlib.util import find_spec
+from threading import get_ident
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from converters.quantise import quantise
-from lmu_deploy.errors import InputError
+from lmu_deploy.errors import InputError, RunError
 from lmu_deploy.integer_network import Connection, Format
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.wiring import populations, wires
@@ -21,11 +22,13 @@ from targets.integer import IntegerTarget, step
 from targets.integer.bounds import float64_objections, int32_objections, worst_sums
 from targets.integer.engine import choose_engine
 from targets.integer.machine import Machine
+from targets.integer.tiles import cut
 
 torch = pytest.importorskip("torch", reason="the torch engine needs torch")
 NEEDS_NUMBA = pytest.mark.skipif(
     find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
 )
+MODULES = {"torch": "torch_engine", "numba": "compiled_engine"}
 FAST = ["torch", pytest.param("numba", marks=NEEDS_NUMBA)]
 
 
@@ -210,6 +213,51 @@ def test_limit_cycles_of_a_memory_without_input_stay_small():
     )
     assert 0.0 < late < 0.01 * driven
     assert late < 1.1 * early
+
+
+@pytest.mark.parametrize("engine", FAST)
+def test_threads_change_nothing(engine, large, run_by_numpy, monkeypatch):
+    network, inputs = large
+    monkeypatch.setattr(f"targets.integer.{MODULES[engine]}.thread_count", lambda: 3)
+    monkeypatch.setattr("targets.integer.target._BATCH", 2)
+    told, threads = [], torch.get_num_threads()
+    run = IntegerTarget(engine).run(
+        network, inputs, record=True, progress=lambda *done: told.append((done, get_ident()))
+    )
+    assert differences(run, run_by_numpy) == []
+    assert told == [((done, 12), get_ident()) for done in (2, 4, 6, 8, 10, 12)]
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("engine", FAST)
+def test_what_fails_in_a_thread_ends_the_run_and_the_other_threads(engine, large, monkeypatch):
+    network, inputs = large
+    monkeypatch.setattr(f"targets.integer.{MODULES[engine]}.thread_count", lambda: 2)
+    steps = []
+
+    def receive(machine, state, messages):
+        steps.append(state)
+        if len(steps) == 10:
+            raise RunError("the tenth step.")
+        return real(machine, state, messages)
+
+    real = Machine.receive
+    monkeypatch.setattr(Machine, "receive", receive)
+    with pytest.raises(RunError, match="tenth"):
+        IntegerTarget(engine).run(network, inputs)
+    assert len(steps) < inputs.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("samples", "largest", "threads", "sizes"),
+    [(600, 256, 1, [200] * 3), (5, 256, 2, [2, 3]), (2, 256, 8, [1, 1]), (7, 2, 2, [1, 2, 2, 2])],
+)
+def test_tiles_cover_all_samples_evenly(samples, largest, threads, sizes):
+    tiles = cut(samples, largest, threads)
+    assert [tile.stop - tile.start for tile in tiles] == sizes
+    assert np.concatenate([np.arange(samples)[tile] for tile in tiles]).tolist() == [
+        *range(samples)
+    ]
 
 
 @pytest.mark.parametrize("engine", FAST)

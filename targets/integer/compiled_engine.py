@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -10,12 +12,22 @@ from lmu_deploy.integer_network import Connection, Format, IntegerHidden
 from targets.integer import kernels
 from targets.integer.compiled_fans import NarrowFan, WideFan, compiled_fan
 from targets.integer.lines import by_lines, find_flat
+from targets.integer.torch_threads import pool, thread_count
 
 
 class CompiledEngine:
     """Arrays of int32; see :class:`targets.integer.engine.Engine`."""
 
     name = "numba"
+
+    @property
+    def threads(self) -> int:
+        """As many as PyTorch may use."""
+        return thread_count()
+
+    def pool(self, threads: int) -> AbstractContextManager[Executor]:
+        """Give threads in which PyTorch uses no others."""
+        return pool(threads)
 
     def zeros(self, batch: int, width: int) -> np.ndarray:
         """Make an array of zeros."""

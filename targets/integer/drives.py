@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
+
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Drive(Protocol):
@@ -17,31 +19,40 @@ class Drive(Protocol):
         """Give one that stays as it is when its fan delivers again."""
 
 
-@dataclass(frozen=True)
 class ReadyDrive:
     """Sums that have been limited and shifted already.
 
-    Attributes
+    Parameters
     ----------
     values : array, shape (batch, n_out)
+        Nothing but the fan that made them may write to them.
     saturations : mapping of accumulator to int
+    lasting : bool
+        Whether the fan leaves them alone, and makes new ones when it delivers again.
     """
 
-    values: Any
-    saturations: Mapping[str, int] = field(default_factory=dict)
+    __slots__ = ("_lasting", "_saturations", "_values")
+
+    def __init__(
+        self, values: Any, saturations: Mapping[str, int] = _NONE, lasting: bool = True
+    ) -> None:
+        self._values, self._saturations, self._lasting = values, saturations, lasting
 
     def add_to(self, total: Any) -> Mapping[str, int]:
         """Add the values."""
-        total += self.values
-        return self.saturations
+        total += self._values
+        return self._saturations
 
     def kept(self) -> ReadyDrive:
-        """Copy the values."""
-        return ReadyDrive(self.values + 0, self.saturations)
+        """Copy the values, or give itself where that is not needed."""
+        return self if self._lasting else ReadyDrive(self._values + 0, self._saturations)
 
 
 def ready_drives(
-    sums: Any, places: Mapping[str, list[slice]], saturations: Mapping[str, int]
+    sums: Any,
+    places: Mapping[str, list[slice]],
+    saturations: Mapping[str, int],
+    lasting: bool,
 ) -> dict[str, ReadyDrive]:
     """Add up the slices of each connection, in place in the columns of its first.
 
@@ -53,6 +64,8 @@ def ready_drives(
         Each connection's columns.
     saturations : mapping of accumulator to int
         Of all connections; only those that saturated.
+    lasting : bool
+        Whether `sums` stay as they are when the fan delivers again.
     """
     drives = {}
     for place, (first, *others) in places.items():
@@ -60,5 +73,5 @@ def ready_drives(
         for other in others:
             values += sums[:, other]
         own = saturations and {k: n for k, n in saturations.items() if k.startswith(f"{place}/")}
-        drives[place] = ReadyDrive(values, own)
+        drives[place] = ReadyDrive(values, own, lasting)
     return drives

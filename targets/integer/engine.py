@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -60,6 +62,13 @@ class Engine(Protocol):
     """Arrays of integers and the operations on them."""
 
     name: str
+
+    @property
+    def threads(self) -> int:
+        """How many parts of a test set are to run at the same time."""
+
+    def pool(self, threads: int) -> AbstractContextManager[Executor]:
+        """Give threads for them."""
 
     def zeros(self, batch: int, width: int) -> Any:
         """Make an array of zeros."""

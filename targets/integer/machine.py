@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.integer_network import IntegerLayer, IntegerNetwork, SeriesMemory
+from lmu_deploy.integer_network import IntegerNetwork, SeriesMemory
 from lmu_deploy.wiring import outlets, populations, wires
 from targets.integer.delay_line import line_width
 from targets.integer.drives import Drive, ReadyDrive
@@ -116,6 +116,16 @@ class Machine:
             None if layer.hidden is None else engine.activation(layer.hidden)
             for _, layer in network.on_chip
         ]
+        self._limits = {
+            f"layer{number}/memory": (m.state.limit, m.message_shift, m.message.limit)
+            for number, layer in network.on_chip
+            for m in [layer.memory]
+        }
+        self._drive_limits = {
+            f"layer{number}/hidden": layer.hidden.drive.limit
+            for number, layer in network.on_chip
+            if layer.hidden is not None
+        }
         self._bias = {name: engine.array(bias) for name, bias in _biases(network).items()}
 
     def places(self) -> list[str]:
@@ -174,25 +184,22 @@ class Machine:
             if isinstance(layer.memory, SeriesMemory):
                 self._advance_series(number, state)
             else:
-                self._advance_memory(number, layer, state)
+                self._advance_memory(number, state)
             if layer.hidden is not None:
-                self._advance_hidden(number, layer, state)
+                self._advance_hidden(number, state)
         y = self._total("readout", state)
         self._saturate(y, self._output_limit, "readout/output", state)
         return y
 
-    def _advance_memory(self, number: int, layer: IntegerLayer, state: State) -> None:
-        memory, name = layer.memory, f"layer{number}/memory"
-        m = state.m[number]
+    def _advance_memory(self, number: int, state: State) -> None:
+        name, m = f"layer{number}/memory", state.m[number]
         if (width := self._lines[number]) is None:
             self._gather(name, m, state)
         else:
             older = m[:, :-width]
             state.m[number] = m = self._total(name, state)
             m[:, width:] = older
-        messages, limited, unsent = self.engine.emit(
-            m, memory.state.limit, memory.message_shift, memory.message.limit
-        )
+        messages, limited, unsent = self.engine.emit(m, *self._limits[name])
         state.saturations[f"{name}/state"] += limited
         state.saturations[f"{name}/message"] += unsent
         self._send(name, messages, state)
@@ -209,12 +216,11 @@ class Machine:
         state.sent[series, 0] = done.sent
         self._send(name, engine.array(done.message), state)
 
-    def _advance_hidden(self, number: int, layer: IntegerLayer, state: State) -> None:
-        hidden, activation, name = layer.hidden, self._activations[number], f"layer{number}/hidden"
-        assert hidden is not None
+    def _advance_hidden(self, number: int, state: State) -> None:
+        activation, name = self._activations[number], f"layer{number}/hidden"
         assert activation is not None
         z = self._total(name, state)
-        self._saturate(z, hidden.drive.limit, f"{name}/drive", state)
+        self._saturate(z, self._drive_limits[name], f"{name}/drive", state)
         messages, limited = activation(z)
         state.saturations[f"{name}/message"] += limited
         self._send(name, messages, state)

@@ -8,6 +8,8 @@ The gains stand in the synaptic matrix: its columns are :math:`W_k g_k 2^{-s_k}`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -21,6 +23,12 @@ class NumpyEngine:
     """Arrays of float64; see :class:`targets.integer.engine.Engine`."""
 
     name = "numpy"
+
+    threads = 1  # its products have threads of their own, all the rest is quickly done
+
+    def pool(self, threads: int) -> AbstractContextManager[Executor]:
+        """Give threads."""
+        return ThreadPoolExecutor(threads)
 
     def zeros(self, batch: int, width: int) -> np.ndarray:
         """Make an array of zeros."""
@@ -104,7 +112,7 @@ class NumpyFan:
         saturations = self._saturate(sums) if self._may_saturate else {}
         sums += self._half
         np.floor(sums, out=sums)
-        return ready_drives(sums, self._stack.places, saturations)
+        return ready_drives(sums, self._stack.places, saturations, lasting=True)
 
     def _saturate(self, sums: np.ndarray) -> dict[str, int]:
         """Limit the sums in place; give how many were, by accumulator."""

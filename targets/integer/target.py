@@ -14,6 +14,7 @@ from targets.integer.bounds import float64_objections
 from targets.integer.collector import Collector
 from targets.integer.engine import ENGINES, choose_engine
 from targets.integer.machine import Machine
+from targets.integer.tiles import cut, run_tiles
 
 _BATCH = 256
 
@@ -61,15 +62,9 @@ class IntegerTarget:
             )
         start = time.perf_counter()
         sample_steps = inputs.shape[0] * inputs.shape[1]
-        machine = Machine(network, choose_engine(network, self._engine, sample_steps))
-        collector = Collector(machine, inputs.shape, record)
-        for first in range(0, len(inputs), _BATCH):
-            batch = slice(first, min(first + _BATCH, len(inputs)))
-            state = machine.start(batch.stop - batch.start)
-            messages = machine.encode(state, inputs[batch].swapaxes(0, 1))
-            for t in range(inputs.shape[1]):
-                collector.take(batch, t, machine.receive(state, messages[t]), state)
-            collector.close(state)
-            if progress:
-                progress(batch.stop, len(inputs))
+        engine = choose_engine(network, self._engine, sample_steps)
+        tiles = cut(len(inputs), _BATCH, engine.threads)
+        machines = [Machine(network, engine) for _ in range(min(engine.threads, len(tiles)))]
+        collector = Collector(machines[0], inputs.shape, record)
+        run_tiles(machines, tiles, inputs, collector, progress)
         return collector.run(self.name, seed, time.perf_counter() - start)

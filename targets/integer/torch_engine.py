@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -12,12 +14,22 @@ from targets.integer.drives import ReadyDrive, ready_drives
 from targets.integer.int8_products import BASE_BITS, HALF_BASE, Int8Products
 from targets.integer.lines import by_lines, make_table
 from targets.integer.stack import Stack
+from targets.integer.torch_threads import pool, thread_count
 
 
 class TorchEngine:
     """Tensors of int32; see :class:`targets.integer.engine.Engine`."""
 
     name = "torch"
+
+    @property
+    def threads(self) -> int:
+        """As many as PyTorch may use."""
+        return thread_count()
+
+    def pool(self, threads: int) -> AbstractContextManager[Executor]:
+        """Give threads in which PyTorch uses no others."""
+        return pool(threads)
 
     def zeros(self, batch: int, width: int) -> torch.Tensor:
         """Make a tensor of zeros."""
@@ -104,7 +116,7 @@ class TorchFan:
             sums *= self._multiplier
         sums += self._half
         sums >>= self._shift
-        return ready_drives(sums, self._stack.places, saturations)
+        return ready_drives(sums, self._stack.places, saturations, lasting=False)
 
     def _sums(self, messages: torch.Tensor) -> torch.Tensor:
         """Multiply by the weights, digit by digit of the messages, lowest first."""
