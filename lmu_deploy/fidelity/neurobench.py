@@ -9,7 +9,7 @@ connection here, each slice of it one of its own, and an activation is a message
   step to step nothing.
 - ``connection_sparsity``: share of weights that are zero.
 - ``activation_sparsity``: share of messages that are zero, over populations, steps and samples;
-  the input is no activation.
+  what the host sends (inputs, LSTM layers) is no activation.
 - ``synaptic_operations``: of a mean sample, with messages and weights that are not zero: with
   graded messages ``Effective_MACs``, with spikes ``Effective_ACs``; ``Dense`` counts zeros too.
 """
@@ -26,6 +26,7 @@ from lmu_deploy.wiring import outlets, wires
 from targets.base import Run
 
 INPUT = "input"
+_OF_HOST = (INPUT, "host")
 
 
 def neurobench_of(run: Run, network: object) -> NeuroBench | None:
@@ -50,7 +51,7 @@ def neurobench_of(run: Run, network: object) -> NeuroBench | None:
 
 def _activation_sparsity(run: Run, network: object) -> float | None:
     """Share of messages that were not sent, of those that could have been."""
-    counted = {n: c for n, c in counted_of(run).items() if n.rpartition("/")[2] != INPUT}
+    counted = {n: c for n, c in counted_of(run).items() if not _by_host(n)}
     possible = _messages(run, network)
     if not counted or possible is None:
         return None
@@ -64,12 +65,12 @@ def _messages(run: Run, network: object) -> dict[str, int] | None:
     if isinstance(network, IntegerNetwork):
         found: dict[str, int] = {}
         for outlet in outlets(network):
-            if outlet.source != INPUT:
+            if not _by_host(outlet.source):
                 sent = run.neurons[outlet.source] * _applied(network, outlet.source)
                 found[outlet.source] = found.get(outlet.source, 0) + sent * run.steps
         return found
     if isinstance(network, SpikingNetwork | LoihiNetwork):
-        senders = {n: k for n, k in run.neurons.items() if n.rpartition("/")[2] != INPUT}
+        senders = {name: n for name, n in run.neurons.items() if not _by_host(name)}
         return {name: neurons * run.chip_steps for name, neurons in senders.items()}
     return None
 
@@ -108,6 +109,10 @@ def _loihi_operations(run: Run, network: LoihiNetwork) -> SynapticOperations | N
     samples = len(run.outputs)
     macs, acs = graded / samples, (run.synops - graded) / samples
     return _synaptic(macs, acs, dense * run.chip_steps)
+
+
+def _by_host(population: str) -> bool:
+    return population.rpartition("/")[2] in _OF_HOST
 
 
 def _applied(network: IntegerNetwork, source: str) -> int:

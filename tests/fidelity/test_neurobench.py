@@ -14,7 +14,7 @@ from converters.loihi_spiking import loihi_spike
 from converters.quantise import quantise
 from lmu_deploy.fidelity.neurobench import neurobench_of
 from lmu_deploy.fidelity.sizes import network_sizes
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.reporting.neurobench import neurobench
 from lmu_deploy.wiring import wires
 from targets.integer import IntegerTarget
@@ -133,6 +133,23 @@ def test_a_network_that_sends_nothing_is_wholly_sparse(memory_alone):
     assert 0.0 <= sent.activation_sparsity < 0.5
     assert found.synaptic_operations.dense == sent.synaptic_operations.dense
     assert neurobench_of(run, None) is None
+
+
+def test_what_the_host_sends_is_no_activation():
+    rng = np.random.default_rng(42)
+    memory = Memory.legendre(3, 12.0, 1)
+    lstm = LSTMLayer(*(rng.normal(size=s) / 2 for s in ((3, 16), (4, 16), (16,))))
+    first, last = (
+        LMULayer(rng.normal(size=(n, 1)), None, None, None, memory, None) for n in (1, 4)
+    )
+    network = LMUNetwork((first, lstm, last), Readout(rng.normal(size=(3, 1)), None), True)
+    inputs = rng.normal(size=(4, 6, 1))
+    hybrid = quantise(network, inputs)
+    run = IntegerTarget("numpy").run(hybrid, inputs)
+    sent = sum(int(run.events[name].sum()) for name in ("layer0/memory", "layer2/memory"))
+    assert int(run.events["layer1/host"].sum()) > 0
+    possible = 4 * 6 * 6
+    assert neurobench_of(run, hybrid).activation_sparsity == (possible - sent) / possible
 
 
 def test_the_report_has_a_row_for_each_target(digits, assembled):
