@@ -78,7 +78,7 @@ def growing_memories(network: IntegerNetwork) -> list[str]:
                 )
         found.append(
             f"layer{number}/memory as rounded has a spectral radius of {radius:.5f}: in a stream "
-            f"without end its states grow {radius**1000:.3g} times every 1,000 steps until they "
-            f"saturate; {remedy.strip()}."
+            f"without end its states grow tenfold every {math.log(10) / math.log(radius):.3g} steps "
+            f"until they saturate; {remedy.strip()}."
         )
     return found
