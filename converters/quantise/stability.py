@@ -76,9 +76,10 @@ def growing_memories(network: IntegerNetwork) -> list[str]:
                     f"that of the float network is {own:.5f} already, so reset the state between "
                     "sequences, or train its memory encoders anew"
                 )
+        tenfold = math.log(10.0) / math.log(radius)
         found.append(
             f"layer{number}/memory as rounded has a spectral radius of {radius:.5f}: in a stream "
-            f"without end its states grow tenfold every {math.log(10) / math.log(radius):.3g} steps "
-            f"until they saturate; {remedy.strip()}."
+            f"without end its states grow tenfold every {tenfold:.3g} steps until they saturate; "
+            f"{remedy.strip()}."
         )
     return found
