@@ -31,6 +31,7 @@ from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
+from targets.integer.engine import ENGINES
 from targets.lava import LavaTarget
 
 MODEL = Path(__file__).parents[1] / "examples/models/psmnist-lmu.safetensors"
@@ -75,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--engine", choices=ENGINES[1:], default="numba", help="of the twin")
     parser.add_argument("--skip-lava", action="store_true")
     arguments = parser.parse_args()
     threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
@@ -85,10 +87,11 @@ def main() -> None:
     images = data.test.batch(slice(arguments.images))[0]
     integer = quantise(network, data.train.inputs[:CALIBRATION])
     steps = images.shape[1]
-    twin, fastest, loop = twin_and_float(network, integer, images, arguments.repeats)
+    target = IntegerTarget(arguments.engine)
+    twin, fastest, loop = twin_and_float(network, target, integer, images, arguments.repeats)
     sample_steps = len(images) * steps
     print("| | sample-steps a second | a processor-second |\n|---|---|---|")
-    show("twin", sample_steps, twin)
+    show(f"twin, engine {arguments.engine}", sample_steps, twin)
     show("float32 in PyTorch, fastest form", sample_steps, fastest)
     show("float32 in PyTorch, plain loop", sample_steps, loop)
     if not arguments.skip_lava:
@@ -103,11 +106,15 @@ def main() -> None:
 
 
 def twin_and_float(
-    network: LMUNetwork, integer: IntegerNetwork, images: np.ndarray, repeats: int
+    network: LMUNetwork,
+    target: IntegerTarget,
+    integer: IntegerNetwork,
+    images: np.ndarray,
+    repeats: int,
 ) -> tuple[Times, ...]:
     """Run the twin and both float forms in turn; least times. The first round warms up."""
     x = torch.from_numpy(images.astype(np.float32))
-    target, models = IntegerTarget("torch"), [to_torch(network, torch.float32) for _ in range(2)]
+    models = [to_torch(network, torch.float32) for _ in range(2)]
     for layer in models[1].layers:
         layer.form = "step"
 
