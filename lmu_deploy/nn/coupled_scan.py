@@ -4,9 +4,9 @@ Forward, a step is one product, of everything that z_k depends on with its weigh
 
 .. math:: h_k = f([h_{k-1}, x_k, 1, m, v_0, \dots, v_{k-1}]\; S_k)
 
-and backward it is one product with the transposed matrix. The weights' gradients are then two
-products over all time: of what each step starts from, [h, x, 1], and of what each block holds,
-[m, v]. For these, they are kept as in `lmu_deploy.nn.history`.
+and backward it is one product with the transposed matrix. The weights' gradients are then products
+over many blocks at a time (`lmu_deploy.nn.block_sums`): of what each step starts from, [h, x, 1],
+and of what each block holds, [m, v]. For these, they are kept as in `lmu_deploy.nn.history`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
+from lmu_deploy.nn.block_sums import BlockSums
 from lmu_deploy.nn.history import Arrivals, new_history, result_at, results
 from lmu_deploy.nn.matmul import matmul
 from lmu_deploy.nn.products import Product, summed_outer
@@ -100,8 +101,11 @@ class _CoupledScan(torch.autograd.Function):
         weights, steps = StepWeights(*tensors), ctx.steps
         length, units, states = weights.length, weights.units, len(weights.enter[0])
         width = units + weights.channels
-        # of z and v at every step
-        d_drive = new_history(after, steps, length, width)
+        # takes the gradients of z and v at every step
+        sums = BlockSums(before, held, width, steps)
+        n_in = weights.memory.start - units - 1
+        d_x = new_history(after, steps, length, n_in) if ctx.needs_input_grad[0] else None
+        to_x = weights.begin[units:-1].t()
         pull_back = ACTIVATIONS[ctx.activation].pull_back
         times = Product(after, len(after) * weights.columns * width)
         stack = times.lay(weights.stack().transpose(1, 2)).unbind(0)
@@ -123,17 +127,16 @@ class _CoupledScan(torch.autograd.Function):
             arrivals.add(gradient, t)
             pull_back(gradient, after, d_z)
             d_v.copy_(v[k])
-            d_drive[block, :, k] = d_row
+            if (complete := sums.put(d_row, t)) is not None and d_x is not None:
+                blocks, back = complete
+                d_x[blocks] = matmul(back, to_x)
             d_starts = times(d_row, stack[k])
             gradient = d_starts[:, :units]
             # what comes later has no part in this step, so its weights and gradients are zero
             d_block += d_starts[:, weights.memory.start : weights.memory.start + d_block.shape[1]]
             after = before[block, :, k, :units]
-        d_x = None
-        if ctx.needs_input_grad[0]:
-            by_time = d_drive.transpose(0, 1).flatten(1, 2)[:, :steps]
-            d_x = matmul(by_time, weights.begin[units:-1].t())
-        d_weights = _weight_gradients(ctx, d_drive, d_later)
+        d_x = None if d_x is None else d_x.transpose(0, 1).flatten(1, 2)[:, :steps]
+        d_weights = _weight_gradients(ctx, sums, d_later)
         return d_x, d_block[:, :states], gradient, None, None, None, *d_weights
 
 
@@ -170,31 +173,24 @@ def _go_forward(
     return h.contiguous(), held
 
 
-def _weight_gradients(ctx: Any, d_drive: Tensor, d_later: Tensor) -> list[Tensor | None]:
-    """Give the gradients of the step's weights, those that are needed.
+def _weight_gradients(ctx: Any, sums: BlockSums, d_later: Tensor) -> list[Tensor | None]:
+    """Give the gradients of the step's weights.
 
     `d_later` is that of the memory after each block.
     """
-    before, _, held, _, *tensors = ctx.saved_tensors
+    _, _, held, _, *tensors = ctx.saved_tensors
     weights = StepWeights(*tensors)
-    (length, width), channels, states = d_drive.shape[2:], weights.channels, len(weights.enter[0])
-    begin, reach, kernels, carry, enter = ctx.needs_input_grad[6:]
-    outer = summed_outer(held, d_drive.numel() * len(weights.begin))
-    found: list[Tensor | None] = [None] * 5
-    if begin:
-        found[0] = outer(before.view(-1, before.shape[3]), d_drive.view(-1, width))
-    if reach or kernels:
-        flat = held.flatten(0, 1)
-        from_held = outer(flat, d_drive.view(len(flat), -1)).view(-1, length, width)
-        from_held = from_held.transpose(0, 1)
-        found[1] = from_held[:, :states]
-        found[2] = d_kernels = torch.zeros_like(weights.kernels)
-        for k in range(1, length):
-            d_kernels[-k * channels :] += from_held[k, states : states + k * channels]
+    channels, states = weights.channels, len(weights.enter[0])
+    _, _, _, carry, enter = ctx.needs_input_grad[6:]
+    from_held = sums.by_block
+    d_kernels = torch.zeros_like(weights.kernels)
+    for k in range(1, weights.length):
+        d_kernels[-k * channels :] += from_held[k, states : states + k * channels]
+    d_carry = d_enter = None
     if carry:
-        size = len(weights.carry)
-        starts = held[..., :states].reshape(-1, size)
-        found[3] = outer(starts, d_later.view(-1, size))
+        later = d_later.view(-1, len(weights.carry))
+        outer = summed_outer(held, later.numel() * len(weights.carry))
+        d_carry = outer(held[..., :states].reshape(later.shape), later)
     if enter:
-        found[4] = held[..., states:].flatten(0, 1).t() @ d_later.flatten(0, 1)
-    return found
+        d_enter = held[..., states:].flatten(0, 1).t() @ d_later.flatten(0, 1)
+    return [sums.by_step, from_held[:, :states], d_kernels, d_carry, d_enter]

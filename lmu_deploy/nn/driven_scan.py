@@ -5,8 +5,8 @@ With F and S of `lmu_deploy.nn.drive`, a step forward is one product with everyt
 .. math:: h_k = f([h_{k-1}, F]\; [W_h; S_k])
 
 so the drive needs no storage and the activation comes with the product. Backward a step is one
-product with the transposed W_h; the gradients of W_h, S and F are one product each over all time.
-For these, the steps are kept as in `lmu_deploy.nn.history`.
+product with the transposed W_h; the gradients of W_h, S and F are products over many blocks at a
+time (`lmu_deploy.nn.block_sums`). For these, the steps are kept as in `lmu_deploy.nn.history`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.activations import ACTIVATIONS
+from lmu_deploy.nn.block_sums import BlockSums
 from lmu_deploy.nn.history import Arrivals, new_history, result_at, results
-from lmu_deploy.nn.products import Product, summed_outer
+from lmu_deploy.nn.matmul import matmul
+from lmu_deploy.nn.products import Product
 
 
 def driven_scan(
@@ -95,7 +97,9 @@ class _DrivenScan(torch.autograd.Function):
     def backward(ctx: Any, d_hiddens: Tensor, d_h: Tensor) -> tuple[Tensor | None, ...]:
         features, weights, own, h, before, after, ends = ctx.saved_tensors
         length, columns, units = weights.shape
-        d_drive = new_history(h, ctx.steps, length, units)
+        sums = BlockSums(before, features, units, ctx.steps)
+        d_features = torch.empty_like(features) if ctx.needs_input_grad[0] else None
+        to_features = weights.transpose(1, 2).reshape(-1, columns)
         pull_back = ACTIVATIONS[ctx.activation].pull_back
         times = Product(h, h.numel() * units)
         transposed = times.lay(own.t())
@@ -105,21 +109,13 @@ class _DrivenScan(torch.autograd.Function):
             block, k = divmod(t, length)
             arrivals.add(gradient, t)
             pull_back(gradient, after, d_z)
-            d_drive[block, :, k] = d_z
+            if (complete := sums.put(d_z, t)) is not None and d_features is not None:
+                blocks, back = complete
+                d_features[blocks] = matmul(back.flatten(2), to_features)
             gradient = times(d_z, transposed)[:, :units]
             after = before[block, :, k]
-        d_features = d_weights = d_own = None
-        by_block, flat = d_drive.view(-1, length * units), features.flatten(0, 1)
-        if ctx.needs_input_grad[0]:
-            to_features = weights.transpose(1, 2).reshape(-1, columns)
-            times = Product(h, by_block.numel() * columns)
-            d_features = times(by_block, to_features).view_as(features)
-        outer = summed_outer(h, by_block.numel() * units)
-        if ctx.needs_input_grad[1]:
-            d_weights = outer(flat, by_block).view(columns, length, units).transpose(0, 1)
-        if ctx.needs_input_grad[2]:
-            d_own = outer(before.view(-1, units), d_drive.view(-1, units))
-        return d_features, d_weights, d_own, gradient, None, None, None, None
+        d_start = gradient.contiguous()
+        return d_features, sums.by_block, sums.by_step, d_start, None, None, None, None
 
 
 def _go_forward(
