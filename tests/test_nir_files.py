@@ -1,18 +1,22 @@
 """NIR files: there and back to the last bit, changed by others, damaged, hostile."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from converters.contained import Contents
 from converters.spiking import spike
+from lmu_deploy.cli import app
 from lmu_deploy.commands.export import export
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import save, to_tree
 from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.representations import load_any
 
 nir = pytest.importorskip("nir", reason="the extra [nir] is not installed")
 h5py = pytest.importorskip("h5py", reason="the extra [nir] is not installed")
@@ -349,3 +353,20 @@ def test_the_command_exports_float_and_spiking_networks_and_import_takes_them(tm
         export(small_spiking(), to="onnx", out=tmp_path / "s.onnx")
     with pytest.raises(InputError, match="leave --architecture"):
         import_file(tmp_path / "a.nir", options={"theta": "4"})
+
+
+def test_export_takes_the_options_of_nir_alone(tmp_path):
+    models = Path(__file__).resolve().parents[1] / "examples" / "models"
+    digits = models / "digits.safetensors"
+    out = tmp_path / "a.nir"
+    arguments = ["export", str(digits), "--to", "nir", "--out", str(out)]
+    options = ["--dt", "0.002", "--tau", "0.02", "--integrator", "exponential"]
+    result = CliRunner().invoke(app, [*arguments, *options])
+    assert result.exit_code == 0, result.output
+    made = to_nir(load_any(digits), dt=0.002, tau=0.02, integrator="exponential")
+    write_nir(made, tmp_path / "b.nir")
+    assert out.read_bytes() == (tmp_path / "b.nir").read_bytes()
+    with pytest.raises(InputError, match="dt, integrator of an export is for nir alone, not onnx"):
+        export(digits, to="onnx", out=tmp_path / "a.onnx", dt=0.1, integrator="euler")
+    with pytest.raises(InputError, match="its own dt and tau"):
+        export(small_spiking(), to="nir", out=out, tau=0.1)

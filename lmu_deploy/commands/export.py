@@ -19,7 +19,15 @@ INTEGER_FORMS = ("onnx-int", "onnx-int-step", "onnx-qdq")
 FORMS = (*FLOAT_FORMS, *INTEGER_FORMS, "nir")
 
 
-def export(network: Network | Path | str, *, to: str, out: Path | str) -> Path:
+def export(
+    network: Network | Path | str,
+    *,
+    to: str,
+    out: Path | str,
+    dt: float | None = None,
+    tau: float | None = None,
+    integrator: str | None = None,
+) -> Path:
     """Export `network`.
 
     Parameters
@@ -30,9 +38,17 @@ def export(network: Network | Path | str, *, to: str, out: Path | str) -> Path:
         Of a float network the whole sequence as one ONNX graph, or one step with its states as
         inputs and outputs; of an integer network the same two in integer operators alone, or a
         graph of real numbers with Q/DQ pairs for int8 runtimes; or a NIR graph of the memories
-        and what NIR has nodes for, Euler steps of 1 ms for a float network. What of a float
-        network is not in that is said on standard error.
+        and what NIR has nodes for. What of a float network is not in that is said on standard
+        error.
     out : path
+    dt : float, optional
+        Of a float network to NIR: seconds that a step lasts; 0.001 if absent.
+    tau : float, optional
+        Of a float network to NIR: time constant of the leaky integrators that hold the memory,
+        seconds; 8 dt if absent.
+    integrator : {"euler", "exponential"}, optional
+        To NIR: how the simulator that reads the graph steps; euler, as Norse and snnTorch do, if
+        absent.
 
     Returns
     -------
@@ -42,11 +58,18 @@ def export(network: Network | Path | str, *, to: str, out: Path | str) -> Path:
     Raises
     ------
     InputError
-        When the form is unknown, or the file holds no network of that form.
+        When the form is unknown, the file holds no network of that form, or an option is of no use
+        for it.
     """
     check_choice("export form", to, FORMS)
+    options = {"dt": dt, "tau": tau, "integrator": integrator}
+    given = {name: value for name, value in options.items() if value is not None}
     if to == "nir":
-        return _export_nir(network, Path(out))
+        return _export_nir(network, Path(out), given)
+    if given:
+        raise InputError(
+            f"{', '.join(given)} of an export is for nir alone, not {to}; leave it out."
+        )
     if isinstance(network, Path | str):
         network = load_any(network)
     wanted = LMUNetwork if to in FLOAT_FORMS else IntegerNetwork
@@ -78,7 +101,7 @@ _REMEDIES = {
 }
 
 
-def _export_nir(network: Network | Path | str, out: Path) -> Path:
+def _export_nir(network: Network | Path | str, out: Path, options: dict[str, Any]) -> Path:
     from converters.nir import left_to_host, to_nir, write_nir
 
     loaded = load_any(network) if isinstance(network, Path | str) else network
@@ -87,7 +110,7 @@ def _export_nir(network: Network | Path | str, out: Path) -> Path:
             f"export to nir needs a float or a spiking network, not {type(loaded).__name__}; give "
             "the float file that it was made from."
         )
-    write_nir(to_nir(loaded), out)
+    write_nir(to_nir(loaded, **options), out)
     if isinstance(loaded, LMUNetwork) and (parts := left_to_host(loaded)):
         print(f"not in the NIR graph, which ends before: {'; '.join(parts)}", file=sys.stderr)
     return out
