@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,15 @@ from lmu_deploy.commands.quantise import quantise
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import load
 from lmu_deploy.integer_network import INTEGER_CLASSES, IntegerNetwork
-from lmu_deploy.network import FLOAT_CLASSES
+from lmu_deploy.network import (
+    FLOAT_CLASSES,
+    Hidden,
+    LMULayer,
+    LMUNetwork,
+    LSTMLayer,
+    Memory,
+    Readout,
+)
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.training.module import answer
@@ -157,3 +166,50 @@ def test_wrong_use_is_refused(network, signals, tmp_path):
         quantise(DIGITS, method="fine-tune")
     with pytest.raises(InputError, match="seed"):
         quantise(DIGITS, method="qat", seed=-1)
+
+
+def hybrid(order=6):
+    """LMU, LSTM, LMU, as large as the digits task asks and untrained."""
+    rng = np.random.default_rng(2)
+
+    def array(*shape):
+        return rng.normal(size=shape) / np.sqrt(shape[0])
+
+    def lmu(n_in):
+        hidden = Hidden(array(order, 8), array(n_in, 8), None, array(8), "tanh")
+        memory = Memory.legendre(order, 8.0)
+        return LMULayer(array(n_in, 1), None, None, None, memory, hidden)
+
+    lstm = LSTMLayer(array(8, 24), array(6, 24), array(24))
+    return LMUNetwork((lmu(8), lstm, lmu(6)), Readout(array(8, 10), array(10)))
+
+
+def test_lstm_layers_learn_as_they_are_and_stay_on_the_host():
+    network, data = hybrid(), TASK.load().shortened(None, 200)
+    signals = calibrate(network, data.train.inputs)
+    settings = settings_for(network, "loihi2", slices=1, hidden_bits=12)
+    quantiser = Quantiser(settings, signals)
+    start = quantiser.network(network)
+    model = SequenceModel(qat_config(network).network_for(TASK))
+    rounding_model(network, start, quantiser.connector.roundings)(model)
+    rounded = answer(model.eval(), data.test, 100)
+    integer = IntegerTarget().run(start, data.test.inputs).outputs
+    assert np.abs(rounded - integer).mean() < 0.02 * np.abs(rounded).mean()
+    config = qat_config(network, {"epochs": 3, "learning_rate": 3e-3})
+    result = train_quantised(network, TASK, data, signals, settings, config, show=False)
+    assert result.figures["best_epoch"] > 0
+    learnt, host = result.network.layers[1], result.integer.layers[1]
+    assert not np.array_equal(learnt.kernel, network.layers[1].kernel)
+    assert host.lstm is learnt
+
+
+def test_an_lstm_that_reads_a_memory_in_other_coordinates_is_refused():
+    network = hybrid()
+    bare = replace(network.layers[0], hidden=None)
+    lstm = LSTMLayer(np.ones((6, 24)), np.ones((6, 24)), np.ones(24))
+    network = replace(network, layers=(bare, lstm, network.layers[2]))
+    signals = calibrate(network, TASK.load().train.inputs[:50])
+    settings = settings_for(network, "loihi2", slices=1)
+    quantiser = Quantiser(settings, signals)
+    with pytest.raises(InputError, match="qat: layer 0 sends its memory to an LSTM on the host"):
+        rounding_model(network, quantiser.network(network), quantiser.connector.roundings)
