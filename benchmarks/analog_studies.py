@@ -146,8 +146,8 @@ def table(points: Sequence[Point]) -> str:
                 f"{100 * np.mean(p.accuracy):.1f} % ({100 * min(p.accuracy):.1f})" for p in rows
             ]
             errors = [f"{np.mean(p.error):.3f}" for p in rows]
-            low, high = (1e6 * joules for joules in rows[-1].energy)
-            cells = [*accuracies, *errors, f"{rows[-1].spikes:,.0f}", f"{low:.2g} to {high:.2g}"]
+            energy = " to ".join(f"{float(f'{1e6 * joules:.2g}'):g}" for joules in rows[-1].energy)
+            cells = [*accuracies, *errors, f"{rows[-1].spikes:,.0f}", energy]
             lines.append(f"| {TITLES[factor]} | {value:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
