@@ -48,6 +48,7 @@ def differences(ours: Run, theirs: Run) -> list[str]:
     ]
     found += [] if np.array_equal(ours.outputs, theirs.outputs) else ["outputs"]
     found += [] if ours.synops == theirs.synops else ["synops"]
+    found += [] if ours.carried == theirs.carried else ["carried"]
     for kind in ("events", "saturations"):
         mine, other = getattr(ours, kind), getattr(theirs, kind)
         places = sorted(set(mine) | set(other))
