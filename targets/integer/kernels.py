@@ -21,7 +21,9 @@ def split(messages: np.ndarray, digits: np.ndarray) -> None:
     n, top = messages.shape[1], digits.shape[0] - 1
     rest = np.empty(n, np.int32)
     for b in range(messages.shape[0]):
-        rest[:] = messages[b]
+        row = messages[b]
+        for i in range(n):
+            rest[i] = row[i]
         for p in range(top):
             digit = digits[p, b]
             for i in range(n):
@@ -219,10 +221,11 @@ def activate(
             p[i] = min(magnitude, flat)
             least[i] = fitting(p[i] * slope[0] + offset[0])
         for k in range(0, slope.size, 4):
-            g, c = slope[k : k + 4], offset[k : k + 4]
+            g0, g1, g2, g3 = slope[k], slope[k + 1], slope[k + 2], slope[k + 3]
+            c0, c1, c2, c3 = offset[k], offset[k + 1], offset[k + 2], offset[k + 3]
             for i in range(n):
-                one, two = fitting(p[i] * g[0] + c[0]), fitting(p[i] * g[1] + c[1])
-                three, four = fitting(p[i] * g[2] + c[2]), fitting(p[i] * g[3] + c[3])
+                one, two = fitting(p[i] * g0 + c0), fitting(p[i] * g1 + c1)
+                three, four = fitting(p[i] * g2 + c2), fitting(p[i] * g3 + c3)
                 least[i] = min(least[i], min(one, two), min(three, four))
         for i in range(n):
             value = min(limit, least[i] >> shift)
