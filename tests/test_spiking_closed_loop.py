@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters.spiking.batch import Batch
-from converters.spiking.bench import Chip, Fit
+from converters.spiking.bench import Chip
 from converters.spiking.calibrate import calibrate
 from converters.spiking.closed_loop import best_in_loop, loop_errors
 from converters.spiking.deviations import loop_spread, predict_spread
@@ -60,9 +60,8 @@ def narrow(case):
 def test_chips_that_ran_away_hold_their_states_when_measured_where_they_will_be(case, narrow):
     wide = case.measured(case.spread())
     before, after = loop_errors(case.chips, [narrow, wide], case.scaled, [3])
-    assert (before > 0.3).sum() == 3 and before[5] > 1.0
-    assert np.median(before) < 0.1
-    assert after.max() < 0.1
+    assert (before[5:] > 0.1).all() and before[7] > 0.4
+    assert (before[:5] < 0.08).all() and after.max() < 0.08
     assert after.max() < 1.3 * np.median(after)
     # Whoever looks at forced states alone cannot tell these chips from the others.
     assert max(fit.error for fit in narrow) < 2.0 * min(fit.error for fit in narrow)
@@ -72,14 +71,14 @@ def test_a_map_that_runs_away_is_not_taken(case, narrow):
     static = calibrate("static", case.perfect, case.chips, case.scaled, [0])
     errors = loop_errors(case.chips, [narrow, static], case.scaled, [3])
     taken = best_in_loop(case.chips, [narrow, static], case.scaled, [3])
-    assert taken[5] is static[5]
+    assert taken[7] is static[7]
     assert any(fit is of_narrow for fit, of_narrow in zip(taken, narrow, strict=True))
     for chip, fit in enumerate(taken):
         assert fit is (narrow, static)[int(errors[1, chip] < errors[0, chip])][chip]
 
 
 def test_dynamic_never_leaves_a_chip_worse_than_it_was(case):
-    chips = case.chips[4:6]
+    chips = case.chips[6:8]
     fits = {
         method: calibrate(method, case.perfect, chips, case.scaled, [0])
         for method in ("dynamic", "static", "none")
@@ -177,19 +176,3 @@ def test_states_are_forced_to_where_the_loop_would_stray(case):
     for x in witness.shown:
         goal = DECAY * goal + (1.0 - DECAY) * x @ case.scaled.targets[0].T
     np.testing.assert_allclose(recorder.goal[:, 0], goal, rtol=1e-3, atol=1e-3)
-
-
-def test_the_least_error_is_of_the_weights_as_they_are_held(case):
-    """With two bits a strong regularisation pays: what is chosen is judged rounded."""
-    coarse = [replace(c, device=replace(c.device, weight_bits=2)) for c in case.chips[:1]]
-    scaled = case.scaled
-    (rounded,) = dynamic_for_each(coarse, scaled.targets, scaled.trajectory, [2])
-    (real,) = dynamic_for_each(
-        [replace(coarse[0], device=replace(coarse[0].device, weight_bits=0))],
-        scaled.targets,
-        scaled.trajectory,
-        [2],
-    )
-    assert isinstance(rounded, Fit)
-    assert rounded.error > 2.0 * real.error
-    assert np.abs(rounded.weights).max() <= np.abs(real.weights).max() * (1.0 + 1e-9)

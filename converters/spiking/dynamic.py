@@ -6,7 +6,7 @@ those states. Out: W, shape (channels, order, order * neurons), as spiking_netwo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from converters.spiking.batch import Batch
 from converters.spiking.bench import Bench, Chip, Fit, Progress, part
 from converters.spiking.recorder import Recorder, gather
 from converters.spiking.ridge import Products, fit
+from converters.spiking.weights import round_and_refit
 
 DYNAMIC_RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _NEURONS_AT_ONCE = 50_000
@@ -55,7 +56,7 @@ def dynamic(
     samples = trajectory.shape[1]
     driven = bench.neurons(samples, rng)
     recorder = Recorder(bench, driven, 1, samples, targets, rng, spread)
-    return _choose(*gather(recorder, trajectory, progress), _unchanged)
+    return _choose(*gather(recorder, trajectory, progress), bits=0)
 
 
 def dynamic_for_each(
@@ -68,7 +69,7 @@ def dynamic_for_each(
 ) -> list[Fit]:
     """Calibrate several chips, as many at once as is quick; each fit is that of its chip alone.
 
-    The regularisation is chosen for the weights as the chip will hold them, rounded.
+    The weights are those that the chip will hold: of few bits, where it has few.
 
     Parameters
     ----------
@@ -92,7 +93,8 @@ def dynamic_for_each(
         learnt, held_out = gather(recorder, trajectory, part(progress, number, len(groups)))
         for i in range(0, len(learnt), channels):
             of_chip = slice(i, i + channels)
-            found.append(_choose(learnt[of_chip], held_out[of_chip], group[0].held))
+            bits = group[0].device.weight_bits
+            found.append(_choose(learnt[of_chip], held_out[of_chip], bits))
     return found
 
 
@@ -103,20 +105,20 @@ def _together(chip: Chip, samples: int) -> int:
     return max(1, min(by_speed, by_memory))
 
 
-def _unchanged(weights: np.ndarray) -> np.ndarray:
-    return weights
-
-
-def _choose(
-    learnt: list[Products], held_out: list[Products], held: Callable[[np.ndarray], np.ndarray]
-) -> Fit:
+def _choose(learnt: list[Products], held_out: list[Products], bits: int) -> Fit:
     """Take the regularisation with the least error on what was held out, all channels together."""
-    maps = [np.stack(fit(products, DYNAMIC_RIDGES)) for products in learnt]
-    candidates = np.stack(maps).transpose(1, 0, 3, 2)
-    errors = []
-    for weights in candidates:
-        of_channels = zip(held_out, held(weights), strict=True)
-        squares = [products.relative_error(rows.T) ** 2 for products, rows in of_channels]
-        errors.append(float(np.sqrt(np.mean(squares))))
+    maps = [fit(products, DYNAMIC_RIDGES) for products in learnt]
+    errors = [_error(held_out, [of_channel[r] for of_channel in maps]) for r in range(len(maps[0]))]
     best = int(np.argmin(errors))
-    return Fit(candidates[best].copy(), DYNAMIC_RIDGES[best], errors[best])
+    ridge, chosen = DYNAMIC_RIDGES[best], [of_channel[best] for of_channel in maps]
+    if bits:
+        chosen = [
+            round_and_refit(w.T, bits, products.penalised(ridge)).T
+            for w, products in zip(chosen, learnt, strict=True)
+        ]
+    return Fit(np.stack([w.T for w in chosen]), ridge, _error(held_out, chosen))
+
+
+def _error(held_out: list[Products], maps: list[np.ndarray]) -> float:
+    squares = [h.relative_error(w) ** 2 for h, w in zip(held_out, maps, strict=True)]
+    return float(np.sqrt(np.mean(squares)))

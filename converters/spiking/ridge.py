@@ -29,6 +29,12 @@ class Products:
         self.ft += features.T @ targets
         self.tt += np.square(targets, dtype=np.float64).sum(axis=0)
 
+    def penalised(self, ridge: float) -> np.ndarray:
+        """Matrix of the normal equations of this regularisation; positive definite."""
+        unit = np.trace(self.ff) / len(self.ff)
+        # Silent neurons, and sums of few rows, leave no more than rounding errors on the diagonal.
+        return self.ff + max(ridge * unit, 1e-9 * unit, 1e-300) * np.eye(len(self.ff))
+
     def relative_error(self, weights: np.ndarray) -> float:
         """Root mean square error of ``features @ weights`` over that of the targets."""
         return float(np.sqrt(self._squares(weights) / max(self.tt.sum(), 1e-300)))
