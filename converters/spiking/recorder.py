@@ -50,13 +50,13 @@ class Recorder:
         self.decay = np.float32(np.exp(-bench.dt_ms / bench.tau_ms))
         shape = (samples, bench.channels, bench.order)
         self.size = rng.uniform(*_NOISE_SHARE, (samples, 1, 1)).astype(np.float32)
-        self.noise = rng.standard_normal(shape).astype(np.float32)
+        self.noise: np.ndarray = rng.standard_normal(shape).astype(np.float32)
         self.spread = None if spread is None else spread.astype(np.float32)
         if spread is not None:
             self.straying = rng.uniform(*_STRAYING, (samples, 1, 1)).astype(np.float32)
         cells = (samples, chips * bench.channels * bench.order, bench.neurons_per_state)
         self.filtered = np.zeros(cells, dtype=np.float32)
-        self.goal = np.zeros(shape, dtype=np.float32)
+        self.goal: np.ndarray = np.zeros(shape, dtype=np.float32)
 
     def advance(self, states: np.ndarray) -> None:
         """Move by one step; `states` has shape (samples, channels, order)."""
