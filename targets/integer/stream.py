@@ -41,7 +41,7 @@ def step(
         Real inputs of this step.
     stream : Stream, optional
         What the call for the step before gave; None starts anew.
-    engine : {"numpy", "torch", "auto"}
+    engine : {"numpy", "torch", "numba", "auto"}
         Of a new stream.
 
     Returns

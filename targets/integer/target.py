@@ -24,7 +24,7 @@ class IntegerTarget:
 
     Parameters
     ----------
-    engine : {"auto", "numpy", "torch"}
+    engine : {"auto", "numpy", "torch", "numba"}
         Which arrays hold the integers; all give the same ones. See engine.py.
     """
 
