@@ -67,7 +67,7 @@ def comparison(fidelity: Fidelity) -> Table:
         if against is not None:
             row[-2] = wording.metric_difference(metric.name, against.difference)
             if against.agreement is not None:
-                row[-1] = f"{100 * against.agreement:.1f}{wording.SPACE}%"
+                row[-1] = f"{100 * against.agreement:.2f}{wording.SPACE}%"
             elif against.deviation is not None:
                 row[-1] = significant(against.deviation)
         row += [_memory(found), f"{found.samples:,}"]

@@ -15,8 +15,11 @@ PRACTICALLY_EQUAL = 0.01
 
 
 def metric_value(name: str, value: float) -> str:
-    """Write an accuracy as a percentage, an NRMSE with three significant digits."""
-    return f"{100 * value:.1f}{SPACE}%" if name == "accuracy" else significant(value)
+    """Write an accuracy as a percentage, an NRMSE with three significant digits.
+
+    Two decimals of a percentage: one answer of ten thousand has to show.
+    """
+    return f"{100 * value:.2f}{SPACE}%" if name == "accuracy" else significant(value)
 
 
 def metric_interval(metric: Metric) -> str:
@@ -32,7 +35,7 @@ def metric_interval(metric: Metric) -> str:
 def metric_difference(name: str, difference: float) -> str:
     """Write target minus reference, with its sign: percentage points, or NRMSE."""
     if name == "accuracy":
-        return f"{_signed(f'{100 * difference:+.1f}')} points"
+        return f"{_signed(f'{100 * difference:+.2f}')} points"
     return _signed(f"{difference:+.2g}") if difference else "0"
 
 

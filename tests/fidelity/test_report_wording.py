@@ -45,10 +45,10 @@ def test_significant_keeps_three_digits(value):
 
 
 def test_units_and_signs():
-    assert metric_value("accuracy", 0.9721) == "97.2\u202f%"
-    assert metric_difference("accuracy", -0.0051) == "\u22120.5 points"
-    assert metric_difference("accuracy", 0.0001) == "0.0 points"
-    assert metric_difference("accuracy", -0.0001) == "0.0 points"
+    assert metric_value("accuracy", 0.9721) == "97.21\u202f%"
+    assert metric_difference("accuracy", -0.0051) == "\u22120.51 points"
+    assert metric_difference("accuracy", 0.0001) == "+0.01 points"
+    assert metric_difference("accuracy", -0.00001) == "0.00 points"
     assert metric_difference("nrmse", 0.00333) == "+0.0033"
     assert metric_difference("nrmse", 0.0) == "0"
     assert [count(v) for v in (0, 12, 12.3456, 999_999, 1234.5, 2.5e6)] == [
