@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.quantise.accumulators import fit, row_bits
+from converters.quantise.accumulators import Need, fit, row_bits
 from converters.quantise.activation import (
     GUARD_BITS,
     drive_format,
@@ -175,3 +175,8 @@ def test_rows_are_made_coarser_until_their_sums_fit(rng):
     connection, needs, _ = fit(make, 4, 2047, messages)
     assert needs[0].bits <= 22
     assert np.abs(connection.slices).max() < 127
+
+
+def test_bits_just_above_a_limit_are_not_shown_as_the_limit():
+    assert Need(0, 24.02, proven=True).shown == "24.1"
+    assert Need(0, 24.0, proven=True).shown == "24.0"

@@ -7,6 +7,7 @@ for inputs that were not seen; an accumulator that is too narrow after all satur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,8 +34,13 @@ class Need:
     bits: float
     proven: bool
 
+    @property
+    def shown(self) -> str:
+        """Bits to a tenth, rounded up: 24.02 bits must not read as the 24 that there are."""
+        return f"{math.ceil(10.0 * self.bits) / 10.0:.1f}"
+
     def __str__(self) -> str:
-        return f"{self.bits:.1f} bits, {'proven' if self.proven else 'measured'}"
+        return f"{self.shown} bits, {'proven' if self.proven else 'measured'}"
 
 
 def bits_of(magnitude: np.ndarray | float) -> np.ndarray:

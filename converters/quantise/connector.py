@@ -92,7 +92,7 @@ class Connector:
         place, need = max(self.needs.items(), key=lambda item: item[1].bits)
         remedy = " ".join(f"{option} {bits}" for option, bits in self._remedies.items())
         raise InputError(
-            f"quantise: accumulator {place} needs {need.bits:.1f} bits, profile "
+            f"quantise: accumulator {place} needs {need.shown} bits, profile "
             f"{self.settings.profile.name} has {self.settings.accumulator_bits}; use {remedy}."
         )
 
