@@ -17,6 +17,7 @@ import torch
 
 import lmu_deploy.nn  # noqa: F401  (asks for huge pages, which must come before torch's first use)
 from lmu_deploy.nn.coupled import run_coupled
+from lmu_deploy.nn.driven import run_driven
 from lmu_deploy.nn.lmu import LMU
 from lmu_deploy.nn.parallel import run_parallel
 from lmu_deploy.nn.recurrent import run_recurrent
@@ -90,6 +91,7 @@ def main() -> None:
     forms = plain | {
         "folded recurrence": run_recurrent,
         "blocks": run_coupled,
+        "drive within the step": run_driven,
         "parallel memory": run_parallel,
     }
     title = "no feedback, hidden recurrence, training step"
