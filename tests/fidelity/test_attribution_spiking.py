@@ -131,7 +131,7 @@ def test_sources_are_told_apart_and_add_up(samples, full, attributed):
 
 
 PLANTED = {
-    MISMATCH: {"mismatch": 2.0, "neurons_per_state": 60},
+    MISMATCH: {"mismatch": 2.0, "neurons_per_state": 150},
     NOISE: {"membrane_noise": 3.0, "neurons_per_state": 60},
     WEIGHT_BITS: {"weight_bits": 2, "neurons_per_state": 60},
     NEURONS: {"neurons_per_state": 5},
@@ -168,7 +168,7 @@ def test_a_population_that_drifted_is_named(samples, spiking, population):
     _, inputs, targets = samples
     chosen = {"samples": 16, "chips": Chips(spiking, inputs)}
     good = attribute_spiking(spiking, inputs, targets, TASK, **chosen)
-    bad = attribute_spiking(noisy(spiking, population, 0.6), inputs, targets, TASK, **chosen)
+    bad = attribute_spiking(noisy(spiking, population, 2.0), inputs, targets, TASK, **chosen)
     first = bad.causes[0]
     assert (first.source, first.place) == (CALIBRATION, f"layer0/memory/population{population}")
     assert first.row_share > 0.5
