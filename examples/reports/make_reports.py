@@ -44,7 +44,8 @@ REPORTS: dict[str, list[str]] = {
         "--use {out}/calibrated.safetensors --use {out}/plain.safetensors --out {out}",
     ],
     "mackey-glass": [
-        f"spike {MODELS}/mackey-glass-lmu.safetensors --neurons-per-state 50 --calibration-steps 500 "
+        f"spike {MODELS}/mackey-glass-lmu.safetensors --neurons-per-state 50 "
+        "--calibration-steps 500 "
         "--out {out}/lif.safetensors",
         f"validate {MODELS}/mackey-glass-lmu.safetensors --targets integer,lava:1,brian2:4 "
         "--use {out}/lif.safetensors --steps 500 --out {out}",
