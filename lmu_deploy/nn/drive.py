@@ -7,7 +7,7 @@ In a block of L steps that starts from the memory m, step k gets
 where S_k holds :math:`T^{k+1} W_m`, the kernels of the block's inputs, and the bias
 (`lmu_deploy.nn.blocks`). F is the same for the whole block.
 
-From rest, and with no more inputs than channels, the memory is one of the inputs themselves:
+From rest, with equal channels and no more inputs than those, the memory is one of the inputs themselves:
 :math:`m_t = E_x^T m^x_t` for each state, so the input encoders fold into W_m. Then nothing that is
 trained comes before F, and its gradient, a third of the work, is not needed.
 """
@@ -102,11 +102,13 @@ def in_blocks(x: Tensor, length: int) -> Tensor:
 
 
 def _folds(weights: LMUWeights, m: Tensor) -> bool:
-    """Whether the memory may be that of the inputs themselves."""
+    """Whether the memory may be that of the inputs themselves: of equal channels, and at rest."""
     plain = weights.memory_encoders is None and weights.memory_bias is None
-    return (
-        plain and not takes_channels(weights) and not m.requires_grad and not bool(m.any().item())
-    )
+    if not plain or takes_channels(weights):
+        return False
+    if weights.dynamics().groups != weights.channels:
+        return False
+    return not m.requires_grad and not bool(m.any().item())
 
 
 def _prepared(weights: LMUWeights, blocks: Blocks, folds: bool) -> Tensor:
