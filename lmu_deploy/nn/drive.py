@@ -7,9 +7,9 @@ In a block of L steps that starts from the memory m, step k gets
 where S_k holds :math:`T^{k+1} W_m`, the kernels of the block's inputs, and the bias
 (`lmu_deploy.nn.blocks`). F is the same for the whole block.
 
-From rest, with equal channels and no more inputs than those, the memory is one of the inputs themselves:
-:math:`m_t = E_x^T m^x_t` for each state, so the input encoders fold into W_m. Then nothing that is
-trained comes before F, and its gradient, a third of the work, is not needed.
+From rest, with equal channels and no more inputs than those, the memory is one of the inputs
+themselves: :math:`m_t = E_x^T m^x_t` for each state, so the input encoders fold into W_m. Then
+nothing that is trained comes before F, and its gradient, a third of the work, is not needed.
 """
 
 from __future__ import annotations
