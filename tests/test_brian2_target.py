@@ -383,3 +383,19 @@ def test_absent_or_broken_brian2_is_named_with_its_mending(monkeypatch, error):
     monkeypatch.setattr(builtins, "__import__", no_brian2)
     with pytest.raises(MissingDependencyError, match=r"pip install .*lmu-deploy\[brian2\]"):
         library.brian2_library.__wrapped__()
+
+
+def test_brian2_can_be_imported_outside_the_main_thread():
+    """A worker of a sweep does so; Brian2 sets the handler of a signal, which is refused there."""
+    script = (
+        "import signal, threading\n"
+        "from targets.brian2.library import brian2_library\n"
+        "before, found = signal.getsignal(signal.SIGINT), []\n"
+        "thread = threading.Thread(target=lambda: found.append(brian2_library().__name__))\n"
+        "thread.start(), thread.join()\n"
+        "assert signal.getsignal(signal.SIGINT) is before\n"
+        "assert signal.signal is not None and signal.signal(signal.SIGINT, before) is before\n"
+        "print(found)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.stdout.strip() == "['brian2']", run.stderr

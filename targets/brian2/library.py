@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -29,9 +30,10 @@ def brian2_library() -> ModuleType:
     MissingDependencyError
         When it is absent, or broken by another library's version.
     """
-    hook, on_interrupt = sys.excepthook, signal.getsignal(signal.SIGINT)
+    hook = sys.excepthook
     try:
-        import brian2
+        with _interruption_left_alone():
+            import brian2
         from brian2.utils.logger import BrianLogger
     except ImportError as error:
         raise MissingDependencyError(
@@ -55,9 +57,22 @@ def brian2_library() -> ModuleType:
             with contextlib.suppress(OSError):
                 Path(left).unlink()
     BrianLogger.tmp_log = BrianLogger.tmp_script = None
-    # Brian2's own handler ends an interrupted run early, as if it had been completed.
-    signal.signal(signal.SIGINT, on_interrupt)
     return brian2
+
+
+@contextlib.contextmanager
+def _interruption_left_alone() -> Iterator[None]:
+    """Let no import change what a signal does.
+
+    Brian2's own handler ends an interrupted run early, as if it had been completed; and outside the
+    main thread, where a worker of a sweep is, setting one is an error.
+    """
+    set_handler = signal.signal
+    signal.signal = lambda number, _: signal.getsignal(number)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = set_handler
 
 
 def code_generator() -> str:
