@@ -9,7 +9,7 @@ import numpy as np
 from lmu_deploy.fidelity.excerpts import RasterExcerpt
 
 _SHADES = 4
-_GAPS_UNTIL = 120
+_GAPS_UNTIL = 60
 _SHORTEST = 1.0 / 300.0
 
 
