@@ -52,6 +52,14 @@ assert run("integer", "int.safetensors")["deviation"] < 0.05
 result = lmu_deploy.train("digits", epochs=1, out="trained.safetensors")
 assert lmu_deploy.deploy(result.network, target="reference", limit=9)["n_samples"] == 9
 """,
+    "fast": """
+from targets.integer import IntegerTarget
+network = lmu_deploy.quantise("digits.safetensors", task="own.npz")
+quick, plain = (IntegerTarget(engine).run(network, x, record=True) for engine in ("numba", "numpy"))
+assert quick.settings["engine"] == "numba"
+for name in "mhy":
+    assert np.array_equal(getattr(quick.states, name), getattr(plain.states, name)), name
+""",
     "onnx": """
 lmu_deploy.quantise("digits.safetensors", task="own.npz", out="int.safetensors")
 assert run("onnxruntime")["deviation"] < 1e-4

@@ -27,7 +27,7 @@ from targets.integer.numpy_engine import NumpyEngine
 
 ENGINES = ("auto", "numpy", "torch", "numba")
 
-_NEEDS = {"torch": [("torch", "train")], "numba": [("torch", "train"), ("numba", "fast")]}
+_NEEDS = {"torch": [("torch", "train")], "numba": [("torch", "fast"), ("numba", "fast")]}
 """Libraries of each engine, and the extras that bring them."""
 
 _WORTH_IMPORTING_TORCH = 5e10
