@@ -10,11 +10,11 @@ The network has the settings of the psMNIST example in keras-lmu's documentation
 order 256 over 784 steps without feedback, an input encoder of ones, 212 recurrent tanh units that
 also see the pixel, ten logits; Adam, batches of 100, the best validation kept. `train` saves it in
 every form that Keras 3 writes, `convert` in those of Keras 2, and both write the logits that Keras
-gives. `chain` imports each file, compares logits and accuracy, and takes the network through
-quantise, check and deploy on integer, lava and onnxruntime. Exit code 1 where an accuracy differs,
-or logits by more than 1e-5 of the largest with the matrices that Keras itself made (it keeps them
-in no file, and makes them in float32 whenever a model is loaded). PEERS and PEERS2 are the
-environments of peers-requirements.txt and peers-keras2-requirements.txt.
+gives. `import` imports each file and compares logits and accuracy; `deploy` takes the import as it
+comes through quantise, check and deploy on integer, onnxruntime and lava; `chain` does both. Exit
+code 1 where an accuracy differs, or logits by more than 1e-5 of the largest with the matrices that
+Keras itself made (it keeps them in no file, and makes them in float32 whenever a model is loaded).
+PEERS and PEERS2 are the environments of peers-requirements.txt and peers-keras2-requirements.txt.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def answer(model: Any, data: Any, path: Path) -> None:
     print(f"{path}: test accuracy {np.mean(logits.argmax(-1) == data['test_y']):.4f}")
 
 
-def chain(folder: Path, limit: int, lava: int, imports_only: bool) -> bool:
-    """Import every file, compare with Keras, then quantise, check and deploy one of them."""
+def compare_imports(folder: Path, limit: int) -> bool:
+    """Import every file and say how far its answers are from those of Keras."""
     import lmu_deploy
     from lmu_deploy.files import load
     from lmu_deploy.network import FLOAT_CLASSES
@@ -184,8 +184,14 @@ def chain(folder: Path, limit: int, lava: int, imports_only: bool) -> bool:
         good &= bool(mine == theirs and (gap <= TOLERANCE or matrices))
         whose = Path(matrices or "default").name
         print(f"{name:18} {whose:16} logits within {gap:.1e}; accuracy {mine:.4f}, {theirs:.4f}")
-    if imports_only:
-        return good
+    return good
+
+
+def deploy(folder: Path, limit: int, lava: int) -> None:
+    """Quantise, check and deploy the import as it comes, and say what every target answers."""
+    import lmu_deploy
+
+    network = folder / "network.safetensors"
     lmu_deploy.import_network(folder / "whole.keras", out=network, task="psmnist")
     integer = folder / "integer.safetensors"
     lmu_deploy.quantise(network, out=integer, profile="loihi2", task="psmnist")
@@ -197,7 +203,6 @@ def chain(folder: Path, limit: int, lava: int, imports_only: bool) -> bool:
             f"{target:12} {result['n_samples']:6} samples: accuracy {metric['value']:.4f}, "
             f"float {reference['value']:.4f}, agreement {reference['agreement']:.4f}"
         )
-    return good
 
 
 def _digest(network: Any) -> str:
@@ -213,27 +218,31 @@ def _digest(network: Any) -> str:
     return digest.hexdigest()
 
 
-def main() -> None:
-    """Run one of the four parts."""
+def main() -> int:
+    """Run one of the parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("data", "train", "convert", "chain"))
+    parts = ("data", "train", "convert", "import", "deploy", "chain")
+    parser.add_argument("part", choices=parts)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=10, help="of training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="of TensorFlow")
     parser.add_argument("--limit", type=int, default=10_000, help="test images of the chain")
     parser.add_argument("--lava", type=int, default=2, help="of them on Lava")
-    parser.add_argument("--imports", action="store_true", help="of the chain, the imports alone")
     options = parser.parse_args()
+    good = True
     if options.part == "data":
         write_data(options.folder)
-    elif options.part == "train":
+    if options.part == "train":
         train(options.folder, options.epochs, options.seed, options.threads)
-    elif options.part == "convert":
+    if options.part == "convert":
         convert(options.folder)
-    elif not chain(options.folder, options.limit, options.lava, options.imports):
-        sys.exit(1)
+    if options.part in ("import", "chain"):
+        good = compare_imports(options.folder, options.limit)
+    if options.part in ("deploy", "chain"):
+        deploy(options.folder, options.limit, options.lava)
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
