@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from converters.sniff import Sniff
 from lmu_deploy.errors import InputError, MissingDependencyError
 from lmu_deploy.network import LMUNetwork
+from lmu_deploy.plugins import make_plugin, plugin_names
 
 GROUP = "lmu_deploy.importers"
 
@@ -58,7 +58,7 @@ class Importer(Protocol):
 
 def importer_names() -> list[str]:
     """Names of all importers that are installed, sorted; nothing is imported."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return plugin_names(GROUP)
 
 
 def get_importer(name: str) -> Importer:
@@ -71,16 +71,7 @@ def get_importer(name: str) -> Importer:
     MissingDependencyError
         When it cannot be imported.
     """
-    found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
-    if not found:
-        raise InputError(f"unknown format {name!r}; choose one of {', '.join(importer_names())}.")
-    try:
-        importer: Importer = found[0].load()()
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"importer {name} cannot be imported ({error}); install what it needs, or remove the "
-            "package that registers it."
-        ) from error
+    importer: Importer = make_plugin(GROUP, name, "importer", asked="format")
     return importer
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from lmu_deploy.errors import InputError, MissingDependencyError
+from lmu_deploy.errors import InputError
+from lmu_deploy.plugins import make_plugin, plugin_names
 
 GROUP = "lmu_deploy.targets"
 Progress = Callable[[int, int], None]
@@ -135,7 +135,7 @@ class Target(Protocol):
 
 def target_names() -> list[str]:
     """Names of all targets that are installed, sorted; nothing is imported."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return plugin_names(GROUP)
 
 
 def get_target(name: str) -> Target:
@@ -148,16 +148,7 @@ def get_target(name: str) -> Target:
     MissingDependencyError
         When its library is absent.
     """
-    found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
-    if not found:
-        raise InputError(f"unknown target {name!r}; choose one of {', '.join(target_names())}.")
-    try:
-        target: Target = found[0].load()()
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"target {name} cannot be imported ({error}); install what it needs, or remove the "
-            "package that registers it."
-        ) from error
+    target: Target = make_plugin(GROUP, name, "target")
     return target
 
 

@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint, entry_points
 import numpy as np
 import pytest
 
+from lmu_deploy import plugins
 from lmu_deploy.errors import InputError, MissingDependencyError
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
@@ -33,7 +34,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def register(monkeypatch, value):
     entries = [*entry_points(group=base.GROUP), EntryPoint("ours", value, base.GROUP)]
-    monkeypatch.setattr(base, "entry_points", lambda group: entries)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
 
 
 def test_a_target_of_another_package_is_found_by_its_entry_point(monkeypatch):

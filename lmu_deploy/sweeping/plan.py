@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from lmu_deploy import __version__
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity.provenance import hash_array, hash_file
+from lmu_deploy.plugins import plugin_version
 from lmu_deploy.representations import load_float
 from lmu_deploy.sweeping.conversion import Conversion, conversion_of
 from lmu_deploy.sweeping.fields import merged
@@ -123,7 +123,7 @@ class Planner:
             "seed": settings.seed,
             "task": {"data": self._data_of(task), "limit": settings.task.limit},
             "network": network_key,
-            "versions": {"lmu-deploy": __version__, "target": _version_of(target)},
+            "versions": {"lmu-deploy": __version__, "target": plugin_version(GROUP, target)},
         }
         limit, seed = settings.task.limit, settings.seed
         return Job(digest(inputs), inputs, conversion, target, seed, task, limit, network)
@@ -167,11 +167,3 @@ def digest(value: Any) -> str:
     """SHA-256 of a value's canonical JSON, in hexadecimal."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _version_of(name: str) -> str | None:
-    """Package and version that bring a target; None when its package does not say."""
-    for entry in entry_points(group=GROUP):
-        if entry.name == name and entry.dist is not None:
-            return f"{entry.dist.name} {entry.dist.version}"
-    return None

@@ -11,6 +11,7 @@ import lmu_deploy
 from converters import importers
 from converters.importers import Importer, get_importer, import_file, importer_names
 from converters.trainer import to_torch
+from lmu_deploy import plugins
 from lmu_deploy.cli import app
 from lmu_deploy.commands.import_network import parse_options
 from lmu_deploy.errors import InputError, MissingDependencyError
@@ -36,7 +37,7 @@ def test_an_unknown_format_lists_the_known_ones():
 
 def register(monkeypatch, value):
     entries = [*entry_points(group=importers.GROUP), EntryPoint("ours", value, importers.GROUP)]
-    monkeypatch.setattr(importers, "entry_points", lambda group: entries)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
 
 
 def test_an_importer_that_cannot_be_imported_harms_no_other_format(monkeypatch):
