@@ -114,7 +114,7 @@ def _keras_model(options: dict[str, Any]) -> Any:
     return keras.Model(inputs, readout(layer(inputs)))
 
 
-def run_ours(folder: Path) -> int:
+def run_ours(folder: Path, matrices: str | None) -> int:
     """Import every model, run it in torch and in the reference; print a table."""
     import torch
 
@@ -126,12 +126,13 @@ def run_ours(folder: Path) -> int:
     print("| # | layer | d | order | theta | hidden | feedback | torch | reference | output |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     worst = 0.0
+    choice = {} if matrices is None else {"matrices": matrices}
     files = sorted(folder.glob("*.npz"), key=lambda path: int(path.stem))
     for path in files:
         options = json.loads(path.with_suffix(".json").read_text())
         with np.load(path) as arrays:
             inputs, outputs = arrays["inputs"], arrays["outputs"]
-        network = import_file(path.with_suffix(options["file"]))
+        network = import_file(path.with_suffix(options["file"]), options=choice)
         with torch.no_grad():
             found = to_torch(network)(torch.tensor(inputs)).numpy()
         in_torch = float(np.abs(found - outputs).max())
@@ -155,9 +156,10 @@ def main() -> int:
     parser.add_argument("side", choices=["keras", "ours"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=CONFIGURATIONS)
+    parser.add_argument("--matrices", help="of `ours`, as for imports: exact")
     chosen = parser.parse_args()
     if chosen.side == "ours":
-        return run_ours(chosen.folder)
+        return run_ours(chosen.folder, chosen.matrices)
     run_keras(chosen.folder, chosen.count)
     return 0
 
