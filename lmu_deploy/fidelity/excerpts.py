@@ -69,7 +69,15 @@ def excerpt(
     neurons, chip_steps = active.shape
     chosen = np.unique(np.linspace(0, neurons - 1, min(neurons, most_neurons)).astype(np.int32))
     counts = active[chosen].astype(np.int32)
-    if counts.sum() > most_events and chip_steps > most_bins:
-        edges = np.linspace(0, chip_steps, most_bins + 1).astype(np.int64)
-        counts = np.add.reduceat(counts, edges[:-1], axis=1)
-    return RasterExcerpt(chip_steps, chosen, counts)
+    found = RasterExcerpt(chip_steps, chosen, counts)
+    return binned(found, most_bins) if counts.sum() > most_events else found
+
+
+def binned(found: RasterExcerpt, most_bins: int = MOST_BINS) -> RasterExcerpt:
+    """Count events in at most so many equal parts of time; what has no more stays as it is."""
+    bins = found.counts.shape[1]
+    if bins <= most_bins:
+        return found
+    edges = np.linspace(0, bins, most_bins + 1).astype(np.int64)
+    counts = np.add.reduceat(found.counts, edges[:-1], axis=1)
+    return RasterExcerpt(found.chip_steps, found.neurons, counts)

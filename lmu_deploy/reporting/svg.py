@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lmu_deploy.reporting.compact import compact
 from lmu_deploy.reporting.series import GRID, INK, MUTED, VARIABLES
 
 _SETTINGS: dict[Any, Any] = {
@@ -133,7 +134,7 @@ def _inline(text: str, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"<[^>]*>", lambda tag: _tag(tag.group(), name), text)
-    return re.sub(r">\s*\n\s*<", ">\n<", text)
+    return compact(text)
 
 
 def _tag(tag: str, name: str) -> str:
@@ -145,7 +146,6 @@ def _tag(tag: str, name: str) -> str:
     tag = re.sub(r' ?transform="rotate\(-?0 [^"]*"', "", tag)
     tag = re.sub(r"(\.\d{2})\d+", r"\1", tag)
     tag = re.sub(r"\s*\n\s*", " ", tag)
-    tag = re.sub(r"M (\S+) (\S+) L (\S+) \2(?= [M\"]|\")", r"M\1 \2H\3", tag)
     for token, variable in VARIABLES.items():
         tag = tag.replace(token, variable)
     return tag

@@ -14,10 +14,11 @@ from lmu_deploy.reporting.costs import cost_sources, costs, on_chip
 from lmu_deploy.reporting.losses import Section, first_cause, insides, losses, partings
 from lmu_deploy.reporting.neurobench import neurobench
 from lmu_deploy.reporting.pairs import Pairs, pairs, unfolded
-from lmu_deploy.reporting.plots.events import Activity, activity_plot
+from lmu_deploy.reporting.plots.events import Activity, activity_plot, excerpts_told
 from lmu_deploy.reporting.plots.intervals import intervals_plot
 from lmu_deploy.reporting.plots.memory import error_plot, window_plot
 from lmu_deploy.reporting.plots.metric import Dot, metric_plot
+from lmu_deploy.reporting.plots.share import MOST_DASHES, shared
 from lmu_deploy.reporting.robustness import robustness
 from lmu_deploy.reporting.robustness_file import Robustness
 from lmu_deploy.reporting.series import FLOAT, Series, assign, variant
@@ -49,13 +50,17 @@ class Key:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A target's events; `twin` names the target that it equals bit for bit, if there is one."""
+    """A target's events; `twin` names the target that it equals bit for bit, if there is one.
+
+    `excerpts` says what the plot leaves out, if it leaves anything out.
+    """
 
     name: str
     twin: str
     swatch: Markup
     tables: Sequence[Table]
     plot: Markup
+    excerpts: str
     intervals: Markup | None
 
 
@@ -121,11 +126,7 @@ def make_view(
             window.delays, fidelity.reference.true_window, window.decoded, decoded
         ).svg(),
         window_keys=[_key(FLOAT), *(_key(series) for series, _ in decoded)],
-        speakers=[
-            _speaker(number, name, found, looks[name], excerpts)
-            for number, (name, found) in enumerate(everything)
-            if found.populations
-        ],
+        speakers=_speakers(everything, looks, excerpts),
         costs=costs(fidelity, looks),
         cost_sources=cost_sources(fidelity),
         violations=[(n, f.fit.violations) for n, f in everything if f.fit and f.fit.violations],
@@ -221,17 +222,29 @@ def _errors(recorded: Sequence[tables.Named], looks: Mapping[str, Series]) -> li
     return [plot.svg() for plot in plots if plot is not None]
 
 
+def _speakers(
+    everything: Sequence[tables.Named],
+    looks: Mapping[str, Series],
+    excerpts: Mapping[str, RasterExcerpt],
+) -> list[Speaker]:
+    speaking = [(n, name, f) for n, (name, f) in enumerate(everything) if f.populations]
+    most = MOST_DASHES // max(1, len(speaking))
+    return [_speaker(n, name, f, looks[name], excerpts, most) for n, name, f in speaking]
+
+
 def _speaker(
     number: int,
     name: str,
     found: TargetFidelity,
     series: Series,
     excerpts: Mapping[str, RasterExcerpt],
+    most_dashes: int,
 ) -> Speaker:
     path = name.replace(" · ", "/", 1) if " · " in name else f"{name}/"
+    rasters = shared([excerpts.get(f"{path}/{p}") for p in found.populations], most_dashes)
     activities = [
-        Activity(p, population.neurons, excerpts.get(f"{path}/{p}"), population.by_step)
-        for p, population in found.populations.items()
+        Activity(p, population.neurons, raster, population.by_step)
+        for (p, population), raster in zip(found.populations.items(), rasters, strict=True)
     ]
     shown = [tables.populations(found), tables.classes(found)]
     apart = {n: p.intervals for n, p in found.populations.items() if p.intervals}
@@ -241,5 +254,6 @@ def _speaker(
         swatch=swatch(series),
         tables=[table for table in shown if table is not None],
         plot=activity_plot(number, series, activities).svg(),
+        excerpts=excerpts_told(activities),
         intervals=intervals_plot(number, series, apart).svg() if apart else None,
     )

@@ -105,7 +105,7 @@ def test_reports_are_whole(case, reported):
 
 def test_made_again_from_the_folder_it_is_the_same(digits, folder_of, reported):
     folder, first = folder_of(digits), reported("digits").read_bytes()
-    assert len(first) < 2_000_000
+    assert len(first) < 1_000_000
     assert write_report(folder).read_bytes() == first
     wanted = {"fidelity.json", "plots.npz", "report.html", "report.md"}
     assert {p.name for p in folder.iterdir()} == wanted

@@ -54,6 +54,30 @@ def activity_plot(number: int, series: Series, activities: Sequence[Activity]) -
     )
 
 
+def excerpts_told(activities: Sequence[Activity]) -> str:
+    """Say what the rasters leave out, one sentence for all populations of which it is the same."""
+    alike: dict[str, list[str]] = {}
+    for activity in activities:
+        if words := _left_out(activity):
+            alike.setdefault(words, []).append(activity.name)
+    if not alike:
+        return ""
+    told = " ".join(f"{', '.join(names)}: {words}." for words, names in alike.items())
+    return f"The rasters are excerpts. {told} The means beside them are of all neurons and samples."
+
+
+def _left_out(activity: Activity) -> str:
+    found = activity.raster
+    if found is None or not found.counts.any():
+        return ""
+    words = []
+    if activity.neurons is not None and len(found.neurons) < activity.neurons:
+        words.append(f"{len(found.neurons)} of {activity.neurons:,} neurons, evenly taken")
+    if not found.exact:
+        words.append(f"events counted in {found.counts.shape[1]} equal parts of time")
+    return "; ".join(words)
+
+
 def _draw(series: Series, activities: Sequence[Activity], layout: Layout) -> Figure:
     raster, histogram = _HEIGHT, 84
     if layout.narrow:
