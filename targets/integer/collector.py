@@ -62,8 +62,8 @@ class Collector:
 
     def _draw(self, name: str, t: int, sent: np.ndarray) -> None:
         """Note what the first sample has sent, once or, in a series, several times."""
-        row, events = self._rasters[name][t], sent != 0
-        row += events if events.ndim == 1 else events.sum(axis=0).clip(max=255).astype(np.uint8)
+        times = sent.clip(max=255) if name.endswith("/series") else sent != 0
+        self._rasters[name][t] += times.astype(np.uint8)
 
     def close(self, state: State) -> None:
         """Take over what a finished batch counted."""

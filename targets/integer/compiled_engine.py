@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from lmu_deploy.integer_network import Connection, Format, IntegerHidden
+from lmu_deploy.integer_network import Connection, Format, IntegerHidden, SeriesMemory
 from targets.integer import kernels
 from targets.integer.compiled_fans import NarrowFan, WideFan, compiled_fan
+from targets.integer.compiled_series import CompiledSeries
 from targets.integer.lines import by_lines, find_flat
 from targets.integer.torch_threads import pool, thread_count
 
@@ -77,6 +78,10 @@ class CompiledEngine:
     def activation(self, hidden: IntegerHidden) -> CompiledActivation:
         """Make an activation ready."""
         return CompiledActivation(hidden)
+
+    def series(self, memory: SeriesMemory) -> CompiledSeries:
+        """Make a series memory ready."""
+        return CompiledSeries(memory)
 
 
 class CompiledSender:

@@ -19,11 +19,18 @@ import numpy as np
 
 from lmu_deploy.checks import check_choice
 from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.integer_network import Connection, Format, IntegerHidden, IntegerNetwork
+from lmu_deploy.integer_network import (
+    Connection,
+    Format,
+    IntegerHidden,
+    IntegerNetwork,
+    SeriesMemory,
+)
 from lmu_deploy.wiring import wires
 from targets.integer.bounds import float64_objections, int32_objections
 from targets.integer.drives import Drive
 from targets.integer.numpy_engine import NumpyEngine
+from targets.integer.series import Advance
 
 ENGINES = ("auto", "numpy", "torch", "numba")
 
@@ -56,6 +63,13 @@ class Activation(Protocol):
 
     def __call__(self, z: Any) -> tuple[Any, int]:
         """Give H, (batch, units), and how many of its entries the message's width limited."""
+
+
+class SeriesStep(Sender, Protocol):
+    """A series memory, which also counts its own events."""
+
+    def advance(self, m: np.ndarray, message: np.ndarray, drive: np.ndarray) -> Advance:
+        """Advance by one sample step; NumPy arrays, (batch, states)."""
 
 
 class Engine(Protocol):
@@ -105,6 +119,9 @@ class Engine(Protocol):
 
     def activation(self, hidden: IntegerHidden) -> Activation:
         """Make an activation ready."""
+
+    def series(self, memory: SeriesMemory) -> SeriesStep:
+        """Make a series memory ready."""
 
 
 def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int = 0) -> Engine:

@@ -18,7 +18,6 @@ from lmu_deploy.wiring import outlets, populations, wires
 from targets.integer.delay_line import line_width
 from targets.integer.drives import Drive, ReadyDrive
 from targets.integer.engine import Engine, Fan, Sender
-from targets.integer.series import Series
 
 OutletKey = tuple[str, int]
 """A population and a threshold."""
@@ -37,8 +36,7 @@ class State:
     held : dict of (population, threshold) to array, shape (batch, neurons)
         The message that each outlet with a threshold sent last.
     sent : dict of (population, threshold) to array, shape (batch, neurons)
-        Nonzero where the outlet sent an event in the last step; of a series all that it sent,
-        (batch, applications, neurons).
+        Nonzero where the outlet sent an event in the last step; of a series how many each sent.
     drives : dict of connection to Drive
         Last delivered.
     saturations : dict of place to int
@@ -107,7 +105,7 @@ class Machine:
             self._fans[outlet.source][outlet.threshold] = fan
             self.senders[key] = engine.sender(outlet.fan_out)
         self._series = {
-            f"layer{number}/series": Series(layer.memory)
+            f"layer{number}/series": engine.series(layer.memory)
             for number, layer in network.on_chip
             if isinstance(layer.memory, SeriesMemory)
         }

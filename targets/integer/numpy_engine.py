@@ -13,9 +13,10 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from lmu_deploy.integer_network import Connection, Format, IntegerHidden
+from lmu_deploy.integer_network import Connection, Format, IntegerHidden, SeriesMemory
 from targets.integer.drives import ReadyDrive, ready_drives
 from targets.integer.lines import by_lines, make_table
+from targets.integer.series import Series
 from targets.integer.stack import Stack
 
 
@@ -85,6 +86,10 @@ class NumpyEngine:
     def activation(self, hidden: IntegerHidden) -> NumpyActivation:
         """Make an activation ready."""
         return NumpyActivation(hidden)
+
+    def series(self, memory: SeriesMemory) -> Series:
+        """Make a series memory ready."""
+        return Series(memory)
 
 
 class NumpyFan:

@@ -1,4 +1,4 @@
-r"""One step of a series memory in int64, by prefix sums; the same for every engine.
+r"""One step of a series memory in NumPy, in int64, by prefix sums: the form that others must equal.
 
 With :math:`S_{ij} = -1` above the diagonal and :math:`(-1)^{i-j+1}` on and below it,
 
@@ -10,6 +10,7 @@ two running sums of O(order) instead of a matrix of order squared.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,23 +24,37 @@ class Advance:
 
     Attributes
     ----------
-    m, message : ndarray, shape (batch, states), int64
-    sent : ndarray, shape (batch, applications, states), int64
-        Every vector that the matrix of signs was applied to.
-    saturations : Counter of str to int
+    m, message : ndarray, shape (batch, states)
+    sent : ndarray, shape (batch, states)
+        How many messages each neuron sent to the series itself, those that the matrix of signs was
+        applied to.
+    saturations : mapping of str to int
         By the last parts of the places' names, such as ``series/term``.
     """
 
     m: np.ndarray
     message: np.ndarray
     sent: np.ndarray
-    saturations: Counter[str]
+    saturations: Mapping[str, int]
 
 
-class Series:
+class SeriesSender:
+    """Counts what a series sends to itself."""
+
+    def __init__(self, memory: SeriesMemory) -> None:
+        self._order = memory.order
+
+    def tally(self, sent: np.ndarray) -> tuple[np.ndarray, int]:
+        """Add up the messages of each sample, and the synapses that all of them meet."""
+        events = sent.sum(axis=1, dtype=np.int64)
+        return events, int(events.sum()) * self._order
+
+
+class Series(SeriesSender):
     """A SeriesMemory made ready."""
 
     def __init__(self, memory: SeriesMemory) -> None:
+        super().__init__(memory)
         self._memory = memory
         self._signs = np.where(np.arange(memory.order) % 2 == 0, 1, -1)
         self._multiplier = memory.multiplier.astype(np.int64)
@@ -59,25 +74,21 @@ class Series:
         memory, counts = self._memory, Counter[str]()
         state = memory.state
         c = _saturated(drive.astype(np.int64), state, "series/drive", counts)
-        m, vector, sent = m.astype(np.int64), message.astype(np.int64), []
+        m, vector = m.astype(np.int64), message.astype(np.int64)
+        sent = np.zeros(m.shape, np.int32)
         for _ in range(memory.substeps):
-            sent.append(vector)
+            sent += vector != 0
             term = _saturated(c + self._apply(0, vector, counts), state, "series/term", counts)
             m = _saturated(m + term, state, "memory/state", counts)
             for k in range(1, memory.terms):
                 vector = _rounded_shift(term, int(memory.term_shift[k - 1]))
                 vector = _saturated(vector, memory.message, "series/message", counts)
-                sent.append(vector)
+                sent += vector != 0
                 term = _saturated(self._apply(k, vector, counts), state, "series/term", counts)
                 m = _saturated(m + term, state, "memory/state", counts)
             vector = _rounded_shift(m, memory.message_shift)
             vector = _saturated(vector, memory.message, "memory/message", counts)
-        return Advance(m, vector, np.stack(sent, axis=1), counts)
-
-    def tally(self, sent: np.ndarray) -> tuple[np.ndarray, int]:
-        """Count nonzero messages of each sample, and the synapses that all of them meet."""
-        events = np.count_nonzero(sent, axis=(1, 2)).astype(np.int64)
-        return events, int(events.sum()) * self._memory.order
+        return Advance(m, vector, sent, counts)
 
     def _apply(self, k: int, vector: np.ndarray, counts: Counter[str]) -> np.ndarray:
         """G_k, for every channel."""

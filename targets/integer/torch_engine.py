@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 
-from lmu_deploy.integer_network import Connection, Format, IntegerHidden
+from lmu_deploy.integer_network import Connection, Format, IntegerHidden, SeriesMemory
 from targets.integer.drives import ReadyDrive, ready_drives
 from targets.integer.int8_products import BASE_BITS, HALF_BASE, Int8Products
 from targets.integer.lines import by_lines, make_table
+from targets.integer.series import Series
 from targets.integer.stack import Stack
 from targets.integer.torch_threads import pool, thread_count
 
@@ -84,6 +85,10 @@ class TorchEngine:
     def activation(self, hidden: IntegerHidden) -> TorchActivation:
         """Make an activation ready."""
         return TorchActivation(hidden)
+
+    def series(self, memory: SeriesMemory) -> Series:
+        """Make a series memory ready."""
+        return Series(memory)
 
 
 class TorchFan:
