@@ -2,8 +2,8 @@
 
 A case is a function ``case(target, make_network)`` that raises :class:`ConformanceError` when the
 target breaks a promise of :mod:`targets.base`. `make_network` turns a small float network and
-calibration inputs into what the target runs; :func:`maker` gives it for our own representations.
-With pytest:
+calibration inputs into what the target runs; :func:`maker` gives it for our own representations,
+of each of their :func:`kinds`. With pytest:
 
     TARGET = MyTarget()
     MAKE = maker(IntegerNetwork)
@@ -28,7 +28,7 @@ from lmu_deploy.network import LMUNetwork
 from targets.base import Target
 from targets.conformance import answers, records, refusals, repetition
 from targets.conformance.bench import ConformanceError, MakeNetwork
-from targets.conformance.makers import maker
+from targets.conformance.makers import kinds, maker
 
 Case = Callable[[Target, MakeNetwork], None]
 
@@ -90,4 +90,4 @@ def exceptions(target: Any) -> Mapping[str, str]:
     return declared
 
 
-__all__ = ["CASES", "ConformanceError", "MakeNetwork", "cases_for", "exceptions", "maker"]
+__all__ = ["CASES", "ConformanceError", "MakeNetwork", "cases_for", "exceptions", "kinds", "maker"]

@@ -4,15 +4,18 @@ from functools import cache
 
 import pytest
 
-from lmu_deploy.errors import MissingDependencyError
+from lmu_deploy.errors import InputError, MissingDependencyError
+from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.spiking_network import SpikingNetwork
 from targets.base import get_target, target_names
-from targets.conformance import CASES, cases_for, exceptions, maker
+from targets.conformance import CASES, cases_for, exceptions, kinds, maker
+from targets.conformance.bench import made
 
 target = cache(get_target)
 
 
 def parameters():
-    """Each target, representation and case, and the declared exceptions with their reasons."""
+    """Each target, network and case, and the declared exceptions with their reasons."""
     for name in target_names():
         # Runs are kept and shared by the cases of a target, which so belong in one process.
         together = pytest.mark.xdist_group(f"conformance-{name}")
@@ -20,24 +23,34 @@ def parameters():
             instance = target(name)
         except MissingDependencyError as error:
             absent = pytest.mark.skip(reason=str(error))
-            yield pytest.param(name, None, None, id=name, marks=[absent])
+            yield pytest.param(name, None, None, None, id=name, marks=[absent])
             continue
-        for representation in instance.accepts:
-            prefix = f"{name}-{representation.__name__}"
+        networks = [(cls, kind) for cls in instance.accepts for kind in kinds(cls)]
+        for representation, kind in networks:
+            prefix = f"{name}-{representation.__name__}-{kind}"
             for case in cases_for(instance, representation):
                 yield pytest.param(
-                    name, representation, case, id=f"{prefix}-{case}", marks=[together]
+                    name, representation, kind, case, id=f"{prefix}-{case}", marks=[together]
                 )
             for case, reason in exceptions(instance).items():
                 declared = pytest.mark.skip(reason=f"{name} declares: {reason}")
                 yield pytest.param(
-                    name, representation, case, id=f"{prefix}-{case}", marks=[declared]
+                    name, representation, kind, case, id=f"{prefix}-{case}", marks=[declared]
                 )
 
 
-@pytest.mark.parametrize(("name", "representation", "case"), parameters())
-def test_conformance(name, representation, case):
+@pytest.mark.parametrize(("name", "representation", "kind", "case"), parameters())
+def test_conformance(name, representation, kind, case):
     try:
-        CASES[case](target(name), maker(representation))
+        CASES[case](target(name), maker(representation, kind))
     except MissingDependencyError as error:
         pytest.skip(str(error))
+
+
+def test_spiking_networks_are_of_the_kind_that_was_asked_for():
+    for kind, neuron, linear in (("usual", "lif", True), ("dpi", "dpi", False)):
+        network = made(maker(SpikingNetwork, kind), "memory")
+        assert network.neuron.kind == neuron
+        assert (network.synapse is None) == linear
+    with pytest.raises(InputError, match=r"kind .*dpi.*usual"):
+        maker(IntegerNetwork, "dpi")
