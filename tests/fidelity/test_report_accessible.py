@@ -22,6 +22,7 @@ from targets.integer import IntegerTarget
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(__file__).resolve().parents[2]
 AXE = Path(os.environ.get("LMU_DEPLOY_AXE", ROOT / "node_modules/axe-core/axe.min.js"))
+PUBLISHED = sorted((ROOT / "docs" / "reports").glob("*/report.html"))
 LOOKS = [(1280, "light"), (390, "dark")]
 CASES = [
     "digits",
@@ -76,6 +77,12 @@ def test_reports_keep_to_the_rules(case, browser, reported):
     looks = LOOKS if case == "digits" else LOOKS[:1]
     for look in looks:
         assert violations(browser, reported(case), look) == [], look
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
+def test_published_reports_keep_to_the_rules(path, browser):
+    for look in LOOKS if path.parent.name == "mackey-glass" else LOOKS[:1]:
+        assert violations(browser, path, look) == [], look
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDTHS = {1280: 900, 390: 844}
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = sorted((ROOT / "docs" / "reports").glob("*/report.html"))
 
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
@@ -56,12 +59,11 @@ def browser():
 
 
 @pytest.fixture
-def opened(browser, reported):
-    """Opens a case's report at a width; gives the page and all that it said or asked for."""
+def shown(browser):
+    """Opens a file at a width; gives the page and all that it said or asked for."""
     contexts = []
 
-    def show(case, width, scheme="light"):
-        path = reported(case)
+    def show(path, width, scheme="light"):
         context = browser.new_context(
             viewport={"width": width, "height": WIDTHS[width]}, color_scheme=scheme
         )
@@ -77,6 +79,12 @@ def opened(browser, reported):
     yield show
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def opened(shown, reported):
+    """Likewise of a case's report."""
+    return lambda case, *look: shown(reported(case), *look)
 
 
 def check(page, heard):
@@ -109,6 +117,22 @@ def check(page, heard):
 )
 def test_reports_are_drawn(case, width, opened):
     check(*opened(case, width))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
+def test_published_reports_are_drawn(path, shown):
+    """Every figure at its full size, those of twins unfolded; what is drawn is so in the dark."""
+    for width in WIDTHS:
+        page, heard = shown(path, width)
+        page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        check(page, heard)
+        page, heard = shown(path, width, "dark")
+        assert heard == []
+        assert page.evaluate(OVERFLOW) <= 0
+
+
+def test_there_are_published_reports():
+    assert len(PUBLISHED) >= 5
 
 
 def test_dark_pages_are_dark(opened):
