@@ -60,8 +60,8 @@ def narrow(case):
 def test_chips_that_ran_away_hold_their_states_when_measured_where_they_will_be(case, narrow):
     wide = case.measured(case.spread())
     before, after = loop_errors(case.chips, [narrow, wide], case.scaled, [3])
-    assert (before[5:] > 0.1).all() and before[7] > 0.4
-    assert (before[:5] < 0.08).all() and after.max() < 0.08
+    assert (before[[5, 6]] > 0.4).all()
+    assert (np.delete(before, [5, 6]) < 0.1).all() and after.max() < 0.08
     assert after.max() < 1.3 * np.median(after)
     # Whoever looks at forced states alone cannot tell these chips from the others.
     assert max(fit.error for fit in narrow) < 2.0 * min(fit.error for fit in narrow)
@@ -71,7 +71,7 @@ def test_a_map_that_runs_away_is_not_taken(case, narrow):
     static = calibrate("static", case.perfect, case.chips, case.scaled, [0])
     errors = loop_errors(case.chips, [narrow, static], case.scaled, [3])
     taken = best_in_loop(case.chips, [narrow, static], case.scaled, [3])
-    assert taken[7] is static[7]
+    assert all(taken[chip] is static[chip] for chip in (5, 6))
     assert any(fit is of_narrow for fit, of_narrow in zip(taken, narrow, strict=True))
     for chip, fit in enumerate(taken):
         assert fit is (narrow, static)[int(errors[1, chip] < errors[0, chip])][chip]
@@ -147,6 +147,18 @@ def test_the_spread_shrinks_with_neurons_and_ends_at_the_range(case):
     assert np.sqrt(np.square(lost).sum(axis=1)).max() == pytest.approx(1.0)
 
 
+def test_a_signal_larger_than_any_of_the_calibration_is_held(case, monkeypatch):
+    """Half as large again; maps that were fitted within the range alone stray on some chips."""
+    wide = case.measured(case.spread())
+    larger = replace(case.scaled, trajectory=1.5 * case.scaled.trajectory)
+    with monkeypatch.context() as patched:
+        patched.setattr("converters.spiking.recorder._FARTHER", 1.0)
+        within = case.measured(case.spread())
+    before, after = loop_errors(case.chips, [within, wide], larger, [3])
+    assert before.max() > 0.08 and after.max() < 0.06
+    assert (after < 0.95 * before).all()
+
+
 class Witness:
     """Neurons that remember the states they were shown."""
 
@@ -165,7 +177,9 @@ def test_states_are_forced_to_where_the_loop_would_stray(case):
     recorder = Recorder(case.perfect, witness, 1, samples, case.scaled.targets, rng, spread)
     for _ in range(200):
         recorder.advance(np.full((samples, 1, 4), 0.25, dtype=np.float32))
-    off = np.stack(witness.shown) - 0.25
+    assert 0.4 < np.mean(recorder.reach == 1.0) < 0.6
+    assert 1.4 < recorder.reach.max() < 1.5
+    off = np.stack(witness.shown) - 0.25 * recorder.reach[..., 0]
     alone = np.square(recorder.size).mean() * np.eye(4)
     both = 2.0 * (recorder.size * recorder.straying).mean() * spread[0]
     expected = alone + both + np.square(recorder.straying).mean() * spread[0] @ spread[0]

@@ -7,6 +7,8 @@ import numpy as np
 from converters.spiking.bench import Bench, Driven, Progress
 from converters.spiking.ridge import Products
 
+_FARTHER = 1.5
+"""How much larger than any that a calibration saw a signal may be."""
 _NOISE_SHARE = (0.02, 0.10)
 _STRAYING = (0.5, 2.5)
 """Of the predicted deviations; the spread also covers what the prediction leaves out."""
@@ -17,9 +19,11 @@ _BLOCK = 20
 class Recorder:
     """Forced neurons, their spikes behind the synapse, and A' x behind the same synapse.
 
-    They are driven by x = trajectory + noise, where the noise is as slow as the synapse and the
+    They are driven by x = reach * trajectory + noise. The noise is as slow as the synapse and the
     sum of 2 to 10 % of the range, alike in all states, and of 0.5 to 2.5 times `spread`; how much
-    of each is drawn for each sample.
+    of each is drawn for each sample. The reach is 1 for half of the samples, drawn too, and
+    between 1 and 1.5 for the others: a memory is linear, so what it does with a larger signal is
+    known, and a map that was never fitted out there leaves the states of such a signal astray.
 
     Parameters
     ----------
@@ -49,6 +53,8 @@ class Recorder:
         self.targets, self.rng = targets.astype(np.float32), rng
         self.decay = np.float32(np.exp(-bench.dt_ms / bench.tau_ms))
         shape = (samples, bench.channels, bench.order)
+        farther = rng.uniform(1.0, _FARTHER, (samples, 1, 1))
+        self.reach = np.where(rng.random(farther.shape) < 0.5, farther, 1.0).astype(np.float32)
         self.size = rng.uniform(*_NOISE_SHARE, (samples, 1, 1)).astype(np.float32)
         self.noise: np.ndarray = rng.standard_normal(shape).astype(np.float32)
         self.spread = None if spread is None else spread.astype(np.float32)
@@ -60,7 +66,7 @@ class Recorder:
 
     def advance(self, states: np.ndarray) -> None:
         """Move by one step; `states` has shape (samples, channels, order)."""
-        x = states + self.size * self.noise
+        x = self.reach * states + self.size * self.noise
         if self.spread is not None:
             x += self.straying * _each_channel(self.spread, self.noise)
         spikes = self.driven.step(x.reshape(len(x), -1))
