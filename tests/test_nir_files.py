@@ -203,6 +203,15 @@ def test_what_is_no_graph_of_ours_is_refused(change, message, tmp_path):
         from_nir(graph)
 
 
+def test_a_fault_of_the_program_is_not_taken_for_damage(monkeypatch):
+    def faulty(*arguments):
+        raise NameError("a name that is nowhere")
+
+    monkeypatch.setattr("converters.nir.convert.from_tree", faulty)
+    with pytest.raises(NameError):
+        from_nir(to_nir(small_network()))
+
+
 def test_a_spiking_graph_may_not_be_changed():
     graph = to_nir(small_spiking())
     graph.nodes["layer0_decoders"].weight[0, 0] += 1e-9

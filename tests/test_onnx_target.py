@@ -74,6 +74,17 @@ def test_a_failure_of_the_runtime_is_a_run_error(monkeypatch):
         OnnxRuntimeTarget().run(network(), np.zeros((1, 2, 1)))
 
 
+def test_a_fault_of_the_program_is_not_taken_for_one_of_the_runtime(monkeypatch):
+    runtime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+
+    def faulty(self, names, feed):
+        raise NameError("a name that is nowhere")
+
+    monkeypatch.setattr(runtime.InferenceSession, "run", faulty)
+    with pytest.raises(NameError):
+        OnnxRuntimeTarget().run(network(), np.zeros((1, 2, 1)))
+
+
 @pytest.mark.parametrize("wrong", [{"threads": -1}, {"batch_size": 0}, {"threads": "2"}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

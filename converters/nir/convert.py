@@ -14,6 +14,7 @@ import nir
 import numpy as np
 
 from converters.contained.limits import ARRAY_BYTES
+from converters.nir.damage import damage_refused
 from converters.nir.floats import carried_arrays, float_nodes
 from converters.nir.header import Header, read_header, write_header
 from converters.nir.spiking import spiking_nodes, spiking_stepping
@@ -107,7 +108,7 @@ def from_nir(graph: nir.NIRGraph) -> LMUNetwork | SpikingNetwork:
     InputError
         When the graph is another program's, its wiring was changed, or it is damaged.
     """
-    try:
+    with damage_refused():
         header = read_header(graph)
         if header.kind == "spiking":
             spiking = from_tree(header.tree, header.arrays, SPIKING_CLASSES)
@@ -121,12 +122,6 @@ def from_nir(graph: nir.NIRGraph) -> LMUNetwork | SpikingNetwork:
                 again = to_nir(network, **vars(header.stepping))
                 _check_same(graph, again, exactly=False)
                 return network
-    except InputError:
-        raise
-    except Exception as error:  # whatever hostile metadata leads to
-        raise InputError(
-            f"the NIR graph is damaged ({type(error).__name__}); export it again."
-        ) from error
     raise InputError("the NIR graph holds no whole network; export it again.")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from converters.contained import read_contained
 from converters.nir.convert import from_nir
+from converters.nir.damage import damage_refused
 from lmu_deploy.atomic import written_whole
 from lmu_deploy.errors import InputError
 from lmu_deploy.network import LMUNetwork
@@ -70,17 +71,11 @@ def _build(tree: dict[str, Any]) -> nir.NIRGraph:
     root = tree.get(_ROOT)
     if not isinstance(root, dict) or root.get("type") != "NIRGraph":
         raise InputError("it holds no NIR graph; export it again.")
-    try:
+    with damage_refused():
         nodes = {name: _node(fields) for name, fields in root["nodes"].items()}
         edges = [(str(a), str(b)) for a, b in root["edges"]]
         metadata = {name: _scalar(value) for name, value in root.get("metadata", {}).items()}
         return nir.NIRGraph(nodes, edges, metadata=metadata)
-    except InputError:
-        raise
-    except Exception as error:  # the library checks with assertions and whatever NumPy raises
-        raise InputError(
-            f"the NIR graph is damaged ({type(error).__name__}); export it again."
-        ) from error
 
 
 def _node(fields: dict[str, Any]) -> nir.NIRNode:

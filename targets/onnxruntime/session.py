@@ -53,6 +53,7 @@ class Session:
             model.SerializeToString(), options, providers=[PROVIDER]
         )
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._errors = _errors_of(runtime)
 
     def batches(
         self, inputs: np.ndarray, batch_size: int
@@ -72,8 +73,14 @@ class Session:
             yield first + len(batch), dict(zip(names, self._run(names, batch), strict=True))
 
     def _run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
-        """Run one batch; ONNX Runtime's errors are classes of its own that share no base."""
         try:
             return self._session.run(names, {"input": batch})
-        except Exception as error:
+        except self._errors as error:
             raise RunError(f"ONNX Runtime failed: {error}") from error
+
+
+def _errors_of(runtime: Any) -> tuple[type[Exception], ...]:
+    """Give ONNX Runtime's errors, which share no base, and what its bindings raise besides."""
+    own = vars(runtime.capi.onnxruntime_pybind11_state).values()
+    named = [cls for cls in own if isinstance(cls, type) and issubclass(cls, Exception)]
+    return (*named, RuntimeError, ValueError, MemoryError)
