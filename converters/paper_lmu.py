@@ -2,36 +2,20 @@ r"""Weights that the paper's own `lmu` package saved (HDF5) as an LMUNetwork.
 
 The file holds, for each layer, input_encoders (inputs, 1), hidden_encoders (units, 1),
 memory_encoders (order, 1), input_kernel, hidden_kernel, memory_kernel, perhaps a bias,
-:math:`AT = (\bar A - I)^T` and :math:`BT = \bar B^T`, and then kernel and bias of a dense layer.
-One step is ``u = x e_x + h e_h + m e_m``, then ``m += m AT + u BT``, then
-``h = tanh(x W_x + h W_h + m W_m)`` with the new m (Voelker, Kajic, Eliasmith 2019, equations 5 to
-7).
+:math:`AT = (\bar A - I)^T` and :math:`BT = \bar B^T`, and then kernel and bias of a dense layer;
+:mod:`converters.one_channel` says what they do.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from converters.bare_weights import Group, Options, network_of
 from converters.contained import Contents, read_contained
-from converters.recognise_memory import recognise_memory
+from converters.one_channel import PAPER_NAMES, one_channel_layer
 from converters.sniff import HDF5_SIGNATURE, Sniff
-from lmu_deploy.checks import check_array
 from lmu_deploy.errors import InputError
-from lmu_deploy.network import Hidden, Layer, LMULayer, LMUNetwork, Readout
-
-ROLES = (
-    "input_encoders",
-    "hidden_encoders",
-    "memory_encoders",
-    "input_kernel",
-    "hidden_kernel",
-    "memory_kernel",
-    "AT",
-    "BT",
-)
+from lmu_deploy.network import Layer, LMULayer, LMUNetwork, Readout
 
 
 class PaperLMUImporter:
@@ -95,27 +79,9 @@ def _groups(contents: Contents) -> dict[str, Group]:
 
 
 def _make_layer(group: Group, theta: float | None, activation: str) -> LMULayer:
-    if missing := [role for role in ROLES if role not in group]:
+    if missing := [name for name in PAPER_NAMES if name not in group]:
         raise InputError(f"{', '.join(missing)} missing")
-    if surplus := sorted(set(group) - {*ROLES, "bias"}):
+    if surplus := sorted(set(group) - {*PAPER_NAMES, "bias"}):
         raise InputError(f"{', '.join(surplus)} cannot be represented")
-    at = check_array("AT", group["AT"], (None, None))
-    order = len(at)
-    at = check_array("AT", at, (order, order))
-    bt = check_array("BT", group["BT"], (1, order))
-    bias = group.get("bias")
-    a_bar = at.T.astype(np.float64) + np.eye(order)
-    return LMULayer(
-        input_encoders=check_array("input_encoders", group["input_encoders"], (None, 1)),
-        hidden_encoders=group["hidden_encoders"],
-        memory_encoders=group["memory_encoders"],
-        memory_bias=None,
-        memory=recognise_memory(a_bar, bt[0].astype(np.float64), theta),
-        hidden=Hidden(
-            memory_kernel=group["memory_kernel"],
-            input_kernel=group["input_kernel"],
-            recurrent_kernel=group["hidden_kernel"],
-            bias=None if bias is None else bias.reshape(-1),
-            activation=activation,
-        ),
-    )
+    weights = [(name, group[name]) for name in PAPER_NAMES]
+    return one_channel_layer(weights, group.get("bias"), theta, activation, incremental=True)
