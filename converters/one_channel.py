@@ -56,8 +56,7 @@ def one_channel_layer(
     InputError
         When a weight has the wrong shape, or theta can neither be told nor is given.
     """
-    (
-        names, arrays = zip(*weights, strict=True)
+    names, arrays = zip(*weights, strict=True)
     e_x, e_h, e_m, w_x, w_h, w_m, a, b = arrays
     order = len(check_array(names[6], a, (None, None)))
     a_bar = check_array(names[6], a, (order, order)).T.astype(np.float64)
