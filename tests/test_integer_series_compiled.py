@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -13,10 +14,14 @@ from converters.quantise import quantise
 from lmu_deploy.integer_network import Connection, Format, SeriesMemory, largest
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.integer import IntegerTarget
+from targets.integer.engine import _soonest_done as soonest_done
 from targets.integer.series import Series
 
+pytest.importorskip("torch", reason="the numba engine needs torch")
 pytest.importorskip("numba", reason="numba is not installed: pip install 'lmu-deploy[fast]'")
-from targets.integer.compiled_series import CompiledSeries
+from targets.integer.compiled_engine import CompiledEngine
+
+compiled = CompiledEngine().series
 
 PLACES = (
     "series/drive",
@@ -82,14 +87,14 @@ def differences(one, two, memory: SeriesMemory, seed: int) -> list[str]:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_every_step_is_equal(seed):
     memory = drawn_series(np.random.default_rng(seed))
-    assert differences(Series(memory), CompiledSeries(memory), memory, seed) == []
+    assert differences(Series(memory), compiled(memory), memory, seed) == []
 
 
 def test_what_is_drawn_saturates_everywhere():
     seen: set[str] = set()
     for seed in range(40):
         memory = drawn_series(np.random.default_rng(seed))
-        done = CompiledSeries(memory).advance(*drawn_step(memory, np.random.default_rng(seed)))
+        done = compiled(memory).advance(*drawn_step(memory, np.random.default_rng(seed)))
         seen |= {place for place, count in done.saturations.items() if count}
     assert seen == set(PLACES)
 
@@ -125,12 +130,12 @@ def test_another_rule_is_caught(fault, expected):
     found: set[str] = set()
     for seed in range(20):
         memory = drawn_series(np.random.default_rng(seed))
-        found |= set(differences(fault(memory), CompiledSeries(memory), memory, seed))
+        found |= set(differences(fault(memory), compiled(memory), memory, seed))
     assert expected <= found
 
 
-@pytest.mark.parametrize(("order", "channels", "bits"), [(45, 1, 5), (16, 3, 12)])
-def test_whole_runs_are_equal(rng, order, channels, bits):
+def network_of(rng: np.random.Generator, order: int, channels: int) -> LMUNetwork:
+    """Draw a network of two inputs with e_h and e_m."""
     hidden = Hidden(
         rng.normal(size=(order * channels, 21)) / np.sqrt(order),
         rng.normal(size=(2, 21)),
@@ -146,9 +151,15 @@ def test_whole_runs_are_equal(rng, order, channels, bits):
         Memory.legendre(order, 90.0, channels=channels),
         hidden,
     )
-    network = LMUNetwork((layer,), Readout(rng.normal(size=(21, 4)), None))
+    return LMUNetwork((layer,), Readout(rng.normal(size=(21, 4)), None))
+
+
+@pytest.mark.parametrize(("order", "channels", "bits"), [(45, 1, 5), (16, 3, 12)])
+def test_whole_runs_are_equal(rng, order, channels, bits):
     inputs = (rng.random((7, 60, 2)) < 0.4) * rng.normal(size=(7, 60, 2))
-    integer = quantise(network, inputs, realisation="sign-taylor", message_bits=bits)
+    integer = quantise(
+        network_of(rng, order, channels), inputs, realisation="sign-taylor", message_bits=bits
+    )
     loud = np.concatenate([inputs, 3.0 * inputs])
     one, two = (IntegerTarget(e).run(integer, loud, record=True) for e in ("numpy", "numba"))
     assert one.settings != two.settings
@@ -159,3 +170,15 @@ def test_whole_runs_are_equal(rng, order, channels, bits):
     for name, counts in one.events.items():
         assert np.array_equal(counts, two.events[name])
         assert np.array_equal(one.rasters[name], two.rasters[name])
+
+
+def test_long_runs_of_a_series_are_compiled_though_their_products_are_few(rng, monkeypatch):
+    for module in ("torch", "targets.integer.kernels"):  # as if neither had been imported yet
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    inputs, network = rng.normal(size=(7, 60, 2)), network_of(rng, 16, 1)
+    series, dense = (
+        quantise(network, inputs, realisation=form) for form in ("sign-taylor", "dense-incremental")
+    )
+    assert soonest_done(series, 10_000) == soonest_done(dense, 10_000) == "numpy"
+    assert soonest_done(series, 10_000_000) == "numba"
+    assert soonest_done(dense, 10_000_000) == "numpy"

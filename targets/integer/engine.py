@@ -43,6 +43,9 @@ _WORTH_IMPORTING_TORCH = 5e10
 _WORTH_COMPILING = 3e11
 """Above which Numba saves more than its import and the loading of compiled code take."""
 
+_PRODUCTS_OF_A_TERM = 1000
+"""Products that take as long as NumPy takes for an entry of a term of a series."""
+
 
 class Sender(Protocol):
     """What counts the events of an outlet."""
@@ -173,11 +176,15 @@ def _soonest_done(network: IntegerNetwork, sample_steps: int) -> str:
     if find_spec("torch") is None or int32_objections(network):
         return "numpy"
     work = sum(wire.connection.slices.size for wire in wires(network)) * sample_steps
-    if "torch" not in sys.modules and work < _WORTH_IMPORTING_TORCH:
+    memories = [layer.memory for _, layer in network.on_chip]
+    terms = sum(m.size * m.applications for m in memories if isinstance(m, SeriesMemory))
+    to_compile = work + _PRODUCTS_OF_A_TERM * terms * sample_steps
+    loaded = "targets.integer.kernels" in sys.modules
+    compiled = bool(find_spec("numba")) and (loaded or to_compile >= _WORTH_COMPILING)
+    if not compiled and "torch" not in sys.modules and work < _WORTH_IMPORTING_TORCH:
         return "numpy"
     from targets.integer.int8_products import products_are_exact
 
     if not products_are_exact():
         return "numpy"
-    loaded = "targets.integer.kernels" in sys.modules
-    return "numba" if find_spec("numba") and (loaded or work >= _WORTH_COMPILING) else "torch"
+    return "numba" if compiled else "torch"
