@@ -1,9 +1,10 @@
 """Three executions of one integer network: m, h and y of every step are compared with ``==``.
 
-The twin, ONNX Runtime on the integer graph and Lava run the same inputs: 20 images of permuted
-MNIST in each realisation of the trained networks, and networks of random weights where there is
-none trained (a series at the order where it is the right choice, two layers with feedback, a
-regression). At last 20 small networks that hypothesis draws, as tests/test_integer_drawn.py does.
+The twin in each of its engines, ONNX Runtime on the integer graph and Lava run the same inputs:
+20 images of permuted MNIST in each realisation of the trained networks, and networks of random
+weights where there is none trained (a series at the order where it is the right choice, two layers
+with feedback, a regression). At last 20 small networks that hypothesis draws, as
+tests/test_integer_drawn.py does, some of which only the engine numpy can hold exactly.
 Prints a Markdown table; the exit code is 1 if anything differs. Needs MNIST (LMU_DEPLOY_DATA).
 
     python benchmarks/equality.py
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.quantise import Calibration, calibrate, quantise
+from lmu_deploy.errors import InputError
 from lmu_deploy.files import load
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
@@ -38,6 +40,7 @@ COLUMNS = (
     "realisation",
     "samples x steps",
     "integers compared",
+    "twin",
     "onnxruntime",
     "lava",
     "chip steps",
@@ -107,6 +110,7 @@ def rows(name: str, make: Callable[[], list[Case]]) -> Iterator[tuple[str, bool]
     start = time.perf_counter()
     cases = make()
     twins = [IntegerTarget("numpy").run(c.network, c.inputs, record=True) for c in cases]
+    engines, in_twin = other_engines(cases, twins)
     onnx = [OnnxRuntimeTarget().run(c.network, c.inputs, record=True) for c in cases]
     lava = LavaTarget().run_each([(c.network, c.inputs) for c in cases], record=True)
     in_onnx = all(map(same, onnx, twins))
@@ -116,11 +120,26 @@ def rows(name: str, make: Callable[[], list[Case]]) -> Iterator[tuple[str, bool]
     shapes = " and ".join(sorted({f"{len(c.inputs)} x {c.inputs.shape[1]}" for c in cases}))
     chip_steps = sum(run.chip_steps * len(c.inputs) for run, c in zip(lava, cases, strict=True))
     print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    verdicts = " | ".join("equal" if v else "DIFFERS" for v in (in_onnx, in_lava))
-    yield (
-        f"| {network} | {form or 'all'} | {shapes} | {compared:,} | {verdicts} | {chip_steps:,} |",
-        in_onnx and in_lava,
-    )
+    own, *others = ("equal" if equal else "DIFFERS" for equal in (in_twin, in_onnx, in_lava))
+    figures = f"{shapes} | {compared:,} | {engines}: {own} | {' | '.join(others)} | {chip_steps:,}"
+    yield f"| {network} | {form or 'all'} | {figures} |", in_twin and in_onnx and in_lava
+
+
+def other_engines(cases: list[Case], twins: list[Run]) -> tuple[str, bool]:
+    """Run the cases in the twin's other engines too; name all engines, and say if all is equal."""
+    names, equal = ["numpy"], True
+    for engine in ("torch", "numba"):
+        held = 0
+        for case, twin in zip(cases, twins, strict=True):
+            try:
+                run = IntegerTarget(engine).run(case.network, case.inputs, record=True)
+            except InputError:
+                continue  # what int32 cannot hold exactly
+            held += 1
+            equal = equal and run.settings["engine"] == engine and same(twin, run)
+        if held:
+            names.append(engine if held == len(cases) else f"{engine} ({held} of {len(cases)})")
+    return ", ".join(names), equal
 
 
 def states(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

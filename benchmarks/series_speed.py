@@ -1,0 +1,89 @@
+"""What the compiled step of a series saves: engine numba beside engine torch, in turns, in one run.
+
+Both have products of int8; the series itself runs in NumPy on torch, compiled on numba. The network
+is the trained one for psMNIST as `sign-taylor`. First whole runs of the twin, then the series' step
+alone on a tile of 256 samples; each result must be equal with ``==``. Prints the least processor
+times and their ratios. Needs MNIST (LMU_DEPLOY_DATA) and Numba.
+
+    OMP_NUM_THREADS=1 python benchmarks/series_speed.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from converters.quantise import quantise
+from lmu_deploy.files import load
+from lmu_deploy.integer_network import SeriesMemory
+from lmu_deploy.network import FLOAT_CLASSES
+from lmu_deploy.tasks.base import get_task
+from targets.integer import IntegerTarget
+from targets.integer.compiled_series import CompiledSeries
+from targets.integer.series import Series
+
+MODEL = Path(__file__).parents[1] / "examples/models/psmnist-lmu.safetensors"
+CALIBRATION = 128
+TILE = 256
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=TILE)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    network = load(MODEL, FLOAT_CLASSES)
+    data = get_task(network.task).load()
+    images = data.test.batch(slice(arguments.images))[0]
+    integer = quantise(network, data.train.inputs[:CALIBRATION], realisation="sign-taylor")
+    memory = integer.layers[0].memory
+    assert isinstance(memory, SeriesMemory)
+    print(f"{memory.terms} terms in {memory.substeps} substeps, order {memory.order}")
+
+    runs = [
+        lambda engine=engine: IntegerTarget(engine).run(integer, images)
+        for engine in ("torch", "numba")
+    ]
+    (slow, one), (fast, two) = in_turns(runs, arguments.repeats)
+    same = np.array_equal(one.outputs, two.outputs) and one.synops == two.synops
+    assert same and one.saturations == two.saturations
+    print(f"whole run: {slow:.2f} s and {fast:.2f} s, {slow / fast:.1f} times as fast")
+
+    m, message, drive = place(memory)
+    forms = [Series(memory), CompiledSeries(memory)]
+    steps = [lambda form=form: form.advance(m, message, drive) for form in forms]
+    (slow, one), (fast, two) = in_turns(steps, 10 * arguments.repeats)
+    assert all(np.array_equal(getattr(one, n), getattr(two, n)) for n in ("m", "message", "sent"))
+    print(f"step: {1e3 * slow:.2f} ms and {1e3 * fast:.2f} ms, {slow / fast:.1f} times as fast")
+
+
+def place(memory: SeriesMemory) -> tuple[np.ndarray, ...]:
+    """Draw states within a quarter of their limits, with their messages, and drives."""
+    rng, shape = np.random.default_rng(0), (TILE, memory.size)
+    state = memory.state.limit // 4
+    m = rng.integers(-state, state, shape).astype(np.int32)
+    drive = rng.integers(-state // 16, state // 16, shape).astype(np.int32)
+    message = (m >> memory.message_shift).clip(-memory.message.limit, memory.message.limit)
+    return m, message, drive
+
+
+def in_turns(work: list[Callable], repeats: int) -> list[tuple[float, object]]:
+    """Run all in turns; the least processor time of each, and what it gave. The first warms up."""
+    rounds = [[timed(one) for one in work] for _ in range(repeats + 1)][1:]
+    return [min(times, key=lambda found: found[0]) for times in zip(*rounds, strict=True)]
+
+
+def timed(work: Callable) -> tuple[float, object]:
+    """Run once."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+if __name__ == "__main__":
+    main()
