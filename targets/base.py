@@ -6,7 +6,7 @@ module is imported only when the target is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -130,6 +130,34 @@ class Target(Protocol):
             cannot run.
         RunError
             When the run itself failed.
+        """
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A target that can give a run part by part, as one that draws random numbers should.
+
+    Which numbers a sample meets depends on all that were drawn before it. Whoever does not want to
+    hold a whole run at once, and calls `run` with some samples at a time, gets others.
+    """
+
+    def parts(
+        self,
+        network: Any,
+        inputs: np.ndarray,
+        *,
+        record: int = 0,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Iterator[Run]:
+        """Give the runs of consecutive samples, which together are what `run` gives.
+
+        Parameters
+        ----------
+        network, inputs, seed, progress
+            As for :meth:`Target.run`; progress counts all samples.
+        record : int
+            States are needed of so many of the first samples; parts that begin before have them.
         """
 
 

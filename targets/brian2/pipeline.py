@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,14 +11,49 @@ from lmu_deploy.network import LMULayer, LSTMLayer
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.base import Progress
 from targets.brian2.chip import run_memory
-from targets.brian2.synapses import Boundary
+from targets.brian2.synapses import Activity, Boundary
 from targets.host import HostLayer, run_lstm
 
 _LARGEST_RASTER = 50_000_000
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What some samples did on every chip.
+
+    Attributes
+    ----------
+    m, h, y : ndarray, shape (chips, samples, steps, states | units | n_out)
+        As :class:`targets.base.States` orders them.
+    events : mapping of population to ndarray, shape (chips, samples, steps), int64
+    synops : ndarray, shape (chips,), int64
+    rasters : mapping of population to ndarray, shape (chips, chip_steps, neurons), uint8
+        Of the run's sample 0; left out where it would take more than 50 MB.
+    """
+
+    m: np.ndarray
+    h: np.ndarray
+    y: np.ndarray
+    events: Mapping[str, np.ndarray]
+    synops: np.ndarray
+    rasters: Mapping[str, np.ndarray]
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """Join the batches of a run in their order."""
+        m, h, y = (
+            np.concatenate([getattr(batch, name) for batch in batches], axis=1) for name in "mhy"
+        )
+        events = {
+            name: np.concatenate([batch.events[name] for batch in batches], axis=1)
+            for name in batches[0].events
+        }
+        synops = np.sum([batch.synops for batch in batches], axis=0)
+        return cls(m, h, y, events, synops, batches[0].rasters)
+
+
 class Pipeline:
-    """Runs batches one after the other and gathers what they did.
+    """Runs batches one after the other; their order decides which numbers each draws.
 
     Parameters
     ----------
@@ -27,13 +63,6 @@ class Pipeline:
         Of all batches together, on each chip.
     seed : int
     progress : callable, optional
-
-    Attributes
-    ----------
-    events : mapping of population to ndarray, shape (chips, samples, steps), int64
-    rasters : mapping of population to ndarray, shape (chips, chip_steps, neurons), uint8
-        Of sample 0; left out where it would take more than 50 MB.
-    synops : ndarray, shape (chips,), int64
     """
 
     def __init__(
@@ -54,45 +83,39 @@ class Pipeline:
         numbered = list(enumerate(self.memories))
         self.starts = {name: np.random.default_rng([seed, number]) for number, name in numbered}
         self.noise = {name: np.random.default_rng([seed, number, 1]) for number, name in numbered}
-        shape = (len(chips), samples, steps)
-        self.events = {name: np.zeros(shape, np.int64) for name in self.memories}
-        self.rasters: dict[str, np.ndarray] = {}
-        self.synops = np.zeros(len(chips), np.int64)
-        self._holds_done = 0
+        self.chips, self._holds_done = len(chips), 0
 
-    def run(self, inputs: np.ndarray, first: int) -> tuple[np.ndarray, ...]:
-        """Run one batch on every chip.
-
-        Parameters
-        ----------
-        inputs : ndarray, shape (samples, steps, n_in)
-        first : int
-            Number of its first sample among all.
-
-        Returns
-        -------
-        m, h, y : ndarray, shape (chips, samples, steps, states | units | n_out)
-            As :class:`targets.base.States` orders them.
-        """
-        chips = len(self.synops)
-        signal = np.tile(inputs, (chips, 1, 1))
+    def run(self, inputs: np.ndarray) -> Batch:
+        """Run the next batch on every chip; inputs of shape (samples, steps, n_in)."""
+        signal = np.tile(inputs, (self.chips, 1, 1))
         m, h = [signal[:, :, :0]], [signal[:, :, :0]]
+        activities, first = {}, not self._holds_done
         for number, layer in enumerate(self.network.host.layers):
             if isinstance(layer, LSTMLayer):
                 signal = run_lstm(layer, signal)
                 h.append(signal)
                 continue
-            host = self._run_layer(f"layer{number}/memory", layer, signal, first)
+            name = f"layer{number}/memory"
+            host, activities[name] = self._run_layer(name, layer, signal, first)
             m.append(host.m)
             h.append(host.h)
             signal = host.output
         readout = self.network.host.readout
         y = signal @ readout.kernel.astype(np.float64)
         y = y if readout.bias is None else y + readout.bias
-        arrays = (np.concatenate(m, axis=2), np.concatenate(h, axis=2), y)
-        return tuple(a.reshape(chips, len(inputs), *a.shape[1:]) for a in arrays)
+        shape = (self.chips, *inputs.shape[:2], -1)
+        return Batch(
+            m=np.concatenate(m, axis=2).reshape(shape),
+            h=np.concatenate(h, axis=2).reshape(shape),
+            y=y.reshape(shape),
+            events={name: activity.counts for name, activity in activities.items()},
+            synops=self._synops(activities),
+            rasters={n: a.rasters for n, a in activities.items() if a.rasters is not None},
+        )
 
-    def _run_layer(self, name: str, layer: LMULayer, signal: np.ndarray, first: int) -> HostLayer:
+    def _run_layer(
+        self, name: str, layer: LMULayer, signal: np.ndarray, first: bool
+    ) -> tuple[HostLayer, Activity]:
         memories, host = self.memories[name], HostLayer(layer, signal)
         samples = len(signal) // len(memories)
 
@@ -108,16 +131,16 @@ class Pipeline:
             steps=self.steps,
             starts=self.starts[name],
             noise_seed=int(self.noise[name].integers(2**31)),
-            rasters=first == 0 and self._raster_size(memories) <= _LARGEST_RASTER,
+            rasters=first and self._raster_size(memories) <= _LARGEST_RASTER,
         )
-        self.events[name][:, first : first + samples] = activity.counts
-        self.synops += [
-            fired @ memory.synapses
-            for fired, memory in zip(activity.by_neuron, memories, strict=True)
-        ]
-        if activity.rasters is not None:
-            self.rasters[name] = activity.rasters
-        return host
+        return host, activity
+
+    def _synops(self, activities: Mapping[str, Activity]) -> np.ndarray:
+        synops = np.zeros(self.chips, np.int64)
+        for name, activity in activities.items():
+            for chip, memory in enumerate(self.memories[name]):
+                synops[chip] += activity.by_neuron[chip] @ memory.synapses
+        return synops
 
     def _raster_size(self, memories: list[SpikingMemory]) -> int:
         chip_steps = self.steps * self.network.steps_per_hold

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from lmu_deploy.checks import check_inputs, check_integer
 from lmu_deploy.errors import InputError, RunError
 from lmu_deploy.fingerprint import fingerprint
-from lmu_deploy.network import LMULayer
 from lmu_deploy.spiking_network import SpikingNetwork
 from targets.base import Progress, Run, States, check_supported
 from targets.brian2.library import brian2_library, code_generator
-from targets.brian2.pipeline import Pipeline
+from targets.brian2.pipeline import Batch, Pipeline
+from targets.brian2.told import notes_of, settings_of
 
 _NEURONS_AT_ONCE = 500_000
 _MOST_SAMPLES = 128
@@ -82,6 +81,37 @@ class Brian2Target:
         InputError
             When there is no chip, or two of them differ in more than mismatch and weights.
         """
+        start = time.perf_counter()
+        whole = Batch.joined(list(self._batches(chips, inputs, seed, progress)))
+        seconds = (time.perf_counter() - start) / len(chips)
+        return [
+            self._run_of(network, whole, chip, record=record, seed=seed, wall_seconds=seconds)
+            for chip, network in enumerate(chips)
+        ]
+
+    def parts(
+        self,
+        network: SpikingNetwork,
+        inputs: np.ndarray,
+        *,
+        record: int = 0,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Iterator[Run]:
+        """Give what `run` gives batch by batch; see :class:`targets.base.InParts`."""
+        done, start = 0, time.perf_counter()
+        for batch in self._batches([network], inputs, seed, progress):
+            kept, seconds = done < record, time.perf_counter() - start
+            yield self._run_of(network, batch, 0, record=kept, seed=seed, wall_seconds=seconds)
+            done, start = done + batch.y.shape[1], time.perf_counter()
+
+    def _batches(
+        self,
+        chips: Sequence[SpikingNetwork],
+        inputs: np.ndarray,
+        seed: int,
+        progress: Progress | None,
+    ) -> Iterator[Batch]:
         for number, network in enumerate(chips):
             check_supported(self, network)
             _check_alike(chips[0], network, number)
@@ -90,36 +120,45 @@ class Brian2Target:
         inputs = check_inputs(inputs, chips[0].n_in)
         seed = check_integer("seed", seed, 0, 2**32 - 1)
         b2 = brian2_library()
-        start = time.perf_counter()
         samples, steps, _ = inputs.shape
         work = Pipeline(chips, samples, steps, seed, progress)
         largest = max((m.neurons for m in chips[0].memories if m is not None), default=1)
-        batch = int(np.clip(_NEURONS_AT_ONCE // (largest * len(chips)), 1, _MOST_SAMPLES))
+        size = int(np.clip(_NEURONS_AT_ONCE // (largest * len(chips)), 1, _MOST_SAMPLES))
         try:
-            parts = [work.run(inputs[i : i + batch], i) for i in range(0, samples, batch)]
+            for first in range(0, samples, size):
+                yield work.run(inputs[first : first + size])
         except b2.BrianObjectException as error:
             raise RunError(f"Brian2 failed: {error}; run again with --debug.") from error
-        m, h, y = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
-        seconds = (time.perf_counter() - start) / len(chips)
-        return [
-            Run(
-                target=self.name,
-                outputs=y[c] if network.return_sequences else y[c, :, -1],
-                neurons={name: memories[c].neurons for name, memories in work.memories.items()},
-                events={name: counts[c] for name, counts in work.events.items()},
-                synops=int(work.synops[c]),
-                saturations={},
-                steps=steps,
-                chip_steps=steps * network.steps_per_hold,
-                wall_seconds=seconds,
-                seed=seed,
-                states=_states(m[c], h[c], y[c]) if record else None,
-                rasters={name: rasters[c] for name, rasters in work.rasters.items()},
-                notes=_notes(network),
-                settings=_settings(network, b2.__version__, code_generator()),
-            )
-            for c, network in enumerate(chips)
-        ]
+
+    def _run_of(
+        self,
+        network: SpikingNetwork,
+        batch: Batch,
+        chip: int,
+        *,
+        record: bool,
+        seed: int,
+        wall_seconds: float,
+    ) -> Run:
+        m, h, y = batch.m[chip], batch.h[chip], batch.y[chip]
+        steps = y.shape[1]
+        present = [memory for memory in network.memories if memory is not None]
+        return Run(
+            target=self.name,
+            outputs=y if network.return_sequences else y[:, -1],
+            neurons={n: memory.neurons for n, memory in zip(batch.events, present, strict=True)},
+            events={name: counts[chip] for name, counts in batch.events.items()},
+            synops=int(batch.synops[chip]),
+            saturations={},
+            steps=steps,
+            chip_steps=steps * network.steps_per_hold,
+            wall_seconds=wall_seconds,
+            seed=seed,
+            states=_states(m, h, y) if record else None,
+            rasters={name: rasters[chip] for name, rasters in batch.rasters.items()},
+            notes=notes_of(network),
+            settings=settings_of(network, brian2_library().__version__, code_generator()),
+        )
 
 
 def _states(m: np.ndarray, h: np.ndarray, y: np.ndarray) -> States:
@@ -141,51 +180,3 @@ def _check_alike(first: SpikingNetwork, other: SpikingNetwork, number: int) -> N
                 f"chip {number} has another {name} than chip 0, and chips that run together may "
                 "only differ in mismatch and weights; run it alone."
             )
-
-
-def _notes(network: SpikingNetwork) -> tuple[str, ...]:
-    """Say which part ran where, and what else a reader has to know."""
-    notes = [
-        "The memory ran on spiking neurons; encoders, hidden layer and readout ran on the host "
-        "in float.",
-        f"Each input was held for {network.hold_ms:g} ms; m is the state of the synapses at the "
-        "end of the hold.",
-        "Synaptic operations count every neuron that a spike reaches, weights not factored.",
-    ]
-    layers = [layer for layer in network.host.layers if isinstance(layer, LMULayer)]
-    if any(layer.feeds_back for layer in layers):
-        notes.append(
-            "Feedback from hidden units or memory into the memory's input went through the host "
-            "once in each hold."
-        )
-    if network.synapse is not None:
-        notes.append(
-            f"Synapses were pairs of DPIs of gain {network.synapse.gain:g}; W was calibrated for "
-            "linear ones."
-        )
-    if len(layers) < len(network.host.layers):
-        notes.append("LSTM layers ran on the host in float.")
-    return tuple(notes)
-
-
-def _settings(network: SpikingNetwork, version: str, codegen: str) -> dict[str, Any]:
-    memories = [memory for memory in network.memories if memory is not None]
-    return {
-        "profile": network.device.profile,
-        "chip_seed": network.device.seed,
-        "mismatch": network.device.mismatch,
-        "membrane_noise": network.device.membrane_noise,
-        "weight_bits": network.device.weight_bits,
-        "neuron": network.neuron.kind,
-        "synapse": "linear" if network.synapse is None else "dpi",
-        "neurons_per_state": memories[0].populations.neurons if memories else 0,
-        "maximum_rates": network.maximum_rates,
-        "calibration": network.calibration.method,
-        "calibration_error": network.calibration.fit_error,
-        "calibration_ridge": network.calibration.ridge,
-        "dt_ms": network.dt_ms,
-        "tau_ms": network.tau_ms,
-        "hold_ms": network.hold_ms,
-        "brian2": version,
-        "codegen": codegen,
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from lmu_deploy.fidelity.provenance import hash_array
 from lmu_deploy.fidelity.streamed import counted_of, run_streamed, samples_kept
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.tasks.base import Split, Task
-from targets.base import Run
+from targets.base import InParts, Run, States
 from targets.integer import IntegerTarget
 from targets.reference import ReferenceTarget
 
@@ -103,6 +104,31 @@ class Drawn:
         if progress:
             progress(len(inputs), len(inputs))
         return Run("drawn", outputs, {"p": 1}, events, 1, {"x": 1}, STEPS, STEPS, 0.1, seed)
+
+
+class DrawnInParts(Drawn):
+    """The same, which knows how to go on where it was."""
+
+    def parts(self, network, inputs, *, record=0, seed=0, progress=None):
+        drawn = np.random.default_rng(seed)
+        for first in range(0, len(inputs), 4):
+            some = inputs[first : first + 4]
+            run = super().run(network, some, seed=seed)
+            values = np.arange(first, first + len(some))[:, None, None]
+            ones = np.ones(1)
+            states = States(values, values, values, ones, ones) if first < record else None
+            yield replace(run, outputs=drawn.random((len(some), OUTPUTS)), states=states)
+
+
+@pytest.mark.parametrize("kept", [1, 4, 6, 10])
+def test_a_target_that_gives_parts_itself_draws_what_it_draws_in_one_run(kept):
+    assert not isinstance(Drawn(), InParts)
+    inputs = np.zeros((10, STEPS, 2))
+    found = run_streamed(DrawnInParts(), None, inputs, kept, part=3, seed=5)
+    assert (found.outputs == Drawn().run(None, inputs, seed=5).outputs).all()
+    for recorded in (found.states.m, found.states.h, found.states.y):
+        assert recorded.ravel().tolist() == list(range(kept))
+    assert (found.synops, found.seed) == (3, 5)
 
 
 def test_each_part_draws_numbers_of_its_own_and_the_same_ones_again():
