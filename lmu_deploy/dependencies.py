@@ -7,8 +7,6 @@ Every library is imported in an interpreter of its own, because some imports cha
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -17,9 +15,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.errors import InputError
+from lmu_deploy.mending import LAVA, Command, as_typed, commands_for, run_commands
 
-LAVA = "lava-nc"
 _SECONDS_FOR_AN_IMPORT = 180
 _OLDEST_PYTHON = (3, 10)
 _BRIAN2_COMPILES = (
@@ -102,7 +100,7 @@ class Finding:
     works: bool
     problem: str
     needed_for: str
-    commands: tuple[tuple[str, ...], ...] = ()
+    commands: tuple[Command, ...] = ()
     advice: str = ""
 
 
@@ -144,13 +142,7 @@ def mend(findings: Sequence[Finding]) -> None:
     RunError
         When a command failed.
     """
-    for command in dict.fromkeys(c for finding in findings for c in finding.commands):
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
-        if done.returncode:
-            raise RunError(
-                f"`{_as_typed(command)}` failed with exit code {done.returncode}; "
-                "its own messages above say why."
-            )
+    run_commands(command for finding in findings for command in finding.commands)
 
 
 def to_table(findings: Sequence[Finding]) -> list[tuple[str, str, str, str, str]]:
@@ -173,9 +165,10 @@ def _examine(library: Library) -> Finding:
     if not is_package:
         advice = "install a C++ compiler, such as with: apt-get install g++"
         return Finding(library.name, version, False, problem, library.needed_for, (), advice)
-    commands = _lava_commands() if library.name == LAVA else (_pip(requirement(library.name)),)
-    advice = " && ".join(map(_as_typed, commands))
-    return Finding(library.name, version, False, problem, library.needed_for, commands, advice)
+    commands = commands_for(library.name)
+    return Finding(
+        library.name, version, False, problem, library.needed_for, commands, as_typed(commands)
+    )
 
 
 def _examine_python(library: Library) -> Finding:
@@ -184,44 +177,6 @@ def _examine_python(library: Library) -> Finding:
     oldest = ".".join(map(str, _OLDEST_PYTHON))
     problem, advice = ("", "") if works else ("too old", f"use Python {oldest} or later")
     return Finding(library.name, version, works, problem, library.needed_for, (), advice)
-
-
-def requirement(name: str) -> str:
-    """Give what this package asks of a library, such as ``onnx>=1.16``; the bare name if nothing.
-
-    Environment markers are left out: the answer is for the interpreter that runs now.
-    """
-    try:
-        lines = metadata.requires("lmu-deploy") or []
-    except metadata.PackageNotFoundError:
-        lines = []
-    for line in lines:
-        found = re.match(r"([A-Za-z0-9._-]+)\s*([^;\[]*)", line)
-        if found and found[1].lower() == name.lower():
-            return f"{name}{found[2].replace(' ', '')}"
-    return name
-
-
-def _lava_commands() -> tuple[tuple[str, ...], ...]:
-    """Install lava-nc without its claim to Python <3.11, and what it needs, apart."""
-    if sys.version_info < (3, 11):
-        return (_pip(f"{LAVA}==0.10.0"),)
-    needs = map(requirement, ("asteval", "networkx", "scikit-learn", "scipy"))
-    return (
-        _pip("--no-deps", "--ignore-requires-python", f"{LAVA}==0.10.0"),
-        _pip(*needs),
-    )
-
-
-def _pip(*arguments: str) -> tuple[str, ...]:
-    """Give a pip command, held to the exact versions of a checkout if this is one."""
-    constraints = Path(__file__).resolve().parents[1] / "constraints.txt"
-    held = ("-c", str(constraints)) if constraints.is_file() else ()
-    return (sys.executable, "-m", "pip", "install", *arguments, *held)
-
-
-def _as_typed(command: Sequence[str]) -> str:
-    return shlex.join(["python" if c == sys.executable else c for c in command])
 
 
 def _version(name: str) -> str | None:

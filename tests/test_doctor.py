@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from lmu_deploy.dependencies import Finding, examine, mend, requirement, to_table
+from lmu_deploy.dependencies import Finding, examine, mend, to_table
 from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.mending import requirement
 
 doctor = sys.modules["lmu_deploy.dependencies"]
 

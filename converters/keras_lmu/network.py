@@ -13,16 +13,10 @@ from converters.contained import Contents
 from converters.contained.parent import check_file
 from converters.keras_lmu.architecture import KerasLayer, read_chain
 from converters.keras_lmu.archive import open_keras, parse_json
-from converters.keras_lmu.blocks import (
-    Block,
-    DenseBlock,
-    LMUBlock,
-    LSTMBlock,
-    SoftmaxBlock,
-    read_block,
-)
+from converters.keras_lmu.blocks import Block, DenseBlock, LMUBlock, LSTMBlock, SoftmaxBlock
 from converters.keras_lmu.layers import make_lmu, make_lstm, make_readout
 from converters.keras_lmu.matrices import MemoryMatrices
+from converters.keras_lmu.read_block import read_block
 from converters.keras_lmu.weights import LayerWeights
 from converters.linear_maps import identity, join
 from lmu_deploy.errors import InputError

@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from converters.torch_modules.path import (
-    Bundle,
-    Event,
-    Last,
-    Layer,
-    Narrow,
-    Softmax,
-    Swap,
-    Widen,
-)
+from converters.torch_modules.calls import PASSED, read_call
+from converters.torch_modules.path import Bundle, Event, Last, Layer, Softmax
 from lmu_deploy.errors import InputError
 from lmu_deploy.nn.lmu import LMU
 from lmu_deploy.nn.lstm import LSTM
@@ -37,7 +28,6 @@ IDENTITIES = (
     nn.FeatureAlphaDropout,
     nn.Identity,
 )
-PASSED = ("contiguous", "float", "double", "to", "type", "detach", "clone", "cpu", "cuda")
 RESTS = ("zeros", "new_zeros", "zeros_like", "initial_state")
 _FUNCTIONS: dict[Any, str] = {
     operator.getitem: "getitem",
@@ -126,19 +116,7 @@ class _Walk:
         before = _first(node)
         if name == "getitem" and operands == (0,) and self._is_recurrent(before):
             return self._call(before), _first(before)
-        known: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], list[Event] | None]] = {
-            "getitem": _read_index,
-            "select": _read_select,
-            "transpose": _read_transpose,
-            "permute": _read_permute,
-            "unsqueeze": lambda args, more: [Widen()] if _axis(args, more) in (-1, 2) else None,
-            "squeeze": lambda args, more: [Narrow()] if _axis(args, more) in (-1, 2) else None,
-            "softmax": lambda args, more: [Softmax(False)],
-            "log_softmax": lambda args, more: [Softmax(True)],
-            "dropout": _read_dropout,
-            **dict.fromkeys(PASSED, lambda args, more: []),
-        }
-        events = known[name](operands, dict(node.kwargs)) if name in known else None
+        events = read_call(name, operands, dict(node.kwargs))
         if events is None:
             self._problems.append(f"{name} {_place(node)} cannot be represented")
         return events or [], before
@@ -226,43 +204,3 @@ def _is_rest(state: Any) -> bool:
     if isinstance(state, fx.Node) and isinstance(state.target, type):  # a named tuple of states
         return all(_is_rest(part) for part in state.args)
     return state is None or _name(state) in RESTS
-
-
-def _axis(args: tuple[Any, ...], more: dict[str, Any]) -> Any:
-    return args[0] if args else more.get("dim")
-
-
-def _read_dropout(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    """Nothing, unless it stays active in evaluation."""
-    training = more.get("training", args[1] if len(args) > 1 else True)
-    return None if training else []
-
-
-def _read_index(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    """Read ``x[-1]``, ``x[:, -1]``, ``x[:, -1, :]``; None for others."""
-    index = args[0] if isinstance(args[0], tuple) else (args[0],)
-    rest = [part for part in index if part not in (slice(None), Ellipsis)]
-    if rest != [-1] or Ellipsis in index[: index.index(-1)] or index.index(-1) > 1:
-        return None
-    return [Last(index.index(-1))]
-
-
-def _read_select(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    axis, index = (
-        (*args, more.get("dim"), more.get("index"))[:2]
-        if args
-        else (
-            more.get("dim"),
-            more.get("index"),
-        )
-    )
-    return [Last(axis)] if index == -1 and axis in (0, 1) else None
-
-
-def _read_transpose(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    return [Swap()] if sorted([*args, *more.values()]) == [0, 1] else None
-
-
-def _read_permute(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    order = args[0] if args and isinstance(args[0], tuple | list) else (*args, *more.values())
-    return [Swap()] if tuple(order) == (1, 0, 2) else None

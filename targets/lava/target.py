@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from lmu_deploy.checks import check_inputs, check_number
-from lmu_deploy.integer_network import Format, IntegerNetwork
-from lmu_deploy.wiring import memory_basis, populations, wires
-from targets.base import Progress, Run, States, check_supported
+from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.wiring import populations, wires
+from targets.base import Progress, Run, check_supported
 from targets.in_segments import run_in_segments
 from targets.lava import records, supervisor
+from targets.lava.case import Case
 from targets.lava.compat import lava_version
-from targets.lava.plan import Plan, make_plan
-from targets.lava.records import Record
 
 _INT32_MAX = 2**31 - 1
-_NOTE = "simulated by Lava in fixed point, not run on a chip"
 
 
 class LavaTarget:
@@ -137,7 +132,7 @@ class LavaTarget:
             return [self.run(*c, record=record, seed=seed, progress=progress) for c in cases]
         checked = [(network, check_inputs(given, network.n_in)) for network, given in cases]
         version, start = lava_version(), time.perf_counter()
-        prepared = [_Case(network, inputs) for network, inputs in checked]
+        prepared = [Case(network, inputs) for network, inputs in checked]
         samples = sum(case.plan.timetable.samples for case in prepared)
 
         def show(steps_done: int) -> None:
@@ -154,29 +149,16 @@ class LavaTarget:
             progress(samples, samples)
         seconds = time.perf_counter() - start
         return [
-            _make_run(case, part, record, seed, seconds, version)
+            case.make_run(part, record, seed, seconds, version)
             for case, part in zip(prepared, found, strict=True)
         ]
 
-    def _seconds(self, cases: Sequence[_Case]) -> float:
+    def _seconds(self, cases: Sequence[Case]) -> float:
         generous = sum(120.0 + 0.1 * case.plan.timetable.total for case in cases)
         return generous if self.time_limit is None else self.time_limit
 
 
-class _Case:
-    """A network, its input messages, and the plan for them."""
-
-    def __init__(self, network: IntegerNetwork, inputs: np.ndarray) -> None:
-        self.network = network
-        self.messages, self.limited = _to_messages(inputs, network.input)
-        self.plan = make_plan(network, inputs.shape[0], inputs.shape[1])
-
-    def read(self, place: Path) -> dict[str, Record]:
-        """Read the records of all groups."""
-        return {group.name: records.read(place, group) for group in self.plan.groups}
-
-
-def _samples_done(cases: Sequence[_Case], steps_done: int) -> int:
+def _samples_done(cases: Sequence[Case], steps_done: int) -> int:
     """Count whole samples among the steps that are done, case by case."""
     samples = 0
     for case in cases:
@@ -184,85 +166,3 @@ def _samples_done(cases: Sequence[_Case], steps_done: int) -> int:
         here = min(steps_done, table.samples * table.steps)
         samples, steps_done = samples + here // table.steps, steps_done - here
     return samples
-
-
-def _make_run(
-    case: _Case,
-    found: dict[str, Record],
-    record: bool,
-    seed: int,
-    wall_seconds: float,
-    version: str,
-) -> Run:
-    network, plan = case.network, case.plan
-    y = found["readout"].states
-    assert y is not None  # the readout's are always recorded
-    outputs = y * network.chip_readout.output.scale
-    senders = {group.name: found[group.name] for group in plan.senders}
-    return Run(
-        target=LavaTarget.name,
-        outputs=outputs if network.return_sequences else outputs[:, -1],
-        neurons={group.name: group.neurons for group in plan.senders},
-        events={name: part.events for name, part in senders.items()},
-        synops=sum(part.synops for part in senders.values()),
-        saturations={"input": case.limited} | _saturations(found.values()),
-        steps=plan.timetable.steps,
-        chip_steps=plan.timetable.chip_steps,
-        wall_seconds=wall_seconds,
-        seed=seed,
-        states=_states(network, found, y) if record else None,
-        rasters={name: part.raster for name, part in senders.items()},
-        carried={place: n for part in senders.values() for place, n in part.carried.items()},
-        notes=(_NOTE,),
-        settings=_settings(plan, version),
-    )
-
-
-def _to_messages(inputs: np.ndarray, form: Format) -> tuple[np.ndarray, int]:
-    """Give input messages ``sat(rint(real / scale))``, and how many were limited."""
-    exact = np.rint(inputs / form.scale)
-    limited = np.clip(exact, -form.limit, form.limit)
-    return limited.astype(np.int64), int(np.count_nonzero(limited != exact))
-
-
-def _saturations(found: Iterable[Record]) -> dict[str, int]:
-    return {place: count for part in found for place, count in part.saturations.items()}
-
-
-def _states(network: IntegerNetwork, found: dict[str, Record], y: np.ndarray) -> States:
-    memories, hiddens = [], []
-    for number, layer in network.on_chip:
-        memories.append((found[f"layer{number}/memory"].states, layer.memory.state.scale))
-        if layer.hidden is not None:
-            hiddens.append((found[f"layer{number}/hidden"].states, layer.hidden.message.scale))
-    m, m_scale = _side_by_side(memories, y.shape[:2])
-    h, h_scale = _side_by_side(hiddens, y.shape[:2])
-    basis = memory_basis(network)
-    return States(m, h, y, m_scale, h_scale, network.chip_readout.output.scale, basis)
-
-
-def _side_by_side(
-    parts: Sequence[tuple[np.ndarray | None, float]], shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Join states of several layers, and the scale of each of them."""
-    arrays, scales = [np.zeros((*shape, 0), np.int32)], [np.zeros(0)]
-    for array, scale in parts:
-        assert array is not None  # it was asked for
-        arrays.append(array)
-        scales.append(np.full(array.shape[2], scale))
-    return np.concatenate(arrays, axis=2), np.concatenate(scales)
-
-
-def _settings(plan: Plan, version: str) -> dict[str, Any]:
-    dense = sum(len(group.outlets) for group in plan.groups)
-    neurons = sum(group.part is not None or group.name == "input" for group in plan.groups)
-    return {
-        "versions": {
-            "lava-nc": version,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "run_config": "Loihi2SimCfg(select_tag='fixed_pt')",
-        "chip_steps_per_step": plan.timetable.period,
-        "processes": dense + neurons,
-    }
