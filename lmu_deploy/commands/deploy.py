@@ -11,6 +11,7 @@ import numpy as np
 from lmu_deploy.atomic import write_text, written_whole
 from lmu_deploy.checks import check_inputs
 from lmu_deploy.commands.task_data import limited, task_for
+from lmu_deploy.commands.workload import announce
 from lmu_deploy.fidelity import deploy_summary
 from lmu_deploy.progress import progress_bar
 from lmu_deploy.representations import Network, float_source, load_any
@@ -63,6 +64,7 @@ def deploy(
     chosen = task_for(network, task)
     split = limited(chosen.load().test, limit)
     inputs = check_inputs(split.inputs, network.n_in)
+    announce(target, runner, network, inputs)
     with progress_bar(target) as progress:
         run = runner.run(network, inputs, record=record is not None, seed=seed, progress=progress)
     reference = None

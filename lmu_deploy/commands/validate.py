@@ -15,6 +15,7 @@ from lmu_deploy.commands.explain import explained
 from lmu_deploy.commands.forms import UNCALIBRATED, Forms
 from lmu_deploy.commands.report import report
 from lmu_deploy.commands.task_data import limited, task_for
+from lmu_deploy.commands.workload import announce
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
 from lmu_deploy.fidelity.streamed import run_streamed, samples_kept
@@ -145,6 +146,7 @@ def parse_targets(text: str) -> list[tuple[str, int | None]]:
 
 def _run(runner: Target, network: Network, inputs: np.ndarray, seed: int, label: str) -> Run:
     """Run all samples, a part at a time, with the states of the first ones."""
+    announce(label, runner, network, inputs)
     samples, steps, _ = inputs.shape
     kept = samples_kept(samples, steps, _states(network))
     with progress_bar(label) as progress:
