@@ -35,6 +35,9 @@ class States:
     y_scale : float
     m_basis : ndarray, shape (the reference's states, states), or None
         Real coordinates in which a target holds its memory; None when they are the reference's.
+    h_on_host : ndarray, shape (units,), bool, or None
+        Of a network in integers with layers on the host, the columns of h that are theirs and so
+        hold real numbers, whole numbers being in the others; None where all are alike.
     """
 
     m: np.ndarray
@@ -44,6 +47,7 @@ class States:
     h_scale: np.ndarray
     y_scale: float = 1.0
     m_basis: np.ndarray | None = None
+    h_on_host: np.ndarray | None = None
 
     def real_m(self, samples: slice = slice(None)) -> np.ndarray:
         """Memory of some samples in the reference's coordinates and in real numbers."""

@@ -157,10 +157,10 @@ def _states(
 ) -> States:
     """Put the states of all segments one after the other."""
     chip = [(part.first, run.states) for part, run in runs]
-    pieces = {first: (s.h, s.h_scale) for first, s in chip if s is not None}
+    pieces = {first: (s.h, s.h_scale, False) for first, s in chip if s is not None}
     for part, host in hosts:
         assert host.h is not None
-        pieces[part.first] = host.h, np.ones(host.h.shape[2])
+        pieces[part.first] = host.h, np.ones(host.h.shape[2]), True
     h = [pieces[first] for first in sorted(pieces)]
     kept = [states for _, states in chip if states is not None]
     y, y_scale = kept[-1].y, kept[-1].y_scale
@@ -168,10 +168,11 @@ def _states(
         y, y_scale = hosts[-1][1].outputs, 1.0
     return States(
         np.concatenate([states.m for states in kept], axis=2),
-        np.concatenate([values for values, _ in h], axis=2),
+        np.concatenate([values for values, _, _ in h], axis=2),
         y,
         np.concatenate([states.m_scale for states in kept]),
-        np.concatenate([scale for _, scale in h]),
+        np.concatenate([scale for _, scale, _ in h]),
         y_scale,
         memory_basis(network),
+        np.concatenate([np.full(len(scale), on_host) for _, scale, on_host in h]),
     )

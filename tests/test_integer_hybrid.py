@@ -15,6 +15,7 @@ from converters.quantise import quantise
 from converters.quantise.sparsity import with_fraction
 from lmu_deploy.commands.check import remarks
 from lmu_deploy.errors import InputError
+from lmu_deploy.fidelity.equality import compare_states
 from lmu_deploy.files import load, save
 from lmu_deploy.hardware.placement import place
 from lmu_deploy.hardware.preflight import check
@@ -117,6 +118,23 @@ def test_lava_runs_segment_by_segment_and_gives_every_number_of_the_twin():
     same(IntegerTarget("numpy").run(network, inputs, record=True), lava)
     assert any("layer 1 (LSTM)." in note for note in lava.notes)
     assert all(len(raster) == lava.chip_steps for raster in lava.rasters.values())
+
+
+@pytest.mark.parametrize("order", ["LHLH", "HL", "LH"])
+def test_a_report_compares_every_integer_of_a_hybrid(order):
+    integer = quantise(network_of(order), INPUTS)
+    run = IntegerTarget("numpy").run(integer, INPUTS, record=True)
+    units = [layer.n_out for layer in network_of(order).layers]
+    on_host = np.repeat([kind == "H" for kind in order], units)
+    assert np.array_equal(run.states.h_on_host, on_host)
+    assert (run.states.h[..., ~on_host] == np.rint(run.states.h[..., ~on_host])).all()
+    found = compare_states(run.states, run.states)
+    columns = run.states.m.shape[2] + (~on_host).sum() + 2 * (order[-1] == "L")
+    assert found.values == run.states.m.shape[0] * run.states.m.shape[1] * columns
+    for column in np.flatnonzero(~on_host):
+        h = run.states.h.copy()
+        h[-1, -1, column] += 1
+        assert not compare_states(run.states, replace(run.states, h=h)).equal
 
 
 @pytest.mark.parametrize("order", ["HL", "LH", "HHLL", "LHHL"])

@@ -82,7 +82,8 @@ def deploy(
 def write_states(run: Run, path: Path | str) -> None:
     """Write a run's recorded states as an .npz file with m, h, y, m_scale, h_scale and y_scale.
 
-    A run that holds its memory in other coordinates than the reference adds m_basis.
+    A run that holds its memory in other coordinates than the reference adds m_basis,
+    and one with layers on the host h_on_host.
 
     Raises
     ------

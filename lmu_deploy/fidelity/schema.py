@@ -108,7 +108,11 @@ class MemoryFidelity(Strict):
 
 
 class Equality(Strict):
-    """Recorded integers compared with those of another target, with ``==``."""
+    """Recorded integers compared with those of another target, with ``==``.
+
+    `compared` says of which of m, h and y; `apart` which are real numbers of the host, and so not
+    among them.
+    """
 
     target: str
     samples: int
@@ -117,6 +121,8 @@ class Equality(Strict):
     equal: bool
     different: int
     first: str
+    compared: list[str] = Field(default_factory=list)
+    apart: list[str] = Field(default_factory=list)
 
 
 class Window(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lmu_deploy.fidelity.schema import AgainstReference, Equality, Metric, TargetFidelity
@@ -210,11 +211,26 @@ def p_value(value: float) -> str:
 def equality(found: Equality) -> str:
     """Say whether recorded integers equal those of another target."""
     where = f"{plural(found.samples, 'sample')}, {plural(found.steps, 'step')}"
+    integers = f"{found.values:,} integers of {where}"
+    if found.compared:
+        integers += f", all of {listed(found.compared)}"
     if found.equal:
-        return f"Equal to {found.target} bit for bit: {found.values:,} integers of {where}."
-    if not found.values:
+        sentence = f"Equal to {found.target} bit for bit: {integers}."
+    elif not found.values:
         return f"Cannot be compared with {found.target}: {found.first}."
-    return (
-        f"Differs from {found.target} in {found.different:,} of {found.values:,} integers of "
-        f"{where}; first at {found.first}."
-    )
+    else:
+        sentence = (
+            f"Differs from {found.target} in {found.different:,} of {integers}; first at "
+            f"{found.first}."
+        )
+    if found.apart:
+        sentence += (
+            f" Not compared, for it is computed on the host in floats: {listed(found.apart)}."
+        )
+    return sentence
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names with commas and an "and"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

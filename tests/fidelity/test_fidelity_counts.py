@@ -162,6 +162,33 @@ def test_the_first_difference_in_time_is_named(rng):
     assert compare_states(late, _states(m)).first == "y[0] at step 0 of sample 0"
 
 
+def test_integers_of_the_chip_are_compared_where_the_host_has_its_own_among_them(rng):
+    """A hybrid: of h's five columns the host computed three, and the readout too."""
+    m, chip = rng.integers(-9, 9, (5, 4, 3)), rng.integers(-9, 9, (5, 4, 2))
+    h = np.concatenate([rng.random((5, 4, 3)), chip], axis=2)
+    on_host = np.array([True, True, True, False, False])
+    mixed = replace(_states(m), h=h, y=rng.random((5, 4, 1)), h_on_host=on_host)
+    found = compare_states(mixed, mixed)
+    assert found.equal
+    assert found.values == 5 * 4 * (3 + 2)
+    assert found.compared == ("m", "h (2 of 5 columns)")
+    assert found.apart == ("h (3 of 5 columns)", "y")
+    spoilt = h.copy()
+    spoilt[1, 2, 4] += 1
+    found = compare_states(mixed, replace(mixed, h=spoilt))
+    assert (found.equal, found.different) == (False, 1)
+    assert found.first == "h[4] at step 2 of sample 1"
+    spoilt[1, 2] = h[1, 2] + 1e-12 * on_host
+    assert compare_states(mixed, replace(mixed, h=spoilt)).equal
+    # What one target holds in integers, and another in floats, is compared.
+    assert not compare_states(_states(m), replace(_states(m), y=np.full((5, 4, 1), 0.5))).equal
+
+
+def test_all_of_a_chip_is_compared(rng):
+    found = compare_states(*[_states(rng.integers(-9, 9, (5, 4, 3)))] * 2)
+    assert (found.compared, found.apart) == (("m", "h", "y"), ())
+
+
 def test_other_shapes_are_not_equal(rng):
     m = rng.integers(-9, 9, (5, 4, 3))
     found = compare_states(_states(m), _states(m[:, :3]))

@@ -94,6 +94,13 @@ def test_equality_is_told():
     differs = Equality(**shared, equal=False, different=2, first="m[3] at step 0 of sample 1")
     assert "2 of 1,440" in equality(differs)
     assert "m[3] at step 0 of sample 1" in equality(differs)
+    parts = {"compared": ["m", "h", "y"], "apart": []}
+    told = equality(Equality(**shared, equal=True, different=0, first="", **parts))
+    assert told.endswith("1,440 integers of 8 samples, 1 step, all of m, h and y.")
+    parts = {"compared": ["m"], "apart": ["h (3 of 8 columns)", "y"]}
+    told = equality(Equality(**shared, equal=True, different=0, first="", **parts))
+    assert "all of m. Not compared, for it is computed on the host in floats: h (3 of 8" in told
+    assert told.endswith("columns) and y.")
 
 
 def test_nested_settings_are_laid_flat():
