@@ -224,9 +224,8 @@ def equality(found: Equality) -> str:
             f"{found.first}."
         )
     if found.apart:
-        sentence += (
-            f" Not compared, for it is computed on the host in floats: {listed(found.apart)}."
-        )
+        apart = listed(found.apart)
+        sentence += f" Not compared, for the host computes it in floats: {apart}."
     return sentence
 
 

@@ -99,7 +99,7 @@ def test_equality_is_told():
     assert told.endswith("1,440 integers of 8 samples, 1 step, all of m, h and y.")
     parts = {"compared": ["m"], "apart": ["h (3 of 8 columns)", "y"]}
     told = equality(Equality(**shared, equal=True, different=0, first="", **parts))
-    assert "all of m. Not compared, for it is computed on the host in floats: h (3 of 8" in told
+    assert "all of m. Not compared, for the host computes it in floats: h (3 of 8" in told
     assert told.endswith("columns) and y.")
 
 
