@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from converters.quantise import calibrate, quantise
+from converters.quantise.mixed_widths import Widths, memory_of
 from converters.quantise.settings import settings_for
-from converters.quantise.width_search import Widths, memory_of, search_widths
+from converters.quantise.width_search import search_widths
 from lmu_deploy.files import load
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import FLOAT_CLASSES

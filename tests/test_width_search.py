@@ -10,8 +10,9 @@ import pytest
 
 from converters.quantise import quantise
 from converters.quantise.calibrate import calibrate
+from converters.quantise.mixed_widths import WIDEST, memory_of
 from converters.quantise.settings import settings_for
-from converters.quantise.width_search import NARROWER, WIDEST, memory_of, search_widths
+from converters.quantise.width_search import NARROWER, search_widths
 from lmu_deploy.commands.quantise import quantise as command
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import load

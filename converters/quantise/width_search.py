@@ -10,54 +10,33 @@ Springer, 1978).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from converters.quantise.calibrate import Calibration, Progress
-from converters.quantise.ptq import Quantiser
+from converters.quantise.mixed_widths import (
+    WIDEST,
+    Width,
+    Widths,
+    at_width,
+    connections_of,
+    memory_of,
+    mix_widths,
+)
 from converters.quantise.settings import AUTO, Settings
 from converters.quantise.sparsity import Runner
 from lmu_deploy.errors import InputError
-from lmu_deploy.integer_network import Connection, IntegerNetwork
+from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.rewiring import with_connections
-from lmu_deploy.wiring import wires
-
-Width = tuple[int, int]
-"""Slices, and bits of each."""
 
 Setting = dict[str, Width]
 """Width of each connection, all in one order."""
 
 Move = tuple[str, Width]
 
-WIDEST: Width = (2, 8)
 NARROWER: tuple[Width, ...] = ((2, 6), (1, 8), (1, 6), (1, 5), (1, 4), (1, 3))
-
-
-@dataclass(frozen=True)
-class Widths:
-    """A choice of widths.
-
-    Attributes
-    ----------
-    network : IntegerNetwork
-    widths : dict of place to (slices, bits)
-    memory : dict of place to int
-        Bytes of the synapses that are not zero.
-    """
-
-    network: IntegerNetwork
-    widths: dict[str, Width]
-    memory: dict[str, int]
-
-    @property
-    def total(self) -> int:
-        """Bytes of all synapses."""
-        return sum(self.memory.values())
 
 
 def search_widths(
@@ -92,19 +71,14 @@ def search_widths(
     """
     if settings.realisation == AUTO:
         raise InputError("a budget needs a realisation; name one with --realisation.")
-    made = {WIDEST: _at(network, calibration, settings, WIDEST)}
+    made = {WIDEST: at_width(network, calibration, settings, WIDEST)}
     for width in NARROWER:
         if width[1] <= settings.weight_bits:
-            made[width] = _at(network, calibration, settings, width)
+            made[width] = at_width(network, calibration, settings, width)
     search = _Search(made, inputs, run, progress)
     setting = search.widened(search.narrowed(budget), budget)
     search.finish()
-    return _mixed(made, setting)
-
-
-def memory_of(connection: Connection) -> int:
-    """Bytes of the synapses of a connection that are not zero."""
-    return -(-int(np.count_nonzero(connection.slices)) * connection.weight_bits // 8)
+    return mix_widths(made, setting)
 
 
 class _Search:
@@ -119,7 +93,7 @@ class _Search:
     ) -> None:
         self._widest, self._inputs, self._run = made[WIDEST], inputs, run
         self._progress = progress or (lambda done, total: None)
-        self._connections = {width: _connections(variant) for width, variant in made.items()}
+        self._connections = {width: connections_of(variant) for width, variant in made.items()}
         self._places = list(self._connections[WIDEST])
         self._truth = run(self._widest, inputs).outputs
         self._size = float(np.mean(np.square(self._truth))) or 1.0
@@ -198,54 +172,3 @@ class _Search:
             self._harms[key] = float(np.mean(np.square(outputs - self._truth))) / self._size
             self._progress(min(len(self._harms), self._total - 1), self._total)
         return self._harms[key]
-
-
-def _at(
-    network: LMUNetwork, calibration: Calibration, settings: Settings, width: Width
-) -> IntegerNetwork:
-    """Quantise a network with every connection at one width."""
-    slices, bits = width
-    figure = settings.profile.weight_bits.model_copy(update={"value": bits})
-    narrow = settings.profile.model_copy(update={"weight_bits": figure})
-    # A kernel fitted to its memory's rounding would fit no memory of another width.
-    uniform = replace(
-        settings,
-        profile=narrow,
-        slices=slices,
-        kernel_slices=slices,
-        kernel_bits=None,
-        refit=False,
-    )
-    return Quantiser(uniform, calibration).network(network)
-
-
-def _connections(network: IntegerNetwork) -> dict[str, Connection]:
-    return {wire.place: wire.connection for wire in wires(network)}
-
-
-def _mixed(made: Mapping[Width, IntegerNetwork], chosen: dict[str, Width]) -> Widths:
-    """Put a network together of connections of several widths."""
-    connections = {place: _connections(made[width])[place] for place, width in chosen.items()}
-    changed = {place: c for place, c in connections.items() if chosen[place] != WIDEST}
-    network = with_connections(made[WIDEST], changed)
-    needs = {
-        f"{place}/{part}": need
-        for place, width in chosen.items()
-        for part, need in _needs(made[width], place).items()
-    }
-    # What is exact, such as a matrix of signs, is narrower than was asked for.
-    widths = {place: (len(c.slices), c.weight_bits) for place, c in connections.items()}
-    provenance = {
-        **network.provenance,
-        "accumulators": json.dumps(needs),
-        "widths": json.dumps(widths),
-    }
-    memory = {place: memory_of(connection) for place, connection in connections.items()}
-    return Widths(replace(network, provenance=provenance), widths, memory)
-
-
-def _needs(network: IntegerNetwork, place: str) -> dict[str, str]:
-    """Give what the accumulators of a connection need, slice by slice."""
-    needs: dict[str, str] = json.loads(network.provenance["accumulators"])
-    parts = {name.rpartition("/")[::2]: need for name, need in needs.items()}
-    return {part: need for (where, part), need in parts.items() if where == place}

@@ -9,7 +9,8 @@ import numpy as np
 
 from lmu_deploy.fidelity import schema_losses as schema
 from lmu_deploy.fidelity.attribution import Attribution, Errors
-from lmu_deploy.fidelity.divergence import Divergence, ErrorMap
+from lmu_deploy.fidelity.divergence import Divergence
+from lmu_deploy.fidelity.error_maps import ErrorMap
 from lmu_deploy.fidelity.layer_ranges import ConnectionRange, LayerRanges
 from lmu_deploy.fidelity.signal_ranges import Histogram, SignalRange
 

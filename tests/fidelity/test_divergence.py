@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from converters.quantise import quantise
-from lmu_deploy.fidelity.divergence import MOST_ORDERS, MOST_TIMES, diverge, growth
+from lmu_deploy.fidelity.divergence import diverge
+from lmu_deploy.fidelity.error_maps import MOST_ORDERS, MOST_TIMES, growth
 from targets.integer import IntegerTarget
 from targets.reference import ReferenceTarget
 
