@@ -1,6 +1,6 @@
 """targets/base.py: finding a target by name, and refusing what it cannot run."""
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 
 import numpy as np
 import pytest
@@ -48,6 +48,14 @@ def test_a_target_that_cannot_be_imported_is_named(monkeypatch, value):
     register(monkeypatch, value)
     with pytest.raises(MissingDependencyError, match=r"target ours cannot be imported"):
         get_target("ours")
+
+
+def test_a_plugin_tells_which_package_brings_it(monkeypatch):
+    register(monkeypatch, "targets.reference:ReferenceTarget")
+    brings = plugins.plugin_version(base.GROUP, "reference")
+    assert brings == f"lmu-deploy {version('lmu-deploy')}"
+    assert plugins.plugin_version(base.GROUP, "ours") is None  # made here, by no package
+    assert plugins.plugin_version(base.GROUP, "absent") is None
 
 
 class Picky:

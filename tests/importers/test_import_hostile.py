@@ -128,6 +128,10 @@ def compressed(file):
     file.create_dataset(KERNEL, data=np.zeros((5, 3), "f4"), compression="gzip")
 
 
+def empty(file):
+    file.create_dataset(KERNEL, data=h5py.Empty("f4"))
+
+
 def absurd(file):
     file.create_dataset(KERNEL, (2**20, 2**20), "f4", chunks=(1, 1))
 
@@ -160,6 +164,7 @@ def infinite(file):
         (soft, "SoftLink, which may lead out"),
         (stored_elsewhere, "lies in another file"),
         (compressed, "is compressed"),
+        (empty, "is empty"),
         (absurd, "larger than the file"),
         (large, "larger than the file"),
         (texts, "has 1 weights in the file"),
