@@ -116,6 +116,11 @@ def test_memories_that_no_series_follows_are_refused(rng):
         quantise(network_of(trained), rng.normal(size=(4, 9, 1)), realisation="sign-taylor")
 
 
+def test_series_whose_terms_are_all_too_large_are_refused_for_that():
+    with pytest.raises(InputError, match="terms too large for their roundings not to show"):
+        plan_series(Memory.legendre(8, 20.0), acceptable=lambda terms, substeps: False)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

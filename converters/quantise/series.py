@@ -64,7 +64,8 @@ def plan_series(
     Raises
     ------
     InputError
-        When 64 applications are not enough, as for matrices that were trained.
+        When 64 applications are not enough, as for matrices that were trained, or leave terms too
+        large, as at order 468 for a window of 784 steps.
     """
     steps = max(2, math.ceil(_WINDOWS * memory.theta))
     truth = impulse_response(
@@ -78,10 +79,13 @@ def plan_series(
                 least = min(least, error)
                 if error <= largest_error and acceptable(terms, applications // terms):
                     return Plan(terms, applications // terms, error)
+    reason = f"the best errs by {least:.2g}, and {largest_error:.2g} is allowed"
+    if least <= largest_error:
+        reason = "those that err little enough have terms too large for their roundings not to show"
     raise InputError(
         f"no series of {_MOST_APPLICATIONS} applications follows this memory (order "
-        f"{memory.order}, theta {memory.theta:g}, discretiser {memory.discretiser}): the best "
-        f"errs by {least:.2g}, and {largest_error:.2g} is allowed; choose another realisation."
+        f"{memory.order}, theta {memory.theta:g}, discretiser {memory.discretiser}): {reason}; "
+        f"choose another realisation."
     )
 
 
