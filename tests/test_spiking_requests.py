@@ -108,7 +108,7 @@ def test_yield_says_what_cannot_be_before_it_starts(refused, options, told):
     assert told in refused(f"yield {{digits}} {options} --limit 2")
 
 
-@pytest.mark.parametrize("target", sorted(set(target_names()) - {"brian2"}))
+@pytest.mark.parametrize("target", sorted(set(target_names()) - {"brian2", "brian2-cpp"}))
 def test_dpi_synapses_run_on_brian2_alone(folder, refused, target):
     assert load_any(folder / "dpi.safetensors").synapse is not None
     told = refused(f"deploy dpi.safetensors --target {target} --limit 1")

@@ -1,0 +1,173 @@
+r"""One memory in Brian2's own objects alone, which its C++ device can make a program of.
+
+States and what is counted are all moved by one equation once a step, between thresholds and resets,
+as in spiking_network.py:
+
+.. math:: x \leftarrow k\, x + q\,(\text{what spikes bring} + r\, u)
+
+with :math:`k = a`, :math:`q = 1 - a` and r of :math:`S^{-1} B'` for a state. Each channel has two
+more "states" with :math:`k = q = 1`, r = 0, that count its spikes and the synapses these meet.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+from targets.brian2.library import brian2_library
+from targets.brian2.neurons import namespace, start, words
+from targets.brian2.standalone.arriving import arriving, read_record
+from targets.brian2.standalone.exchange import Job, Outcome
+
+_COUNTERS = 2
+_STATES = """
+x : 1
+kept : 1 (constant)
+share : 1 (constant)
+reach : 1 (constant)
+channel : integer (constant)
+"""
+_UPDATE = "x = kept * x + share * (lmu_arriving(i) + reach * lmu_held(t, channel))"
+_SECONDS_BETWEEN_REPORTS = 0.5
+
+
+def simulate(job: Job, folder: Path, progress: Path) -> Outcome:
+    """Write, compile and run the program of a job; Brian2 is spent in this process afterwards.
+
+    Parameters
+    ----------
+    job : Job
+    folder : Path
+        For the program; it is made.
+    progress : Path
+        File for the share of the steps that is done, if the job asks for it.
+    """
+    b2 = brian2_library()
+    b2.set_device("cpp_standalone", build_on_run=False)
+    b2.prefs.devices.cpp_standalone.extra_make_args_unix = [f"-j{_processors()}"]
+    device, network, begun = b2.get_device(), job.network, time.perf_counter()
+    record = progress.with_name("spikes.bin") if job.raster else None
+    states, ends, *others = _objects(b2, job, record)
+    simulation = b2.Network(states, ends, *others)
+    b2.seed(job.noise_seed)
+    simulation.run(
+        job.channels.shape[1] * network.hold_ms * b2.ms,
+        namespace={},
+        report=f'std::ofstream("{progress.as_posix()}") << completed;' if job.tell else None,
+        report_period=_SECONDS_BETWEEN_REPORTS * b2.second,
+    )
+    device.build(directory=str(folder), compile=True, run=False)
+    compiled = time.perf_counter()
+    device.run(with_output=False)
+    compiling = float(device.timers["compile"]["make"])
+    seconds = {
+        "write": compiled - begun - compiling,
+        "compile": compiling,
+        "run": time.perf_counter() - compiled,
+    }
+    # What is recorded at the start of a hold is the end of the one before.
+    x = np.vstack([np.asarray(ends.x).T[1:], np.asarray(states.x)])
+    steps = job.channels.shape[1] * network.steps_per_hold
+    raster = np.zeros((0, job.memory.neurons), np.uint8)
+    if record is not None:
+        raster = read_record(record, steps, job.memory.neurons)
+    return _outcome(job, x, raster, seconds, str(b2.__version__))
+
+
+def _objects(b2: Any, job: Job, record: Path | None) -> tuple[Any, ...]:
+    """Give the states, what records their ends, the neurons, and the states' update."""
+    network, memory, (samples, holds, _) = job.network, job.memory, job.channels.shape
+    clock = b2.Clock(dt=network.dt_ms * b2.ms, name="lmu_clock")
+    holding = b2.Clock(dt=network.hold_ms * b2.ms, name="lmu_holding")
+    states = _state_group(b2, network, memory, samples, clock)
+    neurons = _neuron_group(b2, network, memory, states, job.membranes, clock)
+    values = job.channels.transpose(1, 0, 2).reshape(holds, -1)
+    held = b2.TimedArray(values, network.hold_ms * b2.ms, "lmu_held")
+    function = arriving(b2, neurons, _effects(network, memory), memory.channels, record)
+    states.namespace.update({"lmu_held": held, "lmu_arriving": function})
+    update = states.run_regularly(_UPDATE, clock=clock, when="synapses", name="lmu_update")
+    ends = b2.StateMonitor(states, "x", record=True, clock=holding, name="lmu_ends")
+    return states, ends, neurons, update
+
+
+def _outcome(
+    job: Job, x: np.ndarray, raster: np.ndarray, seconds: dict[str, float], version: str
+) -> Outcome:
+    """Part states from counters; `x` has the ends of all holds, shape (holds, all of them)."""
+    memory, (samples, holds, _) = job.memory, job.channels.shape
+    x = x.reshape(holds, samples, memory.channels, -1).swapaxes(0, 1)
+    counted = np.rint(x[..., memory.order :].sum(axis=2)).astype(np.int64)
+    return Outcome(
+        m=(x[..., : memory.order] * memory.scales).reshape(samples, holds, -1),
+        counts=np.diff(counted[..., 0], axis=1, prepend=0),
+        synops=int(counted[:, -1, 1].sum()),
+        raster=raster,
+        seconds=seconds,
+        version=version,
+    )
+
+
+def _effects(network: SpikingNetwork, memory: SpikingMemory) -> np.ndarray:
+    """Give what one spike brings to a channel's states and counters, shape (neurons, order + 2)."""
+    per_spike = 1.0 / (network.dt_ms * 1e-3)
+    effects = memory.weights.transpose(0, 2, 1).reshape(memory.neurons, memory.order) * per_spike
+    return np.column_stack([effects, np.ones(memory.neurons), memory.synapses])
+
+
+def _state_group(
+    b2: Any, network: SpikingNetwork, memory: SpikingMemory, samples: int, clock: Any
+) -> Any:
+    """Give the states of all samples, two counters behind those of each channel."""
+    channels, order, decay = memory.channels, memory.order, network.decay
+    copies, width = samples * channels, order + _COUNTERS
+    counter = np.arange(width) >= order
+    reach = np.zeros((channels, width))
+    reach[:, :order] = memory.scaled_input
+    group = b2.NeuronGroup(copies * width, _STATES, clock=clock, name="lmu_states", namespace={})
+    group.kept = np.tile(np.where(counter, 1.0, decay), copies)
+    group.share = np.tile(np.where(counter, 1.0, 1.0 - decay), copies)
+    group.reach = np.tile(reach.reshape(-1), samples)
+    group.channel = np.repeat(np.arange(copies), width)
+    return group
+
+
+def _neuron_group(
+    b2: Any,
+    network: SpikingNetwork,
+    memory: SpikingMemory,
+    states: Any,
+    membranes: np.ndarray,
+    clock: Any,
+) -> Any:
+    """Give the neurons of all samples, each linked to the state that it encodes."""
+    model, samples = words(network), len(membranes)
+    group = b2.NeuronGroup(
+        membranes.size,
+        model.equations,
+        method=model.method,
+        threshold=model.threshold,
+        reset=model.reset,
+        refractory=network.neuron.refractory_ms * b2.ms if network.neuron.refractory_ms else False,
+        clock=clock,
+        namespace=namespace(network, b2),
+        name="lmu_neurons",
+    )
+    group.slope = np.tile(memory.populations.slopes.reshape(-1), samples)
+    group.offset = np.tile(memory.populations.offsets.reshape(-1), samples)
+    numbers = np.arange(len(states)).reshape(-1, memory.order + _COUNTERS)[:, : memory.order]
+    encoded = np.repeat(numbers.reshape(-1), memory.populations.neurons)
+    group.x = b2.linked_var(states, "x", index=encoded)
+    start(network, group, membranes.reshape(-1), b2)
+    return group
+
+
+def _processors() -> int:
+    """Processors that this process may use, to compile on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,147 @@
+"""The Target interface on top of compiled programs: what they can run, batches, notes, settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from lmu_deploy.checks import check_inputs, check_integer
+from lmu_deploy.errors import InputError
+from lmu_deploy.network import LMULayer
+from lmu_deploy.spiking_network import SpikingNetwork
+from targets.base import Progress, Run, States, check_supported
+from targets.brian2.standalone.chain import Answers, run_layers
+from targets.brian2.told import notes_of, settings_of
+
+_MOST_NEURONS = 5_000_000
+_EXAMPLES = (
+    "the suite's example feeds its hidden units and memory back into the memory, which needs the "
+    "host once a hold, and its kind dpi has synapses that are not linear; tests of its own hold "
+    "this target to target brian2, spike for spike"
+)
+
+
+class Brian2CppTarget:
+    """Runs a SpikingNetwork's memories as compiled programs, one for each, all samples at once."""
+
+    name = "brian2-cpp"
+    accepts: tuple[type, ...] = (SpikingNetwork,)
+    conformance_exceptions: Mapping[str, str] = dict.fromkeys(
+        (
+            "answers_are_real_numbers_of_the_right_shape",
+            "answers_agree_with_the_reference",
+            "silence_is_answered_with_silence",
+            "one_step_is_the_first_of_many",
+            "the_run_says_what_it_was",
+            "states_are_recorded_at_every_step",
+            "states_agree_with_the_reference",
+            "nothing_is_recorded_unasked",
+            "events_add_up",
+            "the_same_seed_gives_the_same_run",
+            "inputs_are_left_alone",
+            "progress_reaches_its_end",
+            "unsupported_networks_are_refused_with_every_reason",
+        ),
+        _EXAMPLES,
+    )
+
+    def unsupported(self, network: SpikingNetwork) -> list[str]:
+        """Name each feedback that needs the host, synapses that are no linear filters, units."""
+        reasons = []
+        for number, layer in enumerate(network.host.layers):
+            for of in ("hidden", "memory"):
+                if isinstance(layer, LMULayer) and getattr(layer, f"{of}_encoders") is not None:
+                    reasons.append(
+                        f"layer {number} feeds its {of} back into its memory, for which the host "
+                        "is asked once a hold, and a compiled program does not stop for the host"
+                    )
+        if network.synapse is not None:
+            reasons.append("its synapses are pairs of DPIs, and the compiled ones are linear")
+        if getattr(network, "units", None) is not None:
+            reasons.append("its hidden units are on neurons, and only memories are compiled")
+        return reasons
+
+    def run(
+        self,
+        network: SpikingNetwork,
+        inputs: np.ndarray,
+        *,
+        record: bool = False,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Compile and run; see :class:`targets.base.Target`.
+
+        `seed` draws where membranes start, as on target brian2, and the noise.
+
+        Raises
+        ------
+        MissingDependencyError
+            When there is no C++ compiler, no make, or no Brian2.
+        """
+        check_supported(self, network)
+        inputs = check_inputs(inputs, network.n_in)
+        seed = check_integer("seed", seed, 0, 2**32 - 1)
+        _check_size(network, len(inputs))
+        start = time.perf_counter()
+        answers = run_layers(network, inputs, seed, progress)
+        seconds = time.perf_counter() - start
+        return self._run_of(network, answers, record=record, seed=seed, wall_seconds=seconds)
+
+    def parts(
+        self,
+        network: SpikingNetwork,
+        inputs: np.ndarray,
+        *,
+        record: int = 0,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Iterator[Run]:
+        """Give the whole run in one part, which is compiled once; see `targets.base.InParts`."""
+        yield self.run(network, inputs, record=record > 0, seed=seed, progress=progress)
+
+    def _run_of(
+        self,
+        network: SpikingNetwork,
+        answers: Answers,
+        *,
+        record: bool,
+        seed: int,
+        wall_seconds: float,
+    ) -> Run:
+        m, h, y = answers.m, answers.h, answers.y
+        outcomes = answers.outcomes
+        present = [memory for memory in network.memories if memory is not None]
+        neurons = {n: memory.neurons for n, memory in zip(outcomes, present, strict=True)}
+        steps = y.shape[1]
+        chip_steps = steps * network.steps_per_hold
+        version = next((outcome.version for outcome in outcomes.values()), "")
+        return Run(
+            target=self.name,
+            outputs=y if network.return_sequences else y[:, -1],
+            neurons=neurons,
+            events={name: outcome.counts for name, outcome in outcomes.items()},
+            synops=sum(outcome.synops for outcome in outcomes.values()),
+            saturations={},
+            steps=steps,
+            chip_steps=chip_steps,
+            wall_seconds=wall_seconds,
+            seed=seed,
+            states=States(m, h, y, np.ones(m.shape[2]), np.ones(h.shape[2])) if record else None,
+            rasters={n: o.raster for n, o in outcomes.items() if len(o.raster)},
+            notes=notes_of(network),
+            settings=settings_of(network, version, "cpp_standalone"),
+        )
+
+
+def _check_size(network: SpikingNetwork, samples: int) -> None:
+    """Refuse more neurons than belong in one program."""
+    largest = max((m.neurons for m in network.memories if m is not None), default=0)
+    if samples * largest > _MOST_NEURONS:
+        raise InputError(
+            f"{samples} samples of {largest:,} neurons are more than the {_MOST_NEURONS:,} that "
+            f"target brian2-cpp simulates at once; give at most {_MOST_NEURONS // largest} "
+            "samples, or use target brian2."
+        )
