@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,6 +72,7 @@ def test_a_grid_on_a_scheduler_given_by_address(spec, address, tmp_path):
     table = parquet.read_table(out / "results.parquet").to_pydict()
     summary = json.loads((out / "sweep.json").read_text())
     assert summary["columns"] == table
+    assert [Path(task).name for task in summary["tasks"]] == ["own.npz"]
     assert summary["varied"] == ["quantise.message_bits", "quantise.slices"]
     assert summary["objectives"] == ["metric", "memory_bytes"]
     assert summary["more_is_better"] == [True, False]

@@ -51,9 +51,13 @@ class YieldStudy(_Read):
 
 
 class SweepTable(_Read):
-    """What `lmu-deploy sweep` found: its table by columns, and which rows are on the front."""
+    """What `lmu-deploy sweep` found: its table by columns, and which rows are on the front.
+
+    `tasks` is empty where the sweep was made before sweeps recorded it.
+    """
 
     name: str = ""
+    tasks: list[str] = Field(default_factory=list)
     objectives: tuple[str, str]
     more_is_better: list[bool]
     varied: list[str]
@@ -107,7 +111,7 @@ def gather(
     ----------
     folder : path
     task : str
-        Whose yields they must be.
+        Whose yields and sweeps they must be.
     yields : sequence of path
         Files that `lmu-deploy yield` wrote; when empty, those that were there stay.
     sweeps : sequence of path
@@ -121,7 +125,7 @@ def gather(
     before = read_robustness(folder)
     found = Robustness(
         yields=[_yield(Path(path), task) for path in yields] or before.yields,
-        sweeps=[_sweep(Path(path)) for path in sweeps] or before.sweeps,
+        sweeps=[_sweep(Path(path), task) for path in sweeps] or before.sweeps,
     )
     text = json.dumps(found.model_dump(mode="json", by_alias=True), allow_nan=False)
     write_text(Path(folder) / ROBUSTNESS, text + "\n")
@@ -134,7 +138,7 @@ def forget_robustness(folder: Path | str) -> None:
 
 def _yield(path: Path, task: str) -> YieldStudy:
     found = _read(path, YieldStudy, "lmu-deploy yield --out")
-    if found.task != task:
+    if not _same_task(found.task, task):
         raise InputError(
             f"{path} is of task {found.task} and the report of {task}; give a yield of {task}."
         )
@@ -143,8 +147,13 @@ def _yield(path: Path, task: str) -> YieldStudy:
     return found
 
 
-def _sweep(folder: Path) -> SweepTable:
+def _sweep(folder: Path, task: str) -> SweepTable:
     found = _read(folder / SWEEP, SweepTable, "lmu-deploy sweep --out")
+    if not all(_same_task(name, task) for name in found.tasks):
+        raise InputError(
+            f"{folder} is a sweep of task {' and '.join(found.tasks)} and the report of {task}; "
+            f"give a sweep of {task} alone."
+        )
     lengths = {len(column) for column in found.columns.values()}
     kept = {*found.varied, *found.objectives, "status", "metric", "metric_name", "reference"}
     (rows,) = lengths if len(lengths) == 1 else (0,)
@@ -153,6 +162,13 @@ def _sweep(folder: Path) -> SweepTable:
         raise InputError(f"{folder} holds no trial with figures; run lmu-deploy sweep again.")
     columns = {name: values for name, values in found.columns.items() if name in kept}
     return found.model_copy(update={"name": folder.name, "columns": columns})
+
+
+def _same_task(one: str, other: str) -> bool:
+    """Whether two names are of one task; that of own data is a path, told from where it was run."""
+    if one.endswith(".npz") and other.endswith(".npz"):
+        return Path(one).name == Path(other).name
+    return one == other
 
 
 def _read(path: Path, model: type[_Model], maker: str) -> _Model:

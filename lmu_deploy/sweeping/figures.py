@@ -23,6 +23,7 @@ Figures = dict[str, Any]
 
 METRIC = "metric"
 METRIC_NAME = "metric_name"
+TASK_NAME = "task_name"
 _MORE_IS_BETTER = ("agreement",)
 _LESS_IS_BETTER = (
     "deviation",

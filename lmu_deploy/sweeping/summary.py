@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmu_deploy.atomic import write_text
-from lmu_deploy.sweeping.figures import METRIC_NAME, grows
+from lmu_deploy.sweeping.figures import METRIC_NAME, TASK_NAME, grows
 from lmu_deploy.sweeping.pareto import Point
 from lmu_deploy.sweeping.records import DONE
 from lmu_deploy.sweeping.table import Row
@@ -27,15 +27,18 @@ def summarise(
     Returns
     -------
     dict
+        tasks : names of the tasks of all trials that say it (those of earlier versions do not);
         objectives : the figures of the vertical and the horizontal axis; more_is_better : of each;
         varied : names of the settings that differ between trials; front : rows that no other
         beats in both objectives; columns : the table, a list for each column.
     """
-    metrics = sorted({str(r.record.figures[METRIC_NAME]) for r in rows if r.record.status == DONE})
+    done = [row.record.figures for row in rows if row.record.status == DONE]
+    metrics = sorted({str(figures[METRIC_NAME]) for figures in done})
     on_front = {id(point.row) for point in points if point.on_front}
     return {
         "schema": "lmu_deploy/sweep",
         "version": 1,
+        "tasks": sorted({str(figures[TASK_NAME]) for figures in done if TASK_NAME in figures}),
         "objectives": list(objectives),
         "more_is_better": [grows(name, metric) for name in objectives for metric in metrics[:1]],
         "varied": list(dict.fromkeys(name for row in rows for name in row.trial.varied)),

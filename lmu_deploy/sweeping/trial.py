@@ -14,7 +14,7 @@ from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.fidelity.provenance import versions
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.representations import Network
-from lmu_deploy.sweeping.figures import Figures, figures_of
+from lmu_deploy.sweeping.figures import TASK_NAME, Figures, figures_of
 from lmu_deploy.sweeping.networks import Untrained, network_of
 from lmu_deploy.sweeping.options import COMMAND, converter
 from lmu_deploy.sweeping.plan import Job
@@ -72,7 +72,7 @@ def _figures(job: Job, source: LMUNetwork) -> Figures:
         KEPT,
     )
     found = judge(run, reference, task, split.targets, network=network, seed=job.seed)
-    return figures_of(found, network, job.conversion.profile)
+    return {TASK_NAME: task.name, **figures_of(found, network, job.conversion.profile)}
 
 
 def _convert(job: Job, source: LMUNetwork, train: Split) -> Network:

@@ -149,6 +149,43 @@ def test_a_refused_trial_is_no_dot(folder, given_files):
     assert "24 trials, of which 23 could be done" in report(folder).read_text()
 
 
+@pytest.mark.parametrize(
+    ("tasks", "said"),
+    [
+        (["copy"], "is a sweep of task copy and the report of digits; give a sweep of digits"),
+        (["copy", "digits"], "is a sweep of task copy and digits and the report of digits"),
+        (["digits"], None),
+        (None, None),  # made before sweeps recorded it
+    ],
+)
+def test_a_sweep_of_another_task_is_refused(tasks, said, tmp_path, given_files):
+    widths = given_files[1]
+    made = json.loads((widths / "sweep.json").read_text())
+    recorded = made if tasks is None else made | {"tasks": tasks}
+    (widths / "sweep.json").write_text(json.dumps(recorded))
+    if said is None:
+        gather(tmp_path, "digits", [], [widths])
+        assert read_robustness(tmp_path).sweeps[0].tasks == (tasks or [])
+        return
+    with pytest.raises(InputError, match=said):
+        gather(tmp_path, "digits", [], [widths])
+    assert not (tmp_path / "robustness.json").exists()
+
+
+def test_own_data_are_known_by_their_file_wherever_it_was_called_from(tmp_path, given_files):
+    chips, widths = given_files
+    for path, change in (
+        (widths / "sweep.json", {"tasks": ["/data/far/own.npz"]}),
+        (chips, {"task": "near/own.npz"}),
+    ):
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    gather(tmp_path, "own.npz", [chips], [widths])
+    with pytest.raises(InputError, match=r"of task near/own\.npz and the report of other\.npz"):
+        gather(tmp_path, "other.npz", [chips], [])
+    with pytest.raises(InputError, match=r"of task /data/far/own\.npz and the report of digits"):
+        gather(tmp_path, "digits", [], [widths])
+
+
 def test_what_is_not_a_yield_or_sweep_is_refused(folder, given_files, tmp_path):
     chips, widths = given_files
     with pytest.raises(InputError, match="make it with lmu-deploy yield"):
