@@ -28,7 +28,7 @@ def test_our_targets_are_registered_and_keep_the_interface():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"unknown target 'loihi3'; choose one of brian2, integer"):
+    with pytest.raises(InputError, match=r"unknown target 'loihi3'; choose one of brian2, brian2-cpp, integer"):
         get_target("loihi3")
 
 

@@ -60,7 +60,10 @@ class Brian2CppTarget:
         if network.synapse is not None:
             reasons.append("its synapses are pairs of DPIs, and the compiled ones are linear")
         if getattr(network, "units", None) is not None:
-            reasons.append("its hidden units are on neurons, and only memories are compiled")
+            reasons.append(
+                "its hidden units are on neurons, and memories alone are compiled: make it with "
+                "spike --units host"
+            )
         return reasons
 
     def run(
