@@ -236,7 +236,7 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
         progress(0.5)
         m = expected.states.m[..., edges[job.layer]]
         counts = expected.events[f"layer{job.layer}/memory"]
-        return chain.Outcome(m, counts, 5, np.zeros((0, 1), np.uint8), SECONDS, "2.9")
+        return chain.Outcome(m, counts, 5, np.zeros((0, 1), np.uint8), {}, "2.9")
 
     monkeypatch.setattr(chain, "run_job", replayed)
     told = []
@@ -252,9 +252,6 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
     assert jobs[0].noise_seed != jobs[1].noise_seed
     membranes = np.random.default_rng([6, 1]).random((2, 20))
     np.testing.assert_array_equal(jobs[1].membranes, membranes)
-
-
-SECONDS = {"write": 1.0, "compile": 1.0, "run": 1.0}
 
 
 def test_a_record_of_spikes_is_read_step_by_step(tmp_path):

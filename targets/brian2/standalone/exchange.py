@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +67,9 @@ class Outcome:
         Synapses that these spikes met, all samples.
     raster : ndarray, shape (chip_steps, neurons), uint8
         Of sample 0; of no steps where it was not asked for.
-    seconds : mapping of "write", "compile" and "run" to float
-        Spent on the program, by the clock.
+    seconds : mapping of "build" and "run" to (float, float)
+        Spent on writing and compiling the program, and on running it: by the clock, and of the
+        processor.
     version : str
         Of Brian2.
     """
@@ -77,7 +78,7 @@ class Outcome:
     counts: np.ndarray
     synops: int
     raster: np.ndarray
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, Sequence[float]]
     version: str
 
 

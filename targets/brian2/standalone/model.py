@@ -12,7 +12,7 @@ more "states" with :math:`k = q = 1`, r = 0, that count its spikes and the synap
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ channel : integer (constant)
 """
 _UPDATE = "x = kept * x + share * (lmu_arriving(i) + reach * lmu_held(t, channel))"
 _SECONDS_BETWEEN_REPORTS = 0.5
+_Seconds = Mapping[str, tuple[float, float]]
 
 
 def simulate(job: Job, folder: Path, progress: Path) -> Outcome:
@@ -50,7 +51,7 @@ def simulate(job: Job, folder: Path, progress: Path) -> Outcome:
     b2 = brian2_library()
     b2.set_device("cpp_standalone", build_on_run=False)
     b2.prefs.devices.cpp_standalone.extra_make_args_unix = [f"-j{_processors()}"]
-    device, network, begun = b2.get_device(), job.network, time.perf_counter()
+    device, network, begun = b2.get_device(), job.network, os.times()
     record = progress.with_name("spikes.bin") if job.raster else None
     states, ends, *others = _objects(b2, job, record)
     simulation = b2.Network(states, ends, *others)
@@ -62,21 +63,16 @@ def simulate(job: Job, folder: Path, progress: Path) -> Outcome:
         report_period=_SECONDS_BETWEEN_REPORTS * b2.second,
     )
     device.build(directory=str(folder), compile=True, run=False)
-    compiled = time.perf_counter()
+    built = os.times()
     device.run(with_output=False)
-    compiling = float(device.timers["compile"]["make"])
-    seconds = {
-        "write": compiled - begun - compiling,
-        "compile": compiling,
-        "run": time.perf_counter() - compiled,
-    }
+    seconds = {"build": _spent(begun, built), "run": _spent(built, os.times())}
     # What is recorded at the start of a hold is the end of the one before.
     x = np.vstack([np.asarray(ends.x).T[1:], np.asarray(states.x)])
     steps = job.channels.shape[1] * network.steps_per_hold
     raster = np.zeros((0, job.memory.neurons), np.uint8)
     if record is not None:
         raster = read_record(record, steps, job.memory.neurons)
-    return _outcome(job, x, raster, seconds, str(b2.__version__))
+    return _outcome(job, x, raster, seconds)
 
 
 def _objects(b2: Any, job: Job, record: Path | None) -> tuple[Any, ...]:
@@ -95,9 +91,7 @@ def _objects(b2: Any, job: Job, record: Path | None) -> tuple[Any, ...]:
     return states, ends, neurons, update
 
 
-def _outcome(
-    job: Job, x: np.ndarray, raster: np.ndarray, seconds: dict[str, float], version: str
-) -> Outcome:
+def _outcome(job: Job, x: np.ndarray, raster: np.ndarray, seconds: _Seconds) -> Outcome:
     """Part states from counters; `x` has the ends of all holds, shape (holds, all of them)."""
     memory, (samples, holds, _) = job.memory, job.channels.shape
     x = x.reshape(holds, samples, memory.channels, -1).swapaxes(0, 1)
@@ -108,7 +102,7 @@ def _outcome(
         synops=int(counted[:, -1, 1].sum()),
         raster=raster,
         seconds=seconds,
-        version=version,
+        version=str(brian2_library().__version__),
     )
 
 
@@ -164,6 +158,11 @@ def _neuron_group(
     group.x = b2.linked_var(states, "x", index=encoded)
     start(network, group, membranes.reshape(-1), b2)
     return group
+
+
+def _spent(start: os.times_result, end: os.times_result) -> tuple[float, float]:
+    """Give seconds of the clock, and of the processor in this process and those it waited for."""
+    return end.elapsed - start.elapsed, sum(end[:4]) - sum(start[:4])
 
 
 def _processors() -> int:

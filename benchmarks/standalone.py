@@ -1,0 +1,165 @@
+"""Target brian2-cpp beside target brian2: the same spikes, and from which size on compiling pays.
+
+`--equality` compares small networks neuron by neuron with ``==``, noisy ones too: both draw the same
+numbers, as long as Brian2 compiles for target brian2 as well. `--speed` runs memories of 0.5 s (white
+noise to 1 Hz held for 10 ms) of growing size on both targets, one after the other in one run. Seconds
+are those of the processor, of all processes together, because a shared machine's clock counts what
+others do; those of the clock stand beside them. What building costs stands apart.
+
+    python benchmarks/standalone.py --equality                 # two minutes of one processor
+    python benchmarks/standalone.py --speed                    # the same
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from spiking import HOLD_MS, TAU_MS, delay, noise, seconds_of
+
+from converters.spiking import spike
+from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.spiking_network import SpikingNetwork
+from targets.base import Run
+from targets.brian2 import Brian2Target
+from targets.brian2.standalone import Brian2CppTarget
+from targets.brian2.standalone.chain import run_layers
+
+SIZES = ((6, 100), (12, 200), (24, 500), (24, 1000))
+SAMPLES = (1, 4)
+SHORT_MS = 1000.0
+NOISE = 0.2
+
+
+def lowered(
+    order: int, neurons: int, kind: str = "lif", membrane_noise: float = 0.0
+) -> SpikingNetwork:
+    """Give a memory of 0.5 s on neurons of a kind, calibrated from their rate curves."""
+    signals = noise(20, 150, HOLD_MS, 1)
+    made = spike(
+        delay(order, HOLD_MS),
+        signals,
+        neurons_per_state=neurons,
+        neuron=kind,
+        hold_ms=HOLD_MS,
+        tau_ms=TAU_MS,
+        mismatch=0.0,
+        calibration="static",
+    )
+    device = dataclasses.replace(made.device, membrane_noise=membrane_noise)
+    return dataclasses.replace(made, device=device)
+
+
+def stacked() -> SpikingNetwork:
+    """Give two memories, one after the other, with hidden units on the host between them."""
+    rng = np.random.default_rng(2)
+    hidden = Hidden(rng.normal(size=(4, 3)), None, 0.2 * rng.normal(size=(3, 3)), None, "tanh")
+    first = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(4, 50.0), hidden)
+    encoders = rng.normal(size=(3, 2))
+    second = LMULayer(encoders, None, None, None, Memory.legendre(3, 50.0, 2), None)
+    network = LMUNetwork((first, second), Readout(np.eye(6), None), return_sequences=True)
+    signals = noise(20, 150, HOLD_MS, 1)
+    return spike(network, signals, neurons_per_state=50, hold_ms=HOLD_MS, calibration="static")
+
+
+def compare_targets() -> None:
+    """Print a row for each network: what is equal, and what the same seed gives again."""
+    print("| network | spikes | on brian2-cpp | equal | largest difference of states | repeated |")
+    print("|---|--:|--:|---|--:|---|")
+    inputs = noise(2, 200, HOLD_MS, 0)
+    for name, network in _networks():
+        runtime = Brian2Target().run(network, inputs, record=True, seed=3)
+        compiled = Brian2CppTarget().run(network, inputs, record=True, seed=3)
+        equal = all(
+            np.array_equal(runtime.rasters[place], compiled.rasters[place])
+            and np.array_equal(runtime.events[place], compiled.events[place])
+            for place in runtime.events
+        )
+        assert runtime.states is not None and compiled.states is not None
+        apart = np.abs(runtime.states.m - compiled.states.m).max()
+        repeated: bool | str = ""
+        if network.device.membrane_noise or network.neuron.kind == "poisson":
+            again = Brian2CppTarget().run(network, inputs, seed=3)
+            repeated = np.array_equal(again.outputs, compiled.outputs)
+        cells = (name, f"{_spikes(runtime):,}", f"{_spikes(compiled):,}", equal, f"{apart:.1e}")
+        print("|", " | ".join(str(cell) for cell in (*cells, repeated)), "|", flush=True)
+
+
+def _networks() -> Iterator[tuple[str, SpikingNetwork]]:
+    yield "LIF", lowered(4, 50)
+    yield "integrate-and-fire", lowered(4, 50, "if")
+    yield "DPI", lowered(4, 50, "dpi")
+    yield "two layers of LIF, three channels", stacked()
+    yield f"LIF with noise of {NOISE}", lowered(4, 50, membrane_noise=NOISE)
+    yield "Poisson", lowered(4, 50, "poisson")
+
+
+def _spikes(run: Run) -> int:
+    return int(sum(counts.sum() for counts in run.events.values()))
+
+
+def compare_speeds(milliseconds: float) -> None:
+    """Print a row for each size: seconds of both targets, and from which length on one pays."""
+    print(
+        "| neurons | samples | simulated (s) | brian2 (s) | brian2-cpp (s) | of this building "
+        "| of this running | steps against brian2's | pays from (s simulated) |"
+    )
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for order, neurons in SIZES:
+        network = lowered(order, neurons)
+        for samples in SAMPLES:
+            inputs = noise(samples, round(milliseconds / HOLD_MS), HOLD_MS, 0)
+            _compare_speed(network, inputs, milliseconds)
+
+
+def _compare_speed(network: SpikingNetwork, inputs: np.ndarray, milliseconds: float) -> None:
+    brief = inputs[:, : round(SHORT_MS / HOLD_MS)]
+    Brian2Target().run(network, brief[:, :5])  # what Brian2 compiles for itself, it keeps
+    short = seconds_of(lambda: Brian2Target().run(network, brief))
+    long = seconds_of(lambda: Brian2Target().run(network, inputs))
+    found = []
+    whole = seconds_of(lambda: found.append(run_layers(network, inputs, 0, None)))
+    told = next(iter(found[0].outcomes.values())).seconds
+    # The clock comes first there, the processor here.
+    build, run = (np.array(told[phase])[::-1] for phase in ("build", "run"))
+    simulated = milliseconds * 1e-3
+    each = (long - short) / (simulated - SHORT_MS * 1e-3)
+    gained = each - run / simulated
+    pays = (whole - run - (long - each * simulated)) / gained
+    cells = [
+        f"{sum(m.neurons for m in network.memories if m is not None):,}",
+        str(len(inputs)),
+        f"{simulated:g}",
+        *(_both(value) for value in (long, whole, build, run)),
+        "{:.1f} ({:.1f}) times".format(*(each * simulated / run)),
+        _pays(pays, gained),
+    ]
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def _both(seconds: np.ndarray) -> str:
+    return "{:.2f} ({:.2f})".format(*seconds)
+
+
+def _pays(pays: np.ndarray, gained: np.ndarray) -> str:
+    told = [f"{p:.0f}" if g > 0 else "never" for p, g in zip(pays, gained, strict=True)]
+    return f"{told[0]} ({told[1]})"
+
+
+def main() -> None:
+    """Do what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--equality", action="store_true", help="the same spikes")
+    parser.add_argument("--speed", action="store_true", help="seconds of both targets")
+    parser.add_argument("--milliseconds", type=float, default=5000.0, help="simulated; over 1000")
+    options = parser.parse_args()
+    if options.equality:
+        compare_targets()
+    if options.speed:
+        compare_speeds(options.milliseconds)
+
+
+if __name__ == "__main__":
+    main()
