@@ -63,7 +63,7 @@ def excerpts_told(activities: Sequence[Activity]) -> str:
     if not alike:
         return ""
     told = " ".join(f"{', '.join(names)}: {words}." for words, names in alike.items())
-    return f"The rasters are excerpts. {told} The means beside them are of all neurons and samples."
+    return f"The rasters are excerpts. {told} Means are of all neurons and samples."
 
 
 def _left_out(activity: Activity) -> str:
