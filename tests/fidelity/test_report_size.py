@@ -132,8 +132,8 @@ def test_what_is_left_out_is_told():
     some = [activity(name, 1200, (4, 80), 400) for name in ("a", "b")]
     assert excerpts_told([whole, *some, activity("c", None, (4, 80), 400)]) == (
         "The rasters are excerpts. a, b: 4 of 1,200 neurons, evenly taken; events counted in 80 "
-        "equal parts of time. c: events counted in 80 equal parts of time. Means are of all neurons "
-        "and samples."
+        "equal parts of time. c: events counted in 80 equal parts of time. Means are of all "
+        "neurons and samples."
     )
 
 
