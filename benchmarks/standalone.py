@@ -1,10 +1,10 @@
 """Target brian2-cpp beside target brian2: the same spikes, and from which size on compiling pays.
 
-`--equality` compares small networks neuron by neuron with ``==``, noisy ones too: both draw the same
-numbers, as long as Brian2 compiles for target brian2 as well. `--speed` runs memories of 0.5 s (white
-noise to 1 Hz held for 10 ms) of growing size on both targets, one after the other in one run. Seconds
-are those of the processor, of all processes together, because a shared machine's clock counts what
-others do; those of the clock stand beside them. What building costs stands apart.
+`--equality` compares small networks neuron by neuron with ``==``, noisy ones too: both draw the
+same numbers, as long as Brian2 compiles for target brian2 as well. `--speed` runs memories of 0.5 s
+(white noise to 1 Hz held for 10 ms) of growing size on both targets, one after the other in one
+run. Seconds are those of the processor, of all processes together, because a shared machine's clock
+counts what others do; those of the clock stand beside them. What building costs stands apart.
 
     python benchmarks/standalone.py --equality                 # two minutes of one processor
     python benchmarks/standalone.py --speed                    # the same
@@ -100,7 +100,7 @@ def _spikes(run: Run) -> int:
     return int(sum(counts.sum() for counts in run.events.values()))
 
 
-def compare_speeds(milliseconds: float) -> None:
+def compare_speeds(milliseconds: float, least: int) -> None:
     """Print a row for each size: seconds of both targets, and from which length on one pays."""
     print(
         "| neurons | samples | simulated (s) | brian2 (s) | brian2-cpp (s) | of this building "
@@ -108,6 +108,8 @@ def compare_speeds(milliseconds: float) -> None:
     )
     print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for order, neurons in SIZES:
+        if order * neurons < least:
+            continue
         network = lowered(order, neurons)
         for samples in SAMPLES:
             inputs = noise(samples, round(milliseconds / HOLD_MS), HOLD_MS, 0)
@@ -154,11 +156,12 @@ def main() -> None:
     parser.add_argument("--equality", action="store_true", help="the same spikes")
     parser.add_argument("--speed", action="store_true", help="seconds of both targets")
     parser.add_argument("--milliseconds", type=float, default=5000.0, help="simulated; over 1000")
+    parser.add_argument("--least", type=int, default=0, help="leave out smaller networks")
     options = parser.parse_args()
     if options.equality:
         compare_targets()
     if options.speed:
-        compare_speeds(options.milliseconds)
+        compare_speeds(options.milliseconds, options.least)
 
 
 if __name__ == "__main__":
