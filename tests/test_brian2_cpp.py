@@ -25,7 +25,7 @@ from lmu_deploy.reference import run_reference
 from lmu_deploy.spiking_dpi import DPISynapse
 from targets.base import InParts, Run, Target, get_target
 from targets.brian2 import Brian2Target, library
-from targets.brian2.standalone import Brian2CppTarget, arriving, chain, target
+from targets.brian2.standalone import Brian2CppTarget, chain, records, target
 
 SAMPLES, STEPS, HOLD = 3, 9, 20
 PLACE = "layer0/memory"
@@ -254,8 +254,10 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
     np.testing.assert_array_equal(jobs[1].membranes, membranes)
 
 
-def test_a_record_of_spikes_is_read_step_by_step(tmp_path):
-    path = tmp_path / "spikes.bin"
-    np.array([2, 0, 3, 0, 1, 3], np.int32).tofile(path)
-    raster = arriving.read_record(path, 3, 4)
-    np.testing.assert_array_equal(raster, [[1, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 1]])
+def test_records_are_read_step_by_step(tmp_path):
+    found = records.Records(tmp_path, 10, 4, raster=True)
+    np.array([2, 0, 3, 0, 1, 3], np.int32).tofile(tmp_path / "spikes.bin")
+    np.array([1.0, 2.0, 3.0, 4.0]).tofile(tmp_path / "ends.bin")
+    np.testing.assert_array_equal(found.read_raster(3), [[1, 0, 0, 1], [0] * 4, [0, 0, 0, 1]])
+    np.testing.assert_array_equal(found.read_ends(np.array([5.0, 6.0])), [[1, 2], [3, 4], [5, 6]])
+    assert records.Records(tmp_path, 10, 4, raster=False).read_raster(3).shape == (0, 4)

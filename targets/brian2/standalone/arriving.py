@@ -6,7 +6,6 @@ of W is added at once, and all samples share one W.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,15 +32,8 @@ static double lmu_arriving(const int state)
 }
 """
 
-_RECORDING = """
-        static std::ofstream record("RECORD", std::ios::binary);
-        int32_t count = 0;
-        while (spike + count < end && spike[count] < NEURONS) count++;
-        record.write((const char*)&count, sizeof(count));
-        record.write((const char*)spike, count * sizeof(count));"""
 
-
-def arriving(b2: Any, neurons: Any, effects: np.ndarray, channels: int, record: Path | None) -> Any:
+def arriving(b2: Any, neurons: Any, effects: np.ndarray, channels: int, recording: str) -> Any:
     """Give the function of a state's number, for code that goes through all states in order.
 
     Parameters
@@ -55,9 +47,8 @@ def arriving(b2: Any, neurons: Any, effects: np.ndarray, channels: int, record: 
         as many in each.
     channels : int
         Of a sample. States are ordered alike: samples, channels, states of a channel.
-    record : Path or None
-        File for the spikes of sample 0, for :func:`read_record`. (Brian2 cannot watch a part of a
-        group that has linked variables, and of the whole it would keep all samples.)
+    recording : str
+        C++ that is run once a step, before any state has moved.
 
     Returns
     -------
@@ -68,13 +59,12 @@ def arriving(b2: Any, neurons: Any, effects: np.ndarray, channels: int, record: 
     count, width = effects.shape
     spikes = b2.get_device().get_array_name(neurons.variables["_spikespace"])
     values = {
-        "RECORDING": "" if record is None else _RECORDING,
-        "RECORD": "" if record is None else record.as_posix(),
         "SPIKES": f"brian::{spikes}",
         "FIRING": len(neurons),
         "SENDING": count // channels,
         "NEURONS": count,
         "WIDTH": width,
+        "RECORDING": recording,
     }
     code = _CODE
     for name, value in values.items():
@@ -86,17 +76,6 @@ def arriving(b2: Any, neurons: Any, effects: np.ndarray, channels: int, record: 
         "cpp", code, namespace={"lmu_effects": effects.reshape(-1)}, name="lmu_arriving"
     )
     return function
-
-
-def read_record(record: Path, steps: int, neurons: int) -> np.ndarray:
-    """Read which neurons fired in each step, shape (steps, neurons), uint8."""
-    numbers = np.fromfile(record, np.int32)
-    raster, place = np.zeros((steps, neurons), np.uint8), 0
-    for fired in raster:  # of each step: how many spikes, and their neurons
-        beyond = place + 1 + numbers[place]
-        fired[numbers[place + 1 : beyond]] = 1
-        place = beyond
-    return raster
 
 
 def _never_in_python(state: Any) -> Any:

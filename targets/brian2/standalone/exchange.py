@@ -13,7 +13,9 @@ from lmu_deploy.files import load, save
 from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
 
 _NETWORK, _ARRAYS, _NUMBERS = "network.safetensors", "job.npz", "job.json"
-_OUTCOME, _TOLD, _FAILURE, _PROGRESS = "outcome.npz", "told.json", "failure.json", "progress.txt"
+_OUTCOME, _TOLD, _FAILURE = "outcome.npz", "told.json", "failure.json"
+PROGRESS = "progress.txt"
+"""Where the program writes the share of its steps that is done."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +114,10 @@ def read_outcome(folder: Path) -> Outcome:
     return Outcome(**given, **json.loads((folder / _TOLD).read_text()))
 
 
-def progress_file(folder: Path) -> Path:
-    """Where the program writes the share of its steps that is done."""
-    return folder / _PROGRESS
-
-
 def read_progress(folder: Path) -> float:
     """Read the share of a job that is done; 0 where nothing can be read yet."""
     try:
-        return float(progress_file(folder).read_text())
+        return float((folder / PROGRESS).read_text())
     except (OSError, ValueError):  # not begun, or in the middle of being written
         return 0.0
 

@@ -21,8 +21,9 @@ import numpy as np
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.brian2.library import brian2_library
 from targets.brian2.neurons import namespace, start, words
-from targets.brian2.standalone.arriving import arriving, read_record
-from targets.brian2.standalone.exchange import Job, Outcome
+from targets.brian2.standalone.arriving import arriving
+from targets.brian2.standalone.exchange import PROGRESS, Job, Outcome
+from targets.brian2.standalone.records import Records
 
 _COUNTERS = 2
 _STATES = """
@@ -37,58 +38,51 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 _Seconds = Mapping[str, tuple[float, float]]
 
 
-def simulate(job: Job, folder: Path, progress: Path) -> Outcome:
+def simulate(job: Job, folder: Path) -> Outcome:
     """Write, compile and run the program of a job; Brian2 is spent in this process afterwards.
 
     Parameters
     ----------
     job : Job
     folder : Path
-        For the program; it is made.
-    progress : Path
-        File for the share of the steps that is done, if the job asks for it.
+        For the program's folder, and the files that it writes beside it: its records, and how far
+        it is, if the job asks for that.
     """
     b2 = brian2_library()
     b2.set_device("cpp_standalone", build_on_run=False)
     b2.prefs.devices.cpp_standalone.extra_make_args_unix = [f"-j{_processors()}"]
     device, network, begun = b2.get_device(), job.network, os.times()
-    record = progress.with_name("spikes.bin") if job.raster else None
-    states, ends, *others = _objects(b2, job, record)
-    simulation = b2.Network(states, ends, *others)
+    records = Records(folder, network.steps_per_hold, job.memory.neurons, job.raster)
+    states, *others = _objects(b2, job, records)
+    simulation = b2.Network(states, *others)
     b2.seed(job.noise_seed)
     simulation.run(
         job.channels.shape[1] * network.hold_ms * b2.ms,
         namespace={},
-        report=f'std::ofstream("{progress.as_posix()}") << completed;' if job.tell else None,
+        report=f'std::ofstream("../{PROGRESS}") << completed;' if job.tell else None,
         report_period=_SECONDS_BETWEEN_REPORTS * b2.second,
     )
-    device.build(directory=str(folder), compile=True, run=False)
+    device.build(directory=str(folder / "program"), compile=True, run=False)
     built = os.times()
     device.run(with_output=False)
     seconds = {"build": _spent(begun, built), "run": _spent(built, os.times())}
-    # What is recorded at the start of a hold is the end of the one before.
-    x = np.vstack([np.asarray(ends.x).T[1:], np.asarray(states.x)])
-    steps = job.channels.shape[1] * network.steps_per_hold
-    raster = np.zeros((0, job.memory.neurons), np.uint8)
-    if record is not None:
-        raster = read_record(record, steps, job.memory.neurons)
-    return _outcome(job, x, raster, seconds)
+    ends = records.read_ends(np.asarray(states.x))
+    return _outcome(job, ends, records.read_raster(len(ends) * network.steps_per_hold), seconds)
 
 
-def _objects(b2: Any, job: Job, record: Path | None) -> tuple[Any, ...]:
-    """Give the states, what records their ends, the neurons, and the states' update."""
+def _objects(b2: Any, job: Job, records: Records) -> tuple[Any, Any, Any]:
+    """Give the states, the neurons, and the states' update."""
     network, memory, (samples, holds, _) = job.network, job.memory, job.channels.shape
     clock = b2.Clock(dt=network.dt_ms * b2.ms, name="lmu_clock")
-    holding = b2.Clock(dt=network.hold_ms * b2.ms, name="lmu_holding")
     states = _state_group(b2, network, memory, samples, clock)
     neurons = _neuron_group(b2, network, memory, states, job.membranes, clock)
     values = job.channels.transpose(1, 0, 2).reshape(holds, -1)
     held = b2.TimedArray(values, network.hold_ms * b2.ms, "lmu_held")
-    function = arriving(b2, neurons, _effects(network, memory), memory.channels, record)
+    effects, recording = _effects(network, memory), records.code(b2, states)
+    function = arriving(b2, neurons, effects, memory.channels, recording)
     states.namespace.update({"lmu_held": held, "lmu_arriving": function})
     update = states.run_regularly(_UPDATE, clock=clock, when="synapses", name="lmu_update")
-    ends = b2.StateMonitor(states, "x", record=True, clock=holding, name="lmu_ends")
-    return states, ends, neurons, update
+    return states, neurons, update
 
 
 def _outcome(job: Job, x: np.ndarray, raster: np.ndarray, seconds: _Seconds) -> Outcome:

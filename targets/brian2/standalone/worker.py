@@ -28,9 +28,7 @@ def main(folder: Path, parent: int) -> int:
     try:
         from targets.brian2.standalone.model import simulate
 
-        job = exchange.read_job(folder)
-        progress = exchange.progress_file(folder)
-        exchange.write_outcome(simulate(job, folder / "program", progress), folder)
+        exchange.write_outcome(simulate(exchange.read_job(folder), folder), folder)
     except MissingDependencyError as error:
         exchange.write_failure(folder, "missing", str(error))
         return 1
