@@ -39,6 +39,7 @@ from lmu_deploy.spiking_chip import (
 )
 from lmu_deploy.spiking_dpi import DPICircuit, DPISynapse
 from lmu_deploy.spiking_host import Hosted, check_memories, check_provenance, check_type
+from lmu_deploy.spiking_units import SpikingUnits, check_units
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ class SpikingMemory:
 
 @dataclass(frozen=True)
 class SpikingNetwork(Hosted):
-    """A network whose memories are spiking and whose other parts run on the host in float.
+    """A network whose memories are spiking, and all else runs on the host in float.
+
+    The last layer's units and the readout may be on neurons too.
 
     Attributes
     ----------
@@ -141,6 +144,8 @@ class SpikingNetwork(Hosted):
     maximum_rates : (float, float), optional
         Between which a neuron's rate at the end of its range was drawn, hertz; None where an older
         file does not say it.
+    units : SpikingUnits, optional
+        The last layer's units and the readout on neurons; None where the host has them.
 
     Raises
     ------
@@ -159,6 +164,7 @@ class SpikingNetwork(Hosted):
     provenance: Mapping[str, str] = field(default_factory=dict)
     synapse: DPISynapse | None = None
     maximum_rates: tuple[float, float] | None = field(default=None, metadata=LATER)
+    units: SpikingUnits | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name, expected in _PARTS.items():
@@ -177,11 +183,25 @@ class SpikingNetwork(Hosted):
         if self.maximum_rates is not None:
             set_fields(self, maximum_rates=check_rates(self.maximum_rates, self.neuron))
         check_multiple("refractory_ms", self.neuron.refractory_ms, dt, least=0)
+        if self.units is not None:
+            check_units(self.units, self.host, self.memories[-1])
+            check_multiple("readout_tau_ms", self.units.tau_ms, dt)
+            if self.synapse is not None:
+                raise InputError(
+                    "units on neurons need linear synapses, and these are pairs of DPIs; leave the "
+                    "units to the host."
+                )
         if self.device.membrane_noise and self.neuron.kind not in NOISY_KINDS:
             raise InputError(
                 f"membrane_noise is {self.device.membrane_noise:g}, and it is defined for the "
                 f"neuron models {' and '.join(NOISY_KINDS)}, not {self.neuron.kind}; give 0."
             )
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons of all memories and units."""
+        of_memories = sum(memory.neurons for memory in self.memories if memory is not None)
+        return of_memories + (0 if self.units is None else self.units.neurons)
 
     @property
     def decay(self) -> float:
@@ -200,6 +220,7 @@ _PARTS = {
 SPIKING_CLASSES: tuple[type, ...] = (
     SpikingNetwork,
     SpikingMemory,
+    SpikingUnits,
     Populations,
     NeuronModel,
     DPICircuit,

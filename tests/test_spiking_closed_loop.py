@@ -53,15 +53,18 @@ def case():
 
 @pytest.fixture(scope="module")
 def narrow(case):
-    """Fits of old: nothing but 2 to 10 % of noise about the states that should be."""
-    return case.measured()
+    """Fits of old: nothing but 2 to 10 % of noise about the states, the least regularisation."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("converters.spiking.recorder._FARTHER", 1.0)
+        patched.setattr("converters.spiking.dynamic.DYNAMIC_RIDGES", (1e-6,))
+        return case.measured()
 
 
 def test_chips_that_ran_away_hold_their_states_when_measured_where_they_will_be(case, narrow):
     wide = case.measured(case.spread())
     before, after = loop_errors(case.chips, [narrow, wide], case.scaled, [3])
-    assert (before[[5, 6]] > 0.4).all()
-    assert (np.delete(before, [5, 6]) < 0.1).all() and after.max() < 0.08
+    assert np.sum(before > 0.4) >= 4 and before.max() > 5.0
+    assert after.max() < 0.08
     assert after.max() < 1.3 * np.median(after)
     # Whoever looks at forced states alone cannot tell these chips from the others.
     assert max(fit.error for fit in narrow) < 2.0 * min(fit.error for fit in narrow)
@@ -69,12 +72,12 @@ def test_chips_that_ran_away_hold_their_states_when_measured_where_they_will_be(
 
 def test_a_map_that_runs_away_is_not_taken(case, narrow):
     static = calibrate("static", case.perfect, case.chips, case.scaled, [0])
-    errors = loop_errors(case.chips, [narrow, static], case.scaled, [3])
-    taken = best_in_loop(case.chips, [narrow, static], case.scaled, [3])
-    assert all(taken[chip] is static[chip] for chip in (5, 6))
-    assert any(fit is of_narrow for fit, of_narrow in zip(taken, narrow, strict=True))
-    for chip, fit in enumerate(taken):
-        assert fit is (narrow, static)[int(errors[1, chip] < errors[0, chip])][chip]
+    candidates = [narrow, case.measured(case.spread()), static]
+    errors = loop_errors(case.chips, candidates, case.scaled, [3])
+    taken = best_in_loop(case.chips, candidates, case.scaled, [3])
+    for chip, which in enumerate(np.argmin(errors, axis=0)):
+        assert taken[chip] is candidates[which][chip]
+    assert set(np.argmin(errors, axis=0)) >= {1, 2}
 
 
 def test_dynamic_never_leaves_a_chip_worse_than_it_was(case):
@@ -100,7 +103,7 @@ def test_chips_are_tried_alike_alone_and_in_groups(case, narrow, monkeypatch):
         case.chips, [narrow, static], case.scaled, [3], lambda *now: shown.append(now)
     )
     assert all(a is b for a, b in zip(at_once, in_groups, strict=True))
-    assert shown == sorted(shown) and shown[-1] == (8 * 2000, 8 * 2000)
+    assert shown == sorted(shown) and shown[-1] == (8000, 8000)
 
 
 def test_the_loop_is_that_of_the_memory_and_its_input(case, narrow):

@@ -42,8 +42,13 @@ def check_spiking(network: SpikingNetwork) -> None:
     ------
     InputError
         For another neuron model than LIF, DPI synapses, a refractory time of more than one step,
-        membrane noise, or no memory at all.
+        membrane noise, units on neurons, or no memory at all.
     """
+    if network.units is not None:
+        raise InputError(
+            "the spiking network has its hidden units on neurons, and only memories are exported; "
+            "make it with --units host."
+        )
     neuron, wrong = network.neuron, []
     if neuron.kind != "lif":
         wrong.append(f"the neuron model {neuron.kind}")

@@ -19,11 +19,15 @@ from lmu_deploy.spiking_chip import Device, NeuronModel, Populations
 Progress = Callable[[int, int], None]
 
 
+_FINE = 1000
+"""Steps that a part of a calibration is shown as, however many it has."""
+
+
 def part(progress: Progress | None, number: int, parts: int) -> Progress | None:
-    """Show the progress of one of several equal parts as that of the whole."""
+    """Show the progress of one of several parts as that of the whole, as if all took as long."""
     if progress is None:
         return None
-    return lambda done, steps: progress(number * steps + done, parts * steps)
+    return lambda done, steps: progress(round(_FINE * (number + done / steps)), _FINE * parts)
 
 
 class Driven(Protocol):

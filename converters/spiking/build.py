@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,9 +11,41 @@ from converters.spiking.bench import Chip, Fit, Progress
 from converters.spiking.calibrate import calibrate
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.recipe import Recipe
-from converters.spiking.scaled import scale_memory
+from converters.spiking.scaled import ScaledMemory, scale_memory
 from lmu_deploy.network import Memory
 from lmu_deploy.spiking_network import SpikingMemory
+
+
+@dataclass(frozen=True)
+class Built:
+    """One memory on several chips.
+
+    Attributes
+    ----------
+    scaled : ScaledMemory
+        What it is to hold, and its states on the way.
+    chips : tuple of Chip
+    fits : tuple of Fit
+        One for each chip.
+    """
+
+    scaled: ScaledMemory
+    chips: tuple[Chip, ...]
+    fits: tuple[Fit, ...]
+
+    def memories(self) -> list[SpikingMemory]:
+        """Give the memory of each chip, its weights as the chip holds them."""
+        scaled = self.scaled
+        return [
+            SpikingMemory(
+                chip.populations,
+                scaled.a_prime,
+                scaled.b_prime,
+                scaled.scales,
+                chip.held(fit.weights),
+            )
+            for chip, fit in zip(self.chips, self.fits, strict=True)
+        ]
 
 
 def build_memory(
@@ -22,7 +54,7 @@ def build_memory(
     u: np.ndarray,
     number: int,
     progress: Progress | None = None,
-) -> list[tuple[SpikingMemory, Fit]]:
+) -> Built:
     """Lower one memory, and calibrate it on each chip.
 
     Parameters
@@ -57,16 +89,4 @@ def build_memory(
         populations = with_mismatch(nominal, one.device.mismatch, made)
         chips.append(replace(perfect, populations=populations, device=one.device))
     fits = calibrate(recipe.calibration, perfect, chips, scaled, [recipe.seed, number], progress)
-    return [
-        (
-            SpikingMemory(
-                chip.populations,
-                scaled.a_prime,
-                scaled.b_prime,
-                scaled.scales,
-                chip.held(fit.weights),
-            ),
-            fit,
-        )
-        for chip, fit in zip(chips, fits, strict=True)
-    ]
+    return Built(scaled, tuple(chips), tuple(fits))

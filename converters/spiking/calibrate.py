@@ -16,8 +16,6 @@ from converters.spiking.static import static
 
 _MEASURING, _PREDICTING, _TRYING = 3, 4, 5
 """What a generator is for, beside the seed."""
-_FINE = 1000
-"""Steps that a stage of a calibration is shown as, however many it has."""
 
 
 def calibrate(
@@ -54,7 +52,7 @@ def calibrate(
         return _static(chips, scaled, seed, progress)
     typical = replace(perfect, device=replace(chips[0].device, mismatch=0.0))
     predicting = np.random.default_rng([*seed, _PREDICTING])
-    stages = [_stage(progress, number, 4) for number in range(4)]
+    stages = [part(progress, number, 4) for number in range(4)]
     spread = predict_spread(typical, scaled.targets, scaled.trajectory, predicting, stages[0])
     fits = dynamic_for_each(
         chips, scaled.targets, scaled.trajectory, [*seed, _MEASURING], stages[1], spread
@@ -81,10 +79,3 @@ def _without(
 ) -> list[Fit]:
     """Give what an ideal chip would be calibrated to."""
     return _static([perfect], scaled, seed, progress)
-
-
-def _stage(progress: Progress | None, number: int, stages: int) -> Progress | None:
-    """Show one of several unequal stages as an equal part of the whole."""
-    if progress is None:
-        return None
-    return lambda done, steps: progress(round(_FINE * (number + done / steps)), _FINE * stages)

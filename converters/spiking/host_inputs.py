@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.network import LMULayer, LMUNetwork, Readout
 from lmu_deploy.reference import has_hidden, run_reference
 
 
@@ -39,6 +39,15 @@ def memory_inputs(network: LMUNetwork, inputs: np.ndarray) -> list[np.ndarray | 
             found.append(None)
         signal = h if has_hidden(layer) else m
     return found
+
+
+def reaching_last(network: LMUNetwork, inputs: np.ndarray) -> np.ndarray:
+    """Give what the float network feeds to its last layer, shape (samples, steps, n_in)."""
+    *before, last = network.layers
+    if not before:
+        return np.asarray(inputs, dtype=np.float64)
+    passed_on = Readout(np.eye(last.n_in), None)
+    return run_reference(LMUNetwork(tuple(before), passed_on, True), inputs).outputs
 
 
 def _channels(layer: LMULayer, x: np.ndarray, m: np.ndarray, h: np.ndarray) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from converters.spiking.recipe import Recipe
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import AnalogProfile
-from lmu_deploy.network import Memory
+from lmu_deploy.network import LMULayer, LMUNetwork, Memory
+from lmu_deploy.spiking_units import why_on_host
 
 LARGEST_MAP = 12_000
 _ORDER_SERVED = 8.0
@@ -54,3 +56,36 @@ def check_map(memory: Memory, neurons_per_state: int, calibration: str) -> None:
             f"state has {features} weights for each state, and {LARGEST_MAP} can be fitted; use "
             f"at most {max(LARGEST_MAP // memory.order, 1)} neurons per state, or static."
         )
+
+
+def check_units(
+    network: LMUNetwork, recipe: Recipe, wanted: str, chip: AnalogProfile
+) -> str | None:
+    """Say why the last layer's units stay on the host; None when they go on the chip.
+
+    Raises
+    ------
+    InputError
+        When they are `wanted` on the "chip" and cannot be there.
+    """
+    if wanted == "host":
+        return "they were asked to be there"
+    reason = why_on_host(network)
+    if reason is None:
+        reason = _no_room(network, recipe, chip)
+    if reason is not None and wanted == "chip":
+        raise InputError(f"the hidden units cannot be on neurons, for {reason}; use --units host.")
+    return reason
+
+
+def _no_room(network: LMUNetwork, recipe: Recipe, chip: AnalogProfile) -> str | None:
+    if recipe.synapse is not None:
+        return "the synapses are pairs of DPIs"
+    layers = [layer for layer in network.layers if isinstance(layer, LMULayer)]
+    of_units = layers[-1].n_out * recipe.neurons_per_unit
+    needed = sum(layer.memory.size for layer in layers) * recipe.neurons_per_state + of_units
+    if needed > (room := int(chip.neurons)):
+        return f"with them {needed} neurons are needed and profile {chip.name} has {room}"
+    if recipe.calibration == "dynamic" and of_units > LARGEST_MAP:
+        return f"their {of_units} neurons are more than the {LARGEST_MAP} that can be fitted"
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,26 @@ import numpy as np
 from converters.spiking.bench import Fit, Progress, part
 from converters.spiking.build import build_memory
 from converters.spiking.drawn import CALIBRATION_SAMPLES, draw_samples
-from converters.spiking.host_inputs import memory_inputs
-from converters.spiking.limits import check_map, check_room, check_window
-from converters.spiking.recipe import DT_MS, HOLD_MS, NEURONS_PER_STATE, Recipe, make_recipe
+from converters.spiking.host_inputs import memory_inputs, reaching_last
+from converters.spiking.limits import check_map, check_room, check_units, check_window
+from converters.spiking.recipe import (
+    DT_MS,
+    HOLD_MS,
+    NEURONS_PER_STATE,
+    NEURONS_PER_UNIT,
+    UNITS,
+    Recipe,
+    make_recipe,
+)
 from converters.spiking.saved import SavedCalibration, check_calibration
-from lmu_deploy.checks import check_inputs, check_integer
+from converters.spiking.units import Head, build_units
+from lmu_deploy.checks import check_choice, check_inputs, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 from lmu_deploy.network import LMULayer, LMUNetwork
 from lmu_deploy.spiking_chip import Calibration
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+from lmu_deploy.spiking_units import SpikingUnits
 
 
 def spike(
@@ -38,6 +49,9 @@ def spike(
     weight_bits: int | None = None,
     maximum_rates: tuple[float, float] | None = None,
     calibration: str = "dynamic",
+    units: str = "auto",
+    neurons_per_unit: int = NEURONS_PER_UNIT,
+    readout_tau_ms: float | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
     calibration_steps: int | None = None,
     saved: SavedCalibration | None = None,
@@ -54,7 +68,8 @@ def spike(
     Parameters
     ----------
     network : LMUNetwork
-        Encoders, hidden units, LSTM layers and readout stay on the host.
+        Encoders and LSTM layers stay on the host, and so do hidden units and readout, but for
+        those of a last layer whose units are feed-forward: see `units`.
     calibration_inputs : ndarray, shape (samples, steps, n_in)
         Of the kind that the network will see, never the ones it will be judged by. At most
         `calibration_samples` are used, drawn by `seed`, and of each the first `calibration_steps`
@@ -80,6 +95,13 @@ def spike(
         the profile's maximum rate and the whole of it.
     calibration : {"dynamic", "static", "none"}
         "none" gives the figure before calibration: an ideal chip's decoders on this chip.
+    units : {"auto", "chip", "host"}
+        Where the last layer's hidden units and the readout are: "auto" puts them on neurons where
+        that can be and the chip has room (:mod:`lmu_deploy.spiking_units`).
+    neurons_per_unit : int
+        Neurons of each hidden unit on the chip.
+    readout_tau_ms : float, optional
+        Time constant of the readout's synapses there; 0.4 of a hold if absent.
     calibration_samples : int
     calibration_steps : int, optional
     saved : SavedCalibration, optional
@@ -115,6 +137,9 @@ def spike(
         "weight_bits": weight_bits,
         "maximum_rates": maximum_rates,
         "calibration": calibration,
+        "units": units,
+        "neurons_per_unit": neurons_per_unit,
+        "readout_tau_ms": readout_tau_ms,
         "seed": seed,
     }
     inputs = check_inputs(calibration_inputs, network.n_in)
@@ -131,7 +156,7 @@ def spike(
         )[0]
     recipe = _recipe(network, profile, options).on_chip(own_seed)
     check_calibration(saved, network, recipe)
-    return _network(network, recipe, saved.memories, saved.calibration)
+    return _network(network, recipe, saved.memories, saved.calibration, saved.units)
 
 
 def spike_chips(
@@ -189,11 +214,15 @@ def _recipe(network: LMUNetwork, profile: str | AnalogProfile, options: dict[str
     """Check what is asked for against the profile and the network."""
     chip = load_profile(profile, "analog")
     assert isinstance(chip, AnalogProfile)
+    options = dict(options)
+    wanted = check_choice("units", options.pop("units", "auto"), UNITS)
     recipe, memories = make_recipe(chip, **options), _memories(network)
     check_room(memories, recipe.neurons_per_state, chip)
     for memory in memories:
         check_window(memory, recipe.hold_ms, recipe.tau_ms)
         check_map(memory, recipe.neurons_per_state, recipe.calibration)
+    if check_units(network, recipe, wanted, chip) is not None:
+        recipe = replace(recipe, neurons_per_unit=0)
     return recipe
 
 
@@ -206,21 +235,33 @@ def _build(
     """Lower each memory in turn, as parts of one piece of work."""
     memories: list[list[SpikingMemory | None]] = [[] for _ in recipes]
     fits: list[list[Fit]] = [[] for _ in recipes]
+    units: list[SpikingUnits | None] = [None for _ in recipes]
     reaching = memory_inputs(network, inputs)
-    total, number = sum(u is not None for u in reaching), 0
+    on_chip = recipes[0].neurons_per_unit > 0
+    total, number = sum(u is not None for u in reaching) + on_chip, 0
     for layer, u in zip(network.layers, reaching, strict=True):
         if not isinstance(layer, LMULayer) or u is None:
             for of_chip in memories:
                 of_chip.append(None)
             continue
         built = build_memory(recipes, layer.memory, u, number, part(progress, number, total))
-        for chip, (memory, fit) in enumerate(built):
+        for chip, memory in enumerate(built.memories()):
             memories[chip].append(memory)
-            fits[chip].append(fit)
+            fits[chip].append(built.fits[chip])
         number += 1
+        if on_chip and layer is network.layers[-1]:
+            head = Head(
+                layer,
+                network.readout,
+                built.scaled,
+                reaching_last(network, inputs),
+                recipes[0].parts,
+            )
+            shown = part(progress, number, total)
+            units = list(build_units(recipes, head, built, number - 1, shown))
     return [
-        _network(network, recipe, tuple(of_chip), _summary(recipe, len(inputs), found))
-        for recipe, of_chip, found in zip(recipes, memories, fits, strict=True)
+        _network(network, recipe, tuple(of_chip), _summary(recipe, len(inputs), found), on_neurons)
+        for recipe, of_chip, found, on_neurons in zip(recipes, memories, fits, units, strict=True)
     ]
 
 
@@ -239,6 +280,7 @@ def _network(
     recipe: Recipe,
     memories: tuple[SpikingMemory | None, ...],
     calibration: Calibration,
+    units: SpikingUnits | None,
 ) -> SpikingNetwork:
     return SpikingNetwork(
         memories=memories,
@@ -251,4 +293,5 @@ def _network(
         hold_ms=recipe.hold_ms,
         synapse=recipe.synapse,
         maximum_rates=recipe.maximum_rates,
+        units=units,
     )

@@ -8,6 +8,7 @@ from converters.spiking.tuning import currents_for
 from lmu_deploy.spiking_chip import NeuronModel, Populations
 
 _INTERCEPTS = (-0.95, 0.95)
+_RECTIFIED = (-0.05, 0.95)
 
 
 def make_populations(
@@ -16,6 +17,7 @@ def make_populations(
     model: NeuronModel,
     maximum_rates: tuple[float, float],
     rng: np.random.Generator,
+    rectified: bool = False,
 ) -> Populations:
     """Draw tuning curves on an ideal chip.
 
@@ -33,6 +35,9 @@ def make_populations(
     maximum_rates : (float, float)
         Hertz, the lower one first.
     rng : Generator
+    rectified : bool
+        Nothing below zero is to be told apart: all encoders are +1 and intercepts are uniform from
+        -0.05 to 0.95.
 
     Returns
     -------
@@ -40,8 +45,8 @@ def make_populations(
         With factors of one.
     """
     shape = (states, neurons)
-    encoders = rng.choice([-1.0, 1.0], shape)
-    intercepts = rng.uniform(*_INTERCEPTS, shape)
+    encoders = np.ones(shape) if rectified else rng.choice([-1.0, 1.0], shape)
+    intercepts = rng.uniform(*(_RECTIFIED if rectified else _INTERCEPTS), shape)
     rates = rng.uniform(*maximum_rates, shape)
     weakest, strongest = currents_for(model, rates)
     gains = (strongest - weakest) / (1.0 - intercepts)

@@ -10,10 +10,15 @@ from lmu_deploy.spiking_chip import CALIBRATIONS, Device, NeuronModel, check_mul
 from lmu_deploy.spiking_dpi import DPISynapse
 
 NEURONS_PER_STATE = 100
+NEURONS_PER_UNIT = 20
+UNITS = ("auto", "chip", "host")
 DT_MS = 1.0
 HOLD_MS = 50.0
 _LOWEST_SHARE = 0.5
 """Of a profile's maximum rate, at which the slowest neurons end."""
+_READOUT_SHARE = 0.4
+"""Of a hold, that the readout's synapses take: long enough to average spikes, short enough to be
+there at its end."""
 SYNAPSES = {"linear": None, "dpi": DPISynapse()}
 
 
@@ -35,6 +40,10 @@ class Recipe:
         Of tuning curves and calibration; the chip's own is in `device`.
     synapse : DPISynapse or None
         None for linear ones, for which W is calibrated in any case.
+    neurons_per_unit : int
+        Of the last layer's hidden units; 0 where they stay on the host.
+    readout_tau_ms : float
+        Time constant of the readout's synapses, milliseconds.
     """
 
     model: NeuronModel
@@ -47,6 +56,8 @@ class Recipe:
     calibration: str
     seed: int
     synapse: DPISynapse | None = None
+    neurons_per_unit: int = 0
+    readout_tau_ms: float = 0.0
 
     @property
     def parts(self) -> int:
@@ -72,6 +83,8 @@ def make_recipe(
     weight_bits: int | None = None,
     maximum_rates: tuple[float, float] | None = None,
     calibration: str = "dynamic",
+    neurons_per_unit: int = NEURONS_PER_UNIT,
+    readout_tau_ms: float | None = None,
     seed: int = 0,
 ) -> Recipe:
     """Take from the profile what is not given; see :func:`converters.spiking.spike`.
@@ -86,6 +99,8 @@ def make_recipe(
     seed = check_integer("seed", seed, 0, 2**32 - 1)
     dt_ms = check_number("dt_ms", dt_ms, 1e-3, 100.0)
     tau_ms = chip.synapse_tau.value * 1e3 if tau_ms is None else tau_ms
+    if readout_tau_ms is None:
+        readout_tau_ms = max(round(min(tau_ms, _READOUT_SHARE * hold_ms) / dt_ms), 1) * dt_ms
     model = _neuron_model(chip.neuron.value if neuron is None else neuron, chip)
     highest = chip.maximum_rate.value
     rates = (_LOWEST_SHARE * highest, highest) if maximum_rates is None else maximum_rates
@@ -105,6 +120,8 @@ def make_recipe(
         maximum_rates=check_rates(rates, model),
         calibration=check_choice("calibration", calibration, CALIBRATIONS),
         seed=seed,
+        neurons_per_unit=check_integer("neurons_per_unit", neurons_per_unit, 1, 100_000),
+        readout_tau_ms=check_multiple("readout_tau_ms", readout_tau_ms, dt_ms),
         synapse=SYNAPSES[check_choice("synapse", synapse or "linear", tuple(SYNAPSES))],
     )
     check_multiple("refractory_ms", recipe.model.refractory_ms, dt_ms, least=0)

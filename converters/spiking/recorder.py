@@ -21,9 +21,9 @@ class Recorder:
 
     They are driven by x = reach * trajectory + noise. The noise is as slow as the synapse and the
     sum of 2 to 10 % of the range, alike in all states, and of 0.5 to 2.5 times `spread`; how much
-    of each is drawn for each sample. The reach is 1 for half of the samples, drawn too, and
-    between 1 and 1.5 for the others: a memory is linear, so what it does with a larger signal is
-    known, and a map that was never fitted out there leaves the states of such a signal astray.
+    of each is drawn for each sample. The reach is drawn too, between 1 and 1.5 for every second
+    sample and 1 for the others: a memory is linear, so what it does with a larger signal is known,
+    and a map that was never fitted out there leaves the states of such a signal astray.
 
     Parameters
     ----------
@@ -54,7 +54,8 @@ class Recorder:
         self.decay = np.float32(np.exp(-bench.dt_ms / bench.tau_ms))
         shape = (samples, bench.channels, bench.order)
         farther = rng.uniform(1.0, _FARTHER, (samples, 1, 1))
-        self.reach = np.where(rng.random(farther.shape) < 0.5, farther, 1.0).astype(np.float32)
+        every_second = np.arange(samples).reshape(farther.shape) % 2 == 1
+        self.reach = np.where(every_second, farther, 1.0).astype(np.float32)
         self.size = rng.uniform(*_NOISE_SHARE, (samples, 1, 1)).astype(np.float32)
         self.noise: np.ndarray = rng.standard_normal(shape).astype(np.float32)
         self.spread = None if spread is None else spread.astype(np.float32)

@@ -20,6 +20,7 @@ from lmu_deploy.fingerprint import fingerprint
 from lmu_deploy.network import LMUNetwork
 from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel
 from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
+from lmu_deploy.spiking_units import SpikingUnits
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class SavedCalibration:
         As :class:`lmu_deploy.spiking_network.SpikingNetwork` has them.
     maximum_rates : (float, float), optional
         Likewise.
+    units : SpikingUnits, optional
+        Likewise.
     """
 
     network: str
@@ -51,6 +54,7 @@ class SavedCalibration:
     calibration: Calibration
     memories: tuple[SpikingMemory | None, ...]
     maximum_rates: tuple[float, float] | None = field(default=None, metadata=LATER)
+    units: SpikingUnits | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_text("calibration network", self.network, 64)
@@ -78,6 +82,7 @@ def keep_calibration(network: SpikingNetwork) -> SavedCalibration:
         calibration=network.calibration,
         memories=network.memories,
         maximum_rates=network.maximum_rates,
+        units=network.units,
     )
 
 
@@ -128,5 +133,10 @@ def _compared(
         yield name, getattr(saved, name), getattr(recipe, name)
     if saved.maximum_rates is not None:
         yield "maximum rates", saved.maximum_rates, recipe.maximum_rates
+    units = saved.units
+    on_chip = 0 if units is None else units.populations.neurons
+    yield "neurons of a hidden unit", on_chip, recipe.neurons_per_unit
+    if units is not None:
+        yield "readout_tau_ms", units.tau_ms, recipe.readout_tau_ms
     yield "method", saved.calibration.method, recipe.calibration
     yield "seed", saved.calibration.seed, recipe.seed

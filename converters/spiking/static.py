@@ -8,7 +8,7 @@ from converters.spiking.bench import Chip, Fit, Progress
 from converters.spiking.ridge import fit_few_rows
 
 STATIC_RIDGE = 0.01
-_LEVELS = np.linspace(-1.1, 1.1, 45)
+LEVELS = np.linspace(-1.1, 1.1, 45)
 _SETTLE_MS, _COUNT_MS = 100.0, 1000.0
 
 
@@ -26,27 +26,33 @@ def static(
     progress : callable, optional
         Called with (steps done, steps in all).
     """
-    rates = _measure_rates(chip, rng, progress)
+    rates = measure_rates(chip, rng, progress)
     states, neurons = rates.shape[1:]
     decoders = np.empty((states, neurons))
     errors = []
     for state in range(states):
-        decoders[state] = fit_few_rows(rates[:, state], _LEVELS[:, None], STATIC_RIDGE)[:, 0]
-        off = rates[:, state] @ decoders[state] - _LEVELS
-        errors.append(np.linalg.norm(off) / np.linalg.norm(_LEVELS))
+        decoders[state] = fit_few_rows(rates[:, state], LEVELS[:, None], STATIC_RIDGE)[:, 0]
+        off = rates[:, state] @ decoders[state] - LEVELS
+        errors.append(np.linalg.norm(off) / np.linalg.norm(LEVELS))
     blocks = decoders.reshape(chip.channels, 1, chip.order, neurons)
     weights = (targets[..., None] * blocks).reshape(chip.channels, chip.order, -1)
     return Fit(weights, STATIC_RIDGE, float(np.sqrt(np.mean(np.square(errors)))))
 
 
-def _measure_rates(
+def measure_rates(
     chip: Chip, rng: np.random.Generator, progress: Progress | None = None
 ) -> np.ndarray:
-    """Hold every state at each level and count spikes: hertz, (levels, states, neurons)."""
+    """Hold every state at each level and count spikes.
+
+    Returns
+    -------
+    ndarray, shape (levels, states, neurons)
+        Hertz.
+    """
     if chip.model.kind == "poisson":
         return _expected_rates(chip)
-    neurons = chip.neurons(len(_LEVELS), rng)
-    x = np.repeat(_LEVELS[:, None], chip.populations.states, axis=1)
+    neurons = chip.neurons(len(LEVELS), rng)
+    x = np.repeat(LEVELS[:, None], chip.populations.states, axis=1)
     settling, steps = (round(ms / chip.dt_ms) for ms in (_SETTLE_MS, _SETTLE_MS + _COUNT_MS))
     counts = np.zeros(neurons.v.shape)
     for step in range(steps):
@@ -59,6 +65,6 @@ def _measure_rates(
 
 
 def _expected_rates(chip: Chip) -> np.ndarray:
-    """Like :func:`_measure_rates`, for Poisson neurons: counting them would take minutes."""
-    current = _LEVELS[:, None, None] * chip.populations.slopes + chip.populations.offsets
+    """Like :func:`measure_rates`, for Poisson neurons: counting them would take minutes."""
+    current = LEVELS[:, None, None] * chip.populations.slopes + chip.populations.offsets
     return np.asarray(np.maximum(current, 0.0) / (chip.model.membrane_tau_ms * 1e-3))

@@ -53,6 +53,20 @@ def spike(
     calibration: Annotated[
         str | None, typer.Option(help="dynamic (default), static or none.")
     ] = None,
+    units: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the last layer's feed-forward units and the readout are: auto (default; on "
+            "the chip where they can be), chip or host."
+        ),
+    ] = None,
+    neurons_per_unit: Annotated[
+        int | None, typer.Option(help="Neurons for each hidden unit on the chip; by default 20.")
+    ] = None,
+    readout_tau_ms: Annotated[
+        float | None,
+        typer.Option(help="Synapses of a readout on the chip; by default 0.4 of a hold."),
+    ] = None,
     calibration_samples: Annotated[
         int | None, typer.Option(help="Training samples that the chip is calibrated on; 200.")
     ] = None,
@@ -70,7 +84,7 @@ def spike(
         int | None, typer.Option(help="Which virtual chip; by default the seed.")
     ] = None,
 ) -> None:
-    """Lower a float network's memory onto spiking neurons of one virtual analog chip, or of Loihi.
+    """Lower a float network onto spiking neurons of one virtual analog chip, or of Loihi.
 
     With --profile loihi1 the neurons are Loihi's, in fixed point, and the options of analog devices
     have no meaning.
@@ -90,6 +104,9 @@ def spike(
         "weight_bits": weight_bits,
         "maximum_rates": max_rates,
         "calibration": calibration,
+        "units": units,
+        "neurons_per_unit": neurons_per_unit,
+        "readout_tau_ms": readout_tau_ms,
         "calibration_samples": calibration_samples,
         "calibration_steps": calibration_steps,
         "chip_seed": chip_seed,

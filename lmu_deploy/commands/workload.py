@@ -47,7 +47,7 @@ def announce(label: str, runner: Target, network: Network, inputs: np.ndarray) -
 def neurons_of(network: Network) -> int:
     """Count the neurons that a network has on its chip; 0 of a float network."""
     if isinstance(network, SpikingNetwork):
-        return sum(memory.neurons for memory in network.memories if memory is not None)
+        return network.neurons
     if isinstance(network, LoihiNetwork):
         return sum(memory.size for memory in network.memories if memory is not None)
     if not isinstance(network, IntegerNetwork):

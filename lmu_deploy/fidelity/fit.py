@@ -42,7 +42,7 @@ def fit_of(network: object) -> Fit | None:
 
 
 def _neurons(network: SpikingNetwork, chip: AnalogProfile) -> list[str]:
-    needed = sum(memory.neurons for memory in network.memories if memory is not None)
+    needed = network.neurons
     if needed <= (room := int(chip.neurons)):
         return []
     return [

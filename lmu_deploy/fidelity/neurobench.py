@@ -86,6 +86,8 @@ def _operations(run: Run, network: object) -> SynapticOperations | None:
     if isinstance(network, SpikingNetwork):
         present = [memory for memory in network.memories if memory is not None]
         dense = sum(memory.weights.size * memory.populations.neurons for memory in present)
+        if (units := network.units) is not None:
+            dense += units.drive.size * units.populations.neurons + units.decoders.size
         return _synaptic(0.0, effective, dense * run.chip_steps)
     return _loihi_operations(run, network) if isinstance(network, LoihiNetwork) else None
 

@@ -138,15 +138,18 @@ def _integer_sizes(network: IntegerNetwork) -> Sizes:
 def _spiking_sizes(network: SpikingNetwork) -> Sizes:
     """Only what is on neurons; real numbers in single precision, as are weights without bits."""
     memories = [memory for memory in network.memories if memory is not None]
-    n_weights = sum(memory.weights.size for memory in memories)
-    n_neurons = sum(memory.neurons for memory in memories)
+    weights = [memory.weights for memory in memories]
     n_states = sum(memory.states for memory in memories)
+    if (units := network.units) is not None:
+        weights += [units.drive, units.decoders]
+        n_states += units.units + len(units.decoders)
+    n_weights, n_neurons = sum(w.size for w in weights), network.neurons
     bits = network.device.weight_bits or 8 * FLOAT_BYTES
     return Sizes(
         representation="SpikingNetwork",
         parameters=n_weights + 2 * n_neurons,
         weights=n_weights,
-        synapses=sum(int(np.count_nonzero(memory.weights)) for memory in memories),
+        synapses=sum(int(np.count_nonzero(w)) for w in weights),
         weight_bits=bits,
         weight_bytes=_bytes([n_weights * bits]),
         neuron_bytes=FLOAT_BYTES * 2 * n_neurons,

@@ -12,6 +12,7 @@ from lmu_deploy.fidelity.attribution.switches import (
     MISMATCH,
     NEURONS,
     NOISE,
+    UNITS,
     WEIGHT_BITS,
 )
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
@@ -42,6 +43,7 @@ REMEDIES = {
     NOISE: "more neurons for each state, or slower synapses (--tau-ms)",
     WEIGHT_BITS: "choose a profile whose weights have more bits",
     CALIBRATION: "calibrate this chip anew (spike --calibration dynamic)",
+    UNITS: "more neurons for each unit (--neurons-per-unit), or --units host",
     "saturation": "calibrate on inputs as large as these, or send narrower messages",
 }
 """What a quantisation, or a calibration, can do about each source."""

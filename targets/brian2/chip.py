@@ -1,5 +1,7 @@
 """One memory on Brian2: all populations of many samples, on many chips, in one group of neurons.
 
+The last layer's units are a second group, which reads drives in the place of states.
+
 Encoding is part of the neurons' equation (each reads its state through a linked variable).
 Decoding, the synapse and the input are one network operation; see synapses.py.
 """
@@ -11,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from lmu_deploy.spiking_chip import Populations
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.brian2.library import brian2_library
 from targets.brian2.neurons import namespace, start, words
 from targets.brian2.synapses import Activity, Boundary, Synapses
+from targets.brian2.units import Units
 
 
 def run_memory(
@@ -26,8 +30,9 @@ def run_memory(
     starts: np.random.Generator,
     noise_seed: int,
     rasters: bool = False,
+    units: Units | None = None,
 ) -> Activity:
-    """Simulate a memory for a batch, on each of several chips.
+    """Simulate a memory for a batch, on each of several chips, and units that read it.
 
     Parameters
     ----------
@@ -43,20 +48,35 @@ def run_memory(
     noise_seed : int
     rasters : bool
         Keep the spikes of each chip's sample 0.
+    units : Units, optional
+        Of the same copies; they keep what they did.
     """
     b2 = brian2_library()
     clock = b2.Clock(dt=network.dt_ms * b2.ms, name="lmu_clock")
     count = len(memories) * samples * memories[0].states
     states = b2.NeuronGroup(count, "x : 1", clock=clock, name="lmu_states", namespace={})
-    neurons = _neuron_group(b2, network, memories, states, samples, clock, starts)
+    curves = [memory.populations for memory in memories]
+    neurons = _neuron_group(b2, network, curves, states, samples, clock, starts, "lmu_neurons")
+    objects = [states, neurons]
+    if units is not None:
+        drives = b2.NeuronGroup(units.shown.size, "x : 1", clock=clock, name="lmu_drives")
+        curves = [one.populations for one in units.units]
+        begin = units.starts
+        firing = _neuron_group(b2, network, curves, drives, samples, clock, begin, "lmu_units")
+        z = drives.variables["x"].get_value()
+        z[:] = units.shown.reshape(-1)
+        objects += [drives, firing]
     operation = Synapses(network, memories, boundary, samples, steps, rasters)
     x = states.variables["x"].get_value()
 
     def synapses() -> None:
         operation.advance(x, neurons.spikes)
+        if units is not None:
+            units.advance(operation.u, operation.fired(), firing.spikes)
+            z[:] = units.shown.reshape(-1)
 
     update = b2.NetworkOperation(synapses, clock=clock, when="synapses", name="lmu_synapses")
-    simulation = b2.Network(states, neurons, update)
+    simulation = b2.Network(*objects, update)
     generator_state = np.random.get_state()  # noqa: NPY002 - Brian2 seeds and uses this one
     try:
         b2.seed(noise_seed)
@@ -69,15 +89,16 @@ def run_memory(
 def _neuron_group(
     b2: Any,
     network: SpikingNetwork,
-    memories: Sequence[SpikingMemory],
+    chips: Sequence[Populations],
     states: Any,
     samples: int,
     clock: Any,
     starts: np.random.Generator,
+    name: str,
 ) -> Any:
-    model, memory = words(network), memories[0]
+    model, neurons = words(network), chips[0].neurons
     group = b2.NeuronGroup(
-        len(memories) * samples * memory.neurons,
+        len(states) * neurons,
         model.equations,
         method=model.method,
         threshold=model.threshold,
@@ -85,14 +106,13 @@ def _neuron_group(
         refractory=network.neuron.refractory_ms * b2.ms if network.neuron.refractory_ms else False,
         clock=clock,
         namespace=namespace(network, b2),
-        name="lmu_neurons",
+        name=name,
     )
-    group.slope = _for_samples([m.populations.slopes for m in memories], samples)
-    group.offset = _for_samples([m.populations.offsets for m in memories], samples)
-    source = np.repeat(np.arange(len(states)), memory.populations.neurons)
-    group.x = b2.linked_var(states, "x", index=source)
-    membranes = starts.random((samples, memory.neurons)).reshape(-1)
-    start(network, group, np.tile(membranes, len(memories)), b2)
+    group.slope = _for_samples([chip.slopes for chip in chips], samples)
+    group.offset = _for_samples([chip.offsets for chip in chips], samples)
+    group.x = b2.linked_var(states, "x", index=np.repeat(np.arange(len(states)), neurons))
+    membranes = starts.random((samples, chips[0].states * neurons)).reshape(-1)
+    start(network, group, np.tile(membranes, len(chips)), b2)
     return group
 
 

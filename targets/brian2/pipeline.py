@@ -1,4 +1,4 @@
-"""A batch through all layers: memories on the chips, everything else on the host."""
+"""A batch through all layers: memories, maybe the last units, on chips; all else on the host."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 
 from lmu_deploy.network import LMULayer, LSTMLayer
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+from lmu_deploy.spiking_units import SpikingUnits
 from targets.base import Progress
 from targets.brian2.chip import run_memory
 from targets.brian2.synapses import Activity, Boundary
+from targets.brian2.units import Units
 from targets.host import HostLayer, run_lstm
 
 _LARGEST_RASTER = 50_000_000
@@ -83,38 +85,48 @@ class Pipeline:
         numbered = list(enumerate(self.memories))
         self.starts = {name: np.random.default_rng([seed, number]) for number, name in numbered}
         self.noise = {name: np.random.default_rng([seed, number, 1]) for number, name in numbered}
+        self.units = [chip.units for chip in chips if chip.units is not None]
+        self.unit_starts = np.random.default_rng([seed, len(numbered), 2])
         self.chips, self._holds_done = len(chips), 0
 
     def run(self, inputs: np.ndarray) -> Batch:
         """Run the next batch on every chip; inputs of shape (samples, steps, n_in)."""
         signal = np.tile(inputs, (self.chips, 1, 1))
         m, h = [signal[:, :, :0]], [signal[:, :, :0]]
-        activities, first = {}, not self._holds_done
+        activities, first, units = {}, not self._holds_done, None
         for number, layer in enumerate(self.network.host.layers):
             if isinstance(layer, LSTMLayer):
                 signal = run_lstm(layer, signal)
                 h.append(signal)
                 continue
             name = f"layer{number}/memory"
-            host, activities[name] = self._run_layer(name, layer, signal, first)
+            if self.units and layer is self.network.host.layers[-1]:
+                kept = first and self._raster_size(self.units) <= _LARGEST_RASTER
+                starts = self.unit_starts
+                units = Units(self.network, self.units, layer, signal, starts, rasters=kept)
+            host, activities[name] = self._run_layer(name, layer, signal, first, units)
             m.append(host.m)
-            h.append(host.h)
+            h.append(host.h if units is None else units.h)
             signal = host.output
         readout = self.network.host.readout
-        y = signal @ readout.kernel.astype(np.float64)
+        y = signal @ readout.kernel.astype(np.float64) if units is None else units.y
         y = y if readout.bias is None else y + readout.bias
+        synops = self._synops(activities)
+        if units is not None:
+            synops += self._synops_of_units(units, activities[name])
+            activities[name.replace("memory", "hidden")] = units.activity()
         shape = (self.chips, *inputs.shape[:2], -1)
         return Batch(
             m=np.concatenate(m, axis=2).reshape(shape),
             h=np.concatenate(h, axis=2).reshape(shape),
             y=y.reshape(shape),
             events={name: activity.counts for name, activity in activities.items()},
-            synops=self._synops(activities),
+            synops=synops,
             rasters={n: a.rasters for n, a in activities.items() if a.rasters is not None},
         )
 
     def _run_layer(
-        self, name: str, layer: LMULayer, signal: np.ndarray, first: bool
+        self, name: str, layer: LMULayer, signal: np.ndarray, first: bool, units: Units | None
     ) -> tuple[HostLayer, Activity]:
         memories, host = self.memories[name], HostLayer(layer, signal)
         samples = len(signal) // len(memories)
@@ -132,6 +144,7 @@ class Pipeline:
             starts=self.starts[name],
             noise_seed=int(self.noise[name].integers(2**31)),
             rasters=first and self._raster_size(memories) <= _LARGEST_RASTER,
+            units=units,
         )
         return host, activity
 
@@ -142,9 +155,19 @@ class Pipeline:
                 synops[chip] += activity.by_neuron[chip] @ memory.synapses
         return synops
 
-    def _raster_size(self, memories: list[SpikingMemory]) -> int:
+    def _synops_of_units(self, units: Units, memory: Activity) -> np.ndarray:
+        """Count what the memory's spikes do to units, and theirs to the answers."""
+        own = units.activity().by_neuron
+        return np.array(
+            [
+                memory.by_neuron[chip] @ on.synapses_of_memory + own[chip] @ on.synapses
+                for chip, on in enumerate(self.units)
+            ]
+        )
+
+    def _raster_size(self, chips: Sequence[SpikingMemory] | Sequence[SpikingUnits]) -> int:
         chip_steps = self.steps * self.network.steps_per_hold
-        return len(memories) * memories[0].neurons * chip_steps
+        return len(chips) * chips[0].neurons * chip_steps
 
     def _report(self, samples: int) -> None:
         """Count holds of all memories, told as whole samples."""

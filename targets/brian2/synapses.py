@@ -123,7 +123,9 @@ class Synapses:
         self.scaled_input = np.stack([m.scaled_input for m in memories])
         self.scales = np.stack([m.scales.reshape(-1) for m in memories])
         self.input = np.zeros((rows, self.effects.shape[1]))
+        self.u = np.zeros((self.copies, channels))
         self.step = 0
+        self._last = np.zeros(0, np.int64), np.zeros(self.copies + 1, np.int64)
         self.counts = np.zeros((self.copies, steps), dtype=np.int64)
         self.by_neuron = np.zeros(self.chips * self.memory.neurons, dtype=np.int64)
         shape = (self.chips, steps * self.hold, self.memory.neurons)
@@ -143,6 +145,7 @@ class Synapses:
 
         self.by_neuron += np.bincount(column, minlength=len(self.by_neuron))
         of_copies = ends[:: self.memory.channels]
+        self._last = column, of_copies
         self.counts[:, hold] += np.diff(of_copies)
         if self.rasters is not None:
             for chip, first in enumerate(range(0, self.copies, self.samples)):
@@ -153,8 +156,15 @@ class Synapses:
             states = x.reshape(self.chips, self.samples, -1) * self.scales[:, None]
             self.boundary.observe(hold, states.reshape(self.copies, -1))
 
+    def fired(self) -> csr_array:
+        """Spikes of the last step, shape (copies, chips * neurons), each copy's with its chip's."""
+        column, ends = self._last
+        shape = (self.copies, self.chips * self.memory.neurons)
+        return csr_array((np.ones(len(column)), column, ends), shape=shape)
+
     def _input(self, hold: int) -> np.ndarray:
-        u = self.boundary.channels(hold).reshape(self.chips, self.samples, -1, 1)
+        self.u = self.boundary.channels(hold)
+        u = self.u.reshape(self.chips, self.samples, -1, 1)
         effect = u * self.scaled_input[:, None]
         return self._split(effect.reshape(-1, self.memory.order))
 

@@ -142,11 +142,12 @@ class Brian2Target:
     ) -> Run:
         m, h, y = batch.m[chip], batch.h[chip], batch.y[chip]
         steps = y.shape[1]
-        present = [memory for memory in network.memories if memory is not None]
+        sizes = [memory.neurons for memory in network.memories if memory is not None]
+        sizes += [] if network.units is None else [network.units.neurons]
         return Run(
             target=self.name,
             outputs=y if network.return_sequences else y[:, -1],
-            neurons={n: memory.neurons for n, memory in zip(batch.events, present, strict=True)},
+            neurons=dict(zip(batch.events, sizes, strict=True)),
             events={name: counts[chip] for name, counts in batch.events.items()},
             synops=int(batch.synops[chip]),
             saturations={},
@@ -174,6 +175,7 @@ def _check_alike(first: SpikingNetwork, other: SpikingNetwork, number: int) -> N
         ("membrane noise", lambda n: n.device.membrane_noise),
         ("times", lambda n: (n.dt_ms, n.tau_ms, n.hold_ms)),
         ("neurons", lambda n: [None if m is None else m.neurons for m in n.memories]),
+        ("units", lambda n: None if n.units is None else (n.units.neurons, n.units.tau_ms)),
     ):
         if other is not first and of(first) != of(other):
             raise InputError(

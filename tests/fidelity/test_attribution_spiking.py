@@ -22,6 +22,7 @@ from lmu_deploy.fidelity.attribution.switches import (
     MISMATCH,
     NEURONS,
     NOISE,
+    UNITS,
     WEIGHT_BITS,
 )
 from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
@@ -49,6 +50,7 @@ def samples():
 
 def spiking_of(samples, **options):
     chosen = {"neurons_per_state": 40, "mismatch": 0.1, "membrane_noise": 0.0, "weight_bits": 0}
+    chosen["units"] = "host"
     return spike(samples[0], samples[1], hold_ms=20.0, **{**chosen, **options})
 
 
@@ -72,15 +74,17 @@ def test_ideal_populations_are_the_float_network(samples):
     np.testing.assert_allclose(found.y, truth.y, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("units", ["host", "chip"])
 @pytest.mark.parametrize(
     ("neuron", "noise"), [("lif", 0.0), ("lif", 0.3), ("dpi", 0.3), ("if", 0.0), ("poisson", 0.0)]
 )
-def test_all_on_is_the_brian2_target(samples, neuron, noise):
+def test_all_on_is_the_brian2_target(samples, neuron, noise, units):
     """Every state, hidden unit and answer of every step with ==, noise and all."""
     pytest.importorskip("brian2", reason="Brian2 is not installed")
     from targets.brian2 import Brian2Target
 
-    chip = spiking_of(samples, neuron=neuron, membrane_noise=noise, calibration="static")
+    chosen = {"neuron": neuron, "membrane_noise": noise, "calibration": "static", "units": units}
+    chip = spiking_of(samples, **chosen)
     inputs = samples[1][:3, :6]
     run = Brian2Target().run(chip, inputs, record=True, seed=5)
     fired = []
@@ -179,6 +183,21 @@ def test_a_population_that_drifted_is_named(samples, spiking, population):
     assert bad.shares_in_turn()[-1] > 0.5
 
 
+def test_units_on_neurons_come_last_and_are_named_when_they_fail(samples):
+    _, inputs, targets = samples
+    chip = spiking_of(samples, units="chip")
+    chips_of = Chips(chip, inputs)
+    good = attribute_spiking(chip, inputs, targets, TASK, samples=16, chips=chips_of)
+    broken = dataclasses.replace(chip.units, decoders=chip.units.decoders[::-1].copy())
+    worse = dataclasses.replace(chip, units=broken)
+    bad = attribute_spiking(worse, inputs, targets, TASK, samples=16, chips=chips_of)
+    assert [step.source for step in good.steps] == ["neurons of layer0", MISMATCH, UNITS]
+    assert bad.steps[:2] == good.steps[:2]
+    assert (bad.causes[0].source, bad.causes[0].place) == (UNITS, "layer0/hidden")
+    assert bad.causes[0].share > 0.9
+    assert bad.whole.output > 2 * good.whole.output
+
+
 def test_layers_are_switched_on_one_by_one(samples):
     rng = np.random.default_rng(33)
     network = LMUNetwork((layer(rng, 2), layer(rng, 6)), Readout(rng.normal(size=(6, 3)), None))
@@ -188,7 +207,7 @@ def test_layers_are_switched_on_one_by_one(samples):
     found = attribute_spiking(
         chip, samples[1], targets, TASK, samples=8, progress=lambda *done: seen.append(done)
     )
-    sources = ["neurons of layer0", "neurons of layer1", MISMATCH, CALIBRATION]
+    sources = ["neurons of layer0", "neurons of layer1", MISMATCH, CALIBRATION, UNITS]
     assert [step.source for step in found.steps] == sources
     assert sum(found.shares_in_turn()) == pytest.approx(1.0)
     assert sum(found.shares_alone()) + found.interaction == pytest.approx(1.0)

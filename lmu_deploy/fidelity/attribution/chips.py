@@ -85,6 +85,7 @@ class Chips:
             "calibration_samples": max(1, network.calibration.samples),
             "seed": network.calibration.seed,
             "chip_seed": device.seed,
+            "units": "host",  # they come last, read by the network's own memory
         }
 
 

@@ -2,15 +2,17 @@ r"""What a spiking network's errors come from: neurons, mismatch, noise, weight 
 
 Sources are switched on one after the other. First the memories spike, layer by layer, on a chip
 without imperfections: what is lost is owed to the number and kind of neurons. Then the chip gets
-its mismatch, its noise and its rounded weights, each time calibrated dynamically (chips.py). Last
+its mismatch, its noise and its rounded weights, each time calibrated dynamically (chips.py). Then
 comes the network as it is: what changes is owed to its own calibration, or to what has happened to
-the chip since. All but the neurons act on neurons only and cannot be alone: what one adds to the
-neurons' squared error counts as its error alone.
+the chip since. Hidden units and a readout that are on neurons come last. All but the neurons act on
+neurons only and cannot be alone: what one adds to the neurons' squared error counts as its error
+alone, and what units add to all before them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from lmu_deploy.checks import check_inputs, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.fidelity.attribution.chips import Chips, alike
 from lmu_deploy.fidelity.attribution.measure import Errors, Progress
-from lmu_deploy.fidelity.attribution.spiking_causes import find_causes
+from lmu_deploy.fidelity.attribution.spiking_causes import find_causes, with_units
 from lmu_deploy.fidelity.attribution.spiking_judge import Judge
 from lmu_deploy.fidelity.attribution.study import Attribution, Step
 from lmu_deploy.fidelity.attribution.switches import (
@@ -26,6 +28,7 @@ from lmu_deploy.fidelity.attribution.switches import (
     MISMATCH,
     NEURONS,
     NOISE,
+    UNITS,
     WEIGHT_BITS,
 )
 from lmu_deploy.fidelity.attribution.synapses import Tally
@@ -91,9 +94,13 @@ def attribute_spiking(
         )
     chips = Chips(network, inputs) if chips is None else chips.of(network)
     judge = Judge(network.host, inputs, targets[: len(inputs)], task, seed, progress)
-    judge.total = _work(network) + 1 + _MOST_CAUSES
-    steps = list(_steps(network, chips, judge))
-    causes = find_causes(judge, network, steps, _MOST_CAUSES)
+    judge.total = _work(network) + 1 + _MOST_CAUSES + (network.units is not None)
+    memories = replace(network, units=None)
+    steps = list(_steps(memories, chips, judge))
+    causes = find_causes(judge, memories, steps, _MOST_CAUSES)
+    if network.units is not None:
+        steps.append(_units(network, steps[-1].after, judge))
+        causes = with_units(causes, steps)
     judge.finish()
     return Attribution(len(inputs), judge.reference, tuple(steps), tuple(causes), Tally())
 
@@ -135,6 +142,13 @@ def _steps(network: SpikingNetwork, chips: Chips, judge: Judge) -> Iterator[Step
     if not alike(network, last):
         before, after = after, judge.errors(network, layers)
         yield Step(CALIBRATION, places, after, _added(before, after, judge.reference))
+
+
+def _units(network: SpikingNetwork, before: Errors, judge: Judge) -> Step:
+    """Put the last layer's units and the readout on neurons, as they are in the network."""
+    after = judge.errors(network, judge.layers)
+    places = (f"layer{judge.layers[-1]}/hidden", "readout")
+    return Step(UNITS, places, after, _added(before, after, judge.reference))
 
 
 def _calibrated(chips: Chips, judge: Judge, *imperfections: str) -> SpikingNetwork:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from lmu_deploy.fidelity.attribution.causes import Cause
 from lmu_deploy.fidelity.attribution.populations import blame_populations, mended
@@ -42,6 +43,27 @@ def find_causes(
         if cause.source != CALIBRATION or largest < _NEARLY_ALL * cause.share
     ]
     return sorted([*causes, *populations], key=lambda cause: -cause.share)
+
+
+def with_units(causes: Sequence[Cause], steps: Sequence[Step]) -> list[Cause]:
+    """Lay causes that were found without units on neurons beside what those add.
+
+    Parameters
+    ----------
+    causes : sequence of Cause
+        Shares of the squared error without units.
+    steps : sequence of Step
+        The last one is that of the units.
+    """
+    before, last = steps[-2].after.output, steps[-1]
+    if not (whole := last.after.output):
+        return list(causes)
+    added = last.alone.output
+    of_memories = min(before / whole, 1.0) ** 2
+    found = [replace(cause, share=cause.share * of_memories) for cause in causes]
+    if (share := added**2 / whole**2) > _WORTH:
+        found.append(Cause(last.source, last.places[0], None, added, share, None, None))
+    return sorted(found, key=lambda cause: -cause.share)
 
 
 def _sources(steps: Sequence[Step], whole: float) -> Iterator[Cause]:

@@ -3,14 +3,15 @@ r"""A spiking network in NumPy, each of whose memories can be ideal; what its sp
 A memory that spikes runs as spiking_network.py says: its synapses are the Brian2 target's own and
 its neurons draw what Brian2 draws, so its states are that target's with ``==`` (a batch of the
 target holds all samples here). An ideal memory has :math:`S^{-1} A' S x` in the place of
-W s / dt: with all ideal the network is the float one.
+W s / dt: with all ideal the network is the float one. Units on neurons read their layer's memory,
+so they spike where that does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from converters.spiking.neurons import NEURONS, Neurons
 from lmu_deploy.network import LSTMLayer
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.brian2.synapses import Boundary, Synapses
+from targets.brian2.units import Units
 from targets.host import HostLayer, run_lstm
 
 Observer = Callable[[int, np.ndarray, np.ndarray], None]
@@ -41,23 +43,19 @@ class Outcome:
 
 
 class Draws:
-    """The numbers that the Brian2 target draws for one memory: where membranes start, then noise.
+    """The numbers that the Brian2 target draws for neurons: where membranes start, then noise.
 
-    Stands in for a NumPy generator. The noise comes from NumPy's old generator, as in Brian2.
+    Stands in for a NumPy generator. The noise comes from NumPy's old generator, as in Brian2, and
+    a memory and the units that read it draw it in turn.
 
     Parameters
     ----------
-    seed : int
-        Of the run.
-    number : int
-        Which memory of the network.
+    starts : Generator
+    noise : RandomState
     """
 
-    def __init__(self, seed: int, number: int) -> None:
-        self._starts = np.random.default_rng([seed, number])
-        noise_seed = int(np.random.default_rng([seed, number, 1]).integers(2**31))
-        self._noise = np.random.RandomState(noise_seed)
-        self._started = False
+    def __init__(self, starts: np.random.Generator, noise: np.random.RandomState) -> None:
+        self._starts, self._noise, self._started = starts, noise, False
 
     def random(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
         """Draw membranes the first time, chances of Poisson spikes after that; always float64."""
@@ -92,7 +90,8 @@ def run_hybrid(
     observe : callable, optional
         Sees every step of the memories that spike.
     """
-    signal, states, memories = inputs, [], 0
+    signal, states, memories = inputs, list[np.ndarray](), 0
+    units: Units | None = None
     for number, layer in enumerate(network.host.layers):
         if isinstance(layer, LSTMLayer):
             signal = run_lstm(layer, signal)
@@ -102,13 +101,16 @@ def run_hybrid(
         host = HostLayer(layer, signal)
         if number in spiking:
             seen = None if observe is None else _seen(observe, number)
-            _run_spiking(network, memory, host, Draws(seed, memories), seen)
+            if network.units is not None and layer is network.host.layers[-1]:
+                starts = np.random.default_rng([seed, memories + 1, 2])
+                units = Units(network, [network.units], layer, signal, starts)
+            _run_spiking(network, memory, host, (seed, memories), seen, units)
         else:
             _run_ideal(network, memory, host)
         states.append(host.m)
         signal, memories = host.output, memories + 1
     readout = network.host.readout
-    y = signal @ readout.kernel.astype(np.float64)
+    y = signal @ readout.kernel.astype(np.float64) if units is None else units.y
     return Outcome(states, y if readout.bias is None else y + readout.bias)
 
 
@@ -135,22 +137,31 @@ def _run_spiking(
     network: SpikingNetwork,
     memory: SpikingMemory,
     host: HostLayer,
-    draws: Draws,
+    seeds: tuple[int, int],
     observe: Callable[[np.ndarray, np.ndarray], None] | None,
+    units: Units | None,
 ) -> None:
     samples, steps, _ = host.m.shape
-    rng = cast(np.random.Generator, draws)  # of which neurons use these two methods
-    neurons: Neurons = NEURONS[network.neuron.kind](
-        memory.populations, network.neuron, network.device, network.dt_ms, samples, rng, np.float64
-    )
+    noise = np.random.RandomState(int(np.random.default_rng([*seeds, 1]).integers(2**31)))
+    of_chip = (network.neuron, network.device, network.dt_ms, samples)
+    kind = NEURONS[network.neuron.kind]
+    draws: Any = Draws(np.random.default_rng(seeds), noise)  # neurons use two of its methods
+    neurons: Neurons = kind(memory.populations, *of_chip, draws, np.float64)
+    firing: Neurons | None = None
+    if units is not None:
+        draws = Draws(units.starts, noise)
+        firing = kind(units.units[0].populations, *of_chip, draws, np.float64)
     boundary = Boundary(host.channels, host.observe)
     synapses = Synapses(network, [memory], boundary, samples, steps, rasters=False)
     x = np.zeros((samples, memory.states))
     for _ in range(steps * network.steps_per_hold):
         spikes = neurons.step(x)
+        own = None if units is None or firing is None else firing.step(units.shown)
         if observe is not None:
             observe(x, spikes)
         synapses.advance(x.reshape(-1), np.flatnonzero(spikes))
+        if units is not None and own is not None:
+            units.advance(synapses.u, synapses.fired(), np.flatnonzero(own))
 
 
 def _run_ideal(network: SpikingNetwork, memory: SpikingMemory, host: HostLayer) -> None:

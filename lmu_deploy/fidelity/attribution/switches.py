@@ -31,7 +31,7 @@ SOURCES = (
 """In the order in which they are switched on."""
 
 NEURONS, MISMATCH, NOISE = "neurons", "mismatch", "membrane noise"
-WEIGHT_BITS, CALIBRATION = "weight bits", "calibration"
+WEIGHT_BITS, CALIBRATION, UNITS = "weight bits", "calibration", "hidden units and readout"
 """Sources of a spiking network, in the order in which they are switched on; the neurons stand for
 each layer. The calibration is to blame for what another set of weights would make up for."""
 
