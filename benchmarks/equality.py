@@ -27,7 +27,7 @@ from lmu_deploy.errors import InputError
 from lmu_deploy.files import load
 from lmu_deploy.integer_network import IntegerNetwork
 from lmu_deploy.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.tasks.base import get_task
+from lmu_deploy.tasks.base import Split, get_task
 from targets.base import Run
 from targets.integer import IntegerTarget
 from targets.lava import LavaTarget
@@ -35,6 +35,8 @@ from targets.onnxruntime import OnnxRuntimeTarget
 
 MODELS = Path(__file__).parents[1] / "examples/models"
 CALIBRATION = 128
+SERIES_IMAGES = 2
+"""Of the trained network as a series, which takes 28 applications, a chip step each, at every step."""
 COLUMNS = (
     "network",
     "realisation",
@@ -92,6 +94,9 @@ def makers(images: int) -> dict[str, Callable[[], list[Case]]]:
     found: dict[str, Callable[[], list[Case]]] = {}
     for form, options in forms.items():
         found[f"psmnist-lmu, {form}"] = _trained("psmnist-lmu", form, images, options)
+    found["psmnist-lmu, sign-taylor"] = _trained(
+        "psmnist-lmu", "sign-taylor", min(images, SERIES_IMAGES), {"realisation": "sign-taylor"}
+    )
     found["psmnist-parallel, fir"] = _trained(
         "psmnist-parallel", "fir", images, {"realisation": "fir"}
     )
@@ -158,7 +163,7 @@ def same(ours: Run, theirs: Run) -> bool:
     )
 
 
-_calibrated: dict[str, tuple[LMUNetwork, Calibration, np.ndarray]] = {}
+_calibrated: dict[str, tuple[LMUNetwork, Calibration, Split]] = {}
 
 
 def _trained(
@@ -169,8 +174,9 @@ def _trained(
             network = load(MODELS / f"{model}.safetensors", FLOAT_CLASSES)
             data = get_task(network.task).load()
             signals = calibrate(network, data.train.inputs[:CALIBRATION])
-            _calibrated[model] = network, signals, data.test.batch(slice(images))[0]
-        network, signals, inputs = _calibrated[model]
+            _calibrated[model] = network, signals, data.test
+        network, signals, test = _calibrated[model]
+        inputs = test.batch(slice(images))[0]
         return [Case(f"{model}, {form}", quantise(network, signals, **options), inputs)]
 
     return make
