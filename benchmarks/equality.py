@@ -36,7 +36,7 @@ from targets.onnxruntime import OnnxRuntimeTarget
 MODELS = Path(__file__).parents[1] / "examples/models"
 CALIBRATION = 128
 SERIES_IMAGES = 2
-"""Of the trained network as a series, which takes 28 applications, a chip step each, at every step."""
+"""Of the trained network as a series, whose steps are of 28 applications, a chip step each."""
 COLUMNS = (
     "network",
     "realisation",
