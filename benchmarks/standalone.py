@@ -127,27 +127,22 @@ def _compare_speed(network: SpikingNetwork, inputs: np.ndarray, milliseconds: fl
     # The clock comes first there, the processor here.
     build, run = (np.array(told[phase])[::-1] for phase in ("build", "run"))
     simulated = milliseconds * 1e-3
-    each = (long - short) / (simulated - SHORT_MS * 1e-3)
-    gained = each - run / simulated
-    pays = (whole - run - (long - each * simulated)) / gained
+    each = (long - short)[0] / (simulated - SHORT_MS * 1e-3)
+    gained = each - run[0] / simulated
+    pays = ((whole - run - long)[0] + each * simulated) / gained
     cells = [
         f"{sum(m.neurons for m in network.memories if m is not None):,}",
         str(len(inputs)),
         f"{simulated:g}",
         *(_both(value) for value in (long, whole, build, run)),
-        "{:.1f} ({:.1f}) times".format(*(each * simulated / run)),
-        _pays(pays, gained),
+        f"{each * simulated / run[0]:.1f} times",
+        f"{pays:.0f}" if gained > 0.0 else "never",
     ]
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def _both(seconds: np.ndarray) -> str:
     return "{:.2f} ({:.2f})".format(*seconds)
-
-
-def _pays(pays: np.ndarray, gained: np.ndarray) -> str:
-    told = [f"{p:.0f}" if g > 0 else "never" for p, g in zip(pays, gained, strict=True)]
-    return f"{told[0]} ({told[1]})"
 
 
 def main() -> None:

@@ -200,6 +200,19 @@ def test_feedback_synapses_and_units_are_refused_with_a_reason_each(case, unbuil
     assert Brian2CppTarget().unsupported(case[2]) == []
 
 
+def test_units_on_neurons_are_refused_with_what_makes_them_the_hosts(case, unbuilt):
+    layer = dataclasses.replace(
+        case[0].layers[0],
+        hidden=dataclasses.replace(case[0].layers[0].hidden, recurrent_kernel=None),
+    )
+    network = dataclasses.replace(case[0], layers=(layer,))
+    options = {"neurons_per_state": 10, "neurons_per_unit": 10, "calibration": "none"}
+    made = {units: spike(network, case[1], units=units, **options) for units in ("chip", "host")}
+    with pytest.raises(InputError, match=r"spike --units host\.$"):
+        Brian2CppTarget().run(made["chip"], case[1])
+    assert Brian2CppTarget().unsupported(made["host"]) == []
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [

@@ -59,7 +59,7 @@ class Brian2CppTarget:
                     )
         if network.synapse is not None:
             reasons.append("its synapses are pairs of DPIs, and the compiled ones are linear")
-        if getattr(network, "units", None) is not None:
+        if network.units is not None:
             reasons.append(
                 "its hidden units are on neurons, and memories alone are compiled: make it with "
                 "spike --units host"
