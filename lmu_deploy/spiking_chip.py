@@ -26,6 +26,8 @@ NOISY_KINDS = ("lif", "dpi")
 """Neuron models for which the noise of a membrane is defined."""
 _REFRACTORY = ("lif", "dpi")
 CALIBRATIONS = ("none", "static", "dynamic")
+REACH = 1.5
+"""Of a state's range: as far as dynamic calibration shows a chip its states."""
 
 
 @dataclass(frozen=True)

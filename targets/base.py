@@ -70,7 +70,8 @@ class Run:
     synops : int
         Synaptic operations of all samples: each event times the synapses it meets.
     saturations : mapping of place to int
-        How often a value was limited there; all samples.
+        How often a value was limited there; all samples. On analog chips nothing is limited: how
+        often a state was beyond what calibration covers.
     steps : int
         Steps of one sample, as the task counts them.
     chip_steps : int

@@ -51,7 +51,7 @@ def case():
     rng = np.random.default_rng(8)
     network = make_network(rng)
     inputs = rng.uniform(0, 1, (160, STEPS, 3))
-    spiking = spike(network, inputs[40:], neurons_per_state=50)
+    spiking = spike(network, inputs[40:], neurons_per_state=50, units="host")
     return network, inputs[:40], spiking
 
 
@@ -209,7 +209,7 @@ def test_run_says_what_was_done(case, run):
     assert run.events["layer0/memory"].shape == (40, STEPS)
     assert run.rasters["layer0/memory"].shape == (400, 400)
     assert run.synops == 4 * 50 * run.events["layer0/memory"].sum()
-    assert run.saturations == {}
+    assert run.saturations == {"layer0/memory/state": 0}
     assert any("host" in note for note in run.notes)
     settings = run.settings
     assert (settings["mismatch"], settings["calibration"]) == (0.1, "dynamic")
@@ -217,6 +217,16 @@ def test_run_says_what_was_done(case, run):
     assert settings["neurons_per_state"] == 50
     assert settings["chip_seed"] == spiking.device.seed
     json.dumps(settings)
+
+
+def test_states_beyond_what_calibration_covers_are_counted(case):
+    """Ranges are 99.9 % of what calibration saw: three times that is half of it beyond 1.5."""
+    _, inputs, spiking = case
+    run = Brian2Target().run(spiking, 3.0 * inputs, record=True, seed=4)
+    scales = spiking.memories[0].scales.reshape(-1)
+    beyond = np.count_nonzero(np.abs(run.states.m) > 1.5 * scales)
+    assert beyond > 0
+    assert run.saturations == {"layer0/memory/state": beyond}
 
 
 def test_seed_repeats_a_run_and_batches_do_not_matter(case, run, monkeypatch):

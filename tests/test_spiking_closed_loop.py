@@ -55,7 +55,7 @@ def case():
 def narrow(case):
     """Fits of old: nothing but 2 to 10 % of noise about the states, the least regularisation."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("converters.spiking.recorder._FARTHER", 1.0)
+        patched.setattr("converters.spiking.recorder.REACH", 1.0)
         patched.setattr("converters.spiking.dynamic.DYNAMIC_RIDGES", (1e-6,))
         return case.measured()
 
@@ -155,7 +155,7 @@ def test_a_signal_larger_than_any_of_the_calibration_is_held(case, monkeypatch):
     wide = case.measured(case.spread())
     larger = replace(case.scaled, trajectory=1.5 * case.scaled.trajectory)
     with monkeypatch.context() as patched:
-        patched.setattr("converters.spiking.recorder._FARTHER", 1.0)
+        patched.setattr("converters.spiking.recorder.REACH", 1.0)
         within = case.measured(case.spread())
     before, after = loop_errors(case.chips, [within, wide], larger, [3])
     assert before.max() > 0.08 and after.max() < 0.06

@@ -6,9 +6,8 @@ import numpy as np
 
 from converters.spiking.bench import Bench, Driven, Progress
 from converters.spiking.ridge import Products
+from lmu_deploy.spiking_chip import REACH
 
-_FARTHER = 1.5
-"""How much larger than any that a calibration saw a signal may be."""
 _NOISE_SHARE = (0.02, 0.10)
 _STRAYING = (0.5, 2.5)
 """Of the predicted deviations; the spread also covers what the prediction leaves out."""
@@ -53,7 +52,7 @@ class Recorder:
         self.targets, self.rng = targets.astype(np.float32), rng
         self.decay = np.float32(np.exp(-bench.dt_ms / bench.tau_ms))
         shape = (samples, bench.channels, bench.order)
-        farther = rng.uniform(1.0, _FARTHER, (samples, 1, 1))
+        farther = rng.uniform(1.0, REACH, (samples, 1, 1))
         every_second = np.arange(samples).reshape(farther.shape) % 2 == 1
         self.reach = np.where(every_second, farther, 1.0).astype(np.float32)
         self.size = rng.uniform(*_NOISE_SHARE, (samples, 1, 1)).astype(np.float32)

@@ -139,7 +139,7 @@ def classes(found: TargetFidelity) -> Table | None:
 
 
 def saturations(fidelity: Fidelity) -> Table | None:
-    """Places where values were limited, of every target that has such places."""
+    """Places where values were limited or out of range, of every target that has such places."""
     counted = [(name, found.saturations) for name, found in with_variants(fidelity)]
     counted = [(name, places) for name, places in counted if any(places.values())]
     places = sorted({p for _, found in counted for p, n in found.items() if n})
@@ -147,7 +147,9 @@ def saturations(fidelity: Fidelity) -> Table | None:
         return None
     rows = [[p, *(count(found.get(p, 0)) for _, found in counted)] for p in places]
     return Table(
-        "Values limited at the edge of their range", ["place", *(name for name, _ in counted)], rows
+        "Values at, or beyond, the edge of their range",
+        ["place", *(name for name, _ in counted)],
+        rows,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.network import LMULayer, LSTMLayer
+from lmu_deploy.spiking_chip import REACH
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from lmu_deploy.spiking_units import SpikingUnits
 from targets.base import Progress
@@ -29,6 +30,8 @@ class Batch:
         As :class:`targets.base.States` orders them.
     events : mapping of population to ndarray, shape (chips, samples, steps), int64
     synops : ndarray, shape (chips,), int64
+    beyond : mapping of memory to ndarray, shape (chips,), int64
+        How often a state at the end of a hold was farther out than any that a calibration shows.
     rasters : mapping of population to ndarray, shape (chips, chip_steps, neurons), uint8
         Of the run's sample 0; left out where it would take more than 50 MB.
     """
@@ -38,6 +41,7 @@ class Batch:
     y: np.ndarray
     events: Mapping[str, np.ndarray]
     synops: np.ndarray
+    beyond: Mapping[str, np.ndarray]
     rasters: Mapping[str, np.ndarray]
 
     @classmethod
@@ -51,7 +55,11 @@ class Batch:
             for name in batches[0].events
         }
         synops = np.sum([batch.synops for batch in batches], axis=0)
-        return cls(m, h, y, events, synops, batches[0].rasters)
+        beyond = {
+            name: np.sum([batch.beyond[name] for batch in batches], axis=0)
+            for name in batches[0].beyond
+        }
+        return cls(m, h, y, events, synops, beyond, batches[0].rasters)
 
 
 class Pipeline:
@@ -94,6 +102,7 @@ class Pipeline:
         signal = np.tile(inputs, (self.chips, 1, 1))
         m, h = [signal[:, :, :0]], [signal[:, :, :0]]
         activities, first, units = {}, not self._holds_done, None
+        beyond: dict[str, np.ndarray] = {}
         for number, layer in enumerate(self.network.host.layers):
             if isinstance(layer, LSTMLayer):
                 signal = run_lstm(layer, signal)
@@ -105,6 +114,7 @@ class Pipeline:
                 starts = self.unit_starts
                 units = Units(self.network, self.units, layer, signal, starts, rasters=kept)
             host, activities[name] = self._run_layer(name, layer, signal, first, units)
+            beyond[f"{name}/state"] = self._beyond(name, host.m)
             m.append(host.m)
             h.append(host.h if units is None else units.h)
             signal = host.output
@@ -122,6 +132,7 @@ class Pipeline:
             y=y.reshape(shape),
             events={name: activity.counts for name, activity in activities.items()},
             synops=synops,
+            beyond=beyond,
             rasters={n: a.rasters for n, a in activities.items() if a.rasters is not None},
         )
 
@@ -147,6 +158,11 @@ class Pipeline:
             units=units,
         )
         return host, activity
+
+    def _beyond(self, name: str, m: np.ndarray) -> np.ndarray:
+        by_chip = np.abs(m.reshape(self.chips, -1, m.shape[2]))
+        ranges = np.stack([memory.scales.reshape(-1) for memory in self.memories[name]])
+        return np.count_nonzero(by_chip > REACH * ranges[:, None], axis=(1, 2))
 
     def _synops(self, activities: Mapping[str, Activity]) -> np.ndarray:
         synops = np.zeros(self.chips, np.int64)

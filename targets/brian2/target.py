@@ -150,7 +150,7 @@ class Brian2Target:
             neurons=dict(zip(batch.events, sizes, strict=True)),
             events={name: counts[chip] for name, counts in batch.events.items()},
             synops=int(batch.synops[chip]),
-            saturations={},
+            saturations={name: int(counts[chip]) for name, counts in batch.beyond.items()},
             steps=steps,
             chip_steps=steps * network.steps_per_hold,
             wall_seconds=wall_seconds,
