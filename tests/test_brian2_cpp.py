@@ -161,7 +161,7 @@ def test_the_run_says_what_it_was(case, compiled, runtime):
     run, told = compiled
     assert isinstance(run, Run) and run.target == "brian2-cpp"
     assert (run.steps, run.chip_steps, run.seed) == (STEPS, STEPS * HOLD, 4)
-    assert run.neurons == {PLACE: 240} and run.saturations == {}
+    assert run.neurons == {PLACE: 240} and run.saturations == runtime.saturations
     assert run.settings == {**runtime.settings, "codegen": "cpp_standalone"}
     assert run.notes == runtime.notes
     json.dumps(run.settings)
@@ -193,9 +193,9 @@ def test_feedback_synapses_and_units_are_refused_with_a_reason_each(case, unbuil
     fed = spike(network, case[1], neurons_per_state=10, calibration="none")
     fed = dataclasses.replace(fed, synapse=DPISynapse())
     reasons = Brian2CppTarget().unsupported(fed)
-    words = ("its hidden", "its memory back", "DPIs")
+    words = ("hidden units fed back", "the memory fed back", "DPIs")
     assert all(word in reason for word, reason in zip(words, reasons, strict=True))
-    with pytest.raises(InputError, match=r"brian2-cpp cannot run .*hidden.*memory.*DPIs.*\.$"):
+    with pytest.raises(InputError, match=r"cannot run .*hidden units.*the memory.*DPIs.*\.$"):
         Brian2CppTarget().run(fed, case[1])
     assert Brian2CppTarget().unsupported(case[2]) == []
 
@@ -260,6 +260,10 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
         np.testing.assert_array_equal(getattr(run.states, name), getattr(expected.states, name))
     assert (run.outputs.shape, run.synops, run.rasters) == ((2, 1), 10, {})
     assert told == [(1, 2), (2, 2)]
+    assert run.saturations == expected.saturations
+    monkeypatch.setattr(chain, "REACH", 0.0)
+    again = Brian2CppTarget().run(spiking, inputs[:2], seed=6, progress=lambda *_: None)
+    assert again.saturations == {"layer0/memory/state": 2 * 4 * 8, "layer2/memory/state": 2 * 4 * 2}
     second = expected.states.h[..., 5:8] @ bare.input_encoders
     np.testing.assert_allclose(jobs[1].channels, second, atol=1e-12)
     assert jobs[0].noise_seed != jobs[1].noise_seed

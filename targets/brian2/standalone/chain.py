@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.network import LMULayer, LSTMLayer
+from lmu_deploy.spiking_chip import REACH
 from lmu_deploy.spiking_network import SpikingNetwork
 from targets.base import Progress
 from targets.brian2.standalone.child import run_job
@@ -26,12 +27,15 @@ class Answers:
     m, h, y : ndarray, shape (samples, steps, states | units | n_out)
         As :class:`targets.base.States` orders them.
     outcomes : mapping of population to Outcome
+    beyond : mapping of memory to int
+        How often a state at the end of a hold was farther out than any that a calibration shows.
     """
 
     m: np.ndarray
     h: np.ndarray
     y: np.ndarray
     outcomes: Mapping[str, Outcome]
+    beyond: Mapping[str, int]
 
 
 def run_layers(
@@ -44,6 +48,7 @@ def run_layers(
     signal = inputs
     m, h = [signal[:, :, :0]], [signal[:, :, :0]]
     outcomes: dict[str, Outcome] = {}
+    beyond: dict[str, int] = {}
     told = _Told(sum(memory is not None for memory in network.memories), len(inputs), progress)
     for number, layer in enumerate(network.host.layers):
         if isinstance(layer, LSTMLayer):
@@ -57,13 +62,15 @@ def run_layers(
         for step in range(inputs.shape[1]):
             host.observe(step, outcome.m[:, step])
         outcomes[f"layer{number}/memory"] = outcome
+        reached = REACH * job.memory.scales.reshape(-1)
+        beyond[f"layer{number}/memory/state"] = int(np.count_nonzero(np.abs(host.m) > reached))
         m.append(host.m)
         h.append(host.h)
         signal = host.output
     readout = network.host.readout
     y = signal @ readout.kernel.astype(np.float64)
     y = y if readout.bias is None else y + readout.bias
-    return Answers(np.concatenate(m, axis=2), np.concatenate(h, axis=2), y, outcomes)
+    return Answers(np.concatenate(m, axis=2), np.concatenate(h, axis=2), y, outcomes, beyond)
 
 
 def _job(

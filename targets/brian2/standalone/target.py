@@ -50,13 +50,13 @@ class Brian2CppTarget:
     def unsupported(self, network: SpikingNetwork) -> list[str]:
         """Name each feedback that needs the host, synapses that are no linear filters, units."""
         reasons = []
-        for number, layer in enumerate(network.host.layers):
-            for of in ("hidden", "memory"):
-                if isinstance(layer, LMULayer) and getattr(layer, f"{of}_encoders") is not None:
-                    reasons.append(
-                        f"layer {number} feeds its {of} back into its memory, for which the host "
-                        "is asked once a hold, and a compiled program does not stop for the host"
-                    )
+        layers = [each for each in network.host.layers if isinstance(each, LMULayer)]
+        for what, name in (("hidden units", "hidden_encoders"), ("the memory", "memory_encoders")):
+            if any(getattr(layer, name) is not None for layer in layers):
+                reasons.append(
+                    f"{what} fed back into a memory must pass the host once a hold, and a compiled "
+                    "program does not stop for it"
+                )
         if network.synapse is not None:
             reasons.append("its synapses are pairs of DPIs, and the compiled ones are linear")
         if network.units is not None:
@@ -127,7 +127,7 @@ class Brian2CppTarget:
             neurons=neurons,
             events={name: outcome.counts for name, outcome in outcomes.items()},
             synops=sum(outcome.synops for outcome in outcomes.values()),
-            saturations={},
+            saturations=dict(answers.beyond),
             steps=steps,
             chip_steps=chip_steps,
             wall_seconds=wall_seconds,
