@@ -18,7 +18,7 @@ from converters.quantise.series import series_error
 from converters.quantise.sign_taylor import _simulate
 from lmu_deploy.files import load
 from lmu_deploy.legendre import impulse_response
-from lmu_deploy.network import LMUNetwork
+from lmu_deploy.network import FLOAT_CLASSES
 from lmu_deploy.tasks.base import get_task
 
 CALIBRATION = 64
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("network", type=Path)
     parser.add_argument("plans", nargs="+", help="terms x substeps, such as 4x16")
     arguments = parser.parse_args()
-    network = load(arguments.network, (LMUNetwork,))
+    network = load(arguments.network, FLOAT_CLASSES)
     layer = network.layers[0]
     memory = layer.memory
     signals = calibrate(network, get_task(network.task).load().train.inputs[:CALIBRATION])
