@@ -101,7 +101,7 @@ def spike(
     neurons_per_unit : int
         Neurons of each hidden unit on the chip.
     readout_tau_ms : float, optional
-        Time constant of the readout's synapses there; 0.4 of a hold if absent.
+        Time constant of the readout's synapses there; 0.3 of a hold if absent.
     calibration_samples : int
     calibration_steps : int, optional
     saved : SavedCalibration, optional

@@ -16,7 +16,7 @@ DT_MS = 1.0
 HOLD_MS = 50.0
 _LOWEST_SHARE = 0.5
 """Of a profile's maximum rate, at which the slowest neurons end."""
-_READOUT_SHARE = 0.4
+_READOUT_SHARE = 0.3
 """Of a hold, that the readout's synapses take: long enough to average spikes, short enough to be
 there at its end."""
 SYNAPSES = {"linear": None, "dpi": DPISynapse()}

@@ -65,7 +65,7 @@ def spike(
     ] = None,
     readout_tau_ms: Annotated[
         float | None,
-        typer.Option(help="Synapses of a readout on the chip; by default 0.4 of a hold."),
+        typer.Option(help="Synapses of a readout on the chip; by default 0.3 of a hold."),
     ] = None,
     calibration_samples: Annotated[
         int | None, typer.Option(help="Training samples that the chip is calibrated on; 200.")
