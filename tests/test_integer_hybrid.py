@@ -96,7 +96,12 @@ def test_drawn_hybrids_are_the_same_on_onnxruntime_stream_and_batch(networks, da
     kinds = {type(layer) for layer in drawn.layers}
     assume(kinds == {LMULayer, LSTMLayer})
     inputs = np.random.default_rng(1).normal(size=(4, 6, drawn.n_in))
-    network = quantise(drawn, inputs[:2])
+    try:
+        network = quantise(drawn, inputs[:2])
+    except InputError as refused:
+        # A unit that two samples hardly move has a range that its bias is a million times of.
+        assume("units is too large" not in str(refused))
+        raise
     if fraction is not None:
         network = with_fraction(network, fraction)
     run = IntegerTarget("numpy").run(network, inputs, record=True)

@@ -112,7 +112,7 @@ def test_terms_never_exceed_twice_the_states(rng):
 def test_memories_that_no_series_follows_are_refused(rng):
     memory = Memory.legendre(8, 20.0)
     trained = Memory(8, 1, 20.0, "trained", 0.9 * memory.a_bar, memory.b_bar)
-    with pytest.raises(InputError, match=r"no series of 64 applications .* discretiser trained"):
+    with pytest.raises(InputError, match=r"no series of 96 applications .* discretiser trained"):
         quantise(network_of(trained), rng.normal(size=(4, 9, 1)), realisation="sign-taylor")
 
 

@@ -27,7 +27,7 @@ LARGEST_ERROR = 2.0**-6
 """How far a series may move a state for inputs of magnitude 1."""
 
 _MOST_TERMS = 8
-_MOST_APPLICATIONS = 64
+_MOST_APPLICATIONS = 96
 _WINDOWS = 4
 
 
@@ -64,8 +64,8 @@ def plan_series(
     Raises
     ------
     InputError
-        When 64 applications are not enough, as for matrices that were trained, or leave terms too
-        large, as at order 468 for a window of 784 steps.
+        When 96 applications are not enough, as for matrices that were trained, or leave terms too
+        large.
     """
     steps = max(2, math.ceil(_WINDOWS * memory.theta))
     truth = impulse_response(
