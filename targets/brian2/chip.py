@@ -16,7 +16,7 @@ import numpy as np
 from lmu_deploy.spiking_chip import Populations
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.brian2.library import brian2_library
-from targets.brian2.neurons import namespace, start, words
+from targets.brian2.neurons import neuron_group
 from targets.brian2.synapses import Activity, Boundary, Synapses
 from targets.brian2.units import Units
 
@@ -96,24 +96,20 @@ def _neuron_group(
     starts: np.random.Generator,
     name: str,
 ) -> Any:
-    model, neurons = words(network), chips[0].neurons
-    group = b2.NeuronGroup(
-        len(states) * neurons,
-        model.equations,
-        method=model.method,
-        threshold=model.threshold,
-        reset=model.reset,
-        refractory=network.neuron.refractory_ms * b2.ms if network.neuron.refractory_ms else False,
-        clock=clock,
-        namespace=namespace(network, b2),
-        name=name,
-    )
-    group.slope = _for_samples([chip.slopes for chip in chips], samples)
-    group.offset = _for_samples([chip.offsets for chip in chips], samples)
-    group.x = b2.linked_var(states, "x", index=np.repeat(np.arange(len(states)), neurons))
+    """Give the neurons of all copies, chip by chip; membranes start alike on every chip."""
+    neurons = chips[0].neurons
     membranes = starts.random((samples, chips[0].states * neurons)).reshape(-1)
-    start(network, group, np.tile(membranes, len(chips)), b2)
-    return group
+    slopes = _for_samples([chip.slopes for chip in chips], samples)
+    offsets = _for_samples([chip.offsets for chip in chips], samples)
+    return neuron_group(
+        b2,
+        network,
+        (slopes, offsets),
+        (states, np.repeat(np.arange(len(states)), neurons)),
+        np.tile(membranes, len(chips)),
+        clock,
+        name,
+    )
 
 
 def _for_samples(by_chip: list[np.ndarray], samples: int) -> np.ndarray:

@@ -92,6 +92,52 @@ def words(network: SpikingNetwork) -> Words:
     return {"if": IF, "poisson": POISSON}[network.neuron.kind]
 
 
+def neuron_group(
+    b2: Any,
+    network: SpikingNetwork,
+    currents: tuple[np.ndarray, np.ndarray],
+    encoded: tuple[Any, np.ndarray],
+    membranes: np.ndarray,
+    clock: Any,
+    name: str,
+) -> Any:
+    """Make a group of a network's neurons, each linked to the state that it encodes.
+
+    Parameters
+    ----------
+    b2 : module
+    network : SpikingNetwork
+    currents : (ndarray, ndarray), shape (all neurons,) each
+        Slopes and offsets; see :class:`lmu_deploy.spiking_chip.Populations`.
+    encoded : (NeuronGroup, ndarray of int, shape (all neurons,))
+        Whose `x` is encoded, and which of them by each neuron.
+    membranes : ndarray, shape (all neurons,)
+        Where they start, as shares of the threshold; of a DPI, of its onset.
+    clock : Clock
+    name : str
+    """
+    model, refractory = words(network), network.neuron.refractory_ms
+    group = b2.NeuronGroup(
+        len(membranes),
+        model.equations,
+        method=model.method,
+        threshold=model.threshold,
+        reset=model.reset,
+        refractory=refractory * b2.ms if refractory else False,
+        clock=clock,
+        namespace=namespace(network, b2),
+        name=name,
+    )
+    group.slope, group.offset = currents
+    states, index = encoded
+    group.x = b2.linked_var(states, "x", index=index)
+    if network.neuron.circuit is not None:
+        group.I_mem = membranes * network.neuron.circuit.onset * b2.pA
+    elif "v" in group.variables:
+        group.v = membranes
+    return group
+
+
 def namespace(network: SpikingNetwork, b2: Any) -> dict[str, Any]:
     """Values of the names in the equations, with their units."""
     kept = np.exp(-network.dt_ms / network.neuron.membrane_tau_ms)
@@ -106,12 +152,3 @@ def namespace(network: SpikingNetwork, b2: Any) -> dict[str, Any]:
         values |= {f"I_{name}": getattr(circuit, name) * b2.pA for name in names}
         values["I_most"] = circuit.feedback * b2.pA
     return values
-
-
-def start(network: SpikingNetwork, group: Any, membranes: np.ndarray, b2: Any) -> None:
-    """Set membranes to shares of the threshold, shape (all neurons,); of a DPI, of its onset."""
-    circuit = network.neuron.circuit
-    if circuit is not None:
-        group.I_mem = membranes * circuit.onset * b2.pA
-    elif "v" in group.variables:
-        group.v = membranes

@@ -20,7 +20,7 @@ import numpy as np
 
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.brian2.library import brian2_library
-from targets.brian2.neurons import namespace, start, words
+from targets.brian2.neurons import neuron_group
 from targets.brian2.standalone.arriving import arriving
 from targets.brian2.standalone.exchange import PROGRESS, Job, Outcome
 from targets.brian2.standalone.records import Records
@@ -133,25 +133,17 @@ def _neuron_group(
     clock: Any,
 ) -> Any:
     """Give the neurons of all samples, each linked to the state that it encodes."""
-    model, samples = words(network), len(membranes)
-    group = b2.NeuronGroup(
-        membranes.size,
-        model.equations,
-        method=model.method,
-        threshold=model.threshold,
-        reset=model.reset,
-        refractory=network.neuron.refractory_ms * b2.ms if network.neuron.refractory_ms else False,
-        clock=clock,
-        namespace=namespace(network, b2),
-        name="lmu_neurons",
-    )
-    group.slope = np.tile(memory.populations.slopes.reshape(-1), samples)
-    group.offset = np.tile(memory.populations.offsets.reshape(-1), samples)
+    samples, curves = len(membranes), memory.populations
     numbers = np.arange(len(states)).reshape(-1, memory.order + _COUNTERS)[:, : memory.order]
-    encoded = np.repeat(numbers.reshape(-1), memory.populations.neurons)
-    group.x = b2.linked_var(states, "x", index=encoded)
-    start(network, group, membranes.reshape(-1), b2)
-    return group
+    return neuron_group(
+        b2,
+        network,
+        (np.tile(curves.slopes.reshape(-1), samples), np.tile(curves.offsets.reshape(-1), samples)),
+        (states, np.repeat(numbers.reshape(-1), curves.neurons)),
+        membranes.reshape(-1),
+        clock,
+        "lmu_neurons",
+    )
 
 
 def _spent(start: os.times_result, end: os.times_result) -> tuple[float, float]:
