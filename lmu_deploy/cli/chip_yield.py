@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lmu_deploy.cli.options import File, Limit, Profile, Seed, TaskName
-from lmu_deploy.cli.spike import MaxRates
+from lmu_deploy.cli.spike import MaxRates, NeuronsPerUnit, Units
 
 
 def chip_yield(
@@ -41,6 +41,8 @@ def chip_yield(
         int | None, typer.Option(help="Sign included, 0 for real; by default the profile's.")
     ] = None,
     max_rates: MaxRates = None,
+    units: Units = None,
+    neurons_per_unit: NeuronsPerUnit = None,
     calibration_samples: Annotated[
         int | None, typer.Option(help="Training samples that a chip is calibrated on; 200.")
     ] = None,
@@ -78,6 +80,8 @@ def chip_yield(
         "membrane_noise": membrane_noise,
         "weight_bits": weight_bits,
         "maximum_rates": max_rates,
+        "units": units,
+        "neurons_per_unit": neurons_per_unit,
         "calibration_samples": calibration_samples,
         "calibration_steps": calibration_steps,
     }

@@ -17,6 +17,16 @@ MaxRates = Annotated[
         "the profile's.",
     ),
 ]
+Units = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the last layer's feed-forward units and the readout are: auto (default; on the "
+        "chip where they can be), chip or host."
+    ),
+]
+NeuronsPerUnit = Annotated[
+    int | None, typer.Option(help="Neurons for each hidden unit on the chip; by default 20.")
+]
 
 
 def spike(
@@ -53,16 +63,8 @@ def spike(
     calibration: Annotated[
         str | None, typer.Option(help="dynamic (default), static or none.")
     ] = None,
-    units: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the last layer's feed-forward units and the readout are: auto (default; on "
-            "the chip where they can be), chip or host."
-        ),
-    ] = None,
-    neurons_per_unit: Annotated[
-        int | None, typer.Option(help="Neurons for each hidden unit on the chip; by default 20.")
-    ] = None,
+    units: Units = None,
+    neurons_per_unit: NeuronsPerUnit = None,
     readout_tau_ms: Annotated[
         float | None,
         typer.Option(help="Synapses of a readout on the chip; by default 0.3 of a hold."),
