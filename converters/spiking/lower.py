@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from converters.spiking.bench import Fit, Progress, part
-from converters.spiking.build import build_memory
+from converters.spiking.assemble import assemble, build_networks
+from converters.spiking.bench import Progress
 from converters.spiking.drawn import CALIBRATION_SAMPLES, draw_samples
-from converters.spiking.host_inputs import memory_inputs, reaching_last
 from converters.spiking.limits import check_map, check_room, check_units, check_window
 from converters.spiking.recipe import (
     DT_MS,
@@ -23,14 +22,11 @@ from converters.spiking.recipe import (
     make_recipe,
 )
 from converters.spiking.saved import SavedCalibration, check_calibration
-from converters.spiking.units import Head, build_units
 from lmu_deploy.checks import check_choice, check_inputs, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 from lmu_deploy.network import LMULayer, LMUNetwork
-from lmu_deploy.spiking_chip import Calibration
-from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
-from lmu_deploy.spiking_units import SpikingUnits
+from lmu_deploy.spiking_network import SpikingNetwork
 
 
 def spike(
@@ -156,7 +152,7 @@ def spike(
         )[0]
     recipe = _recipe(network, profile, options).on_chip(own_seed)
     check_calibration(saved, network, recipe)
-    return _network(network, recipe, saved.memories, saved.calibration, saved.units)
+    return assemble(network, recipe, saved.memories, saved.calibration, saved.units)
 
 
 def spike_chips(
@@ -203,7 +199,7 @@ def spike_chips(
         inputs = inputs[:, : check_integer("calibration_steps", calibration_steps, 1, 10**9)]
     largest = max(memory.size for memory in _memories(network))
     chosen = draw_samples(inputs, samples, recipe.parts * largest, recipe.seed)
-    return _build(network, [recipe.on_chip(seed) for seed in chip_seeds], chosen, progress)
+    return build_networks(network, [recipe.on_chip(seed) for seed in chip_seeds], chosen, progress)
 
 
 def _memories(network: LMUNetwork) -> list[Any]:
@@ -224,74 +220,3 @@ def _recipe(network: LMUNetwork, profile: str | AnalogProfile, options: dict[str
     if check_units(network, recipe, wanted, chip) is not None:
         recipe = replace(recipe, neurons_per_unit=0)
     return recipe
-
-
-def _build(
-    network: LMUNetwork,
-    recipes: Sequence[Recipe],
-    inputs: np.ndarray,
-    progress: Progress | None,
-) -> list[SpikingNetwork]:
-    """Lower each memory in turn, as parts of one piece of work."""
-    memories: list[list[SpikingMemory | None]] = [[] for _ in recipes]
-    fits: list[list[Fit]] = [[] for _ in recipes]
-    units: list[SpikingUnits | None] = [None for _ in recipes]
-    reaching = memory_inputs(network, inputs)
-    on_chip = recipes[0].neurons_per_unit > 0
-    total, number = sum(u is not None for u in reaching) + on_chip, 0
-    for layer, u in zip(network.layers, reaching, strict=True):
-        if not isinstance(layer, LMULayer) or u is None:
-            for of_chip in memories:
-                of_chip.append(None)
-            continue
-        built = build_memory(recipes, layer.memory, u, number, part(progress, number, total))
-        for chip, memory in enumerate(built.memories()):
-            memories[chip].append(memory)
-            fits[chip].append(built.fits[chip])
-        number += 1
-        if on_chip and layer is network.layers[-1]:
-            head = Head(
-                layer,
-                network.readout,
-                built.scaled,
-                reaching_last(network, inputs),
-                recipes[0].parts,
-            )
-            shown = part(progress, number, total)
-            units = list(build_units(recipes, head, built, number - 1, shown))
-    return [
-        _network(network, recipe, tuple(of_chip), _summary(recipe, len(inputs), found), on_neurons)
-        for recipe, of_chip, found, on_neurons in zip(recipes, memories, fits, units, strict=True)
-    ]
-
-
-def _summary(recipe: Recipe, samples: int, fits: Sequence[Fit]) -> Calibration:
-    return Calibration(
-        method=recipe.calibration,
-        seed=recipe.seed,
-        samples=samples,
-        ridge=max(fit.ridge for fit in fits),
-        fit_error=max(fit.error for fit in fits),
-    )
-
-
-def _network(
-    network: LMUNetwork,
-    recipe: Recipe,
-    memories: tuple[SpikingMemory | None, ...],
-    calibration: Calibration,
-    units: SpikingUnits | None,
-) -> SpikingNetwork:
-    return SpikingNetwork(
-        memories=memories,
-        host=network,
-        neuron=recipe.model,
-        device=recipe.device,
-        calibration=calibration,
-        dt_ms=recipe.dt_ms,
-        tau_ms=recipe.tau_ms,
-        hold_ms=recipe.hold_ms,
-        synapse=recipe.synapse,
-        maximum_rates=recipe.maximum_rates,
-        units=units,
-    )

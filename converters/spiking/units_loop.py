@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.spiking.bench import Chip, Progress
+from converters.spiking.head import Head
 from converters.spiking.neurons import NEURONS
 from converters.spiking.ridge import Products, fit
 from converters.spiking.weights import round_and_refit
 from lmu_deploy.spiking_units import SpikingUnits
-
-if TYPE_CHECKING:
-    from converters.spiking.units import Head
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _LISTENED = (0.6, 0.8, 1.0)
