@@ -5,7 +5,7 @@ Everything here is checked when it is made; the equations stand in spiking_netwo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,12 @@ from lmu_deploy.checks import (
     set_fields,
 )
 from lmu_deploy.errors import InputError
+from lmu_deploy.files import LATER
 from lmu_deploy.spiking_dpi import DPICircuit
 
 NEURON_KINDS = ("lif", "dpi", "if", "poisson")
 NOISY_KINDS = ("lif", "dpi")
-"""Neuron models for which the noise of a membrane is defined."""
+"""Neuron models for which the noise of a membrane and of a threshold is defined."""
 _REFRACTORY = ("lif", "dpi")
 CALIBRATIONS = ("none", "static", "dynamic")
 REACH = 1.5
@@ -94,6 +95,8 @@ class Populations:
         As programmed; in threshold currents for each unit of state, and threshold currents.
     gain_factors, bias_factors : ndarray, shape (states, neurons)
         What device mismatch multiplies them by; ones for an ideal chip.
+    tau_factors : ndarray, shape (states, neurons), optional
+        What it multiplies membranes' time constants by; None where they are alike.
     """
 
     encoders: np.ndarray
@@ -101,6 +104,7 @@ class Populations:
     biases: np.ndarray
     gain_factors: np.ndarray
     bias_factors: np.ndarray
+    tau_factors: np.ndarray | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         encoders = check_array("encoders", self.encoders, (None, None))
@@ -109,7 +113,12 @@ class Populations:
         set_fields(self, encoders=encoders)
         for name in ("gains", "biases", "gain_factors", "bias_factors"):
             set_fields(self, **{name: check_array(name, getattr(self, name), encoders.shape)})
-        for name in ("gain_factors", "bias_factors"):
+        factors = ["gain_factors", "bias_factors"]
+        if self.tau_factors is not None:
+            shape = encoders.shape
+            set_fields(self, tau_factors=check_array("tau_factors", self.tau_factors, shape))
+            factors.append("tau_factors")
+        for name in factors:
             if not np.all(getattr(self, name) > 0.0):
                 raise InputError(f"{name} must be above zero throughout; mend the file.")
 
@@ -151,6 +160,10 @@ class Device:
         a DPI neuron, that of its membrane current where it is a linear filter.
     weight_bits : int
         Width of a weight of W, sign included, with a scale for each row; 0 for real numbers.
+    threshold_noise : float
+        Standard deviation of a threshold from step to step, as a share of it.
+    tau_mismatch : float
+        Coefficient of variation of membranes' time constants across neurons (lognormal).
     """
 
     profile: str
@@ -158,6 +171,8 @@ class Device:
     mismatch: float
     membrane_noise: float
     weight_bits: int
+    threshold_noise: float = field(default=0.0, metadata=LATER)
+    tau_mismatch: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         set_fields(
@@ -167,9 +182,17 @@ class Device:
             mismatch=check_number("mismatch", self.mismatch, 0.0, 2.0),
             membrane_noise=check_number("membrane_noise", self.membrane_noise, 0.0, 10.0),
             weight_bits=check_integer("weight_bits", self.weight_bits, 0, 24),
+            threshold_noise=check_number("threshold_noise", self.threshold_noise, 0.0, 1.0),
+            tau_mismatch=check_number("tau_mismatch", self.tau_mismatch, 0.0, 2.0),
         )
         if self.weight_bits == 1:
             raise InputError("weight_bits is 1, which a sign takes up; give 0 or 2 to 24.")
+
+    def ideal(self) -> Device:
+        """Give the chip without mismatch and noise; its weights keep their bits."""
+        return replace(
+            self, mismatch=0.0, tau_mismatch=0.0, membrane_noise=0.0, threshold_noise=0.0
+        )
 
 
 @dataclass(frozen=True)

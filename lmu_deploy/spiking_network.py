@@ -191,11 +191,12 @@ class SpikingNetwork(Hosted):
                     "units on neurons need linear synapses, and these are pairs of DPIs; leave the "
                     "units to the host."
                 )
-        if self.device.membrane_noise and self.neuron.kind not in NOISY_KINDS:
-            raise InputError(
-                f"membrane_noise is {self.device.membrane_noise:g}, and it is defined for the "
-                f"neuron models {' and '.join(NOISY_KINDS)}, not {self.neuron.kind}; give 0."
-            )
+        for name in ("membrane_noise", "threshold_noise"):
+            if (size := getattr(self.device, name)) and self.neuron.kind not in NOISY_KINDS:
+                raise InputError(
+                    f"{name} is {size:g}, and it is defined for the neuron models "
+                    f"{' and '.join(NOISY_KINDS)}, not {self.neuron.kind}; give 0."
+                )
 
     @property
     def neurons(self) -> int:

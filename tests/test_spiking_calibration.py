@@ -247,3 +247,37 @@ def test_few_samples_hold_out_the_end_of_their_time():
     )
     assert 0.0 < found.error < 1.0
     assert shown[-1] == (400, 400) and len(shown) == 400
+
+
+def test_time_constants_spread_as_asked_and_nothing_else_changes():
+    nominal = make_populations(40, 250, LIF, (100.0, 200.0), np.random.default_rng(3))
+    plain = with_mismatch(nominal, 0.2, np.random.default_rng(4))
+    spread = with_mismatch(nominal, 0.2, np.random.default_rng(4), 0.3)
+    assert plain.tau_factors is None
+    assert (plain.gain_factors == spread.gain_factors).all()
+    assert (plain.bias_factors == spread.bias_factors).all()
+    assert spread.tau_factors.mean() == pytest.approx(1.0, abs=0.02)
+    assert spread.tau_factors.std() == pytest.approx(0.3, rel=0.05)
+
+
+@pytest.mark.parametrize("model", [LIF, DPI, NeuronModel("if", 20.0, 0.0)])
+def test_a_neuron_of_a_short_time_constant_is_that_of_such_a_model(model):
+    populations = single(np.full(6, 2.0))
+    factors = np.array([[0.5, 0.8, 1.0, 1.0, 1.25, 2.0]])
+    device = dataclasses.replace(IDEAL, tau_mismatch=0.3)
+    mixed = count(dataclasses.replace(populations, tau_factors=factors), model, device, 0.1, 2.0)
+    for number, factor in enumerate(factors[0]):
+        own = dataclasses.replace(model, membrane_tau_ms=20.0 * factor)
+        alone = count(single(np.array([2.0])), own, IDEAL, 0.1, 2.0)
+        assert mixed[0, 0, number] == pytest.approx(alone[0, 0, 0], abs=1.0)
+
+
+def test_a_wavering_threshold_is_passed_as_often_as_the_normal_law_says():
+    """A membrane at 0.9 of a threshold that varies by 0.05: two standard deviations, 2.28 %."""
+    device = dataclasses.replace(IDEAL, threshold_noise=0.05)
+    rng = np.random.default_rng(5)
+    neurons = NEURONS["lif"](single(np.full(20_000, 0.9)), LIF, device, 1.0, 1, rng)
+    neurons.v[:] = 0.9
+    fired = neurons.step(np.zeros((1, 1)))
+    assert fired.mean() == pytest.approx(0.0228, abs=0.004)
+    assert not (neurons.step(np.zeros((1, 1))) & fired).any()  # those rest

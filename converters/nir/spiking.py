@@ -61,6 +61,10 @@ def check_spiking(network: SpikingNetwork) -> None:
         )
     if network.device.membrane_noise:
         wrong.append(f"the membrane noise of {network.device.membrane_noise:g}")
+    if network.device.threshold_noise:
+        wrong.append(f"the threshold noise of {network.device.threshold_noise:g}")
+    if network.device.tau_mismatch:
+        wrong.append("time constants that differ from neuron to neuron")
     if wrong:
         raise InputError(
             f"NIR has no node for {' and '.join(wrong)}; make the spiking network with neurons of "

@@ -47,7 +47,9 @@ class Batch:
 
 
 def _side_by_side(chips: Sequence[Chip]) -> Populations:
-    names = ("encoders", "gains", "biases", "gain_factors", "bias_factors")
+    names = ["encoders", "gains", "biases", "gain_factors", "bias_factors"]
+    if chips[0].populations.tau_factors is not None:
+        names.append("tau_factors")
     return Populations(
         *(np.concatenate([getattr(chip.populations, name) for chip in chips]) for name in names)
     )

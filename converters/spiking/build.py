@@ -81,12 +81,12 @@ def build_memory(
     nominal = make_populations(
         memory.size, recipe.neurons_per_state, recipe.model, recipe.maximum_rates, drawn
     )
-    ideal = replace(recipe.device, mismatch=0.0, membrane_noise=0.0)
+    ideal = recipe.device.ideal()
     perfect = Chip(nominal, recipe.model, ideal, recipe.dt_ms, recipe.tau_ms, memory.order)
     chips = []
     for one in recipes:
         made = np.random.default_rng([one.device.seed, number, 2])
-        populations = with_mismatch(nominal, one.device.mismatch, made)
+        populations = with_mismatch(nominal, one.device.mismatch, made, one.device.tau_mismatch)
         chips.append(replace(perfect, populations=populations, device=one.device))
     fits = calibrate(recipe.calibration, perfect, chips, scaled, [recipe.seed, number], progress)
     return Built(scaled, tuple(chips), tuple(fits))

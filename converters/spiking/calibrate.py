@@ -50,7 +50,7 @@ def calibrate(
         return _without(perfect, scaled, seed, progress) * len(chips)
     if method == "static":
         return _static(chips, scaled, seed, progress)
-    typical = replace(perfect, device=replace(chips[0].device, mismatch=0.0))
+    typical = replace(perfect, device=replace(chips[0].device, mismatch=0.0, tau_mismatch=0.0))
     predicting = np.random.default_rng([*seed, _PREDICTING])
     stages = [part(progress, number, 4) for number in range(4)]
     spread = predict_spread(typical, scaled.targets, scaled.trajectory, predicting, stages[0])

@@ -43,6 +43,8 @@ def spike(
     mismatch: float | None = None,
     membrane_noise: float | None = None,
     weight_bits: int | None = None,
+    threshold_noise: float = 0.0,
+    tau_mismatch: float = 0.0,
     maximum_rates: tuple[float, float] | None = None,
     calibration: str = "dynamic",
     units: str = "auto",
@@ -86,6 +88,8 @@ def spike(
         See :class:`lmu_deploy.spiking_dpi.DPISynapse`; linear if absent.
     mismatch, membrane_noise, weight_bits : float, float, int, optional
         See :class:`lmu_deploy.spiking_chip.Device`; the profile's if absent.
+    threshold_noise, tau_mismatch : float
+        Likewise; no profile has a figure for them.
     maximum_rates : (float, float), optional
         Between which a neuron's rate at the end of its range is drawn, hertz; if absent, half of
         the profile's maximum rate and the whole of it.
@@ -131,6 +135,8 @@ def spike(
         "mismatch": mismatch,
         "membrane_noise": membrane_noise,
         "weight_bits": weight_bits,
+        "threshold_noise": threshold_noise,
+        "tau_mismatch": tau_mismatch,
         "maximum_rates": maximum_rates,
         "calibration": calibration,
         "units": units,

@@ -8,6 +8,7 @@ run there: (1) membranes move over a step with constant current, (2) those above
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 
@@ -44,10 +45,20 @@ class Neurons(ABC):
         self.slopes = populations.slopes.astype(dtype)
         self.offsets = populations.offsets.astype(dtype)
         self.model, self.rng, self.dtype = model, rng, dtype
-        self.share = dtype(dt_ms / model.membrane_tau_ms)
+        self.tau_ms = self.taus(populations)
+        self.share = self.typed(dt_ms / self.tau_ms)
         self.shape = (copies, *self.slopes.shape)
         self.v = rng.random(self.shape).astype(dtype)
         self.prepare(device, dt_ms)
+
+    def taus(self, populations: Populations) -> Any:
+        """Give membranes' time constants, milliseconds: one, or of shape (states, neurons)."""
+        nominal, factors = self.model.membrane_tau_ms, populations.tau_factors
+        return nominal if factors is None else nominal * factors
+
+    def typed(self, value: Any) -> Any:
+        """Give a number, or an array, in the precision of the membranes."""
+        return self.dtype(value) if np.ndim(value) == 0 else np.asarray(value, self.dtype)
 
     def prepare(self, device: Device, dt_ms: float) -> None:  # noqa: B027 - optional
         """Set up what a model needs besides its membranes."""
@@ -82,12 +93,17 @@ class Refractory(Neurons):
         """Set up the counters of steps left to rest."""
         self.refractory_steps = max(round(self.model.refractory_ms / dt_ms), 1)
         self.waiting = np.zeros(self.shape, dtype=np.int16)
+        self.wobble = self.dtype(device.threshold_noise)
 
     def fire(self, moved: np.ndarray) -> np.ndarray:
         """Take the moved membranes where neurons do not rest, and give their spikes."""
         self.waiting -= 1
         self.v = np.where(self.waiting <= 0, moved, self.v)
         spikes = self.v > self.threshold
+        if self.wobble:
+            drawn = self.rng.standard_normal(self.shape).astype(self.dtype)
+            spikes = self.v > self.threshold * (self.dtype(1.0) + self.wobble * drawn)
+            spikes &= self.waiting <= 0  # a threshold may fall below the reset
         np.putmask(self.v, spikes, self.reset)
         np.putmask(self.waiting, spikes, self.refractory_steps)
         np.maximum(self.waiting, 0, out=self.waiting)
@@ -100,16 +116,17 @@ class LeakyIntegrateAndFire(Refractory):
     def prepare(self, device: Device, dt_ms: float) -> None:
         """Set up decay and noise."""
         super().prepare(device, dt_ms)
-        kept = np.exp(-dt_ms / self.model.membrane_tau_ms)
-        self.kept = self.dtype(kept)
-        self.noise = self.dtype(device.membrane_noise * np.sqrt(1.0 - kept**2))
+        kept = np.exp(-dt_ms / self.tau_ms)
+        self.kept = self.typed(kept)
+        self.noisy = device.membrane_noise > 0.0
+        self.noise = self.typed(device.membrane_noise * np.sqrt(1.0 - kept**2))
 
     def spikes(self, current: np.ndarray) -> np.ndarray:
         """See :meth:`Neurons.spikes`."""
         moved = self.v - current
         moved *= self.kept
         moved += current
-        if self.noise:
+        if self.noisy:
             moved += self.noise * self.rng.standard_normal(moved.shape).astype(self.dtype)
         return self.fire(moved)
 
@@ -131,12 +148,12 @@ class DifferentialPairIntegrator(Refractory):
         self.dark, self.gain = self.dtype(circuit.dark / onset), self.dtype(circuit.gain / onset)
         self.half_feedback = self.dtype(0.5 * circuit.feedback / circuit.leak)
         self.steepness = self.dtype(0.5 * onset / circuit.width)
-        size = device.membrane_noise * np.sqrt(2.0 / self.share - 1.0)
-        self.noise = self.dtype(size)
+        self.noisy = device.membrane_noise > 0.0
+        self.noise = self.typed(device.membrane_noise * np.sqrt(2.0 / self.share - 1.0))
 
     def spikes(self, current: np.ndarray) -> np.ndarray:
         """See :meth:`Neurons.spikes`."""
-        if self.noise:
+        if self.noisy:
             current += self.noise * self.rng.standard_normal(current.shape).astype(self.dtype)
         np.maximum(current, 0.0, out=current)
         current /= self.v + self.gain

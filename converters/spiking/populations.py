@@ -55,13 +55,16 @@ def make_populations(
 
 
 def with_mismatch(
-    populations: Populations, mismatch: float, rng: np.random.Generator
+    populations: Populations,
+    mismatch: float,
+    rng: np.random.Generator,
+    tau_mismatch: float = 0.0,
 ) -> Populations:
     """Give the populations the factors of one virtual chip.
 
     Gains and biases are multiplied by lognormal factors of mean one and coefficient of variation
-    `mismatch`. The refractory time is left alone: at a step of 1 ms it could only change by whole
-    steps.
+    `mismatch`, time constants of membranes by those of `tau_mismatch`. The refractory time is left
+    alone: at a step of 1 ms it could only change by whole steps.
 
     Parameters
     ----------
@@ -69,16 +72,20 @@ def with_mismatch(
     mismatch : float
     rng : Generator
         The chip: another one draws other factors.
+    tau_mismatch : float
     """
-    sigma = np.sqrt(np.log1p(mismatch**2))
-    gain_factors, bias_factors = (
-        np.exp(sigma * rng.standard_normal(populations.gains.shape) - sigma**2 / 2.0)
-        for _ in range(2)
-    )
+    shape = populations.gains.shape
+    gain_factors, bias_factors = (_factors(mismatch, shape, rng) for _ in range(2))
     return Populations(
         populations.encoders,
         populations.gains,
         populations.biases,
         gain_factors,
         bias_factors,
+        _factors(tau_mismatch, shape, rng) if tau_mismatch else None,
     )
+
+
+def _factors(spread: float, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    sigma = np.sqrt(np.log1p(spread**2))
+    return np.asarray(np.exp(sigma * rng.standard_normal(shape) - sigma**2 / 2.0))

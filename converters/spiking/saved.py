@@ -125,7 +125,7 @@ def _compared(
     yield "profile", saved.device.profile, recipe.device.profile
     yield "chip seed", saved.device.seed, recipe.device.seed
     yield "network", saved.network[:12], fingerprint(network)[:12]
-    for name in ("mismatch", "membrane_noise", "weight_bits"):
+    for name in ("mismatch", "membrane_noise", "weight_bits", "threshold_noise", "tau_mismatch"):
         yield name, getattr(saved.device, name), getattr(recipe.device, name)
     yield "neuron model", saved.neuron.kind, recipe.model.kind
     yield "neuron parameters", saved.neuron, recipe.model

@@ -69,7 +69,7 @@ def build_units(
     on_chips = zip(recipes, built.chips, built.fits, strict=True)
     for chip_number, (one, chip, fit) in enumerate(on_chips):
         made = np.random.default_rng([one.device.seed, number, _MISMATCH])
-        populations = with_mismatch(nominal, one.device.mismatch, made)
+        populations = with_mismatch(nominal, one.device.mismatch, made, one.device.tau_mismatch)
         units = _undecoded(one, head, populations, ranges, chip, fit)
         shown = part(progress, chip_number, len(recipes))
         seed = [recipe.seed, number, _MEASURING]
@@ -78,7 +78,7 @@ def build_units(
         else:
             curves = replace(chip, populations=populations, order=1)
             if recipe.calibration == "none":
-                ideal = replace(chip.device, mismatch=0.0, membrane_noise=0.0)
+                ideal = chip.device.ideal()
                 curves = replace(curves, populations=nominal, device=ideal)
             decoders = _static(curves, head, ranges, np.random.default_rng(seed), shown)
         held = round_weights(decoders, one.device.weight_bits)

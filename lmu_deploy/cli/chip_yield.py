@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lmu_deploy.cli.options import File, Limit, Profile, Seed, TaskName
-from lmu_deploy.cli.spike import MaxRates, NeuronsPerUnit, Units
+from lmu_deploy.cli.spike import MaxRates, NeuronsPerUnit, TauMismatch, ThresholdNoise, Units
 
 
 def chip_yield(
@@ -40,6 +40,8 @@ def chip_yield(
     weight_bits: Annotated[
         int | None, typer.Option(help="Sign included, 0 for real; by default the profile's.")
     ] = None,
+    threshold_noise: ThresholdNoise = None,
+    tau_mismatch: TauMismatch = None,
     max_rates: MaxRates = None,
     units: Units = None,
     neurons_per_unit: NeuronsPerUnit = None,
@@ -79,6 +81,8 @@ def chip_yield(
         "mismatch": mismatch,
         "membrane_noise": membrane_noise,
         "weight_bits": weight_bits,
+        "threshold_noise": threshold_noise,
+        "tau_mismatch": tau_mismatch,
         "maximum_rates": max_rates,
         "units": units,
         "neurons_per_unit": neurons_per_unit,

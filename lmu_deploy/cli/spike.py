@@ -17,6 +17,12 @@ MaxRates = Annotated[
         "the profile's.",
     ),
 ]
+ThresholdNoise = Annotated[
+    float | None, typer.Option(help="Of a threshold from step to step, a share of it; default 0.")
+]
+TauMismatch = Annotated[
+    float | None, typer.Option(help="Spread of membranes' time constants; by default 0.")
+]
 Units = Annotated[
     str | None,
     typer.Option(
@@ -59,6 +65,8 @@ def spike(
     weight_bits: Annotated[
         int | None, typer.Option(help="Sign included, 0 for real; by default the profile's.")
     ] = None,
+    threshold_noise: ThresholdNoise = None,
+    tau_mismatch: TauMismatch = None,
     max_rates: MaxRates = None,
     calibration: Annotated[
         str | None, typer.Option(help="dynamic (default), static or none.")
@@ -104,6 +112,8 @@ def spike(
         "mismatch": mismatch,
         "membrane_noise": membrane_noise,
         "weight_bits": weight_bits,
+        "threshold_noise": threshold_noise,
+        "tau_mismatch": tau_mismatch,
         "maximum_rates": max_rates,
         "calibration": calibration,
         "units": units,

@@ -29,7 +29,13 @@ from lmu_deploy.reference import run_reference
 from lmu_deploy.representations import load_float
 from lmu_deploy.tasks.base import Split, Task
 
-PERFECT = {"mismatch": 0.0, "membrane_noise": 0.0, "weight_bits": 0}
+PERFECT = {
+    "mismatch": 0.0,
+    "tau_mismatch": 0.0,
+    "membrane_noise": 0.0,
+    "threshold_noise": 0.0,
+    "weight_bits": 0,
+}
 _DECIDED = ("calibration", "chip_seed", "saved", "progress")
 _NEURONS_AT_ONCE = 500_000
 _CHIPS_AT_ONCE = 25

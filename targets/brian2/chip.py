@@ -16,7 +16,7 @@ import numpy as np
 from lmu_deploy.spiking_chip import Populations
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.brian2.library import brian2_library
-from targets.brian2.neurons import neuron_group
+from targets.brian2.neurons import Curves, neuron_group
 from targets.brian2.synapses import Activity, Boundary, Synapses
 from targets.brian2.units import Units
 
@@ -99,19 +99,12 @@ def _neuron_group(
     """Give the neurons of all copies, chip by chip; membranes start alike on every chip."""
     neurons = chips[0].neurons
     membranes = starts.random((samples, chips[0].states * neurons)).reshape(-1)
-    slopes = _for_samples([chip.slopes for chip in chips], samples)
-    offsets = _for_samples([chip.offsets for chip in chips], samples)
     return neuron_group(
         b2,
         network,
-        (slopes, offsets),
+        Curves.of_copies(chips, samples),
         (states, np.repeat(np.arange(len(states)), neurons)),
         np.tile(membranes, len(chips)),
         clock,
         name,
     )
-
-
-def _for_samples(by_chip: list[np.ndarray], samples: int) -> np.ndarray:
-    """Repeat each chip's values for its samples; flat."""
-    return np.concatenate([np.tile(values.reshape(-1), samples) for values in by_chip])

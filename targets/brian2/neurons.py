@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from lmu_deploy.spiking_chip import Populations
 from lmu_deploy.spiking_network import SpikingNetwork
 
 _ENCODING = """
@@ -14,6 +16,12 @@ current = slope * x + offset : 1
 x : 1 (linked)
 slope : 1 (constant)
 offset : 1 (constant)
+"""
+
+
+_OWN_TAU = """
+membrane_tau : second (constant)
+jitter_size : 1 (constant)
 """
 
 
@@ -82,20 +90,56 @@ POISSON = Words(
 )
 
 
+@dataclass(frozen=True)
+class Curves:
+    """What the neurons of a group have of their own, each of shape (all neurons,).
+
+    Attributes
+    ----------
+    slopes, offsets : ndarray
+    tau_factors : ndarray or None
+        See :class:`lmu_deploy.spiking_chip.Populations`.
+    """
+
+    slopes: np.ndarray
+    offsets: np.ndarray
+    tau_factors: np.ndarray | None
+
+    @classmethod
+    def of_copies(cls, chips: Sequence[Populations], copies: int) -> Curves:
+        """Repeat each chip's populations for its copies, chip by chip."""
+
+        def repeated(arrays: list[np.ndarray]) -> np.ndarray:
+            return np.concatenate([np.tile(array.reshape(-1), copies) for array in arrays])
+
+        factors = [chip.tau_factors for chip in chips if chip.tau_factors is not None]
+        return cls(
+            repeated([chip.slopes for chip in chips]),
+            repeated([chip.offsets for chip in chips]),
+            repeated(factors) if factors else None,
+        )
+
+
 def words(network: SpikingNetwork) -> Words:
     """Choose the model of a network."""
     noisy = network.device.membrane_noise > 0.0
-    if network.neuron.kind == "lif":
-        return NOISY_LIF if noisy else LIF
-    if network.neuron.kind == "dpi":
-        return NOISY_DPI if noisy else DPI
-    return {"if": IF, "poisson": POISSON}[network.neuron.kind]
+    found = {
+        "lif": NOISY_LIF if noisy else LIF,
+        "dpi": NOISY_DPI if noisy else DPI,
+        "if": IF,
+        "poisson": POISSON,
+    }[network.neuron.kind]
+    if network.device.threshold_noise:
+        found = replace(found, threshold=f"{found.threshold} * (1 + threshold_noise * randn())")
+    if network.device.tau_mismatch:
+        found = replace(found, equations=found.equations + _OWN_TAU)
+    return found
 
 
 def neuron_group(
     b2: Any,
     network: SpikingNetwork,
-    currents: tuple[np.ndarray, np.ndarray],
+    curves: Curves,
     encoded: tuple[Any, np.ndarray],
     membranes: np.ndarray,
     clock: Any,
@@ -107,8 +151,7 @@ def neuron_group(
     ----------
     b2 : module
     network : SpikingNetwork
-    currents : (ndarray, ndarray), shape (all neurons,) each
-        Slopes and offsets; see :class:`lmu_deploy.spiking_chip.Populations`.
+    curves : Curves
     encoded : (NeuronGroup, ndarray of int, shape (all neurons,))
         Whose `x` is encoded, and which of them by each neuron.
     membranes : ndarray, shape (all neurons,)
@@ -128,7 +171,10 @@ def neuron_group(
         namespace=namespace(network, b2),
         name=name,
     )
-    group.slope, group.offset = currents
+    group.slope, group.offset = curves.slopes, curves.offsets
+    if curves.tau_factors is not None:
+        taus = network.neuron.membrane_tau_ms * curves.tau_factors
+        group.membrane_tau, group.jitter_size = taus * b2.ms, _jitter(network, taus)
     states, index = encoded
     group.x = b2.linked_var(states, "x", index=index)
     if network.neuron.circuit is not None:
@@ -140,15 +186,20 @@ def neuron_group(
 
 def namespace(network: SpikingNetwork, b2: Any) -> dict[str, Any]:
     """Values of the names in the equations, with their units."""
-    kept = np.exp(-network.dt_ms / network.neuron.membrane_tau_ms)
-    circuit = network.neuron.circuit
-    if circuit is not None:  # stepped by Euler's method
-        kept = 1.0 - network.dt_ms / network.neuron.membrane_tau_ms
-    # A free membrane that gets (1 - kept) * jitter in each step varies by the device's noise.
-    jitter = network.device.membrane_noise * np.sqrt((1.0 + kept) / (1.0 - kept))
-    values = {"membrane_tau": network.neuron.membrane_tau_ms * b2.ms, "jitter_size": jitter}
+    tau, circuit = network.neuron.membrane_tau_ms, network.neuron.circuit
+    values: dict[str, Any] = {"threshold_noise": network.device.threshold_noise}
+    if not network.device.tau_mismatch:  # else each neuron has its own
+        values |= {"membrane_tau": tau * b2.ms, "jitter_size": _jitter(network, tau)}
     if circuit is not None:
         names = ("leak", "gain", "onset", "width", "spike", "reset", "dark")
         values |= {f"I_{name}": getattr(circuit, name) * b2.pA for name in names}
         values["I_most"] = circuit.feedback * b2.pA
     return values
+
+
+def _jitter(network: SpikingNetwork, tau_ms: Any) -> Any:
+    """Size the noise: a free membrane that gets (1 - kept) of it each step varies as it should."""
+    kept = np.exp(-network.dt_ms / tau_ms)
+    if network.neuron.circuit is not None:  # stepped by Euler's method
+        kept = 1.0 - network.dt_ms / tau_ms
+    return network.device.membrane_noise * np.sqrt((1.0 + kept) / (1.0 - kept))

@@ -173,6 +173,8 @@ def _check_alike(first: SpikingNetwork, other: SpikingNetwork, number: int) -> N
         ("neuron model", lambda n: n.neuron),
         ("synapse", lambda n: n.synapse),
         ("membrane noise", lambda n: n.device.membrane_noise),
+        ("threshold noise", lambda n: n.device.threshold_noise),
+        ("spread of time constants", lambda n: n.device.tau_mismatch > 0.0),
         ("times", lambda n: (n.dt_ms, n.tau_ms, n.hold_ms)),
         ("neurons", lambda n: [None if m is None else m.neurons for m in n.memories]),
         ("units", lambda n: None if n.units is None else (n.units.neurons, n.units.tau_ms)),

@@ -62,6 +62,8 @@ def settings_of(network: SpikingNetwork, version: str, codegen: str) -> dict[str
         "chip_seed": network.device.seed,
         "mismatch": network.device.mismatch,
         "membrane_noise": network.device.membrane_noise,
+        "threshold_noise": network.device.threshold_noise,
+        "tau_mismatch": network.device.tau_mismatch,
         "weight_bits": network.device.weight_bits,
         "neuron": network.neuron.kind,
         "synapse": "linear" if network.synapse is None else "dpi",

@@ -18,7 +18,7 @@ from lmu_deploy.fingerprint import fingerprint
 from lmu_deploy.spiking_network import SpikingNetwork
 
 METHOD = "dynamic"
-_IMPERFECTIONS = ("mismatch", "membrane_noise", "weight_bits")
+_IMPERFECTIONS = ("mismatch", "tau_mismatch", "membrane_noise", "threshold_noise", "weight_bits")
 
 
 class Chips:
@@ -35,7 +35,7 @@ class Chips:
 
     def __init__(self, network: SpikingNetwork, known: np.ndarray) -> None:
         self.network, self._known = network, known
-        self._made: dict[tuple[float, float, int], SpikingNetwork] = {}
+        self._made: dict[tuple[float, ...], SpikingNetwork] = {}
 
     def of(self, network: SpikingNetwork) -> Chips:
         """Give those of another network: these, if it has the same recipe but for its calibration.
@@ -58,7 +58,9 @@ class Chips:
         device = self.network.device
         found = (
             device.mismatch if mismatch else 0.0,
+            device.tau_mismatch if mismatch else 0.0,
             device.membrane_noise if noise else 0.0,
+            device.threshold_noise if noise else 0.0,
             device.weight_bits if bits else 0,
         )
         if found not in self._made:
@@ -80,6 +82,8 @@ class Chips:
             "neuron": network.neuron.kind,
             "mismatch": device.mismatch,
             "membrane_noise": device.membrane_noise,
+            "threshold_noise": device.threshold_noise,
+            "tau_mismatch": device.tau_mismatch,
             "weight_bits": device.weight_bits,
             "maximum_rates": network.maximum_rates,
             "calibration_samples": max(1, network.calibration.samples),

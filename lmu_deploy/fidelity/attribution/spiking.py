@@ -115,7 +115,11 @@ def _work(network: SpikingNetwork) -> int:
 
 def _imperfections(network: SpikingNetwork) -> tuple[bool, bool, bool]:
     device = network.device
-    return device.mismatch > 0, device.membrane_noise > 0, device.weight_bits > 0
+    return (
+        max(device.mismatch, device.tau_mismatch) > 0,
+        max(device.membrane_noise, device.threshold_noise) > 0,
+        device.weight_bits > 0,
+    )
 
 
 def _steps(network: SpikingNetwork, chips: Chips, judge: Judge) -> Iterator[Step]:

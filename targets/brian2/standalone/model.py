@@ -20,7 +20,7 @@ import numpy as np
 
 from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
 from targets.brian2.library import brian2_library
-from targets.brian2.neurons import neuron_group
+from targets.brian2.neurons import Curves, neuron_group
 from targets.brian2.standalone.arriving import arriving
 from targets.brian2.standalone.exchange import PROGRESS, Job, Outcome
 from targets.brian2.standalone.records import Records
@@ -138,7 +138,7 @@ def _neuron_group(
     return neuron_group(
         b2,
         network,
-        (np.tile(curves.slopes.reshape(-1), samples), np.tile(curves.offsets.reshape(-1), samples)),
+        Curves.of_copies([curves], samples),
         (states, np.repeat(numbers.reshape(-1), curves.neurons)),
         membranes.reshape(-1),
         clock,
