@@ -17,6 +17,8 @@ pytest.importorskip("brian2", reason="target brian2-cpp needs Brian2")
 if not (shutil.which("g++") and shutil.which("make")):
     pytest.skip("target brian2-cpp needs g++ and make", allow_module_level=True)
 
+pytestmark = pytest.mark.xdist_group("brian2-cpp")  # one program is built for all
+
 from converters.spiking import spike
 from converters.spiking.neurons import NEURONS
 from lmu_deploy.errors import InputError

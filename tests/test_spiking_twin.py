@@ -228,7 +228,8 @@ def test_a_calibrated_memory_follows_the_float_one(rng):
     true = run_reference(network, inputs, record=True).m
     assert nrmse(run.states.real_m(), true, washout=200) < 0.08
     assert not any(run.saturations.values())
-    assert lowered.calibration.fit_error < 0.1
+    # Judged on signals up to 1.5 times as large as these, where Loihi's neurons fire no faster.
+    assert lowered.calibration.fit_error < 0.15
 
 
 def test_a_network_survives_its_file(rng, tmp_path):
