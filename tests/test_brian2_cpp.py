@@ -17,8 +17,6 @@ pytest.importorskip("brian2", reason="target brian2-cpp needs Brian2")
 if not (shutil.which("g++") and shutil.which("make")):
     pytest.skip("target brian2-cpp needs g++ and make", allow_module_level=True)
 
-pytestmark = pytest.mark.xdist_group("brian2-cpp")  # one program is built for all
-
 from converters.spiking import spike
 from converters.spiking.neurons import NEURONS
 from lmu_deploy.errors import InputError
@@ -29,6 +27,7 @@ from targets.base import InParts, Run, Target, get_target
 from targets.brian2 import Brian2Target, library
 from targets.brian2.standalone import Brian2CppTarget, chain, records, target
 
+pytestmark = pytest.mark.xdist_group("brian2-cpp")  # one program is built for all
 SAMPLES, STEPS, HOLD = 3, 9, 20
 PLACE = "layer0/memory"
 
