@@ -108,6 +108,8 @@ def first_cause(found: TargetFidelity) -> str | None:
             f"Calibrating {cause.place} anew would take away "
             f"{wording.share(cause.share)} of its squared output error."
         )
+    if cause.share > 1.0:  # others make up for some of it, by skill or by chance
+        return f"Its output error comes from {where(cause)}, which alone would make more of it."
     return (
         f"The largest part of its output error comes from {where(cause)} "
         f"({wording.share(cause.share)} by itself)."

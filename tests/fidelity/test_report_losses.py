@@ -14,7 +14,7 @@ from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.layer_ranges import layer_ranges
 from lmu_deploy.fidelity.schema_losses import ErrorMap, Histogram
 from lmu_deploy.reporting import write_report
-from lmu_deploy.reporting.losses import where
+from lmu_deploy.reporting.losses import first_cause, where
 from lmu_deploy.reporting.plots.error_map import SHADES, error_map_plot, shades
 from lmu_deploy.reporting.plots.histograms import Panel, histogram_plot
 from lmu_deploy.reporting.plots.waterfall import Bar, waterfall_plot
@@ -74,6 +74,15 @@ def test_the_page_names_the_first_cause_in_its_verdict(folder):
     assert where(cause).endswith("layer0/hidden/memory, row 5")
     for title in ("What was lost, and where", "When it parts from float", "Layer by layer"):
         assert title in text
+
+
+def test_no_cause_is_said_to_be_more_than_all(folder):
+    found = read_fidelity(folder).targets["integer"]
+    cause = found.attribution.causes[0].model_copy(update={"share": 1.8})
+    attribution = found.attribution.model_copy(update={"causes": [cause]})
+    told = first_cause(found.model_copy(update={"attribution": attribution}))
+    assert told.endswith("row 5, which alone would make more of it.")
+    assert "180" not in told
 
 
 def test_sections_are_left_out_where_nothing_is_known(digits, folder_of):
