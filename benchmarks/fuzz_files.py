@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +227,10 @@ def _our_files(folder: Path) -> list[Sample]:
     save(spiking, folder / "spiking.safetensors")
     save(keep_calibration(spiking), folder / "calibration.safetensors")
     write_nir(to_nir(spiking), folder / "spiking.nir")
+    plain = replace(layer, hidden=replace(hidden, recurrent_kernel=None))
+    ahead = replace(network, layers=(plain,))
+    units = spike(ahead, inputs, units="chip", calibration="static", **options)
+    save(units, folder / "units.safetensors")
     save(loihi_spike(network, inputs, **options), folder / "loihi.safetensors")
     x, y = inputs.astype(np.float32), np.arange(8) % 2
     np.savez(folder / "task.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -238,6 +242,7 @@ def _our_files(folder: Path) -> list[Sample]:
     return [
         sample("LMUNetwork .safetensors", "float.safetensors", load_any),
         sample("IntegerNetwork .safetensors", "integer.safetensors", load_any),
+        sample("SpikingNetwork with units .safetensors", "units.safetensors", load_any),
         sample("SpikingNetwork .safetensors", "spiking.safetensors", load_any),
         sample("LoihiNetwork .safetensors", "loihi.safetensors", load_any),
         sample("calibration .safetensors", "calibration.safetensors", load_calibration),
