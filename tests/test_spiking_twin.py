@@ -218,7 +218,7 @@ def test_a_sample_spikes_alone_as_it_does_among_others(rng):
     assert {note for note in together.notes if "LSTM" in note}
 
 
-def test_a_calibrated_memory_follows_the_float_one(rng):
+def test_a_calibrated_memory_follows_the_float_one(rng, monkeypatch):
     network = delay(order=3, theta=300.0)
     lowered = loihi_spike(
         network, sines(rng, 20, 800) * 0.5, neurons_per_state=60, hold_ms=1.0, tau_ms=50.0
@@ -228,8 +228,16 @@ def test_a_calibrated_memory_follows_the_float_one(rng):
     true = run_reference(network, inputs, record=True).m
     assert nrmse(run.states.real_m(), true, washout=200) < 0.08
     assert not any(run.saturations.values())
-    # Judged on signals up to 1.5 times as large as these, where Loihi's neurons fire no faster.
-    assert lowered.calibration.fit_error < 0.15
+    # The fit is judged beyond the range too, where it is worse; within it, as well as ever.
+    monkeypatch.setattr("converters.spiking.recorder.REACH", 1.0)
+    within = loihi_spike(
+        network,
+        sines(np.random.default_rng(6), 20, 800) * 0.5,
+        neurons_per_state=60,
+        hold_ms=1.0,
+        tau_ms=50.0,
+    )
+    assert within.calibration.fit_error < 0.1
 
 
 def test_a_network_survives_its_file(rng, tmp_path):
