@@ -10,7 +10,7 @@ from converters.spiking.bench import Chip
 from converters.spiking.calibrate import calibrate
 from converters.spiking.closed_loop import best_in_loop, loop_errors
 from converters.spiking.deviations import loop_spread, predict_spread
-from converters.spiking.dynamic import dynamic_for_each
+from converters.spiking.dynamic import dynamic, dynamic_for_each
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.recorder import Recorder
 from converters.spiking.scaled import scale_memory
@@ -160,6 +160,19 @@ def test_a_signal_larger_than_any_of_the_calibration_is_held(case, monkeypatch):
     before, after = loop_errors(case.chips, [within, wide], larger, [3])
     assert before.max() > 0.08 and after.max() < 0.06
     assert (after < 0.95 * before).all()
+
+
+def test_a_regularisation_is_taken_whose_weights_the_chip_can_hold(case):
+    def fitted(largest):
+        rng, scaled = np.random.default_rng(6), case.scaled
+        return dynamic(case.chips[0], scaled.targets, scaled.trajectory, rng, largest=largest)
+
+    free = fitted(np.inf)
+    size = np.abs(free.weights).max()
+    small = fitted(0.9 * size)
+    assert np.abs(small.weights).max() <= 0.9 * size
+    assert small.error >= free.error and small.ridge != free.ridge
+    assert np.abs(fitted(0.0).weights).max() <= np.abs(small.weights).max()
 
 
 class Witness:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.loihi_spiking.bench import FixedPointBench
-from converters.loihi_spiking.gains import round_rows
+from converters.loihi_spiking.gains import LARGEST_ROUNDED, round_rows
 from converters.loihi_spiking.tuning import MESSAGE_ONE, draw_neurons
 from converters.spiking.bench import Fit, Progress
 from converters.spiking.dynamic import dynamic
@@ -78,9 +78,9 @@ def build_memory(
     )
     bench = FixedPointBench(neurons, memory.order, recipe.dt_ms, recipe.decay)
     measuring = np.random.default_rng([recipe.seed, number, 3])
-    found = dynamic(bench, scaled.targets, scaled.trajectory, measuring, progress)
-
     per_spike = lost / (recipe.dt_ms * 1e-3) * ONE
+    largest = LARGEST_ROUNDED / per_spike
+    found = dynamic(bench, scaled.targets, scaled.trajectory, measuring, progress, largest=largest)
     decoders = round_rows(found.weights.reshape(memory.size, -1) * per_spike)
     input_scale = np.maximum(np.abs(u).max(axis=(0, 1)) * _INPUT_MARGIN, 1e-9) / MESSAGE_LIMIT
     per_message = lost * ONE * scaled.b_prime / scaled.scales * input_scale[:, None]

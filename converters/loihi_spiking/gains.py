@@ -11,6 +11,8 @@ from lmu_deploy.errors import InputError
 _LARGEST_WEIGHT = 127
 _MULTIPLIER_BITS = 15
 _LARGEST_SHIFT = 31
+LARGEST_ROUNDED = float(_LARGEST_WEIGHT * (2**_MULTIPLIER_BITS - 1))
+"""Of the weights that :func:`round_rows` can hold, in units of what the sum is added to."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def dynamic(
     rng: np.random.Generator,
     progress: Progress | None = None,
     spread: np.ndarray | None = None,
+    largest: float = np.inf,
 ) -> Fit:
     """Force the states along a trajectory with slow noise, and fit all of W to A' x at once.
 
@@ -52,11 +53,14 @@ def dynamic(
         Called with (steps done, steps in all).
     spread : ndarray, shape (channels, order, order), optional
         See :func:`converters.spiking.deviations.predict_spread`; zero if absent.
+    largest : float
+        Weight that the chip can hold; a regularisation that leaves larger ones is only taken if
+        all do.
     """
     samples = trajectory.shape[1]
     driven = bench.neurons(samples, rng)
     recorder = Recorder(bench, driven, 1, samples, targets, rng, spread)
-    return _choose(*gather(recorder, trajectory, progress), bits=0)
+    return _choose(*gather(recorder, trajectory, progress), bits=0, largest=largest)
 
 
 def dynamic_for_each(
@@ -105,11 +109,15 @@ def _together(chip: Chip, samples: int) -> int:
     return max(1, min(by_speed, by_memory))
 
 
-def _choose(learnt: list[Products], held_out: list[Products], bits: int) -> Fit:
+def _choose(
+    learnt: list[Products], held_out: list[Products], bits: int, largest: float = np.inf
+) -> Fit:
     """Take the regularisation with the least error on what was held out, all channels together."""
     maps = [fit(products, DYNAMIC_RIDGES) for products in learnt]
     errors = [_error(held_out, [of_channel[r] for of_channel in maps]) for r in range(len(maps[0]))]
-    best = int(np.argmin(errors))
+    sizes = [max(np.abs(of_channel[r]).max() for of_channel in maps) for r in range(len(maps[0]))]
+    fitting = [error for error, size in zip(errors, sizes, strict=True) if size <= largest]
+    best = errors.index(min(fitting)) if fitting else int(np.argmin(sizes))
     ridge, chosen = DYNAMIC_RIDGES[best], [of_channel[best] for of_channel in maps]
     if bits:
         chosen = [
