@@ -20,7 +20,8 @@ import numpy as np
 
 from converters.quantise import calibrate
 from converters.quantise import quantise as round_weights
-from lmu_deploy.commands.quantise import CALIBRATION_SAMPLES, quantise
+from lmu_deploy.commands.quantise import quantise
+from lmu_deploy.commands.task_data import CALIBRATION_SAMPLES
 from lmu_deploy.files import load
 from lmu_deploy.integer_network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.network import FLOAT_CLASSES

@@ -6,6 +6,7 @@ class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from lmu_deploy.errors import InputError
@@ -16,6 +17,13 @@ from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingNetwork
 
 Network = LMUNetwork | IntegerNetwork | SpikingNetwork | LoihiNetwork
+FORMS: Mapping[str, type] = {
+    "float": LMUNetwork,
+    "integer": IntegerNetwork,
+    "spiking": SpikingNetwork,
+    "loihi": LoihiNetwork,
+}
+"""Representations by the name that a user gives them behind a target's."""
 _ALL = tuple(dict.fromkeys((*FLOAT_CLASSES, *INTEGER_CLASSES, *SPIKING_CLASSES, *LOIHI_CLASSES)))
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmu_deploy.checks import check_integer
-from lmu_deploy.commands.spike import CALIBRATION_SAMPLES
-from lmu_deploy.commands.task_data import limited, task_for
+from lmu_deploy.commands.task_data import CALIBRATION_SAMPLES, limited, task_for
 from lmu_deploy.commands.yield_figures import (
     METHODS,
     ChipYield,

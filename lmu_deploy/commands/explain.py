@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from lmu_deploy.commands.spike import CALIBRATION_SAMPLES
-from lmu_deploy.commands.task_data import limited
+from lmu_deploy.commands.task_data import CALIBRATION_SAMPLES, limited
 from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.chips import Chips

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,23 +11,14 @@ from lmu_deploy.commands.spike import spike
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import save
 from lmu_deploy.fingerprint import fingerprint
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.loihi_network import LoihiNetwork
 from lmu_deploy.network import LMUNetwork
-from lmu_deploy.representations import Network, float_source, load_any
+from lmu_deploy.representations import FORMS, Network, float_source, load_any
 from lmu_deploy.spiking_network import SpikingNetwork
 from targets.base import Target
 
 UNCALIBRATED = "uncalibrated"
 LOIHI = "loihi1"
 """The profile of the networks of form loihi."""
-FORMS: Mapping[str, type] = {
-    "float": LMUNetwork,
-    "integer": IntegerNetwork,
-    "spiking": SpikingNetwork,
-    "loihi": LoihiNetwork,
-}
-"""Representations by the name that a user gives them behind a target's."""
 
 
 @dataclass

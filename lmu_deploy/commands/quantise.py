@@ -10,7 +10,7 @@ from lmu_deploy.checks import check_choice, check_integer
 from lmu_deploy.commands.budget import check_budget, within_budget
 from lmu_deploy.commands.check import remarks
 from lmu_deploy.commands.sparsity import check_sparsity, make_sparse
-from lmu_deploy.commands.task_data import limited, task_for
+from lmu_deploy.commands.task_data import CALIBRATION_SAMPLES, limited, task_for
 from lmu_deploy.errors import InputError
 from lmu_deploy.files import save
 from lmu_deploy.integer_network import IntegerNetwork
@@ -22,7 +22,6 @@ from lmu_deploy.tasks.base import Task
 if TYPE_CHECKING:
     from lmu_deploy.training.config import TrainConfig
 
-CALIBRATION_SAMPLES = 512
 METHODS = ("ptq", "qat")
 
 

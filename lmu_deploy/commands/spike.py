@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lmu_deploy.commands.spike_loihi import spike_loihi
-from lmu_deploy.commands.task_data import limited, task_for
+from lmu_deploy.commands.task_data import CALIBRATION_SAMPLES, limited, task_for
 from lmu_deploy.files import save
 from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.loihi_network import LoihiNetwork
@@ -14,8 +14,6 @@ from lmu_deploy.network import LMUNetwork
 from lmu_deploy.progress import progress_bar
 from lmu_deploy.representations import load_float
 from lmu_deploy.spiking_network import SpikingNetwork
-
-CALIBRATION_SAMPLES = 512
 
 
 def spike(

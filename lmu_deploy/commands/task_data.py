@@ -7,6 +7,9 @@ from lmu_deploy.representations import Network
 from lmu_deploy.tasks.base import Split, Task, get_task, task_names
 from lmu_deploy.tasks.from_file import task_from_file
 
+CALIBRATION_SAMPLES = 512
+"""Training samples that measure ranges and calibrate chips."""
+
 
 def task_for(network: Network, name: str | None) -> Task:
     """Give the task called `name`, or the one that the network was trained for.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmu_deploy.commands.forms import FORMS
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import Profile
+from lmu_deploy.representations import FORMS
 from lmu_deploy.sweeping.chip import chosen_profile
 from lmu_deploy.sweeping.options import COMMAND, converter_options
 from lmu_deploy.sweeping.settings import TrialSettings

@@ -8,7 +8,7 @@ from typing import Any
 
 import lmu_deploy
 from lmu_deploy.checks import check_inputs
-from lmu_deploy.commands.task_data import limited, task_for
+from lmu_deploy.commands.task_data import CALIBRATION_SAMPLES, limited, task_for
 from lmu_deploy.errors import InputError, MissingDependencyError, RunError
 from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.fidelity.provenance import versions
@@ -98,7 +98,7 @@ def _convert(job: Job, source: LMUNetwork, train: Split) -> Network:
 
 def _by_command(job: Job, source: LMUNetwork) -> Network:
     """Quantise as the command does, which trains, thins messages or meets a budget besides."""
-    from lmu_deploy.commands.quantise import CALIBRATION_SAMPLES, quantise
+    from lmu_deploy.commands.quantise import quantise
 
     conversion = job.conversion
     if conversion.samples != CALIBRATION_SAMPLES:
