@@ -65,7 +65,7 @@ class DPICircuit:
     dark: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
+        for name in (each.name for each in fields(self)):
             set_fields(self, **{name: check_number(f"DPI {name}", getattr(self, name), 1e-6, 1e9)})
         if not self.dark <= self.reset < self.onset < self.spike:
             raise InputError(

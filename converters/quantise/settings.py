@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from converters.quantise.calibrate import METHODS
-from converters.quantise.slices import SCALES
 from lmu_deploy.checks import check_choice, check_flag, check_integer
 from lmu_deploy.errors import InputError
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
 from lmu_deploy.integer_memory import REALISATIONS
 from lmu_deploy.network import LMULayer, LMUNetwork
 
+SCALES = ("power-of-two", "free")
 AUTO = "auto"
 
 

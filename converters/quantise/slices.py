@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from converters.quantise.settings import SCALES
 from lmu_deploy.checks import check_choice
 from lmu_deploy.errors import InputError
 from lmu_deploy.integer_network import LARGEST_MULTIPLIER, LARGEST_SHIFT, Connection, largest
-
-SCALES = ("power-of-two", "free")
 
 _FREE_BITS = 7
 """Of a free multiplier: it wastes at most 1 / 64 of a range, and times 24 bits fits 32."""

@@ -67,14 +67,14 @@ def build_units(
     )
     ranges, found = head.ranges(), []
     on_chips = zip(recipes, built.chips, built.fits, strict=True)
-    for chip_number, (one, chip, fit) in enumerate(on_chips):
+    for chip_number, (one, chip, chip_fit) in enumerate(on_chips):
         made = np.random.default_rng([one.device.seed, number, _MISMATCH])
         populations = with_mismatch(nominal, one.device.mismatch, made, one.device.tau_mismatch)
-        units = _undecoded(one, head, populations, ranges, chip, fit)
+        units = _undecoded(one, head, populations, ranges, chip, chip_fit)
         shown = part(progress, chip_number, len(recipes))
         seed = [recipe.seed, number, _MEASURING]
         if recipe.calibration == "dynamic":
-            decoders = listen(chip, chip.held(fit.weights), units, head, seed, shown)
+            decoders = listen(chip, chip.held(chip_fit.weights), units, head, seed, shown)
         else:
             curves = replace(chip, populations=populations, order=1)
             if recipe.calibration == "none":

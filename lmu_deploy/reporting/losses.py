@@ -195,16 +195,20 @@ def _growth(layer: str, exponent: float | None) -> str:
 
 
 def _inside(number: int, series: Series, found: LayerRanges) -> Section:
-    signals = [Panel(signal.place, signal.histogram) for signal in found.signals]
-    weights = [
+    signal_panels = [Panel(signal.place, signal.histogram) for signal in found.signals]
+    weight_panels = [
         Panel(each.place, each.histogram)
         for each in found.connections
         if each.histogram is not None
     ]
     title = f"of {series.label}: float in grey, integers as a line, counts on a logarithmic scale"
     plots = [
-        histogram_plot(f"signals-{number}", f"Values of each population {title}", series, signals),
-        histogram_plot(f"weights-{number}", f"Weights of each connection {title}", series, weights),
+        histogram_plot(
+            f"signals-{number}", f"Values of each population {title}", series, signal_panels
+        ),
+        histogram_plot(
+            f"weights-{number}", f"Weights of each connection {title}", series, weight_panels
+        ),
     ]
     sentences = [
         f"{place} would need {need:.1f} bits and has {available}; it saturates."
