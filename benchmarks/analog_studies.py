@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from converters.spiking import spike_chips
-from lmu_deploy.atomic import write_text
-from lmu_deploy.commands.task_data import limited, task_for
-from lmu_deploy.fidelity.energy import costs_of
-from lmu_deploy.network import LMUNetwork
-from lmu_deploy.progress import progress_bar
-from lmu_deploy.reference import run_reference
-from lmu_deploy.representations import load_float
+from lmu_deploy.core.files import write_text
+from lmu_deploy.core.loading import load_float
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.reference import run_reference
+from lmu_deploy.fidelity.measures.energy import costs_of
+from lmu_deploy.tasks.selection import limited, task_for
 from targets.brian2 import Brian2Target
 
 MODEL = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from spiking_error import state_error
 
-from lmu_deploy.progress import progress_bar
+from lmu_deploy.core.progress import progress_bar
 
 MISMATCH, NOISE, BITS = 0.2, 0.05, 6
 IDEAL: dict[str, Any] = {"mismatch": 0.0, "membrane_noise": 0.0, "weight_bits": 0}

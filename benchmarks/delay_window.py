@@ -17,8 +17,8 @@ import numpy as np
 from spiking_error import SETTLED_MS, TAU_MS, THETA_MS, bare_memory, white_noise
 
 from converters.spiking import spike
-from lmu_deploy.legendre import window_decoders
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.legendre import window_decoders
+from lmu_deploy.core.reference import run_reference
 from targets.brian2 import Brian2Target
 
 ORDER, NEURONS, MISMATCH = 6, 100, 0.2

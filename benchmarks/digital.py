@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantise import calibrate, quantise
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load
-from lmu_deploy.integer_memory import REALISATIONS
-from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
-from lmu_deploy.reference import run_reference
+from converters.quantize import calibrate, quantise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.layers import REALISATIONS
+from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import Split, get_task
-from lmu_deploy.wiring import wires
 from targets.integer import IntegerTarget
 
 WIDTHS = (4, 6, 8, 10, 12, 16)

@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from converters.quantise import quantise
-from converters.trainer import to_torch
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
+from converters.quantize import quantise
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
+from lmu_deploy.nn.convert import to_torch
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
 from targets.integer.engine import ENGINES

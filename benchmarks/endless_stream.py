@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantise import quantise
-from converters.quantise.stability import memory_matrix, spectral_radius
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_network import IntegerMemory, IntegerNetwork, SeriesMemory
-from lmu_deploy.progress import progress_bar
-from lmu_deploy.reference import run_reference
-from lmu_deploy.representations import load_float
+from converters.quantize import quantise
+from converters.quantize.prediction import memory_matrix, spectral_radius
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.loading import load_float
+from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.reference import run_reference
 from targets.integer import IntegerTarget, Stream, step
 from targets.integer.limit_cycles import deviation_bound
 

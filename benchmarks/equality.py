@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantise import Calibration, calibrate, quantise
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
+from converters.quantize import Calibration, calibrate, quantise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.tasks.base import Split, get_task
 from targets.base import Run
 from targets.integer import IntegerTarget

@@ -19,19 +19,19 @@ import numpy as np
 from fuzz_damage import DAMAGES, damage_inside
 from safetensors.numpy import save as to_bytes
 
-from converters.contained import child, limits, parent
 from converters.importers import import_file
-from converters.loihi_spiking import loihi_spike
+from converters.loihi import loihi_spike
 from converters.nir import read_nir, to_nir, write_nir
 from converters.onnx import save_onnx, to_onnx
-from converters.pytorch_lmu import read_pytorch_lmu
-from converters.quantise import quantise
+from converters.pytorch.state_dict import read_pytorch_lmu
+from converters.quantize import quantise
+from converters.sandbox import child, limits, parent
 from converters.spiking import spike
 from converters.spiking.saved import keep_calibration, load_calibration
-from lmu_deploy.errors import InputError, LmuDeployError
-from lmu_deploy.files import save
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.representations import load_any
+from lmu_deploy.core.errors import InputError, LmuDeployError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.tasks.from_file import task_from_file
 
 FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "importers" / "fixtures"

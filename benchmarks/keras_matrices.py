@@ -49,8 +49,8 @@ def run_keras(folder: Path, count: int) -> None:
 
 def run_ours(folder: Path, count: int, cache: int | None) -> int:
     """Make them anew; count those that are equal."""
-    from converters.keras_lmu.made_anew import first_cache_kib, keras_matrices
-    from lmu_deploy.legendre import discretise
+    from converters.keras_lmu.tensorflow_matrices import first_cache_kib, keras_matrices
+    from lmu_deploy.core.legendre import discretise
 
     cache = cache or first_cache_kib()
     equal = 0

@@ -119,8 +119,8 @@ def run_ours(folder: Path, matrices: str | None) -> int:
     import torch
 
     from converters.importers import import_file
-    from converters.trainer import to_torch
-    from lmu_deploy.reference import run_reference
+    from lmu_deploy.core.reference import run_reference
+    from lmu_deploy.nn.convert import to_torch
 
     print(json.loads((folder / "versions.json").read_text()) | {"torch": torch.__version__})
     print("| # | layer | d | order | theta | hidden | feedback | torch | reference | output |")

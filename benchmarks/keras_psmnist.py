@@ -147,9 +147,9 @@ def answer(model: Any, data: Any, path: Path) -> None:
 def compare_imports(folder: Path, limit: int) -> bool:
     """Import every file and say how far its answers are from those of Keras."""
     import lmu_deploy
-    from lmu_deploy.files import load
-    from lmu_deploy.network import FLOAT_CLASSES
-    from lmu_deploy.reference import run_reference
+    from lmu_deploy.core.files import load
+    from lmu_deploy.core.network import FLOAT_CLASSES
+    from lmu_deploy.core.reference import run_reference
 
     data = np.load(folder / "data.npz")
     inputs, labels = data["test_x"], data["test_y"]

@@ -39,11 +39,11 @@ from converters.nir import to_nir, write_nir
 from converters.spiking import spike
 from converters.spiking.neurons import LeakyIntegrateAndFire
 from converters.spiking.principle3 import divide_step
-from lmu_deploy.atomic import write_text
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.reference import run_reference
-from lmu_deploy.representations import load_any
-from lmu_deploy.spiking_network import SpikingNetwork
+from lmu_deploy.core.files import write_text
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
+from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.tasks.base import get_task
 from targets.host import HostLayer
 

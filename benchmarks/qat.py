@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from converters.quantise import calibrate
-from converters.quantise import quantise as round_weights
-from lmu_deploy.commands.quantise import quantise
-from lmu_deploy.commands.task_data import CALIBRATION_SAMPLES
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import INTEGER_CLASSES, IntegerNetwork
-from lmu_deploy.network import FLOAT_CLASSES
-from lmu_deploy.reference import run_reference
+from converters.quantize import calibrate
+from converters.quantize import quantise as round_weights
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
+from lmu_deploy.core.network import FLOAT_CLASSES
+from lmu_deploy.core.reference import run_reference
+from lmu_deploy.studies.quantization import quantise
 from lmu_deploy.tasks.base import Split, get_task
+from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES
 from targets.integer import IntegerTarget
 
 CASES: dict[str, dict[str, Any]] = {

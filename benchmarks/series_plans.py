@@ -13,12 +13,11 @@ import argparse
 import math
 from pathlib import Path
 
-from converters.quantise import calibrate
-from converters.quantise.series import series_error
-from converters.quantise.sign_taylor import _simulate
-from lmu_deploy.files import load
-from lmu_deploy.legendre import impulse_response
-from lmu_deploy.network import FLOAT_CLASSES
+from converters.quantize import calibrate
+from converters.quantize.sign_taylor import _simulate, series_error
+from lmu_deploy.core.files import load
+from lmu_deploy.core.legendre import impulse_response
+from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.tasks.base import get_task
 
 CALIBRATION = 64

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantise import quantise
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import SeriesMemory
-from lmu_deploy.network import FLOAT_CLASSES
+from converters.quantize import quantise
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
-from targets.integer.compiled_series import CompiledSeries
-from targets.integer.series import Series
+from targets.integer.numba_engine import CompiledSeries
+from targets.integer.numpy_engine import Series
 
 MODEL = Path(__file__).parents[1] / "examples/models/psmnist-lmu.safetensors"
 CALIBRATION = 128

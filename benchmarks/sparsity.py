@@ -1,6 +1,6 @@
 """Sigma-delta messages: how many fall silent at a given loss of accuracy.
 
-Thresholds are tuned on validation data by :mod:`converters.quantise.sparsity`, and judged on the
+Thresholds are tuned on validation data by :mod:`converters.quantize.sparsity`, and judged on the
 test. Writes a Markdown table with the silent share of the messages of each connection.
 
     python benchmarks/sparsity.py examples/models/digits.safetensors --out docs/results/sparsity.md
@@ -18,19 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantise import quantise
-from converters.quantise.sparsity import (
+from converters.quantize import quantise
+from converters.quantize.sparsity import (
     Ladder,
     expected_loss,
     highest_rung,
     make_ladder,
     silent_shares,
 )
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import FLOAT_CLASSES
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.tasks.base import Split, get_task
-from lmu_deploy.wiring import populations, wires
 from targets.base import Run
 from targets.integer import IntegerTarget
 

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.loihi_spiking import loihi_spike
+from converters.loihi import loihi_spike
 from converters.spiking import spike
 from converters.spiking.principle3 import behind_synapse, divide_step
-from lmu_deploy.loihi_network import LoihiNetwork
-from lmu_deploy.metrics import nrmse
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.metrics import nrmse
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
+from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.tasks.white_noise import RMS, white_noise
 from targets.base import Run, Target
 from targets.brian2 import Brian2Target

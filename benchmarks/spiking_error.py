@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from converters.spiking import spike
-from lmu_deploy.atomic import write_text
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.progress import progress_bar
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.files import write_text
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.reference import run_reference
 from targets.brian2 import Brian2Target
 
 THETA_MS, TAU_MS, BAND_HZ, RMS = 500.0, 100.0, 1.0, 0.3

@@ -20,12 +20,12 @@ import numpy as np
 from spiking import HOLD_MS, TAU_MS, delay, noise, seconds_of
 
 from converters.spiking import spike
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.spiking_network import SpikingNetwork
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.spiking.network import SpikingNetwork
 from targets.base import Run
 from targets.brian2 import Brian2Target
 from targets.brian2.standalone import Brian2CppTarget
-from targets.brian2.standalone.chain import run_layers
+from targets.brian2.standalone.target import run_layers
 
 SIZES = ((6, 100), (12, 200), (24, 500), (24, 1000))
 SAMPLES = (1, 4)

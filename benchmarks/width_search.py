@@ -15,16 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantise import calibrate, quantise
-from converters.quantise.mixed_widths import Widths, memory_of
-from converters.quantise.settings import settings_for
-from converters.quantise.width_search import search_widths
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import FLOAT_CLASSES
-from lmu_deploy.reference import run_reference
+from converters.quantize import calibrate, quantise
+from converters.quantize.settings import settings_for
+from converters.quantize.widths import Widths, memory_of, search_widths
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import FLOAT_CLASSES
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import Split, get_task
-from lmu_deploy.wiring import wires
 from targets.base import Run
 from targets.integer import IntegerTarget
 

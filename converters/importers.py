@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from converters.sniff import Sniff
-from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.network import LMUNetwork
-from lmu_deploy.plugins import make_plugin, plugin_names
+from converters.formats import Sniff
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.plugins import make_plugin, plugin_names
 
 GROUP = "lmu_deploy.importers"
 

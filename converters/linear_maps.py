@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import Layer, LSTMLayer, Readout
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Layer, LSTMLayer, Readout
 
 _LARGEST_IDENTITY = 4096
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.sniff import Sniff
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import LMUNetwork
+from converters.formats import Sniff
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import LMUNetwork
 
 
 class OnnxImporter:

@@ -3,19 +3,18 @@ r"""Weights that the paper's own `lmu` package saved (HDF5) as an LMUNetwork.
 The file holds, for each layer, input_encoders (inputs, 1), hidden_encoders (units, 1),
 memory_encoders (order, 1), input_kernel, hidden_kernel, memory_kernel, perhaps a bias,
 :math:`AT = (\bar A - I)^T` and :math:`BT = \bar B^T`, and then kernel and bias of a dense layer;
-:mod:`converters.one_channel` says what they do.
+:mod:`converters.weight_files` says what they do.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from converters.bare_weights import Group, Options, network_of
-from converters.contained import Contents, read_contained
-from converters.one_channel import PAPER_NAMES, one_channel_layer
-from converters.sniff import HDF5_SIGNATURE, Sniff
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import Layer, LMULayer, LMUNetwork, Readout
+from converters.formats import HDF5_SIGNATURE, Sniff
+from converters.sandbox import Contents, read_contained
+from converters.weight_files import PAPER_NAMES, Group, Options, network_of, one_channel_layer
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork, Readout
 
 
 class PaperLMUImporter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmu_deploy.legendre import discretise, window_decoders
+from lmu_deploy.core.legendre import discretise, window_decoders
 
 THETA, STEPS = 200, 1000
 FASTEST = 5.0  # periods within a window

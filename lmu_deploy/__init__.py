@@ -16,39 +16,33 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_CALLS = {
-    name: f"lmu_deploy.commands.{name}"
-    for name in (
-        "check",
-        "chip_yield",
-        "demo",
-        "deploy",
-        "doctor",
-        "export",
-        "quantise",
-        "report",
-        "spike",
-        "sweep",
-        "targets",
-        "train",
-        "validate",
-    )
-}
 _NAMES = {
-    **_CALLS,
-    "import_network": "lmu_deploy.commands.import_network",
-    "InputError": "lmu_deploy.errors",
-    "IntegerNetwork": "lmu_deploy.integer_network",
-    "LMUNetwork": "lmu_deploy.network",
-    "LoihiNetwork": "lmu_deploy.loihi_network",
-    "LmuDeployError": "lmu_deploy.errors",
-    "RunError": "lmu_deploy.errors",
-    "SpikingNetwork": "lmu_deploy.spiking_network",
-    "from_torch": "converters.torch_modules.convert",
-    "load_any": "lmu_deploy.representations",
-    "run_reference": "lmu_deploy.reference",
-    "save": "lmu_deploy.files",
-    "to_torch": "converters.trainer",
+    "check": "lmu_deploy.api.check",
+    "chip_yield": "lmu_deploy.studies.chip_yield",
+    "demo": "lmu_deploy.api.train",
+    "deploy": "lmu_deploy.api.run",
+    "doctor": "lmu_deploy.api.doctor",
+    "export": "lmu_deploy.api.export",
+    "quantise": "lmu_deploy.studies.quantization",
+    "report": "lmu_deploy.api.report",
+    "spike": "lmu_deploy.api.spike",
+    "sweep": "lmu_deploy.api.sweep",
+    "targets": "lmu_deploy.api.run",
+    "train": "lmu_deploy.api.train",
+    "validate": "lmu_deploy.api.validate",
+    "import_network": "lmu_deploy.api.import_network",
+    "InputError": "lmu_deploy.core.errors",
+    "IntegerNetwork": "lmu_deploy.core.integer.network",
+    "LMUNetwork": "lmu_deploy.core.network",
+    "LoihiNetwork": "lmu_deploy.core.spiking.loihi",
+    "LmuDeployError": "lmu_deploy.core.errors",
+    "RunError": "lmu_deploy.core.errors",
+    "SpikingNetwork": "lmu_deploy.core.spiking.network",
+    "from_torch": "converters.pytorch.convert",
+    "load_any": "lmu_deploy.core.loading",
+    "run_reference": "lmu_deploy.core.reference",
+    "save": "lmu_deploy.core.files",
+    "to_torch": "lmu_deploy.nn.convert",
 }
 __all__ = sorted([*_NAMES, "__version__"])
 

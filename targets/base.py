@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.plugins import make_plugin, plugin_names
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.plugins import make_plugin, plugin_names
 
 GROUP = "lmu_deploy.targets"
 Progress = Callable[[int, int], None]

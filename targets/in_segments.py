@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.segments import ChipSegment, HostSegment, host_sentence, segments
-from lmu_deploy.wiring import HOST, memory_basis
+from lmu_deploy.core.integer.graph import HOST, memory_basis
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.segments import ChipSegment, HostSegment, host_sentence, segments
 from targets.base import Progress, Run, States
-from targets.host_lstm import HostSteps
+from targets.host import HostSteps
 
 RunChip = Callable[[IntegerNetwork, np.ndarray, bool, Progress | None], Run]
 """Runs a network that is all on the chip: network, inputs, record, progress."""

@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 
-from lmu_deploy.network import LMULayer, LMUNetwork
-from lmu_deploy.reference import has_hidden, run_reference
+from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.reference import has_hidden, run_reference
 from targets.base import Progress, Run, States, check_supported
 
 
@@ -33,7 +33,7 @@ class ReferenceTarget:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Run:
-        """Run in float64; see :func:`lmu_deploy.reference.run_reference`. `seed` is not used."""
+        """Run in float64; see `core.reference.run_reference`. `seed` is not used."""
         check_supported(self, network)
         start = time.perf_counter()
         trace = run_reference(network, inputs, record=record, progress=progress)

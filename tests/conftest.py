@@ -15,7 +15,7 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from lmu_deploy.network import (  # noqa: E402
+from lmu_deploy.core.network import (  # noqa: E402
     ACTIVATIONS,
     Hidden,
     LMULayer,

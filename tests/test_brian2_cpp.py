@@ -19,13 +19,13 @@ if not (shutil.which("g++") and shutil.which("make")):
 
 from converters.spiking import spike
 from converters.spiking.neurons import NEURONS
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import run_reference
-from lmu_deploy.spiking_dpi import DPISynapse
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import run_reference
+from lmu_deploy.core.spiking.chip import DPISynapse
 from targets.base import InParts, Run, Target, get_target
 from targets.brian2 import Brian2Target, library
-from targets.brian2.standalone import Brian2CppTarget, chain, records, target
+from targets.brian2.standalone import Brian2CppTarget, model, target
 
 pytestmark = pytest.mark.xdist_group("brian2-cpp")  # one program is built for all
 SAMPLES, STEPS, HOLD = 3, 9, 20
@@ -87,7 +87,7 @@ def unbuilt(monkeypatch):
     def refuse(*_):
         raise AssertionError("it went as far as compiling")
 
-    monkeypatch.setattr(chain, "run_job", refuse)
+    monkeypatch.setattr(target, "run_job", refuse)
 
 
 def twin(spiking, inputs, seed, fault=""):
@@ -250,9 +250,9 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
         progress(0.5)
         m = expected.states.m[..., edges[job.layer]]
         counts = expected.events[f"layer{job.layer}/memory"]
-        return chain.Outcome(m, counts, 5, np.zeros((0, 1), np.uint8), {}, "2.9")
+        return target.Outcome(m, counts, 5, np.zeros((0, 1), np.uint8), {}, "2.9")
 
-    monkeypatch.setattr(chain, "run_job", replayed)
+    monkeypatch.setattr(target, "run_job", replayed)
     told = []
     run = Brian2CppTarget().run(
         spiking, inputs[:2], record=True, seed=6, progress=lambda *both: told.append(both)
@@ -262,7 +262,7 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
     assert (run.outputs.shape, run.synops, run.rasters) == ((2, 1), 10, {})
     assert told == [(1, 2), (2, 2)]
     assert run.saturations == expected.saturations
-    monkeypatch.setattr(chain, "REACH", 0.0)
+    monkeypatch.setattr(target, "REACH", 0.0)
     again = Brian2CppTarget().run(spiking, inputs[:2], seed=6, progress=lambda *_: None)
     assert again.saturations == {"layer0/memory/state": 2 * 4 * 8, "layer2/memory/state": 2 * 4 * 2}
     second = expected.states.h[..., 5:8] @ bare.input_encoders
@@ -273,9 +273,9 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
 
 
 def test_records_are_read_step_by_step(tmp_path):
-    found = records.Records(tmp_path, 10, 4, raster=True)
+    found = model.Records(tmp_path, 10, 4, raster=True)
     np.array([2, 0, 3, 0, 1, 3], np.int32).tofile(tmp_path / "spikes.bin")
     np.array([1.0, 2.0, 3.0, 4.0]).tofile(tmp_path / "ends.bin")
     np.testing.assert_array_equal(found.read_raster(3), [[1, 0, 0, 1], [0] * 4, [0, 0, 0, 1]])
     np.testing.assert_array_equal(found.read_ends(np.array([5.0, 6.0])), [[1, 2], [3, 4], [5, 6]])
-    assert records.Records(tmp_path, 10, 4, raster=False).read_raster(3).shape == (0, 4)
+    assert model.Records(tmp_path, 10, 4, raster=False).read_raster(3).shape == (0, 4)

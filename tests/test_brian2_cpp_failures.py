@@ -15,9 +15,9 @@ import pytest
 pytest.importorskip("brian2", reason="target brian2-cpp needs Brian2")
 
 from converters.spiking import spike
-from lmu_deploy.errors import MissingDependencyError, RunError
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from targets.brian2.standalone import Brian2CppTarget, child, exchange
+from lmu_deploy.core.errors import MissingDependencyError, RunError
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from targets.brian2.standalone import Brian2CppTarget, process
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
@@ -48,7 +48,7 @@ def compiler(folder: Path, script: str) -> str:
 @pytest.mark.parametrize("missing", ["g++", "make"])
 def test_without_a_compiler_the_command_that_mends_it_is_named(case, place, monkeypatch, missing):
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(child.shutil, "which", lambda name: None if name == missing else name)
+    monkeypatch.setattr(process.shutil, "which", lambda name: None if name == missing else name)
     told = rf"{missing.replace('+', '.')} is not there; install .* apt-get install g\+\+ make .*\.$"
     with pytest.raises(MissingDependencyError, match=told):
         Brian2CppTarget().run(*case)
@@ -99,7 +99,7 @@ def test_a_worker_whose_parent_is_dead_removes_the_folder_and_ends(place):
     folder = place / "lmu-brian2-orphan"
     folder.mkdir()
     worker = subprocess.Popen(
-        [sys.executable, "-m", child._WORKER, str(folder), "1"],
+        [sys.executable, "-m", process._WORKER, str(folder), "1"],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -113,8 +113,8 @@ def test_a_job_that_cannot_be_read_is_a_failure_with_its_cause(place):
     with tempfile.TemporaryDirectory(prefix="lmu-brian2-") as name:
         folder = Path(name)
         with pytest.raises(RunError, match=r"the compiled run failed: FileNotFoundError.*\.$"):
-            child._work(folder, None)
-        kind, message = exchange.read_failure(folder)
+            process._work(folder, None)
+        kind, message = process.read_failure(folder)
         assert (kind, "job.npz" in message) == ("run", True)
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.spiking import spike
-from lmu_deploy.fidelity.streamed import counted_of, run_streamed
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.fidelity.streaming import counted_of, run_streamed
 from targets.base import InParts
 from targets.brian2 import Brian2Target, target
 

@@ -13,11 +13,10 @@ import pytest
 
 from converters.spiking import spike
 from converters.spiking.neurons import NEURONS
-from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import run_reference
-from lmu_deploy.spiking_chip import Populations
-from lmu_deploy.spiking_dpi import DPISynapse
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import run_reference
+from lmu_deploy.core.spiking.chip import DPISynapse, Populations
 from targets.base import Target, get_target
 from targets.brian2 import Brian2Target, library, target
 

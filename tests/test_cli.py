@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmu_deploy.api.validate import parse_targets
 from lmu_deploy.cli import main
-from lmu_deploy.commands.validate import parse_targets
-from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.files import save
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.reference import run_reference
-from lmu_deploy.representations import load_any
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import get_task
 
 
@@ -252,7 +252,7 @@ def test_deploy_writes_the_states_and_the_result(lmu, float_file, tmp_path):
         "agreement": 1.0,
         "deviation": 0.0,
     }
-    from lmu_deploy.representations import load_any
+    from lmu_deploy.core.loading import load_any
 
     network = load_any(float_file)
     inputs = get_task("digits").load().test.inputs[:20]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lmu_deploy.cli import main
-from lmu_deploy.cli.deploy import result_line
-from lmu_deploy.files import save
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.cli.run import result_line
+from lmu_deploy.core.files import save
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 
 STEPS = 40
 

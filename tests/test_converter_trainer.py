@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.trainer import from_torch, to_torch
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load, save
-from lmu_deploy.network import FLOAT_CLASSES
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.network import FLOAT_CLASSES
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.nn import LMUConfig, LSTMConfig, ModelConfig, SequenceModel
-from lmu_deploy.reference import run_reference
+from lmu_deploy.nn.convert import from_torch, to_torch
 
 
 @st.composite

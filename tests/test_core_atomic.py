@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from lmu_deploy.atomic import write_text, written_whole
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import write_text, written_whole
 
 
 def names(folder):
@@ -47,7 +47,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     path.write_text("old")
     code = (
         "import os, signal, sys\n"
-        "from lmu_deploy.atomic import written_whole\n"
+        "from lmu_deploy.core.files import written_whole\n"
         "with written_whole(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmu_deploy.checks import (
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.validation import (
     check_array,
     check_choice,
     check_flag,
@@ -14,7 +15,6 @@ from lmu_deploy.checks import (
     check_number,
     check_text,
 )
-from lmu_deploy.errors import InputError
 
 
 def test_good_values_come_back():

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from lmu_deploy import files
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import from_tree, load, save, to_tree
-from lmu_deploy.integer_network import INTEGER_CLASSES
-from lmu_deploy.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core import files
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import from_tree, load, save, to_tree
+from lmu_deploy.core.integer.network import INTEGER_CLASSES
+from lmu_deploy.core.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
 
 
 def small_network(task="digits"):

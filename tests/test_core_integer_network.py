@@ -5,20 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load, save, to_tree
-from lmu_deploy.integer_network import (
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save, to_tree
+from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
+from lmu_deploy.core.integer.network import (
     INTEGER_CLASSES,
-    Connection,
-    Format,
-    IntegerHidden,
     IntegerLayer,
-    IntegerMemory,
     IntegerNetwork,
     IntegerReadout,
-    PiecewiseLinear,
-    largest,
 )
+from lmu_deploy.core.integer.parts import Connection, Format, largest
 
 
 def connection(n_out, n_in, slices=1):

@@ -6,8 +6,8 @@ from scipy.integrate import quad
 from scipy.interpolate import pade
 from scipy.signal import cont2discrete
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.legendre import (
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import (
     discretise,
     impulse_response,
     smallest_euler_theta,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.legendre import discretise
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import discretise
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 
 MEMORY = Memory.legendre(3, 9.0, channels=2)
 HIDDEN = Hidden(np.ones((6, 4)), np.ones((5, 4)), np.ones((4, 4)), np.ones(4), "tanh")

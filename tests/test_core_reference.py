@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.legendre import impulse_response
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import activate, run_reference
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import impulse_response
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import activate, run_reference
 
 SQUASH = {
     "linear": lambda z: z,

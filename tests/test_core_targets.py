@@ -5,10 +5,10 @@ from importlib.metadata import EntryPoint, entry_points, version
 import numpy as np
 import pytest
 
-from lmu_deploy import plugins
-from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core import plugins
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from targets import base
 from targets.base import Target, check_supported, get_target, target_names
 from targets.reference import ReferenceTarget

@@ -62,7 +62,7 @@ def test_formulas_are_drawn_by_the_browser(site):
 
 def test_docstrings_keep_no_words_of_sphinx(site):
     html = site["api.html"]
-    assert "lmu_deploy.legendre.discretise" in html
+    assert "lmu_deploy.core.legendre.discretise" in html
     assert not re.findall(r":(?:class|func|math|mod):|\.\. math::", html)
 
 

@@ -8,11 +8,10 @@ import sys
 
 import pytest
 
-from lmu_deploy.dependencies import Finding, examine, mend, to_table
-from lmu_deploy.errors import InputError, RunError
-from lmu_deploy.mending import requirement
+from lmu_deploy.api.doctor import Finding, examine, mend, requirement, to_table
+from lmu_deploy.core.errors import InputError, RunError
 
-doctor = sys.modules["lmu_deploy.dependencies"]
+doctor = sys.modules["lmu_deploy.api.doctor"]
 
 
 def test_what_works_is_found_with_its_version():

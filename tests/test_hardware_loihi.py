@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 
 import lmu_deploy
-from converters.loihi_spiking import loihi_spike
+from converters.loihi import loihi_spike
+from lmu_deploy.api.check import placement, remarks
 from lmu_deploy.cli import main
-from lmu_deploy.commands.check import placement, remarks
-from lmu_deploy.fidelity.fit import fit_of
-from lmu_deploy.files import save
-from lmu_deploy.hardware.loihi_demands import loihi_demands, loihi_senders
+from lmu_deploy.core.files import save
+from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.fidelity.judge import fit_of
 from lmu_deploy.hardware.loihi_rules import decoder_bits
-from lmu_deploy.hardware.placement import place
+from lmu_deploy.hardware.placement import loihi_demands, loihi_senders, place
 from lmu_deploy.hardware.preflight import check
 from lmu_deploy.hardware.profile import DigitalProfile, Figure, load_profile
-from lmu_deploy.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 
 NEURONS = 7
 

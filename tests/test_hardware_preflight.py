@@ -7,22 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import delayed, populations, wires, with_thresholds
+from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
+from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.hardware.placement import demands, place, table
 from lmu_deploy.hardware.preflight import RULES, check
 from lmu_deploy.hardware.profile import DigitalProfile, Figure, load_profile, profile_names
-from lmu_deploy.integer_network import (
-    Connection,
-    Format,
-    IntegerHidden,
-    IntegerLayer,
-    IntegerMemory,
-    IntegerNetwork,
-    IntegerReadout,
-    PiecewiseLinear,
-)
-from lmu_deploy.rewiring import with_thresholds
-from lmu_deploy.wiring import delayed, populations, wires
 
 
 def link(n_out, n_in, slices=1, weights=3):

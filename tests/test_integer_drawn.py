@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from lmu_deploy.integer_memory import SeriesMemory
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.wiring import wires
+from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.network import IntegerNetwork
 from targets.base import Run
 from targets.conformance.drawn import integer_networks, loud_and_quiet
 from targets.integer import IntegerTarget

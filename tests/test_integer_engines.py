@@ -11,24 +11,23 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from lmu_deploy.errors import InputError, RunError
-from lmu_deploy.integer_network import Connection, Format
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.wiring import populations, wires
+from converters.quantize import quantise
+from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.parts import Connection, Format
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.base import check_supported
 from targets.conformance.drawn import integer_networks, loud_and_quiet
 from targets.integer import IntegerTarget, step
-from targets.integer.bounds import float64_objections, int32_objections, worst_sums
-from targets.integer.engine import choose_engine
+from targets.integer.engine import choose_engine, float64_objections, int32_objections, worst_sums
 from targets.integer.machine import Machine
-from targets.integer.tiles import cut
+from targets.integer.run import cut
 
 torch = pytest.importorskip("torch", reason="the torch engine needs torch")
 NEEDS_NUMBA = pytest.mark.skipif(
     find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
 )
-MODULES = {"torch": "torch_engine", "numba": "compiled_engine"}
+MODULES = {"torch": "torch_engine", "numba": "numba_engine"}
 FAST = ["torch", pytest.param("numba", marks=NEEDS_NUMBA)]
 
 

@@ -12,19 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmu_deploy.integer_network import (
-    Connection,
-    Format,
+from lmu_deploy.core.integer.layers import (
     IntegerHidden,
-    IntegerLayer,
     IntegerMemory,
-    IntegerNetwork,
-    IntegerReadout,
     PiecewiseLinear,
     SeriesMemory,
 )
+from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.parts import Connection, Format
 from targets.integer import IntegerTarget, step
-from targets.integer.delay_line import line_width
+from targets.integer.machine import line_width
 
 NEEDS_NUMBA = pytest.mark.skipif(
     find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"

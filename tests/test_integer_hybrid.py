@@ -11,24 +11,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from converters.onnx import to_onnx_integer, to_onnx_integer_step, to_onnx_qdq
-from converters.quantise import quantise
-from converters.quantise.sparsity import with_fraction
-from lmu_deploy.commands.check import remarks
-from lmu_deploy.errors import InputError
-from lmu_deploy.fidelity.equality import compare_states
-from lmu_deploy.files import load, save
+from converters.quantize import quantise
+from converters.quantize.sparsity import with_fraction
+from lmu_deploy.api.check import remarks
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.network import INTEGER_CLASSES, HostLayer, IntegerNetwork
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.segments import ChipSegment, HostSegment, segments
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.fidelity.measures.agreement import compare_states
 from lmu_deploy.hardware.placement import place
 from lmu_deploy.hardware.preflight import check
 from lmu_deploy.hardware.profile import load_profile
-from lmu_deploy.integer_network import (
-    INTEGER_CLASSES,
-    Format,
-    HostLayer,
-    IntegerNetwork,
-)
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.segments import ChipSegment, HostSegment, segments
-from lmu_deploy.wiring import populations, wires
 from targets.base import get_target
 from targets.integer import IntegerTarget, step
 

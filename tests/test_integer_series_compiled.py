@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from lmu_deploy.integer_network import Connection, Format, SeriesMemory, largest
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from converters.quantize import quantise
+from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.parts import Connection, Format, largest
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.integer import IntegerTarget
 from targets.integer.engine import _soonest_done as soonest_done
-from targets.integer.series import Series
+from targets.integer.numpy_engine import Series
 
 pytest.importorskip("torch", reason="the numba engine needs torch")
 pytest.importorskip("numba", reason="numba is not installed: pip install 'lmu-deploy[fast]'")
-from targets.integer.compiled_engine import CompiledEngine
+from targets.integer.numba_engine import CompiledEngine
 
 compiled = CompiledEngine().series
 
@@ -173,7 +174,7 @@ def test_whole_runs_are_equal(rng, order, channels, bits):
 
 
 def test_long_runs_of_a_series_are_compiled_though_their_products_are_few(rng, monkeypatch):
-    for module in ("torch", "targets.integer.kernels"):  # as if neither had been imported yet
+    for module in ("torch", "targets.integer.numba_kernels"):  # as if neither had been imported yet
         monkeypatch.delitem(sys.modules, module, raising=False)
     inputs, network = rng.normal(size=(7, 60, 2)), network_of(rng, 16, 1)
     series, dense = (

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_memory import REALISATIONS
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from converters.quantize import quantise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import REALISATIONS
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from targets.conformance.networks import example
 from targets.integer import IntegerTarget, step
 from targets.integer.limit_cycles import deviation_bound

@@ -18,15 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError, MissingDependencyError, RunError
-from lmu_deploy.integer_network import (
-    Connection,
-    Format,
-    IntegerLayer,
-    IntegerMemory,
-    IntegerNetwork,
-    IntegerReadout,
-)
+from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
+from lmu_deploy.core.integer.layers import IntegerMemory
+from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.parts import Connection, Format
 from targets.lava import LavaTarget, records, supervisor
 from targets.lava.plan import make_plan
 from targets.lava.worker import NETWORK
@@ -225,8 +220,8 @@ def test_an_exception_in_a_process_model_is_shown(place, monkeypatch):
 def test_the_run_ends_when_its_parent_is_killed(place, begun):
     script = (
         "import sys, tempfile, numpy as np; tempfile.tempdir = sys.argv[1]\n"
-        "from lmu_deploy.files import load\n"
-        "from lmu_deploy.integer_network import INTEGER_CLASSES\n"
+        "from lmu_deploy.core.files import load\n"
+        "from lmu_deploy.core.integer.network import INTEGER_CLASSES\n"
         "from targets.lava import LavaTarget\n"
         "network = load(sys.argv[2], INTEGER_CLASSES)\n"
         f"LavaTarget().run(network, np.ones((1, {LONG}, 1)))\n"

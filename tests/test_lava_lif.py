@@ -7,11 +7,11 @@ import importlib.util
 import numpy as np
 import pytest
 
-from converters.loihi_spiking import loihi_spike
-from lmu_deploy import loihi_lif
-from lmu_deploy.errors import RunError
-from lmu_deploy.loihi_memory import LoihiMemory, LoihiNeurons
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from converters.loihi import loihi_spike
+from lmu_deploy.core.errors import RunError
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.spiking import lif
+from lmu_deploy.core.spiking.loihi import LoihiMemory, LoihiNeurons
 from targets.lava_lif import LavaLifTarget
 from targets.lava_lif.jobs import run_jobs
 from targets.spiking import SpikingTarget
@@ -99,7 +99,7 @@ def test_fifty_drawn_memories_with_saturations_and_wraps(rng, monkeypatch):
     for place in ("input", "relay/state", "relay/message"):
         assert sum(twin.saturations[place] > 0 for twin in twins) >= 5, place
     assert all(twin.counts["memory"].sum() > 0 for twin in twins)
-    monkeypatch.setattr(loihi_lif, "_wrapped_once", lambda current: current)
+    monkeypatch.setattr(lif, "_wrapped_once", lambda current: current)
     different = [
         not np.array_equal(run_job(job).rasters["memory"], twin.rasters["memory"])
         for job, twin in zip(jobs, twins, strict=True)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmu_deploy.integer_network import Format, PiecewiseLinear
+from lmu_deploy.core.integer.layers import PiecewiseLinear
+from lmu_deploy.core.integer.parts import Format
 from targets.lava import records
-from targets.lava.arithmetic import activate, multiply_shift, saturate
-from targets.lava.timetable import Timetable
+from targets.lava.neurons import activate, multiply_shift, saturate
+from targets.lava.plan import Timetable
 
 needs_lava = pytest.mark.skipif(
     importlib.util.find_spec("lava") is None,

@@ -8,9 +8,10 @@ import importlib.util
 import numpy as np
 import pytest
 
-from converters.quantise import quantise
-from lmu_deploy.integer_memory import REALISATIONS, SeriesMemory
-from lmu_deploy.integer_network import Connection, IntegerNetwork
+from converters.quantize import quantise
+from lmu_deploy.core.integer.layers import REALISATIONS, SeriesMemory
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Connection
 from targets.conformance.networks import example
 from targets.integer import IntegerTarget
 from targets.lava import LavaTarget

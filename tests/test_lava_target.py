@@ -7,16 +7,9 @@ import importlib.util
 import numpy as np
 import pytest
 
-from lmu_deploy.integer_network import (
-    Connection,
-    Format,
-    IntegerHidden,
-    IntegerLayer,
-    IntegerMemory,
-    IntegerNetwork,
-    IntegerReadout,
-    PiecewiseLinear,
-)
+from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
+from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.parts import Connection, Format
 from targets.base import Run
 from targets.integer import IntegerTarget
 from targets.lava import LavaTarget

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.metrics import accuracy, nrmse
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.metrics import accuracy, nrmse
 
 
 def test_accuracy_counts_right_answers():

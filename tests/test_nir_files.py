@@ -9,21 +9,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from converters.contained import Contents
+from converters.sandbox import Contents
 from converters.spiking import spike
+from lmu_deploy.api.export import export
 from lmu_deploy.cli import app
-from lmu_deploy.commands.export import export
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import save, to_tree
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.representations import load_any
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import save, to_tree
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 
 nir = pytest.importorskip("nir", reason="the extra [nir] is not installed")
 h5py = pytest.importorskip("h5py", reason="the extra [nir] is not installed")
 
-from converters.contained.nir_tree import read_nir_tree  # noqa: E402
 from converters.importers import import_file  # noqa: E402
 from converters.nir import from_nir, read_nir, to_nir, write_nir  # noqa: E402
+from converters.sandbox.nir_tree import read_nir_tree  # noqa: E402
 
 
 def small_network(dtype=np.float64):

@@ -6,9 +6,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from converters.spiking import spike
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 
 nir = pytest.importorskip("nir", reason="the extra [nir] is not installed")
 pytest.importorskip("h5py", reason="the extra [nir] is not installed")

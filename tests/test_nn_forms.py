@@ -11,8 +11,7 @@ from lmu_deploy.nn import LMU
 from lmu_deploy.nn.coupled import run_coupled
 from lmu_deploy.nn.driven import run_driven
 from lmu_deploy.nn.parallel import run_parallel
-from lmu_deploy.nn.recurrent import run_recurrent
-from lmu_deploy.nn.stepwise import run_stepwise
+from lmu_deploy.nn.recurrent import run_recurrent, run_stepwise
 
 
 @st.composite

@@ -6,17 +6,15 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.nn import LMU
 from lmu_deploy.nn.coupled import run_coupled
 from lmu_deploy.nn.driven import run_driven
-from lmu_deploy.nn.forms import choose_form
-from lmu_deploy.nn.fused import fused_recurrence
+from lmu_deploy.nn.lmu import choose_form
 from lmu_deploy.nn.parallel import run_parallel
-from lmu_deploy.nn.recurrent import run_recurrent
-from lmu_deploy.nn.scan import scan
+from lmu_deploy.nn.products import fused_recurrence
+from lmu_deploy.nn.recurrent import run_recurrent, run_stepwise, scan
 from lmu_deploy.nn.sequences import lengths_of
-from lmu_deploy.nn.stepwise import run_stepwise
 
 KINDS = {
     "feedback": {"hidden_to_memory": True, "memory_to_memory": True},

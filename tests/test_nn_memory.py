@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.linalg import expm_frechet
 
-from lmu_deploy.errors import InputError, RunError
-from lmu_deploy.legendre import discretise, smallest_euler_theta, state_space, window_decoders
+from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.legendre import discretise, smallest_euler_theta, state_space, window_decoders
 from lmu_deploy.nn import LMU
 from lmu_deploy.nn.memory import LegendreMemory, discretise_at
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.nn import LMUConfig, LSTMConfig, ModelConfig, SequenceModel, read_model_config
 
 HYBRID = ModelConfig(

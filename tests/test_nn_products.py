@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from lmu_deploy.nn import LMU
-from lmu_deploy.nn.blocks import Blocks
-from lmu_deploy.nn.history import Arrivals, new_history, result_at, results
-from lmu_deploy.nn.matmul import matmul
-from lmu_deploy.nn.products import Product, summed_outer
+from lmu_deploy.nn.blocks import Arrivals, Blocks, new_history, result_at, results
+from lmu_deploy.nn.products import Product, matmul, summed_outer
 from lmu_deploy.nn.weights import orbit, squares
 
 SIZES = [(3, 5, 7), (100, 212, 212), (1700, 40, 50)]

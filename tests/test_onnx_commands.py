@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmu_deploy.commands.deploy import deploy
-from lmu_deploy.commands.export import export
-from lmu_deploy.commands.quantise import quantise
-from lmu_deploy.commands.validate import validate
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import save
+from lmu_deploy.api.export import export
+from lmu_deploy.api.run import deploy
+from lmu_deploy.api.validate import validate
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import save
+from lmu_deploy.studies.quantization import quantise
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
-from targets.onnxruntime.integers import messages_of
+from targets.onnxruntime import messages_of
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 ort = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")

@@ -8,21 +8,18 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_memory import REALISATIONS
-from lmu_deploy.integer_network import (
-    Connection,
-    Format,
+from converters.quantize import quantise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.layers import (
+    REALISATIONS,
     IntegerHidden,
-    IntegerLayer,
     IntegerMemory,
-    IntegerNetwork,
-    IntegerReadout,
     PiecewiseLinear,
 )
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.wiring import wires
+from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.parts import Connection, Format
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.conformance.drawn import integer_networks, loud_and_quiet
 from targets.conformance.networks import example
 from targets.integer import IntegerTarget
@@ -37,9 +34,11 @@ from converters.onnx import (  # noqa: E402
     to_onnx_integer,
     to_onnx_integer_step,
 )
-from converters.onnx.graph import Graph  # noqa: E402
-from converters.onnx.quantised.integers import Integers  # noqa: E402
-from converters.onnx.weights import Weights  # noqa: E402
+from converters.onnx.graph import (  # noqa: E402
+    Graph,
+    Weights,
+)
+from converters.onnx.quantized.integers import Integers  # noqa: E402
 
 
 def assert_equal_runs(ours, theirs):
@@ -239,7 +238,7 @@ def test_another_rule_is_caught(fault, monkeypatch):
     theirs = IntegerTarget("numpy").run(network, inputs, record=True)
     assert_equal_runs(OnnxRuntimeTarget().run(network, inputs, record=True), theirs)
     for name, value in fault.items():
-        monkeypatch.setattr(f"converters.onnx.quantised.integers.{name}", value)
+        monkeypatch.setattr(f"converters.onnx.quantized.integers.{name}", value)
     with pytest.raises(AssertionError):
         assert_equal_runs(OnnxRuntimeTarget().run(network, inputs, record=True), theirs)
 

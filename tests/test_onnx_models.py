@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load
-from lmu_deploy.network import (
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.network import (
     FLOAT_CLASSES,
     Hidden,
     LMULayer,
@@ -19,7 +19,7 @@ from lmu_deploy.network import (
     Memory,
     Readout,
 )
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.reference import run_reference
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 ort = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
@@ -277,6 +277,6 @@ def test_weights_beyond_float32_are_refused(rng):
 
 
 def test_more_weights_than_a_file_can_hold_are_refused(rng, monkeypatch):
-    monkeypatch.setattr("converters.onnx.weights.LARGEST_MODEL", 100)
+    monkeypatch.setattr("converters.onnx.graph.LARGEST_MODEL", 100)
     with pytest.raises(InputError, match="bytes of weights, and one ONNX file can hold 100"):
         to_onnx(stacked_network(rng))

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.quantise import quantise
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import Format
-from lmu_deploy.network import (
+from converters.quantize import quantise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.network import (
     ACTIVATIONS,
     FLOAT_CLASSES,
     Hidden,
@@ -20,7 +20,7 @@ from lmu_deploy.network import (
     Memory,
     Readout,
 )
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import get_task
 from targets.conformance.networks import example
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import to_tree
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import to_tree
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 

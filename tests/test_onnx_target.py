@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError, MissingDependencyError, RunError
-from lmu_deploy.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
+from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from targets.onnxruntime import OnnxRuntimeTarget
 
 

@@ -5,11 +5,11 @@ import pytest
 pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
 
-from lmu_deploy.training import display, train
+from lmu_deploy.training import fit, train
 
 
 def _lines(capfd, seconds, monkeypatch):
-    monkeypatch.setattr(display, "_SECONDS_BETWEEN_LINES_WITHIN", seconds)
+    monkeypatch.setattr(fit, "_SECONDS_BETWEEN_LINES_WITHIN", seconds)
     train("digits", epochs=2, progress=True)
     return capfd.readouterr().err.strip().splitlines()
 

@@ -11,7 +11,7 @@ pytest.importorskip("lightning", reason="training needs lightning")
 
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.training import train
-from lmu_deploy.training.presets import preset
+from lmu_deploy.training.config import preset
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "paper"
 

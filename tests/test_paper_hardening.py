@@ -9,13 +9,12 @@ pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
 
 import torch
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.training import train
-from lmu_deploy.training.hardening import drop_hidden, worst_case
-from lmu_deploy.training.module import TrainingModule, task_loss
-from lmu_deploy.training.presets import preset
+from lmu_deploy.training.config import preset
+from lmu_deploy.training.module import TrainingModule, drop_hidden, task_loss, worst_case
 
 TASK = get_task("digits")
 
@@ -89,7 +88,7 @@ def test_a_network_trained_so_holds_against_moved_inputs():
 
 def _under_attack(config):
     """Share of test digits still named when each is moved by 0.7 against the network."""
-    from converters.trainer import to_torch
+    from lmu_deploy.nn.convert import to_torch
 
     result = train("digits", "parallel", config=config, progress=False)
     assert result.figures["test_accuracy"] > 0.9

@@ -6,7 +6,7 @@ pytest.importorskip("torch", reason="training needs torch")
 
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import get_task
-from lmu_deploy.training.presets import preset
+from lmu_deploy.training.config import preset
 
 
 def _parameters(name, model):

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmu_deploy import progress
-from lmu_deploy.commands.deploy import deploy
-from lmu_deploy.commands.quantise import quantise
-from lmu_deploy.commands.spike import spike
-from lmu_deploy.commands.workload import announce, neurons_of
-from lmu_deploy.files import save
-from lmu_deploy.progress import progress_bar, time_left
-from lmu_deploy.representations import load_float
+from lmu_deploy.api.run import announce, deploy, neurons_of
+from lmu_deploy.api.spike import spike
+from lmu_deploy.core import progress
+from lmu_deploy.core.files import save
+from lmu_deploy.core.loading import load_float
+from lmu_deploy.core.progress import progress_bar, time_left
+from lmu_deploy.studies.quantization import quantise
 from targets.base import get_target
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "models" / "digits.safetensors"

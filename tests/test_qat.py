@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.quantise import calibrate
-from converters.quantise.ptq import Quantiser
-from converters.quantise.settings import settings_for
-from lmu_deploy.commands.quantise import quantise
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import INTEGER_CLASSES, IntegerNetwork
-from lmu_deploy.network import (
+from converters.quantize import calibrate
+from converters.quantize.ptq import Quantiser
+from converters.quantize.qat import qat_config, rounding_model, train_quantised
+from converters.quantize.settings import settings_for
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
+from lmu_deploy.core.network import (
     FLOAT_CLASSES,
     Hidden,
     LMULayer,
@@ -26,11 +27,9 @@ from lmu_deploy.network import (
     Readout,
 )
 from lmu_deploy.nn.model import SequenceModel
+from lmu_deploy.studies.quantization import quantise
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.training.module import answer
-from lmu_deploy.training.qat import qat_config, train_quantised
-from lmu_deploy.training.qat_model import rounding_model
-from lmu_deploy.wiring import wires
 from targets.integer import IntegerTarget
 
 DIGITS = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"

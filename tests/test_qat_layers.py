@@ -10,18 +10,18 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converters.quantise import calibrate
-from converters.quantise.linear_memory import linear_memory
-from converters.quantise.ptq import Quantiser
-from converters.quantise.settings import settings_for
-from converters.trainer import to_torch
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_memory import REALISATIONS
-from lmu_deploy.legendre import impulse_response
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from converters.quantize import calibrate
+from converters.quantize.prediction import linear_memory
+from converters.quantize.ptq import Quantiser
+from converters.quantize.qat import rounding_model
+from converters.quantize.qat_layers import ports, rounded
+from converters.quantize.settings import settings_for
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import REALISATIONS
+from lmu_deploy.core.legendre import impulse_response
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.nn.convert import to_torch
 from lmu_deploy.nn.model import SequenceModel
-from lmu_deploy.training.qat_layers import ports, rounded
-from lmu_deploy.training.qat_model import rounding_model
 
 ACTIVATION = {
     "linear": lambda z: z,

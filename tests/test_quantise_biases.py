@@ -9,14 +9,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from converters.quantise.activation import drive_format, guard_bits, piecewise
-from lmu_deploy.errors import InputError
+from converters.quantize import quantise
+from converters.quantize.formats import drive_format, guard_bits, piecewise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.legendre import state_space
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.hardware.profile import load_profile
-from lmu_deploy.integer_network import Format, SeriesMemory
-from lmu_deploy.legendre import state_space
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.reference import run_reference
 from targets.integer import IntegerTarget
 
 FORMS = ("dense-incremental", "schur", "hessenberg", "sign-taylor")

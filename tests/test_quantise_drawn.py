@@ -14,14 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from converters.quantise.activation import evaluate
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_network import HostLayer
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import activate, run_reference
-from lmu_deploy.rewiring import with_connections
-from lmu_deploy.wiring import wires
+from converters.quantize import quantise
+from converters.quantize.formats import evaluate
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import wires, with_connections
+from lmu_deploy.core.integer.network import HostLayer
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import activate, run_reference
 from targets.integer import IntegerTarget
 
 WIDE = {

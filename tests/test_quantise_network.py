@@ -12,19 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load, save
-from lmu_deploy.integer_network import INTEGER_CLASSES
-from lmu_deploy.network import (
-    FLOAT_CLASSES,
-    Hidden,
-    LMULayer,
-    LMUNetwork,
-    Memory,
-    Readout,
-)
-from lmu_deploy.reference import run_reference
+from converters.quantize import quantise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.integer.network import INTEGER_CLASSES
+from lmu_deploy.core.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
 

@@ -7,19 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.quantise.accumulators import Need, fit, row_bits
-from converters.quantise.activation import (
-    GUARD_BITS,
-    drive_format,
-    evaluate,
-    piecewise,
-)
-from converters.quantise.calibrate import Signal, clip_range
-from converters.quantise.input_grid import input_format
-from converters.quantise.slices import connect, cut, largest_sliced
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_network import Format, largest
-from lmu_deploy.reference import activate
+from converters.quantize.calibration import Signal, clip_range
+from converters.quantize.connections import Need, connect, cut, fit, largest_sliced, row_bits
+from converters.quantize.formats import GUARD_BITS, drive_format, evaluate, input_format, piecewise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.parts import Format, largest
+from lmu_deploy.core.reference import activate
 
 
 @given(

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from converters.quantise.calibrate import calibrate
-from converters.quantise.choose import cost
-from converters.quantise.coordinates import coordinates, increment
-from converters.quantise.predict import predicted_error
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load, save
-from lmu_deploy.integer_network import INTEGER_CLASSES, Connection
-from lmu_deploy.legendre import impulse_response, state_space
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import run_reference
+from converters.quantize import quantise
+from converters.quantize.calibration import calibrate
+from converters.quantize.choose import cost
+from converters.quantize.prediction import coordinates, increment, predicted_error
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.integer.network import INTEGER_CLASSES
+from lmu_deploy.core.integer.parts import Connection
+from lmu_deploy.core.legendre import impulse_response, state_space
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from targets.integer import IntegerTarget
 
 ROTATED = ("schur", "hessenberg")

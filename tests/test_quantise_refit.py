@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.quantise import calibrate, quantise
-from converters.quantise.connector import Source
-from converters.quantise.held import as_held, held_by
-from converters.quantise.refit import refitted_basis
-from converters.quantise.settings import settings_for
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load
-from lmu_deploy.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.reference import run_reference
+from converters.quantize import calibrate, quantise
+from converters.quantize.connections import Source
+from converters.quantize.integrators import as_held, held_by, refitted_basis
+from converters.quantize.settings import settings_for
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
 

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from converters.quantise.predict import series_matrices, summed
-from converters.quantise.series import LARGEST_ERROR, one_step, plan_series, series_error
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_memory import sign_matrix
-from lmu_deploy.integer_network import SeriesMemory
-from lmu_deploy.legendre import impulse_response, state_space
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.reference import run_reference
+from converters.quantize import quantise
+from converters.quantize.prediction import series_matrices, summed
+from converters.quantize.sign_taylor import LARGEST_ERROR, one_step, plan_series, series_error
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import SeriesMemory, sign_matrix
+from lmu_deploy.core.legendre import impulse_response, state_space
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from targets.integer import IntegerTarget
 
 

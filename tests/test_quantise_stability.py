@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from converters.quantise import quantise
-from converters.quantise.stability import growing_memories, memory_matrix, spectral_radius
+from converters.quantize import quantise
+from converters.quantize.prediction import growing_memories, memory_matrix, spectral_radius
 from lmu_deploy.cli import app
-from lmu_deploy.files import save
-from lmu_deploy.integer_memory import REALISATIONS
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.rewiring import with_connections
+from lmu_deploy.core.files import save
+from lmu_deploy.core.integer.graph import with_connections
+from lmu_deploy.core.integer.layers import REALISATIONS
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from targets.integer import IntegerTarget
 
 INPUTS = np.random.default_rng(0).uniform(-1.0, 1.0, (8, 40, 1))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmu_deploy.commands.validate import validate
+from lmu_deploy.api.validate import validate
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples/models/digits.safetensors"
 TIMES = {"date", "wall_seconds"}

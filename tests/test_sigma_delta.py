@@ -11,17 +11,18 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from converters.quantise import quantise
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load, save
-from lmu_deploy.integer_network import INTEGER_CLASSES, Format, IntegerNetwork, PiecewiseLinear
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.rewiring import with_thresholds
-from lmu_deploy.wiring import outlets, wires
+from converters.quantize import quantise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.integer.graph import outlets, wires, with_thresholds
+from lmu_deploy.core.integer.layers import PiecewiseLinear
+from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.base import get_target
 from targets.integer import IntegerTarget, step
 from targets.integer.numpy_engine import NumpyEngine
-from targets.lava.axons import Axon
+from targets.lava.neurons import Axon
 
 ENGINES = [
     "numpy",

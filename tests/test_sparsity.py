@@ -10,23 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from converters.quantise.sparsity import (
+from converters.quantize import quantise
+from converters.quantize.sparsity import (
+    Option,
     eligible,
     expected_loss,
     highest_rung,
+    ladder,
     make_ladder,
     silent_shares,
     with_fraction,
 )
-from converters.quantise.trade import Option, ladder
-from lmu_deploy.commands.quantise import quantise as command
-from lmu_deploy.commands.sparsity import loss_of
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import INTEGER_CLASSES
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.network import INTEGER_CLASSES
+from lmu_deploy.studies.quantization import loss_of
+from lmu_deploy.studies.quantization import quantise as command
 from lmu_deploy.tasks.base import Split, Task, get_task
-from lmu_deploy.wiring import populations, wires
 from targets.conformance.networks import example
 from targets.integer import IntegerTarget
 

@@ -5,18 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.spiking.bench import Chip
-from converters.spiking.dynamic import dynamic
-from converters.spiking.neurons import NEURONS
-from converters.spiking.populations import make_populations, with_mismatch
+from converters.spiking.calibration import static
+from converters.spiking.dynamic import dynamic, follow, ranges
+from converters.spiking.neurons import NEURONS, Chip
+from converters.spiking.populations import currents_for, make_populations, with_mismatch
 from converters.spiking.principle3 import behind_synapse, divide_step
-from converters.spiking.ridge import Products, fit
-from converters.spiking.static import static
-from converters.spiking.trajectories import follow, ranges
-from converters.spiking.tuning import currents_for
-from converters.spiking.weights import round_weights
-from lmu_deploy.network import Memory
-from lmu_deploy.spiking_chip import Device, NeuronModel, Populations
+from converters.spiking.ridge import Products, fit, round_weights
+from lmu_deploy.core.network import Memory
+from lmu_deploy.core.spiking.chip import Device, NeuronModel, Populations
 
 LIF = NeuronModel("lif", 20.0, 2.0)
 DPI = NeuronModel("dpi", 20.0, 2.0)

@@ -5,17 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converters.spiking.batch import Batch
-from converters.spiking.bench import Chip
-from converters.spiking.calibrate import calibrate
-from converters.spiking.closed_loop import best_in_loop, loop_errors
-from converters.spiking.deviations import loop_spread, predict_spread
-from converters.spiking.dynamic import dynamic, dynamic_for_each
+from converters.spiking.calibration import calibrate
+from converters.spiking.closed_loop import (
+    best_in_loop,
+    loop_errors,
+    loop_spread,
+    predict_spread,
+    scale_memory,
+)
+from converters.spiking.dynamic import Recorder, dynamic, dynamic_for_each
+from converters.spiking.neurons import Batch, Chip
 from converters.spiking.populations import make_populations, with_mismatch
-from converters.spiking.recorder import Recorder
-from converters.spiking.scaled import scale_memory
-from lmu_deploy.network import Memory
-from lmu_deploy.spiking_chip import Device, NeuronModel
+from lmu_deploy.core.network import Memory
+from lmu_deploy.core.spiking.chip import Device, NeuronModel
 
 LIF = NeuronModel("lif", 20.0, 2.0)
 TAU_MS, PARTS = 50.0, 25
@@ -55,7 +57,7 @@ def case():
 def narrow(case):
     """Fits of old: nothing but 2 to 10 % of noise about the states, the least regularisation."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("converters.spiking.recorder.REACH", 1.0)
+        patched.setattr("converters.spiking.dynamic.REACH", 1.0)
         patched.setattr("converters.spiking.dynamic.DYNAMIC_RIDGES", (1e-6,))
         return case.measured()
 
@@ -155,7 +157,7 @@ def test_a_signal_larger_than_any_of_the_calibration_is_held(case, monkeypatch):
     wide = case.measured(case.spread())
     larger = replace(case.scaled, trajectory=1.5 * case.scaled.trajectory)
     with monkeypatch.context() as patched:
-        patched.setattr("converters.spiking.recorder.REACH", 1.0)
+        patched.setattr("converters.spiking.dynamic.REACH", 1.0)
         within = case.measured(case.spread())
     before, after = loop_errors(case.chips, [within, wide], larger, [3])
     assert before.max() > 0.08 and after.max() < 0.06

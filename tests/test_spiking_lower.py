@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from converters.spiking import scaled, spike
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load, save
+from converters.spiking import closed_loop, spike
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.spiking.network import SPIKING_CLASSES
 from lmu_deploy.hardware.profile import load_profile, profile_names
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.spiking_network import SPIKING_CLASSES
 
 
 def lmu(rng, n_in, memory, units=4):
@@ -169,12 +169,12 @@ def test_every_lmu_layer_gets_neurons_of_its_own(inputs, rng):
 
 
 def test_long_sequences_are_cut_and_many_samples_drawn(network, rng, monkeypatch):
-    monkeypatch.setattr("converters.spiking.drawn._TRAJECTORY_ELEMENTS", 12 * 6 * 50 * 5)
+    monkeypatch.setattr("converters.spiking.recipe._TRAJECTORY_ELEMENTS", 12 * 6 * 50 * 5)
     followed = []
 
     def scale_memory(memory, u, parts, decay):
         followed.append(u.shape[:2])
-        return scaled.scale_memory(memory, u, parts, decay)
+        return closed_loop.scale_memory(memory, u, parts, decay)
 
     monkeypatch.setattr("converters.spiking.build.scale_memory", scale_memory)
     inputs = rng.uniform(-1, 1, (30, 40, 2))

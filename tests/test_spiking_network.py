@@ -5,12 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load, save
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel, Populations, check_multiple
-from lmu_deploy.spiking_dpi import DPICircuit, DPISynapse
-from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.spiking.chip import (
+    Calibration,
+    Device,
+    DPICircuit,
+    DPISynapse,
+    NeuronModel,
+    Populations,
+    check_multiple,
+)
+from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
 
 ORDER, CHANNELS, NEURONS = 3, 2, 5
 

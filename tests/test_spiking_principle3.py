@@ -5,12 +5,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from converters.spiking.host_inputs import memory_inputs
+from converters.spiking.build import memory_inputs
+from converters.spiking.dynamic import follow, ranges
 from converters.spiking.principle3 import behind_synapse, divide_step
-from converters.spiking.trajectories import follow, ranges
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 
 
 def behind_ideal_populations(memory, u, parts, decay):

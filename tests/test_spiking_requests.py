@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from converters.spiking.saved import keep_calibration
+from lmu_deploy.api.spike import spike
 from lmu_deploy.cli import main
-from lmu_deploy.commands.spike import spike
-from lmu_deploy.files import save
-from lmu_deploy.network import Readout
-from lmu_deploy.representations import load_any
+from lmu_deploy.core.files import save
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import Readout
 from targets.base import target_names
 
 DIGITS = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"

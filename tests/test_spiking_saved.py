@@ -9,16 +9,14 @@ import pytest
 
 from converters.spiking import spike
 from converters.spiking.saved import keep_calibration, load_calibration
+from lmu_deploy.api.spike import spike as command
 from lmu_deploy.cli import main
-from lmu_deploy.commands.spike import spike as command
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import save
-from lmu_deploy.fingerprint import fingerprint
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import fingerprint, save
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.spiking.chip import Device, DPISynapse
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile, profile_names
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.representations import load_any
-from lmu_deploy.spiking_chip import Device
-from lmu_deploy.spiking_dpi import DPISynapse
 
 DIGITS = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"
 OPTIONS = {"neurons_per_state": 5, "calibration": "static", "mismatch": 0.2, "chip_seed": 3}

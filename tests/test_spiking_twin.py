@@ -11,21 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lmu_deploy
-from converters.loihi_spiking import loihi_spike
-from converters.loihi_spiking.gains import round_rows
-from converters.loihi_spiking.lower import lif_chip
-from lmu_deploy.errors import InputError
+from converters.loihi import loihi_spike
+from converters.loihi.lower import lif_chip
+from converters.loihi.tuning import round_rows
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.metrics import nrmse
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import run_reference
+from lmu_deploy.core.spiking.lif import FastLifNeurons, LifNeurons, is_fast, make_neurons
+from lmu_deploy.core.spiking.loihi import LOIHI_CLASSES, LoihiMemory, LoihiNetwork, LoihiNeurons
 from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.assemble import _twins
-from lmu_deploy.fidelity.equality import compare_states
-from lmu_deploy.fidelity.sizes import network_sizes
-from lmu_deploy.files import load, save
-from lmu_deploy.loihi_lif import FastLifNeurons, LifNeurons, is_fast, make_neurons
-from lmu_deploy.loihi_memory import LoihiMemory, LoihiNeurons
-from lmu_deploy.loihi_network import LOIHI_CLASSES, LoihiNetwork
-from lmu_deploy.metrics import nrmse
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import run_reference
+from lmu_deploy.fidelity.measures.agreement import compare_states
+from lmu_deploy.fidelity.measures.sizes import network_sizes
 from targets.spiking import SpikingTarget
 from targets.spiking.layers import Job
 from targets.spiking.target import run_job
@@ -229,7 +228,7 @@ def test_a_calibrated_memory_follows_the_float_one(rng, monkeypatch):
     assert nrmse(run.states.real_m(), true, washout=200) < 0.08
     assert not any(run.saturations.values())
     # The fit is judged beyond the range too, where it is worse; within it, as well as ever.
-    monkeypatch.setattr("converters.spiking.recorder.REACH", 1.0)
+    monkeypatch.setattr("converters.spiking.dynamic.REACH", 1.0)
     within = loihi_spike(
         network,
         sines(np.random.default_rng(6), 20, 800) * 0.5,

@@ -9,12 +9,12 @@ import pytest
 
 from converters.spiking import spike, spike_chips
 from converters.spiking.saved import keep_calibration
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load, save
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import activate, run_reference
-from lmu_deploy.spiking_network import SPIKING_CLASSES
-from lmu_deploy.spiking_units import why_on_host
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import activate, run_reference
+from lmu_deploy.core.spiking.network import SPIKING_CLASSES
+from lmu_deploy.core.spiking.units import why_on_host
 
 STEPS, UNITS, STATES = 16, 5, 6
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from converters.spiking.ridge import Products, fit
-from converters.spiking.weights import round_and_refit, round_weights
+from converters.spiking.ridge import Products, fit, round_and_refit, round_weights
 
 
 @pytest.fixture

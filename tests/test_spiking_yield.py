@@ -10,10 +10,12 @@ import pytest
 
 from converters.spiking import spike, spike_chips
 from lmu_deploy.cli import main
-from lmu_deploy.commands import chip_yield as module
-from lmu_deploy.commands.chip_yield import chip_yield
-from lmu_deploy.commands.task_data import limited, task_for
-from lmu_deploy.commands.yield_figures import (
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.studies import chip_yield as module
+from lmu_deploy.studies.chip_yield import chip_yield
+from lmu_deploy.studies.yield_figures import (
     ChipYield,
     histogram,
     load_yield,
@@ -21,9 +23,7 @@ from lmu_deploy.commands.yield_figures import (
     table,
     verdict,
 )
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.representations import load_any
+from lmu_deploy.tasks.selection import limited, task_for
 from targets.brian2 import Brian2Target
 
 DIGITS = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"

@@ -12,16 +12,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lmu_deploy.commands.sweep import sweep
-from lmu_deploy.errors import InputError, RunError
-from lmu_deploy.files import save
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.sweeping import workers as workers_module
-from lmu_deploy.sweeping.plot import draw
-from lmu_deploy.sweeping.records import make_folder
-from lmu_deploy.sweeping.run import Sweep
-from lmu_deploy.sweeping.spec import read_spec
-from lmu_deploy.sweeping.workers import Workers
+from lmu_deploy.api.sweep import sweep
+from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.studies import workers as workers_module
+from lmu_deploy.studies.plot import draw
+from lmu_deploy.studies.records import make_folder
+from lmu_deploy.studies.run import Sweep
+from lmu_deploy.studies.spec import read_spec
+from lmu_deploy.studies.workers import Workers
 
 distributed = pytest.importorskip("distributed", reason="the extra [sweep] is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="the extra [sweep] is not installed")

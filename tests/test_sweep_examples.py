@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lmu_deploy.sweeping.networks import train_network
-from lmu_deploy.sweeping.plan import Planner, Training
-from lmu_deploy.sweeping.records import DONE, make_folder
-from lmu_deploy.sweeping.spec import read_spec
-from lmu_deploy.sweeping.trial import run_trial
+from lmu_deploy.studies.plan import Planner, Training
+from lmu_deploy.studies.records import DONE, make_folder
+from lmu_deploy.studies.spec import read_spec
+from lmu_deploy.studies.trial import run_trial, train_network
 
 SPECS = sorted((Path(__file__).resolve().parents[1] / "examples" / "sweeps").glob("*.toml"))
 TOY = {

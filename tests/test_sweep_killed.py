@@ -14,8 +14,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lmu_deploy.files import save
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.files import save
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 
 pytest.importorskip("distributed", reason="the extra [sweep] is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="the extra [sweep] is not installed")

@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.sweeping.pareto import pareto
-from lmu_deploy.sweeping.plan import digest
-from lmu_deploy.sweeping.records import DONE, REFUSED, Record
-from lmu_deploy.sweeping.spec import read_spec
-from lmu_deploy.sweeping.table import Row
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.studies.plan import digest
+from lmu_deploy.studies.records import DONE, REFUSED, Record, Row, pareto
+from lmu_deploy.studies.spec import read_spec
 
 SPEC = {
     "network": "n.safetensors",
@@ -46,7 +44,7 @@ def judged(trial, refused=False):
 
 def suggested(refused=False, **search):
     pytest.importorskip("optuna", reason="the extra [sweep] is not installed")
-    from lmu_deploy.sweeping.search import ParetoSearch
+    from lmu_deploy.studies.run import ParetoSearch
 
     found = []
     searching = ParetoSearch(

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.sweeping.fields import leaves, merged, placed
-from lmu_deploy.sweeping.grid import grid_trials
-from lmu_deploy.sweeping.plan import Planner
-from lmu_deploy.sweeping.spec import read_spec
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.studies.plan import Planner
+from lmu_deploy.studies.spec import grid_trials, leaves, merged, placed, read_spec
 
 BASE = {"network": "n.safetensors", "task": "digits"}
 

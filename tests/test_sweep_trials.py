@@ -10,24 +10,30 @@ import numpy as np
 import pytest
 
 import lmu_deploy
-from lmu_deploy.commands.deploy import deploy
-from lmu_deploy.commands.quantise import quantise
-from lmu_deploy.errors import InputError, RunError
-from lmu_deploy.fidelity.energy import costs_of
-from lmu_deploy.files import save
+from lmu_deploy.api.run import deploy
+from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.fidelity.measures.energy import costs_of
 from lmu_deploy.hardware.placement import place
 from lmu_deploy.hardware.profile import load_profile
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.sweeping import trial as trial_module
-from lmu_deploy.sweeping.lock import one_at_a_time
-from lmu_deploy.sweeping.networks import Untrained, train_network
-from lmu_deploy.sweeping.pareto import pareto
-from lmu_deploy.sweeping.plan import Planner, Training
-from lmu_deploy.sweeping.records import DONE, FAILED, REFUSED, Record, keep, kept, make_folder
-from lmu_deploy.sweeping.spec import Trial, read_spec
-from lmu_deploy.sweeping.table import Row
-from lmu_deploy.sweeping.trial import run_trial
-from lmu_deploy.sweeping.work import run_and_keep
+from lmu_deploy.studies import trial as trial_module
+from lmu_deploy.studies.plan import Planner, Training
+from lmu_deploy.studies.quantization import quantise
+from lmu_deploy.studies.records import (
+    DONE,
+    FAILED,
+    REFUSED,
+    Record,
+    Row,
+    keep,
+    kept,
+    make_folder,
+    pareto,
+)
+from lmu_deploy.studies.spec import Trial, read_spec
+from lmu_deploy.studies.trial import Untrained, run_and_keep, run_trial, train_network
+from lmu_deploy.studies.workers import one_at_a_time
 from lmu_deploy.tasks.base import get_task
 from targets.base import get_target
 
@@ -141,7 +147,7 @@ def test_the_hash_is_of_every_setting_that_counts_and_no_other(monkeypatch):
     ]
     keys = {planned(**change).key for change in changed}
     assert len(keys | {plain}) == len(changed) + 1
-    monkeypatch.setattr("lmu_deploy.sweeping.plan.__version__", "99")
+    monkeypatch.setattr("lmu_deploy.studies.plan.__version__", "99")
     assert planned().key not in keys | {plain}
 
 

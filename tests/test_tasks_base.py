@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.tasks.base import Split, Task, TaskData, get_task, task_names
-from lmu_deploy.tasks.splits import stratified_parts
+from lmu_deploy.tasks.digits import stratified_parts
 
 
 def test_an_unknown_task_is_refused_with_the_valid_names():

@@ -3,7 +3,7 @@ from collections import deque
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.tasks import mackey_glass
 from lmu_deploy.tasks.base import Split, get_task
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.tasks import mnist, mnist_files
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.tasks import mnist
 from lmu_deploy.tasks.base import get_task
 
 NAMES = ("smnist", "psmnist", "psmnist-nru")
@@ -66,7 +66,7 @@ def test_orders_show_the_same_test_images(data):
 
 @needs_mnist
 def test_nru_validates_on_the_images_it_drew_last(data):
-    images, labels, _, _ = mnist_files.read_mnist()
+    images, labels, _, _ = mnist.read_mnist()
     order, pixels = mnist.nru_order()
     parts = data("psmnist-nru")
     np.testing.assert_array_equal(parts.train.pixels[:5], images[order[:5]][:, pixels])
@@ -105,7 +105,7 @@ def test_the_orders_are_fixed_for_good():
 def test_a_folder_without_the_files_is_told_which_to_get(tmp_path, monkeypatch):
     monkeypatch.setenv("LMU_DEPLOY_DATA", str(tmp_path))
     with pytest.raises(InputError) as caught:
-        mnist_files.read_mnist()
+        mnist.read_mnist()
     told = str(caught.value)
     assert str(tmp_path / "mnist") in told
     assert "t10k-labels-idx1-ubyte.gz" in told
@@ -121,7 +121,7 @@ def test_without_network_it_says_which_files_go_where(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pooch, "retrieve", no_network)
     with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz.*set LMU_DEPLOY_DATA"):
-        mnist_files.read_mnist()
+        mnist.read_mnist()
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_without_network_it_says_which_files_go_where(tmp_path, monkeypatch):
 )
 def test_other_content_is_refused(tmp_path, monkeypatch, content):
     (tmp_path / "mnist").mkdir()
-    for name in mnist_files._FILES:
+    for name in mnist._FILES:
         (tmp_path / "mnist" / name).write_bytes(content)
     monkeypatch.setenv("LMU_DEPLOY_DATA", str(tmp_path))
     with pytest.raises(InputError, match="replace it"):
-        mnist_files.read_mnist()
+        mnist.read_mnist()
 
 
 def test_a_file_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, monkeypatch):
@@ -151,5 +151,5 @@ def test_a_file_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, monkeypat
 
     monkeypatch.setattr(gzip.GzipFile, "read", noting)
     with pytest.raises(InputError, match="published"):
-        mnist_files._unpack(path)
+        mnist._unpack(path)
     assert max(read) == 10_009

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks import capacity, copying
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.tasks.white_noise import delayed, white_noise

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from converters.pytorch_lmu import read_pytorch_lmu
-from converters.torch_modules import from_torch
-from lmu_deploy.errors import InputError
+from converters.pytorch import from_torch
+from converters.pytorch.state_dict import read_pytorch_lmu
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.nn import LMU, LMUConfig, LSTMConfig, ModelConfig, SequenceModel
-from lmu_deploy.reference import run_reference
-from lmu_deploy.representations import load_any
 
 STEPS = 9
 

@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError, RunError
-from lmu_deploy.files import load
-from lmu_deploy.legendre import discretise
-from lmu_deploy.network import FLOAT_CLASSES, LMULayer, LSTMLayer
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.legendre import discretise
+from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LSTMLayer
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks import mackey_glass
 from lmu_deploy.tasks.base import Split, Task, TaskData, get_task
 
@@ -15,8 +15,8 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
 
 from lmu_deploy.training import train
+from lmu_deploy.training.config import MODELS, preset
 from lmu_deploy.training.module import TrainingModule
-from lmu_deploy.training.presets import MODELS, preset
 
 
 def _arrays(network):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.tasks.base import get_task
 
 pytest.importorskip("lightning", reason="training needs lightning")
@@ -9,7 +9,7 @@ pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
 
 from lmu_deploy.training import fit as fitting
 from lmu_deploy.training import train
-from lmu_deploy.training.presets import preset
+from lmu_deploy.training.config import preset
 
 
 class _InterruptedError(Exception):

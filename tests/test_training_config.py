@@ -1,9 +1,8 @@
 import pytest
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.tasks.base import Task, get_task, task_names
-from lmu_deploy.training.config import TrainConfig, read_settings, read_toml
-from lmu_deploy.training.presets import MODELS, preset
+from lmu_deploy.training.config import MODELS, TrainConfig, preset, read_settings, read_toml
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -95,7 +94,7 @@ def test_settings_are_read_without_torch():
 
     code = (
         "import sys; from lmu_deploy.training import train; "
-        "from lmu_deploy.training.presets import preset; "
+        "from lmu_deploy.training.config import preset; "
         "from lmu_deploy.tasks.base import get_task; preset(get_task('digits'), 'lmu'); "
         "sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
     )

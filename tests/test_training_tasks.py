@@ -9,7 +9,7 @@ pytest.importorskip("lightning", reason="training needs lightning")
 
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.training import train
-from lmu_deploy.training.presets import preset
+from lmu_deploy.training.config import preset
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 DATA = os.environ.get("LMU_DEPLOY_DATA") or str(BESIDE)

@@ -8,19 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converters.quantise import quantise
-from converters.quantise.calibrate import calibrate
-from converters.quantise.mixed_widths import WIDEST, memory_of
-from converters.quantise.settings import settings_for
-from converters.quantise.width_search import NARROWER, search_widths
-from lmu_deploy.commands.quantise import quantise as command
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import load
+from converters.quantize import quantise
+from converters.quantize.calibration import calibrate
+from converters.quantize.settings import settings_for
+from converters.quantize.widths import NARROWER, WIDEST, memory_of, search_widths
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.graph import wires, with_connections
+from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.hardware.placement import demands
-from lmu_deploy.network import FLOAT_CLASSES
-from lmu_deploy.rewiring import with_connections
+from lmu_deploy.studies.quantization import quantise as command
 from lmu_deploy.tasks.base import get_task
-from lmu_deploy.wiring import wires
 from targets.integer import IntegerTarget
 
 DIGITS = "examples/models/digits.safetensors"

@@ -5,7 +5,6 @@
 them together.
 """
 
-from converters.keras_lmu.importer import KerasLMUImporter
-from converters.keras_lmu.network import read_keras
+from converters.keras_lmu.network import KerasLMUImporter, read_keras
 
 __all__ = ["KerasLMUImporter", "read_keras"]

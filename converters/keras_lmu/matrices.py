@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.contained import limits
-from converters.contained.parent import check_file
-from converters.keras_lmu.made_anew import first_cache_kib, keras_matrices
-from lmu_deploy.checks import check_array, check_integer
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import LMULayer, Memory
+from converters.keras_lmu.tensorflow_matrices import first_cache_kib, keras_matrices
+from converters.sandbox import limits
+from converters.sandbox.parent import check_file
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import LMULayer, Memory
+from lmu_deploy.core.validation import check_array, check_integer
 from lmu_deploy.tasks.from_file import DAMAGED
 
 TOLERANCE = 1e-3

@@ -4,25 +4,54 @@ The graph of an :class:`LMUNetwork` is described in :mod:`converters.nir.plan`, 
 :class:`SpikingNetwork` in :mod:`converters.nir.spiking`. In a float graph the nodes are the truth:
 weights that another program changed come back changed. In a spiking graph nothing may be changed,
 since a calibration fits the whole chip.
+
+Whatever a damaged graph makes of NIR's library, NumPy and our own reading, as one InputError.
+
+Only what data can lead to is taken for damage: a name that does not exist, or a library that
+cannot be imported, is a fault of the program and is shown as one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import nir
 import numpy as np
 
-from converters.contained.limits import ARRAY_BYTES
-from converters.nir.damage import damage_refused
 from converters.nir.floats import carried_arrays, float_nodes
-from converters.nir.header import Header, read_header, write_header
+from converters.nir.plan import STEPS_PER_TAU, Header, Stepping, read_header, write_header
 from converters.nir.spiking import spiking_nodes, spiking_stepping
-from converters.nir.stepping import STEPS_PER_TAU, Stepping
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import from_tree, to_tree
-from lmu_deploy.network import FLOAT_CLASSES, LMULayer, LMUNetwork
-from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingNetwork
+from converters.sandbox.limits import ARRAY_BYTES
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import from_tree, to_tree
+from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
+from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
+
+_OF_DATA = (
+    ArithmeticError,
+    AssertionError,  # with which the library checks
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+@contextmanager
+def damage_refused() -> Iterator[None]:
+    """Turn what data can lead to into an InputError; others are left as they are."""
+    try:
+        yield
+    except _OF_DATA as error:
+        raise InputError(
+            f"the NIR graph is damaged ({type(error).__name__}); export it again."
+        ) from error
+
 
 _ROUNDING = 1e-5
 
@@ -52,7 +81,7 @@ def to_nir(
         Time constant of the leaky integrators that hold a float memory, seconds; 8 dt if absent.
         A spiking network has its own.
     integrator : {"euler", "exponential"}
-        How the simulator steps, see :mod:`converters.nir.stepping`. Norse and snnTorch take Euler
+        How the simulator steps, see :mod:`converters.nir.plan`. Norse and snnTorch take Euler
         steps.
 
     Returns

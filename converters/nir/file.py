@@ -1,4 +1,7 @@
-"""NIR graphs as HDF5 files: written whole or not at all, read in a process of its own."""
+"""NIR graphs as HDF5 files: written whole or not at all, read in a process of its own.
+
+Our own NIR files, as the registry of importers knows them.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from typing import Any
 import nir
 import numpy as np
 
-from converters.contained import read_contained
-from converters.nir.convert import from_nir
-from converters.nir.damage import damage_refused
-from lmu_deploy.atomic import written_whole
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import LMUNetwork
-from lmu_deploy.spiking_network import SpikingNetwork
+from converters.formats import Sniff
+from converters.nir.convert import damage_refused, from_nir
+from converters.sandbox import read_contained
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import written_whole
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
 
 _ROOT = "node"
 
@@ -45,7 +48,7 @@ def read_nir(path: Path | str) -> LMUNetwork | SpikingNetwork:
     ------
     InputError
         When there is no such file, or it is no NIR file, another program's, damaged, or asks for
-        what is not allowed (see :mod:`converters.contained.nir_tree`).
+        what is not allowed (see :mod:`converters.sandbox.nir_tree`).
     """
     contents = read_contained("nir", path)
     try:
@@ -90,3 +93,26 @@ def _node(fields: dict[str, Any]) -> nir.NIRNode:
 
 def _scalar(value: Any) -> Any:
     return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+class NIRImporter:
+    """`.nir` files that `lmu-deploy export` wrote."""
+
+    name = "nir"
+    reads = "nir: .nir that lmu-deploy export wrote"
+
+    def recognises(self, sniff: Sniff) -> bool:
+        """Whether the file is an HDF5 file with a graph of NIR."""
+        return sniff.is_nir
+
+    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
+        """Read a float network; there is nothing to choose."""
+        if architecture is not None or options:
+            raise InputError("a NIR file says it all; leave --architecture and --option away.")
+        network = read_nir(path)
+        if not isinstance(network, LMUNetwork):
+            raise InputError(
+                f"{path} holds a SpikingNetwork, and import gives float networks; read it with "
+                "converters.nir.read_nir."
+            )
+        return network

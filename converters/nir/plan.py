@@ -7,14 +7,37 @@ layers that are in the graph is a segment: it begins with an Input, ends with an
 it ends before the network does, the Output gives the states m of the last memory, from which the
 host goes on. Hidden units that feed back into their memory come in again through the same Input,
 behind the features: [x[t], h[t-1]].
+
+What a graph says of itself in its metadata: the network's structure, and the host's arrays.
+
+``metadata["lmu_deploy"]`` is one JSON text: the format, what is held, how to step, and the tree of
+`lmu_deploy.core.files.to_tree`. ``metadata["lmu_deploy_arrays"]`` holds the tree's arrays that no
+node carries, by their names in it. The other entries are for people.
+
+How a simulator of a NIR graph goes through time, which decides the weights of a memory in it.
+
+NIR's leaky integrator is :math:`\tau \dot v = -v + I` (Pedersen et al. 2024, "Neuromorphic
+intermediate representation", Nature Communications 15, 8122). A simulator with steps of dt keeps a
+share a of v in each step and takes 1 - a of I, whichever rule it has:
+
+.. math:: v \leftarrow a\, v + (1 - a)\, I, \qquad
+          a = 1 - dt / \tau \;\text{(euler)} \quad\text{or}\quad
+          a = e^{-dt/\tau} \;\text{(exponential)}
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import LMULayer, LMUNetwork, LSTMLayer
+import nir
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
+from lmu_deploy.core.validation import check_choice, check_number
 
 
 @dataclass(frozen=True)
@@ -111,3 +134,141 @@ def left_to_host(network: LMUNetwork) -> list[str]:
     if not is_whole(network.layers[-1]):
         parts.append("readout")
     return parts
+
+
+INTEGRATORS = ("euler", "exponential")
+STEPS_PER_TAU = 8.0
+"""A power of two: dividing by 1 - a is then exact, and so is the way back."""
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """The simulator's rule.
+
+    Attributes
+    ----------
+    integrator : {"euler", "exponential"}
+    dt, tau : float
+        Step, and time constant of the memory's leaky integrators; seconds.
+    """
+
+    integrator: str
+    dt: float
+    tau: float
+
+    def __post_init__(self) -> None:
+        check_choice("integrator", self.integrator, INTEGRATORS)
+        check_number("dt", self.dt, 1e-9, 1e3)
+        check_number("tau", self.tau, 1e-9, 1e6)
+        if self.tau < self.dt:
+            raise InputError(
+                f"tau is {self.tau:g} s, shorter than the step of {self.dt:g} s; give a longer tau."
+            )
+
+    @property
+    def decay(self) -> float:
+        """Share a of its state that a leaky integrator keeps over a step."""
+        share = self.dt / self.tau
+        return 1.0 - share if self.integrator == "euler" else float(np.exp(-share))
+
+
+def time_constant(integrator: str, dt: float, decay: float, tau: float) -> float:
+    """Time constant with which the rule keeps exactly `decay` in a step.
+
+    Parameters
+    ----------
+    integrator : {"euler", "exponential"}
+    dt : float
+        Seconds.
+    decay : float
+        What is to be kept.
+    tau : float
+        Seconds; the answer for exponential steps, for which ``decay = exp(-dt / tau)``.
+    """
+    return tau if integrator == "exponential" else dt / (1.0 - decay)
+
+
+KEY = "lmu_deploy"
+ARRAYS = "lmu_deploy_arrays"
+FORMAT = 1
+_FLOATS = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Header:
+    """A graph's metadata, read.
+
+    Attributes
+    ----------
+    kind : {"float", "spiking"}
+    stepping : Stepping
+    tree : JSON value
+    dtypes : mapping of str to str
+        Types of the arrays that nodes carry, by name in the tree.
+    arrays : mapping of str to ndarray
+        The arrays that no node carries.
+    """
+
+    kind: str
+    stepping: Stepping
+    tree: Any
+    dtypes: Mapping[str, str]
+    arrays: Mapping[str, np.ndarray]
+
+
+def write_header(
+    kind: str,
+    stepping: Stepping,
+    tree: Any,
+    tensors: Mapping[str, np.ndarray],
+    carried: Iterable[str],
+) -> dict[str, Any]:
+    """Give the metadata of a graph.
+
+    Parameters
+    ----------
+    kind : {"float", "spiking"}
+    stepping : Stepping
+    tree, tensors : from :func:`lmu_deploy.core.files.to_tree`
+    carried : iterable of str
+        Names of the tensors that nodes carry.
+    """
+    for name, array in tensors.items():
+        if array.size == 0:
+            raise InputError(f"{name} is empty, and a NIR file holds no empty array; mend it.")
+    carried = set(carried)
+    text = {
+        "format": FORMAT,
+        "kind": kind,
+        "integrator": stepping.integrator,
+        "dt": stepping.dt,
+        "tau": stepping.tau,
+        "structure": tree,
+        "dtypes": {name: tensors[name].dtype.name for name in sorted(carried)},
+    }
+    rest = {name: np.array(array) for name, array in tensors.items() if name not in carried}
+    found: dict[str, Any] = {KEY: json.dumps(text), "dt": stepping.dt}
+    return found | ({ARRAYS: rest} if rest else {})
+
+
+def read_header(graph: nir.NIRGraph) -> Header:
+    """Read the metadata of a graph.
+
+    Raises
+    ------
+    InputError
+        When it is another program's, or damaged.
+    """
+    text = graph.metadata.get(KEY)
+    if not isinstance(text, str):
+        raise InputError("this NIR graph was not made by lmu_deploy; only its own can be read.")
+    read = json.loads(text)
+    if not isinstance(read, dict) or read.get("format") != FORMAT:
+        raise InputError("this NIR graph has a format that this version cannot read; update it.")
+    arrays = graph.metadata.get(ARRAYS, {})
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise InputError("the arrays of this NIR graph are damaged; export it again.")
+    if not all(dtype in _FLOATS for dtype in read["dtypes"].values()):
+        raise InputError("the types of this NIR graph are damaged; export it again.")
+    stepping = Stepping(read["integrator"], read["dt"], read["tau"])
+    return Header(str(read["kind"]), stepping, read["structure"], read["dtypes"], arrays)

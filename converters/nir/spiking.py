@@ -21,10 +21,10 @@ from __future__ import annotations
 import nir
 import numpy as np
 
-from converters.nir.principle3 import blocks, check_size, leaky_integrators
-from converters.nir.stepping import Stepping, time_constant
-from lmu_deploy.errors import InputError
-from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+from converters.nir.floats import blocks, check_size, leaky_integrators
+from converters.nir.plan import Stepping, time_constant
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 
 _MS = 1e-3
 

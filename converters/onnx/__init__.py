@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from lmu_deploy.errors import MissingDependencyError
+from lmu_deploy.core.errors import MissingDependencyError
 
 try:
-    from converters.onnx.check import check_onnx, save_onnx
-    from converters.onnx.quantised import (
-        to_onnx_integer,
-        to_onnx_integer_step,
-        to_onnx_qdq,
-    )
+    from converters.onnx.graph import check_onnx, save_onnx
+    from converters.onnx.models import network_states, to_onnx, to_onnx_step
+    from converters.onnx.quantized import to_onnx_integer, to_onnx_integer_step, to_onnx_qdq
     from converters.onnx.reader import from_onnx, read_onnx
-    from converters.onnx.sequence import to_onnx
-    from converters.onnx.step import network_states, to_onnx_step
 except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] not in ("onnx", "google"):
         raise

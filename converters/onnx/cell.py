@@ -3,7 +3,7 @@
 The work of a layer falls into three parts. `project` is what its input alone contributes, which
 the sequence model computes for all steps at once; `advance` is the recurrence, one step of it;
 `answer` is what the layer sends on, computed for all steps at once where it is no state itself.
-The equations are those of :mod:`lmu_deploy.network`.
+The equations are those of :mod:`lmu_deploy.core.network`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from converters.onnx.graph import Graph
-from lmu_deploy.network import Hidden, Layer, LMULayer, LSTMLayer
+from lmu_deploy.core.network import Hidden, Layer, LMULayer, LSTMLayer
 
 
 def recurs(layer: LMULayer) -> bool:

@@ -1,6 +1,6 @@
 """Our own float ONNX models back to LMUNetwork.
 
-In: a model of :mod:`converters.onnx.sequence` or :mod:`converters.onnx.step`. Out: the network,
+In: a model of :mod:`converters.onnx.models` or :mod:`converters.onnx.models`. Out: the network,
 its arrays in float32. The arrays are read from the initializers, in the order that the metadata
 gives; the graph's nodes are not read, and other people's models are refused.
 """
@@ -15,10 +15,10 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, numpy_helper
 
-from converters.onnx.metadata import FORMAT, PREFIX
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import from_tree
-from lmu_deploy.network import FLOAT_CLASSES, LMUNetwork
+from converters.onnx.graph import FORMAT, PREFIX
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import from_tree
+from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
 
 
 def read_onnx(path: Path | str) -> LMUNetwork:

@@ -1,4 +1,9 @@
-"""One memory of the float network made into a spiking memory, on one virtual chip or several."""
+"""One memory of the float network made into a spiking memory, on one virtual chip or several.
+
+What a last layer's hidden units and the readout are to do, whatever the neurons are.
+
+What reaches each memory of a float network: the channels u of every step.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from converters.spiking.bench import Chip, Fit, Progress
-from converters.spiking.calibrate import calibrate
+from converters.spiking.calibration import calibrate
+from converters.spiking.closed_loop import ScaledMemory, scale_memory
+from converters.spiking.neurons import Chip, Fit, Progress
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.recipe import Recipe
-from converters.spiking.scaled import ScaledMemory, scale_memory
-from lmu_deploy.network import Memory
-from lmu_deploy.spiking_network import SpikingMemory
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import activate, has_hidden, run_reference
+from lmu_deploy.core.spiking.network import SpikingMemory
 
 
 @dataclass(frozen=True)
@@ -90,3 +96,106 @@ def build_memory(
         chips.append(replace(perfect, populations=populations, device=one.device))
     fits = calibrate(recipe.calibration, perfect, chips, scaled, [recipe.seed, number], progress)
     return Built(scaled, tuple(chips), tuple(fits))
+
+
+_RANGE_PERCENTILE = 99.9
+_SMALLEST_SHARE = 1e-3
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is to be put on neurons.
+
+    Attributes
+    ----------
+    layer : LMULayer
+        The last one.
+    readout : Readout
+    scaled : ScaledMemory
+        Of its memory.
+    x : ndarray, shape (samples, steps, n_in)
+        What reaches the layer while the chip is calibrated.
+    parts : int
+        Steps of the simulation in a hold.
+    """
+
+    layer: LMULayer
+    readout: Readout
+    scaled: ScaledMemory
+    x: np.ndarray
+    parts: int
+
+    def drives(self, step: int) -> np.ndarray:
+        """Z (z + i) of an ideal chip after a step of the simulation, shape (samples, units)."""
+        hidden = self.layer.hidden
+        assert hidden is not None
+        states = self.scaled.trajectory[step] * self.scaled.scales
+        z = states.reshape(len(states), -1) @ hidden.memory_kernel
+        if hidden.input_kernel is not None:
+            z = z + self.x[:, step // self.parts] @ hidden.input_kernel
+        return np.asarray(z if hidden.bias is None else z + hidden.bias, dtype=np.float64)
+
+    def answers(self, step: int) -> np.ndarray:
+        """Give what they stand for, without the readout's bias, shape (samples, n_out)."""
+        hidden = self.layer.hidden
+        assert hidden is not None
+        h = activate(hidden.activation, self.drives(step))
+        return np.asarray(h @ self.readout.kernel.astype(np.float64))
+
+    def ranges(self) -> np.ndarray:
+        """99.9 % of each drive's sizes at the ends of holds, shape (units,), never zero."""
+        ends = range(self.parts - 1, len(self.scaled.trajectory), self.parts)
+        seen = np.concatenate([self.drives(step) for step in ends])
+        size = np.percentile(np.abs(seen), _RANGE_PERCENTILE, axis=0)
+        return np.maximum(size, max(_SMALLEST_SHARE * float(size.max()), 1e-12))
+
+
+def memory_inputs(network: LMUNetwork, inputs: np.ndarray) -> list[np.ndarray | None]:
+    """Channels that the float network feeds to its memories.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+    inputs : ndarray, shape (samples, steps, n_in)
+
+    Returns
+    -------
+    list, one entry for each layer
+        ndarray, shape (samples, steps, channels), or None for a layer without a memory.
+    """
+    trace = run_reference(network, inputs, record=True)
+    assert trace.m is not None and trace.h is not None
+    signal = np.asarray(inputs, dtype=np.float64)
+    first_m = first_h = 0
+    found: list[np.ndarray | None] = []
+    for layer in network.layers:
+        m = h = trace.h[:, :, :0]
+        if has_hidden(layer):
+            h = trace.h[:, :, first_h : first_h + layer.n_out]
+            first_h += layer.n_out
+        if isinstance(layer, LMULayer):
+            m = trace.m[:, :, first_m : first_m + layer.memory.size]
+            first_m += layer.memory.size
+            found.append(_channels(layer, signal, m, h))
+        else:
+            found.append(None)
+        signal = h if has_hidden(layer) else m
+    return found
+
+
+def reaching_last(network: LMUNetwork, inputs: np.ndarray) -> np.ndarray:
+    """Give what the float network feeds to its last layer, shape (samples, steps, n_in)."""
+    *before, last = network.layers
+    if not before:
+        return np.asarray(inputs, dtype=np.float64)
+    passed_on = Readout(np.eye(last.n_in), None)
+    return run_reference(LMUNetwork(tuple(before), passed_on, True), inputs).outputs
+
+
+def _channels(layer: LMULayer, x: np.ndarray, m: np.ndarray, h: np.ndarray) -> np.ndarray:
+    u = x @ layer.input_encoders.astype(np.float64)
+    if layer.hidden_encoders is not None:
+        u[:, 1:] += h[:, :-1] @ layer.hidden_encoders
+    if layer.memory_encoders is not None:
+        u[:, 1:] += m[:, :-1] @ layer.memory_encoders
+    return u if layer.memory_bias is None else u + layer.memory_bias

@@ -1,18 +1,89 @@
-"""Maps tried out before they are used: chips run freely by them, and the best is taken.
+r"""Maps tried out before they are used: chips run freely by them, and the best is taken.
 
 A regression sees states that are forced; whether a chip holds them by itself shows in a closed
 loop alone.
+
+How far the states of a chip will stray from those that they should have, before it is fitted.
+
+In a closed loop nothing forces the states. Each population j reads its own with an error
+:math:`\eta_j`, and the deviations of all of them follow the memory's own dynamics,
+
+.. math:: \delta \leftarrow a\,\delta + (1 - a)\,A' (\delta + \eta)
+
+A' of scaled states is anything but normal where the window is short or a range small: it carries
+an error of half a per cent of the first state as one of half the range into the last. A map that
+has only been fitted to states nearer than that is extrapolated where the chip really is, and may
+hold the states out there for good.
+
+A memory as neurons are to hold it: states scaled to +-1 behind a first-order synapse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.linalg import solve_discrete_lyapunov
 
-from converters.spiking.batch import Batch
-from converters.spiking.bench import Chip, Fit, Progress, part
-from converters.spiking.scaled import ScaledMemory
+from converters.spiking.dynamic import Recorder, follow, gather, ranges
+from converters.spiking.neurons import Batch, Chip, Fit, Progress, part
+from converters.spiking.principle3 import behind_synapse, divide_step
+from converters.spiking.ridge import fit
+from lmu_deploy.core.network import Memory
+
+
+@dataclass(frozen=True)
+class ScaledMemory:
+    """What is to be lowered, whatever the neurons are.
+
+    Attributes
+    ----------
+    a_prime : ndarray, shape (order, order)
+        A' of Principle 3 for one step of the simulation, states unscaled.
+    b_prime : ndarray, shape (order,)
+        B', likewise.
+    scales : ndarray, shape (channels, order)
+        The state that x = 1 stands for.
+    targets : ndarray, shape (channels, order, order)
+        A' in scaled states.
+    trajectory : ndarray, shape (steps, samples, channels, order), float32
+        Scaled states at every step of the simulation.
+    """
+
+    a_prime: np.ndarray
+    b_prime: np.ndarray
+    scales: np.ndarray
+    targets: np.ndarray
+    trajectory: np.ndarray
+
+
+def scale_memory(memory: Memory, u: np.ndarray, parts: int, decay: float) -> ScaledMemory:
+    """Divide a memory into steps of the simulation, and follow and scale its states.
+
+    Parameters
+    ----------
+    memory : Memory
+    u : ndarray, shape (samples, steps, channels)
+        What reaches it.
+    parts : int
+        Steps of the simulation in a hold.
+    decay : float
+        What the synapse keeps over one of them.
+
+    Raises
+    ------
+    InputError
+        When the memory cannot be divided so.
+    """
+    a_bar, b_bar = divide_step(memory, parts)
+    a_prime, b_prime = behind_synapse(a_bar, b_bar, decay)
+    trajectory = follow(a_bar, b_bar, u, parts)
+    scales = ranges(trajectory)
+    trajectory /= scales.astype(np.float32)
+    targets = a_prime * scales[:, None, :] / scales[:, :, None]
+    return ScaledMemory(a_prime, b_prime, scales, targets, trajectory)
+
 
 _LEAST, _MOST = 2, 8
 """Samples that a map is tried on: what a calibration holds out, but no fewer and no more."""
@@ -104,3 +175,82 @@ def loop_errors(
 def _tried_on(scaled: ScaledMemory) -> int:
     samples = scaled.trajectory.shape[1]
     return min(samples, int(np.clip(samples // 5, _LEAST, _MOST)))
+
+
+_SAMPLES = 8
+_RIDGE = 1e-3
+_FARTHEST = 1.0
+"""Of the range, root mean square: a state that strays farther is lost, and not worth learning."""
+
+
+def predict_spread(
+    chip: Chip,
+    targets: np.ndarray,
+    trajectory: np.ndarray,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Measure what each population misses of its own state, and what the loop makes of that.
+
+    Parameters
+    ----------
+    chip : Chip
+    targets : ndarray, shape (channels, order, order)
+        A' in scaled states.
+    trajectory : ndarray, shape (steps, samples, channels, order)
+        Scaled states at every step of the simulation; eight samples are used at most.
+    rng : Generator
+    progress : callable, optional
+        Called with (steps done, steps in all).
+
+    Returns
+    -------
+    ndarray, shape (channels, order, order)
+        Symmetric square roots of the covariances of the deviations, in scaled states, white
+        errors assumed; made smaller where a state would stray by more than its range.
+    """
+    decay = float(np.exp(-chip.dt_ms / chip.tau_ms))
+    missed = _missed(chip, trajectory, rng, progress).reshape(targets.shape[:2])
+    return np.stack([loop_spread(*of, decay) for of in zip(targets, missed, strict=True)])
+
+
+def _missed(
+    chip: Chip, trajectory: np.ndarray, rng: np.random.Generator, progress: Progress | None
+) -> np.ndarray:
+    """Mean squares that populations miss of their states behind the synapse, shape (states,)."""
+    steps, samples = trajectory.shape[:2]
+    samples, states = min(samples, _SAMPLES), chip.populations.states
+    alone = replace(chip, order=1)
+    neurons = alone.neurons(samples, rng)
+    recorder = Recorder(alone, neurons, 1, samples, np.ones((states, 1, 1)), rng)
+    shown = trajectory[:, :samples].reshape(steps, samples, states, 1)
+    learnt, held_out = gather(recorder, shown, progress)
+    maps = [fit(products, [_RIDGE])[0] for products in learnt]
+    squares = [h.mean_square_error(w) for h, w in zip(held_out, maps, strict=True)]
+    return np.array(squares)
+
+
+def loop_spread(a_prime: np.ndarray, missed: np.ndarray, decay: float) -> np.ndarray:
+    """Deviations that a loop of one channel keeps up when its states are misread.
+
+    Parameters
+    ----------
+    a_prime : ndarray, shape (order, order)
+        In scaled states.
+    missed : ndarray, shape (order,)
+        Mean squares of the errors behind the synapse.
+    decay : float
+        What the synapse keeps over a step.
+
+    Returns
+    -------
+    ndarray, shape (order, order)
+        Symmetric square root of their covariance, the solution P of
+        ``P = step P step^T + (1 - decay^2) A' diag(missed) A'^T``; see :func:`predict_spread`.
+    """
+    step = decay * np.eye(len(a_prime)) + (1.0 - decay) * a_prime
+    shaken = (1.0 - decay**2) * (a_prime * missed) @ a_prime.T
+    values, vectors = np.linalg.eigh(solve_discrete_lyapunov(step, shaken))
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    farthest = float(np.sqrt(np.square(root).sum(axis=1).max()))
+    return np.asarray(root * min(1.0, _FARTHEST / max(farthest, 1e-300)))

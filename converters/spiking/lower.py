@@ -1,4 +1,7 @@
-"""LMUNetwork to SpikingNetwork: memories onto calibrated populations of a virtual chip."""
+"""LMUNetwork to SpikingNetwork: memories onto calibrated populations of a virtual chip.
+
+All memories of a network on chips, and its last units where they go there too, put together.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,115 @@ from typing import Any
 
 import numpy as np
 
-from converters.spiking.assemble import assemble, build_networks
-from converters.spiking.bench import Progress
-from converters.spiking.drawn import CALIBRATION_SAMPLES, draw_samples
-from converters.spiking.limits import check_map, check_room, check_units, check_window
+from converters.spiking.build import Head, build_memory, memory_inputs, reaching_last
+from converters.spiking.neurons import Fit, Progress, part
 from converters.spiking.recipe import (
+    CALIBRATION_SAMPLES,
     DT_MS,
     HOLD_MS,
     NEURONS_PER_STATE,
     NEURONS_PER_UNIT,
     UNITS,
     Recipe,
+    check_map,
+    check_room,
+    check_units,
+    check_window,
+    draw_samples,
     make_recipe,
 )
 from converters.spiking.saved import SavedCalibration, check_calibration
-from lmu_deploy.checks import check_choice, check_inputs, check_integer
-from lmu_deploy.errors import InputError
+from converters.spiking.units import build_units
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.spiking.chip import Calibration
+from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
+from lmu_deploy.core.spiking.units import SpikingUnits
+from lmu_deploy.core.validation import check_choice, check_inputs, check_integer
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
-from lmu_deploy.network import LMULayer, LMUNetwork
-from lmu_deploy.spiking_network import SpikingNetwork
+
+
+def build_networks(
+    network: LMUNetwork,
+    recipes: Sequence[Recipe],
+    inputs: np.ndarray,
+    progress: Progress | None,
+) -> list[SpikingNetwork]:
+    """Lower each memory in turn, and then the last layer's units, as parts of one piece of work.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+    recipes : sequence of Recipe
+        One for each chip; only the seeds of their devices differ.
+    inputs : ndarray, shape (samples, steps, n_in)
+        To calibrate on.
+    progress : callable, optional
+        Called with (steps of calibration done, in all).
+    """
+    memories: list[list[SpikingMemory | None]] = [[] for _ in recipes]
+    fits: list[list[Fit]] = [[] for _ in recipes]
+    units: list[SpikingUnits | None] = [None for _ in recipes]
+    reaching = memory_inputs(network, inputs)
+    on_chip = recipes[0].neurons_per_unit > 0
+    total, number = sum(u is not None for u in reaching) + on_chip, 0
+    for layer, u in zip(network.layers, reaching, strict=True):
+        if not isinstance(layer, LMULayer) or u is None:
+            for of_chip in memories:
+                of_chip.append(None)
+            continue
+        built = build_memory(recipes, layer.memory, u, number, part(progress, number, total))
+        for chip, memory in enumerate(built.memories()):
+            memories[chip].append(memory)
+            fits[chip].append(built.fits[chip])
+        number += 1
+        if on_chip and layer is network.layers[-1]:
+            head = Head(
+                layer,
+                network.readout,
+                built.scaled,
+                reaching_last(network, inputs),
+                recipes[0].parts,
+            )
+            shown = part(progress, number, total)
+            units = list(build_units(recipes, head, built, number - 1, shown))
+    return [
+        assemble(network, recipe, tuple(of_chip), _summary(recipe, len(inputs), found), on_neurons)
+        for recipe, of_chip, found, on_neurons in zip(recipes, memories, fits, units, strict=True)
+    ]
+
+
+def _summary(recipe: Recipe, samples: int, fits: Sequence[Fit]) -> Calibration:
+    return Calibration(
+        method=recipe.calibration,
+        seed=recipe.seed,
+        samples=samples,
+        ridge=max(fit.ridge for fit in fits),
+        fit_error=max(fit.error for fit in fits),
+    )
+
+
+def assemble(
+    network: LMUNetwork,
+    recipe: Recipe,
+    memories: tuple[SpikingMemory | None, ...],
+    calibration: Calibration,
+    units: SpikingUnits | None,
+) -> SpikingNetwork:
+    """Put one chip's parts together; each has what the recipe says of all."""
+    return SpikingNetwork(
+        memories=memories,
+        host=network,
+        neuron=recipe.model,
+        device=recipe.device,
+        calibration=calibration,
+        dt_ms=recipe.dt_ms,
+        tau_ms=recipe.tau_ms,
+        hold_ms=recipe.hold_ms,
+        synapse=recipe.synapse,
+        maximum_rates=recipe.maximum_rates,
+        units=units,
+    )
 
 
 def spike(
@@ -60,7 +153,7 @@ def spike(
     """Put the memories of `network` on spiking neurons of one virtual chip, and calibrate them.
 
     States are scaled by their 99.9 % range over the calibration inputs and held by the discrete
-    Principle 3; see :mod:`converters.spiking.principle3`, :mod:`converters.spiking.static` and
+    Principle 3; see :mod:`converters.spiking.principle3`, :mod:`converters.spiking.calibration` and
     :mod:`converters.spiking.dynamic`.
 
     Parameters
@@ -83,11 +176,11 @@ def spike(
     dt_ms : float
         Step of the simulation, milliseconds.
     neuron : {"lif", "dpi", "if", "poisson"}, optional
-        See :class:`lmu_deploy.spiking_chip.NeuronModel`; the profile's if absent.
+        See :class:`lmu_deploy.core.spiking.chip.NeuronModel`; the profile's if absent.
     synapse : {"linear", "dpi"}, optional
-        See :class:`lmu_deploy.spiking_dpi.DPISynapse`; linear if absent.
+        See :class:`lmu_deploy.core.spiking.chip.DPISynapse`; linear if absent.
     mismatch, membrane_noise, weight_bits : float, float, int, optional
-        See :class:`lmu_deploy.spiking_chip.Device`; the profile's if absent.
+        See :class:`lmu_deploy.core.spiking.chip.Device`; the profile's if absent.
     threshold_noise, tau_mismatch : float
         Likewise; no profile has a figure for them.
     maximum_rates : (float, float), optional
@@ -97,7 +190,7 @@ def spike(
         "none" gives the figure before calibration: an ideal chip's decoders on this chip.
     units : {"auto", "chip", "host"}
         Where the last layer's hidden units and the readout are: "auto" puts them on neurons where
-        that can be and the chip has room (:mod:`lmu_deploy.spiking_units`).
+        that can be and the chip has room (:mod:`lmu_deploy.core.spiking.units`).
     neurons_per_unit : int
         Neurons of each hidden unit on the chip.
     readout_tau_ms : float, optional

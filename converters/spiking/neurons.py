@@ -2,17 +2,31 @@
 
 The update and its order are those of the Brian2 target, so that a calibration made here fits the
 run there: (1) membranes move over a step with constant current, (2) those above threshold spike,
-(3) and are reset. The equations stand in :class:`lmu_deploy.spiking_chip.NeuronModel`.
+(3) and are reset. The equations stand in :class:`lmu_deploy.core.spiking.chip.NeuronModel`.
+
+What a calibration measures: neurons of some chip behind first-order synapses, and their map W.
+
+Decoders always come from simulated spikes: the analytic LIF rate is wrong where a spike can only
+fall on whole milliseconds.
+
+Several virtual chips measured side by side, each exactly as it would be alone.
+
+A calibration of one small chip spends its time between array operations, not in them; a batch of
+chips takes hardly longer. All chips of a batch see the same states, and their membranes start and
+are shaken alike, as those of a chip measured alone are: chips differ by their devices, not by luck.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from lmu_deploy.spiking_chip import Device, NeuronModel, Populations
+from converters.spiking.ridge import round_weights
+from lmu_deploy.core.spiking.chip import Device, NeuronModel, Populations
 
 
 class Neurons(ABC):
@@ -195,3 +209,160 @@ NEURONS: dict[str, type[Neurons]] = {
     "if": IntegrateAndFire,
     "poisson": PoissonRectifiedLinear,
 }
+
+
+Progress = Callable[[int, int], None]
+
+
+_FINE = 1000
+"""Steps that a part of a calibration is shown as, however many it has."""
+
+
+def part(progress: Progress | None, number: int, parts: int) -> Progress | None:
+    """Show the progress of one of several parts as that of the whole, as if all took as long."""
+    if progress is None:
+        return None
+    return lambda done, steps: progress(round(_FINE * (number + done / steps)), _FINE * parts)
+
+
+class Driven(Protocol):
+    """Neurons whose states are given to them at every step."""
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        """Take scaled states (copies, states); give spikes (copies, states, neurons), bool."""
+
+
+class Bench(Protocol):
+    """What a dynamic calibration measures: any neurons behind first-order synapses."""
+
+    @property
+    def order(self) -> int:
+        """States of a channel."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+
+    @property
+    def neurons_per_state(self) -> int:
+        """Neurons of a population."""
+
+    @property
+    def dt_ms(self) -> float:
+        """Step of the simulation, milliseconds."""
+
+    @property
+    def tau_ms(self) -> float:
+        """Time constant of the synapses, milliseconds."""
+
+    def neurons(self, copies: int, rng: np.random.Generator) -> Driven:
+        """Make simulated copies of the chip."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a calibration measures: neurons with all their imperfections, and their synapses."""
+
+    populations: Populations
+    model: NeuronModel
+    device: Device
+    dt_ms: float
+    tau_ms: float
+    order: int
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.populations.states // self.order
+
+    @property
+    def neurons_per_state(self) -> int:
+        """Number of neurons of a population."""
+        return self.populations.neurons
+
+    def neurons(self, copies: int, rng: np.random.Generator) -> Neurons:
+        """Make simulated copies of the chip."""
+        return NEURONS[self.model.kind](
+            self.populations, self.model, self.device, self.dt_ms, copies, rng
+        )
+
+    def held(self, weights: np.ndarray) -> np.ndarray:
+        """Give weights (channels, order, features) as the chip holds them."""
+        return round_weights(weights, self.device.weight_bits)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A map and how it was found; see :class:`lmu_deploy.core.spiking.chip.Calibration`."""
+
+    weights: np.ndarray
+    ridge: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Chips that differ in the devices of their populations alone.
+
+    Attributes
+    ----------
+    chips : sequence of Chip
+    """
+
+    chips: Sequence[Chip]
+
+    def neurons(self, copies: int, rng: np.random.Generator) -> Driven:
+        """Make simulated copies of every chip.
+
+        Their `step` takes scaled states (copies, states) that all chips see, and gives spikes
+        (copies, chips * states, neurons), chip by chip.
+        """
+        driven = self.apart(copies, rng)
+        return driven if len(self.chips) == 1 else _Shared(driven, len(self.chips))
+
+    def apart(self, copies: int, rng: np.random.Generator) -> Driven:
+        """Make the same, but for states of their own: `step` takes (copies, chips * states)."""
+        if len(self.chips) == 1:
+            return self.chips[0].neurons(copies, rng)
+        alike: Any = _Alike(rng, len(self.chips))
+        whole = replace(self.chips[0], populations=_side_by_side(self.chips))
+        return whole.neurons(copies, alike)
+
+
+def _side_by_side(chips: Sequence[Chip]) -> Populations:
+    names = ["encoders", "gains", "biases", "gain_factors", "bias_factors"]
+    if chips[0].populations.tau_factors is not None:
+        names.append("tau_factors")
+    return Populations(
+        *(np.concatenate([getattr(chip.populations, name) for chip in chips]) for name in names)
+    )
+
+
+class _Shared:
+    """Neurons of several chips that are shown the same states."""
+
+    def __init__(self, neurons: Driven, chips: int) -> None:
+        self._neurons, self._chips = neurons, chips
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        return self._neurons.step(np.tile(x, (1, self._chips)))
+
+
+class _Alike:
+    """What neurons ask of a Generator: arrays (copies, states, neurons), repeated for each chip."""
+
+    def __init__(self, rng: np.random.Generator, chips: int) -> None:
+        self._rng, self._chips = rng, chips
+
+    def random(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
+        return self._repeated(self._rng.random(self._of_one(shape), dtype=dtype))
+
+    def standard_normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self._repeated(self._rng.standard_normal(self._of_one(shape)))
+
+    def _of_one(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        copies, states, *rest = shape
+        return (copies, states // self._chips, *rest)
+
+    def _repeated(self, drawn: np.ndarray) -> np.ndarray:
+        return np.tile(drawn, (1, self._chips, 1))

@@ -16,9 +16,9 @@ import warnings
 import numpy as np
 from scipy.linalg import expm, logm
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.legendre import discretise
-from lmu_deploy.network import Memory
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import discretise
+from lmu_deploy.core.network import Memory
 
 _EXACT = 1e-9
 

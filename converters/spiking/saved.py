@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from converters.spiking.recipe import Recipe
-from lmu_deploy import files
-from lmu_deploy.checks import check_integer, check_text
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import LATER
-from lmu_deploy.fingerprint import fingerprint
-from lmu_deploy.network import LMUNetwork
-from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel
-from lmu_deploy.spiking_network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
-from lmu_deploy.spiking_units import SpikingUnits
+from lmu_deploy.core import files
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import LATER, fingerprint
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.spiking.chip import Calibration, Device, NeuronModel
+from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
+from lmu_deploy.core.spiking.units import SpikingUnits
+from lmu_deploy.core.validation import check_integer, check_text
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class SavedCalibration:
     neurons_per_state : int
     calibration : Calibration
     memories : tuple of SpikingMemory or None
-        As :class:`lmu_deploy.spiking_network.SpikingNetwork` has them.
+        As :class:`lmu_deploy.core.spiking.network.SpikingNetwork` has them.
     maximum_rates : (float, float), optional
         Likewise.
     units : SpikingUnits, optional
@@ -87,7 +86,7 @@ def keep_calibration(network: SpikingNetwork) -> SavedCalibration:
 
 
 def load_calibration(path: Path | str) -> SavedCalibration:
-    """Read a calibration that :func:`lmu_deploy.files.save` wrote.
+    """Read a calibration that :func:`lmu_deploy.core.files.save` wrote.
 
     Raises
     ------

@@ -1,12 +1,14 @@
 """The last layer's hidden units and the readout onto populations, on one virtual chip or several.
 
 In: the layer, the readout, the memory's map as each chip holds it, states on the way. Out:
-:class:`lmu_deploy.spiking_units.SpikingUnits`, whose equations stand there.
+:class:`lmu_deploy.core.spiking.units.SpikingUnits`, whose equations stand there.
 
 Drives need no fit of their own, for they are linear in what the memory's map gives. What the
 populations make of them is decoded unit by unit from rate curves ("none" and "static"), or all at
 once from filtered spikes while the whole chip runs freely ("dynamic"): that makes up for mismatch,
 for rounded weights of the drives, and for the lag of the readout's synapses.
+
+A whole chip run freely, memory and units, and decoders fitted to what the units really do.
 """
 
 from __future__ import annotations
@@ -16,18 +18,134 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.spiking.bench import Chip, Fit, Progress, part
-from converters.spiking.build import Built
-from converters.spiking.head import Head
+from converters.spiking.build import Built, Head
+from converters.spiking.calibration import LEVELS, STATIC_RIDGE, measure_rates
+from converters.spiking.neurons import NEURONS, Chip, Fit, Progress, part
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.recipe import Recipe
-from converters.spiking.ridge import fit_few_rows
-from converters.spiking.static import LEVELS, STATIC_RIDGE, measure_rates
-from converters.spiking.units_loop import listen
-from converters.spiking.weights import round_weights
-from lmu_deploy.reference import activate
-from lmu_deploy.spiking_chip import Populations
-from lmu_deploy.spiking_units import SpikingUnits
+from converters.spiking.ridge import Products, fit, fit_few_rows, round_and_refit, round_weights
+from lmu_deploy.core.reference import activate
+from lmu_deploy.core.spiking.chip import Populations
+from lmu_deploy.core.spiking.units import SpikingUnits
+
+_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_LISTENED = (0.6, 0.8, 1.0)
+"""Of a hold: answers are read at its end; what comes shortly before it is much like it."""
+
+
+def listen(
+    chip: Chip,
+    weights: np.ndarray,
+    units: SpikingUnits,
+    head: Head,
+    seed: Sequence[int],
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Fit decoders to a chip that runs freely.
+
+    The memory holds its states by itself, as it will; the ridge regression is from the units'
+    spikes behind the readout's synapses to what the float network would answer then. The last fifth
+    of the samples (of the time, if there are fewer than five) is held out and chooses the ridge.
+
+    Parameters
+    ----------
+    chip : Chip
+        With the memory's populations.
+    weights : ndarray, shape (channels, order, features)
+        W as the chip holds it.
+    units : SpikingUnits
+        Whose decoders do not count.
+    head : Head
+        What the units are to answer, and inputs to run on.
+    seed : sequence of int
+        Of where membranes start, and of noise.
+    progress : callable, optional
+        Called with (steps done, steps in all).
+
+    Returns
+    -------
+    ndarray, shape (n_out, units * neurons)
+        In seconds, rounded so that the chip's few bits hold them as they are.
+    """
+    steps, samples = head.scaled.trajectory.shape[:2]
+    outputs = head.readout.kernel.shape[1]
+    learnt, held_out = (Products(units.neurons, outputs) for _ in range(2))
+    share = samples - samples // 5
+    last_learnt = steps if samples >= 5 else steps - steps // 5
+    rows = {round(of * head.parts) - 1 for of in _LISTENED}
+    run = _FreeRun(chip, weights, units, head, seed)
+    for step in range(steps):
+        run.advance(step)
+        if step % head.parts in rows:
+            aim = head.answers(step)
+            cut = share if step < last_learnt else 0
+            learnt.add(run.filtered[:cut], aim[:cut])
+            held_out.add(run.filtered[cut:], aim[cut:])
+        if progress:
+            progress(step + 1, steps)
+    maps = fit(learnt, _RIDGES)
+    best = int(np.argmin([held_out.relative_error(one) for one in maps]))
+    if not (bits := chip.device.weight_bits):
+        return maps[best].T
+    return round_and_refit(maps[best].T, bits, learnt.penalised(_RIDGES[best]))
+
+
+class _FreeRun:
+    """Memory and units of one chip, many samples at once; see lmu_deploy/core/spiking/units.py."""
+
+    def __init__(
+        self,
+        chip: Chip,
+        weights: np.ndarray,
+        units: SpikingUnits,
+        head: Head,
+        seed: Sequence[int],
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self.chip, self.units, self.head = chip, units, head
+        samples = head.scaled.trajectory.shape[1]
+        self.memory = chip.neurons(samples, rng)
+        self.firing = NEURONS[chip.model.kind](
+            units.populations, chip.model, chip.device, chip.dt_ms, samples, rng
+        )
+        hertz = 1.0 / (chip.dt_ms * 1e-3)
+        self.effects = np.ascontiguousarray(weights.swapaxes(1, 2) * hertz, dtype=np.float32)
+        self.drive = np.ascontiguousarray(units.drive.T * hertz, dtype=np.float32)
+        self.decay = float(np.exp(-chip.dt_ms / chip.tau_ms))
+        self.kept = np.float32(np.exp(-chip.dt_ms / units.tau_ms))
+        self.gained = np.float32((1.0 - self.kept) * hertz)
+        self.x = np.zeros((samples, chip.channels, chip.order))
+        self.z = np.zeros((samples, units.units))
+        self.before = np.zeros_like(self.x)
+        self.filtered: np.ndarray = np.zeros((samples, units.neurons), dtype=np.float32)
+
+    def advance(self, step: int) -> None:
+        """Move by one step; the input's part is what an ideal memory is short of A' x."""
+        scaled, samples = self.head.scaled, len(self.z)
+        injected = self.units.injected(self.head.layer, self.head.x[:, step // self.head.parts])
+        spikes = self.memory.step(self.x.reshape(samples, -1))
+        fired = spikes.reshape(samples, -1).astype(np.float32)
+        own = self.firing.step(self.z + injected).reshape(samples, -1)
+
+        truth = scaled.trajectory[step].astype(np.float64)
+        ideal = np.einsum("cij,scj->sci", scaled.targets, self.before)
+        pushed = (truth - self.decay * self.before) / (1.0 - self.decay) - ideal
+        by_channel = fired.reshape(samples, self.chip.channels, -1).swapaxes(0, 1)
+        drive = (by_channel @ self.effects).swapaxes(0, 1)
+        self.x = self.decay * self.x + (1.0 - self.decay) * (drive + pushed)
+        entering = self._from_states(pushed)
+        self.z = self.decay * self.z + (1.0 - self.decay) * (fired @ self.drive + entering)
+        self.filtered *= self.kept
+        self.filtered += self.gained * own
+        self.before = truth
+
+    def _from_states(self, scaled: np.ndarray) -> np.ndarray:
+        """Give Z^-1 K^T S of something in scaled states, shape (samples, channels, order)."""
+        hidden = self.head.layer.hidden
+        assert hidden is not None
+        states = (scaled * self.head.scaled.scales).reshape(len(scaled), -1)
+        return np.asarray(states @ hidden.memory_kernel / self.units.scales)
+
 
 _TUNING, _MISMATCH, _MEASURING = 6, 7, 8
 """What a generator is for, beside the seed; memories have the numbers below."""

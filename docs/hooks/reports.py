@@ -13,11 +13,10 @@ from mkdocs.config.defaults import MkDocsConfig
 
 from lmu_deploy.fidelity.schema import Fidelity
 from lmu_deploy.fidelity.store import FIDELITY, read_fidelity
-from lmu_deploy.reporting.loss_tables import causes, sources
-from lmu_deploy.reporting.losses import REMEDIES
-from lmu_deploy.reporting.markdown import plain, table
-from lmu_deploy.reporting.tables import comparison, with_variants
-from lmu_deploy.reporting.wording import sentence
+from lmu_deploy.report.losses import REMEDIES, causes, sources
+from lmu_deploy.report.tables import comparison, with_variants
+from lmu_deploy.report.wording import sentence
+from lmu_deploy.report.write import plain, table
 
 _PLACE = re.compile(r"<!-- (report|losses): ([\w-]+) -->")
 _COLUMNS = 8  # of the comparison: what a page has room for

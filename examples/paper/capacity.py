@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.metrics import nrmse
-from lmu_deploy.progress import progress_bar
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.metrics import nrmse
+from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.tasks.capacity import POSITIONS, untrained_network
 

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from converters.loihi_spiking import loihi_spike
+from converters.loihi import loihi_spike
 from converters.spiking import spike
-from lmu_deploy.legendre import window_decoders
-from lmu_deploy.metrics import nrmse
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.progress import progress_bar
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.legendre import window_decoders
+from lmu_deploy.core.metrics import nrmse
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.white_noise import RMS, white_noise
 from targets.base import Run, get_target
 

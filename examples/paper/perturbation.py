@@ -18,9 +18,9 @@ import torch
 from lmu_deploy.nn import LMU, SequenceModel
 from lmu_deploy.tasks.base import Task, get_task
 from lmu_deploy.training import TrainConfig
+from lmu_deploy.training.config import preset
 from lmu_deploy.training.fit import fit
 from lmu_deploy.training.module import answer
-from lmu_deploy.training.presets import preset
 
 EPSILONS = (-0.01, -0.001, 0.0, 0.001, 0.01)
 

@@ -15,7 +15,7 @@ import argparse
 import torch
 from torch import Tensor
 
-from lmu_deploy.legendre import window_decoders
+from lmu_deploy.core.legendre import window_decoders
 from lmu_deploy.nn import LMU
 from lmu_deploy.tasks.white_noise import delayed, white_noise
 

@@ -1,4 +1,4 @@
-"""The command line, one file a command: each reads options and calls `lmu_deploy.commands`.
+"""The command line, one file a command: each reads options and calls `lmu_deploy.api`.
 
 Results go to standard output, messages and progress to standard error. Exit code 0 is done, 1 a run
 that failed, 2 wrong usage or input, told in one sentence; `--debug` shows the traceback.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from lmu_deploy.cli.app import app
-from lmu_deploy.errors import LmuDeployError
+from lmu_deploy.core.errors import LmuDeployError
 
 __all__ = ["app", "main"]
 

@@ -6,20 +6,12 @@ from typing import Annotated
 
 import typer
 
-from lmu_deploy.cli.check import check
-from lmu_deploy.cli.chip_yield import chip_yield
-from lmu_deploy.cli.demo import demo
-from lmu_deploy.cli.deploy import deploy
-from lmu_deploy.cli.doctor import doctor
-from lmu_deploy.cli.export import export
-from lmu_deploy.cli.import_network import import_network
-from lmu_deploy.cli.quantise import quantise
-from lmu_deploy.cli.report import report
-from lmu_deploy.cli.spike import spike
-from lmu_deploy.cli.sweep import sweep
-from lmu_deploy.cli.targets import targets
-from lmu_deploy.cli.train import train
-from lmu_deploy.cli.validate import validate
+from lmu_deploy.cli.networks import export, import_network, train
+from lmu_deploy.cli.quantize import quantise
+from lmu_deploy.cli.run import check, deploy, report, targets, validate
+from lmu_deploy.cli.setup import demo, doctor
+from lmu_deploy.cli.spike import chip_yield, spike
+from lmu_deploy.cli.studies import sweep
 
 app = typer.Typer(
     name="lmu-deploy",

@@ -1,31 +1,143 @@
-"""All targets' results as one Fidelity, and one target's as the summary of ``deploy --json``."""
+"""All targets' results as one Fidelity, and one target's as the summary of ``deploy --json``.
+
+The float network and the task in words and numbers, as fidelity.json records them.
+
+Where figures come from: versions of what computed them, hashes of what they were computed on.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork, LSTMLayer
 from lmu_deploy.fidelity import schema
-from lmu_deploy.fidelity.answers import keep_answers
 from lmu_deploy.fidelity.attribution import Attribution
-from lmu_deploy.fidelity.describe import describe_network, describe_task
-from lmu_deploy.fidelity.equality import is_integer
-from lmu_deploy.fidelity.excerpts import RasterExcerpt, excerpt
 from lmu_deploy.fidelity.judge import judge, rounded, window_of
-from lmu_deploy.fidelity.layer_ranges import LayerRanges
-from lmu_deploy.fidelity.metric import measure
-from lmu_deploy.fidelity.provenance import hash_array, hash_file, versions
-from lmu_deploy.fidelity.sizes import network_sizes
-from lmu_deploy.fidelity.window import true_window
-from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.fidelity.measures.agreement import is_integer
+from lmu_deploy.fidelity.measures.events import RasterExcerpt, excerpt
+from lmu_deploy.fidelity.measures.memory_error import true_window
+from lmu_deploy.fidelity.measures.metric import keep_answers, measure
+from lmu_deploy.fidelity.measures.ranges import LayerRanges
+from lmu_deploy.fidelity.measures.sizes import network_sizes
 from lmu_deploy.tasks.base import Split, Task
 from targets.base import Run
+
+
+def describe_task(task: Task) -> schema.TaskSummary:
+    """Say what a task asks."""
+    kind: Literal["classification", "regression"] = (
+        "classification" if task.kind == "classification" else "regression"
+    )
+    return schema.TaskSummary(
+        name=task.name,
+        kind=kind,
+        inputs=task.n_in,
+        outputs=task.n_out,
+        steps=task.steps,
+        washout=task.washout,
+    )
+
+
+def describe_network(network: LMUNetwork) -> schema.NetworkSummary:
+    """Say what a network is made of."""
+    return schema.NetworkSummary(
+        inputs=network.n_in,
+        outputs=network.n_out,
+        parameters=network.n_parameters,
+        return_sequences=network.return_sequences,
+        layers=[_layer(layer) for layer in network.layers],
+        provenance=dict(network.provenance),
+    )
+
+
+def _layer(layer: Layer) -> schema.Layer:
+    if isinstance(layer, LSTMLayer):
+        return schema.Layer(
+            kind="lstm",
+            inputs=layer.n_in,
+            order=None,
+            channels=None,
+            theta=None,
+            discretiser=None,
+            feedback=["hidden to hidden"],
+            units=layer.n_out,
+            activation=None,
+        )
+    memory, hidden = layer.memory, layer.hidden
+    feedback = [
+        name
+        for name, present in (
+            ("hidden to memory", layer.hidden_encoders is not None),
+            ("memory to memory", layer.memory_encoders is not None),
+            ("hidden to hidden", hidden is not None and hidden.recurrent_kernel is not None),
+        )
+        if present
+    ]
+    return schema.Layer(
+        kind="lmu",
+        inputs=layer.n_in,
+        order=memory.order,
+        channels=memory.channels,
+        theta=memory.theta,
+        discretiser=memory.discretiser,
+        feedback=feedback,
+        units=0 if hidden is None else hidden.units,
+        activation=None if hidden is None else hidden.activation,
+    )
+
+
+PACKAGES = (
+    "lmu-deploy",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "lightning",
+    "onnx",
+    "onnxruntime",
+    "lava-nc",
+    "brian2",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of each library that can change a figure, unless it is absent."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hash_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_array(array: np.ndarray) -> str:
+    """SHA-256 of an array's type, shape and values (little-endian, C order), in hexadecimal."""
+    array = np.ascontiguousarray(array)
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(array.reshape(-1).view(np.uint8).data)  # its own memory, not a copy
+    return digest.hexdigest()
+
 
 Excerpts = dict[str, RasterExcerpt]
 

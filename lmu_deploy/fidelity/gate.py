@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
-from lmu_deploy.fidelity.schema_costs import Fit
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.fidelity.schema import Fidelity, Fit, TargetFidelity
 
 
 @dataclass(frozen=True)

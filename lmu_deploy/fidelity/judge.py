@@ -2,6 +2,8 @@
 
 A target may have run, or recorded the states of, fewer samples than the reference did; they are
 then the first ones, and the reference is judged on the same ones.
+
+Whether what was run fits the chip it was made for, and what does not.
 """
 
 from __future__ import annotations
@@ -11,28 +13,76 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
-from lmu_deploy.fidelity.answers import keep_answers
 from lmu_deploy.fidelity.attribution import Attribution
-from lmu_deploy.fidelity.canonical import plain
-from lmu_deploy.fidelity.divergence import diverge
-from lmu_deploy.fidelity.energy import costs_of
-from lmu_deploy.fidelity.equality import compare_states, is_integer
-from lmu_deploy.fidelity.events import count_population
-from lmu_deploy.fidelity.fit import fit_of
-from lmu_deploy.fidelity.layer_ranges import LayerRanges
 from lmu_deploy.fidelity.losses import attribution_entry, divergence_entry, ranges_entry
-from lmu_deploy.fidelity.memory_error import MemoryShape, memory_errors
-from lmu_deploy.fidelity.metric import compare, measure
-from lmu_deploy.fidelity.neurobench import neurobench_of
-from lmu_deploy.fidelity.schema_losses import Divergence
-from lmu_deploy.fidelity.sizes import network_sizes
-from lmu_deploy.fidelity.streamed import counted_of
-from lmu_deploy.fidelity.window import decode_window, delays, liveliest_channel
-from lmu_deploy.network import LMULayer, LMUNetwork
+from lmu_deploy.fidelity.measures.agreement import compare_states, is_integer
+from lmu_deploy.fidelity.measures.divergence import diverge
+from lmu_deploy.fidelity.measures.energy import costs_of
+from lmu_deploy.fidelity.measures.events import count_population
+from lmu_deploy.fidelity.measures.memory_error import (
+    MemoryShape,
+    decode_window,
+    delays,
+    liveliest_channel,
+    memory_errors,
+)
+from lmu_deploy.fidelity.measures.metric import compare, keep_answers, measure
+from lmu_deploy.fidelity.measures.ranges import LayerRanges
+from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
+from lmu_deploy.fidelity.schema import Divergence, Fit
+from lmu_deploy.fidelity.store import plain
+from lmu_deploy.fidelity.streaming import counted_of
+from lmu_deploy.hardware.preflight import check
+from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, load_profile
 from lmu_deploy.tasks.base import Task
 from targets.base import Run, States
+
+
+def fit_of(network: object) -> Fit | None:
+    """Hold a network to its own profile; None of one that has none, or one unknown here.
+
+    Parameters
+    ----------
+    network : IntegerNetwork, LoihiNetwork or SpikingNetwork
+        Of one on a digital chip every rule of :mod:`lmu_deploy.hardware.preflight` is applied; of
+        one on an analog chip the number of neurons, its other limits being kept when it is made.
+    """
+    if isinstance(network, SpikingNetwork):
+        name = network.device.profile
+    elif isinstance(network, IntegerNetwork | LoihiNetwork):
+        name = network.profile
+    else:
+        return None
+    try:
+        chip = load_profile(name)
+    except InputError:
+        return None
+    if isinstance(network, SpikingNetwork):
+        if not isinstance(chip, AnalogProfile):
+            return None
+        found = _neurons(network, chip)
+    else:
+        if not isinstance(chip, DigitalProfile):
+            return None
+        found = [str(violation) for violation in check(network, chip)]
+    return Fit(profile=chip.name, title=chip.title, violations=found)
+
+
+def _neurons(network: SpikingNetwork, chip: AnalogProfile) -> list[str]:
+    needed = network.neurons
+    if needed <= (room := int(chip.neurons)):
+        return []
+    return [
+        f"neurons of {chip.title}: {needed}, and at most {room} are possible; "
+        "use fewer neurons per state."
+    ]
+
 
 _DIGITS = 5
 

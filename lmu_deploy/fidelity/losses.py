@@ -7,12 +7,11 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lmu_deploy.fidelity import schema_losses as schema
+from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution, Errors
-from lmu_deploy.fidelity.divergence import Divergence
-from lmu_deploy.fidelity.error_maps import ErrorMap
-from lmu_deploy.fidelity.layer_ranges import ConnectionRange, LayerRanges
-from lmu_deploy.fidelity.signal_ranges import Histogram, SignalRange
+from lmu_deploy.fidelity.measures.divergence import Divergence
+from lmu_deploy.fidelity.measures.memory_error import ErrorMap
+from lmu_deploy.fidelity.measures.ranges import ConnectionRange, Histogram, LayerRanges, SignalRange
 
 _MAP_DIGITS, _DIGITS = 3, 6
 _NOTHING = 1e-12

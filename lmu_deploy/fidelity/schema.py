@@ -2,19 +2,224 @@
 
 Every number is finite; what cannot be said is null. `targets` and `variants` keep their order.
 :func:`json_schema` gives the JSON schema that other tools can check a file with.
+
+What all types of fidelity.json have in common.
+
+What a run would cost on a chip, and whether it fits there, as types of fidelity.json.
+
+Parts of fidelity.json that say what was lost: by which source, when, and in which layer.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from lmu_deploy.fidelity.schema_base import Strict
-from lmu_deploy.fidelity.schema_costs import Costs, Fit, NeuroBench
-from lmu_deploy.fidelity.schema_losses import Attribution, Divergence, LayerRanges
+
+class Strict(BaseModel):
+    """No field that is unknown, nothing changed later, every number finite."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
+    )
+
 
 Interval = tuple[float, float]
+
+
+class Estimate(Strict):
+    """One published source's energy or time of one inference, from the least to the most.
+
+    `counted` names the operations that the source has figures for, `sources` says where they stand.
+    """
+
+    title: str
+    inference: Interval
+    step: Interval
+    counted: list[str]
+    sources: list[str]
+
+
+class Costs(Strict):
+    """Operations of a mean sample, and what the published figures make of them.
+
+    `energy` is in joules and `latency` in seconds; each holds the least and the most of all its
+    estimates, null where nothing is published.
+    """
+
+    synops: float
+    messages: float
+    updates: float
+    chip_steps: int
+    energy: Interval | None
+    latency: Interval | None
+    energies: dict[str, Estimate]
+    latencies: dict[str, Estimate]
+
+
+class Fit(Strict):
+    """Whether a network fits the chip it was made for; `violations` says what does not."""
+
+    profile: str
+    title: str
+    violations: list[str]
+
+
+class SynapticOperations(Strict):
+    """Of a mean sample: with weights and messages that are not zero, and with all of them."""
+
+    effective_macs: float = Field(alias="Effective_MACs")
+    effective_acs: float = Field(alias="Effective_ACs")
+    dense: float = Field(alias="Dense")
+
+
+class NeuroBench(Strict):
+    """What NeuroBench defines, under its names; see :mod:`lmu_deploy.fidelity.measures.sizes`."""
+
+    footprint: int
+    connection_sparsity: float
+    activation_sparsity: float | None
+    synaptic_operations: SynapticOperations | None
+
+
+Range = tuple[float, float]
+
+
+class Errors(Strict):
+    """The task's metric, the outputs' NRMSE to the reference's, the memory's relative rms error."""
+
+    metric: float
+    output: float
+    memory: float
+
+
+class AttributionStep(Strict):
+    """One source of error: with all before it, and alone; shares are of squared output errors."""
+
+    source: str
+    places: list[str]
+    after: Errors
+    alone: Errors
+    share_in_turn: float | None
+    share_alone: float | None
+
+
+class Cause(Strict):
+    """One place where error enters; see :class:`lmu_deploy.fidelity.attribution.Cause`."""
+
+    source: str
+    place: str
+    row: int | None
+    output: float
+    share: float
+    row_share: float | None
+    saturations: int | None
+
+
+class Attribution(Strict):
+    """What each source of error costs, in the order in which they were switched on.
+
+    `interaction` is what the shares alone leave of 1; `causes` come largest first.
+    """
+
+    samples: int
+    reference: Errors
+    steps: list[AttributionStep]
+    interaction: float | None
+    causes: list[Cause]
+
+
+class Parting(Strict):
+    """First step and variable at which a sample leaves the reference by more than the bound.
+
+    With `step` null it never does, and the variable is the one with the largest error.
+    """
+
+    sample: int
+    step: int | None
+    variable: str
+    target: float
+    reference: float
+    error: float
+
+
+class ErrorMap(Strict):
+    """One layer's relative error by Legendre order (rows) and step (columns), in groups of both.
+
+    `growth` is the exponent of the error over time, of all orders and of each row.
+    """
+
+    layer: str
+    orders: list[int]
+    times: list[int]
+    values: list[list[float]]
+    growth: float | None
+    growth_by_order: list[float | None]
+
+
+class Divergence(Strict):
+    """When a target leaves the reference; `bound` is a share of the rms of a variable's kind."""
+
+    samples: int
+    bound: float
+    partings: list[Parting]
+    maps: list[ErrorMap]
+
+
+class Histogram(Strict):
+    """Counts in equal bins from `low` to `high`, of the float network and of the integer one."""
+
+    low: float
+    high: float
+    before: list[int]
+    after: list[int]
+
+
+class SignalRange(Strict):
+    """One population's values in real numbers; `used` is a share of `limit`, before limiting."""
+
+    place: str
+    bits: int
+    limit: float
+    before: Range
+    after: Range
+    used: float
+    saturations: int
+    histogram: Histogram
+
+
+class Accumulator(Strict):
+    """Bits that the sums of one slice have, need at most, and were seen to need."""
+
+    available: int
+    proved: float
+    measured: float
+    saturations: int
+
+
+class ConnectionRange(Strict):
+    """One connection's weights before and after rounding, and an accumulator for each slice."""
+
+    place: str
+    rows: int
+    columns: int
+    weight_bits: int
+    largest: float
+    error: float
+    worst_row: int
+    worst_error: float
+    histogram: Histogram | None
+    accumulators: list[Accumulator]
+
+
+class LayerRanges(Strict):
+    """Signals and connections in the order in which a step computes them."""
+
+    samples: int
+    accumulator_samples: int
+    signals: list[SignalRange]
+    connections: list[ConnectionRange]
 
 
 class Metric(Strict):
@@ -86,7 +291,7 @@ class Population(Strict):
 
 
 class Sizes(Strict):
-    """What the representation takes to hold; see :class:`lmu_deploy.fidelity.sizes.Sizes`."""
+    """What the representation takes to hold; see `fidelity.measures.sizes.Sizes`."""
 
     representation: str
     parameters: int

@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmu_deploy.hardware.core_rules import cores, fan_in, fan_out, synaptic_memory
-from lmu_deploy.hardware.loihi_demands import memories, relays_on_cores
+from lmu_deploy.core.spiking.loihi import STATE_BITS, LoihiMemory, LoihiNetwork
+from lmu_deploy.hardware.placement import memories, relays_on_cores
 from lmu_deploy.hardware.profile import DigitalProfile
-from lmu_deploy.hardware.violation import Violation, too_wide
-from lmu_deploy.loihi_memory import STATE_BITS, LoihiMemory
-from lmu_deploy.loihi_network import LoihiNetwork
+from lmu_deploy.hardware.rules import Violation, cores, fan_in, fan_out, synaptic_memory, too_wide
 
 WEIGHT_BITS = 8
 _OTHER_CHIP = "choose a chip with wider ones"

@@ -2,27 +2,137 @@
 
 Neurons are taken in the order of the network (each layer's memory, its hidden units, the readout)
 and put on the current core until it is full of neurons, of synaptic memory or of input axons; then
-the next one begins. What counts stands in :mod:`lmu_deploy.hardware.demand`.
+the next one begins. What counts stands in :mod:`lmu_deploy.hardware.placement`.
 
 A neuron that sends events of its own for each of several thresholds counts there as so many.
 
 The input comes from outside, as does what the host sends, and takes no core.
+
+What neurons ask of the core on which they sit, whatever network they are of.
+
+What counts, after Davies et al., IEEE Micro 38(1), 2018: a synapse is stored where its target
+sits, and takes a weight's bits; a core has one input axon for each neuron, anywhere, that reaches
+it, and a neuron one output axon for each core that it reaches.
+
+What a LoihiNetwork's neurons and relays ask of cores.
+
+The names are those of docs/spiking-semantics.md. Decoders and input weights are stored with the
+relays, encoders with the neurons, a byte each. A chip whose messages are too narrow for a relay
+(the first Loihi) has none on its cores: its embedded processors, or the host, hear the neurons and
+send the relays' messages from outside.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from lmu_deploy.hardware.demand import Demand, Sender
-from lmu_deploy.hardware.loihi_demands import loihi_demands, loihi_senders
+from lmu_deploy.core.integer.graph import from_outside, outlets, populations
+from lmu_deploy.core.integer.network import IntegerNetwork, IntegerReadout
+from lmu_deploy.core.spiking.loihi import MESSAGE_BITS, LoihiMemory, LoihiNetwork
 from lmu_deploy.hardware.profile import DigitalProfile, Figure
-from lmu_deploy.integer_network import IntegerNetwork, IntegerReadout
-from lmu_deploy.loihi_network import LoihiNetwork
-from lmu_deploy.wiring import from_outside, outlets, populations
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What each neuron of a population asks of its core.
+
+    Attributes
+    ----------
+    population : str
+    synaptic_bytes : ndarray, shape (neurons,), float64
+    sources : csr_array of bool, shape (neurons, all senders)
+        Which senders reach it.
+    """
+
+    population: str
+    synaptic_bytes: np.ndarray
+    sources: csr_array
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Neurons that send: a part of the columns of all sources, in their order.
+
+    Attributes
+    ----------
+    population : str
+    neurons : int
+    outside : bool
+        They sit on no core: the input, or what a host sends.
+    """
+
+    population: str
+    neurons: int
+    outside: bool
+
+
+def relays_on_cores(profile: DigitalProfile) -> bool:
+    """Whether a core of the chip could be a relay, which sends graded messages of 16 bits."""
+    return profile.message_bits.value >= MESSAGE_BITS
+
+
+def loihi_senders(network: LoihiNetwork, profile: DigitalProfile) -> list[Sender]:
+    """List who sends, memory after memory: the host's input, the relays, the neurons."""
+    outside = not relays_on_cores(profile)
+    return [
+        sender
+        for layer, memory in memories(network)
+        for sender in (
+            Sender(f"{layer}/input", memory.channels, outside=True),
+            Sender(f"{layer}/relay", memory.states, outside),
+            Sender(f"{layer}/memory", memory.size, outside=False),
+        )
+    ]
+
+
+def loihi_demands(network: LoihiNetwork, profile: DigitalProfile) -> list[Demand]:
+    """List what relays, if they are on cores, and neurons ask of them, memory after memory."""
+    total = sum(sender.neurons for sender in loihi_senders(network, profile))
+    found, inputs = [], 0
+    for layer, memory in memories(network):
+        relays = inputs + memory.channels
+        neurons = relays + memory.states
+        if relays_on_cores(profile):
+            heard = _by_relays(memory, inputs, neurons)
+            found.append(_demand(f"{layer}/relay", heard, (memory.states, total)))
+        state, neuron = np.nonzero(memory.neurons.encoders)
+        heard = (state * memory.neurons.neurons + neuron, relays + state)
+        found.append(_demand(f"{layer}/memory", heard, (memory.size, total)))
+        inputs = neurons + memory.size
+    return found
+
+
+def memories(network: LoihiNetwork) -> Iterator[tuple[str, LoihiMemory]]:
+    """Give each memory with the name of its layer."""
+    for number, memory in enumerate(network.memories):
+        if memory is not None:
+            yield f"layer{number}", memory
+
+
+def _by_relays(memory: LoihiMemory, inputs: int, neurons: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a relay and what it hears, whose first columns are given."""
+    channel, state, neuron = np.nonzero(memory.decoders)
+    decoding = channel * memory.order + state
+    decoded = neurons + channel * memory.decoders.shape[2] + neuron
+    driven = np.flatnonzero(memory.input_weights)
+    return (
+        np.concatenate([decoding, driven]),
+        np.concatenate([decoded, inputs + driven // memory.order]),
+    )
+
+
+def _demand(
+    population: str, heard: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]
+) -> Demand:
+    """Make the demand of neurons that have a synapse of one byte for each pair."""
+    sources = csr_array((np.ones(len(heard[0]), dtype=bool), heard), shape=shape)
+    return Demand(population, np.diff(sources.indptr).astype(np.float64), sources)
+
 
 OnChip = IntegerNetwork | LoihiNetwork
 """Networks that are put onto cores."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lmu_deploy.hardware.core_rules import cores, fan_in, fan_out, synaptic_memory
+from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.network import IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.hardware.loihi_rules import LOIHI_RULES
 from lmu_deploy.hardware.placement import OnChip
 from lmu_deploy.hardware.profile import DigitalProfile
-from lmu_deploy.hardware.violation import Violation, too_wide
-from lmu_deploy.integer_network import Format, IntegerNetwork, IntegerReadout
-from lmu_deploy.loihi_network import LoihiNetwork
-from lmu_deploy.wiring import populations, wires
+from lmu_deploy.hardware.rules import Violation, cores, fan_in, fan_out, synaptic_memory, too_wide
 
 __all__ = ["RULES", "Violation", "check"]
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -63,7 +63,7 @@ class LifFigures(BaseModel):
 
 
 class NeuronKind(BaseModel):
-    """The neuron model of :class:`lmu_deploy.spiking_chip.NeuronModel` nearest to a chip's own."""
+    """The neuron model of `core.spiking.chip.NeuronModel` nearest to a chip's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     value: Literal["lif", "dpi", "if", "poisson"]

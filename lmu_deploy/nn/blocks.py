@@ -8,6 +8,17 @@ Within a block that starts from m, with T and B of `lmu_deploy.nn.weights` and k
 so the product of every memory state with the kernel W takes the block's start and its inputs only,
 and the memory's own states need never be made. Here are the matrices of these two equations, the
 starts of all blocks, and the state at any step.
+
+The gradients of a recurrence's weights: sums over all time, taken some blocks at a time.
+
+What comes back to each step is needed for a few blocks only, so it stands in one small place that
+stays in the processor's caches. Kept for all time it is as large as the history itself, and new
+memory of that size costs more than the products: the kernel clears every page of it.
+
+What a recurrence by blocks keeps for its way back: what each step starts from.
+
+It is laid out as (block, batch, phase, features): step t is phase t mod L of block t div L. So all
+steps of all blocks are one matrix, and all that a block's start meets is another.
 """
 
 from __future__ import annotations
@@ -17,8 +28,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmu_deploy.nn.matmul import matmul
-from lmu_deploy.nn.scan import scan
+from lmu_deploy.nn.products import matmul, summed_outer
+from lmu_deploy.nn.recurrent import scan
 from lmu_deploy.nn.weights import Dynamics, orbit, squares
 
 
@@ -185,3 +196,132 @@ def best_length(
 _MOST_KEPT = 4
 _PRODUCTS_PER_BLOCK = 1e6
 """Multiplications that one core does in the 20 to 30 us that a block's calls take."""
+
+
+_ROWS = 1024
+"""Sequences times blocks at a time."""
+
+
+class BlockSums:
+    """Sums of the outer products of what steps and blocks hold with what comes back to the steps.
+
+    Parameters
+    ----------
+    before : Tensor, shape (blocks, batch, L, n)
+        What each step starts from, as in `lmu_deploy.nn.blocks`.
+    held : Tensor, shape (blocks, batch, K)
+        What each block holds.
+    width : int
+        Features of what comes back.
+    steps : int
+        Number of steps.
+    """
+
+    def __init__(self, before: Tensor, held: Tensor, width: int, steps: int) -> None:
+        count, batch, self._length, n = before.shape
+        self._before, self._held, self._last = before, held, steps - 1
+        self._at_once = max(1, min(count, _ROWS // batch))
+        shape = self._at_once, batch, self._length, width
+        self._place = before.new_empty(shape)
+        size = self._place.numel()
+        self._outer_steps = summed_outer(before, size * n)
+        self._outer_blocks = summed_outer(before, size * held.shape[2])
+        self._by_step = before.new_zeros(n, width)
+        self._by_block = before.new_zeros(held.shape[2], self._length * width)
+
+    def put(self, row: Tensor, t: int) -> tuple[slice, Tensor] | None:
+        """Take what comes back to step t, (batch, width); t goes from the last step to 0.
+
+        Returns
+        -------
+        blocks : slice
+            The blocks that are complete now, if any.
+        back : Tensor, shape (so many blocks, batch, L, width)
+            All that came back to them, zero at steps that do not exist; valid until the next call.
+        """
+        block, k = divmod(t, self._length)
+        slot = block % self._at_once
+        if t == self._last:
+            self._place[slot, :, k + 1 :] = 0.0
+        self._place[slot, :, k] = row
+        if k or slot:
+            return None
+        blocks = slice(block, min(block + self._at_once, len(self._held)))
+        back = self._place[: blocks.stop - block]
+        self._add(self._before[blocks], self._held[blocks], back)
+        return blocks, back
+
+    def _add(self, before: Tensor, held: Tensor, back: Tensor) -> None:
+        width = back.shape[3]
+        self._by_step += self._outer_steps(before.view(-1, before.shape[3]), back.view(-1, width))
+        rows = held.flatten(0, 1)
+        self._by_block += self._outer_blocks(rows, back.view(len(rows), -1))
+
+    @property
+    def by_step(self) -> Tensor:
+        """Of what steps start from, shape (n, width)."""
+        return self._by_step
+
+    @property
+    def by_block(self) -> Tensor:
+        """Of what blocks hold, shape (L, K, width)."""
+        return self._by_block.view(len(self._by_block), self._length, -1).transpose(0, 1)
+
+
+def new_history(like: Tensor, steps: int, length: int, features: int) -> Tensor:
+    """Make room for what each step starts from; steps that do not exist hold zeros.
+
+    Parameters
+    ----------
+    like : Tensor, shape (batch, ...)
+    steps : int
+        Number of steps.
+    length : int
+        L.
+    features : int
+
+    Returns
+    -------
+    history : Tensor, shape (blocks, batch, L, features)
+    """
+    history = like.new_empty(-(-steps // length), len(like), length, features)
+    history[-1, :, (steps - 1) % length + 1 :] = 0.0
+    return history
+
+
+def results(before: Tensor, last: Tensor, steps: int) -> Tensor:
+    """Give the state after each step, (batch, steps, n), from those before and the last one."""
+    by_time = before.transpose(0, 1).flatten(1, 2)
+    return torch.cat([by_time[:, 1:steps], last.unsqueeze(1)], 1)
+
+
+def result_at(before: Tensor, last: Tensor, steps: int, ends: Tensor) -> Tensor:
+    """Give the state after step `ends` - 1 of each sequence, (batch, n)."""
+    place, length = ends % steps, before.shape[2]
+    sequence = torch.arange(len(ends), device=ends.device)
+    found = before[place // length, sequence, place % length]
+    return torch.where((ends == steps).unsqueeze(1), last, found)
+
+
+class Arrivals:
+    """The gradients that come from outside to the states after each step.
+
+    Parameters
+    ----------
+    everywhere : Tensor, shape (batch, steps, n), or None
+        Those of the states after each step.
+    at_end : Tensor, shape (batch, n)
+        That of the state at each sequence's end.
+    ends : Tensor of int64, shape (batch,)
+    """
+
+    def __init__(self, everywhere: Tensor | None, at_end: Tensor, ends: Tensor) -> None:
+        self._everywhere, self._at_end = everywhere, at_end
+        self._ending = {end: (ends == end).unsqueeze(1) for end in set(ends.tolist())}
+
+    def add(self, gradient: Tensor, t: int) -> None:
+        """Add to `gradient`, (batch, n), what comes to the state after step t."""
+        if self._everywhere is not None:
+            gradient.add_(self._everywhere[:, t])
+        if t + 1 in self._ending:
+            gradient.add_(self._at_end * self._ending[t + 1])

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 
 Activation = Literal["linear", "relu", "tanh", "hard-tanh"]
 Discretiser = Literal["zoh", "bilinear", "euler"]
@@ -29,7 +29,7 @@ class LMUConfig(BaseModel):
     theta : float
         Window length in steps.
     start : {"random", "memory"}
-        How weights are drawn; see :func:`lmu_deploy.nn.starts.draw`.
+        How weights are drawn; see :func:`lmu_deploy.nn.lmu.draw`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-r"""The LMU layer in PyTorch: the equations of `lmu_deploy.network`, trainable.
+r"""The LMU layer in PyTorch: the equations of `lmu_deploy.core.network`, trainable.
 
 .. math::
    u_t &= x_t E_x + h_{t-1} E_h + m_{t-1} E_m + b_u \\
@@ -7,26 +7,103 @@ r"""The LMU layer in PyTorch: the equations of `lmu_deploy.network`, trainable.
 
 (Voelker, Kajic, Eliasmith 2019, equations 5 to 7), row vectors, weights on the right, m flattened
 channel by channel. What a layer does not have is None.
+
+How the weights of an LMU layer are drawn before it trains.
+
+Which way through time a layer takes. All give the same; they differ in speed alone.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lmu_deploy.checks import check_choice, check_integer
-from lmu_deploy.errors import InputError
-from lmu_deploy.nn.activations import ACTIVATIONS
-from lmu_deploy.nn.forms import FORMS, choose_form
-from lmu_deploy.nn.kept import Kept
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.validation import check_choice, check_integer
+from lmu_deploy.nn.coupled import run_coupled
+from lmu_deploy.nn.driven import run_driven
 from lmu_deploy.nn.memory import LegendreMemory
+from lmu_deploy.nn.parallel import run_parallel, takes_channels
+from lmu_deploy.nn.products import ACTIVATIONS, Kept, has_fused
+from lmu_deploy.nn.recurrent import advance, run_recurrent, run_stepwise
 from lmu_deploy.nn.sequences import blank_after, check_sequences, pack_like, unpack
-from lmu_deploy.nn.starts import STARTS, draw
-from lmu_deploy.nn.stepwise import advance
 from lmu_deploy.nn.weights import LMUWeights
+
+STARTS = ("random", "memory")
+
+
+def draw(weights: Iterable[tuple[str, Tensor]], start: str) -> None:
+    """Draw weights anew, in place.
+
+    Parameters
+    ----------
+    weights : iterable of (str, Tensor)
+        Names as in `lmu_deploy.nn.lmu.LMU`, and what they name.
+    start : {"random", "memory"}
+        "random": encoders of input and hidden units LeCun uniform, kernels Xavier normal, memory
+        encoders and biases zero (Voelker et al. 2019, section 2.2 "Layer Design"). "memory": the
+        layer starts as a plain delay line read out at random: input encoders one, memory kernel
+        Xavier normal, all else zero (the settings of the paper's psMNIST experiment).
+    """
+    with torch.no_grad():
+        for name, weight in weights:
+            random = start == "random" or name == "memory_kernel"
+            if name == "input_encoders" and start == "memory":
+                weight.fill_(1.0)
+            elif random and name in ("input_encoders", "hidden_encoders"):
+                limit = math.sqrt(3.0 / weight.shape[0])
+                weight.uniform_(-limit, limit)
+            elif random and name.endswith("kernel"):
+                nn.init.xavier_normal_(weight)
+            else:
+                weight.zero_()
+
+
+FORMS = ("auto", "step", "recurrent", "parallel")
+Form = Callable[
+    [LMUWeights, Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor, Tensor]
+]
+"""See :func:`lmu_deploy.nn.recurrent.run_recurrent`."""
+
+_WORTH_BLOCKS = 1e6
+"""Products that blocks must save at a step to pay for their calls."""
+_WORTH_DRIVING = 2e6
+"""Products of a step from which on the drive is better made in that step than beforehand."""
+
+
+def choose_form(form: str, weights: LMUWeights, batch: int) -> Form:
+    """Choose the fastest way that `form` allows.
+
+    Parameters
+    ----------
+    form : {"auto", "step", "recurrent", "parallel"}
+        "auto" takes the parallel form whenever nothing but the input enters the memory, or
+        nothing but the memory itself, which is linear.
+    weights : LMUWeights
+    batch : int
+    """
+    if form == "step":
+        return run_stepwise
+    if weights.hidden_encoders is None:
+        if form == "recurrent":
+            return run_recurrent
+        return run_driven if _is_driven(weights, batch) else run_parallel
+    saved = batch * weights.states * (weights.units + weights.states)
+    return run_coupled if saved > _WORTH_BLOCKS else run_recurrent
+
+
+def _is_driven(weights: LMUWeights, batch: int) -> bool:
+    """Whether hidden units recur, and a step's products are large enough to hold their drive."""
+    own = weights.recurrent_kernel
+    if own is None or takes_channels(weights) or has_fused(own, weights.activation):
+        return False
+    return batch * weights.units * (weights.units + weights.states) > _WORTH_DRIVING
+
 
 HIDDEN_KINDS = ("recurrent", "feedforward", "none")
 
@@ -74,7 +151,7 @@ class LMU(nn.Module):
     batch_first : bool
         Sequences are (batch, steps, features), or else (steps, batch, features).
     start : {"random", "memory"}
-        How weights are drawn; see :func:`lmu_deploy.nn.starts.draw`.
+        How weights are drawn; see :func:`lmu_deploy.nn.lmu.draw`.
     device, dtype
         As everywhere in torch.
 
@@ -164,7 +241,7 @@ class LMU(nn.Module):
         return self.channels * self.order if self.hidden == "none" else self.units
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew; see :func:`lmu_deploy.nn.starts.draw`."""
+        """Draw the weights anew; see :func:`lmu_deploy.nn.lmu.draw`."""
         draw(self.named_parameters(recurse=False), self.start)
 
     def initial_state(self, batch: int) -> LMUState:

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmu_deploy.errors import InputError, RunError
-from lmu_deploy.legendre import discretise, smallest_euler_theta, state_space
-from lmu_deploy.nn.kept import Kept
+from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.legendre import discretise, smallest_euler_theta, state_space
+from lmu_deploy.nn.products import Kept
 
 
 class LegendreMemory(nn.Module):

@@ -7,16 +7,101 @@ With T and B of `lmu_deploy.nn.weights` and m_t put into the equation of h_t,
           + x_t\, [W_x + E_x B W_m,\; E_x B] + [b + b_u B W_m,\; b_u B]\right)
 
 where f leaves the memory's columns alone. It serves every layer.
+
+A recurrence over all time with one matrix product a step, forward and backward.
+
+.. math:: s_t = f(s_{t-1} W + d_t)
+
+where f acts on the first `active` columns and leaves the others as they are. It is a plain RNN
+(all columns active), a linear recurrence (none), and a whole LMU (hidden units active, memory not).
+The drive d is computed for all time before; backward, each step is again one matrix product and
+the gradient of W is a single product over all time.
+
+The cell, step by step: the equations of the layer as they are written, for one step at a time.
+
+It is what the other forms are compared with, and what streams.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from lmu_deploy.nn.scan import scan
+from lmu_deploy.nn.products import ACTIVATIONS, accumulator, summed_outer
 from lmu_deploy.nn.sequences import at_end
 from lmu_deploy.nn.weights import LMUWeights
+
+
+def scan(drive: Tensor, start: Tensor, weight: Tensor, active: int, activation: str) -> Tensor:
+    """Run the recurrence.
+
+    Parameters
+    ----------
+    drive : Tensor, shape (steps, batch, n) or (steps * batch, n)
+        d, contiguous, step after step. It is overwritten with the result: give one that nobody
+        else needs and that is no view of another tensor.
+    start : Tensor, shape (batch, n)
+        State before the first step.
+    weight : Tensor, shape (n, n)
+    active : int
+        Number of leading columns that the activation acts on.
+    activation : str
+        A name in ACTIVATIONS.
+
+    Returns
+    -------
+    states : Tensor, shape (steps, batch, n)
+        s of every step.
+    """
+    states: Tensor = _Scan.apply(drive, start, weight, active, activation)  # type: ignore[no-untyped-call]
+    return states.view(-1, *start.shape)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, drive: Tensor, start: Tensor, weight: Tensor, active: int, activation: str
+    ) -> Tensor:
+        apply = ACTIVATIONS[activation].apply_in_place
+        accumulate = accumulator(drive, start.numel() * len(weight))
+        contiguous = weight.contiguous()
+        before = start
+        states = drive.view(-1, *start.shape)
+        for state, head in zip(states.unbind(0), states[..., :active].unbind(0), strict=True):
+            accumulate(state, before, contiguous)
+            apply(head)
+            before = state
+        ctx.mark_dirty(drive)
+        ctx.save_for_backward(drive, start, weight)
+        ctx.active, ctx.activation = active, activation
+        return drive
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        flat, start, weight = ctx.saved_tensors
+        states = flat.view(-1, *start.shape)
+        pull_back = ACTIVATIONS[ctx.activation].pull_back
+        d_drive = gradient.clone(memory_format=torch.contiguous_format).view_as(states)
+        rows = d_drive.unbind(0)
+        heads = d_drive[..., : ctx.active].unbind(0)
+        results = states[..., : ctx.active].unbind(0)
+        accumulate = accumulator(d_drive, start.numel() * len(weight))
+        transposed = weight.t().contiguous()
+        for t in range(len(rows) - 1, 0, -1):
+            pull_back(heads[t], results[t], heads[t])
+            accumulate(rows[t - 1], rows[t], transposed)
+        pull_back(heads[0], results[0], heads[0])
+        d_weight = None
+        if ctx.needs_input_grad[2]:
+            n = weight.shape[0]
+            d_weight = start.t() @ rows[0]
+            outer = summed_outer(d_drive, d_drive.numel() * n)
+            d_weight += outer(states[:-1].view(-1, n), d_drive[1:].view(-1, n))
+        return d_drive.view_as(flat), rows[0] @ weight.t(), d_weight, None, None
 
 
 def run_recurrent(
@@ -76,3 +161,42 @@ def _fold(weights: LMUWeights) -> tuple[Tensor, Tensor, Tensor | None]:
 
 def _plus(a: Tensor, b: Tensor | None) -> Tensor:
     return a if b is None else a + b
+
+
+def advance(weights: LMUWeights, x: Tensor, m: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Go one step on: x (batch, n_in), m (batch, states), h (batch, units) to the next m and h."""
+    u = x @ weights.input_encoders
+    if weights.hidden_encoders is not None:
+        u = u + h @ weights.hidden_encoders
+    if weights.memory_encoders is not None:
+        u = u + m @ weights.memory_encoders
+    if weights.memory_bias is not None:
+        u = u + weights.memory_bias
+    separate = m.reshape(len(m), weights.channels, -1)
+    m = (separate @ weights.a_bar.t() + u.unsqueeze(2) * weights.b_bar).flatten(1)
+    if weights.memory_kernel is None:
+        return m, h
+    z = m @ weights.memory_kernel
+    if weights.input_kernel is not None:
+        z = z + x @ weights.input_kernel
+    if weights.recurrent_kernel is not None:
+        z = z + h @ weights.recurrent_kernel
+    if weights.bias is not None:
+        z = z + weights.bias
+    return m, ACTIVATIONS[weights.activation].apply(z)
+
+
+def run_stepwise(
+    weights: LMUWeights, x: Tensor, m: Tensor, h: Tensor, lengths: Tensor | None, last_only: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Go through sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`."""
+    memories, hiddens = [], []
+    for x_t in x.unbind(1):
+        m, h = advance(weights, x_t, m, h)
+        memories.append(m)
+        hiddens.append(h)
+    if lengths is not None:
+        m, h = at_end(torch.stack(memories, 1), lengths), at_end(torch.stack(hiddens, 1), lengths)
+    if last_only:
+        return (m if weights.memory_kernel is None else h), m, h
+    return torch.stack(memories if weights.memory_kernel is None else hiddens, 1), m, h

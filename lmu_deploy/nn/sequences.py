@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
 
 
 def check_sequences(x: Tensor, n_in: int, lengths: Tensor | None) -> None:

@@ -12,8 +12,8 @@ from importlib import import_module
 
 import numpy as np
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.metrics import accuracy, nrmse
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.metrics import accuracy, nrmse
 
 _HOMES = {
     "capacity": "capacity:TASK",

@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from lmu_deploy.checks import check_integer
-from lmu_deploy.legendre import window_decoders
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.legendre import window_decoders
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.tasks.white_noise import delayed, white_noise
 

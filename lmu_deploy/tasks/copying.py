@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lmu_deploy.checks import check_integer
+from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Split, Task, TaskData
 
 PAUSE = 50

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lmu_deploy.checks import check_integer
+from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.tasks.white_noise import delayed, white_noise
 

@@ -4,6 +4,8 @@
 Handwritten Digits", UCI 1998; its test part), pixels 0 to 16 divided by 16. Each step shows one
 row of eight pixels, top first; the answer is asked after the eighth. Test is a stratified 20 %,
 validation a stratified 10 %, both fixed by a seed.
+
+Dividing labelled samples so that every part holds the classes in the same proportion.
 """
 
 from __future__ import annotations
@@ -12,9 +14,36 @@ from functools import lru_cache
 
 import numpy as np
 
-from lmu_deploy.errors import MissingDependencyError
+from lmu_deploy.core.errors import MissingDependencyError
 from lmu_deploy.tasks.base import Split, Task, TaskData
-from lmu_deploy.tasks.splits import stratified_parts
+
+
+def stratified_parts(labels: np.ndarray, shares: tuple[float, ...], seed: int) -> list[np.ndarray]:
+    """Divide samples at random, class by class.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (samples,)
+    shares : tuple of float
+        Share of each part but the last, which takes the rest.
+    seed : int
+        Of NumPy's legacy generator, whose stream is frozen for good.
+
+    Returns
+    -------
+    parts : list of ndarray of int
+        Sorted indices; every sample is in exactly one of the ``len(shares) + 1`` parts.
+    """
+    rng = np.random.RandomState(seed)
+    bounds = np.cumsum(shares)
+    members: list[list[np.ndarray]] = [[] for _ in range(len(shares) + 1)]
+    for label in np.unique(labels):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        cuts = np.rint(bounds * len(own)).astype(int)
+        for part, chosen in zip(members, np.split(own, cuts), strict=True):
+            part.append(chosen)
+    return [np.sort(np.concatenate(part)) for part in members]
+
 
 SPLIT_SEED = 0
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1

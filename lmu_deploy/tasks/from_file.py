@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmu_deploy.checks import check_array
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.validation import check_array
 from lmu_deploy.tasks.base import Split, Task, TaskData
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")

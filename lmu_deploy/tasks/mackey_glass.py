@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lmu_deploy.checks import check_integer
+from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Split, Task, TaskData
 
 DELAY, SUBSTEPS = 17, 10

@@ -8,18 +8,137 @@
   shuffles the training images, then the pixels.
 
 Brightness is 0 to 1 (pixel / 255); the test part is the published one of 10,000 images.
+
+The MNIST digits from their four IDX files: found, else downloaded, and always checked.
+
+Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits" (CC BY-SA 3.0). The
+files are looked for in ``$LMU_DEPLOY_DATA/mnist``, then in the user's cache, then downloaded into
+it. However they were compressed, the digits inside must be the published ones.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import os
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
+from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.tasks.base import Task, TaskData
-from lmu_deploy.tasks.mnist_files import read_mnist
 from lmu_deploy.tasks.pixels import PixelSplit
+
+VARIABLE = "LMU_DEPLOY_DATA"
+_SOURCE = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+
+# name: MD5 of the file as published, bytes when unpacked, SHA-256 when unpacked
+_FILES = {
+    "train-images-idx3-ubyte.gz": (
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        47_040_016,
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        60_008,
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "9fb629c4189551a2d022fa330f9573f3",
+        7_840_016,
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "ec29112dd5afa0611ce80d1b7f02629c",
+        10_008,
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+}
+_IMAGES_HEADER, _LABELS_HEADER = 16, 8
+
+
+def read_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Read the digits.
+
+    Returns
+    -------
+    train_images : ndarray, shape (60000, 784), uint8
+        Row by row, 0 to 255, in the file's order.
+    train_labels : ndarray, shape (60000,), int64
+    test_images : ndarray, shape (10000, 784), uint8
+    test_labels : ndarray, shape (10000,), int64
+
+    Raises
+    ------
+    InputError
+        When a file is missing and cannot be downloaded, or is not the published one.
+    MissingDependencyError
+        When it would have to be downloaded and pooch is absent.
+    """
+    parts = []
+    for name in _FILES:
+        content = np.frombuffer(_unpack(_find(name)), np.uint8)
+        if "images" in name:
+            parts.append(content[_IMAGES_HEADER:].reshape(-1, 784))
+        else:
+            parts.append(content[_LABELS_HEADER:].astype(np.int64))
+    train_images, train_labels, test_images, test_labels = parts
+    return train_images, train_labels, test_images, test_labels
+
+
+def _find(name: str) -> Path:
+    """Give the file's place; where the variable names a folder, it counts and nothing else."""
+    folder = os.environ.get(VARIABLE)
+    if folder:
+        path = Path(folder) / "mnist" / name
+        if not path.is_file():
+            raise InputError(
+                f"{path} is missing; put the four MNIST files ({', '.join(_FILES)}) into "
+                f"{path.parent}, or unset {VARIABLE} to have them downloaded."
+            )
+        return path
+    return _fetch(name)
+
+
+def _fetch(name: str) -> Path:
+    try:
+        import pooch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "MNIST has to be downloaded and pooch is not installed; "
+            "run: pip install 'lmu-deploy[train]'"
+        ) from error
+    folder = Path(pooch.os_cache("lmu_deploy")) / "mnist"
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        found = pooch.retrieve(
+            _SOURCE + name, known_hash=f"md5:{_FILES[name][0]}", fname=name, path=folder
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(
+            f"MNIST could not be downloaded ({type(error).__name__}: {reason}); put the four files "
+            f"({', '.join(_FILES)}) into a folder mnist and set {VARIABLE} to the folder above it."
+        ) from error
+    return Path(found)
+
+
+def _unpack(path: Path) -> bytes:
+    """Unpack a file, never more than it should hold, and compare its checksum."""
+    _, size, digest = _FILES[path.name]
+    try:
+        with gzip.open(path, "rb") as file:
+            content = file.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({error}); replace it.") from error
+    if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
+        raise InputError(f"{path} does not hold the published MNIST digits; replace it.")
+    return content
+
 
 TRAINING, KEPT, PIXELS, WHITE = 60_000, 50_000, 784, 255
 

@@ -1,28 +1,247 @@
-"""One training on Lightning, quiet and repeatable: the same seed gives the same weights."""
+"""One training on Lightning, quiet and repeatable: the same seed gives the same weights.
+
+What watches a training: the best weights so far, the history, and the file to resume from.
+
+How far a training has come, on standard error: a bar on a terminal, plain lines elsewhere.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities.seed import isolate_rng
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lmu_deploy.checks import check_choice
-from lmu_deploy.errors import InputError
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import written_whole
+from lmu_deploy.core.validation import check_choice
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Task, TaskData
-from lmu_deploy.training.callbacks import History, KeepBest, SaveLast, check_resumable
 from lmu_deploy.training.config import TrainConfig
-from lmu_deploy.training.display import ShowProgress
 from lmu_deploy.training.module import TrainingModule
+
+
+class KeepBest(Callback):
+    """Keeps the weights of the best validation, and stops when none gets better for too long.
+
+    Parameters
+    ----------
+    lower_is_better : bool
+    watched : {"loss", "metric"}
+    patience : int or None
+
+    Attributes
+    ----------
+    best : dict
+        epoch, loss, metric and weights; empty before the first validation.
+    """
+
+    def __init__(self, watched: str, lower_is_better: bool, patience: int | None) -> None:
+        self.watched = watched
+        self.lower_is_better = lower_is_better
+        self.patience = patience
+        self.best: dict[str, Any] = {}
+        self._epoch = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep a training that had stopped early stopped when it is resumed."""
+        trainer.should_stop = self._is_out_of_patience()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare this epoch's validation with the best."""
+        assert isinstance(pl_module, TrainingModule)
+        self._epoch = trainer.current_epoch + 1
+        value = pl_module.validation[self.watched]
+        sign = 1.0 if self.lower_is_better else -1.0
+        if not self.best or sign * value < sign * self.best[self.watched]:
+            weights = {k: v.detach().cpu().clone() for k, v in pl_module.model.state_dict().items()}
+            self.best = {"epoch": self._epoch, **pl_module.validation, "weights": weights}
+        trainer.should_stop = trainer.should_stop or self._is_out_of_patience()
+
+    def _is_out_of_patience(self) -> bool:
+        if self.patience is None or not self.best:
+            return False
+        return bool(self._epoch - self.best["epoch"] >= self.patience)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a checkpoint has to hold."""
+        return {"best": self.best, "epoch": self._epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint held."""
+        self.best, self._epoch = state_dict["best"], state_dict["epoch"]
+
+
+class History(Callback):
+    """Notes the losses and the metric of every epoch in `rows`."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add a row."""
+        assert isinstance(pl_module, TrainingModule)
+        row = {"epoch": float(trainer.current_epoch + 1), "train_loss": pl_module.train_loss}
+        row |= {f"validation_{k}": v for k, v in pl_module.validation.items()}
+        self.rows.append({**row, "skipped": float(pl_module.skipped)})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a checkpoint has to hold."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint held."""
+        self.rows = state_dict["rows"]
+
+
+class SaveLast(Checkpoint):
+    """Writes the whole state of the training to one file after every epoch, whole or not at all.
+
+    Lightning calls it after all other callbacks, so that theirs is part of it.
+
+    Parameters
+    ----------
+    path : Path
+    about : str
+        What is trained; a file is only resumed from by the same.
+    """
+
+    def __init__(self, path: Path, about: str) -> None:
+        self.path = path
+        self.about = about
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the file."""
+        with written_whole(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what the file says of itself."""
+        return {"about": self.about}
+
+
+def check_resumable(path: Path, about: str) -> None:
+    """Refuse a checkpoint that another training wrote, or that is none.
+
+    Raises
+    ------
+    InputError
+        When it is damaged, no checkpoint, or of other settings, task or seed.
+    """
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        known = stored["callbacks"][SaveLast.__qualname__]["about"]
+    except (UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, OSError) as error:
+        raise InputError(f"{path} is no checkpoint of a training; name another file.") from error
+    if known != about:
+        raise InputError(
+            f"{path} holds a training with another task, seed or settings; name another file or "
+            "remove it."
+        )
+
+
+_SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_LINES_WITHIN = 30.0
+_BAR_WIDTH = 12  # leaves room for the figures on a terminal of 80 columns
+
+
+class ShowProgress(Callback):
+    """Shows the epoch, the loss and the validation's metric."""
+
+    def __init__(self, task: str, epochs: int) -> None:
+        self.task = task
+        self.epochs = epochs
+        self._bar: Progress | None = None
+        self._job: Any = None
+        self._last_line = self._start = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, if this is a terminal."""
+        self._last_line = self._start = time.monotonic()
+        if not sys.stderr.isatty():
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=_BAR_WIDTH),
+            TextColumn("{task.fields[told]}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        total = self.epochs * int(trainer.num_training_batches)
+        done = trainer.current_epoch * int(trainer.num_training_batches)
+        self._job = self._bar.add_task(self.task, total=total, completed=done, told="")
+        self._bar.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move the bar; without one, tell of long epochs before they end."""
+        if self._bar:
+            self._bar.advance(self._job)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES_WITHIN:
+            assert isinstance(pl_module, TrainingModule)
+            done, total = batch_idx + 1, int(trainer.num_training_batches)
+            if done == total:
+                return  # the line of the epoch itself follows
+            self._say(
+                f"epoch {trainer.current_epoch + 1} of {self.epochs}, batch {done} of {total}, "
+                f"loss {pl_module.loss_so_far:.4g}"
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the epoch's figures; on a terminal always, elsewhere every few seconds."""
+        assert isinstance(pl_module, TrainingModule)
+        epoch = trainer.current_epoch + 1
+        loss, metric = pl_module.train_loss, pl_module.validation["metric"]
+        name = pl_module.task.metric
+        if self._bar:
+            told = f"epoch {epoch}/{self.epochs}, loss {loss:.3g}, {name} {metric:.4f}"
+            self._bar.update(self._job, told=told)
+            return
+        told = f"epoch {epoch} of {self.epochs}, loss {loss:.4g}, validation {name} {metric:.4f}"
+        last = trainer.should_stop or epoch == self.epochs
+        if last or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._say(told)
+
+    def _say(self, told: str) -> None:
+        self._last_line = time.monotonic()
+        spent = self._last_line - self._start
+        print(f"training {self.task}: {told}, {spent:.0f} s", file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the error is told below it."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,109 @@
-"""The Lightning module: loss, validation, optimiser and learning-rate schedule of a training."""
+"""The Lightning module: loss, validation, optimiser and learning-rate schedule of a training.
+
+What keeps a network from learning its examples by heart: hidden units left out, inputs moved.
+
+Both act while training alone; the network that comes out is an ordinary one.
+
+A split of a task as a run of tensor batches; only the batch at hand is made into floats.
+
+The order of an epoch depends on the seed and the epoch's number alone, not on what was drawn
+before, so a resumed training sees the same batches as one that was never interrupted.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, dropout, mse_loss
 
-from lmu_deploy.errors import RunError
+from lmu_deploy.core.errors import RunError
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
-from lmu_deploy.training.batches import Batches
 from lmu_deploy.training.config import TrainConfig
-from lmu_deploy.training.hardening import drop_hidden, worst_case
+
+_SMALLEST_NORM = 1e-12  # of a gradient; an input that has none stays where it is
+
+
+def drop_hidden(model: SequenceModel, share: float) -> None:
+    """Blank a random share of what the readout reads, and enlarge the rest to match.
+
+    (Srivastava et al. 2014, "Dropout".) Only in training mode.
+
+    Parameters
+    ----------
+    model : SequenceModel
+    share : float
+        From 0 to below 1.
+    """
+
+    def blank(readout: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+        return dropout(inputs[0], share, training=readout.training)
+
+    model.readout.register_forward_pre_hook(blank)
+
+
+def worst_case(loss: Tensor, inputs: Tensor, distance: float) -> Tensor:
+    """Move every sequence by `distance` in the direction that raises the loss most.
+
+    (Goodfellow, Shlens, Szegedy 2015, section 5, with a step of fixed Euclidean length.)
+
+    Parameters
+    ----------
+    loss : Tensor, shape ()
+        Of `inputs`; its graph is kept.
+    inputs : Tensor, shape (batch, steps, n_in)
+        Must require a gradient.
+    distance : float
+        Euclidean, over all steps and features of a sequence.
+
+    Returns
+    -------
+    moved : Tensor, shape (batch, steps, n_in)
+        Without a gradient.
+    """
+    (slope,) = torch.autograd.grad(loss, inputs, retain_graph=True)
+    norms = torch.linalg.vector_norm(slope, dim=(1, 2), keepdim=True).clamp(min=_SMALLEST_NORM)
+    return inputs.detach() + distance * slope / norms
+
+
+class Batches:
+    """Go once through a split.
+
+    Parameters
+    ----------
+    split : Split
+    batch_size : int
+        The last batch may be smaller.
+    shuffle : tuple of (seed, epoch), optional
+        Draws the order; file order when absent.
+    """
+
+    def __init__(
+        self, split: Split, batch_size: int, shuffle: tuple[int, int] | None = None
+    ) -> None:
+        self.split = split
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+
+    def __len__(self) -> int:
+        """Count the batches."""
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give inputs (batch, steps, n_in) and targets, as in Split."""
+        order = np.arange(len(self.split))
+        if self.shuffle is not None:
+            np.random.default_rng(self.shuffle).shuffle(order)
+        for start in range(0, len(order), self.batch_size):
+            inputs, targets = self.split.batch(order[start : start + self.batch_size])
+            yield torch.from_numpy(inputs), torch.from_numpy(targets)
+
 
 _WARM_UP, _START = 0.3, 1.0 / 25.0
 _MOST_SKIPPED = 20

@@ -1,20 +1,66 @@
-"""`train`: from the name of a task to a judged LMUNetwork in a file."""
+"""`train`: from the name of a task to a judged LMUNetwork in a file.
+
+Where a trained network comes from: what stands in its file so that it can be made again.
+"""
 
 from __future__ import annotations
 
+import json
+import platform
+import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from lmu_deploy.checks import check_integer
-from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.files import save
-from lmu_deploy.network import LMULayer, LMUNetwork, Memory
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
+from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Task, get_task
 from lmu_deploy.tasks.from_file import task_from_file
-from lmu_deploy.training.config import TrainConfig, read_toml
-from lmu_deploy.training.presets import preset
-from lmu_deploy.training.provenance import describe
+from lmu_deploy.training.config import TrainConfig, preset, read_toml
+
+_PACKAGES = ("lmu-deploy", "numpy", "torch", "lightning", "scikit-learn")
+
+
+def describe(
+    command: list[str], seed: int, config: TrainConfig, figures: Mapping[str, float], device: str
+) -> dict[str, str]:
+    """Put together the provenance of a training.
+
+    Parameters
+    ----------
+    command : list of str
+        The command line that repeats it.
+    seed : int
+    config : TrainConfig
+    figures : mapping of str to float
+    device : str
+        What it ran on, such as "cpu".
+
+    Returns
+    -------
+    provenance : dict of str to str
+        command, seed, date (UTC), settings and figures (JSON), versions (JSON), hardware.
+    """
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "command": shlex.join(command),
+        "seed": str(seed),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "settings": config.model_dump_json(exclude_none=True),
+        "figures": json.dumps(dict(figures)),
+        "versions": json.dumps(versions),
+        "hardware": f"{device}, {platform.machine()}",
+    }
 
 
 @dataclass(frozen=True)
@@ -58,7 +104,7 @@ def train(
     task : str or Task
         Name of a task, or an .npz file of one's own data.
     model : {"lmu", "parallel", "lstm", "hybrid"}
-        Which built-in network; see :mod:`lmu_deploy.training.presets`.
+        Which built-in network; see :mod:`lmu_deploy.training.config`.
     config : path or TrainConfig, optional
         A TOML file that replaces some of the built-in settings, or settings in full.
     seed : int
@@ -103,7 +149,7 @@ def train(
         raise MissingDependencyError(
             f"training needs torch and lightning ({error}); run: pip install 'lmu-deploy[train]'"
         ) from error
-    from converters.trainer import from_torch
+    from lmu_deploy.nn.convert import from_torch
 
     where = Path(checkpoint) if checkpoint is not None else None
     fitted = fit(task, data, settings, seed, show=progress, checkpoint=where, device=device)

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from lmu_deploy.errors import MissingDependencyError
+from lmu_deploy.core.errors import MissingDependencyError
 
 _MEND = 'install it with: python -m pip install "lmu-deploy[brian2]"'
 

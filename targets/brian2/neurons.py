@@ -1,4 +1,4 @@
-"""The neuron models in Brian2's own words; see :class:`lmu_deploy.spiking_chip.NeuronModel`."""
+"""The neuron models in Brian2's own words; see `core.spiking.chip.NeuronModel`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.spiking_chip import Populations
-from lmu_deploy.spiking_network import SpikingNetwork
+from lmu_deploy.core.spiking.chip import Populations
+from lmu_deploy.core.spiking.network import SpikingNetwork
 
 _ENCODING = """
 current = slope * x + offset : 1
@@ -98,7 +98,7 @@ class Curves:
     ----------
     slopes, offsets : ndarray
     tau_factors : ndarray or None
-        See :class:`lmu_deploy.spiking_chip.Populations`.
+        See :class:`lmu_deploy.core.spiking.chip.Populations`.
     """
 
     slopes: np.ndarray

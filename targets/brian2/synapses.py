@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from lmu_deploy.spiking_dpi import DPISynapse
-from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+from lmu_deploy.core.spiking.chip import DPISynapse
+from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LinearFilter:
 
 
 class DPIFilter:
-    """Pairs of DPI synapses; see :class:`lmu_deploy.spiking_dpi.DPISynapse`."""
+    """Pairs of DPI synapses; see :class:`lmu_deploy.core.spiking.chip.DPISynapse`."""
 
     parts = 2
 

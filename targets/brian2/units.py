@@ -1,7 +1,7 @@
 """The last layer's units and the readout: their synapses, and what is recorded of them.
 
 Moved in the same operation as the memory's synapses (synapses.py), from the same spikes; the
-equations stand in lmu_deploy/spiking_units.py. Copies are ordered as the memory's are.
+equations stand in lmu_deploy/core/spiking/units.py. Copies are ordered as the memory's are.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from lmu_deploy.network import LMULayer
-from lmu_deploy.reference import activate
-from lmu_deploy.spiking_network import SpikingNetwork
-from lmu_deploy.spiking_units import SpikingUnits
+from lmu_deploy.core.network import LMULayer
+from lmu_deploy.core.reference import activate
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.core.spiking.units import SpikingUnits
 from targets.brian2.synapses import Activity
 
 

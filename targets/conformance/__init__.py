@@ -22,36 +22,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.loihi_network import LoihiNetwork
-from lmu_deploy.network import LMUNetwork
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from targets.base import Target
-from targets.conformance import answers, records, refusals, repetition
-from targets.conformance.bench import ConformanceError, MakeNetwork
-from targets.conformance.makers import kinds, maker
+from targets.conformance import cases
+from targets.conformance.bench import ConformanceError, MakeNetwork, kinds, maker
 
 Case = Callable[[Target, MakeNetwork], None]
 
 CASES: Mapping[str, Case] = {
     case.__name__.removeprefix("case_"): case
     for case in (
-        answers.case_answers_are_real_numbers_of_the_right_shape,
-        answers.case_answers_agree_with_the_reference,
-        answers.case_silence_is_answered_with_silence,
-        answers.case_one_step_is_the_first_of_many,
-        answers.case_integers_equal_the_twin,
-        records.case_the_run_says_what_it_was,
-        records.case_states_are_recorded_at_every_step,
-        records.case_states_agree_with_the_reference,
-        records.case_nothing_is_recorded_unasked,
-        records.case_events_add_up,
-        repetition.case_the_same_seed_gives_the_same_run,
-        repetition.case_samples_do_not_meet,
-        repetition.case_inputs_are_left_alone,
-        repetition.case_progress_reaches_its_end,
-        refusals.case_wrong_inputs_are_refused,
-        refusals.case_other_representations_are_refused,
-        refusals.case_unsupported_networks_are_refused_with_every_reason,
+        cases.case_answers_are_real_numbers_of_the_right_shape,
+        cases.case_answers_agree_with_the_reference,
+        cases.case_silence_is_answered_with_silence,
+        cases.case_one_step_is_the_first_of_many,
+        cases.case_integers_equal_the_twin,
+        cases.case_the_run_says_what_it_was,
+        cases.case_states_are_recorded_at_every_step,
+        cases.case_states_agree_with_the_reference,
+        cases.case_nothing_is_recorded_unasked,
+        cases.case_events_add_up,
+        cases.case_the_same_seed_gives_the_same_run,
+        cases.case_samples_do_not_meet,
+        cases.case_inputs_are_left_alone,
+        cases.case_progress_reaches_its_end,
+        cases.case_wrong_inputs_are_refused,
+        cases.case_other_representations_are_refused,
+        cases.case_unsupported_networks_are_refused_with_every_reason,
     )
 }
 """Every case by its name."""

@@ -1,17 +1,24 @@
-"""What the cases share: a run of each example, kept, and the way to say what is wrong."""
+"""What the cases share: a run of each example, kept, and the way to say what is wrong.
+
+From a small float network to each representation of ours, for the cases.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import LMUNetwork
-from lmu_deploy.reference import Trace, run_reference
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.reference import Trace, run_reference
+from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.core.validation import check_choice
 from targets.base import Run, Target
 from targets.conformance.networks import example
 
@@ -109,3 +116,73 @@ def deviation(values: np.ndarray, expected: np.ndarray) -> float:
     """Root mean square of the difference, as a share of that of `expected`."""
     size = np.sqrt(np.mean(np.square(expected)))
     return float(np.sqrt(np.mean(np.square(np.asarray(values) - expected))) / size)
+
+
+USUAL = "usual"
+
+
+def kinds(representation: type) -> tuple[str, ...]:
+    """Name the kinds of network that :func:`maker` makes of a representation, the usual first."""
+    return tuple(_MAKERS.get(representation, {}))
+
+
+def maker(representation: type, kind: str = USUAL) -> MakeNetwork:
+    """Give the `make_network` that makes networks of a representation.
+
+    Parameters
+    ----------
+    representation : type
+    kind : str
+        One of :func:`kinds`; "usual" is there for each, and "dpi" of `SpikingNetwork`: silicon
+        neurons and synapses that are differential pair integrators.
+
+    Raises
+    ------
+    InputError
+        When the representation is none of ours (a target of its own kind brings its own), or has
+        no such kind.
+    """
+    if representation not in _MAKERS:
+        raise InputError(
+            f"there is no maker of {representation.__name__}; write a function from a float "
+            "network and calibration inputs to it."
+        )
+    return _MAKERS[representation][check_choice("kind", kind, kinds(representation))]
+
+
+def _float(network: LMUNetwork, calibration: np.ndarray) -> Any:
+    return network
+
+
+def _integer(network: LMUNetwork, calibration: np.ndarray) -> Any:
+    from converters.quantize import quantise
+
+    return quantise(network, calibration)
+
+
+def _spiking(network: LMUNetwork, calibration: np.ndarray) -> Any:
+    from converters.spiking import spike
+
+    return spike(network, calibration, seed=0)
+
+
+def _spiking_on_dpi(network: LMUNetwork, calibration: np.ndarray) -> Any:
+    from converters.spiking import spike
+
+    return spike(network, calibration, neuron="dpi", synapse="dpi", seed=0)
+
+
+def _loihi(network: LMUNetwork, calibration: np.ndarray) -> Any:
+    from converters.loihi import loihi_spike
+
+    # Few chip steps, for Lava is slow: the window is as many synapses long as by default.
+    return loihi_spike(network, calibration, neurons_per_state=200, hold_ms=10.0, tau_ms=20.0)
+
+
+_MAKERS: Mapping[type, Mapping[str, MakeNetwork]] = {
+    LMUNetwork: {USUAL: _float},
+    IntegerNetwork: {USUAL: _integer},
+    SpikingNetwork: {USUAL: _spiking, "dpi": _spiking_on_dpi},
+    LoihiNetwork: {USUAL: _loihi},
+}
+"""By representation and kind."""

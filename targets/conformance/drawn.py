@@ -11,17 +11,14 @@ from collections.abc import Callable
 import numpy as np
 from hypothesis import strategies as st
 
-from lmu_deploy.integer_network import (
-    Connection,
-    Format,
+from lmu_deploy.core.integer.layers import (
     IntegerHidden,
-    IntegerLayer,
     IntegerMemory,
-    IntegerNetwork,
-    IntegerReadout,
     PiecewiseLinear,
     SeriesMemory,
 )
+from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.parts import Connection, Format
 
 _THRESHOLDS = (0, 0, 0, 1, 2, 9)
 _KINDS = ("odd", "positive", "linear")

@@ -11,8 +11,8 @@ from functools import cache
 
 import numpy as np
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 
 SAMPLES, STEPS = 4, 12
 _CALIBRATION_SAMPLES = 32

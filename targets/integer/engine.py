@@ -4,11 +4,20 @@ An engine holds integers in arrays of its own and does the few operations of the
 them. There are three: NumPy in float64, which every network can use; PyTorch in products of int8
 and sums of int32, several times faster, where bounds.py proves that int32 is enough; and the same
 products with everything between them compiled by Numba, faster again. All give the same integers.
+
+Proofs that an engine's numbers hold every value of a network exactly, from weights and widths.
+
+A sum of a slice is at most its row's weights in magnitude times the largest message. An engine in
+float64 needs each of them, times its multiplier, below 2^52 (a half is added before the floor). One
+in int32 also adds up in int32 all that reaches a population, its bias and its state, and takes
+differences of messages where changes are sent. A series is computed in int64 (series.py), which
+holds the sum of 4,096 messages of 32 bits times 15 bits.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
@@ -17,20 +26,80 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lmu_deploy.checks import check_choice
-from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.integer_network import (
-    Connection,
-    Format,
-    IntegerHidden,
-    IntegerNetwork,
-    SeriesMemory,
-)
-from lmu_deploy.wiring import wires
-from targets.integer.bounds import float64_objections, int32_objections
-from targets.integer.drives import Drive
-from targets.integer.numpy_engine import NumpyEngine
-from targets.integer.series import Advance
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.integer.graph import Wire, populations, wires
+from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Connection, Format, largest
+from lmu_deploy.core.validation import check_choice
+from targets.integer.numpy_engine import Advance, NumpyEngine
+from targets.integer.operands import Drive
+
+FLOAT64_LIMIT = 2**52
+INT32_LIMIT = 2**31 - 1
+_ROUNDING_OF_DIGITS = 64
+"""What is added to a message before it is cut into digits of base 128."""
+
+
+def worst_sums(wire: Wire, limit: int) -> np.ndarray:
+    """Largest magnitude of each sum before it saturates; shape (slices, n_out), int64."""
+    weights = np.abs(wire.connection.slices.astype(np.int64)).sum(axis=2)
+    return np.asarray(weights * limit)
+
+
+def float64_objections(network: IntegerNetwork) -> list[str]:
+    """Say which sums float64 could not hold exactly; empty when it holds all."""
+    found = []
+    for wire, sums in _sums(network):
+        worst = int((sums * wire.connection.multiplier).max(initial=0))
+        if worst >= FLOAT64_LIMIT:
+            found.append(f"sums of {wire.place} need {worst.bit_length()} bits, float64 holds 53")
+    return found
+
+
+def int32_objections(network: IntegerNetwork) -> list[str]:
+    """Say which values int32 could not hold; empty when it holds all."""
+    found = []
+    limits = {name: p.message.limit for name, p in populations(network).items()}
+    inflow: dict[str, int] = defaultdict(int)
+    for wire, sums in _sums(network):
+        connection = wire.connection
+        limited = np.minimum(sums, largest(connection.accumulator_bits))
+        half = (np.int64(1) << connection.shift.astype(np.int64)) >> 1
+        products = limited * connection.multiplier + half
+        worst = int(max(sums.max(initial=0), products.max(initial=0)))
+        if worst > INT32_LIMIT:
+            found.append(f"sums of {wire.place} need {worst.bit_length() + 1} bits, int32 has 32")
+        if limits[wire.source] > INT32_LIMIT - _ROUNDING_OF_DIGITS:
+            found.append(f"messages on {wire.place} of 32 bits cannot be cut into digits in int32")
+        change = 2 * limits[wire.source]
+        if connection.threshold and change > INT32_LIMIT:
+            found.append(
+                f"changes on {wire.place} need {change.bit_length() + 1} bits, int32 has 32"
+            )
+        inflow[wire.target] += int((products >> connection.shift).sum(axis=0).max(initial=0)) + 1
+    own = {"readout": largest(24)}
+    for number, layer in network.on_chip:
+        rounding = (1 << layer.memory.message_shift) >> 1
+        own[f"layer{number}/memory"] = layer.memory.state.limit + largest(24) + rounding
+        own[f"layer{number}/series"] = largest(24)
+        if layer.hidden is not None:
+            own[f"layer{number}/hidden"] = largest(24)
+    for target, worst in inflow.items():
+        if worst + own[target] > INT32_LIMIT:
+            bits = (worst + own[target]).bit_length() + 1
+            found.append(f"values of {target} need {bits} bits, int32 has 32")
+    return found
+
+
+def _sums(network: IntegerNetwork) -> list[tuple[Wire, np.ndarray]]:
+    limits = {name: p.message.limit for name, p in populations(network).items()}
+    return [
+        (wire, worst_sums(wire, limits[wire.source]))
+        for wire in wires(network)
+        if not wire.source.endswith("/series")
+    ]
+
 
 ENGINES = ("auto", "numpy", "torch", "numba")
 
@@ -156,7 +225,7 @@ def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int
             raise MissingDependencyError(
                 f"engine {name} needs {library}: pip install 'lmu-deploy[{extra}]'."
             )
-    from targets.integer.int8_products import products_are_exact
+    from targets.integer.torch_engine import products_are_exact
 
     if objections := int32_objections(network):
         raise InputError(f"engine {name} cannot run this network: {'; '.join(objections)}.")
@@ -166,7 +235,7 @@ def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int
         from targets.integer.torch_engine import TorchEngine
 
         return TorchEngine()
-    from targets.integer.compiled_engine import CompiledEngine
+    from targets.integer.numba_engine import CompiledEngine
 
     return CompiledEngine()
 
@@ -179,11 +248,11 @@ def _soonest_done(network: IntegerNetwork, sample_steps: int) -> str:
     memories = [layer.memory for _, layer in network.on_chip]
     terms = sum(m.size * m.applications for m in memories if isinstance(m, SeriesMemory))
     to_compile = work + _PRODUCTS_OF_A_TERM * terms * sample_steps
-    loaded = "targets.integer.kernels" in sys.modules
+    loaded = "targets.integer.numba_kernels" in sys.modules
     compiled = bool(find_spec("numba")) and (loaded or to_compile >= _WORTH_COMPILING)
     if not compiled and "torch" not in sys.modules and work < _WORTH_IMPORTING_TORCH:
         return "numpy"
-    from targets.integer.int8_products import products_are_exact
+    from targets.integer.torch_engine import products_are_exact
 
     if not products_are_exact():
         return "numpy"

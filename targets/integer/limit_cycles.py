@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_memory import IntegerMemory, SeriesMemory, sign_matrix
-from lmu_deploy.integer_parts import Connection
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
+from lmu_deploy.core.integer.parts import Connection
 
 
 def deviation_bound(

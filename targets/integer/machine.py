@@ -3,6 +3,11 @@
 The arrays are an engine's (engine.py). A drive that a population has been sent stays in
 `State.drives` until the population uses it: in the same step when the sender comes before it, in
 the next when it comes after, which is how the recurrent connections get their delay of one step.
+
+Delay lines among memories of integrators: what only moves along needs no matrix product.
+
+With weights of +-1 that move each tap to the next, m = M, and a state's own message takes away what
+it held: m[t] is what stood one tap earlier, or at the first taps what came in.
 """
 
 from __future__ import annotations
@@ -13,11 +18,42 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.integer_network import IntegerNetwork, SeriesMemory
-from lmu_deploy.wiring import outlets, populations, wires
-from targets.integer.delay_line import line_width
-from targets.integer.drives import Drive, ReadyDrive
+from lmu_deploy.core.integer.graph import outlets, populations, wires
+from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import largest
 from targets.integer.engine import Engine, Fan, Sender
+from targets.integer.operands import Drive, ReadyDrive
+
+
+def line_width(memory: IntegerMemory | SeriesMemory) -> int | None:
+    """Count the lines of a memory that does exactly what delay lines do, whatever it is called.
+
+    Returns
+    -------
+    width : int or None
+        State n moves to n + width; None when any weight, gain or width is another.
+    """
+    if isinstance(memory, SeriesMemory) or memory.hidden is not None or memory.bias is not None:
+        return None
+    recurrent, limit = memory.recurrent, memory.state.limit
+    plain = (
+        memory.message_shift == 0
+        and memory.message.bits == memory.state.bits
+        and recurrent.slices.shape[0] == 1
+        and recurrent.threshold <= 1
+        and bool((recurrent.multiplier == 1).all() and (recurrent.shift == 0).all())
+        and 2 * limit <= largest(recurrent.accumulator_bits)
+    )
+    entered = np.flatnonzero(memory.input.slices.any(axis=(0, 2)))
+    if not plain or not entered.size:
+        return None
+    width = int(entered[-1]) + 1
+    if width >= memory.size:
+        return None
+    shift = np.eye(memory.size, k=-width, dtype=np.int8) - np.eye(memory.size, dtype=np.int8)
+    return width if np.array_equal(recurrent.slices[0], shift) else None
+
 
 OutletKey = tuple[str, int]
 """A population and a threshold."""

@@ -6,15 +6,13 @@ import time
 
 import numpy as np
 
-from lmu_deploy.checks import check_choice, check_inputs
-from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.validation import check_choice, check_inputs
 from targets.base import Progress, Run, check_supported
 from targets.in_segments import run_in_segments
-from targets.integer.bounds import float64_objections
-from targets.integer.collector import Collector
-from targets.integer.engine import ENGINES, choose_engine
+from targets.integer.engine import ENGINES, choose_engine, float64_objections
 from targets.integer.machine import Machine
-from targets.integer.tiles import cut, run_tiles
+from targets.integer.run import Collector, cut, run_tiles
 
 _BATCH = 256
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.integer_network import IntegerHidden, IntegerMemory, SeriesMemory
-from lmu_deploy.wiring import Outlet
+from lmu_deploy.core.integer.graph import Outlet
+from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
 from targets.lava.plan import Group, Plan
 from targets.lava.processes import neurons  # before Lava's own modules: it mends their import
 

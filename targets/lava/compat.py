@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from unittest import mock
 
-from lmu_deploy.errors import MissingDependencyError
+from lmu_deploy.core.errors import MissingDependencyError
 
 _MEND = "run `lmu-deploy doctor --fix`"
 _PATCHED = "lava.magma.compiler.var_model"

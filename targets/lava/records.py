@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from targets.lava.plan import Group, Plan
-from targets.lava.timetable import Timetable
+from targets.lava.plan import Group, Plan, Timetable
 
 FAILURE = "failure.json"
 _INPUTS = "inputs.npy"

@@ -20,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lmu_deploy.errors import MissingDependencyError, RunError
-from lmu_deploy.files import save
-from lmu_deploy.integer_network import IntegerNetwork
+from lmu_deploy.core.errors import MissingDependencyError, RunError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.integer.network import IntegerNetwork
 from targets.lava import records
 from targets.lava.plan import Plan
-from targets.lava.watch import PARENT
+from targets.lava.session import PARENT
 from targets.lava.worker import NETWORK
 
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 _SECONDS_TO_END = 10.0
 _LONGEST_FOLDER = 70
 
@@ -130,7 +130,7 @@ def _watch(
     """Wait for the end; give the worker's output, or None when the deadline came first."""
     while time.monotonic() < deadline:
         try:
-            output, _ = worker.communicate(timeout=_SECONDS_BETWEEN_LOOKS)
+            output, _ = worker.communicate(timeout=_POLL_SECONDS)
             return output
         except subprocess.TimeoutExpired as waiting:
             if worker.poll() is not None or (folder / records.FAILURE).exists():

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmu_deploy.files import load
-from lmu_deploy.integer_network import INTEGER_CLASSES
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.network import INTEGER_CLASSES
 from targets.lava import records
 from targets.lava.plan import make_plan
 from targets.lava.session import let_models_report, run_to_end, work_in_folder

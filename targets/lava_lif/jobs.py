@@ -2,21 +2,77 @@
 
 Samples of a job run side by side in one run of Lava, as many as its Dense processes can hold at
 the speed of one; the rest follow in further runs.
+
+What the host process writes down while it runs, as `.npy` files mapped into memory.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lmu_deploy.files import load, save
-from lmu_deploy.loihi_network import LOIHI_CLASSES
+from lmu_deploy.core.files import load, save
+from lmu_deploy.core.spiking.loihi import LOIHI_CLASSES
 from targets.lava import supervisor
-from targets.lava_lif import records
-from targets.spiking.activity import Activity, empty_activity, merged
+from targets.spiking.activity import KINDS, PLACES, Activity, empty_activity, merged
 from targets.spiking.layers import Job
+
+_PROGRESS = "progress.npy"
+
+
+def create(folder: Path, empty: Activity) -> None:
+    """Write the arrays of an activity of zeros, and the file of progress."""
+    for name, array in _arrays(empty).items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    np.save(folder / _PROGRESS, np.zeros(1, np.int64), allow_pickle=False)
+
+
+def opened(folder: Path, mode: str | None = "r+") -> Activity:
+    """Give the activity whose arrays are the files; saturations as far as they were written.
+
+    Parameters
+    ----------
+    folder : Path
+    mode : str or None
+        "r+" to write in place; None to read copies.
+    """
+
+    def array(name: str) -> np.ndarray:
+        return np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
+
+    saturations = dict.fromkeys(PLACES, 0)
+    for path in folder.glob("saturations-*.json"):
+        saturations.update(json.loads(path.read_text(encoding="utf-8")))
+    return Activity(
+        states=array("states"),
+        counts={kind: array(f"counts-{kind}") for kind in KINDS},
+        by_neuron={kind: array(f"by-neuron-{kind}") for kind in KINDS},
+        rasters={k: array(f"raster-{k}") for k in KINDS if (folder / f"raster-{k}.npy").exists()},
+        saturations=saturations,
+    )
+
+
+def write_saturations(folder: Path, counts: dict[str, int]) -> None:
+    """Leave the counts of some places, once, at the end of a run."""
+    name = "-".join(place.replace("/", "-") for place in counts)
+    path = folder / f"saturations-{name}.json"
+    path.write_text(json.dumps(counts), encoding="utf-8")
+
+
+def note_progress(folder: Path, holds: int) -> None:
+    """Say how many holds of all samples are done."""
+    np.load(folder / _PROGRESS, mmap_mode="r+", allow_pickle=False)[0] = holds
+
+
+def _arrays(activity: Activity) -> dict[str, np.ndarray]:
+    named = {"states": activity.states}
+    named |= {f"counts-{kind}": array for kind, array in activity.counts.items()}
+    named |= {f"by-neuron-{kind}": array for kind, array in activity.by_neuron.items()}
+    return named | {f"raster-{kind}": array for kind, array in activity.rasters.items()}
+
 
 _MEMORY, _LAYER, _SIGNAL = "memory.safetensors", "layer.safetensors", "signal.npy"
 _LARGEST_DENSE = 2**18
@@ -52,7 +108,7 @@ def run_jobs(
                 _write_job(place, part, raster=first == 0)
                 placed[-1].append(place)
         supervisor.supervise(folder, time_limit, progress, _WORKER)
-        return [merged([records.opened(p, mode=None) for p in places]) for places in placed]
+        return [merged([opened(p, mode=None) for p in places]) for places in placed]
 
 
 def chip_steps(job: Job) -> int:
@@ -84,7 +140,7 @@ def _write_job(place: Path, job: Job, raster: bool) -> None:
     np.save(place / _SIGNAL, job.signal, allow_pickle=False)
     np.save(place / "hold_steps.npy", np.int64(job.hold_steps), allow_pickle=False)
     empty = empty_activity(job.memory, job.samples, job.holds, job.hold_steps, raster)
-    records.create(place, empty)
+    create(place, empty)
 
 
 def _side_by_side(job: Job) -> list[tuple[int, Job]]:

@@ -7,14 +7,14 @@ import time
 
 import numpy as np
 
-from lmu_deploy.checks import check_inputs, check_integer, check_number
-from lmu_deploy.loihi_network import LoihiNetwork
+from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.validation import check_inputs, check_integer, check_number
 from targets.base import Progress, Run, check_supported
 from targets.lava.compat import lava_version
 from targets.lava_lif.jobs import chip_steps, run_jobs
 from targets.spiking.activity import Activity
 from targets.spiking.layers import Job, run_layers
-from targets.spiking.report import make_run
+from targets.spiking.target import make_run
 
 
 class LavaLifTarget:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmu_deploy.loihi_memory import LoihiMemory
+from lmu_deploy.core.spiking.loihi import LoihiMemory
 
 LARGEST_RASTER = 50_000_000
 _BYTE = 255

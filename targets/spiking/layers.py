@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmu_deploy.loihi_memory import LoihiMemory
-from lmu_deploy.loihi_network import LoihiNetwork
-from lmu_deploy.network import LMULayer, LSTMLayer
+from lmu_deploy.core.network import LMULayer, LSTMLayer
+from lmu_deploy.core.spiking.loihi import LoihiMemory, LoihiNetwork
 from targets.host import HostLayer, run_lstm
 from targets.spiking.activity import KINDS, Activity
 

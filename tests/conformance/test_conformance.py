@@ -4,9 +4,9 @@ from functools import cache
 
 import pytest
 
-from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.spiking_network import SpikingNetwork
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
 from targets.base import get_target, target_names
 from targets.conformance import CASES, cases_for, exceptions, kinds, maker
 from targets.conformance.bench import made

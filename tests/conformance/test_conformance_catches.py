@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.network import LMUNetwork
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import LMUNetwork
 from targets.base import Run, get_target
 from targets.conformance import CASES, ConformanceError, cases_for, exceptions, maker
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.quantise import quantise
-from lmu_deploy.errors import InputError
+from converters.quantize import quantise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity.attribution.simulator import Hybrid
 from lmu_deploy.fidelity.attribution.switches import SOURCES, Switches, sources
 from lmu_deploy.fidelity.attribution.synapses import Tally
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.reference import run_reference
 from targets.integer import IntegerTarget
 
 FORMS = ("dense-incremental", "schur", "hessenberg", "sign-taylor", "fir")

@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.quantise import quantise
-from converters.quantise.slices import cut
-from lmu_deploy.errors import InputError
+from converters.quantize import quantise
+from converters.quantize.connections import cut
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity.attribution import SOURCES, attribute
-from lmu_deploy.integer_network import Format
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.reference import run_reference
 from lmu_deploy.tasks.base import Task
 
 UNITS, ORDER, LAYERS = 12, 6, 2

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from converters.spiking import spike
-from lmu_deploy.commands.explain import explained
-from lmu_deploy.errors import InputError
+from lmu_deploy.api.validate import explained
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity import Result
-from lmu_deploy.fidelity.agreement import deviation
 from lmu_deploy.fidelity.attribution import chips
-from lmu_deploy.fidelity.attribution.chips import Chips, alike
+from lmu_deploy.fidelity.attribution.chips import Chips, alike, run_hybrid
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
-from lmu_deploy.fidelity.attribution.spiking_hybrid import run_hybrid
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
     MISMATCH,
@@ -25,8 +25,7 @@ from lmu_deploy.fidelity.attribution.switches import (
     UNITS,
     WEIGHT_BITS,
 )
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reference import run_reference
+from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.tasks.base import Split, Task
 from targets.base import Run
 

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.quantise import quantise
-from lmu_deploy.fidelity.divergence import diverge
-from lmu_deploy.fidelity.error_maps import MOST_ORDERS, MOST_TIMES, growth
+from converters.quantize import quantise
+from lmu_deploy.fidelity.measures.divergence import diverge
+from lmu_deploy.fidelity.measures.memory_error import MOST_ORDERS, MOST_TIMES, growth
 from targets.integer import IntegerTarget
 from targets.reference import ReferenceTarget
 

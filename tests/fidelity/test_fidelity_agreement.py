@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.fidelity.agreement import ClassAgreement, class_agreement, deviation
-from lmu_deploy.metrics import nrmse
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.metrics import nrmse
+from lmu_deploy.fidelity.measures.agreement import ClassAgreement, class_agreement, deviation
 
 
 def test_flips_are_told_apart():

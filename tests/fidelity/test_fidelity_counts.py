@@ -11,23 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lmu_deploy.fidelity.equality import compare_states, is_integer
-from lmu_deploy.fidelity.events import count_intervals, count_population, silent_neurons
-from lmu_deploy.fidelity.excerpts import RasterExcerpt, excerpt
-from lmu_deploy.fidelity.provenance import hash_array, hash_file, versions
-from lmu_deploy.fidelity.sizes import network_sizes
-from lmu_deploy.integer_network import (
-    Connection,
-    Format,
-    IntegerHidden,
-    IntegerLayer,
-    IntegerMemory,
-    IntegerNetwork,
-    IntegerReadout,
-    PiecewiseLinear,
+from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
+from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.parts import Connection, Format
+from lmu_deploy.core.spiking.chip import Calibration, Device, NeuronModel, Populations
+from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
+from lmu_deploy.fidelity.assemble import hash_array, hash_file, versions
+from lmu_deploy.fidelity.measures.agreement import compare_states, is_integer
+from lmu_deploy.fidelity.measures.events import (
+    RasterExcerpt,
+    count_intervals,
+    count_population,
+    excerpt,
+    silent_neurons,
 )
-from lmu_deploy.spiking_chip import Calibration, Device, NeuronModel, Populations
-from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+from lmu_deploy.fidelity.measures.sizes import network_sizes
 from targets.base import States
 
 

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.fidelity.intervals import (
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.metrics import nrmse
+from lmu_deploy.fidelity.measures.statistics import (
     bootstrap_nrmse,
     bootstrap_nrmse_difference,
     squared_sums,
     wilson,
 )
-from lmu_deploy.metrics import nrmse
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.metrics import accuracy, nrmse
 from lmu_deploy.fidelity import (
     Fidelity,
     Result,
@@ -20,10 +21,9 @@ from lmu_deploy.fidelity import (
     read_fidelity,
     write_fidelity,
 )
-from lmu_deploy.fidelity.canonical import canonical_json, plain
-from lmu_deploy.fidelity.intervals import wilson
-from lmu_deploy.fidelity.metric import compare, measure
-from lmu_deploy.metrics import accuracy, nrmse
+from lmu_deploy.fidelity.measures.metric import compare, measure
+from lmu_deploy.fidelity.measures.statistics import wilson
+from lmu_deploy.fidelity.store import canonical_json, plain
 
 
 def test_figures_equal_those_worked_out_apart(digits, assembled):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.fidelity.memory_error import MemoryShape, memory_errors
-from lmu_deploy.fidelity.window import decode_window, liveliest_channel, true_window
-from lmu_deploy.network import LMULayer, Memory
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import LMULayer, Memory
+from lmu_deploy.fidelity.measures.memory_error import (
+    MemoryShape,
+    decode_window,
+    liveliest_channel,
+    memory_errors,
+    true_window,
+)
 
 SHAPES = [MemoryShape("layer0", 2, 3), MemoryShape("layer1", 1, 4)]
 

@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.quantise import quantise
-from lmu_deploy.errors import InputError
+from converters.quantize import quantise
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import wires
 from lmu_deploy.fidelity.attribution import attribute
-from lmu_deploy.fidelity.layer_ranges import layer_ranges
-from lmu_deploy.wiring import wires
+from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from targets.integer import IntegerTarget
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.loihi_spiking import loihi_spike
-from converters.quantise import quantise
-from lmu_deploy.fidelity.neurobench import neurobench_of
-from lmu_deploy.fidelity.sizes import network_sizes
-from lmu_deploy.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.reporting.neurobench import neurobench
-from lmu_deploy.wiring import wires
+from converters.loihi import loihi_spike
+from converters.quantize import quantise
+from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
+from lmu_deploy.report.tables import neurobench
 from targets.integer import IntegerTarget
 from targets.reference import ReferenceTarget
 from targets.spiking import SpikingTarget

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from lmu_deploy.commands.quantise import quantise
 from lmu_deploy.fidelity import Result, write_fidelity
-from lmu_deploy.fidelity.energy import costs_of
-from lmu_deploy.reporting import write_report
-from lmu_deploy.reporting.against import write_comparison
+from lmu_deploy.fidelity.measures.energy import costs_of
+from lmu_deploy.report import write_report
+from lmu_deploy.report.comparison import write_comparison
+from lmu_deploy.studies.quantization import quantise
 from targets.integer import IntegerTarget
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

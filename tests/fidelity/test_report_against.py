@@ -7,16 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from lmu_deploy.commands.report import report
-from lmu_deploy.errors import InputError
+from lmu_deploy.api.report import report
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.fidelity import write_fidelity
-from lmu_deploy.fidelity.against import compare_runs, difference_interval, metric_change
-from lmu_deploy.fidelity.answers import error_sums, keep_answers, right_answers
-from lmu_deploy.fidelity.intervals import wilson
-from lmu_deploy.fidelity.paired import pair
+from lmu_deploy.fidelity.comparison import compare_runs, difference_interval, metric_change, pair
+from lmu_deploy.fidelity.measures.metric import error_sums, keep_answers, right_answers
+from lmu_deploy.fidelity.measures.statistics import wilson
 from lmu_deploy.fidelity.schema import Metric
 from lmu_deploy.fidelity.store import read_fidelity
-from lmu_deploy.reporting.against import write_comparison
+from lmu_deploy.report.comparison import write_comparison
 from lmu_deploy.tasks.base import Task
 
 

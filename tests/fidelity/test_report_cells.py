@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lmu_deploy.fidelity.excerpts import RasterExcerpt, excerpt
-from lmu_deploy.reporting.plots.cells import cells
-from lmu_deploy.reporting.plots.lines import thinned
+from lmu_deploy.fidelity.measures.events import RasterExcerpt, excerpt
+from lmu_deploy.report.plots.events import cells
+from lmu_deploy.report.plots.lines import thinned
 
 
 @pytest.mark.parametrize("chip_steps", [6, 121])

@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lmu_deploy.commands.report import report
-from lmu_deploy.errors import InputError, RunError
+from lmu_deploy.api.report import report
+from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.fidelity import write_fidelity
 from lmu_deploy.fidelity.gate import Limits, check_limits
-from lmu_deploy.fidelity.schema_costs import Fit
-from lmu_deploy.reporting.markdown import make_markdown
-from lmu_deploy.reporting.robustness_file import Robustness
+from lmu_deploy.fidelity.schema import Fit
+from lmu_deploy.report.robustness_file import Robustness
+from lmu_deploy.report.write import make_markdown
 
 HOSTILE = "a|b <script>alert(1)</script>\n# heading"
 

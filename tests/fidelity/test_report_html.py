@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from lmu_deploy.errors import InputError, MissingDependencyError
+from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.fidelity import Result, write_fidelity
-from lmu_deploy.fidelity.schema_costs import Fit
+from lmu_deploy.fidelity.schema import Fit
 from lmu_deploy.fidelity.store import read_fidelity
-from lmu_deploy.reporting import write_report
-from lmu_deploy.reporting.plots.metric import shortened
-from lmu_deploy.reporting.wording import metric_value
+from lmu_deploy.report import write_report
+from lmu_deploy.report.plots.metric import shortened
+from lmu_deploy.report.wording import metric_value
 
 CASES = [
     "digits",
@@ -179,7 +179,7 @@ def test_errors_are_one_sentence(tmp_path, digits, folder_of, monkeypatch):
     with pytest.raises(InputError, match="no such file"):
         write_report(tmp_path)
     folder = folder_of(digits)
-    for module in [m for m in sys.modules if m.startswith("lmu_deploy.reporting.")]:
+    for module in [m for m in sys.modules if m.startswith("lmu_deploy.report.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=r"lmu-deploy\[report\]"):
@@ -206,7 +206,7 @@ def _contrast(one, other):
 
 def test_colours_can_be_told_from_the_page():
     """WCAG 2.2, 1.4.3 and 1.4.11: 4.5 to 1 for text, 3 to 1 for marks; light, dark and printed."""
-    style = (files("lmu_deploy.reporting") / "style.css").read_text(encoding="utf-8")
+    style = (files("lmu_deploy.report") / "style.css").read_text(encoding="utf-8")
     roots = re.findall(r":root \{(.*?)\}", style, flags=re.DOTALL)
     light, dark, printed = (dict(re.findall(r"--([\w-]+): (#\w{6})", root)) for root in roots)
     for theme in (light, dark, {**light, **printed}):

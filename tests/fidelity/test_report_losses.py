@@ -8,18 +8,17 @@ import re
 import numpy as np
 import pytest
 
-from converters.quantise import quantise
+from converters.quantize import quantise
 from lmu_deploy.fidelity import Result, read_fidelity, write_fidelity
 from lmu_deploy.fidelity.attribution import attribute
-from lmu_deploy.fidelity.layer_ranges import layer_ranges
-from lmu_deploy.fidelity.schema_losses import ErrorMap, Histogram
-from lmu_deploy.reporting import write_report
-from lmu_deploy.reporting.losses import first_cause, where
-from lmu_deploy.reporting.plots.error_map import SHADES, error_map_plot, shades
-from lmu_deploy.reporting.plots.histograms import Panel, histogram_plot
-from lmu_deploy.reporting.plots.waterfall import Bar, waterfall_plot
-from lmu_deploy.reporting.series import assign
-from lmu_deploy.reporting.wording import MINUS, share
+from lmu_deploy.fidelity.measures.ranges import layer_ranges
+from lmu_deploy.fidelity.schema import ErrorMap, Histogram
+from lmu_deploy.report import write_report
+from lmu_deploy.report.losses import first_cause, where
+from lmu_deploy.report.plots.losses import Bar, Panel, histogram_plot, waterfall_plot
+from lmu_deploy.report.plots.memory import SHADES, error_map_plot, shades
+from lmu_deploy.report.series import assign
+from lmu_deploy.report.wording import MINUS, share
 from targets.integer import IntegerTarget
 
 SERIES = assign(["integer"])["integer"]

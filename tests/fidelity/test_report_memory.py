@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converters.quantise import quantise
+from converters.quantize import quantise
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
-from lmu_deploy.fidelity.events import Counted
-from lmu_deploy.fidelity.provenance import hash_array
-from lmu_deploy.fidelity.streamed import counted_of, run_streamed, samples_kept
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.fidelity.assemble import hash_array
+from lmu_deploy.fidelity.measures.events import Counted
+from lmu_deploy.fidelity.streaming import counted_of, run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
 from targets.base import InParts, Run, States
 from targets.integer import IntegerTarget

@@ -9,22 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmu_deploy.commands.report import report
-from lmu_deploy.errors import InputError
-from lmu_deploy.fidelity.schema_costs import Fit
+from lmu_deploy.api.report import report
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.fidelity.schema import Fit
 from lmu_deploy.fidelity.store import read_fidelity
-from lmu_deploy.reporting.plots.chips import bin_edges
-from lmu_deploy.reporting.plots.front import Trial, front_plot
-from lmu_deploy.reporting.plots.intervals import steps
-from lmu_deploy.reporting.plots.trials import Varied
-from lmu_deploy.reporting.robustness_file import (
-    YieldStudy,
-    forget_robustness,
-    gather,
-    read_robustness,
-)
-from lmu_deploy.reporting.series import assign
-from lmu_deploy.reporting.yields import good, good_chips, on_many_chips, reached_by
+from lmu_deploy.report.plots.losses import steps
+from lmu_deploy.report.plots.trials import Trial, Varied, bin_edges, front_plot
+from lmu_deploy.report.robustness_file import YieldStudy, forget_robustness, gather, read_robustness
+from lmu_deploy.report.series import assign
+from lmu_deploy.report.wording import good, good_chips, on_many_chips, reached_by
 
 
 def study(values, **changes):

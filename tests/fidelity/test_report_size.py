@@ -11,12 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmu_deploy.fidelity import Result
-from lmu_deploy.fidelity.excerpts import RasterExcerpt, excerpt
-from lmu_deploy.reporting import write_report
-from lmu_deploy.reporting.compact import compact
-from lmu_deploy.reporting.path_data import compact_path
-from lmu_deploy.reporting.plots.events import Activity, excerpts_told
-from lmu_deploy.reporting.plots.share import dashes, equal_share, shared
+from lmu_deploy.fidelity.measures.events import RasterExcerpt, excerpt
+from lmu_deploy.report import write_report
+from lmu_deploy.report.plots.events import Activity, dashes, equal_share, excerpts_told, shared
+from lmu_deploy.report.svg import compact, compact_path
 
 NUMBERS = {"m": 2, "l": 2, "h": 1, "v": 1, "c": 6, "q": 4, "z": 0}
 POINTS = st.tuples(st.integers(-99_999, 99_999), st.integers(-99_999, 99_999))
@@ -138,7 +136,7 @@ def test_what_is_left_out_is_told():
 
 
 def test_a_report_has_one_budget_for_all_targets(digits, folder_of, monkeypatch):
-    monkeypatch.setattr("lmu_deploy.reporting.view.MOST_DASHES", 600)
+    monkeypatch.setattr("lmu_deploy.report.view.MOST_DASHES", 600)
     rng = np.random.default_rng(8)
     names = ["layer0/memory", "layer0/hidden"]
     run = replace(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmu_deploy.fidelity.schema import Equality
-from lmu_deploy.reporting.pairs import pairs, unfolded
-from lmu_deploy.reporting.wording import (
+from lmu_deploy.report.view import pairs, unfolded
+from lmu_deploy.report.wording import (
     count,
     equality,
     metric_difference,

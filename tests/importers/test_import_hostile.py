@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.contained import limits, parent
 from converters.importers import import_file
 from converters.keras_lmu.archive import CONFIG, WEIGHTS
-from lmu_deploy.errors import InputError
+from converters.sandbox import limits, parent
+from lmu_deploy.core.errors import InputError
 
 h5py = pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
 
@@ -241,7 +241,7 @@ def test_a_reader_that_dies_or_hangs_is_one_error(monkeypatch, code, message):
 
 def test_the_reader_may_not_take_more_memory_than_its_limit():
     code = (
-        "from converters.contained.child import limit_resources; limit_resources(); "
+        "from converters.sandbox.child import limit_resources; limit_resources(); "
         "bytearray(1100 * 2**20)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)
@@ -250,7 +250,7 @@ def test_the_reader_may_not_take_more_memory_than_its_limit():
 
 def test_the_reader_may_not_compute_for_ever():
     code = (
-        "from converters.contained import child, limits; limits.CPU_SECONDS = 1; "
+        "from converters.sandbox import child, limits; limits.CPU_SECONDS = 1; "
         "child.limit_resources()\nwhile True: pass"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False)

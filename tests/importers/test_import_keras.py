@@ -8,9 +8,9 @@ import pytest
 
 from converters.importers import import_file
 from converters.keras_lmu import read_keras
-from lmu_deploy.errors import InputError
-from lmu_deploy.legendre import discretise
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import discretise
+from lmu_deploy.core.reference import run_reference
 
 pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
 

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 
 from converters.importers import import_file
-from converters.keras_lmu import made_anew
-from converters.keras_lmu.eigen_sums import block_length, fused_product, solve
-from converters.keras_lmu.made_anew import keras_matrices
-from lmu_deploy.errors import InputError
-from lmu_deploy.legendre import discretise
+from converters.keras_lmu import tensorflow_matrices
+from converters.keras_lmu.tensorflow_matrices import (
+    block_length,
+    fused_product,
+    keras_matrices,
+    solve,
+)
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import discretise
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -95,10 +99,10 @@ def test_what_takes_too_long_is_exact(monkeypatch):
 
 @pytest.mark.parametrize("written", [["1", "Data", "48K"], None, ["1", "Data", "much"]])
 def test_the_cache_is_told_by_the_system_or_taken_as_usual(tmp_path, monkeypatch, written):
-    monkeypatch.setattr(made_anew, "_CACHES", tmp_path)
+    monkeypatch.setattr(tensorflow_matrices, "_CACHES", tmp_path)
     if written:
         (tmp_path / "index0").mkdir()
         for name, text in zip(("level", "type", "size"), written, strict=True):
             (tmp_path / "index0" / name).write_text(f"{text}\n")
-    told = 48 if written and written[2] == "48K" else made_anew.USUAL_CACHE
-    assert made_anew.first_cache_kib.__wrapped__() == told
+    told = 48 if written and written[2] == "48K" else tensorflow_matrices.USUAL_CACHE
+    assert tensorflow_matrices.first_cache_kib.__wrapped__() == told

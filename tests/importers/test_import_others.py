@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from converters.importers import import_file
-from converters.recognise_memory import recognise_memory
-from lmu_deploy.errors import InputError
-from lmu_deploy.legendre import discretise
-from lmu_deploy.reference import run_reference
+from converters.weight_files import recognise_memory
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import discretise
+from lmu_deploy.core.reference import run_reference
 
 N_IN, UNITS, ORDER, N_OUT = 2, 5, 6, 3
 

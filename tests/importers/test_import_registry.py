@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 import lmu_deploy
 from converters import importers
 from converters.importers import Importer, get_importer, import_file, importer_names
-from converters.trainer import to_torch
-from lmu_deploy import plugins
+from lmu_deploy.api.import_network import parse_options
 from lmu_deploy.cli import app
-from lmu_deploy.commands.import_network import parse_options
-from lmu_deploy.errors import InputError, MissingDependencyError
-from lmu_deploy.representations import load_any
+from lmu_deploy.core import plugins
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.nn.convert import to_torch
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FEEDBACK = FIXTURES / "keras3-feedback.keras"

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from converters.importers import import_file
-from converters.pytorch_lmu import read_pytorch_lmu
-from lmu_deploy.errors import InputError
-from lmu_deploy.files import save
-from lmu_deploy.reference import run_reference
+from converters.pytorch.state_dict import read_pytorch_lmu
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.reference import run_reference
 
 torch = pytest.importorskip("torch", reason="torch (the extra train) is absent")
 
-from converters.torch_modules import from_torch  # noqa: E402
+from converters.pytorch import from_torch  # noqa: E402
 from lmu_deploy.nn import LMU, LMUConfig, LSTMConfig, ModelConfig, SequenceModel  # noqa: E402
 
 nn = torch.nn
@@ -186,7 +186,7 @@ def test_our_own_files_need_no_import(tmp_path):
 
 def test_many_large_memories_are_not_recognised_one_after_another(tmp_path, monkeypatch):
     module = nn.Sequential(lmu(), lmu(n_in=2), nn.Linear(2, 1))
-    monkeypatch.setattr("converters.bare_weights.MOST_STATES", 5)
+    monkeypatch.setattr("converters.weight_files.MOST_STATES", 5)
     save_file(arrays_of(module), tmp_path / "module.safetensors")
     with pytest.raises(InputError, match=r"module '1': with it the orders .* add up to 6"):
         read_pytorch_lmu(tmp_path / "module.safetensors")

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from converters.sniff import Sniff
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from converters.formats import Sniff
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 
 BEGINNING = b'{"halfchip"'
 LARGEST_BYTES = 2**26

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmu_deploy.checks import check_inputs
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import LMULayer, LMUNetwork, LSTMLayer
-from lmu_deploy.reference import activate
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
+from lmu_deploy.core.reference import activate
+from lmu_deploy.core.validation import check_inputs
 from targets.base import Run, States, check_supported
 
 Progress = Callable[[int, int], None]
@@ -82,7 +82,7 @@ class HalfChipTarget:
 
 
 class _Layer:
-    """States of one layer, and the equations of lmu_deploy/layers.py, rounded after each."""
+    """States of one layer, and the equations of lmu_deploy/core/network.py, rounded after each."""
 
     def __init__(self, layer: LMULayer, samples: int) -> None:
         self.layer = layer

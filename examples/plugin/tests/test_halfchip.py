@@ -9,9 +9,9 @@ import pytest
 from halfchip.importer import HalfChipImporter
 from halfchip.target import HalfChipTarget
 
-from lmu_deploy.errors import InputError
-from lmu_deploy.network import LMUNetwork, LSTMLayer, Readout
-from lmu_deploy.reference import run_reference
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import LMUNetwork, LSTMLayer, Readout
+from lmu_deploy.core.reference import run_reference
 from targets.conformance import CASES, cases_for, maker
 
 TARGET = HalfChipTarget()

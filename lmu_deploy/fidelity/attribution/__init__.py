@@ -1,8 +1,13 @@
 """Which of its operations or imperfections a network owes its errors to, and at which place."""
 
-from lmu_deploy.fidelity.attribution.causes import Cause
 from lmu_deploy.fidelity.attribution.measure import Errors
-from lmu_deploy.fidelity.attribution.study import Attribution, Step, affordable_samples, attribute
+from lmu_deploy.fidelity.attribution.study import (
+    Attribution,
+    Cause,
+    Step,
+    affordable_samples,
+    attribute,
+)
 from lmu_deploy.fidelity.attribution.switches import SOURCES
 
 __all__ = [

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.fidelity.agreement import deviation
-from lmu_deploy.fidelity.attribution.exact import Exact
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.metrics import accuracy, nrmse
+from lmu_deploy.core.reference import run_reference
+from lmu_deploy.fidelity.attribution.counterpart import Exact
 from lmu_deploy.fidelity.attribution.simulator import Hybrid
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Tally
-from lmu_deploy.fidelity.metric import answers
-from lmu_deploy.integer_network import IntegerNetwork
-from lmu_deploy.metrics import accuracy, nrmse
-from lmu_deploy.reference import run_reference
+from lmu_deploy.fidelity.measures.agreement import deviation
+from lmu_deploy.fidelity.measures.metric import answers
 from lmu_deploy.tasks.base import Task
 
 Progress = Callable[[int, int], None]

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmu_deploy.fidelity.attribution.exact import SeriesTruth
+from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.network import LMULayer
+from lmu_deploy.fidelity.attribution.counterpart import SeriesTruth
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Tally, half_up, limited
-from lmu_deploy.integer_memory import sign_matrix
-from lmu_deploy.integer_network import Format, IntegerMemory, SeriesMemory
-from lmu_deploy.network import LMULayer
 
 
 class Held:

@@ -11,25 +11,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lmu_deploy.fidelity.attribution.exact import Exact, biases, exact_weights
+from lmu_deploy.core.integer.graph import HOST, populations, wires
+from lmu_deploy.core.integer.layers import IntegerHidden, PiecewiseLinear, SeriesMemory
+from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.segments import HostSegment, segments
+from lmu_deploy.core.network import LMULayer, Readout
+from lmu_deploy.core.reference import activate
+from lmu_deploy.fidelity.attribution.counterpart import Exact, biases, exact_weights
 from lmu_deploy.fidelity.attribution.memories import Integrators, Series
 from lmu_deploy.fidelity.attribution.switches import Switches
-from lmu_deploy.fidelity.attribution.synapses import Synapses, Tally, half_up, limited
-from lmu_deploy.fidelity.attribution.traffic import Moment, Traffic
-from lmu_deploy.integer_network import (
-    Format,
-    HostLayer,
-    IntegerHidden,
-    IntegerLayer,
-    IntegerNetwork,
-    PiecewiseLinear,
-    SeriesMemory,
+from lmu_deploy.fidelity.attribution.synapses import (
+    Moment,
+    Synapses,
+    Tally,
+    Traffic,
+    half_up,
+    limited,
 )
-from lmu_deploy.network import LMULayer, Readout
-from lmu_deploy.reference import activate
-from lmu_deploy.segments import HostSegment, segments
-from lmu_deploy.wiring import HOST, populations, wires
-from targets.host_lstm import HostSteps
+from targets.host import HostSteps
 
 _OF_UNITS = ("/hidden", f"/{HOST}")
 

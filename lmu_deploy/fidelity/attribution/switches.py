@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lmu_deploy.integer_network import IntegerNetwork, IntegerReadout, SeriesMemory
-from lmu_deploy.wiring import from_outside, populations, wires
+from lmu_deploy.core.integer.graph import from_outside, populations, wires
+from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.network import IntegerNetwork, IntegerReadout
 
 Kind = Literal["realisation", "weights", "width", "threshold", "activation", "saturation"]
 

@@ -7,23 +7,179 @@ as in spiking_network.py:
 
 with :math:`k = a`, :math:`q = 1 - a` and r of :math:`S^{-1} B'` for a state. Each channel has two
 more "states" with :math:`k = q = 1`, r = 0, that count its spikes and the synapses these meet.
+
+What spikes bring to the states in one step, as a function in C++ that Brian2's equations call.
+
+Brian2's own Synapses look up each of a spike's synapses by number, in a queue; here a spike's row
+of W is added at once, and all samples share one W.
+
+What a program writes down as it runs: states at the ends of holds, and the spikes of sample 0.
+
+Brian2's monitors do not fit. One of states would need a clock of its own for the holds, which is
+compared with that of the steps to 1e-14 s, whatever the time: beyond 64 s the last bits of two
+clocks differ by more, and a state would be taken a step late. One of spikes cannot watch a part of
+a group that has linked variables, and would keep all samples.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lmu_deploy.spiking_network import SpikingMemory, SpikingNetwork
+from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from targets.brian2.library import brian2_library
 from targets.brian2.neurons import Curves, neuron_group
-from targets.brian2.standalone.arriving import arriving
-from targets.brian2.standalone.exchange import PROGRESS, Job, Outcome
-from targets.brian2.standalone.records import Records
+from targets.brian2.standalone.process import PROGRESS, Job, Outcome
+
+_CODE = """
+static double lmu_arrived[WIDTH];
+static double lmu_arriving(const int state)
+{
+    static const int32_t* spike;
+    static const int32_t* end;
+    if (state == 0) {
+        spike = SPIKES;
+        end = spike + SPIKES[FIRING];RECORDING
+    }
+    if (state % WIDTH == 0) {
+        const int32_t beyond = (state / WIDTH + 1) * SENDING;
+        for (int k = 0; k < WIDTH; k++) lmu_arrived[k] = 0.0;
+        for (; spike < end && *spike < beyond; spike++) {
+            const double* effect = _namespacelmu_effects + (size_t)(*spike % NEURONS) * WIDTH;
+            for (int k = 0; k < WIDTH; k++) lmu_arrived[k] += effect[k];
+        }
+    }
+    return lmu_arrived[state % WIDTH];
+}
+"""
+
+
+def arriving(b2: Any, neurons: Any, effects: np.ndarray, channels: int, recording: str) -> Any:
+    """Give the function of a state's number, for code that goes through all states in order.
+
+    Parameters
+    ----------
+    b2 : module
+        Brian2, with the device of C++ programs.
+    neurons : NeuronGroup
+        Samples one after the other, each of `len(effects)` neurons.
+    effects : ndarray, shape (neurons of a sample, states of a channel)
+        What a spike adds to the states of its own channel. Neurons are ordered channel by channel,
+        as many in each.
+    channels : int
+        Of a sample. States are ordered alike: samples, channels, states of a channel.
+    recording : str
+        C++ that is run once a step, before any state has moved.
+
+    Returns
+    -------
+    brian2.Function
+        Of one integer; spikes are those of the same step, so it belongs after thresholds. A spike
+        list is sorted, so that each is read once, by the first state of its sample and channel.
+    """
+    count, width = effects.shape
+    spikes = b2.get_device().get_array_name(neurons.variables["_spikespace"])
+    values = {
+        "SPIKES": f"brian::{spikes}",
+        "FIRING": len(neurons),
+        "SENDING": count // channels,
+        "NEURONS": count,
+        "WIDTH": width,
+        "RECORDING": recording,
+    }
+    code = _CODE
+    for name, value in values.items():
+        code = code.replace(name, str(value))
+    function = b2.Function(
+        _never_in_python, arg_units=[1], return_unit=1, arg_types=["integer"], stateless=False
+    )
+    function.implementations.add_implementation(
+        "cpp", code, namespace={"lmu_effects": effects.reshape(-1)}, name="lmu_arriving"
+    )
+    return function
+
+
+def _never_in_python(state: Any) -> Any:
+    raise NotImplementedError("it runs in the compiled program alone")
+
+
+ENDS, SPIKES = "ends.bin", "spikes.bin"
+_ENDS_CODE = """
+        static std::ofstream ends("../FILE", std::ios::binary);
+        static int64_t step = 0;
+        if (step > 0 && step % HOLD == 0) ends.write((const char*)STATES, COUNT * sizeof(double));
+        step++;"""
+
+_SPIKES_CODE = """
+        static std::ofstream record("../FILE", std::ios::binary);
+        int32_t fired = 0;
+        while (spike + fired < end && spike[fired] < NEURONS) fired++;
+        record.write((const char*)&fired, sizeof(fired));
+        record.write((const char*)spike, fired * sizeof(fired));"""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Two files that a program fills.
+
+    Attributes
+    ----------
+    folder : Path
+        The program's own is in it.
+    hold : int
+        Steps of one.
+    neurons : int
+        Of a sample.
+    raster : bool
+        Whether spikes are written down.
+    """
+
+    folder: Path
+    hold: int
+    neurons: int
+    raster: bool
+
+    def code(self, b2: Any, states: Any) -> str:
+        """Give the C++ for the moment of a step when its spikes are known and no state has moved.
+
+        There, `spike` and `end` are pointers to the first of the step's sorted spikes and behind
+        the last. The states are those of the step before, so that the last hold's are left out.
+        """
+        x = b2.get_device().get_array_name(states.variables["x"])
+        values = {
+            "HOLD": self.hold,
+            "STATES": f"brian::{x}",
+            "COUNT": len(states),
+            "NEURONS": self.neurons,
+        }
+        code = _ENDS_CODE.replace("FILE", ENDS)
+        if self.raster:
+            code += _SPIKES_CODE.replace("FILE", SPIKES)
+        for name, value in values.items():
+            code = code.replace(name, str(value))
+        return code
+
+    def read_ends(self, last: np.ndarray) -> np.ndarray:
+        """Give the states at the ends of all holds, shape (holds, states); `last` is the last."""
+        return np.vstack([np.fromfile(self.folder / ENDS).reshape(-1, len(last)), last])
+
+    def read_raster(self, steps: int) -> np.ndarray:
+        """Give which neurons fired, shape (steps, neurons), uint8; no steps if not recorded."""
+        if not self.raster:
+            return np.zeros((0, self.neurons), np.uint8)
+        raster = np.zeros((steps, self.neurons), np.uint8)
+        numbers, place = np.fromfile(self.folder / SPIKES, np.int32), 0
+        for step in raster:  # how many fired, and which
+            beyond = place + 1 + numbers[place]
+            step[numbers[place + 1 : beyond]] = 1
+            place = beyond
+        return raster
+
 
 _COUNTERS = 2
 _STATES = """

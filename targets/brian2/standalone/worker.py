@@ -16,8 +16,8 @@ import time
 import traceback
 from pathlib import Path
 
-from lmu_deploy.errors import MissingDependencyError
-from targets.brian2.standalone import exchange
+from lmu_deploy.core.errors import MissingDependencyError
+from targets.brian2.standalone import process
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -28,14 +28,14 @@ def main(folder: Path, parent: int) -> int:
     try:
         from targets.brian2.standalone.model import simulate
 
-        exchange.write_outcome(simulate(exchange.read_job(folder), folder), folder)
+        process.write_outcome(simulate(process.read_job(folder), folder), folder)
     except MissingDependencyError as error:
-        exchange.write_failure(folder, "missing", str(error))
+        process.write_failure(folder, "missing", str(error))
         return 1
     except BaseException as error:
         traceback.print_exc()
         last = traceback.format_exception_only(error)[-1].strip()
-        exchange.write_failure(folder, "run", last)
+        process.write_failure(folder, "run", last)
         return 1
     return 0
 

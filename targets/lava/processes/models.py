@@ -14,10 +14,8 @@ from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from targets.lava.arithmetic import activate, multiply_shift, saturate
-from targets.lava.axons import Axon
-from targets.lava.dendrites import Dendrite
-from targets.lava.plan import Group
+from targets.lava.neurons import Axon, Dendrite, activate, multiply_shift, saturate
+from targets.lava.plan import Group, Timetable
 from targets.lava.processes.neurons import (
     IN_PORTS,
     OUT_PORTS,
@@ -27,7 +25,6 @@ from targets.lava.processes.neurons import (
     ReadoutNeurons,
 )
 from targets.lava.records import Recorder, input_messages
-from targets.lava.timetable import Timetable
 
 
 class NeuronsModel(PyLoihiProcessModel):

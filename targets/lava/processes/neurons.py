@@ -13,8 +13,7 @@ from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
 
-from targets.lava.plan import Group
-from targets.lava.timetable import Timetable
+from targets.lava.plan import Group, Timetable
 
 MOST_LINKS = 4
 MOST_OUTLETS = 4

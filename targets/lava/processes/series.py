@@ -13,10 +13,8 @@ from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from lmu_deploy.integer_network import SeriesMemory
-from targets.lava.arithmetic import multiply_shift
-from targets.lava.axons import Axon
-from targets.lava.dendrites import Dendrite
+from lmu_deploy.core.integer.layers import SeriesMemory
+from targets.lava.neurons import Axon, Dendrite, multiply_shift
 from targets.lava.plan import Group
 from targets.lava.processes.models import SendingModel, send
 from targets.lava.processes.neurons import SeriesNeurons

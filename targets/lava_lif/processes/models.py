@@ -15,8 +15,8 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from targets.host import HostLayer
-from targets.lava.arithmetic import multiply_shift, saturate
-from targets.lava_lif import records
+from targets.lava.neurons import multiply_shift, saturate
+from targets.lava_lif import jobs
 from targets.lava_lif.processes.parts import Host, Relays
 from targets.spiking.activity import Tally
 
@@ -68,7 +68,7 @@ class RelaysModel(PyLoihiProcessModel):
         self.message_out.send(message.astype(np.int32))
         self.state_out.send(self.x)
         if self.time_step == self.last:
-            records.write_saturations(
+            jobs.write_saturations(
                 self.folder,
                 {"relay/state": self.limited, "relay/message": self.limited_messages},
             )
@@ -89,7 +89,7 @@ class HostModel(PyLoihiProcessModel):
         super().__init__(proc_params)
         self.job, self.folder = proc_params["job"], proc_params["folder"]
         self.host = HostLayer(self.job.layer, self.job.signal)
-        self.done = records.opened(self.folder)
+        self.done = jobs.opened(self.folder)
         self.tallies = {kind: Tally(self.done, kind) for kind in self.done.counts}
         self.message = np.zeros((self.job.samples, self.job.memory.channels), np.int32)
         self.limited = 0
@@ -117,9 +117,9 @@ class HostModel(PyLoihiProcessModel):
         if hold:
             self.done.states[:, hold - 1] = states
             self.host.observe(hold - 1, states * job.memory.state_unit)
-            records.note_progress(self.folder, hold * job.samples)
+            jobs.note_progress(self.folder, hold * job.samples)
         if hold == job.holds:
-            records.write_saturations(self.folder, {"input": self.limited})
+            jobs.write_saturations(self.folder, {"input": self.limited})
             self.message[:] = 0
             return
         units = np.rint(self.host.channels(hold) / job.memory.input_scale)

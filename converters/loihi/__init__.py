@@ -1,0 +1,5 @@
+"""Lowering a float network's memories to LIF neurons in Loihi's fixed point."""
+
+from converters.loihi.lower import loihi_spike
+
+__all__ = ["loihi_spike"]

@@ -1,0 +1,308 @@
+"""LMUNetwork to LoihiNetwork: memories onto calibrated LIF neurons in fixed point.
+
+What is refused before any work is done, each with one sentence that says how to mend it.
+
+One memory of the float network made into one LoihiMemory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from converters.loihi.simulator import FixedPointBench
+from converters.loihi.tuning import LARGEST_ROUNDED, MESSAGE_ONE, draw_neurons, round_rows
+from converters.spiking.build import memory_inputs
+from converters.spiking.closed_loop import scale_memory
+from converters.spiking.dynamic import dynamic
+from converters.spiking.neurons import Fit, Progress, part
+from converters.spiking.recipe import (
+    CALIBRATION_SAMPLES,
+    HOLD_MS,
+    NEURONS_PER_STATE,
+    check_map,
+    check_window,
+    draw_samples,
+)
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
+from lmu_deploy.core.spiking.chip import Calibration, check_multiple
+from lmu_deploy.core.spiking.loihi import DECAY_ONE, MESSAGE_LIMIT, ONE, LoihiMemory, LoihiNetwork
+from lmu_deploy.core.validation import check_inputs, check_integer, check_number
+from lmu_deploy.hardware.profile import (
+    DigitalProfile,
+    Figure,
+    LifFigures,
+    load_profile,
+    profile_names,
+)
+
+
+def check_fit(
+    memories: list[Memory],
+    neurons_per_state: int,
+    hold_ms: float,
+    tau_ms: float,
+    chip: DigitalProfile,
+) -> None:
+    """Refuse what cannot be lowered to this chip.
+
+    Parameters
+    ----------
+    memories : list of Memory
+    neurons_per_state : int
+    hold_ms, tau_ms : float
+    chip : DigitalProfile
+
+    Raises
+    ------
+    InputError
+        When there is no memory, the chip has too few neurons, a window is too short for the
+        relays, or a calibration would not fit in memory.
+    """
+    if not memories:
+        raise InputError("the network has no LMU layer, so nothing of it can spike; give another.")
+    states = sum(memory.size for memory in memories)
+    room = int(chip.neurons_per_core) * int(chip.cores)
+    if (needed := states * (neurons_per_state + 1)) > room:
+        most = room // states - 1
+        advice = (
+            f"use at most {most} neurons per state"
+            if most >= 1
+            else "train a network with fewer states"
+        )
+        raise InputError(
+            f"{states} states of {neurons_per_state} neurons and a relay need {needed} neurons, "
+            f"and profile {chip.name} has {room}; {advice}."
+        )
+    for memory in memories:
+        check_window(memory, hold_ms, tau_ms)
+        check_map(memory, neurons_per_state, "dynamic")
+
+
+_INPUT_MARGIN = 1.25
+"""Inputs may be so much larger than any seen in calibration before they are limited."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all memories of a network have in common.
+
+    Attributes
+    ----------
+    figures : LifFigures
+    dt_ms, hold_ms : float
+        Milliseconds.
+    decay : int
+        Of the relays, in 4096ths.
+    neurons_per_state : int
+    seed : int
+        Of tuning curves and calibration.
+    """
+
+    figures: LifFigures
+    dt_ms: float
+    hold_ms: float
+    decay: int
+    neurons_per_state: int
+    seed: int
+
+    @property
+    def parts(self) -> int:
+        """Chip steps in a hold."""
+        return round(self.hold_ms / self.dt_ms)
+
+
+def build_memory(
+    recipe: Recipe, memory: Memory, u: np.ndarray, number: int, progress: Progress | None = None
+) -> tuple[LoihiMemory, Fit]:
+    """Lower and calibrate one memory.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    memory : Memory
+    u : ndarray, shape (samples, steps, channels)
+        What reaches the memory while it is calibrated.
+    number : int
+        Which memory of the network: each has its own neurons.
+    progress : callable, optional
+        Called with (steps of calibration done, in all).
+
+    Raises
+    ------
+    InputError
+        When the memory cannot be divided into chip steps, or a value does not fit its width.
+    """
+    lost = recipe.decay / DECAY_ONE
+    scaled = scale_memory(memory, u, recipe.parts, 1.0 - lost)
+    drawn = np.random.default_rng([recipe.seed, number, 1])
+    neurons = draw_neurons(
+        recipe.figures, memory.size, recipe.neurons_per_state, recipe.dt_ms, drawn
+    )
+    bench = FixedPointBench(neurons, memory.order, recipe.dt_ms, recipe.decay)
+    measuring = np.random.default_rng([recipe.seed, number, 3])
+    per_spike = lost / (recipe.dt_ms * 1e-3) * ONE
+    largest = LARGEST_ROUNDED / per_spike
+    found = dynamic(bench, scaled.targets, scaled.trajectory, measuring, progress, largest=largest)
+    decoders = round_rows(found.weights.reshape(memory.size, -1) * per_spike)
+    input_scale = np.maximum(np.abs(u).max(axis=(0, 1)) * _INPUT_MARGIN, 1e-9) / MESSAGE_LIMIT
+    per_message = lost * ONE * scaled.b_prime / scaled.scales * input_scale[:, None]
+    inputs = round_rows(per_message.reshape(memory.size, 1))
+    return LoihiMemory(
+        neurons=neurons,
+        decoders=decoders.weights.reshape(memory.channels, memory.order, -1),
+        decoder_multiplier=decoders.multiplier,
+        decoder_shift=decoders.shift,
+        input_weights=inputs.weights[:, 0],
+        input_multiplier=inputs.multiplier,
+        input_shift=inputs.shift,
+        decay=recipe.decay,
+        message_shift=round(np.log2(ONE / MESSAGE_ONE)),
+        scales=scaled.scales,
+        input_scale=input_scale,
+    ), found
+
+
+def loihi_spike(
+    network: LMUNetwork,
+    calibration_inputs: np.ndarray,
+    profile: str | DigitalProfile = "loihi1",
+    *,
+    neurons_per_state: int = NEURONS_PER_STATE,
+    hold_ms: float = HOLD_MS,
+    tau_ms: float | None = None,
+    maximum_rates: tuple[float, float] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LoihiNetwork:
+    """Put the memories of `network` on a chip's LIF neurons, and calibrate their decoders.
+
+    States are scaled by their 99.9 % range over the calibration inputs and held by the discrete
+    Principle 3 (:mod:`converters.spiking.principle3`); the decoders are the ridge regression from
+    the twin's own spikes behind the relays, its states forced along real trajectories.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+        Encoders, hidden units, LSTM layers and readout stay on the host.
+    calibration_inputs : ndarray, shape (samples, steps, n_in)
+        Of the kind that the network will see, never the ones it will be judged by. At most 200
+        samples are used, drawn by `seed`, and of long sequences the beginning.
+    profile : str or DigitalProfile
+        Digital chip with LIF neurons, by name or with figures of one's own.
+    neurons_per_state : int
+        Neurons of each population; there is one population for each state.
+    hold_ms : float
+        Milliseconds that an input of the task is held; the window lasts theta times as long.
+    tau_ms : float, optional
+        Time constant of the relays, milliseconds; the profile's if absent. It is rounded to what a
+        decay of 12 bits can be.
+    maximum_rates : (float, float), optional
+        Between which a neuron's rate at the end of its range is drawn, hertz; the profile's if
+        absent.
+    seed : int
+        Of the tuning curves and of the calibration.
+    progress : callable, optional
+        Called with (steps of calibration done, in all).
+
+    Returns
+    -------
+    LoihiNetwork
+
+    Raises
+    ------
+    InputError
+        When a time is no whole multiple of the step, the window is shorter than the relays can
+        serve, the chip has too few neurons, or a value is out of range.
+    """
+    chip, figures = lif_chip(profile)
+    if maximum_rates is not None:
+        figures = _with_rates(figures, *maximum_rates)
+    inputs = check_inputs(calibration_inputs, network.n_in)
+    seed = check_integer("seed", seed, 0, 2**32 - 1)
+    dt_ms = figures.step.value * 1e3
+    tau_ms = check_multiple(
+        "tau_ms", figures.synapse_tau.value * 1e3 if tau_ms is None else tau_ms, dt_ms
+    )
+    recipe = Recipe(
+        figures=figures,
+        dt_ms=dt_ms,
+        hold_ms=check_multiple("hold_ms", hold_ms, dt_ms),
+        decay=max(round(DECAY_ONE * -np.expm1(-dt_ms / tau_ms)), 1),
+        neurons_per_state=check_integer("neurons_per_state", neurons_per_state, 1, 100_000),
+        seed=seed,
+    )
+    memories = [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
+    check_fit(memories, neurons_per_state, recipe.hold_ms, tau_ms, chip)
+    largest = max(memory.size for memory in memories)
+    chosen = draw_samples(inputs, CALIBRATION_SAMPLES, recipe.parts * largest, seed)
+    built = _build(network, recipe, chosen, progress)
+    fits = [fit for _, fit in built if fit is not None]
+    return LoihiNetwork(
+        memories=tuple(memory for memory, _ in built),
+        host=network,
+        profile=chip.name,
+        calibration=Calibration(
+            method="dynamic",
+            seed=seed,
+            samples=len(chosen),
+            ridge=max(fit.ridge for fit in fits),
+            fit_error=max(fit.error for fit in fits),
+        ),
+        dt_ms=dt_ms,
+        tau_ms=tau_ms,
+        hold_ms=recipe.hold_ms,
+    )
+
+
+def lif_chip(profile: str | DigitalProfile) -> tuple[DigitalProfile, LifFigures]:
+    """Give a digital chip and the figures of its LIF neurons.
+
+    Raises
+    ------
+    InputError
+        When the profile is unknown, not digital, or says nothing of LIF neurons.
+    """
+    chip = load_profile(profile, "digital")
+    assert isinstance(chip, DigitalProfile)
+    if chip.lif is None:
+        spiking = [name for name in profile_names("digital") if _has_lif(name)]
+        raise InputError(
+            f"profile {chip.name} has no LIF neurons for a spiking memory; choose one of "
+            f"{', '.join(spiking)}, or an analog profile."
+        )
+    return chip, chip.lif
+
+
+def _with_rates(figures: LifFigures, lowest: float, highest: float) -> LifFigures:
+    """Give the same neurons with other rates at the ends of their ranges."""
+    lowest = check_number("lowest maximum rate", lowest, 1.0, 900.0)
+    highest = check_number("highest maximum rate", highest, lowest, 900.0)
+    given = {"lowest_rate": lowest, "highest_rate": highest}
+    return figures.model_copy(
+        update={name: Figure(value=v, source="given by the caller") for name, v in given.items()}
+    )
+
+
+def _has_lif(name: str) -> bool:
+    chip = load_profile(name)
+    return isinstance(chip, DigitalProfile) and chip.lif is not None
+
+
+def _build(
+    network: LMUNetwork, recipe: Recipe, inputs: np.ndarray, progress: Progress | None
+) -> list[tuple[LoihiMemory | None, Fit | None]]:
+    """Lower each memory in turn, as parts of one piece of work."""
+    reaching = memory_inputs(network, inputs)
+    total = sum(u is not None for u in reaching)
+    built: list[tuple[LoihiMemory | None, Fit | None]] = []
+    number = 0
+    for layer, u in zip(network.layers, reaching, strict=True):
+        if not isinstance(layer, LMULayer) or u is None:
+            built.append((None, None))
+            continue
+        built.append(build_memory(recipe, layer.memory, u, number, part(progress, number, total)))
+        number += 1
+    return built

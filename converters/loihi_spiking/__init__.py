@@ -1,5 +1,0 @@
-"""Lowering a float network's memories to LIF neurons in Loihi's fixed point."""
-
-from converters.loihi_spiking.lower import loihi_spike
-
-__all__ = ["loihi_spike"]

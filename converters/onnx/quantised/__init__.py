@@ -1,9 +1,0 @@
-"""IntegerNetwork to ONNX: in integers alone, or in real numbers with Q/DQ around its weights."""
-
-from converters.onnx.quantised.export import (
-    to_onnx_integer,
-    to_onnx_integer_step,
-    to_onnx_qdq,
-)
-
-__all__ = ["to_onnx_integer", "to_onnx_integer_step", "to_onnx_qdq"]

@@ -1,0 +1,130 @@
+"""The two kinds of quantised graph, and what each says of itself.
+
+What a model of a quantised network says of itself in its metadata_props.
+
+Scales and widths are JSON by the names of docs/integer-semantics.md: an integer n stands for
+``n * scale``. Lists have an entry for each layer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import onnx
+
+from converters.onnx.graph import FORMAT, IR_VERSION, OPSET, PREFIX, Graph
+from converters.onnx.quantized.arithmetic import Numbers
+from converters.onnx.quantized.dequantized import Dequantised
+from converters.onnx.quantized.integers import Integers, Tally
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.network import LMULayer
+
+
+def describe(network: IntegerNetwork, form: str) -> dict[str, str]:
+    """Give the metadata of a model of a form, such as ``integer-sequence``."""
+    memories = [layer.memory for _, layer in network.on_chip]
+    values: dict[str, Any] = {
+        "format": str(FORMAT),
+        "form": form,
+        "task": network.task or "",
+        "profile": network.profile,
+        "return_sequences": json.dumps(network.return_sequences),
+        "dt": "1",
+        "states": json.dumps([memory.size for memory in memories]),
+        "realisation": json.dumps([memory.realisation for memory in memories]),
+        "formats": json.dumps(_formats(network)),
+        **_truth(network),
+    }
+    return {PREFIX + key: value for key, value in values.items()}
+
+
+def _formats(network: IntegerNetwork) -> dict[str, dict[str, Any]]:
+    formats = {"input": network.input, "output": network.chip_readout.output}
+    for number, layer in network.on_chip:
+        formats[f"layer{number}/memory/state"] = layer.memory.state
+        formats[f"layer{number}/memory/message"] = layer.memory.message
+        if layer.hidden is not None:
+            formats[f"layer{number}/hidden/message"] = layer.hidden.message
+    return {name: _as_json(value) for name, value in formats.items()}
+
+
+def _as_json(value: Format) -> dict[str, Any]:
+    return {"bits": value.bits, "scale": value.scale}
+
+
+def _truth(network: IntegerNetwork) -> dict[str, str]:
+    """Theta, order and the rest, which the float network knows."""
+    if network.source is None:
+        return {}
+    memories = [layer.memory for layer in network.source.layers if isinstance(layer, LMULayer)]
+    return {
+        "theta": json.dumps([memory.theta for memory in memories]),
+        "order": json.dumps([memory.order for memory in memories]),
+        "channels": json.dumps([memory.channels for memory in memories]),
+        "discretiser": json.dumps([memory.discretiser for memory in memories]),
+    }
+
+
+OPSET_OF_INT16, IR_VERSION_OF_INT16 = 21, 10
+"""What QuantizeLinear to int16 needs; ONNX Runtime has it from 1.18 on."""
+
+
+class Kind(Protocol):
+    """A kind of graph.
+
+    Attributes
+    ----------
+    form : str
+        ``integer`` or ``qdq``.
+    tally : Tally or None
+        Counts what a run does, if that was asked for.
+    """
+
+    form: str
+    tally: Tally | None
+
+    def numbers(self, graph: Graph) -> Numbers:
+        """Arithmetic for a graph, or for the body of a Scan in it."""
+
+    def model(self, graph: Graph, network: IntegerNetwork, shape: str) -> onnx.ModelProto:
+        """Finish a graph of a shape, ``sequence`` or ``step``."""
+
+
+class IntegerKind:
+    """Integers alone; see :class:`Kind`."""
+
+    form = "integer"
+
+    def __init__(self, tally: Tally | None = None) -> None:
+        self.tally = tally
+
+    def numbers(self, graph: Graph) -> Integers:
+        """Give integer arithmetic that counts where a tally wants it."""
+        return Integers(graph, counting=self.tally is not None)
+
+    def model(self, graph: Graph, network: IntegerNetwork, shape: str) -> onnx.ModelProto:
+        """Finish the graph."""
+        return graph.model(describe(network, f"{self.form}-{shape}"))
+
+
+class DequantisedKind:
+    """Real numbers with weights and messages quantised; see :class:`Kind`."""
+
+    form = "qdq"
+    tally: Tally | None = None
+
+    def __init__(self, activations: Mapping[str, str], opset: int) -> None:
+        self._activations, self._opset = activations, opset
+
+    def numbers(self, graph: Graph) -> Dequantised:
+        """Give arithmetic in real numbers."""
+        return Dequantised(graph, self._activations)
+
+    def model(self, graph: Graph, network: IntegerNetwork, shape: str) -> onnx.ModelProto:
+        """Finish the graph."""
+        ir_version = IR_VERSION if self._opset == OPSET else IR_VERSION_OF_INT16
+        metadata = describe(network, f"{self.form}-{shape}")
+        return graph.model(metadata, self._opset, ir_version)

@@ -1,0 +1,104 @@
+"""From a trained float network to one in integers alone, with ranges measured on real inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converters.quantize.calibration import Calibration, Progress, calibrate
+from converters.quantize.choose import choose
+from converters.quantize.ptq import Quantiser
+from converters.quantize.settings import AUTO, settings_for
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.hardware.profile import DigitalProfile
+
+__all__ = ["Calibration", "calibrate", "quantise"]
+
+
+def quantise(
+    network: LMUNetwork,
+    calibration: np.ndarray | Calibration,
+    profile: str | DigitalProfile = "loihi2",
+    *,
+    slices: int = 2,
+    kernel_slices: int | None = None,
+    message_bits: int = 12,
+    hidden_bits: int | None = None,
+    input_bits: int | None = None,
+    calibration_method: str = "max",
+    scales: str | None = None,
+    realisation: str = "dense-incremental",
+    taps: int | None = None,
+    kernel_bits: int | None = None,
+    refit: bool | None = None,
+    progress: Progress | None = None,
+) -> IntegerNetwork:
+    """Quantise a float network after its training.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+        Its LSTM layers, and a readout after one of them, stay in float for the host.
+    calibration : ndarray, shape (samples, steps, n_in), or Calibration
+        Inputs to measure ranges on, such as a part of the training data; or what `calibrate` gave
+        for them and this network, when several quantisations share it.
+    profile : str or DigitalProfile
+        Digital chip whose widths hold, by name or with figures of one's own.
+    slices : int
+        Slices of every matrix that enters a memory; one loses accuracy, two hold it.
+    kernel_slices : int, optional
+        Slices of the hidden units' kernels and the readout; by default 1 for a network that answers
+        once, 2 for one that answers at every step.
+    message_bits : int
+        Width of memory messages.
+    hidden_bits : int, optional
+        Width of hidden messages; by default 8 for a network that answers once, which is a class,
+        12 for one that answers at every step, whose error is that of its numbers.
+    input_bits : int, optional
+        Width of input messages; by default that of memory messages.
+    calibration_method : {"max", "percentile", "mse"}
+        How the range of messages is taken from the calibration.
+    scales : {"power-of-two", "free"}, optional
+        Row gains that are powers of two, or a multiplier and a shift; by default free for a memory
+        of one slice, which gains most of a bit by it, and powers of two for all else.
+    realisation : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor", "auto"}
+        How the memory's matrix is realised; see docs/integer-semantics.md. With auto, the cheapest
+        that fits the profile and is predicted to be good enough, with at most `slices` slices; the
+        reason stands in the network's provenance as "realisation".
+    taps : int, optional
+        Of realisation fir; by default as many as the window has steps.
+    kernel_bits : int, optional
+        Width of the weights of hidden units and the readout; by default the profile's.
+    refit : bool, optional
+        Fit what reads a memory, and the range of its messages, to the memory as it is rounded; by
+        default for a memory of one slice. Of no effect with fir and sign-taylor.
+    progress : callable, optional
+        Called with (samples calibrated, samples in all).
+
+    Raises
+    ------
+    InputError
+        When the network has no LMU layer, an argument is out of range, the calibration does not
+        fit the network, or an accumulator would be too narrow.
+    """
+    settings = settings_for(
+        network,
+        profile,
+        slices=slices,
+        kernel_slices=kernel_slices,
+        message_bits=message_bits,
+        hidden_bits=hidden_bits,
+        input_bits=input_bits,
+        calibration_method=calibration_method,
+        scales=scales,
+        realisation=realisation,
+        taps=taps,
+        kernel_bits=kernel_bits,
+        refit=refit,
+    )
+    signals = calibration
+    if not isinstance(signals, Calibration):
+        signals = calibrate(network, signals, progress)
+    if realisation == AUTO:
+        return choose(network, signals, settings)
+    return Quantiser(settings, signals).network(network)

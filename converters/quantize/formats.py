@@ -1,0 +1,284 @@
+r"""Formats of states, messages and outputs, from the ranges that the calibration measured.
+
+Messages cover the calibrated range. A memory's state is finer than its messages by
+`state_bits - message_bits - 2` bits, which leaves it a range four times theirs. A signal that
+hardly answers to what flows into it gets no finer a unit than 2^-10 of that inflow is worth,
+because the weights of so fine a unit would not fit.
+
+The input's format: exact when inputs stand on a grid, such as pixels / 255; else their range.
+
+Pixels and counts are integers in disguise. Finding their step costs nothing and makes the input
+messages exact, so that the first rounding of a network is that of its memory.
+
+A hidden activation as the least of a few lines with integer slopes and intercepts.
+
+relu and linear are one line, hard-tanh one and a flat one, exactly. tanh is concave above zero, so
+its interpolant through a few knots is the least of the interpolant's lines. The error of linear
+interpolation on a short interval h is :math:`h^2 |f''| / 8` (de Boor, A Practical Guide to Splines,
+1978, chapter III), equal everywhere when the knots stand at equal steps of
+:math:`\int \sqrt{|f''|}`; raising the interpolant by half of it balances its sign.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from converters.quantize.calibration import Signal, clip_range
+from converters.quantize.settings import Settings
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import PiecewiseLinear
+from lmu_deploy.core.integer.parts import Format, largest
+from lmu_deploy.core.network import Hidden, Readout
+
+HEADROOM_BITS = 2
+_OUTPUT_HEADROOM = 4.0
+FAINTEST = 2.0**-10
+
+
+def bias_limit(bits: int) -> int:
+    """Greatest bias, in units, of what is held in `bits` bits: biases have 24 at most."""
+    return largest(min(bits, 24))
+
+
+def memory_formats(
+    place: str,
+    m: Signal,
+    settings: Settings,
+    bias: np.ndarray | None = None,
+    inflow: float = 0.0,
+) -> tuple[Format, Format, int]:
+    """Format of a memory's state and of its messages, and the shift between them.
+
+    Parameters
+    ----------
+    place : str
+    m : Signal
+    settings : Settings
+    bias : ndarray, shape (states,), optional
+        What the state has to hold as well; it may be far larger than the memory, where it cancels
+        against the inputs.
+    inflow : float
+        Greatest product of one weight that enters the memory and the range of its messages.
+
+    Raises
+    ------
+    InputError
+        When messages are so wide that the state has no room above them.
+    """
+    bits, state_bits = settings.message_bits, settings.state_bits
+    clip = max(clip_range(m, settings.calibration_method, bits), inflow * FAINTEST)
+    widest = _widest_bias(bias)
+    held = clip * 2.0**HEADROOM_BITS * (bias_limit(state_bits) / largest(state_bits))
+    beyond = math.ceil(math.log2(max(m.largest / clip, widest / held, 1.0)))
+    shift = state_bits - bits - HEADROOM_BITS - beyond
+    if shift < 0:
+        raise InputError(
+            f"quantise: {place}, messages of {bits} bits leave no room in a state of "
+            f"{state_bits}; use --message-bits {bits + shift}."
+        )
+    scale = clip / largest(bits)
+    return Format(state_bits, scale * 2.0**-shift), Format(bits, scale), shift
+
+
+def hidden_format(
+    hidden: Hidden, inflow: float, m: Signal, h: Signal, settings: Settings
+) -> Format:
+    """Format of hidden messages: up to 1 for tanh and hard-tanh, else the calibrated range.
+
+    A unit is no finer than the bias allows, which the drive has to hold.
+
+    Parameters
+    ----------
+    hidden : Hidden
+    inflow : float
+        Greatest product of one weight of the input kernel and the range of the input messages.
+    m, h : Signal
+        Of the layer's memory and of the hidden units themselves.
+    settings : Settings
+    """
+    bits = settings.hidden_bits
+    if hidden.activation in ("tanh", "hard-tanh"):
+        return Format(bits, 1.0 / largest(bits))
+    carried = (hidden.memory_kernel, m), (hidden.recurrent_kernel, h)
+    inflow = max(inflow, *(_widest(kernel, s) for kernel, s in carried if kernel is not None))
+    clip = clip_range(h, settings.calibration_method, bits)
+    unit = max(clip, inflow * FAINTEST) / largest(bits)
+    return Format(bits, max(unit, _widest_bias(hidden.bias) / bias_limit(settings.state_bits)))
+
+
+def unit_format(h: Signal, settings: Settings) -> Format:
+    """Format of what LSTM units send: the calibrated range, which never passes 1."""
+    bits = settings.hidden_bits
+    return Format(bits, min(1.0, clip_range(h, settings.calibration_method, bits)) / largest(bits))
+
+
+def output_format(readout: Readout, inflow: float, y: Signal, settings: Settings) -> Format:
+    """Format of the readout: four times the calibrated range, and no less than its bias.
+
+    A bias may be far larger than what comes out, where it cancels against the kernel's part;
+    `inflow` is the greatest product of one weight and the range of the messages that it carries.
+    """
+    widest = max(y.largest, inflow * FAINTEST) or 1.0
+    bits = settings.state_bits
+    unit = widest * _OUTPUT_HEADROOM / largest(bits)
+    return Format(bits, max(unit, _widest_bias(readout.bias) / bias_limit(bits)))
+
+
+def _widest_bias(bias: np.ndarray | None) -> float:
+    return 0.0 if bias is None else float(np.abs(bias).max(initial=0.0))
+
+
+def _widest(kernel: np.ndarray, signal: Signal) -> float:
+    """Greatest product of one entry of a kernel and the signal that it carries."""
+    return float(np.abs(kernel).max(initial=0.0)) * signal.largest
+
+
+_TOLERANCE = 1e-3
+_MARGIN = 1.05
+
+
+def input_format(signal: Signal, bits: int) -> Format:
+    """Choose the scale of input messages.
+
+    Parameters
+    ----------
+    signal : Signal
+        The inputs of the calibration.
+    bits : int
+        Width of a message.
+
+    Returns
+    -------
+    format : Format
+        Of the step of the grid that the inputs stand on, if there is one that `bits` bits can
+        count; else of the greatest magnitude and 5 % more.
+    """
+    limit = largest(bits)
+    widest = signal.largest or 1.0
+    step = _grid_step(signal.rows, widest, limit)
+    return Format(bits, step if step is not None else widest * _MARGIN / limit)
+
+
+def _grid_step(rows: np.ndarray, widest: float, limit: int) -> float | None:
+    """Step with which all values are integers of at most `limit`, or None."""
+    magnitudes = np.unique(np.abs(rows[rows != 0.0]).astype(np.float64))
+    if not 0 < magnitudes.size <= limit:
+        return None
+    divisor = widest
+    for value in magnitudes:
+        divisor = _common_divisor(divisor, float(value), widest / limit / 2.0)
+        if divisor * limit < widest * (1.0 - _TOLERANCE):
+            return None
+    steps = magnitudes / divisor
+    return divisor if np.abs(steps - np.rint(steps)).max() < _TOLERANCE else None
+
+
+def _common_divisor(a: float, b: float, negligible: float) -> float:
+    """Euclid's algorithm on real numbers: remainders below `negligible` count as nothing."""
+    while b > negligible:
+        a, b = b, abs(a - round(a / b) * b)
+    return a
+
+
+GUARD_BITS = 6
+"""The drive is finer than the message by this many bits, or by fewer where a bias needs range."""
+
+_SLOPE_BITS = 15
+_TRIED_DRIVES = 4096
+
+
+def guard_bits(place: str, message: Format, bits: int, bias: float) -> int:
+    """Bits by which a drive of `bits` bits can be finer than the message, and hold a bias.
+
+    Raises
+    ------
+    InputError
+        When even a drive as coarse as the message cannot hold it.
+    """
+    widest = bias_limit(bits) * message.scale
+    for guard in range(GUARD_BITS, -1, -1):
+        if bias <= widest * 2.0**-guard:
+            return guard
+    fewer = message.bits - math.ceil(math.log2(bias / widest))
+    raise InputError(
+        f"quantise: {place}, a bias of {bias:.3g} does not fit a drive of {bits} bits with hidden "
+        f"messages of {message.bits}; use --hidden-bits {max(2, fewer)}."
+    )
+
+
+def drive_format(message: Format, bits: int, guard: int = GUARD_BITS) -> Format:
+    """Format of the drive z for hidden messages of a given format."""
+    return Format(bits, message.scale * 2.0**-guard)
+
+
+@cache
+def piecewise(name: str, message: Format, guard: int = GUARD_BITS) -> PiecewiseLinear:
+    """Make the activation `name` for messages of a given format and drives of `drive_format`.
+
+    Parameters
+    ----------
+    name : {"linear", "relu", "tanh", "hard-tanh"}
+    message : Format
+        Of the result; its scale times its limit is 1 for tanh and hard-tanh.
+    guard : int
+        Bits by which the drive is finer than the message.
+    """
+    if name == "tanh":
+        return _tanh(message, guard)
+    kind = {"relu": "positive", "hard-tanh": "odd", "linear": "linear"}[name]
+    slope, intercept = ([1, 0], [0, message.limit]) if name == "hard-tanh" else ([1], [0])
+    return PiecewiseLinear(np.array(slope), np.array(intercept), guard, kind)
+
+
+def evaluate(activation: PiecewiseLinear, z: np.ndarray, message_bits: int) -> np.ndarray:
+    """Apply an activation to integer drives of any shape, as docs/integer-semantics.md says."""
+    z = np.asarray(z, dtype=np.int64)
+    half = (1 << activation.shift) >> 1
+    slope = activation.slope.astype(np.int64)
+    p = {"odd": np.abs(z), "positive": np.maximum(z, 0), "linear": z}[activation.kind]
+    lines = (p[..., None] * slope + half) >> activation.shift
+    value = (lines + activation.intercept).min(axis=-1)
+    value = np.clip(value, -largest(message_bits), largest(message_bits))
+    return np.sign(z) * value if activation.kind == "odd" else value
+
+
+def tanh_pieces(bits: int) -> int:
+    """Lines for tanh: 8 up to 8 bits, then as many as a rounding error of that width is worth."""
+    return min(64, 8 * 2 ** max(0, (bits - 7) // 2))
+
+
+def _tanh(message: Format, guard: int) -> PiecewiseLinear:
+    """Try several points where the last, flat line begins; keep what errs least as integers."""
+    last = int(8.0 / message.scale) << guard
+    drives = np.linspace(0, last, min(last, _TRIED_DRIVES), dtype=np.int64)
+    truth = np.tanh(drives * (message.scale * 2.0**-guard))
+    candidates = [_interpolant(end, message, guard) for end in np.linspace(1.5, 6.0, 91)]
+
+    def error(activation: PiecewiseLinear) -> float:
+        value = evaluate(activation, drives, message.bits) * message.scale
+        return float(np.abs(value - truth).max())
+
+    return min(candidates, key=error)
+
+
+def _interpolant(end: float, message: Format, guard: int) -> PiecewiseLinear:
+    """Lines through knots from 0 to `end`, then the flat one at 1."""
+    grid = np.linspace(0.0, end, 4001)
+    density = np.sqrt(2.0 * np.tanh(grid) * (1.0 - np.tanh(grid) ** 2))
+    mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2.0)])
+    knots = np.interp(np.linspace(0.0, mass[-1], tanh_pieces(message.bits)), mass, grid)
+    raised = np.tanh(knots) + (1.0 - np.tanh(end))
+    raised[0] = 0.0
+    slopes = np.diff(raised) / np.diff(knots)
+    intercepts = raised[:-1] - slopes * knots[:-1]
+    slopes, intercepts = np.append(slopes, 0.0), np.append(intercepts, 1.0)
+    shift = _SLOPE_BITS + guard
+    return PiecewiseLinear(
+        np.rint(slopes * 2**_SLOPE_BITS).clip(0, 2**15 - 1).astype(np.int32),
+        np.rint(intercepts / message.scale).astype(np.int32),
+        shift=shift,
+        kind="odd",
+    )

@@ -1,0 +1,345 @@
+r"""How far an integer memory will be from the float one, foretold from its matrices alone.
+
+Two causes, as relative rms errors, added as squares. Weights: the impulse responses R of the float
+memory and of the matrices that the integers stand for, :math:`\|\hat R - R\|_F / \|R\|_F`, which is
+the error for white input. Messages: rounding to a unit q adds noise of variance q^2/12 at every
+step (Widrow, Kollar, Quantization Noise, 2008, chapter 1), which goes round the memory. Both are
+sums over time of :math:`A^t Q A^{tT}`, had by doubling. What hidden units feed back is left out.
+
+An integer memory as the linear map that it approximates, in real units and without rounding.
+
+.. math:: n_t = T\, n_{t-1} + X\, x_t + H\, h_{t-1} + b
+
+where n are the neurons' own coordinates (`basis @ n` are the Legendre states): what is left of a
+memory when messages have all the bits they want, and what a training has to go through.
+
+Whether a memory as it is rounded would run away in a stream without end.
+
+The matrix that a memory's integers stand for may have eigenvalues beyond 1 though the float one
+has none. Over a sequence that does no harm (:math:`1.0057^{784} = 86` of the smallest directions);
+in an endless stream the states grow until they saturate, and the memory is lost. The spectral
+radius is :math:`\lim \|A^n\|^{1/n}` (Gelfand 1941), here with n = 2^20 by squaring, which takes no
+eigenvectors: those of a Legendre memory are far too ill-conditioned.
+
+Coordinates in which a memory's matrix is sparse and rounds well.
+
+In the basis of orthonormal Legendre polynomials, :math:`n_i = m_i / \sqrt{2i+1}`, the continuous
+matrix has entries :math:`\sqrt{(2i+1)(2j+1)}` times a sign, and its symmetric part has rank two
+only (the signs at ij and ji add up to -2 for even i - j and to 0 for odd): it is nearly normal. An
+orthogonal rotation to real Schur form (upper triangular, but for blocks of 2 x 2) or to Hessenberg
+form (upper triangular, and one diagonal below) then makes half of its entries zero, and leaves
+most of the others small (Golub, Van Loan, Matrix Computations, 2013, sections 7.4 and 7.6).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import block_diag, hessenberg, schur
+
+from converters.quantize.connections import real_matrix
+from converters.quantize.sign_taylor import one_step
+from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.legendre import impulse_response
+from lmu_deploy.core.network import LMULayer
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """States n with m = basis @ n and n = inverse @ m.
+
+    Attributes
+    ----------
+    recurrent : ndarray, shape (states, states)
+        The memory's matrix less the identity, memory encoders folded in.
+    basis, inverse : ndarray, shape (states, states)
+    """
+
+    recurrent: np.ndarray
+    basis: np.ndarray
+    inverse: np.ndarray
+
+    def scaled(self, ranges: np.ndarray) -> Coordinates:
+        """Give coordinates in which a state of 1 was one of `ranges`, shape (states,)."""
+        return Coordinates(
+            self.recurrent * ranges[None, :] / ranges[:, None],
+            self.basis * ranges[None, :],
+            self.inverse / ranges[:, None],
+        )
+
+
+def increment(layer: LMULayer) -> np.ndarray:
+    """Recurrent matrix less the identity, memory encoders folded in; (states, states)."""
+    memory = layer.memory
+    a_bar = memory.a_bar.astype(np.float64) - np.eye(memory.order)
+    matrix = np.kron(np.eye(memory.channels), a_bar)
+    if layer.memory_encoders is not None:
+        matrix += np.kron(layer.memory_encoders.T, memory.b_bar.astype(np.float64)[:, None])
+    return matrix
+
+
+def coordinates(layer: LMULayer, form: str) -> Coordinates:
+    """Rotate a memory.
+
+    Parameters
+    ----------
+    layer : LMULayer
+        Memory encoders join the channels, which are then rotated together, else each by itself.
+    form : {"schur", "hessenberg"}
+    """
+    memory = layer.memory
+    copies = 1 if layer.memory_encoders is not None else memory.channels
+    block = increment(layer)[: memory.size // copies, : memory.size // copies]
+    weights = np.tile(np.sqrt(2.0 * np.arange(memory.order) + 1.0), memory.channels // copies)
+    orthonormal = block * weights[None, :] / weights[:, None]
+    if form == "schur":
+        rotated, q = schur(orthonormal, output="real")
+    else:
+        rotated, q = hessenberg(orthonormal, calc_q=True)
+    identity = np.eye(copies)
+    return Coordinates(
+        np.kron(identity, rotated),
+        np.kron(identity, weights[:, None] * q),
+        np.kron(identity, q.T / weights[None, :]),
+    )
+
+
+Memory = IntegerMemory | SeriesMemory
+
+
+def predicted_error(
+    layer: LMULayer,
+    memory: Memory,
+    x: Format,
+    x_basis: np.ndarray | None,
+    power: float,
+    steps: int,
+) -> float:
+    """Foretell the relative rms error of a memory.
+
+    Parameters
+    ----------
+    layer : LMULayer
+        The float one.
+    memory : IntegerMemory or SeriesMemory
+    x : Format
+        Of the messages that reach it.
+    x_basis : ndarray, shape (n_in, messages), or None
+        What they stand for.
+    power : float
+        Mean of the sum of squares of the float states, on the calibration.
+    steps : int
+        Length of a sequence.
+
+    Returns
+    -------
+    error : float
+        Infinite for a memory that is unstable.
+    """
+    if memory.realisation == "fir":
+        assert isinstance(memory, IntegerMemory)
+        return _cut_off(layer, memory, power, steps)
+    float_step = np.eye(layer.memory.size) + increment(layer)
+    entering = np.kron(layer.input_encoders.T, layer.memory.b_bar.astype(np.float64)[:, None])
+    if x_basis is not None:
+        entering = entering @ x_basis
+    basis = np.eye(memory.size) if memory.basis is None else memory.basis
+    drive = real_matrix(memory.input, x.scale, memory.state.scale)
+    if isinstance(memory, SeriesMemory):
+        step, into, noise = series_matrices(memory, drive)
+    else:
+        step, into, noise = _integrators(memory, drive)
+    with np.errstate(all="ignore"):
+        both = np.vstack([entering, into])
+        pair = summed(block_diag(float_step, step), both @ both.T, steps)
+        difference = np.hstack([np.eye(layer.memory.size), -basis])
+        n = layer.memory.size
+        weights = float(np.trace(difference @ pair @ difference.T) / np.trace(pair[:n, :n]))
+        rounding = memory.message.scale**2 / 12.0 * np.eye(memory.size)
+        messages = basis @ (summed(step, noise, steps) + rounding) @ basis.T
+        total = max(weights, 0.0) + float(np.trace(messages)) / max(power, 1e-30)
+    return math.sqrt(total) if math.isfinite(total) else math.inf
+
+
+def _integrators(
+    memory: IntegerMemory, drive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the matrices of a step, of what enters, and the covariance of the noise of a step."""
+    recurrent = real_matrix(memory.recurrent, memory.message.scale, memory.state.scale)
+    noise = recurrent @ recurrent.T * memory.message.scale**2 / 12.0
+    return np.eye(memory.size) + recurrent, drive, noise
+
+
+def series_matrices(
+    memory: SeriesMemory, drive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the matrices of a step, of what enters, and the covariance of the noise of a step."""
+    units = [2.0**s for s in (memory.message_shift, *memory.term_shift.tolist())]
+    signs = sign_matrix(memory.order).astype(np.float64)
+    gains = [
+        np.kron(
+            np.eye(memory.channels),
+            (m * np.exp2(-s.astype(np.float64)) / unit)[:, None] * signs,
+        )
+        for m, s, unit in zip(memory.multiplier, memory.shift, units, strict=True)
+    ]
+    step, entering = one_step(gains, memory.substeps)
+    step = step + entering @ real_feedback(memory)
+    part, _ = one_step(gains, 1)
+    noise, carried = np.zeros_like(part), np.zeros_like(part)
+    for gain, unit in zip(gains[::-1], units[::-1], strict=True):
+        carried = (np.eye(len(part)) + carried) @ gain
+        noise += carried @ carried.T * (memory.state.scale * unit) ** 2 / 12.0
+    return step, entering @ drive, summed(part, noise, memory.substeps)
+
+
+def real_feedback(memory: SeriesMemory) -> np.ndarray:
+    """Matrix of the memory encoders as they enter c; zero without any."""
+    if memory.feedback is None:
+        return np.zeros((memory.size, memory.size))
+    return real_matrix(memory.feedback, memory.message.scale, memory.state.scale)
+
+
+def _cut_off(layer: LMULayer, memory: IntegerMemory, power: float, steps: int) -> float:
+    """Error of a delay line: what its taps no longer hold, and the rounding of encoded inputs."""
+    assert memory.basis is not None
+    encoded = memory.input.weight_bits > 2  # else the taps hold the messages themselves
+    width = layer.memory.channels if encoded else memory.input.n_in
+    a, b = (v.astype(np.float64) for v in (layer.memory.a_bar, layer.memory.b_bar))
+    energy = (impulse_response(a, b, max(steps, 1)) ** 2).sum(axis=1)
+    total = float(energy[memory.size // width :].sum() / energy.sum())
+    if encoded:
+        total += float((memory.basis**2).sum()) * memory.state.scale**2 / 12.0 / max(power, 1e-30)
+    return math.sqrt(total)
+
+
+def summed(step: np.ndarray, each: np.ndarray, steps: int) -> np.ndarray:
+    """Sum of ``step^t @ each @ step^t.T`` over t, to the next power of two of `steps` terms."""
+    total, power, count = each, step, 1
+    while count < steps:
+        total = total + power @ total @ power.T
+        power, count = power @ power, 2 * count
+    return total
+
+
+@dataclass(frozen=True)
+class LinearMemory:
+    """The map of a memory of n neurons.
+
+    Attributes
+    ----------
+    step : ndarray, shape (n, n)
+        T.
+    input : ndarray, shape (n, n_in)
+        X; n_in are the messages that reach the layer.
+    hidden : ndarray, shape (n, units), or None
+        H.
+    bias : ndarray, shape (n,), or None
+        b.
+    """
+
+    step: np.ndarray
+    input: np.ndarray
+    hidden: np.ndarray | None
+    bias: np.ndarray | None
+
+
+def linear_memory(
+    memory: IntegerMemory | SeriesMemory, x: Format, h: Format | None
+) -> LinearMemory:
+    """Read the map off a memory's integers.
+
+    Parameters
+    ----------
+    memory : IntegerMemory or SeriesMemory
+    x : Format
+        Of the messages that reach the layer.
+    h : Format or None
+        Of its hidden messages.
+    """
+    unit = memory.state.scale
+    parts = [real_matrix(memory.input, x.scale, unit)]
+    if memory.hidden is not None and h is not None:
+        parts.append(real_matrix(memory.hidden, h.scale, unit))
+    if memory.bias is not None:
+        parts.append(memory.bias[:, None] * unit)
+    if isinstance(memory, SeriesMemory):
+        step, entering, _ = series_matrices(memory, np.hstack(parts))
+        parts = np.split(entering, np.cumsum([part.shape[1] for part in parts])[:-1], axis=1)
+    else:
+        recurrent = real_matrix(memory.recurrent, memory.message.scale, unit)
+        step = np.eye(memory.size) + recurrent
+    rest = iter(parts[1:])
+    hidden = None if memory.hidden is None else next(rest)
+    bias = None if memory.bias is None else next(rest)[:, 0]
+    return LinearMemory(step, parts[0], hidden, bias)
+
+
+_SQUARINGS = 20
+_GROWS = 1.0 + 1e-5
+"""Beyond this, states grow e times in 100,000 steps; below, what is measured may be rounding."""
+
+
+def spectral_radius(matrix: np.ndarray) -> float:
+    """Largest magnitude of an eigenvalue of a square matrix, to about 1e-6."""
+    power, log = np.asarray(matrix, dtype=np.float64), 0.0
+    for squaring in range(_SQUARINGS + 1):
+        size = float(np.linalg.norm(power))
+        if size == 0.0:
+            return 0.0
+        log += math.log(size) / 2.0**squaring
+        power = power / size
+        if squaring < _SQUARINGS:
+            power = power @ power
+    return math.exp(log)
+
+
+def memory_matrix(memory: IntegerMemory | SeriesMemory) -> np.ndarray:
+    """Matrix of a step that the integers of a memory stand for, less what hidden units add."""
+    if isinstance(memory, SeriesMemory):
+        return series_matrices(memory, np.zeros((memory.size, 1)))[0]
+    recurrent = real_matrix(memory.recurrent, memory.message.scale, memory.state.scale)
+    return np.asarray(np.eye(memory.size) + recurrent)
+
+
+def _remedy(memory: IntegerMemory | SeriesMemory) -> str:
+    if isinstance(memory, SeriesMemory):
+        return "quantise with --realisation dense-incremental, or"
+    slices = len(memory.recurrent.slices)
+    forms = "" if memory.realisation == "schur" else " or with --realisation schur"
+    return f"quantise with --slices {slices + 1}{forms}, or" if slices < 3 else ""
+
+
+def growing_memories(network: IntegerNetwork) -> list[str]:
+    """Say of each memory that would grow without end how fast, and what to use instead.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+        What hidden units feed back is left out: an activation limits it.
+    """
+    found = []
+    for number, layer in network.on_chip:
+        radius = spectral_radius(memory_matrix(layer.memory))
+        if radius <= _GROWS:
+            continue
+        remedy = f"{_remedy(layer.memory)} reset the state between sequences"
+        truth = None if network.source is None else network.source.layers[number]
+        if isinstance(truth, LMULayer):
+            own = spectral_radius(np.eye(truth.memory.size) + increment(truth))
+            if own > _GROWS:
+                remedy = (
+                    f"that of the float network is {own:.5f} already, so reset the state between "
+                    "sequences, or train its memory encoders anew"
+                )
+        tenfold = math.log(10.0) / math.log(radius)
+        found.append(
+            f"layer{number}/memory as rounded has a spectral radius of {radius:.5f}: in a stream "
+            f"without end its states grow tenfold every {tenfold:.3g} steps until they saturate; "
+            f"{remedy.strip()}."
+        )
+    return found

@@ -1,0 +1,266 @@
+"""Quantisation-aware training: a float network learns on with the weights that a chip will have.
+
+In: a trained LMUNetwork, its task, and the choices of a quantisation. Out: an IntegerNetwork whose
+every weight is one that the training went through.
+
+A trainable network whose every weight is rounded as an integer network has it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from converters.quantize.calibration import Calibration
+from converters.quantize.connections import Rounding
+from converters.quantize.ptq import Quantiser
+from converters.quantize.qat_layers import RoundedLMU, RoundedReadout
+from converters.quantize.settings import AUTO, Settings
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
+from lmu_deploy.nn.config import LMUConfig, ModelConfig
+from lmu_deploy.nn.convert import to_torch
+from lmu_deploy.nn.model import SequenceModel
+from lmu_deploy.tasks.base import Split, Task, TaskData
+from lmu_deploy.training.config import TrainConfig, read_settings
+from lmu_deploy.training.module import answer, task_loss
+
+DEFAULTS = {"epochs": 2, "learning_rate": 3e-4, "schedule": "cosine", "clip_norm": 1.0}
+"""Settings of a training that only has to mend what rounding broke."""
+
+
+@dataclass(frozen=True)
+class QatResult:
+    """What a quantisation-aware training gave.
+
+    Attributes
+    ----------
+    integer : IntegerNetwork
+        With the network below as its source.
+    network : LMUNetwork
+        The float weights behind it, before rounding.
+    figures : dict of str to float
+        validation_METRIC of the rounded weights in floats, and validation_METRIC_before of those
+        that it began with; best_epoch, 0 when none was better than the start; epochs; seconds.
+    history : list of dict of str to float
+        As that of :class:`lmu_deploy.training.TrainResult`.
+    """
+
+    integer: IntegerNetwork
+    network: LMUNetwork
+    figures: dict[str, float]
+    history: list[dict[str, float]]
+
+
+def qat_config(network: LMUNetwork, values: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Give the settings of a training that starts from `network`, `values` replacing the usual.
+
+    Raises
+    ------
+    InputError
+        When a setting is unknown or out of range, or would change the network.
+    MissingDependencyError
+        When torch is absent.
+    """
+    values = dict(values or {})
+    for name in ("layers", "readout_bias"):
+        if name in values:
+            raise InputError(f"settings of qat: {name} is the network's own; leave it out.")
+    with _needing_torch():
+        from lmu_deploy.nn.convert import to_torch
+    own = to_torch(network).config.model_dump(include={"layers", "readout_bias"})
+    return read_settings({**DEFAULTS, **own, **values}, "settings of qat")
+
+
+def train_quantised(
+    network: LMUNetwork,
+    task: Task,
+    data: TaskData,
+    calibration: Calibration,
+    settings: Settings,
+    config: TrainConfig,
+    *,
+    seed: int = 0,
+    show: bool = True,
+    checkpoint: Path | None = None,
+    device: str = "auto",
+) -> QatResult:
+    """Train kernels, biases and readout with every weight rounded as `settings` have it.
+
+    The memory and its encoders stay as the quantiser rounds them at the start. So do the formats of
+    messages: ranges are those of `calibration`, which is of the network as given. Where no epoch is
+    better than the start, the network as given is rounded.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+        Its LSTM layers are trained as they are; the host computes them in float.
+    task : Task
+    data : TaskData
+    calibration : Calibration
+        Of `network`.
+    settings : Settings
+        Of the quantisation; its realisation must be named, not auto.
+    config : TrainConfig
+        As :func:`qat_config` gives it.
+    seed : int
+        Of the order of the training data.
+    show, checkpoint, device
+        As in :func:`lmu_deploy.training.fit.fit`.
+
+    Raises
+    ------
+    InputError
+        When the network cannot be quantised that way, or the realisation is auto.
+    MissingDependencyError
+        When torch or lightning is absent.
+    RunError
+        When training diverges.
+    """
+    if settings.realisation == AUTO:
+        raise InputError(
+            "qat trains for one realisation, and auto names none; quantise with --method ptq "
+            "--realisation auto first to see which it takes, and name that."
+        )
+    start = time.perf_counter()
+    quantiser = Quantiser(settings, calibration)
+    integer = quantiser.network(network)
+    with _needing_torch():
+        from lmu_deploy.nn.convert import from_torch
+        from lmu_deploy.training.fit import fit
+    prepare = rounding_model(network, integer, quantiser.connector.roundings)
+    before = judge(prepare, config.network_for(task), task, data.validation)
+    fitted = fit(
+        task,
+        data,
+        config,
+        seed,
+        show=show,
+        checkpoint=checkpoint,
+        device=device,
+        prepare=prepare,
+    )
+    after = {"loss": fitted.validation_loss, "metric": fitted.validation_metric}
+    gain = after[config.choose_by] - before[config.choose_by]
+    better = gain < 0 if config.choose_by == "loss" or task.metric == "nrmse" else gain > 0
+    if better:
+        network = _with_kernels(network, from_torch(fitted.model), config, seed)
+        integer = Quantiser(settings, calibration).network(network)
+    figures = {
+        f"validation_{task.metric}_before": before["metric"],
+        f"validation_{task.metric}": (after if better else before)["metric"],
+        "best_epoch": float(fitted.best_epoch if better else 0),
+        "epochs": float(len(fitted.history)),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    return QatResult(integer, network, figures, fitted.history)
+
+
+def _with_kernels(
+    network: LMUNetwork, trained: LMUNetwork, config: TrainConfig, seed: int
+) -> LMUNetwork:
+    """Take over what was trained; all else stays in full precision. Tell what was done."""
+    layers: list[Layer] = []
+    for before, after in zip(network.layers, trained.layers, strict=True):
+        if isinstance(before, LMULayer):
+            assert isinstance(after, LMULayer)
+            layers.append(replace(before, hidden=after.hidden))
+        else:
+            layers.append(after)
+    told = {"seed": seed, **config.model_dump(exclude_none=True, exclude={"layers"})}
+    provenance = {**network.provenance, "trained on while rounded": json.dumps(told)}
+    return replace(network, layers=tuple(layers), readout=trained.readout, provenance=provenance)
+
+
+@contextmanager
+def _needing_torch() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"qat needs torch and lightning ({error}); run: pip install 'lmu-deploy[train]'"
+        ) from error
+
+
+KERNELS = ("memory", "input", "recurrent")
+_BATCH = 100
+
+Prepare = Callable[[SequenceModel], None]
+
+
+def rounding_model(
+    network: LMUNetwork,
+    integer: IntegerNetwork,
+    roundings: Mapping[str, Rounding],
+    rank: int | None = None,
+) -> Prepare:
+    """Give what turns a fresh model of a network's shape into one that rounds its weights.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+        Whose weights the model begins with.
+    integer : IntegerNetwork
+        What a quantiser made of it.
+    roundings : mapping of str to Rounding
+        How, by the quantiser's names of places.
+    rank : int, optional
+        See :class:`converters.quantize.qat_layers.RoundedLMU`.
+    """
+    _refuse_bases_before_the_host(integer)
+
+    def prepare(model: SequenceModel) -> None:
+        n_in, x = model.config.n_in, integer.input
+        for number, (config, made) in enumerate(
+            zip(model.config.layers, integer.layers, strict=True)
+        ):
+            if isinstance(made, HostLayer):
+                n_in, x = config.n_out, made.message or x
+                continue
+            assert isinstance(config, LMUConfig)
+            places = {name: f"layer{number}/hidden/{name}" for name in KERNELS}
+            own = {n: roundings[place] for n, place in places.items() if place in roundings}
+            model.layers[number] = RoundedLMU(n_in, config, made, x, own, rank)
+            n_in, x = config.n_out, made.output
+        if isinstance(integer.readout, IntegerReadout):
+            model.readout = RoundedReadout(
+                n_in,
+                model.config.n_out,
+                model.config.readout_bias,
+                integer.readout,
+                roundings["readout"],
+            )
+        model.load_state_dict(to_torch(network).state_dict())
+
+    return prepare
+
+
+def _refuse_bases_before_the_host(integer: IntegerNetwork) -> None:
+    """Raise InputError where an LSTM reads a memory in other coordinates than the float one's."""
+    for number, (before, after) in enumerate(pairwise(integer.layers)):
+        if not (isinstance(before, IntegerLayer) and isinstance(after, HostLayer)):
+            continue
+        if before.output_basis is not None:
+            raise InputError(
+                f"qat: layer {number} sends its memory to an LSTM on the host and holds it in "
+                "other coordinates than the float network; use --no-refit with realisation "
+                "dense-incremental, or method ptq."
+            )
+
+
+def judge(prepare: Prepare, config: ModelConfig, task: Task, split: Split) -> dict[str, float]:
+    """Give the loss and the metric of the model as prepared, by the names "loss" and "metric"."""
+    model = SequenceModel(config)
+    prepare(model)
+    outputs = answer(model.eval(), split, _BATCH)
+    loss = task_loss(task, torch.from_numpy(outputs), torch.from_numpy(split.targets))
+    return {"loss": loss.item(), "metric": task.score(outputs, split.targets)}

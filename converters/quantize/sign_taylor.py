@@ -1,0 +1,298 @@
+r"""Realisation `sign-taylor`: integers for a series, with ranges of its terms on the calibration.
+
+How many terms of the exponential series, in how many substeps, a Legendre memory needs.
+
+A step of the memory is that of :math:`\theta\,\dot m = A m + B u` with u held. In s substeps of
+length :math:`h = 1 / (\theta s)` and p terms,
+
+.. math:: w_1 = h (A m + B u), \quad w_k = \tfrac{h}{k} A\, w_{k-1}, \quad
+          m \leftarrow m + \sum_{k \le p} w_k .
+
+The error is judged by impulse responses R: no input of magnitude 1 moves state i further from the
+float memory's than :math:`\sum_t |R^{series}_{t,i} - R_{t,i}|` (the norm that peak amplitudes
+induce; Boyd, Barratt, Linear Controller Design, 1991, section 5.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from converters.quantize.calibration import Signal
+from converters.quantize.connections import Connector, Need, Source, bits_of, integers
+from converters.quantize.formats import memory_formats
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.parts import LARGEST_MULTIPLIER, LARGEST_SHIFT, Connection, Format
+from lmu_deploy.core.legendre import impulse_response, state_space
+from lmu_deploy.core.network import LMULayer, Memory
+
+LARGEST_ERROR = 2.0**-6
+"""How far a series may move a state for inputs of magnitude 1."""
+
+_MOST_TERMS = 8
+_MOST_APPLICATIONS = 96
+_WINDOWS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A series that is good enough.
+
+    Attributes
+    ----------
+    terms, substeps : int
+    error : float
+        Greatest deviation of any state for inputs of magnitude 1, over four windows.
+    """
+
+    terms: int
+    substeps: int
+    error: float
+
+
+def plan_series(
+    memory: Memory,
+    largest_error: float = LARGEST_ERROR,
+    acceptable: Callable[[int, int], bool] = lambda terms, substeps: True,
+) -> Plan:
+    """Find the fewest applications of A; of equals, the fewest substeps.
+
+    Parameters
+    ----------
+    memory : Memory
+    largest_error : float
+    acceptable : callable, optional
+        Whether a number of terms and of substeps will do for other reasons.
+
+    Raises
+    ------
+    InputError
+        When 96 applications are not enough, as for matrices that were trained, or leave terms too
+        large.
+    """
+    steps = max(2, math.ceil(_WINDOWS * memory.theta))
+    truth = impulse_response(
+        memory.a_bar.astype(np.float64), memory.b_bar.astype(np.float64), steps
+    )
+    least = math.inf
+    for applications in range(1, _MOST_APPLICATIONS + 1):
+        for terms in range(min(_MOST_TERMS, applications), 0, -1):
+            if applications % terms == 0:
+                error = series_error(memory, terms, applications // terms, truth)
+                least = min(least, error)
+                if error <= largest_error and acceptable(terms, applications // terms):
+                    return Plan(terms, applications // terms, error)
+    reason = f"the best errs by {least:.2g}, and {largest_error:.2g} is allowed"
+    if least <= largest_error:
+        reason = "those that err little enough have terms too large for their roundings not to show"
+    raise InputError(
+        f"no series of {_MOST_APPLICATIONS} applications follows this memory (order "
+        f"{memory.order}, theta {memory.theta:g}, discretiser {memory.discretiser}): {reason}; "
+        f"choose another realisation."
+    )
+
+
+def series_error(memory: Memory, terms: int, substeps: int, truth: np.ndarray) -> float:
+    """Greatest deviation of a state for inputs of magnitude 1.
+
+    Parameters
+    ----------
+    memory : Memory
+    terms, substeps : int
+    truth : ndarray, shape (steps, order)
+        The float memory's impulse response.
+    """
+    a, b = state_space(memory.order)
+    h = 1.0 / (memory.theta * substeps)
+    gains = [h / k * a for k in range(1, terms + 1)]
+    with np.errstate(all="ignore"):
+        step, entering = one_step(gains, substeps)
+        response = impulse_response(step, entering @ (h * b), len(truth))
+        deviation = np.abs(response - truth).sum(axis=0).max()
+    return float(deviation) if np.isfinite(deviation) else math.inf
+
+
+def one_step(gains: list[np.ndarray], substeps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give the matrices of a step, m and the held c apart.
+
+    Parameters
+    ----------
+    gains : list of ndarray, shape (order, order)
+        G_k, by which w_k follows from w_{k-1}.
+    substeps : int
+
+    Returns
+    -------
+    step, entering : ndarray, shape (order, order)
+        ``m = step @ m + entering @ c``.
+    """
+    identity = np.eye(len(gains[0]))
+    from_c, chain = identity, identity
+    for gain in gains[1:]:
+        chain = gain @ chain
+        from_c = from_c + chain
+    part = identity + from_c @ gains[0]
+    step, entering = identity, np.zeros_like(identity)
+    for _ in range(substeps):
+        step, entering = part @ step, part @ entering + from_c
+    return step, entering
+
+
+LARGEST_GROWTH = 2.0
+"""How large terms may be, in states, before they cancel: larger ones show their roundings."""
+
+_UNSEEN = 1.25
+_UNSEEN_BITS = 0.5
+_ROWS = 1024
+
+
+def series_memory(
+    place: str, layer: LMULayer, x: Source, m: Signal, h: Source | None, connector: Connector
+) -> tuple[SeriesMemory, Source]:
+    """Quantise a memory as a series; see :func:`converters.quantize.integrators.integrators`.
+
+    Raises
+    ------
+    InputError
+        When no series follows the float memory.
+    """
+    settings, memory = connector.settings, layer.memory
+    limit = LARGEST_GROWTH * m.largest
+
+    def stays_small(terms: int, substeps: int) -> bool:
+        return max(_simulate(layer, m, terms, substeps).terms) <= limit
+
+    plan = plan_series(memory, acceptable=stays_small)
+    a, b = state_space(memory.order)
+    step = 1.0 / (memory.theta * plan.substeps)
+    gains = np.stack([step / k * np.diag(np.abs(a)) for k in range(1, plan.terms + 1)])
+    seen = _simulate(layer, m, plan.terms, plan.substeps)
+    within = replace(m, largest=max(m.largest, seen.states))
+
+    def entering(encoders: np.ndarray) -> np.ndarray:
+        """Matrix of what goes into the channels through encoders of shape (n, channels)."""
+        return np.kron(encoders.T, step * b[:, None])
+
+    real_bias = None
+    if layer.memory_bias is not None:
+        real_bias = entering(layer.memory_bias[None, :])[:, 0]
+    inflow = x.inflow(entering(layer.input_encoders))
+    if layer.hidden_encoders is not None and h is not None:
+        inflow = max(inflow, h.inflow(entering(layer.hidden_encoders)))
+    formats = memory_formats(place, within, settings, real_bias, inflow)
+    state, message, shift = _coarse_enough(*formats, gains)
+    shifts = [_shift_for(widest, state, message) for widest in seen.terms[:-1]]
+    source = Source(m, message, "--message-bits")
+    units = [state.scale * 2.0**s for s in (shift, *shifts)]
+    multiplier, exponent = _as_integers(gains * (np.array(units) / state.scale)[:, None])
+    need = _need(memory.order * message.limit, seen, units, settings.accumulator_bits)
+    connector.record(f"{place}/series/recurrent", need, source)
+
+    def connection(name: str, encoders: np.ndarray, sender: Source) -> Connection:
+        return connector.memory(f"{place}/series/{name}", entering(encoders), sender, state)
+
+    feedback, hidden = None, None
+    if layer.memory_encoders is not None:
+        feedback = connection("feedback", layer.memory_encoders, source)
+    if layer.hidden_encoders is not None and h is not None:
+        hidden = connection("hidden", layer.hidden_encoders, h)
+    return (
+        SeriesMemory(
+            memory.channels,
+            memory.order,
+            plan.substeps,
+            state,
+            message,
+            shift,
+            np.array(shifts, dtype=np.int32),
+            multiplier,
+            exponent,
+            connection("input", layer.input_encoders, x),
+            feedback,
+            hidden,
+            None if real_bias is None else integers(real_bias, state),
+            settings.accumulator_bits,
+        ),
+        source,
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Greatest magnitudes on the calibration: of m after any substep, of each term and S v."""
+
+    states: float
+    terms: list[float]
+    sums: list[float]
+
+
+def _simulate(layer: LMULayer, m: Signal, terms: int, substeps: int) -> _Seen:
+    r"""Run the series in real numbers from states and channel inputs of the calibration.
+
+    The inputs follow from the states: :math:`\bar B u_t = m_t - \bar A m_{t-1}`.
+    """
+    memory = layer.memory
+    shape = (*m.sequences.shape[:2], memory.channels, memory.order)
+    after = m.sequences.astype(np.float64).reshape(shape)
+    before = np.zeros_like(after)
+    before[:, 1:] = after[:, :-1]
+    after, before = (v.reshape(-1, memory.order) for v in (after, before))
+    every = max(1, len(after) // _ROWS)
+    after, before = after[::every], before[::every]
+    b_bar = memory.b_bar.astype(np.float64)
+    u = (after - before @ memory.a_bar.T.astype(np.float64)) @ b_bar / (b_bar @ b_bar)
+    a, b = state_space(memory.order)
+    signs, h = a / np.abs(a), 1.0 / (memory.theta * substeps)
+    widest, sizes, sums = 0.0, np.zeros(terms), np.zeros(terms)
+    for _ in range(substeps):
+        vector, drive = before, np.outer(u, h * b)
+        for k in range(terms):
+            sums[k] = max(sums[k], np.abs(vector @ signs.T).max(initial=0.0))
+            vector = drive + vector @ a.T * (h / (k + 1))
+            sizes[k] = max(sizes[k], np.abs(vector).max(initial=0.0))
+            before, drive = before + vector, np.zeros_like(drive)
+        widest = max(widest, np.abs(before).max(initial=0.0))
+    return _Seen(float(widest), sizes.tolist(), sums.tolist())
+
+
+def _coarse_enough(
+    state: Format, message: Format, shift: int, gains: np.ndarray
+) -> tuple[Format, Format, int]:
+    """Make a state coarser if a message counts so many of its units that no multiplier holds it."""
+    excess = math.ceil(math.log2(float(gains.max()) * 2.0**shift / LARGEST_MULTIPLIER))
+    fewer = min(max(0, excess), shift)
+    return Format(state.bits, state.scale * 2.0**fewer), message, shift - fewer
+
+
+def _shift_for(widest: float, state: Format, message: Format) -> int:
+    """Least shift from a term to its message that keeps it within the message's width."""
+    if widest <= 0.0:
+        return 0
+    needed = math.log2(_UNSEEN * widest / (state.scale * message.limit))
+    return min(max(0, math.ceil(needed)), LARGEST_SHIFT)
+
+
+def _as_integers(gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Multipliers of 15 bits and shifts, ``multiplier / 2^shift`` being each gain."""
+    _, exponent = np.frexp(gains)
+    shift = np.clip(15 - exponent, 0, LARGEST_SHIFT)
+    multiplier = np.rint(gains * np.exp2(shift))
+    over = multiplier > LARGEST_MULTIPLIER
+    shift = np.where(over, np.maximum(shift - 1, 0), shift)
+    multiplier = np.clip(np.rint(gains * np.exp2(shift)), 1, LARGEST_MULTIPLIER)
+    return multiplier.astype(np.int32), shift.astype(np.int32)
+
+
+def _need(worst: int, seen: _Seen, units: list[float], accumulator_bits: int) -> Need:
+    """Bits of the sums S v: from the messages' bound where that is enough, else measured."""
+    bound = float(bits_of(worst))
+    if bound <= accumulator_bits:
+        return Need(0, bound, True)
+    measured = max(
+        float(bits_of(widest / unit)) for widest, unit in zip(seen.sums, units, strict=True)
+    )
+    return Need(0, min(bound, measured + _UNSEEN_BITS), False)

@@ -1,0 +1,259 @@
+"""Widths of weights, connection by connection, for a budget of synaptic memory.
+
+The network is quantised at a few widths. Formats of states and messages do not depend on them, so
+connections of different widths fit together. From the widest on, the connection is narrowed whose
+narrowing changes the answers least for the memory that it saves, measured on the network as it then
+is, until the budget holds; then what is left of the budget is spent. A price is measured anew only
+when it is the least of all (the accelerated greedy algorithm of Minoux, Optimization Techniques,
+Springer, 1978).
+
+Networks whose connections have different widths of weights.
+
+Formats of states and messages do not depend on the widths of weights, so connections of networks
+that were quantised at different widths fit together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from converters.quantize.calibration import Calibration, Progress
+from converters.quantize.ptq import Quantiser
+from converters.quantize.settings import AUTO, Settings
+from converters.quantize.sparsity import Runner
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import wires, with_connections
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Connection
+from lmu_deploy.core.network import LMUNetwork
+
+Width = tuple[int, int]
+"""Slices, and bits of each."""
+
+WIDEST: Width = (2, 8)
+
+
+@dataclass(frozen=True)
+class Widths:
+    """A choice of widths.
+
+    Attributes
+    ----------
+    network : IntegerNetwork
+    widths : dict of place to (slices, bits)
+    memory : dict of place to int
+        Bytes of the synapses that are not zero.
+    """
+
+    network: IntegerNetwork
+    widths: dict[str, Width]
+    memory: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes of all synapses."""
+        return sum(self.memory.values())
+
+
+def memory_of(connection: Connection) -> int:
+    """Bytes of the synapses of a connection that are not zero."""
+    return -(-int(np.count_nonzero(connection.slices)) * connection.weight_bits // 8)
+
+
+def at_width(
+    network: LMUNetwork, calibration: Calibration, settings: Settings, width: Width
+) -> IntegerNetwork:
+    """Quantise a network with every connection at one width."""
+    slices, bits = width
+    figure = settings.profile.weight_bits.model_copy(update={"value": bits})
+    narrow = settings.profile.model_copy(update={"weight_bits": figure})
+    # A kernel fitted to its memory's rounding would fit no memory of another width.
+    uniform = replace(
+        settings,
+        profile=narrow,
+        slices=slices,
+        kernel_slices=slices,
+        kernel_bits=None,
+        refit=False,
+    )
+    return Quantiser(uniform, calibration).network(network)
+
+
+def connections_of(network: IntegerNetwork) -> dict[str, Connection]:
+    """Give the connections of a network by their places."""
+    return {wire.place: wire.connection for wire in wires(network)}
+
+
+def mix_widths(made: Mapping[Width, IntegerNetwork], chosen: dict[str, Width]) -> Widths:
+    """Put a network together of connections of several widths."""
+    connections = {place: connections_of(made[width])[place] for place, width in chosen.items()}
+    changed = {place: c for place, c in connections.items() if chosen[place] != WIDEST}
+    network = with_connections(made[WIDEST], changed)
+    needs = {
+        f"{place}/{part}": need
+        for place, width in chosen.items()
+        for part, need in _needs(made[width], place).items()
+    }
+    # What is exact, such as a matrix of signs, is narrower than was asked for.
+    widths = {place: (len(c.slices), c.weight_bits) for place, c in connections.items()}
+    provenance = {
+        **network.provenance,
+        "accumulators": json.dumps(needs),
+        "widths": json.dumps(widths),
+    }
+    memory = {place: memory_of(connection) for place, connection in connections.items()}
+    return Widths(replace(network, provenance=provenance), widths, memory)
+
+
+def _needs(network: IntegerNetwork, place: str) -> dict[str, str]:
+    """Give what the accumulators of a connection need, slice by slice."""
+    needs: dict[str, str] = json.loads(network.provenance["accumulators"])
+    parts = {name.rpartition("/")[::2]: need for name, need in needs.items()}
+    return {part: need for (where, part), need in parts.items() if where == place}
+
+
+Setting = dict[str, Width]
+"""Width of each connection, all in one order."""
+
+Move = tuple[str, Width]
+
+NARROWER: tuple[Width, ...] = ((2, 6), (1, 8), (1, 6), (1, 5), (1, 4), (1, 3))
+
+
+def search_widths(
+    network: LMUNetwork,
+    calibration: Calibration,
+    settings: Settings,
+    budget: int,
+    inputs: np.ndarray,
+    run: Runner,
+    progress: Progress | None = None,
+) -> Widths:
+    """Choose the widths of all connections.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+    calibration : Calibration
+    settings : Settings
+        Its slices and kernel widths are replaced.
+    budget : int
+        Bytes that all synapses may take.
+    inputs : ndarray, shape (samples, steps, n_in)
+        A few samples of the training or validation data, never of the test.
+    run : Runner
+    progress : callable, optional
+        Called with (runs done, runs in all).
+
+    Raises
+    ------
+    InputError
+        When even the narrowest widths take more, or the realisation is ``auto``.
+    """
+    if settings.realisation == AUTO:
+        raise InputError("a budget needs a realisation; name one with --realisation.")
+    made = {WIDEST: at_width(network, calibration, settings, WIDEST)}
+    for width in NARROWER:
+        if width[1] <= settings.weight_bits:
+            made[width] = at_width(network, calibration, settings, width)
+    search = _Search(made, inputs, run, progress)
+    setting = search.widened(search.narrowed(budget), budget)
+    search.finish()
+    return mix_widths(made, setting)
+
+
+class _Search:
+    """Settings of widths, what each costs, and how much it changes the answers."""
+
+    def __init__(
+        self,
+        made: Mapping[Width, IntegerNetwork],
+        inputs: np.ndarray,
+        run: Runner,
+        progress: Progress | None,
+    ) -> None:
+        self._widest, self._inputs, self._run = made[WIDEST], inputs, run
+        self._progress = progress or (lambda done, total: None)
+        self._connections = {width: connections_of(variant) for width, variant in made.items()}
+        self._places = list(self._connections[WIDEST])
+        self._truth = run(self._widest, inputs).outputs
+        self._size = float(np.mean(np.square(self._truth))) or 1.0
+        self._harms: dict[tuple[Width, ...], float] = {(WIDEST,) * len(self._places): 0.0}
+        self._total = 2 * len(self._places) * len(made)
+
+    def narrowed(self, budget: int) -> Setting:
+        """Narrow connections from the widest on until the budget holds."""
+        setting = dict.fromkeys(self._places, WIDEST)
+        prices: dict[Move, float] = {}
+        while self._cost(setting) > budget:
+            moves = [move for move in self._moves() if self._saved(setting, move) > 0]
+            if not moves:
+                raise InputError(
+                    f"quantise: the narrowest weights take {self._cost(setting) / 1024:.1f} KiB, "
+                    f"and the budget is {budget / 1024:.1f}; give more, or train a smaller network."
+                )
+            fresh: set[Move] = set()
+            while True:
+                for move in moves:
+                    if move not in prices:
+                        prices[move] = self._price(setting, move)
+                        fresh.add(move)
+                best = min(moves, key=prices.__getitem__)
+                if best in fresh:
+                    break
+                prices[best] = self._price(setting, best)
+                fresh.add(best)
+            setting = {**setting, best[0]: best[1]}
+        return setting
+
+    def widened(self, setting: Setting, budget: int) -> Setting:
+        """Widen single connections while that fits and brings the answers nearer."""
+        while True:
+            left = budget - self._cost(setting)
+            wider = [
+                {**setting, place: width}
+                for place, width in self._moves()
+                if 0 < -self._saved(setting, (place, width)) <= left
+            ]
+            best = min(wider, key=self._harm, default=setting)
+            if self._harm(best) >= self._harm(setting):
+                return setting
+            setting = best
+
+    def finish(self) -> None:
+        """Show that all is done."""
+        self._progress(self._total, self._total)
+
+    def _moves(self) -> list[Move]:
+        return [(place, width) for place in self._places for width in self._connections]
+
+    def _cost(self, setting: Setting) -> int:
+        return sum(memory_of(self._connections[w][place]) for place, w in setting.items())
+
+    def _saved(self, setting: Setting, move: Move) -> int:
+        place, width = move
+        before, after = self._connections[setting[place]][place], self._connections[width][place]
+        return memory_of(before) - memory_of(after)
+
+    def _price(self, setting: Setting, move: Move) -> float:
+        """Harm of a move for each byte that it saves."""
+        harm = self._harm({**setting, move[0]: move[1]}) - self._harm(setting)
+        return harm / self._saved(setting, move)
+
+    def _harm(self, setting: Setting) -> float:
+        """Mean square change of the answers, as a share of theirs."""
+        key = tuple(setting.values())
+        if key not in self._harms:
+            changed = {
+                place: self._connections[width][place]
+                for place, width in setting.items()
+                if width != WIDEST
+            }
+            outputs = self._run(with_connections(self._widest, changed), self._inputs).outputs
+            self._harms[key] = float(np.mean(np.square(outputs - self._truth))) / self._size
+            self._progress(min(len(self._harms), self._total - 1), self._total)
+        return self._harms[key]

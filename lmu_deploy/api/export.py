@@ -1,0 +1,116 @@
+"""`export`: a network as a file that other tools read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.loading import Network, load_any
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.core.validation import check_choice
+
+FLOAT_FORMS = ("onnx", "onnx-step")
+INTEGER_FORMS = ("onnx-int", "onnx-int-step", "onnx-qdq")
+FORMS = (*FLOAT_FORMS, *INTEGER_FORMS, "nir")
+
+
+def export(
+    network: Network | Path | str,
+    *,
+    to: str,
+    out: Path | str,
+    dt: float | None = None,
+    tau: float | None = None,
+    integrator: str | None = None,
+) -> Path:
+    """Export `network`.
+
+    Parameters
+    ----------
+    network : LMUNetwork, IntegerNetwork, SpikingNetwork or path
+        Each form takes one of them; NIR takes a float or a spiking network.
+    to : {"onnx", "onnx-step", "onnx-int", "onnx-int-step", "onnx-qdq", "nir"}
+        Of a float network the whole sequence as one ONNX graph, or one step with its states as
+        inputs and outputs; of an integer network the same two in integer operators alone, or a
+        graph of real numbers with Q/DQ pairs for int8 runtimes; or a NIR graph of the memories
+        and what NIR has nodes for. What of a float network is not in that is said on standard
+        error.
+    out : path
+    dt : float, optional
+        Of a float network to NIR: seconds that a step lasts; 0.001 if absent.
+    tau : float, optional
+        Of a float network to NIR: time constant of the leaky integrators that hold the memory,
+        seconds; 8 dt if absent.
+    integrator : {"euler", "exponential"}, optional
+        To NIR: how the simulator that reads the graph steps; euler, as Norse and snnTorch do, if
+        absent.
+
+    Returns
+    -------
+    path
+        `out`, written whole.
+
+    Raises
+    ------
+    InputError
+        When the form is unknown, the file holds no network of that form, or an option is of no use
+        for it.
+    """
+    check_choice("export form", to, FORMS)
+    options = {"dt": dt, "tau": tau, "integrator": integrator}
+    given = {name: value for name, value in options.items() if value is not None}
+    if to == "nir":
+        return _export_nir(network, Path(out), given)
+    if given:
+        raise InputError(
+            f"{', '.join(given)} of an export is for nir alone, not {to}; leave it out."
+        )
+    if isinstance(network, Path | str):
+        network = load_any(network)
+    wanted = LMUNetwork if to in FLOAT_FORMS else IntegerNetwork
+    if not isinstance(network, wanted):
+        raise InputError(
+            f"export to {to} needs {_NEEDS[wanted]}, not {type(network).__name__}; {_REMEDIES[to]}."
+        )
+    from converters import onnx
+
+    makers: dict[str, Callable[[Any], Any]] = {
+        "onnx": onnx.to_onnx,
+        "onnx-step": onnx.to_onnx_step,
+        "onnx-int": onnx.to_onnx_integer,
+        "onnx-int-step": onnx.to_onnx_integer_step,
+        "onnx-qdq": onnx.to_onnx_qdq,
+    }
+    onnx.save_onnx(makers[to](network), out)
+    return Path(out)
+
+
+_NEEDS: dict[type, str] = {
+    LMUNetwork: "a float network",
+    IntegerNetwork: "an integer network",
+}
+_REMEDIES = {
+    "onnx": "give the float file, or export an integer network as onnx-int",
+    "onnx-step": "give the float file, or export an integer network as onnx-int-step",
+    **dict.fromkeys(INTEGER_FORMS, "make one with lmu-deploy quantise"),
+}
+
+
+def _export_nir(network: Network | Path | str, out: Path, options: dict[str, Any]) -> Path:
+    from converters.nir import left_to_host, to_nir, write_nir
+
+    loaded = load_any(network) if isinstance(network, Path | str) else network
+    if not isinstance(loaded, LMUNetwork | SpikingNetwork):
+        raise InputError(
+            f"export to nir needs a float or a spiking network, not {type(loaded).__name__}; give "
+            "the float file that it was made from."
+        )
+    write_nir(to_nir(loaded, **options), out)
+    if isinstance(loaded, LMUNetwork) and (parts := left_to_host(loaded)):
+        print(f"not in the NIR graph, which ends before: {'; '.join(parts)}", file=sys.stderr)
+    return out

@@ -1,0 +1,72 @@
+"""`import`: a network of another program as an LMUNetwork file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.network import LMUNetwork
+
+
+def import_network(
+    file: Path | str,
+    *,
+    out: Path | str | None = None,
+    format: str | None = None,  # noqa: A002 (the option's own name)
+    architecture: Path | str | None = None,
+    options: Mapping[str, str] | None = None,
+    task: str | None = None,
+) -> LMUNetwork:
+    """Read a network from a file of keras-lmu, the paper's package, a PyTorch LMU or our ONNX.
+
+    Parameters
+    ----------
+    file : path
+    out : path, optional
+        Where to write it, whole or not at all.
+    format : str, optional
+        keras-lmu, paper-lmu, pytorch-lmu, onnx or a plug-in's; recognised from the file when
+        absent.
+    architecture : path, optional
+        For a weights-only file of Keras: what ``model.to_json()`` wrote.
+    options : mapping of str to str, optional
+        For bare weights, what they do not say, such as ``{"theta": "784"}``.
+    task : str, optional
+        Task to record, so that later commands need not be told.
+
+    Returns
+    -------
+    network : LMUNetwork
+
+    Raises
+    ------
+    InputError
+        When the file is damaged, or holds what cannot be represented: all of it is named.
+    """
+    from converters.importers import import_file
+
+    network = import_file(file, format, architecture=architecture, options=options, task=task)
+    if out is not None:
+        save(network, out)
+    return network
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, str]:
+    """Read options written as NAME=VALUE.
+
+    Raises
+    ------
+    InputError
+        When one has no equals sign, or a name comes twice.
+    """
+    options: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"option {text!r} has no value; write it as NAME=VALUE.")
+        if name in options:
+            raise InputError(f"option {name!r} is given twice; give it once.")
+        options[name] = value
+    return options

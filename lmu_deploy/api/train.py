@@ -1,0 +1,85 @@
+"""`train`: a network on a task, one `.safetensors` file out.
+
+`demo`: the whole chain on data that comes with scikit-learn, in a few minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmu_deploy.api.export import export
+from lmu_deploy.api.validate import validate
+
+if TYPE_CHECKING:
+    from lmu_deploy.training import TrainResult
+
+
+def train(
+    task: str,
+    model: str = "lmu",
+    *,
+    config: Path | str | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
+    out: Path | str | None = None,
+    checkpoint: Path | str | None = None,
+    device: str = "auto",
+) -> TrainResult:
+    """Train; see :func:`lmu_deploy.training.train`.
+
+    Raises
+    ------
+    InputError
+        When the task, model or configuration is unknown or wrong, or `out` cannot be written.
+    MissingDependencyError
+        When torch or lightning is absent.
+    """
+    from lmu_deploy.training import train as fit
+
+    return fit(
+        task,
+        model,
+        config=None if config is None else Path(config),
+        seed=seed,
+        epochs=epochs,
+        out=None if out is None else Path(out),
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        device=device,
+    )
+
+
+TASK = "digits"
+TARGETS = "onnxruntime,integer,lava:8,brian2"
+
+
+def demo(out: Path | str = "demo-report", *, seed: int = 0) -> Path:
+    """Train a network on 8x8 digits, convert it, run it on every target, and write the report.
+
+    Parameters
+    ----------
+    out : path
+        Folder of the report; beside it lie the network in every form.
+    seed : int
+
+    Returns
+    -------
+    path
+        Of report.html.
+
+    Raises
+    ------
+    InputError
+        When a library is absent or the folder cannot be made.
+    RunError
+        When a target failed.
+    """
+    folder = Path(out)
+    network = train(TASK, seed=seed).network
+    command = f"lmu-deploy demo --out {folder} --seed {seed}"
+    page = validate(network, targets=TARGETS, out=folder, seed=seed, command=command)
+    for form in ("onnx", "onnx-step"):
+        export(network, to=form, out=folder / f"{form}.onnx")
+    print("The report, and the network in every form beside it:", file=sys.stderr)
+    return page

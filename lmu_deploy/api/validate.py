@@ -1,0 +1,259 @@
+"""`validate`: one float network on several targets, judged side by side in one report.
+
+What a validation says beyond its figures: sources of error, and ranges of integer networks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lmu_deploy.api.report import report
+from lmu_deploy.api.run import announce
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.loading import Network, float_source, load_float
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.core.validation import check_inputs, check_integer
+from lmu_deploy.fidelity import Result, assemble, write_fidelity
+from lmu_deploy.fidelity.attribution import attribute
+from lmu_deploy.fidelity.attribution.chips import Chips
+from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
+from lmu_deploy.fidelity.measures.ranges import layer_ranges
+from lmu_deploy.fidelity.streaming import run_streamed, samples_kept
+from lmu_deploy.studies.forms import UNCALIBRATED, Forms
+from lmu_deploy.tasks.base import Split, Task
+from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
+from targets.base import Run, Target, get_target
+
+
+def explained(
+    results: Sequence[Result], split: Split, task: Task, samples: int | None
+) -> list[Result]:
+    """Add an attribution to the first result of each network, and ranges to integer ones.
+
+    Other targets that run the same network do the same operations, so one of them says it for all.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    split : Split
+        Of which the first samples are run again.
+    task : Task
+    samples : int or None
+        How many; None for as many as take a minute or two, 0 for no attribution and no ranges.
+
+    Raises
+    ------
+    InputError
+        When `samples` is negative.
+    """
+    found, done = [], set()
+    for result in results:
+        network = result.network
+        if samples == 0 or id(network) in done:
+            found.append(result)
+            continue
+        done.add(id(network))
+        if isinstance(network, IntegerNetwork) and network.source is not None:
+            result = _integer(result, network, split, task, samples)
+        elif isinstance(network, SpikingNetwork) and network.synapse is None:
+            result = _spiking(result, network, split, task, samples)
+        found.append(result)
+    return found
+
+
+def _integer(
+    result: Result, network: IntegerNetwork, split: Split, task: Task, samples: int | None
+) -> Result:
+    with progress_bar("attribution", "runs") as progress:
+        sources = attribute(network, split.inputs, split.targets, task, samples, progress)
+    ranges = layer_ranges(network, split.inputs, sources.tally, sources.samples)
+    return dataclasses.replace(result, attribution=sources, ranges=ranges)
+
+
+def _spiking(
+    result: Result, network: SpikingNetwork, split: Split, task: Task, samples: int | None
+) -> Result:
+    """Attribute with the seed of the run; a single sample cannot be fitted and judged.
+
+    Variants, such as the same network without calibration, are attributed too.
+    """
+    if len(split.inputs) < 2 or samples == 1:
+        return result
+    chips = Chips(network, limited(task.load().train, CALIBRATION_SAMPLES).inputs)
+
+    def attributed(each: Result, label: str) -> Result:
+        if not isinstance(each.network, SpikingNetwork) or each.network.synapse is not None:
+            return each
+        seed = each.run.seed
+        with progress_bar(label, "runs") as progress:
+            sources = attribute_spiking(
+                each.network, split.inputs, split.targets, task, samples, seed, progress, chips
+            )
+        return dataclasses.replace(each, attribution=sources)
+
+    variants = {n: attributed(v, f"attribution, {n}") for n, v in result.variants.items()}
+    return dataclasses.replace(attributed(result, "attribution"), variants=variants)
+
+
+def validate(
+    network: LMUNetwork | Path | str,
+    *,
+    targets: str = "onnxruntime,integer",
+    out: Path | str,
+    task: str | None = None,
+    limit: int | None = None,
+    steps: int | None = None,
+    use: Sequence[Path | str] = (),
+    seed: int = 0,
+    attribution: int | None = None,
+    command: str | None = None,
+) -> Path:
+    """Run a float network on several targets and write fidelity.json and report.html.
+
+    The integer and spiking networks that the targets need are made with the defaults of
+    `quantise` and `spike`, and kept in the folder beside the report. A spiking target also runs
+    without calibration.
+
+    Parameters
+    ----------
+    network : LMUNetwork or path
+    targets : str
+        Names with commas between, each with its own limit if wanted: "integer,lava:8,brian2". A
+        target that runs several forms of a network runs the float one, unless its name is followed
+        by another: "onnxruntime,onnxruntime/integer".
+    out : path
+        Folder of the report; made if it is not there.
+    task, limit, seed
+        As for :func:`lmu_deploy.deploy`.
+    steps : int, optional
+        Of each test sample only so many, where every step is answered.
+    use : sequence of path
+        Files that `quantise` or `spike` made of this network, run in place of what their defaults
+        would make; a spiking one without calibration is shown beside the calibrated one.
+    attribution : int, optional
+        Samples on which each source of an integer network's error is switched on by itself; by
+        default as many as take a minute or two, 0 to leave it out.
+    command : str, optional
+        What to name in the report as the command that makes it again.
+
+    Returns
+    -------
+    path
+        Of report.html.
+
+    Raises
+    ------
+    InputError
+        When a file, name or value is wrong, or a target cannot run the network; before anything
+        has run.
+    RunError
+        When a run failed.
+    """
+    from lmu_deploy.report.robustness_file import forget_robustness
+
+    source = network if isinstance(network, LMUNetwork) else load_float(network, "validate")
+    runners = [
+        (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
+    ]
+    chosen = task_for(source, task)
+    data = chosen.load()
+    if steps is not None:
+        data = data.shortened(check_integer("steps", steps, 1, 2**31))
+    split = limited(data.test, limit)
+    split = Split(check_inputs(split.inputs, source.n_in), split.targets)
+    folder = _make_folder(out)
+    forms = Forms(source, task, seed, folder)
+    forms.use(use)
+    results = []
+    for name, runner, own_limit in runners:
+        form = forms.needed_by(runner, name.partition("/")[2])
+        part = limited(split, own_limit).inputs
+        variants = {}
+        if isinstance(form, SpikingNetwork) and (plain := forms.uncalibrated()) is not None:
+            run = _run(runner, plain, part, seed, f"{name}, {UNCALIBRATED}")
+            variants[UNCALIBRATED] = Result(run, plain)
+        run = dataclasses.replace(_run(runner, form, part, seed, name), target=name)
+        results.append(Result(run, form, variants))
+    reference = _run(get_target("reference"), source, split.inputs, seed, "reference")
+    fidelity, excerpts = assemble(
+        explained(results, split, chosen, attribution),
+        reference,
+        chosen,
+        split,
+        source,
+        command=command or _command_line(),
+        seed=seed,
+        files=forms.files,
+    )
+    write_fidelity(folder, fidelity, excerpts)
+    forget_robustness(folder)
+    return report(folder)
+
+
+def parse_targets(text: str) -> list[tuple[str, int | None]]:
+    """Read "integer,lava:8" as [("integer", None), ("lava", 8)]; a form stays with its name.
+
+    Raises
+    ------
+    InputError
+        When a limit is no whole number, a name is empty or stands twice.
+    """
+    found: list[tuple[str, int | None]] = []
+    for item in text.split(","):
+        name, colon, limit = item.strip().partition(":")
+        if not name or name.endswith("/") or (colon and not limit.isdecimal()):
+            raise InputError(
+                f"targets {text!r}: {item!r} is not NAME, NAME/FORM or either with :SAMPLES; "
+                "write for example integer,lava:8,onnxruntime/integer."
+            )
+        if name in (other for other, _ in found):
+            raise InputError(f"targets {text!r} name {name} twice; name each once.")
+        found.append((name, int(limit) if colon else None))
+    return found
+
+
+def _run(runner: Target, network: Network, inputs: np.ndarray, seed: int, label: str) -> Run:
+    """Run all samples, a part at a time, with the states of the first ones."""
+    announce(label, runner, network, inputs)
+    samples, steps, _ = inputs.shape
+    kept = samples_kept(samples, steps, _states(network))
+    with progress_bar(label) as progress:
+        return run_streamed(runner, network, inputs, kept, seed=seed, progress=progress)
+
+
+def _states(network: Network) -> int:
+    """Values that recording one step of one sample takes."""
+    source = float_source(network)
+    if source is None:
+        return 10_000
+    sizes = [layer.n_out for layer in source.layers]
+    memories = [getattr(layer, "memory", None) for layer in source.layers]
+    return sum(sizes) + sum(memory.size for memory in memories if memory) + source.n_out
+
+
+def _make_folder(out: Path | str) -> Path:
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another name."
+        ) from error
+    return folder
+
+
+def _command_line() -> str:
+    """Repeatable form of what was typed, or the Python call's name."""
+    program = Path(sys.argv[0]).name
+    if program != "lmu-deploy":
+        return "lmu_deploy.validate(...)"
+    return shlex.join([program, *sys.argv[1:]])

@@ -1,0 +1,1 @@
+"""Errors, file format, Legendre mathematics, the representations, and the float reference."""

@@ -1,0 +1,260 @@
+"""One `.safetensors` file for each representation: tensors, and a JSON header that orders them.
+
+A frozen dataclass becomes ``{"type": name, "fields": {...}}``, an array ``{"tensor": key}`` and the
+data itself a tensor of that key, so the file holds no code and no pickle. Loading makes only the
+classes named in the caller's `classes`, each of which checks its own fields; what a header asks
+for beyond the file's own size is never allocated.
+
+Outputs appear whole or not at all: written beside their place, then renamed into it.
+
+A short name for what a representation holds: equal networks have equal fingerprints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from lmu_deploy.core.errors import InputError
+
+
+@contextmanager
+def written_whole(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`; rename it to `path` when the block succeeds.
+
+    When the block raises, nothing is left and an older file at `path` stays as it was.
+
+    Raises
+    ------
+    InputError
+        When the folder does not exist or cannot be written, or `path` is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file to write.")
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+        )
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; give a folder that exists."
+        ) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write `text` in UTF-8, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+FORMAT = 1
+HEADER = "lmu_deploy"
+LATER: Mapping[str, bool] = {"later": True}
+"""Metadata of a field that older files lack; they mean its default."""
+
+_LONGEST_QUOTE = 200
+
+
+def save(instance: Any, path: Path | str) -> None:
+    """Write a representation (a frozen dataclass of arrays, numbers, texts and others of its kind).
+
+    Raises
+    ------
+    InputError
+        When `path` cannot be written. Nothing is left half-written.
+    """
+    tree, tensors = to_tree(instance)
+    header = {"format": FORMAT, "root": tree}
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
+
+
+def load(path: Path | str, classes: tuple[type, ...]) -> Any:
+    """Read a representation written by :func:`save`.
+
+    Parameters
+    ----------
+    path : path
+    classes : tuple of type
+        Every dataclass that the file may hold, the roots included.
+
+    Returns
+    -------
+    instance of one of `classes`, whose arrays are read-only
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it is no lmu_deploy file, damaged, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the name.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if HEADER not in metadata:
+                raise InputError(
+                    f"{path} is no lmu_deploy file; convert it with lmu-deploy import."
+                )
+            header = json.loads(metadata[HEADER])
+            if not isinstance(header, dict) or header.get("format") != FORMAT:
+                raise InputError(f"{path} has a format that this version cannot read; update it.")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return from_tree(header.get("root"), tensors, classes)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+        raise InputError(
+            f"{path} is no readable .safetensors file ({type(error).__name__}); make it again."
+        ) from error
+
+
+def to_tree(instance: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """Split a representation into what JSON can hold and the arrays it names.
+
+    Returns
+    -------
+    tree : JSON value
+        An array stands in it as ``{"tensor": key}``.
+    tensors : dict of str to ndarray
+        The arrays by key; a key is the array's path, such as ``layers.0.memory.a_bar``.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    return _encode(instance, "", tensors), tensors
+
+
+def from_tree(tree: Any, tensors: Mapping[str, np.ndarray], classes: tuple[type, ...]) -> Any:
+    """Undo :func:`to_tree`, making only instances of `classes`.
+
+    Raises
+    ------
+    InputError
+        When the tree is damaged, its root is none of `classes`, it names another class or a tensor
+        that is not there, or a class refuses its fields.
+    """
+    instance = _decode(tree, tensors, {cls.__name__: cls for cls in classes})
+    if not isinstance(instance, classes):
+        wanted = " or ".join(sorted(cls.__name__ for cls in classes))
+        raise InputError(f"it holds no {wanted} at its root; make the file again.")
+    return instance
+
+
+def _encode(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, np.ndarray):
+        tensors[path] = np.ascontiguousarray(value)
+        return {"tensor": path}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            f.name: _encode(getattr(value, f.name), f"{path}.{f.name}".lstrip("."), tensors)
+            for f in dataclasses.fields(value)
+        }
+        return {"type": type(value).__name__, "fields": fields}
+    if isinstance(value, Mapping):
+        return {"map": {k: _encode(v, f"{path}.{k}", tensors) for k, v in value.items()}}
+    if isinstance(value, tuple | list):
+        return [_encode(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InputError(f"{path} holds {type(value).__name__}, which a model file cannot hold.")
+
+
+def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, type]) -> Any:
+    if isinstance(node, list):
+        return tuple(_decode(item, tensors, classes) for item in node)
+    if not isinstance(node, dict):
+        return node
+    if set(node) == {"tensor"}:
+        if node["tensor"] not in tensors:
+            raise InputError(
+                f"tensor {_short(repr(node['tensor']))} is missing; the file is damaged."
+            )
+        return tensors[node["tensor"]]
+    if set(node) == {"map"} and isinstance(node["map"], dict):
+        return {k: _decode(v, tensors, classes) for k, v in node["map"].items()}
+    if set(node) != {"type", "fields"} or not isinstance(node["fields"], dict):
+        raise InputError("the header is damaged; make the file again.")
+    if node["type"] not in classes:
+        raise InputError(
+            f"it holds a {_short(node['type'])}, and one of {', '.join(sorted(classes))} is needed "
+            "here."
+        )
+    cls = classes[node["type"]]
+    _check_fields(cls, node["fields"])
+    return cls(**{k: _decode(v, tensors, classes) for k, v in node["fields"].items()})
+
+
+def _check_fields(cls: type, fields: Mapping[str, Any]) -> None:
+    """Raise InputError when a field is unknown, or one is missing that the class always had."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(fields) - set(known)):
+        raise InputError(
+            f"{cls.__name__} has fields that this version does not know: "
+            f"{_short(', '.join(unknown))}; update lmu_deploy, or make the file again."
+        )
+    if missing := [n for n, f in known.items() if n not in fields and not f.metadata.get("later")]:
+        raise InputError(
+            f"{cls.__name__} lacks {_short(', '.join(missing))}: an older version wrote the file, "
+            "or it is damaged; make it again (lmu-deploy quantise, spike, train or import)."
+        )
+
+
+def _short(value: Any) -> str:
+    """Quote what a file says, which may be as long as the file."""
+    text = str(value)
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+
+
+_NOT_COUNTED = ("provenance", "task")
+
+
+def fingerprint(instance: Any) -> str:
+    """Hash every number of a representation, with its place, shape and type.
+
+    Parameters
+    ----------
+    instance : frozen dataclass
+        What :func:`lmu_deploy.core.files.save` can write.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits (SHA-256). Provenance and the name of the task do not count: they say
+        where a network comes from, not what it computes.
+    """
+    tree, tensors = to_tree(instance)
+    digest = hashlib.sha256(json.dumps(_without(tree), sort_keys=True).encode())
+    for key in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[key])
+        digest.update(f"{key} {tensor.dtype.str} {tensor.shape}".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def _without(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without(value) for key, value in node.items() if key not in _NOT_COUNTED}
+    return [_without(item) for item in node] if isinstance(node, list) else node

@@ -1,0 +1,1 @@
+"""IntegerNetwork and what it is made of."""

@@ -1,0 +1,284 @@
+r"""IntegerNetwork: a network in integers alone, whose every state has exactly one right value.
+
+The operations are specified in docs/integer-semantics.md; in short, with x, M, H the messages of
+input, memory and hidden units and D the drive of a connection (integer_parts.py), one step is
+
+.. math::
+   m_t &= \mathrm{sat}_{24}(m_{t-1} + D^{rec}(M_{t-1}) + D^{in}(x_t) + D^{hid}(H_{t-1}) + b) \\
+   M_t &= \mathrm{sat}(\mathrm{ms}(m_t, 1, s_M)) \\
+   z_t &= \mathrm{sat}_{24}(D^{mem}(M_t) + D^{in}(x_t) + D^{rec}(H_{t-1}) + b),
+   \qquad H_t = f(z_t) \\
+   y_t &= \mathrm{sat}_{24}(D^{out}(H_t) + b)
+
+where the first two lines are those of a memory of integrators (integer_memory.py has the other).
+
+The layers of an integer network that stay on the host, and what is said of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import (
+    IntegerHidden,
+    IntegerMemory,
+    PiecewiseLinear,
+    SeriesMemory,
+)
+from lmu_deploy.core.integer.parts import (
+    Connection,
+    Format,
+    check_bias,
+    check_connection,
+    check_type,
+    set_fields,
+)
+from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork, LSTMLayer, Readout
+from lmu_deploy.core.validation import check_array, check_flag, check_text
+
+
+@dataclass(frozen=True)
+class HostLayer:
+    """An LSTM layer that the host computes in float64 between layers on the chip.
+
+    It takes real numbers: the inputs as they are, what the messages of the layer before stand for,
+    or the output of a host layer before.
+
+    Attributes
+    ----------
+    lstm : LSTMLayer
+    message : Format or None
+        Of what it sends to a layer on the chip, ``sat(rint(real / scale))``, ties to even; None
+        where the host goes on with its output.
+    """
+
+    lstm: LSTMLayer
+    message: Format | None
+
+    def __post_init__(self) -> None:
+        check_type("host layer", self.lstm, LSTMLayer)
+        if self.message is not None:
+            check_type("host layer", self.message, Format)
+
+    @property
+    def n_in(self) -> int:
+        """Number of features that it takes."""
+        return self.lstm.n_in
+
+    @property
+    def n_out(self) -> int:
+        """Number of units, each of which gives a feature."""
+        return self.lstm.n_out
+
+    @property
+    def n_features(self) -> int:
+        """The same."""
+        return self.lstm.n_out
+
+
+@dataclass(frozen=True)
+class IntegerLayer:
+    """A memory and, if there are any, hidden units; what it sends on is H, or M without them."""
+
+    memory: IntegerMemory | SeriesMemory
+    hidden: IntegerHidden | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.memory, SeriesMemory):
+            check_type("layer", self.memory, IntegerMemory)
+        if self.hidden is None:
+            if self.memory.hidden is not None:
+                raise InputError("memory hidden needs hidden units, and this layer has none.")
+            return
+        check_type("layer", self.hidden, IntegerHidden)
+        check_connection("hidden memory", self.hidden.memory, None, self.memory.size)
+        if self.hidden.input is not None:
+            check_connection("hidden input", self.hidden.input, None, self.n_in)
+        if self.memory.hidden is not None:
+            check_connection("memory hidden", self.memory.hidden, None, self.hidden.units)
+
+    @property
+    def n_in(self) -> int:
+        """Number of input messages."""
+        return self.memory.input.n_in
+
+    @property
+    def n_out(self) -> int:
+        """Number of output messages."""
+        return self.memory.size if self.hidden is None else self.hidden.units
+
+    @property
+    def output(self) -> Format:
+        """Format of the messages that the layer sends on."""
+        return self.memory.message if self.hidden is None else self.hidden.message
+
+    @property
+    def output_basis(self) -> np.ndarray | None:
+        """From what the messages stand for to the float layer's output; None for the identity."""
+        return self.memory.basis if self.hidden is None else None
+
+    @property
+    def n_features(self) -> int:
+        """Number of features that the float layer gives, for which the messages stand."""
+        basis = self.output_basis
+        return self.n_out if basis is None else len(basis)
+
+
+@dataclass(frozen=True)
+class IntegerReadout:
+    """The last map, y = sat(D(last layer's messages) + b)."""
+
+    connection: Connection
+    bias: np.ndarray | None
+    output: Format
+
+    def __post_init__(self) -> None:
+        check_type("readout", self.output, Format)
+        check_connection("readout", self.connection, None, None)
+        set_fields(self, bias=check_bias("readout bias", self.bias, self.connection.n_out))
+
+
+@dataclass(frozen=True)
+class IntegerNetwork:
+    """A whole network: LMU layers in integers, and LSTM layers, if any, in float on the host.
+
+    Attributes
+    ----------
+    input : Format
+        Of the input messages: ``x = sat(rint(real / scale))``, ties to even. Unused where the first
+        layer is on the host, which takes real inputs as they are.
+    layers : tuple of IntegerLayer or HostLayer
+        At least one of them an IntegerLayer.
+    readout : IntegerReadout, or Readout after a HostLayer
+    return_sequences : bool
+    task : str or None
+    profile : str
+        Name of the hardware profile that it was made for.
+    provenance : mapping of str to str
+    source : LMUNetwork or None
+        The float network that it was made from, so that a file can be judged by itself.
+
+    Raises
+    ------
+    InputError
+        At construction, when a shape, type or value does not fit.
+    """
+
+    input: Format
+    layers: tuple[IntegerLayer | HostLayer, ...]
+    readout: IntegerReadout | Readout
+    return_sequences: bool = False
+    task: str | None = None
+    profile: str = "loihi2"
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    source: LMUNetwork | None = None
+
+    def __post_init__(self) -> None:
+        layers = tuple(self.layers)
+        check_type("network", self.input, Format)
+        _check_layers(layers)
+        _check_readout(self.readout, layers[-1])
+        if self.task is not None:
+            check_text("task", self.task, 200)
+        check_text("profile", self.profile, 200)
+        check_flag("return_sequences", self.return_sequences)
+        if not isinstance(self.provenance, Mapping):
+            raise InputError("provenance must map names to texts.")
+        for key, value in self.provenance.items():
+            check_text("provenance key", key, 200)
+            check_text(f"provenance {key}", value)
+        if self.source is not None:
+            check_type("network source", self.source, LMUNetwork)
+        set_fields(self, layers=layers, provenance=dict(self.provenance))
+
+    @property
+    def n_in(self) -> int:
+        """Number of input features."""
+        return self.layers[0].n_in
+
+    @property
+    def n_out(self) -> int:
+        """Number of outputs."""
+        if isinstance(self.readout, Readout):
+            return int(self.readout.kernel.shape[1])
+        return self.readout.connection.n_out
+
+    @property
+    def on_chip(self) -> tuple[tuple[int, IntegerLayer], ...]:
+        """The layers in integers, each with its number."""
+        return tuple((n, la) for n, la in enumerate(self.layers) if isinstance(la, IntegerLayer))
+
+    @property
+    def on_host(self) -> tuple[tuple[int, HostLayer], ...]:
+        """The layers in float on the host, each with its number."""
+        return tuple((n, la) for n, la in enumerate(self.layers) if isinstance(la, HostLayer))
+
+    @property
+    def y_scale(self) -> float:
+        """Real value of one unit of the readout; 1 of the host's, which gives real numbers."""
+        return 1.0 if isinstance(self.readout, Readout) else self.readout.output.scale
+
+    @property
+    def chip_readout(self) -> IntegerReadout:
+        """The readout in integers; raises InputError where the host computes it."""
+        if isinstance(self.readout, Readout):
+            raise InputError("the readout of this network is on the host, and has no integers.")
+        return self.readout
+
+
+def _check_layers(layers: tuple[IntegerLayer | HostLayer, ...]) -> None:
+    """Raise InputError unless each layer takes what the one before gives."""
+    if not any(isinstance(layer, IntegerLayer) for layer in layers):
+        raise InputError("an integer network needs at least one layer in integers.")
+    for layer in layers:
+        if not isinstance(layer, HostLayer):
+            check_type("network", layer, IntegerLayer)
+    for number, (before, after) in enumerate(pairwise(layers)):
+        on_chip = isinstance(before, IntegerLayer) and isinstance(after, IntegerLayer)
+        sent = before.n_out if on_chip else before.n_features
+        if sent != after.n_in:
+            raise InputError(
+                f"layer {number} sends {sent} messages and layer {number + 1} "
+                f"takes {after.n_in}; the two must be equal."
+            )
+    for number, (layer, following) in enumerate(zip(layers, (*layers[1:], None), strict=True)):
+        if isinstance(layer, HostLayer):
+            sends = isinstance(following, IntegerLayer)
+            if sends != (layer.message is not None):
+                raise InputError(
+                    f"layer {number} is on the host, and needs a format of messages exactly if the "
+                    "next layer is on the chip; make the file again."
+                )
+
+
+def _check_readout(readout: object, last: IntegerLayer | HostLayer) -> None:
+    """Raise InputError unless the readout fits the last layer, and is where that layer is."""
+    if isinstance(last, HostLayer):
+        check_type("readout of the host", readout, Readout)
+        assert isinstance(readout, Readout)
+        check_array("readout kernel", readout.kernel, (last.n_out, None))
+        return
+    check_type("network", readout, IntegerReadout)
+    assert isinstance(readout, IntegerReadout)
+    check_connection("readout", readout.connection, None, last.n_out)
+
+
+INTEGER_CLASSES: tuple[type, ...] = (
+    IntegerNetwork,
+    IntegerLayer,
+    HostLayer,
+    IntegerMemory,
+    SeriesMemory,
+    IntegerHidden,
+    IntegerReadout,
+    PiecewiseLinear,
+    Connection,
+    Format,
+    *FLOAT_CLASSES,
+)
+"""Every class that a file of this representation may hold, for `core.files.load`."""

@@ -1,0 +1,159 @@
+r"""What integer networks are made of: formats of integers, and connections between populations.
+
+The operations are specified in docs/integer-semantics.md. With :math:`\mathrm{sat}_b` saturating to
+:math:`\pm(2^{b-1}-1)` and :math:`\mathrm{ms}(v, g, s) = \lfloor (v g + 2^{s-1}) / 2^s \rfloor` (no
+offset when s = 0), a connection drives its target by
+
+.. math:: D_i = \sum_k \mathrm{ms}\Big(\mathrm{sat}_{24}\big(\sum_j W_{kij} X_j\big),
+          g_{ki}, s_{ki}\Big)
+
+where X is the sender's message, or with a threshold the message that it sent last (sigma-delta).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import LATER
+from lmu_deploy.core.validation import check_array, check_integer, check_number
+
+LARGEST_MULTIPLIER = 2**15 - 1
+LARGEST_SHIFT = 31
+LARGEST_THRESHOLD = 2**31 - 1
+
+
+def set_fields(instance: object, **values: object) -> None:
+    """Assign fields of a frozen dataclass while it is being built."""
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
+def largest(bits: int) -> int:
+    """Largest magnitude of a signed, symmetric integer of `bits` bits: 2^(bits-1) - 1."""
+    return int(2 ** (bits - 1) - 1)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How an integer stands for a real number: ``value = integer * scale``, |integer| limited.
+
+    Attributes
+    ----------
+    bits : int
+        Width, sign included; the integer lies in +-(2^(bits-1) - 1). 2 to 32.
+    scale : float
+        Real value of one unit in the last place.
+    """
+
+    bits: int
+    scale: float
+
+    def __post_init__(self) -> None:
+        set_fields(
+            self,
+            bits=check_integer("format bits", self.bits, 2, 32),
+            scale=check_number("format scale", self.scale, 1e-30, 1e30),
+        )
+
+    @property
+    def limit(self) -> int:
+        """Largest magnitude."""
+        return largest(self.bits)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A synaptic matrix as slices of small integers, each with a gain per target row.
+
+    Attributes
+    ----------
+    slices : ndarray, shape (n_slices, n_out, n_in), int8
+        Most significant slice first.
+    multiplier : ndarray, shape (n_slices, n_out), int32, 1 to 32767
+    shift : ndarray, shape (n_slices, n_out), int32, 0 to 31
+        What reaches row i is the sum over slices of ``ms(sat(slice @ message), g, s)``.
+    weight_bits : int
+        Width of a weight, sign included; |weight| <= 2^(weight_bits-1) - 1. 2 to 8.
+    accumulator_bits : int
+        Width at which each slice's sum saturates. 8 to 32.
+    threshold : int
+        0: every message that is not zero is sent as it is. From 1 on: a message's change since the
+        last one sent is sent, once it is as large as this, and the target adds changes up.
+    """
+
+    slices: np.ndarray
+    multiplier: np.ndarray
+    shift: np.ndarray
+    weight_bits: int = 8
+    accumulator_bits: int = 24
+    threshold: int = field(default=0, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        bits = check_integer("weight_bits", self.weight_bits, 2, 8)
+        accumulator = check_integer("accumulator_bits", self.accumulator_bits, 8, 32)
+        slices = check_array("connection slices", self.slices, (None, None, None), "i")
+        if not 1 <= slices.shape[0] <= 4:
+            raise InputError(f"a connection has {slices.shape[0]} slices; 1 to 4 are possible.")
+        check_range("connection slices", slices, -largest(bits), largest(bits))
+        rows = slices.shape[:2]
+        multiplier = check_array("connection multiplier", self.multiplier, rows, "i")
+        shift = check_array("connection shift", self.shift, rows, "i")
+        check_range("connection multiplier", multiplier, 1, LARGEST_MULTIPLIER)
+        check_range("connection shift", shift, 0, LARGEST_SHIFT)
+        set_fields(
+            self,
+            slices=slices.astype(np.int8),
+            multiplier=multiplier.astype(np.int32),
+            shift=shift.astype(np.int32),
+            weight_bits=bits,
+            accumulator_bits=accumulator,
+            threshold=check_integer("threshold", self.threshold, 0, LARGEST_THRESHOLD),
+        )
+
+    @property
+    def n_out(self) -> int:
+        """Number of target rows."""
+        return int(self.slices.shape[1])
+
+    @property
+    def n_in(self) -> int:
+        """Number of source messages."""
+        return int(self.slices.shape[2])
+
+    @property
+    def fan_out(self) -> np.ndarray:
+        """Synapses (nonzero weights, all slices) that leave each source; shape (n_in,), int64."""
+        return np.asarray((self.slices != 0).sum(axis=(0, 1)), dtype=np.int64)
+
+
+def check_type(name: str, value: object, expected: type) -> None:
+    """Raise InputError unless `value` is an `expected`."""
+    if not isinstance(value, expected):
+        raise InputError(f"{name} needs a {expected.__name__}, not {type(value).__name__}.")
+
+
+def check_connection(name: str, value: object, rows: int | None, columns: int | None) -> None:
+    """Raise InputError unless `value` is a Connection of that shape; None stands for any size."""
+    if not isinstance(value, Connection):
+        raise InputError(f"{name} needs a Connection, not {type(value).__name__}.")
+    check_array(f"{name} slices", value.slices, (None, rows, columns), "i")
+
+
+def check_bias(name: str, value: np.ndarray | None, size: int) -> np.ndarray | None:
+    """Return a bias as int32, shape (size,), or None; raises InputError otherwise."""
+    if value is None:
+        return None
+    bias = check_array(name, value, (size,), "i")
+    check_range(name, bias, -largest(24), largest(24))
+    return bias.astype(np.int32)
+
+
+def check_range(name: str, value: np.ndarray, low: int, high: int) -> None:
+    """Raise InputError when an entry lies outside [low, high]."""
+    if value.size and not (value.min() >= low and value.max() <= high):
+        raise InputError(
+            f"{name} has entries from {value.min()} to {value.max()}; {low} to {high} are possible."
+        )

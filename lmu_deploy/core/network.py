@@ -1,0 +1,343 @@
+r"""LMUNetwork: a trained recurrent network as plain arrays, the float truth of everything else.
+
+Its layers (see layers.py) follow one another, and after the last one ``y_t = h_t W_y + b_y``.
+
+The layers of an LMUNetwork as plain arrays: an LMU with its memory and hidden units, an LSTM.
+
+One LMU layer computes, for every step t (row vectors, weights on the right, as they are stored):
+
+.. math::
+   u_t &= x_t E_x + h_{t-1} E_h + m_{t-1} E_m + b_u                 && \text{(channels)} \\
+   m_t[c] &= \bar A\, m_{t-1}[c] + \bar B\, u_t[c]                  && \text{(channels x order)} \\
+   h_t &= f(x_t W_x + h_{t-1} W_h + m_t W_m + b)                    && \text{(units)}
+
+with m flattened channel by channel (index c * order + i) wherever it meets a matrix (Voelker,
+Kajic, Eliasmith 2019, equations 5 to 7). What is absent is None; without W_h the hidden layer is
+feed-forward, and without any hidden layer the output is m itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import DISCRETISERS, discretise
+from lmu_deploy.core.validation import (
+    check_array,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_text,
+    set_fields,
+)
+
+ACTIVATIONS = ("linear", "relu", "tanh", "hard-tanh")
+STORED_DISCRETISERS = (*DISCRETISERS, "trained")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The linear memory of one layer: `channels` copies of one Legendre delay of `order` states.
+
+    Attributes
+    ----------
+    order, channels : int
+    theta : float
+        Window length in steps.
+    discretiser : str
+        How a_bar and b_bar were made: zoh, bilinear, euler, or trained (they were learnt).
+    a_bar : ndarray, shape (order, order)
+    b_bar : ndarray, shape (order,)
+    """
+
+    order: int
+    channels: int
+    theta: float
+    discretiser: str
+    a_bar: np.ndarray
+    b_bar: np.ndarray
+
+    def __post_init__(self) -> None:
+        order = check_integer("memory order", self.order, 1, 4096)
+        set_fields(
+            self,
+            order=order,
+            channels=check_integer("memory channels", self.channels, 1, 65_536),
+            theta=check_number("memory theta", self.theta, 1e-6, 1e12),
+            discretiser=check_choice("discretiser", self.discretiser, STORED_DISCRETISERS),
+            a_bar=check_array("memory a_bar", self.a_bar, (order, order)),
+            b_bar=check_array("memory b_bar", self.b_bar, (order,)),
+        )
+
+    @classmethod
+    def legendre(
+        cls, order: int, theta: float, channels: int = 1, discretiser: str = "zoh"
+    ) -> Memory:
+        """Make the memory from its window length; see `core.legendre.discretise`."""
+        a_bar, b_bar = discretise(order, theta, discretiser)
+        return cls(order, channels, float(theta), discretiser, a_bar, b_bar)
+
+    @property
+    def size(self) -> int:
+        """Number of states, channels times order."""
+        return self.channels * self.order
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The nonlinear units of a layer: ``h = f(x W_x + h W_h + m W_m + b)``.
+
+    Attributes
+    ----------
+    memory_kernel : ndarray, shape (channels * order, units)
+    input_kernel : ndarray, shape (n_in, units), or None
+        None when the input does not reach the hidden units directly.
+    recurrent_kernel : ndarray, shape (units, units), or None
+        None for a feed-forward hidden layer.
+    bias : ndarray, shape (units,), or None
+    activation : {"linear", "relu", "tanh", "hard-tanh"}
+        hard-tanh limits to -1 and 1.
+    """
+
+    memory_kernel: np.ndarray
+    input_kernel: np.ndarray | None
+    recurrent_kernel: np.ndarray | None
+    bias: np.ndarray | None
+    activation: str
+
+    def __post_init__(self) -> None:
+        memory_kernel = check_array("hidden memory_kernel", self.memory_kernel, (None, None))
+        units = memory_kernel.shape[1]
+        set_fields(self, memory_kernel=memory_kernel)
+        set_fields(self, activation=check_choice("activation", self.activation, ACTIVATIONS))
+        for name, shape in (
+            ("input_kernel", (None, units)),
+            ("recurrent_kernel", (units, units)),
+            ("bias", (units,)),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                set_fields(self, **{name: check_array(f"hidden {name}", value, shape)})
+
+    @property
+    def units(self) -> int:
+        """Number of hidden units."""
+        return int(self.memory_kernel.shape[1])
+
+
+@dataclass(frozen=True)
+class LMULayer:
+    """Encoders, a memory and, if there are any, hidden units.
+
+    Attributes
+    ----------
+    input_encoders : ndarray, shape (n_in, channels)
+    hidden_encoders : ndarray, shape (units, channels), or None
+        Feedback from the hidden units of the step before into the memory.
+    memory_encoders : ndarray, shape (channels * order, channels), or None
+        Feedback from the memory of the step before into the memory.
+    memory_bias : ndarray, shape (channels,), or None
+    memory : Memory
+    hidden : Hidden or None
+    """
+
+    input_encoders: np.ndarray
+    hidden_encoders: np.ndarray | None
+    memory_encoders: np.ndarray | None
+    memory_bias: np.ndarray | None
+    memory: Memory
+    hidden: Hidden | None
+
+    def __post_init__(self) -> None:
+        memory, hidden = self.memory, self.hidden
+        if not isinstance(memory, Memory) or not isinstance(hidden, Hidden | None):
+            raise InputError("an LMU layer needs a Memory and a Hidden or None; mend the file.")
+        encoders = check_array("input_encoders", self.input_encoders, (None, memory.channels))
+        set_fields(self, input_encoders=encoders)
+        if self.hidden_encoders is not None and hidden is None:
+            raise InputError("hidden_encoders need hidden units, and this layer has none.")
+        for name, shape in (
+            ("hidden_encoders", (0 if hidden is None else hidden.units, memory.channels)),
+            ("memory_encoders", (memory.size, memory.channels)),
+            ("memory_bias", (memory.channels,)),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                set_fields(self, **{name: check_array(name, value, shape)})
+        if hidden is not None:
+            check_array("hidden memory_kernel", hidden.memory_kernel, (memory.size, hidden.units))
+            if hidden.input_kernel is not None:
+                shape = (self.n_in, hidden.units)
+                check_array("hidden input_kernel", hidden.input_kernel, shape)
+
+    @property
+    def n_in(self) -> int:
+        """Number of input features."""
+        return int(self.input_encoders.shape[0])
+
+    @property
+    def n_out(self) -> int:
+        """Number of output features: the hidden units, or the memory's states without them."""
+        return self.memory.size if self.hidden is None else self.hidden.units
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether anything but the input reaches the memory, so that time cannot be parallel."""
+        return self.hidden_encoders is not None or self.memory_encoders is not None
+
+
+@dataclass(frozen=True)
+class LSTMLayer:
+    """A long short-term memory layer (Hochreiter, Schmidhuber 1997), gates ordered i, f, g, o.
+
+    With ``i, f, g, o = split(x W + h U + b)``: ``c = sig(f) c + sig(i) tanh(g)`` and then
+    ``h = sig(o) tanh(c)``.
+
+    Attributes
+    ----------
+    kernel : ndarray, shape (n_in, 4 * units)
+    recurrent_kernel : ndarray, shape (units, 4 * units)
+    bias : ndarray, shape (4 * units,)
+    """
+
+    kernel: np.ndarray
+    recurrent_kernel: np.ndarray
+    bias: np.ndarray
+
+    def __post_init__(self) -> None:
+        recurrent = check_array("lstm recurrent_kernel", self.recurrent_kernel, (None, None))
+        units = recurrent.shape[0]
+        set_fields(
+            self,
+            recurrent_kernel=check_array("lstm recurrent_kernel", recurrent, (units, 4 * units)),
+            kernel=check_array("lstm kernel", self.kernel, (None, 4 * units)),
+            bias=check_array("lstm bias", self.bias, (4 * units,)),
+        )
+
+    @property
+    def n_in(self) -> int:
+        """Number of input features."""
+        return int(self.kernel.shape[0])
+
+    @property
+    def n_out(self) -> int:
+        """Number of units."""
+        return int(self.recurrent_kernel.shape[0])
+
+
+Layer = LMULayer | LSTMLayer
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The last, linear map ``y = h W_y + b_y``.
+
+    Attributes
+    ----------
+    kernel : ndarray, shape (n_hidden, n_out)
+    bias : ndarray, shape (n_out,), or None
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        kernel = check_array("readout kernel", self.kernel, (None, None))
+        set_fields(self, kernel=kernel)
+        if self.bias is not None:
+            set_fields(self, bias=check_array("readout bias", self.bias, (kernel.shape[1],)))
+
+
+@dataclass(frozen=True)
+class LMUNetwork:
+    """A whole network, free of any framework.
+
+    Attributes
+    ----------
+    layers : tuple of LMULayer or LSTMLayer
+    readout : Readout
+    return_sequences : bool
+        Whether the network's answer is y at every step, or y at the last one.
+    task : str or None
+        Name of the task that it was trained for.
+    provenance : mapping of str to str
+        Where it comes from: command, seed, versions, figures.
+
+    Raises
+    ------
+    InputError
+        At construction, when a shape, type or value does not fit.
+    """
+
+    layers: tuple[Layer, ...]
+    readout: Readout
+    return_sequences: bool = False
+    task: str | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        layers = tuple(self.layers)
+        if not layers or not all(isinstance(layer, LMULayer | LSTMLayer) for layer in layers):
+            raise InputError("a network needs at least one LMU or LSTM layer and nothing else.")
+        for number, (before, after) in enumerate(pairwise(layers)):
+            if before.n_out != after.n_in:
+                raise InputError(
+                    f"layer {number} gives {before.n_out} features and layer {number + 1} "
+                    f"takes {after.n_in}; the two must be equal."
+                )
+        if not isinstance(self.readout, Readout):
+            raise InputError("a network needs a Readout; mend the file.")
+        if self.readout.kernel.shape[0] != layers[-1].n_out:
+            raise InputError(
+                f"readout kernel takes {self.readout.kernel.shape[0]} features and the last "
+                f"layer gives {layers[-1].n_out}; the two must be equal."
+            )
+        if self.task is not None:
+            check_text("task", self.task, 200)
+        if not isinstance(self.provenance, Mapping):
+            raise InputError("provenance must map names to texts.")
+        for key, value in self.provenance.items():
+            check_text("provenance key", key, 200)
+            check_text(f"provenance {key}", value)
+        check_flag("return_sequences", self.return_sequences)
+        set_fields(self, layers=layers, provenance=dict(self.provenance))
+
+    @property
+    def n_in(self) -> int:
+        """Number of input features."""
+        return self.layers[0].n_in
+
+    @property
+    def n_out(self) -> int:
+        """Number of outputs."""
+        return int(self.readout.kernel.shape[1])
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights, encoders, kernels and biases; the memory's a_bar and b_bar count if trained."""
+        return sum(array.size for array in _trained_arrays(self))
+
+
+def _trained_arrays(network: LMUNetwork) -> list[np.ndarray]:
+    parts: list[np.ndarray | None] = [network.readout.kernel, network.readout.bias]
+    for layer in network.layers:
+        if isinstance(layer, LSTMLayer):
+            parts += [layer.kernel, layer.recurrent_kernel, layer.bias]
+            continue
+        parts += [layer.input_encoders, layer.hidden_encoders, layer.memory_encoders]
+        parts += [layer.memory_bias]
+        if layer.memory.discretiser == "trained":
+            parts += [layer.memory.a_bar, layer.memory.b_bar]
+        if (hidden := layer.hidden) is not None:
+            parts += [hidden.memory_kernel, hidden.input_kernel, hidden.recurrent_kernel]
+            parts += [hidden.bias]
+    return [part for part in parts if part is not None]
+
+
+FLOAT_CLASSES: tuple[type, ...] = (LMUNetwork, LMULayer, LSTMLayer, Memory, Hidden, Readout)
+"""Every class that a file of this representation may hold, for `core.files.load`."""

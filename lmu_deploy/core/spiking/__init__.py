@@ -1,0 +1,1 @@
+"""SpikingNetwork and LoihiNetwork, and what they are made of."""

@@ -1,0 +1,373 @@
+r"""The virtual chip of a SpikingNetwork: neuron model, populations, device, calibration.
+
+Everything here is checked when it is made; the equations stand in spiking_network.py.
+
+Differential-pair integrators: the circuit that DYNAP chips make neurons and synapses of.
+
+A DPI is a first-order filter of currents in a few transistors below threshold (Bartolozzi,
+Indiveri 2007, "Synaptic dynamics in analog VLSI", Neural Computation 19, 2581-2603). With an input
+current :math:`I_{in}`, its gain current :math:`I_{th}`, its leak :math:`I_\tau` and
+:math:`\tau = C U_T / (\kappa I_\tau)`, the output I follows
+
+.. math:: \tau \left(1 + \frac{I_{th}}{I}\right) \dot I + I = \frac{I_{th}}{I_\tau}(I_{in} - I_\tau)
+
+which is a linear filter where I is much larger than :math:`I_{th}`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import LATER
+from lmu_deploy.core.validation import (
+    check_array,
+    check_choice,
+    check_integer,
+    check_number,
+    check_text,
+    set_fields,
+)
+
+
+@dataclass(frozen=True)
+class DPICircuit:
+    r"""Currents of a DPI neuron, in picoamperes.
+
+    Chicca, Stefanini, Bartolozzi, Indiveri 2014 ("Neuromorphic electronic circuits for building
+    autonomous cognitive systems", Proceedings of the IEEE 102, 1367-1388, section III; after Livi,
+    Indiveri 2009) give for the membrane current, without adaptation,
+
+    .. math::
+       \tau \left(1 + \frac{I_{th}}{I}\right) \dot I + I
+       = \frac{I_{th}}{I_\tau}(I_{in} - I_\tau) + \frac{I_a}{I_\tau}(I + I_{th})
+
+    and, divided by :math:`\tau (1 + I_{th} / I)`, as it is simulated here,
+
+    .. math::
+       \tau \dot I = I \left(\frac{I_{th}}{I_\tau} \frac{I_{in}}{I + I_{th}} - 1
+       + \frac{I_a}{I_\tau}\right), \qquad
+       I_a = \frac{I_{gain}}{1 + e^{-(I - I_{on}) / I_{width}}}
+
+    where the positive feedback :math:`I_a` of the sodium-like branch has the sigmoid with which the
+    group that designed the circuit simulates it. A neuron spikes when I exceeds `spike`, is then
+    reset and held for its refractory time; the input is rectified, and I does not sink below the
+    dark current. The leak chooses the capacitance, so that tau is the model's
+    `membrane_tau_ms`. A model's current of one makes I settle at `onset` without the feedback.
+
+    The values are those of that group's simulations (the Brian2 parameters "dpi_neuron_param" of
+    its library teili, 2018).
+
+    Attributes
+    ----------
+    leak, gain : float
+        I_tau and I_th.
+    feedback, onset, width : float
+        I_gain, I_on and I_width of the positive feedback.
+    spike, reset, dark : float
+    """
+
+    leak: float = 8.0
+    gain: float = 0.9
+    feedback: float = 50.0
+    onset: float = 500.0
+    width: float = 10.0
+    spike: float = 1000.0
+    reset: float = 0.6
+    dark: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in (each.name for each in fields(self)):
+            set_fields(self, **{name: check_number(f"DPI {name}", getattr(self, name), 1e-6, 1e9)})
+        if not self.dark <= self.reset < self.onset < self.spike:
+            raise InputError(
+                f"DPI currents must rise from dark ({self.dark:g} pA) over reset ({self.reset:g}) "
+                f"and onset ({self.onset:g}) to spike ({self.spike:g}); mend them."
+            )
+        if self.feedback <= self.leak:
+            raise InputError(
+                f"DPI feedback of {self.feedback:g} pA does not overcome the leak of "
+                f"{self.leak:g} pA, so no spike would ever be completed; give more."
+            )
+
+
+@dataclass(frozen=True)
+class DPISynapse:
+    r"""A pair of DPI synapses for each state: one excites, one inhibits, x is their difference.
+
+    The same equation with the weights' pulses as input. Over a step of the simulation the factor
+    :math:`I / (I + I_{th})` is held, so that with D the drive that a linear synapse would get,
+
+    .. math:: I \leftarrow a I + (1 - a)\, \frac{I}{I + I_{th}}\, D
+
+    the positive part of each spike's effect going to the one, the negative to the other.
+
+    Attributes
+    ----------
+    gain, dark : float
+        I_th, and the least current; in units of a scaled state, so a hundredth stands for a
+        synapse whose output at the end of the state's range is a hundred times I_th.
+    """
+
+    gain: float = 0.01
+    dark: float = 0.001
+
+    def __post_init__(self) -> None:
+        for name in ("gain", "dark"):
+            set_fields(
+                self, **{name: check_number(f"synapse {name}", getattr(self, name), 1e-9, 1e3)}
+            )
+
+
+NEURON_KINDS = ("lif", "dpi", "if", "poisson")
+NOISY_KINDS = ("lif", "dpi")
+"""Neuron models for which the noise of a membrane and of a threshold is defined."""
+_REFRACTORY = ("lif", "dpi")
+CALIBRATIONS = ("none", "static", "dynamic")
+REACH = 1.5
+"""Of a state's range: as far as dynamic calibration shows a chip its states."""
+
+
+@dataclass(frozen=True)
+class NeuronModel:
+    r"""How a current becomes spikes, in units in which threshold and threshold current are 1.
+
+    ``lif``: :math:`\tau_m \dot v = J - v`; a spike when v > 1, then v = 0 and no change for the
+    refractory time (Gerstner, Kistler 2002, "Spiking Neuron Models", section 4.1).
+
+    ``dpi``: the silicon neuron of `DPICircuit`, stepped by Euler's
+    method.
+
+    ``if``: :math:`\tau_m \dot v = \max(J, 0)`; a spike when v > 1, then v is lowered by 1 (ibid.,
+    without the leak; what exceeds the threshold is kept, so that the rate is J / tau_m whatever
+    the step).
+
+    ``poisson``: a spike with probability :math:`\max(J, 0)\, dt / \tau_m` in each step (a rectified
+    linear rate and Poisson spikes, for which Voelker, Kajic, Eliasmith 2019 give an error of
+    O(d / sqrt(m)) for m neurons).
+
+    Attributes
+    ----------
+    kind : {"lif", "dpi", "if", "poisson"}
+    membrane_tau_ms, refractory_ms : float
+        Milliseconds; only LIF and DPI neurons have a refractory time.
+    circuit : DPICircuit, optional
+        Of DPI neurons alone; its usual currents if absent.
+    """
+
+    kind: str
+    membrane_tau_ms: float
+    refractory_ms: float
+    circuit: DPICircuit | None = None
+
+    def __post_init__(self) -> None:
+        set_fields(
+            self,
+            kind=check_choice("neuron model", self.kind, NEURON_KINDS),
+            membrane_tau_ms=check_number("membrane_tau_ms", self.membrane_tau_ms, 1e-3, 1e5),
+            refractory_ms=check_number("refractory_ms", self.refractory_ms, 0.0, 1e4),
+        )
+        if self.kind == "dpi" and self.circuit is None:
+            set_fields(self, circuit=DPICircuit())
+        if self.circuit is not None and (
+            self.kind != "dpi" or not isinstance(self.circuit, DPICircuit)
+        ):
+            raise InputError(f"a neuron model {self.kind} has no such circuit; leave it out.")
+        if self.kind not in _REFRACTORY and self.refractory_ms:
+            raise InputError(
+                f"refractory_ms is {self.refractory_ms:g}, and a neuron model {self.kind} has no "
+                "refractory time; give 0."
+            )
+
+
+@dataclass(frozen=True)
+class Populations:
+    """One population of neurons for each state: what was programmed, and what the chip makes of it.
+
+    Attributes
+    ----------
+    encoders : ndarray, shape (states, neurons)
+        +1 or -1: whether a neuron fires more for larger or for smaller states.
+    gains, biases : ndarray, shape (states, neurons)
+        As programmed; in threshold currents for each unit of state, and threshold currents.
+    gain_factors, bias_factors : ndarray, shape (states, neurons)
+        What device mismatch multiplies them by; ones for an ideal chip.
+    tau_factors : ndarray, shape (states, neurons), optional
+        What it multiplies membranes' time constants by; None where they are alike.
+    """
+
+    encoders: np.ndarray
+    gains: np.ndarray
+    biases: np.ndarray
+    gain_factors: np.ndarray
+    bias_factors: np.ndarray
+    tau_factors: np.ndarray | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        encoders = check_array("encoders", self.encoders, (None, None))
+        if not np.all(np.abs(encoders) == 1.0):
+            raise InputError("encoders must be +1 or -1 throughout; mend the file.")
+        set_fields(self, encoders=encoders)
+        for name in ("gains", "biases", "gain_factors", "bias_factors"):
+            set_fields(self, **{name: check_array(name, getattr(self, name), encoders.shape)})
+        factors = ["gain_factors", "bias_factors"]
+        if self.tau_factors is not None:
+            shape = encoders.shape
+            set_fields(self, tau_factors=check_array("tau_factors", self.tau_factors, shape))
+            factors.append("tau_factors")
+        for name in factors:
+            if not np.all(getattr(self, name) > 0.0):
+                raise InputError(f"{name} must be above zero throughout; mend the file.")
+
+    @property
+    def states(self) -> int:
+        """Number of states, which is the number of populations."""
+        return int(self.encoders.shape[0])
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons of one population."""
+        return int(self.encoders.shape[1])
+
+    @property
+    def slopes(self) -> np.ndarray:
+        """Change of a neuron's current with its state on this chip, shape (states, neurons)."""
+        return np.asarray(self.gains * self.gain_factors * self.encoders)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Current of a neuron at state zero on this chip, shape (states, neurons)."""
+        return np.asarray(self.biases * self.bias_factors)
+
+
+@dataclass(frozen=True)
+class Device:
+    """The virtual chip.
+
+    Attributes
+    ----------
+    profile : str
+        Name of the hardware profile.
+    seed : int
+        Which chip of that profile: it drew the factors in :class:`Populations`.
+    mismatch : float
+        Coefficient of variation of gains and biases across neurons (lognormal).
+    membrane_noise : float
+        Standard deviation of a free LIF membrane under the noise of its current, in thresholds; of
+        a DPI neuron, that of its membrane current where it is a linear filter.
+    weight_bits : int
+        Width of a weight of W, sign included, with a scale for each row; 0 for real numbers.
+    threshold_noise : float
+        Standard deviation of a threshold from step to step, as a share of it.
+    tau_mismatch : float
+        Coefficient of variation of membranes' time constants across neurons (lognormal).
+    """
+
+    profile: str
+    seed: int
+    mismatch: float
+    membrane_noise: float
+    weight_bits: int
+    threshold_noise: float = field(default=0.0, metadata=LATER)
+    tau_mismatch: float = field(default=0.0, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        set_fields(
+            self,
+            profile=check_text("profile", self.profile, 200),
+            seed=check_integer("device seed", self.seed, 0, 2**32 - 1),
+            mismatch=check_number("mismatch", self.mismatch, 0.0, 2.0),
+            membrane_noise=check_number("membrane_noise", self.membrane_noise, 0.0, 10.0),
+            weight_bits=check_integer("weight_bits", self.weight_bits, 0, 24),
+            threshold_noise=check_number("threshold_noise", self.threshold_noise, 0.0, 1.0),
+            tau_mismatch=check_number("tau_mismatch", self.tau_mismatch, 0.0, 2.0),
+        )
+        if self.weight_bits == 1:
+            raise InputError("weight_bits is 1, which a sign takes up; give 0 or 2 to 24.")
+
+    def ideal(self) -> Device:
+        """Give the chip without mismatch and noise; its weights keep their bits."""
+        return replace(
+            self, mismatch=0.0, tau_mismatch=0.0, membrane_noise=0.0, threshold_noise=0.0
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How W was found, and how well it does what it was fitted to do.
+
+    Attributes
+    ----------
+    method : {"none", "static", "dynamic"}
+        none: decoders of an ideal chip's measured rate curves; static: of this chip's own;
+        dynamic: the whole of W fitted to the spikes of this chip while its states are forced.
+    seed : int
+        Of the neurons' starting points, their noise, and the perturbation of the states.
+    samples : int
+        Input sequences used.
+    ridge : float
+        Regularisation, relative to the mean square of a feature; chosen on held-out time when
+        dynamic.
+    fit_error : float
+        Root mean square error of the fit relative to that of what was fitted: W against A' x on
+        held-out time (dynamic), decoded against true states over the rate curves (others).
+    """
+
+    method: str
+    seed: int
+    samples: int
+    ridge: float
+    fit_error: float
+
+    def __post_init__(self) -> None:
+        set_fields(
+            self,
+            method=check_choice("calibration", self.method, CALIBRATIONS),
+            seed=check_integer("calibration seed", self.seed, 0, 2**32 - 1),
+            samples=check_integer("calibration samples", self.samples, 0, 2**31 - 1),
+            ridge=check_number("calibration ridge", self.ridge, 0.0, 1e6),
+            fit_error=check_number("calibration fit_error", self.fit_error, 0.0, 1e12),
+        )
+
+
+def check_multiple(name: str, value: float, dt_ms: float, least: int = 1) -> float:
+    """Return `value` if it is at least `least` whole steps of `dt_ms` (all milliseconds).
+
+    Raises
+    ------
+    InputError
+        When it is not; the message gives the nearest value that is.
+    """
+    number = check_number(name, value, 0.0, 1e9)
+    steps = number / dt_ms
+    if abs(steps - round(steps)) > 1e-9 * max(steps, 1.0) or round(steps) < least:
+        nearest = max(round(steps), least) * dt_ms
+        raise InputError(
+            f"{name} is {number:g} ms, no whole multiple of the simulation step of {dt_ms:g} ms; "
+            f"give {nearest:g} ms."
+        )
+    return number
+
+
+def check_rates(rates: Any, model: NeuronModel) -> tuple[float, float]:
+    """Return the limits of a neuron's maximum rate, if a neuron of this model can fire so fast.
+
+    Parameters
+    ----------
+    rates : sequence of two floats
+        Hertz, the lower one first.
+    model : NeuronModel
+
+    Raises
+    ------
+    InputError
+        When they are not two, fall, or are beyond what the refractory time allows.
+    """
+    if not isinstance(rates, tuple | list) or len(rates) != 2:
+        raise InputError(f"maximum rates are {rates!r}; give two, the lowest and the highest.")
+    fastest = 0.9e3 / max(model.refractory_ms, 1.0)
+    lowest = check_number("lowest maximum rate", rates[0], 1e-3, fastest)
+    return lowest, check_number("highest maximum rate", rates[1], lowest, fastest)

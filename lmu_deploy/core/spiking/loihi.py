@@ -1,0 +1,278 @@
+"""LoihiNetwork: the memories of an LMUNetwork on Loihi's LIF neurons in fixed point.
+
+Running it has one right answer, spike for spike; docs/spiking-semantics.md says which.
+
+One memory of a LoihiNetwork: LIF neurons in fixed point, and the relays that hold the state.
+
+The equations stand in docs/spiking-semantics.md. All widths are Loihi's, and checked here, so that
+no target has to ask whether a product fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
+from lmu_deploy.core.spiking.chip import Calibration, check_multiple
+from lmu_deploy.core.spiking.network import Hosted, check_memories, check_provenance, check_type
+from lmu_deploy.core.validation import (
+    check_array,
+    check_integer,
+    check_number,
+    check_text,
+    set_fields,
+)
+
+ONE = 2**20
+"""What x = 1 is in a relay."""
+STATE_BITS, MESSAGE_BITS = 24, 16
+DECAY_ONE = 4096
+STATE_LIMIT = 2 ** (STATE_BITS - 1) - 1
+MESSAGE_LIMIT = 2 ** (MESSAGE_BITS - 1) - 1
+_MOST_CURRENT = 3 * 2**23
+"""64 a below this is brought into 24 bits by adding or subtracting 2^24 once."""
+
+
+@dataclass(frozen=True)
+class LoihiNeurons:
+    """Populations of LIF neurons with what encodes the states for them.
+
+    Attributes
+    ----------
+    encoders : ndarray, shape (states, neurons), int8
+        Weight from a state's message to each neuron of its population.
+    encoder_exponent : int
+        0 to 7: sums are divided by 2 to this power.
+    bias_mantissas : ndarray, shape (states, neurons), int16
+        13 bits.
+    bias_exponent : int
+        0 to 7.
+    current_decay, membrane_decay : int
+        du and dv, 0 to 4095.
+    threshold : int
+        vth, 1 to 2^17 - 1.
+    """
+
+    encoders: np.ndarray
+    encoder_exponent: int
+    bias_mantissas: np.ndarray
+    bias_exponent: int
+    current_decay: int
+    membrane_decay: int
+    threshold: int
+
+    def __post_init__(self) -> None:
+        encoders = check_weights("encoders", self.encoders, (None, None))
+        biases = check_array("bias mantissas", self.bias_mantissas, encoders.shape, "i")
+        if biases.dtype != np.int16 or np.any(biases < -4096) or np.any(biases > 4095):
+            raise InputError("bias mantissas must be int16 of 13 bits, -4096 to 4095; spike again.")
+        set_fields(
+            self,
+            encoders=encoders,
+            bias_mantissas=biases,
+            encoder_exponent=check_integer("encoder exponent", self.encoder_exponent, 0, 7),
+            bias_exponent=check_integer("bias exponent", self.bias_exponent, 0, 7),
+            current_decay=check_integer("current decay", self.current_decay, 0, DECAY_ONE - 1),
+            membrane_decay=check_integer("membrane decay", self.membrane_decay, 0, DECAY_ONE - 1),
+            threshold=check_integer("threshold", self.threshold, 1, 2**17 - 1),
+        )
+        if self.largest_current >= _MOST_CURRENT - 2**23:
+            raise InputError(
+                f"currents of {self.largest_current} could wrap more than once around 24 bits; "
+                "make encoders smaller or their exponent larger."
+            )
+
+    @property
+    def states(self) -> int:
+        """Number of populations."""
+        return int(self.encoders.shape[0])
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons of one population."""
+        return int(self.encoders.shape[1])
+
+    @property
+    def biases(self) -> np.ndarray:
+        """What is added to a membrane in each step, shape (states, neurons), int32."""
+        return self.bias_mantissas.astype(np.int32) << self.bias_exponent
+
+    @property
+    def largest_current(self) -> int:
+        """The largest size of 64 a that a message could make."""
+        weight = int(np.abs(self.encoders.astype(np.int64)).max(initial=0))
+        return 64 * (-(-weight * MESSAGE_LIMIT >> self.encoder_exponent))
+
+
+@dataclass(frozen=True)
+class LoihiMemory:
+    """The memory of one LMU layer.
+
+    Attributes
+    ----------
+    neurons : LoihiNeurons
+        Of channels * order states, channel by channel.
+    decoders : ndarray, shape (channels, order, order * neurons), int8
+    decoder_multiplier, decoder_shift : ndarray, shape (states,), int32
+        15 bits without sign, and 0 to 31.
+    input_weights : ndarray, shape (states,), int8
+    input_multiplier, input_shift : ndarray, shape (states,), int32
+    decay : int
+        1 to 4095: what a relay loses in each step, in 4096ths.
+    message_shift : int
+        0 to 15, from a relay's state to its message.
+    scales : ndarray, shape (channels, order)
+        The state m that x = 1 stands for.
+    input_scale : ndarray, shape (channels,)
+        The input u that one unit of its message stands for.
+    """
+
+    neurons: LoihiNeurons
+    decoders: np.ndarray
+    decoder_multiplier: np.ndarray
+    decoder_shift: np.ndarray
+    input_weights: np.ndarray
+    input_multiplier: np.ndarray
+    input_shift: np.ndarray
+    decay: int
+    message_shift: int
+    scales: np.ndarray
+    input_scale: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.neurons, LoihiNeurons):
+            raise InputError("a Loihi memory needs LoihiNeurons; mend the file.")
+        scales = check_array("memory scales", self.scales, (None, None))
+        channels, order = scales.shape
+        states = channels * order
+        if states == 0 or states != self.neurons.states:
+            raise InputError(
+                f"{self.neurons.states} populations for {channels} channels of order {order}; "
+                "mend the file."
+            )
+        shape = (channels, order, order * self.neurons.neurons)
+        set_fields(
+            self,
+            scales=scales,
+            input_scale=check_array("input scale", self.input_scale, (channels,)),
+            decoders=check_weights("decoders", self.decoders, shape),
+            input_weights=check_weights("input weights", self.input_weights, (states,)),
+            decay=check_integer("relay decay", self.decay, 1, DECAY_ONE - 1),
+            message_shift=check_integer("message shift", self.message_shift, 0, 15),
+        )
+        for name, most in (("multiplier", 2**15 - 1), ("shift", 31)):
+            for kind in ("decoder", "input"):
+                _check_range(self, f"{kind}_{name}", states, most)
+        if np.any(scales <= 0.0) or np.any(self.input_scale <= 0.0):
+            raise InputError("scales must be above zero throughout; mend the file.")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.scales.shape[0])
+
+    @property
+    def order(self) -> int:
+        """Number of states of a channel."""
+        return int(self.scales.shape[1])
+
+    @property
+    def states(self) -> int:
+        """Number of states, which is that of relays."""
+        return self.channels * self.order
+
+    @property
+    def size(self) -> int:
+        """Number of neurons of all populations."""
+        return self.states * self.neurons.neurons
+
+    @property
+    def state_unit(self) -> np.ndarray:
+        """Real value of one unit of each relay, shape (states,)."""
+        return np.asarray(self.scales.reshape(-1) / ONE)
+
+    @property
+    def fan_out(self) -> dict[str, np.ndarray]:
+        """Synapses that one event of each neuron, relay and input meets."""
+        return {
+            "memory": (self.decoders != 0).sum(axis=1).reshape(-1),
+            "relay": (self.neurons.encoders != 0).sum(axis=1),
+            "input": (self.input_weights.reshape(self.scales.shape) != 0).sum(axis=1),
+        }
+
+
+def check_weights(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Return weights of 8 bits if they are of the given shape; raises InputError otherwise."""
+    weights = check_array(name, value, shape, "i")
+    if weights.dtype != np.int8:
+        raise InputError(f"{name} are {weights.dtype}, and a Loihi weight is int8; spike again.")
+    return weights
+
+
+def _check_range(memory: LoihiMemory, name: str, states: int, most: int) -> None:
+    values = check_array(name.replace("_", " "), getattr(memory, name), (states,), "i")
+    if values.dtype != np.int32 or np.any(values < 0) or np.any(values > most):
+        raise InputError(f"{name.replace('_', ' ')} must be int32 from 0 to {most}; spike again.")
+    set_fields(memory, **{name: values})
+
+
+@dataclass(frozen=True)
+class LoihiNetwork(Hosted):
+    """A network whose memories spike on Loihi and whose other parts run on the host in float.
+
+    Attributes
+    ----------
+    memories : tuple of LoihiMemory or None
+        One entry for each layer of `host`; None for layers without a memory (LSTM).
+    host : LMUNetwork
+        See :mod:`lmu_deploy.core.spiking.network`.
+    profile : str
+        Name of the hardware profile.
+    calibration : Calibration
+    dt_ms, tau_ms, hold_ms : float
+        What a chip step stands for, the time constant of the relays, how long an input is held;
+        milliseconds, the last a whole multiple of the first.
+    provenance : mapping of str to str
+
+    Raises
+    ------
+    InputError
+        At construction, when a shape, type or value does not fit.
+    """
+
+    memories: tuple[LoihiMemory | None, ...]
+    host: LMUNetwork
+    profile: str
+    calibration: Calibration
+    dt_ms: float
+    tau_ms: float
+    hold_ms: float
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_type(self.host, LMUNetwork)
+        check_type(self.calibration, Calibration)
+        dt = check_number("dt_ms", self.dt_ms, 1e-3, 1e3)
+        set_fields(
+            self,
+            memories=check_memories(self.memories, self.host, LoihiMemory),
+            profile=check_text("profile", self.profile, 200),
+            dt_ms=dt,
+            tau_ms=check_number("tau_ms", self.tau_ms, dt, 1e9),
+            hold_ms=check_multiple("hold_ms", self.hold_ms, dt),
+            provenance=check_provenance(self.provenance),
+        )
+
+
+LOIHI_CLASSES: tuple[type, ...] = (
+    LoihiNetwork,
+    LoihiMemory,
+    LoihiNeurons,
+    Calibration,
+    *FLOAT_CLASSES,
+)
+"""Every class that a file of this representation may hold, for `core.files.load`."""

@@ -1,0 +1,332 @@
+r"""SpikingNetwork: the memories of an LMUNetwork on spiking neurons, the rest of it on the host.
+
+The state x of a memory, scaled to +-1, lives in first-order synapses (Principle 3 of the Neural
+Engineering Framework in its discrete form; Voelker, Eliasmith 2018, "Improving spiking dynamical
+networks", section 3). With :math:`a = e^{-dt/\tau}`, every step of the simulation computes
+
+.. math::
+   J_{ij} &= g_{ij}\, e_{ij}\, x_i + b_{ij}         && \text{(current of neuron j of state i)} \\
+   s_{ij} &= \text{spikes of the neuron model}(J_{ij}) && \text{(0 or 1)} \\
+   x      &\leftarrow a\, x + (1 - a)\,(W s / dt + S^{-1} B' u)
+
+where W is meant to give :math:`W s / dt \approx S^{-1} A' S x`, with
+:math:`A' = (\bar A - a I)/(1 - a)`, :math:`B' = \bar B/(1 - a)` and :math:`\bar A, \bar B` the
+memory for one step of the simulation. The input u of a task step is held for `hold_ms`; the state
+at the end of the hold, :math:`m = S x`, is what the host's hidden layer sees. Channels of a memory
+do not meet on the chip, so W is one block for each. With DPI synapses the last line is that of
+:class:`lmu_deploy.core.spiking.chip.DPISynapse`.
+
+What networks have in common whose memories are on neurons: the host that runs all other parts.
+
+A SpikingNetwork and a LoihiNetwork differ in their memories alone. `host` is the float network:
+its encoders, hidden units, LSTM layers and readout run on the host, and its own memory is the
+truth that the one on neurons is judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import LATER
+from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
+from lmu_deploy.core.spiking.chip import (
+    NOISY_KINDS,
+    Calibration,
+    Device,
+    DPICircuit,
+    DPISynapse,
+    NeuronModel,
+    Populations,
+    check_multiple,
+    check_rates,
+)
+from lmu_deploy.core.spiking.units import SpikingUnits, check_units
+from lmu_deploy.core.validation import check_array, check_number, check_text, set_fields
+
+
+class Hosted:
+    """A network with a host, and inputs that are held for several steps of the chip."""
+
+    host: LMUNetwork
+    dt_ms: float
+    hold_ms: float
+
+    @property
+    def n_in(self) -> int:
+        """Number of input features."""
+        return self.host.n_in
+
+    @property
+    def n_out(self) -> int:
+        """Number of outputs."""
+        return self.host.n_out
+
+    @property
+    def return_sequences(self) -> bool:
+        """Whether the answer is y at every step, or y at the last one."""
+        return self.host.return_sequences
+
+    @property
+    def task(self) -> str | None:
+        """Name of the task that it was trained for."""
+        return self.host.task
+
+    @property
+    def steps_per_hold(self) -> int:
+        """Steps of the chip for one step of the task."""
+        return round(self.hold_ms / self.dt_ms)
+
+
+def check_type(value: object, expected: type) -> None:
+    """Raise InputError when a part of a network is something else."""
+    if not isinstance(value, expected):
+        raise InputError(
+            f"a spiking network needs a {expected.__name__}, not {type(value).__name__}; "
+            "mend the file."
+        )
+
+
+def check_memories(memories: Any, host: LMUNetwork, kind: type) -> tuple[Any, ...]:
+    """Return memories as a tuple if each layer of the host has the one that it needs.
+
+    Parameters
+    ----------
+    memories : sequence
+        A memory on neurons, with `scales` of shape (channels, order), or None for each layer.
+    host : LMUNetwork
+    kind : type
+        Of a memory.
+
+    Raises
+    ------
+    InputError
+        When their number, kind or size does not fit.
+    """
+    found = tuple(memories)
+    if len(found) != len(host.layers):
+        raise InputError(
+            f"{len(found)} memories for {len(host.layers)} layers; give one for each, None for a "
+            "layer without a memory."
+        )
+    for number, (memory, layer) in enumerate(zip(found, host.layers, strict=True)):
+        if not isinstance(layer, LMULayer):
+            if memory is not None:
+                raise InputError(f"layer {number} has no memory to run on neurons; give None.")
+            continue
+        if not isinstance(memory, kind):
+            raise InputError(
+                f"layer {number} has a memory and needs a {kind.__name__}; mend the file."
+            )
+        wanted, given = (layer.memory.channels, layer.memory.order), memory.scales.shape  # type: ignore[attr-defined]
+        if given != wanted:
+            raise InputError(
+                f"layer {number} has {wanted[0]} channels of order {wanted[1]} and its memory on "
+                f"neurons {given[0]} of order {given[1]}; the two must be equal."
+            )
+    return found
+
+
+def check_provenance(value: Any) -> dict[str, str]:
+    """Return where a network comes from, as texts by name; raises InputError otherwise."""
+    if not isinstance(value, Mapping):
+        raise InputError("provenance must map names to texts.")
+    return {
+        check_text("provenance key", key, 200): check_text(f"provenance {key}", text)
+        for key, text in value.items()
+    }
+
+
+@dataclass(frozen=True)
+class SpikingMemory:
+    """The memory of one LMU layer on neurons; states are ordered channel by channel.
+
+    Attributes
+    ----------
+    populations : Populations, one for each of channels * order states
+    recurrent : ndarray, shape (order, order)
+        A' of Principle 3 for one step of the simulation, states unscaled.
+    input : ndarray, shape (order,)
+        B' of Principle 3, likewise.
+    scales : ndarray, shape (channels, order)
+        S: the state that x = 1 stands for.
+    weights : ndarray, shape (channels, order, order * neurons)
+        W as the chip holds it, in seconds: what a spike rate in hertz adds to the scaled states
+        of its own channel. Neurons are ordered state by state.
+    """
+
+    populations: Populations
+    recurrent: np.ndarray
+    input: np.ndarray
+    scales: np.ndarray
+    weights: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.populations, Populations):
+            raise InputError("a spiking memory needs Populations; mend the file.")
+        recurrent = check_array("memory recurrent", self.recurrent, (None, None))
+        order = recurrent.shape[0]
+        if order == 0 or self.populations.states % order:
+            raise InputError(
+                f"{self.populations.states} populations cannot be channels of order {order}; "
+                "mend the file."
+            )
+        channels = self.populations.states // order
+        shape = (channels, order, order * self.populations.neurons)
+        set_fields(
+            self,
+            recurrent=check_array("memory recurrent", recurrent, (order, order)),
+            input=check_array("memory input", self.input, (order,)),
+            scales=check_array("memory scales", self.scales, (channels, order)),
+            weights=check_array("memory weights", self.weights, shape),
+        )
+        if not np.all(self.scales > 0.0):
+            raise InputError("memory scales must be above zero throughout; mend the file.")
+
+    @property
+    def order(self) -> int:
+        """Number of states of a channel."""
+        return int(self.recurrent.shape[0])
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.scales.shape[0])
+
+    @property
+    def states(self) -> int:
+        """Number of states."""
+        return self.channels * self.order
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons of all populations."""
+        return self.states * self.populations.neurons
+
+    @property
+    def scaled_input(self) -> np.ndarray:
+        """B' in scaled states, shape (channels, order)."""
+        return np.asarray(self.input / self.scales)
+
+    @property
+    def synapses(self) -> np.ndarray:
+        """Synapses that leave each neuron, shape (neurons,): W reaches whole populations."""
+        reached = (self.weights != 0.0).sum(axis=1).reshape(-1)
+        return np.asarray(reached * self.populations.neurons, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class SpikingNetwork(Hosted):
+    """A network whose memories are spiking, and all else runs on the host in float.
+
+    The last layer's units and the readout may be on neurons too.
+
+    Attributes
+    ----------
+    memories : tuple of SpikingMemory or None
+        One entry for each layer of `host`; None for layers without a memory (LSTM).
+    host : LMUNetwork
+        See :mod:`lmu_deploy.core.spiking.network`.
+    neuron : NeuronModel
+    device : Device
+    calibration : Calibration
+    dt_ms, tau_ms, hold_ms : float
+        Step of the simulation, time constant of the synapses, and how long an input is held;
+        milliseconds, the last a whole multiple of the first.
+    provenance : mapping of str to str
+    synapse : DPISynapse, optional
+        What the synapses are if they are no linear filters.
+    maximum_rates : (float, float), optional
+        Between which a neuron's rate at the end of its range was drawn, hertz; None where an older
+        file does not say it.
+    units : SpikingUnits, optional
+        The last layer's units and the readout on neurons; None where the host has them.
+
+    Raises
+    ------
+    InputError
+        At construction, when a shape, type or value does not fit.
+    """
+
+    memories: tuple[SpikingMemory | None, ...]
+    host: LMUNetwork
+    neuron: NeuronModel
+    device: Device
+    calibration: Calibration
+    dt_ms: float
+    tau_ms: float
+    hold_ms: float
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    synapse: DPISynapse | None = None
+    maximum_rates: tuple[float, float] | None = field(default=None, metadata=LATER)
+    units: SpikingUnits | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        for name, expected in _PARTS.items():
+            check_type(getattr(self, name), expected)
+        if self.synapse is not None:
+            check_type(self.synapse, DPISynapse)
+        dt = check_number("dt_ms", self.dt_ms, 1e-3, 1e3)
+        set_fields(
+            self,
+            memories=check_memories(self.memories, self.host, SpikingMemory),
+            dt_ms=dt,
+            tau_ms=check_multiple("tau_ms", self.tau_ms, dt),
+            hold_ms=check_multiple("hold_ms", self.hold_ms, dt),
+            provenance=check_provenance(self.provenance),
+        )
+        if self.maximum_rates is not None:
+            set_fields(self, maximum_rates=check_rates(self.maximum_rates, self.neuron))
+        check_multiple("refractory_ms", self.neuron.refractory_ms, dt, least=0)
+        if self.units is not None:
+            check_units(self.units, self.host, self.memories[-1])
+            check_multiple("readout_tau_ms", self.units.tau_ms, dt)
+            if self.synapse is not None:
+                raise InputError(
+                    "units on neurons need linear synapses, and these are pairs of DPIs; leave the "
+                    "units to the host."
+                )
+        for name in ("membrane_noise", "threshold_noise"):
+            if (size := getattr(self.device, name)) and self.neuron.kind not in NOISY_KINDS:
+                raise InputError(
+                    f"{name} is {size:g}, and it is defined for the neuron models "
+                    f"{' and '.join(NOISY_KINDS)}, not {self.neuron.kind}; give 0."
+                )
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons of all memories and units."""
+        of_memories = sum(memory.neurons for memory in self.memories if memory is not None)
+        return of_memories + (0 if self.units is None else self.units.neurons)
+
+    @property
+    def decay(self) -> float:
+        """What a synapse keeps over one step of the simulation, exp(-dt / tau)."""
+        return float(np.exp(-self.dt_ms / self.tau_ms))
+
+
+_PARTS = {
+    "host": LMUNetwork,
+    "neuron": NeuronModel,
+    "device": Device,
+    "calibration": Calibration,
+}
+
+
+SPIKING_CLASSES: tuple[type, ...] = (
+    SpikingNetwork,
+    SpikingMemory,
+    SpikingUnits,
+    Populations,
+    NeuronModel,
+    DPICircuit,
+    DPISynapse,
+    Device,
+    Calibration,
+    *FLOAT_CLASSES,
+)
+"""Every class that a file of this representation may hold, for `core.files.load`."""

@@ -1,0 +1,235 @@
+r"""What the float network has in the place of each connection and bias, in the integers' units.
+
+An entry of a matrix here is target units per message unit, as a real number that has not been
+rounded: what quantisation would have liked to write. The scales and coordinates are those of the
+integer network, so only the weights themselves differ. The equations are those of
+docs/integer-semantics.md, "Realisations".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from converters.quantize.prediction import increment
+from converters.quantize.sign_taylor import one_step
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
+from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.legendre import state_space
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Readout
+from lmu_deploy.fidelity.attribution.synapses import dequantised
+
+
+@dataclass(frozen=True)
+class SeriesTruth:
+    """What the series of one memory stands for.
+
+    Attributes
+    ----------
+    gains : ndarray, shape (terms, order)
+        Of the rows of each G_k, in integer units.
+    state, drive : ndarray, shape (order, order) and (order,)
+        What a step of the float memory does beyond one of the exact series, to the state before and
+        to a channel's input: its error of discretisation. Real numbers.
+    """
+
+    gains: np.ndarray
+    state: np.ndarray
+    drive: np.ndarray
+
+
+@dataclass
+class Exact:
+    """The float network in the units of an integer one.
+
+    Attributes
+    ----------
+    source : LMUNetwork
+    matrices : dict of place to ndarray, shape (n_out, n_in)
+        Target units per message unit.
+    biases : dict of place to ndarray, shape (n_out,)
+        Target units.
+    tails : dict of place to ndarray, shape (n_out, Legendre states)
+        Of connections that leave a delay line: target units for each real unit of the memory, by
+        which what the line has forgotten can be given back.
+    series : dict of layer number to SeriesTruth
+    """
+
+    source: LMUNetwork
+    matrices: dict[str, np.ndarray] = field(default_factory=dict)
+    biases: dict[str, np.ndarray] = field(default_factory=dict)
+    tails: dict[str, np.ndarray] = field(default_factory=dict)
+    series: dict[int, SeriesTruth] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """Messages: their scale, and from what they stand for to the float network's signal."""
+
+    scale: float
+    basis: np.ndarray | None = None
+    forgets: bool = False
+
+
+def exact_weights(network: IntegerNetwork) -> Exact:
+    """Work out what each connection and bias of `network` was rounded from.
+
+    Raises
+    ------
+    InputError
+        When the network does not carry the float network that it was made from, or one of other
+        shapes.
+    """
+    source = network.source
+    if source is None:
+        raise InputError(
+            "attribution: the integer network does not carry the float network that it was made "
+            "from; make it anew with lmu-deploy quantise."
+        )
+    if len(source.layers) != len(network.layers):
+        raise InputError(
+            f"attribution: the integer network has {len(network.layers)} layers and the float one "
+            f"that it carries {len(source.layers)}; make it anew with lmu-deploy quantise."
+        )
+    found, sender = Exact(source), _Sender(network.input.scale)
+    for number, (layer, truth) in enumerate(zip(network.layers, source.layers, strict=True)):
+        if isinstance(layer, HostLayer):
+            if layer.message is not None:
+                sender = _Sender(layer.message.scale)
+            continue
+        if not isinstance(truth, LMULayer):
+            raise InputError(f"attribution: layer {number} of the float network is no LMU.")
+        maker = _Layer(f"layer{number}", truth, found)
+        hidden = layer.hidden
+        own = _Sender(0.0 if hidden is None else hidden.message.scale)
+        if isinstance(layer.memory, SeriesMemory):
+            found.series[number] = maker.series(layer.memory, sender, own)
+        elif layer.memory.realisation == "fir":
+            maker.delay_line(layer.memory, sender)
+        else:
+            maker.integrators(layer.memory, sender, own)
+        fir = layer.memory.realisation == "fir"
+        memory = _Sender(layer.memory.message.scale, layer.memory.basis, fir)
+        if hidden is None or truth.hidden is None:
+            sender = memory
+            continue
+        unit, place = hidden.drive.scale, f"layer{number}/hidden"
+        maker.join(f"{place}/memory", truth.hidden.memory_kernel, memory, unit)
+        maker.join(f"{place}/input", truth.hidden.input_kernel, sender, unit)
+        maker.join(f"{place}/recurrent", truth.hidden.recurrent_kernel, own, unit)
+        if truth.hidden.bias is not None:
+            found.biases[f"{place}/bias"] = truth.hidden.bias.astype(np.float64) / unit
+        sender = own
+    if isinstance(network.readout, Readout):
+        return found
+    unit = network.readout.output.scale
+    _Layer("", None, found).join("readout", source.readout.kernel, sender, unit)
+    if source.readout.bias is not None:
+        found.biases["readout/bias"] = source.readout.bias.astype(np.float64) / unit
+    return found
+
+
+class _Layer:
+    """Writes one layer's matrices into an Exact."""
+
+    def __init__(self, place: str, layer: LMULayer | None, found: Exact) -> None:
+        self._place, self._found, self._truth = place, found, layer
+
+    @property
+    def _layer(self) -> LMULayer:
+        assert self._truth is not None
+        return self._truth
+
+    def join(self, place: str, kernel: np.ndarray | None, sender: _Sender, unit: float) -> None:
+        """Write a float kernel, (n_in, n_out), as a connection from `sender` to units of `unit`."""
+        if kernel is not None:
+            self._write(place, kernel.T.astype(np.float64), sender, unit)
+
+    def integrators(self, memory: IntegerMemory, x: _Sender, h: _Sender) -> None:
+        """Write A - I in the memory's coordinates, and what enters through the encoders."""
+        b_bar = self._layer.memory.b_bar.astype(np.float64)
+        recurrent, inverse = increment(self._layer), None
+        if memory.basis is not None:
+            inverse = np.linalg.inv(memory.basis)
+            recurrent = inverse @ recurrent @ memory.basis
+        scale = memory.state.scale
+        self._found.matrices[f"{self._place}/memory/recurrent"] = recurrent * (
+            memory.message.scale / scale
+        )
+        self._entering(f"{self._place}/memory", b_bar, inverse, scale, x, h)
+
+    def delay_line(self, memory: IntegerMemory, x: _Sender) -> None:
+        """Taps move along exactly; only encoders that stand before them can have been rounded."""
+        recurrent, into = memory.recurrent, memory.input
+        place = f"{self._place}/memory"
+        self._found.matrices[f"{place}/recurrent"] = dequantised(recurrent)
+        encoders = self._layer.input_encoders.astype(np.float64)
+        lines = len(encoders) if x.basis is None else x.basis.shape[1]
+        if lines <= self._layer.memory.channels:
+            self._found.matrices[f"{place}/input"] = dequantised(into)
+            return
+        matrix = np.zeros((memory.size, len(encoders)))
+        matrix[: encoders.shape[1]] = encoders.T
+        self._write(f"{place}/input", matrix, x, memory.state.scale)
+
+    def series(self, memory: SeriesMemory, x: _Sender, h: _Sender) -> SeriesTruth:
+        """Gains of the exponential series, and what the float memory does beyond it."""
+        truth = self._layer.memory
+        a, b = state_space(memory.order)
+        step = 1.0 / (truth.theta * memory.substeps)
+        place, scale = f"{self._place}/series", memory.state.scale
+        self._entering(place, step * b, None, scale, x, h)
+        if self._layer.memory_encoders is not None:
+            matrix = np.kron(self._layer.memory_encoders.T, (step * b)[:, None])
+            self._write(f"{place}/feedback", matrix, _Sender(memory.message.scale), scale)
+        messages = [memory.message.scale, *(scale * np.exp2(memory.term_shift))]
+        rows = 2.0 * np.arange(memory.order) + 1.0
+        gains = [rows * step / k * (unit / scale) for k, unit in enumerate(messages, start=1)]
+        whole, entering = one_step([step / k * a for k in range(1, memory.terms + 1)],
+                                   memory.substeps)  # fmt: skip
+        a_bar, b_bar = truth.a_bar.astype(np.float64), truth.b_bar.astype(np.float64)
+        return SeriesTruth(np.array(gains), a_bar - whole, b_bar - entering @ (step * b))
+
+    def _entering(
+        self,
+        place: str,
+        response: np.ndarray,
+        inverse: np.ndarray | None,
+        unit: float,
+        x: _Sender,
+        h: _Sender,
+    ) -> None:
+        """Write inputs, hidden units and bias, through `response` (order,) into every channel."""
+
+        def matrix(encoders: np.ndarray) -> np.ndarray:
+            full = np.kron(encoders.T.astype(np.float64), response[:, None])
+            return full if inverse is None else inverse @ full
+
+        layer = self._layer
+        self._write(f"{place}/input", matrix(layer.input_encoders), x, unit)
+        if layer.hidden_encoders is not None:
+            self._write(f"{place}/hidden", matrix(layer.hidden_encoders), h, unit)
+        if layer.memory_bias is not None:
+            bias = matrix(layer.memory_bias[None, :])[:, 0]
+            self._found.biases[f"{place}/bias"] = bias / unit
+
+    def _write(self, place: str, matrix: np.ndarray, sender: _Sender, unit: float) -> None:
+        full = matrix if sender.basis is None else matrix @ sender.basis
+        self._found.matrices[place] = full * (sender.scale / unit)
+        if sender.forgets:
+            self._found.tails[place] = matrix / unit
+
+
+def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
+    """Give the integer biases by place, of the populations that have one."""
+    found: dict[str, np.ndarray | None] = {}
+    if isinstance(network.readout, IntegerReadout):
+        found["readout/bias"] = network.readout.bias
+    for number, layer in network.on_chip:
+        part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
+        found[f"layer{number}/{part}/bias"] = layer.memory.bias
+        if layer.hidden is not None:
+            found[f"layer{number}/hidden/bias"] = layer.hidden.bias
+    return {place: bias for place, bias in found.items() if bias is not None}

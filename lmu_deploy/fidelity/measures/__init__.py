@@ -1,0 +1,1 @@
+"""Single measures of a run: metric, agreement, divergence, events, energy, sizes, errors."""

@@ -1,0 +1,156 @@
+"""Energy and time of an inference, as the ranges that published figures leave open.
+
+In: how often each operation happens in a mean sample, and tables of what one takes. Each table is
+one estimate, the sum of count times figure over the operations that it knows; the interval over
+all of them is the answer, for no single figure is trusted. Static power is in none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from lmu_deploy.core.integer.graph import from_outside
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.fidelity import schema
+from lmu_deploy.fidelity.streaming import counted_of
+from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
+from targets.base import Run
+
+_KINDS: tuple[tuple[type, Literal["digital", "analog"]], ...] = (
+    (IntegerNetwork, "digital"),
+    (LoihiNetwork, "digital"),
+    (SpikingNetwork, "analog"),
+)
+_PICO, _NANO = 1e-12, 1e-9
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Operations of a mean sample.
+
+    Attributes
+    ----------
+    synops, messages, updates : float
+        Synaptic operations, messages or spikes sent, updates of neurons.
+    steps, chip_steps : int
+        Steps of the task, and of the chip.
+    seconds : float or None
+        What the neurons live through; None where a step stands for no time.
+    """
+
+    synops: float
+    messages: float
+    updates: float
+    steps: int
+    chip_steps: int
+    seconds: float | None = None
+
+
+def costs_of(run: Run, network: object) -> schema.Costs | None:
+    """Estimate what a run takes of a chip; None of a network that is for none.
+
+    Parameters
+    ----------
+    run : Run
+    network : IntegerNetwork, LoihiNetwork or SpikingNetwork
+        What was run; anything else gives None, as does a run that counted nothing.
+    """
+    kind = next((kind for cls, kind in _KINDS if isinstance(network, cls)), None)
+    if kind is None or not counted_of(run) or not len(run.outputs):
+        return None
+    tables = {name: table for name, table in cost_tables().items() if table.kind == kind}
+    return estimate(count(run, network), tables)
+
+
+def count(run: Run, network: object) -> Counts:
+    """Count a mean sample's operations: on a chip, every neuron is updated at every step."""
+    samples = len(run.outputs)
+    neurons = sum(n for name, n in run.neurons.items() if not from_outside(name))
+    lived = None
+    if isinstance(network, SpikingNetwork | LoihiNetwork):
+        lived = run.steps * network.hold_ms / 1000.0
+    return Counts(
+        synops=run.synops / samples,
+        messages=sum(counts.total for counts in counted_of(run).values()) / samples,
+        updates=float(neurons * run.chip_steps),
+        steps=run.steps,
+        chip_steps=run.chip_steps,
+        seconds=lived,
+    )
+
+
+def estimate(counts: Counts, tables: Mapping[str, CostTable]) -> schema.Costs:
+    """Turn counts into one estimate for each table, and the interval over all of them."""
+    energies = {n: found for n, t in tables.items() if (found := _energy(counts, t)) is not None}
+    latencies = {n: found for n, t in tables.items() if (found := _latency(counts, t)) is not None}
+    return schema.Costs(
+        synops=counts.synops,
+        messages=counts.messages,
+        updates=counts.updates,
+        chip_steps=counts.chip_steps,
+        energy=_over(energies),
+        latency=_over(latencies),
+        energies=energies,
+        latencies=latencies,
+    )
+
+
+def _energy(counts: Counts, table: CostTable) -> schema.Estimate | None:
+    return _sum(
+        counts,
+        table.title,
+        {
+            "synaptic operations": (counts.synops, _PICO, table.synop_pj),
+            "messages": (counts.messages, _PICO, table.message_pj),
+            "neuron updates": (counts.updates, _PICO, table.update_pj),
+        },
+    )
+
+
+def _latency(counts: Counts, table: CostTable) -> schema.Estimate | None:
+    """Sum a digital chip's operations behind its steps, or take an analog one's own time."""
+    if table.time_factor is not None:
+        if counts.seconds is None:
+            return None
+        lived = {"time of the neurons": (counts.seconds, 1.0, table.time_factor)}
+        return _sum(counts, table.title, lived)
+    if table.step_ns is None:
+        return None
+    return _sum(
+        counts,
+        table.title,
+        {
+            "chip steps": (float(counts.chip_steps), _NANO, table.step_ns),
+            "synaptic operations": (counts.synops, _NANO, table.synop_ns),
+            "messages": (counts.messages, _NANO, table.message_ns),
+            "neuron updates": (counts.updates, _NANO, table.update_ns),
+        },
+    )
+
+
+def _sum(
+    counts: Counts, title: str, parts: Mapping[str, tuple[float, float, Range | None]]
+) -> schema.Estimate | None:
+    known = {name: (n * unit, r) for name, (n, unit, r) in parts.items() if r is not None}
+    if not known:
+        return None
+    low = sum(n * figure.low for n, figure in known.values())
+    high = sum(n * figure.high for n, figure in known.values())
+    return schema.Estimate(
+        title=title,
+        inference=(low, high),
+        step=(low / counts.steps, high / counts.steps),
+        counted=list(known),
+        sources=[f"{name}: {figure.source}" for name, (_, figure) in known.items()],
+    )
+
+
+def _over(estimates: Mapping[str, schema.Estimate]) -> tuple[float, float] | None:
+    if not estimates:
+        return None
+    ranges = [found.inference for found in estimates.values()]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)

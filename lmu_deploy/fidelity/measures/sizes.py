@@ -1,0 +1,316 @@
+"""What a network takes to hold: parameters, synapses, and bytes of weights and of states.
+
+Bytes are those of the representation's own widths (an 8-bit weight is one byte, a 24-bit state
+three), not of the arrays that hold it in Python. What a chip needs beyond them (routing tables,
+axons) depends on its mapping and is not counted. Of a spiking network only the part on neurons is:
+decoders, gains and biases, membranes and synapses; of an integer network the layers on the chip.
+
+The metrics that NeuroBench defines, under its names, of the part of a network on the chip.
+
+Definitions are those of NeuroBench 2.3 (Yik et al. 2025, "The NeuroBench framework for benchmarking
+neuromorphic computing algorithms and systems", Nature Communications 16, 1545); a network that
+both can run gives equal figures (benchmarks/neurobench_oracle.py). A layer of theirs is a
+connection here, each slice of it one of its own, and an activation is a message or a spike.
+
+- ``footprint``: bytes of all parameters, at the widths of the representation; of what changes from
+  step to step nothing.
+- ``connection_sparsity``: share of weights that are zero.
+- ``activation_sparsity``: share of messages that are zero, over populations, steps and samples;
+  what the host sends (inputs, LSTM layers) is no activation.
+- ``synaptic_operations``: of a mean sample, with messages and weights that are not zero: with
+  graded messages ``Effective_MACs``, with spikes ``Effective_ACs``; ``Dense`` counts zeros too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmu_deploy.core.integer.graph import outlets, wires
+from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.parts import Connection
+from lmu_deploy.core.network import LMUNetwork, LSTMLayer
+from lmu_deploy.core.reference import has_hidden
+from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.fidelity.schema import NeuroBench, SynapticOperations
+from lmu_deploy.fidelity.streaming import counted_of
+from targets.base import Run
+
+FLOAT_BYTES = 4
+_GAIN_BITS = 15 + 5
+_BIAS_BITS = 24
+_LOIHI_BIAS_BITS = 13
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What one representation of a network takes.
+
+    Attributes
+    ----------
+    representation : str
+        Name of its class.
+    parameters : int
+        Numbers stored: weights, gains, biases, the memory's matrices.
+    weights : int
+        All of them, zeros included; each slice of an integer weight is one.
+    synapses : int
+        Weights that are not zero.
+    weight_bits : int
+        Width of one weight.
+    weight_bytes : int
+        All weights, zeros included.
+    neuron_bytes : int
+        What is stored per neuron: biases, gains, shifts, activation tables.
+    state_bytes : int
+        What changes from step to step, for one sample.
+    """
+
+    representation: str
+    parameters: int
+    weights: int
+    synapses: int
+    weight_bits: int
+    weight_bytes: int
+    neuron_bytes: int
+    state_bytes: int
+
+
+def network_sizes(network: object) -> Sizes | None:
+    """Measure a network; None for a representation that has no widths of its own."""
+    if isinstance(network, LMUNetwork):
+        return _float_sizes(network)
+    if isinstance(network, IntegerNetwork):
+        return _integer_sizes(network)
+    if isinstance(network, LoihiNetwork):
+        return _loihi_sizes(network)
+    return _spiking_sizes(network) if isinstance(network, SpikingNetwork) else None
+
+
+def _float_sizes(network: LMUNetwork) -> Sizes:
+    """As single precision, the least that keeps a trained network as it is."""
+    weights: list[np.ndarray | None] = [network.readout.kernel]
+    biases: list[np.ndarray | None] = [network.readout.bias]
+    states = 0
+    for layer in network.layers:
+        states += layer.n_out if has_hidden(layer) else 0
+        if isinstance(layer, LSTMLayer):
+            weights += [layer.kernel, layer.recurrent_kernel]
+            biases += [layer.bias]
+            states += layer.n_out
+            continue
+        states += layer.memory.size
+        weights += [layer.memory.a_bar, layer.memory.b_bar, layer.input_encoders]
+        weights += [layer.hidden_encoders, layer.memory_encoders]
+        biases += [layer.memory_bias]
+        if (hidden := layer.hidden) is not None:
+            weights += [hidden.memory_kernel, hidden.input_kernel, hidden.recurrent_kernel]
+            biases += [hidden.bias]
+    n_weights = sum(w.size for w in weights if w is not None)
+    n_biases = sum(b.size for b in biases if b is not None)
+    return Sizes(
+        representation="LMUNetwork",
+        parameters=n_weights + n_biases,
+        weights=n_weights,
+        synapses=sum(int(np.count_nonzero(w)) for w in weights if w is not None),
+        weight_bits=8 * FLOAT_BYTES,
+        weight_bytes=FLOAT_BYTES * n_weights,
+        neuron_bytes=FLOAT_BYTES * n_biases,
+        state_bytes=FLOAT_BYTES * states,
+    )
+
+
+def _integer_sizes(network: IntegerNetwork) -> Sizes:
+    """Only what is on the chip."""
+    connections: list[Connection] = []
+    biases: list[np.ndarray | None] = []
+    if isinstance(network.readout, IntegerReadout):
+        connections.append(network.readout.connection)
+        biases.append(network.readout.bias)
+    state_bits = table_bits = table_size = 0
+    for _, layer in network.on_chip:
+        connections += _connections(layer)
+        biases += [layer.memory.bias]
+        state_bits += layer.memory.size * (layer.memory.state.bits + layer.memory.message.bits)
+        if layer.hidden is not None:
+            biases += [layer.hidden.bias]
+            state_bits += layer.hidden.units * layer.hidden.message.bits
+            table_size += 2 * len(layer.hidden.activation.slope)
+            table_bits += len(layer.hidden.activation.slope) * (15 + _BIAS_BITS)
+    n_biases = sum(bias.size for bias in biases if bias is not None)
+    n_gains = sum(c.multiplier.size for c in connections)
+    n_weights = sum(c.slices.size for c in connections)
+    return Sizes(
+        representation="IntegerNetwork",
+        parameters=n_weights + 2 * n_gains + n_biases + table_size,
+        weights=n_weights,
+        synapses=sum(int(np.count_nonzero(c.slices)) for c in connections),
+        weight_bits=max(c.weight_bits for c in connections),
+        weight_bytes=_bytes(c.slices.size * c.weight_bits for c in connections),
+        neuron_bytes=_bytes([n_gains * _GAIN_BITS, n_biases * _BIAS_BITS, table_bits]),
+        state_bytes=_bytes([state_bits]),
+    )
+
+
+def _spiking_sizes(network: SpikingNetwork) -> Sizes:
+    """Only what is on neurons; real numbers in single precision, as are weights without bits."""
+    memories = [memory for memory in network.memories if memory is not None]
+    weights = [memory.weights for memory in memories]
+    n_states = sum(memory.states for memory in memories)
+    if (units := network.units) is not None:
+        weights += [units.drive, units.decoders]
+        n_states += units.units + len(units.decoders)
+    n_weights, n_neurons = sum(w.size for w in weights), network.neurons
+    bits = network.device.weight_bits or 8 * FLOAT_BYTES
+    return Sizes(
+        representation="SpikingNetwork",
+        parameters=n_weights + 2 * n_neurons,
+        weights=n_weights,
+        synapses=sum(int(np.count_nonzero(w)) for w in weights),
+        weight_bits=bits,
+        weight_bytes=_bytes([n_weights * bits]),
+        neuron_bytes=FLOAT_BYTES * 2 * n_neurons,
+        state_bytes=FLOAT_BYTES * (n_neurons + n_states),
+    )
+
+
+def _loihi_sizes(network: LoihiNetwork) -> Sizes:
+    """Only what is on the chip: decoders, encoders, gains, biases; relays, currents, membranes."""
+    memories = [memory for memory in network.memories if memory is not None]
+    n_neurons = sum(memory.size for memory in memories)
+    n_states = sum(memory.states for memory in memories)
+    weights = [
+        array for m in memories for array in (m.decoders, m.neurons.encoders, m.input_weights)
+    ]
+    n_weights = sum(array.size for array in weights)
+    return Sizes(
+        representation="LoihiNetwork",
+        parameters=n_weights + n_neurons + 4 * n_states,
+        weights=n_weights,
+        synapses=sum(int(np.count_nonzero(array)) for array in weights),
+        weight_bits=8,
+        weight_bytes=n_weights,
+        neuron_bytes=_bytes([n_neurons * _LOIHI_BIAS_BITS, 2 * n_states * _GAIN_BITS]),
+        state_bytes=_bytes([(2 * n_neurons + n_states) * _BIAS_BITS]),
+    )
+
+
+def _connections(layer: IntegerLayer) -> list[Connection]:
+    found: list[Connection | None] = [layer.memory.recurrent, layer.memory.input]
+    found += [layer.memory.hidden]
+    if layer.hidden is not None:
+        found += [layer.hidden.memory, layer.hidden.input, layer.hidden.recurrent]
+    return [connection for connection in found if connection is not None]
+
+
+def _bytes(bits: Iterable[int]) -> int:
+    return -(-sum(bits) // 8)
+
+
+INPUT = "input"
+_OF_HOST = (INPUT, "host")
+
+
+def neurobench_of(run: Run, network: object) -> NeuroBench | None:
+    """Give NeuroBench's metrics of a run; None of a network without widths of its own.
+
+    Parameters
+    ----------
+    run : Run
+    network : LMUNetwork, IntegerNetwork, LoihiNetwork or SpikingNetwork
+        What was run. A float network sends nothing, so that of it only the first two are known.
+    """
+    sizes = network_sizes(network)
+    if sizes is None or not sizes.weights:
+        return None
+    return NeuroBench(
+        footprint=sizes.weight_bytes + sizes.neuron_bytes,
+        connection_sparsity=(sizes.weights - sizes.synapses) / sizes.weights,
+        activation_sparsity=_activation_sparsity(run, network),
+        synaptic_operations=_operations(run, network),
+    )
+
+
+def _activation_sparsity(run: Run, network: object) -> float | None:
+    """Share of messages that were not sent, of those that could have been."""
+    counted = {n: c for n, c in counted_of(run).items() if not _by_host(n)}
+    possible = _messages(run, network)
+    if not counted or possible is None:
+        return None
+    most = sum(possible.values()) * len(run.outputs)
+    sent = sum(counts.total for name, counts in counted.items() if name in possible)
+    return (most - sent) / most if most else None
+
+
+def _messages(run: Run, network: object) -> dict[str, int] | None:
+    """Count the messages of one sample by population, zeros included."""
+    if isinstance(network, IntegerNetwork):
+        found: dict[str, int] = {}
+        for outlet in outlets(network):
+            if not _by_host(outlet.source):
+                sent = run.neurons[outlet.source] * _applied(network, outlet.source)
+                found[outlet.source] = found.get(outlet.source, 0) + sent * run.steps
+        return found
+    if isinstance(network, SpikingNetwork | LoihiNetwork):
+        senders = {name: n for name, n in run.neurons.items() if not _by_host(name)}
+        return {name: neurons * run.chip_steps for name, neurons in senders.items()}
+    return None
+
+
+def _operations(run: Run, network: object) -> SynapticOperations | None:
+    """Count what a mean sample takes; None of a float network, or one that counted no events."""
+    if not counted_of(run):
+        return None
+    effective = run.synops / len(run.outputs)
+    if isinstance(network, IntegerNetwork):
+        dense = sum(w.connection.slices.size * _applied(network, w.source) for w in wires(network))
+        return _synaptic(effective, 0.0, dense * run.steps)
+    if isinstance(network, SpikingNetwork):
+        present = [memory for memory in network.memories if memory is not None]
+        dense = sum(memory.weights.size * memory.populations.neurons for memory in present)
+        if (units := network.units) is not None:
+            dense += units.drive.size * units.populations.neurons + units.decoders.size
+        return _synaptic(0.0, effective, dense * run.chip_steps)
+    return _loihi_operations(run, network) if isinstance(network, LoihiNetwork) else None
+
+
+def _loihi_operations(run: Run, network: LoihiNetwork) -> SynapticOperations | None:
+    """Spikes are added, what relays and the host send is multiplied.
+
+    None where relays do not all reach as many neurons: a run does not count the events of each.
+    """
+    graded, dense = 0, 0
+    for number, memory in enumerate(network.memories):
+        if memory is None:
+            continue
+        dense += memory.decoders.size + memory.neurons.encoders.size + memory.input_weights.size
+        for kind in ("relay", INPUT):
+            reached = memory.fan_out[kind]
+            if reached.min() != reached.max():
+                return None
+            events = counted_of(run)[f"layer{number}/{kind}"].total
+            graded += events * int(reached[0])
+    samples = len(run.outputs)
+    macs, acs = graded / samples, (run.synops - graded) / samples
+    return _synaptic(macs, acs, dense * run.chip_steps)
+
+
+def _by_host(population: str) -> bool:
+    return population.rpartition("/")[2] in _OF_HOST
+
+
+def _applied(network: IntegerNetwork, source: str) -> int:
+    """Say how often a population sends in a step: a series once for each of its terms."""
+    layer, _, part = source.partition("/")
+    if part != "series":
+        return 1
+    memory = getattr(network.layers[int(layer.removeprefix("layer"))], "memory", None)
+    return memory.applications if isinstance(memory, SeriesMemory) else 1
+
+
+def _synaptic(macs: float, acs: float, dense: float) -> SynapticOperations:
+    return SynapticOperations(Effective_MACs=macs, Effective_ACs=acs, Dense=dense)

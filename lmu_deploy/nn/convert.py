@@ -1,0 +1,207 @@
+"""Between the trainer's torch models and LMUNetwork, without loss in either direction.
+
+The torch layers store weights as LMUNetwork does (row vectors, weights on the right), so LMU
+layers are copied as they are; torch's own LSTM and Linear store them transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.network import Hidden, Layer, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.nn.config import LMUConfig, LSTMConfig, ModelConfig
+from lmu_deploy.nn.lmu import LMU
+from lmu_deploy.nn.model import LSTM, SequenceModel
+
+
+def from_torch(
+    model: SequenceModel, task: str | None = None, provenance: Mapping[str, str] | None = None
+) -> LMUNetwork:
+    """Take a trained model out of torch.
+
+    Parameters
+    ----------
+    model : SequenceModel
+    task : str, optional
+        Name of the task that it was trained for.
+    provenance : mapping of str to str, optional
+        Where it comes from: command, seed, versions, figures.
+
+    Returns
+    -------
+    network : LMUNetwork
+        In the model's own precision.
+
+    Raises
+    ------
+    InputError
+        When the model is of another class, or a weight is NaN or infinite.
+    """
+    if not isinstance(model, SequenceModel):
+        raise InputError(f"a SequenceModel is needed here, not {type(model).__name__}.")
+    bias = model.readout.bias if model.config.readout_bias else None
+    return LMUNetwork(
+        layers=tuple(take_layer(layer) for layer in model.layers),
+        readout=Readout(take_array(model.readout.weight.T), _optional(bias)),
+        return_sequences=model.config.return_sequences,
+        task=task,
+        provenance=dict(provenance or {}),
+    )
+
+
+def to_torch(network: LMUNetwork, dtype: torch.dtype | None = None) -> SequenceModel:
+    """Make a torch model that computes what `network` does, ready to be trained further.
+
+    Trained memory matrices stay trainable; a memory made from a theta keeps it fixed.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+    dtype : torch.dtype, optional
+        Precision of the model; that of the readout's kernel when absent.
+
+    Returns
+    -------
+    model : SequenceModel
+    """
+    config = ModelConfig(
+        n_in=network.n_in,
+        n_out=network.n_out,
+        layers=tuple(_describe(layer) for layer in network.layers),
+        return_sequences=network.return_sequences,
+        readout_bias=network.readout.bias is not None,
+    )
+    model = SequenceModel(config).to(dtype or torch.tensor(network.readout.kernel[:0]).dtype)
+    with torch.no_grad():
+        _put(model.readout.weight, network.readout.kernel.T)
+        _put(model.readout.bias, network.readout.bias)
+        for module, layer in zip(model.layers, network.layers, strict=True):
+            _fill_layer(module, layer)
+    return model
+
+
+def take_layer(layer: nn.Module) -> Layer:
+    """Take one layer of `lmu_deploy.nn` out of torch.
+
+    Raises
+    ------
+    InputError
+        When it is of another class, or a weight is NaN or infinite.
+    """
+    if isinstance(layer, LSTM):
+        return take_torch_lstm(layer.core)[0]
+    if not isinstance(layer, LMU):
+        raise InputError(f"a layer is {type(layer).__name__}; only LMU and LSTM can be taken.")
+    a_bar, b_bar = layer.memory()
+    made_by = "trained" if layer.memory.train_memory else layer.memory.discretiser
+    memory = Memory(
+        layer.order,
+        layer.channels,
+        layer.memory.theta,
+        made_by,
+        take_array(a_bar),
+        take_array(b_bar),
+    )
+    hidden = None
+    if layer.memory_kernel is not None:
+        hidden = Hidden(
+            memory_kernel=take_array(layer.memory_kernel),
+            input_kernel=_optional(layer.input_kernel),
+            recurrent_kernel=_optional(layer.recurrent_kernel),
+            bias=_optional(layer.bias),
+            activation=layer.activation,
+        )
+    return LMULayer(
+        input_encoders=take_array(layer.input_encoders),
+        hidden_encoders=_optional(layer.hidden_encoders),
+        memory_encoders=_optional(layer.memory_encoders),
+        memory_bias=_optional(layer.memory_bias),
+        memory=memory,
+        hidden=hidden,
+    )
+
+
+def take_torch_lstm(lstm: nn.LSTM) -> list[Layer]:
+    """Take torch's own LSTM, of one layer or more, out of torch.
+
+    Raises
+    ------
+    InputError
+        When it runs in both directions or projects its outputs, or a weight is NaN or infinite.
+    """
+    if lstm.bidirectional:
+        raise InputError("it is bidirectional; only the forward direction can run on a chip.")
+    if lstm.proj_size:
+        raise InputError(f"proj_size is {lstm.proj_size}; only 0 can be taken.")
+    layers: list[Layer] = []
+    for weights in lstm.all_weights:
+        kernel, recurrent_kernel, *biases = weights
+        bias = biases[0] + biases[1] if biases else kernel.new_zeros(len(kernel))
+        layers.append(
+            LSTMLayer(take_array(kernel.T), take_array(recurrent_kernel.T), take_array(bias))
+        )
+    return layers
+
+
+def _describe(layer: Layer) -> LMUConfig | LSTMConfig:
+    if isinstance(layer, LSTMLayer):
+        return LSTMConfig(units=layer.n_out)
+    memory, hidden = layer.memory, layer.hidden
+    trained = memory.discretiser == "trained"
+    kind = "none"
+    if hidden is not None:
+        kind = "feedforward" if hidden.recurrent_kernel is None else "recurrent"
+    return LMUConfig.model_validate(
+        {
+            "units": 0 if hidden is None else hidden.units,
+            "order": memory.order,
+            "theta": max(memory.theta, 1.0),
+            "channels": memory.channels,
+            "discretiser": "zoh" if trained else memory.discretiser,
+            "activation": "tanh" if hidden is None else hidden.activation,
+            "hidden": kind,
+            "input_to_hidden": hidden is not None and hidden.input_kernel is not None,
+            "hidden_to_memory": layer.hidden_encoders is not None,
+            "memory_to_memory": layer.memory_encoders is not None,
+            "memory_bias": layer.memory_bias is not None,
+            "hidden_bias": hidden is not None and hidden.bias is not None,
+            "train_memory": trained,
+        }
+    )
+
+
+def _fill_layer(module: nn.Module, layer: Layer) -> None:
+    if isinstance(module, LSTM) and isinstance(layer, LSTMLayer):
+        kernel, recurrent_kernel, bias, _ = module.weights
+        _put(kernel, layer.kernel.T)
+        _put(recurrent_kernel, layer.recurrent_kernel.T)
+        _put(bias, layer.bias)
+    if isinstance(module, LMU) and isinstance(layer, LMULayer):
+        _put(module.memory.a_bar, layer.memory.a_bar)
+        _put(module.memory.b_bar, layer.memory.b_bar)
+        for name in ("input_encoders", "hidden_encoders", "memory_encoders", "memory_bias"):
+            _put(getattr(module, name), getattr(layer, name))
+        for name in ("memory_kernel", "input_kernel", "recurrent_kernel", "bias"):
+            _put(getattr(module, name), getattr(layer.hidden, name, None))
+
+
+def take_array(tensor: Tensor) -> np.ndarray:
+    """Give a tensor as an array, in float32 at least."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()
+    return np.ascontiguousarray(tensor.numpy())
+
+
+def _optional(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else take_array(tensor)
+
+
+def _put(tensor: Tensor | None, values: np.ndarray | None) -> None:
+    if tensor is not None and values is not None:
+        tensor.copy_(torch.from_numpy(np.array(values)))

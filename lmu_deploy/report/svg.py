@@ -1,0 +1,296 @@
+"""Figures as inline SVG: text stays text, colours follow the page, the same bytes every time.
+
+A plot is drawn twice, for wide and for narrow pages, and style.css shows the one that fits; so text
+has its own size on both, and nothing is shrunk until it cannot be read.
+
+Tags of a drawing, written shorter: the same picture without what is said twice or not seen.
+
+Path data of a drawing, written shorter: relative, in tenths of a pixel, which nobody can see.
+
+A report holds every plot twice, for wide and for narrow pages, and most of it are paths.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lmu_deploy.report.series import GRID, INK, MUTED, VARIABLES
+
+_UNITS_PER_PIXEL = 10
+_TOKEN = re.compile(r"[A-Za-z]|-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+_NUMBERS = {"M": 2, "L": 2, "C": 6, "Q": 4, "Z": 0}
+
+Point = tuple[int, int]
+Pieces = list[tuple[str, list[int]]]
+
+
+def compact_path(data: str) -> str:
+    """Write absolute path data relative, in tenths of a pixel.
+
+    The absolute points are rounded, not the steps between them, so that errors do not add up along
+    a line. Pieces along an axis that go on in one direction are joined, which draws the same.
+
+    Parameters
+    ----------
+    data : str
+        Path data of the commands M, L, C, Q and z, as matplotlib writes it.
+    """
+    here = start = (0, 0)
+    pieces: Pieces = []
+    for command, points in _commands(data):
+        steps = [n for x, y in points for n in (x - here[0], y - here[1])]
+        if command == "L":
+            _add_line(pieces, *steps)
+        else:
+            pieces.append((command.lower(), steps))
+        here = points[-1] if points else start
+        start = here if command == "M" else start
+    return _written(pieces)
+
+
+def _commands(data: str) -> Iterator[tuple[str, list[Point]]]:
+    tokens = _TOKEN.findall(data)
+    at = 0
+    while at < len(tokens):
+        command = tokens[at].upper()
+        end = at + 1 + _NUMBERS[command]
+        values = [round(_UNITS_PER_PIXEL * float(token)) for token in tokens[at + 1 : end]]
+        yield command, list(zip(values[::2], values[1::2], strict=True))
+        at = end
+
+
+def _add_line(pieces: Pieces, dx: int, dy: int) -> None:
+    """Add a straight piece, or make the one before it longer."""
+    last, steps = pieces[-1]
+    if dx and dy:
+        pieces.append(("l", [dx, dy]))
+        return
+    command, step = ("v", dy) if dy else ("h", dx)
+    if last == command and (steps[0] > 0) == (step > 0):
+        steps[0] += step
+    elif step or last == "m":  # a first piece of no length may be a dot
+        pieces.append((command, [step]))
+
+
+def _written(pieces: Pieces) -> str:
+    text, last = "", ""
+    for command, steps in pieces:
+        numbers = "".join(f" {_number(step)}" for step in steps).replace(" -", "-")
+        repeated = command == last and command in "lcq"
+        text += numbers if repeated else command + numbers.lstrip(" ")
+        last = command
+    return text
+
+
+def _number(tenths: int) -> str:
+    """Write 15 as 1.5, -5 as -.5 and 30 as 3."""
+    whole, rest = divmod(abs(tenths), _UNITS_PER_PIXEL)
+    text = (str(whole) if whole or not rest else "") + (f".{rest}" if rest else "")
+    return f"-{text}" if tenths < 0 else text
+
+
+USUAL_TEXT = {"font-size": "11.5px", "fill": "var(--muted)", "text-anchor": "start"}
+"""Style of a text that says nothing of it; style.css and SVG have the same."""
+
+
+def compact(drawing: str) -> str:
+    """Shorten paths and styles, and leave out groups without attributes and paths without ink.
+
+    Only what stands inside tags is changed. Paths with an id, the marks that stand at many places,
+    are small and keep their fractions.
+    """
+    drawing = re.sub(r'<path d="[^"]*" style="fill: none"/>', "", drawing)
+    drawing = re.sub(r'(?<=<path d=")[^"]*', lambda data: compact_path(data[0]), drawing)
+    drawing = re.sub(r'(<[^>]* style=")([^"]*)', _style, drawing)
+    drawing = _texts_of_usual_style(_marks_styled_once(drawing))
+    return re.sub(r">\s+<", ">\n<", _without_plain_groups(drawing))
+
+
+def _style(found: re.Match[str]) -> str:
+    return found[1] + _joined(_split(found[2]))
+
+
+def _split(style: str) -> dict[str, str]:
+    pairs = (each.partition(":") for each in style.split(";") if each.strip())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _joined(style: dict[str, str]) -> str:
+    return ";".join(f"{name}:{value}" for name, value in style.items() if value)
+
+
+def _left(style: str, known: dict[str, str]) -> str:
+    """Give the attribute for what is not known of a style; none if that is nothing."""
+    left = {name: value for name, value in _split(style).items() if known.get(name) != value}
+    return f' style="{_joined(left)}"' if left else ""
+
+
+def _marks_styled_once(drawing: str) -> str:
+    """Take from each mark that is used what its definition says already."""
+    defined = re.findall(r'<path id="([^"]*)"[^>]* style="([^"]*)"', drawing)
+    known = {name: _split(style) for name, style in defined}
+    return re.sub(
+        r'(<use href="#([^"]*)"[^>]*?) style="([^"]*)"',
+        lambda found: found[1] + _left(found[3], known.get(found[2], {})),
+        drawing,
+    )
+
+
+def _texts_of_usual_style(drawing: str) -> str:
+    return re.sub(
+        r'<text style="([^"]*)"', lambda found: "<text" + _left(found[1], USUAL_TEXT), drawing
+    )
+
+
+def _without_plain_groups(drawing: str) -> str:
+    """Drop groups without attributes, with their ends."""
+    dropped: list[bool] = []
+
+    def tag(found: re.Match[str]) -> str:
+        if found[0] == "</g>":
+            return "" if dropped.pop() else "</g>"
+        if not found[0].endswith("/>"):
+            dropped.append(found[0] == "<g>")
+        return "" if found[0] in ("<g>", "<g/>") else found[0]
+
+    return re.sub(r"<g(?: [^>]*)?>|<g/>|</g>", tag, drawing)
+
+
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "path.simplify": False,
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "xtick.labelsize": 11.5,
+    "ytick.labelsize": 11.5,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "grid.color": GRID,
+    "grid.linewidth": 1,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A width to draw for, in CSS pixels."""
+
+    name: str
+    width: int
+
+    @property
+    def narrow(self) -> bool:
+        """Whether this is the one for phones."""
+        return self.name == "narrow"
+
+
+WIDE, NARROW = Layout("wide", 960), Layout("narrow", 340)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot that can be drawn at either width.
+
+    Attributes
+    ----------
+    name : str
+        Unique on the page; letters, digits and hyphens.
+    title, description : str
+        For those who do not see it: what it is, and what it shows.
+    draw : callable
+        From a Layout to a Figure of that width.
+    """
+
+    name: str
+    title: str
+    description: str
+    draw: Callable[[Layout], Figure]
+
+    def svg(self) -> Markup:
+        """Both drawings."""
+        return Markup("\n").join(_render(self, layout) for layout in (WIDE, NARROW))
+
+
+def blank(layout: Layout, height: int) -> Figure:
+    """Make an empty figure whose points are CSS pixels."""
+    return Figure(figsize=(layout.width / 72, height / 72), dpi=72)
+
+
+def place(figure: Figure, left: float, top: float, right: float, bottom: float) -> Axes:
+    """Add axes whose edges are so many pixels from the figure's edges."""
+    width, height = figure.get_size_inches() * 72
+    box = (left / width, bottom / height, (width - left - right) / width)
+    return figure.add_axes((*box, (height - top - bottom) / height))
+
+
+def _render(plot: Plot, layout: Layout) -> Markup:
+    name = f"{plot.name}-{layout.name}"
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        plot.draw(layout).savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    drawing = _inline(buffer.getvalue(), name)
+    box = re.search(r'viewBox="[^"]*"', drawing)
+    body = drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")].strip()
+    return Markup(
+        '<svg class="{layout}" role="img" aria-labelledby="{name}-title {name}-desc" {box} '
+        'style="max-width: {width}px">\n<title id="{name}-title">{title}</title>\n'
+        '<desc id="{name}-desc">{description}</desc>\n{body}\n</svg>'
+    ).format(
+        layout=layout.name,
+        name=name,
+        box=Markup(box.group() if box else ""),
+        width=layout.width,
+        title=escape(plot.title),
+        description=escape(plot.description),
+        body=Markup(body),
+    )
+
+
+def _inline(text: str, name: str) -> str:
+    """Make a stand-alone drawing part of a page: own ids, the page's fonts and colours.
+
+    Only what stands inside tags is changed, so that every text comes out as it was drawn.
+    """
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<[^>]*>", lambda tag: _tag(tag.group(), name), text)
+    return compact(text)
+
+
+def _tag(tag: str, name: str) -> str:
+    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
+    tag = re.sub(r' id="([^"]*)"', rf' id="{name}-\1"', tag)
+    tag = re.sub(r'(xlink:)?href="#', f'href="#{name}-', tag)
+    tag = tag.replace("url(#", f"url(#{name}-")
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+    tag = re.sub(r' ?transform="rotate\(-?0 [^"]*"', "", tag)
+    tag = re.sub(r"(\.\d{2})\d+", r"\1", tag)
+    tag = re.sub(r"\s*\n\s*", " ", tag)
+    for token, variable in VARIABLES.items():
+        tag = tag.replace(token, variable)
+    return tag

@@ -1,0 +1,223 @@
+"""The report's tables as rows of text: what stands beside what, and in which order.
+
+NeuroBench's metrics as a table, under its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lmu_deploy.fidelity.schema import Fidelity, NetworkSummary, NeuroBench, Sizes, TargetFidelity
+from lmu_deploy.report import wording
+from lmu_deploy.report.wording import (
+    NOTHING,
+    TIMES,
+    count,
+    metric_interval,
+    metric_value,
+    share,
+    significant,
+    size,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column heads its rows.
+
+    Attributes
+    ----------
+    caption : str
+    columns : sequence of str
+        The first one heads the row heads.
+    rows : sequence of sequence of str
+        As many texts as there are columns.
+    numeric : bool
+        Whether all but the first column is set flush right.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: bool = True
+
+
+Named = tuple[str, TargetFidelity]
+
+
+def with_variants(fidelity: Fidelity) -> Iterator[Named]:
+    """All targets, each followed by its variants, with the names that the report calls them."""
+    for name, found in fidelity.targets.items():
+        yield name, found
+        for variant, other in found.variants.items():
+            yield f"{name} · {variant}", other
+
+
+def comparison(fidelity: Fidelity) -> Table:
+    """Everything side by side, float first."""
+    accuracy = fidelity.reference.metric.name == "accuracy"
+    columns = ["target", "accuracy" if accuracy else "NRMSE", "95 % interval", "against float"]
+    columns += ["same answers" if accuracy else "output deviation", "memory error", "samples"]
+    columns += ["events per sample", "SynOps per sample", "saturations", "time"]
+    truth = fidelity.reference
+    first = ["float", metric_value(truth.metric.name, truth.metric.value)]
+    first += [metric_interval(truth.metric), *[NOTHING] * 3, f"{truth.samples:,}"]
+    first += [*[NOTHING] * 3, wording.seconds(truth.wall_seconds)]
+    rows = [first]
+    for name, found in with_variants(fidelity):
+        metric, against = found.metric, found.reference
+        row = [name, metric_value(metric.name, metric.value), metric_interval(metric)]
+        row += [NOTHING] * 2
+        if against is not None:
+            row[-2] = wording.metric_difference(metric.name, against.difference)
+            if against.agreement is not None:
+                row[-1] = f"{100 * against.agreement:.2f}{wording.SPACE}%"
+            elif against.deviation is not None:
+                row[-1] = significant(against.deviation)
+        row += [_memory(found), f"{found.samples:,}"]
+        counted = bool(found.populations)
+        row += [count(found.events.per_sample) if counted else NOTHING]
+        row += [count(found.synops_per_sample) if counted else NOTHING]
+        row += [count(sum(found.saturations.values())) if found.saturations else NOTHING]
+        rows.append([*row, wording.seconds(found.wall_seconds)])
+    return Table("All targets side by side", columns, rows)
+
+
+def _memory(found: TargetFidelity) -> str:
+    if found.memory_error is None:
+        return NOTHING
+    values = [v for v in found.memory_error.overall.values() if v is not None]
+    return " / ".join(significant(value) for value in values) or NOTHING
+
+
+def memory(fidelity: Fidelity) -> Table | None:
+    """Memory error of each layer, overall, at the last step, and the worst order."""
+    rows = []
+    for name, found in with_variants(fidelity):
+        if (error := found.memory_error) is None:
+            continue
+        for layer, overall in error.overall.items():
+            steps, orders = error.by_step[layer], error.by_order[layer]
+            known = [(v, i) for i, v in enumerate(orders) if v is not None]
+            worst = max(known) if known else None
+            row = [name, layer, NOTHING if overall is None else significant(overall)]
+            row += [significant(steps[-1]) if steps else NOTHING]
+            row += [f"{significant(worst[0])} in order {worst[1]}" if worst else NOTHING]
+            rows.append([*row, f"{error.samples:,}"])
+    columns = ["target", "layer", "overall", "last step", "worst order", "samples"]
+    return Table("Relative error of the memory", columns, rows) if rows else None
+
+
+def populations(found: TargetFidelity) -> Table | None:
+    """Events of one target by population."""
+    if not found.populations:
+        return None
+    rows = [
+        [
+            name,
+            NOTHING if p.neurons is None else f"{p.neurons:,}",
+            count(p.events),
+            count(p.per_sample),
+            NOTHING if p.rate is None else significant(p.rate),
+            NOTHING if p.silent is None else f"{p.silent:,}",
+        ]
+        for name, p in found.populations.items()
+    ]
+    columns = ["population", "neurons", "events", "events per sample"]
+    columns += ["events per neuron and step", "silent in sample 0"]
+    return Table("Events by population", columns, rows)
+
+
+def classes(found: TargetFidelity) -> Table | None:
+    """Mean events of a sample, by class and population."""
+    by_class = {n: p.by_class for n, p in found.populations.items() if p.by_class}
+    labels = sorted({label for means in by_class.values() for label in means})
+    if len(labels) < 2:
+        return None
+    rows = [
+        [name, *(count(round(means[c])) if c in means else NOTHING for c in labels)]
+        for name, means in by_class.items()
+    ]
+    columns = ["population", *(f"class {label}" for label in labels)]
+    return Table("Mean events of a sample, by class", columns, rows)
+
+
+def saturations(fidelity: Fidelity) -> Table | None:
+    """Places where values were limited or out of range, of every target that has such places."""
+    counted = [(name, found.saturations) for name, found in with_variants(fidelity)]
+    counted = [(name, places) for name, places in counted if any(places.values())]
+    places = sorted({p for _, found in counted for p, n in found.items() if n})
+    if not places:
+        return None
+    rows = [[p, *(count(found.get(p, 0)) for _, found in counted)] for p in places]
+    return Table(
+        "Values at, or beyond, the edge of their range",
+        ["place", *(name for name, _ in counted)],
+        rows,
+    )
+
+
+def sizes(fidelity: Fidelity) -> Table | None:
+    """Say what each representation takes."""
+    named = [("float", fidelity.reference.sizes)]
+    named += [(name, found.sizes) for name, found in with_variants(fidelity)]
+    rows = [_size_row(name, found) for name, found in named if found is not None]
+    columns = ["target", "representation", "parameters", "nonzero weights", "bits of a weight"]
+    columns += ["weights", "biases and gains", "states of one sample"]
+    return Table("Size of each representation", columns, rows) if rows else None
+
+
+def _size_row(name: str, found: Sizes) -> list[str]:
+    return [
+        name,
+        found.representation,
+        count(found.parameters),
+        count(found.synapses),
+        str(found.weight_bits),
+        wording.size(found.weight_bytes),
+        wording.size(found.neuron_bytes),
+        wording.size(found.state_bytes),
+    ]
+
+
+def layers(network: NetworkSummary) -> Table:
+    """List the network's layers."""
+    rows = [
+        [
+            f"layer{number}",
+            layer.kind.upper(),
+            str(layer.inputs),
+            NOTHING if layer.order is None else f"{layer.channels} {TIMES} {layer.order}",
+            NOTHING if layer.theta is None else f"{layer.theta:g} steps",
+            layer.discretiser or NOTHING,
+            str(layer.units) if layer.units else NOTHING,
+            layer.activation or NOTHING,
+            ", ".join(layer.feedback) or "none",
+        ]
+        for number, layer in enumerate(network.layers)
+    ]
+    columns = ["layer", "kind", "inputs", f"channels {TIMES} order", "window", "discretiser"]
+    return Table("Layers", [*columns, "units", "activation", "feedback"], rows, numeric=False)
+
+
+def neurobench(fidelity: Fidelity) -> Table | None:
+    """List what NeuroBench defines, of each target whose network has widths of its own."""
+    rows = [
+        _row(name, found.neurobench)
+        for name, found in with_variants(fidelity)
+        if found.neurobench is not None
+    ]
+    columns = ["target", "footprint", "connection sparsity", "activation sparsity"]
+    columns += ["effective MACs", "effective ACs", "dense"]
+    return Table("NeuroBench's metrics, of a mean sample", columns, rows) if rows else None
+
+
+def _row(name: str, found: NeuroBench) -> list[str]:
+    row = [name, size(found.footprint), share(found.connection_sparsity)]
+    row += [share(found.activation_sparsity)]
+    operations = found.synaptic_operations
+    if operations is None:
+        return [*row, *[NOTHING] * 3]
+    figures = operations.effective_macs, operations.effective_acs, operations.dense
+    return [*row, *(count(figure) for figure in figures)]

@@ -1,5 +1,0 @@
-"""From figures to report.html."""
-
-from lmu_deploy.reporting.write import write_report
-
-__all__ = ["write_report"]

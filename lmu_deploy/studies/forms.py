@@ -1,0 +1,135 @@
+"""The representations that a validation needs, made from one float network when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lmu_deploy.api.spike import spike
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import fingerprint, save
+from lmu_deploy.core.loading import FORMS, Network, float_source, load_any
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.studies.quantization import quantise
+from targets.base import Target
+
+UNCALIBRATED = "uncalibrated"
+LOIHI = "loihi1"
+"""The profile of the networks of form loihi."""
+
+
+@dataclass
+class Forms:
+    """The representations of one network, each made once and written to a folder.
+
+    Attributes
+    ----------
+    source : LMUNetwork
+    task : str or None
+        Whose training inputs calibrate.
+    seed : int
+    folder : path
+    files : dict of str to path
+        What has been written, by name.
+    given : dict of str to Network
+        Those that :meth:`use` read, by form; a spiking one without calibration as uncalibrated.
+    """
+
+    source: LMUNetwork
+    task: str | None
+    seed: int
+    folder: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    given: dict[str, Network] = field(default_factory=dict)
+    _made: dict[str, Network] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._keep("float", lambda: self.source)
+
+    def needed_by(self, runner: Target, form: str = "") -> Network:
+        """Give the representation that a target runs.
+
+        Parameters
+        ----------
+        runner : Target
+        form : {"", "float", "integer", "spiking", "loihi"}
+            Which one, of a target that runs several; by default the first of these that it runs.
+
+        Raises
+        ------
+        InputError
+            When the target does not run that form.
+        """
+        runs = [name for name, cls in FORMS.items() if cls in runner.accepts]
+        if not runs:
+            raise InputError(
+                f"target {runner.name} runs none of the forms {', '.join(FORMS)}; run it by "
+                "lmu-deploy deploy with a file of its own."
+            )
+        if form and form not in runs:
+            raise InputError(
+                f"target {runner.name} does not run the form {form!r}; choose one of "
+                f"{', '.join(f'{runner.name}/{name}' for name in runs)}."
+            )
+        return self._make(form or runs[0])
+
+    def _make(self, form: str) -> Network:
+        if form == "float":
+            return self.source
+        if form == "integer":
+            return self._keep("integer", lambda: quantise(self.source, task=self.task))
+        if form == "loihi":
+            return self._keep("loihi", self._spike_on_loihi)
+        return self._keep("spiking", lambda: self._spike("dynamic"))
+
+    def uncalibrated(self) -> Network | None:
+        """Give the spiking network whose decoders know nothing of the chip's mismatch.
+
+        None beside a spiking network that was given: what its uncalibrated twin is, nobody said.
+        """
+        if "spiking" in self.given and UNCALIBRATED not in self.given:
+            return None
+        return self._keep(UNCALIBRATED, lambda: self._spike("none"))
+
+    def use(self, paths: Iterable[Path | str]) -> None:
+        """Take networks from files in place of those that defaults would make.
+
+        Raises
+        ------
+        InputError
+            When a file holds no network made from this float one, or two hold the same form.
+        """
+        wanted = fingerprint(self.source)
+        for path in paths:
+            network = load_any(path)
+            form = _form_of(network)
+            if form in self.given:
+                raise InputError(f"{path} is the second {form} network given; give one of each.")
+            source = float_source(network)
+            if form == "float" or source is None or fingerprint(source) != wanted:
+                raise InputError(
+                    f"{path} was not made from the float network that is validated; give a file "
+                    "that lmu-deploy quantise or spike made of it."
+                )
+            self.given[form] = network
+
+    def _spike_on_loihi(self) -> Network:
+        return spike(self.source, task=self.task, profile=LOIHI, seed=self.seed)
+
+    def _spike(self, calibration: str) -> Network:
+        return spike(self.source, task=self.task, calibration=calibration, seed=self.seed)
+
+    def _keep(self, name: str, make: Callable[[], Network]) -> Network:
+        if name not in self._made:
+            self._made[name] = self.given[name] if name in self.given else make()
+            self.files[name] = self.folder / f"{name}.safetensors"
+            save(self._made[name], self.files[name])
+        return self._made[name]
+
+
+def _form_of(network: Network) -> str:
+    if isinstance(network, SpikingNetwork) and network.calibration.method == "none":
+        return UNCALIBRATED
+    return next(name for name, kind in FORMS.items() if isinstance(network, kind))

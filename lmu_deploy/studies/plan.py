@@ -1,0 +1,298 @@
+"""From a trial to a job: its settings with every default filled in, and the hash of its inputs.
+
+Two trials with the same hash have the same result. The hash is over canonical JSON of the settings,
+the contents of the network's file (or all settings of its training), the task's data, and the
+versions of this package and of the one that brings the target. Paths are not part of it.
+
+What a target needs made of a float network: the form, the converter's options, the chip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmu_deploy import __version__
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.loading import FORMS, load_float
+from lmu_deploy.core.plugins import plugin_version
+from lmu_deploy.fidelity.assemble import hash_array, hash_file
+from lmu_deploy.hardware.profile import Profile
+from lmu_deploy.studies.settings import (
+    COMMAND,
+    TrainSettings,
+    TrialSettings,
+    chosen_profile,
+    converter_options,
+)
+from lmu_deploy.studies.spec import merged
+from lmu_deploy.tasks.base import get_task
+from lmu_deploy.tasks.from_file import task_from_file
+from lmu_deploy.training.config import preset, read_settings
+from targets.base import GROUP, get_target
+
+
+@dataclass(frozen=True)
+class Making:
+    """How networks of one form are made: table of the options, kind of chip, what it is by default.
+
+    `method` is the converter's name of ``calibration.method``, None where it has one method alone.
+    """
+
+    table: str
+    kind: str
+    profile: str
+    method: str | None
+
+
+MADE: Mapping[str, Making] = {
+    "integer": Making("quantise", "digital", "loihi2", "calibration_method"),
+    "spiking": Making("spike", "analog", "generic-analog", "calibration"),
+    "loihi": Making("spike", "digital", "loihi1", None),
+}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a trial's network is made.
+
+    Attributes
+    ----------
+    form : {"float", "integer", "spiking", "loihi"}
+    given : dict
+        The options that are set, the rest being at their defaults.
+    defaults : dict
+        What holds where nothing is set.
+    profile : DigitalProfile or AnalogProfile, or None for the form float
+    samples : int
+        Of the training data, to calibrate with.
+    """
+
+    form: str
+    given: dict[str, Any]
+    defaults: dict[str, Any]
+    profile: Profile | None
+    samples: int
+
+    @property
+    def by_command(self) -> bool:
+        """Whether an option is set that the command `quantise` has and the converter has not."""
+        return self.form == "integer" and any(name in COMMAND for name in self.given)
+
+    def inputs(self) -> dict[str, Any]:
+        """Give what is hashed: the settings that this form has a use for, and no others."""
+        if self.profile is None:
+            return {"form": self.form}
+        chip = self.profile.model_dump(mode="json", exclude={"title"})
+        options = {**self.defaults, **self.given}
+        # The command's defaults of one option depend on others, so what is set is told apart.
+        told = {"set": sorted(self.given)} if self.by_command else {}
+        return {
+            "form": self.form,
+            "options": options,
+            "chip": _without_sources(chip),
+            "samples": self.samples,
+            **told,
+        }
+
+
+def conversion_of(settings: TrialSettings) -> Conversion:
+    """Find what the target of a trial runs, and complete the converter's options.
+
+    Settings of the other converters are left aside, so that one sweep can hold targets of all.
+
+    Raises
+    ------
+    InputError
+        When there is no such target, profile, figure or option, or the target runs another form.
+    MissingDependencyError
+        When the target's library is absent.
+    """
+    name, _, form = settings.target.partition("/")
+    form = _form(name, form)
+    samples, method = settings.calibration.samples, settings.calibration.method
+    if form == "float":
+        return Conversion(form, {}, {}, None, samples)
+    making, defaults = MADE[form], converter_options(form)
+    given = dict(getattr(settings, making.table))
+    if making.table == "spike":
+        given["seed"] = settings.seed
+    if method is not None:
+        if making.method is None:
+            raise InputError(
+                f"calibration.method is {method!r}, and target {name} runs the form {form}, which "
+                "is calibrated in one way alone; leave it out."
+            )
+        given[making.method] = method
+    if strange := [option for option in given if option not in defaults]:
+        raise InputError(
+            f"{making.table}.{strange[0]} is no option for networks of form {form}; leave it out."
+        )
+    profile = chosen_profile(settings.chip, making.kind, making.profile)
+    return Conversion(form, given, defaults, profile, samples)
+
+
+def _form(name: str, form: str) -> str:
+    """Name the representation that a target runs, by default the first of ours."""
+    runner = get_target(name)
+    runs = [known for known, cls in FORMS.items() if cls in runner.accepts]
+    if not runs or (form and form not in runs):
+        raise InputError(
+            f"target {name} does not run {form or 'any of our networks'}; it runs "
+            f"{', '.join(runs) or 'its own'}."
+        )
+    return form or runs[0]
+
+
+def _without_sources(figures: Any) -> Any:
+    """Leave the words away that say where a figure stands: they change no result."""
+    if not isinstance(figures, dict):
+        return figures
+    if set(figures) == {"value", "source"}:
+        return figures["value"]
+    return {name: _without_sources(value) for name, value in figures.items()}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network that the sweep has to train.
+
+    Attributes
+    ----------
+    key : str
+        Hash of all that decides its weights.
+    task : str
+    config : dict
+        Settings in full, as plain data.
+    seed : int
+    """
+
+    key: str
+    task: str
+    config: dict[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is given.
+
+    Attributes
+    ----------
+    key : str
+        Hash of `inputs`.
+    inputs : dict
+    conversion : Conversion
+    target : str
+        Its name alone.
+    seed : int
+    task : str
+        Name or path of the task.
+    limit : int, optional
+        How many test samples run.
+    network : path or Training
+    """
+
+    key: str
+    inputs: dict[str, Any]
+    conversion: Conversion
+    target: str
+    seed: int
+    task: str
+    limit: int | None
+    network: Path | Training
+
+    @property
+    def network_key(self) -> str:
+        """Hash of the network's file or training."""
+        return str(self.inputs["network"])
+
+
+@dataclass
+class Planner:
+    """Makes jobs; files and data are hashed once.
+
+    Attributes
+    ----------
+    folder : path
+        Where paths in the settings start.
+    """
+
+    folder: Path
+    _files: dict[Path, tuple[str, str | None]] = field(default_factory=dict)
+    _data: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def job(self, settings: TrialSettings) -> Job:
+        """Complete the settings of a trial and hash its inputs.
+
+        Raises
+        ------
+        InputError
+            When a file, task, target or chip is not there.
+        """
+        conversion = conversion_of(settings)
+        network: Path | Training
+        if settings.network.file is not None:
+            network = (self.folder / settings.network.file).absolute()
+            network_key, recorded = self._file(network)
+            task = self._task(settings.task.name or recorded)
+        else:
+            assert settings.network.train is not None  # as the settings were checked
+            task = self._task(settings.task.name)
+            network = self._training(task, settings.network.train)
+            network_key = network.key
+        target = settings.target.partition("/")[0]
+        inputs = {
+            "conversion": conversion.inputs(),
+            "target": target,
+            "seed": settings.seed,
+            "task": {"data": self._data_of(task), "limit": settings.task.limit},
+            "network": network_key,
+            "versions": {"lmu-deploy": __version__, "target": plugin_version(GROUP, target)},
+        }
+        limit, seed = settings.task.limit, settings.seed
+        return Job(digest(inputs), inputs, conversion, target, seed, task, limit, network)
+
+    def _file(self, path: Path) -> tuple[str, str | None]:
+        if path not in self._files:
+            recorded = load_float(path, "sweep").task
+            self._files[path] = hash_file(path), recorded
+        return self._files[path]
+
+    def _task(self, name: str | None) -> str:
+        if name is None:
+            raise InputError("the network records no task; name one as task.name.")
+        return str((self.folder / name).absolute()) if name.endswith(".npz") else name
+
+    def _training(self, task: str, train: TrainSettings) -> Training:
+        chosen = find_task(task)
+        builtin = preset(chosen, train.model).model_dump(mode="json")
+        full = read_settings(merged(builtin, train.settings), "network.train.settings")
+        config = full.model_dump(mode="json")
+        parts = [config, train.seed, self._data_of(task), __version__]
+        return Training(digest(parts), task, config, train.seed)
+
+    def _data_of(self, name: str) -> dict[str, str]:
+        if name not in self._data:
+            data = find_task(name).load()
+            self._data[name] = {
+                f"{part}_{kind}": hash_array(getattr(getattr(data, part), kind))
+                for part in ("train", "validation", "test")
+                for kind in ("inputs", "targets")
+            }
+        return self._data[name]
+
+
+def find_task(name: str) -> Any:
+    """Give a task by its name, or of a user's own data by the path of its file."""
+    return task_from_file(name) if name.endswith(".npz") else get_task(name)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,212 @@
+"""A sweep from its spec to its rows: plan every trial, run what is not there yet.
+
+A search of the Pareto front: NSGA-II, one generation after the other.
+
+K. Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE Transactions on
+Evolutionary Computation 6(2), 2002, as Optuna has it. A generation is suggested at once and judged
+whole before the next, in the order in which it was suggested. So what is suggested depends on the
+seed and on results alone, never on which worker was faster, and a search that is started again
+asks for the same trials, of which the finished ones are there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.studies.figures import METRIC_NAME, grows
+from lmu_deploy.studies.plan import Job, Planner, digest, find_task
+from lmu_deploy.studies.records import DONE, REFUSED, Record, Row, keep, kept, path_of
+from lmu_deploy.studies.spec import Range, Spec, Trial, grid_trials
+from lmu_deploy.studies.workers import Workers
+
+
+class ParetoSearch:
+    """Suggests trials of a spec, generation by generation.
+
+    Parameters
+    ----------
+    spec : Spec
+        With a search.
+    metric_name : str
+        The task's metric, which says which way it is better.
+    """
+
+    def __init__(self, spec: Spec, metric_name: str) -> None:
+        try:
+            import optuna
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"searches need optuna ({error}); run: pip install 'lmu-deploy[sweep]'"
+            ) from error
+        assert spec.search is not None
+        self._spec, self._search = spec, spec.search
+        self._metric_name = metric_name
+        self._space = {
+            name: _distribution(optuna.distributions, name, field)
+            for name, field in self._search.fields.items()
+        }
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study = optuna.create_study(
+            directions=[
+                "maximize" if grows(name, metric_name) else "minimize" for name in spec.objectives
+            ],
+            sampler=optuna.samplers.NSGAIISampler(
+                population_size=min(self._search.population, max(2, self._search.trials)),
+                seed=self._search.seed,
+            ),
+        )
+        self._failed = optuna.trial.TrialState.FAIL
+        self._asked: list[Any] = []
+
+    def generations(self) -> Iterator[list[Trial]]:
+        """Give one generation after the other; `tell` of each before asking for the next."""
+        left = self._search.trials
+        while left > 0:
+            size = min(left, self._search.population)
+            self._asked = [self._study.ask(self._space) for _ in range(size)]
+            yield [self._trial(asked.params) for asked in self._asked]
+            left -= size
+
+    def tell(self, records: Sequence[Record]) -> None:
+        """Judge the generation that was given last; records in its order."""
+        for asked, record in zip(self._asked, records, strict=True):
+            values: list[Any] = [record.figures.get(name) for name in self._spec.objectives]
+            same = record.figures.get(METRIC_NAME) == self._metric_name
+            if record.status == DONE and same and None not in values:
+                self._study.tell(asked, values)
+            else:
+                self._study.tell(asked, state=self._failed)
+
+    def _trial(self, suggested: dict[str, Any]) -> Trial:
+        varied = {}
+        for name, value in suggested.items():
+            field = self._search.fields[name]
+            varied[name] = value if isinstance(field, Range) else field[value]
+        return self._spec.trial(varied)
+
+
+def _distribution(kinds: Any, name: str, field: Range | list[Any]) -> Any:
+    """Give Optuna's name for a field; choices are suggested by their place, so may be anything."""
+    if isinstance(field, list):
+        return kinds.CategoricalDistribution(list(range(len(field))))
+    whole = isinstance(field.low, int) and isinstance(field.high, int)
+    if whole and field.step is not None and not isinstance(field.step, int):
+        raise InputError(f"search.fields.{name}: step is {field.step}; give a whole number.")
+    if whole:
+        return kinds.IntDistribution(field.low, field.high, field.log, field.step or 1)
+    return kinds.FloatDistribution(field.low, field.high, field.log, field.step)
+
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Sweep:
+    """A sweep that is being run.
+
+    Attributes
+    ----------
+    spec : Spec
+    folder : path
+        Where records are kept; its sub-folders are there.
+    workers : Workers
+    progress : callable, optional
+        Called with (trials done, trials in all); those of an earlier run are done at once.
+    found : int
+        Trials whose records were there already.
+    """
+
+    spec: Spec
+    folder: Path
+    workers: Workers
+    progress: Progress | None = None
+    found: int = 0
+    _records: dict[str, Record] = field(default_factory=dict)
+    _rows: dict[str, Row] = field(default_factory=dict)
+    _done: int = 0
+
+    def run(self) -> list[Row]:
+        """Run all trials and give a row for each, in the order of the grid or of the search.
+
+        A search that suggests a trial twice runs it once and gives it one row.
+
+        Raises
+        ------
+        InputError
+            When a setting is unknown or out of range, no trial at all can begin, or no scheduler
+            answers.
+        RunError
+            When the scheduler is lost.
+        """
+        planner = Planner(self.spec.folder)
+        if self.spec.search is None:
+            trials = grid_trials(self.spec)
+            self._count(0, len(trials))
+            self._run_batch(planner, trials, len(trials))
+        else:
+            search = ParetoSearch(self.spec, _metric_name(self.spec, planner))
+            for generation in search.generations():
+                search.tell(self._run_batch(planner, generation, self.spec.search.trials))
+        return list(self._rows.values())
+
+    def _run_batch(self, planner: Planner, trials: Sequence[Trial], total: int) -> list[Record]:
+        """Run some trials and give their records, in the order of the trials."""
+        planned = [_plan(planner, trial) for trial in trials]
+        if not self._rows and all(isinstance(item, Record) for item in planned):
+            raise InputError(f"{self.spec.where}: no trial can begin: {_error(planned[0])}")
+        times = Counter(item.key for item in planned)
+        waiting: dict[str, Job] = {}
+        for key, item in {item.key: item for item in planned}.items():
+            if key in self._records:
+                self._count(times[key], total)
+            elif isinstance(item, Record):
+                self._take(item, times[key], total)
+            elif (record := kept(self.folder, key)) is not None:
+                self.found += 1
+                self._take(record, times[key], total)
+            else:
+                waiting[key] = item
+        for record in self.workers.run(list(waiting.values())):
+            if not path_of(self.folder, record.key).exists():
+                keep(self.folder, record)  # the worker could not see the folder
+            self._take(record, times[record.key], total)
+        records = [self._records[item.key] for item in planned]
+        for trial, record in zip(trials, records, strict=True):
+            self._rows.setdefault(digest([record.key, dict(trial.varied)]), Row(trial, record))
+        return records
+
+    def _take(self, record: Record, times: int, total: int) -> None:
+        self._records[record.key] = record
+        self._count(times, total)
+
+    def _count(self, times: int, total: int) -> None:
+        self._done += times
+        if self.progress:
+            self.progress(self._done, total)
+
+
+def _plan(planner: Planner, trial: Trial) -> Job | Record:
+    """Make a job of a trial; one that cannot begin has its record at once, and it is not kept."""
+    try:
+        return planner.job(trial.settings)
+    except InputError as error:
+        return Record(digest(trial.settings.model_dump(mode="json")), REFUSED, error=str(error))
+
+
+def _error(item: Job | Record) -> str:
+    return item.error if isinstance(item, Record) else ""
+
+
+def _metric_name(spec: Spec, planner: Planner) -> str:
+    """Name the metric of a search's first corner; trials of a task with another metric fail."""
+    assert spec.search is not None
+    corner = {
+        name: field.low if isinstance(field, Range) else field[0]
+        for name, field in spec.search.fields.items()
+    }
+    return str(find_task(planner.job(spec.trial(corner).settings).task).metric)

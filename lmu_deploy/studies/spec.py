@@ -1,0 +1,278 @@
+"""A sweep as a TOML file: settings that all trials share, and a grid or a search over others.
+
+Every combination of the values of a grid, the last setting changing fastest.
+
+Settings by dotted names, such as ``network.train.settings.layers.0.order``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.studies.figures import check_figure
+from lmu_deploy.studies.settings import Strict, TrialSettings, checked, read_trial
+from lmu_deploy.training.config import read_toml
+
+ALIASES = {"task": "task.name", "network": "network.file"}
+"""What a plain text under a table's name stands for."""
+
+DEFAULT = "default"
+"""A value that takes a setting out, so that its default holds (TOML has no null)."""
+
+
+def leaves(
+    tree: Mapping[str, Any], is_leaf: Callable[[Any], bool], prefix: str = ""
+) -> dict[str, Any]:
+    """Give every leaf of nested tables by its dotted name, in their order.
+
+    Parameters
+    ----------
+    tree : mapping
+    is_leaf : callable
+        Whether a value is no table of names any more.
+    prefix : str
+        What stands before each name.
+    """
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and not is_leaf(value):
+            found.update(leaves(value, is_leaf, f"{prefix}{name}."))
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def placed(tree: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Give a copy of `tree` with the setting of a dotted name replaced; `tree` stays as it was.
+
+    Raises
+    ------
+    InputError
+        When the name leads through a setting that holds no others.
+    """
+    meant = ALIASES.get(name, name) if isinstance(value, str) else name
+    changed = _placed(tree, meant.split("."), value, name)
+    assert isinstance(changed, dict)  # as the tree was
+    return changed
+
+
+def merged(base: Any, change: Any) -> Any:
+    """Lay `change` over `base`: tables name by name, a list by a table of its places."""
+    if isinstance(base, Mapping) and isinstance(change, Mapping):
+        joined = {name: merged(base[name], v) for name, v in change.items() if name in base}
+        return {**base, **change, **joined}
+    if isinstance(base, list | tuple) and _is_places(change):
+        items = list(base)
+        for place, item in change.items():
+            number = _index(place, items, place)
+            items[number] = merged(items[number], item)
+        return items
+    return change
+
+
+def _placed(node: Any, parts: list[str], value: Any, name: str) -> Any:
+    part, *rest = parts
+    if isinstance(node, list | tuple):
+        number = _index(part, node, name)
+        item = _placed(node[number], rest, value, name) if rest else value
+        return [*node[:number], item, *node[number + 1 :]]
+    if not isinstance(node, Mapping):
+        raise InputError(f"{name} leads through {node!r}, which holds no settings; name another.")
+    if rest:
+        return {**node, part: _placed(node.get(part, {}), rest, value, name)}
+    if value == DEFAULT:
+        return {key: item for key, item in node.items() if key != part}
+    return {**node, part: value}
+
+
+def _index(part: str, items: list[Any] | tuple[Any, ...], name: str) -> int:
+    if not part.isdecimal() or int(part) >= len(items):
+        raise InputError(
+            f"{name}: {part!r} is no place in a list of {len(items)}; count from 0 to "
+            f"{len(items) - 1}."
+        )
+    return int(part)
+
+
+def _is_places(change: Any) -> bool:
+    return isinstance(change, Mapping) and all(str(place).isdecimal() for place in change)
+
+
+MOST_TRIALS = 100_000
+OBJECTIVES = ("metric", "memory_bytes")
+
+
+class Range(Strict):
+    """Whole or real numbers to search, both ends included; `step` or `log` if wanted."""
+
+    low: int | float
+    high: int | float
+    step: int | float | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low is {self.low} and high {self.high}; give low < high")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs low > 0 and no step")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step is {self.step}; give more than 0")
+        return self
+
+
+class Search(Strict):
+    """A search of the Pareto front by NSGA-II.
+
+    Attributes
+    ----------
+    fields : dict of name to Range or list
+        What varies: a range of numbers, or choices.
+    trials : int
+        How many to suggest; a suggestion made twice runs once.
+    population : int
+        Trials of one generation.
+    seed : int
+    """
+
+    fields: dict[str, Range | list[Any]] = Field(min_length=1)
+    trials: int = Field(ge=1, le=MOST_TRIALS)
+    population: int = Field(default=20, ge=2)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: what it has of its own, and its settings in full."""
+
+    varied: Mapping[str, Any]
+    settings: TrialSettings
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A sweep.
+
+    Attributes
+    ----------
+    where : str
+        What an error calls it.
+    folder : path
+        Where paths in it start.
+    base : dict
+        Settings that all trials share.
+    objectives : tuple of str
+        Two figures, on the vertical and the horizontal axis.
+    grid : dict of name to list, or None
+    search : Search or None
+    """
+
+    where: str
+    folder: Path
+    base: Mapping[str, Any]
+    objectives: tuple[str, str]
+    grid: Mapping[str, list[Any]] | None
+    search: Search | None
+
+    def trial(self, varied: Mapping[str, Any]) -> Trial:
+        """Give the trial with some settings replaced, by their dotted names.
+
+        Raises
+        ------
+        InputError
+            When a name is unknown or a value out of range.
+        """
+        values = dict(self.base)
+        for name, value in varied.items():
+            values = placed(values, name, value)
+        return Trial(dict(varied), read_trial(values, self.where))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what varies."""
+        return tuple(self.grid if self.grid is not None else self.search.fields)  # type: ignore[union-attr]
+
+
+def read_spec(spec: Path | str | Mapping[str, Any]) -> Spec:
+    """Read a sweep from a TOML file or from a mapping of the same shape.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or a field is unknown, missing or out of range.
+    """
+    if isinstance(spec, Mapping):
+        return _read(spec, "the sweep", Path.cwd())
+    return _read(read_toml(spec), str(spec), Path(spec).absolute().parent)
+
+
+def _read(values: Mapping[str, Any], where: str, folder: Path) -> Spec:
+    base: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in ("grid", "search", "objectives"):
+            base = placed(base, name, value)
+    if ("grid" in values) == ("search" in values):
+        raise InputError(f"{where}: give either a table [grid] or a table [search] of what varies.")
+    return Spec(
+        where,
+        folder,
+        base,
+        _objectives(values.get("objectives", OBJECTIVES), where),
+        _grid(values["grid"], where) if "grid" in values else None,
+        _search(values["search"], where) if "search" in values else None,
+    )
+
+
+def _objectives(names: Any, where: str) -> tuple[str, str]:
+    if not isinstance(names, list | tuple) or len(names) != 2:
+        raise InputError(f"{where}: objectives is {names!r}; give two figures' names.")
+    where = f"{where}: objectives"
+    return check_figure(str(names[0]), where), check_figure(str(names[1]), where)
+
+
+def _grid(table: Any, where: str) -> dict[str, list[Any]]:
+    axes = leaves(table, lambda _: False) if isinstance(table, Mapping) else {}
+    if not axes:
+        raise InputError(f"{where}: grid is empty; name a setting and a list of its values.")
+    count = 1
+    for name, choices in axes.items():
+        if not isinstance(choices, list) or not choices:
+            raise InputError(f"{where}: grid.{name} is {choices!r}; give a list of values.")
+        count *= len(choices)
+    if count > MOST_TRIALS:
+        raise InputError(f"{where}: the grid has {count} trials; at most {MOST_TRIALS} are run.")
+    return axes
+
+
+def _search(table: Any, where: str) -> Search:
+    if not isinstance(table, Mapping) or not isinstance(table.get("fields"), Mapping):
+        raise InputError(f"{where}: search needs a table [search.fields] of what varies.")
+    fields = leaves(table["fields"], lambda value: "low" in value or "high" in value)
+    for name, choices in fields.items():
+        if not isinstance(choices, Mapping) and (not isinstance(choices, list) or not choices):
+            raise InputError(
+                f"{where}: search.fields.{name} is {choices!r}; give a list of choices, or "
+                "{ low = ..., high = ... }."
+            )
+    search: Search = checked(Search, {**table, "fields": fields}, f"{where}: search")
+    return search
+
+
+def grid_trials(spec: Spec) -> list[Trial]:
+    """List the trials of a grid, all checked.
+
+    Raises
+    ------
+    InputError
+        When a name is unknown or a value out of range; nothing has run by then.
+    """
+    axes = spec.grid or {}
+    combinations = itertools.product(*axes.values())
+    return [spec.trial(dict(zip(axes, values, strict=True))) for values in combinations]

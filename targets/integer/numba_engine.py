@@ -1,0 +1,340 @@
+"""The engine whose products are PyTorch's and all else compiled: NumPy arrays of int32.
+
+Synapses of the compiled engine, whose drives wait in what they are made of until they are used.
+
+Then limits, gains, shifts and the sum over slices take one pass (kernels.py). From most populations
+drives are made of products of int8; from a few neurons, straight of their messages, most of which
+are zero where the neurons are pixels.
+
+The series of the compiled engine: what its kernel takes, made ready once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
+from lmu_deploy.core.integer.parts import Connection, Format, largest
+from targets.integer import numba_kernels
+from targets.integer.numpy_engine import Advance, SeriesSender
+from targets.integer.operands import Drive, Stack, by_lines, find_flat
+from targets.integer.torch_engine import Int8Products, pool, thread_count
+
+_MOST_NARROW = 8
+_ROWS_FOR_NARROW = 16
+"""Rows a neuron from which on a product of int8 takes longer to write and read than to make."""
+
+
+def compiled_fan(connections: Mapping[str, Connection], limit: int) -> WideFan | NarrowFan:
+    """Make the synapses of an outlet ready.
+
+    Parameters
+    ----------
+    connections : mapping of place to Connection
+        All with as many inputs as the population has neurons.
+    limit : int
+        Largest magnitude of a message.
+    """
+    stack = Stack.of(connections)
+    rows, n_in = stack.weights.shape
+    if n_in <= _MOST_NARROW and rows >= _ROWS_FOR_NARROW * n_in:
+        return NarrowFan(connections)
+    return WideFan(connections, stack, limit)
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A connection as the kernels take it.
+
+    Attributes
+    ----------
+    place : str
+    gains : tuple of three ndarrays, shape (slices, n_out), int32
+        Multiplier, half and shift.
+    limit : int
+        Of its accumulators.
+    limited : ndarray, shape (slices,), int64
+        Room to count saturations in.
+    """
+
+    place: str
+    gains: tuple[np.ndarray, np.ndarray, np.ndarray]
+    limit: int
+    limited: np.ndarray
+
+    @classmethod
+    def of(cls, place: str, connection: Connection) -> _Link:
+        """Take over a connection."""
+        half = (np.int64(1) << connection.shift.astype(np.int64)) >> 1
+        gains = connection.multiplier, half.astype(np.int32), connection.shift
+        room = np.zeros(len(half), np.int64)
+        return cls(place, gains, largest(connection.accumulator_bits), room)
+
+    def saturations(self) -> dict[str, int]:
+        """Name what was counted."""
+        return {f"{self.place}/slice{k}": int(n) for k, n in enumerate(self.limited)}
+
+
+class WideFan:
+    """Synapses whose drives wait in products of int8."""
+
+    def __init__(self, connections: Mapping[str, Connection], stack: Stack, limit: int) -> None:
+        may_saturate = stack.may_saturate(limit)
+        self._links = [
+            (_Link.of(place, connection), slices[0].start, bool(may_saturate[rows].any()))
+            for (place, connection), slices in zip(
+                connections.items(), stack.places.values(), strict=True
+            )
+            for rows in [slice(slices[0].start, slices[-1].stop)]
+        ]
+        self._buffers = Int8Products(stack.weights, limit)
+        self._resize(0)
+
+    def deliver(self, messages: np.ndarray) -> Mapping[str, Drive]:
+        """Give each connection's drive, good until the next call."""
+        if self._buffers.batch != len(messages):
+            self._resize(len(messages))
+        numba_kernels.split(messages, self._digits)
+        self._buffers.multiply()
+        if len(self._products) > 2:
+            numba_kernels.fold(self._products)
+        return self._drives
+
+    def _resize(self, batch: int) -> None:
+        self._buffers.resize(batch)
+        self._digits, self._products = self._buffers.digits.numpy(), self._buffers.products.numpy()
+        self._drives = {
+            link.place: DriveInProducts(link, first, limited, self._products)
+            for link, first, limited in self._links
+        }
+
+
+@dataclass(frozen=True)
+class DriveInProducts:
+    """What a connection brings, still in products of digits of messages.
+
+    Attributes
+    ----------
+    link : _Link
+    first : int
+        Column of the connection's first row.
+    may_saturate : bool
+    products : ndarray, shape (digits, batch, rows), int32
+    """
+
+    link: _Link
+    first: int
+    may_saturate: bool
+    products: np.ndarray
+
+    def add_to(self, total: np.ndarray) -> Mapping[str, int]:
+        """Limit the sums, shift them and add them up."""
+        link = self.link
+        if not self.may_saturate:
+            numba_kernels.add_drive(self.products, self.first, *link.gains, total)
+        elif numba_kernels.add_limited_drive(
+            self.products, self.first, *link.gains, link.limit, total, link.limited
+        ):
+            return link.saturations()
+        return {}
+
+    def kept(self) -> DriveInProducts:
+        """Copy the products."""
+        return replace(self, products=self.products.copy())
+
+
+class NarrowFan:
+    """Synapses of a few neurons, whose drives wait in their messages."""
+
+    def __init__(self, connections: Mapping[str, Connection]) -> None:
+        self._links = [
+            (
+                _Link.of(place, connection),
+                connection.slices.transpose(0, 2, 1).astype(np.int32, order="C"),
+            )
+            for place, connection in connections.items()
+        ]
+
+    def deliver(self, messages: np.ndarray) -> Mapping[str, Drive]:
+        """Give each connection's drive."""
+        return {
+            link.place: DriveInMessages(link, weights, messages) for link, weights in self._links
+        }
+
+
+@dataclass(frozen=True)
+class DriveInMessages:
+    """What a connection brings, still in messages.
+
+    Attributes
+    ----------
+    link : _Link
+    weights : ndarray, shape (slices, n_in, n_out), int32
+    messages : ndarray, shape (batch, n_in), int32
+    """
+
+    link: _Link
+    weights: np.ndarray
+    messages: np.ndarray
+
+    def add_to(self, total: np.ndarray) -> Mapping[str, int]:
+        """Multiply by the weights, limit the sums, shift them and add them up."""
+        link = self.link
+        saturated = numba_kernels.add_narrow_drive(
+            self.messages, self.weights, *link.gains, link.limit, total, link.limited
+        )
+        return link.saturations() if saturated else {}
+
+    def kept(self) -> DriveInMessages:
+        """Give itself: messages stay as they are."""
+        return self
+
+
+_PLACES = {
+    numba_kernels.DRIVE: "series/drive",
+    numba_kernels.ACCUMULATOR: "series/recurrent/slice0",
+    numba_kernels.TERM: "series/term",
+    numba_kernels.TERM_MESSAGE: "series/message",
+    numba_kernels.STATE: "memory/state",
+    numba_kernels.MESSAGE: "memory/message",
+}
+
+
+class CompiledSeries(SeriesSender):
+    """A SeriesMemory made ready; see :class:`targets.integer.numpy_engine.Series`."""
+
+    def __init__(self, memory: SeriesMemory) -> None:
+        super().__init__(memory)
+        half = (np.int64(1) << memory.shift.astype(np.int64)) >> 1
+        multiplier, half, shift = (
+            np.tile(gain.astype(np.int32), memory.channels)
+            for gain in (memory.multiplier, half, memory.shift)
+        )
+        self._gains = multiplier, half, shift
+        self._shifts = np.append(memory.term_shift, memory.message_shift).astype(np.int64)
+        self._steps = memory.substeps, memory.channels
+        accumulators = largest(memory.accumulator_bits)
+        self._limits = accumulators, memory.state.limit, memory.message.limit
+
+    def advance(self, m: np.ndarray, message: np.ndarray, drive: np.ndarray) -> Advance:
+        """Advance by one sample step; arrays of int32, (batch, states), which stay as they are."""
+        m, message, sent = m.copy(), message.copy(), np.empty_like(m)
+        found = np.zeros(len(_PLACES), np.int64)
+        numba_kernels.advance(
+            m, message, drive, sent, self._gains, self._shifts, self._steps, self._limits, found
+        )
+        saturations = {place: int(found[index]) for index, place in _PLACES.items()}
+        return Advance(m, message, sent, saturations)
+
+
+class CompiledEngine:
+    """Arrays of int32; see :class:`targets.integer.engine.Engine`."""
+
+    name = "numba"
+
+    @property
+    def threads(self) -> int:
+        """As many as PyTorch may use."""
+        return thread_count()
+
+    def pool(self, threads: int) -> AbstractContextManager[Executor]:
+        """Give threads in which PyTorch uses no others."""
+        return pool(threads)
+
+    def zeros(self, batch: int, width: int) -> np.ndarray:
+        """Make an array of zeros."""
+        return np.zeros((batch, width), dtype=np.int32)
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        """Take integers over."""
+        return np.array(values, dtype=np.int32, order="C")
+
+    def numpy(self, values: np.ndarray) -> np.ndarray:
+        """Give the array itself."""
+        return values
+
+    def copy(self, values: np.ndarray) -> np.ndarray:
+        """Copy an array."""
+        return values.copy()
+
+    def encode(self, x: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
+        """Give input messages for real inputs, and how many were limited."""
+        messages = np.rint(x / message.scale)
+        limited = int(np.count_nonzero(np.abs(messages) > message.limit))
+        return self.array(messages.clip(-message.limit, message.limit)), limited
+
+    def saturate(self, values: np.ndarray, limit: int) -> int:
+        """Limit values in place; give how many that changed."""
+        return numba_kernels.saturate(values, limit)
+
+    def emit(
+        self, m: np.ndarray, limit: int, shift: int, message_limit: int
+    ) -> tuple[np.ndarray, int, int]:
+        """Limit states in place, give their messages, and how many of each that changed."""
+        messages = np.empty_like(m)
+        return messages, *numba_kernels.emit(m, limit, shift, message_limit, messages)
+
+    def silence(self, values: np.ndarray, threshold: int) -> None:
+        """Set values of magnitude below a threshold to zero, in place."""
+        values[np.abs(values) < threshold] = 0
+
+    def fan(self, connections: Mapping[str, Connection], limit: int) -> WideFan | NarrowFan:
+        """Make the synapses of an outlet ready."""
+        return compiled_fan(connections, limit)
+
+    def sender(self, fan_out: np.ndarray) -> CompiledSender:
+        """Make ready to count the events of an outlet."""
+        return CompiledSender(fan_out)
+
+    def activation(self, hidden: IntegerHidden) -> CompiledActivation:
+        """Make an activation ready."""
+        return CompiledActivation(hidden)
+
+    def series(self, memory: SeriesMemory) -> CompiledSeries:
+        """Make a series memory ready."""
+        return CompiledSeries(memory)
+
+
+class CompiledSender:
+    """Counts events in one pass."""
+
+    def __init__(self, fan_out: np.ndarray) -> None:
+        self._fan_out = fan_out.astype(np.int64)
+
+    def tally(self, sent: np.ndarray) -> tuple[np.ndarray, int]:
+        """Count nonzero entries of each sample, and the synapses that all of them meet."""
+        events = np.empty(len(sent), np.int64)
+        return events, numba_kernels.tally(sent, self._fan_out, events)
+
+
+class CompiledActivation:
+    """H = f(z) for whole batches, by the least of its lines."""
+
+    def __init__(self, hidden: IntegerHidden) -> None:
+        self._hidden, lines = hidden, hidden.activation
+        self._linear = lines.kind == "linear"
+        if self._linear:
+            return
+        flat = find_flat(hidden)
+        offset = (lines.intercept.astype(np.int64) << lines.shift) + (1 << lines.shift >> 1)
+        most = flat.least * int(lines.slope.max()) + int(offset.max())
+        held = np.int32 if most < 2**31 else np.int64
+        filled = (0, -len(offset) % 4)
+        self._slope, self._offset = (
+            np.pad(part, filled, "edge").astype(held) for part in (lines.slope, offset)
+        )
+        limits = flat.least, flat.last_unlimited, hidden.message.limit
+        self._rest = lines.shift, lines.kind == "odd", *limits
+
+    def __call__(self, z: np.ndarray) -> tuple[np.ndarray, int]:
+        """Give H and how many of its entries the message's width limited."""
+        if self._linear:
+            h, limited = by_lines(self._hidden, z)
+            return h.astype(np.int32), limited
+        h = np.empty_like(z)
+        return h, numba_kernels.activate(z, self._slope, self._offset, *self._rest, h)

@@ -1,0 +1,397 @@
+r"""The specification's operations on whole batches, each in one pass, compiled by Numba.
+
+All arrays lie row by row and hold int32; what is worked out in between is int64, where nothing can
+overflow. Rows are taken apart before the innermost loops, so that those go over contiguous memory
+and the compiler makes vector instructions of them. No kernel holds Python's lock.
+
+A step of a series for a whole batch, compiled by Numba; the equations are series.py's.
+
+A sample goes through all substeps before the next one does, so that its vectors, of some kilobytes,
+stay in the processor's nearest memory. Entries of S are -1, but for +1 below the diagonal
+where i - j is odd, so that one running sum for each parity is enough:
+
+.. math:: (S v)_i = 2 \sum_{j < i,\; i - j\ \mathrm{odd}} v_j - \sum_j v_j .
+
+Everything is int64, where nothing can overflow (bounds.py). Each operation is a loop of its own
+over contiguous memory, of which the compiler makes vector instructions; of all in one it made none.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from targets.integer.torch_engine import BASE_BITS, HALF_BASE
+
+_compiled = numba.njit(nogil=True, cache=True)
+
+
+@_compiled
+def split(messages: np.ndarray, digits: np.ndarray) -> None:
+    """Cut messages, (batch, n), into digits of base 128, (digits, batch, n), lowest first."""
+    n, top = messages.shape[1], digits.shape[0] - 1
+    rest = np.empty(n, np.int32)
+    for b in range(messages.shape[0]):
+        row = messages[b]
+        for i in range(n):
+            rest[i] = row[i]
+        for p in range(top):
+            digit = digits[p, b]
+            for i in range(n):
+                upper = np.int32(rest[i] + HALF_BASE) >> BASE_BITS
+                digit[i] = rest[i] - (upper << BASE_BITS)
+                rest[i] = upper
+        digit = digits[top, b]
+        for i in range(n):
+            digit[i] = rest[i]
+
+
+@_compiled
+def fold(products: np.ndarray) -> None:
+    """Add the products of all digits from the second on up in those of the second."""
+    for p in range(products.shape[0] - 1, 1, -1):
+        for b in range(products.shape[1]):
+            upper, lower = products[p, b], products[p - 1, b]
+            for i in range(lower.size):
+                lower[i] += upper[i] << BASE_BITS
+
+
+@_compiled
+def add_drive(
+    products: np.ndarray,
+    first: int,
+    multiplier: np.ndarray,
+    half: np.ndarray,
+    shift: np.ndarray,
+    total: np.ndarray,
+) -> None:
+    """Add ms(a_k, g_k, s_k) of all slices k of a connection to `total`.
+
+    Parameters
+    ----------
+    products : ndarray, shape (digits, batch, rows)
+        Of one digit, or of two, the second of which counts 128 times.
+    first : int
+        Column of the connection's first row.
+    multiplier, half, shift : ndarray, shape (slices, n_out)
+    total : ndarray, shape (batch, n_out)
+    """
+    n = total.shape[1]
+    base = (1 << BASE_BITS) if products.shape[0] > 1 else 0
+    other = min(1, products.shape[0] - 1)
+    for b in range(total.shape[0]):
+        into = total[b]
+        for k in range(multiplier.shape[0]):
+            start = first + k * n
+            low, high = products[0, b, start : start + n], products[other, b, start : start + n]
+            g, r, s = multiplier[k], half[k], shift[k]
+            for i in range(n):
+                into[i] += ((low[i] + high[i] * base) * g[i] + r[i]) >> s[i]
+
+
+@_compiled
+def add_limited_drive(
+    products: np.ndarray,
+    first: int,
+    multiplier: np.ndarray,
+    half: np.ndarray,
+    shift: np.ndarray,
+    limit: int,
+    total: np.ndarray,
+    limited: np.ndarray,
+) -> bool:
+    """Do the same with sums that may have to be limited; count them by slice in `limited`."""
+    n = total.shape[1]
+    base = (1 << BASE_BITS) if products.shape[0] > 1 else 0
+    other = min(1, products.shape[0] - 1)
+    limited[:] = 0
+    for b in range(total.shape[0]):
+        into = total[b]
+        for k in range(multiplier.shape[0]):
+            start, count = first + k * n, 0
+            low, high = products[0, b, start : start + n], products[other, b, start : start + n]
+            g, r, s = multiplier[k], half[k], shift[k]
+            for i in range(n):
+                a = low[i] + high[i] * base
+                within = max(-limit, min(limit, a))
+                count += within != a
+                into[i] += (within * g[i] + r[i]) >> s[i]
+            limited[k] += count
+    return bool(limited.any())
+
+
+@_compiled
+def add_narrow_drive(
+    messages: np.ndarray,
+    weights: np.ndarray,
+    multiplier: np.ndarray,
+    half: np.ndarray,
+    shift: np.ndarray,
+    limit: int,
+    total: np.ndarray,
+    limited: np.ndarray,
+) -> bool:
+    """Do the same straight from messages, of which there are few, most of them zero.
+
+    Parameters
+    ----------
+    messages : ndarray, shape (batch, n_in)
+    weights : ndarray, shape (slices, n_in, n_out)
+    """
+    n = total.shape[1]
+    a = np.empty(n, np.int64)
+    limited[:] = 0
+    for b in range(total.shape[0]):
+        if not messages[b].any():
+            continue
+        into = total[b]
+        for k in range(weights.shape[0]):
+            a[:] = 0
+            for j in range(weights.shape[1]):
+                message, w = np.int64(messages[b, j]), weights[k, j]
+                for i in range(n):
+                    a[i] += w[i] * message
+            g, r, s, count = multiplier[k], half[k], shift[k], 0
+            for i in range(n):
+                within = max(-limit, min(limit, a[i]))
+                count += within != a[i]
+                into[i] += (within * g[i] + r[i]) >> s[i]
+            limited[k] += count
+    return bool(limited.any())
+
+
+@_compiled
+def saturate(values: np.ndarray, limit: int) -> int:
+    """Limit values, (batch, n), in place; give how many that changed."""
+    limited = 0
+    for b in range(values.shape[0]):
+        row, count = values[b], 0
+        for i in range(row.size):
+            within = max(-limit, min(limit, row[i]))
+            count += within != row[i]
+            row[i] = within
+        limited += count
+    return limited
+
+
+@_compiled
+def emit(
+    m: np.ndarray, limit: int, shift: int, message_limit: int, messages: np.ndarray
+) -> tuple[int, int]:
+    """Limit states in place, write their limited messages, and count what was limited of each."""
+    half = (1 << shift) >> 1
+    states, unsent = 0, 0
+    for b in range(m.shape[0]):
+        row, out, count, cut = m[b], messages[b], 0, 0
+        for i in range(row.size):
+            state = max(-limit, min(limit, row[i]))
+            message = (state + half) >> shift
+            within = max(-message_limit, min(message_limit, message))
+            count += state != row[i]
+            cut += within != message
+            row[i], out[i] = state, within
+        states += count
+        unsent += cut
+    return states, unsent
+
+
+@_compiled
+def activate(
+    z: np.ndarray,
+    slope: np.ndarray,
+    offset: np.ndarray,
+    shift: int,
+    odd: bool,
+    flat: int,
+    last_unlimited: int,
+    limit: int,
+    h: np.ndarray,
+) -> int:
+    """Write H = f(z) and count what the message's width limited.
+
+    The least of roundings down is the rounding down of the least: there is one shift for all lines.
+
+    Parameters
+    ----------
+    z : ndarray, shape (batch, units)
+    slope, offset : ndarray, shape (lines,), int32 or int64
+        An offset is ``(intercept << shift) + half``. Their type holds every ``p * slope + offset``
+        of a p up to `flat`. Four lines at a time are taken, so there are a multiple of four.
+    flat, last_unlimited : int
+        See :class:`targets.integer.operands.Flat`.
+    h : ndarray, shape (batch, units)
+    """
+    n, limited = z.shape[1], 0
+    fitting = slope.dtype.type
+    p, least = np.empty(n, slope.dtype), np.empty(n, slope.dtype)
+    for b in range(z.shape[0]):
+        row, out, count = z[b], h[b], 0
+        for i in range(n):
+            magnitude = abs(row[i]) if odd else max(row[i], 0)
+            count += magnitude > last_unlimited
+            p[i] = min(magnitude, flat)
+            least[i] = fitting(p[i] * slope[0] + offset[0])
+        for k in range(0, slope.size, 4):
+            g0, g1, g2, g3 = slope[k], slope[k + 1], slope[k + 2], slope[k + 3]
+            c0, c1, c2, c3 = offset[k], offset[k + 1], offset[k + 2], offset[k + 3]
+            for i in range(n):
+                one, two = fitting(p[i] * g0 + c0), fitting(p[i] * g1 + c1)
+                three, four = fitting(p[i] * g2 + c2), fitting(p[i] * g3 + c3)
+                least[i] = min(least[i], min(one, two), min(three, four))
+        for i in range(n):
+            value = min(limit, least[i] >> shift)
+            out[i] = -value if odd and row[i] < 0 else value
+        limited += count
+    return limited
+
+
+@_compiled
+def tally(sent: np.ndarray, fan_out: np.ndarray, events: np.ndarray) -> int:
+    """Count what is not zero in each sample, and give the synapses that all of it meets."""
+    synapses = 0
+    for b in range(sent.shape[0]):
+        row, count, met = sent[b], 0, 0
+        for i in range(row.size):
+            if row[i] != 0:
+                count += 1
+                met += fan_out[i]
+        events[b] = count
+        synapses += met
+    return synapses
+
+
+DRIVE, ACCUMULATOR, TERM, TERM_MESSAGE, STATE, MESSAGE = range(6)
+"""Where saturations are counted."""
+
+
+@_compiled
+def advance(
+    m: np.ndarray,
+    messages: np.ndarray,
+    drives: np.ndarray,
+    sent: np.ndarray,
+    gains: tuple[np.ndarray, np.ndarray, np.ndarray],
+    shifts: np.ndarray,
+    steps: tuple[int, int],
+    limits: tuple[int, int, int],
+    saturations: np.ndarray,
+) -> None:
+    """Advance states and messages by one sample step, in place.
+
+    Parameters
+    ----------
+    m, messages, drives : ndarray, shape (batch, states), int32
+        The drives unlimited.
+    sent : ndarray, shape (batch, states), int32
+        Is given how many messages each neuron sent to the series itself.
+    gains : tuple of three ndarrays, shape (terms, states), int32
+        Multiplier, half and shift.
+    shifts : ndarray, shape (terms,), int64
+        From each term to the messages of the next, and last from the state to its own.
+    steps : tuple of two int
+        Substeps, and the channels that the states are of.
+    limits : tuple of three int
+        Of accumulators, states and messages.
+    saturations : ndarray, shape (6,), int64
+        Is added to.
+    """
+    n, (substeps, channels), (most, largest, loudest) = m.shape[1], steps, limits
+    c, state = np.empty(n, np.int64), np.empty(n, np.int64)
+    vector, sums = np.empty(n, np.int64), np.empty(n, np.int64)
+    parts, their_sums = vector.reshape(channels, -1), sums.reshape(channels, -1)
+    evens, odds = parts[:, ::2], parts[:, 1::2]
+    at_even, at_odd = their_sums[:, ::2], their_sums[:, 1::2]
+    for b in range(m.shape[0]):
+        times = sent[b]
+        c[:], state[:], vector[:], times[:] = drives[b], m[b], messages[b], 0
+        saturations[DRIVE] += _limit(c, largest)
+        for _ in range(substeps):
+            for k in range(shifts.size):
+                _count(vector, times)
+                _sum_parities(evens, odds, at_even, at_odd)
+                _subtract_totals(parts, their_sums)
+                saturations[ACCUMULATOR] += _limit(sums, most)
+                _scale(sums, *gains, k)
+                if k == 0:
+                    _add(sums, c)
+                saturations[TERM] += _limit(sums, largest)
+                _add(state, sums)
+                saturations[STATE] += _limit(state, largest)
+                if k < shifts.size - 1:
+                    saturations[TERM_MESSAGE] += _emit(sums, shifts[k], loudest, vector)
+            saturations[MESSAGE] += _emit(state, shifts[-1], loudest, vector)
+        m[b], messages[b] = state, vector
+
+
+@_compiled
+def _count(vector: np.ndarray, times: np.ndarray) -> None:
+    """Add one for each message that is not zero."""
+    for i in range(vector.size):
+        times[i] += vector[i] != 0
+
+
+@_compiled
+def _sum_parities(
+    evens: np.ndarray, odds: np.ndarray, at_even: np.ndarray, at_odd: np.ndarray
+) -> None:
+    """Write for each message, by channel, the sum of those before it of the other parity."""
+    pairs = odds.shape[1]
+    for c in range(evens.shape[0]):
+        even, odd = 0, 0
+        for i in range(pairs):
+            at_even[c, i] = odd
+            even += evens[c, i]
+            at_odd[c, i] = even
+            odd += odds[c, i]
+        if evens.shape[1] > pairs:
+            at_even[c, pairs] = odd
+
+
+@_compiled
+def _subtract_totals(vector: np.ndarray, sums: np.ndarray) -> None:
+    """Double the sums and take the sum of all messages of their channel away."""
+    for c in range(vector.shape[0]):
+        total = 0
+        for i in range(vector.shape[1]):
+            total += vector[c, i]
+        for i in range(vector.shape[1]):
+            sums[c, i] = 2 * sums[c, i] - total
+
+
+@_compiled
+def _limit(values: np.ndarray, limit: int) -> int:
+    """Limit values in place; give how many that changed."""
+    limited = 0
+    for i in range(values.size):
+        within = max(-limit, min(limit, values[i]))
+        limited += within != values[i]
+        values[i] = within
+    return limited
+
+
+@_compiled
+def _scale(
+    sums: np.ndarray, multiplier: np.ndarray, half: np.ndarray, shift: np.ndarray, k: int
+) -> None:
+    """Multiply sums by the gains of term k and shift them, in place."""
+    for i in range(sums.size):
+        product = sums[i] * np.int64(multiplier[k, i]) + np.int64(half[k, i])
+        sums[i] = product >> np.int64(shift[k, i])
+
+
+@_compiled
+def _add(values: np.ndarray, others: np.ndarray) -> None:
+    for i in range(values.size):
+        values[i] += others[i]
+
+
+@_compiled
+def _emit(values: np.ndarray, shift: int, limit: int, messages: np.ndarray) -> int:
+    """Write the messages of values; give how many were limited."""
+    half, limited = (1 << shift) >> 1, 0
+    for i in range(values.size):
+        message = (values[i] + half) >> shift
+        within = max(-limit, min(limit, message))
+        limited += within != message
+        messages[i] = within
+    return limited

@@ -1,0 +1,256 @@
+"""All slices of an outlet's connections, one above the other, so that one product serves all.
+
+An activation made ready: its lines, where it is flat, and a table where that comes soon.
+
+A concave, monotone activation has one value for all drives beyond some point, so lines or a table
+up to that point say everything. Lines are exact in float64: a drive has at most 32 bits and a slope
+15.
+
+What a connection brings its target: worked out when it is sent, or when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+
+from lmu_deploy.core.integer.layers import IntegerHidden, PiecewiseLinear
+from lmu_deploy.core.integer.parts import Connection, largest
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The rows of all slices of all connections that leave an outlet.
+
+    Attributes
+    ----------
+    weights : ndarray, shape (rows, n_in), int8
+    multiplier, shift, half : ndarray, shape (rows,), int64
+        A sum a becomes ``(a * multiplier + half) >> shift``; half is what rounds half up.
+    accumulator : ndarray, shape (rows,), int64
+        Largest magnitude that each sum is limited to.
+    places : dict of str to list of slice
+        Which rows are each connection's, a slice of weights each.
+    """
+
+    weights: np.ndarray
+    multiplier: np.ndarray
+    shift: np.ndarray
+    half: np.ndarray
+    accumulator: np.ndarray
+    places: dict[str, list[slice]]
+
+    @classmethod
+    def of(cls, connections: Mapping[str, Connection]) -> Stack:
+        """Stack connections, by place, that all have as many inputs."""
+        links = list(connections.values())
+        multiplier, shift = (
+            np.concatenate([rows.ravel() for rows in each]).astype(np.int64)
+            for each in ([c.multiplier for c in links], [c.shift for c in links])
+        )
+        limits = [np.full(c.multiplier.size, largest(c.accumulator_bits)) for c in links]
+        return cls(
+            np.concatenate([c.slices.reshape(-1, c.n_in) for c in links]),
+            multiplier,
+            shift,
+            (np.int64(1) << shift) >> 1,
+            np.concatenate(limits),
+            _places(connections),
+        )
+
+    def may_saturate(self, limit: int) -> np.ndarray:
+        """Which rows could reach their accumulator's limit, for messages of that magnitude."""
+        weights = np.abs(self.weights.astype(np.int64)).sum(axis=1)
+        return np.asarray(weights * limit > self.accumulator)
+
+    def count(self, beyond: Any) -> dict[str, int]:
+        """Count what went beyond its limit, (batch, rows), by the names of the accumulators."""
+        return {
+            f"{place}/slice{number}": int(beyond[:, rows].sum())
+            for place, slices in self.places.items()
+            for number, rows in enumerate(slices)
+        }
+
+
+def _places(connections: Mapping[str, Connection]) -> dict[str, list[slice]]:
+    places, start = {}, 0
+    for place, connection in connections.items():
+        n_slices, n_out, _ = connection.slices.shape
+        places[place] = [slice(start + k * n_out, start + (k + 1) * n_out) for k in range(n_slices)]
+        start += n_slices * n_out
+    return places
+
+
+_LONGEST_TABLE = 2**20
+
+
+@dataclass(frozen=True)
+class Table:
+    """H for all drives: ``values[clip(z, least, greatest) - least]``.
+
+    Attributes
+    ----------
+    values : ndarray, shape (greatest - least + 1,), int64
+    least, greatest : int
+    last_unlimited : int
+        Largest drive whose value the message's width does not limit; where the activation is odd,
+        its negative is the smallest.
+    odd : bool
+    """
+
+    values: np.ndarray
+    least: int
+    greatest: int
+    last_unlimited: int
+    odd: bool
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Where an activation of kind odd or positive is flat.
+
+    Attributes
+    ----------
+    least : int
+        Least drive with the largest value that H can have; all greater ones have it too.
+    last_unlimited : int
+        Largest drive whose value the message's width does not limit.
+    """
+
+    least: int
+    last_unlimited: int
+
+
+def find_flat(hidden: IntegerHidden) -> Flat:
+    """Find where an activation of kind odd or positive is flat, among the drives there can be."""
+    lines, limit, top = hidden.activation, hidden.message.limit, hidden.drive.limit
+    value = min(int(least_line(lines, np.array([top]))[0]), limit)
+    return Flat(
+        _first_drive_above(lines, value - 1, top), _first_drive_above(lines, limit, top) - 1
+    )
+
+
+def make_table(hidden: IntegerHidden) -> Table | None:
+    """Make the table of a layer's activation; None where it would be long or is never flat."""
+    lines, limit = hidden.activation, hidden.message.limit
+    if lines.kind == "linear":
+        return None
+    flat = find_flat(hidden)
+    if flat.least >= _LONGEST_TABLE:
+        return None
+    half = least_line(lines, np.arange(flat.least + 1)).clip(max=limit).astype(np.int64)
+    odd = lines.kind == "odd"
+    values = np.concatenate([-half[:0:-1], half]) if odd else half
+    return Table(values, -flat.least if odd else 0, flat.least, flat.last_unlimited, odd)
+
+
+def least_line(lines: PiecewiseLinear, p: np.ndarray) -> np.ndarray:
+    """``min_k(ms(p, slope_k, shift) + intercept_k)`` of integers p, as float64."""
+    p = np.asarray(p, dtype=np.float64)
+    half = 0.5 if lines.shift > 0 else 0.0
+    values = (
+        np.floor(p * (float(slope) * 2.0**-lines.shift) + half) + float(intercept)
+        for slope, intercept in zip(lines.slope, lines.intercept, strict=True)
+    )
+    least = next(values)
+    for value in values:
+        np.minimum(least, value, out=least)
+    return least
+
+
+def by_lines(hidden: IntegerHidden, z: np.ndarray) -> tuple[np.ndarray, int]:
+    """Give H of any drives without a table, and how many entries were limited; float64."""
+    lines, limit = hidden.activation, hidden.message.limit
+    z = np.asarray(z, dtype=np.float64)
+    p = {"odd": np.abs(z), "positive": np.maximum(z, 0.0), "linear": z}[lines.kind]
+    value = least_line(lines, p)
+    limited = int(np.count_nonzero(np.abs(value) > limit))
+    value = np.clip(value, -limit, limit)
+    return (value * np.sign(z) if lines.kind == "odd" else value), limited
+
+
+def _first_drive_above(lines: PiecewiseLinear, value: int, top: int) -> int:
+    """Least drive from 0 whose lines exceed `value`; top + 1 when none does (by bisection)."""
+    low, high = 0, top + 1
+    while low < high:
+        middle = (low + high) // 2
+        if least_line(lines, np.array([middle]))[0] > value:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+_NONE: Mapping[str, int] = MappingProxyType({})
+
+
+class Drive(Protocol):
+    """What a connection brings; its accumulators' saturations count in the step that uses it."""
+
+    def add_to(self, total: Any) -> Mapping[str, int]:
+        """Add it to what reaches the target, (batch, n_out), in place; give the saturations."""
+
+    def kept(self) -> Drive:
+        """Give one that stays as it is when its fan delivers again."""
+
+
+class ReadyDrive:
+    """Sums that have been limited and shifted already.
+
+    Parameters
+    ----------
+    values : array, shape (batch, n_out)
+        Nothing but the fan that made them may write to them.
+    saturations : mapping of accumulator to int
+    lasting : bool
+        Whether the fan leaves them alone, and makes new ones when it delivers again.
+    """
+
+    __slots__ = ("_lasting", "_saturations", "_values")
+
+    def __init__(
+        self, values: Any, saturations: Mapping[str, int] = _NONE, lasting: bool = True
+    ) -> None:
+        self._values, self._saturations, self._lasting = values, saturations, lasting
+
+    def add_to(self, total: Any) -> Mapping[str, int]:
+        """Add the values."""
+        total += self._values
+        return self._saturations
+
+    def kept(self) -> ReadyDrive:
+        """Copy the values, or give itself where that is not needed."""
+        return self if self._lasting else ReadyDrive(self._values + 0, self._saturations)
+
+
+def ready_drives(
+    sums: Any,
+    places: Mapping[str, list[slice]],
+    saturations: Mapping[str, int],
+    lasting: bool,
+) -> dict[str, ReadyDrive]:
+    """Add up the slices of each connection, in place in the columns of its first.
+
+    Parameters
+    ----------
+    sums : array, shape (batch, rows of all connections)
+        Limited and shifted.
+    places : mapping of place to list of slice
+        Each connection's columns.
+    saturations : mapping of accumulator to int
+        Of all connections; only those that saturated.
+    lasting : bool
+        Whether `sums` stay as they are when the fan delivers again.
+    """
+    drives = {}
+    for place, (first, *others) in places.items():
+        values = sums[:, first]
+        for other in others:
+            values += sums[:, other]
+        own = saturations and {k: n for k, n in saturations.items() if k.startswith(f"{place}/")}
+        drives[place] = ReadyDrive(values, own, lasting)
+    return drives

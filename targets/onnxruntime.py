@@ -1,0 +1,333 @@
+"""The target itself: which graph a network becomes, and the Run that comes of it.
+
+Graphs are made in memory: a float network's by :mod:`converters.onnx.models`, an integer
+network's by :mod:`converters.onnx.quantized`.
+
+A float network in float32; its states are not sent as events, so none are counted.
+
+An integer network in integer operators; what it sends and limits is counted by the graph.
+
+A model made ready in ONNX Runtime on the CPU, and batch after batch through it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
+from lmu_deploy.core.integer.graph import memory_basis, outlets, populations
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.validation import check_inputs, check_integer
+from targets.base import Progress, Run, States, check_supported
+from targets.in_segments import run_in_segments
+from targets.reference import float_populations
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def narrowed(inputs: np.ndarray) -> np.ndarray:
+    """Give the inputs in float32.
+
+    Raises
+    ------
+    InputError
+        When an entry is beyond it.
+    """
+    with np.errstate(over="ignore"):
+        narrow = inputs.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise InputError("input has entries beyond float32 (3.4e38); scale it.")
+    return narrow
+
+
+def collect_floats(
+    network: LMUNetwork, steps: int, batches: Iterable[dict[str, np.ndarray]], record: bool
+) -> dict[str, Any]:
+    """Give what a Run says of a float network; `batches` are the outputs of the sequence model."""
+    parts = list(batches)
+    results = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {
+        "outputs": results["output"].astype(np.float64),
+        "neurons": float_populations(network),
+        "events": {},
+        "synops": 0,
+        "saturations": {},
+        "states": _states(results, steps) if record else None,
+    }
+
+
+def _states(results: dict[str, np.ndarray], steps: int) -> States:
+    """Give the recorded states; a kind that no layer has is left out of the model."""
+    none = np.empty((len(results["y"]), steps, 0), dtype=np.float32)
+    m, h = results.get("m", none), results.get("h", none)
+    return States(m, h, results["y"], np.ones(m.shape[2]), np.ones(h.shape[2]))
+
+
+def messages_of(inputs: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
+    """Give the input messages ``sat(rint(real / scale))``, int32, and how many were limited."""
+    exact = np.rint(inputs / message.scale)
+    limited = int(np.count_nonzero(np.abs(exact) > message.limit))
+    return np.clip(exact, -message.limit, message.limit).astype(np.int32), limited
+
+
+def collect_integers(
+    network: IntegerNetwork, limited: int, batches: Iterable[dict[str, np.ndarray]], record: bool
+) -> dict[str, Any]:
+    """Give what a Run says of an integer network.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    limited : int
+        Inputs that were limited.
+    batches : iterable of mapping
+        Outputs of the sequence model with its tally; see :mod:`converters.onnx.quantized.integers`.
+    record : bool
+        Whether they hold the states.
+    """
+    neurons = {name: population.neurons for name, population in populations(network).items()}
+    wires_of = {
+        f"events/{outlet.source}/{outlet.threshold}": outlet.wires for outlet in outlets(network)
+    }
+    wanted = ["output", *wires_of] + (["m", "h", "y"] * record)
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    saturations = Counter({"input": limited})
+    # A series of one term sends no V_k, so its graph has no such place to count at.
+    saturations.update({f"{name}/message": 0 for name in neurons if name.endswith("/series")})
+    rasters: dict[str, np.ndarray] = {}
+    for batch in batches:
+        for name in set(wanted) & set(batch):
+            kept[name].append(batch[name])
+        for name, value in batch.items():
+            kind, _, where = name.partition("/")
+            if kind == "saturations":
+                saturations[where] += int(value)
+            elif kind == "first":
+                rasters.setdefault(where, value.clip(max=255).astype(np.uint8))
+    results = {name: np.concatenate(parts) for name, parts in kept.items() if parts}
+    counts = {name: results[name].astype(np.int64) for name in wires_of}
+    return {
+        "outputs": results["output"] * network.chip_readout.output.scale,
+        "neurons": neurons,
+        "events": {name: _events(counts, name) for name in neurons},
+        "synops": sum(int(counted[..., 1].sum()) for counted in counts.values()),
+        "carried": {
+            wire.place: int(counts[name][..., 0].sum())
+            for name, served in wires_of.items()
+            for wire in served
+        },
+        "saturations": dict(saturations),
+        "states": _integer_states(network, results) if record else None,
+        "rasters": rasters,
+    }
+
+
+def _events(counts: dict[str, np.ndarray], population: str) -> np.ndarray:
+    """Add up what a population sent under all thresholds; shape (samples, steps)."""
+    own = [c[..., 0] for name, c in counts.items() if name.startswith(f"events/{population}/")]
+    return np.asarray(np.sum(own, axis=0, dtype=np.int64))
+
+
+def _integer_states(network: IntegerNetwork, results: dict[str, np.ndarray]) -> States:
+    """Give the recorded states; a network without hidden units has no ``h``."""
+    m, y = results["m"], results["y"]
+    h = results.get("h", np.empty((*m.shape[:2], 0), dtype=np.int32))
+    m_scale = [np.full(layer.memory.size, layer.memory.state.scale) for _, layer in network.on_chip]
+    h_scale = [
+        np.full(layer.hidden.units, layer.hidden.message.scale)
+        for _, layer in network.on_chip
+        if layer.hidden is not None
+    ]
+    return States(
+        m,
+        h,
+        y,
+        np.concatenate(m_scale),
+        np.concatenate([*h_scale, np.empty(0)]),
+        network.chip_readout.output.scale,
+        memory_basis(network),
+    )
+
+
+PROVIDER = "CPUExecutionProvider"
+
+
+def import_runtime() -> Any:
+    """Give the library onnxruntime.
+
+    Raises
+    ------
+    MissingDependencyError
+        When it is absent or broken.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "target onnxruntime needs the library onnxruntime, which is absent or broken "
+            f"({error}); install it with: pip install 'lmu-deploy[onnx]'."
+        ) from error
+    return onnxruntime
+
+
+class Session:
+    """A model whose input is called ``input``.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+    threads : int
+        Threads within one operation; 0 leaves the choice to ONNX Runtime.
+    """
+
+    def __init__(self, model: onnx.ModelProto, threads: int) -> None:
+        runtime = import_runtime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = runtime.InferenceSession(
+            model.SerializeToString(), options, providers=[PROVIDER]
+        )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._errors = _errors_of(runtime)
+
+    def batches(
+        self, inputs: np.ndarray, batch_size: int
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Give, batch by batch, how many samples are done and the outputs by name.
+
+        States after the last step, which end in ``.next``, are left out.
+
+        Raises
+        ------
+        RunError
+            When ONNX Runtime fails.
+        """
+        names = [name for name in self._outputs if not name.endswith(".next")]
+        for first in range(0, len(inputs), batch_size):
+            batch = inputs[first : first + batch_size]
+            yield first + len(batch), dict(zip(names, self._run(names, batch), strict=True))
+
+    def _run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
+        try:
+            return self._session.run(names, {"input": batch})
+        except self._errors as error:
+            raise RunError(f"ONNX Runtime failed: {error}") from error
+
+
+def _errors_of(runtime: Any) -> tuple[type[Exception], ...]:
+    """Give ONNX Runtime's errors, which share no base, and what its bindings raise besides."""
+    own = vars(runtime.capi.onnxruntime_pybind11_state).values()
+    named = [cls for cls in own if isinstance(cls, type) and issubclass(cls, Exception)]
+    return (*named, RuntimeError, ValueError, MemoryError)
+
+
+class OnnxRuntimeTarget:
+    """Runs every IntegerNetwork, and every LMUNetwork whose weights fit float32.
+
+    Parameters
+    ----------
+    threads : int
+        Threads within one operation; 0 leaves the choice to ONNX Runtime.
+    batch_size : int
+        Samples run at once; recording holds every state of so many.
+    """
+
+    name = "onnxruntime"
+    accepts: tuple[type, ...] = (LMUNetwork, IntegerNetwork)
+
+    def __init__(self, threads: int = 1, batch_size: int = 500) -> None:
+        self.threads = check_integer("threads", threads, 0, 1024)
+        self.batch_size = check_integer("batch_size", batch_size, 1, 1_000_000)
+
+    def unsupported(self, network: LMUNetwork | IntegerNetwork) -> list[str]:
+        """Say which weights do not fit float32, or that they do not fit one ONNX file."""
+        from converters.onnx.graph import Weights
+
+        if isinstance(network, IntegerNetwork):
+            return []
+        try:
+            Weights(network)
+        except InputError as error:
+            return [str(error).rstrip(".")]
+        return []
+
+    def run(
+        self,
+        network: LMUNetwork | IntegerNetwork,
+        inputs: np.ndarray,
+        *,
+        record: bool = False,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Run a float network in float32, an integer network in integers; `seed` is not used.
+
+        Raises
+        ------
+        InputError
+            On inputs of another shape or with NaN, or a network that does not fit float32.
+        MissingDependencyError
+            When onnx or onnxruntime is absent.
+        RunError
+            When ONNX Runtime fails.
+        """
+        runtime = import_runtime()
+        from converters.onnx import to_onnx, to_onnx_integer
+
+        check_supported(self, network)
+        inputs = check_inputs(inputs, network.n_in)
+        if isinstance(network, IntegerNetwork) and network.on_host:
+            return run_in_segments(
+                network,
+                inputs,
+                lambda part, x, kept, told: self.run(
+                    part, x, record=kept, seed=seed, progress=told
+                ),
+                record=record,
+                progress=progress,
+            )
+        steps = inputs.shape[1]
+        integer = isinstance(network, IntegerNetwork)
+        start = time.perf_counter()
+        if isinstance(network, IntegerNetwork):
+            model = to_onnx_integer(network, record=record, tally=True)
+            messages, limited = messages_of(inputs, network.input)
+            batches = self._batches(Session(model, self.threads), messages, progress)
+            found = collect_integers(network, limited, batches, record)
+        else:
+            narrow = narrowed(inputs)
+            session = Session(to_onnx(network, record=record), self.threads)
+            batches = self._batches(session, narrow, progress)
+            found = collect_floats(network, steps, batches, record)
+        return Run(
+            target=self.name,
+            steps=steps,
+            chip_steps=steps,
+            wall_seconds=time.perf_counter() - start,
+            seed=seed,
+            settings={
+                "graph": "integer" if integer else "float",
+                "provider": PROVIDER,
+                "threads": self.threads,
+                "onnxruntime": runtime.__version__,
+            },
+            **found,
+        )
+
+    def _batches(
+        self, session: Session, inputs: np.ndarray, progress: Progress | None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        for done, results in session.batches(inputs, self.batch_size):
+            yield results
+            if progress:
+                progress(done, len(inputs))
