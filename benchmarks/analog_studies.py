@@ -173,7 +173,7 @@ def draw(points: Sequence[Point], reference: float, path: Path) -> None:
                 dots = 100 * np.array(point.accuracy)
                 above.plot([place] * len(dots), dots, ".", color=f"C{color}")
             below.plot(places, [p.spikes for p in found], "o-", color=f"C{color}", markersize=4)
-        above.axhline(100 * reference, color="grey", linestyle=":", label="float")
+        above.axhline(100 * reference, color="gray", linestyle=":", label="float")
         below.set(xlabel=TITLES[factor], xticks=places, xticklabels=[f"{v:g}" for v in values])
         below.set(yscale="log")
     panels[0, 0].set_ylabel("accuracy, %")

@@ -70,7 +70,7 @@ def draw(signal: np.ndarray, ideal: np.ndarray, found: dict[str, np.ndarray], pa
             ago = f"{place * THETA_MS * 1e-3:g} s ago"
             panel.plot(seconds, window[:, n], color=f"C{n}", linewidth=0.9, label=f"{ago}, spiking")
             panel.plot(seconds, ideal[:, n], "--", color="black", linewidth=0.7)
-        panel.plot(seconds, signal, color="grey", linewidth=2.5, alpha=0.4, label="input")
+        panel.plot(seconds, signal, color="gray", linewidth=2.5, alpha=0.4, label="input")
         panel.set(ylabel=f"{kind} neurons")
     panels[-1].set_xlabel("seconds (dashed: the float memory)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncol=4)

@@ -1,4 +1,4 @@
-"""Every realisation and width of the digital target, beside the float network, on one test set.
+"""Every realization and width of the digital target, beside the float network, on one test set.
 
 For each: accuracy, predictions that differ from the float reference's ("flips"), the relative rms
 error of the memory (recorded on the first 32 samples), synapses and saturations. Writes a Markdown
@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantize import calibrate, quantise
+from converters.quantize import calibrate, quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.graph import wires
-from lmu_deploy.core.integer.layers import REALISATIONS
+from lmu_deploy.core.integer.layers import REALIZATIONS
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import Split, get_task
@@ -32,7 +32,7 @@ from targets.integer import IntegerTarget
 WIDTHS = (4, 6, 8, 10, 12, 16)
 RECORDED = 32
 CALIBRATION = 512
-HEAD = """| realisation | slices | bits | accuracy | flips | memory error | synapses | saturations |
+HEAD = """| realization | slices | bits | accuracy | flips | memory error | synapses | saturations |
 |---|---|---|---|---|---|---|---|"""
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="test samples; by default all")
     parser.add_argument("--append", action="store_true", help="keep what the file holds")
     parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS))
-    parser.add_argument("--realisations", nargs="+", default=list(REALISATIONS))
+    parser.add_argument("--realizations", nargs="+", default=list(REALIZATIONS))
     parser.add_argument("--slices", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
     network = load(arguments.network, FLOAT_CLASSES)
@@ -64,18 +64,18 @@ def main() -> None:
     before = arguments.out.read_text() if arguments.append and arguments.out.exists() else HEADING
     rows: list[str] = []
     refused: dict[str, list[int]] = {}
-    for realisation, slices, bits in configurations(arguments):
+    for realization, slices, bits in configurations(arguments):
         start = time.perf_counter()
-        options = {"realisation": realisation, "slices": slices, "message_bits": bits}
+        options = {"realization": realization, "slices": slices, "message_bits": bits}
         try:
-            integer = quantise(network, signals, input_bits=max(bits, 9), **options)
+            integer = quantize(network, signals, input_bits=max(bits, 9), **options)
             measured = measure(integer, test, reference)
         except InputError as error:
-            which = f"{realisation}, {slices} slice{'s' if slices > 1 else ''}"
+            which = f"{realization}, {slices} slice{'s' if slices > 1 else ''}"
             refused.setdefault(f"{which}: {error}", []).append(bits)
             print(f"{which}, {bits} bits: {error}", file=sys.stderr, flush=True)
         else:
-            rows.append(f"| {realisation} | {slices} | {bits} | {measured} |")
+            rows.append(f"| {realization} | {slices} | {bits} | {measured} |")
             print(f"{rows[-1]} {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         # after every row, so that whoever stops a long run keeps what is done
         text = section(arguments.network.stem, network, test, reference, rows, refused)
@@ -85,11 +85,11 @@ def main() -> None:
 def configurations(asked: argparse.Namespace) -> list[tuple[str, int, int]]:
     """All that is asked for; a series' and a delay line's matrices are exact in any width."""
     found = []
-    for realisation in asked.realisations:
-        exact = realisation in ("fir", "sign-taylor")
+    for realization in asked.realizations:
+        exact = realization in ("fir", "sign-taylor")
         for number in asked.slices:
             if not exact or number == max(asked.slices):
-                found += [(realisation, number, bits) for bits in asked.widths]
+                found += [(realization, number, bits) for bits in asked.widths]
     return found
 
 
@@ -115,7 +115,7 @@ def measure(integer, test: Split, reference: Reference) -> str:
     return f"{accuracy:.2f} | {flips} | {error:.2%} | {synapses:,} | {saturations:,}"
 
 
-HEADING = """# Digital target: realisations and widths
+HEADING = """# Digital target: realizations and widths
 
 Accuracy in %, after training, no retraining. Flips are predictions that differ from the float
 reference's. The memory error is rms, relative to the float memory, over the first 32 samples and

@@ -1,6 +1,6 @@
 """How fast the twin is, beside Lava and beside float32 inference in PyTorch, in one run.
 
-The same psMNIST network everywhere: trained, quantised with two slices. Twin and PyTorch go through
+The same psMNIST network everywhere: trained, quantized with two slices. Twin and PyTorch go through
 the same images in turn, several times, and the least time of each counts; Lava goes through one
 image whole and through a quarter of it, and the difference is what its steps take without a start.
 PyTorch runs twice: in the fastest form that the layer has, which goes through many steps of the
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
@@ -85,7 +85,7 @@ def main() -> None:
     network = load(MODEL, FLOAT_CLASSES)
     data = get_task(network.task).load()
     images = data.test.batch(slice(arguments.images))[0]
-    integer = quantise(network, data.train.inputs[:CALIBRATION])
+    integer = quantize(network, data.train.inputs[:CALIBRATION])
     steps = images.shape[1]
     target = IntegerTarget(arguments.engine)
     twin, fastest, loop = twin_and_float(network, target, integer, images, arguments.repeats)

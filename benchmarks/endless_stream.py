@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from converters.quantize.prediction import memory_matrix, spectral_radius
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
@@ -40,12 +40,12 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=10_000, help="last steps of the fresh run")
     parser.add_argument("--engine", default="numpy", help="of the stream; see targets/integer")
     parser.add_argument("--slices", type=int, default=2)
-    parser.add_argument("--realisation", default="dense-incremental")
+    parser.add_argument("--realization", default="dense-incremental")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     source = load_float(options.network, "endless_stream")
     calibration = np.random.default_rng([options.seed, 1]).uniform(size=(8, 2000, source.n_in))
-    network = quantise(source, calibration, slices=options.slices, realisation=options.realisation)
+    network = quantize(source, calibration, slices=options.slices, realization=options.realization)
     for number, layer in network.on_chip:
         radius = spectral_radius(memory_matrix(layer.memory))
         print(f"layer {number}: {layer.memory.size} states, spectral radius {radius:.5f}")

@@ -1,10 +1,10 @@
 """Three executions of one integer network: m, h and y of every step are compared with ``==``.
 
 The twin in each of its engines, ONNX Runtime on the integer graph and Lava run the same inputs:
-20 images of permuted MNIST in each realisation of the trained networks, and networks of random
+20 images of permuted MNIST in each realization of the trained networks, and networks of random
 weights where there is none trained (a series at the order where it is the right choice, two layers
-with feedback, a regression). At last 20 small networks that hypothesis draws, as
-tests/test_integer_drawn.py does, some of which only the engine numpy can hold exactly.
+with feedback, a regression). Last, 20 small networks that hypothesis draws, as
+the tests of the integer target do, some of which only the engine numpy can hold exactly.
 Prints a Markdown table; the exit code is 1 if anything differs. Needs MNIST (LMU_DEPLOY_DATA).
 
     python benchmarks/equality.py
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantize import Calibration, calibrate, quantise
+from converters.quantize import Calibration, calibrate, quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.network import IntegerNetwork
@@ -39,7 +39,7 @@ SERIES_IMAGES = 2
 """Of the trained network as a series, whose steps are of 28 applications, a chip step each."""
 COLUMNS = (
     "network",
-    "realisation",
+    "realization",
     "samples x steps",
     "integers compared",
     "twin",
@@ -56,7 +56,7 @@ class Case:
     Attributes
     ----------
     name : str
-        Network and realisation, with a comma between.
+        Network and realization, with a comma between.
     network : IntegerNetwork
     inputs : ndarray, shape (samples, steps, n_in)
     """
@@ -88,17 +88,17 @@ def makers(images: int) -> dict[str, Callable[[], list[Case]]]:
         "1 slice": {"slices": 1},
         "2 slices": {"slices": 2},
         "3 slices": {"slices": 3},
-        "schur": {"realisation": "schur"},
-        "hessenberg": {"realisation": "hessenberg"},
+        "schur": {"realization": "schur"},
+        "hessenberg": {"realization": "hessenberg"},
     }
     found: dict[str, Callable[[], list[Case]]] = {}
     for form, options in forms.items():
         found[f"psmnist-lmu, {form}"] = _trained("psmnist-lmu", form, images, options)
     found["psmnist-lmu, sign-taylor"] = _trained(
-        "psmnist-lmu", "sign-taylor", min(images, SERIES_IMAGES), {"realisation": "sign-taylor"}
+        "psmnist-lmu", "sign-taylor", min(images, SERIES_IMAGES), {"realization": "sign-taylor"}
     )
     found["psmnist-parallel, fir"] = _trained(
-        "psmnist-parallel", "fir", images, {"realisation": "fir"}
+        "psmnist-parallel", "fir", images, {"realization": "fir"}
     )
     for order in (32, 64):
         name = f"order {order} of random weights, sign-taylor"
@@ -177,17 +177,17 @@ def _trained(
             _calibrated[model] = network, signals, data.test
         network, signals, test = _calibrated[model]
         inputs = test.batch(slice(images))[0]
-        return [Case(f"{model}, {form}", quantise(network, signals, **options), inputs)]
+        return [Case(f"{model}, {form}", quantize(network, signals, **options), inputs)]
 
     return make
 
 
 def _drawn_on_psmnist(
-    name: str, network: LMUNetwork, images: int, realisation: str
+    name: str, network: LMUNetwork, images: int, realization: str
 ) -> Callable[[], list[Case]]:
     def make() -> list[Case]:
         data = get_task("psmnist").load()
-        integer = quantise(network, data.train.inputs[:CALIBRATION], realisation=realisation)
+        integer = quantize(network, data.train.inputs[:CALIBRATION], realization=realization)
         return [Case(name, integer, data.test.batch(slice(images))[0])]
 
     return make
@@ -217,7 +217,7 @@ def _regression() -> Case:
     width, n_out = data.train.inputs.shape[2], data.train.targets.shape[-1]
     layer = lmu_layer(rng, width, 40, 50.0, 32, feedback=True)
     network = LMUNetwork((layer,), Readout(array(rng, 32, n_out), None), return_sequences=True)
-    integer = quantise(network, data.train.inputs[:CALIBRATION])
+    integer = quantize(network, data.train.inputs[:CALIBRATION])
     return Case("regression", integer, data.test.batch(slice(2))[0][:, :2000])
 
 

@@ -24,7 +24,7 @@ from converters.loihi import loihi_spike
 from converters.nir import read_nir, to_nir, write_nir
 from converters.onnx import save_onnx, to_onnx
 from converters.pytorch.state_dict import read_pytorch_lmu
-from converters.quantize import quantise
+from converters.quantize import quantize
 from converters.sandbox import child, limits, parent
 from converters.spiking import spike
 from converters.spiking.saved import keep_calibration, load_calibration
@@ -219,7 +219,7 @@ def _our_files(folder: Path) -> list[Sample]:
     network = LMUNetwork((layer,), Readout(_weights(3, 2), _weights(2)), task="digits")
     inputs = np.random.default_rng(1).random((8, 6, 2))
     save(network, folder / "float.safetensors")
-    save(quantise(network, inputs, "loihi2"), folder / "integer.safetensors")
+    save(quantize(network, inputs, "loihi2"), folder / "integer.safetensors")
     save_onnx(to_onnx(network), folder / "network.onnx")
     write_nir(to_nir(network), folder / "network.nir")
     options = {"neurons_per_state": 8, "hold_ms": 20.0}

@@ -50,7 +50,7 @@ def run_keras(folder: Path, count: int) -> None:
 def run_ours(folder: Path, count: int, cache: int | None) -> int:
     """Make them anew; count those that are equal."""
     from converters.keras_lmu.tensorflow_matrices import first_cache_kib, keras_matrices
-    from lmu_deploy.core.legendre import discretise
+    from lmu_deploy.core.legendre import discretize
 
     cache = cache or first_cache_kib()
     equal = 0
@@ -60,7 +60,7 @@ def run_ours(folder: Path, count: int, cache: int | None) -> int:
             made_a, made_b = keras_matrices(order, theta, "zoh", trained, cache)
             same = np.array_equal(made_a, a) and np.array_equal(made_b, b)
             equal += same
-            exact = discretise(order, theta)[0]
+            exact = discretize(order, theta)[0]
             gaps = (np.linalg.norm(made - a) / np.linalg.norm(a) for made in (exact, made_a))
             if not same or order > 64:
                 print(

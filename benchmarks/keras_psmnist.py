@@ -11,7 +11,7 @@ order 256 over 784 steps without feedback, an input encoder of ones, 212 recurre
 also see the pixel, ten logits; Adam, batches of 100, the best validation kept. `train` saves it in
 every form that Keras 3 writes, `convert` in those of Keras 2, and both write the logits that Keras
 gives. `import` imports each file and compares logits and accuracy; `deploy` takes the import as it
-comes through quantise, check and deploy on integer, onnxruntime and lava; `chain` does both. Exit
+comes through quantize, check and deploy on integer, onnxruntime and lava; `chain` does both. Exit
 code 1 where an accuracy differs, or logits by more than 1e-5 of the largest with the matrices that
 Keras itself made (it keeps them in no file, and makes them in float32 whenever a model is loaded).
 PEERS and PEERS2 are the environments of peers-requirements.txt and peers-keras2-requirements.txt.
@@ -188,13 +188,13 @@ def compare_imports(folder: Path, limit: int) -> bool:
 
 
 def deploy(folder: Path, limit: int, lava: int) -> None:
-    """Quantise, check and deploy the import as it comes, and say what every target answers."""
+    """Quantize, check and deploy the import as it comes, and say what every target answers."""
     import lmu_deploy
 
     network = folder / "network.safetensors"
     lmu_deploy.import_network(folder / "whole.keras", out=network, task="psmnist")
     integer = folder / "integer.safetensors"
-    lmu_deploy.quantise(network, out=integer, profile="loihi2", task="psmnist")
+    lmu_deploy.quantize(network, out=integer, profile="loihi2", task="psmnist")
     print("check:", lmu_deploy.check(integer, profile="loihi2") or "fits loihi2")
     for target, samples in (("integer", limit), ("onnxruntime", 100), ("lava", lava)):
         result = lmu_deploy.deploy(integer, target=target, task="psmnist", limit=samples)

@@ -155,8 +155,8 @@ def spiking_case(norse: Norse, order: int, neurons: int) -> dict:
     """Compare one spiking memory: 0.5 s behind synapses of 0.1 s, steps of 2 ms."""
     network = memory_network(order, 10.0)
     rng = np.random.default_rng(order)
-    learnt = np.array([white_noise(HOLDS, 0.05, rng) for _ in range(40)])[:, :, None]
-    spiking = spike(network, learnt, dt_ms=2.0, neurons_per_state=neurons)
+    learned = np.array([white_noise(HOLDS, 0.05, rng) for _ in range(40)])[:, :, None]
+    spiking = spike(network, learned, dt_ms=2.0, neurons_per_state=neurons)
     held = np.repeat(white_noise(HOLDS, 0.05, rng), spiking.steps_per_hold)
     states, ideal, spikes = twin(spiking, held)
     # In the graph the neurons follow the synapses; their first step, from rest, comes before u.

@@ -45,7 +45,7 @@ GUARD = 'if __name__ == "__main__":\n'
 TASKS = {
     "(none)": """
 assert run("reference")["agreement"] == 1.0
-lmu_deploy.quantise("digits.safetensors", task="own.npz", out="int.safetensors")
+lmu_deploy.quantize("digits.safetensors", task="own.npz", out="int.safetensors")
 assert run("integer", "int.safetensors")["deviation"] < 0.05
 """,
     "train": """
@@ -54,14 +54,14 @@ assert lmu_deploy.deploy(result.network, target="reference", limit=9)["n_samples
 """,
     "fast": """
 from targets.integer import IntegerTarget
-network = lmu_deploy.quantise("digits.safetensors", task="own.npz")
+network = lmu_deploy.quantize("digits.safetensors", task="own.npz")
 quick, plain = (IntegerTarget(engine).run(network, x, record=True) for engine in ("numba", "numpy"))
 assert quick.settings["engine"] == "numba"
 for name in "mhy":
     assert np.array_equal(getattr(quick.states, name), getattr(plain.states, name)), name
 """,
     "onnx": """
-lmu_deploy.quantise("digits.safetensors", task="own.npz", out="int.safetensors")
+lmu_deploy.quantize("digits.safetensors", task="own.npz", out="int.safetensors")
 assert run("onnxruntime")["deviation"] < 1e-4
 assert run("onnxruntime", "int.safetensors") == run("integer", "int.safetensors")
 lmu_deploy.export("digits.safetensors", to="onnx", out="n.onnx")
@@ -80,7 +80,7 @@ lmu_deploy.spike("digits.safetensors", task="own.npz", neurons_per_state=20, out
 assert run("brian2", "lif.safetensors", 1)["deviation"] < 2.0
 """,
     "lava": """
-lmu_deploy.quantise("digits.safetensors", task="own.npz", out="int.safetensors")
+lmu_deploy.quantize("digits.safetensors", task="own.npz", out="int.safetensors")
 assert run("lava", "int.safetensors", 1) == run("integer", "int.safetensors", 1)
 """,
     "report": """
@@ -88,7 +88,7 @@ lmu_deploy.validate("digits.safetensors", targets="integer", task="own.npz", lim
 """,
     "sweep": """
 spec = {"network": "digits.safetensors", "task": "own.npz", "search": {"trials": 3, "fields":
-        {"quantise.message_bits": {"low": 4, "high": 12}}}}
+        {"quantize.message_bits": {"low": 4, "high": 12}}}}
 result = lmu_deploy.sweep(spec, out="s", workers=1)
 assert result.done == len(result.rows) > 0, result.rows
 """,

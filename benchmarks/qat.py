@@ -1,6 +1,6 @@
 """Float, rounded after training, and trained on with rounded weights: one table for a network.
 
-For each case the network is quantised twice, after training (ptq) and with training (qat), and run
+For each case the network is quantized twice, after training (ptq) and with training (qat), and run
 on the integer twin over the whole test part. Trained networks are kept in a folder and not trained
 again.
 
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from converters.quantize import calibrate
-from converters.quantize import quantise as round_weights
+from converters.quantize import quantize as round_weights
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.studies.quantization import quantise
+from lmu_deploy.studies.quantization import quantize
 from lmu_deploy.tasks.base import Split, get_task
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES
 from targets.integer import IntegerTarget
@@ -34,8 +34,8 @@ CASES: dict[str, dict[str, Any]] = {
     "four-bits": {"slices": 1, "kernel_bits": 4, "scales": "free"},
     "three-bits": {"slices": 1, "kernel_bits": 3, "scales": "free"},
     "two-bits": {"slices": 1, "kernel_bits": 2, "scales": "free"},
-    "schur": {"slices": 1, "realisation": "schur"},
-    "hessenberg": {"slices": 1, "realisation": "hessenberg"},
+    "schur": {"slices": 1, "realization": "schur"},
+    "hessenberg": {"slices": 1, "realization": "hessenberg"},
 }
 HEAD = """| case | method | accuracy | below float | flips | saturations | seconds |
 |---|---|---|---|---|---|---|"""
@@ -68,7 +68,7 @@ def main() -> None:
         start = time.perf_counter()
         if not kept.exists():
             chosen = {"config": asked.config, "epochs": asked.epochs}
-            quantise(network, method="qat", out=kept, **chosen, **options)
+            quantize(network, method="qat", out=kept, **chosen, **options)
         else:
             print(f"{kept} is there and not trained again", file=sys.stderr)
         made = load(kept, INTEGER_CLASSES)

@@ -1,6 +1,6 @@
 """What a series of some terms and substeps would do to a trained memory: error and largest term.
 
-`quantise` takes the plan of fewest applications that errs by at most 2^-6 and has no term more than
+`quantize` takes the plan of fewest applications that errs by at most 2^-6 and has no term more than
 twice as large as the states. Where it refuses a memory, this shows what each plan misses. Ranges
 are those of 64 calibration samples. Needs MNIST (LMU_DEPLOY_DATA).
 

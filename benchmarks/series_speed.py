@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.network import FLOAT_CLASSES
@@ -40,7 +40,7 @@ def main() -> None:
     network = load(MODEL, FLOAT_CLASSES)
     data = get_task(network.task).load()
     images = data.test.batch(slice(arguments.images))[0]
-    integer = quantise(network, data.train.inputs[:CALIBRATION], realisation="sign-taylor")
+    integer = quantize(network, data.train.inputs[:CALIBRATION], realization="sign-taylor")
     memory = integer.layers[0].memory
     assert isinstance(memory, SeriesMemory)
     print(f"{memory.terms} terms in {memory.substeps} substeps, order {memory.order}")

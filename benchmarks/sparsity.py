@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from converters.quantize.sparsity import (
     Ladder,
     expected_loss,
@@ -59,8 +59,8 @@ class Bench:
         data = get_task(source.task).load()
         self.tuning = Split(*data.validation.batch(slice(arguments.tuning)))
         self.test = Split(*data.test.batch(slice(arguments.limit)))
-        self.network = quantise(source, data.train.inputs[:CALIBRATION])
-        say(f"quantised; {len(self.tuning)} samples to tune on, {len(self.test)} of the test")
+        self.network = quantize(source, data.train.inputs[:CALIBRATION])
+        say(f"quantized; {len(self.tuning)} samples to tune on, {len(self.test)} of the test")
         few = self.tuning.inputs[: arguments.few]
         self.ladder: Ladder = make_ladder(self.network, few, run, lambda *n: say(f"tried {n}"))
         for number, rung in enumerate(self.ladder.rungs):

@@ -173,7 +173,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
             panel.plot(x, y, dash, markersize=4, label=f"{kind}, {calibration}")
         ends = np.array(sorted({p.neurons for p in points}))[[0, -1]]
         law = 0.5 * order / np.sqrt(ends)
-        panel.plot(ends, law, ":", color="grey", label="0.5 d / sqrt(p)")
+        panel.plot(ends, law, ":", color="gray", label="0.5 d / sqrt(p)")
         panel.set(xscale="log", yscale="log", title=f"order {order}", xlabel="neurons a state")
     np.atleast_1d(panels)[0].set_ylabel("error of the states")
     handles, labels = np.atleast_1d(panels)[0].get_legend_handles_labels()

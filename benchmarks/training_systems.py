@@ -41,13 +41,13 @@ def torch_work(model: Any) -> Work:
     import torch
 
     x, labels = map(torch.from_numpy, batch())
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
     def train() -> float:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(x), labels)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss.item()
 
     def infer() -> np.ndarray:

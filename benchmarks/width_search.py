@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.quantize import calibrate, quantise
+from converters.quantize import calibrate, quantize
 from converters.quantize.settings import settings_for
 from converters.quantize.widths import Widths, memory_of, search_widths
 from lmu_deploy.core.files import load
@@ -34,7 +34,7 @@ HEADING = """# Widths of weights for a budget
 
 Synaptic memory in KiB: weights that are not zero, all slices, at their widths. Accuracy is that of
 test data, for the float network and for integers after training; the widths are chosen on {few}
-validation samples (`quantise --budget-kib`). "Uniform" rows have every kernel at one width, the
+validation samples (`quantize --budget-kib`). "Uniform" rows have every kernel at one width, the
 memory's matrices in int8. Made by `benchmarks/width_search.py`; 2 shared x86-64 cores, no GPU,
 2026-11-22.
 """
@@ -55,7 +55,7 @@ def main() -> None:
     signals = calibrate(network, data.train.inputs[:CALIBRATION])
     rows = [f"| float | | {score(run_reference(network, test.inputs).outputs, test):.2f} | |"]
     for slices, bits in UNIFORM:
-        made = quantise(network, signals, slices=slices, kernel_slices=slices, kernel_bits=bits)
+        made = quantize(network, signals, slices=slices, kernel_slices=slices, kernel_bits=bits)
         memory = sum(memory_of(wire.connection) for wire in wires(made))
         accuracy = score(run(made, test.inputs).outputs, test)
         rows.append(f"| uniform {slices} x {bits} | {memory / 1024:.2f} | {accuracy:.2f} | |")

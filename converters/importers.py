@@ -1,7 +1,7 @@
 """Networks from the files of other programs: which importers there are, and which file is whose.
 
 Importers register by the entry-point group ``lmu_deploy.importers``; a name leads to a class with
-`name`, `reads`, `recognises` and `read`, as :class:`Importer` says.
+`name`, `reads`, `recognizes` and `read`, as :class:`Importer` says.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Importer(Protocol):
     name: str
     reads: str
 
-    def recognises(self, sniff: Sniff) -> bool:
+    def recognizes(self, sniff: Sniff) -> bool:
         """Whether a file looks like one of this family; it is not parsed for that."""
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
@@ -89,7 +89,7 @@ def import_file(
     ----------
     path : path
     format : str, optional
-        Name of an importer; recognised from the file when absent.
+        Name of an importer; recognized from the file when absent.
     architecture : path, optional
         A file that says what a file of bare weights does not.
     options : mapping of str to str, optional
@@ -104,18 +104,18 @@ def import_file(
     """
     path = Path(path)
     sniff = Sniff(path)
-    importer = _recognise(sniff) if format is None else get_importer(format)
+    importer = _recognize(sniff) if format is None else get_importer(format)
     described = None if architecture is None else Path(architecture)
     network = importer.read(path, described, dict(options or {}))
     return network if task is None else replace(network, task=task)
 
 
-def _recognise(sniff: Sniff) -> Importer:
+def _recognize(sniff: Sniff) -> Importer:
     importers = []
     for name in importer_names():
         with suppress(MissingDependencyError):  # another format's library is no matter here
             importers.append(get_importer(name))
-    fitting = [importer for importer in importers if importer.recognises(sniff)]
+    fitting = [importer for importer in importers if importer.recognizes(sniff)]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:

@@ -15,7 +15,7 @@ class OnnxImporter:
     name = "onnx"
     reads = "onnx: .onnx that lmu-deploy export wrote"
 
-    def recognises(self, sniff: Sniff) -> bool:
+    def recognizes(self, sniff: Sniff) -> bool:
         """Whether the file is called .onnx; the format has no mark of its own."""
         return sniff.path.suffix.lower() == ".onnx"
 

@@ -23,7 +23,7 @@ class PaperLMUImporter:
     name = "paper-lmu"
     reads = "paper-lmu: weights-only .h5 / .hdf5 of the paper's lmu package"
 
-    def recognises(self, sniff: Sniff) -> bool:
+    def recognizes(self, sniff: Sniff) -> bool:
         """Whether an HDF5 file names the paper's weights."""
         if not sniff.head.startswith(HDF5_SIGNATURE) or sniff.is_nir:
             return False

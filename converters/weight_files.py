@@ -9,7 +9,7 @@ One step is ``u = x e_x + h e_h + m e_m``, then ``m = m A^T + u B^T``, then
 ``h = f(x W_x + h W_h + m W_m + b)`` with the new m (Voelker, Kajic, Eliasmith 2019, equations 5 to
 7). The paper's package and what followed it store A - I, which the step adds to m.
 
-Which Legendre memory a pair of stored matrices is: its window length and its discretiser.
+Which Legendre memory a pair of stored matrices is: its window length and its discretizer.
 
 Files that hold :math:`\bar A, \bar B` alone do not say theta. The first state is the mean of the
 window, so that one step of input raises it by about :math:`\bar B_0 = 1 / \theta`, within a step or
@@ -26,7 +26,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.legendre import DISCRETISERS, discretise
+from lmu_deploy.core.legendre import DISCRETIZERS, discretize
 from lmu_deploy.core.network import (
     ACTIVATIONS,
     Hidden,
@@ -166,7 +166,7 @@ _LONGEST = 1e9
 _MOST_REFINED = 256
 
 
-def recognise_memory(a_bar: np.ndarray, b_bar: np.ndarray, theta: float | None = None) -> Memory:
+def recognize_memory(a_bar: np.ndarray, b_bar: np.ndarray, theta: float | None = None) -> Memory:
     """Make a Memory of stored matrices; they are kept exactly as they are.
 
     Parameters
@@ -179,7 +179,7 @@ def recognise_memory(a_bar: np.ndarray, b_bar: np.ndarray, theta: float | None =
     Returns
     -------
     memory : Memory
-        Its discretiser is zoh, bilinear or euler if the matrices are such to 1e-4, else "trained".
+        Its discretizer is zoh, bilinear or euler if the matrices are such to 1e-4, else "trained".
 
     Raises
     ------
@@ -194,7 +194,7 @@ def recognise_memory(a_bar: np.ndarray, b_bar: np.ndarray, theta: float | None =
     b_bar = check_array("B", b_bar, (order,))
     first = float(b_bar[0])
     guess = theta if theta is not None else (1.0 / first if first > 0 else 0.0)
-    for method in DISCRETISERS if 0.5 < guess < _LONGEST else ():
+    for method in DISCRETIZERS if 0.5 < guess < _LONGEST else ():
         found = _refine(a_bar, method, guess) if theta is None else theta
         if _distance(a_bar, method, found) < TOLERANCE:
             return Memory(order, 1, found, method, a_bar, b_bar)
@@ -224,7 +224,7 @@ def _refine(a_bar: np.ndarray, method: str, guess: float) -> float:
 
 def _distance(a_bar: np.ndarray, method: str, theta: float) -> float:
     try:
-        made = discretise(len(a_bar), theta, method)[0]
+        made = discretize(len(a_bar), theta, method)[0]
     except InputError:  # Euler's rule diverges there
         return float("inf")
     return float(np.linalg.norm(made - a_bar) / np.linalg.norm(made))
@@ -281,7 +281,7 @@ def one_channel_layer(
         hidden_encoders=e_h,
         memory_encoders=e_m,
         memory_bias=None,
-        memory=recognise_memory(a_bar + np.eye(order) if incremental else a_bar, b_bar, theta),
+        memory=recognize_memory(a_bar + np.eye(order) if incremental else a_bar, b_bar, theta),
         hidden=Hidden(
             memory_kernel=w_m,
             input_kernel=w_x,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmu_deploy.core.legendre import discretise, window_decoders
+from lmu_deploy.core.legendre import discretize, window_decoders
 
 THETA, STEPS = 200, 1000
 FASTEST = 5.0  # periods within a window
@@ -24,7 +24,7 @@ def signal(rng: np.random.Generator) -> np.ndarray:
 
 def error(order: int, u: np.ndarray) -> float:
     """Root mean square error of the decoded window, relative to the window itself."""
-    a_bar, b_bar = discretise(order, THETA)
+    a_bar, b_bar = discretize(order, THETA)
     m = np.zeros(order)
     for value in u:
         m = a_bar @ m + b_bar * value

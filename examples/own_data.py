@@ -45,7 +45,7 @@ def main() -> None:
         settings.write_text(SETTINGS)
 
         network = lmu_deploy.train(str(data), config=settings).network
-        integers = lmu_deploy.quantise(network, task=str(data))
+        integers = lmu_deploy.quantize(network, task=str(data))
         found = lmu_deploy.deploy(integers, target="integer", task=str(data))
     against = found["reference"]
     print(f"float {against['value']:.4f}, integers {found['metric']['value']:.4f}")

@@ -19,7 +19,7 @@ NETWORK = Path(__file__).parent / "models" / "digits.safetensors"
 
 def main() -> None:
     """Print the class that is in the lead after each row of one digit."""
-    network = lmu_deploy.quantise(NETWORK)
+    network = lmu_deploy.quantize(NETWORK)
     test = get_task("digits").load().test
     digit = test.inputs[:1]
     stream = None

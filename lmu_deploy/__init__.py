@@ -23,7 +23,7 @@ _NAMES = {
     "deploy": "lmu_deploy.api.run",
     "doctor": "lmu_deploy.api.doctor",
     "export": "lmu_deploy.api.export",
-    "quantise": "lmu_deploy.studies.quantization",
+    "quantize": "lmu_deploy.studies.quantization",
     "report": "lmu_deploy.api.report",
     "spike": "lmu_deploy.api.spike",
     "sweep": "lmu_deploy.api.sweep",

@@ -198,9 +198,9 @@ def check_supported(target: Target, network: Any) -> None:
 
 
 _CONVERT = {
-    "IntegerNetwork": "make one with lmu-deploy quantise",
+    "IntegerNetwork": "make one with lmu-deploy quantize",
     "SpikingNetwork": "make one with lmu-deploy spike",
     "LoihiNetwork": "make one with lmu-deploy spike --profile loihi1",
     "LMUNetwork": "give the float network that it was made from",
-    "LMUNetwork or IntegerNetwork": "give the float network, or make one with lmu-deploy quantise",
+    "LMUNetwork or IntegerNetwork": "give the float network, or make one with lmu-deploy quantize",
 }

@@ -121,8 +121,8 @@ def test_the_installed_wheel_runs(built, tmp_path):
     source = (
         "import lmu_deploy, lmu_deploy.cli, sys\n"
         "from lmu_deploy.hardware.profile import profile_names\n"
-        "from lmu_deploy.core.legendre import discretise\n"
-        "print(lmu_deploy.__file__, *profile_names(), discretise(2, 4.0)[0].shape)"
+        "from lmu_deploy.core.legendre import discretize\n"
+        "print(lmu_deploy.__file__, *profile_names(), discretize(2, 4.0)[0].shape)"
     )
     where, *rest = python(source, tmp_path).split()
     assert Path(where).is_relative_to(tmp_path)

@@ -50,7 +50,7 @@ class LMUBlock:
     channels: int
     order: int
     theta: float
-    discretiser: str
+    discretizer: str
     trainable_theta: bool
     hidden_to_memory: bool
     memory_to_memory: bool
@@ -237,7 +237,7 @@ def _read_lmu(options: Configuration) -> LMUBlock | None:
         channels=options.integer("memory_d"),
         order=options.integer("order", MOST_ORDER),
         theta=options.number("theta", 1.0, 1e12),
-        discretiser=options.choice("discretizer", ("zoh", "euler"), "zoh"),
+        discretizer=options.choice("discretizer", ("zoh", "euler"), "zoh"),
         trainable_theta=options.flag("trainable_theta"),
         hidden_to_memory=feeds_back,
         memory_to_memory=options.flag("memory_to_memory"),

@@ -86,7 +86,7 @@ class MemoryMatrices:
             self.note += f"; exact in layer {name!r}, where that takes too long"
             return layer
         a_bar, b_bar = keras_matrices(
-            memory.order, memory.theta, memory.discretiser, theta_trained, self._cache_kib
+            memory.order, memory.theta, memory.discretizer, theta_trained, self._cache_kib
         )
         return replace(layer, memory=replace(memory, a_bar=a_bar, b_bar=b_bar))
 

@@ -113,7 +113,7 @@ def _make_memory(block: LMUBlock, weights: Arrays) -> Memory:
     if block.trainable_theta:
         inverse = check_array("theta_inv", weights["theta_inv"], ())
         theta = 1.0 / check_number("theta_inv", float(inverse), 1e-12, 1.0)
-    return Memory.legendre(block.order, theta, block.channels, block.discretiser)
+    return Memory.legendre(block.order, theta, block.channels, block.discretizer)
 
 
 def _make_hidden(block: LMUBlock, weights: Arrays, n_in: int) -> Hidden | None:
@@ -283,7 +283,7 @@ class KerasLMUImporter:
     name = "keras-lmu"
     reads = "keras-lmu: .keras, .h5 / .hdf5 (whole models, or weights with --architecture)"
 
-    def recognises(self, sniff: Sniff) -> bool:
+    def recognizes(self, sniff: Sniff) -> bool:
         """Whether the file is an HDF5 file of Keras, or an archive with its entries."""
         if sniff.head.startswith(HDF5_SIGNATURE):
             return not sniff.holds(b"memory_encoders") and not sniff.is_nir

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmu_deploy.core.legendre import discretise, state_space
+from lmu_deploy.core.legendre import discretize, state_space
 
 Array = np.ndarray
 _PANEL = 16
@@ -233,7 +233,7 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def keras_matrices(
-    order: int, theta: float, discretiser: str, trained: bool, cache_kib: int
+    order: int, theta: float, discretizer: str, trained: bool, cache_kib: int
 ) -> tuple[Array, Array]:
     """Make the matrices.
 
@@ -242,7 +242,7 @@ def keras_matrices(
     order : int
     theta : float
         Window length in steps; where it was trained, the inverse of what the file holds.
-    discretiser : {"zoh", "euler"}
+    discretizer : {"zoh", "euler"}
     trained : bool
         Whether theta was trained: Keras then multiplies by its inverse.
     cache_kib : int
@@ -253,8 +253,8 @@ def keras_matrices(
     a_bar : ndarray of float32, shape (order, order)
     b_bar : ndarray of float32, shape (order,)
     """
-    if discretiser != "zoh":
-        a_bar, b_bar = discretise(order, theta, discretiser)
+    if discretizer != "zoh":
+        a_bar, b_bar = discretize(order, theta, discretizer)
         return a_bar.astype(np.float32), b_bar.astype(np.float32)
     a, b = state_space(order)
     together = np.zeros((order + 1, order + 1), np.float32)

@@ -101,7 +101,7 @@ class NIRImporter:
     name = "nir"
     reads = "nir: .nir that lmu-deploy export wrote"
 
-    def recognises(self, sniff: Sniff) -> bool:
+    def recognizes(self, sniff: Sniff) -> bool:
         """Whether the file is an HDF5 file with a graph of NIR."""
         return sniff.is_nir
 

@@ -116,7 +116,7 @@ def _describe(memory: Memory, stepping: Stepping) -> dict[str, Any]:
         "order": memory.order,
         "channels": memory.channels,
         "theta": memory.theta * stepping.dt,
-        "discretiser": memory.discretiser,
+        "discretizer": memory.discretizer,
         "dt": stepping.dt,
         "integrator": stepping.integrator,
     }

@@ -226,7 +226,7 @@ def describe(network: LMUNetwork, form: str, structure: str) -> dict[str, str]:
         "theta": json.dumps([memory.theta for memory in memories]),
         "order": json.dumps([memory.order for memory in memories]),
         "channels": json.dumps([memory.channels for memory in memories]),
-        "discretiser": json.dumps([memory.discretiser for memory in memories]),
+        "discretizer": json.dumps([memory.discretizer for memory in memories]),
         "dt": "1",
         "structure": structure,
     }

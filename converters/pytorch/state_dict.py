@@ -3,8 +3,8 @@
 Layers of `lmu_deploy.nn` and of torch, made of their weights alone.
 
 Shapes say units, order and channels, and which parts a layer has; matrices of the memory say theta
-and the discretiser. What they do not say are options: the activation (tanh if not given), theta
-where the matrices were trained, and where theta itself was trained the discretiser (zoh if not
+and the discretizer. What they do not say are options: the activation (tanh if not given), theta
+where the matrices were trained, and where theta itself was trained the discretizer (zoh if not
 given) and, without hidden units, the order.
 
 LMU layers that people wrote in PyTorch, told by the names of their weights.
@@ -35,11 +35,11 @@ from converters.weight_files import (
     Options,
     network_of,
     one_channel_layer,
-    recognise_memory,
+    recognize_memory,
 )
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import HEADER
-from lmu_deploy.core.legendre import DISCRETISERS
+from lmu_deploy.core.legendre import DISCRETIZERS
 from lmu_deploy.core.network import Hidden, Layer, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.validation import check_array, check_choice, check_integer, check_number
 
@@ -146,12 +146,12 @@ def _make_memory(name: str, group: Group, options: Options, channels: int) -> Me
     if LOG_THETA not in group:
         a_bar = check_array("a_bar", group[A_BAR], (None, None))
         b_bar = check_array("b_bar", group.get(B_BAR), (len(a_bar),))
-        known = recognise_memory(a_bar, b_bar, options.number("theta", name))
+        known = recognize_memory(a_bar, b_bar, options.number("theta", name))
         return replace(known, channels=channels)
     logarithm = float(check_array("log_theta", group[LOG_THETA], ()))
     theta = float(np.exp(check_number("log_theta", logarithm, 0.0, _LONGEST_LOGARITHM)))
-    method = options.text("discretiser", name) or "zoh"
-    check_choice("option discretiser", method, DISCRETISERS)
+    method = options.text("discretizer", name) or "zoh"
+    check_choice("option discretizer", method, DISCRETIZERS)
     made = Memory.legendre(_order(name, group, options, channels), theta, channels, method)
     dtype = group[LOG_THETA].dtype
     return replace(made, a_bar=made.a_bar.astype(dtype), b_bar=made.b_bar.astype(dtype))
@@ -200,7 +200,7 @@ def make_foreign(group: Group, theta: float | None, activation: str) -> LMULayer
     return one_channel_layer(turned, None, theta, activation, incremental=names is PAPER_NAMES)
 
 
-OPTIONS = ("theta", "activation", "return_sequences", "discretiser", "order", "layers")
+OPTIONS = ("theta", "activation", "return_sequences", "discretizer", "order", "layers")
 
 
 class PyTorchLMUImporter:
@@ -209,7 +209,7 @@ class PyTorchLMUImporter:
     name = "pytorch-lmu"
     reads = "pytorch-lmu: .pt / .pth / .safetensors with the state dictionary of a torch module"
 
-    def recognises(self, sniff: Sniff) -> bool:
+    def recognizes(self, sniff: Sniff) -> bool:
         """Whether the file is an archive of PyTorch, or has the names of our layers' weights."""
         if any(entry.endswith("/data.pkl") for entry in sniff.entries):
             return True
@@ -237,7 +237,7 @@ def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) ->
         Read with `torch.load(weights_only=True)`, or as `.safetensors`.
     options : dict of str to str, optional
         theta (where the matrices were trained), activation (tanh if not given), return_sequences
-        (true or false), discretiser and order (where theta was trained), each for all layers or
+        (true or false), discretizer and order (where theta was trained), each for all layers or
         for one, as NAME.theta; layers (names of the modules with commas between, where signals do
         not pass them in the order of the file).
 

@@ -3,7 +3,7 @@
 In: a module in evaluation mode. Out: what happens to the signal, from the input on; and a clause
 for each thing on the way that cannot be represented.
 
-What calls without weights do to a signal: take the last step, swap axes, normalise, or nothing.
+What calls without weights do to a signal: take the last step, swap axes, normalize, or nothing.
 
 In: the name of a function or method, what it is given besides the signal. Out: events, latest
 first; none for a call that changes nothing.

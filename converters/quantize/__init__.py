@@ -6,16 +6,16 @@ import numpy as np
 
 from converters.quantize.calibration import Calibration, Progress, calibrate
 from converters.quantize.choose import choose
-from converters.quantize.ptq import Quantiser
+from converters.quantize.ptq import Quantizer
 from converters.quantize.settings import AUTO, settings_for
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.hardware.profile import DigitalProfile
 
-__all__ = ["Calibration", "calibrate", "quantise"]
+__all__ = ["Calibration", "calibrate", "quantize"]
 
 
-def quantise(
+def quantize(
     network: LMUNetwork,
     calibration: np.ndarray | Calibration,
     profile: str | DigitalProfile = "loihi2",
@@ -27,13 +27,13 @@ def quantise(
     input_bits: int | None = None,
     calibration_method: str = "max",
     scales: str | None = None,
-    realisation: str = "dense-incremental",
+    realization: str = "dense-incremental",
     taps: int | None = None,
     kernel_bits: int | None = None,
     refit: bool | None = None,
     progress: Progress | None = None,
 ) -> IntegerNetwork:
-    """Quantise a float network after its training.
+    """Quantize a float network after its training.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def quantise(
         Its LSTM layers, and a readout after one of them, stay in float for the host.
     calibration : ndarray, shape (samples, steps, n_in), or Calibration
         Inputs to measure ranges on, such as a part of the training data; or what `calibrate` gave
-        for them and this network, when several quantisations share it.
+        for them and this network, when several quantizations share it.
     profile : str or DigitalProfile
         Digital chip whose widths hold, by name or with figures of one's own.
     slices : int
@@ -61,12 +61,12 @@ def quantise(
     scales : {"power-of-two", "free"}, optional
         Row gains that are powers of two, or a multiplier and a shift; by default free for a memory
         of one slice, which gains most of a bit by it, and powers of two for all else.
-    realisation : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor", "auto"}
-        How the memory's matrix is realised; see docs/integer-semantics.md. With auto, the cheapest
+    realization : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor", "auto"}
+        How the memory's matrix is realized; see docs/integer-semantics.md. With auto, the cheapest
         that fits the profile and is predicted to be good enough, with at most `slices` slices; the
-        reason stands in the network's provenance as "realisation".
+        reason stands in the network's provenance as "realization".
     taps : int, optional
-        Of realisation fir; by default as many as the window has steps.
+        Of realization fir; by default as many as the window has steps.
     kernel_bits : int, optional
         Width of the weights of hidden units and the readout; by default the profile's.
     refit : bool, optional
@@ -91,7 +91,7 @@ def quantise(
         input_bits=input_bits,
         calibration_method=calibration_method,
         scales=scales,
-        realisation=realisation,
+        realization=realization,
         taps=taps,
         kernel_bits=kernel_bits,
         refit=refit,
@@ -99,6 +99,6 @@ def quantise(
     signals = calibration
     if not isinstance(signals, Calibration):
         signals = calibrate(network, signals, progress)
-    if realisation == AUTO:
+    if realization == AUTO:
         return choose(network, signals, settings)
-    return Quantiser(settings, signals).network(network)
+    return Quantizer(settings, signals).network(network)

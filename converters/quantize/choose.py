@@ -1,4 +1,4 @@
-"""`--realisation auto`: every realisation made, those kept that fit, and the cheapest good one."""
+"""`--realization auto`: every realization made, those kept that fit, and the cheapest good one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from converters.quantize.calibration import Calibration
 from converters.quantize.prediction import predicted_error
-from converters.quantize.ptq import Quantiser
+from converters.quantize.ptq import Quantizer
 from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import wires
@@ -29,7 +29,7 @@ _FORMS = ("dense-incremental", "schur", "hessenberg")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A realisation that fits the profile.
+    """A realization that fits the profile.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Candidate:
 
 
 def choose(network: LMUNetwork, calibration: Calibration, settings: Settings) -> IntegerNetwork:
-    """Make the network in the best realisation, with the reason in its provenance.
+    """Make the network in the best realization, with the reason in its provenance.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def choose(network: LMUNetwork, calibration: Calibration, settings: Settings) ->
     refused: dict[str, str] = {}
     for name, tried in _tried(settings):
         try:
-            made = Quantiser(tried, calibration).network(network)
+            made = Quantizer(tried, calibration).network(network)
         except InputError as error:
             refused[name] = str(error)
             continue
@@ -82,7 +82,7 @@ def choose(network: LMUNetwork, calibration: Calibration, settings: Settings) ->
             fitting.append(Candidate(name, made, predicted, cost(made)))
     if not fitting:
         reasons = " ".join(f"{name}: {reason}" for name, reason in refused.items())
-        raise InputError(f"quantise: no realisation fits. {reasons}")
+        raise InputError(f"quantize: no realization fits. {reasons}")
     return _with_reason(fitting, refused)
 
 
@@ -106,7 +106,7 @@ def _tried(settings: Settings) -> list[tuple[str, Settings]]:
         for slices in range(1, settings.slices + 1)
     ]
     found += [("fir", "fir", settings.slices), ("sign-taylor", "sign-taylor", settings.slices)]
-    return [(name, replace(settings, realisation=f, slices=s)) for name, f, s in found]
+    return [(name, replace(settings, realization=f, slices=s)) for name, f, s in found]
 
 
 def _error(network: LMUNetwork, made: IntegerNetwork, calibration: Calibration) -> float:
@@ -140,7 +140,7 @@ def _with_reason(fitting: list[Candidate], refused: dict[str, str]) -> IntegerNe
     tried = {c.name: c.figures for c in fitting} | refused
     provenance = {
         **best.network.provenance,
-        "realisation": f"{best.name}: {best.figures}; {why}",
-        "realisations tried": json.dumps(tried),
+        "realization": f"{best.name}: {best.figures}; {why}",
+        "realizations tried": json.dumps(tried),
     }
     return replace(best.network, provenance=provenance)

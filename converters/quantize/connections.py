@@ -1,4 +1,4 @@
-r"""What every part of a quantisation needs: who sends, and connections whose sums fit.
+r"""What every part of a quantization needs: who sends, and connections whose sums fit.
 
 How wide each dendritic accumulator has to be, and rows made coarser until they fit.
 
@@ -9,7 +9,7 @@ for inputs that were not seen; an accumulator that is too narrow after all satur
 How the matrix at one place of a network becomes a connection; the same again for new weights.
 
 A training that has to know what a chip will make of its weights rounds them anew at every step, in
-the formats and to the widths that the quantiser found once. Both call :meth:`Rounding.connection`,
+the formats and to the widths that the quantizer found once. Both call :meth:`Rounding.connection`,
 so what was trained and what is deployed cannot differ.
 
 A real matrix as slices of small integers with a gain per target row.
@@ -370,7 +370,7 @@ class Connector:
         place, need = max(self.needs.items(), key=lambda item: item[1].bits)
         remedy = " ".join(f"{option} {bits}" for option, bits in self._remedies.items())
         raise InputError(
-            f"quantise: accumulator {place} needs {need.shown} bits, profile "
+            f"quantize: accumulator {place} needs {need.shown} bits, profile "
             f"{self.settings.profile.name} has {self.settings.accumulator_bits}; use {remedy}."
         )
 

@@ -1,4 +1,4 @@
-r"""Realisation `fir`: the last messages, with the memory's response folded into what reads them.
+r"""Realization `fir`: the last messages, with the memory's response folded into what reads them.
 
 :math:`m_t = \sum_{k<T} \bar A^k \bar B\, u_{t-k}`, which is the memory itself as long as a sequence
 has no more steps than taps T.
@@ -36,8 +36,8 @@ def delay_line(
     for name in ("hidden_encoders", "memory_encoders", "memory_bias"):
         if getattr(layer, name) is not None:
             raise InputError(
-                f"quantise: {place} has {name}, and realisation fir holds nothing but delayed "
-                "inputs; choose another realisation."
+                f"quantize: {place} has {name}, and realization fir holds nothing but delayed "
+                "inputs; choose another realization."
             )
     settings, memory = connector.settings, layer.memory
     encoders = np.asarray(layer.input_encoders, dtype=np.float64)
@@ -53,9 +53,9 @@ def delay_line(
     taps = settings.taps or math.ceil(memory.theta)
     if (states := taps * width) > int(settings.profile.fan_in):
         raise InputError(
-            f"quantise: {place} needs {taps} taps of {width} lines, {states} neurons, and a neuron "
+            f"quantize: {place} needs {taps} taps of {width} lines, {states} neurons, and a neuron "
             f"of profile {settings.profile.name} hears {int(settings.profile.fan_in)}; choose "
-            "another realisation or fewer --taps."
+            "another realization or fewer --taps."
         )
     response = impulse_response(memory.a_bar.astype(np.float64), memory.b_bar, taps)
     basis = np.einsum("ki,jc->cikj", response, to_channels).reshape(memory.size, states)

@@ -76,7 +76,7 @@ def memory_formats(
     shift = state_bits - bits - HEADROOM_BITS - beyond
     if shift < 0:
         raise InputError(
-            f"quantise: {place}, messages of {bits} bits leave no room in a state of "
+            f"quantize: {place}, messages of {bits} bits leave no room in a state of "
             f"{state_bits}; use --message-bits {bits + shift}."
         )
     scale = clip / largest(bits)
@@ -204,7 +204,7 @@ def guard_bits(place: str, message: Format, bits: int, bias: float) -> int:
             return guard
     fewer = message.bits - math.ceil(math.log2(bias / widest))
     raise InputError(
-        f"quantise: {place}, a bias of {bias:.3g} does not fit a drive of {bits} bits with hidden "
+        f"quantize: {place}, a bias of {bias:.3g} does not fit a drive of {bits} bits with hidden "
         f"messages of {message.bits}; use --hidden-bits {max(2, fewer)}."
     )
 

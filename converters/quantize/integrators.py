@@ -144,7 +144,7 @@ def _run(linear: LinearMemory, inputs: np.ndarray, fed_back: np.ndarray | None) 
 def integrators(
     place: str, layer: LMULayer, x: Source, m: Signal, h: Source | None, connector: Connector
 ) -> tuple[IntegerMemory, Source]:
-    """Quantise a memory as integrators.
+    """Quantize a memory as integrators.
 
     Parameters
     ----------
@@ -167,8 +167,8 @@ def integrators(
     """
     settings, true_m = connector.settings, m
     recurrent, basis, inverse = increment(layer), None, None
-    if settings.realisation != "dense-incremental":
-        rotated = coordinates(layer, settings.realisation)
+    if settings.realization != "dense-incremental":
+        rotated = coordinates(layer, settings.realization)
         rotated = rotated.scaled(_ranges(m.rows @ rotated.inverse.T))
         recurrent, basis, inverse = rotated.recurrent, rotated.basis, rotated.inverse
         m = _in_coordinates(m, inverse)
@@ -201,7 +201,7 @@ def integrators(
             connector.memory(f"{place}/memory/input", into, x, state),
             hidden,
             None if real_bias is None else integers(real_bias, state),
-            settings.realisation,
+            settings.realization,
             basis,
         )
 

@@ -140,7 +140,7 @@ def predicted_error(
     error : float
         Infinite for a memory that is unstable.
     """
-    if memory.realisation == "fir":
+    if memory.realization == "fir":
         assert isinstance(memory, IntegerMemory)
         return _cut_off(layer, memory, power, steps)
     float_step = np.eye(layer.memory.size) + increment(layer)
@@ -308,10 +308,10 @@ def memory_matrix(memory: IntegerMemory | SeriesMemory) -> np.ndarray:
 
 def _remedy(memory: IntegerMemory | SeriesMemory) -> str:
     if isinstance(memory, SeriesMemory):
-        return "quantise with --realisation dense-incremental, or"
+        return "quantize with --realization dense-incremental, or"
     slices = len(memory.recurrent.slices)
-    forms = "" if memory.realisation == "schur" else " or with --realisation schur"
-    return f"quantise with --slices {slices + 1}{forms}, or" if slices < 3 else ""
+    forms = "" if memory.realization == "schur" else " or with --realization schur"
+    return f"quantize with --slices {slices + 1}{forms}, or" if slices < 3 else ""
 
 
 def growing_memories(network: IntegerNetwork) -> list[str]:

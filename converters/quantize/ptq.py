@@ -1,8 +1,8 @@
-r"""Post-training quantisation: a float network and its ranges become an integer network.
+r"""Post-training quantization: a float network and its ranges become an integer network.
 
 Formats first (formats.py); then every matrix is written in target integers per message integer,
 :math:`W_{ij}\, s_{message} / s_{target}`, and cut into slices (connector.py). A memory is made by
-its realisation's own module, hidden units and readout here.
+its realization's own module, hidden units and readout here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lmu_deploy.core.integer.parts import Connection
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer
 
 
-class Quantiser:
+class Quantizer:
     """Makes the parts of an integer network.
 
     Parameters
@@ -47,7 +47,7 @@ class Quantiser:
         self.connector = Connector(settings)
 
     def network(self, network: LMUNetwork) -> IntegerNetwork:
-        """Quantise the whole network."""
+        """Quantize the whole network."""
         bits, option = self.settings.input_width
         x = Source(self.calibration.x, input_format(self.calibration.x, bits), option)
         source = x
@@ -65,7 +65,7 @@ class Quantiser:
         self.connector.refuse_what_does_not_fit()
         provenance = {
             **network.provenance,
-            "quantised": json.dumps(self.settings.as_texts()),
+            "quantized": json.dumps(self.settings.as_texts()),
             "accumulators": json.dumps(
                 {place: str(need) for place, need in self.connector.needs.items()}
             ),
@@ -110,9 +110,9 @@ class Quantiser:
     def _memory(
         self, place: str, layer: LMULayer, x: Source, m: Signal, h: Source | None
     ) -> tuple[IntegerMemory | SeriesMemory, Source]:
-        if self.settings.realisation == "fir":
+        if self.settings.realization == "fir":
             return delay_line(place, layer, x, self.connector)
-        if self.settings.realisation == "sign-taylor":
+        if self.settings.realization == "sign-taylor":
             return series_memory(place, layer, x, m, h, self.connector)
         return integrators(place, layer, x, m, h, self.connector)
 

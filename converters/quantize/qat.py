@@ -1,6 +1,6 @@
-"""Quantisation-aware training: a float network learns on with the weights that a chip will have.
+"""Quantization-aware training: a float network learns on with the weights that a chip will have.
 
-In: a trained LMUNetwork, its task, and the choices of a quantisation. Out: an IntegerNetwork whose
+In: a trained LMUNetwork, its task, and the choices of a quantization. Out: an IntegerNetwork whose
 every weight is one that the training went through.
 
 A trainable network whose every weight is rounded as an integer network has it.
@@ -21,7 +21,7 @@ import torch
 
 from converters.quantize.calibration import Calibration
 from converters.quantize.connections import Rounding
-from converters.quantize.ptq import Quantiser
+from converters.quantize.ptq import Quantizer
 from converters.quantize.qat_layers import RoundedLMU, RoundedReadout
 from converters.quantize.settings import AUTO, Settings
 from lmu_deploy.core.errors import InputError, MissingDependencyError
@@ -40,7 +40,7 @@ DEFAULTS = {"epochs": 2, "learning_rate": 3e-4, "schedule": "cosine", "clip_norm
 
 @dataclass(frozen=True)
 class QatResult:
-    """What a quantisation-aware training gave.
+    """What a quantization-aware training gave.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ def qat_config(network: LMUNetwork, values: Mapping[str, Any] | None = None) -> 
     return read_settings({**DEFAULTS, **own, **values}, "settings of qat")
 
 
-def train_quantised(
+def train_quantized(
     network: LMUNetwork,
     task: Task,
     data: TaskData,
@@ -96,7 +96,7 @@ def train_quantised(
 ) -> QatResult:
     """Train kernels, biases and readout with every weight rounded as `settings` have it.
 
-    The memory and its encoders stay as the quantiser rounds them at the start. So do the formats of
+    The memory and its encoders stay as the quantizer rounds them at the start. So do the formats of
     messages: ranges are those of `calibration`, which is of the network as given. Where no epoch is
     better than the start, the network as given is rounded.
 
@@ -109,7 +109,7 @@ def train_quantised(
     calibration : Calibration
         Of `network`.
     settings : Settings
-        Of the quantisation; its realisation must be named, not auto.
+        Of the quantization; its realization must be named, not auto.
     config : TrainConfig
         As :func:`qat_config` gives it.
     seed : int
@@ -120,24 +120,24 @@ def train_quantised(
     Raises
     ------
     InputError
-        When the network cannot be quantised that way, or the realisation is auto.
+        When the network cannot be quantized that way, or the realization is auto.
     MissingDependencyError
         When torch or lightning is absent.
     RunError
         When training diverges.
     """
-    if settings.realisation == AUTO:
+    if settings.realization == AUTO:
         raise InputError(
-            "qat trains for one realisation, and auto names none; quantise with --method ptq "
-            "--realisation auto first to see which it takes, and name that."
+            "qat trains for one realization, and auto names none; quantize with --method ptq "
+            "--realization auto first to see which it takes, and name that."
         )
     start = time.perf_counter()
-    quantiser = Quantiser(settings, calibration)
-    integer = quantiser.network(network)
+    quantizer = Quantizer(settings, calibration)
+    integer = quantizer.network(network)
     with _needing_torch():
         from lmu_deploy.nn.convert import from_torch
         from lmu_deploy.training.fit import fit
-    prepare = rounding_model(network, integer, quantiser.connector.roundings)
+    prepare = rounding_model(network, integer, quantizer.connector.roundings)
     before = judge(prepare, config.network_for(task), task, data.validation)
     fitted = fit(
         task,
@@ -154,7 +154,7 @@ def train_quantised(
     better = gain < 0 if config.choose_by == "loss" or task.metric == "nrmse" else gain > 0
     if better:
         network = _with_kernels(network, from_torch(fitted.model), config, seed)
-        integer = Quantiser(settings, calibration).network(network)
+        integer = Quantizer(settings, calibration).network(network)
     figures = {
         f"validation_{task.metric}_before": before["metric"],
         f"validation_{task.metric}": (after if better else before)["metric"],
@@ -210,9 +210,9 @@ def rounding_model(
     network : LMUNetwork
         Whose weights the model begins with.
     integer : IntegerNetwork
-        What a quantiser made of it.
+        What a quantizer made of it.
     roundings : mapping of str to Rounding
-        How, by the quantiser's names of places.
+        How, by the quantizer's names of places.
     rank : int, optional
         See :class:`converters.quantize.qat_layers.RoundedLMU`.
     """
@@ -252,7 +252,7 @@ def _refuse_bases_before_the_host(integer: IntegerNetwork) -> None:
         if before.output_basis is not None:
             raise InputError(
                 f"qat: layer {number} sends its memory to an LSTM on the host and holds it in "
-                "other coordinates than the float network; use --no-refit with realisation "
+                "other coordinates than the float network; use --no-refit with realization "
                 "dense-incremental, or method ptq."
             )
 

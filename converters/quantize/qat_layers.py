@@ -1,9 +1,9 @@
 r"""Layers that compute, in floats, with the weights that an integer network stands for.
 
-What a layer learns is rounded at every forward pass by the quantiser's own code
+What a layer learns is rounded at every forward pass by the quantizer's own code
 (`converters.quantize.connections.Rounding`), and the gradient passes the rounding as if it were
 not there (the straight-through estimator; Bengio, Léonard, Courville 2013, section 4). The memory
-and all that enters it keep the weights that the quantiser gave them: they are fixed, so that the
+and all that enters it keep the weights that the quantizer gave them: they are fixed, so that the
 fast forms of `lmu_deploy.nn` serve, which keep what they make of a fixed memory.
 
 Those forms want the memory's inputs through a few ports, :math:`m_t = m_{t-1} T + v_t B`. Inputs

@@ -1,4 +1,4 @@
-"""What a user can choose about a quantisation, checked against the profile before any work."""
+"""What a user can choose about a quantization, checked against the profile before any work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from converters.quantize.calibration import METHODS
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import REALISATIONS
+from lmu_deploy.core.integer.layers import REALIZATIONS
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.validation import check_choice, check_flag, check_integer
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
@@ -17,7 +17,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Settings:
-    """Choices of a quantisation; see :func:`converters.quantize.quantise` for their meaning."""
+    """Choices of a quantization; see :func:`converters.quantize.quantize` for their meaning."""
 
     profile: DigitalProfile
     slices: int
@@ -27,7 +27,7 @@ class Settings:
     input_bits: int | None
     calibration_method: str
     scales: str | None
-    realisation: str
+    realization: str
     taps: int | None = None
     kernel_bits: int | None = None
     refit: bool | None = None
@@ -38,7 +38,7 @@ class Settings:
         check_choice("calibration_method", self.calibration_method, METHODS)
         if self.scales is not None:
             check_choice("scales", self.scales, SCALES)
-        check_choice("realisation", self.realisation, (*REALISATIONS, AUTO))
+        check_choice("realization", self.realization, (*REALIZATIONS, AUTO))
         if self.taps is not None:
             check_integer("taps", self.taps, 1, 65_536)
         if self.kernel_bits is not None:
@@ -121,12 +121,12 @@ def settings_for(
     input_bits: int | None = None,
     calibration_method: str = "max",
     scales: str | None = None,
-    realisation: str = "dense-incremental",
+    realization: str = "dense-incremental",
     taps: int | None = None,
     kernel_bits: int | None = None,
     refit: bool | None = None,
 ) -> Settings:
-    """Complete a user's choices for a network; see :func:`converters.quantize.quantise`.
+    """Complete a user's choices for a network; see :func:`converters.quantize.quantize`.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def settings_for(
     """
     if not any(isinstance(layer, LMULayer) for layer in network.layers):
         raise InputError(
-            "quantise: the network has LSTM layers alone, which stay on the host, so nothing is "
+            "quantize: the network has LSTM layers alone, which stay on the host, so nothing is "
             "left for a chip; give a network with an LMU layer."
         )
     every_step = network.return_sequences
@@ -148,7 +148,7 @@ def settings_for(
         input_bits,
         calibration_method,
         scales,
-        realisation,
+        realization,
         taps,
         kernel_bits,
         refit,

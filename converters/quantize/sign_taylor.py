@@ -1,4 +1,4 @@
-r"""Realisation `sign-taylor`: integers for a series, with ranges of its terms on the calibration.
+r"""Realization `sign-taylor`: integers for a series, with ranges of its terms on the calibration.
 
 How many terms of the exponential series, in how many substeps, a Legendre memory needs.
 
@@ -91,8 +91,8 @@ def plan_series(
         reason = "those that err little enough have terms too large for their roundings not to show"
     raise InputError(
         f"no series of {_MOST_APPLICATIONS} applications follows this memory (order "
-        f"{memory.order}, theta {memory.theta:g}, discretiser {memory.discretiser}): {reason}; "
-        f"choose another realisation."
+        f"{memory.order}, theta {memory.theta:g}, discretizer {memory.discretizer}): {reason}; "
+        f"choose another realization."
     )
 
 
@@ -153,7 +153,7 @@ _ROWS = 1024
 def series_memory(
     place: str, layer: LMULayer, x: Source, m: Signal, h: Source | None, connector: Connector
 ) -> tuple[SeriesMemory, Source]:
-    """Quantise a memory as a series; see :func:`converters.quantize.integrators.integrators`.
+    """Quantize a memory as a series; see :func:`converters.quantize.integrators.integrators`.
 
     Raises
     ------

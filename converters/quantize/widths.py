@@ -1,6 +1,6 @@
 """Widths of weights, connection by connection, for a budget of synaptic memory.
 
-The network is quantised at a few widths. Formats of states and messages do not depend on them, so
+The network is quantized at a few widths. Formats of states and messages do not depend on them, so
 connections of different widths fit together. From the widest on, the connection is narrowed whose
 narrowing changes the answers least for the memory that it saves, measured on the network as it then
 is, until the budget holds; then what is left of the budget is spent. A price is measured anew only
@@ -10,7 +10,7 @@ Springer, 1978).
 Networks whose connections have different widths of weights.
 
 Formats of states and messages do not depend on the widths of weights, so connections of networks
-that were quantised at different widths fit together.
+that were quantized at different widths fit together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from converters.quantize.calibration import Calibration, Progress
-from converters.quantize.ptq import Quantiser
+from converters.quantize.ptq import Quantizer
 from converters.quantize.settings import AUTO, Settings
 from converters.quantize.sparsity import Runner
 from lmu_deploy.core.errors import InputError
@@ -67,7 +67,7 @@ def memory_of(connection: Connection) -> int:
 def at_width(
     network: LMUNetwork, calibration: Calibration, settings: Settings, width: Width
 ) -> IntegerNetwork:
-    """Quantise a network with every connection at one width."""
+    """Quantize a network with every connection at one width."""
     slices, bits = width
     figure = settings.profile.weight_bits.model_copy(update={"value": bits})
     narrow = settings.profile.model_copy(update={"weight_bits": figure})
@@ -80,7 +80,7 @@ def at_width(
         kernel_bits=None,
         refit=False,
     )
-    return Quantiser(uniform, calibration).network(network)
+    return Quantizer(uniform, calibration).network(network)
 
 
 def connections_of(network: IntegerNetwork) -> dict[str, Connection]:
@@ -152,10 +152,10 @@ def search_widths(
     Raises
     ------
     InputError
-        When even the narrowest widths take more, or the realisation is ``auto``.
+        When even the narrowest widths take more, or the realization is ``auto``.
     """
-    if settings.realisation == AUTO:
-        raise InputError("a budget needs a realisation; name one with --realisation.")
+    if settings.realization == AUTO:
+        raise InputError("a budget needs a realization; name one with --realization.")
     made = {WIDEST: at_width(network, calibration, settings, WIDEST)}
     for width in NARROWER:
         if width[1] <= settings.weight_bits:
@@ -193,7 +193,7 @@ class _Search:
             moves = [move for move in self._moves() if self._saved(setting, move) > 0]
             if not moves:
                 raise InputError(
-                    f"quantise: the narrowest weights take {self._cost(setting) / 1024:.1f} KiB, "
+                    f"quantize: the narrowest weights take {self._cost(setting) / 1024:.1f} KiB, "
                     f"and the budget is {budget / 1024:.1f}; give more, or train a smaller network."
                 )
             fresh: set[Move] = set()

@@ -93,7 +93,7 @@ def check_file(path: Path | str) -> Path:
     if (size := path.stat().st_size) > limits.FILE_BYTES:
         raise InputError(
             f"{path} has {size} bytes, more than the {limits.FILE_BYTES} that an import reads; "
-            "save the weights without the optimiser."
+            "save the weights without the optimizer."
         )
     return path
 

@@ -224,8 +224,8 @@ def _missed(
     neurons = alone.neurons(samples, rng)
     recorder = Recorder(alone, neurons, 1, samples, np.ones((states, 1, 1)), rng)
     shown = trajectory[:, :samples].reshape(steps, samples, states, 1)
-    learnt, held_out = gather(recorder, shown, progress)
-    maps = [fit(products, [_RIDGE])[0] for products in learnt]
+    learned, held_out = gather(recorder, shown, progress)
+    maps = [fit(products, [_RIDGE])[0] for products in learned]
     squares = [h.mean_square_error(w) for h, w in zip(held_out, maps, strict=True)]
     return np.array(squares)
 

@@ -109,33 +109,33 @@ def gather(
 
     Returns
     -------
-    learnt, held_out : list of Products, one for each channel of each chip, chip by chip
+    learned, held_out : list of Products, one for each channel of each chip, chip by chip
         Held out is the last fifth of the samples; of the time, if there are fewer than five.
     """
     steps, samples = trajectory.shape[:2]
     bench, maps = recorder.bench, recorder.chips * recorder.bench.channels
     features = bench.order * bench.neurons_per_state
-    learnt = [Products(features, bench.order) for _ in range(maps)]
+    learned = [Products(features, bench.order) for _ in range(maps)]
     held_out = [Products(features, bench.order) for _ in range(maps)]
     learning = samples - samples // 5
-    last_learnt = steps if samples >= 5 else steps - steps // 5
+    last_learned = steps if samples >= 5 else steps - steps // 5
     every = max(round(_EVERY_MS / bench.dt_ms), 1)
     block: list[tuple[np.ndarray, np.ndarray]] = []
     for step in range(steps):
         recorder.advance(trajectory[step])
         if step % every == every - 1:
             block.append(recorder.rows())
-        if block and (len(block) == _BLOCK or step + 1 in (steps, last_learnt)):
+        if block and (len(block) == _BLOCK or step + 1 in (steps, last_learned)):
             phi, goal = (np.stack(part) for part in zip(*block, strict=True))
             block = []
-            share = learning if step < last_learnt else 0
+            share = learning if step < last_learned else 0
             for number in range(maps):
                 aim = goal[:, :, number % bench.channels]
-                _add(learnt[number], phi[:, :share, number], aim[:, :share])
+                _add(learned[number], phi[:, :share, number], aim[:, :share])
                 _add(held_out[number], phi[:, share:, number], aim[:, share:])
         if progress:
             progress(step + 1, steps)
-    return learnt, held_out
+    return learned, held_out
 
 
 def _each_channel(matrices: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -169,7 +169,7 @@ def dynamic(
     synapse, drawn for each sample, and what the closed loop will stray by); W is the ridge
     regression from the spikes filtered by the synapse to A' x filtered alike, so that it makes up
     for mismatch, for what neurons remember, and for what the synapse adds. The last fifth of the
-    samples (of the time, if there are fewer than five) is held out and chooses the regularisation.
+    samples (of the time, if there are fewer than five) is held out and chooses the regularization.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def dynamic(
     spread : ndarray, shape (channels, order, order), optional
         See :func:`converters.spiking.closed_loop.predict_spread`; zero if absent.
     largest : float
-        Weight that the chip can hold; a regularisation that leaves larger ones is only taken if
+        Weight that the chip can hold; a regularization that leaves larger ones is only taken if
         all do.
     """
     samples = trajectory.shape[1]
@@ -225,11 +225,11 @@ def dynamic_for_each(
         rng = np.random.default_rng(seed)
         driven = Batch(group).neurons(samples, rng)
         recorder = Recorder(group[0], driven, len(group), samples, targets, rng, spread)
-        learnt, held_out = gather(recorder, trajectory, part(progress, number, len(groups)))
-        for i in range(0, len(learnt), channels):
+        learned, held_out = gather(recorder, trajectory, part(progress, number, len(groups)))
+        for i in range(0, len(learned), channels):
             of_chip = slice(i, i + channels)
             bits = group[0].device.weight_bits
-            found.append(_choose(learnt[of_chip], held_out[of_chip], bits))
+            found.append(_choose(learned[of_chip], held_out[of_chip], bits))
     return found
 
 
@@ -241,10 +241,10 @@ def _together(chip: Chip, samples: int) -> int:
 
 
 def _choose(
-    learnt: list[Products], held_out: list[Products], bits: int, largest: float = np.inf
+    learned: list[Products], held_out: list[Products], bits: int, largest: float = np.inf
 ) -> Fit:
-    """Take the regularisation with the least error on what was held out, all channels together."""
-    maps = [fit(products, DYNAMIC_RIDGES) for products in learnt]
+    """Take the regularization with the least error on what was held out, all channels together."""
+    maps = [fit(products, DYNAMIC_RIDGES) for products in learned]
     errors = [_error(held_out, [of_channel[r] for of_channel in maps]) for r in range(len(maps[0]))]
     sizes = [max(np.abs(of_channel[r]).max() for of_channel in maps) for r in range(len(maps[0]))]
     fitting = [error for error, size in zip(errors, sizes, strict=True) if size <= largest]
@@ -252,8 +252,8 @@ def _choose(
     ridge, chosen = DYNAMIC_RIDGES[best], [of_channel[best] for of_channel in maps]
     if bits:
         chosen = [
-            round_and_refit(w.T, bits, products.penalised(ridge)).T
-            for w, products in zip(chosen, learnt, strict=True)
+            round_and_refit(w.T, bits, products.penalized(ridge)).T
+            for w, products in zip(chosen, learned, strict=True)
         ]
     return Fit(np.stack([w.T for w in chosen]), ridge, _error(held_out, chosen))
 

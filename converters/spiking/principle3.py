@@ -17,7 +17,7 @@ import numpy as np
 from scipy.linalg import expm, logm
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.legendre import discretise
+from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.network import Memory
 
 _EXACT = 1e-9
@@ -47,8 +47,8 @@ def divide_step(memory: Memory, parts: int) -> tuple[np.ndarray, np.ndarray]:
         When a_bar has no real root that gives it back to 1e-9 (an eigenvalue on the negative real
         axis, say).
     """
-    if memory.discretiser == "zoh":
-        return discretise(memory.order, memory.theta * parts, "zoh")
+    if memory.discretizer == "zoh":
+        return discretize(memory.order, memory.theta * parts, "zoh")
     whole = memory.a_bar.astype(np.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what logm doubts is checked below
@@ -58,7 +58,7 @@ def divide_step(memory: Memory, parts: int) -> tuple[np.ndarray, np.ndarray]:
     error = max(np.abs(again[0] - whole).max(), np.abs(again[1] - memory.b_bar).max())
     if not error <= _EXACT * max(1.0, float(np.abs(whole).max())):
         raise InputError(
-            f"a memory of discretiser {memory.discretiser} and order {memory.order} cannot be "
+            f"a memory of discretizer {memory.discretizer} and order {memory.order} cannot be "
             f"divided into {parts} steps (error {error:.1e}); train it with zoh."
         )
     return root, b_bar

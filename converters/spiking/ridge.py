@@ -33,8 +33,8 @@ class Products:
         self.ft += features.T @ targets
         self.tt += np.square(targets, dtype=np.float64).sum(axis=0)
 
-    def penalised(self, ridge: float) -> np.ndarray:
-        """Matrix of the normal equations of this regularisation; positive definite."""
+    def penalized(self, ridge: float) -> np.ndarray:
+        """Matrix of the normal equations of this regularization; positive definite."""
         unit = np.trace(self.ff) / len(self.ff)
         # Silent neurons, and sums of few rows, leave no more than rounding errors on the diagonal.
         return self.ff + max(ridge * unit, 1e-9 * unit, 1e-300) * np.eye(len(self.ff))
@@ -54,7 +54,7 @@ class Products:
 
 
 def fit(train: Products, ridges: Sequence[float]) -> list[np.ndarray]:
-    """Weights for each strength of regularisation.
+    """Weights for each strength of regularization.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def round_and_refit(weights: np.ndarray, bits: int, products: np.ndarray) -> np.
     bits : int
         Sign included; not 0.
     products : ndarray, shape (columns, columns)
-        Sums of products of the features that the columns weigh, with the regularisation; positive
+        Sums of products of the features that the columns weigh, with the regularization; positive
         definite.
 
     Returns

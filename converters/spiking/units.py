@@ -69,25 +69,25 @@ def listen(
     """
     steps, samples = head.scaled.trajectory.shape[:2]
     outputs = head.readout.kernel.shape[1]
-    learnt, held_out = (Products(units.neurons, outputs) for _ in range(2))
+    learned, held_out = (Products(units.neurons, outputs) for _ in range(2))
     share = samples - samples // 5
-    last_learnt = steps if samples >= 5 else steps - steps // 5
+    last_learned = steps if samples >= 5 else steps - steps // 5
     rows = {round(of * head.parts) - 1 for of in _LISTENED}
     run = _FreeRun(chip, weights, units, head, seed)
     for step in range(steps):
         run.advance(step)
         if step % head.parts in rows:
             aim = head.answers(step)
-            cut = share if step < last_learnt else 0
-            learnt.add(run.filtered[:cut], aim[:cut])
+            cut = share if step < last_learned else 0
+            learned.add(run.filtered[:cut], aim[:cut])
             held_out.add(run.filtered[cut:], aim[cut:])
         if progress:
             progress(step + 1, steps)
-    maps = fit(learnt, _RIDGES)
+    maps = fit(learned, _RIDGES)
     best = int(np.argmin([held_out.relative_error(one) for one in maps]))
     if not (bits := chip.device.weight_bits):
         return maps[best].T
-    return round_and_refit(maps[best].T, bits, learnt.penalised(_RIDGES[best]))
+    return round_and_refit(maps[best].T, bits, learned.penalized(_RIDGES[best]))
 
 
 class _FreeRun:

@@ -80,8 +80,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for model in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == model]
         axes.plot([r["window"] for r in mine], [r["nrmse"] for r in mine], "o-", label=model)
-    axes.axhline(1.0, color="grey", linewidth=0.8, linestyle=":", label="answering zero")
-    axes.set(xscale="log", yscale="log", xlabel="window T (steps)", ylabel="normalised error")
+    axes.axhline(1.0, color="gray", linewidth=0.8, linestyle=":", label="answering zero")
+    axes.set(xscale="log", yscale="log", xlabel="window T (steps)", ylabel="normalized error")
     axes.legend()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

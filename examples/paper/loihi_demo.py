@@ -117,7 +117,7 @@ def draw(runs: list[Run], ideal: np.ndarray, u: np.ndarray, path: Path) -> None:
     for axes, position in zip(rows, SHOWN, strict=True):
         column = int(np.argmin(np.abs(POSITIONS - position)))
         axes.plot(t / 1000, past(u)[t, column], color="black", linewidth=1.0, label="true past")
-        axes.plot(t / 1000, windows(ideal)[t, column], "--", color="grey", label="ideal, order 6")
+        axes.plot(t / 1000, windows(ideal)[t, column], "--", color="gray", label="ideal, order 6")
         for run in runs:
             assert run.states is not None
             axes.plot(t / 1000, windows(run.states.real_m()[0])[t, column], label=run.target)

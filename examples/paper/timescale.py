@@ -1,4 +1,4 @@
-"""Voelker et al. (2019), section 2.3: the window length can be learnt, through the solver itself.
+"""Voelker et al. (2019), section 2.3: the window length can be learned, through the solver itself.
 
 A Legendre memory is read at the far end of its window, with weights that stay as they are, and has
 to answer with its input of a known number of steps ago. Its window length theta is all that is
@@ -41,15 +41,15 @@ def learn(delay: int, start: float, steps: int = 150, rate: float = 0.05) -> lis
     layer = LMU(1, 0, ORDER, start, hidden="none", train_theta=True, start="memory").double()
     layer.input_encoders.requires_grad_(False)
     oldest = torch.from_numpy(window_decoders(ORDER, torch.ones(1).numpy()))[0]
-    optimiser = torch.optim.Adam([layer.memory.log_theta], rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.Adam([layer.memory.log_theta], rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     course = [layer.memory.theta]
     for _ in range(steps):
         states, _ = layer(inputs)
         loss = ((states @ oldest)[:, :, None] - targets).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         course.append(layer.memory.theta)
     return course

@@ -30,7 +30,7 @@ REPORTS: dict[str, list[str]] = {
         f"validate {MODELS}/psmnist-lmu.safetensors --targets integer,lava:2 --out {{out}}",
     ],
     "psmnist-narrow": [
-        f"quantise {MODELS}/psmnist-lmu.safetensors --slices 1 --message-bits 8 "
+        f"quantize {MODELS}/psmnist-lmu.safetensors --slices 1 --message-bits 8 "
         "--out {out}/narrow.safetensors",
         f"validate {MODELS}/psmnist-lmu.safetensors --targets integer "
         "--use {out}/narrow.safetensors --out {out}",
@@ -52,7 +52,7 @@ REPORTS: dict[str, list[str]] = {
     ],
     "too-wide": [
         f"train digits --config {HERE}/too-wide.toml --out {{out}}/too-wide.safetensors",
-        "quantise {out}/too-wide.safetensors --message-bits 8 --out {out}/narrow.safetensors",
+        "quantize {out}/too-wide.safetensors --message-bits 8 --out {out}/narrow.safetensors",
         "validate {out}/too-wide.safetensors --targets integer "
         "--use {out}/narrow.safetensors --out {out}",
     ],

@@ -2,7 +2,7 @@
 
     python examples/reports/pictures.py
 
-It needs Playwright and a chromium on the path. Each picture has so few colours that it stays small.
+It needs Playwright and a chromium on the path. Each picture has so few colors that it stays small.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS, PICTURES = ROOT / "docs" / "reports", ROOT / "docs" / "images"
-COLOURS = 64
+COLORS = 64
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def take(browser: Browser, shown: Picture) -> str:
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     context.close()
     path = PICTURES / f"{shown.name}.png"
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
     return f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e3:.0f} kB"
 
 

@@ -73,7 +73,7 @@ def _on_chip(network: OnChip | Path | str) -> OnChip:
     if not isinstance(loaded, IntegerNetwork | LoihiNetwork):
         raise InputError(
             f"check needs an IntegerNetwork or a LoihiNetwork, and {network} holds a "
-            f"{type(loaded).__name__}; make one with lmu-deploy quantise, or with lmu-deploy spike "
+            f"{type(loaded).__name__}; make one with lmu-deploy quantize, or with lmu-deploy spike "
             "--profile loihi1."
         )
     return loaded

@@ -97,7 +97,7 @@ _NEEDS: dict[type, str] = {
 _REMEDIES = {
     "onnx": "give the float file, or export an integer network as onnx-int",
     "onnx-step": "give the float file, or export an integer network as onnx-int-step",
-    **dict.fromkeys(INTEGER_FORMS, "make one with lmu-deploy quantise"),
+    **dict.fromkeys(INTEGER_FORMS, "make one with lmu-deploy quantize"),
 }
 
 

@@ -27,7 +27,7 @@ def import_network(
     out : path, optional
         Where to write it, whole or not at all.
     format : str, optional
-        keras-lmu, paper-lmu, pytorch-lmu, onnx or a plug-in's; recognised from the file when
+        keras-lmu, paper-lmu, pytorch-lmu, onnx or a plug-in's; recognized from the file when
         absent.
     architecture : path, optional
         For a weights-only file of Keras: what ``model.to_json()`` wrote.

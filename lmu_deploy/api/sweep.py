@@ -20,7 +20,7 @@ from lmu_deploy.studies.records import (
     make_folder,
     need_pyarrow,
     pareto,
-    summarise,
+    summarize,
     to_columns,
     write_csv,
     write_parquet,
@@ -118,7 +118,7 @@ def sweep(
     write_csv(columns, folder / CSV)
     write_parquet(columns, folder / PARQUET)
     points = pareto(rows, read.objectives)
-    summary = write_summary(summarise(rows, columns, points, read.objectives), folder)
+    summary = write_summary(summarize(rows, columns, points, read.objectives), folder)
     files = [folder / CSV, folder / PARQUET, summary]
     if points:
         hints = {i: describe(point, read.objectives) for i, point in enumerate(points)}

@@ -120,7 +120,7 @@ def validate(
     """Run a float network on several targets and write fidelity.json and report.html.
 
     The integer and spiking networks that the targets need are made with the defaults of
-    `quantise` and `spike`, and kept in the folder beside the report. A spiking target also runs
+    `quantize` and `spike`, and kept in the folder beside the report. A spiking target also runs
     without calibration.
 
     Parameters
@@ -137,7 +137,7 @@ def validate(
     steps : int, optional
         Of each test sample only so many, where every step is answered.
     use : sequence of path
-        Files that `quantise` or `spike` made of this network, run in place of what their defaults
+        Files that `quantize` or `spike` made of this network, run in place of what their defaults
         would make; a spiking one without calibration is shown beside the calibrated one.
     attribution : int, optional
         Samples on which each source of an integer network's error is switched on by itself; by

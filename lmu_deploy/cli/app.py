@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lmu_deploy.cli.networks import export, import_network, train
-from lmu_deploy.cli.quantize import quantise
+from lmu_deploy.cli.quantize import quantize
 from lmu_deploy.cli.run import check, deploy, report, targets, validate
 from lmu_deploy.cli.setup import demo, doctor
 from lmu_deploy.cli.spike import chip_yield, spike
@@ -33,7 +33,7 @@ def _settings(
 app.command()(demo)
 app.command()(train)
 app.command("import")(import_network)
-app.command()(quantise)
+app.command()(quantize)
 app.command()(spike)
 app.command("yield")(chip_yield)
 app.command()(export)

@@ -61,7 +61,7 @@ def import_network(
         typer.Option(
             "--format",
             "--from",
-            help="keras-lmu, paper-lmu, pytorch-lmu, onnx, nir or a plugin's; recognised from the "
+            help="keras-lmu, paper-lmu, pytorch-lmu, onnx, nir or a plugin's; recognized from the "
             "file if not given.",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""`lmu-deploy quantise`: floats to integers."""
+"""`lmu-deploy quantize`: floats to integers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from lmu_deploy.cli.options import File, Out, Profile, Seed, TaskName
 
 
-def quantise(
+def quantize(
     file: File,
     out: Out,
     profile: Profile = "loihi2",
@@ -60,7 +60,7 @@ def quantise(
         str | None,
         typer.Option(help="Row gains, power-of-two or free; by default free for one slice."),
     ] = None,
-    realisation: Annotated[
+    realization: Annotated[
         str,
         typer.Option(
             help="dense-incremental, schur, hessenberg, fir, sign-taylor, or auto for the cheapest."
@@ -89,9 +89,9 @@ def quantise(
 ) -> None:
     """Turn a float network into integers for a digital chip.
 
-    Example: lmu-deploy quantise digits.safetensors --out digits-int.safetensors
+    Example: lmu-deploy quantize digits.safetensors --out digits-int.safetensors
     """
-    from lmu_deploy.studies.quantization import quantise
+    from lmu_deploy.studies.quantization import quantize
 
     options = {
         "message_bits": message_bits,
@@ -101,11 +101,11 @@ def quantise(
         "input_bits": input_bits,
         "calibration_method": calibration_method,
         "scales": scales,
-        "realisation": realisation,
+        "realization": realization,
         "taps": taps,
         "refit": refit,
     }
-    quantise(
+    quantize(
         file,
         profile=profile,
         task=task,

@@ -84,7 +84,7 @@ def validate(
     use: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A file that quantise or spike made of this network, to run in place of what "
+            help="A file that quantize or spike made of this network, to run in place of what "
             "their defaults would make; may be given several times.",
             show_default=False,
         ),
@@ -203,7 +203,7 @@ def targets() -> None:
 def check(file: File, profile: Profile = "loihi2") -> None:
     """List every way in which a network does not fit a digital chip; exit code 1 if any.
 
-    The network is one that `quantise` made, or `spike` for Loihi.
+    The network is one that `quantize` made, or `spike` for Loihi.
 
     Then shows where its neurons would sit and how full each core gets, and says which layers are
     on the host and which memories would grow in a stream without end.

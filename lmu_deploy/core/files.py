@@ -75,6 +75,8 @@ LATER: Mapping[str, bool] = {"later": True}
 """Metadata of a field that older files lack; they mean its default."""
 
 _LONGEST_QUOTE = 200
+_RENAMED: Mapping[str, str] = {"discretiser": "discretizer", "realisation": "realization"}
+"""Names of fields in files of versions before 0.2, and what they are called now."""
 
 
 def save(instance: Any, path: Path | str) -> None:
@@ -194,7 +196,7 @@ def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, typ
             )
         return tensors[node["tensor"]]
     if set(node) == {"map"} and isinstance(node["map"], dict):
-        return {k: _decode(v, tensors, classes) for k, v in node["map"].items()}
+        return {_RENAMED.get(k, k): _decode(v, tensors, classes) for k, v in node["map"].items()}
     if set(node) != {"type", "fields"} or not isinstance(node["fields"], dict):
         raise InputError("the header is damaged; make the file again.")
     if node["type"] not in classes:
@@ -203,8 +205,9 @@ def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, typ
             "here."
         )
     cls = classes[node["type"]]
-    _check_fields(cls, node["fields"])
-    return cls(**{k: _decode(v, tensors, classes) for k, v in node["fields"].items()})
+    fields = {_RENAMED.get(name, name): value for name, value in node["fields"].items()}
+    _check_fields(cls, fields)
+    return cls(**{name: _decode(value, tensors, classes) for name, value in fields.items()})
 
 
 def _check_fields(cls: type, fields: Mapping[str, Any]) -> None:
@@ -218,7 +221,7 @@ def _check_fields(cls: type, fields: Mapping[str, Any]) -> None:
     if missing := [n for n, f in known.items() if n not in fields and not f.metadata.get("later")]:
         raise InputError(
             f"{cls.__name__} lacks {_short(', '.join(missing))}: an older version wrote the file, "
-            "or it is damaged; make it again (lmu-deploy quantise, spike, train or import)."
+            "or it is damaged; make it again (lmu-deploy quantize, spike, train or import)."
         )
 
 

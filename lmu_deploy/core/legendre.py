@@ -1,4 +1,4 @@
-r"""The Legendre memory as mathematics: state space, discretisers, responses, window decoding.
+r"""The Legendre memory as mathematics: state space, discretizers, responses, window decoding.
 
 The memory of order d holds the last `theta` steps of its input u in d states m:
 
@@ -20,7 +20,7 @@ from scipy.special import eval_legendre
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice, check_integer, check_number
 
-DISCRETISERS = ("zoh", "bilinear", "euler")
+DISCRETIZERS = ("zoh", "bilinear", "euler")
 
 
 def state_space(order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def smallest_euler_theta(order: int, dt: float = 1.0) -> float:
     return float(np.max(-(np.abs(eigenvalues) ** 2) / (2.0 * eigenvalues.real)) * dt)
 
 
-def discretise(
+def discretize(
     order: int, theta: float, method: str = "zoh", dt: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Discrete-time memory: ``m[t] = a_bar @ m[t-1] + b_bar * u[t]``.
@@ -88,7 +88,7 @@ def discretise(
         On values out of range, or when Euler's method would diverge (the message gives the
         smallest stable theta).
     """
-    check_choice("discretiser", method, DISCRETISERS)
+    check_choice("discretizer", method, DISCRETIZERS)
     check_number("dt", dt, 1e-12, 1e12)
     check_number("theta", theta, dt, 1e12)
     a, b = state_space(order)
@@ -104,7 +104,7 @@ def discretise(
         return both[:, :order], both[:, order]
     if theta <= (bound := smallest_euler_theta(order, dt)):
         raise InputError(
-            f"discretiser euler diverges for order {order} at theta {theta:g}: "
+            f"discretizer euler diverges for order {order} at theta {theta:g}: "
             f"theta must exceed {bound:.4g}; use zoh or a longer window."
         )
     return identity + a, b

@@ -25,7 +25,7 @@ from itertools import pairwise
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.legendre import DISCRETISERS, discretise
+from lmu_deploy.core.legendre import DISCRETIZERS, discretize
 from lmu_deploy.core.validation import (
     check_array,
     check_choice,
@@ -37,7 +37,7 @@ from lmu_deploy.core.validation import (
 )
 
 ACTIVATIONS = ("linear", "relu", "tanh", "hard-tanh")
-STORED_DISCRETISERS = (*DISCRETISERS, "trained")
+STORED_DISCRETIZERS = (*DISCRETIZERS, "trained")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Memory:
     order, channels : int
     theta : float
         Window length in steps.
-    discretiser : str
-        How a_bar and b_bar were made: zoh, bilinear, euler, or trained (they were learnt).
+    discretizer : str
+        How a_bar and b_bar were made: zoh, bilinear, euler, or trained (they were learned).
     a_bar : ndarray, shape (order, order)
     b_bar : ndarray, shape (order,)
     """
@@ -58,7 +58,7 @@ class Memory:
     order: int
     channels: int
     theta: float
-    discretiser: str
+    discretizer: str
     a_bar: np.ndarray
     b_bar: np.ndarray
 
@@ -69,18 +69,18 @@ class Memory:
             order=order,
             channels=check_integer("memory channels", self.channels, 1, 65_536),
             theta=check_number("memory theta", self.theta, 1e-6, 1e12),
-            discretiser=check_choice("discretiser", self.discretiser, STORED_DISCRETISERS),
+            discretizer=check_choice("discretizer", self.discretizer, STORED_DISCRETIZERS),
             a_bar=check_array("memory a_bar", self.a_bar, (order, order)),
             b_bar=check_array("memory b_bar", self.b_bar, (order,)),
         )
 
     @classmethod
     def legendre(
-        cls, order: int, theta: float, channels: int = 1, discretiser: str = "zoh"
+        cls, order: int, theta: float, channels: int = 1, discretizer: str = "zoh"
     ) -> Memory:
-        """Make the memory from its window length; see `core.legendre.discretise`."""
-        a_bar, b_bar = discretise(order, theta, discretiser)
-        return cls(order, channels, float(theta), discretiser, a_bar, b_bar)
+        """Make the memory from its window length; see `core.legendre.discretize`."""
+        a_bar, b_bar = discretize(order, theta, discretizer)
+        return cls(order, channels, float(theta), discretizer, a_bar, b_bar)
 
     @property
     def size(self) -> int:
@@ -331,7 +331,7 @@ def _trained_arrays(network: LMUNetwork) -> list[np.ndarray]:
             continue
         parts += [layer.input_encoders, layer.hidden_encoders, layer.memory_encoders]
         parts += [layer.memory_bias]
-        if layer.memory.discretiser == "trained":
+        if layer.memory.discretizer == "trained":
             parts += [layer.memory.a_bar, layer.memory.b_bar]
         if (hidden := layer.hidden) is not None:
             parts += [hidden.memory_kernel, hidden.input_kernel, hidden.recurrent_kernel]

@@ -379,7 +379,7 @@ class Layer(Strict):
     order: int | None
     channels: int | None
     theta: float | None
-    discretiser: str | None
+    discretizer: str | None
     feedback: list[str]
     units: int
     activation: str | None

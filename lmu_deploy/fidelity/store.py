@@ -87,6 +87,23 @@ def write_fidelity(
     return folder / FIDELITY
 
 
+_RENAMED = {
+    "discretiser": "discretizer",
+    "realisation": "realization",
+    "discretisation": "discretization",
+}
+"""Names in files of versions before 0.2, and what they are called now."""
+
+
+def _renamed(value: Any) -> Any:
+    """Return JSON data with the names of today as keys and texts."""
+    if isinstance(value, dict):
+        return {_RENAMED.get(key, key): _renamed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item) for item in value]
+    return _RENAMED.get(value, value) if isinstance(value, str) else value
+
+
 def read_fidelity(folder: Path | str) -> Fidelity:
     """Read fidelity.json from `folder`.
 
@@ -99,8 +116,10 @@ def read_fidelity(folder: Path | str) -> Fidelity:
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with lmu-deploy validate.")
     try:
-        return Fidelity.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+        return Fidelity.model_validate(_renamed(json.loads(path.read_bytes())))
+    except ValueError as error:
+        if not isinstance(error, ValidationError):
+            raise InputError(f"{path} is no JSON ({error}); make it again.") from error
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(

@@ -37,7 +37,7 @@ def weight_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
             f"weights of {wire.place}",
             wire.connection.weight_bits,
             profile.weight_bits,
-            f"quantise for profile {profile.name}",
+            f"quantize for profile {profile.name}",
         )
         for wire in wires(network)
         if wire.connection.weight_bits > profile.weight_bits.value
@@ -51,7 +51,7 @@ def accumulator_widths(network: IntegerNetwork, profile: DigitalProfile) -> list
             f"accumulators of {wire.place}",
             wire.connection.accumulator_bits,
             profile.accumulator_bits,
-            f"quantise for profile {profile.name}",
+            f"quantize for profile {profile.name}",
         )
         for wire in wires(network)
         if wire.connection.accumulator_bits > profile.accumulator_bits.value
@@ -72,7 +72,7 @@ def state_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viola
             f"states of {name}",
             state.bits,
             profile.state_bits,
-            f"quantise for profile {profile.name}",
+            f"quantize for profile {profile.name}",
         )
         for name, state in states.items()
         if state.bits > profile.state_bits.value
@@ -87,7 +87,7 @@ def message_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Vio
     for name, population in populations(network).items():
         if population.message.bits > allowed:
             option = options[name.rsplit("/", maxsplit=1)[-1]]
-            remedy = f"quantise with --{option}-bits {allowed}"
+            remedy = f"quantize with --{option}-bits {allowed}"
             if allowed < 2:
                 remedy = "make a spiking network with lmu-deploy spike"
             messages = f"messages of {name}"
@@ -104,7 +104,7 @@ def change_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
             f"changes of messages on {wire.place}",
             bits[wire.source] + 1,
             profile.message_bits,
-            f"quantise without thresholds, or with messages of at most {allowed - 1} bits",
+            f"quantize without thresholds, or with messages of at most {allowed - 1} bits",
         )
         for wire in wires(network)
         if wire.connection.threshold and bits[wire.source] + 1 > allowed

@@ -42,7 +42,7 @@ def too_wide(what: str, bits: int, limit: Figure, remedy: str) -> Violation:
 
 
 _FEWER: dict[type, str] = {
-    IntegerNetwork: "quantise with fewer --slices",
+    IntegerNetwork: "quantize with fewer --slices",
     LoihiNetwork: "spike with fewer --neurons-per-state",
 }
 _LESS_MEMORY = {

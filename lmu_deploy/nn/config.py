@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lmu_deploy.core.errors import InputError
 
 Activation = Literal["linear", "relu", "tanh", "hard-tanh"]
-Discretiser = Literal["zoh", "bilinear", "euler"]
+Discretizer = Literal["zoh", "bilinear", "euler"]
 HiddenKind = Literal["recurrent", "feedforward", "none"]
 Start = Literal["random", "memory"]
 
@@ -38,7 +38,7 @@ class LMUConfig(BaseModel):
     order: int = Field(ge=1, le=4096)
     theta: float = Field(ge=1, le=1e12)
     channels: int = Field(default=1, ge=1, le=65_536)
-    discretiser: Discretiser = "zoh"
+    discretizer: Discretizer = "zoh"
     activation: Activation = "tanh"
     hidden: HiddenKind = "recurrent"
     input_to_hidden: bool = True

@@ -98,7 +98,7 @@ def take_layer(layer: nn.Module) -> Layer:
     if not isinstance(layer, LMU):
         raise InputError(f"a layer is {type(layer).__name__}; only LMU and LSTM can be taken.")
     a_bar, b_bar = layer.memory()
-    made_by = "trained" if layer.memory.train_memory else layer.memory.discretiser
+    made_by = "trained" if layer.memory.train_memory else layer.memory.discretizer
     memory = Memory(
         layer.order,
         layer.channels,
@@ -152,7 +152,7 @@ def _describe(layer: Layer) -> LMUConfig | LSTMConfig:
     if isinstance(layer, LSTMLayer):
         return LSTMConfig(units=layer.n_out)
     memory, hidden = layer.memory, layer.hidden
-    trained = memory.discretiser == "trained"
+    trained = memory.discretizer == "trained"
     kind = "none"
     if hidden is not None:
         kind = "feedforward" if hidden.recurrent_kernel is None else "recurrent"
@@ -162,7 +162,7 @@ def _describe(layer: Layer) -> LMUConfig | LSTMConfig:
             "order": memory.order,
             "theta": max(memory.theta, 1.0),
             "channels": memory.channels,
-            "discretiser": "zoh" if trained else memory.discretiser,
+            "discretizer": "zoh" if trained else memory.discretizer,
             "activation": "tanh" if hidden is None else hidden.activation,
             "hidden": kind,
             "input_to_hidden": hidden is not None and hidden.input_kernel is not None,

@@ -136,7 +136,7 @@ class LMU(nn.Module):
         Window length in steps, at least 1.
     channels : int
         Number of memories, each of `order` states.
-    discretiser : {"zoh", "bilinear", "euler"}
+    discretizer : {"zoh", "bilinear", "euler"}
     activation : {"linear", "relu", "tanh", "hard-tanh"}
     hidden : {"recurrent", "feedforward", "none"}
         Without hidden units the output is the memory itself.
@@ -178,7 +178,7 @@ class LMU(nn.Module):
         theta: float,
         channels: int = 1,
         *,
-        discretiser: str = "zoh",
+        discretizer: str = "zoh",
         activation: str = "tanh",
         hidden: str = "recurrent",
         input_to_hidden: bool = True,
@@ -216,7 +216,7 @@ class LMU(nn.Module):
                 "result back into the memory; choose 'auto' or 'recurrent'."
             )
         self.memory = LegendreMemory(
-            order, theta, discretiser, train_theta, train_memory, device=device, dtype=dtype
+            order, theta, discretizer, train_theta, train_memory, device=device, dtype=dtype
         )
         self.order = self.memory.order
         self._prepared = Kept()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lmu_deploy.core.errors import InputError, RunError
-from lmu_deploy.core.legendre import discretise, smallest_euler_theta, state_space
+from lmu_deploy.core.legendre import discretize, smallest_euler_theta, state_space
 from lmu_deploy.nn.products import Kept
 
 
@@ -31,11 +31,11 @@ class LegendreMemory(nn.Module):
     order : int
     theta : float
         Window length in steps, at least 1.
-    discretiser : {"zoh", "bilinear", "euler"}
+    discretizer : {"zoh", "bilinear", "euler"}
     train_theta : bool
-        theta is learnt (its logarithm is the parameter) and the matrices follow it.
+        theta is learned (its logarithm is the parameter) and the matrices follow it.
     train_memory : bool
-        a_bar and b_bar are learnt themselves, starting from the Legendre memory.
+        a_bar and b_bar are learned themselves, starting from the Legendre memory.
     device, dtype
         As everywhere in torch.
 
@@ -52,7 +52,7 @@ class LegendreMemory(nn.Module):
         self,
         order: int,
         theta: float,
-        discretiser: str = "zoh",
+        discretizer: str = "zoh",
         train_theta: bool = False,
         train_memory: bool = False,
         device: torch.device | str | None = None,
@@ -62,16 +62,16 @@ class LegendreMemory(nn.Module):
         if train_theta and train_memory:
             raise InputError("train_theta and train_memory exclude each other; choose one.")
         self.order = order
-        self.discretiser = discretiser
+        self.discretizer = discretizer
         self.train_theta = train_theta
         self.train_memory = train_memory
         self._initial_theta = float(theta)
         self._kept = Kept()
-        a_bar, b_bar = discretise(order, theta, discretiser)
+        a_bar, b_bar = discretize(order, theta, discretizer)
         kind: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         if train_theta:
             self.log_theta = nn.Parameter(torch.tensor(math.log(theta), **kind))
-            self._bound = smallest_euler_theta(order) if discretiser == "euler" else 0.0
+            self._bound = smallest_euler_theta(order) if discretizer == "euler" else 0.0
         elif train_memory:
             self.a_bar = nn.Parameter(torch.tensor(a_bar, **kind))
             self.b_bar = nn.Parameter(torch.tensor(b_bar, **kind))
@@ -109,13 +109,13 @@ class LegendreMemory(nn.Module):
         return self._kept.of(self.a_bar, self.b_bar)
 
     def _from_theta(self) -> tuple[Tensor, Tensor]:
-        if self.discretiser == "euler" and self.theta <= self._bound:
+        if self.discretizer == "euler" and self.theta <= self._bound:
             raise RunError(
                 f"training moved theta to {self.theta:.4g}, where euler diverges for order "
                 f"{self.order}: it must exceed {self._bound:.4g}; use zoh."
             )
         rate = torch.exp(-self.log_theta.double())
-        a_bar, b_bar = discretise_at(rate, self.order, self.discretiser)
+        a_bar, b_bar = discretize_at(rate, self.order, self.discretizer)
         return a_bar.to(self.log_theta.dtype), b_bar.to(self.log_theta.dtype)
 
     def extra_repr(self) -> str:
@@ -123,17 +123,17 @@ class LegendreMemory(nn.Module):
         trained = (
             "theta" if self.train_theta else "a_bar, b_bar" if self.train_memory else "nothing"
         )
-        return f"order={self.order}, theta={self.theta:g}, {self.discretiser}, trained: {trained}"
+        return f"order={self.order}, theta={self.theta:g}, {self.discretizer}, trained: {trained}"
 
 
-def discretise_at(rate: Tensor, order: int, discretiser: str) -> tuple[Tensor, Tensor]:
-    """Discretise the memory of window ``1 / rate`` steps, differentiably, in `rate`'s type.
+def discretize_at(rate: Tensor, order: int, discretizer: str) -> tuple[Tensor, Tensor]:
+    """Discretize the memory of window ``1 / rate`` steps, differentiably, in `rate`'s type.
 
     Parameters
     ----------
     rate : Tensor, shape ()
     order : int
-    discretiser : {"zoh", "bilinear", "euler"}
+    discretizer : {"zoh", "bilinear", "euler"}
 
     Returns
     -------
@@ -145,9 +145,9 @@ def discretise_at(rate: Tensor, order: int, discretiser: str) -> tuple[Tensor, T
     block[:order, :order], block[:order, order] = a, b
     generator = torch.as_tensor(block, dtype=rate.dtype, device=rate.device)
     identity = torch.eye(order + 1, dtype=rate.dtype, device=rate.device)
-    if discretiser == "zoh":
+    if discretizer == "zoh":
         step: Tensor = _ScaledExponential.apply(rate, generator)  # type: ignore[no-untyped-call]
-    elif discretiser == "bilinear":
+    elif discretizer == "bilinear":
         # the last row of the generator is zero, so b's column comes out as solve(I - sA/2, sB)
         half = generator * (rate / 2.0)
         step = torch.linalg.solve(identity - half, identity + half)

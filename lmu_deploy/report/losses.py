@@ -196,7 +196,7 @@ NEGLIGIBLE = 1e-4
 """Relative error of a memory below which a map of it would show rounding errors of float32."""
 
 REMEDIES = {
-    "discretisation": "more --taps, or another --realisation",
+    "discretization": "more --taps, or another --realization",
     "memory weights": "one more slice (--slices), or --scales free",
     "memory state width": "choose a profile whose states have more bits",
     "message widths": "wider messages (--message-bits, --hidden-bits, --input-bits)",
@@ -213,7 +213,7 @@ REMEDIES = {
     UNITS: "more neurons for each unit (--neurons-per-unit), or --units host",
     "saturation": "calibrate on inputs as large as these, or send narrower messages",
 }
-"""What a quantisation, or a calibration, can do about each source."""
+"""What a quantization, or a calibration, can do about each source."""
 
 
 @dataclass(frozen=True)
@@ -368,7 +368,7 @@ def _inside(number: int, series: Series, found: LayerRanges) -> Section:
         for each in found.connections
         if each.histogram is not None
     ]
-    title = f"of {series.label}: float in grey, integers as a line, counts on a logarithmic scale"
+    title = f"of {series.label}: float in gray, integers as a line, counts on a logarithmic scale"
     plots = [
         histogram_plot(
             f"signals-{number}", f"Values of each population {title}", series, signal_panels

@@ -106,7 +106,7 @@ def _sweep(number: int, found: SweepTable, series: Series) -> Section:
         sentences = [f"{plural(trials, 'trial')}, all done."]
     plots, tables = [], []
     if varied:
-        sentences[0] += " A dot is a trial, the coloured line joins the best at each value"
+        sentences[0] += " A dot is a trial, the colored line joins the best at each value"
         sentences[0] += "." if reference is None else ", and the black line is float."
         plots.append(trials_plot(number, series, metric, varied, reference).svg())
     if shown := _shown(found):

@@ -1,7 +1,7 @@
-"""How each target looks in every plot: a colour, a mark and a dash, so that none rests on colour.
+"""How each target looks in every plot: a color, a mark and a dash, so that none rests on color.
 
-Colours are names of CSS variables (style.css gives each a light and a dark value, after Okabe and
-Ito 2008, who chose them to differ for colour-blind readers). Matplotlib knows only hexadecimal
+Colors are names of CSS variables (style.css gives each a light and a dark value, after Okabe and
+Ito 2008, who chose them to differ for color-blind readers). Matplotlib knows only hexadecimal
 ones, so each variable has a stand-in that svg.py replaces.
 
 The sample of a target's line and mark that stands beside its name, drawn as plots draw it.
@@ -53,7 +53,7 @@ class Series:
 
     @property
     def variable(self) -> str:
-        """The colour as CSS."""
+        """The color as CSS."""
         return VARIABLES[self.color]
 
 

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: text stays text, colours follow the page, the same bytes every time.
+"""Figures as inline SVG: text stays text, colors follow the page, the same bytes every time.
 
 A plot is drawn twice, for wide and for narrow pages, and style.css shows the one that fits; so text
 has its own size on both, and nothing is shrunk until it cannot be read.
@@ -257,7 +257,7 @@ def _render(plot: Plot, layout: Layout) -> Markup:
     box = re.search(r'viewBox="[^"]*"', drawing)
     body = drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")].strip()
     return Markup(
-        '<svg class="{layout}" role="img" aria-labelledby="{name}-title {name}-desc" {box} '
+        '<svg class="{layout}" role="img" aria-labeledby="{name}-title {name}-desc" {box} '
         'style="max-width: {width}px">\n<title id="{name}-title">{title}</title>\n'
         '<desc id="{name}-desc">{description}</desc>\n{body}\n</svg>'
     ).format(
@@ -272,7 +272,7 @@ def _render(plot: Plot, layout: Layout) -> Markup:
 
 
 def _inline(text: str, name: str) -> str:
-    """Make a stand-alone drawing part of a page: own ids, the page's fonts and colours.
+    """Make a stand-alone drawing part of a page: own ids, the page's fonts and colors.
 
     Only what stands inside tags is changed, so that every text comes out as it was drawn.
     """

@@ -190,14 +190,14 @@ def layers(network: NetworkSummary) -> Table:
             str(layer.inputs),
             NOTHING if layer.order is None else f"{layer.channels} {TIMES} {layer.order}",
             NOTHING if layer.theta is None else f"{layer.theta:g} steps",
-            layer.discretiser or NOTHING,
+            layer.discretizer or NOTHING,
             str(layer.units) if layer.units else NOTHING,
             layer.activation or NOTHING,
             ", ".join(layer.feedback) or "none",
         ]
         for number, layer in enumerate(network.layers)
     ]
-    columns = ["layer", "kind", "inputs", f"channels {TIMES} order", "window", "discretiser"]
+    columns = ["layer", "kind", "inputs", f"channels {TIMES} order", "window", "discretizer"]
     return Table("Layers", [*columns, "units", "activation", "feedback"], rows, numeric=False)
 
 

@@ -79,7 +79,7 @@ def grows(name: str, metric_name: str) -> bool:
 
 
 def figures_of(found: TargetFidelity, network: Network, profile: Profile | None) -> Figures:
-    """Take a trial's figures from the judgement of its run.
+    """Take a trial's figures from the judgment of its run.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from lmu_deploy.core.files import fingerprint, save
 from lmu_deploy.core.loading import FORMS, Network, float_source, load_any
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.studies.quantization import quantise
+from lmu_deploy.studies.quantization import quantize
 from targets.base import Target
 
 UNCALIBRATED = "uncalibrated"
@@ -79,7 +79,7 @@ class Forms:
         if form == "float":
             return self.source
         if form == "integer":
-            return self._keep("integer", lambda: quantise(self.source, task=self.task))
+            return self._keep("integer", lambda: quantize(self.source, task=self.task))
         if form == "loihi":
             return self._keep("loihi", self._spike_on_loihi)
         return self._keep("spiking", lambda: self._spike("dynamic"))
@@ -111,7 +111,7 @@ class Forms:
             if form == "float" or source is None or fingerprint(source) != wanted:
                 raise InputError(
                     f"{path} was not made from the float network that is validated; give a file "
-                    "that lmu-deploy quantise or spike made of it."
+                    "that lmu-deploy quantize or spike made of it."
                 )
             self.given[form] = network
 

@@ -50,7 +50,7 @@ class Making:
 
 
 MADE: Mapping[str, Making] = {
-    "integer": Making("quantise", "digital", "loihi2", "calibration_method"),
+    "integer": Making("quantize", "digital", "loihi2", "calibration_method"),
     "spiking": Making("spike", "analog", "generic-analog", "calibration"),
     "loihi": Making("spike", "digital", "loihi1", None),
 }
@@ -80,7 +80,7 @@ class Conversion:
 
     @property
     def by_command(self) -> bool:
-        """Whether an option is set that the command `quantise` has and the converter has not."""
+        """Whether an option is set that the command `quantize` has and the converter has not."""
         return self.form == "integer" and any(name in COMMAND for name in self.given)
 
     def inputs(self) -> dict[str, Any]:

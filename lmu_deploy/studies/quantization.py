@@ -1,8 +1,8 @@
-"""`quantise`: a float network into integers, for a digital chip's widths.
+"""`quantize`: a float network into integers, for a digital chip's widths.
 
-What `quantise` does for less memory: widths of weights chosen for a budget.
+What `quantize` does for less memory: widths of weights chosen for a budget.
 
-What `quantise` does for fewer messages: thresholds as given, or tuned on the validation data.
+What `quantize` does for fewer messages: thresholds as given, or tuned on the validation data.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def within_budget(
     options: dict[str, Any],
     calibration_samples: int,
 ) -> IntegerNetwork:
-    """Quantise a network whose synapses take at most so much memory.
+    """Quantize a network whose synapses take at most so much memory.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def within_budget(
     kib : float
         1,024 bytes each.
     options : dict
-        Other choices of :func:`converters.quantize.quantise`.
+        Other choices of :func:`converters.quantize.quantize`.
     calibration_samples : int
     """
     from converters.quantize.calibration import calibrate
@@ -210,7 +210,7 @@ def within_budget(
 METHODS = ("ptq", "qat")
 
 
-def quantise(
+def quantize(
     network: LMUNetwork | Path | str,
     *,
     profile: str = "loihi2",
@@ -227,7 +227,7 @@ def quantise(
     budget_kib: float | None = None,
     **options: Any,
 ) -> IntegerNetwork:
-    """Quantise a float network, with ranges measured on its training data.
+    """Quantize a float network, with ranges measured on its training data.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def quantise(
         Chooses slices and widths of weights, connection by connection, so that all synapses take at
         most so much memory and the answers on validation data change least.
     **options
-        Passed to :func:`converters.quantize.quantise`: slices, message_bits, hidden_bits, ...
+        Passed to :func:`converters.quantize.quantize`: slices, message_bits, hidden_bits, ...
 
     Raises
     ------
@@ -280,7 +280,7 @@ def quantise(
     if budget_kib is not None:
         check_budget(budget_kib, options)
     if not isinstance(network, LMUNetwork):
-        network = load_float(network, "quantise")
+        network = load_float(network, "quantize")
     judged_by = task_for(network, task)
     if method == "ptq":
         if config is not None or epochs is not None or checkpoint is not None:
@@ -310,13 +310,13 @@ def quantise(
 def _rounded(
     network: LMUNetwork, task: Task, profile: str, options: dict[str, Any]
 ) -> IntegerNetwork:
-    from converters.quantize import quantise as convert
+    from converters.quantize import quantize as convert
 
     inputs = limited(task.load().train, CALIBRATION_SAMPLES).inputs
-    with progress_bar("quantise") as progress:
+    with progress_bar("quantize") as progress:
         integer = convert(network, inputs, profile, progress=progress, **options)
-    if reason := integer.provenance.get("realisation"):
-        print(f"realisation {reason}", file=sys.stderr)
+    if reason := integer.provenance.get("realization"):
+        print(f"realization {reason}", file=sys.stderr)
     return integer
 
 
@@ -331,7 +331,7 @@ def _trained(
     device: str,
 ) -> IntegerNetwork:
     from converters.quantize.calibration import calibrate
-    from converters.quantize.qat import train_quantised
+    from converters.quantize.qat import train_quantized
     from converters.quantize.settings import settings_for
 
     settings = settings_for(network, profile, **{"slices": 1, **options})
@@ -341,7 +341,7 @@ def _trained(
     inputs = limited(data.train, CALIBRATION_SAMPLES).inputs
     with progress_bar("calibrate") as progress:
         signals = calibrate(network, inputs, progress)
-    result = train_quantised(
+    result = train_quantized(
         network,
         task,
         data,

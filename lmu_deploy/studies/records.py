@@ -240,7 +240,7 @@ def _front(gains: Sequence[tuple[float, float]]) -> set[tuple[float, float]]:
 SUMMARY = "sweep.json"
 
 
-def summarise(
+def summarize(
     rows: Sequence[Row],
     columns: Mapping[str, list[Any]],
     points: Sequence[Point],

@@ -1,6 +1,6 @@
 """The settings of one trial, checked: task, network, conversion, chip, calibration, target, seed.
 
-Which names `quantise`, `spike` and `chip` know is read off the converters and the chip profiles
+Which names `quantize`, `spike` and `chip` know is read off the converters and the chip profiles
 themselves, so that a new option of theirs can be swept at once.
 
 Which options the converters have, read off their signatures: a new one can be swept at once.
@@ -21,9 +21,9 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, Figure, Profile, load_profile
 
 COMMAND = ("method", "epochs", "sparsity_threshold", "sparsity_loss", "budget_kib")
-"""Options of the command `quantise` beyond its converter's: training on, sparsity, a budget."""
+"""Options of the command `quantize` beyond its converter's: training on, sparsity, a budget."""
 
-FORMS_OF = {"quantise": ("integer",), "spike": ("spiking", "loihi")}
+FORMS_OF = {"quantize": ("integer",), "spike": ("spiking", "loihi")}
 """Forms that are made with the options of a table of settings."""
 
 _NEVER = ("profile", "progress", "saved")
@@ -36,9 +36,9 @@ def converter(form: str) -> Callable[..., Any]:
     It takes a float network, calibration inputs, a chip profile, and the options.
     """
     if form == "integer":
-        from converters.quantize import quantise
+        from converters.quantize import quantize
 
-        return quantise
+        return quantize
     if form == "spiking":
         from converters.spiking import spike
 
@@ -53,9 +53,9 @@ def converter_options(form: str) -> dict[str, Any]:
     """Give every option of the converter to a form, with its default."""
     found = _defaults(converter(form))
     if form == "integer":
-        from lmu_deploy.studies.quantization import quantise
+        from lmu_deploy.studies.quantization import quantize
 
-        found |= {name: _defaults(quantise)[name] for name in COMMAND}
+        found |= {name: _defaults(quantize)[name] for name in COMMAND}
     return found
 
 
@@ -128,7 +128,7 @@ class TrialSettings(Strict):
     ----------
     task : TaskSettings
     network : NetworkSettings
-    quantise, spike : dict
+    quantize, spike : dict
         Options of the converter that the target needs.
     calibration : CalibrationSettings
     chip : dict
@@ -141,17 +141,17 @@ class TrialSettings(Strict):
 
     task: TaskSettings = TaskSettings()
     network: NetworkSettings
-    quantise: dict[str, Any] = Field(default_factory=dict)
+    quantize: dict[str, Any] = Field(default_factory=dict)
     spike: dict[str, Any] = Field(default_factory=dict)
     calibration: CalibrationSettings = CalibrationSettings()
     chip: dict[str, str | float] = Field(default_factory=dict)
     target: str = "integer"
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
-    @field_validator("quantise")
+    @field_validator("quantize")
     @classmethod
-    def _quantise_knows(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return _known("quantise", values, table_options("quantise"))
+    def _quantize_knows(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return _known("quantize", values, table_options("quantize"))
 
     @field_validator("spike")
     @classmethod

@@ -201,17 +201,17 @@ def _convert(job: Job, source: LMUNetwork, train: Split) -> Network:
 
 
 def _by_command(job: Job, source: LMUNetwork) -> Network:
-    """Quantise as the command does, which trains, thins messages or meets a budget besides."""
-    from lmu_deploy.studies.quantization import quantise
+    """Quantize as the command does, which trains, thins messages or meets a budget besides."""
+    from lmu_deploy.studies.quantization import quantize
 
     conversion = job.conversion
     if conversion.samples != CALIBRATION_SAMPLES:
         raise InputError(
-            f"calibration.samples is {conversion.samples}, and quantise.{'/'.join(COMMAND)} always "
+            f"calibration.samples is {conversion.samples}, and quantize.{'/'.join(COMMAND)} always "
             f"calibrate with {CALIBRATION_SAMPLES}; leave it out."
         )
     profile: Any = conversion.profile
-    return quantise(
+    return quantize(
         source, profile=profile, task=job.task, seed=job.seed, device="cpu", **conversion.given
     )
 

@@ -5,7 +5,7 @@ Handwritten Digits", UCI 1998; its test part), pixels 0 to 16 divided by 16. Eac
 row of eight pixels, top first; the answer is asked after the eighth. Test is a stratified 20 %,
 validation a stratified 10 %, both fixed by a seed.
 
-Dividing labelled samples so that every part holds the classes in the same proportion.
+Dividing labeled samples so that every part holds the classes in the same proportion.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Task `psdigits`: the 8x8 digits pixel by pixel in a fixed random order, 64 steps.
 
-What psMNIST is to MNIST: neighbours in the image are far apart in time, so every pixel has to be
+What psMNIST is to MNIST: neighbors in the image are far apart in time, so every pixel has to be
 remembered to the end. The split is that of task `digits`.
 """
 

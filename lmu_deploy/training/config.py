@@ -43,7 +43,7 @@ class TrainConfig(BaseModel):
     epochs : int
         At most this many passes over the training data.
     batch_size : int
-        Sequences in a step of the optimiser.
+        Sequences in a step of the optimizer.
     learning_rate, weight_decay : float
         Of AdamW, which without weight decay is Adam.
     schedule : {"constant", "cosine", "one-cycle"}
@@ -52,7 +52,7 @@ class TrainConfig(BaseModel):
     clip_norm : float, optional
         Gradients are scaled down to this norm.
     dropout : float
-        Share of the last layer's outputs that is left out at each step of the optimiser.
+        Share of the last layer's outputs that is left out at each step of the optimizer.
     adversary : float
         Train on each batch as it is and, as much, on it with every sequence moved so far (in
         Euclidean distance) to where the loss is largest; costs about twice the time.

@@ -1,4 +1,4 @@
-"""The Lightning module: loss, validation, optimiser and learning-rate schedule of a training.
+"""The Lightning module: loss, validation, optimizer and learning-rate schedule of a training.
 
 What keeps a network from learning its examples by heart: hidden units left out, inputs moved.
 
@@ -224,14 +224,14 @@ class TrainingModule(pl.LightningModule):
         """Give AdamW, with a learning rate that is a plain function of the step's number."""
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         config = self.config
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             trained, config.learning_rate, weight_decay=config.weight_decay
         )
         steps = config.epochs * len(self.train_dataloader())
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: rate_at(config.schedule, step / steps)
+            optimizer, lambda step: rate_at(config.schedule, step / steps)
         )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def rate_at(schedule: str, progress: float) -> float:

@@ -191,9 +191,9 @@ def _with_exact_memory(network: LMUNetwork) -> LMUNetwork:
     """Make every memory that was not trained itself anew from its theta, in float64."""
     layers = []
     for layer in network.layers:
-        if isinstance(layer, LMULayer) and layer.memory.discretiser != "trained":
+        if isinstance(layer, LMULayer) and layer.memory.discretizer != "trained":
             old = layer.memory
-            memory = Memory.legendre(old.order, old.theta, old.channels, old.discretiser)
+            memory = Memory.legendre(old.order, old.theta, old.channels, old.discretizer)
             layer = replace(layer, memory=memory)
         layers.append(layer)
     return replace(network, layers=tuple(layers))

@@ -1,4 +1,4 @@
-"""Cases that every target must pass; run them on a target of your own as tests/conformance does.
+"""Cases that every target must pass; tests/targets/conformance shows how to run them.
 
 A case is a function ``case(target, make_network)`` that raises :class:`ConformanceError` when the
 target breaks a promise of :mod:`targets.base`. `make_network` turns a small float network and

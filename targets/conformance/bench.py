@@ -155,9 +155,9 @@ def _float(network: LMUNetwork, calibration: np.ndarray) -> Any:
 
 
 def _integer(network: LMUNetwork, calibration: np.ndarray) -> Any:
-    from converters.quantize import quantise
+    from converters.quantize import quantize
 
-    return quantise(network, calibration)
+    return quantize(network, calibration)
 
 
 def _spiking(network: LMUNetwork, calibration: np.ndarray) -> Any:

@@ -1,4 +1,4 @@
-"""Target `integer`: the vectorised twin of an integer network, whole test sets in batches."""
+"""Target `integer`: the vectorized twin of an integer network, whole test sets in batches."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Mem
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
 from lmu_deploy.report import write_report
 from lmu_deploy.report.robustness_file import gather
-from lmu_deploy.studies.quantization import quantise
+from lmu_deploy.studies.quantization import quantize
 from lmu_deploy.tasks.base import Split, Task, get_task
 from lmu_deploy.tasks.selection import limited
 from targets.base import Run, States
@@ -168,7 +168,7 @@ def make_deep():
 def make_explained(samples=24):
     """The trained digits network in narrow integers, taken apart, with a yield and a sweep."""
     network, task = load_float(DIGITS, "test"), get_task("digits")
-    integer = quantise(network, message_bits=6, slices=1, refit=False)
+    integer = quantize(network, message_bits=6, slices=1, refit=False)
     split = limited(task.load().test, samples)
     run = IntegerTarget().run(integer, split.inputs, record=True)
     chip = make_run("brian2", reference := ReferenceTarget().run(
@@ -214,9 +214,9 @@ def make_sweep(**changes):
     metric = [0.98 - 0.4 * 2.0**-b / s for b, s in zip(bits, slices, strict=True)]
     front = [n for n in range(len(bits)) if form[n] == "schur" and slices[n] == 1]
     columns = {
-        "quantise.message_bits": bits,
-        "quantise.slices": slices,
-        "quantise.realisation": [None if f == "fir" else f for f in form],
+        "quantize.message_bits": bits,
+        "quantize.slices": slices,
+        "quantize.realization": [None if f == "fir" else f for f in form],
         "status": ["done"] * 23 + ["refused"],
         "metric_name": ["accuracy"] * 23 + [None],
         "metric": [*metric[:23], None],
@@ -228,7 +228,7 @@ def make_sweep(**changes):
         "version": 1,
         "objectives": ["metric", "memory_bytes"],
         "more_is_better": [True, False],
-        "varied": [name for name in columns if name.startswith("quantise")],
+        "varied": [name for name in columns if name.startswith("quantize")],
         "front": front,
         "columns": columns,
         **changes,

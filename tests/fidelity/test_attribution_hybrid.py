@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -118,7 +118,7 @@ def check_all_off(network, integer, inputs):
 @pytest.mark.parametrize("form", FORMS)
 def test_both_ends_of_every_form(form, units, layers):
     network, inputs = make(3, form=form, units=units, layers=layers)
-    integer = quantise(network, inputs, realisation=form)
+    integer = quantize(network, inputs, realization=form)
     check_all_on(integer, inputs)
     check_all_off(network, integer, inputs)
 
@@ -126,7 +126,7 @@ def test_both_ends_of_every_form(form, units, layers):
 @pytest.mark.parametrize("activation", ["relu", "linear", "hard-tanh"])
 def test_both_ends_of_every_activation(activation):
     network, inputs = make(4, activation=activation)
-    integer = quantise(network, inputs)
+    integer = quantize(network, inputs)
     check_all_on(integer, inputs)
     check_all_off(network, integer, inputs)
 
@@ -134,7 +134,7 @@ def test_both_ends_of_every_activation(activation):
 @pytest.mark.parametrize("form", ["dense-incremental", "sign-taylor"])
 def test_saturations_are_the_twins(form):
     network, inputs = make(5, form=form)
-    integer = narrowed(quantise(network, inputs, realisation=form), 10)
+    integer = narrowed(quantize(network, inputs, realization=form), 10)
     counted = check_all_on(integer, 3.0 * inputs)
     assert sum(counted.values()) > 0
     check_all_off(network, integer, 3.0 * inputs)
@@ -142,7 +142,7 @@ def test_saturations_are_the_twins(form):
 
 def test_a_delay_line_that_forgets_is_given_back_what_it_lost():
     network, inputs = make(6, form="fir", layers=2)
-    integer = quantise(network, inputs, realisation="fir", taps=4)
+    integer = quantize(network, inputs, realization="fir", taps=4)
     check_all_on(integer, inputs)
     check_all_off(network, integer, inputs)
 
@@ -157,8 +157,8 @@ def test_a_delay_line_that_forgets_is_given_back_what_it_lost():
 )
 def test_both_ends_of_any_network(seed, form, activation, bits, slices):
     network, inputs = make(seed, form=form, activation=activation)
-    integer = quantise(
-        network, inputs, realisation=form, message_bits=bits, hidden_bits=bits, slices=slices
+    integer = quantize(
+        network, inputs, realization=form, message_bits=bits, hidden_bits=bits, slices=slices
     )
     check_all_on(integer, inputs)
     check_all_off(network, integer, inputs)
@@ -169,7 +169,7 @@ def test_each_source_changes_what_it_says(form):
     """One at a time: each that has an operation to switch moves the outputs, but by no more than
     a coarse network errs in all; none of the others does."""
     network, inputs = make(7, form=form)
-    integer = quantise(network, inputs, realisation=form, taps=6 if form == "fir" else None)
+    integer = quantize(network, inputs, realization=form, taps=6 if form == "fir" else None)
     _, _, truth, _ = run(Hybrid(integer, Switches.of()), inputs)
     moved = {}
     for name, switches in sources(integer).items():
@@ -177,15 +177,15 @@ def test_each_source_changes_what_it_says(form):
         moved[name] = float(np.abs(y - truth).max()) * integer.readout.output.scale
     assert list(moved) == list(SOURCES)
     still = {name for name, change in moved.items() if change < 1e-12}
-    assert still <= {"saturation", "discretisation", "memory weights", "message thresholds"}
+    assert still <= {"saturation", "discretization", "memory weights", "message thresholds"}
     assert "message thresholds" in still
-    assert ("discretisation" in still) == (form not in ("sign-taylor", "fir"))
+    assert ("discretization" in still) == (form not in ("sign-taylor", "fir"))
 
 
 def test_rows_of_weights_add_up_to_the_place():
     """All rows by themselves are the place; no row is the float matrix."""
     network, inputs = make(8)
-    integer = quantise(network, inputs, slices=1)
+    integer = quantize(network, inputs, slices=1)
     place = "layer0/memory/recurrent"
     whole = next(s for s in sources(integer)["memory weights"] if s.place == place)
     rows = [dataclasses.replace(whole, row=row) for row in range(10)]
@@ -196,14 +196,14 @@ def test_rows_of_weights_add_up_to_the_place():
 
 def test_without_its_float_network_there_is_nothing_to_compare_with():
     network, inputs = make(9)
-    integer = dataclasses.replace(quantise(network, inputs), source=None)
+    integer = dataclasses.replace(quantize(network, inputs), source=None)
     with pytest.raises(InputError, match="does not carry the float network"):
         Hybrid(integer, Switches.of())
 
 
 def test_messages_that_are_held_are_the_twins():
     network, inputs = make(10, layers=2)
-    integer = quantise(network, inputs)
+    integer = quantize(network, inputs)
     layers = []
     for layer in integer.layers:
         hidden = layer.hidden

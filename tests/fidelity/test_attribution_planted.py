@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from converters.quantize.connections import cut
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.parts import Format
@@ -21,7 +21,7 @@ UNITS, ORDER, LAYERS = 12, 6, 2
 
 @pytest.fixture(scope="module")
 def planted():
-    """A network of two layers, quantised well, with a task that float answers perfectly."""
+    """A network of two layers, quantized well, with a task that float answers perfectly."""
     rng = np.random.default_rng(20)
     layers, n_in = [], 2
     for _ in range(LAYERS):
@@ -39,7 +39,7 @@ def planted():
     network = LMUNetwork(tuple(layers), Readout(rng.normal(size=(UNITS, 4)), np.zeros(4)))
     phases = rng.uniform(0.0, 6.0, (64, 1, 2))
     inputs = np.sin(np.linspace(0, 9, 40)[None, :, None] * rng.uniform(0.5, 2, (64, 1, 2)) + phases)
-    integer = quantise(network, inputs, kernel_slices=2, hidden_bits=12)
+    integer = quantize(network, inputs, kernel_slices=2, hidden_bits=12)
     targets = run_reference(network, inputs).outputs.argmax(axis=1)
     return integer, inputs, targets, Task("planted", "classification", 2, 4, 40, load=lambda: None)
 
@@ -177,9 +177,9 @@ def test_a_state_of_8_bits_is_named(planted, number):
 
 def test_a_fir_line_that_is_too_short_is_named(planted):
     _, inputs, targets, task = planted
-    integer = quantise(planted[0].source, inputs, realisation="fir", taps=16)
+    integer = quantize(planted[0].source, inputs, realization="fir", taps=16)
     first = attribute(integer, inputs, targets, task).causes[0]
-    assert first.source == "discretisation"
+    assert first.source == "discretization"
     assert first.place in ("layer0/memory", "layer1/memory")
 
 
@@ -194,7 +194,7 @@ def test_messages_that_are_held_too_long_are_named(planted):
 def test_narrow_messages_are_named(planted):
     _, inputs, targets, task = planted
     options = {"kernel_slices": 2, "hidden_bits": 12}
-    integer = quantise(planted[0].source, inputs, message_bits=5, input_bits=12, **options)
+    integer = quantize(planted[0].source, inputs, message_bits=5, input_bits=12, **options)
     first = attribute(integer, inputs, targets, task).causes[0]
     assert first.source == "message widths"
     assert first.place in ("layer0/memory/message", "layer1/memory/message")

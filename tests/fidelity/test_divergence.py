@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from lmu_deploy.fidelity.measures.divergence import diverge
 from lmu_deploy.fidelity.measures.memory_error import MOST_ORDERS, MOST_TIMES, growth
 from targets.integer import IntegerTarget
@@ -99,7 +99,7 @@ def test_errors_that_add_up_grow_and_those_that_stay_do_not(signal):
 @pytest.mark.parametrize("form", ["dense-incremental", "schur"])
 def test_integers_in_other_coordinates_are_compared_as_real_numbers(signal, form):
     inputs = signal.split.inputs[:, :120]
-    integer = quantise(signal.network, inputs, realisation=form)
+    integer = quantize(signal.network, inputs, realization=form)
     mine = IntegerTarget().run(integer, inputs, record=True).states
     truth = ReferenceTarget().run(signal.network, inputs, record=True).states
     found = diverge(mine, truth, signal.network)

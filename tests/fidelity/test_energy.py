@@ -13,7 +13,7 @@ from lmu_deploy.fidelity.measures.energy import Counts, costs_of, estimate
 from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
 from lmu_deploy.report.costs import on_chip
 from lmu_deploy.report.wording import quantities, verdict
-from lmu_deploy.studies.quantization import quantise
+from lmu_deploy.studies.quantization import quantize
 from lmu_deploy.tasks.digits import TASK
 from targets.integer import IntegerTarget
 
@@ -89,14 +89,14 @@ def test_a_figure_needs_a_source_and_an_order():
 
 
 @pytest.fixture(scope="module")
-def quantised():
-    return quantise("examples/models/digits.safetensors")
+def quantized():
+    return quantize("examples/models/digits.safetensors")
 
 
-def test_a_run_is_counted_from_its_own_events(quantised):
+def test_a_run_is_counted_from_its_own_events(quantized):
     inputs = TASK.load().test.inputs[:6]
-    run = IntegerTarget().run(quantised, inputs)
-    found = costs_of(run, quantised)
+    run = IntegerTarget().run(quantized, inputs)
+    found = costs_of(run, quantized)
     neurons = sum(n for name, n in run.neurons.items() if name != "input")
     assert found.synops == run.synops / 6
     assert found.messages == sum(e.sum() for e in run.events.values()) / 6
@@ -107,26 +107,26 @@ def test_a_run_is_counted_from_its_own_events(quantised):
     assert costs_of(run, None) is None
 
 
-def test_a_silent_network_still_updates_its_neurons(quantised):
-    run = IntegerTarget().run(quantised, np.zeros((2, 8, 8), np.float32))
+def test_a_silent_network_still_updates_its_neurons(quantized):
+    run = IntegerTarget().run(quantized, np.zeros((2, 8, 8), np.float32))
     silent = replace(run, synops=0, events={n: 0 * e for n, e in run.events.items()})
-    found = costs_of(silent, quantised)
+    found = costs_of(silent, quantized)
     assert found.energies["loihi"].inference[0] == pytest.approx(52e-12 * found.updates)
 
 
-def test_a_network_is_held_to_its_own_chip(quantised):
-    assert fit_of(quantised).violations == []
-    unfit = fit_of(replace(quantised, profile="loihi1")).violations
+def test_a_network_is_held_to_its_own_chip(quantized):
+    assert fit_of(quantized).violations == []
+    unfit = fit_of(replace(quantized, profile="loihi1")).violations
     assert any(text.startswith("messages of input, bits: 12, and at most 1") for text in unfit)
-    assert fit_of(replace(quantised, profile="nobody knows it")) is None
-    assert fit_of(replace(quantised, profile="braindrop")) is None
+    assert fit_of(replace(quantized, profile="nobody knows it")) is None
+    assert fit_of(replace(quantized, profile="braindrop")) is None
     assert fit_of(None) is None
 
 
-def test_the_verdict_says_what_does_not_fit(digits, assembled, quantised):
+def test_the_verdict_says_what_does_not_fit(digits, assembled, quantized):
     fidelity, _ = assembled(digits)
     target = fidelity.targets["integer"]
-    unfit = fit_of(replace(quantised, profile="loihi1"))
+    unfit = fit_of(replace(quantized, profile="loihi1"))
     said = on_chip(target.model_copy(update={"fit": unfit}))
     assert said[0].startswith("Does not fit Intel Loihi (profile loihi1): ")
     assert unfit.violations[0] in said[0]

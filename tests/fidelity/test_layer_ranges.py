@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import wires
 from lmu_deploy.fidelity.attribution import attribute
@@ -17,7 +17,7 @@ from targets.integer import IntegerTarget
 
 @pytest.fixture(scope="module", params=["dense-incremental", "schur", "fir", "sign-taylor"])
 def integer(digits, request):
-    return quantise(digits.network, digits.split.inputs, realisation=request.param)
+    return quantize(digits.network, digits.split.inputs, realization=request.param)
 
 
 def test_signals_are_what_the_twin_recorded(digits, integer):
@@ -69,7 +69,7 @@ def test_accumulators_need_what_their_sums_say(digits, integer):
 
 
 def test_weights_before_and_after(digits):
-    integer = quantise(digits.network, digits.split.inputs)
+    integer = quantize(digits.network, digits.split.inputs)
     shift = integer.layers[0].hidden.memory.shift.copy()
     shift[:, 4] -= 1
     memory = dataclasses.replace(integer.layers[0].hidden.memory, shift=shift)
@@ -89,7 +89,7 @@ def test_weights_before_and_after(digits):
 
 
 def test_sums_of_more_samples_can_be_given(digits):
-    integer = quantise(digits.network, digits.split.inputs)
+    integer = quantize(digits.network, digits.split.inputs)
     found = attribute(integer, digits.split.inputs, digits.split.targets, digits.task, samples=100)
     ranges = layer_ranges(integer, digits.split.inputs, found.tally, found.samples)
     assert (ranges.samples, ranges.accumulator_samples) == (16, 100)
@@ -99,7 +99,7 @@ def test_sums_of_more_samples_can_be_given(digits):
 
 
 def test_saturations_are_counted_where_they_are(digits):
-    integer = quantise(digits.network, digits.split.inputs / 4)
+    integer = quantize(digits.network, digits.split.inputs / 4)
     memory = integer.layers[0].memory
     narrow = dataclasses.replace(memory.recurrent, accumulator_bits=12)
     layer = dataclasses.replace(
@@ -120,6 +120,6 @@ def test_saturations_are_counted_where_they_are(digits):
 
 
 def test_it_needs_the_float_network(digits):
-    integer = dataclasses.replace(quantise(digits.network, digits.split.inputs), source=None)
+    integer = dataclasses.replace(quantize(digits.network, digits.split.inputs), source=None)
     with pytest.raises(InputError, match="does not carry the float network"):
         layer_ranges(integer, digits.split.inputs)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from converters.loihi import loihi_spike
-from converters.quantize import quantise
+from converters.quantize import quantize
 from lmu_deploy.core.integer.graph import wires
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
@@ -89,7 +89,7 @@ def memory_alone():
 
 def test_a_series_sends_once_for_each_term(memory_alone):
     network, inputs = memory_alone
-    series = quantise(network, inputs, realisation="sign-taylor")
+    series = quantize(network, inputs, realization="sign-taylor")
     memory = series.layers[0].memory
     run = IntegerTarget("numpy").run(series, inputs)
     found = neurobench_of(run, series)
@@ -123,7 +123,7 @@ def test_graded_relays_multiply_and_spikes_add(memory_alone):
 
 def test_a_network_that_sends_nothing_is_wholly_sparse(memory_alone):
     network, inputs = memory_alone
-    integer = quantise(network, inputs)
+    integer = quantize(network, inputs)
     run = IntegerTarget("numpy").run(integer, inputs)
     sent = neurobench_of(run, integer)
     silent = replace(run, events={n: 0 * counts for n, counts in run.events.items()}, synops=0)
@@ -143,7 +143,7 @@ def test_what_the_host_sends_is_no_activation():
     )
     network = LMUNetwork((first, lstm, last), Readout(rng.normal(size=(3, 1)), None), True)
     inputs = rng.normal(size=(4, 6, 1))
-    hybrid = quantise(network, inputs)
+    hybrid = quantize(network, inputs)
     run = IntegerTarget("numpy").run(hybrid, inputs)
     sent = sum(int(run.events[name].sum()) for name in ("layer0/memory", "layer2/memory"))
     assert int(run.events["layer1/host"].sum()) > 0

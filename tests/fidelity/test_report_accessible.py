@@ -16,7 +16,7 @@ from lmu_deploy.fidelity import Result, write_fidelity
 from lmu_deploy.fidelity.measures.energy import costs_of
 from lmu_deploy.report import write_report
 from lmu_deploy.report.comparison import write_comparison
-from lmu_deploy.studies.quantization import quantise
+from lmu_deploy.studies.quantization import quantize
 from targets.integer import IntegerTarget
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -88,7 +88,7 @@ def test_published_reports_keep_to_the_rules(path, browser):
 @pytest.fixture(scope="module")
 def costed(digits, assembled, tmp_path_factory):
     """A report with costs, a network that fits, and a comparison with another."""
-    network = quantise("examples/models/digits.safetensors")
+    network = quantize("examples/models/digits.safetensors")
     run = IntegerTarget().run(network, digits.split.inputs)
     folder = tmp_path_factory.mktemp("costed")
     fidelity, excerpts = assembled(digits, results=[Result(run, network)])

@@ -50,9 +50,9 @@ class Page(HTMLParser):
         self.tags[tag] += 1
         if "id" in attributes:
             self.ids[attributes["id"]] += 1
-        for name in ("aria-labelledby", "href", "clip-path", "src"):
+        for name in ("aria-labeledby", "href", "clip-path", "src"):
             value = attributes.get(name, "")
-            if name == "aria-labelledby":
+            if name == "aria-labeledby":
                 self.references |= set(value.split())
             elif value.startswith(("#", "url(#")):
                 self.references.add(value.removeprefix("url(").strip("#)"))
@@ -94,7 +94,7 @@ def check(page):
     assert page.images
     for image in page.images:
         assert image["role"] == "img"
-        assert len(image["aria-labelledby"].split()) == 2
+        assert len(image["aria-labeledby"].split()) == 2
     assert page.tags["title"] == page.tags["desc"] + 1 == len(page.images) + 1
 
 
@@ -204,7 +204,7 @@ def _contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_colours_can_be_told_from_the_page():
+def test_colors_can_be_told_from_the_page():
     """WCAG 2.2, 1.4.3 and 1.4.11: 4.5 to 1 for text, 3 to 1 for marks; light, dark and printed."""
     style = (files("lmu_deploy.report") / "style.css").read_text(encoding="utf-8")
     roots = re.findall(r":root \{(.*?)\}", style, flags=re.DOTALL)

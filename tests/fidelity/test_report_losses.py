@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from lmu_deploy.fidelity import Result, read_fidelity, write_fidelity
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
@@ -27,7 +27,7 @@ SERIES = assign(["integer"])["integer"]
 @pytest.fixture(scope="module")
 def folder(digits, assembled, tmp_path_factory):
     """A report of a network one of whose rows has gains twice too large."""
-    integer = quantise(digits.network, digits.split.inputs, kernel_slices=2)
+    integer = quantize(digits.network, digits.split.inputs, kernel_slices=2)
     hidden = integer.layers[0].hidden
     multiplier = hidden.memory.multiplier.copy()
     multiplier[:, 5] *= 2

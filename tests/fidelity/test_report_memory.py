@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converters.quantize import quantise
+from converters.quantize import quantize
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
 from lmu_deploy.fidelity.assemble import hash_array
@@ -30,7 +30,7 @@ def networks():
     layer = LMULayer(rng.normal(size=(2, 2)), None, None, None, Memory.legendre(4, 20.0, 2), hidden)
     network = LMUNetwork((layer,), Readout(rng.normal(size=(6, OUTPUTS)), None))
     known = rng.random((32, STEPS, 2))
-    return network, quantise(network, known)
+    return network, quantize(network, known)
 
 
 def samples(count):

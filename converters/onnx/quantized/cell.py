@@ -1,10 +1,10 @@
-"""One step of one layer of a quantised network, whatever its arithmetic.
+"""One step of one layer of a quantized network, whatever its arithmetic.
 
 The equations are those of docs/integer-semantics.md. Tensors have the names of its places, such as
 ``layer0/memory/state``; what connections with a threshold hold of messages stands beside these,
 such as ``layer0/memory/held_4`` for a threshold of 4.
 
-One step of a memory that is a series (realisation sign-taylor), in integers.
+One step of a memory that is a series (realization sign-taylor), in integers.
 
 The substeps are a Loop, whose body is one of them; docs/integer-semantics.md has the equations.
 """

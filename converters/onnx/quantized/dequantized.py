@@ -21,7 +21,7 @@ from lmu_deploy.core.integer.parts import Connection, Format
 INT8_BITS, INT16_BITS = 8, 16
 
 
-class Dequantised:
+class Dequantized:
     """Operations on real numbers as nodes of one graph; see :class:`..numbers.Numbers`.
 
     Parameters
@@ -46,8 +46,8 @@ class Dequantised:
         return int(TensorProto.FLOAT)
 
     def receive(self, x: str, message: Format) -> Messages:
-        """Quantise inputs."""
-        return self._quantise("input/message", x, message)
+        """Quantize inputs."""
+        return self._quantize("input/message", x, message)
 
     def changes(self, name: str, sent: Messages, held: str, threshold: int) -> Messages:
         """Give what is held now."""
@@ -88,11 +88,11 @@ class Dequantised:
         return self.graph.total(terms, name)
 
     def send(self, place: str, state: str, memory: IntegerMemory | SeriesMemory) -> Messages:
-        """Quantise a memory's states."""
-        return self._quantise(place, state, memory.message)
+        """Quantize a memory's states."""
+        return self._quantize(place, state, memory.message)
 
     def activate(self, place: str, z: str, hidden: IntegerHidden) -> Messages:
-        """Quantise f(z), f being the float network's own."""
+        """Quantize f(z), f being the float network's own."""
         activation, value = self._activations[place], f"{place}/value"
         if activation == "hard-tanh":
             limits = [
@@ -103,9 +103,9 @@ class Dequantised:
         else:
             op = {"linear": "Identity", "relu": "Relu", "tanh": "Tanh"}[activation]
             real = self.graph.node(op, [z], value)
-        return self._quantise(place, real, hidden.message)
+        return self._quantize(place, real, hidden.message)
 
-    def _quantise(self, place: str, real: str, message: Format) -> Messages:
+    def _quantize(self, place: str, real: str, message: Format) -> Messages:
         scale, zero = self._scale(message)
         tensor = self.graph.node("QuantizeLinear", [real, scale, zero], f"{place}.next")
         return Messages(tensor, message)

@@ -1,6 +1,6 @@
 """The forms of an IntegerNetwork in ONNX, as calls.
 
-A quantised network as a streaming model: one step, its states as inputs and outputs.
+A quantized network as a streaming model: one step, its states as inputs and outputs.
 
 Start with states of zero; give each output ``layer0/memory/state.next`` back as the input
 ``layer0/memory/state`` of the next step.
@@ -15,7 +15,7 @@ from converters.onnx.quantized import cell
 from converters.onnx.quantized.arithmetic import Messages, held_name
 from converters.onnx.quantized.dequantized import INT8_BITS, INT16_BITS
 from converters.onnx.quantized.integers import Tally
-from converters.onnx.quantized.kinds import OPSET_OF_INT16, DequantisedKind, IntegerKind, Kind
+from converters.onnx.quantized.kinds import OPSET_OF_INT16, DequantizedKind, IntegerKind, Kind
 from converters.onnx.quantized.sequence import sequence_model
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import populations
@@ -118,14 +118,14 @@ def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelP
 
     Weights and scales are those of `network`, activations those of the float network that it was
     made from. Messages of at most 8 bits make a graph that runtimes for int8 can run in int8;
-    wider ones, as `quantise` makes by default, are int16 and need opset 21.
+    wider ones, as `quantize` makes by default, are int16 and need opset 21.
 
     Parameters
     ----------
     network : IntegerNetwork
     record : bool
         Add outputs ``m``, ``h`` and ``y`` of every step. ``m`` is in real numbers, ``h`` in
-        quantised ones, so int8 or int16.
+        quantized ones, so int8 or int16.
 
     Returns
     -------
@@ -143,13 +143,13 @@ def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelP
     if network.source is None:
         raise InputError(
             "onnx-qdq needs the float network that the integers were made from, and this file "
-            "does not hold it; quantise it again."
+            "does not hold it; quantize it again."
         )
     for number, layer in network.on_chip:
         if isinstance(layer.memory, SeriesMemory):
             raise InputError(
-                f"layer {number} has a memory of realisation {layer.memory.realisation}, whose "
-                "substeps have no form in real numbers; quantise with --realisation "
+                f"layer {number} has a memory of realization {layer.memory.realization}, whose "
+                "substeps have no form in real numbers; quantize with --realization "
                 "dense-incremental."
             )
     bits = {name: population.message.bits for name, population in populations(network).items()}
@@ -157,10 +157,10 @@ def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelP
     if bits[widest] > INT16_BITS:
         raise InputError(
             f"{widest} has messages of {bits[widest]} bits, and onnx-qdq can hold {INT16_BITS}; "
-            "quantise with narrower messages."
+            "quantize with narrower messages."
         )
     opset = OPSET if bits[widest] <= INT8_BITS else OPSET_OF_INT16
-    kind = DequantisedKind(_activations(network.source), opset)
+    kind = DequantizedKind(_activations(network.source), opset)
     return sequence_model(network, kind, record=record, stateful=False)
 
 

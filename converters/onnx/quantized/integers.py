@@ -4,7 +4,7 @@ Messages and states are int32, all between them int64. Only products of weights 
 summed and limited in int32 where weights and widths prove that it is enough. MatMulInteger would be
 faster, but takes messages of 8 bits alone.
 
-Div cuts towards zero and BitShift takes no negative numbers, so a number is lifted before it is
+Div cuts toward zero and BitShift takes no negative numbers, so a number is lifted before it is
 shifted: with :math:`L = 2^{47}`, above any product and divisible by any :math:`2^s`,
 
 .. math:: \lfloor v / 2^s \rfloor = \mathrm{Div}(v + L, 2^s) - L / 2^s.

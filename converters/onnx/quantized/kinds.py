@@ -1,6 +1,6 @@
-"""The two kinds of quantised graph, and what each says of itself.
+"""The two kinds of quantized graph, and what each says of itself.
 
-What a model of a quantised network says of itself in its metadata_props.
+What a model of a quantized network says of itself in its metadata_props.
 
 Scales and widths are JSON by the names of docs/integer-semantics.md: an integer n stands for
 ``n * scale``. Lists have an entry for each layer.
@@ -16,7 +16,7 @@ import onnx
 
 from converters.onnx.graph import FORMAT, IR_VERSION, OPSET, PREFIX, Graph
 from converters.onnx.quantized.arithmetic import Numbers
-from converters.onnx.quantized.dequantized import Dequantised
+from converters.onnx.quantized.dequantized import Dequantized
 from converters.onnx.quantized.integers import Integers, Tally
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
@@ -34,7 +34,7 @@ def describe(network: IntegerNetwork, form: str) -> dict[str, str]:
         "return_sequences": json.dumps(network.return_sequences),
         "dt": "1",
         "states": json.dumps([memory.size for memory in memories]),
-        "realisation": json.dumps([memory.realisation for memory in memories]),
+        "realization": json.dumps([memory.realization for memory in memories]),
         "formats": json.dumps(_formats(network)),
         **_truth(network),
     }
@@ -64,7 +64,7 @@ def _truth(network: IntegerNetwork) -> dict[str, str]:
         "theta": json.dumps([memory.theta for memory in memories]),
         "order": json.dumps([memory.order for memory in memories]),
         "channels": json.dumps([memory.channels for memory in memories]),
-        "discretiser": json.dumps([memory.discretiser for memory in memories]),
+        "discretizer": json.dumps([memory.discretizer for memory in memories]),
     }
 
 
@@ -110,8 +110,8 @@ class IntegerKind:
         return graph.model(describe(network, f"{self.form}-{shape}"))
 
 
-class DequantisedKind:
-    """Real numbers with weights and messages quantised; see :class:`Kind`."""
+class DequantizedKind:
+    """Real numbers with weights and messages quantized; see :class:`Kind`."""
 
     form = "qdq"
     tally: Tally | None = None
@@ -119,9 +119,9 @@ class DequantisedKind:
     def __init__(self, activations: Mapping[str, str], opset: int) -> None:
         self._activations, self._opset = activations, opset
 
-    def numbers(self, graph: Graph) -> Dequantised:
+    def numbers(self, graph: Graph) -> Dequantized:
         """Give arithmetic in real numbers."""
-        return Dequantised(graph, self._activations)
+        return Dequantized(graph, self._activations)
 
     def model(self, graph: Graph, network: IntegerNetwork, shape: str) -> onnx.ModelProto:
         """Finish the graph."""

@@ -1,9 +1,9 @@
-"""A quantised network as a model of whole sequences, with batch and time of any length.
+"""A quantized network as a model of whole sequences, with batch and time of any length.
 
 Each layer is one Scan over time (`scans.py`), whose body is the step of `cell.py`. Inside, time
 comes first.
 
-The recurrences of a quantised network as Scans over time: each layer, and held inputs.
+The recurrences of a quantized network as Scans over time: each layer, and held inputs.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class HalfChipImporter:
     name = "halfchip"
     reads = "halfchip: the chip's own .json"
 
-    def recognises(self, sniff: Sniff) -> bool:
+    def recognizes(self, sniff: Sniff) -> bool:
         """Whether a file begins as the chip's compiler writes it."""
         return sniff.head.startswith(BEGINNING)
 

@@ -30,7 +30,7 @@ from lmu_deploy.core.validation import check_array, check_choice, check_integer
 
 INTEGRATORS = ("dense-incremental", "schur", "hessenberg", "fir")
 SERIES = "sign-taylor"
-REALISATIONS = (*INTEGRATORS, SERIES)
+REALIZATIONS = (*INTEGRATORS, SERIES)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class IntegerMemory:
     hidden : Connection, (states, units), or None
         From the hidden messages of the step before.
     bias : ndarray, shape (states,), int32, or None
-    realisation : {"dense-incremental", "schur", "hessenberg", "fir"}
+    realization : {"dense-incremental", "schur", "hessenberg", "fir"}
         What the matrix was made from; it changes no operation.
     basis : ndarray, shape (Legendre states, states), or None
         ``basis @ (m * scale)`` is the float network's memory; None for the identity.
@@ -64,7 +64,7 @@ class IntegerMemory:
     input: Connection
     hidden: Connection | None
     bias: np.ndarray | None
-    realisation: str = "dense-incremental"
+    realization: str = "dense-incremental"
     basis: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class IntegerMemory:
             self,
             message_shift=check_integer("message_shift", self.message_shift, 0, LARGEST_SHIFT),
             bias=check_bias("memory bias", self.bias, self.size),
-            realisation=check_choice("realisation", self.realisation, INTEGRATORS),
+            realization=check_choice("realization", self.realization, INTEGRATORS),
         )
 
     @property
@@ -183,7 +183,7 @@ class SeriesMemory:
         return self.substeps * self.terms
 
     @property
-    def realisation(self) -> str:
+    def realization(self) -> str:
         """The only one of this form."""
         return SERIES
 

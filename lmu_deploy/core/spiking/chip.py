@@ -185,14 +185,14 @@ class NeuronModel:
 
 @dataclass(frozen=True)
 class Populations:
-    """One population of neurons for each state: what was programmed, and what the chip makes of it.
+    """One population of neurons for each state: what was programd, and what the chip makes of it.
 
     Attributes
     ----------
     encoders : ndarray, shape (states, neurons)
         +1 or -1: whether a neuron fires more for larger or for smaller states.
     gains, biases : ndarray, shape (states, neurons)
-        As programmed; in threshold currents for each unit of state, and threshold currents.
+        As programd; in threshold currents for each unit of state, and threshold currents.
     gain_factors, bias_factors : ndarray, shape (states, neurons)
         What device mismatch multiplies them by; ones for an ideal chip.
     tau_factors : ndarray, shape (states, neurons), optional
@@ -309,7 +309,7 @@ class Calibration:
     samples : int
         Input sequences used.
     ridge : float
-        Regularisation, relative to the mean square of a feature; chosen on held-out time when
+        Regularization, relative to the mean square of a feature; chosen on held-out time when
         dynamic.
     fit_error : float
         Root mean square error of the fit relative to that of what was fitted: W against A' x on

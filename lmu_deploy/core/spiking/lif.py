@@ -48,17 +48,17 @@ class LifNeurons:
         """
         neurons = self._neurons
         arriving = (self._encoders * messages[:, :, None]) >> neurons.encoder_exponent
-        kept = _towards_zero(self.u * (DECAY_ONE - 1 - neurons.current_decay))
+        kept = _toward_zero(self.u * (DECAY_ONE - 1 - neurons.current_decay))
         self.u = _wrapped_once(kept + (arriving << _INPUT_SHIFT))
-        kept = _towards_zero(self.v * (DECAY_ONE - neurons.membrane_decay))
+        kept = _toward_zero(self.v * (DECAY_ONE - neurons.membrane_decay))
         self.v = np.clip(kept + self.u + self._biases, -STATE_LIMIT, STATE_LIMIT)
         spikes: np.ndarray = self.v > neurons.threshold << _INPUT_SHIFT
         self.v[spikes] = 0
         return spikes
 
 
-def _towards_zero(product: np.ndarray) -> np.ndarray:
-    """Divide by 4096, rounding towards zero."""
+def _toward_zero(product: np.ndarray) -> np.ndarray:
+    """Divide by 4096, rounding toward zero."""
     return (product + np.where(product < 0, DECAY_ONE - 1, 0)) >> 12
 
 
@@ -104,7 +104,7 @@ class FastLifNeurons:
             np.copyto(drive, _wrapped_once(drive))
         drive += self._biases
 
-        # Rounding towards zero: what is negative gets 255 before it is divided by 256.
+        # Rounding toward zero: what is negative gets 255 before it is divided by 256.
         upward = v.view(np.uint32) >> np.uint32(24)
         np.multiply(v, self._kept, out=v)
         v += upward.view(np.int32)

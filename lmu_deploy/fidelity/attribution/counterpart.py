@@ -1,9 +1,9 @@
 r"""What the float network has in the place of each connection and bias, in the integers' units.
 
 An entry of a matrix here is target units per message unit, as a real number that has not been
-rounded: what quantisation would have liked to write. The scales and coordinates are those of the
+rounded: what quantization would have liked to write. The scales and coordinates are those of the
 integer network, so only the weights themselves differ. The equations are those of
-docs/integer-semantics.md, "Realisations".
+docs/integer-semantics.md, "Realizations".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.legendre import state_space
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Readout
-from lmu_deploy.fidelity.attribution.synapses import dequantised
+from lmu_deploy.fidelity.attribution.synapses import dequantized
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SeriesTruth:
         Of the rows of each G_k, in integer units.
     state, drive : ndarray, shape (order, order) and (order,)
         What a step of the float memory does beyond one of the exact series, to the state before and
-        to a channel's input: its error of discretisation. Real numbers.
+        to a channel's input: its error of discretization. Real numbers.
     """
 
     gains: np.ndarray
@@ -86,12 +86,12 @@ def exact_weights(network: IntegerNetwork) -> Exact:
     if source is None:
         raise InputError(
             "attribution: the integer network does not carry the float network that it was made "
-            "from; make it anew with lmu-deploy quantise."
+            "from; make it anew with lmu-deploy quantize."
         )
     if len(source.layers) != len(network.layers):
         raise InputError(
             f"attribution: the integer network has {len(network.layers)} layers and the float one "
-            f"that it carries {len(source.layers)}; make it anew with lmu-deploy quantise."
+            f"that it carries {len(source.layers)}; make it anew with lmu-deploy quantize."
         )
     found, sender = Exact(source), _Sender(network.input.scale)
     for number, (layer, truth) in enumerate(zip(network.layers, source.layers, strict=True)):
@@ -106,11 +106,11 @@ def exact_weights(network: IntegerNetwork) -> Exact:
         own = _Sender(0.0 if hidden is None else hidden.message.scale)
         if isinstance(layer.memory, SeriesMemory):
             found.series[number] = maker.series(layer.memory, sender, own)
-        elif layer.memory.realisation == "fir":
+        elif layer.memory.realization == "fir":
             maker.delay_line(layer.memory, sender)
         else:
             maker.integrators(layer.memory, sender, own)
-        fir = layer.memory.realisation == "fir"
+        fir = layer.memory.realization == "fir"
         memory = _Sender(layer.memory.message.scale, layer.memory.basis, fir)
         if hidden is None or truth.hidden is None:
             sender = memory
@@ -164,11 +164,11 @@ class _Layer:
         """Taps move along exactly; only encoders that stand before them can have been rounded."""
         recurrent, into = memory.recurrent, memory.input
         place = f"{self._place}/memory"
-        self._found.matrices[f"{place}/recurrent"] = dequantised(recurrent)
+        self._found.matrices[f"{place}/recurrent"] = dequantized(recurrent)
         encoders = self._layer.input_encoders.astype(np.float64)
         lines = len(encoders) if x.basis is None else x.basis.shape[1]
         if lines <= self._layer.memory.channels:
-            self._found.matrices[f"{place}/input"] = dequantised(into)
+            self._found.matrices[f"{place}/input"] = dequantized(into)
             return
         matrix = np.zeros((memory.size, len(encoders)))
         matrix[: encoders.shape[1]] = encoders.T

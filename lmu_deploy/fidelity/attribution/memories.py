@@ -77,8 +77,8 @@ class Integrators(Held):
     ) -> None:
         super().__init__(place, memory, batch, switches, tally)
         self._basis, self._truth = memory.basis, truth.memory
-        self.forgets = memory.realisation == "fir" and not switches.has(
-            "realisation", f"{place}/memory"
+        self.forgets = memory.realization == "fir" and not switches.has(
+            "realization", f"{place}/memory"
         )
         self._whole_past = np.zeros((batch, self._truth.channels, self._truth.order))
 
@@ -127,7 +127,7 @@ class Series(Held):
             self._gains = made
         for row in switches.rows(self._sums):
             self._gains[:, row] = made[:, row]
-        self.lacks = not switches.has("realisation", f"{place}/memory")
+        self.lacks = not switches.has("realization", f"{place}/memory")
 
     def advance(self, drive: np.ndarray, inputs: Callable[[], np.ndarray]) -> None:
         """Advance by a step of the task, and send.

@@ -32,7 +32,7 @@ from lmu_deploy.fidelity.attribution.counterpart import biases, exact_weights
 from lmu_deploy.fidelity.attribution.measure import Bench, Errors, Progress
 from lmu_deploy.fidelity.attribution.simulator import Hybrid
 from lmu_deploy.fidelity.attribution.switches import Switch, Switches, sources
-from lmu_deploy.fidelity.attribution.synapses import Tally, dequantised
+from lmu_deploy.fidelity.attribution.synapses import Tally, dequantized
 from lmu_deploy.tasks.base import Task
 
 _WORTH = 0.05
@@ -166,7 +166,7 @@ def row_errors(bench: Bench, place: str) -> np.ndarray | None:
     wire = next((w for w in wires(bench.network) if w.place == place), None)
     if wire is None or wire.source.endswith("/series"):
         return None
-    wrong = (bench.exact.matrices[place] - dequantised(wire.connection)).T
+    wrong = (bench.exact.matrices[place] - dequantized(wire.connection)).T
     total, rows = np.zeros(wrong.shape[1]), 0
     hybrid = Hybrid(bench.network, Switches.of(), bench.exact)
     for moment in hybrid.steps(bench.inputs[:_ROW_SAMPLES]):

@@ -15,10 +15,10 @@ from lmu_deploy.core.integer.graph import from_outside, populations, wires
 from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork, IntegerReadout
 
-Kind = Literal["realisation", "weights", "width", "threshold", "activation", "saturation"]
+Kind = Literal["realization", "weights", "width", "threshold", "activation", "saturation"]
 
 SOURCES = (
-    "discretisation",
+    "discretization",
     "memory weights",
     "memory state width",
     "message widths",
@@ -43,7 +43,7 @@ class Switch:
 
     Attributes
     ----------
-    kind : {"realisation", "weights", "width", "threshold", "activation", "saturation"}
+    kind : {"realization", "weights", "width", "threshold", "activation", "saturation"}
         The memory's series or delay line in place of its matrix; integer weights or biases;
         rounding to the units of a format; messages that are held until they have changed enough;
         lines in place of the activation; limits.
@@ -87,7 +87,7 @@ def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
     """All switches of a network by source, in the order of :data:`SOURCES`.
 
     A source that the network does not have is there without switches: a memory that applies the
-    float network's own matrix has no error of discretisation.
+    float network's own matrix has no error of discretization.
     """
     found: dict[str, list[Switch]] = {name: [] for name in SOURCES}
     for name in filter(from_outside, populations(network)):
@@ -96,8 +96,8 @@ def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
     for number, layer in network.on_chip:
         place, series = f"layer{number}", isinstance(layer.memory, SeriesMemory)
         into = f"{place}/{'series' if series else 'memory'}"
-        if series or layer.memory.realisation == "fir":
-            found["discretisation"].append(Switch("realisation", f"{place}/memory"))
+        if series or layer.memory.realization == "fir":
+            found["discretization"].append(Switch("realization", f"{place}/memory"))
         if layer.memory.bias is not None:
             found["memory weights"].append(Switch("weights", f"{into}/bias"))
         found["memory state width"].append(Switch("width", f"{place}/memory/state"))

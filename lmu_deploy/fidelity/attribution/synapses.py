@@ -66,7 +66,7 @@ def gains(connection: Connection) -> np.ndarray:
     return np.asarray(connection.multiplier * np.exp2(-connection.shift.astype(np.float64)))
 
 
-def dequantised(connection: Connection) -> np.ndarray:
+def dequantized(connection: Connection) -> np.ndarray:
     """Give the matrix that a connection stands for, (n_out, n_in): target per message units."""
     return np.einsum("ki,kij->ij", gains(connection), connection.slices.astype(np.float64))
 
@@ -102,14 +102,14 @@ class Synapses:
         self._places = [f"{place}/slice{k}" for k in range(len(connection.slices))]
         residual = np.zeros_like(exact)
         if not switches.has("weights", place):
-            residual = exact - dequantised(connection)
+            residual = exact - dequantized(connection)
             residual[switches.rows(place)] = 0.0
         self._residual = bool(residual.any())
         limits = any(switches.has("saturation", slice_place) for slice_place in self._places)
         self._sliced = rounded or limits or tally is not None
         n_slices, n_out, n_in = connection.slices.shape
         if not self._sliced:
-            self._columns = (dequantised(connection) + residual).T.copy()
+            self._columns = (dequantized(connection) + residual).T.copy()
             return
         stacked = [connection.slices.reshape(n_slices * n_out, n_in).astype(np.float64)]
         self._columns = np.concatenate(stacked + [residual] * self._residual).T.copy()

@@ -89,7 +89,7 @@ def count_population(
     raster: np.ndarray | None = None,
     classes: np.ndarray | None = None,
 ) -> PopulationEvents:
-    """Summarise one population's events.
+    """Summarize one population's events.
 
     Parameters
     ----------

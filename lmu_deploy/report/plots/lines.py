@@ -28,12 +28,12 @@ class Line:
 def thinned(
     values: Sequence[float], squares: bool = False, most: int = MOST_POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take means (or roots of mean squares) of neighbours until few enough points are left.
+    """Take means (or roots of mean squares) of neighbors until few enough points are left.
 
     Returns
     -------
     x, y : ndarray, shape (at most `most`,)
-        Middles of the neighbourhoods, counted from 0, and their means.
+        Middles of the neighborhoods, counted from 0, and their means.
     """
     y = np.asarray(values, dtype=np.float64)
     edges = np.linspace(0, len(y), min(len(y), most) + 1).astype(np.int64)

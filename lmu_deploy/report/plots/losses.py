@@ -1,6 +1,6 @@
 """Sources of error as a waterfall: what each adds to the squared output error, and alone.
 
-Small histograms side by side: float values as a grey shape, those of the integers as a line.
+Small histograms side by side: float values as a gray shape, those of the integers as a line.
 
 How far apart the events of a neuron are: a small histogram for each population.
 """

@@ -2,7 +2,7 @@
 
 The error of a memory by Legendre order and time, in a few shades; each shade is one line.
 
-Neighbouring cells of one shade are drawn as one dash, so that the size stays below that of the
+Neighboring cells of one shade are drawn as one dash, so that the size stays below that of the
 worst case, a dash for each of a few thousand cells.
 """
 

@@ -1,0 +1,87 @@
+"""`validate` with networks that were made by hand in place of those of the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import lmu_deploy
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.loading import load_float
+from lmu_deploy.fidelity.assemble import hash_file
+from lmu_deploy.fidelity.measures.sizes import network_sizes
+from lmu_deploy.fidelity.store import read_fidelity
+from lmu_deploy.studies.forms import Forms
+from targets.base import get_target
+
+DIGITS = "examples/models/digits.safetensors"
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory):
+    """The digits network in one slice and 8-bit messages."""
+    path = tmp_path_factory.mktemp("narrow") / "narrow.safetensors"
+    lmu_deploy.quantize(DIGITS, slices=1, message_bits=8, out=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory):
+    """The digits network on a chip with a fifth of mismatch, calibrated and not."""
+    folder = tmp_path_factory.mktemp("lowered")
+    paths = {name: folder / f"{name}.safetensors" for name in ("static", "none")}
+    for name, path in paths.items():
+        lmu_deploy.spike(DIGITS, neurons_per_state=20, mismatch=0.2, calibration=name, out=path)
+    return paths
+
+
+def forms(folder, *paths):
+    found = Forms(load_float(DIGITS, "test"), None, 0, folder)
+    found.use(paths)
+    return found
+
+
+def test_the_given_network_is_what_runs(narrow, tmp_path):
+    lmu_deploy.validate(
+        DIGITS, targets="integer", use=[narrow], out=tmp_path, limit=4, attribution=0
+    )
+    found = read_fidelity(tmp_path)
+    assert found.hashes["integer"] == hash_file(narrow)
+    default = network_sizes(lmu_deploy.quantize(DIGITS))
+    assert found.targets["integer"].sizes.weight_bytes < default.weight_bytes
+
+
+def test_an_uncalibrated_network_stands_beside_the_calibrated_one(lowered, tmp_path):
+    both = forms(tmp_path, *lowered.values())
+    made = both.needed_by(get_target("brian2"))
+    assert made.calibration.method == "static"
+    plain = both.uncalibrated()
+    assert plain.calibration.method == "none"
+    assert plain.device.mismatch == made.device.mismatch == 0.2
+    assert set(both.files) == {"float", "spiking", "uncalibrated"}
+
+
+def test_beside_a_given_network_no_other_is_made_up(lowered, tmp_path):
+    assert forms(tmp_path, lowered["static"]).uncalibrated() is None
+
+
+def test_networks_of_something_else_are_refused(narrow, tmp_path):
+    with pytest.raises(InputError, match="is the second integer network given"):
+        forms(tmp_path, narrow, narrow)
+    with pytest.raises(InputError, match="was not made from the float network"):
+        forms(tmp_path, DIGITS)
+    source = load_float(DIGITS, "test")
+    readout = replace(source.readout, kernel=source.readout.kernel + np.float32(0.01))
+    save(replace(source, readout=readout), other := tmp_path / "other.safetensors")
+    found = Forms(load_float(other, "test"), None, 0, tmp_path)
+    with pytest.raises(InputError, match="was not made from the float network"):
+        found.use([narrow])
+
+
+@pytest.mark.parametrize("steps", [0, -1, 4])
+def test_steps_of_sequences_with_one_answer_are_refused(steps, tmp_path):
+    with pytest.raises(InputError, match="steps"):
+        lmu_deploy.validate(DIGITS, targets="integer", steps=steps, out=tmp_path)

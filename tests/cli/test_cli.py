@@ -1,0 +1,305 @@
+"""The command line: results where they belong, and every wrong use answered in one sentence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmu_deploy.api.validate import parse_targets
+from lmu_deploy.cli import main
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.files import save
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.reference import run_reference
+from lmu_deploy.tasks.base import get_task
+
+
+@pytest.fixture
+def float_file(tmp_path):
+    """A network of the digits task's shape, with weights drawn at random."""
+    rng = np.random.default_rng(0)
+    memory = Memory.legendre(4, 8.0, channels=3)
+    hidden = Hidden(rng.normal(size=(12, 10)) / 3, None, None, rng.normal(size=10), "tanh")
+    layer = LMULayer(rng.normal(size=(8, 3)) / 3, None, None, None, memory, hidden)
+    network = LMUNetwork((layer,), Readout(rng.normal(size=(10, 10)), None), task="digits")
+    path = tmp_path / "float.safetensors"
+    save(network, path)
+    return path
+
+
+@pytest.fixture
+def integer_file(float_file, lmu):
+    path = float_file.with_name("integer.safetensors")
+    assert lmu("quantize", float_file, "--out", path)[0] == 0
+    return path
+
+
+@pytest.fixture
+def lmu(monkeypatch, capsys):
+    """Call the command line in this process; gives (exit code, standard output, standard error)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lmu-deploy", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        code = stop.value.code
+        out, err = capsys.readouterr()
+        return (0 if code is None else int(code)), out, err
+
+    return call
+
+
+def sentence(err: str) -> str:
+    """The one line that an error leaves on standard error (progress lines end before it)."""
+    lines = [line for line in err.splitlines() if line.startswith("lmu-deploy: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["quantize", "absent.safetensors", "--out", "o.safetensors"],
+        ["spike", "absent.safetensors", "--out", "o.safetensors"],
+        ["export", "absent.safetensors", "--out", "o.onnx"],
+        ["check", "absent.safetensors"],
+        ["deploy", "absent.safetensors", "--target", "reference"],
+        ["validate", "absent.safetensors", "--out", "report"],
+    ],
+)
+def test_missing_file_is_named(lmu, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = lmu(*command)
+    assert code == 2
+    assert "absent.safetensors: no such file" in sentence(err)
+    assert files(tmp_path) == set()
+
+
+def test_file_that_is_no_network(lmu, tmp_path):
+    path = tmp_path / "notes.safetensors"
+    path.write_bytes(b"not a network at all")
+    code, _, err = lmu("deploy", path, "--target", "reference")
+    assert code == 2
+    assert "notes.safetensors" in sentence(err)
+
+
+@pytest.mark.parametrize(
+    ("options", "valid"),
+    [
+        (["--target", "nowhere"], "integer"),
+        (["--target", "reference", "--task", "nothing"], "mackey-glass"),
+        (["--target", "reference", "--limit", "0"], "at least 1"),
+        (["--target", "integer"], "lmu-deploy quantize"),
+        (["--target", "brian2"], "lmu-deploy spike"),
+    ],
+)
+def test_deploy_says_what_would_be_right(lmu, float_file, options, valid):
+    code, _, err = lmu("deploy", float_file, *options)
+    assert code == 2
+    assert valid in sentence(err)
+
+
+@pytest.mark.parametrize(
+    ("command", "valid"), [("quantize", "loihi2"), ("spike", "generic-analog")]
+)
+def test_unknown_profile_lists_the_valid_ones(lmu, float_file, command, valid):
+    out = float_file.with_name("o.safetensors")
+    code, _, err = lmu(command, float_file, "--out", out, "--profile", "loihi99")
+    assert code == 2
+    assert "'loihi99'" in sentence(err)
+    assert valid in sentence(err)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["quantize", "spike", "export"])
+def test_integer_file_to_a_command_for_floats(lmu, integer_file, command):
+    out = integer_file.with_name("o.out")
+    code, _, err = lmu(command, integer_file, "--out", out)
+    assert code == 2
+    assert "IntegerNetwork" in sentence(err)
+    assert not out.exists()
+
+
+def test_float_file_to_check(lmu, float_file):
+    code, _, err = lmu("check", float_file)
+    assert code == 2
+    assert "lmu-deploy quantize" in sentence(err)
+
+
+def test_check_shows_where_every_neuron_would_sit(lmu, integer_file):
+    code, out, _ = lmu("check", integer_file)
+    assert code == 0
+    verdict, header, *cores = out.strip().splitlines()
+    assert verdict.endswith("fits loihi2.")
+    assert "synapses" in header
+    network = load_any(integer_file)
+    neurons = sum(int(line.split()[1]) for line in cores)
+    hidden = network.layers[0].hidden.units
+    assert neurons == network.layers[0].memory.size + hidden + network.n_out
+
+
+def test_output_in_a_folder_that_is_not_there(lmu, float_file):
+    out = float_file.parent / "absent" / "o.safetensors"
+    code, _, err = lmu("quantize", float_file, "--out", out)
+    assert code == 2
+    assert "give a folder that exists" in sentence(err)
+
+
+def test_absent_lava_is_told_with_the_command_that_mends_it(lmu, integer_file, monkeypatch):
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("targets.lava.compat.version", absent)
+    code, _, err = lmu("deploy", integer_file, "--target", "lava", "--limit", "1")
+    assert code == 2
+    assert "lmu-deploy doctor --fix" in sentence(err)
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    """A user's own classification data, of the digits task's shape, and a function to spoil it."""
+
+    def write(**changes: np.ndarray) -> Path:
+        rng = np.random.default_rng(1)
+        arrays = {
+            "x_train": rng.normal(size=(30, 8, 8)),
+            "y_train": np.arange(30) % 10,
+            "x_test": rng.normal(size=(12, 8, 8)),
+            "y_test": np.arange(12) % 10,
+        }
+        path = tmp_path / "own.npz"
+        np.savez(path, **{**arrays, **changes})
+        return path
+
+    return write
+
+
+def test_own_data_runs(lmu, float_file, data_file, tmp_path):
+    result = tmp_path / "r.json"
+    task = data_file()
+    code, out, _ = lmu(
+        "deploy", float_file, "--target", "reference", "--task", task, "--json", result
+    )
+    assert code == 0
+    found = json.loads(result.read_text())
+    assert found["n_samples"] == 12
+    assert f"{found['metric']['value']:.4f}" in out
+
+
+def test_nan_in_the_input(lmu, float_file, data_file, tmp_path):
+    x = np.zeros((12, 8, 8))
+    x[3, 2, 1] = np.nan
+    result, states = tmp_path / "r.json", tmp_path / "s.npz"
+    task = data_file(x_test=x)
+    code, _, err = lmu(
+        "deploy", float_file, "--target", "reference", "--task", task,
+        "--json", result, "--record", states,
+    )  # fmt: skip
+    assert code == 2
+    assert "x_test has 1 entries that are NaN" in sentence(err)
+    assert not result.exists()
+    assert not states.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"x_test": np.zeros((12, 8, 7))}, "x_train has samples of shape (8, 8)"),
+        ({"x_train": np.zeros((30, 8))}, "x_train has shape (30, 8)"),
+        ({"y_test": np.arange(11)}, "y_test has shape (11,)"),
+        ({"y_train": np.arange(30) - 1}, "negative classes"),
+        ({"y_train": np.arange(30)}, "30 outputs"),
+        ({"y_train": np.array(["a"] * 30)}, "y_train has type"),
+        ({"x_train": np.array([None] * 30, dtype=object)}, "plain arrays"),
+    ],
+)
+def test_own_data_that_is_wrong(lmu, float_file, data_file, changes, told):
+    code, _, err = lmu(
+        "deploy", float_file, "--target", "reference", "--task", data_file(**changes)
+    )
+    assert code == 2
+    assert told in sentence(err)
+
+
+def test_deploy_writes_the_states_and_the_result(lmu, float_file, tmp_path):
+    result, states = tmp_path / "r.json", tmp_path / "s.npz"
+    code, out, err = lmu(
+        "deploy", float_file, "--target", "reference", "--limit", 20,
+        "--json", result, "--record", states,
+    )  # fmt: skip
+    assert code == 0
+    assert "accuracy" in out
+    assert "reference: 20 samples" in err
+    found = json.loads(result.read_text())
+    wanted = {
+        "target", "task", "n_samples", "metric", "reference", "events", "synops", "saturations",
+        "steps", "wall_seconds", "seed", "versions",
+    }  # fmt: skip
+    assert wanted <= set(found)
+    assert found["reference"] == {
+        "value": found["metric"]["value"],
+        "agreement": 1.0,
+        "deviation": 0.0,
+    }
+    from lmu_deploy.core.loading import load_any
+
+    network = load_any(float_file)
+    inputs = get_task("digits").load().test.inputs[:20]
+    trace = run_reference(network, inputs, record=True)
+    with np.load(states) as stored:
+        np.testing.assert_array_equal(stored["m"], trace.m)
+        np.testing.assert_array_equal(stored["h"], trace.h)
+        np.testing.assert_array_equal(stored["y"], trace.y)
+
+
+def test_help_of_every_command(lmu):
+    code, out, _ = lmu("--help")
+    assert code == 0
+    commands = [
+        "demo", "train", "quantize", "spike", "export", "check", "deploy", "validate", "report",
+        "targets", "doctor",
+    ]  # fmt: skip
+    for command in commands:
+        assert command in out
+        code, text, _ = lmu(command, "--help")
+        assert code == 0
+        assert "Usage" in text
+
+
+def test_wrong_option_is_exit_code_2(lmu):
+    code, _, err = lmu("deploy", "--nonsense")
+    assert code == 2
+    assert "--nonsense" in err
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    arguments = ["lmu-deploy", "--debug", "check", str(tmp_path / "absent.safetensors")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(InputError):
+        main()
+
+
+def test_targets_with_their_own_limits():
+    assert parse_targets("integer, lava:8,brian2") == [
+        ("integer", None),
+        ("lava", 8),
+        ("brian2", None),
+    ]
+    for wrong in ("", "integer,", "lava:", "lava:-3", "lava:x", "lava,lava:2"):
+        with pytest.raises(InputError):
+            parse_targets(wrong)
+
+
+def test_a_missing_library_is_a_usage_error():
+    assert MissingDependencyError("x").exit_code == 2

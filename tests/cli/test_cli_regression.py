@@ -1,0 +1,82 @@
+"""The whole way by the command line for a user's own series: three inputs, two outputs a step."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from lmu_deploy.cli import main
+from lmu_deploy.cli.run import result_line
+from lmu_deploy.core.files import save
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+
+STEPS = 40
+
+
+@pytest.fixture
+def lmu(monkeypatch, capsys, tmp_path):
+    """Call the command line in an own folder; give what it prints. It has to succeed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["lmu-deploy", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        assert not stop.value.code, err
+        return out
+
+    return call
+
+
+@pytest.fixture
+def series(tmp_path):
+    """A network with random weights and data whose targets are its outputs with noise."""
+    rng = np.random.default_rng(3)
+    data = {}
+    for part, samples in (("train", 20), ("test", 12)):
+        x = np.cumsum(rng.normal(size=(samples, STEPS, 3)), axis=1) / 8
+        y = np.stack([np.roll(x[..., 0], 3, axis=1), x.mean(axis=2)], axis=-1)
+        data |= {f"x_{part}": x.astype(np.float32), f"y_{part}": y.astype(np.float32)}
+    np.savez(tmp_path / "mine.npz", **data)
+    kernels = rng.normal(size=(8, 8)) / 4, None, rng.normal(size=(8, 8)) / 4
+    hidden = Hidden(*kernels, None, "tanh")
+    layer = LMULayer(
+        rng.normal(size=(3, 2)) / 3, None, None, None, Memory.legendre(4, 10.0, 2), hidden
+    )
+    readout = Readout(rng.normal(size=(8, 2)), np.array([0.1, -0.2]))
+    network = LMUNetwork((layer,), readout, True, task="mine.npz")
+    save(network, tmp_path / "mine.safetensors")
+
+
+def test_a_series_goes_all_the_way(lmu, series, tmp_path):
+    lmu("quantize", "mine.safetensors", "--out", "int.safetensors")
+    assert "fits loihi2" in lmu("check", "int.safetensors", "--profile", "loihi2")
+    said = lmu("deploy", "int.safetensors", "--target", "integer", "--json", "r.json")
+    assert said.startswith("integer: nrmse")
+    assert "outputs 0.0" in said
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["reference"]["deviation"] < 0.1
+    assert (
+        lmu("deploy", "int.safetensors", "--target", "onnxruntime").split(";")[0].split(": ")[1]
+        == said.split(";")[0].split(": ")[1]
+    )  # the same integers, so the same figures
+    assert "outputs 0.0000 apart" in lmu("deploy", "mine.safetensors", "--target", "reference")
+    lmu("validate", "mine.safetensors", "--targets", "onnxruntime,integer", "--out", "report")
+    report = (tmp_path / "report" / "report.html").read_text()
+    assert "nrmse" in report.lower()
+
+
+def test_the_line_of_a_result_without_a_float_reference():
+    summary = {
+        "target": "integer",
+        "metric": {"name": "accuracy", "value": 0.5, "ci95": [0.25, 0.75]},
+        "n_samples": 10,
+        "reference": {"value": None, "agreement": None, "deviation": None},
+    }
+    assert result_line(summary) == (
+        "integer: accuracy 0.5000 (0.2500 to 0.7500) on 10 samples; no float reference in the file"
+    )

@@ -1,0 +1,195 @@
+"""keras-lmu's files: whatever Keras computed, the reference computes from the imported network."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.importers import import_file
+from converters.keras_lmu import read_keras
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import discretize
+from lmu_deploy.core.reference import run_reference
+
+pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
+
+FIXTURES = Path(__file__).parent / "fixtures"
+WHOLE = sorted(p.name for p in FIXTURES.glob("*") if p.suffix == ".keras" and "gru" not in p.name)
+WHOLE += [f"keras{v}-{n}.h5" for v in (2, 3) for n in ("feedback", "stack")]
+BARE = sorted(p.name for p in FIXTURES.glob("*weights.h5"))
+
+
+def keras_answer(file):
+    version, _, name = file.partition("-")
+    name = name.split(".")[0].removesuffix("-weights")
+    with np.load(FIXTURES / f"{version}.npz") as arrays:
+        return arrays[f"{name}-inputs"].astype(np.float64), arrays[f"{name}-outputs"]
+
+
+def our_answer(network, inputs):
+    outputs = run_reference(network, inputs).outputs
+    if "softmax" in network.provenance.get("left out", ""):
+        outputs = np.exp(outputs) / np.exp(outputs).sum(axis=-1, keepdims=True)
+    return outputs
+
+
+def test_there_are_fixtures_of_both_versions_in_all_forms():
+    assert len(WHOLE) == 2 * 7 + 4
+    assert len(BARE) == 2 + 4
+
+
+@pytest.mark.parametrize("file", WHOLE)
+def test_a_whole_model_gives_what_keras_gave(file):
+    inputs, outputs = keras_answer(file)
+    network = import_file(FIXTURES / file)
+    assert np.ptp(outputs) > 0.05  # outputs that say something
+    np.testing.assert_allclose(our_answer(network, inputs), outputs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("file", BARE)
+def test_weights_alone_give_it_too_with_the_architecture(file):
+    version, _, name = file.partition("-")
+    name = name.split(".")[0].removesuffix("-weights")
+    network = import_file(FIXTURES / file, architecture=FIXTURES / f"{version}-{name}.json")
+    inputs, outputs = keras_answer(file)
+    np.testing.assert_allclose(our_answer(network, inputs), outputs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("file", ["keras2-feedback-weights.h5", "keras3-feedback.weights.h5"])
+def test_weights_alone_give_it_too_with_options(file):
+    options = {
+        "memory_d": "2",
+        "order": "4",
+        "theta": "6.5",
+        "units": "5",
+        "hidden_to_memory": "true",
+        "memory_to_memory": "true",
+        "input_to_hidden": "True",
+        "use_bias": "true",
+    }
+    network = import_file(FIXTURES / file, options=options)
+    inputs, outputs = keras_answer(file)
+    np.testing.assert_allclose(our_answer(network, inputs), outputs, rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match=r"asks for 6|weights in the file"):
+        import_file(FIXTURES / file, options={**options, "memory_to_memory": "false"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": "4", "theta": "6.5"}, "option units is missing"),
+        ({"order": "4", "units": "5"}, "option theta is missing"),
+        ({"orders": "4"}, "unknown option 'orders'; choose from memory_d, order"),
+        ({"order": "four", "theta": "6", "units": "5"}, "order is 'four', not an integer"),
+        ({"order": "4", "theta": "6", "units": "5", "hidden_cell": "GRUCell"}, "GRUCell"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        import_file(FIXTURES / "keras3-feedback.weights.h5", options=options)
+
+
+@pytest.mark.parametrize("version", ["keras2", "keras3"])
+def test_all_that_cannot_be_represented_is_named_at_once(version):
+    with pytest.raises(InputError) as caught:
+        import_file(FIXTURES / f"{version}-conv-and-gru.keras")
+    message = str(caught.value)
+    for part in ("Conv1D", "GRUCell", "LayerNormalization", "activation is"):
+        assert part in message
+
+
+def test_weights_without_an_architecture_say_what_to_give():
+    with pytest.raises(InputError, match=r"weights alone; give the architecture with --architect"):
+        import_file(FIXTURES / "keras3-feedback.weights.h5")
+
+
+def test_an_architecture_beside_a_whole_model_is_refused():
+    with pytest.raises(InputError, match="describes its own architecture"):
+        import_file(FIXTURES / "keras3-stack.keras", architecture=FIXTURES / "keras3-stack.json")
+
+
+def changed(tmp_path, change, name="feedback"):
+    """Import weights with an architecture in which `change` has changed something."""
+    model = json.loads((FIXTURES / f"keras3-{name}.json").read_text())
+    change(model["config"]["layers"])
+    path = tmp_path / "architecture.json"
+    path.write_text(json.dumps(model))
+    return read_keras(FIXTURES / f"keras3-{name}.weights.h5", path)
+
+
+def lmu(layers):
+    return next(layer for layer in layers if layer["class_name"] == "LMU")["config"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda layers: lmu(layers).update(order=5), r"kernel has shape .*expected \(12, 5\)"),
+        (lambda layers: lmu(layers).update(order=10**9), "order is 1000000000, outside 1 to 1024"),
+        (lambda layers: lmu(layers).update(theta=None), "theta is None, not a number"),
+        (lambda layers: lmu(layers).update(theta=0.25), "theta is 0.25, outside 1 to"),
+        (lambda layers: lmu(layers).update(discretizer="euler", theta=2), "euler diverges for ord"),
+        (lambda layers: lmu(layers).update(memory_d=65_536), "kernel"),
+        (lambda layers: lmu(layers).update(hidden_cell=[1]), "hidden_cell has no configuration"),
+        (lambda layers: layers.pop(), "the file has weights of 'dense', which no layer takes"),
+        (lambda layers: layers.reverse(), "stands before a recurrent layer"),
+        (lambda layers: layers.clear(), "has no LMU layer"),
+        (lambda layers: layers.append("x"), "lists no layers"),
+        (lambda layers: layers.append(layers[-1]), "weights in the file|fit"),
+    ],
+)
+def test_an_architecture_that_does_not_fit_is_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        changed(tmp_path, change)
+
+
+def test_a_functional_model_must_be_a_chain(tmp_path):
+    def branch(layers):
+        layers[-1]["inbound_nodes"] = layers[1]["inbound_nodes"]
+
+    with pytest.raises(InputError, match=r"feeds 2 layers; .*stands beside the chain"):
+        changed(tmp_path, branch, "stack")
+
+
+def keras_like_matrices(path, **changes):
+    """Matrices of the example's memory as Keras holds them: transposed, rounded to float32."""
+    a_bar, b_bar = discretize(6, 12.0)
+    arrays = {"lmu_1/A": a_bar.T.astype("f4"), "lmu_1/B": b_bar[None].astype("f4"), **changes}
+    np.savez(path, **arrays)
+    return {"matrices": str(path)}
+
+
+def test_the_matrices_that_keras_computed_can_be_given(tmp_path):
+    file = "keras3-example.keras"
+    network = import_file(FIXTURES / file, options=keras_like_matrices(tmp_path / "m.npz"))
+    memory = network.layers[0].memory
+    np.testing.assert_array_equal(memory.a_bar, discretize(6, 12.0)[0].astype("f4"))
+    inputs, outputs = keras_answer(file)
+    np.testing.assert_allclose(our_answer(network, inputs), outputs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lmu_1/A": np.eye(6, dtype="f4")}, "differs from that of the model's order and theta"),
+        ({"lmu_1/A": np.eye(5, dtype="f4")}, "matrix A has shape"),
+        ({"lmu_1/B": np.array(["a"])}, "matrix B has type"),
+    ],
+)
+def test_matrices_of_another_model_are_refused(tmp_path, changes, message):
+    options = keras_like_matrices(tmp_path / "m.npz", **changes)
+    with pytest.raises(InputError, match=message):
+        import_file(FIXTURES / "keras3-example.keras", options=options)
+    with pytest.raises(InputError, match="holds no lmu_4/A"):
+        import_file(FIXTURES / "keras3-stack.keras", options=options)
+    (tmp_path / "m.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"no readable \.npz"):
+        import_file(FIXTURES / "keras3-example.keras", options=options)
+
+
+def test_provenance_and_task_are_recorded():
+    network = import_file(FIXTURES / "keras3-example.keras", task="psmnist")
+    assert network.task == "psmnist"
+    assert network.provenance["imported from"] == "keras-lmu"
+    assert "softmax" in network.provenance["left out"]

@@ -1,0 +1,108 @@
+"""The memory matrices that an imported network gets, held to what real Keras held."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.importers import import_file
+from converters.keras_lmu import tensorflow_matrices
+from converters.keras_lmu.tensorflow_matrices import (
+    block_length,
+    fused_product,
+    keras_matrices,
+    solve,
+)
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import discretize
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+KERAS = {
+    # of keras-lmu 0.9.0 with TensorFlow 2.19.1, and alike of 0.7.0 with 2.15.1, on a processor with
+    # AVX-512 and 48 KiB; those of 32 KiB by Eigen itself, told so
+    (55, 14.5652345969731, True, 48): "5511dd135d",
+    (60, 2.0359316814367907, True, 48): "88b8cdc5ec",
+    (63, 2496.6853202815114, True, 48): "e4ee23945f",
+    (64, 300.0, False, 48): "170aa3414e",
+    (100, 128.0, False, 48): "78670e6d2d",
+    (256, 784.0, False, 48): "ea4d149c0c",
+    (256, 784.0, False, 32): "a56e9def81",
+}
+"""By order, theta, whether theta was trained and the cache: SHA-256 of A and B, ten digits."""
+
+
+@pytest.mark.parametrize("case", KERAS)
+def test_matrices_are_those_of_keras_to_the_bit(case):
+    order, theta, trained, cache = case
+    a_bar, b_bar = keras_matrices(order, theta, "zoh", trained, cache)
+    both = (a_bar + np.float32(0)).tobytes() + (b_bar + np.float32(0)).tobytes()  # no zero is minus
+    found = hashlib.sha256(both).hexdigest()
+    assert found[:10] == KERAS[case]
+
+
+@pytest.mark.parametrize(("order", "theta"), [(1, 2.0), (12, 40.0), (40, 30.0), (7, 5000.0)])
+def test_they_are_the_exact_ones_but_for_rounding(order, theta):
+    a_bar, b_bar = keras_matrices(order, theta, "zoh", False, 32)
+    exact_a, exact_b = discretize(order, theta)
+    assert np.linalg.norm(a_bar - exact_a) < 3e-5 * np.linalg.norm(exact_a)
+    assert np.linalg.norm(b_bar - exact_b) < 3e-5 * np.linalg.norm(exact_b)
+    made = keras_matrices(order, 9.0 * order, "euler", False, 32)
+    expected = discretize(order, 9.0 * order, "euler")
+    np.testing.assert_array_equal(made[0], expected[0].astype(np.float32))
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 17, 40, 97])
+def test_products_and_solutions_are_right_whatever_their_order_of_sums(rng, n):
+    a = rng.normal(size=(n, n)).astype(np.float32)
+    b = rng.normal(size=(n, n + 3)).astype(np.float32)
+    np.testing.assert_allclose(fused_product(a, b), a.astype(float) @ b, rtol=0, atol=1e-5 * n)
+    a += 2 * n**0.5 * np.eye(n, dtype=np.float32)
+    x = solve(a, b, 24)
+    np.testing.assert_allclose(a.astype(float) @ x, b, rtol=0, atol=1e-5 * n)
+
+
+def test_blocks_fit_the_cache():
+    # Eigen 3.4, evaluateProductBlockingSizesHeuristic, by its own numbers
+    assert [block_length(257, 1024 * kib) for kib in (32, 48)] == [88, 136]
+    assert block_length(96, 32768) == 96 and block_length(192, 32768) == 96
+
+
+def test_the_choice_is_said_and_recorded(tmp_path, monkeypatch):
+    pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
+    file = FIXTURES / "keras3-example.keras"
+    monkeypatch.setattr("converters.keras_lmu.matrices.first_cache_kib", lambda: 48)
+    networks = {
+        choice: import_file(file, options={} if choice is None else {"matrices": choice})
+        for choice in (None, "keras:48", "exact")
+    }
+    memories = {choice: network.layers[0].memory for choice, network in networks.items()}
+    np.testing.assert_array_equal(memories[None].a_bar, memories["keras:48"].a_bar)
+    assert memories[None].a_bar.dtype == np.float32
+    exact = discretize(memories["exact"].order, memories["exact"].theta)[0]
+    np.testing.assert_array_equal(memories["exact"].a_bar, exact)
+    assert networks["exact"].provenance["memory matrices"] == "exact"
+    assert "48 KiB of L1" in networks["keras:48"].provenance["memory matrices"]
+    with pytest.raises(InputError, match="no such file"):
+        import_file(file, options={"matrices": "keras:"})
+
+
+def test_what_takes_too_long_is_exact(monkeypatch):
+    pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
+    monkeypatch.setattr("converters.keras_lmu.matrices.MOST_WORK", 1)
+    network = import_file(FIXTURES / "keras3-example.keras")
+    memory = network.layers[0].memory
+    np.testing.assert_array_equal(memory.a_bar, discretize(memory.order, memory.theta)[0])
+    assert "exact in layer" in network.provenance["memory matrices"]
+
+
+@pytest.mark.parametrize("written", [["1", "Data", "48K"], None, ["1", "Data", "much"]])
+def test_the_cache_is_told_by_the_system_or_taken_as_usual(tmp_path, monkeypatch, written):
+    monkeypatch.setattr(tensorflow_matrices, "_CACHES", tmp_path)
+    if written:
+        (tmp_path / "index0").mkdir()
+        for name, text in zip(("level", "type", "size"), written, strict=True):
+            (tmp_path / "index0" / name).write_text(f"{text}\n")
+    told = 48 if written and written[2] == "48K" else tensorflow_matrices.USUAL_CACHE
+    assert tensorflow_matrices.first_cache_kib.__wrapped__() == told

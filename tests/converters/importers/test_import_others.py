@@ -1,0 +1,151 @@
+"""The paper's package and PyTorch LMUs: files made here, held to a loop over their equations."""
+
+import numpy as np
+import pytest
+
+from converters.importers import import_file
+from converters.weight_files import recognize_memory
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.legendre import discretize
+from lmu_deploy.core.reference import run_reference
+
+N_IN, UNITS, ORDER, N_OUT = 2, 5, 6, 3
+
+
+@pytest.fixture
+def weights(rng):
+    """Row-vector weights of one layer and a readout, in float32, from a memory of theta 14."""
+    a_bar, b_bar = discretize(ORDER, 14.0)
+    shapes = {
+        "input_encoders": (N_IN, 1),
+        "hidden_encoders": (UNITS, 1),
+        "memory_encoders": (ORDER, 1),
+        "input_kernel": (N_IN, UNITS),
+        "hidden_kernel": (UNITS, UNITS),
+        "memory_kernel": (ORDER, UNITS),
+        "kernel": (UNITS, N_OUT),
+        "bias": (1, N_OUT),
+    }
+    drawn = {name: 0.4 * rng.normal(size=shape) for name, shape in shapes.items()}
+    drawn |= {"AT": (a_bar - np.eye(ORDER)).T, "BT": b_bar[None]}
+    return {name: array.astype(np.float32) for name, array in drawn.items()}
+
+
+@pytest.fixture
+def inputs(rng):
+    return rng.normal(size=(3, 9, N_IN))
+
+
+def paper_answer(w, x):
+    """The step of the paper's package, as its issue describes it."""
+    h, m = np.zeros((len(x), UNITS)), np.zeros((len(x), ORDER))
+    for t in range(x.shape[1]):
+        u = x[:, t] @ w["input_encoders"] + h @ w["hidden_encoders"] + m @ w["memory_encoders"]
+        m = m + m @ w["AT"] + u @ w["BT"]
+        h = x[:, t] @ w["input_kernel"] + h @ w["hidden_kernel"] + m @ w["memory_kernel"]
+        h = np.tanh(h)
+    return h @ w["kernel"] + w["bias"]
+
+
+def save_paper(path, weights, dense=("kernel", "bias")):
+    h5py = pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"rnn", b"dense"]
+        for name, array in weights.items():
+            layer = "dense/dense" if name in dense else "rnn/lmu_cell"
+            file[f"{layer}/{name}:0"] = array[0] if name == "bias" else array
+        file["rnn"].attrs["weight_names"] = [b"x"]
+
+
+def test_the_papers_file_gives_what_its_equations_give(tmp_path, weights, inputs):
+    save_paper(tmp_path / "psmnist.hdf5", weights)
+    network = import_file(tmp_path / "psmnist.hdf5")
+    found = run_reference(network, inputs).outputs
+    np.testing.assert_allclose(found, paper_answer(weights, inputs), rtol=0, atol=1e-12)
+    assert network.layers[0].memory.theta == 14.0
+    assert network.layers[0].memory.discretizer == "zoh"
+
+
+def test_all_that_is_missing_or_surplus_in_the_papers_file_is_named(tmp_path, weights):
+    del weights["hidden_kernel"], weights["BT"]
+    save_paper(tmp_path / "a.h5", {**weights, "gamma": np.ones(3)}, ("kernel", "bias", "gamma"))
+    with pytest.raises(InputError) as caught:
+        import_file(tmp_path / "a.h5", "paper-lmu")
+    assert "hidden_kernel, BT missing" in str(caught.value)
+    assert "module 'dense': bias, gamma, kernel cannot be represented" in str(caught.value)
+
+
+def pytorch_state(torch, weights, names):
+    """Column-vector weights under the names of a PyTorch implementation."""
+
+    def column(name):
+        return torch.tensor(np.ascontiguousarray(weights[name].T))
+
+    state = {f"lmu.cell.{names[role]}": column(role) for role in names}
+    state["classifier.weight"] = column("kernel")
+    state["classifier.bias"] = torch.tensor(weights["bias"][0])
+    return state
+
+
+SHORT = {
+    "input_encoders": "e_x",
+    "hidden_encoders": "e_h",
+    "memory_encoders": "e_m",
+    "input_kernel": "W_x",
+    "hidden_kernel": "W_h",
+    "memory_kernel": "W_m",
+    "AT": "A",
+    "BT": "B",
+}
+
+
+def pytorch_answer(torch, state, inputs, whole_a):
+    """One step as PyTorch implementations write it, with functional.linear."""
+    linear = torch.nn.functional.linear
+    w = {key.rpartition(".")[2]: value.double() for key, value in state.items() if "lmu" in key}
+    x = torch.tensor(inputs)
+    h, m = torch.zeros(len(x), UNITS).double(), torch.zeros(len(x), ORDER).double()
+    e_x, e_h, e_m, w_x, w_h, w_m, a, b = w.values()
+    for t in range(x.shape[1]):
+        u = linear(x[:, t], e_x) + linear(h, e_h) + linear(m, e_m)
+        m = (0 if whole_a else m) + linear(m, a) + linear(u, b)
+        h = torch.tanh(linear(x[:, t], w_x) + linear(h, w_h) + linear(m, w_m))
+    weight, bias = state["classifier.weight"].double(), state["classifier.bias"].double()
+    return linear(h, weight, bias).numpy()
+
+
+@pytest.mark.parametrize(("short", "nest"), [(True, None), (False, "state_dict")])
+def test_a_state_dictionary_gives_what_its_equations_give(tmp_path, weights, inputs, short, nest):
+    torch = pytest.importorskip("torch", reason="torch (the extra train) is absent")
+    state = pytorch_state(torch, weights, SHORT if short else {name: name for name in SHORT})
+    if short:  # A stands whole there
+        state["lmu.cell.A"] = state["lmu.cell.A"] + torch.eye(ORDER)
+    torch.save({nest: state, "epoch": 3} if nest else state, tmp_path / "network.pt")
+    network = import_file(tmp_path / "network.pt")
+    expected = pytorch_answer(torch, state, inputs, short)
+    np.testing.assert_allclose(run_reference(network, inputs).outputs, expected, rtol=0, atol=1e-9)
+    assert network.layers[0].memory.theta == 14.0
+
+
+def test_matrices_that_were_trained_need_a_theta(tmp_path, weights, inputs):
+    weights["AT"] = weights["AT"] * np.float32(0.7)
+    save_paper(tmp_path / "trained.h5", weights)
+    with pytest.raises(InputError, match=r"they were trained\); give it with --option theta"):
+        import_file(tmp_path / "trained.h5")
+    network = import_file(tmp_path / "trained.h5", options={"theta": "14"})
+    assert network.layers[0].memory.discretizer == "trained"
+    found = run_reference(network, inputs).outputs
+    np.testing.assert_allclose(found, paper_answer(weights, inputs), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("order", "theta", "method"),
+    [(1, 3.5, "zoh"), (4, 6.5, "zoh"), (5, 9.3, "bilinear"), (3, 20.7, "euler"), (64, 200, "zoh")],
+)
+def test_a_memory_is_recognized_by_its_matrices(order, theta, method, dtype):
+    a_bar, b_bar = (array.astype(dtype) for array in discretize(order, theta, method))
+    memory = recognize_memory(a_bar, b_bar)
+    assert memory.discretizer == method
+    assert memory.theta == pytest.approx(theta, rel=1e-5)
+    np.testing.assert_array_equal(memory.a_bar, a_bar)

@@ -1,0 +1,101 @@
+"""The ONNX forms of an integer network from the command's side: export, validate, deploy."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmu_deploy.api.export import export
+from lmu_deploy.api.run import deploy
+from lmu_deploy.api.validate import validate
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import save
+from lmu_deploy.studies.quantization import quantize
+from lmu_deploy.tasks.base import get_task
+from targets.integer import IntegerTarget
+from targets.onnxruntime import messages_of
+
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+ort = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+
+DIGITS = Path(__file__).parents[3] / "examples" / "models" / "digits.safetensors"
+
+
+@pytest.fixture(scope="module")
+def integer():
+    return quantize(DIGITS)
+
+
+def session(path):
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def test_the_exported_digits_network_gives_the_twins_integers(integer, tmp_path):
+    save(integer, tmp_path / "digits-int.safetensors")
+    out = export(tmp_path / "digits-int.safetensors", to="onnx-int", out=tmp_path / "a.onnx")
+    inputs = get_task("digits").load().test.inputs
+    messages, _ = messages_of(inputs, integer.input)
+    (outputs,) = session(out).run(["output"], {"input": messages})
+    expected = IntegerTarget().run(integer, inputs).outputs
+    assert outputs.dtype == np.int32
+    np.testing.assert_array_equal(outputs * integer.readout.output.scale, expected)
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [("onnx-int", "sequence"), ("onnx-int-step", "step"), ("onnx-qdq", "qdq-sequence")],
+)
+def test_every_form_of_an_integer_network_says_what_it_is(integer, tmp_path, form, told):
+    found = session(export(integer, to=form, out=tmp_path / "a.onnx")).get_modelmeta()
+    assert found.custom_metadata_map["lmu_deploy.form"].endswith(told)
+    assert found.custom_metadata_map["lmu_deploy.task"] == "digits"
+
+
+def test_a_form_of_another_representation_is_refused(integer, tmp_path):
+    for form in ("onnx", "onnx-step"):
+        with pytest.raises(InputError, match=r"not IntegerNetwork; give the float file.*onnx-int"):
+            export(integer, to=form, out=tmp_path / "a.onnx")
+    for form in ("onnx-int", "onnx-int-step", "onnx-qdq"):
+        with pytest.raises(InputError, match=r"not LMUNetwork; make one with lmu-deploy quantize"):
+            export(DIGITS, to=form, out=tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="onnx-int8"):
+        export(integer, to="onnx-int8", out=tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_validate_runs_both_graphs_beside_the_twin(tmp_path):
+    targets = "integer,onnxruntime,onnxruntime/integer"
+    page = validate(DIGITS, targets=targets, limit=12, out=tmp_path / "report")
+    assert page.is_file()
+    found = json.loads((tmp_path / "report" / "fidelity.json").read_text())["targets"]
+    assert list(found) == targets.split(",")
+    equal = found["onnxruntime/integer"]["equal_to"]
+    assert equal["target"] == "integer"
+    assert equal["equal"]
+    assert equal["samples"] == 12
+    assert found["onnxruntime"]["equal_to"] is None
+    for kind in ("events", "synops", "saturations"):
+        assert found["onnxruntime/integer"][kind] == found["integer"][kind]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("onnxruntime/spiking", "choose one of onnxruntime/float, onnxruntime/integer"),
+        ("integer/float", "choose one of integer/integer"),
+        ("onnxruntime/", "is not NAME, NAME/FORM"),
+    ],
+)
+def test_a_form_that_a_target_does_not_run_is_refused(name, told, tmp_path):
+    with pytest.raises(InputError, match=told):
+        validate(DIGITS, targets=name, limit=2, out=tmp_path)
+
+
+def test_deploy_runs_the_graph_that_the_file_calls_for(integer):
+    summary = deploy(integer, target="onnxruntime", limit=12)
+    twin = deploy(integer, target="integer", limit=12)
+    assert summary["settings"]["graph"] == "integer"
+    assert summary["events"]["total"] == twin["events"]["total"] > 0
+    assert summary["synops"] == twin["synops"]
+    assert deploy(DIGITS, target="onnxruntime", limit=12)["settings"]["graph"] == "float"

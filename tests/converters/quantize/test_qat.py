@@ -1,0 +1,214 @@
+"""Training on with rounded weights: it mends what few bits broke, and deploys what it trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.quantize import calibrate
+from converters.quantize.ptq import Quantizer
+from converters.quantize.qat import qat_config, rounding_model, train_quantized
+from converters.quantize.settings import settings_for
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
+from lmu_deploy.core.network import (
+    FLOAT_CLASSES,
+    Hidden,
+    LMULayer,
+    LMUNetwork,
+    LSTMLayer,
+    Memory,
+    Readout,
+)
+from lmu_deploy.nn.model import SequenceModel
+from lmu_deploy.studies.quantization import quantize
+from lmu_deploy.tasks.base import get_task
+from lmu_deploy.training.module import answer
+from targets.integer import IntegerTarget
+
+DIGITS = Path(__file__).parents[3] / "examples" / "models" / "digits.safetensors"
+TASK = get_task("digits")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load(DIGITS, FLOAT_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def signals(network):
+    return calibrate(network, TASK.load().train.inputs[:512])
+
+
+@pytest.fixture(scope="module")
+def two_bits(network, signals):
+    """Settings under which rounding alone fails, and what a training makes of them."""
+    settings = settings_for(network, "loihi2", slices=1, kernel_bits=2, scales="free")
+    config = qat_config(network, {"epochs": 12, "learning_rate": 1e-3})
+    result = train_quantized(network, TASK, TASK.load(), signals, settings, config, show=False)
+    return settings, config, result
+
+
+def accuracy(integer):
+    test = TASK.load().test
+    return TASK.score(IntegerTarget().run(integer, test.inputs).outputs, test.targets)
+
+
+def same(a, b):
+    """Whether two integer networks have the same connections."""
+    return all(
+        np.array_equal(getattr(one.connection, name), getattr(other.connection, name))
+        for one, other in zip(wires(a), wires(b), strict=True)
+        for name in ("slices", "multiplier", "shift")
+    )
+
+
+def test_it_mends_what_two_bits_broke(network, signals, two_bits):
+    settings, _, result = two_bits
+    before = accuracy(Quantizer(settings, signals).network(network))
+    after = accuracy(result.integer)
+    assert before < 0.85
+    assert after > 0.93
+    found = result.figures
+    assert found["validation_accuracy_before"] < found["validation_accuracy"]
+    assert 1 <= found["best_epoch"] <= found["epochs"] == len(result.history) == 12
+
+
+def test_what_was_trained_is_what_is_deployed(network, signals, two_bits):
+    settings, _, result = two_bits
+    quantizer = Quantizer(settings, signals)
+    start = quantizer.network(network)
+    model = SequenceModel(qat_config(network).network_for(TASK))
+    rounding_model(result.network, start, quantizer.connector.roundings)(model)
+    test = TASK.load().test
+    rounded = answer(model.eval(), test, 100)
+    run = IntegerTarget().run(result.integer, test.inputs)
+    integer = run.outputs
+    # What is left between them is the rounding of messages and the lines of the activation.
+    assert np.mean(rounded.argmax(1) == integer.argmax(1)) > 0.98
+    assert np.abs(rounded - integer).mean() < 0.02 * np.abs(rounded).mean()
+    assert sum(run.saturations.values()) == 0
+
+
+def test_the_memory_and_its_encoders_are_not_touched(network, two_bits):
+    after = two_bits[2].network
+    for old, new in zip(network.layers, after.layers, strict=True):
+        assert new.memory is old.memory
+        for name in ("input_encoders", "hidden_encoders", "memory_encoders", "memory_bias"):
+            assert np.array_equal(getattr(new, name), getattr(old, name))
+        assert not np.array_equal(new.hidden.memory_kernel, old.hidden.memory_kernel)
+    assert two_bits[2].integer.source is after
+    told = json.loads(after.provenance["trained on while rounded"])
+    assert told["epochs"] == 12
+    assert told["seed"] == 0
+    assert set(network.provenance) < set(after.provenance)
+
+
+def test_the_seed_decides_all(network, signals, two_bits, tmp_path):
+    settings, _, _ = two_bits
+    config = qat_config(network, {"epochs": 2, "samples": 300})
+    data = TASK.load().shortened(None, 300)
+
+    def trained(**options):
+        options = {"show": False, **options}
+        return train_quantized(network, TASK, data, signals, settings, config, **options).integer
+
+    first = trained(seed=3)
+    assert same(first, trained(seed=3, checkpoint=tmp_path / "state"))
+    assert same(first, trained(seed=3, checkpoint=tmp_path / "state"))  # goes on from the end
+    assert not same(first, trained(seed=4))
+
+
+def test_where_nothing_gets_better_the_start_is_kept(network, signals):
+    settings = settings_for(network, "loihi2", slices=2, kernel_slices=2)
+    config = qat_config(network, {"epochs": 1, "learning_rate": 5.0, "schedule": "constant"})
+    result = train_quantized(network, TASK, TASK.load(), signals, settings, config, show=False)
+    assert result.network is network
+    assert same(result.integer, Quantizer(settings, signals).network(network))
+    assert result.figures["best_epoch"] == 0
+    assert result.figures["validation_accuracy"] == result.figures["validation_accuracy_before"]
+
+
+def test_the_command_writes_a_file_of_one_slice(tmp_path, capsys):
+    settings = tmp_path / "qat.toml"
+    settings.write_text("samples = 200\nlearning_rate = 0.001\n")
+    out = tmp_path / "qat.safetensors"
+    made = quantize(DIGITS, method="qat", config=settings, epochs=1, kernel_bits=3, out=out)
+    stored = load(out, INTEGER_CLASSES)
+    assert isinstance(stored, IntegerNetwork)
+    assert same(stored, made)
+    assert len(stored.layers[0].memory.recurrent.slices) == 1
+    assert stored.layers[0].hidden.memory.weight_bits == 3
+    assert "validation_accuracy_before: " in capsys.readouterr().err
+
+
+def test_wrong_use_is_refused(network, signals, tmp_path):
+    for values, sentence in (
+        ({"layers": []}, "layers is the network's own"),
+        ({"lr": 1}, "lr is no setting"),
+        ({"epochs": 0}, "epochs"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            qat_config(network, values)
+    settings = settings_for(network, "loihi2", realization="auto")
+    with pytest.raises(InputError, match="auto names none"):
+        train_quantized(network, TASK, TASK.load(), signals, settings, qat_config(network))
+    with pytest.raises(InputError, match="trains nothing"):
+        quantize(DIGITS, epochs=2)
+    with pytest.raises(InputError, match="method"):
+        quantize(DIGITS, method="fine-tune")
+    with pytest.raises(InputError, match="seed"):
+        quantize(DIGITS, method="qat", seed=-1)
+
+
+def hybrid(order=6):
+    """LMU, LSTM, LMU, as large as the digits task asks and untrained."""
+    rng = np.random.default_rng(2)
+
+    def array(*shape):
+        return rng.normal(size=shape) / np.sqrt(shape[0])
+
+    def lmu(n_in):
+        hidden = Hidden(array(order, 8), array(n_in, 8), None, array(8), "tanh")
+        memory = Memory.legendre(order, 8.0)
+        return LMULayer(array(n_in, 1), None, None, None, memory, hidden)
+
+    lstm = LSTMLayer(array(8, 24), array(6, 24), array(24))
+    return LMUNetwork((lmu(8), lstm, lmu(6)), Readout(array(8, 10), array(10)))
+
+
+def test_lstm_layers_learn_as_they_are_and_stay_on_the_host():
+    network, data = hybrid(), TASK.load().shortened(None, 200)
+    signals = calibrate(network, data.train.inputs)
+    settings = settings_for(network, "loihi2", slices=1, hidden_bits=12)
+    quantizer = Quantizer(settings, signals)
+    start = quantizer.network(network)
+    model = SequenceModel(qat_config(network).network_for(TASK))
+    rounding_model(network, start, quantizer.connector.roundings)(model)
+    rounded = answer(model.eval(), data.test, 100)
+    integer = IntegerTarget().run(start, data.test.inputs).outputs
+    assert np.abs(rounded - integer).mean() < 0.02 * np.abs(rounded).mean()
+    config = qat_config(network, {"epochs": 3, "learning_rate": 3e-3})
+    result = train_quantized(network, TASK, data, signals, settings, config, show=False)
+    assert result.figures["best_epoch"] > 0
+    learned, host = result.network.layers[1], result.integer.layers[1]
+    assert not np.array_equal(learned.kernel, network.layers[1].kernel)
+    assert host.lstm is learned
+
+
+def test_an_lstm_that_reads_a_memory_in_other_coordinates_is_refused():
+    network = hybrid()
+    bare = replace(network.layers[0], hidden=None)
+    lstm = LSTMLayer(np.ones((6, 24)), np.ones((6, 24)), np.ones(24))
+    network = replace(network, layers=(bare, lstm, network.layers[2]))
+    signals = calibrate(network, TASK.load().train.inputs[:50])
+    settings = settings_for(network, "loihi2", slices=1)
+    quantizer = Quantizer(settings, signals)
+    with pytest.raises(InputError, match="qat: layer 0 sends its memory to an LSTM on the host"):
+        rounding_model(network, quantizer.network(network), quantizer.connector.roundings)

@@ -1,0 +1,94 @@
+"""A rounded memory that would grow without end is named, with how fast and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from converters.quantize import quantize
+from converters.quantize.prediction import growing_memories, memory_matrix, spectral_radius
+from lmu_deploy.cli import app
+from lmu_deploy.core.files import save
+from lmu_deploy.core.integer.graph import with_connections
+from lmu_deploy.core.integer.layers import REALIZATIONS
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from targets.integer import IntegerTarget
+
+INPUTS = np.random.default_rng(0).uniform(-1.0, 1.0, (8, 40, 1))
+
+
+def memory_alone(e_m=None):
+    layer = LMULayer(np.ones((1, 1)), None, e_m, None, Memory.legendre(4, 12.0), None)
+    return LMUNetwork((layer,), Readout(np.ones((4, 1)), None))
+
+
+def turned_round(network):
+    """The same whose memory adds what it should take away, as far too coarse weights might."""
+    recurrent = network.layers[0].memory.recurrent
+    slices = -recurrent.slices
+    return with_connections(network, {"layer0/memory/recurrent": replace(recurrent, slices=slices)})
+
+
+@pytest.mark.parametrize(
+    ("matrix", "radius"),
+    [
+        (np.diag([0.5, -0.9]), 0.9),
+        ([[0.5, 1e6], [0.0, 0.5]], 0.5),
+        (1.0057 * np.array([[0.6, -0.8], [0.8, 0.6]]), 1.0057),
+        (np.eye(5, k=1), 0.0),
+        (np.zeros((2, 2)), 0.0),
+    ],
+)
+def test_radius_of_matrices_that_are_known(matrix, radius):
+    assert spectral_radius(np.array(matrix)) == pytest.approx(radius, abs=2e-5)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.floats(0.1, 3.0))
+def test_radius_is_that_of_the_largest_eigenvalue(seed, order, size):
+    matrix = size * np.random.default_rng(seed).normal(size=(order, order))
+    truth = np.abs(np.linalg.eigvals(matrix)).max()
+    assert spectral_radius(matrix) == pytest.approx(truth, rel=1e-4)
+
+
+@pytest.mark.parametrize("realization", REALIZATIONS)
+def test_matrix_is_that_of_the_memory_in_other_coordinates(realization):
+    network = quantize(memory_alone(), INPUTS, realization=realization, slices=2)
+    found = spectral_radius(memory_matrix(network.layers[0].memory))
+    truth = spectral_radius(memory_alone().layers[0].memory.a_bar)
+    assert found == pytest.approx(0.0 if realization == "fir" else truth, rel=1e-2)
+    assert growing_memories(network) == []
+
+
+def test_a_memory_that_grows_is_named_and_does_grow():
+    network = turned_round(quantize(memory_alone(), INPUTS, slices=1))
+    (sentence,) = growing_memories(network)
+    assert sentence.startswith("layer0/memory as rounded has a spectral radius of 1.")
+    assert "--slices 2 or with --realization schur, or reset the state" in sentence
+    longer = np.tile(INPUTS[:1], (1, 10, 1))
+    assert IntegerTarget().run(network, longer).saturations["layer0/memory/state"] > 0
+
+
+def test_where_the_float_memory_grows_that_is_said():
+    """Eigenvalues of a memory with memory encoders are those of a_bar + b_bar e_m^T."""
+    plain = memory_alone().layers[0].memory
+    e_m = 8.0 * plain.b_bar[:, None]
+    own = spectral_radius(plain.a_bar + np.outer(plain.b_bar, e_m))
+    assert own > 1.001
+    network = quantize(memory_alone(e_m), INPUTS[:, :10], slices=2)
+    (sentence,) = growing_memories(network)
+    assert f"that of the float network is {own:.5f} already" in sentence
+
+
+def test_check_prints_it_beside_its_answer(tmp_path):
+    file = tmp_path / "grows.safetensors"
+    save(turned_round(quantize(memory_alone(), INPUTS)), file)
+    done = CliRunner().invoke(app, ["check", str(file)])
+    assert done.exit_code == 0
+    assert "fits loihi2" in done.stdout
+    assert "spectral radius of 1." in done.stderr

@@ -1,0 +1,66 @@
+"""Weights of few bits: each rounding is made up for by the weights that are still free."""
+
+import numpy as np
+import pytest
+
+from converters.spiking.ridge import Products, fit, round_and_refit, round_weights
+
+
+@pytest.fixture
+def products(rng):
+    """Features that overlap, as the rates of neurons of one population do."""
+    features = rng.normal(size=(500, 6)) @ rng.normal(size=(6, 40))
+    features += 0.3 * rng.normal(size=features.shape)
+    targets = features @ rng.normal(size=(40, 3)) + 0.1 * rng.normal(size=(500, 3))
+    found = Products(40, 3)
+    found.add(features, targets)
+    return found
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6])
+def test_what_is_refitted_loses_less_than_what_is_rounded_alone(products, bits):
+    (best,) = fit(products, [1e-4])
+    refitted = round_and_refit(best.T, bits, products.penalized(1e-4))
+    least = products.mean_square_error(best)
+    lost = products.mean_square_error(refitted.T) - least
+    assert 0.0 < lost < 0.35 * (products.mean_square_error(round_weights(best.T, bits).T) - least)
+
+
+@pytest.mark.parametrize("bits", [2, 5])
+def test_refitted_weights_are_what_the_chip_can_hold(products, bits):
+    (best,) = fit(products, [1e-4])
+    refitted = round_and_refit(best.T, bits, products.penalized(1e-4))
+    np.testing.assert_allclose(round_weights(refitted, bits), refitted, rtol=1e-12, atol=0.0)
+    largest = 2 ** (bits - 1) - 1
+    steps = refitted / (np.abs(best.T).max(axis=1, keepdims=True) / largest)
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-9)
+    assert np.abs(steps).max() <= largest + 1e-9
+
+
+def test_columns_that_do_not_meet_are_rounded_alone(rng):
+    weights = rng.normal(size=(3, 12))
+    products = np.diag(rng.uniform(1.0, 2.0, 12))
+    found = round_and_refit(weights, 4, products)
+    np.testing.assert_allclose(found, round_weights(weights, 4), atol=1e-12)
+
+
+def test_two_of_a_kind_share_one_error():
+    """Of two equal features, the second takes what the first was rounded by."""
+    products = np.ones((3, 3)) + 1e-9 * np.eye(3)
+    found = round_and_refit(np.array([[7.0, 2.4, 2.4]]), 4, products)
+    assert found.sum() == pytest.approx(12.0) and round_weights(
+        np.array([[7.0, 2.4, 2.4]]), 4
+    ).sum() == pytest.approx(11.0)
+
+
+def test_rows_of_nothing_stay_so():
+    np.testing.assert_array_equal(round_and_refit(np.zeros((2, 4)), 3, np.eye(4)), 0.0)
+
+
+def test_silent_neurons_and_few_rows_leave_equations_that_can_be_solved(rng):
+    few = Products(30, 2)
+    few.add(np.where(np.arange(30) < 4, 0.0, rng.normal(size=(5, 30))), rng.normal(size=(5, 2)))
+    assert np.linalg.eigvalsh(few.penalized(0.0)).min() > 0.0
+    assert np.linalg.eigvalsh(Products(3, 1).penalized(1e-6)).min() > 0.0
+    (best,) = fit(few, [1e-6])
+    assert np.isfinite(round_and_refit(best.T, 6, few.penalized(1e-6))).all()

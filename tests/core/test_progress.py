@@ -1,0 +1,112 @@
+"""Before long work: how much it is; during it: how much is left."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmu_deploy.api.run import announce, deploy, neurons_of
+from lmu_deploy.api.spike import spike
+from lmu_deploy.core import progress
+from lmu_deploy.core.files import save
+from lmu_deploy.core.loading import load_float
+from lmu_deploy.core.progress import progress_bar, time_left
+from lmu_deploy.studies.quantization import quantize
+from targets.base import get_target
+
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "models" / "digits.safetensors"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_float(DIGITS, "test")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test moves by hand."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("spent", "done", "total", "said"),
+    [
+        (5.0, 0, 10, ""),
+        (5.0, 10, 10, ""),
+        (5.0, 1, 2, "about 5 s left"),
+        (0.01, 1, 2, "about 1 s left"),
+        (99.0, 1, 2, "about 99 s left"),
+        (60.0, 1, 61, "about 60 min left"),
+        (60.0, 2, 302, "about 2.5 h left"),
+    ],
+)
+def test_what_is_left_follows_from_the_pace(spent, done, total, said):
+    assert time_left(spent, done, total) == said
+
+
+def test_the_first_part_brings_an_estimate_at_once(capsys, clock):
+    with progress_bar("brian2") as show:
+        show(0, 100)
+        clock[0] += 4.0
+        show(0, 100)  # nothing is known yet
+        clock[0] += 0.5
+        show(1, 100)
+        clock[0] += 0.5
+        show(2, 100)  # too soon to say it again
+        clock[0] += 5.0
+        show(50, 100)
+    assert capsys.readouterr().err.splitlines() == [
+        "brian2: 1 of 100 samples, about 7 min left",
+        "brian2: 50 of 100 samples, about 10 s left",
+        "brian2: 50 samples in 10.0 s",
+    ]
+
+
+def test_short_work_says_one_line(capsys, clock):
+    with progress_bar("integer", "runs") as show:
+        for done in range(1, 4):
+            clock[0] += 0.2
+            show(done, 3)
+    assert capsys.readouterr().err == "integer: 3 runs in 0.6 s\n"
+
+
+def test_a_terminal_shows_the_same_estimate(monkeypatch, capsys, clock):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with progress_bar("lava") as show:
+        clock[0] += 60.0
+        show(1, 4)
+    shown = re.sub(r"\x1b\[[0-9;?]*\w", "", capsys.readouterr().err)
+    assert "lava" in shown and "1/4" in shown and "about 3 min left" in shown
+
+
+def test_a_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, capsys):
+    made = spike(digits, neurons_per_state=3, calibration="static")
+    capsys.readouterr()
+    path = tmp_path / "spiking.safetensors"
+    save(made, path)
+    summary = deploy(path, target="brian2", limit=1)
+    said = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"brian2: 48 neurons, [\d,]+ synapses; 1 sample of 8 steps of 50 chip steps", said[0]
+    )
+    assert neurons_of(made) == 48 == 16 * 3
+    assert summary["chip_steps"] == 8 * 50
+
+
+def test_only_what_takes_long_says_so(digits, capsys):
+    integer = quantize(digits)
+    inputs = np.zeros((3, 8, 8))
+    capsys.readouterr()
+    announce("reference", get_target("reference"), digits, inputs)
+    announce("integer", get_target("integer"), integer, inputs)
+    assert capsys.readouterr().err == ""
+    announce("lava", get_target("lava"), integer, inputs)
+    said = capsys.readouterr().err
+    assert said.startswith("lava: 76 neurons, ")
+    assert said.endswith(" synapses; 3 samples of 8 steps\n")
+    assert neurons_of(integer) == 16 + 60

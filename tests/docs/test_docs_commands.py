@@ -1,0 +1,114 @@
+"""No page names a command, option, call or file that is not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import lmu_deploy
+
+ROOT = Path(__file__).resolve().parents[2]
+CARDS = (ROOT / "examples" / "models").glob("*.md")
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *CARDS]
+)
+COMMAND = re.compile(r"^ {0,8}(lmu-deploy [a-z].*)$|`(lmu-deploy [a-z][^`]* [^`]+)`", re.M)
+FILE = re.compile(r"`((?:lmu_deploy|converters|targets|examples|docs|tests)/[\w./-]+)`")
+
+
+@pytest.fixture(scope="module")
+def hook():
+    """The module that writes the command-line reference."""
+    path = ROOT / "docs" / "hooks" / "commands.py"
+    spec = importlib.util.spec_from_file_location("docs_hooks_commands", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def written(page: Path) -> list[str]:
+    """Whole commands of a page: of code blocks, and of code within a line that has arguments."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    found = [block or inline for block, inline in COMMAND.findall(text)]
+    # A word in capitals stands for something of the reader's.
+    return [c for c in found if not re.search(r"\b[A-Z]{3,}\b(?!\.)|\.\.\.|[<>|]", c)]
+
+
+def test_the_pages_hold_commands():
+    assert sum(len(written(page)) for page in PAGES) > 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_has_the_options_that_it_is_given(hook, page):
+    for command in written(page):
+        name, *arguments = shlex.split(command, comments=True)[1:]
+        known = hook.commands()
+        assert name in known, f"{page.name}: {command}"
+        # Parses the arguments as a call would, and raises what a call would show; runs nothing.
+        known[name].make_context(name, arguments)
+
+
+def test_a_wrong_option_is_found(hook):
+    deploy = hook.commands()["deploy"]
+    wrong = {
+        "no such option": ["x", "--tarjet", "lava"],
+        "missing": ["x"],
+        "integer": ["x", "--target", "lava", "--limit", "eight"],
+    }
+    for told, arguments in wrong.items():
+        with pytest.raises(Exception, match=f"(?i){told}"):
+            deploy.make_context("deploy", arguments)
+
+
+def test_the_reference_has_every_command_and_option(hook):
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    shown = hook.on_page_markdown(page)
+    assert hook.PLACE in page
+    assert hook.PLACE not in shown
+    for name, command in hook.commands().items():
+        section = shown.partition(f"### {name}\n")[2].partition("\n### ")[0]
+        assert section, name
+        for parameter in command.params:
+            word = (
+                parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name.upper()
+            )
+            assert f"`{word}" in section, f"{name} {word}"
+            assert parameter.help, f"{name} {word} has no help"
+    assert "`--limit N`" in shown
+    assert "`--fix`" in shown
+    assert "`--record PATH`" in shown
+
+
+def test_every_public_name_is_in_the_python_page():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"(?:^::: |heading: )([\w.]+)", text, re.MULTILINE))
+    for name in set(lmu_deploy.__all__) - {"__version__"}:
+        place = f"{lmu_deploy._NAMES[name]}.{name}"
+        assert {place, f"lmu_deploy.{name}"} & known, f"add `::: {place}` to docs/api.md"
+
+
+def test_files_that_pages_name_are_there():
+    for page in PAGES:
+        for name in FILE.findall(page.read_text(encoding="utf-8")):
+            # A page may leave the ending away.
+            assert list(ROOT.glob(f"{name.rstrip('/')}*")), f"{page.name} names {name}"
+
+
+def test_pictures_that_pages_show_are_there():
+    for page in PAGES:
+        for name in re.findall(
+            r"!\[[^\]]*\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")
+        ):
+            assert (page.parent / name).is_file(), f"{page.name} shows {name}"
+
+
+def test_the_makefile_has_what_pages_tell_to_make():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"^ *make (\w+)|`make (\w+)`", text, re.MULTILINE):
+            assert (name[0] or name[1]) in targets, page.name

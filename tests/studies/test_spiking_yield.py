@@ -1,0 +1,213 @@
+"""The yield of a batch of chips: each figure is that of the chip alone, and shares are counted."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.spiking import spike, spike_chips
+from lmu_deploy.cli import main
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.studies import chip_yield as module
+from lmu_deploy.studies.chip_yield import chip_yield
+from lmu_deploy.studies.yield_figures import (
+    ChipYield,
+    histogram,
+    load_yield,
+    save_yield,
+    table,
+    verdict,
+)
+from lmu_deploy.tasks.selection import limited, task_for
+from targets.brian2 import Brian2Target
+
+DIGITS = Path(__file__).parents[2] / "examples" / "models" / "digits.safetensors"
+OPTIONS = {"neurons_per_state": 4, "mismatch": 0.3, "calibration_samples": 10}
+
+
+def record(values, metric="accuracy", chips=None):
+    chips = list(range(len(values))) if chips is None else chips
+    columns = {"none": list(values), "dynamic": list(values)}
+    study = ("f" * 64, "t", metric, "p", 1, 1, {"seed": 0}, 1.0, 0.5)
+    return ChipYield(*study, chips=chips, values=columns, spikes=columns)
+
+
+def test_shares_are_counted_from_the_better_end():
+    values = [float(n) for n in range(101)]
+    assert record(values).reached_by("dynamic", 0.95) == pytest.approx(5.0)
+    assert record(values, "nrmse").reached_by("dynamic", 0.95) == pytest.approx(95.0)
+    assert record(values).reached_by("dynamic", 1.0) == 0.0
+    assert record(values, "nrmse").reached_by("dynamic", 0.0) == 0.0
+
+
+def test_the_distribution_is_shown():
+    found = record([0.4, 0.5, 0.5, 0.6], "nrmse")
+    assert "| dynamic | 0.6000 |" in table(found)
+    assert "4 chips of p" in verdict(found) and "% above the ideal device" in verdict(found)
+    lines = histogram(found).splitlines()
+    assert len(lines) == 2 * (1 + 12)
+    assert sum(line.count("#") for line in lines) == 2 * 4
+    many = record([0.5] * 400 + [1.0])
+    assert max(len(line) for line in histogram(many).splitlines()) < 100
+
+
+def test_parts_are_put_together_chip_by_chip():
+    one, other = record([0.1, 0.2], chips=[3, 7]), record([0.3, 0.9], chips=[5, 7])
+    both = one.with_chips(other)
+    assert both.chips == [3, 5, 7]
+    assert both.values["none"] == both.spikes["dynamic"] == [0.1, 0.3, 0.2]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return chip_yield(DIGITS, chips=3, first_chip=5, limit=20, seed=3, **OPTIONS)
+
+
+def test_every_figure_is_that_of_the_chip_alone(whole):
+    network = load_any(DIGITS)
+    task = task_for(network, None)
+    data = task.load()
+    test, known = limited(data.test, 20), limited(data.train, 512).inputs
+    chip = spike(network, known, seed=3, chip_seed=6, **OPTIONS)
+    run = Brian2Target().run(chip, test.inputs, seed=3)
+    assert whole.chips == [5, 6, 7]
+    assert whole.values["dynamic"][1] == task.score(run.outputs, test.targets)
+    assert whole.spikes["dynamic"][1] == run.events["layer0/memory"].sum() / 20
+    assert [len(whole.values[method]) for method in ("none", "dynamic")] == [3, 3]
+    assert whole.metric == "accuracy" and (whole.samples, whole.steps) == (20, 8)
+    assert whole.reference > 0.9
+
+
+def test_a_study_in_parts_is_the_study_at_once(whole, tmp_path):
+    asked = {"limit": 20, "seed": 3, **OPTIONS}
+    first, last = tmp_path / "first.json", tmp_path / "last.json"
+    chip_yield(DIGITS, chips=1, first_chip=7, out=last, **asked)
+    chip_yield(DIGITS, chips=1, first_chip=5, out=first, **asked)
+    both = chip_yield(DIGITS, chips=3, first_chip=5, out=first, add=[last], **asked)
+    assert both == whole == load_yield(first)
+    with pytest.raises(InputError, match=r"last.json were judged with samples 20, and 19 is asked"):
+        chip_yield(DIGITS, add=[last], **{**asked, "limit": 19})
+
+
+def test_chips_that_are_known_are_not_judged_again(whole, tmp_path, monkeypatch):
+    out = tmp_path / "yield.json"
+    save_yield(whole, out)
+
+    def judged_again(*_):
+        raise AssertionError("a chip was judged again")
+
+    monkeypatch.setattr(module._Study, "_figures", judged_again)
+    again = chip_yield(DIGITS, chips=2, first_chip=6, limit=20, seed=3, out=out, **OPTIONS)
+    assert again == whole == load_yield(out)
+
+
+def test_an_interrupted_study_keeps_the_chips_that_it_had_finished(tmp_path, monkeypatch):
+    out, judged = tmp_path / "yield.json", module._Study.judged
+
+    def stopped(study, found, chips):
+        if 1 in chips:
+            raise KeyboardInterrupt
+        return judged(study, found, chips)
+
+    monkeypatch.setattr(module, "_CHIPS_AT_ONCE", 1)
+    monkeypatch.setattr(module._Study, "judged", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        chip_yield(DIGITS, chips=2, limit=5, out=out, **{**OPTIONS, "neurons_per_state": 2})
+    assert load_yield(out).chips == [0]
+
+
+def test_chips_that_fit_one_simulation_run_together(monkeypatch):
+    def groups(neurons_at_once):
+        monkeypatch.setattr(module, "_NEURONS_AT_ONCE", neurons_at_once)
+        task = task_for(load_any(DIGITS), None)
+        study = module._Study(load_any(DIGITS), task, "generic-analog", 10, None, 0, OPTIONS)
+        return [list(chips) for chips in study.groups(range(7, 10))]
+
+    neurons = 16 * 4 * 10
+    assert groups(10**9) == [[7, 8, 9]]
+    assert groups(2 * neurons) == [[7, 8], [9]]
+    assert groups(1) == [[7], [8], [9]]
+
+
+@pytest.mark.parametrize("calibration", ["none", "static", "dynamic"])
+@pytest.mark.parametrize("neuron", ["lif", "dpi"])
+def test_chips_measured_side_by_side_are_those_measured_alone(rng, neuron, calibration):
+    layer = LMULayer(np.ones((1, 2)), None, None, None, Memory.legendre(2, 8.0, 2), None)
+    network = LMUNetwork((layer,), Readout(np.eye(4), None))
+    inputs = rng.uniform(-1, 1, (6, 8, 1))
+    options = {"neurons_per_state": 5, "mismatch": 0.3, "weight_bits": 6, "seed": 4}
+    options |= {"membrane_noise": 0.1, "neuron": neuron, "calibration": calibration}
+    shown = []
+    together = spike_chips(
+        network,
+        inputs,
+        "generic-analog",
+        [9, 2, 9],
+        progress=lambda done, total: shown.append((done, total)),
+        **options,
+    )
+    for seed, chip in zip([9, 2, 9], together, strict=True):
+        alone = spike(network, inputs, chip_seed=seed, **options)
+        np.testing.assert_equal(dataclasses.asdict(chip), dataclasses.asdict(alone))
+    assert shown == sorted(shown) and shown[-1][0] == shown[-1][1]
+
+
+def test_wrong_requests_are_refused(tmp_path):
+    with pytest.raises(InputError, match="chips is 0"):
+        chip_yield(DIGITS, chips=0)
+    with pytest.raises(InputError, match="cannot be cut"):
+        chip_yield(DIGITS, steps=4)
+    with pytest.raises(InputError, match="decides calibration itself"):
+        chip_yield(DIGITS, calibration="static")
+    with pytest.raises(InputError, match="no chip"):
+        spike_chips(load_any(DIGITS), np.zeros((1, 8, 8)), "generic-analog", [])
+    with pytest.raises(InputError, match=r"cannot read .*absent.json"):
+        chip_yield(DIGITS, add=[tmp_path / "absent.json"])
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["[]", "{", '{"chips": [1]}', "\x00", '{"chips": [true], "values": 3}']
+)
+def test_files_that_are_no_records_are_refused(tmp_path, spoilt):
+    path = tmp_path / "r.json"
+    path.write_text(spoilt)
+    with pytest.raises(InputError, match="no record of a yield study"):
+        load_yield(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("chips", [0, 1]), ("values", {"none": [1.0]}), ("spikes", 3), ("ideal", "good")],
+)
+def test_records_that_lack_a_figure_are_refused(tmp_path, name, value):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(dataclasses.asdict(record([0.5])) | {name: value}))
+    with pytest.raises(InputError, match="no record of a yield study"):
+        load_yield(path)
+
+
+def test_the_command_prints_the_distribution(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "yield.json"
+    arguments = f"lmu-deploy yield {DIGITS} --chips 2 --limit 5 --neurons-per-state 2 --seed 1"
+    more = f"--mismatch 0.2 --calibration-samples 5 --weight-bits 6 --out {out}"
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), *more.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "digits, 2 chips of generic-analog, 5 samples of 8 steps, accuracy" in shown
+    assert "| dynamic |" in shown and "none:" in shown
+    found = load_yield(out)
+    assert found.chips == [0, 1]
+    assert found.settings == {
+        "neurons_per_state": 2,
+        "mismatch": 0.2,
+        "weight_bits": 6,
+        "calibration_samples": 5,
+        "seed": 1,
+    }

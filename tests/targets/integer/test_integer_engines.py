@@ -1,0 +1,272 @@
+"""Engines run only what they hold exactly, agree with each other, and at the paper's size too."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.util import find_spec
+from threading import get_ident
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from converters.quantize import quantize
+from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.parts import Connection, Format
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from targets.base import check_supported
+from targets.conformance.drawn import integer_networks, loud_and_quiet
+from targets.integer import IntegerTarget, step
+from targets.integer.engine import choose_engine, float64_objections, int32_objections, worst_sums
+from targets.integer.machine import Machine
+from targets.integer.run import cut
+
+torch = pytest.importorskip("torch", reason="the torch engine needs torch")
+NEEDS_NUMBA = pytest.mark.skipif(
+    find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
+)
+MODULES = {"torch": "torch_engine", "numba": "numba_engine"}
+FAST = ["torch", pytest.param("numba", marks=NEEDS_NUMBA)]
+
+
+def psmnist_like(rng, order=256, units=212, theta=784.0):
+    """The network of Voelker et al. (2019) for psMNIST, with e_h and e_m, untrained."""
+    hidden = Hidden(
+        rng.normal(size=(order, units)) * 8.0 / np.sqrt(order),
+        rng.normal(size=(1, units)) * 0.5,
+        rng.normal(size=(units, units)) * 0.7 / np.sqrt(units),
+        None,
+        "tanh",
+    )
+    layer = LMULayer(
+        np.ones((1, 1)),
+        rng.normal(size=(units, 1)) * 0.01,
+        rng.normal(size=(order, 1)) * 0.01,
+        None,
+        Memory.legendre(order, theta),
+        hidden,
+    )
+    return LMUNetwork((layer,), Readout(rng.normal(size=(units, 10)) / np.sqrt(units), None))
+
+
+def pixels(rng, samples, steps=784):
+    """Mostly zero, else n / 255, as MNIST's are."""
+    shape = (samples, steps, 1)
+    return (rng.random(shape) < 0.2) * rng.integers(0, 256, shape) / 255.0
+
+
+@pytest.fixture(scope="module")
+def large():
+    rng = np.random.default_rng(3)
+    inputs = pixels(rng, 12)
+    return quantize(psmnist_like(rng), inputs[:6]), inputs
+
+
+def differences(one, two) -> list[str]:
+    """Name all that two runs of one network differ in."""
+    found = [
+        name
+        for name in "mhy"
+        if not np.array_equal(getattr(one.states, name), getattr(two.states, name))
+    ]
+    for name in ("synops", "saturations", "carried"):
+        found += [] if getattr(one, name) == getattr(two, name) else [name]
+    for kind in ("events", "rasters"):
+        for name, counts in getattr(one, kind).items():
+            same = np.array_equal(counts, getattr(two, kind)[name])
+            found += [] if same else [f"{kind} of {name}"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def run_by_numpy(large):
+    return IntegerTarget("numpy").run(*large, record=True)
+
+
+@pytest.mark.parametrize("engine", FAST)
+def test_engines_agree_in_everything_at_the_size_of_psmnist(engine, large, run_by_numpy):
+    run = IntegerTarget(engine).run(*large, record=True)
+    assert run.settings["engine"] == engine
+    assert run.synops > 1e9
+    assert differences(run, run_by_numpy) == []
+
+
+@settings(max_examples=40)
+@given(network=integer_networks(thresholds=True), seed=st.integers(0, 1000))
+@pytest.mark.parametrize("engine", FAST)
+def test_engines_agree_on_networks_of_every_width(engine, network, seed):
+    """Messages of up to 30 bits among them, which take several digits of base 128."""
+    assume(not float64_objections(network) and not int32_objections(network))
+    inputs = loud_and_quiet(network, seed)
+    one, two = (IntegerTarget(name).run(network, inputs, record=True) for name in ("numpy", engine))
+    assert differences(one, two) == []
+
+
+@pytest.mark.parametrize("engine", FAST)
+@pytest.mark.parametrize("bits", [4, 8, 15])
+def test_engines_agree_on_rows_longer_than_vectors(engine, bits):
+    rng = np.random.default_rng(bits)
+    inputs = pixels(rng, 5, 40)
+    network = quantize(psmnist_like(rng, 45, 37, 60.0), inputs, message_bits=bits, slices=3)
+    one, two = (IntegerTarget(name).run(network, inputs, record=True) for name in ("numpy", engine))
+    assert differences(one, two) == []
+
+
+def test_every_sum_lies_within_its_proven_bound(large):
+    network, inputs = large
+    machine = Machine(network, choose_engine(network, "numpy"))
+    state = machine.start(len(inputs))
+    limits = {name: p.message.limit for name, p in populations(network).items()}
+    bounds = {w.place: worst_sums(w, limits[w.source]) for w in wires(network)}
+    for t in range(40):
+        machine.advance(state, inputs[:, t])
+        for wire in wires(network):
+            messages = state.messages[wire.source].astype(np.int64)
+            sums = np.einsum("koi,bi->bko", wire.connection.slices.astype(np.int64), messages)
+            assert np.all(np.abs(sums).max(axis=0) <= bounds[wire.place])
+
+
+def with_recurrent(network, **changes):
+    layer = network.layers[0]
+    recurrent = dataclasses.replace(layer.memory.recurrent, **changes)
+    memory = dataclasses.replace(layer.memory, recurrent=recurrent)
+    return dataclasses.replace(network, layers=(dataclasses.replace(layer, memory=memory),))
+
+
+def test_what_int32_cannot_hold_goes_to_numpy(large):
+    network, inputs = large
+    wide = with_recurrent(network, multiplier=np.full((2, 256), 9_999), shift=np.full((2, 256), 20))
+    assert any("memory/recurrent" in text for text in int32_objections(wide))
+    assert float64_objections(wide) == []
+    assert choose_engine(wide, "auto", 10**9).name == "numpy"
+    fastest = "torch" if find_spec("numba") is None else "numba"
+    assert choose_engine(network, "auto", 10**9).name == fastest
+    with pytest.raises(InputError, match="engine torch cannot run this network: sums of layer0"):
+        IntegerTarget("torch").run(wide, inputs)
+
+
+def test_values_that_add_up_beyond_int32_are_seen(large):
+    network, _ = large
+    state = dataclasses.replace(network.layers[0].memory, state=Format(32, 1e-9))
+    layer = dataclasses.replace(network.layers[0], memory=state)
+    wide = dataclasses.replace(network, layers=(layer,))
+    assert any(text.startswith("values of layer0/memory need") for text in int32_objections(wide))
+
+
+def test_what_float64_cannot_hold_is_refused():
+    rng = np.random.default_rng(0)
+    network = quantize(psmnist_like(rng, 8, 4, 20.0), pixels(rng, 4, 30))
+    memory = dataclasses.replace(
+        network.layers[0].memory,
+        message=Format(32, 1.0),
+        message_shift=0,
+        recurrent=Connection(
+            np.full((1, 8, 8), 127),
+            np.full((1, 8), 32_767),
+            np.full((1, 8), 31),
+            accumulator_bits=32,
+        ),
+    )
+    layer = dataclasses.replace(network.layers[0], memory=memory)
+    network = dataclasses.replace(network, layers=(layer,))
+    with pytest.raises(InputError, match="target integer cannot run this network: sums of layer0"):
+        check_supported(IntegerTarget(), network)
+
+
+def test_unknown_engine_and_foreign_stream_are_refused(large):
+    network, inputs = large
+    with pytest.raises(InputError, match="auto, numba, numpy, torch"):
+        IntegerTarget("jax")
+    _, stream = step(network, inputs[:, 0])
+    other = dataclasses.replace(network, task="psmnist")
+    with pytest.raises(InputError, match="another network"):
+        step(other, inputs[:, 0], stream)
+    with pytest.raises(InputError, match="expected"):
+        step(network, inputs[:3, 0], stream)
+    with pytest.raises(InputError, match="NaN"):
+        IntegerTarget().run(network, np.full((1, 2, 1), np.nan))
+
+
+def test_zero_input_sends_nothing_and_moves_nothing():
+    rng = np.random.default_rng(0)
+    network = quantize(psmnist_like(rng, 8, 4, 20.0), pixels(rng, 4, 30))
+    run = IntegerTarget().run(network, np.zeros((2, 10, 1)), record=True)
+    assert run.synops == 0
+    assert not run.states.m.any()
+    assert not any(counts.any() for counts in run.events.values())
+
+
+def test_limit_cycles_of_a_memory_without_input_stay_small():
+    """Rounding keeps a memory from coming to rest; what stays is small and does not grow."""
+    rng = np.random.default_rng(1)
+    layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(64, 200.0), None)
+    network = LMUNetwork((layer,), Readout(rng.normal(size=(64, 2)), None))
+    inputs = pixels(rng, 4, 400)
+    longer = np.concatenate([inputs, np.zeros((4, 1400, 1))], axis=1)
+    run = IntegerTarget("numpy").run(quantize(network, inputs), longer, record=True)
+    driven, early, late = (
+        np.sqrt(np.mean(run.states.m[:, part].astype(float) ** 2))
+        for part in (slice(200, 400), slice(1000, 1200), slice(-200, None))
+    )
+    assert 0.0 < late < 0.01 * driven
+    assert late < 1.1 * early
+
+
+@pytest.mark.parametrize("engine", FAST)
+def test_threads_change_nothing(engine, large, run_by_numpy, monkeypatch):
+    network, inputs = large
+    monkeypatch.setattr(f"targets.integer.{MODULES[engine]}.thread_count", lambda: 3)
+    monkeypatch.setattr("targets.integer.target._BATCH", 2)
+    told, threads = [], torch.get_num_threads()
+    run = IntegerTarget(engine).run(
+        network, inputs, record=True, progress=lambda *done: told.append((done, get_ident()))
+    )
+    assert differences(run, run_by_numpy) == []
+    assert told == [((done, 12), get_ident()) for done in (2, 4, 6, 8, 10, 12)]
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("engine", FAST)
+def test_what_fails_in_a_thread_ends_the_run_and_the_other_threads(engine, large, monkeypatch):
+    network, inputs = large
+    monkeypatch.setattr(f"targets.integer.{MODULES[engine]}.thread_count", lambda: 2)
+    steps = []
+
+    def receive(machine, state, messages):
+        steps.append(state)
+        if len(steps) == 10:
+            raise RunError("the tenth step.")
+        return real(machine, state, messages)
+
+    real = Machine.receive
+    monkeypatch.setattr(Machine, "receive", receive)
+    with pytest.raises(RunError, match="tenth"):
+        IntegerTarget(engine).run(network, inputs)
+    assert len(steps) < inputs.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("samples", "largest", "threads", "sizes"),
+    [(600, 256, 1, [200] * 3), (5, 256, 2, [2, 3]), (2, 256, 8, [1, 1]), (7, 2, 2, [1, 2, 2, 2])],
+)
+def test_tiles_cover_all_samples_evenly(samples, largest, threads, sizes):
+    tiles = cut(samples, largest, threads)
+    assert [tile.stop - tile.start for tile in tiles] == sizes
+    assert np.concatenate([np.arange(samples)[tile] for tile in tiles]).tolist() == [
+        *range(samples)
+    ]
+
+
+@pytest.mark.parametrize("engine", FAST)
+def test_the_largest_messages_of_every_width_are_cut_into_digits_that_fit(engine, large):
+    """A message of 15 bits takes three digits: 2^14 - 1 rounded to 128 times 128 leaves int8."""
+    engine, one = choose_engine(large[0], engine), np.ones((1, 1), int)
+    alone = Connection(one[None], one, 0 * one, accumulator_bits=32)
+    for limit in (2 ** (bits - 1) - 1 for bits in range(2, 32)):
+        messages = np.unique(np.clip(limit - np.arange(300), -limit, limit))
+        messages = np.concatenate([messages, -messages])[:, None].astype(np.int32)
+        total = engine.zeros(len(messages), 1)
+        engine.fan({"place": alone}, limit).deliver(engine.array(messages))["place"].add_to(total)
+        assert np.array_equal(engine.numpy(total), messages)

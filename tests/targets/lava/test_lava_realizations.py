@@ -1,0 +1,126 @@
+"""Every realization of a memory gives on Lava the integers, events and counts of the twin."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+
+import numpy as np
+import pytest
+
+from converters.quantize import quantize
+from lmu_deploy.core.integer.layers import REALIZATIONS, SeriesMemory
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Connection
+from targets.conformance.networks import example
+from targets.integer import IntegerTarget
+from targets.lava import LavaTarget
+from targets.lava.plan import make_plan
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("lava") is None,
+    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
+)
+
+# Networks of targets.conformance.networks: `memory` has no hidden units, `recurrent` has e_h, e_m
+# and two channels, `stacked` two layers with biases.
+CASES = {
+    "dense, 1 slice": ("memory", {"slices": 1}),
+    "dense, 2 slices": ("memory", {"slices": 2}),
+    "dense, 3 slices": ("memory", {"slices": 3}),
+    "schur": ("memory", {"realization": "schur"}),
+    "hessenberg": ("memory", {"realization": "hessenberg"}),
+    "fir": ("memory", {"realization": "fir"}),
+    "sign-taylor": ("memory", {"realization": "sign-taylor"}),
+    "schur with feedback": ("recurrent", {"realization": "schur"}),
+    "sign-taylor with feedback": ("recurrent", {"realization": "sign-taylor"}),
+    "hessenberg in layers": ("stacked", {"realization": "hessenberg"}),
+    "sign-taylor in layers": ("stacked", {"realization": "sign-taylor"}),
+}
+ONE_SERIES = "sign-taylor in the second layer"
+CHANGES = "sign-taylor that sends changes"
+
+
+def made(name: str) -> IntegerNetwork:
+    """A network by its name."""
+    given, options = CASES[name]
+    return quantize(example(given).network, example(given).calibration, **options)
+
+
+def with_threshold(node, threshold: int):
+    """Give all connections of a network that threshold."""
+    if isinstance(node, Connection):
+        return dataclasses.replace(node, threshold=threshold)
+    if isinstance(node, tuple):
+        return tuple(with_threshold(part, threshold) for part in node)
+    if not dataclasses.is_dataclass(node):
+        return node
+    parts = {
+        f.name: with_threshold(getattr(node, f.name), threshold) for f in dataclasses.fields(node)
+    }
+    return dataclasses.replace(node, **parts)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Network, inputs and the run of Lava by name, all of them in one interpreter."""
+    networks = {name: made(name) for name in CASES}
+    first, second = networks["hessenberg in layers"], networks["sign-taylor in layers"]
+    layers = first.layers[0], second.layers[1]
+    networks[ONE_SERIES] = dataclasses.replace(second, layers=layers)
+    networks[CHANGES] = with_threshold(networks["sign-taylor with feedback"], 5)
+    of = {name: CASES[name][0] for name in CASES} | {ONE_SERIES: "stacked", CHANGES: "recurrent"}
+    cases = [(network, example(of[name]).inputs[:2]) for name, network in networks.items()]
+    found = LavaTarget().run_each(cases, record=True)
+    return {name: (*case, run) for name, case, run in zip(networks, cases, found, strict=True)}
+
+
+@pytest.mark.parametrize("name", [*CASES, ONE_SERIES, CHANGES])
+def test_lava_equals_the_twin(name, runs):
+    network, inputs, run = runs[name]
+    twin = IntegerTarget("numpy").run(network, inputs, record=True)
+    for kind in ("m", "h", "y"):
+        states = getattr(run.states, kind)
+        np.testing.assert_array_equal(states, getattr(twin.states, kind), err_msg=kind)
+        assert states.size == 0 or len(np.unique(states)) > 20, "a network that says nothing"
+    np.testing.assert_array_equal(run.outputs, twin.outputs)
+    np.testing.assert_array_equal(run.states.real_m(), twin.states.real_m())
+    for population, events in twin.events.items():
+        np.testing.assert_array_equal(run.events[population], events, err_msg=population)
+    assert run.synops == twin.synops
+    assert dict(run.carried) == dict(twin.carried)
+    assert dict(run.saturations) == dict(twin.saturations)
+    for population, raster in run.rasters.items():
+        assert raster.shape == (run.chip_steps, run.neurons[population])
+        assert raster.sum() == run.events[population][0].sum()
+
+
+def test_every_realization_was_run(runs):
+    found = {layer.memory.realization for network, *_ in runs.values() for layer in network.layers}
+    assert found == set(REALIZATIONS)
+
+
+def test_a_series_takes_a_chip_step_for_each_application(runs):
+    network, inputs, run = runs["sign-taylor"]
+    memory = network.layers[0].memory
+    assert isinstance(memory, SeriesMemory)
+    assert memory.applications > 1
+    assert run.settings["chip_steps_per_step"] == memory.applications
+    assert run.chip_steps == inputs.shape[1] * memory.applications + 2
+    fed_back = runs["sign-taylor with feedback"][0]
+    applications = fed_back.layers[0].memory.applications
+    assert make_plan(fed_back, 1, 1).timetable.period == applications + 1
+
+
+def test_a_population_has_one_dense_for_each_threshold(runs):
+    processes = {name: run.settings["processes"] for name, (*_, run) in runs.items()}
+    assert processes["dense, 3 slices"] == processes["dense, 1 slice"] == 3 + 2
+    assert processes["sign-taylor"] == 3 + 3
+    assert processes["schur with feedback"] == 4 + 3
+    assert processes["hessenberg in layers"] == 6 + 5
+    mixed = with_threshold(runs["schur with feedback"][0], 4)
+    layer = mixed.layers[0]
+    memory = dataclasses.replace(layer.memory, recurrent=with_threshold(layer.memory.recurrent, 0))
+    mixed = dataclasses.replace(mixed, layers=(dataclasses.replace(layer, memory=memory),))
+    of_memory = make_plan(mixed, 1, 1).groups[1]
+    assert [outlet.threshold for outlet in of_memory.outlets] == [0, 4]

@@ -1,0 +1,88 @@
+"""targets/base.py: finding a target by name, and refusing what it cannot run."""
+
+from importlib.metadata import EntryPoint, entry_points, version
+
+import numpy as np
+import pytest
+
+from lmu_deploy.core import plugins
+from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from targets import base
+from targets.base import Target, check_supported, get_target, target_names
+from targets.reference import ReferenceTarget
+
+LAYER = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(2, 4.0), None)
+NETWORK = LMUNetwork((LAYER,), Readout(np.ones((2, 1)), None))
+
+
+def test_our_targets_are_registered_and_keep_the_interface():
+    assert {"reference", "onnxruntime", "integer", "lava", "brian2"} <= set(target_names())
+    assert target_names() == sorted(target_names())
+    for name in target_names():
+        target = get_target(name)
+        assert isinstance(target, Target)
+        assert target.name == name
+        assert all(isinstance(cls, type) for cls in target.accepts)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    told = r"unknown target 'loihi3'; choose one of brian2, brian2-cpp, integer"
+    with pytest.raises(InputError, match=told):
+        get_target("loihi3")
+
+
+def register(monkeypatch, value):
+    entries = [*entry_points(group=base.GROUP), EntryPoint("ours", value, base.GROUP)]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
+
+
+def test_a_target_of_another_package_is_found_by_its_entry_point(monkeypatch):
+    register(monkeypatch, "targets.reference:ReferenceTarget")
+    assert "ours" in target_names()
+    assert isinstance(get_target("ours"), ReferenceTarget)
+
+
+@pytest.mark.parametrize("value", ["no_such_package:Target"])
+def test_a_target_that_cannot_be_imported_is_named(monkeypatch, value):
+    register(monkeypatch, value)
+    with pytest.raises(MissingDependencyError, match=r"target ours cannot be imported"):
+        get_target("ours")
+
+
+def test_a_plugin_tells_which_package_brings_it(monkeypatch):
+    register(monkeypatch, "targets.reference:ReferenceTarget")
+    brings = plugins.plugin_version(base.GROUP, "reference")
+    assert brings == f"lmu-deploy {version('lmu-deploy')}"
+    assert plugins.plugin_version(base.GROUP, "ours") is None  # made here, by no package
+    assert plugins.plugin_version(base.GROUP, "absent") is None
+
+
+class Picky:
+    name = "picky"
+    accepts: tuple[type, ...] = (LMUNetwork,)
+
+    def __init__(self, *reasons):
+        self.reasons = list(reasons)
+
+    def unsupported(self, network):
+        return self.reasons
+
+
+def test_every_reason_is_given_at_once():
+    check_supported(Picky(), NETWORK)
+    with pytest.raises(InputError, match="picky cannot run this network: too wide; too deep"):
+        check_supported(Picky("too wide", "too deep"), NETWORK)
+
+
+def test_another_representation_says_how_to_get_the_right_one():
+    with pytest.raises(InputError, match="picky runs LMUNetwork, and the file holds str; give"):
+        check_supported(Picky(), "text")
+    target = Picky()
+    target.accepts = (IntegerNetwork,)
+    with pytest.raises(InputError, match="make one with lmu-deploy quantize"):
+        check_supported(target, NETWORK)
+    target.accepts = (IntegerNetwork, LMUNetwork)
+    with pytest.raises(InputError, match="runs IntegerNetwork or LMUNetwork"):
+        check_supported(target, None)
