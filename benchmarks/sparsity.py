@@ -125,8 +125,8 @@ def say(text: str) -> None:
 
 HEADING = """# Sparsity: silent messages against loss
 
-Sigma-delta messages ([what they compute](../integer-semantics.md#sigma-delta-messages)) with
-thresholds tuned to an allowed loss of accuracy. The loss is estimated on validation data: the
+Sigma-delta messages ([what they compute](../reference/integer-semantics.md#sigma-delta-messages))
+with thresholds tuned to an allowed loss of accuracy. The loss is estimated on validation data: the
 changes of the answers' margins, each tried on every sample, and the share of right answers that
 turn wrong so. Accuracy is that of test data, which the tuning does not see. A message is silent
 where its connection carries nothing for it at a step: "none" has no thresholds, so that only

@@ -62,7 +62,7 @@ def quantize(
         Row gains that are powers of two, or a multiplier and a shift; by default free for a memory
         of one slice, which gains most of a bit by it, and powers of two for all else.
     realization : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor", "auto"}
-        How the memory's matrix is realized; see docs/integer-semantics.md. With auto, the cheapest
+        How the memory's matrix is realized; see integer-semantics.md. With auto, the cheapest
         that fits the profile and is predicted to be good enough, with at most `slices` slices; the
         reason stands in the network's provenance as "realization".
     taps : int, optional

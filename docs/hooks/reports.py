@@ -40,8 +40,8 @@ def _shown(what: str, folder: Path) -> str:
     return "\n\n".join(
         [
             table(comparison(fidelity), _COLUMNS),
-            f"[Open the report](reports/{folder.name}/report.html) ({size:.1f} MB, one file), or "
-            f"its figures in [{FIDELITY}](reports/{folder.name}/{FIDELITY}); made by {make} on "
+            f"[Open the report](../reports/{folder.name}/report.html) ({size:.1f} MB, one file), "
+            f"or its figures in [{FIDELITY}](../reports/{folder.name}/{FIDELITY}); made by {make} on "
             f"{fidelity.date[:10]}.",
         ]
     )

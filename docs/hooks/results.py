@@ -12,7 +12,8 @@ SECTION = "Results"
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """MkDocs calls this once it has read mkdocs.yml."""
     pages = sorted((Path(config.docs_dir) / "results").glob("*.md"))
-    found = [f"results/{page.name}" for page in pages]
+    named = str(config.nav)
+    found = [name for page in pages if (name := f"results/{page.name}") not in named]
     config.nav = [_with_pages(item, found) for item in config.nav or []]
     return config
 

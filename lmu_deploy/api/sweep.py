@@ -82,7 +82,7 @@ def sweep(
     Parameters
     ----------
     spec : path or mapping
-        A TOML file, or what it would hold; see docs/sweeps.md.
+        A TOML file, or what it would hold; see docs/how-to/sweeps.md.
     out : path
         Folder of the results; made if it is not there.
     scheduler : str, optional

@@ -72,7 +72,7 @@ def import_network(
         list[str] | None,
         typer.Option(
             help="What the file does not say, as NAME=VALUE: theta=784, matrices=exact. "
-            "Repeatable; docs/formats.md lists them."
+            "Repeatable; docs/how-to/import-and-export.md lists them."
         ),
     ] = None,
     task: TaskName = None,

@@ -1,4 +1,4 @@
-"""Pre-flight rules of LoihiNetworks: widths of docs/spiking-semantics.md against a chip's own."""
+"""Pre-flight rules of LoihiNetworks: widths of loihi-semantics.md against a chip's own."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ it, and a neuron one output axon for each core that it reaches.
 
 What a LoihiNetwork's neurons and relays ask of cores.
 
-The names are those of docs/spiking-semantics.md. Decoders and input weights are stored with the
+The names are those of loihi-semantics.md. Decoders and input weights are stored with the
 relays, encoders with the neurons, a byte each. A chip whose messages are too narrow for a relay
 (the first Loihi) has none on its cores: its embedded processors, or the host, hear the neurons and
 send the relays' messages from outside.

@@ -39,7 +39,7 @@ class LifFigures(BaseModel):
     Attributes
     ----------
     current_decay, membrane_decay, threshold : Figure
-        du, dv and vth of docs/spiking-semantics.md.
+        du, dv and vth of docs/reference/loihi-semantics.md.
     synapse_tau : Figure
         Of the relays that hold a memory's state, seconds.
     step : Figure

@@ -18,7 +18,7 @@ _BATCH = 256
 
 
 class IntegerTarget:
-    """Runs every IntegerNetwork as docs/integer-semantics.md says.
+    """Runs every IntegerNetwork as docs/reference/integer-semantics.md says.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The arithmetic of docs/integer-semantics.md, with operations that a neuron program has.
+"""The arithmetic of docs/reference/integer-semantics.md, with operations that a neuron program has.
 
 Add, subtract, multiply, arithmetic right shift, minimum, maximum, absolute value, comparison and
 selection on int64 arrays; nothing here can overflow 64 bits for the widths that an IntegerNetwork
@@ -141,7 +141,7 @@ class Dendrite:
         return self._held.popleft()
 
     def accumulate(self, due: np.ndarray, first: bool) -> tuple[np.ndarray, list[int]]:
-        """Give a_k of docs/integer-semantics.md, and how often each slice's saturated.
+        """Give a_k of docs/reference/integer-semantics.md, and how often each slice's saturated.
 
         What is due are sums of messages, or of changes, which are added to those since the `first`
         step of the sample.
@@ -151,6 +151,6 @@ class Dendrite:
         return np.stack([row for row, _ in limited]), [changed for _, changed in limited]
 
     def drive(self, accumulators: np.ndarray) -> np.ndarray:
-        """Give D of docs/integer-semantics.md, shape (neurons,)."""
+        """Give D of docs/reference/integer-semantics.md, shape (neurons,)."""
         scaled: np.ndarray = multiply_shift(accumulators, self._multiplier, self._shift).sum(axis=0)
         return scaled

@@ -1,6 +1,6 @@
 """Target `spiking`: a LoihiNetwork in NumPy, spike for spike what `lava-lif` does, and faster.
 
-Written from docs/spiking-semantics.md.
+Written from docs/reference/loihi-semantics.md.
 """
 
 from targets.spiking.target import SpikingTarget

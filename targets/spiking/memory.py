@@ -1,6 +1,6 @@
 """One memory for a batch of samples: relays, neurons and the host's boundary, step by step.
 
-The relays of a memory, as docs/spiking-semantics.md says: spikes and input in, messages out.
+The relays of a memory, as loihi-semantics.md says: spikes and input in, messages out.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ _NEURONS_AT_ONCE = 60_000
 
 
 class SpikingTarget:
-    """Runs every LoihiNetwork as docs/spiking-semantics.md says."""
+    """Runs every LoihiNetwork as docs/reference/loihi-semantics.md says."""
 
     name = "spiking"
     accepts: tuple[type, ...] = (LoihiNetwork,)

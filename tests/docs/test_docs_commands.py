@@ -65,7 +65,7 @@ def test_a_wrong_option_is_found(hook):
 
 
 def test_the_reference_has_every_command_and_option(hook):
-    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     shown = hook.on_page_markdown(page)
     assert hook.PLACE in page
     assert hook.PLACE not in shown
@@ -84,11 +84,11 @@ def test_the_reference_has_every_command_and_option(hook):
 
 
 def test_every_public_name_is_in_the_python_page():
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     known = set(re.findall(r"(?:^::: |heading: )([\w.]+)", text, re.MULTILINE))
     for name in set(lmu_deploy.__all__) - {"__version__"}:
         place = f"{lmu_deploy._NAMES[name]}.{name}"
-        assert {place, f"lmu_deploy.{name}"} & known, f"add `::: {place}` to docs/api.md"
+        assert {place, f"lmu_deploy.{name}"} & known, f"add `::: {place}`"
 
 
 def test_files_that_pages_name_are_there():

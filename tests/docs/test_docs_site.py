@@ -51,7 +51,7 @@ def test_nothing_comes_from_another_host(site):
 
 
 def test_formulas_are_drawn_by_the_browser(site):
-    assert site["targets/brian2.html"].count("<math") >= 10
+    assert site["reference/targets/brian2.html"].count("<math") >= 10
     for name, html in site.items():
         text = re.sub(r"<(code|pre)\b.*?</\1>", "", html, flags=re.DOTALL)
         assert "arithmatex" not in text, name
@@ -61,12 +61,12 @@ def test_formulas_are_drawn_by_the_browser(site):
 
 
 def test_docstrings_keep_no_words_of_sphinx(site):
-    html = site["api.html"]
+    html = site["reference/python.html"]
     assert "lmu_deploy.core.legendre.discretize" in html
     assert not re.findall(r":(?:class|func|math|mod):|\.\. math::", html)
 
 
 def test_the_commands_are_in_the_page_of_commands(site):
-    html = site["command-line.html"]
+    html = site["reference/command-line.html"]
     assert "<!-- commands -->" not in html
     assert 'id="deploy"' in html

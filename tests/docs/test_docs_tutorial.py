@@ -57,7 +57,7 @@ def execute(kind: str, block: str) -> str:
 
 NUMBER = r"\d+(\.\d+)?"
 # A console's commands install, which whoever runs this has done.
-BLOCKS = [b for b in BLOCK.findall(text_of("docs/tutorial.md")) if b[0] != "console"]
+BLOCKS = [b for b in BLOCK.findall(text_of("docs/tutorials/first-network.md")) if b[0] != "console"]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_tutorial_shows_figures_that_hold(said):
 
 def test_the_tutorials_table_holds(said, folder):
     found = json.loads((folder / "report" / "fidelity.json").read_text())
-    rows = ROW.findall(text_of("docs/tutorial.md"))
+    rows = ROW.findall(text_of("docs/tutorials/first-network.md"))
     assert len(rows) == 6
     for name, variant, samples, accuracy, rest in rows:
         if name == "reference":

@@ -1,12 +1,12 @@
 """What a graph of a quantized network asks of its arithmetic; there are two.
 
-`integers.py` has integers alone, exactly as docs/integer-semantics.md says; `dequantized.py` has
+`integers.py` has integers alone, exactly as integer-semantics.md says; `dequantized.py` has
 real numbers with QuantizeLinear and DequantizeLinear around the same weights and messages. The
 equations of a step (`cell.py`) and the graphs around it (`sequence.py`, `step.py`) are common.
 
 Messages that are sent as changes: what a connection with a threshold holds of its source.
 
-docs/integer-semantics.md, "Sigma-delta messages". The same for integers and for quantized real
+integer-semantics.md, "Sigma-delta messages". The same for integers and for quantized real
 numbers, whose messages are integers too.
 """
 
@@ -39,7 +39,7 @@ Sent = Mapping[int, Messages]
 class Numbers(Protocol):
     """Nodes of one graph that compute the parts of a step.
 
-    `place` names a part as docs/integer-semantics.md does; tensors are named after it.
+    `place` names a part as docs/reference/integer-semantics.md does; tensors are named after it.
 
     Attributes
     ----------

@@ -1,12 +1,12 @@
 """One step of one layer of a quantized network, whatever its arithmetic.
 
-The equations are those of docs/integer-semantics.md. Tensors have the names of its places, such as
+The equations are those of integer-semantics.md. Tensors have the names of its places, such as
 ``layer0/memory/state``; what connections with a threshold hold of messages stands beside these,
 such as ``layer0/memory/held_4`` for a threshold of 4.
 
 One step of a memory that is a series (realization sign-taylor), in integers.
 
-The substeps are a Loop, whose body is one of them; docs/integer-semantics.md has the equations.
+The substeps are a Loop, whose body is one of them; integer-semantics.md has the equations.
 """
 
 from __future__ import annotations

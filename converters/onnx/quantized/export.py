@@ -60,7 +60,7 @@ def to_onnx_integer(
     """Give the network as a model of sequences in integer operators alone.
 
     Run by ONNX Runtime it gives the one right value of every state, bit for bit
-    (docs/integer-semantics.md).
+    (docs/reference/integer-semantics.md).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-r"""Integer arithmetic in ONNX operators, as docs/integer-semantics.md has it, exact in every bit.
+r"""Integer arithmetic in ONNX operators, as integer-semantics.md has it, exact in every bit.
 
 Messages and states are int32, all between them int64. Only products of weights and messages are
 summed and limited in int32 where weights and widths prove that it is enough. MatMulInteger would be
@@ -15,7 +15,7 @@ SSE2). They are used on int32 alone.
 
 Counts of a run as outputs of an integer graph: events, synaptic operations, saturations.
 
-What is counted is said in docs/integer-semantics.md. The outputs, with a name of a population or
+What is counted is said in integer-semantics.md. The outputs, with a name of a population or
 place of that page at the end:
 
 - ``events/<population>/<threshold>``, (batch, time, 2), int32: what is sent over the connections of

@@ -2,7 +2,7 @@
 
 What a model of a quantized network says of itself in its metadata_props.
 
-Scales and widths are JSON by the names of docs/integer-semantics.md: an integer n stands for
+Scales and widths are JSON by the names of integer-semantics.md: an integer n stands for
 ``n * scale``. Lists have an entry for each layer.
 """
 

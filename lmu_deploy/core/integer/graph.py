@@ -1,11 +1,11 @@
 """The populations of an integer network and the connections between them, as flat lists.
 
 Targets, pre-flight rules and placement all ask what sends to what; the names here are those of
-docs/integer-semantics.md.
+docs/reference/integer-semantics.md.
 
 A network with other connections in some places; all else stays as it is.
 
-Places are those of docs/integer-semantics.md, such as ``layer0/memory/recurrent`` or ``readout``.
+Places are those of integer-semantics.md, such as ``layer0/memory/recurrent`` or ``readout``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-r"""The memory of an integer network, in one of its two forms; docs/integer-semantics.md has both.
+r"""The memory of an integer network, in one of its two forms; integer-semantics.md has both.
 
 Integrators keep the identity of :math:`\bar A = I + (\bar A - I)` themselves and exchange messages
 through the rest, in whatever coordinates `basis` says. A series applies the matrix of signs of the
 continuous memory, which is exact in any width, a few times a step.
 
-The hidden units of a layer of an integer network; see docs/integer-semantics.md.
+The hidden units of a layer of an integer network; see docs/reference/integer-semantics.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""IntegerNetwork: a network in integers alone, whose every state has exactly one right value.
 
-The operations are specified in docs/integer-semantics.md; in short, with x, M, H the messages of
+The operations are specified in integer-semantics.md; in short, with x, M, H the messages of
 input, memory and hidden units and D the drive of a connection (integer_parts.py), one step is
 
 .. math::

@@ -1,6 +1,6 @@
 r"""What integer networks are made of: formats of integers, and connections between populations.
 
-The operations are specified in docs/integer-semantics.md. With :math:`\mathrm{sat}_b` saturating to
+The operations are specified in integer-semantics.md. With :math:`\mathrm{sat}_b` saturating to
 :math:`\pm(2^{b-1}-1)` and :math:`\mathrm{ms}(v, g, s) = \lfloor (v g + 2^{s-1}) / 2^s \rfloor` (no
 offset when s = 0), a connection drives its target by
 

@@ -1,7 +1,7 @@
 """An integer network cut where its layers change between chip and host.
 
 Messages flow from layer to layer and never back, so that the segments can be run one after another
-on whole sequences, or step by step, with the same result. docs/integer-semantics.md, "Layers on the
+on whole sequences, or step by step, with the same result. integer-semantics.md, "Layers on the
 host", has the equations.
 """
 

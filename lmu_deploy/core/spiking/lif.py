@@ -1,4 +1,4 @@
-"""LIF neurons in fixed point, as docs/spiking-semantics.md says: messages in, spikes out.
+"""LIF neurons in fixed point, as docs/reference/loihi-semantics.md says: messages in, spikes out.
 
 Two ways to the same integers. `LifNeurons` follows the page operation by operation in 64 bits and
 runs any network. `FastLifNeurons` runs those that forget their current at once (du = 4095) and

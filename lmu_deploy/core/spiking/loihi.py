@@ -1,10 +1,10 @@
 """LoihiNetwork: the memories of an LMUNetwork on Loihi's LIF neurons in fixed point.
 
-Running it has one right answer, spike for spike; docs/spiking-semantics.md says which.
+Running it has one right answer, spike for spike; docs/reference/loihi-semantics.md says which.
 
 One memory of a LoihiNetwork: LIF neurons in fixed point, and the relays that hold the state.
 
-The equations stand in docs/spiking-semantics.md. All widths are Loihi's, and checked here, so that
+The equations stand in loihi-semantics.md. All widths are Loihi's, and checked here, so that
 no target has to ask whether a product fits.
 """
 

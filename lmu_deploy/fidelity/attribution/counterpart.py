@@ -3,7 +3,7 @@ r"""What the float network has in the place of each connection and bias, in the 
 An entry of a matrix here is target units per message unit, as a real number that has not been
 rounded: what quantization would have liked to write. The scales and coordinates are those of the
 integer network, so only the weights themselves differ. The equations are those of
-docs/integer-semantics.md, "Realizations".
+docs/reference/integer-semantics.md, "Realizations".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every operation by which an integer network differs from its float one, as a switch of its own.
 
-A switch is a kind of operation at a place; the places are those of docs/integer-semantics.md. With
+A switch is a kind of operation at a place; the places are those of integer-semantics.md. With
 no switch on, the hybrid of simulator.py is the float network; with all on, it is the integer one.
 Sources are groups of switches, in the order in which a signal meets them: what a report lists.
 """

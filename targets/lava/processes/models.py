@@ -1,4 +1,4 @@
-"""How the processes compute, in fixed point, as docs/integer-semantics.md says."""
+"""How the processes compute, in fixed point, as docs/reference/integer-semantics.md says."""
 
 # mypy: allow-subclassing-any, allow-untyped-decorators
 

@@ -1,4 +1,4 @@
-"""How the processes compute, as docs/spiking-semantics.md says."""
+"""How the processes compute, as docs/reference/loihi-semantics.md says."""
 
 # mypy: allow-subclassing-any, allow-untyped-decorators
 

@@ -30,7 +30,7 @@ ENGINES = ["numpy", "torch", pytest.param("numba", marks=NEEDS_NUMBA)]
 
 
 class Naive:
-    """One sample at a time, loops and Python integers, written from docs/integer-semantics.md."""
+    """One sample at a time, loops and Python integers, written from integer-semantics.md."""
 
     def __init__(self, network: IntegerNetwork) -> None:
         self.network = network

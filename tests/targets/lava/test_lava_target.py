@@ -1,4 +1,4 @@
-"""Lava equals an oracle in plain Python integers, written from docs/integer-semantics.md."""
+"""Lava equals an oracle in plain Python integers, written from integer-semantics.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The NumPy twin of a Loihi network does what docs/spiking-semantics.md says."""
+"""The NumPy twin of a Loihi network does what docs/reference/loihi-semantics.md says."""
 
 from __future__ import annotations
 
