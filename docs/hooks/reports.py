@@ -35,14 +35,14 @@ def _shown(what: str, folder: Path) -> str:
         return f"Not made here; {make} makes it."
     fidelity = read_fidelity(folder)
     if what == "losses":
-        return "\n\n".join([f"Made by {make} on {fidelity.date[:10]}.", *_losses(fidelity)])
+        return "\n\n".join([f"{make} wrote the report on {fidelity.date[:10]}.", *_losses(fidelity)])
     size = (folder / "report.html").stat().st_size / 1e6
     return "\n\n".join(
         [
             table(comparison(fidelity), _COLUMNS),
             f"[Open the report](../reports/{folder.name}/report.html) ({size:.1f} MB, one file), "
-            f"or its figures in [{FIDELITY}](../reports/{folder.name}/{FIDELITY}); made by {make} on "
-            f"{fidelity.date[:10]}.",
+            f"or its figures in [{FIDELITY}](../reports/{folder.name}/{FIDELITY}). "
+            f"{make} wrote it on {fidelity.date[:10]}.",
         ]
     )
 
