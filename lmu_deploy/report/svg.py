@@ -257,7 +257,7 @@ def _render(plot: Plot, layout: Layout) -> Markup:
     box = re.search(r'viewBox="[^"]*"', drawing)
     body = drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")].strip()
     return Markup(
-        '<svg class="{layout}" role="img" aria-labeledby="{name}-title {name}-desc" {box} '
+        '<svg class="{layout}" role="img" aria-labelledby="{name}-title {name}-desc" {box} '
         'style="max-width: {width}px">\n<title id="{name}-title">{title}</title>\n'
         '<desc id="{name}-desc">{description}</desc>\n{body}\n</svg>'
     ).format(

@@ -50,9 +50,9 @@ class Page(HTMLParser):
         self.tags[tag] += 1
         if "id" in attributes:
             self.ids[attributes["id"]] += 1
-        for name in ("aria-labeledby", "href", "clip-path", "src"):
+        for name in ("aria-labelledby", "href", "clip-path", "src"):
             value = attributes.get(name, "")
-            if name == "aria-labeledby":
+            if name == "aria-labelledby":
                 self.references |= set(value.split())
             elif value.startswith(("#", "url(#")):
                 self.references.add(value.removeprefix("url(").strip("#)"))
@@ -94,7 +94,7 @@ def check(page):
     assert page.images
     for image in page.images:
         assert image["role"] == "img"
-        assert len(image["aria-labeledby"].split()) == 2
+        assert len(image["aria-labelledby"].split()) == 2
     assert page.tags["title"] == page.tags["desc"] + 1 == len(page.images) + 1
 
 
