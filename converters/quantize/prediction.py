@@ -44,6 +44,7 @@ from converters.quantize.sign_taylor import one_step
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.segments import host_sentence
 from lmu_deploy.core.legendre import impulse_response
 from lmu_deploy.core.network import LMULayer
 
@@ -312,6 +313,19 @@ def _remedy(memory: IntegerMemory | SeriesMemory) -> str:
     slices = len(memory.recurrent.slices)
     forms = "" if memory.realization == "schur" else " or with --realization schur"
     return f"quantize with --slices {slices + 1}{forms}, or" if slices < 3 else ""
+
+
+def remarks(network: IntegerNetwork) -> list[str]:
+    """Return what a user should know although it breaks no rule of the chip.
+
+    Returns
+    -------
+    list of str
+        A sentence for the layers that run on the host, if any, and one for each memory that
+        would grow without bound in an endless stream.
+    """
+    sentence = host_sentence(network)
+    return [*([sentence] if sentence else []), *growing_memories(network)]
 
 
 def growing_memories(network: IntegerNetwork) -> list[str]:

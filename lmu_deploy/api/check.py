@@ -6,7 +6,6 @@ from pathlib import Path
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.segments import host_sentence
 from lmu_deploy.core.loading import load_any
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.hardware.placement import OnChip, place, table
@@ -51,13 +50,12 @@ def remarks(network: OnChip | Path | str) -> list[str]:
     InputError
         When the file holds no network for a digital chip.
     """
-    from converters.quantize.prediction import growing_memories
+    from converters.quantize import prediction
 
     network = _on_chip(network)
     if isinstance(network, LoihiNetwork):
         return [_LOIHI_HOST]
-    sentence = host_sentence(network)
-    return [*([sentence] if sentence else []), *growing_memories(network)]
+    return prediction.remarks(network)
 
 
 def _digital(profile: str) -> DigitalProfile:

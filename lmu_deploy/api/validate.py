@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmu_deploy.api.forms import UNCALIBRATED, Forms
 from lmu_deploy.api.report import report
 from lmu_deploy.api.run import announce
 from lmu_deploy.core.errors import InputError
@@ -28,7 +29,6 @@ from lmu_deploy.fidelity.attribution.chips import Chips
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from lmu_deploy.fidelity.streaming import run_streamed, samples_kept
-from lmu_deploy.studies.forms import UNCALIBRATED, Forms
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import Run, Target, get_target

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmu_deploy.api.check import remarks
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.integer.graph import populations, wires
@@ -299,6 +298,8 @@ def quantize(
         training = _training(network, config, epochs)
         where = None if checkpoint is None else Path(checkpoint)
         integer = _trained(network, judged_by, profile, options, training, seed, where, device)
+    from converters.quantize.prediction import remarks
+
     for remark in remarks(integer):
         print(remark, file=sys.stderr)
     integer = make_sparse(integer, judged_by, sparsity_threshold, sparsity_loss)

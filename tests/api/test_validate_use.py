@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import lmu_deploy
+from lmu_deploy.api.forms import Forms
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.fidelity.assemble import hash_file
 from lmu_deploy.fidelity.measures.sizes import network_sizes
 from lmu_deploy.fidelity.store import read_fidelity
-from lmu_deploy.studies.forms import Forms
 from targets.base import get_target
 
 DIGITS = "examples/models/digits.safetensors"
