@@ -26,6 +26,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.legendre import DISCRETIZERS, discretize
+from lmu_deploy.core.representation import Part, Representation, Summary, counted
 from lmu_deploy.core.validation import (
     check_array,
     check_choice,
@@ -40,8 +41,8 @@ ACTIVATIONS = ("linear", "relu", "tanh", "hard-tanh")
 STORED_DISCRETIZERS = (*DISCRETIZERS, "trained")
 
 
-@dataclass(frozen=True)
-class Memory:
+@dataclass(frozen=True, eq=False, repr=False)
+class Memory(Part):
     """The linear memory of one layer: `channels` copies of one Legendre delay of `order` states.
 
     Attributes
@@ -88,8 +89,8 @@ class Memory:
         return self.channels * self.order
 
 
-@dataclass(frozen=True)
-class Hidden:
+@dataclass(frozen=True, eq=False, repr=False)
+class Hidden(Part):
     """The nonlinear units of a layer: ``h = f(x W_x + h W_h + m W_m + b)``.
 
     Attributes
@@ -130,8 +131,8 @@ class Hidden:
         return int(self.memory_kernel.shape[1])
 
 
-@dataclass(frozen=True)
-class LMULayer:
+@dataclass(frozen=True, eq=False, repr=False)
+class LMULayer(Part):
     """Encoders, a memory and, if there are any, hidden units.
 
     Attributes
@@ -190,9 +191,30 @@ class LMULayer:
         """Whether anything but the input reaches the memory, so that time cannot be parallel."""
         return self.hidden_encoders is not None or self.memory_encoders is not None
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained values; the memory's a_bar and b_bar count if they were trained."""
+        memory, hidden = self.memory, self.hidden
+        found = _size(
+            self.input_encoders, self.hidden_encoders, self.memory_encoders, self.memory_bias
+        )
+        if memory.discretizer == "trained":
+            found += _size(memory.a_bar, memory.b_bar)
+        if hidden is not None:
+            found += _size(hidden.memory_kernel, hidden.input_kernel)
+            found += _size(hidden.recurrent_kernel, hidden.bias)
+        return found
 
-@dataclass(frozen=True)
-class LSTMLayer:
+    def __str__(self) -> str:
+        """Return what the layer is, in a few words."""
+        memory, hidden = self.memory, self.hidden
+        units = "" if hidden is None else f", {hidden.units} {hidden.activation} units"
+        channels = "" if memory.channels == 1 else f", {memory.channels} channels"
+        return f"LMU, order {memory.order}, theta {memory.theta:g}{channels}{units}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LSTMLayer(Part):
     """A long short-term memory layer (Hochreiter, Schmidhuber 1997), gates ordered i, f, g, o.
 
     With ``i, f, g, o = split(x W + h U + b)``: ``c = sig(f) c + sig(i) tanh(g)`` and then
@@ -229,12 +251,21 @@ class LSTMLayer:
         """Number of units."""
         return int(self.recurrent_kernel.shape[0])
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained values."""
+        return _size(self.kernel, self.recurrent_kernel, self.bias)
+
+    def __str__(self) -> str:
+        """Return what the layer is, in a few words."""
+        return f"LSTM, {counted(self.n_out, 'unit')}"
+
 
 Layer = LMULayer | LSTMLayer
 
 
-@dataclass(frozen=True)
-class Readout:
+@dataclass(frozen=True, eq=False, repr=False)
+class Readout(Part):
     """The last, linear map ``y = h W_y + b_y``.
 
     Attributes
@@ -252,9 +283,14 @@ class Readout:
         if self.bias is not None:
             set_fields(self, bias=check_array("readout bias", self.bias, (kernel.shape[1],)))
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained values."""
+        return _size(self.kernel, self.bias)
 
-@dataclass(frozen=True)
-class LMUNetwork:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LMUNetwork(Representation):
     """A whole network, free of any framework.
 
     Attributes
@@ -320,23 +356,33 @@ class LMUNetwork:
     @property
     def n_parameters(self) -> int:
         """Weights, encoders, kernels and biases; the memory's a_bar and b_bar count if trained."""
-        return sum(array.size for array in _trained_arrays(self))
+        return self.readout.n_parameters + sum(layer.n_parameters for layer in self.layers)
+
+    def summary(self) -> Summary:
+        """Return the nodes of the network with their shapes and parameters, as a table."""
+        facts = [
+            counted(self.n_in, "input"),
+            counted(self.n_out, "output"),
+            counted(self.n_parameters, "parameter"),
+            *([] if self.task is None else [f"task {self.task}"]),
+        ]
+        rows = [("input", "", _shape(self.n_in), "0")]
+        for number, layer in enumerate(self.layers):
+            rows.append(
+                (f"layer{number}", str(layer), _shape(layer.n_out), f"{layer.n_parameters:,}")
+            )
+        answer = _shape(self.n_out) if self.return_sequences else f"({self.n_out})"
+        rows.append(("readout", "dense", answer, f"{self.readout.n_parameters:,}"))
+        return Summary(facts, ("node", "operator", "output shape", "parameters"), rows)
 
 
-def _trained_arrays(network: LMUNetwork) -> list[np.ndarray]:
-    parts: list[np.ndarray | None] = [network.readout.kernel, network.readout.bias]
-    for layer in network.layers:
-        if isinstance(layer, LSTMLayer):
-            parts += [layer.kernel, layer.recurrent_kernel, layer.bias]
-            continue
-        parts += [layer.input_encoders, layer.hidden_encoders, layer.memory_encoders]
-        parts += [layer.memory_bias]
-        if layer.memory.discretizer == "trained":
-            parts += [layer.memory.a_bar, layer.memory.b_bar]
-        if (hidden := layer.hidden) is not None:
-            parts += [hidden.memory_kernel, hidden.input_kernel, hidden.recurrent_kernel]
-            parts += [hidden.bias]
-    return [part for part in parts if part is not None]
+def _shape(features: int) -> str:
+    return f"(steps, {features})"
+
+
+def _size(*arrays: np.ndarray | None) -> int:
+    """Return the number of values of all arrays that are there."""
+    return sum(array.size for array in arrays if array is not None)
 
 
 FLOAT_CLASSES: tuple[type, ...] = (LMUNetwork, LMULayer, LSTMLayer, Memory, Hidden, Readout)

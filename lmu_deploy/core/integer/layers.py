@@ -26,6 +26,7 @@ from lmu_deploy.core.integer.parts import (
     largest,
     set_fields,
 )
+from lmu_deploy.core.representation import Part
 from lmu_deploy.core.validation import check_array, check_choice, check_integer
 
 INTEGRATORS = ("dense-incremental", "schur", "hessenberg", "fir")
@@ -33,8 +34,8 @@ SERIES = "sign-taylor"
 REALIZATIONS = (*INTEGRATORS, SERIES)
 
 
-@dataclass(frozen=True)
-class IntegerMemory:
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerMemory(Part):
     """Leak-free integrators that exchange graded messages.
 
     Attributes
@@ -90,8 +91,8 @@ class IntegerMemory:
         return self.recurrent.n_out
 
 
-@dataclass(frozen=True)
-class SeriesMemory:
+@dataclass(frozen=True, eq=False, repr=False)
+class SeriesMemory(Part):
     """The exponential series of the continuous memory, in substeps; `channels` times `order`.
 
     Attributes
@@ -212,8 +213,8 @@ def sign_matrix(order: int) -> np.ndarray:
     return np.where(i[:, None] < i[None, :], -1, lower).astype(np.int8)
 
 
-@dataclass(frozen=True)
-class PiecewiseLinear:
+@dataclass(frozen=True, eq=False, repr=False)
+class PiecewiseLinear(Part):
     """A concave, monotone activation as the least of a few lines.
 
     ``p = |z|`` when odd, else ``max(z, 0)``; ``v = min_k(ms(p, slope_k, shift) + intercept_k)``;
@@ -257,8 +258,8 @@ class PiecewiseLinear:
         )
 
 
-@dataclass(frozen=True)
-class IntegerHidden:
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerHidden(Part):
     """The hidden units.
 
     Attributes

@@ -39,11 +39,12 @@ from lmu_deploy.core.integer.parts import (
     set_fields,
 )
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork, LSTMLayer, Readout
+from lmu_deploy.core.representation import Part, Representation, Summary, counted
 from lmu_deploy.core.validation import check_array, check_flag, check_text
 
 
-@dataclass(frozen=True)
-class HostLayer:
+@dataclass(frozen=True, eq=False, repr=False)
+class HostLayer(Part):
     """An LSTM layer that the host computes in float64 between layers on the chip.
 
     It takes real numbers: the inputs as they are, what the messages of the layer before stand for,
@@ -81,8 +82,8 @@ class HostLayer:
         return self.lstm.n_out
 
 
-@dataclass(frozen=True)
-class IntegerLayer:
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerLayer(Part):
     """A memory and, if there are any, hidden units; what it sends on is H, or M without them."""
 
     memory: IntegerMemory | SeriesMemory
@@ -129,8 +130,8 @@ class IntegerLayer:
         return self.n_out if basis is None else len(basis)
 
 
-@dataclass(frozen=True)
-class IntegerReadout:
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerReadout(Part):
     """The last map, y = sat(D(last layer's messages) + b)."""
 
     connection: Connection
@@ -143,8 +144,8 @@ class IntegerReadout:
         set_fields(self, bias=check_bias("readout bias", self.bias, self.connection.n_out))
 
 
-@dataclass(frozen=True)
-class IntegerNetwork:
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerNetwork(Representation):
     """A whole network: LMU layers in integers, and LSTM layers, if any, in float on the host.
 
     Attributes
@@ -218,6 +219,48 @@ class IntegerNetwork:
         """The layers in float on the host, each with its number."""
         return tuple((n, la) for n, la in enumerate(self.layers) if isinstance(la, HostLayer))
 
+    def summary(self) -> Summary:
+        """Return the populations of the network with their widths and weights, as a table."""
+        rows = [("input", "", f"{self.n_in:,}", f"{self.input.bits}", "0")]
+        weights = 0
+        for number, layer in enumerate(self.layers):
+            name = f"layer{number}"
+            if isinstance(layer, HostLayer):
+                rows.append((name, "LSTM on the host, float", f"{layer.n_out:,}", "", ""))
+                continue
+            memory, hidden = layer.memory, layer.hidden
+            found = _weights(memory.input, memory.recurrent, memory.hidden)
+            weights += found
+            rows.append(
+                (
+                    f"{name}/memory",
+                    memory.realization,
+                    f"{memory.size:,}",
+                    f"{memory.message.bits}",
+                    f"{found:,}",
+                )
+            )
+            if hidden is not None:
+                found = _weights(hidden.memory, hidden.input, hidden.recurrent)
+                weights += found
+                bits = f"{hidden.message.bits}"
+                rows.append((f"{name}/hidden", "units", f"{hidden.units:,}", bits, f"{found:,}"))
+        if isinstance(self.readout, Readout):
+            rows.append(("readout", "on the host, float", f"{self.n_out:,}", "", ""))
+        else:
+            found = _weights(self.readout.connection)
+            weights += found
+            bits = f"{self.readout.output.bits}"
+            rows.append(("readout", "dense", f"{self.n_out:,}", bits, f"{found:,}"))
+        facts = [
+            counted(self.n_in, "input"),
+            counted(self.n_out, "output"),
+            counted(weights, "weight"),
+            f"profile {self.profile}",
+            *([] if self.task is None else [f"task {self.task}"]),
+        ]
+        return Summary(facts, ("population", "kind", "size", "message bits", "weights"), rows)
+
     @property
     def y_scale(self) -> float:
         """Real value of one unit of the readout; 1 of the host's, which gives real numbers."""
@@ -229,6 +272,11 @@ class IntegerNetwork:
         if isinstance(self.readout, Readout):
             raise InputError("the readout of this network is on the host, and has no integers.")
         return self.readout
+
+
+def _weights(*connections: Connection | None) -> int:
+    """Return the number of weights of all slices, zeros included."""
+    return sum(connection.slices.size for connection in connections if connection is not None)
 
 
 def _check_layers(layers: tuple[IntegerLayer | HostLayer, ...]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import LATER
+from lmu_deploy.core.representation import Part
 from lmu_deploy.core.validation import check_array, check_integer, check_number
 
 LARGEST_MULTIPLIER = 2**15 - 1
@@ -64,8 +65,8 @@ class Format:
         return largest(self.bits)
 
 
-@dataclass(frozen=True)
-class Connection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Connection(Part):
     """A synaptic matrix as slices of small integers, each with a gain per target row.
 
     Attributes

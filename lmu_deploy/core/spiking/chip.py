@@ -23,6 +23,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import LATER
+from lmu_deploy.core.representation import Part
 from lmu_deploy.core.validation import (
     check_array,
     check_choice,
@@ -183,8 +184,8 @@ class NeuronModel:
             )
 
 
-@dataclass(frozen=True)
-class Populations:
+@dataclass(frozen=True, eq=False, repr=False)
+class Populations(Part):
     """One population of neurons for each state: what was programd, and what the chip makes of it.
 
     Attributes

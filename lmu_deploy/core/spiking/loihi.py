@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
+from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
+from lmu_deploy.core.representation import Part, Representation, Summary
 from lmu_deploy.core.spiking.chip import Calibration, check_multiple
 from lmu_deploy.core.spiking.network import Hosted, check_memories, check_provenance, check_type
 from lmu_deploy.core.validation import (
@@ -37,8 +38,8 @@ _MOST_CURRENT = 3 * 2**23
 """64 a below this is brought into 24 bits by adding or subtracting 2^24 once."""
 
 
-@dataclass(frozen=True)
-class LoihiNeurons:
+@dataclass(frozen=True, eq=False, repr=False)
+class LoihiNeurons(Part):
     """Populations of LIF neurons with what encodes the states for them.
 
     Attributes
@@ -108,8 +109,8 @@ class LoihiNeurons:
         return 64 * (-(-weight * MESSAGE_LIMIT >> self.encoder_exponent))
 
 
-@dataclass(frozen=True)
-class LoihiMemory:
+@dataclass(frozen=True, eq=False, repr=False)
+class LoihiMemory(Part):
     """The memory of one LMU layer.
 
     Attributes
@@ -220,8 +221,8 @@ def _check_range(memory: LoihiMemory, name: str, states: int, most: int) -> None
     set_fields(memory, **{name: values})
 
 
-@dataclass(frozen=True)
-class LoihiNetwork(Hosted):
+@dataclass(frozen=True, eq=False, repr=False)
+class LoihiNetwork(Hosted, Representation):
     """A network whose memories spike on Loihi and whose other parts run on the host in float.
 
     Attributes
@@ -266,6 +267,27 @@ class LoihiNetwork(Hosted):
             hold_ms=check_multiple("hold_ms", self.hold_ms, dt),
             provenance=check_provenance(self.provenance),
         )
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons of all memories."""
+        return sum(memory.size for memory in self.memories if memory is not None)
+
+    def summary(self) -> Summary:
+        """Return the populations of the network with their states and neurons, as a table."""
+        rows = [("input", "", f"{self.n_in:,}", "0")]
+        for number, (layer, memory) in enumerate(zip(self.host.layers, self.memories, strict=True)):
+            name = f"layer{number}"
+            if memory is None:
+                rows.append((name, f"{layer}, on the host", f"{layer.n_out:,}", "0"))
+                continue
+            kind = "LIF neurons and relays"
+            rows.append((f"{name}/memory", kind, f"{memory.states:,}", f"{memory.size:,}"))
+            if isinstance(layer, LMULayer) and layer.hidden is not None:
+                rows.append((f"{name}/hidden", "on the host", f"{layer.hidden.units:,}", "0"))
+        rows.append(("readout", "on the host", f"{self.n_out:,}", "0"))
+        facts = self.facts(self.neurons, self.profile)
+        return Summary(facts, ("population", "kind", "states", "neurons"), rows)
 
 
 LOIHI_CLASSES: tuple[type, ...] = (

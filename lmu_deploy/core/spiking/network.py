@@ -34,6 +34,7 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import LATER
 from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
+from lmu_deploy.core.representation import Part, Representation, Summary, counted
 from lmu_deploy.core.spiking.chip import (
     NOISY_KINDS,
     Calibration,
@@ -75,6 +76,16 @@ class Hosted:
     def task(self) -> str | None:
         """Name of the task that it was trained for."""
         return self.host.task
+
+    def facts(self, neurons: int, profile: str) -> list[str]:
+        """Return short statements about the network, for its summary."""
+        return [
+            counted(self.n_in, "input"),
+            counted(self.n_out, "output"),
+            counted(neurons, "neuron"),
+            f"profile {profile}",
+            *([] if self.task is None else [f"task {self.task}"]),
+        ]
 
     @property
     def steps_per_hold(self) -> int:
@@ -141,8 +152,8 @@ def check_provenance(value: Any) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class SpikingMemory:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpikingMemory(Part):
     """The memory of one LMU layer on neurons; states are ordered channel by channel.
 
     Attributes
@@ -219,8 +230,8 @@ class SpikingMemory:
         return np.asarray(reached * self.populations.neurons, dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class SpikingNetwork(Hosted):
+@dataclass(frozen=True, eq=False, repr=False)
+class SpikingNetwork(Hosted, Representation):
     """A network whose memories are spiking, and all else runs on the host in float.
 
     The last layer's units and the readout may be on neurons too.
@@ -302,6 +313,27 @@ class SpikingNetwork(Hosted):
         """Number of neurons of all memories and units."""
         of_memories = sum(memory.neurons for memory in self.memories if memory is not None)
         return of_memories + (0 if self.units is None else self.units.neurons)
+
+    def summary(self) -> Summary:
+        """Return the populations of the network with their states and neurons, as a table."""
+        rows = [("input", "", f"{self.n_in:,}", "0")]
+        for number, (layer, memory) in enumerate(zip(self.host.layers, self.memories, strict=True)):
+            name = f"layer{number}"
+            if memory is None:
+                rows.append((name, f"{layer}, on the host", f"{layer.n_out:,}", "0"))
+                continue
+            states = memory.populations.states
+            kind = f"{self.neuron.kind} neurons"
+            rows.append((f"{name}/memory", kind, f"{states:,}", f"{memory.neurons:,}"))
+            if isinstance(layer, LMULayer) and layer.hidden is not None:
+                on_chip = self.units is not None and number == len(self.memories) - 1
+                neurons = self.units.neurons if on_chip and self.units is not None else 0
+                kind = kind if on_chip else "on the host"
+                rows.append((f"{name}/hidden", kind, f"{layer.hidden.units:,}", f"{neurons:,}"))
+        where = "on the host" if self.units is None else "synapses on the chip"
+        rows.append(("readout", where, f"{self.n_out:,}", "0"))
+        facts = self.facts(self.neurons, self.device.profile)
+        return Summary(facts, ("population", "kind", "states", "neurons"), rows)
 
     @property
     def decay(self) -> float:

@@ -26,6 +26,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Readout
+from lmu_deploy.core.representation import Part
 from lmu_deploy.core.spiking.chip import Populations
 from lmu_deploy.core.validation import check_array, check_number, set_fields
 
@@ -33,8 +34,8 @@ ACTIVATIONS = ("relu", "tanh")
 """What a population can be asked to compute."""
 
 
-@dataclass(frozen=True)
-class SpikingUnits:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpikingUnits(Part):
     """The last layer's units and the readout on neurons.
 
     Attributes

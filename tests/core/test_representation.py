@@ -1,0 +1,125 @@
+"""Reprs, tables, identity and saving of every representation of a network."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from converters.loihi import loihi_spike
+from converters.quantize import quantize
+from converters.spiking import spike
+from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.representation import REPR_LENGTH, Part, Representation
+
+
+def float_network(task="digits"):
+    rng = np.random.default_rng(0)
+    memory = Memory.legendre(3, 6.0, 2)
+    hidden = Hidden(rng.normal(size=(6, 4)), rng.normal(size=(1, 4)), None, np.zeros(4), "tanh")
+    layers = (
+        LMULayer(rng.normal(size=(1, 2)), None, None, None, memory, hidden),
+        LSTMLayer(rng.normal(size=(4, 20)), rng.normal(size=(5, 20)), np.zeros(20)),
+    )
+    return LMUNetwork(layers, Readout(rng.normal(size=(5, 2)), np.zeros(2)), task=task)
+
+
+@pytest.fixture(scope="module")
+def representations():
+    network = float_network()
+    inputs = np.random.default_rng(1).normal(size=(4, 12, 1)).astype(np.float32)
+    return {
+        "float": network,
+        "integer": quantize(network, inputs),
+        "spiking": spike(network, inputs, neurons_per_state=20),
+        "loihi": loihi_spike(network, inputs, "loihi1", neurons_per_state=20),
+    }
+
+
+NAMES = ["float", "integer", "spiking", "loihi"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_repr_is_one_short_line(representations, name):
+    text = repr(representations[name])
+    assert text.startswith(type(representations[name]).__name__ + "(1 input, 2 outputs, ")
+    assert len(text) <= REPR_LENGTH
+    assert "\n" not in text
+
+
+def test_the_repr_stays_short_where_the_task_has_a_long_name():
+    assert len(repr(float_network("x" * 200))) == REPR_LENGTH
+
+
+def parts(value):
+    """Yield every part below a network, itself included."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from parts(item)
+    if isinstance(value, Part):
+        yield value
+        for field in dataclasses.fields(value):
+            yield from parts(getattr(value, field.name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_repr_of_every_part_is_one_short_line(representations, name):
+    for part in parts(representations[name]):
+        assert len(repr(part)) <= REPR_LENGTH
+        assert "\n" not in repr(part)
+
+
+def test_printing_a_network_shows_a_table_of_nodes():
+    lines = str(float_network()).splitlines()
+    assert lines[0] == "LMUNetwork: 1 input, 2 outputs, 246 parameters, task digits"
+    assert lines[2].split() == ["node", "operator", "output", "shape", "parameters"]
+    assert lines[5].split("   ")[:2] == [
+        "layer0",
+        "LMU, order 3, theta 6, 2 channels, 4 tanh units",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_names_every_node(representations, name):
+    text = str(representations[name])
+    for node in ("input", "layer0", "layer1", "readout"):
+        assert f"\n{node}" in text
+    assert not any(line.endswith(" ") for line in text.splitlines())
+
+
+def test_the_parameters_of_the_table_add_up():
+    network = float_network()
+    summary = network.summary()
+    column = summary.columns.index("parameters")
+    assert sum(int(row[column]) for row in summary.rows) == network.n_parameters
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_shows_the_table_as_escaped_html(representations, name):
+    assert "<table>" in representations[name]._repr_html_()
+
+
+def test_names_are_escaped_in_html():
+    assert "<b>" not in float_network("<b>")._repr_html_()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_compare_and_hash_by_identity(representations, name):
+    network = representations[name]
+    other = dataclasses.replace(network)
+    assert network == network
+    assert network != other
+    assert {network: 1, other: 2}[network] == 1
+    assert network.fingerprint() == other.fingerprint()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_saves_itself(representations, name, tmp_path):
+    network = representations[name]
+    path = network.save(tmp_path / "network.safetensors")
+    assert load_any(path).fingerprint() == network.fingerprint()
+
+
+def test_a_representation_without_a_summary_says_so():
+    with pytest.raises(NotImplementedError):
+        Representation().summary()
