@@ -35,7 +35,9 @@ def _shown(what: str, folder: Path) -> str:
         return f"Not made here; {make} makes it."
     fidelity = read_fidelity(folder)
     if what == "losses":
-        return "\n\n".join([f"{make} wrote the report on {fidelity.date[:10]}.", *_losses(fidelity)])
+        return "\n\n".join(
+            [f"{make} wrote the report on {fidelity.date[:10]}.", *_losses(fidelity)]
+        )
     size = (folder / "report.html").stat().st_size / 1e6
     return "\n\n".join(
         [
