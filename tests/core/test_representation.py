@@ -73,10 +73,7 @@ def test_printing_a_network_shows_a_table_of_nodes():
     lines = str(float_network()).splitlines()
     assert lines[0] == "LMUNetwork: 1 input, 2 outputs, 246 parameters, task digits"
     assert lines[2].split() == ["node", "operator", "output", "shape", "parameters"]
-    assert lines[5].split("   ")[:2] == [
-        "layer0",
-        "LMU, order 3, theta 6, 2 channels, 4 tanh units",
-    ]
+    assert lines[5].startswith("layer0   LMU, order 3, theta 6, 2 channels, 4 tanh units  ")
 
 
 @pytest.mark.parametrize("name", NAMES)
