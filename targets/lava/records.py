@@ -7,8 +7,6 @@ one message a value.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import numpy as np
 
 from targets.lava.plan import Group, Plan, Timetable
 
-FAILURE = "failure.json"
 _INPUTS = "inputs.npy"
 _PROGRESS = "progress.npy"
 
@@ -162,27 +159,6 @@ def progress(folder: Path) -> int:
         return sum(int(np.load(path, allow_pickle=False)[0]) for path in files)
     except (OSError, ValueError, EOFError):
         return 0
-
-
-def write_failure(folder: Path, kind: str, message: str) -> None:
-    """Leave word of what went wrong; of several failures the first stays."""
-    draft = folder / f"failure.{os.getpid()}"
-    draft.write_text(json.dumps({"kind": kind, "message": message}), encoding="utf-8")
-    try:
-        os.link(draft, folder / FAILURE)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-
-
-def read_failure(folder: Path) -> tuple[str, str] | None:
-    """Kind and message of the first failure, or None."""
-    path = folder / FAILURE
-    if not path.exists():
-        return None
-    failure = json.loads(path.read_text(encoding="utf-8"))
-    return failure["kind"], failure["message"]
 
 
 def _stem(folder: Path, group: Group) -> str:

@@ -12,7 +12,6 @@ signal is handled within those calls, from the first fork of Lava's start on.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import traceback
@@ -23,8 +22,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from lmu_deploy.core.errors import MissingDependencyError
-from targets.lava import records
+from targets import workers
 
 PARENT = "LMU_DEPLOY_LAVA_PARENT"
 """Environment variable with the process that waits for the worker, which may be dead already."""
@@ -53,11 +51,11 @@ def watched(folder: Path) -> Iterator[None]:
 
     def look(*_: Any) -> None:
         if os.getppid() != parent:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.killpg(0, signal.SIGTERM)
+            workers.abandon(folder)
+            os._exit(1)
         codes = [process.exitcode for process in children]
         if dead := [code for code in codes if code is not None]:
-            records.write_failure(folder, "run", _obituary(dead))
+            workers.write_failure(folder, _obituary(dead))
             os._exit(1)
 
     before = signal.signal(signal.SIGALRM, look)
@@ -87,7 +85,7 @@ def run_to_end(source: Any, chip_steps: int, folder: Path) -> None:
         One of the processes; running it runs them all.
     chip_steps : int
     folder : Path
-        Where a process that fails leaves word; see :func:`targets.lava.records.write_failure`.
+        Where a process that fails leaves word; see :func:`targets.workers.write_failure`.
     """
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
@@ -113,7 +111,7 @@ def let_models_report(folder: Path) -> None:
         except BaseException as error:
             model = getattr(kwargs.get("builder"), "proc_model", None)
             name = "" if model is None else f" in {model.__name__}"
-            records.write_failure(folder, "run", f"{_last_line(error)}{name}")
+            workers.write_failure(folder, f"{workers.last_line(error)}{name}")
             raise
 
     runtime.target_fn = start_and_report
@@ -127,14 +125,7 @@ def work_in_folder(work: Callable[[Path], None]) -> None:
     folder = Path(sys.argv[1])
     try:
         work(folder)
-    except MissingDependencyError as error:
-        records.write_failure(folder, "missing", str(error))
-        os._exit(1)
     except BaseException as error:
         traceback.print_exc()
-        records.write_failure(folder, "run", _last_line(error))
+        workers.write_failure(folder, error)
         os._exit(1)
-
-
-def _last_line(error: BaseException) -> str:
-    return traceback.format_exception_only(error)[-1].strip()

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lmu_deploy.core.errors import MissingDependencyError, RunError
+from lmu_deploy.core.errors import RunError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.integer.network import IntegerNetwork
+from targets import workers
 from targets.lava import records
 from targets.lava.plan import Plan
 from targets.lava.session import PARENT
@@ -107,11 +108,7 @@ def supervise(
         output = _watch(worker, folder, time.monotonic() + time_limit, progress)
     finally:
         _end_all(worker)
-    if failure := records.read_failure(folder):
-        kind, message = failure
-        if kind == "missing":
-            raise MissingDependencyError(message)
-        raise RunError(f"the Lava run failed: {message.rstrip('.')}.")
+    workers.raise_failure(folder, "the Lava run")
     if output is None:
         raise RunError(
             f"the Lava run was not done after {time_limit:g} s; "
@@ -133,7 +130,7 @@ def _watch(
             output, _ = worker.communicate(timeout=_POLL_SECONDS)
             return output
         except subprocess.TimeoutExpired as waiting:
-            if worker.poll() is not None or (folder / records.FAILURE).exists():
+            if worker.poll() is not None or (folder / workers.FAILURE).exists():
                 return waiting.output or b""
         if progress:
             progress(records.progress(folder))
@@ -158,12 +155,9 @@ def _end_all(worker: subprocess.Popen[bytes]) -> None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Environment that finds these packages, one thread a process, `folder` for leftovers, us."""
-    packages = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
+    """Return the worker's environment: one thread a process, and the parent's number."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    ours = {"PYTHONPATH": path, "TMPDIR": str(folder), PARENT: str(os.getpid())}
-    return {**os.environ, **threads, **ours}
+    return workers.environment(folder, **threads, **{PARENT: str(os.getpid())})
 
 
 def _cause(code: int, output: bytes) -> str:

@@ -22,9 +22,10 @@ import numpy as np
 from lmu_deploy.core.errors import MissingDependencyError, RunError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
+from targets import workers
 
 _NETWORK, _ARRAYS, _NUMBERS = "network.safetensors", "job.npz", "job.json"
-_OUTCOME, _TOLD, _FAILURE = "outcome.npz", "told.json", "failure.json"
+_OUTCOME, _COSTS = "outcome.npz", "costs.json"
 PROGRESS = "progress.txt"
 """Where the program writes the share of its steps that is done."""
 
@@ -115,14 +116,14 @@ def write_outcome(outcome: Outcome, folder: Path) -> None:
     """Write what :func:`read_outcome` reads."""
     np.savez(folder / _OUTCOME, m=outcome.m, counts=outcome.counts, raster=outcome.raster)
     told = {name: getattr(outcome, name) for name in ("synops", "seconds", "version")}
-    (folder / _TOLD).write_text(json.dumps(told))
+    (folder / _COSTS).write_text(json.dumps(told))
 
 
 def read_outcome(folder: Path) -> Outcome:
     """Read what :func:`write_outcome` wrote."""
     with np.load(folder / _OUTCOME, allow_pickle=False) as arrays:
         given = {name: arrays[name] for name in arrays.files}
-    return Outcome(**given, **json.loads((folder / _TOLD).read_text()))
+    return Outcome(**given, **json.loads((folder / _COSTS).read_text()))
 
 
 def read_progress(folder: Path) -> float:
@@ -133,23 +134,9 @@ def read_progress(folder: Path) -> float:
         return 0.0
 
 
-def write_failure(folder: Path, kind: str, message: str) -> None:
-    """Leave word of what ended the worker: kind "missing" or "run"."""
-    (folder / _FAILURE).write_text(json.dumps([kind, message]))
-
-
-def read_failure(folder: Path) -> tuple[str, str] | None:
-    """Read the word that was left; None where there is none."""
-    try:
-        kind, message = json.loads((folder / _FAILURE).read_text())
-    except (OSError, ValueError):
-        return None
-    return kind, message
-
-
 _WORKER = "targets.brian2.standalone.worker"
 _SECONDS_BETWEEN_LOOKS = 0.1
-_LINES_TOLD = 3
+_MOST_LINES = 3
 
 
 def run_job(job: Job, progress: Callable[[float], None] | None = None) -> Outcome:
@@ -178,7 +165,7 @@ def run_job(job: Job, progress: Callable[[float], None] | None = None) -> Outcom
 
 def check_compiler() -> None:
     """Raise MissingDependencyError unless the programs that Brian2 calls are there."""
-    for program in (_compiler(), "make"):
+    for program in (_cxx().split()[0], "make"):
         if shutil.which(program) is None:
             raise MissingDependencyError(
                 f"target brian2-cpp needs a C++ compiler and make, and {program} is not there; "
@@ -187,8 +174,8 @@ def check_compiler() -> None:
             )
 
 
-def _compiler() -> str:
-    return (os.environ.get("CXX") or "g++").split()[0]
+def _cxx() -> str:
+    return os.environ.get("CXX") or "g++"
 
 
 def _work(folder: Path, progress: Callable[[float], None] | None) -> None:
@@ -197,7 +184,7 @@ def _work(folder: Path, progress: Callable[[float], None] | None) -> None:
         worker = subprocess.Popen(
             [sys.executable, "-m", _WORKER, str(folder), str(os.getpid())],
             cwd=folder,
-            env=_environment(folder),
+            env=workers.environment(folder, CXX=_cxx()),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -214,28 +201,13 @@ def _work(folder: Path, progress: Callable[[float], None] | None) -> None:
         if worker.poll() is None:
             os.killpg(worker.pid, signal.SIGKILL)  # the worker, and its compiler or program
             worker.wait()
-    if failure := read_failure(folder):
-        kind, message = failure
-        if kind == "missing":
-            raise MissingDependencyError(message)
-        raise RunError(f"the compiled run failed: {message.rstrip('.')}{_last_words(log)}.")
+    workers.raise_failure(folder, "the compiled run", _compiler_errors(log))
     if code != 0:
-        raise RunError(f"the compiled run died with exit code {code}{_last_words(log)}.")
+        raise RunError(f"the compiled run died with exit code {code}{_compiler_errors(log)}.")
 
 
-def _last_words(log: Path) -> str:
+def _compiler_errors(log: Path) -> str:
     """Give the compiler's errors, which the worker's own exception does not hold."""
     lines = log.read_text(errors="replace").splitlines()
     told = [line.strip() for line in lines if "error" in line.lower() and "Error (" not in line]
-    return f" ({'; '.join(told[:_LINES_TOLD])})" if told else ""
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """Environment that finds these packages and leaves temporary files in `folder`."""
-    packages = str(Path(__file__).resolve().parents[3])
-    path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "TMPDIR": str(folder), "CXX": _cxx()}
-
-
-def _cxx() -> str:
-    return os.environ.get("CXX") or "g++"
+    return f" ({'; '.join(told[:_MOST_LINES])})" if told else ""

@@ -1,50 +1,88 @@
-"""The interpreter in which Brian2 is told to make programs: ``python -m ...worker FOLDER PARENT``.
+"""Run Brian2's C++ device in an interpreter of its own: ``python -m ...worker FOLDER PARENT``.
 
-In: a folder with a job, as `exchange.write_job` left it, and the process that waits. Out: the
-outcome in that folder, or word of what went wrong. When the parent dies, which would have removed
-the folder, it is removed, and compiler and program end with this process.
+The folder contains a job, written by `process.write_job`; PARENT is the process that waits for the
+outcome, which is written into the same folder, or a failure. When the parent dies, compiler and
+program are ended and the folder is removed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from lmu_deploy.core.errors import MissingDependencyError
+from targets import workers
 from targets.brian2.standalone import process
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_CHECKS = 0.5
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived; a BaseException, so that Brian2 does not handle it."""
 
 
 def main(folder: Path, parent: int) -> int:
-    """Do the job in `folder`; the exit code is 0 or 1."""
-    threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
+    """Simulate the job in `folder`; return the exit code, 0 or 1.
+
+    Only this thread writes into the folder and removes it, so that nothing is written after the
+    removal, however early or late the parent dies.
+    """
+    code = 1
+    with contextlib.suppress(_Terminated), _terminated_with(parent):
+        code = _work(folder)
+    if os.getppid() != parent:
+        workers.abandon(folder)
+        return 1
+    return code
+
+
+def _work(folder: Path) -> int:
     try:
         from targets.brian2.standalone.model import simulate
 
         process.write_outcome(simulate(process.read_job(folder), folder), folder)
-    except MissingDependencyError as error:
-        process.write_failure(folder, "missing", str(error))
-        return 1
     except BaseException as error:
         traceback.print_exc()
-        last = traceback.format_exception_only(error)[-1].strip()
-        process.write_failure(folder, "run", last)
+        workers.write_failure(folder, error)
         return 1
     return 0
 
 
-def _end_with(parent: int, folder: Path) -> None:
-    while os.getppid() == parent:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(0, signal.SIGTERM)
+@contextlib.contextmanager
+def _terminated_with(parent: int) -> Iterator[None]:
+    """Raise _Terminated, and end all child processes, when the parent dies within.
+
+    The main thread waits for the compiler in `os.system`, which no Python signal handler can
+    interrupt. A second thread therefore watches the parent and sends SIGTERM to the whole group:
+    the compiler ends, `os.system` returns, and the handler runs in the main thread.
+    """
+    finished = raised = False
+
+    def terminate(*_: Any) -> None:
+        nonlocal raised
+        if not (finished or raised):
+            raised = True
+            raise _Terminated
+
+    def watch() -> None:
+        while not finished:
+            if os.getppid() != parent:
+                os.killpg(0, signal.SIGTERM)
+            time.sleep(_SECONDS_BETWEEN_CHECKS)
+
+    signal.signal(signal.SIGTERM, terminate)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        finished = True
 
 
 if __name__ == "__main__":

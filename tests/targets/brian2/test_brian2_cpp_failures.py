@@ -17,7 +17,8 @@ pytest.importorskip("brian2", reason="target brian2-cpp needs Brian2")
 from converters.spiking import spike
 from lmu_deploy.core.errors import MissingDependencyError, RunError
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
-from targets.brian2.standalone import Brian2CppTarget, process
+from targets import workers
+from targets.brian2.standalone import Brian2CppTarget, process, target
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
@@ -94,12 +95,27 @@ def test_an_interruption_ends_the_compiler_too(case, place, monkeypatch):
 
 
 @linux
-def test_a_worker_whose_parent_is_dead_removes_the_folder_and_ends(place):
-    """Process 1 is nobody's parent here: to the worker it looks as if its own had died."""
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 2.0])
+def test_an_orphaned_worker_whose_job_fails_removes_the_folder_and_ends(place, seconds):
+    """The parent is dead from the start; its folder has no job, so that the job fails at once.
+
+    The job fails before, while or after the worker checks for its parent.
+    """
     folder = place / "lmu-brian2-orphan"
     folder.mkdir()
+    code = (
+        "import sys, time, types; from pathlib import Path\n"
+        "from targets.brian2.standalone import worker\n"
+        "model = types.ModuleType('model'); model.simulate = None\n"  # spares Brian2's import
+        "sys.modules['targets.brian2.standalone.model'] = model\n"
+        "def fail(folder):\n"
+        f"    time.sleep({seconds})\n"
+        "    raise FileNotFoundError('job.npz')\n"
+        "worker.process.read_job = fail\n"
+        "sys.exit(worker.main(Path(sys.argv[1]), 1))\n"
+    )
     worker = subprocess.Popen(
-        [sys.executable, "-m", process._WORKER, str(folder), "1"],
+        [sys.executable, "-c", code, str(folder)],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -108,13 +124,38 @@ def test_a_worker_whose_parent_is_dead_removes_the_folder_and_ends(place):
     assert not folder.exists()
 
 
+@linux
+def test_a_worker_whose_parent_is_killed_ends_the_compiler_and_removes_the_folder(case, place):
+    """The parent is killed once the compiler has begun, which then sleeps."""
+    begun = place / "begun"
+    script = compiler(place, f"echo $$ >> {begun}; exec sleep 120")
+    job = target.Job(case[0], 0, np.zeros((1, 6, 1)), np.zeros((1, 8)), 0, False, False)
+    folder = place / "lmu-brian2-orphan"
+    folder.mkdir()
+    process.write_job(job, folder)
+    code = (
+        "import os, sys; from pathlib import Path; from targets.brian2.standalone import process\n"
+        "def progress(share):\n"
+        "    if Path(sys.argv[2]).exists(): os.kill(os.getpid(), 9)\n"
+        "process._work(Path(sys.argv[1]), progress)\n"
+    )
+    environment = {**os.environ, "CXX": script}
+    subprocess.run([sys.executable, "-c", code, folder, begun], env=environment, timeout=60)
+    limit = time.monotonic() + 30
+    while folder.exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not folder.exists()
+    for number in begun.read_text().split():
+        assert _ended(int(number))
+
+
 def test_a_job_that_cannot_be_read_is_a_failure_with_its_cause(place):
     """A child that dies of an exception leaves its last line, whatever it was."""
     with tempfile.TemporaryDirectory(prefix="lmu-brian2-") as name:
         folder = Path(name)
         with pytest.raises(RunError, match=r"the compiled run failed: FileNotFoundError.*\.$"):
             process._work(folder, None)
-        kind, message = process.read_failure(folder)
+        kind, message = workers.read_failure(folder)
         assert (kind, "job.npz" in message) == ("run", True)
 
 

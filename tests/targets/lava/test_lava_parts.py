@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lmu_deploy.core.integer.layers import PiecewiseLinear
 from lmu_deploy.core.integer.parts import Format
-from targets.lava import records
+from targets import workers
 from targets.lava.neurons import activate, multiply_shift, saturate
 from targets.lava.plan import Timetable
 
@@ -108,8 +108,8 @@ def test_every_step_of_every_sample_has_its_one_chip_step(samples, steps, period
 
 
 def test_of_several_failures_the_first_is_kept(tmp_path):
-    assert records.read_failure(tmp_path) is None
-    records.write_failure(tmp_path, "run", "first")
-    records.write_failure(tmp_path, "run", "second")
-    assert records.read_failure(tmp_path) == ("run", "first")
-    assert [path.name for path in tmp_path.iterdir()] == [records.FAILURE]
+    assert workers.read_failure(tmp_path) is None
+    workers.write_failure(tmp_path, "first")
+    workers.write_failure(tmp_path, "second")
+    assert workers.read_failure(tmp_path) == ("run", "first")
+    assert [path.name for path in tmp_path.iterdir()] == [workers.FAILURE]
