@@ -1,11 +1,12 @@
-"""Memory matrices as keras-lmu makes them, beside those that the importer makes anew.
+"""Compare the memory matrices of keras-lmu with those of the import option matrices=keras.
 
     PEERS/bin/python benchmarks/keras_matrices.py keras FOLDER    (with keras-lmu and TensorFlow)
     python benchmarks/keras_matrices.py ours FOLDER               (with lmu_deploy)
 
-The first draws orders and windows and saves what keras-lmu holds; the second makes the same and
-compares to the bit. Exit code 1 when a matrix differs. PEERS is the environment of
-`peers-requirements.txt`; ONEDNN_MAX_CPU_ISA=AVX2 there stands for an older processor.
+The first draws random orders and windows and saves the matrices of keras-lmu; the second computes
+the same and compares them bit for bit. Exit code 1 when a matrix differs. PEERS is the
+environment of `peers-requirements.txt`; set ONEDNN_MAX_CPU_ISA=AVX2 there to imitate an older
+processor.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def cases(count: int) -> list[tuple[int, float, bool]]:
 
 
 def run_keras(folder: Path, count: int) -> None:
-    """Let keras-lmu make the matrices of each case."""
+    """Save the matrices that keras-lmu computes for each case."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     from keras_lmu import LMUCell
@@ -48,7 +49,7 @@ def run_keras(folder: Path, count: int) -> None:
 
 
 def run_ours(folder: Path, count: int, cache: int | None) -> int:
-    """Make them anew; count those that are equal."""
+    """Compute the matrices of each case and count those that are equal."""
     from converters.keras_lmu.tensorflow_matrices import first_cache_kib, keras_matrices
     from lmu_deploy.core.legendre import discretize
 
@@ -65,7 +66,7 @@ def run_ours(folder: Path, count: int, cache: int | None) -> int:
             if not same or order > 64:
                 print(
                     f"order {order}, theta {theta:g}: exact within {next(gaps):.1e}, "
-                    + (f"anew within {next(gaps):.1e}" if not same else "anew equal")
+                    + (f"as Keras within {next(gaps):.1e}" if not same else "as Keras equal")
                 )
     print(f"{equal} of {number + 1} equal to the bit, first data cache of {cache} KiB")
     return 0 if equal == number + 1 else 1

@@ -1,11 +1,11 @@
-"""keras-lmu as an oracle: its weights in our torch layer give its outputs.
+"""Compare imported networks with keras-lmu on random configurations.
 
     PEERS/bin/python benchmarks/keras_oracle.py keras FOLDER    (with keras-lmu and TensorFlow)
     python benchmarks/keras_oracle.py ours FOLDER               (with lmu_deploy)
 
-The first draws configurations and weights, saves each model and what Keras answers; the second
-imports each file, makes the torch model of it, and compares. Exit code 1 when an output differs by
-more than 1e-5. PEERS is the environment of `peers-requirements.txt`.
+The first draws random configurations and weights, and saves each model with the outputs of Keras;
+the second imports each file, builds the torch model from it, and compares. Exit code 1 when an
+output differs by more than 1e-5. PEERS is the environment of `peers-requirements.txt`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SAMPLES = 4
 
 
 def draw(rng: np.random.Generator) -> dict[str, Any]:
-    """Draw the options of one network."""
+    """Draw the options of one network at random."""
     hidden = str(rng.choice(["SimpleRNNCell", "Dense", "none"], p=[0.5, 0.35, 0.15]))
     order = int(rng.choice([1, 2, 3, 5, 8, 16, 32]))
     discretizer = str(rng.choice(["zoh", "euler"], p=[0.75, 0.25]))
@@ -57,7 +57,7 @@ def draw(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def run_keras(folder: Path, count: int) -> None:
-    """Make, fill, save and run `count` models of keras-lmu."""
+    """Build `count` models of keras-lmu with random weights; save and run them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     import keras
@@ -73,10 +73,10 @@ def run_keras(folder: Path, count: int) -> None:
             value = np.asarray(weight)
             if value.dtype.kind != "f":
                 continue
-            drawn = 0.95 * value
+            sample = 0.95 * value
             if value.ndim:
-                drawn = rng.normal(0, 0.5 / np.sqrt(value.shape[0]), value.shape)
-            weight.assign(drawn.astype(np.float32))
+                sample = rng.normal(0, 0.5 / np.sqrt(value.shape[0]), value.shape)
+            weight.assign(sample.astype(np.float32))
         inputs = rng.normal(size=(SAMPLES, options["steps"], options["n_in"])).astype(np.float32)
         model.save(folder / f"{number}{options['file']}")
         outputs = np.asarray(model(inputs, training=False))
@@ -114,7 +114,7 @@ def _keras_model(options: dict[str, Any]) -> Any:
     return keras.Model(inputs, readout(layer(inputs)))
 
 
-def run_ours(folder: Path, matrices: str | None) -> int:
+def run_ours(folder: Path, matrices: str) -> int:
     """Import every model, run it in torch and in the reference; print a table."""
     import torch
 
@@ -126,13 +126,12 @@ def run_ours(folder: Path, matrices: str | None) -> int:
     print("| # | layer | d | order | theta | hidden | feedback | torch | reference | output |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     worst = 0.0
-    choice = {} if matrices is None else {"matrices": matrices}
     files = sorted(folder.glob("*.npz"), key=lambda path: int(path.stem))
     for path in files:
         options = json.loads(path.with_suffix(".json").read_text())
         with np.load(path) as arrays:
             inputs, outputs = arrays["inputs"], arrays["outputs"]
-        network = import_file(path.with_suffix(options["file"]), options=choice)
+        network = import_file(path.with_suffix(options["file"]), options={"matrices": matrices})
         with torch.no_grad():
             found = to_torch(network)(torch.tensor(inputs)).numpy()
         in_torch = float(np.abs(found - outputs).max())
@@ -156,7 +155,7 @@ def main() -> int:
     parser.add_argument("side", choices=["keras", "ours"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=CONFIGURATIONS)
-    parser.add_argument("--matrices", help="of `ours`, as for imports: exact")
+    parser.add_argument("--matrices", default="keras", help="of `ours`, as for imports")
     chosen = parser.parse_args()
     if chosen.side == "ours":
         return run_ours(chosen.folder, chosen.matrices)

@@ -1,11 +1,13 @@
-"""Which memory matrices an imported network gets: as Keras makes them, exact ones, or from a file.
+"""The memory matrices of a network imported from keras-lmu.
 
-keras-lmu stores none: it makes them in float32 when a model is loaded, for order 256 with an error
-of 2e-5, which moves logits by some 1e-4 (docs/results/keras-oracle.md). By default an imported
-network has the same, as `made_anew.py` makes them; ``exact`` gives those of the equations, and a
-file whatever Keras computed elsewhere. `examples/save_keras_matrices.py` writes such a file where
-Keras runs: arrays ``LAYER/A`` (order, order) and ``LAYER/B`` (1, order), both transposed, as Keras
-holds them.
+keras-lmu stores none: it computes them in float32 whenever a model is loaded, at order 256 with an
+error of 2e-5, which moves logits by some 1e-4 (docs/results/keras-oracle.md). By default an
+imported network has the exact matrices of the equations, so that one file gives one network on
+every machine. Option ``keras`` computes them as Keras does, operation by operation
+(:mod:`.tensorflow_matrices`), which depends on the size of the processor's first data cache. A
+file gives those that Keras computed elsewhere: `examples/save_keras_matrices.py` writes one where
+Keras runs, with arrays ``LAYER/A`` (order, order) and ``LAYER/B`` (1, order), both transposed, as
+Keras stores them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.keras_lmu.tensorflow_matrices import first_cache_kib, keras_matrices
 from converters.sandbox import limits
 from converters.sandbox.parent import check_file
 from lmu_deploy.core.errors import InputError
@@ -27,23 +28,24 @@ from lmu_deploy.tasks.from_file import DAMAGED
 
 TOLERANCE = 1e-3
 MOST_WORK = 512**3
-"""Cubes of orders, added up, beyond which making matrices as Keras does takes too long (5 s)."""
+"""Sum of cubed orders beyond which computing matrices as Keras does takes too long (5 s)."""
 Matrices = dict[str, np.ndarray]
 
 
 class MemoryMatrices:
-    """The choice, for all layers of one network.
+    """The memory matrices of all layers of one network.
 
     Parameters
     ----------
     choice : str or path
-        "keras" (on this machine's processor), "keras:KIB" (on one with a first data cache of that
-        many KiB), "exact", or the path of an `.npz` file.
+        "exact" (those of the equations), "keras" (as keras-lmu computes them on this machine's
+        processor), "keras:KIB" (on one with a first data cache of that many KiB), or the path of
+        an `.npz` file.
 
     Attributes
     ----------
     note : str
-        What was chosen, for `provenance`.
+        The choice in words, for `provenance`.
 
     Raises
     ------
@@ -51,7 +53,7 @@ class MemoryMatrices:
         When there is no such file, or it cannot be read.
     """
 
-    def __init__(self, choice: Path | str = "keras") -> None:
+    def __init__(self, choice: Path | str = "exact") -> None:
         text = str(choice)
         self._cache_kib = 0
         self._from_file: Matrices | None = None
@@ -59,22 +61,21 @@ class MemoryMatrices:
         if text == "exact":
             self.note = "exact"
         elif found := re.fullmatch(r"keras(?::(\d{1,4}))?", text):
-            given = found.group(1)
-            self._cache_kib = (
-                first_cache_kib() if given is None else check_integer("cache", int(given), 1, 9999)
+            self._cache_kib = _cache_kib(found.group(1))
+            self.note = (
+                f"as keras-lmu computes them on a processor with {self._cache_kib} KiB of L1"
             )
-            self.note = f"as keras-lmu makes them on a processor with {self._cache_kib} KiB of L1"
         else:
             self._from_file = read_matrices(choice)
             self.note = f"from {Path(choice).name}"
 
     def put_into(self, layer: LMULayer, name: str, theta_trained: bool) -> LMULayer:
-        """Give a layer, which has the exact ones, those that were chosen.
+        """Return the layer with the chosen matrices in place of its exact ones.
 
         Raises
         ------
         InputError
-            When a file holds none for the layer, or others than rounding explains.
+            When a file has none for the layer, or they differ by more than rounding.
         """
         if self._from_file is not None:
             return with_matrices(layer, name, self._from_file)
@@ -85,10 +86,21 @@ class MemoryMatrices:
         if self._work > MOST_WORK:
             self.note += f"; exact in layer {name!r}, where that takes too long"
             return layer
+        from converters.keras_lmu.tensorflow_matrices import keras_matrices
+
         a_bar, b_bar = keras_matrices(
             memory.order, memory.theta, memory.discretizer, theta_trained, self._cache_kib
         )
         return replace(layer, memory=replace(memory, a_bar=a_bar, b_bar=b_bar))
+
+
+def _cache_kib(text: str | None) -> int:
+    """Return the size of the first data cache as the user gave it, or that of this processor."""
+    if text is not None:
+        return check_integer("cache", int(text), 1, 9999)
+    from converters.keras_lmu.tensorflow_matrices import first_cache_kib
+
+    return first_cache_kib()
 
 
 def read_matrices(path: Path | str) -> Matrices:
@@ -97,7 +109,7 @@ def read_matrices(path: Path | str) -> Matrices:
     Raises
     ------
     InputError
-        When there is no such file, it is damaged, or larger than weights may be.
+        When there is no such file, it is damaged, or it is larger than weights may be.
     """
     path = check_file(path)
     try:
@@ -113,16 +125,16 @@ def read_matrices(path: Path | str) -> Matrices:
 
 
 def with_matrices(layer: LMULayer, name: str, matrices: Matrices) -> LMULayer:
-    """Put Keras's matrices in place of the exact ones.
+    """Return the layer with matrices that Keras computed in place of its exact ones.
 
     Raises
     ------
     InputError
-        When those of the layer are missing, or differ from the exact ones by more than rounding.
+        When a matrix of the layer is missing or differs from the exact one by more than rounding.
     """
     memory = layer.memory
     if missing := [key for key in (f"{name}/A", f"{name}/B") if key not in matrices]:
-        raise InputError(f"the file of matrices holds no {missing[0]}; save it from this model")
+        raise InputError(f"the file of matrices has no {missing[0]}; save it from this model")
     a_bar = check_array("matrix A", matrices[f"{name}/A"], (memory.order, memory.order)).T
     b_bar = check_array("matrix B", matrices[f"{name}/B"], (1, memory.order))[0]
     distance = np.linalg.norm(a_bar - memory.a_bar) / np.linalg.norm(memory.a_bar)

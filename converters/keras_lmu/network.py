@@ -152,7 +152,7 @@ MOST_PROBLEMS = 20
 def read_keras(
     path: Path | str,
     architecture: dict[str, Any] | Path | str | None = None,
-    matrices: Path | str = "keras",
+    matrices: Path | str = "exact",
 ) -> LMUNetwork:
     """Read a network that keras-lmu trained.
 
@@ -164,9 +164,9 @@ def read_keras(
         What ``model.to_json()`` gives, parsed or as a file; needed for weights-only files, and
         not allowed for others.
     matrices : str or path
-        The memory's matrices, which are in no file: "keras" (as keras-lmu makes them on this
-        machine's processor), "keras:KIB", "exact", or an `.npz` of those that Keras computed; see
-        :class:`.matrices.MemoryMatrices`.
+        The memory's matrices, which no file stores: "exact" (those of the equations), "keras" (as
+        keras-lmu computes them on this machine's processor), "keras:KIB", or an `.npz` of those
+        that Keras computed; see :class:`.matrices.MemoryMatrices`.
 
     Returns
     -------
@@ -292,11 +292,11 @@ class KerasLMUImporter:
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
         """Read a network; the architecture is needed for weights-only files alone.
 
-        Option `matrices` says which the memory gets: keras (the default), keras:KIB, exact, or a
-        file of those that Keras computed; see :mod:`.matrices`.
+        Option `matrices` selects the memory's matrices: exact (the default), keras, keras:KIB, or
+        a file of those that Keras computed; see :mod:`.matrices`.
         """
         options = dict(options)
-        matrices = options.pop("matrices", "keras")
+        matrices = options.pop("matrices", "exact")
         if architecture is not None and options:
             raise InputError("give an architecture file or options, not both.")
         described = architecture_from_options(options) if options else None

@@ -1,24 +1,23 @@
-"""The memory matrices as keras-lmu makes them whenever a model is loaded, without TensorFlow.
+r"""The memory matrices that keras-lmu computes when it loads a model, without TensorFlow.
 
-keras-lmu (0.4 to 0.9) lays A and B divided by theta, in float32, into one matrix and takes its
+keras-lmu (0.4 to 0.9) puts A and B divided by theta, in float32, into one matrix and takes its
 exponential by ``tf.linalg.expm``: scaling and squaring with a Padé approximant of order 3, 5 or 7
 (Higham 2005, but with ``floor`` where he has ``ceil``, so that the norm may be up to twice the
-bound). Done here in the same steps and the same order of sums, the result is the same to the bit
-where TensorFlow runs on an x86-64 processor with AVX2 and the same size of first data cache.
+bound). The functions here take the same steps with the same order of summation, so the result is
+bit-identical where TensorFlow runs on an x86-64 processor with AVX-512 and the same size of first
+data cache.
 
-Sums and solves of matrices in float32, in the order in which TensorFlow on a CPU takes them.
+Rounding makes a sum depend on the order of its terms. Two libraries do TensorFlow's work on a CPU,
+each with a fixed order:
 
-Rounding makes sums depend on their order, so who wants TensorFlow's numbers to the bit has to keep
-its order. Two libraries do its work, and both have a fixed one:
-
-- products of matrices run in oneDNN, which adds :math:`a_{ik} b_{kj}` to one accumulator for k = 0,
-  1, 2, ..., each by a fused multiply-add (one rounding a term);
-- systems are solved by Eigen's blocked LU decomposition of row-major matrices, which TensorFlow's
-  wheels compile for AVX without fused multiply-adds (two roundings a term). Its products run over
+- Products of matrices run in oneDNN, which adds :math:`a_{ik} b_{kj}` to one accumulator for k = 0,
+  1, 2, ..., each by a fused multiply-add (one rounding per term).
+- Systems are solved by Eigen's blocked LU decomposition of row-major matrices, which TensorFlow's
+  wheels compile for AVX without fused multiply-adds (two roundings per term). Its products run over
   blocks of terms, and in the last columns and rows over interleaved ones (Eigen 3.4 and later:
   PartialPivLU.h, TriangularSolverMatrix.h, GeneralBlockPanelKernel.h).
 
-Only the length of Eigen's blocks depends on the processor, by the size of its first cache.
+Only the length of Eigen's blocks depends on the processor, through the size of its first cache.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ from lmu_deploy.core.legendre import discretize, state_space
 
 Array = np.ndarray
 _PANEL = 16
-"""Rows that Eigen's triangular solver takes at a time, columns that its product keeps in registers
-at full width; half and quarter of that are what is left over."""
+"""Rows that Eigen's triangular solver takes at a time, and columns that its product keeps in
+registers at full width; the remaining columns are taken by halves and quarters of that."""
 _UNBLOCKED = 16
 _SMALL_PRODUCT = 20
 _STEP = 8
 
 
 def fused_product(a: Array, b: Array) -> Array:
-    """Multiply as oneDNN does.
+    """Multiply two matrices as oneDNN does.
 
-    A float32 product is exact in float64, so that a sum in float64 rounded to float32 is a fused
-    multiply-add; two roundings in a row fall otherwise than one in some 10^-9 of all cases.
+    A float32 product is exact in float64, so a sum in float64 rounded to float32 is a fused
+    multiply-add. Two successive roundings differ from one in about 10^-9 of all cases.
 
     Parameters
     ----------
@@ -72,7 +71,7 @@ def solve(matrix: Array, right: Array, block: int) -> Array:
     matrix : ndarray of float32, shape (n, n)
     right : ndarray of float32, shape (n, columns)
     block : int
-        Terms that go into one accumulator; see :func:`block_length`.
+        Terms summed in one accumulator; see :func:`block_length`.
 
     Returns
     -------
@@ -87,10 +86,10 @@ def solve(matrix: Array, right: Array, block: int) -> Array:
 
 
 def block_length(terms: int, cache_bytes: int) -> int:
-    """Give the terms that Eigen's triangular solver of float32 on AVX sums in one accumulator.
+    """Return how many terms Eigen's triangular solver (float32, AVX) sums in one accumulator.
 
-    So many that a panel fits into the processor's first data cache, in blocks of nearly equal
-    length.
+    A panel of that many terms fits into the processor's first data cache, and all blocks have
+    nearly the same length.
     """
     most = max((cache_bytes - 256) // 320 // _STEP * _STEP, 1)
     if terms <= most:
@@ -102,7 +101,7 @@ def block_length(terms: int, cache_bytes: int) -> int:
 
 
 def _decompose(a: Array, widest: int) -> list[int]:
-    """Decompose `a` (rows, columns) in place into L and U; give the row exchanged with each row."""
+    """Decompose `a` (rows, columns) in place into L and U; return the pivot of each row."""
     rows, columns = a.shape
     if columns <= _UNBLOCKED:
         return _decompose_unblocked(a)
@@ -138,7 +137,7 @@ def _exchange(a: Array, row: int, other: int) -> None:
 
 
 def _solve_lower(factors: Array, x: Array, block: int) -> None:
-    """Solve with the unit lower triangle, x in place: panels within blocks, from the first on."""
+    """Solve with the unit lower triangle, x in place: panels within blocks, first to last."""
     n = len(factors)
     for start in range(0, n, block):
         end = min(start + block, n)
@@ -154,7 +153,7 @@ def _solve_lower(factors: Array, x: Array, block: int) -> None:
 
 
 def _solve_upper(factors: Array, x: Array, block: int) -> None:
-    """Solve with the upper triangle, x in place: panels within blocks, from the last on."""
+    """Solve with the upper triangle, x in place: panels within blocks, last to first."""
     end = len(factors)
     while end > 0:
         start = max(end - block, 0)
@@ -174,9 +173,9 @@ def _solve_upper(factors: Array, x: Array, block: int) -> None:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Multiply as Eigen's kernel does: by columns in sixteens, then eights and fours, then ones.
+    """Multiply as Eigen's kernel does: columns in groups of 16, then 8 and 4, then singly.
 
-    The rows that are left over of fours are summed in order, whatever the column.
+    Rows beyond a multiple of four are summed in order in every column.
     """
     rows, columns = len(a) // 4 * 4, b.shape[1]
     full, halves = columns // _PANEL * _PANEL, columns // 4 * 4
@@ -189,19 +188,19 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def _sum(a: Array, b: Array) -> Array:
-    """Sum one term after the other."""
+    """Sum the terms in order."""
     return _add(np.zeros((len(a), b.shape[1]), np.float32), a, b)
 
 
 def _sum_by_twos(a: Array, b: Array) -> Array:
-    """Sum even and odd terms by themselves, and what is left over of eight after both."""
+    """Sum even and odd terms separately, then add the terms beyond a multiple of eight."""
     whole = len(b) // _STEP * _STEP
     total = _sum(a[:, 0:whole:2], b[0:whole:2]) + _sum(a[:, 1:whole:2], b[1:whole:2])
     return _add(total, a[:, whole:], b[whole:])
 
 
 def _sum_by_eights(a: Array, b: Array) -> Array:
-    """Sum terms into eight accumulators in turn, and join these in pairs."""
+    """Sum terms into eight accumulators in turn, then add the accumulators in pairs."""
     whole, pairs = len(b) // _STEP * _STEP, len(b) // 2 * 2
     halves = []
     for lane in (0, 1):
@@ -221,7 +220,7 @@ def _add(total: Array, a: Array, b: Array) -> Array:
 
 
 _SMALL, _MIDDLE, _LARGE = 0.4258730016922831, 1.880152677804762, 3.925724783138660
-"""Norms up to which orders 3, 5 and 7 are taken."""
+"""Norms up to which the approximants of orders 3, 5 and 7 are used."""
 _PADE = {
     3: (120.0, 60.0, 12.0),
     5: (30240.0, 15120.0, 3360.0, 420.0, 30.0),
@@ -235,13 +234,13 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 def keras_matrices(
     order: int, theta: float, discretizer: str, trained: bool, cache_kib: int
 ) -> tuple[Array, Array]:
-    """Make the matrices.
+    """Compute the discrete memory matrices as keras-lmu does.
 
     Parameters
     ----------
     order : int
     theta : float
-        Window length in steps; where it was trained, the inverse of what the file holds.
+        Window length in steps; where it was trained, the inverse of the value in the file.
     discretizer : {"zoh", "euler"}
     trained : bool
         Whether theta was trained: Keras then multiplies by its inverse.
@@ -266,7 +265,7 @@ def keras_matrices(
 
 
 def exponential(matrix: Array, cache_kib: int) -> Array:
-    """Give the exponential of a square float32 matrix as ``tf.linalg.expm`` does on a CPU."""
+    """Compute the exponential of a square float32 matrix as ``tf.linalg.expm`` does on a CPU."""
     norm = np.float32(np.abs(matrix).sum(0).max())
     squarings = 0
     if norm < np.float32(_SMALL):
@@ -283,7 +282,7 @@ def exponential(matrix: Array, cache_kib: int) -> Array:
 
 
 def _approximate(matrix: Array, degree: int) -> tuple[Array, Array]:
-    """Give the odd and the even part of a Padé approximant's numerator."""
+    """Return the odd and the even part of a Padé approximant's numerator."""
     factors = [np.float32(factor) for factor in _PADE[degree]]
     square = fused_product(matrix, matrix)
     powers: list[Array] = [np.eye(len(matrix), dtype=np.float32), square]
@@ -299,7 +298,7 @@ def _approximate(matrix: Array, degree: int) -> tuple[Array, Array]:
 
 @cache
 def first_cache_kib() -> int:
-    """Size of this processor's first data cache in KiB; the usual one where it is not told."""
+    """Return the size of this processor's first data cache in KiB, or 32 if it is unknown."""
     try:
         for index in sorted(_CACHES.glob("index*")):
             level, kind, size = (

@@ -1,4 +1,4 @@
-"""The memory matrices that an imported network gets, held to what real Keras held."""
+"""The memory matrices of networks imported from keras-lmu, compared with those of real Keras."""
 
 import hashlib
 from pathlib import Path
@@ -16,12 +16,13 @@ from converters.keras_lmu.tensorflow_matrices import (
 )
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.legendre import discretize
+from lmu_deploy.core.network import LMULayer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
 KERAS = {
-    # of keras-lmu 0.9.0 with TensorFlow 2.19.1, and alike of 0.7.0 with 2.15.1, on a processor with
-    # AVX-512 and 48 KiB; those of 32 KiB by Eigen itself, told so
+    # From keras-lmu 0.9.0 with TensorFlow 2.19.1, and equally from 0.7.0 with 2.15.1, on a
+    # processor with AVX-512 and 48 KiB; those of 32 KiB from Eigen, compiled with that size.
     (55, 14.5652345969731, True, 48): "5511dd135d",
     (60, 2.0359316814367907, True, 48): "88b8cdc5ec",
     (63, 2496.6853202815114, True, 48): "e4ee23945f",
@@ -34,16 +35,16 @@ KERAS = {
 
 
 @pytest.mark.parametrize("case", KERAS)
-def test_matrices_are_those_of_keras_to_the_bit(case):
+def test_matrices_are_bit_identical_to_those_of_keras(case):
     order, theta, trained, cache = case
     a_bar, b_bar = keras_matrices(order, theta, "zoh", trained, cache)
-    both = (a_bar + np.float32(0)).tobytes() + (b_bar + np.float32(0)).tobytes()  # no zero is minus
-    found = hashlib.sha256(both).hexdigest()
+    zero = np.float32(0)  # adding it turns -0.0 into 0.0
+    found = hashlib.sha256((a_bar + zero).tobytes() + (b_bar + zero).tobytes()).hexdigest()
     assert found[:10] == KERAS[case]
 
 
 @pytest.mark.parametrize(("order", "theta"), [(1, 2.0), (12, 40.0), (40, 30.0), (7, 5000.0)])
-def test_they_are_the_exact_ones_but_for_rounding(order, theta):
+def test_matrices_of_keras_differ_from_the_exact_ones_by_rounding_only(order, theta):
     a_bar, b_bar = keras_matrices(order, theta, "zoh", False, 32)
     exact_a, exact_b = discretize(order, theta)
     assert np.linalg.norm(a_bar - exact_a) < 3e-5 * np.linalg.norm(exact_a)
@@ -54,7 +55,7 @@ def test_they_are_the_exact_ones_but_for_rounding(order, theta):
 
 
 @pytest.mark.parametrize("n", [1, 3, 8, 17, 40, 97])
-def test_products_and_solutions_are_right_whatever_their_order_of_sums(rng, n):
+def test_products_and_solutions_are_accurate(rng, n):
     a = rng.normal(size=(n, n)).astype(np.float32)
     b = rng.normal(size=(n, n + 3)).astype(np.float32)
     np.testing.assert_allclose(fused_product(a, b), a.astype(float) @ b, rtol=0, atol=1e-5 * n)
@@ -63,46 +64,65 @@ def test_products_and_solutions_are_right_whatever_their_order_of_sums(rng, n):
     np.testing.assert_allclose(a.astype(float) @ x, b, rtol=0, atol=1e-5 * n)
 
 
-def test_blocks_fit_the_cache():
-    # Eigen 3.4, evaluateProductBlockingSizesHeuristic, by its own numbers
+def test_block_length_follows_the_cache():
+    # Values of evaluateProductBlockingSizesHeuristic in Eigen 3.4.
     assert [block_length(257, 1024 * kib) for kib in (32, 48)] == [88, 136]
     assert block_length(96, 32768) == 96 and block_length(192, 32768) == 96
 
 
-def test_the_choice_is_said_and_recorded(tmp_path, monkeypatch):
+def test_matrices_are_exact_by_default_and_the_choice_is_recorded(monkeypatch):
     pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
     file = FIXTURES / "keras3-example.keras"
-    monkeypatch.setattr("converters.keras_lmu.matrices.first_cache_kib", lambda: 48)
+    monkeypatch.setattr(tensorflow_matrices, "first_cache_kib", lambda: 48)
     networks = {
         choice: import_file(file, options={} if choice is None else {"matrices": choice})
-        for choice in (None, "keras:48", "exact")
+        for choice in (None, "exact", "keras", "keras:48")
     }
     memories = {choice: network.layers[0].memory for choice, network in networks.items()}
-    np.testing.assert_array_equal(memories[None].a_bar, memories["keras:48"].a_bar)
-    assert memories[None].a_bar.dtype == np.float32
     exact = discretize(memories["exact"].order, memories["exact"].theta)[0]
-    np.testing.assert_array_equal(memories["exact"].a_bar, exact)
-    assert networks["exact"].provenance["memory matrices"] == "exact"
+    for choice in (None, "exact"):
+        np.testing.assert_array_equal(memories[choice].a_bar, exact)
+        assert networks[choice].provenance["memory matrices"] == "exact"
+    np.testing.assert_array_equal(memories["keras"].a_bar, memories["keras:48"].a_bar)
+    assert memories["keras"].a_bar.dtype == np.float32
     assert "48 KiB of L1" in networks["keras:48"].provenance["memory matrices"]
     with pytest.raises(InputError, match="no such file"):
         import_file(file, options={"matrices": "keras:"})
 
 
-def test_what_takes_too_long_is_exact(monkeypatch):
+@pytest.mark.parametrize("file", ["keras3-example.keras", "keras2-stack.keras"])
+def test_the_default_does_not_depend_on_the_machine(monkeypatch, file):
+    pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
+
+    def fail(*_):
+        raise AssertionError("the default import read the processor's cache")
+
+    monkeypatch.setattr(tensorflow_matrices, "first_cache_kib", fail)
+    monkeypatch.setattr(tensorflow_matrices, "keras_matrices", fail)
+    network = import_file(FIXTURES / file)
+    for layer in network.layers:
+        if isinstance(layer, LMULayer):
+            memory = layer.memory
+            a_bar, b_bar = discretize(memory.order, memory.theta, memory.discretizer)
+            np.testing.assert_array_equal(memory.a_bar, a_bar)
+            np.testing.assert_array_equal(memory.b_bar, b_bar)
+
+
+def test_layers_too_large_to_imitate_keras_get_exact_matrices(monkeypatch):
     pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
     monkeypatch.setattr("converters.keras_lmu.matrices.MOST_WORK", 1)
-    network = import_file(FIXTURES / "keras3-example.keras")
+    network = import_file(FIXTURES / "keras3-example.keras", options={"matrices": "keras"})
     memory = network.layers[0].memory
     np.testing.assert_array_equal(memory.a_bar, discretize(memory.order, memory.theta)[0])
     assert "exact in layer" in network.provenance["memory matrices"]
 
 
 @pytest.mark.parametrize("written", [["1", "Data", "48K"], None, ["1", "Data", "much"]])
-def test_the_cache_is_told_by_the_system_or_taken_as_usual(tmp_path, monkeypatch, written):
+def test_the_cache_size_is_read_from_the_system_or_is_32_kib(tmp_path, monkeypatch, written):
     monkeypatch.setattr(tensorflow_matrices, "_CACHES", tmp_path)
     if written:
         (tmp_path / "index0").mkdir()
         for name, text in zip(("level", "type", "size"), written, strict=True):
             (tmp_path / "index0" / name).write_text(f"{text}\n")
-    told = 48 if written and written[2] == "48K" else tensorflow_matrices.USUAL_CACHE
-    assert tensorflow_matrices.first_cache_kib.__wrapped__() == told
+    expected = 48 if written and written[2] == "48K" else tensorflow_matrices.USUAL_CACHE
+    assert tensorflow_matrices.first_cache_kib.__wrapped__() == expected
