@@ -6,7 +6,7 @@ module is imported only when the target is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.plugins import make_plugin, plugin_names
+from lmu_deploy.core.progress import Progress
 
 GROUP = "lmu_deploy.targets"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import numpy as np
 from lmu_deploy.core.integer.graph import HOST, memory_basis
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.segments import ChipSegment, HostSegment, host_sentence, segments
-from targets.base import Progress, Run, States
+from lmu_deploy.core.progress import Progress
+from targets.base import Run, States
 from targets.host import HostSteps
 
 RunChip = Callable[[IntegerNetwork, np.ndarray, bool, Progress | None], Run]

@@ -24,8 +24,9 @@ from lmu_deploy.core.integer.graph import memory_basis, outlets, populations
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
-from targets.base import Progress, Run, States, check_supported
+from targets.base import Run, States, check_supported
 from targets.in_segments import run_in_segments
 from targets.reference import float_populations
 

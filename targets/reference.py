@@ -10,8 +10,9 @@ import time
 import numpy as np
 
 from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import has_hidden, run_reference
-from targets.base import Progress, Run, States, check_supported
+from targets.base import Run, States, check_supported
 
 
 class ReferenceTarget:

@@ -16,7 +16,7 @@ from converters.loihi.tuning import LARGEST_ROUNDED, MESSAGE_ONE, draw_neurons, 
 from converters.spiking.build import memory_inputs
 from converters.spiking.closed_loop import scale_memory
 from converters.spiking.dynamic import dynamic
-from converters.spiking.neurons import Fit, Progress, part
+from converters.spiking.neurons import Fit, part
 from converters.spiking.recipe import (
     CALIBRATION_SAMPLES,
     HOLD_MS,
@@ -27,6 +27,7 @@ from converters.spiking.recipe import (
 )
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration, check_multiple
 from lmu_deploy.core.spiking.loihi import DECAY_ONE, MESSAGE_LIMIT, ONE, LoihiMemory, LoihiNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer, check_number

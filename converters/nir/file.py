@@ -15,7 +15,7 @@ from converters.formats import Sniff
 from converters.nir.convert import damage_refused, from_nir
 from converters.sandbox import read_contained
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import written_whole
+from lmu_deploy.core.files import atomic_write
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 
@@ -30,7 +30,7 @@ def write_nir(graph: nir.NIRGraph, path: Path | str) -> None:
     InputError
         When `path` cannot be written. Nothing is left half-written.
     """
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             nir.write(temporary, graph)
         except OSError as error:

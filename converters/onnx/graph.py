@@ -29,7 +29,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import to_tree, written_whole
+from lmu_deploy.core.files import atomic_write, to_tree
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 
 LARGEST_MODEL = 2**31 - 2**24
@@ -256,5 +256,5 @@ def save_onnx(model: onnx.ModelProto, path: Path | str) -> None:
         When the model is not valid or `path` cannot be written. Nothing is left half-written.
     """
     check_onnx(model)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from converters.quantize.calibration import Calibration, Progress, calibrate
+from converters.quantize.calibration import Calibration, calibrate
 from converters.quantize.choose import choose
 from converters.quantize.ptq import Quantizer
 from converters.quantize.settings import AUTO, settings_for
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.hardware.profile import DigitalProfile
 
 __all__ = ["Calibration", "calibrate", "quantize"]

@@ -7,7 +7,6 @@ accumulators with. :func:`clip_range` turns a signal into the range that message
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,10 +14,9 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.parts import largest
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import has_hidden, run_reference
 from lmu_deploy.core.validation import check_choice, check_inputs
-
-Progress = Callable[[int, int], None]
 
 METHODS = ("max", "percentile", "mse")
 PERCENTILE = 99.99

@@ -20,9 +20,9 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from converters.quantize.calibration import Progress
 from lmu_deploy.core.integer.graph import Wire, populations, wires, with_thresholds
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_number
 
 Value = TypeVar("Value")

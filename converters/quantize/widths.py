@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from converters.quantize.calibration import Calibration, Progress
+from converters.quantize.calibration import Calibration
 from converters.quantize.ptq import Quantizer
 from converters.quantize.settings import AUTO, Settings
 from converters.quantize.sparsity import Runner
@@ -30,6 +30,7 @@ from lmu_deploy.core.integer.graph import wires, with_connections
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection
 from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.progress import Progress
 
 Width = tuple[int, int]
 """Slices, and bits of each."""

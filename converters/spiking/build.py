@@ -14,10 +14,11 @@ import numpy as np
 
 from converters.spiking.calibration import calibrate
 from converters.spiking.closed_loop import ScaledMemory, scale_memory
-from converters.spiking.neurons import Chip, Fit, Progress
+from converters.spiking.neurons import Chip, Fit
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.recipe import Recipe
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import activate, has_hidden, run_reference
 from lmu_deploy.core.spiking.network import SpikingMemory
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from converters.spiking.closed_loop import ScaledMemory, best_in_loop, predict_spread
 from converters.spiking.dynamic import dynamic_for_each
-from converters.spiking.neurons import Chip, Fit, Progress, part
+from converters.spiking.neurons import Chip, Fit, part
 from converters.spiking.ridge import fit_few_rows
+from lmu_deploy.core.progress import Progress
 
 STATIC_RIDGE = 0.01
 LEVELS = np.linspace(-1.1, 1.1, 45)

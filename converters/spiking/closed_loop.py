@@ -27,10 +27,11 @@ import numpy as np
 from scipy.linalg import solve_discrete_lyapunov
 
 from converters.spiking.dynamic import Recorder, follow, gather, ranges
-from converters.spiking.neurons import Batch, Chip, Fit, Progress, part
+from converters.spiking.neurons import Batch, Chip, Fit, part
 from converters.spiking.principle3 import behind_synapse, divide_step
 from converters.spiking.ridge import fit
 from lmu_deploy.core.network import Memory
+from lmu_deploy.core.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from converters.spiking.neurons import Batch, Bench, Chip, Driven, Fit, Progress, part
+from converters.spiking.neurons import Batch, Bench, Chip, Driven, Fit, part
 from converters.spiking.ridge import Products, fit, round_and_refit
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import REACH
 
 _NOISE_SHARE = (0.02, 0.10)

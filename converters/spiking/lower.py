@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from converters.spiking.build import Head, build_memory, memory_inputs, reaching_last
-from converters.spiking.neurons import Fit, Progress, part
+from converters.spiking.neurons import Fit, part
 from converters.spiking.recipe import (
     CALIBRATION_SAMPLES,
     DT_MS,
@@ -32,6 +32,7 @@ from converters.spiking.saved import SavedCalibration, check_calibration
 from converters.spiking.units import build_units
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.spiking.units import SpikingUnits

@@ -19,13 +19,14 @@ are shaken alike, as those of a chip measured alone are: chips differ by their d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from converters.spiking.ridge import round_weights
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Device, NeuronModel, Populations
 
 
@@ -209,9 +210,6 @@ NEURONS: dict[str, type[Neurons]] = {
     "if": IntegrateAndFire,
     "poisson": PoissonRectifiedLinear,
 }
-
-
-Progress = Callable[[int, int], None]
 
 
 _FINE = 1000

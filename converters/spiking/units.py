@@ -20,10 +20,11 @@ import numpy as np
 
 from converters.spiking.build import Built, Head
 from converters.spiking.calibration import LEVELS, STATIC_RIDGE, measure_rates
-from converters.spiking.neurons import NEURONS, Chip, Fit, Progress, part
+from converters.spiking.neurons import NEURONS, Chip, Fit, part
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.recipe import Recipe
 from converters.spiking.ridge import Products, fit, fit_few_rows, round_and_refit, round_weights
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import activate
 from lmu_deploy.core.spiking.chip import Populations
 from lmu_deploy.core.spiking.units import SpikingUnits

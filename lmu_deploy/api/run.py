@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.errors import MissingDependencyError
-from lmu_deploy.core.files import write_text, written_whole
+from lmu_deploy.core.files import atomic_write, write_text
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import Network, float_source, load_any
 from lmu_deploy.core.progress import progress_bar
@@ -151,7 +151,7 @@ def write_states(run: Run, path: Path | str) -> None:
     assert run.states is not None  # asked for above
     recorded = vars(run.states).items()
     states: dict[str, Any] = {name: np.asarray(v) for name, v in recorded if v is not None}
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **states)
 
 

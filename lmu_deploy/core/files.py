@@ -30,7 +30,7 @@ from lmu_deploy.core.errors import InputError
 
 
 @contextmanager
-def written_whole(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str) -> Iterator[Path]:
     """Give a temporary path in the folder of `path`; rename it to `path` when the block succeeds.
 
     When the block raises, nothing is left and an older file at `path` stays as it was.
@@ -65,7 +65,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
 
 def write_text(path: Path | str, text: str) -> None:
     """Write `text` in UTF-8, whole or not at all."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -89,7 +89,7 @@ def save(instance: Any, path: Path | str) -> None:
     """
     tree, tensors = to_tree(instance)
     header = {"format": FORMAT, "root": tree}
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
 
 

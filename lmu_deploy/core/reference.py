@@ -7,15 +7,13 @@ faster is compared with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

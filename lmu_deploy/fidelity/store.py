@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import write_text, written_whole
+from lmu_deploy.core.files import atomic_write, write_text
 from lmu_deploy.fidelity.measures.events import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity
 
@@ -81,7 +81,7 @@ def write_fidelity(
     excerpts = excerpts or {}
     arrays: dict[str, Any] = {str(i): e.packed() for i, e in enumerate(excerpts.values())}
     arrays["names"] = np.array(list(excerpts), dtype=np.str_)
-    with written_whole(folder / PLOTS) as temporary, temporary.open("wb") as file:
+    with atomic_write(folder / PLOTS) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
     write_text(folder / FIDELITY, canonical_json(fidelity.model_dump(mode="json", by_alias=True)))
     return folder / FIDELITY

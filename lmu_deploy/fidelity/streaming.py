@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.fidelity.measures.events import Counted
-from targets.base import InParts, Progress, Run, States, Target
+from targets.base import InParts, Run, States, Target
 
 PART_SAMPLES = 1000
 """Samples run at once after the first part; a multiple of the reference's batches."""

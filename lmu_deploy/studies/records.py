@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
-from lmu_deploy.core.files import write_text, written_whole
+from lmu_deploy.core.files import atomic_write, write_text
 from lmu_deploy.studies.figures import METRIC_NAME, TASK_NAME, grows
 from lmu_deploy.studies.spec import Trial
 
@@ -142,7 +142,7 @@ def to_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 def write_csv(columns: dict[str, list[Any]], path: Path) -> None:
     """Write the table as CSV, whole or not at all; None is empty."""
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -157,7 +157,7 @@ def write_parquet(columns: dict[str, list[Any]], path: Path) -> None:
         When pyarrow is absent.
     """
     pyarrow, parquet = need_pyarrow()
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         parquet.write_table(pyarrow.table(columns), temporary)
 
 

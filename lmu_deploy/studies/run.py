@@ -12,12 +12,13 @@ asks for the same trials, of which the finished ones are there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.studies.figures import METRIC_NAME, grows
 from lmu_deploy.studies.plan import Job, Planner, digest, find_task
 from lmu_deploy.studies.records import DONE, REFUSED, Record, Row, keep, kept, path_of
@@ -100,9 +101,6 @@ def _distribution(kinds: Any, name: str, field: Range | list[Any]) -> Any:
     if whole:
         return kinds.IntDistribution(field.low, field.high, field.log, field.step or 1)
     return kinds.FloatDistribution(field.low, field.high, field.log, field.step)
-
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import written_whole
+from lmu_deploy.core.files import atomic_write
 from lmu_deploy.core.validation import check_choice
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Task, TaskData
@@ -127,7 +127,7 @@ class SaveLast(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file."""
-        with written_whole(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             trainer.save_checkpoint(temporary)
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.network import LMULayer, LSTMLayer
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import REACH, Populations
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.spiking.units import SpikingUnits
-from targets.base import Progress
 from targets.brian2.library import brian2_library
 from targets.brian2.neurons import Curves, neuron_group
 from targets.brian2.synapses import Activity, Boundary, Synapses

@@ -14,10 +14,11 @@ import numpy as np
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import fingerprint
 from lmu_deploy.core.network import LMULayer
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.spiking.units import why_on_host
 from lmu_deploy.core.validation import check_inputs, check_integer
-from targets.base import Progress, Run, States, check_supported
+from targets.base import Run, States, check_supported
 from targets.brian2.library import brian2_library, code_generator
 from targets.brian2.simulation import Batch, Pipeline
 

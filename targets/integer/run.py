@@ -26,8 +26,9 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import memory_basis
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.segments import ChipSegment, segments
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_array
-from targets.base import Progress, Run, States
+from targets.base import Run, States
 from targets.host import HostSteps
 from targets.integer.engine import choose_engine
 from targets.integer.machine import Machine, State

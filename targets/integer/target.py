@@ -7,8 +7,9 @@ import time
 import numpy as np
 
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_choice, check_inputs
-from targets.base import Progress, Run, check_supported
+from targets.base import Run, check_supported
 from targets.in_segments import run_in_segments
 from targets.integer.engine import ENGINES, choose_engine, float64_objections
 from targets.integer.machine import Machine

@@ -16,8 +16,9 @@ import numpy as np
 from lmu_deploy.core.integer.graph import memory_basis, populations, wires
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_number
-from targets.base import Progress, Run, States, check_supported
+from targets.base import Run, States, check_supported
 from targets.in_segments import run_in_segments
 from targets.lava import records, supervisor
 from targets.lava.compat import lava_version

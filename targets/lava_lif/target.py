@@ -7,9 +7,10 @@ import time
 
 import numpy as np
 
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer, check_number
-from targets.base import Progress, Run, check_supported
+from targets.base import Run, check_supported
 from targets.lava.compat import lava_version
 from targets.lava_lif.jobs import chip_steps, run_jobs
 from targets.spiking.activity import Activity

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.network import LMULayer
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer
-from targets.base import Progress, Run, States, check_supported
+from targets.base import Run, States, check_supported
 from targets.host import HostLayer
 from targets.spiking.activity import Activity, Boundary, merged
 from targets.spiking.layers import Job, Outcome, run_layers

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import write_text, written_whole
+from lmu_deploy.core.files import atomic_write, write_text
 
 
 def names(folder):
@@ -35,7 +35,7 @@ def test_an_error_leaves_what_was_there(tmp_path, error, old):
     path = tmp_path / "a.txt"
     if old is not None:
         path.write_text(old)
-    with pytest.raises(error), written_whole(path) as temporary:
+    with pytest.raises(error), atomic_write(path) as temporary:
         temporary.write_text("half of the ne")
         raise error
     assert names(tmp_path) == ([] if old is None else ["a.txt"])
@@ -47,8 +47,8 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     path.write_text("old")
     code = (
         "import os, signal, sys\n"
-        "from lmu_deploy.core.files import written_whole\n"
-        "with written_whole(sys.argv[1]) as temporary:\n"
+        "from lmu_deploy.core.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -58,18 +58,18 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
 
 
 def test_the_temporary_file_keeps_the_suffix(tmp_path):
-    with written_whole(tmp_path / "a.safetensors") as temporary:
+    with atomic_write(tmp_path / "a.safetensors") as temporary:
         assert temporary.suffix == ".safetensors"
         assert temporary.parent == tmp_path
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path):
-    with pytest.raises(InputError, match="is a folder"), written_whole(tmp_path):
+    with pytest.raises(InputError, match="is a folder"), atomic_write(tmp_path):
         pass
     missing = tmp_path / "no" / "a.txt"
-    with pytest.raises(InputError, match=r"cannot write .*No such file"), written_whole(missing):
+    with pytest.raises(InputError, match=r"cannot write .*No such file"), atomic_write(missing):
         pass
     (tmp_path / "file").touch()
     beneath = tmp_path / "file" / "a.txt"
-    with pytest.raises(InputError, match="cannot write"), written_whole(beneath):
+    with pytest.raises(InputError, match="cannot write"), atomic_write(beneath):
         pass

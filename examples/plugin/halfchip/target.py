@@ -7,17 +7,15 @@ the command that installs it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import activate
 from lmu_deploy.core.validation import check_inputs
 from targets.base import Run, States, check_supported
-
-Progress = Callable[[int, int], None]
 
 
 class HalfChipTarget:

@@ -24,10 +24,9 @@ from lmu_deploy.core.integer.parts import (
     check_range,
     check_type,
     largest,
-    set_fields,
 )
 from lmu_deploy.core.representation import Part
-from lmu_deploy.core.validation import check_array, check_choice, check_integer
+from lmu_deploy.core.validation import check_array, check_choice, check_integer, set_fields
 
 INTEGRATORS = ("dense-incremental", "schur", "hessenberg", "fir")
 SERIES = "sign-taylor"

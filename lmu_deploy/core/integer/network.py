@@ -36,11 +36,10 @@ from lmu_deploy.core.integer.parts import (
     check_bias,
     check_connection,
     check_type,
-    set_fields,
 )
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork, LSTMLayer, Readout
 from lmu_deploy.core.representation import Part, Representation, Summary, counted
-from lmu_deploy.core.validation import check_array, check_flag, check_text
+from lmu_deploy.core.validation import check_array, check_flag, check_text, set_fields
 
 
 @dataclass(frozen=True, eq=False, repr=False)

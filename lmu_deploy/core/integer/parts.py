@@ -19,17 +19,11 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import LATER
 from lmu_deploy.core.representation import Part
-from lmu_deploy.core.validation import check_array, check_integer, check_number
+from lmu_deploy.core.validation import check_array, check_integer, check_number, set_fields
 
 LARGEST_MULTIPLIER = 2**15 - 1
 LARGEST_SHIFT = 31
 LARGEST_THRESHOLD = 2**31 - 1
-
-
-def set_fields(instance: object, **values: object) -> None:
-    """Assign fields of a frozen dataclass while it is being built."""
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
 
 
 def largest(bits: int) -> int:

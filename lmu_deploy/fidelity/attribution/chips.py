@@ -28,9 +28,10 @@ from converters.spiking import spike
 from converters.spiking.neurons import NEURONS, Neurons
 from lmu_deploy.core.files import fingerprint
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import Trace, run_reference
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
-from lmu_deploy.fidelity.attribution.measure import Errors, Progress, metric_of
+from lmu_deploy.fidelity.attribution.measure import Errors, metric_of
 from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.tasks.base import Task
 from targets.brian2.synapses import Boundary, Synapses

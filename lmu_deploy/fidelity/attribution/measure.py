@@ -8,13 +8,14 @@ error, with e the error of the state m of layer l, all samples and steps togethe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.metrics import accuracy, nrmse
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity.attribution.counterpart import Exact
 from lmu_deploy.fidelity.attribution.simulator import Hybrid
@@ -23,8 +24,6 @@ from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.fidelity.measures.metric import answers
 from lmu_deploy.tasks.base import Task
-
-Progress = Callable[[int, int], None]
 
 _BATCH_BYTES = 2**26
 

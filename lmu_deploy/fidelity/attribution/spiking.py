@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity.attribution.chips import (
@@ -41,7 +42,7 @@ from lmu_deploy.fidelity.attribution.chips import (
     ideal_drive,
     run_hybrid,
 )
-from lmu_deploy.fidelity.attribution.measure import Errors, Progress
+from lmu_deploy.fidelity.attribution.measure import Errors
 from lmu_deploy.fidelity.attribution.study import Attribution, Cause, Step
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,

@@ -27,9 +27,10 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import wires
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity.attribution.counterpart import biases, exact_weights
-from lmu_deploy.fidelity.attribution.measure import Bench, Errors, Progress
+from lmu_deploy.fidelity.attribution.measure import Bench, Errors
 from lmu_deploy.fidelity.attribution.simulator import Hybrid
 from lmu_deploy.fidelity.attribution.switches import Switch, Switches, sources
 from lmu_deploy.fidelity.attribution.synapses import Tally, dequantized

@@ -13,10 +13,11 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LSTMLayer
+from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import REACH
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer
-from targets.base import Progress, Run, States, check_supported
+from targets.base import Run, States, check_supported
 from targets.brian2.standalone.process import Job, Outcome, run_job
 from targets.brian2.target import notes_of, settings_of
 from targets.host import HostLayer, run_lstm
