@@ -22,7 +22,7 @@ import numpy as np
 from converters.quantize import calibrate, quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
-from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.layers import REALIZATIONS
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.core.reference import run_reference
@@ -108,7 +108,7 @@ def measure(integer, test: Split, reference: Reference) -> str:
     assert states is not None
     predictions = run.outputs.argmax(axis=1)
     error = np.sqrt(np.sum((states.real_m() - reference.m) ** 2) / np.sum(reference.m**2))
-    synapses = sum(int(np.count_nonzero(wire.connection.slices)) for wire in wires(integer))
+    synapses = sum(int(np.count_nonzero(edge.connection.slices)) for edge in edges(integer))
     accuracy = 100.0 * np.mean(predictions == test.targets)
     flips = int(np.sum(predictions != reference.predictions))
     saturations = sum(run.saturations.values())

@@ -27,7 +27,7 @@ from converters.quantize.sparsity import (
     silent_shares,
 )
 from lmu_deploy.core.files import load
-from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.tasks.base import Split, get_task
@@ -166,16 +166,16 @@ def section(arguments: argparse.Namespace, bench: Bench, rows: list[Row]) -> str
     lines.append("\nSilent share of each connection, and its threshold:\n")
     lines.append(f"| connection | largest message | {names} |\n|---|---|{'---|' * len(rows)}")
     limits = {name: p.message.limit for name, p in populations(bench.network).items()}
-    for wire in wires(bench.network):
-        if wire.place in rows[0].silent:
-            cells = [f"{row.silent[wire.place]:.1%} ({threshold(row, wire.place)})" for row in rows]
-            lines.append(f"| `{wire.place}` | {limits[wire.source]:,} | {' | '.join(cells)} |")
+    for edge in edges(bench.network):
+        if edge.place in rows[0].silent:
+            cells = [f"{row.silent[edge.place]:.1%} ({threshold(row, edge.place)})" for row in rows]
+            lines.append(f"| `{edge.place}` | {limits[edge.source]:,} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def threshold(row: Row, place: str) -> int:
     """Give the threshold of a connection."""
-    return next(w.connection.threshold for w in wires(row.network) if w.place == place)
+    return next(w.connection.threshold for w in edges(row.network) if w.place == place)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from converters.quantize import calibrate, quantize
 from converters.quantize.settings import settings_for
 from converters.quantize.widths import Widths, memory_of, search_widths
 from lmu_deploy.core.files import load
-from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.core.reference import run_reference
@@ -56,7 +56,7 @@ def main() -> None:
     rows = [f"| float | | {score(run_reference(network, test.inputs).outputs, test):.2f} | |"]
     for slices, bits in UNIFORM:
         made = quantize(network, signals, slices=slices, kernel_slices=slices, kernel_bits=bits)
-        memory = sum(memory_of(wire.connection) for wire in wires(made))
+        memory = sum(memory_of(edge.connection) for edge in edges(made))
         accuracy = score(run(made, test.inputs).outputs, test)
         rows.append(f"| uniform {slices} x {bits} | {memory / 1024:.2f} | {accuracy:.2f} | |")
         print(rows[-1], file=sys.stderr)

@@ -96,7 +96,7 @@ def collect_integers(
     """
     neurons = {name: population.neurons for name, population in populations(network).items()}
     wires_of = {
-        f"events/{outlet.source}/{outlet.threshold}": outlet.wires for outlet in outlets(network)
+        f"events/{outlet.source}/{outlet.threshold}": outlet.edges for outlet in outlets(network)
     }
     wanted = ["output", *wires_of] + (["m", "h", "y"] * record)
     kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
@@ -121,9 +121,9 @@ def collect_integers(
         "events": {name: _events(counts, name) for name in neurons},
         "synops": sum(int(counted[..., 1].sum()) for counted in counts.values()),
         "carried": {
-            wire.place: int(counts[name][..., 0].sum())
+            edge.place: int(counts[name][..., 0].sum())
             for name, served in wires_of.items()
-            for wire in served
+            for edge in served
         },
         "saturations": dict(saturations),
         "states": _integer_states(network, results) if record else None,

@@ -12,7 +12,7 @@ from converters.quantize.prediction import predicted_error
 from converters.quantize.ptq import Quantizer
 from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork
 from lmu_deploy.core.network import LMULayer, LMUNetwork
@@ -89,13 +89,13 @@ def choose(network: LMUNetwork, calibration: Calibration, settings: Settings) ->
 def cost(network: IntegerNetwork) -> int:
     """Synaptic operations of a step in which every neuron sends all its messages."""
     total = 0
-    for wire in wires(network):
+    for edge in edges(network):
         times = 1
-        if wire.source.endswith("/series"):
-            memory = dict(network.on_chip)[int(wire.source[5:-7])].memory
+        if edge.source.endswith("/series"):
+            memory = dict(network.on_chip)[int(edge.source[5:-7])].memory
             assert isinstance(memory, SeriesMemory)
             times = memory.applications
-        total += times * int(np.count_nonzero(wire.connection.slices))
+        total += times * int(np.count_nonzero(edge.connection.slices))
     return total
 
 

@@ -20,7 +20,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import Wire, populations, wires, with_thresholds
+from lmu_deploy.core.integer.graph import Edge, edges, populations, with_thresholds
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_number
@@ -113,9 +113,9 @@ Runner = Callable[[IntegerNetwork, np.ndarray], Answers]
 """Runs a network on inputs (samples, steps, n_in)."""
 
 
-def eligible(network: IntegerNetwork) -> list[Wire]:
+def eligible(network: IntegerNetwork) -> list[Edge]:
     """Give the connections that a threshold does not ruin: all but a memory's own loop."""
-    return [wire for wire in wires(network) if not wire.place.endswith(_OWN_LOOP)]
+    return [edge for edge in edges(network) if not edge.place.endswith(_OWN_LOOP)]
 
 
 def with_fraction(network: IntegerNetwork, fraction: float) -> IntegerNetwork:
@@ -156,9 +156,9 @@ def silent_shares(
     """
     neurons = {name: p.neurons for name, p in populations(network).items()}
     possible = {
-        wire.place: sample_steps * neurons[wire.source]
-        for wire in wires(network)
-        if not wire.source.endswith("/series")
+        edge.place: sample_steps * neurons[edge.source]
+        for edge in edges(network)
+        if not edge.source.endswith("/series")
     }
     shares = {place: 1.0 - carried[place] / most for place, most in possible.items()}
     shares["total"] = 1.0 - sum(carried[place] for place in possible) / sum(possible.values())
@@ -217,19 +217,19 @@ def make_ladder(
     size = float(np.mean(np.square(truth.outputs))) or 1.0
     start: Thresholds = {}
     options: dict[str, list[Option[int]]] = {}
-    for wire in _settable(network):
-        place = wire.place
+    for edge in _settable(network):
+        place = edge.place
         start[place] = int(exact.carried[place] < truth.carried[place])
         events = min(exact.carried[place], truth.carried[place])
-        options[place] = [Option(start[place], _operations(wire, events), 0.0)]
-    for wire in eligible(network):
-        for number, threshold in enumerate(tried[wire.place]):
-            answers = run(with_thresholds(plain, {**start, wire.place: threshold}), inputs)
+        options[place] = [Option(start[place], _operations(edge, events), 0.0)]
+    for edge in eligible(network):
+        for number, threshold in enumerate(tried[edge.place]):
+            answers = run(with_thresholds(plain, {**start, edge.place: threshold}), inputs)
             harm = float(np.mean(np.square(answers.outputs - truth.outputs))) / size
-            cost = _operations(wire, answers.carried[wire.place])
-            options[wire.place].append(Option(threshold, cost, harm))
-            last = harm > TOO_MUCH or number + 1 == len(tried[wire.place])
-            count(len(tried[wire.place]) - number if last else 1)
+            cost = _operations(edge, answers.carried[edge.place])
+            options[edge.place].append(Option(threshold, cost, harm))
+            last = harm > TOO_MUCH or number + 1 == len(tried[edge.place])
+            count(len(tried[edge.place]) - number if last else 1)
             if last:
                 break
     found = [{place: o.value for place, o in rung.items()} for rung in ladder(options)]
@@ -301,9 +301,9 @@ def _margins(outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.asarray(right - rows.max(axis=1))
 
 
-def _settable(network: IntegerNetwork) -> list[Wire]:
+def _settable(network: IntegerNetwork) -> list[Edge]:
     """Give the connections that can have a threshold at all."""
-    return [wire for wire in wires(network) if not wire.source.endswith("/series")]
+    return [edge for edge in edges(network) if not edge.source.endswith("/series")]
 
 
 def _doubled(limit: int) -> Sequence[int]:
@@ -311,6 +311,6 @@ def _doubled(limit: int) -> Sequence[int]:
     return [2**k for k in range(1, 31) if 2**k <= limit // 2]
 
 
-def _operations(wire: Wire, events: int) -> float:
+def _operations(edge: Edge, events: int) -> float:
     """Synaptic operations that so many events cost, spread evenly over the neurons."""
-    return events * float(wire.connection.fan_out.mean())
+    return events * float(edge.connection.fan_out.mean())

@@ -26,7 +26,7 @@ from converters.quantize.ptq import Quantizer
 from converters.quantize.settings import AUTO, Settings
 from converters.quantize.sparsity import Runner
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import wires, with_connections
+from lmu_deploy.core.integer.graph import edges, with_connections
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection
 from lmu_deploy.core.network import LMUNetwork
@@ -86,7 +86,7 @@ def at_width(
 
 def connections_of(network: IntegerNetwork) -> dict[str, Connection]:
     """Give the connections of a network by their places."""
-    return {wire.place: wire.connection for wire in wires(network)}
+    return {edge.place: edge.connection for edge in edges(network)}
 
 
 def mix_widths(made: Mapping[Width, IntegerNetwork], chosen: dict[str, Width]) -> Widths:

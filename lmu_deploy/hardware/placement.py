@@ -167,10 +167,10 @@ def demands(network: IntegerNetwork) -> list[Demand]:
     start = 0
     for outlet in outlets(network):
         stop = start + neurons[outlet.source]
-        for wire in outlet.wires:
-            synapses = wire.connection.slices != 0
-            taken[wire.target] += synapses.sum(axis=(0, 2)) * (wire.connection.weight_bits / 8.0)
-            sources[wire.target][:, start:stop] |= synapses.any(axis=0)
+        for edge in outlet.edges:
+            synapses = edge.connection.slices != 0
+            taken[edge.target] += synapses.sum(axis=(0, 2)) * (edge.connection.weight_bits / 8.0)
+            sources[edge.target][:, start:stop] |= synapses.any(axis=0)
         start = stop
     return [Demand(name, taken[name], csr_array(sources[name])) for name in sizes]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
@@ -34,13 +34,13 @@ def weight_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
     """No weight is wider than a synapse."""
     return [
         too_wide(
-            f"weights of {wire.place}",
-            wire.connection.weight_bits,
+            f"weights of {edge.place}",
+            edge.connection.weight_bits,
             profile.weight_bits,
             f"quantize for profile {profile.name}",
         )
-        for wire in wires(network)
-        if wire.connection.weight_bits > profile.weight_bits.value
+        for edge in edges(network)
+        if edge.connection.weight_bits > profile.weight_bits.value
     ]
 
 
@@ -48,13 +48,13 @@ def accumulator_widths(network: IntegerNetwork, profile: DigitalProfile) -> list
     """No sum is kept in more bits than a dendritic accumulator has."""
     return [
         too_wide(
-            f"accumulators of {wire.place}",
-            wire.connection.accumulator_bits,
+            f"accumulators of {edge.place}",
+            edge.connection.accumulator_bits,
             profile.accumulator_bits,
             f"quantize for profile {profile.name}",
         )
-        for wire in wires(network)
-        if wire.connection.accumulator_bits > profile.accumulator_bits.value
+        for edge in edges(network)
+        if edge.connection.accumulator_bits > profile.accumulator_bits.value
     ]
 
 
@@ -101,13 +101,13 @@ def change_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
     allowed = int(profile.message_bits)
     return [
         too_wide(
-            f"changes of messages on {wire.place}",
-            bits[wire.source] + 1,
+            f"changes of messages on {edge.place}",
+            bits[edge.source] + 1,
             profile.message_bits,
             f"quantize without thresholds, or with messages of at most {allowed - 1} bits",
         )
-        for wire in wires(network)
-        if wire.connection.threshold and bits[wire.source] + 1 > allowed
+        for edge in edges(network)
+        if edge.connection.threshold and bits[edge.source] + 1 > allowed
     ]
 
 

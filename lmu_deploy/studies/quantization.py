@@ -18,7 +18,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
-from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import LMUNetwork
@@ -135,12 +135,12 @@ def _reported(
     made = run_twin(network, inputs)
     shares = silent_shares(network, made.carried, inputs.shape[0] * inputs.shape[1])
     limits = {name: p.message.limit for name, p in populations(network).items()}
-    thresholds = {w.place: w.connection.threshold for w in wires(network) if w.place in shares}
-    for wire in wires(network):
-        if threshold := thresholds.get(wire.place):
+    thresholds = {w.place: w.connection.threshold for w in edges(network) if w.place in shares}
+    for edge in edges(network):
+        if threshold := thresholds.get(edge.place):
             print(
-                f"sparsity {wire.place}: threshold {threshold} of {limits[wire.source]}, "
-                f"{shares[wire.place]:.1%} of its messages silent",
+                f"sparsity {edge.place}: threshold {threshold} of {limits[edge.source]}, "
+                f"{shares[edge.place]:.1%} of its messages silent",
                 file=sys.stderr,
             )
     print(f"sparsity: {shares['total']:.1%} of all messages silent", file=sys.stderr)

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
-from lmu_deploy.core.integer.graph import Wire, populations, wires
+from lmu_deploy.core.integer.graph import Edge, edges, populations
 from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Format, largest
@@ -41,19 +41,19 @@ _ROUNDING_OF_DIGITS = 64
 """What is added to a message before it is cut into digits of base 128."""
 
 
-def worst_sums(wire: Wire, limit: int) -> np.ndarray:
+def worst_sums(edge: Edge, limit: int) -> np.ndarray:
     """Largest magnitude of each sum before it saturates; shape (slices, n_out), int64."""
-    weights = np.abs(wire.connection.slices.astype(np.int64)).sum(axis=2)
+    weights = np.abs(edge.connection.slices.astype(np.int64)).sum(axis=2)
     return np.asarray(weights * limit)
 
 
 def float64_objections(network: IntegerNetwork) -> list[str]:
     """Say which sums float64 could not hold exactly; empty when it holds all."""
     found = []
-    for wire, sums in _sums(network):
-        worst = int((sums * wire.connection.multiplier).max(initial=0))
+    for edge, sums in _sums(network):
+        worst = int((sums * edge.connection.multiplier).max(initial=0))
         if worst >= FLOAT64_LIMIT:
-            found.append(f"sums of {wire.place} need {worst.bit_length()} bits, float64 holds 53")
+            found.append(f"sums of {edge.place} need {worst.bit_length()} bits, float64 holds 53")
     return found
 
 
@@ -62,22 +62,22 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
     found = []
     limits = {name: p.message.limit for name, p in populations(network).items()}
     inflow: dict[str, int] = defaultdict(int)
-    for wire, sums in _sums(network):
-        connection = wire.connection
+    for edge, sums in _sums(network):
+        connection = edge.connection
         limited = np.minimum(sums, largest(connection.accumulator_bits))
         half = (np.int64(1) << connection.shift.astype(np.int64)) >> 1
         products = limited * connection.multiplier + half
         worst = int(max(sums.max(initial=0), products.max(initial=0)))
         if worst > INT32_LIMIT:
-            found.append(f"sums of {wire.place} need {worst.bit_length() + 1} bits, int32 has 32")
-        if limits[wire.source] > INT32_LIMIT - _ROUNDING_OF_DIGITS:
-            found.append(f"messages on {wire.place} of 32 bits cannot be cut into digits in int32")
-        change = 2 * limits[wire.source]
+            found.append(f"sums of {edge.place} need {worst.bit_length() + 1} bits, int32 has 32")
+        if limits[edge.source] > INT32_LIMIT - _ROUNDING_OF_DIGITS:
+            found.append(f"messages on {edge.place} of 32 bits cannot be cut into digits in int32")
+        change = 2 * limits[edge.source]
         if connection.threshold and change > INT32_LIMIT:
             found.append(
-                f"changes on {wire.place} need {change.bit_length() + 1} bits, int32 has 32"
+                f"changes on {edge.place} need {change.bit_length() + 1} bits, int32 has 32"
             )
-        inflow[wire.target] += int((products >> connection.shift).sum(axis=0).max(initial=0)) + 1
+        inflow[edge.target] += int((products >> connection.shift).sum(axis=0).max(initial=0)) + 1
     own = {"readout": largest(24)}
     for number, layer in network.on_chip:
         rounding = (1 << layer.memory.message_shift) >> 1
@@ -92,12 +92,12 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
     return found
 
 
-def _sums(network: IntegerNetwork) -> list[tuple[Wire, np.ndarray]]:
+def _sums(network: IntegerNetwork) -> list[tuple[Edge, np.ndarray]]:
     limits = {name: p.message.limit for name, p in populations(network).items()}
     return [
-        (wire, worst_sums(wire, limits[wire.source]))
-        for wire in wires(network)
-        if not wire.source.endswith("/series")
+        (edge, worst_sums(edge, limits[edge.source]))
+        for edge in edges(network)
+        if not edge.source.endswith("/series")
     ]
 
 
@@ -244,7 +244,7 @@ def _soonest_done(network: IntegerNetwork, sample_steps: int) -> str:
     """Name the engine that saves more time than its import takes, of those that can be had."""
     if find_spec("torch") is None or int32_objections(network):
         return "numpy"
-    work = sum(wire.connection.slices.size for wire in wires(network)) * sample_steps
+    work = sum(edge.connection.slices.size for edge in edges(network)) * sample_steps
     memories = [layer.memory for _, layer in network.on_chip]
     terms = sum(m.size * m.applications for m in memories if isinstance(m, SeriesMemory))
     to_compile = work + _PRODUCTS_OF_A_TERM * terms * sample_steps

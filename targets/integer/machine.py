@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import outlets, populations, wires
+from lmu_deploy.core.integer.graph import edges, outlets, populations
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import largest
@@ -130,13 +130,13 @@ class Machine:
         limits = {p.name: p.message.limit for p in populations(network).values()}
         for outlet in outlets(network):
             key = outlet.source, outlet.threshold
-            self.places_of[key] = [wire.place for wire in outlet.wires]
+            self.places_of[key] = [edge.place for edge in outlet.edges]
             if outlet.source.endswith("/series"):
                 continue  # applied by Series itself, without a matrix
-            multiplied = {w.place: w.connection for w in outlet.wires if w.place not in moved}
-            for wire in outlet.wires:
-                if wire.place in multiplied:
-                    self._into[wire.target].append(wire.place)
+            multiplied = {w.place: w.connection for w in outlet.edges if w.place not in moved}
+            for edge in outlet.edges:
+                if edge.place in multiplied:
+                    self._into[edge.target].append(edge.place)
             fan = engine.fan(multiplied, limits[outlet.source]) if multiplied else None
             self._fans[outlet.source][outlet.threshold] = fan
             self.senders[key] = engine.sender(outlet.fan_out)
@@ -172,9 +172,9 @@ class Machine:
             if layer.hidden is not None:
                 places += [f"layer{number}/hidden/drive", f"layer{number}/hidden/message"]
         accumulators = [
-            f"{wire.place}/slice{k}"
-            for wire in wires(self.network)
-            for k in range(len(wire.connection.slices))
+            f"{edge.place}/slice{k}"
+            for edge in edges(self.network)
+            for k in range(len(edge.connection.slices))
         ]
         return [*places, "readout/output", *accumulators]
 

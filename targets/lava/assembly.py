@@ -46,7 +46,7 @@ def build(plan: Plan, folder: Path) -> Any:
             synapses[outlet.source, outlet.threshold] = dense
     for group in plan.groups:
         for name, link in zip(neurons.IN_PORTS, group.links, strict=False):
-            dense = synapses[link.wire.source, link.wire.connection.threshold]
+            dense = synapses[link.edge.source, link.edge.connection.threshold]
             dense.a_out.connect(getattr(processes[group.name], name))
     return processes["readout"]
 
@@ -85,7 +85,7 @@ def _synapses(outlet: Outlet) -> Any:
     Loihi stores weights of mixed sign as even numbers in [-256, 254]. Twice an 8-bit weight is
     one of these, and the exponent of -1 halves the sum, which is even, without a remainder.
     """
-    slices = [wire.connection.slices for wire in outlet.wires]
+    slices = [edge.connection.slices for edge in outlet.edges]
     rows = np.concatenate([part.reshape(-1, part.shape[2]) for part in slices])
     return Dense(
         weights=2 * rows.astype(np.int32),

@@ -115,7 +115,7 @@ class Dendrite:
     """
 
     def __init__(self, link: Link) -> None:
-        connection = link.wire.connection
+        connection = link.edge.connection
         self._rows = link.rows
         self._bits = connection.accumulator_bits
         self._multiplier = connection.multiplier.astype(np.int64)
@@ -124,7 +124,7 @@ class Dendrite:
         silence = np.zeros(self._multiplier.shape, dtype=np.int64)
         self._sums = silence
         self._held = deque([silence] * link.delay)
-        self.places = tuple(f"{link.wire.place}/slice{k}" for k in range(len(silence)))
+        self.places = tuple(f"{link.edge.place}/slice{k}" for k in range(len(silence)))
 
     def receive(self, arriving: np.ndarray) -> np.ndarray:
         """Take what arrives at this chip step; give what is due.

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmu_deploy.core.integer.graph import Outlet, Wire, delayed, outlets, populations, wires
+from lmu_deploy.core.integer.graph import Edge, Outlet, delayed, edges, outlets, populations
 from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 
@@ -75,20 +75,20 @@ Part = IntegerMemory | SeriesMemory | IntegerHidden | IntegerReadout
 
 @dataclass(frozen=True)
 class Link:
-    """A wire as its receiver sees it.
+    """An edge as its receiver sees it.
 
     Attributes
     ----------
-    wire : Wire
+    edge : Edge
     width : int
         Rows of the outlet's Dense.
     rows : slice
-        Those of them that are this wire's: all of one slice, then all of the next.
+        Those of them that are this edge's: all of one slice, then all of the next.
     delay : int
         Chip steps for which the receiver holds what arrives before it uses it.
     """
 
-    wire: Wire
+    edge: Edge
     width: int
     rows: slice
     delay: int
@@ -154,7 +154,7 @@ def make_plan(network: IntegerNetwork, samples: int, steps: int) -> Plan:
             sizes.get(name, network.n_out),
             offset,
             parts.get(name),
-            tuple(link for link in links if link.wire.target == name),
+            tuple(link for link in links if link.edge.target == name),
             tuple(outlet for outlet in outlets(network) if outlet.source == name),
             (*_accumulators(links, name), *_own_places(name, parts.get(name))),
         )
@@ -193,28 +193,28 @@ def _parts(network: IntegerNetwork) -> dict[str, Part]:
 
 
 def _links(network: IntegerNetwork, offsets: dict[str, int], period: int) -> list[Link]:
-    """All wires, in the order of wiring.wires."""
+    """All edges, in the order of `graph.edges`."""
     late, found = set(delayed(network)), {}
     for outlet in outlets(network):
-        width = sum(wire.connection.multiplier.size for wire in outlet.wires)
+        width = sum(edge.connection.multiplier.size for edge in outlet.edges)
         start = 0
-        for wire in outlet.wires:
-            stop = start + wire.connection.multiplier.size
+        for edge in outlet.edges:
+            stop = start + edge.connection.multiplier.size
             delay = 0
-            if not wire.source.endswith("/series"):  # its own are used as they come
-                used = offsets[wire.target] + wire.target.endswith("/series")
-                delay = used + (period if wire.place in late else 0) - offsets[wire.source] - 1
-            found[wire.place] = Link(wire, width, slice(start, stop), delay)
+            if not edge.source.endswith("/series"):  # its own are used as they come
+                used = offsets[edge.target] + edge.target.endswith("/series")
+                delay = used + (period if edge.place in late else 0) - offsets[edge.source] - 1
+            found[edge.place] = Link(edge, width, slice(start, stop), delay)
             start = stop
-    return [found[wire.place] for wire in wires(network)]
+    return [found[edge.place] for edge in edges(network)]
 
 
 def _accumulators(links: list[Link], target: str) -> list[str]:
     return [
-        f"{link.wire.place}/slice{k}"
+        f"{link.edge.place}/slice{k}"
         for link in links
-        for k in range(len(link.wire.connection.slices))
-        if link.wire.target == target
+        for k in range(len(link.edge.connection.slices))
+        if link.edge.target == target
     ]
 
 

@@ -80,9 +80,9 @@ def read(folder: Path, group: Group) -> Record:
         events=counts[..., 0].copy(),
         synops=int(counts[..., 1].sum()),
         carried={
-            wire.place: events
+            edge.place: events
             for outlet, events in zip(group.outlets, carried, strict=False)
-            for wire in outlet.wires
+            for edge in outlet.edges
         },
         saturations=dict(zip(group.places, saturations.tolist(), strict=False)),
         states=np.load(states, allow_pickle=False) if states.exists() else None,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import memory_basis, populations, wires
+from lmu_deploy.core.integer.graph import edges, memory_basis, populations
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.progress import Progress
@@ -165,16 +165,16 @@ class LavaTarget:
         sizes = {name: sender.neurons for name, sender in senders.items()}
         sizes["readout"] = network.n_out
         reasons = [f"{name} has no neurons" for name, size in sizes.items() if size == 0]
-        for wire in wires(network):
-            weights = np.abs(wire.connection.slices.astype(np.int64)).sum(axis=2).max(initial=0)
+        for edge in edges(network):
+            weights = np.abs(edge.connection.slices.astype(np.int64)).sum(axis=2).max(initial=0)
             # Twice, because Dense holds twice each weight (see assembly.py), and a change is up to
             # twice as large as a message.
-            factor = 4 if wire.connection.threshold else 2
-            largest = factor * int(weights) * senders[wire.source].message.limit
+            factor = 4 if edge.connection.threshold else 2
+            largest = factor * int(weights) * senders[edge.source].message.limit
             if largest > _INT32_MAX:
                 reasons.append(
-                    f"sums of {wire.place} can reach {largest}, and Dense adds in 32 bits "
-                    f"(at most {_INT32_MAX}), so use narrower messages from {wire.source}"
+                    f"sums of {edge.place} can reach {largest}, and Dense adds in 32 bits "
+                    f"(at most {_INT32_MAX}), so use narrower messages from {edge.source}"
                 )
         return reasons
 

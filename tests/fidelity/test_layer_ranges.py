@@ -9,7 +9,7 @@ import pytest
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from targets.integer import IntegerTarget
@@ -56,7 +56,7 @@ def test_accumulators_need_what_their_sums_say(digits, integer):
     inputs = digits.split.inputs[:10]
     states = IntegerTarget().run(integer, inputs, record=True).states
     found = {c.place: c for c in layer_ranges(integer, inputs).connections}
-    assert list(found) == [wire.place for wire in wires(integer)]
+    assert list(found) == [edge.place for edge in edges(integer)]
     connection = integer.layers[0].hidden.recurrent or integer.readout.connection
     place = "layer0/hidden/recurrent" if integer.layers[0].hidden.recurrent else "readout"
     sums = np.abs(states.h.astype(np.int64) @ connection.slices[0].astype(np.int64).T).max()

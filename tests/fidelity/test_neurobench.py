@@ -12,7 +12,7 @@ import pytest
 
 from converters.loihi import loihi_spike
 from converters.quantize import quantize
-from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
 from lmu_deploy.report.tables import neurobench
@@ -98,7 +98,7 @@ def test_a_series_sends_once_for_each_term(memory_alone):
     possible = 5 * 7 * 6 * (memory.applications + 1)
     assert found.activation_sparsity == (possible - sent) / possible
     dense = 6 * 6 * memory.applications  # the signs, each application
-    dense += sum(w.connection.slices.size for w in wires(series) if w.source != "layer0/series")
+    dense += sum(w.connection.slices.size for w in edges(series) if w.source != "layer0/series")
     assert found.synaptic_operations.dense == 7 * dense
     assert found.synaptic_operations.effective_macs == run.synops / 5
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import delayed, populations, wires, with_thresholds
+from lmu_deploy.core.integer.graph import delayed, edges, populations, with_thresholds
 from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection, Format
@@ -72,7 +72,7 @@ def test_digital_profiles_are_listed():
 def test_wiring_names_what_the_network_has():
     network = network_of()
     assert list(populations(network)) == ["input", "layer0/memory", "layer0/hidden"]
-    assert [(w.place, w.source, w.target) for w in wires(network)] == [
+    assert [(w.place, w.source, w.target) for w in edges(network)] == [
         ("layer0/memory/recurrent", "layer0/memory", "layer0/memory"),
         ("layer0/memory/input", "input", "layer0/memory"),
         ("layer0/memory/hidden", "layer0/hidden", "layer0/memory"),

@@ -213,12 +213,12 @@ class Cell:
         memory, at = self.layer.memory, f"{self.place}/memory"
         if isinstance(memory, SeriesMemory):
             assert isinstance(numbers, Integers)  # export.py refuses it in other numbers
-            wires = (
+            edges = (
                 ("input", memory.input, x),
                 ("feedback", memory.feedback, earlier[SENT]),
                 ("hidden", memory.hidden, earlier[HIDDEN]),
             )
-            carried = {name: sent[c.threshold] for name, c, sent in wires if c is not None}
+            carried = {name: sent[c.threshold] for name, c, sent in edges if c is not None}
             return advance_series(numbers, self.place, memory, before[STATE], carried, before[SENT])
         terms = [
             numbers.hold(f"{at}/state", before[STATE]),

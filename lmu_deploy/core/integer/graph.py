@@ -51,7 +51,7 @@ def from_outside(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Wire:
+class Edge:
     """A connection and what it joins.
 
     Attributes
@@ -73,25 +73,25 @@ class Wire:
 
 @dataclass(frozen=True)
 class Outlet:
-    """What leaves a population under one threshold: one event reaches all of these wires.
+    """What leaves a population under one threshold: one event reaches all of these edges.
 
     Attributes
     ----------
     source : str
         The population.
     threshold : int
-        Of each of the wires; see :class:`lmu_deploy.core.integer.parts.Connection`.
-    wires : tuple of Wire
+        Of each of the edges; see :class:`lmu_deploy.core.integer.parts.Connection`.
+    edges : tuple of Edge
     """
 
     source: str
     threshold: int
-    wires: tuple[Wire, ...]
+    edges: tuple[Edge, ...]
 
     @property
     def fan_out(self) -> np.ndarray:
         """Synapses that an event of each neuron meets; shape (neurons,), int64."""
-        return np.asarray(sum(wire.connection.fan_out for wire in self.wires), dtype=np.int64)
+        return np.asarray(sum(edge.connection.fan_out for edge in self.edges), dtype=np.int64)
 
 
 def populations(network: IntegerNetwork) -> dict[str, Population]:
@@ -116,7 +116,7 @@ def populations(network: IntegerNetwork) -> dict[str, Population]:
     return {population.name: population for population in found}
 
 
-def wires(network: IntegerNetwork) -> list[Wire]:
+def edges(network: IntegerNetwork) -> list[Edge]:
     """All connections, target by target in the order in which the targets are updated."""
     found: list[tuple[str, str, str, Connection | None]] = []
     sender = "input"
@@ -134,20 +134,20 @@ def wires(network: IntegerNetwork) -> list[Wire]:
             ]
         sender = memory if layer.hidden is None else hidden
     joined = [
-        Wire(f"{target}/{name}", source, target, connection)
+        Edge(f"{target}/{name}", source, target, connection)
         for name, source, target, connection in found
         if connection is not None
     ]
     if isinstance(network.readout, Readout):
         return joined
-    return [*joined, Wire("readout", sender, "readout", network.readout.connection)]
+    return [*joined, Edge("readout", sender, "readout", network.readout.connection)]
 
 
 def outlets(network: IntegerNetwork) -> list[Outlet]:
     """All outlets, by population in the order of sending, then by threshold."""
-    leaving: dict[tuple[str, int], list[Wire]] = {}
-    for wire in wires(network):
-        leaving.setdefault((wire.source, wire.connection.threshold), []).append(wire)
+    leaving: dict[tuple[str, int], list[Edge]] = {}
+    for edge in edges(network):
+        leaving.setdefault((edge.source, edge.connection.threshold), []).append(edge)
     order = list(populations(network))
     keys = sorted(leaving, key=lambda key: (order.index(key[0]), key[1]))
     return [Outlet(*key, tuple(leaving[key])) for key in keys]
@@ -180,10 +180,10 @@ def delayed(network: IntegerNetwork) -> list[str]:
     """
     order = [*populations(network), "readout"]
     return [
-        wire.place
-        for wire in wires(network)
-        if order.index(wire.source) >= order.index(wire.target)
-        and not wire.source.endswith("/series")
+        edge.place
+        for edge in edges(network)
+        if order.index(edge.source) >= order.index(edge.target)
+        and not edge.source.endswith("/series")
     ]
 
 
@@ -218,7 +218,7 @@ def with_connections(
     InputError
         When the network has no such place, or a shape does not fit.
     """
-    _check_places([wire.place for wire in wires(network)], connections)
+    _check_places([edge.place for edge in edges(network)], connections)
     layers = tuple(
         _layer(f"layer{number}", layer, connections) if isinstance(layer, IntegerLayer) else layer
         for number, layer in enumerate(network.layers)
@@ -244,7 +244,7 @@ def with_thresholds(network: IntegerNetwork, thresholds: Mapping[str, int]) -> I
         When the network has no such place, or a threshold is out of range. The loop of a series
         has none.
     """
-    present = {wire.place: wire.connection for wire in wires(network)}
+    present = {edge.place: edge.connection for edge in edges(network)}
     _check_places(present, thresholds)
     changed = {
         place: replace(present[place], threshold=threshold)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import HOST, populations, wires
+from lmu_deploy.core.integer.graph import HOST, edges, populations
 from lmu_deploy.core.integer.layers import IntegerHidden, PiecewiseLinear, SeriesMemory
 from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
@@ -69,16 +69,16 @@ class Hybrid:
             rounded[f"layer{number}/hidden"] = f"layer{number}/hidden/drive"
         self._into: dict[str, list[tuple[str, str, Synapses]]] = {}
         self._thresholds: dict[str, int] = {}
-        for wire in wires(network):
-            if wire.source.endswith("/series"):
+        for edge in edges(network):
+            if edge.source.endswith("/series"):
                 continue  # applied by Series itself
-            whole = switches.has("width", rounded[wire.target])
+            whole = switches.has("width", rounded[edge.target])
             synapses = Synapses(
-                wire.place, wire.connection, self.exact.matrices[wire.place], whole, switches, tally
+                edge.place, edge.connection, self.exact.matrices[edge.place], whole, switches, tally
             )
-            self._into.setdefault(wire.target, []).append((wire.place, wire.source, synapses))
-            if switches.has("threshold", wire.place):
-                self._thresholds[wire.place] = wire.connection.threshold
+            self._into.setdefault(edge.target, []).append((edge.place, edge.source, synapses))
+            if switches.has("threshold", edge.place):
+                self._thresholds[edge.place] = edge.connection.threshold
         self._biases = {place: self._bias(place, bias) for place, bias in biases(network).items()}
 
     def steps(self, inputs: np.ndarray) -> Iterator[Moment]:

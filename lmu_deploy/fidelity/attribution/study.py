@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
@@ -164,14 +164,14 @@ def row_errors(bench: Bench, place: str) -> np.ndarray | None:
     """
     if place in (integers := biases(bench.network)):
         return np.asarray((bench.exact.biases[place] - integers[place]) ** 2)
-    wire = next((w for w in wires(bench.network) if w.place == place), None)
-    if wire is None or wire.source.endswith("/series"):
+    edge = next((w for w in edges(bench.network) if w.place == place), None)
+    if edge is None or edge.source.endswith("/series"):
         return None
-    wrong = (bench.exact.matrices[place] - dequantized(wire.connection)).T
+    wrong = (bench.exact.matrices[place] - dequantized(edge.connection)).T
     total, rows = np.zeros(wrong.shape[1]), 0
     hybrid = Hybrid(bench.network, Switches.of(), bench.exact)
     for moment in hybrid.steps(bench.inputs[:_ROW_SAMPLES]):
-        messages = moment.sent(wire.source)
+        messages = moment.sent(edge.source)
         total += ((messages @ wrong) ** 2).sum(axis=0)
         rows += len(messages)
     return total / max(rows, 1)
@@ -185,7 +185,7 @@ _PRODUCTS = 3e11
 
 def affordable_samples(network: IntegerNetwork, steps: int) -> int:
     """Count the samples with which an attribution takes a minute or two; 16 to 200."""
-    synapses = sum(wire.connection.slices.size for wire in wires(network))
+    synapses = sum(edge.connection.slices.size for edge in edges(network))
     fit = int(_PRODUCTS / max(1, _RUNS * steps * synapses))
     return max(FEWEST_SAMPLES, min(MOST_SAMPLES, fit))
 

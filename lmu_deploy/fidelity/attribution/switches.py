@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lmu_deploy.core.integer.graph import from_outside, populations, wires
+from lmu_deploy.core.integer.graph import edges, from_outside, populations
 from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork, IntegerReadout
 
@@ -120,12 +120,12 @@ def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
             found["readout"].append(Switch("weights", "readout/bias"))
         found["readout"].append(Switch("width", "readout/output"))
         found["saturation"].append(Switch("saturation", "readout/output"))
-    for wire in wires(network):
-        slices = range(len(wire.connection.slices))
-        found["saturation"] += [Switch("saturation", f"{wire.place}/slice{k}") for k in slices]
-        found[_weights_of(wire.target)].append(Switch("weights", wire.place))
-        if wire.connection.threshold > 1:
-            found["message thresholds"].append(Switch("threshold", wire.place))
+    for edge in edges(network):
+        slices = range(len(edge.connection.slices))
+        found["saturation"] += [Switch("saturation", f"{edge.place}/slice{k}") for k in slices]
+        found[_weights_of(edge.target)].append(Switch("weights", edge.place))
+        if edge.connection.threshold > 1:
+            found["message thresholds"].append(Switch("threshold", edge.place))
     return {name: tuple(switches) for name, switches in found.items()}
 
 

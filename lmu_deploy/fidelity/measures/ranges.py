@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from converters.quantize.connections import bits_of
-from lmu_deploy.core.integer.graph import HOST, Wire, populations, wires
+from lmu_deploy.core.integer.graph import HOST, Edge, edges, populations
 from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.fidelity.attribution.counterpart import Exact, exact_weights
@@ -279,12 +279,12 @@ def layer_ranges(
         len(inputs),
         tally_samples,
         [meter.range(place, tally) for place, meter in meters.items()],
-        [_connection(network, wire, exact, tally) for wire in wires(network)],
+        [_connection(network, edge, exact, tally) for edge in edges(network)],
     )
 
 
-def _connection(network: IntegerNetwork, wire: Wire, exact: Exact, tally: Tally) -> ConnectionRange:
-    connection, sent = wire.connection, populations(network)[wire.source].message
+def _connection(network: IntegerNetwork, edge: Edge, exact: Exact, tally: Tally) -> ConnectionRange:
+    connection, sent = edge.connection, populations(network)[edge.source].message
     bound = np.abs(connection.slices.astype(np.int64)).sum(axis=2) * sent.limit
     accumulators = [
         Accumulator(
@@ -293,29 +293,29 @@ def _connection(network: IntegerNetwork, wire: Wire, exact: Exact, tally: Tally)
             float(bits_of(tally.widest[place].max(initial=0.0))),
             int(tally.saturations[place].sum()),
         )
-        for k, place in enumerate(f"{wire.place}/slice{k}" for k in range(len(bound)))
+        for k, place in enumerate(f"{edge.place}/slice{k}" for k in range(len(bound)))
     ]
     shape = (connection.n_out, connection.n_in)
-    if wire.place not in exact.matrices:
+    if edge.place not in exact.matrices:
         return ConnectionRange(
-            wire.place, shape, connection.weight_bits, 1.0, 0.0, 0, 0.0, None, accumulators
+            edge.place, shape, connection.weight_bits, 1.0, 0.0, 0, 0.0, None, accumulators
         )
-    unit = _target_scale(network, wire.target) / sent.scale
-    truth, found = exact.matrices[wire.place] * unit, dequantized(connection) * unit
+    unit = _target_scale(network, edge.target) / sent.scale
+    truth, found = exact.matrices[edge.place] * unit, dequantized(connection) * unit
     wrong, size = _row_rms(found - truth), _row_rms(truth)
     rows = np.divide(wrong, size, out=np.zeros_like(wrong), where=size > 0)
     power = float(np.sqrt(np.mean(size**2)))
-    edge = float(max(np.abs(truth).max(initial=0.0), np.abs(found).max(initial=0.0))) or 1.0
-    counts = [np.histogram(w, BINS, (-edge, edge))[0].astype(np.int64) for w in (truth, found)]
+    limit = float(max(np.abs(truth).max(initial=0.0), np.abs(found).max(initial=0.0))) or 1.0
+    counts = [np.histogram(w, BINS, (-limit, limit))[0].astype(np.int64) for w in (truth, found)]
     return ConnectionRange(
-        wire.place,
+        edge.place,
         shape,
         connection.weight_bits,
         float(np.abs(truth).max(initial=0.0)),
         float(np.sqrt(np.mean(wrong**2))) / power if power else 0.0,
         int(rows.argmax()),
         float(rows.max(initial=0.0)),
-        Histogram(-edge, edge, counts[0], counts[1]),
+        Histogram(-limit, limit, counts[0], counts[1]),
         accumulators,
     )
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import outlets, wires
+from lmu_deploy.core.integer.graph import edges, outlets
 from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection
@@ -267,7 +267,7 @@ def _operations(run: Run, network: object) -> SynapticOperations | None:
         return None
     effective = run.synops / len(run.outputs)
     if isinstance(network, IntegerNetwork):
-        dense = sum(w.connection.slices.size * _applied(network, w.source) for w in wires(network))
+        dense = sum(w.connection.slices.size * _applied(network, w.source) for w in edges(network))
         return _synaptic(effective, 0.0, dense * run.steps)
     if isinstance(network, SpikingNetwork):
         present = [memory for memory in network.memories if memory is not None]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.layers import (
     REALIZATIONS,
     IntegerHidden,
@@ -205,7 +205,7 @@ def test_weights_are_held_in_bytes():
     model = to_onnx_integer(network)
     sizes = [(t.data_type, list(t.dims)) for t in model.graph.initializer]
     assert sizes.count((onnx.TensorProto.INT8, [160, 160])) == 2
-    weights = sum(wire.connection.slices.size for wire in wires(network))
+    weights = sum(edge.connection.slices.size for edge in edges(network))
     assert weights < len(model.SerializeToString()) < 2 * weights
 
 

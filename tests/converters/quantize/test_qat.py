@@ -15,7 +15,7 @@ from converters.quantize.qat import qat_config, rounding_model, train_quantized
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
-from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import (
     FLOAT_CLASSES,
@@ -64,7 +64,7 @@ def same(a, b):
     """Whether two integer networks have the same connections."""
     return all(
         np.array_equal(getattr(one.connection, name), getattr(other.connection, name))
-        for one, other in zip(wires(a), wires(b), strict=True)
+        for one, other in zip(edges(a), edges(b), strict=True)
         for name in ("slices", "multiplier", "shift")
     )
 

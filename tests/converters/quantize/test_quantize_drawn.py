@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from converters.quantize import quantize
 from converters.quantize.formats import evaluate
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import wires, with_connections
+from lmu_deploy.core.integer.graph import edges, with_connections
 from lmu_deploy.core.integer.network import HostLayer
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import activate, run_reference
@@ -249,12 +249,12 @@ def test_a_wrong_matrix_anywhere_leaves_the_bound():
     found, _ = compared(network, inputs, integer)
     for mine, truth, bound in found.values():
         assert np.all(np.abs(mine - truth) <= bound + 1e-12)
-    for wire in wires(integer):
-        turned = replace(wire.connection, slices=np.roll(wire.connection.slices, 1, axis=2))
-        if wire.connection.n_in == 1:
-            turned = replace(wire.connection, slices=-wire.connection.slices)
-        wrong = with_connections(integer, {wire.place: turned})
+    for edge in edges(integer):
+        turned = replace(edge.connection, slices=np.roll(edge.connection.slices, 1, axis=2))
+        if edge.connection.n_in == 1:
+            turned = replace(edge.connection, slices=-edge.connection.slices)
+        wrong = with_connections(integer, {edge.place: turned})
         parts = compared(network, inputs, wrong)[0].values()
         assert any(np.any(np.abs(mine - truth) > 1.5 * bound) for mine, truth, bound in parts), (
-            wire.place
+            edge.place
         )

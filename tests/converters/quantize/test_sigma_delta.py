@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
-from lmu_deploy.core.integer.graph import outlets, wires, with_thresholds
+from lmu_deploy.core.integer.graph import edges, outlets, with_thresholds
 from lmu_deploy.core.integer.layers import PiecewiseLinear
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
@@ -77,7 +77,7 @@ def network_and_inputs(
 def mixed(network: IntegerNetwork) -> IntegerNetwork:
     """Thresholds of every kind: none, exact, equal and different ones of a population."""
     cycle = (0, 1, 40, 40, 7, 2, 3)
-    places = [wire.place for wire in wires(network) if not wire.source.endswith("/series")]
+    places = [edge.place for edge in edges(network) if not edge.source.endswith("/series")]
     return with_thresholds(network, dict(zip(places, cycle, strict=False)))
 
 
@@ -130,10 +130,10 @@ def wrong(network: IntegerNetwork, inputs: np.ndarray, run) -> list[str]:
         held_now, sent = held_and_sent(q[outlet.source], outlet.threshold)
         counts = np.count_nonzero(sent, axis=2)
         events[outlet.source] = events.get(outlet.source, 0) + counts
-        for wire in outlet.wires:
-            held[wire.place] = held_now
-            carried[wire.place] = int(counts.sum())
-            synops += int((np.count_nonzero(sent, axis=(0, 1)) * wire.connection.fan_out).sum())
+        for edge in outlet.edges:
+            held[edge.place] = held_now
+            carried[edge.place] = int(counts.sum())
+            synops += int((np.count_nonzero(sent, axis=(0, 1)) * edge.connection.fan_out).sum())
 
     def before(values):
         return np.concatenate([np.zeros_like(values[:, :1]), values[:, :-1]], axis=1)
@@ -195,7 +195,7 @@ def test_another_threshold_is_caught(fault, monkeypatch):
 @pytest.mark.parametrize("realization", REALIZATIONS)
 def test_a_threshold_of_one_changes_no_state(realization):
     network, inputs = network_and_inputs(realization)
-    places = [wire.place for wire in wires(network) if not wire.source.endswith("/series")]
+    places = [edge.place for edge in edges(network) if not edge.source.endswith("/series")]
     plain = IntegerTarget("numpy").run(network, inputs, record=True)
     exact = with_thresholds(network, dict.fromkeys(places, 1))
     changes = IntegerTarget("numpy").run(exact, inputs, record=True)
@@ -235,7 +235,7 @@ def test_a_delay_line_reads_and_sends_changes():
         run = IntegerTarget("numpy").run(made, inputs, record=True)
         for name in "mhy":
             assert np.array_equal(getattr(plain.states, name), getattr(run.states, name))
-        assert set(run.carried) == {wire.place for wire in wires(network)}
+        assert set(run.carried) == {edge.place for edge in edges(network)}
     lossy = with_thresholds(network, {places[0]: 30})
     run = IntegerTarget("numpy").run(lossy, inputs, record=True)
     assert not np.array_equal(plain.states.m, run.states.m), "a line that holds back does not move"
@@ -302,14 +302,14 @@ def test_a_file_from_before_has_no_thresholds(tmp_path):
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     save_file(tensors, old, metadata={"lmu_deploy": json.dumps(without(header))})
     assert '"threshold"' in json.dumps(header)
-    read = wires(load(old, INTEGER_CLASSES))
-    assert [wire.connection.threshold for wire in read] == [0] * len(wires(network))
+    read = edges(load(old, INTEGER_CLASSES))
+    assert [edge.connection.threshold for edge in read] == [0] * len(edges(network))
 
 
 def test_thresholds_are_set_where_they_are_asked_for():
     network, _ = network_and_inputs("sign-taylor")
     changed = with_thresholds(network, {"readout": 3, "layer0/series/input": 2})
-    found = {wire.place: wire.connection.threshold for wire in wires(changed)}
+    found = {edge.place: edge.connection.threshold for edge in edges(changed)}
     assert {place: t for place, t in found.items() if t} == {"readout": 3, "layer0/series/input": 2}
     assert (
         with_thresholds(changed, dict.fromkeys(("readout", "layer0/series/input"), 0)) is not None

@@ -23,7 +23,7 @@ from converters.quantize.sparsity import (
 )
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
-from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import INTEGER_CLASSES
 from lmu_deploy.studies.quantization import loss_of
 from lmu_deploy.studies.quantization import quantize as command
@@ -127,13 +127,13 @@ def test_a_ladder_starts_exact_and_climbs_to_fewer_operations(made):
 
 def test_a_fraction_is_of_each_populations_own_range(made):
     network, inputs = made
-    places = {wire.place for wire in eligible(network)}
-    assert places == {wire.place for wire in wires(network)} - {OWN_LOOP}
+    places = {edge.place for edge in eligible(network)}
+    assert places == {edge.place for edge in edges(network)} - {OWN_LOOP}
     coarse = with_fraction(network, 0.1)
     limits = {name: p.message.limit for name, p in populations(network).items()}
-    for wire in wires(coarse):
-        expected = round(0.1 * limits[wire.source]) if wire.place in places else 0
-        assert wire.connection.threshold == expected
+    for edge in edges(coarse):
+        expected = round(0.1 * limits[edge.source]) if edge.place in places else 0
+        assert edge.connection.threshold == expected
     exact = with_fraction(network, 0.0)
     assert np.array_equal(run(exact, inputs).outputs, run(network, inputs).outputs)
     with pytest.raises(InputError, match=r"sparsity threshold is 1\.5"):
@@ -144,7 +144,7 @@ def test_silent_shares_count_what_is_not_carried(made):
     network, _ = made
     silence = run(network, np.zeros((2, 5, 2)))
     assert set(silent_shares(network, silence.carried, 10).values()) == {1.0}
-    carried = {wire.place: 3 * wire.connection.n_in for wire in wires(network)}
+    carried = {edge.place: 3 * edge.connection.n_in for edge in edges(network)}
     assert set(silent_shares(network, carried, 4).values()) == {0.25}
 
 
@@ -173,7 +173,7 @@ def test_the_command_tunes_to_a_loss_and_says_what_it_did(tmp_path, capsys):
     network = command("examples/models/digits.safetensors", sparsity_loss=0.005, out=path)
     said = json.loads(network.provenance["sparsity"])
     assert load(path, INTEGER_CLASSES).provenance["sparsity"] == network.provenance["sparsity"]
-    thresholds = {wire.place: wire.connection.threshold for wire in wires(network)}
+    thresholds = {edge.place: edge.connection.threshold for edge in edges(network)}
     assert said["thresholds"] == thresholds
     assert thresholds[OWN_LOOP] <= 1 < max(thresholds.values())
     assert said["silent"]["total"] > 0.15

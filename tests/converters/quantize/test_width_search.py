@@ -14,7 +14,7 @@ from converters.quantize.settings import settings_for
 from converters.quantize.widths import NARROWER, WIDEST, memory_of, search_widths
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
-from lmu_deploy.core.integer.graph import wires, with_connections
+from lmu_deploy.core.integer.graph import edges, with_connections
 from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.hardware.placement import demands
 from lmu_deploy.studies.quantization import quantize as command
@@ -49,7 +49,7 @@ def by_budget(digits):
 def test_budgets_are_kept_and_counted_as_on_the_chip(by_budget):
     for kib, found in by_budget.items():
         assert found.total <= kib * 1024
-        assert set(found.widths) == {wire.place for wire in wires(found.network)}
+        assert set(found.widths) == {edge.place for edge in edges(found.network)}
         placed = sum(demand.synaptic_bytes.sum() for demand in demands(found.network))
         assert placed <= found.total < placed + len(found.widths)
     totals = [found.total for found in by_budget.values()]
@@ -70,15 +70,15 @@ def test_each_connection_is_that_of_its_width(digits, by_budget):
     network, signals, _ = digits
     found = by_budget[3.0]
     assert len(set(found.widths.values())) > 2
-    for wire in wires(found.network):
-        slices, bits = found.widths[wire.place]
+    for edge in edges(found.network):
+        slices, bits = found.widths[edge.place]
         assert (slices, bits) in (WIDEST, *NARROWER)
-        assert (len(wire.connection.slices), wire.connection.weight_bits) == (slices, bits)
-        if not wire.place.startswith("layer0/memory/") and bits < 8:
+        assert (len(edge.connection.slices), edge.connection.weight_bits) == (slices, bits)
+        if not edge.place.startswith("layer0/memory/") and bits < 8:
             uniform = quantize(network, signals, slices=2, kernel_slices=slices, kernel_bits=bits)
-            (same,) = (w.connection for w in wires(uniform) if w.place == wire.place)
-            assert np.array_equal(same.slices, wire.connection.slices)
-            assert np.array_equal(same.shift, wire.connection.shift)
+            (same,) = (w.connection for w in edges(uniform) if w.place == edge.place)
+            assert np.array_equal(same.slices, edge.connection.slices)
+            assert np.array_equal(same.shift, edge.connection.shift)
     needs = json.loads(found.network.provenance["accumulators"])
     slices = found.widths.items()
     assert set(needs) == {f"{place}/slice{k}" for place, (n, _) in slices for k in range(n)}
@@ -88,7 +88,7 @@ def test_mixed_widths_change_answers_less_than_one_width_of_that_memory(digits, 
     network, signals, inputs = digits
     truth = run(by_budget[100.0].network, inputs).outputs
     uniform = quantize(network, signals, slices=1, kernel_slices=1, kernel_bits=4)
-    budget = sum(memory_of(wire.connection) for wire in wires(uniform))
+    budget = sum(memory_of(edge.connection) for edge in edges(uniform))
     found = search(digits, budget / 1024)
     assert found.total <= budget
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from lmu_deploy.core.integer.graph import wires
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork
 from targets.base import Run
@@ -110,7 +110,7 @@ def test_what_lava_was_given_covers_the_representation(on_lava):
     assert any(isinstance(layer.memory, SeriesMemory) for layer in layers)
     assert any(layer.memory.hidden is not None for layer in layers)
     assert any(layer.hidden is None for layer in layers)
-    assert {wire.connection.threshold > 0 for n in networks for wire in wires(n)} == {True, False}
+    assert {edge.connection.threshold > 0 for n in networks for edge in edges(n)} == {True, False}
     assert max(max(run.saturations.values()) for _, run in on_lava) > 0
     assert sum(bool(run.states.m.any() and run.states.y.any()) for _, run in on_lava) > 10
 

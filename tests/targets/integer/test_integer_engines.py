@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError, RunError
-from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.base import check_supported
@@ -119,13 +119,13 @@ def test_every_sum_lies_within_its_proven_bound(large):
     machine = Machine(network, choose_engine(network, "numpy"))
     state = machine.start(len(inputs))
     limits = {name: p.message.limit for name, p in populations(network).items()}
-    bounds = {w.place: worst_sums(w, limits[w.source]) for w in wires(network)}
+    bounds = {w.place: worst_sums(w, limits[w.source]) for w in edges(network)}
     for t in range(40):
         machine.advance(state, inputs[:, t])
-        for wire in wires(network):
-            messages = state.messages[wire.source].astype(np.int64)
-            sums = np.einsum("koi,bi->bko", wire.connection.slices.astype(np.int64), messages)
-            assert np.all(np.abs(sums).max(axis=0) <= bounds[wire.place])
+        for edge in edges(network):
+            messages = state.messages[edge.source].astype(np.int64)
+            sums = np.einsum("koi,bi->bko", edge.connection.slices.astype(np.int64), messages)
+            assert np.all(np.abs(sums).max(axis=0) <= bounds[edge.place])
 
 
 def with_recurrent(network, **changes):

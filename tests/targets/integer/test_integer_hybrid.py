@@ -16,7 +16,7 @@ from converters.quantize.sparsity import with_fraction
 from lmu_deploy.api.check import remarks
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
-from lmu_deploy.core.integer.graph import populations, wires
+from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, HostLayer, IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.integer.segments import ChipSegment, HostSegment, segments
@@ -188,9 +188,9 @@ def test_counts_fit_and_placement_are_of_the_chip_alone():
     names = ["input", "layer0/memory", "layer0/hidden", "layer1/host"]
     names += ["layer2/memory", "layer2/hidden"]
     assert list(populations(integer)) == list(run.events) == list(run.neurons) == names
-    assert set(run.carried) == {wire.place for wire in wires(integer)}
+    assert set(run.carried) == {edge.place for edge in edges(integer)}
     assert "readout/output" not in run.saturations
-    fan_out = {wire.place: wire.connection.fan_out for wire in wires(integer)}
+    fan_out = {edge.place: edge.connection.fan_out for edge in edges(integer)}
     assert all(len(np.unique(synapses)) == 1 for synapses in fan_out.values())
     assert run.synops == sum(n * int(fan_out[place][0]) for place, n in run.carried.items())
     profile = load_profile("loihi2")
