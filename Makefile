@@ -6,7 +6,7 @@ LAVA := lava-nc==0.10.0
 # MNIST for the tests that want it; they say so and are skipped when it is absent.
 export LMU_DEPLOY_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test lint docs format venv clean
+.PHONY: demo test lint docs dist format venv clean
 
 demo: venv  ## train, convert, deploy everywhere, and print the path of the report
 	$(BIN)/lmu-deploy demo
@@ -23,6 +23,10 @@ lint: venv  ## style and types
 
 docs: venv  ## the site, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: venv  ## source distribution and wheel, in dist/
+	rm -rf dist
+	$(BIN)/python -m build
 
 format: venv
 	$(BIN)/ruff check --fix .
