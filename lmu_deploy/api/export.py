@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from lmu_deploy.core.loading import Network, load_any
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_choice
+
+_LOG = logging.getLogger(__name__)
 
 FLOAT_FORMS = ("onnx", "onnx-step")
 INTEGER_FORMS = ("onnx-int", "onnx-int-step", "onnx-qdq")
@@ -38,8 +40,8 @@ def export(
         Of a float network the whole sequence as one ONNX graph, or one step with its states as
         inputs and outputs; of an integer network the same two in integer operators alone, or a
         graph of real numbers with Q/DQ pairs for int8 runtimes; or a NIR graph of the memories
-        and what NIR has nodes for. What of a float network is not in that is said on standard
-        error.
+        and what NIR has nodes for. What of a float network is not in that is logged as a
+        warning.
     out : path
     dt : float, optional
         Of a float network to NIR: seconds that a step lasts; 0.001 if absent.
@@ -112,5 +114,5 @@ def _export_nir(network: Network | Path | str, out: Path, options: dict[str, Any
         )
     write_nir(to_nir(loaded, **options), out)
     if isinstance(loaded, LMUNetwork) and (parts := left_to_host(loaded)):
-        print(f"not in the NIR graph, which ends before: {'; '.join(parts)}", file=sys.stderr)
+        _LOG.warning("not in the NIR graph, which ends before: %s", "; ".join(parts))
     return out

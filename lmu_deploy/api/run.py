@@ -7,7 +7,7 @@ How much a simulation has to do, said in one line before it starts.
 
 from __future__ import annotations
 
-import sys
+import logging
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -20,6 +20,7 @@ from lmu_deploy.core.files import atomic_write, write_text
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import Network, float_source, load_any
 from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.representation import counted
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_inputs
@@ -28,13 +29,15 @@ from lmu_deploy.fidelity.measures.sizes import network_sizes
 from lmu_deploy.tasks.selection import limited, task_for
 from targets.base import Run, Target, check_supported, get_target, target_names
 
+_LOG = logging.getLogger(__name__)
+
 
 def announce(label: str, runner: Target, network: Network, inputs: np.ndarray) -> None:
-    """Print to standard error what a target that simulates neurons is about to do.
+    """Log the size of a simulation of neurons before it starts.
 
-    How long it takes grows with all of these, and nobody can tell before the first samples are
-    done; then the progress says what is left. Targets of floats, and the integer twin, are quick
-    and say nothing.
+    The running time grows with the number of neurons, synapses, samples and steps; an estimate
+    follows with the progress as soon as the first samples are done. Float targets and the
+    bit-exact simulator are quick, and nothing is logged for them.
 
     Parameters
     ----------
@@ -51,29 +54,26 @@ def announce(label: str, runner: Target, network: Network, inputs: np.ndarray) -
     samples, steps, _ = inputs.shape
     hold = getattr(network, "steps_per_hold", 1)
     held = f" of {hold:,} chip steps" if hold > 1 else ""
-    print(
-        f"{label}: {_counted(neurons, 'neuron')}, {_counted(sizes.synapses, 'synapse')}; "
-        f"{_counted(samples, 'sample')} of {_counted(steps, 'step')}{held}",
-        file=sys.stderr,
-        flush=True,
+    _LOG.info(
+        "%s: %s, %s; %s of %s%s",
+        label,
+        counted(neurons, "neuron"),
+        counted(sizes.synapses, "synapse"),
+        counted(samples, "sample"),
+        counted(steps, "step"),
+        held,
     )
 
 
 def neurons_of(network: Network) -> int:
-    """Count the neurons that a network has on its chip; 0 of a float network."""
-    if isinstance(network, SpikingNetwork):
+    """Return the number of neurons that a network has on its chip; 0 for a float network."""
+    if isinstance(network, SpikingNetwork | LoihiNetwork):
         return network.neurons
-    if isinstance(network, LoihiNetwork):
-        return sum(memory.size for memory in network.memories if memory is not None)
     if not isinstance(network, IntegerNetwork):
         return 0
     layers = [layer for _, layer in network.on_chip]
     units = sum(layer.hidden.units for layer in layers if layer.hidden is not None)
     return units + sum(layer.memory.size for layer in layers)
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def deploy(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from lmu_deploy.api.validate import validate
 
 if TYPE_CHECKING:
     from lmu_deploy.training import TrainResult
+
+_LOG = logging.getLogger(__name__)
 
 
 def train(
@@ -81,5 +83,5 @@ def demo(out: Path | str = "demo-report", *, seed: int = 0) -> Path:
     page = validate(network, targets=TARGETS, out=folder, seed=seed, command=command)
     for form in ("onnx", "onnx-step"):
         export(network, to=form, out=folder / f"{form}.onnx")
-    print("The report, and the network in every form beside it:", file=sys.stderr)
+    _LOG.info("The report, and the network in every form beside it:")
     return page

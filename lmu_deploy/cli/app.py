@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, TextIO
 
 import typer
 
@@ -23,11 +27,40 @@ app = typer.Typer(
 )
 
 
+class _ToStandardError(logging.StreamHandler[TextIO]):
+    """Write to what standard error is when a message comes, which a test may have replaced."""
+
+    @property
+    def stream(self) -> TextIO:
+        """Standard error."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _value: TextIO) -> None:
+        """Ignore the stream that the base class wants to keep."""
+
+
+@contextmanager
+def messages_to_standard_error() -> Iterator[None]:
+    """Show the messages of the library as plain lines on standard error."""
+    logger, handler = logging.getLogger("lmu_deploy"), _ToStandardError()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+
 @app.callback()
 def _settings(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Only declares what holds for every command; main() reads --debug before all else."""
+    """Set up what all commands share; main() reads --debug itself."""
+    context.with_resource(messages_to_standard_error())
 
 
 app.command()(demo)

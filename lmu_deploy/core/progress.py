@@ -1,24 +1,32 @@
-"""Progress on standard error: a moving bar on a terminal, plain lines elsewhere.
+"""Progress of long work: a bar on a terminal or in a notebook, log lines elsewhere.
 
-Both say how long the rest will take as soon as the first part of the work is done.
+The log lines have level INFO, so a script sees none unless it configures :mod:`logging`; the
+command line does. Each of the three says how long the rest will take as soon as the first part of
+the work is done.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 Progress = Callable[[int, int], None]
 
+_LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 5.0
-_SECONDS_UNTIL_RECKONED = 1.0
+_SECONDS_UNTIL_ESTIMATE = 1.0
+_SECONDS_BETWEEN_DRAWINGS = 0.1
+_BAR_WIDTH = 40
 
 
 @contextmanager
 def progress_bar(description: str, unit: str = "samples") -> Iterator[Progress]:
-    """Give a callable ``(done, total)`` that shows how far a long piece of work has come.
+    """Return a context whose callable ``(done, total)`` shows the progress of long work.
 
     Parameters
     ----------
@@ -27,62 +35,91 @@ def progress_bar(description: str, unit: str = "samples") -> Iterator[Progress]:
     unit : str
         What is counted.
     """
-    if sys.stderr.isatty():
-        yield from _bar(description)
+    show = notebook_display()
+    if show is not None:
+        yield from _bar(description, show)
+    elif sys.stderr.isatty():
+        yield from _bar(description, _draw_on_terminal)
+        sys.stderr.write("\n")
     else:
         yield from _lines(description, unit)
 
 
-def _bar(description: str) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-    from rich.progress import Progress as RichProgress
+def notebook_display() -> Callable[[str], None] | None:
+    """Return a function that shows a text in the running notebook, each in place of the last.
 
-    columns = (
-        TextColumn("{task.description:<14}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
+    The result is None where no notebook runs this code.
+    """
+    ipython = sys.modules.get("IPython")
+    shell: Any = None if ipython is None else ipython.get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    display, first = uuid.uuid4().hex, True
+
+    def show(text: str) -> None:
+        nonlocal first
+        shell.display_pub.publish(
+            {"text/plain": text}, transient={"display_id": display}, update=not first
+        )
+        first = False
+
+    return show
+
+
+def _draw_on_terminal(text: str) -> None:
+    sys.stderr.write(f"\r{text}\x1b[K")
+    sys.stderr.flush()
+
+
+def _bar(description: str, draw: Callable[[str], None]) -> Iterator[Progress]:
     start = time.monotonic()
-    with RichProgress(*columns, console=Console(stderr=True)) as bar:
-        job = bar.add_task(description, total=None, left="")
+    drawn = -1.0
+    last = (0, 0)
 
-        def show(done: int, total: int) -> None:
-            left = time_left(time.monotonic() - start, done, total)
-            bar.update(job, completed=done, total=total, left=left)
+    def text(done: int, total: int) -> str:
+        now = time.monotonic()
+        filled = _BAR_WIDTH * done // total if total else 0
+        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
+        left = time_left(now - start, done, total)
+        spent = time.strftime("%H:%M:%S", time.gmtime(now - start))
+        return f"{description:<14} {bar} {done}/{total} {spent} {left}".rstrip()
 
+    def show(done: int, total: int) -> None:
+        nonlocal drawn, last
+        last, now = (done, total), time.monotonic()
+        if drawn < 0.0 or now - drawn >= _SECONDS_BETWEEN_DRAWINGS:
+            draw(text(done, total))
+            drawn = now
+
+    try:
         yield show
+    finally:
+        draw(text(*last))
 
 
 def _lines(description: str, unit: str) -> Iterator[Progress]:
     start = last = time.monotonic()
     seen = (0, 0)
-    reckoned = False
+    estimated = False
 
     def show(done: int, total: int) -> None:
-        nonlocal last, seen, reckoned
+        nonlocal last, seen, estimated
         seen, now = (done, total), time.monotonic()
-        first = bool(done) and not reckoned and now - start >= _SECONDS_UNTIL_RECKONED
+        first = bool(done) and not estimated and now - start >= _SECONDS_UNTIL_ESTIMATE
         if (first and done < total) or now - last >= _SECONDS_BETWEEN_LINES:
-            last, reckoned = now, bool(done)
+            last, estimated = now, bool(done)
             left = time_left(now - start, done, total)
-            told = f"{description}: {done} of {total} {unit}" + (f", {left}" if left else "")
-            print(told, file=sys.stderr, flush=True)
+            suffix = f", {left}" if left else ""
+            _LOG.info("%s: %d of %d %s%s", description, done, total, unit, suffix)
 
     yield show
-    spent = time.monotonic() - start
-    print(f"{description}: {seen[0]} {unit} in {spent:.1f} s", file=sys.stderr, flush=True)
+    _LOG.info("%s: %d %s in %.1f s", description, seen[0], unit, time.monotonic() - start)
 
 
 def time_left(spent: float, done: int, total: int) -> str:
-    """Say how long the rest of some work will take at the pace so far; nothing where none is known.
+    """Return how long the rest of some work will take at the pace so far, in words.
+
+    The result is empty before the first part is done and after the last.
 
     Parameters
     ----------

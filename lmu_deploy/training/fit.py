@@ -2,7 +2,7 @@
 
 What watches a training: the best weights so far, the history, and the file to resume from.
 
-How far a training has come, on standard error: a bar on a terminal, plain lines elsewhere.
+Progress of a training: a bar on a terminal or in a notebook, log lines elsewhere.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write
+from lmu_deploy.core.progress import notebook_display
 from lmu_deploy.core.validation import check_choice
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Task, TaskData
@@ -157,6 +158,7 @@ def check_resumable(path: Path, about: str) -> None:
 
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BETWEEN_LINES_WITHIN = 30.0
+_LOG = logging.getLogger(__name__)
 _BAR_WIDTH = 12  # leaves room for the figures on a terminal of 80 columns
 
 
@@ -167,13 +169,15 @@ class ShowProgress(Callback):
         self.task = task
         self.epochs = epochs
         self._bar: Progress | None = None
+        self._show: Callable[[str], None] | None = None
         self._job: Any = None
         self._last_line = self._start = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar, if this is a terminal."""
         self._last_line = self._start = time.monotonic()
-        if not sys.stderr.isatty():
+        self._show = notebook_display()
+        if self._show or not sys.stderr.isatty():
             return
         columns = (
             TextColumn("{task.description}"),
@@ -214,6 +218,11 @@ class ShowProgress(Callback):
         epoch = trainer.current_epoch + 1
         loss, metric = pl_module.train_loss, pl_module.validation["metric"]
         name = pl_module.task.metric
+        if self._show:
+            self._show(
+                f"training {self.task}: epoch {epoch} of {self.epochs}, loss {loss:.4g}, "
+                f"validation {name} {metric:.4f}"
+            )
         if self._bar:
             told = f"epoch {epoch}/{self.epochs}, loss {loss:.3g}, {name} {metric:.4f}"
             self._bar.update(self._job, told=told)
@@ -226,7 +235,7 @@ class ShowProgress(Callback):
     def _say(self, told: str) -> None:
         self._last_line = time.monotonic()
         spent = self._last_line - self._start
-        print(f"training {self.task}: {told}, {spent:.0f} s", file=sys.stderr, flush=True)
+        _LOG.info("training %s: %s, %.0f s", self.task, told, spent)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""

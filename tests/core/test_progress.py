@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,19 @@ def clock(monkeypatch):
     return now
 
 
+@pytest.fixture
+def messages(caplog):
+    """Return what has been logged since the last call."""
+    caplog.set_level(logging.INFO, "lmu_deploy")
+
+    def logged():
+        texts = list(caplog.messages)
+        caplog.clear()
+        return texts
+
+    return logged
+
+
 @pytest.mark.parametrize(
     ("spent", "done", "total", "said"),
     [
@@ -49,7 +65,7 @@ def test_what_is_left_follows_from_the_pace(spent, done, total, said):
     assert time_left(spent, done, total) == said
 
 
-def test_the_first_part_brings_an_estimate_at_once(capsys, clock):
+def test_the_first_part_brings_an_estimate_at_once(messages, clock):
     with progress_bar("brian2") as show:
         show(0, 100)
         clock[0] += 4.0
@@ -60,19 +76,19 @@ def test_the_first_part_brings_an_estimate_at_once(capsys, clock):
         show(2, 100)  # too soon to say it again
         clock[0] += 5.0
         show(50, 100)
-    assert capsys.readouterr().err.splitlines() == [
+    assert messages() == [
         "brian2: 1 of 100 samples, about 7 min left",
         "brian2: 50 of 100 samples, about 10 s left",
         "brian2: 50 samples in 10.0 s",
     ]
 
 
-def test_short_work_says_one_line(capsys, clock):
+def test_short_work_says_one_line(messages, clock):
     with progress_bar("integer", "runs") as show:
         for done in range(1, 4):
             clock[0] += 0.2
             show(done, 3)
-    assert capsys.readouterr().err == "integer: 3 runs in 0.6 s\n"
+    assert messages() == ["integer: 3 runs in 0.6 s"]
 
 
 def test_a_terminal_shows_the_same_estimate(monkeypatch, capsys, clock):
@@ -82,15 +98,38 @@ def test_a_terminal_shows_the_same_estimate(monkeypatch, capsys, clock):
         show(1, 4)
     shown = re.sub(r"\x1b\[[0-9;?]*\w", "", capsys.readouterr().err)
     assert "lava" in shown and "1/4" in shown and "about 3 min left" in shown
+    assert shown.endswith("\n")
 
 
-def test_a_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, capsys):
+def test_a_notebook_shows_one_text_that_changes(monkeypatch, clock, messages):
+    published = []
+    publisher = types.SimpleNamespace(publish=lambda *args, **kw: published.append((args, kw)))
+    shell = types.SimpleNamespace(kernel=None, display_pub=publisher)
+    ipython = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    with progress_bar("lava") as show:
+        for done in (1, 2, 3, 4):
+            clock[0] += 60.0
+            show(done, 4)
+    assert [kw["update"] for _, kw in published] == [False, True, True, True, True]
+    assert len({kw["transient"]["display_id"] for _, kw in published}) == 1
+    assert "4/4" in published[-1][0][0]["text/plain"]
+    assert messages() == []
+
+
+def test_a_script_without_logging_sees_nothing(capsys):
+    with progress_bar("integer") as show:
+        show(1, 1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, messages):
     made = spike(digits, neurons_per_state=3, calibration="static")
-    capsys.readouterr()
+    messages()
     path = tmp_path / "spiking.safetensors"
     save(made, path)
     summary = deploy(path, target="brian2", limit=1)
-    said = capsys.readouterr().err.splitlines()
+    said = messages()
     assert re.fullmatch(
         r"brian2: 48 neurons, [\d,]+ synapses; 1 sample of 8 steps of 50 chip steps", said[0]
     )
@@ -98,15 +137,15 @@ def test_a_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, cap
     assert summary["chip_steps"] == 8 * 50
 
 
-def test_only_what_takes_long_says_so(digits, capsys):
+def test_only_what_takes_long_says_so(digits, messages):
     integer = quantize(digits)
     inputs = np.zeros((3, 8, 8))
-    capsys.readouterr()
+    messages()
     announce("reference", get_target("reference"), digits, inputs)
     announce("integer", get_target("integer"), integer, inputs)
-    assert capsys.readouterr().err == ""
+    assert messages() == []
     announce("lava", get_target("lava"), integer, inputs)
-    said = capsys.readouterr().err
+    (said,) = messages()
     assert said.startswith("lava: 76 neurons, ")
-    assert said.endswith(" synapses; 3 samples of 8 steps\n")
+    assert said.endswith(" synapses; 3 samples of 8 steps")
     assert neurons_of(integer) == 16 + 60
