@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.quantize import quantize
-from converters.quantize.prediction import memory_matrix, spectral_radius
+from converters.quantize.memory_analysis import memory_matrix, spectral_radius
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from converters.quantize.calibration import Calibration, calibrate
-from converters.quantize.choose import choose
-from converters.quantize.ptq import Quantizer
+from converters.quantize.ptq import Quantizer, choose_realization
 from converters.quantize.settings import AUTO, settings_for
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMUNetwork
@@ -101,5 +100,5 @@ def quantize(
     if not isinstance(signals, Calibration):
         signals = calibrate(network, signals, progress)
     if realization == AUTO:
-        return choose(network, signals, settings)
+        return choose_realization(network, signals, settings)
     return Quantizer(settings, signals).network(network)

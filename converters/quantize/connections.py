@@ -45,7 +45,7 @@ _UNSEEN_BITS = 0.5
 
 
 @dataclass(frozen=True)
-class Need:
+class AccumulatorNeed:
     """Bits, sign included, that the sums of one slice need in its widest row.
 
     Attributes
@@ -100,9 +100,9 @@ def row_bits(connection: Connection, limit: int, rows: np.ndarray) -> tuple[np.n
     return bits, proven
 
 
-def fit(
+def fit_accumulators(
     make: Callable[[np.ndarray], Connection], n_out: int, limit: int, rows: np.ndarray
-) -> tuple[Connection, list[Need], np.ndarray]:
+) -> tuple[Connection, list[AccumulatorNeed], np.ndarray]:
     """Make a connection whose accumulators are wide enough, if one halving of rows a slice does it.
 
     More would cost more than what it mends: a message of fewer bits then does better.
@@ -131,7 +131,8 @@ def fit(
             break
         coarser[too_wide] += 1
     needs = [
-        Need(k, float(bits[k].max(initial=1.0)), bool(proven[k].all())) for k in range(len(bits))
+        AccumulatorNeed(k, float(bits[k].max(initial=1.0)), bool(proven[k].all()))
+        for k in range(len(bits))
     ]
     return connection, needs, coarser
 
@@ -149,7 +150,7 @@ def largest_sliced(slices: int, weight_bits: int) -> int:
     return value
 
 
-def cut(integers: np.ndarray, slices: int, weight_bits: int) -> np.ndarray:
+def split_digits(integers: np.ndarray, slices: int, weight_bits: int) -> np.ndarray:
     """Cut integers into digits, most significant first.
 
     Parameters
@@ -213,7 +214,7 @@ def connect(
         )
     step = multiplier[-1].astype(np.float64) * np.exp2(-shift[-1].astype(np.float64))
     integers = np.clip(np.rint(matrix / step[:, None]), -limit, limit).astype(np.int64)
-    digits = cut(integers, slices, weight_bits)
+    digits = split_digits(integers, slices, weight_bits)
     return Connection(
         digits.astype(np.int8),
         multiplier.astype(np.int32),
@@ -330,7 +331,7 @@ class Connector:
     """Makes connections and remembers how, and what each accumulator needs."""
 
     settings: Settings
-    needs: dict[str, Need] = field(default_factory=dict)
+    needs: dict[str, AccumulatorNeed] = field(default_factory=dict)
     roundings: dict[str, Rounding] = field(default_factory=dict)
     _remedies: dict[str, int] = field(default_factory=dict)
 
@@ -355,7 +356,7 @@ class Connector:
         form = settings.kernel_slices, settings.kernel_width, settings.kernel_scales
         return self._connect(place, matrix, source, target, *form)
 
-    def record(self, place: str, need: Need, source: Source) -> None:
+    def record(self, place: str, need: AccumulatorNeed, source: Source) -> None:
         """Remember what an accumulator needs, and what mends it if that is too much."""
         self.needs[f"{place}/slice{need.slice}"] = need
         excess = math.ceil(need.bits - self.settings.accumulator_bits)
@@ -363,7 +364,7 @@ class Connector:
             fewer = max(2, source.format.bits - excess)
             self._remedies[source.option] = min(self._remedies.get(source.option, 99), fewer)
 
-    def refuse_what_does_not_fit(self) -> None:
+    def check_accumulators(self) -> None:
         """Name the accumulator that is furthest too wide, and what mends it and all others."""
         if not self._remedies:
             return
@@ -394,7 +395,7 @@ class Connector:
             scales,
             source.basis,
         )
-        connection, needs, coarser = fit(
+        connection, needs, coarser = fit_accumulators(
             lambda coarser: replace(rounding, coarser=coarser).connection(matrix),
             len(matrix),
             source.format.limit,
@@ -406,7 +407,7 @@ class Connector:
         return connection
 
 
-def integers(values: np.ndarray, target: Format) -> np.ndarray:
+def round_to_format(values: np.ndarray, target: Format) -> np.ndarray:
     """Round real values to a format, limited as it is (and as biases are, to 24 bits)."""
     limit = min(target.limit, largest(24))
     return np.clip(np.rint(values / target.scale), -limit, limit).astype(np.int32)

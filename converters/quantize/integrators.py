@@ -29,16 +29,16 @@ import numpy as np
 from scipy.linalg import solve
 
 from converters.quantize.calibration import Signal
-from converters.quantize.connections import Connector, Source, integers
+from converters.quantize.connections import Connector, Source, round_to_format
 from converters.quantize.formats import FAINTEST, memory_formats
-from converters.quantize.prediction import LinearMemory, coordinates, increment, linear_memory
+from converters.quantize.memory_analysis import LinearMemory, coordinates, increment, linear_memory
 from lmu_deploy.core.integer.layers import IntegerMemory
 from lmu_deploy.core.network import LMULayer
 
 _KNOWN_TO = 0.01
 
 
-def refitted_basis(memory: IntegerMemory, held: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
+def refit_basis(memory: IntegerMemory, held: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
     """Fit the basis of a memory on whole sequences.
 
     Parameters
@@ -86,7 +86,9 @@ _RUNS_AWAY = 1e3
 _ROWS = 16_384
 
 
-def held_by(memory: IntegerMemory, x: Source, m: Signal, h: Source | None) -> np.ndarray | None:
+def simulate_rounded(
+    memory: IntegerMemory, x: Source, m: Signal, h: Source | None
+) -> np.ndarray | None:
     """Run the rounded memory on what enters the true one, without rounding messages.
 
     Parameters
@@ -116,7 +118,7 @@ def held_by(memory: IntegerMemory, x: Source, m: Signal, h: Source | None) -> np
     return held if np.abs(held).max() <= _RUNS_AWAY * widest else None
 
 
-def as_held(m: Signal, held: np.ndarray) -> Signal:
+def rounded_signal(m: Signal, held: np.ndarray) -> Signal:
     """Give the signal of a rounded memory, its range enlarged as its sequences are."""
     truth = m.sequences[: len(held)]
     larger = float(np.abs(held).max() / np.abs(truth).max())
@@ -200,19 +202,19 @@ def integrators(
             connector.memory(f"{place}/memory/recurrent", recurrent, own, state),
             connector.memory(f"{place}/memory/input", into, x, state),
             hidden,
-            None if real_bias is None else integers(real_bias, state),
+            None if real_bias is None else round_to_format(real_bias, state),
             settings.realization,
             basis,
         )
 
     memory = made(m)
-    held = held_by(memory, x, m, h) if settings.refits else None
+    held = simulate_rounded(memory, x, m, h) if settings.refits else None
     if held is not None:
-        heard = as_held(m, held)
+        heard = rounded_signal(m, held)
         if heard.largest > m.largest:
             memory = made(heard)
         truth = true_m.sequences[: len(held)].astype(np.float64)
-        memory = replace(memory, basis=refitted_basis(memory, held, truth))
+        memory = replace(memory, basis=refit_basis(memory, held, truth))
         m = heard
     return memory, Source(m, memory.message, "--message-bits", memory.basis)
 

@@ -1,19 +1,25 @@
-r"""Post-training quantization: a float network and its ranges become an integer network.
+r"""Post-training quantization: from a float network and its calibration to an integer network.
 
-Formats first (formats.py); then every matrix is written in target integers per message integer,
-:math:`W_{ij}\, s_{message} / s_{target}`, and cut into slices (connector.py). A memory is made by
-its realization's own module, hidden units and readout here.
+:class:`Quantizer` chooses formats first (:mod:`.formats`). Then every matrix is written in target
+integers per message integer, :math:`W_{ij}\, s_{message} / s_{target}`, and split into slices
+(:mod:`.connections`). A memory is quantized by the module of its realization (:mod:`.integrators`,
+:mod:`.delay_line`, :mod:`.sign_taylor`), hidden units and readout here.
+
+:func:`choose_realization` implements ``--realization auto``: it quantizes the network in every
+realization, drops those that do not fit the profile, and takes the cheapest one that is predicted
+to be accurate enough.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from converters.quantize.calibration import Calibration, Signal
-from converters.quantize.connections import Connector, Source, integers
+from converters.quantize.connections import Connector, Source, round_to_format
 from converters.quantize.delay_line import delay_line
 from converters.quantize.formats import (
     drive_format,
@@ -25,16 +31,20 @@ from converters.quantize.formats import (
     unit_format,
 )
 from converters.quantize.integrators import integrators
+from converters.quantize.memory_analysis import predicted_error
 from converters.quantize.settings import Settings
 from converters.quantize.sign_taylor import series_memory
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer
+from lmu_deploy.hardware.preflight import check
 
 
 class Quantizer:
-    """Makes the parts of an integer network.
+    """Quantizes networks with one set of options and one calibration.
 
     Parameters
     ----------
@@ -62,7 +72,7 @@ class Quantizer:
             layers.append(made)
         on_host = isinstance(network.layers[-1], LSTMLayer)
         readout = network.readout if on_host else self._readout(network, source)
-        self.connector.refuse_what_does_not_fit()
+        self.connector.check_accumulators()
         provenance = {
             **network.provenance,
             "quantized": json.dumps(self.settings.as_texts()),
@@ -99,7 +109,7 @@ class Quantizer:
     def _on_host(
         self, number: int, layer: LSTMLayer, sends: bool, x: Source
     ) -> tuple[HostLayer, Source]:
-        """Leave an LSTM as it is, with a format for what it sends to a layer on the chip."""
+        """Keep an LSTM on the host; if `sends`, choose a format for its messages to the chip."""
         signal = self.calibration.h[number]
         assert signal is not None
         if not sends:
@@ -133,7 +143,7 @@ class Quantizer:
             self.connector.kernel(f"{place}/memory", hidden.memory_kernel.T, m, drive),
             optional("input", hidden.input_kernel, x),
             optional("recurrent", hidden.recurrent_kernel, h),
-            None if bias is None else integers(bias, drive),
+            None if bias is None else round_to_format(bias, drive),
             piecewise(hidden.activation, h.format, guard),
         )
 
@@ -144,6 +154,140 @@ class Quantizer:
         )
         return IntegerReadout(
             self.connector.kernel("readout", readout.kernel.T, source, output),
-            None if readout.bias is None else integers(readout.bias, output),
+            None if readout.bias is None else round_to_format(readout.bias, output),
             output,
         )
+
+
+GOOD_ENOUGH = 0.02
+"""Predicted relative error of the memory up to which a realization is accurate enough."""
+
+_ABOUT = 1.1
+"""Costs up to this many times the lowest count as equal; the error then decides."""
+
+_FORMS = ("dense-incremental", "schur", "hessenberg")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A realization that fits the profile.
+
+    Attributes
+    ----------
+    name : str
+    network : IntegerNetwork
+    error : float
+        Predicted relative rms error of the memory with the largest error.
+    cost : int
+        Synaptic operations per step; see :func:`synaptic_operations`.
+    """
+
+    name: str
+    network: IntegerNetwork
+    error: float
+    cost: int
+
+    @property
+    def figures(self) -> str:
+        """Cost and error in words."""
+        return f"{self.cost:,} synaptic operations per step, memory error {self.error:.2%}"
+
+
+def choose_realization(
+    network: LMUNetwork, calibration: Calibration, settings: Settings
+) -> IntegerNetwork:
+    """Quantize a network in the best realization and record the reason in its provenance.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+    calibration : Calibration
+    settings : Settings
+        Up to as many slices as it has are tried.
+
+    Raises
+    ------
+    InputError
+        When no realization fits the profile; the reason is given for each.
+    """
+    fitting: list[Candidate] = []
+    refused: dict[str, str] = {}
+    for name, tried in _variants(settings):
+        try:
+            candidate = Quantizer(tried, calibration).network(network)
+        except InputError as reason:
+            refused[name] = str(reason)
+            continue
+        if violations := check(candidate, settings.profile):
+            refused[name] = str(violations[0])
+        else:
+            error = _largest_error(network, candidate, calibration)
+            fitting.append(Candidate(name, candidate, error, synaptic_operations(candidate)))
+    if not fitting:
+        reasons = " ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise InputError(f"quantize: no realization fits. {reasons}")
+    return _with_reason(fitting, refused)
+
+
+def synaptic_operations(network: IntegerNetwork) -> int:
+    """Count the synaptic operations of a step in which every neuron sends all its messages."""
+    total = 0
+    for edge in edges(network):
+        times = 1
+        if edge.source.endswith("/series"):
+            memory = dict(network.on_chip)[int(edge.source[5:-7])].memory
+            assert isinstance(memory, SeriesMemory)
+            times = memory.applications
+        total += times * int(np.count_nonzero(edge.connection.slices))
+    return total
+
+
+def _variants(settings: Settings) -> list[tuple[str, Settings]]:
+    """Return the settings of every realization that is tried, each with its name."""
+    found = [
+        (f"{form}, {slices} slice{'s' if slices > 1 else ''}", form, slices)
+        for form in _FORMS
+        for slices in range(1, settings.slices + 1)
+    ]
+    found += [("fir", "fir", settings.slices), ("sign-taylor", "sign-taylor", settings.slices)]
+    return [(name, replace(settings, realization=f, slices=s)) for name, f, s in found]
+
+
+def _largest_error(
+    network: LMUNetwork, candidate: IntegerNetwork, calibration: Calibration
+) -> float:
+    """Predict the relative rms error of each memory; return the largest."""
+    worst, message, basis = 0.0, candidate.input, None
+    steps = calibration.x.sequences.shape[1]
+    for number, (layer, integer) in enumerate(zip(network.layers, candidate.layers, strict=True)):
+        if isinstance(integer, HostLayer):
+            message, basis = integer.message or candidate.input, None
+            continue
+        assert isinstance(layer, LMULayer)
+        m = calibration.m[number]
+        assert m is not None
+        power = float((m.rows.astype(np.float64) ** 2).sum(axis=1).mean())
+        memory = integer.memory
+        worst = max(worst, predicted_error(layer, memory, message, basis, power, steps))
+        message = integer.output
+        basis = integer.output_basis
+    return worst
+
+
+def _with_reason(fitting: list[Candidate], refused: dict[str, str]) -> IntegerNetwork:
+    """Select the most accurate candidate that costs about as little as the cheapest good one."""
+    good = [c for c in fitting if c.error <= GOOD_ENOUGH]
+    if good:
+        budget = _ABOUT * min(c.cost for c in good)
+        best = min((c for c in good if c.cost <= budget), key=lambda c: c.error)
+        why = f"the cheapest of {len(good)} predicted within {GOOD_ENOUGH:.0%}"
+    else:
+        best = min(fitting, key=lambda c: c.error)
+        why = f"the most accurate of {len(fitting)}, none predicted within {GOOD_ENOUGH:.0%}"
+    tried = {c.name: c.figures for c in fitting} | refused
+    provenance = {
+        **best.network.provenance,
+        "realization": f"{best.name}: {best.figures}; {why}",
+        "realizations tried": json.dumps(tried),
+    }
+    return replace(best.network, provenance=provenance)

@@ -75,7 +75,7 @@ def qat_config(network: LMUNetwork, values: Mapping[str, Any] | None = None) -> 
     for name in ("layers", "readout_bias"):
         if name in values:
             raise InputError(f"settings of qat: {name} is the network's own; leave it out.")
-    with _needing_torch():
+    with _require_torch():
         from lmu_deploy.nn.convert import to_torch
     own = to_torch(network).config.model_dump(include={"layers", "readout_bias"})
     return read_settings({**DEFAULTS, **own, **values}, "settings of qat")
@@ -134,7 +134,7 @@ def train_quantized(
     start = time.perf_counter()
     quantizer = Quantizer(settings, calibration)
     integer = quantizer.network(network)
-    with _needing_torch():
+    with _require_torch():
         from lmu_deploy.nn.convert import from_torch
         from lmu_deploy.training.fit import fit
     prepare = rounding_model(network, integer, quantizer.connector.roundings)
@@ -182,7 +182,7 @@ def _with_kernels(
 
 
 @contextmanager
-def _needing_torch() -> Iterator[None]:
+def _require_torch() -> Iterator[None]:
     try:
         yield
     except ImportError as error:

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters.quantize.connections import Rounding, integers
-from converters.quantize.prediction import LinearMemory, linear_memory
+from converters.quantize.connections import Rounding, round_to_format
+from converters.quantize.memory_analysis import LinearMemory, linear_memory
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerReadout
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.nn.config import LMUConfig
@@ -217,7 +217,9 @@ def rounded(kernel: Tensor, rounding: Rounding) -> Tensor:
 def rounded_bias(bias: Tensor, target: Format | None) -> Tensor:
     """Round a bias as deployed, the gradient passing straight."""
     assert target is not None
-    return _straight_through(bias, integers(bias.detach().cpu().numpy(), target) * target.scale)
+    return _straight_through(
+        bias, round_to_format(bias.detach().cpu().numpy(), target) * target.scale
+    )
 
 
 def _straight_through(exact: Tensor, rounded: np.ndarray) -> Tensor:

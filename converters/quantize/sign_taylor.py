@@ -22,7 +22,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from converters.quantize.calibration import Signal
-from converters.quantize.connections import Connector, Need, Source, bits_of, integers
+from converters.quantize.connections import (
+    AccumulatorNeed,
+    Connector,
+    Source,
+    bits_of,
+    round_to_format,
+)
 from converters.quantize.formats import memory_formats
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.layers import SeriesMemory
@@ -110,13 +116,13 @@ def series_error(memory: Memory, terms: int, substeps: int, truth: np.ndarray) -
     h = 1.0 / (memory.theta * substeps)
     gains = [h / k * a for k in range(1, terms + 1)]
     with np.errstate(all="ignore"):
-        step, entering = one_step(gains, substeps)
+        step, entering = step_matrices(gains, substeps)
         response = impulse_response(step, entering @ (h * b), len(truth))
         deviation = np.abs(response - truth).sum(axis=0).max()
     return float(deviation) if np.isfinite(deviation) else math.inf
 
 
-def one_step(gains: list[np.ndarray], substeps: int) -> tuple[np.ndarray, np.ndarray]:
+def step_matrices(gains: list[np.ndarray], substeps: int) -> tuple[np.ndarray, np.ndarray]:
     """Give the matrices of a step, m and the held c apart.
 
     Parameters
@@ -214,7 +220,7 @@ def series_memory(
             connection("input", layer.input_encoders, x),
             feedback,
             hidden,
-            None if real_bias is None else integers(real_bias, state),
+            None if real_bias is None else round_to_format(real_bias, state),
             settings.accumulator_bits,
         ),
         source,
@@ -287,12 +293,12 @@ def _as_integers(gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return multiplier.astype(np.int32), shift.astype(np.int32)
 
 
-def _need(worst: int, seen: _Seen, units: list[float], accumulator_bits: int) -> Need:
+def _need(worst: int, seen: _Seen, units: list[float], accumulator_bits: int) -> AccumulatorNeed:
     """Bits of the sums S v: from the messages' bound where that is enough, else measured."""
     bound = float(bits_of(worst))
     if bound <= accumulator_bits:
-        return Need(0, bound, True)
+        return AccumulatorNeed(0, bound, True)
     measured = max(
         float(bits_of(widest / unit)) for widest, unit in zip(seen.sums, units, strict=True)
     )
-    return Need(0, min(bound, measured + _UNSEEN_BITS), False)
+    return AccumulatorNeed(0, min(bound, measured + _UNSEEN_BITS), False)

@@ -50,12 +50,12 @@ def remarks(network: OnChip | Path | str) -> list[str]:
     InputError
         When the file holds no network for a digital chip.
     """
-    from converters.quantize import prediction
+    from converters.quantize import memory_analysis
 
     network = _on_chip(network)
     if isinstance(network, LoihiNetwork):
         return [_LOIHI_HOST]
-    return prediction.remarks(network)
+    return memory_analysis.remarks(network)
 
 
 def _digital(profile: str) -> DigitalProfile:

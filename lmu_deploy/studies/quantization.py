@@ -298,7 +298,7 @@ def quantize(
         training = _training(network, config, epochs)
         where = None if checkpoint is None else Path(checkpoint)
         integer = _trained(network, judged_by, profile, options, training, seed, where, device)
-    from converters.quantize.prediction import remarks
+    from converters.quantize.memory_analysis import remarks
 
     for remark in remarks(integer):
         print(remark, file=sys.stderr)

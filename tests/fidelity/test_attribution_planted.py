@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters.quantize import quantize
-from converters.quantize.connections import cut
+from converters.quantize.connections import split_digits
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
@@ -119,7 +119,7 @@ def test_a_wrong_bias_is_named(planted):
 def one_row_wide(connection, row):
     """The same matrix, but all rows except one in weights of a sixteenth: their sums are small."""
     hi, lo = connection.slices.astype(np.int64)
-    coarse = cut(np.rint((128 * hi + lo) / 16).astype(np.int64), 2, 8)
+    coarse = split_digits(np.rint((128 * hi + lo) / 16).astype(np.int64), 2, 8)
     coarse[:, row] = connection.slices[:, row]
     wide = dataclasses.replace(connection, slices=coarse.astype(np.int8))
     return enlarged(wide, 4 * (np.arange(connection.n_out) != row))

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from converters.quantize.prediction import increment
-from converters.quantize.sign_taylor import one_step
+from converters.quantize.memory_analysis import increment
+from converters.quantize.sign_taylor import step_matrices
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork, IntegerReadout
@@ -187,7 +187,7 @@ class _Layer:
         messages = [memory.message.scale, *(scale * np.exp2(memory.term_shift))]
         rows = 2.0 * np.arange(memory.order) + 1.0
         gains = [rows * step / k * (unit / scale) for k, unit in enumerate(messages, start=1)]
-        whole, entering = one_step([step / k * a for k in range(1, memory.terms + 1)],
+        whole, entering = step_matrices([step / k * a for k in range(1, memory.terms + 1)],
                                    memory.substeps)  # fmt: skip
         a_bar, b_bar = truth.a_bar.astype(np.float64), truth.b_bar.astype(np.float64)
         return SeriesTruth(np.array(gains), a_bar - whole, b_bar - entering @ (step * b))

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from converters.quantize import calibrate
-from converters.quantize.prediction import linear_memory
+from converters.quantize.memory_analysis import linear_memory
 from converters.quantize.ptq import Quantizer
 from converters.quantize.qat import rounding_model
 from converters.quantize.qat_layers import ports, rounded

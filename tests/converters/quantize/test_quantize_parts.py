@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.quantize.calibration import Signal, clip_range
-from converters.quantize.connections import Need, connect, cut, fit, largest_sliced, row_bits
+from converters.quantize.connections import (
+    AccumulatorNeed,
+    connect,
+    fit_accumulators,
+    largest_sliced,
+    row_bits,
+    split_digits,
+)
 from converters.quantize.formats import GUARD_BITS, drive_format, evaluate, input_format, piecewise
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.parts import Format, largest
@@ -23,7 +30,7 @@ from lmu_deploy.core.reference import activate
 def test_digits_give_the_integer_back_and_fit(slices, weight_bits, fractions):
     limit = largest_sliced(slices, weight_bits)
     integers = np.array([0, limit, -limit, *(round(f * limit) for f in fractions)])
-    digits = cut(integers, slices, weight_bits)
+    digits = split_digits(integers, slices, weight_bits)
     base = 2 ** (weight_bits - 1)
     back = sum(digits[k] * base ** (slices - 1 - k) for k in range(slices))
     assert np.array_equal(back, integers)
@@ -149,7 +156,9 @@ def test_accumulator_bits_are_proven_where_bounds_do(rng):
 def test_accumulators_that_bounds_cannot_prove_are_measured(rng):
     messages = rng.normal(size=(3000, 300)) * 300
     matrix = rng.normal(size=(4, 300))
-    c, needs, _ = fit(lambda coarser: connect(matrix, coarser=coarser), 4, 2047, messages)
+    c, needs, _ = fit_accumulators(
+        lambda coarser: connect(matrix, coarser=coarser), 4, 2047, messages
+    )
     worst = np.abs(messages @ c.slices[0].astype(float).T).max()
     assert not needs[0].proven
     assert np.log2(worst) + 1 < needs[0].bits < np.log2(worst) + 2
@@ -165,11 +174,11 @@ def test_rows_are_made_coarser_until_their_sums_fit(rng):
 
     before, _ = row_bits(make(np.zeros(4, int)), 2047, messages)
     assert before.max() > 22
-    connection, needs, _ = fit(make, 4, 2047, messages)
+    connection, needs, _ = fit_accumulators(make, 4, 2047, messages)
     assert needs[0].bits <= 22
     assert np.abs(connection.slices).max() < 127
 
 
 def test_bits_just_above_a_limit_are_not_shown_as_the_limit():
-    assert Need(0, 24.02, proven=True).shown == "24.1"
-    assert Need(0, 24.0, proven=True).shown == "24.0"
+    assert AccumulatorNeed(0, 24.02, proven=True).shown == "24.1"
+    assert AccumulatorNeed(0, 24.0, proven=True).shown == "24.0"

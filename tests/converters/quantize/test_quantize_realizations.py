@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from converters.quantize import quantize
 from converters.quantize.calibration import calibrate
-from converters.quantize.choose import cost
-from converters.quantize.prediction import coordinates, increment, predicted_error
+from converters.quantize.memory_analysis import coordinates, increment, predicted_error
+from converters.quantize.ptq import synaptic_operations
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.integer.network import INTEGER_CLASSES
@@ -265,7 +265,7 @@ def test_auto_takes_the_cheapest_good_one_and_says_why(rng):
     tried = json.loads(integer.provenance["realizations tried"])
     assert set(tried) >= {"fir", "sign-taylor", "schur, 1 slice", "hessenberg, 2 slices"}
     chosen = reason.split(":")[0]
-    assert tried[chosen].startswith(f"{cost(integer):,} synaptic operations")
+    assert tried[chosen].startswith(f"{synaptic_operations(integer):,} synaptic operations")
     m, *_ = errors(network, inputs, realization="auto")
     assert m < 0.02
 
@@ -285,7 +285,7 @@ def test_cost_counts_every_application_of_a_series(rng):
     layer = integer.layers[0]
     links = [layer.memory.input, layer.hidden.memory, layer.hidden.input, layer.hidden.recurrent]
     others = sum(np.count_nonzero(c.slices) for c in [*links, integer.readout.connection])
-    assert cost(integer) == others + 36 * layer.memory.applications
+    assert synaptic_operations(integer) == others + 36 * layer.memory.applications
 
 
 def test_delay_line_is_integrators_with_a_shift(rng):

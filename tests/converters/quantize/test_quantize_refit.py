@@ -10,7 +10,7 @@ import pytest
 
 from converters.quantize import calibrate, quantize
 from converters.quantize.connections import Source
-from converters.quantize.integrators import as_held, held_by, refitted_basis
+from converters.quantize.integrators import refit_basis, rounded_signal, simulate_rounded
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
@@ -93,15 +93,15 @@ def test_where_there_is_nothing_to_fit_on_the_basis_stays(rng):
     h = Source(signals.h[0], integer.layers[0].hidden.message, "--hidden-bits")
 
     def held(x=signals.x, m=m):
-        return held_by(memory, Source(x, integer.input, "--input-bits"), m, h)
+        return simulate_rounded(memory, Source(x, integer.input, "--input-bits"), m, h)
 
     usual, truth = held(), m.sequences.astype(np.float64)
-    assert refitted_basis(memory, usual, truth) is not None
-    assert refitted_basis(memory, usual[:1], truth[:1]) is None
+    assert refit_basis(memory, usual, truth) is not None
+    assert refit_basis(memory, usual[:1], truth[:1]) is None
     # what holds for the first half of the sequences and not for the other is not taken
     misleading = truth.copy()
     misleading[: len(truth) // 2] *= 2.0
-    assert refitted_basis(memory, usual, misleading) is None
+    assert refit_basis(memory, usual, misleading) is None
     assert held(m=replace(m, sequences=m.sequences[:0])) is None
     assert held(m=replace(m, sequences=0.0 * m.sequences)) is None
     assert held(x=replace(signals.x, sequences=1e9 * signals.x.sequences)) is None
@@ -115,9 +115,11 @@ def test_messages_cover_what_a_rounded_memory_holds(rng):
     integer = quantize(network, signals, slices=1)
     memory = integer.layers[0].memory
     h = Source(signals.h[0], integer.layers[0].hidden.message, "--hidden-bits")
-    held = held_by(memory, Source(signals.x, integer.input, "--input-bits"), signals.m[0], h)
+    held = simulate_rounded(
+        memory, Source(signals.x, integer.input, "--input-bits"), signals.m[0], h
+    )
     widest = np.abs(held).max()
-    assert as_held(signals.m[0], held).largest >= widest
+    assert rounded_signal(signals.m[0], held).largest >= widest
     assert memory.message.scale * memory.message.limit >= widest
     run = IntegerTarget().run(integer, inputs)
     assert run.saturations["layer0/memory/state"] == 0

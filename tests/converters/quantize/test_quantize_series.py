@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.quantize import quantize
-from converters.quantize.prediction import series_matrices, summed
-from converters.quantize.sign_taylor import LARGEST_ERROR, one_step, plan_series, series_error
+from converters.quantize.memory_analysis import gramian, series_matrices
+from converters.quantize.sign_taylor import LARGEST_ERROR, plan_series, series_error, step_matrices
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.layers import SeriesMemory, sign_matrix
 from lmu_deploy.core.legendre import impulse_response, state_space
@@ -37,7 +37,7 @@ def test_signs_and_their_running_sums_are_the_matrix(order):
 def test_one_step_of_many_terms_is_zero_order_hold():
     memory, (a, b) = Memory.legendre(6, 20.0), state_space(6)
     h = 1.0 / (memory.theta * 3)
-    step, entering = one_step([h / k * a for k in range(1, 16)], 3)
+    step, entering = step_matrices([h / k * a for k in range(1, 16)], 3)
     np.testing.assert_allclose(step, memory.a_bar, atol=1e-13)
     np.testing.assert_allclose(entering @ (h * b), memory.b_bar, atol=1e-13)
 
@@ -67,7 +67,7 @@ def test_no_input_moves_a_state_further_than_the_bound():
     plan = plan_series(memory)
     (a, b), steps = state_space(12), 160
     h = 1.0 / (memory.theta * plan.substeps)
-    step, entering = one_step([h / k * a for k in range(1, plan.terms + 1)], plan.substeps)
+    step, entering = step_matrices([h / k * a for k in range(1, plan.terms + 1)], plan.substeps)
     series = impulse_response(step, entering @ (h * b), steps)
     truth = impulse_response(memory.a_bar, memory.b_bar, steps)
     worst = int(np.abs(series - truth).sum(axis=0).argmax())
@@ -94,7 +94,7 @@ def test_integers_keep_to_the_stated_bound(rng, order, theta):
     run = IntegerTarget().run(integer, inputs, record=True)
     reference = run_reference(network, inputs, record=True)
     step, _, noise = series_matrices(series, np.zeros((order, 1)))
-    six_sigma = 6.0 * np.sqrt(np.diag(summed(step, noise, 300)).max())
+    six_sigma = 6.0 * np.sqrt(np.diag(gramian(step, noise, 300)).max())
     assert six_sigma < 0.6 * bound
     assert np.abs(run.states.real_m() - reference.m).max() < bound + six_sigma
     assert not any(run.saturations.values())

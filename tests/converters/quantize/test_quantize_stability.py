@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from converters.quantize import quantize
-from converters.quantize.prediction import growing_memories, memory_matrix, spectral_radius
+from converters.quantize.memory_analysis import memory_matrix, spectral_radius, unstable_memories
 from lmu_deploy.cli import app
 from lmu_deploy.core.files import save
 from lmu_deploy.core.integer.graph import with_connections
@@ -62,12 +62,12 @@ def test_matrix_is_that_of_the_memory_in_other_coordinates(realization):
     found = spectral_radius(memory_matrix(network.layers[0].memory))
     truth = spectral_radius(memory_alone().layers[0].memory.a_bar)
     assert found == pytest.approx(0.0 if realization == "fir" else truth, rel=1e-2)
-    assert growing_memories(network) == []
+    assert unstable_memories(network) == []
 
 
 def test_a_memory_that_grows_is_named_and_does_grow():
     network = turned_round(quantize(memory_alone(), INPUTS, slices=1))
-    (sentence,) = growing_memories(network)
+    (sentence,) = unstable_memories(network)
     assert sentence.startswith("layer0/memory as rounded has a spectral radius of 1.")
     assert "--slices 2 or with --realization schur, or reset the state" in sentence
     longer = np.tile(INPUTS[:1], (1, 10, 1))
@@ -81,7 +81,7 @@ def test_where_the_float_memory_grows_that_is_said():
     own = spectral_radius(plain.a_bar + np.outer(plain.b_bar, e_m))
     assert own > 1.001
     network = quantize(memory_alone(e_m), INPUTS[:, :10], slices=2)
-    (sentence,) = growing_memories(network)
+    (sentence,) = unstable_memories(network)
     assert f"that of the float network is {own:.5f} already" in sentence
 
 

@@ -40,7 +40,7 @@ import numpy as np
 from scipy.linalg import block_diag, hessenberg, schur
 
 from converters.quantize.connections import real_matrix
-from converters.quantize.sign_taylor import one_step
+from converters.quantize.sign_taylor import step_matrices
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
@@ -156,12 +156,12 @@ def predicted_error(
         step, into, noise = _integrators(memory, drive)
     with np.errstate(all="ignore"):
         both = np.vstack([entering, into])
-        pair = summed(block_diag(float_step, step), both @ both.T, steps)
+        pair = gramian(block_diag(float_step, step), both @ both.T, steps)
         difference = np.hstack([np.eye(layer.memory.size), -basis])
         n = layer.memory.size
         weights = float(np.trace(difference @ pair @ difference.T) / np.trace(pair[:n, :n]))
         rounding = memory.message.scale**2 / 12.0 * np.eye(memory.size)
-        messages = basis @ (summed(step, noise, steps) + rounding) @ basis.T
+        messages = basis @ (gramian(step, noise, steps) + rounding) @ basis.T
         total = max(weights, 0.0) + float(np.trace(messages)) / max(power, 1e-30)
     return math.sqrt(total) if math.isfinite(total) else math.inf
 
@@ -188,14 +188,14 @@ def series_matrices(
         )
         for m, s, unit in zip(memory.multiplier, memory.shift, units, strict=True)
     ]
-    step, entering = one_step(gains, memory.substeps)
+    step, entering = step_matrices(gains, memory.substeps)
     step = step + entering @ real_feedback(memory)
-    part, _ = one_step(gains, 1)
+    part, _ = step_matrices(gains, 1)
     noise, carried = np.zeros_like(part), np.zeros_like(part)
     for gain, unit in zip(gains[::-1], units[::-1], strict=True):
         carried = (np.eye(len(part)) + carried) @ gain
         noise += carried @ carried.T * (memory.state.scale * unit) ** 2 / 12.0
-    return step, entering @ drive, summed(part, noise, memory.substeps)
+    return step, entering @ drive, gramian(part, noise, memory.substeps)
 
 
 def real_feedback(memory: SeriesMemory) -> np.ndarray:
@@ -218,7 +218,7 @@ def _cut_off(layer: LMULayer, memory: IntegerMemory, power: float, steps: int) -
     return math.sqrt(total)
 
 
-def summed(step: np.ndarray, each: np.ndarray, steps: int) -> np.ndarray:
+def gramian(step: np.ndarray, each: np.ndarray, steps: int) -> np.ndarray:
     """Sum of ``step^t @ each @ step^t.T`` over t, to the next power of two of `steps` terms."""
     total, power, count = each, step, 1
     while count < steps:
@@ -325,10 +325,10 @@ def remarks(network: IntegerNetwork) -> list[str]:
         would grow without bound in an endless stream.
     """
     sentence = host_sentence(network)
-    return [*([sentence] if sentence else []), *growing_memories(network)]
+    return [*([sentence] if sentence else []), *unstable_memories(network)]
 
 
-def growing_memories(network: IntegerNetwork) -> list[str]:
+def unstable_memories(network: IntegerNetwork) -> list[str]:
     """Say of each memory that would grow without end how fast, and what to use instead.
 
     Parameters
