@@ -38,6 +38,7 @@ from lmu_deploy.core.integer.parts import (
     Connection,
     Format,
     largest,
+    real_gains,
 )
 from lmu_deploy.core.validation import check_choice
 
@@ -212,7 +213,7 @@ def connect(
             f"a weight of {np.abs(matrix).max():.3g} units is too large for {slices} slices of "
             f"{weight_bits} bits and a multiplier of 15 bits; use more slices or message bits."
         )
-    step = multiplier[-1].astype(np.float64) * np.exp2(-shift[-1].astype(np.float64))
+    step = real_gains(multiplier[-1], shift[-1])
     integers = np.clip(np.rint(matrix / step[:, None]), -limit, limit).astype(np.int64)
     digits = split_digits(integers, slices, weight_bits)
     return Connection(
@@ -289,9 +290,7 @@ class Rounding:
 
 def real_matrix(connection: Connection, source: float, target: float) -> np.ndarray:
     """Give the matrix that a connection stands for, from units of `source` and `target`."""
-    gain = connection.multiplier * np.exp2(-connection.shift.astype(np.float64))
-    units = np.einsum("koi,ko->oi", connection.slices.astype(np.float64), gain)
-    return units * (target / source)
+    return connection.dequantized * (target / source)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from converters.quantize.connections import real_matrix
 from converters.quantize.sign_taylor import step_matrices
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.parts import Format, real_gains
 from lmu_deploy.core.integer.segments import host_sentence
 from lmu_deploy.core.legendre import impulse_response
 from lmu_deploy.core.network import LMULayer
@@ -184,7 +184,7 @@ def series_matrices(
     gains = [
         np.kron(
             np.eye(memory.channels),
-            (m * np.exp2(-s.astype(np.float64)) / unit)[:, None] * signs,
+            (real_gains(m, s) / unit)[:, None] * signs,
         )
         for m, s, unit in zip(memory.multiplier, memory.shift, units, strict=True)
     ]

@@ -24,7 +24,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
-from lmu_deploy.core.integer.parts import Connection
+from lmu_deploy.core.integer.parts import Connection, real_gains
 
 
 def deviation_bound(
@@ -89,8 +89,7 @@ def _through(connection: Connection, shift: int) -> tuple[np.ndarray, np.ndarray
         drives'.
     largest : ndarray, shape (n_in + n_out,)
     """
-    gain = connection.multiplier * np.exp2(-connection.shift.astype(np.float64))
-    weights = (gain[:, :, None] * connection.slices).sum(axis=0)
+    weights = connection.dequantized
     unsent = np.full(connection.n_in, _half(shift) + max(0, connection.threshold - 1))
     rounded = 0.5 * (connection.shift > 0).sum(axis=0)
     into = np.hstack([weights, np.eye(connection.n_out)])
@@ -113,7 +112,7 @@ def _series(memory: SeriesMemory) -> _Step:
     for _ in range(memory.substeps):
         term = made
         for k, shift in enumerate(shifts):
-            gain = memory.multiplier[k] * np.exp2(-memory.shift[k].astype(np.float64))
+            gain = real_gains(memory.multiplier[k], memory.shift[k])
             applied = np.kron(np.eye(memory.channels), gain[:, None] * signs)
             message = term * 2.0**-shift + np.eye(size, columns, k=first)
             term = applied @ message + np.eye(size, columns, k=first + size)

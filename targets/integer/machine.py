@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import edges, outlets, populations
+from lmu_deploy.core.integer.graph import biases, edges, outlets, populations
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import largest
@@ -160,7 +160,7 @@ class Machine:
             for number, layer in network.on_chip
             if layer.hidden is not None
         }
-        self._bias = {name: engine.array(bias) for name, bias in _biases(network).items()}
+        self._bias = {name: engine.array(bias) for name, bias in biases(network).items()}
 
     def places(self) -> list[str]:
         """All places where saturations are counted, in the order of the populations."""
@@ -288,14 +288,3 @@ class Machine:
             state.sent[name, threshold] = sent
             if fan is not None:
                 state.drives.update(fan.deliver(held))
-
-
-def _biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
-    """Biases by population, of those that have one."""
-    found = {"readout": network.chip_readout.bias}
-    for number, layer in network.on_chip:
-        part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
-        found[f"layer{number}/{part}"] = layer.memory.bias
-        if layer.hidden is not None:
-            found[f"layer{number}/hidden"] = layer.hidden.bias
-    return {name: bias for name, bias in found.items() if bias is not None}

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
-from lmu_deploy.core.integer.parts import Connection, Format, largest
+from lmu_deploy.core.integer.parts import Connection, Format, largest, real_gains
 from targets.integer.operands import ReadyDrive, Stack, by_lines, make_table, ready_drives
 
 
@@ -211,7 +211,7 @@ class NumpyFan:
 
     def __init__(self, connections: Mapping[str, Connection], limit: int) -> None:
         self._stack = stack = Stack.of(connections)
-        gain = stack.multiplier * np.exp2(-stack.shift.astype(np.float64))
+        gain = real_gains(stack.multiplier, stack.shift)
         self._matrix = np.ascontiguousarray((stack.weights * gain[:, None]).T)
         self._half = np.where(stack.shift > 0, 0.5, 0.0)
         self._limit = stack.accumulator * gain

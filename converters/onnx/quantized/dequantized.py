@@ -63,8 +63,7 @@ class Dequantized:
         for k, integers in enumerate(connection.slices):
             part = f"{place}/slice{k}"
             held = weights.constant(f"{part}/weights", np.ascontiguousarray(integers.T))
-            gain = connection.multiplier[k] * np.exp2(-connection.shift[k].astype(np.float64))
-            row = (gain * unit.scale / sent.format.scale).astype(np.float32)
+            row = (connection.gains[k] * unit.scale / sent.format.scale).astype(np.float32)
             rows = weights.constant(f"{part}/scale", row)
             none = weights.constant(f"{part}/zero", np.zeros(len(row), dtype=np.int8))
             matrix = graph.node("DequantizeLinear", [held, rows, none], f"{part}/matrix", axis=1)

@@ -143,6 +143,22 @@ def edges(network: IntegerNetwork) -> list[Edge]:
     return [*joined, Edge("readout", sender, "readout", network.readout.connection)]
 
 
+def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
+    """Return the integer biases by the population that they drive, where there is one.
+
+    The readout's is named ``readout``; it is absent where the host computes the readout.
+    """
+    found: dict[str, np.ndarray | None] = {}
+    if not isinstance(network.readout, Readout):
+        found["readout"] = network.readout.bias
+    for number, layer in network.on_chip:
+        part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
+        found[f"layer{number}/{part}"] = layer.memory.bias
+        if layer.hidden is not None:
+            found[f"layer{number}/hidden"] = layer.hidden.bias
+    return {name: bias for name, bias in found.items() if bias is not None}
+
+
 def outlets(network: IntegerNetwork) -> list[Outlet]:
     """All outlets, by population in the order of sending, then by threshold."""
     leaving: dict[tuple[str, int], list[Edge]] = {}

@@ -26,6 +26,11 @@ LARGEST_SHIFT = 31
 LARGEST_THRESHOLD = 2**31 - 1
 
 
+def real_gains(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Return the real numbers ``multiplier / 2**shift`` that integer gains stand for, float64."""
+    return np.asarray(multiplier * np.exp2(-shift.astype(np.float64)))
+
+
 def largest(bits: int) -> int:
     """Largest magnitude of a signed, symmetric integer of `bits` bits: 2^(bits-1) - 1."""
     return int(2 ** (bits - 1) - 1)
@@ -117,6 +122,20 @@ class Connection(Part):
     def n_in(self) -> int:
         """Number of source messages."""
         return int(self.slices.shape[2])
+
+    @property
+    def gains(self) -> np.ndarray:
+        """Real gains of each slice and row; shape (n_slices, n_out), float64."""
+        return real_gains(self.multiplier, self.shift)
+
+    @property
+    def dequantized(self) -> np.ndarray:
+        """The real matrix in units of the two formats; shape (n_out, n_in), float64.
+
+        Target integers per source integer: multiply by the scale of the target's format and divide
+        by that of the source's for real units.
+        """
+        return np.einsum("koi,ko->oi", self.slices.astype(np.float64), self.gains)
 
     @property
     def fan_out(self) -> np.ndarray:

@@ -16,10 +16,9 @@ from converters.quantize.memory_analysis import increment
 from converters.quantize.sign_taylor import step_matrices
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
-from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork
 from lmu_deploy.core.legendre import state_space
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Readout
-from lmu_deploy.fidelity.attribution.synapses import dequantized
 
 
 @dataclass(frozen=True)
@@ -164,11 +163,11 @@ class _Layer:
         """Taps move along exactly; only encoders that stand before them can have been rounded."""
         recurrent, into = memory.recurrent, memory.input
         place = f"{self._place}/memory"
-        self._found.matrices[f"{place}/recurrent"] = dequantized(recurrent)
+        self._found.matrices[f"{place}/recurrent"] = recurrent.dequantized
         encoders = self._layer.input_encoders.astype(np.float64)
         lines = len(encoders) if x.basis is None else x.basis.shape[1]
         if lines <= self._layer.memory.channels:
-            self._found.matrices[f"{place}/input"] = dequantized(into)
+            self._found.matrices[f"{place}/input"] = into.dequantized
             return
         matrix = np.zeros((memory.size, len(encoders)))
         matrix[: encoders.shape[1]] = encoders.T
@@ -220,16 +219,3 @@ class _Layer:
         self._found.matrices[place] = full * (sender.scale / unit)
         if sender.forgets:
             self._found.tails[place] = matrix / unit
-
-
-def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
-    """Give the integer biases by place, of the populations that have one."""
-    found: dict[str, np.ndarray | None] = {}
-    if isinstance(network.readout, IntegerReadout):
-        found["readout/bias"] = network.readout.bias
-    for number, layer in network.on_chip:
-        part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
-        found[f"layer{number}/{part}/bias"] = layer.memory.bias
-        if layer.hidden is not None:
-            found[f"layer{number}/hidden/bias"] = layer.hidden.bias
-    return {place: bias for place, bias in found.items() if bias is not None}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
-from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.parts import Format, real_gains
 from lmu_deploy.core.network import LMULayer
 from lmu_deploy.fidelity.attribution.counterpart import SeriesTruth
 from lmu_deploy.fidelity.attribution.switches import Switches
@@ -122,7 +122,7 @@ class Series(Held):
         self._sums = f"{place}/series/recurrent"
         self._accumulator = Format(memory.accumulator_bits, 1.0)
         self._gains = truth.gains.copy()
-        made = memory.multiplier * np.exp2(-memory.shift.astype(np.float64))
+        made = real_gains(memory.multiplier, memory.shift)
         if switches.has("weights", self._sums):
             self._gains = made
         for row in switches.rows(self._sums):

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import HOST, edges, populations
+from lmu_deploy.core.integer.graph import HOST, biases, edges, populations
 from lmu_deploy.core.integer.layers import IntegerHidden, PiecewiseLinear, SeriesMemory
 from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.integer.segments import HostSegment, segments
 from lmu_deploy.core.network import LMULayer, Readout
 from lmu_deploy.core.reference import activate
-from lmu_deploy.fidelity.attribution.counterpart import Exact, biases, exact_weights
+from lmu_deploy.fidelity.attribution.counterpart import Exact, exact_weights
 from lmu_deploy.fidelity.attribution.memories import Integrators, Series
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import (
@@ -79,7 +79,9 @@ class Hybrid:
             self._into.setdefault(edge.target, []).append((edge.place, edge.source, synapses))
             if switches.has("threshold", edge.place):
                 self._thresholds[edge.place] = edge.connection.threshold
-        self._biases = {place: self._bias(place, bias) for place, bias in biases(network).items()}
+        self._biases = {
+            target: self._bias(f"{target}/bias", bias) for target, bias in biases(network).items()
+        }
 
     def steps(self, inputs: np.ndarray) -> Iterator[Moment]:
         """Run real inputs, (batch, steps, n_in), from silence; give each step as it is done."""
@@ -186,7 +188,7 @@ class Hybrid:
         total = parts[0]
         for part in parts[1:]:
             total += part
-        bias = self._biases.get(f"{target}/bias")
+        bias = self._biases.get(target)
         return total if bias is None else total + bias
 
     def _encode(self, x: np.ndarray, message: Format, place: str) -> np.ndarray:

@@ -25,15 +25,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import edges
+from lmu_deploy.core.integer.graph import biases, edges
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
-from lmu_deploy.fidelity.attribution.counterpart import biases, exact_weights
+from lmu_deploy.fidelity.attribution.counterpart import exact_weights
 from lmu_deploy.fidelity.attribution.measure import Bench, Errors
 from lmu_deploy.fidelity.attribution.simulator import Hybrid
 from lmu_deploy.fidelity.attribution.switches import Switch, Switches, sources
-from lmu_deploy.fidelity.attribution.synapses import Tally, dequantized
+from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.tasks.base import Task
 
 _WORTH = 0.05
@@ -162,12 +162,13 @@ def row_errors(bench: Bench, place: str) -> np.ndarray | None:
     errors : ndarray, shape (n_out,), in squared units of the target
         None for the matrix of signs of a series.
     """
-    if place in (integers := biases(bench.network)):
-        return np.asarray((bench.exact.biases[place] - integers[place]) ** 2)
+    target, _, part = place.rpartition("/")
+    if part == "bias" and (integers := biases(bench.network).get(target)) is not None:
+        return np.asarray((bench.exact.biases[place] - integers) ** 2)
     edge = next((w for w in edges(bench.network) if w.place == place), None)
     if edge is None or edge.source.endswith("/series"):
         return None
-    wrong = (bench.exact.matrices[place] - dequantized(edge.connection)).T
+    wrong = (bench.exact.matrices[place] - edge.connection.dequantized).T
     total, rows = np.zeros(wrong.shape[1]), 0
     hybrid = Hybrid(bench.network, Switches.of(), bench.exact)
     for moment in hybrid.steps(bench.inputs[:_ROW_SAMPLES]):

@@ -61,16 +61,6 @@ def limited(
     return np.clip(values, -limit, limit) if switches.has("saturation", place) else values
 
 
-def gains(connection: Connection) -> np.ndarray:
-    """Real gains of each slice and row; shape (slices, n_out)."""
-    return np.asarray(connection.multiplier * np.exp2(-connection.shift.astype(np.float64)))
-
-
-def dequantized(connection: Connection) -> np.ndarray:
-    """Give the matrix that a connection stands for, (n_out, n_in): target per message units."""
-    return np.einsum("ki,kij->ij", gains(connection), connection.slices.astype(np.float64))
-
-
 class Synapses:
     """One connection made ready.
 
@@ -98,18 +88,18 @@ class Synapses:
         tally: Tally | None,
     ) -> None:
         self._switches, self._tally, self._rounded = switches, tally, rounded
-        self._gains, self._limit = gains(connection), largest(connection.accumulator_bits)
+        self._gains, self._limit = connection.gains, largest(connection.accumulator_bits)
         self._places = [f"{place}/slice{k}" for k in range(len(connection.slices))]
         residual = np.zeros_like(exact)
         if not switches.has("weights", place):
-            residual = exact - dequantized(connection)
+            residual = exact - connection.dequantized
             residual[switches.rows(place)] = 0.0
         self._residual = bool(residual.any())
         limits = any(switches.has("saturation", slice_place) for slice_place in self._places)
         self._sliced = rounded or limits or tally is not None
         n_slices, n_out, n_in = connection.slices.shape
         if not self._sliced:
-            self._columns = (dequantized(connection) + residual).T.copy()
+            self._columns = (connection.dequantized + residual).T.copy()
             return
         stacked = [connection.slices.reshape(n_slices * n_out, n_in).astype(np.float64)]
         self._columns = np.concatenate(stacked + [residual] * self._residual).T.copy()

@@ -25,7 +25,7 @@ from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.fidelity.attribution.counterpart import Exact, exact_weights
 from lmu_deploy.fidelity.attribution.simulator import Hybrid
 from lmu_deploy.fidelity.attribution.switches import Switches, sources
-from lmu_deploy.fidelity.attribution.synapses import Moment, Tally, dequantized
+from lmu_deploy.fidelity.attribution.synapses import Moment, Tally
 
 BINS = 24
 _FINE = 4096
@@ -301,7 +301,7 @@ def _connection(network: IntegerNetwork, edge: Edge, exact: Exact, tally: Tally)
             edge.place, shape, connection.weight_bits, 1.0, 0.0, 0, 0.0, None, accumulators
         )
     unit = _target_scale(network, edge.target) / sent.scale
-    truth, found = exact.matrices[edge.place] * unit, dequantized(connection) * unit
+    truth, found = exact.matrices[edge.place] * unit, connection.dequantized * unit
     wrong, size = _row_rms(found - truth), _row_rms(truth)
     rows = np.divide(wrong, size, out=np.zeros_like(wrong), where=size > 0)
     power = float(np.sqrt(np.mean(size**2)))

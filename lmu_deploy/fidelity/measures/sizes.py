@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import edges, outlets
+from lmu_deploy.core.integer.graph import biases, edges, outlets
 from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection
@@ -127,21 +127,17 @@ def _float_sizes(network: LMUNetwork) -> Sizes:
 def _integer_sizes(network: IntegerNetwork) -> Sizes:
     """Only what is on the chip."""
     connections: list[Connection] = []
-    biases: list[np.ndarray | None] = []
     if isinstance(network.readout, IntegerReadout):
         connections.append(network.readout.connection)
-        biases.append(network.readout.bias)
     state_bits = table_bits = table_size = 0
     for _, layer in network.on_chip:
         connections += _connections(layer)
-        biases += [layer.memory.bias]
         state_bits += layer.memory.size * (layer.memory.state.bits + layer.memory.message.bits)
         if layer.hidden is not None:
-            biases += [layer.hidden.bias]
             state_bits += layer.hidden.units * layer.hidden.message.bits
             table_size += 2 * len(layer.hidden.activation.slope)
             table_bits += len(layer.hidden.activation.slope) * (15 + _BIAS_BITS)
-    n_biases = sum(bias.size for bias in biases if bias is not None)
+    n_biases = sum(bias.size for bias in biases(network).values())
     n_gains = sum(c.multiplier.size for c in connections)
     n_weights = sum(c.slices.size for c in connections)
     return Sizes(
