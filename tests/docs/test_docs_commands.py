@@ -14,7 +14,11 @@ import lmu_deploy
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = (ROOT / "examples" / "models").glob("*.md")
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *CARDS]
+    [
+        *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")),
+        *(ROOT / "docs").rglob("*.md"),
+        *CARDS,
+    ]
 )
 COMMAND = re.compile(r"^ {0,8}(lmu-deploy [a-z].*)$|`(lmu-deploy [a-z][^`]* [^`]+)`", re.M)
 FILE = re.compile(r"`((?:lmu_deploy|converters|targets|examples|docs|tests)/[\w./-]+)`")
