@@ -32,7 +32,7 @@ from lmu_deploy.core.errors import InputError, LmuDeployError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.loading import load_any
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.tasks.from_file import task_from_file
+from lmu_deploy.tasks.dataset import task_from_file
 
 FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "importers" / "fixtures"
 ARCHITECTURE = FIXTURES / "keras3-feedback.json"

@@ -24,7 +24,7 @@ from converters.sandbox.parent import check_file
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, Memory
 from lmu_deploy.core.validation import check_array, check_integer
-from lmu_deploy.tasks.from_file import DAMAGED
+from lmu_deploy.tasks.dataset import DAMAGED
 
 TOLERANCE = 1e-3
 MOST_WORK = 512**3

@@ -30,8 +30,7 @@ from lmu_deploy.studies.settings import (
     converter_options,
 )
 from lmu_deploy.studies.spec import merged
-from lmu_deploy.tasks.base import get_task
-from lmu_deploy.tasks.from_file import task_from_file
+from lmu_deploy.tasks.dataset import find_task
 from lmu_deploy.training.config import preset, read_settings
 from targets.base import GROUP, get_target
 
@@ -285,11 +284,6 @@ class Planner:
                 for kind in ("inputs", "targets")
             }
         return self._data[name]
-
-
-def find_task(name: str) -> Any:
-    """Give a task by its name, or of a user's own data by the path of its file."""
-    return task_from_file(name) if name.endswith(".npz") else get_task(name)
 
 
 def digest(value: Any) -> str:

@@ -20,10 +20,11 @@ from typing import Any
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.studies.figures import METRIC_NAME, grows
-from lmu_deploy.studies.plan import Job, Planner, digest, find_task
+from lmu_deploy.studies.plan import Job, Planner, digest
 from lmu_deploy.studies.records import DONE, REFUSED, Record, Row, keep, kept, path_of
 from lmu_deploy.studies.spec import Range, Spec, Trial, grid_trials
 from lmu_deploy.studies.workers import Workers
+from lmu_deploy.tasks.dataset import find_task
 
 
 class ParetoSearch:

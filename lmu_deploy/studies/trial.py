@@ -29,10 +29,11 @@ from lmu_deploy.core.validation import check_inputs
 from lmu_deploy.fidelity.assemble import hash_file, versions
 from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.studies.figures import TASK_NAME, Figures, figures_of
-from lmu_deploy.studies.plan import Job, Training, find_task
+from lmu_deploy.studies.plan import Job, Training
 from lmu_deploy.studies.records import DONE, FAILED, REFUSED, Record, keep, kept
 from lmu_deploy.studies.settings import COMMAND, converter
 from lmu_deploy.tasks.base import Split
+from lmu_deploy.tasks.dataset import find_task
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import check_supported, get_target
 

@@ -46,6 +46,16 @@ class Split:
     inputs: np.ndarray
     targets: np.ndarray
 
+    @property
+    def x(self) -> np.ndarray:
+        """The inputs."""
+        return self.inputs
+
+    @property
+    def y(self) -> np.ndarray:
+        """The targets."""
+        return self.targets
+
     def __len__(self) -> int:
         """Count the samples."""
         return len(self.targets)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.loading import Network
-from lmu_deploy.tasks.base import Split, Task, get_task, task_names
-from lmu_deploy.tasks.from_file import task_from_file
+from lmu_deploy.tasks.base import Split, Task, task_names
+from lmu_deploy.tasks.dataset import Dataset, TaskLike, find_task
 
 CALIBRATION_SAMPLES = 512
 """Training samples that measure ranges and calibrate chips."""
 
 
-def task_for(network: Network, name: str | None) -> Task:
-    """Give the task called `name`, or the one that the network was trained for.
+def task_for(network: Network, task: TaskLike | None) -> Task:
+    """Return the given task, or the one that the network was trained for.
 
-    A name that ends in .npz is a file of the user's own data; see
-    :func:`lmu_deploy.tasks.from_file.task_from_file`.
+    Parameters
+    ----------
+    network : Network
+    task : str, path, Task, Dataset or None
+        A name that ends in .npz is a file of the user's own data; see
+        :class:`lmu_deploy.tasks.dataset.Dataset`.
 
     Raises
     ------
@@ -23,22 +27,22 @@ def task_for(network: Network, name: str | None) -> Task:
         When there is no such task, none is known, or it does not fit the network's inputs and
         outputs.
     """
-    name = name or network.task
-    if name is None:
+    task = network.task if task is None else task
+    if not task:
         raise InputError(
-            "the file records no task; name one with --task: "
+            "the network records no task; name one with --task: "
             f"{', '.join(task_names())}, or an .npz file of your own data."
         )
-    own_data = name.endswith(".npz")
-    task = task_from_file(name) if own_data else get_task(name)
+    found = find_task(task)
     # Own data may lack the last classes, so a network may have more outputs than it shows.
-    fits = task.n_out <= network.n_out if own_data else task.n_out == network.n_out
-    if task.n_in != network.n_in or not fits:
+    own_data = isinstance(task, Dataset) or found.name.endswith(".npz")
+    fits = found.n_out <= network.n_out if own_data else found.n_out == network.n_out
+    if found.n_in != network.n_in or not fits:
         raise InputError(
-            f"task {name} has {task.n_in} inputs and {task.n_out} outputs, and the network "
+            f"task {found.name} has {found.n_in} inputs and {found.n_out} outputs, and the network "
             f"{network.n_in} and {network.n_out}; choose the task that it was trained for."
         )
-    return task
+    return found
 
 
 def limited(split: Split, limit: int | None) -> Split:

@@ -19,8 +19,8 @@ from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.validation import check_integer
-from lmu_deploy.tasks.base import Task, get_task
-from lmu_deploy.tasks.from_file import task_from_file
+from lmu_deploy.tasks.base import Task
+from lmu_deploy.tasks.dataset import UNNAMED, TaskLike, find_task
 from lmu_deploy.training.config import TrainConfig, preset, read_toml
 
 _PACKAGES = ("lmu-deploy", "numpy", "torch", "lightning", "scikit-learn")
@@ -86,7 +86,7 @@ class TrainResult:
 
 
 def train(
-    task: str | Task,
+    task: TaskLike,
     model: str = "lmu",
     *,
     config: Path | str | TrainConfig | None = None,
@@ -101,8 +101,8 @@ def train(
 
     Parameters
     ----------
-    task : str or Task
-        Name of a task, or an .npz file of one's own data.
+    task : str, path, Task or Dataset
+        Name of a task, or one's own data as an .npz file or a Dataset.
     model : {"lmu", "parallel", "lstm", "hybrid"}
         Which built-in network; see :mod:`lmu_deploy.training.config`.
     config : path or TrainConfig, optional
@@ -133,7 +133,7 @@ def train(
         When training diverges.
     """
     seed = check_integer("seed", seed, 0, 2**32 - 1)
-    task = task if isinstance(task, Task) else _find(task)
+    task = find_task(task)
     settings = _settings(task, model, config, epochs)
     for path in (out, checkpoint):
         if path is not None and not Path(path).absolute().parent.is_dir():
@@ -154,7 +154,9 @@ def train(
     where = Path(checkpoint) if checkpoint is not None else None
     fitted = fit(task, data, settings, seed, show=progress, checkpoint=where, device=device)
     outputs = answer(fitted.model, data.test, settings.batch_size)
-    network = _with_exact_memory(from_torch(fitted.model, task.name))
+    network = _with_exact_memory(
+        from_torch(fitted.model, None if task.name == UNNAMED else task.name)
+    )
     figures = {
         f"test_{task.metric}": task.score(outputs, data.test.targets),
         f"validation_{task.metric}": fitted.validation_metric,
@@ -169,10 +171,6 @@ def train(
     if out is not None:
         save(network, out)
     return TrainResult(network, figures, fitted.history, settings)
-
-
-def _find(name: str) -> Task:
-    return task_from_file(name) if name.endswith(".npz") else get_task(name)
 
 
 def _settings(

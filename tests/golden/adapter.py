@@ -29,7 +29,7 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Mem
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.tasks.base import get_task
-from lmu_deploy.tasks.from_file import task_from_file
+from lmu_deploy.tasks.dataset import task_from_file
 from targets.base import get_target
 from targets.integer.run import step as _stream_step
 
