@@ -122,7 +122,7 @@ def _result(future: Any, key: str) -> Record:
     distributed = _distributed()
     try:
         record: Record = future.result()
-    except (distributed.CanceledError, distributed.comm.CommClosedError) as error:
+    except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
         raise RunError(
             f"the scheduler was lost ({error}); start the sweep again: what has finished is kept."
         ) from error

@@ -171,7 +171,7 @@ def test_what_dask_reports_of_a_job():
     assert "its worker died" in died.error
     absent = workers_module._result(Broken(ModuleNotFoundError("no lmu_deploy")), "k")
     assert (absent.status, "no lmu_deploy" in absent.error) == ("failed", True)
-    for error in (distributed.CanceledError("k"), distributed.comm.CommClosedError("gone")):
+    for error in (distributed.CancelledError("k"), distributed.comm.CommClosedError("gone")):
         with pytest.raises(RunError, match="the scheduler was lost"):
             workers_module._result(Broken(error), "k")
 
