@@ -25,7 +25,7 @@ from converters.nir import read_nir, to_nir, write_nir
 from converters.onnx import save_onnx, to_onnx
 from converters.pytorch.state_dict import read_pytorch_lmu
 from converters.quantize import quantize
-from converters.sandbox import child, limits, parent
+from converters.sandbox import child, limits, process
 from converters.spiking import spike
 from converters.spiking.saved import keep_calibration, load_calibration
 from lmu_deploy.core.errors import InputError, LmuDeployError
@@ -34,7 +34,7 @@ from lmu_deploy.core.loading import load_any
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.tasks.dataset import task_from_file
 
-FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "importers" / "fixtures"
+FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "converters" / "importers" / "fixtures"
 ARCHITECTURE = FIXTURES / "keras3-feedback.json"
 LONGEST_SENTENCE = 3000
 
@@ -106,17 +106,17 @@ def use_forks() -> None:
     import torch
 
     torch.set_num_threads(1)
-    parent.launch = _launch_fork
+    process.launch = _launch_fork
 
 
-def _launch_fork(reader: str, path: Path, answer: Path) -> tuple[int, bytes]:
-    messages = answer.with_suffix(".messages")
+def _launch_fork(reader: str, path: Path, result: Path) -> tuple[int, bytes]:
+    messages = result.with_suffix(".messages")
     pid = os.fork()
     if pid == 0:
         try:
             out = os.open(messages, os.O_WRONLY | os.O_CREAT)
             os.dup2(out, 2)
-            code = child.main([reader, str(path), str(answer)])
+            code = child.main([reader, str(path), str(result)])
             sys.stderr.flush()
             os._exit(code)
         finally:

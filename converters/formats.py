@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from converters.sandbox import limits
-from converters.sandbox.parent import check_file
+from converters.sandbox.process import check_file
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NIR_GRAPH = b"NIRGraph"

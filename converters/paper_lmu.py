@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.formats import HDF5_SIGNATURE, Sniff
-from converters.sandbox import Contents, read_contained
+from converters.sandbox import FileContents, read_in_sandbox
 from converters.weight_files import PAPER_NAMES, Group, Options, network_of, one_channel_layer
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork, Readout
@@ -61,11 +61,11 @@ def read_paper_lmu(path: Path | str, options: dict[str, str] | None = None) -> L
         raise InputError(f"{', '.join(sorted(group))} cannot be represented")
 
     return network_of(
-        path, _groups(read_contained("hdf5", path)), read, chosen, "the paper's lmu package"
+        path, _groups(read_in_sandbox("hdf5", path)), read, chosen, "the paper's lmu package"
     )
 
 
-def _groups(contents: Contents) -> dict[str, Group]:
+def _groups(contents: FileContents) -> dict[str, Group]:
     """Sort arrays by the layer they belong to, in the order of the layers."""
     names = contents.header["attributes"].get("", {}).get("layer_names")
     order = names if isinstance(names, list) else []

@@ -28,7 +28,7 @@ import numpy as np
 
 from converters.keras_lmu.architecture import KerasLayer
 from converters.keras_lmu.blocks import Expected
-from converters.sandbox import Contents, limits, read_contained
+from converters.sandbox import FileContents, limits, read_in_sandbox
 from lmu_deploy.core.errors import InputError
 
 CONFIG = "config.json"
@@ -37,7 +37,7 @@ _DIGITS = 30
 _BLOCK = 2**20
 
 
-def open_keras(path: Path) -> tuple[dict[str, Any] | None, Contents]:
+def open_keras(path: Path) -> tuple[dict[str, Any] | None, FileContents]:
     """Give the model's configuration (None in a weights-only file) and its contents.
 
     Raises
@@ -49,7 +49,7 @@ def open_keras(path: Path) -> tuple[dict[str, Any] | None, Contents]:
         is_archive = file.read(2) == b"PK"
     if is_archive:
         return _open_archive(path)
-    contents = read_contained("hdf5", path)
+    contents = read_in_sandbox("hdf5", path)
     text = contents.header["attributes"].get("", {}).get("model_config")
     return (parse_json(text, str(path)) if isinstance(text, str) else None), contents
 
@@ -80,7 +80,7 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _open_archive(path: Path) -> tuple[dict[str, Any], Contents]:
+def _open_archive(path: Path) -> tuple[dict[str, Any], FileContents]:
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             _check_names(path, archive.namelist())
@@ -88,7 +88,7 @@ def _open_archive(path: Path) -> tuple[dict[str, Any], Contents]:
             weights = Path(folder) / WEIGHTS
             weights.write_bytes(_take(archive, WEIGHTS, limits.ARRAY_BYTES))
             try:
-                return config, read_contained("hdf5", weights)
+                return config, read_in_sandbox("hdf5", weights)
             except InputError as error:
                 raise InputError(str(error).replace(str(weights), f"{path}, {WEIGHTS}")) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
@@ -131,7 +131,7 @@ _NOT_WEIGHTS = ("delay_layer", "seed_generator", "dropout_layer")
 class LayerWeights:
     """The arrays of all layers of one file."""
 
-    def __init__(self, contents: Contents, layers: Iterable[KerasLayer]) -> None:
+    def __init__(self, contents: FileContents, layers: Iterable[KerasLayer]) -> None:
         self._arrays = contents.arrays
         self._roots = _variable_groups(contents.arrays)
         self._named = _named_groups(contents)
@@ -214,7 +214,7 @@ def _variable_groups(arrays: Arrays) -> dict[str, Arrays]:
     return groups
 
 
-def _named_groups(contents: Contents) -> dict[str, Arrays]:
+def _named_groups(contents: FileContents) -> dict[str, Arrays]:
     """Sort arrays by the layer that names them, in the order of the layers."""
     attributes: dict[str, dict[str, Any]] = contents.header["attributes"]
     root = "model_weights/" if "model_weights" in attributes else ""

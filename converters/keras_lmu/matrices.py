@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.sandbox import limits
-from converters.sandbox.parent import check_file
+from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, Memory
 from lmu_deploy.core.validation import check_array, check_integer

@@ -44,8 +44,8 @@ from converters.keras_lmu.blocks import (
 )
 from converters.keras_lmu.matrices import MemoryMatrices
 from converters.linear_maps import identity, join
-from converters.sandbox import Contents
-from converters.sandbox.parent import check_file
+from converters.sandbox import FileContents
+from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Hidden, Layer, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.validation import check_array, check_number
@@ -200,7 +200,9 @@ def read_keras(
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
 
 
-def assemble(config: dict[str, Any], contents: Contents, matrices: MemoryMatrices) -> LMUNetwork:
+def assemble(
+    config: dict[str, Any], contents: FileContents, matrices: MemoryMatrices
+) -> LMUNetwork:
     """Make the network from its configuration and its arrays.
 
     Raises

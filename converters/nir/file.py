@@ -13,7 +13,7 @@ import numpy as np
 
 from converters.formats import Sniff
 from converters.nir.convert import damage_refused, from_nir
-from converters.sandbox import read_contained
+from converters.sandbox import read_in_sandbox
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write
 from lmu_deploy.core.network import LMUNetwork
@@ -48,9 +48,9 @@ def read_nir(path: Path | str) -> LMUNetwork | SpikingNetwork:
     ------
     InputError
         When there is no such file, or it is no NIR file, another program's, damaged, or asks for
-        what is not allowed (see :mod:`converters.sandbox.nir_tree`).
+        what is not allowed (see :mod:`converters.sandbox.hdf5`).
     """
-    contents = read_contained("nir", path)
+    contents = read_in_sandbox("nir", path)
     try:
         return from_nir(_build(_nest(contents.arrays, contents.header)))
     except InputError as error:

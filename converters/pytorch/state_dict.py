@@ -26,8 +26,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from converters.formats import Sniff
-from converters.sandbox import limits, read_contained
-from converters.sandbox.parent import check_file
+from converters.sandbox import limits, read_in_sandbox
+from converters.sandbox.process import check_file
 from converters.weight_files import (
     MOST_ORDER,
     PAPER_NAMES,
@@ -262,7 +262,7 @@ def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) ->
     path = check_file(path)
     with path.open("rb") as file:
         in_safetensors = _is_safetensors(file.read(64))
-    arrays = _read_safetensors(path) if in_safetensors else read_contained("pytorch", path).arrays
+    arrays = _read_safetensors(path) if in_safetensors else read_in_sandbox("pytorch", path).arrays
     groups = _in_order(_by_module(arrays), chosen, path, in_safetensors)
     return network_of(path, groups, read, chosen, "a state dictionary of PyTorch")
 

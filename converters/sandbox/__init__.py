@@ -1,10 +1,11 @@
-"""Files of other programs, read in a process of its own: what breaks the reader breaks no more.
+"""Parse untrusted files in a sandboxed subprocess.
 
-The C libraries that parse HDF5 and PyTorch's files were not written for hostile files. They run in
-a short-lived interpreter with limits on memory and time; what comes back is a `.safetensors` file
-of plain arrays and a JSON header.
+The C libraries that parse HDF5 and PyTorch files were not written for hostile input. They run in a
+short-lived interpreter with limits on memory and time (:mod:`.limits`), which returns plain arrays
+and a JSON header in a `.safetensors` file. A damaged file can crash that process, but not the
+caller.
 """
 
-from converters.sandbox.parent import Contents, read_contained
+from converters.sandbox.process import FileContents, check_file, read_in_sandbox
 
-__all__ = ["Contents", "read_contained"]
+__all__ = ["FileContents", "check_file", "read_in_sandbox"]

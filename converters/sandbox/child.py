@@ -1,6 +1,6 @@
-"""The process that reads: limits first, then the library, then one `.safetensors` file.
+"""Entry point of the sandboxed subprocess: set limits, read one file, write one `.safetensors`.
 
-Run as ``python -m converters.sandbox.child READER PATH ANSWER``. A refusal is the last line on
+Run as ``python -m converters.sandbox.child READER PATH RESULT``. An error is the last line on
 standard error, ``input<TAB>sentence`` or ``missing<TAB>sentence``, with exit code 2.
 """
 
@@ -17,52 +17,63 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from converters.sandbox import limits
-from converters.sandbox.parent import HEADER, ORDER
+from converters.sandbox.process import HEADER, ORDER
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 
 Reader = Callable[[Path], tuple[dict[str, np.ndarray], dict[str, Any]]]
 
+_NEEDED = {"hdf5": ("h5py", "import"), "nir": ("h5py", "nir"), "pytorch": ("torch", "train")}
+"""Library of each reader, and the extra that installs it."""
+
 
 def main(arguments: list[str]) -> int:
-    """Read one file and answer; the exit code is 0 or 2."""
-    name, path, answer = arguments
+    """Read one file and write the result; return the exit code, 0 or 2."""
+    name, path, result = arguments
     try:
         reader = find_reader(name)
         limit_resources()
         arrays, header = reader(Path(path))
         header = {**header, ORDER: list(arrays)}
-        save_file(arrays, answer, metadata={HEADER: json.dumps(header)})
+        save_file(arrays, result, metadata={HEADER: json.dumps(header)})
     except MissingDependencyError as error:
-        return _refuse("missing", str(error))
+        return _fail("missing", str(error))
     except InputError as error:
-        return _refuse("input", str(error))
+        return _fail("input", str(error))
     except MemoryError:
-        return _refuse("input", "it asks for more memory than an import may take; save it again.")
-    except Exception as error:  # whatever a library makes of a damaged file
+        return _fail("input", "it asks for more memory than an import may take; save it again.")
+    except Exception as error:  # a damaged file can make a library raise anything
         kind = type(error).__name__
-        return _refuse("input", f"it is damaged or of another kind ({kind}); save it again.")
+        return _fail("input", f"it is damaged or of another kind ({kind}); save it again.")
     return 0
 
 
 def find_reader(name: str) -> Reader:
-    """Import a reader with its library."""
-    if name == "hdf5":
-        from converters.sandbox.hdf5 import read_hdf5
+    """Return a reader by name; this imports its library.
 
-        return read_hdf5
-    if name == "nir":
-        from converters.sandbox.nir_tree import read_nir_tree
+    Raises
+    ------
+    MissingDependencyError
+        When the library is not installed.
+    """
+    try:
+        if name == "pytorch":
+            from converters.sandbox.pytorch import read_state_dict
 
-        return read_nir_tree
-    from converters.sandbox.pytorch import read_state_dict
+            return read_state_dict
+        from converters.sandbox import hdf5
 
-    return read_state_dict
+        return hdf5.read_nir_tree if name == "nir" else hdf5.read_hdf5
+    except ImportError as error:
+        library, extra = _NEEDED[name]
+        raise MissingDependencyError(
+            f"the library {library} is absent; install it with: pip install 'lmu-deploy[{extra}]'."
+        ) from error
 
 
 def limit_resources() -> None:
-    """Limit memory and computing of this process; where the system has no such limits, do nothing.
+    """Limit the memory and CPU time of this process, where the system supports it.
 
-    What the process took until now, to import its library, does not count as computing.
+    The CPU time that was spent on importing libraries does not count.
     """
     try:
         import resource
@@ -77,7 +88,7 @@ def limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
-def _refuse(kind: str, sentence: str) -> int:
+def _fail(kind: str, sentence: str) -> int:
     print(f"{kind}\t{' '.join(sentence.split())}", file=sys.stderr)
     return 2
 

@@ -1,27 +1,27 @@
-"""How large a file of another program, and what is in it, may be."""
+"""Limits on the size of an imported file and on the process that reads it."""
 
 from __future__ import annotations
 
 FILE_BYTES = 512 * 2**20
-"""Largest file that is opened at all."""
+"""Largest file that is opened."""
 
 ARRAY_BYTES = 128 * 2**20
-"""Most bytes of all arrays of one file together: 32 million weights of 4 bytes."""
+"""Largest sum of the sizes of all arrays in one file: 32 million weights of 4 bytes."""
 
 JSON_BYTES = 4 * 2**20
 """Longest JSON text that is parsed."""
 
 OBJECTS = 10_000
-"""Most groups, arrays and attributes in one file."""
+"""Largest number of groups, arrays and attributes in one file."""
 
 DEPTH = 32
 """Deepest nesting of groups."""
 
 MEMORY_BYTES = 1000 * 2**20
-"""Most memory that the process that reads may ask for."""
+"""Most memory that the reading process may allocate."""
 
 SECONDS = 120
-"""Longest time that reading a file may take, whatever else the machine does."""
+"""Longest wall-clock time for reading a file."""
 
 CPU_SECONDS = 5
-"""Most computing that it may take: damaged HDF5 files can send their library round for ever."""
+"""Most CPU time for reading a file: damaged HDF5 files can make the library loop forever."""

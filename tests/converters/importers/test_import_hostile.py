@@ -14,7 +14,7 @@ import pytest
 
 from converters.importers import import_file
 from converters.keras_lmu.archive import CONFIG, WEIGHTS
-from converters.sandbox import limits, parent
+from converters.sandbox import limits, process
 from lmu_deploy.core.errors import InputError
 
 h5py = pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
@@ -200,7 +200,7 @@ def test_code_in_a_pytorch_file_is_not_run(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"more than weights.*torch\.save"):
         import_file(tmp_path / "evil.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(InputError, match=r"no file of PyTorch 1\.6 or later"):
+    with pytest.raises(InputError, match=r"not a file of PyTorch 1\.6 or later"):
         import_file(tmp_path / "plain.pt", "pytorch-lmu")
     assert not (tmp_path / "evil").exists()
 
@@ -222,8 +222,8 @@ def test_a_compressed_pytorch_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("import os; os.abort()", r"broke down over it \(exit code -6\)"),
-        ("import sys; sys.exit(5)", r"broke down over it \(exit code 5\)"),
+        ("import os; os.abort()", r"crashed \(exit code -6\)"),
+        ("import sys; sys.exit(5)", r"crashed \(exit code 5\)"),
         ("import time; time.sleep(60)", "could not be read within 1 s"),
     ],
 )
@@ -234,7 +234,7 @@ def test_a_reader_that_dies_or_hangs_is_one_error(monkeypatch, code, message):
         run = subprocess.run([sys.executable, "-c", code], timeout=1, check=False)
         return run.returncode, b""
 
-    monkeypatch.setattr(parent, "launch", launch)
+    monkeypatch.setattr(process, "launch", launch)
     with pytest.raises(InputError, match=message):
         import_file(FIXTURES / "keras3-feedback.h5")
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from converters.sandbox import Contents
+from converters.sandbox import FileContents
 from converters.spiking import spike
 from lmu_deploy.api.export import export
 from lmu_deploy.cli import app
@@ -23,7 +23,7 @@ h5py = pytest.importorskip("h5py", reason="the extra [nir] is not installed")
 
 from converters.importers import import_file  # noqa: E402
 from converters.nir import from_nir, read_nir, to_nir, write_nir  # noqa: E402
-from converters.sandbox.nir_tree import read_nir_tree  # noqa: E402
+from converters.sandbox.hdf5 import read_nir_tree  # noqa: E402
 
 
 def small_network(dtype=np.float64):
@@ -52,14 +52,14 @@ def read_here(path):
 
     def read(name, path):
         try:
-            return Contents(*read_nir_tree(path))
+            return FileContents(*read_nir_tree(path))
         except InputError:
             raise
         except Exception as error:  # as the process that reads does
             raise InputError(f"damaged: {type(error).__name__}") from error
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("converters.nir.file.read_contained", read)
+        patch.setattr("converters.nir.file.read_in_sandbox", read)
         return read_nir(path)
 
 
@@ -224,7 +224,7 @@ def test_missing_files_folders_and_other_files(tmp_path):
         with pytest.raises(InputError, match="no such file"):
             read_nir(path)
     (tmp_path / "a.nir").write_text("NIRGraph")
-    with pytest.raises(InputError, match=r"a.nir: it is no HDF5 file, or damaged"):
+    with pytest.raises(InputError, match=r"a.nir: it is not an HDF5 file, or it is damaged"):
         read_nir(tmp_path / "a.nir")
     with h5py.File(tmp_path / "b.nir", "w") as file:
         file["version"] = "1"

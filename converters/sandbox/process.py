@@ -1,6 +1,6 @@
-"""Start the process that reads, and take over what it found.
+"""Run a reader in a subprocess and collect its result.
 
-In: a file and the name of its reader. Out: arrays by name, and what the reader says about them.
+In: a file and the name of its reader. Out: arrays by name, and a JSON header.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from lmu_deploy.core.errors import InputError, LmuDeployError, MissingDependency
 
 HEADER = "contents"
 ORDER = "order"
-ANSWER = "answer.safetensors"
+RESULT = "result.safetensors"
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What a file holds.
+class FileContents:
+    """Contents of a file.
 
     Attributes
     ----------
     arrays : dict of str to ndarray
-        Floating or integer arrays by their path in the file, in the order of the file.
+        Floating-point or integer arrays by their path in the file, in the order of the file.
     header : dict
-        What else the reader found; JSON values.
+        Everything else that the reader found, as JSON values.
     """
 
     arrays: dict[str, np.ndarray]
     header: dict[str, Any]
 
 
-def read_contained(reader: str, path: Path | str) -> Contents:
-    """Read a file with a reader of this package, in a process with limits of memory and time.
+def read_in_sandbox(reader: str, path: Path | str) -> FileContents:
+    """Read a file in a subprocess with limits on memory and time.
 
     Parameters
     ----------
@@ -52,27 +52,27 @@ def read_contained(reader: str, path: Path | str) -> Contents:
     Raises
     ------
     InputError
-        When there is no such file, it is too large, not of that kind, damaged, or asks for what
-        is not allowed.
+        When there is no such file, or it is too large, of another kind, damaged, or needs something
+        that is not allowed.
     MissingDependencyError
-        When the reader's library is absent.
+        When the reader's library is not installed.
     """
     path = check_file(path)
     with tempfile.TemporaryDirectory(prefix="lmu-deploy-import-") as folder:
-        answer = Path(folder) / ANSWER
+        result = Path(folder) / RESULT
         try:
-            code, messages = launch(reader, path, answer)
+            code, messages = launch(reader, path, result)
         except subprocess.TimeoutExpired as error:
             raise InputError(
                 f"{path} could not be read within {limits.SECONDS} s; it is damaged, save it again."
             ) from error
         raise_failure(path, code, messages)
-        return take_answer(path, answer)
+        return read_result(path, result)
 
 
-def launch(reader: str, path: Path, answer: Path) -> tuple[int, bytes]:
-    """Run the process; give its exit code and what it wrote on standard error."""
-    command = [sys.executable, "-m", "converters.sandbox.child", reader, str(path), str(answer)]
+def launch(reader: str, path: Path, result: Path) -> tuple[int, bytes]:
+    """Run the subprocess; return its exit code and what it wrote to standard error."""
+    command = [sys.executable, "-m", "converters.sandbox.child", reader, str(path), str(result)]
     done = subprocess.run(
         command,
         env=_environment(),
@@ -86,7 +86,13 @@ def launch(reader: str, path: Path, answer: Path) -> tuple[int, bytes]:
 
 
 def check_file(path: Path | str) -> Path:
-    """Return `path`, whole; raises InputError when it is no file or too large to be opened."""
+    """Return the absolute path of a file.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it is too large to be imported.
+    """
     path = Path(path).absolute()
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the name.")
@@ -99,7 +105,7 @@ def check_file(path: Path | str) -> Path:
 
 
 def raise_failure(path: Path, code: int, messages: bytes) -> None:
-    """Turn what a process said, or that it died without a word, into one error."""
+    """Raise the error that a subprocess reported, or one that says that it crashed."""
     if code == 0:
         return
     words = messages.decode("utf-8", "replace").strip().splitlines()
@@ -111,26 +117,26 @@ def raise_failure(path: Path, code: int, messages: bytes) -> None:
     if kind in known and text:
         raise known[kind](f"{path}: {text}" if kind == "input" else text)
     raise InputError(
-        f"{path} cannot be read: the library that reads it broke down over it (exit code {code}); "
-        "it is damaged, save it again."
+        f"{path} cannot be read: the library that reads it crashed (exit code {code}); "
+        "the file is damaged, save it again."
     )
 
 
-def take_answer(path: Path, answer: Path) -> Contents:
-    """Read the arrays and the header that the process left."""
+def read_result(path: Path, result: Path) -> FileContents:
+    """Read the arrays and the header that the subprocess wrote."""
     try:
-        with safe_open(answer, framework="numpy") as file:
+        with safe_open(result, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[HEADER])
             arrays = {key: file.get_tensor(key) for key in header[ORDER]}
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}); save it again."
         ) from error
-    return Contents(arrays, header)
+    return FileContents(arrays, header)
 
 
 def _environment() -> dict[str, str]:
-    """One thread for each library: threads take memory, and there is nothing to compute."""
+    """Return the subprocess's environment: one thread per library, since threads take memory."""
     here = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
