@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.options import SpikeOptions
 from converters.spiking import spike_chips
 from lmu_deploy.core.files import write_text
 from lmu_deploy.core.loading import load_float
@@ -107,8 +108,8 @@ class Study:
     def measure(self, settings: dict[str, Any]) -> Point:
         """Calibrate and run all chips of one setting."""
         whole = {n: int(settings[n]) for n in ("weight_bits", "neurons_per_state")}
-        options = {**settings, **whole, "seed": self.seed}
-        made = spike_chips(self.network, self.known, "generic-analog", self.chips, **options)
+        options = SpikeOptions(**{**settings, **whole, "seed": self.seed})
+        made = spike_chips(self.network, self.known, "generic-analog", self.chips, options)
         inputs, answers = self.test.inputs, self.test.targets
         runs = Brian2Target().run_chips(made, inputs, record=True, seed=self.seed)
         true, errors, energies = self.true.m, [], []

@@ -20,11 +20,11 @@ import numpy as np
 
 from converters.quantize import calibrate
 from converters.quantize import quantize as round_weights
+from lmu_deploy.api.quantize import quantize
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.studies.quantization import quantize
 from lmu_deploy.tasks.base import Split, get_task
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES
 from targets.integer import IntegerTarget

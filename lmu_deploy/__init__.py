@@ -18,12 +18,12 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "check": "lmu_deploy.api.check",
-    "chip_yield": "lmu_deploy.studies.chip_yield",
+    "chip_yield": "lmu_deploy.api.spike",
     "demo": "lmu_deploy.api.train",
     "deploy": "lmu_deploy.api.run",
     "doctor": "lmu_deploy.api.doctor",
     "export": "lmu_deploy.api.export",
-    "quantize": "lmu_deploy.studies.quantization",
+    "quantize": "lmu_deploy.api.quantize",
     "report": "lmu_deploy.api.report",
     "spike": "lmu_deploy.api.spike",
     "sweep": "lmu_deploy.api.sweep",

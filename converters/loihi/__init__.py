@@ -1,5 +1,5 @@
 """Lowering a float network's memories to LIF neurons in Loihi's fixed point."""
 
-from converters.loihi.lower import loihi_spike
+from converters.loihi.lower import loihi_spike, loihi_spike_with
 
-__all__ = ["loihi_spike"]
+__all__ = ["loihi_spike", "loihi_spike_with"]

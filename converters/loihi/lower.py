@@ -13,14 +13,17 @@ import numpy as np
 
 from converters.loihi.simulator import FixedPointBench
 from converters.loihi.tuning import LARGEST_ROUNDED, MESSAGE_ONE, draw_neurons, round_rows
+from converters.options import (
+    CALIBRATION_SAMPLES,
+    HOLD_MS,
+    NEURONS_PER_STATE,
+    PopulationOptions,
+)
 from converters.spiking.build import memory_inputs
 from converters.spiking.closed_loop import scale_memory
 from converters.spiking.dynamic import dynamic
 from converters.spiking.neurons import Fit, part
 from converters.spiking.recipe import (
-    CALIBRATION_SAMPLES,
-    HOLD_MS,
-    NEURONS_PER_STATE,
     check_map,
     check_window,
     draw_samples,
@@ -30,7 +33,7 @@ from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration, check_multiple
 from lmu_deploy.core.spiking.loihi import DECAY_ONE, MESSAGE_LIMIT, ONE, LoihiMemory, LoihiNetwork
-from lmu_deploy.core.validation import check_inputs, check_integer, check_number
+from lmu_deploy.core.validation import check_inputs, check_number
 from lmu_deploy.hardware.profile import (
     DigitalProfile,
     Figure,
@@ -218,21 +221,38 @@ def loihi_spike(
         When a time is no whole multiple of the step, the window is shorter than the relays can
         serve, the chip has too few neurons, or a value is out of range.
     """
-    chip, figures = lif_chip(profile)
-    if maximum_rates is not None:
-        figures = _with_rates(figures, *maximum_rates)
-    inputs = check_inputs(calibration_inputs, network.n_in)
-    seed = check_integer("seed", seed, 0, 2**32 - 1)
-    dt_ms = figures.step.value * 1e3
-    tau_ms = check_multiple(
-        "tau_ms", figures.synapse_tau.value * 1e3 if tau_ms is None else tau_ms, dt_ms
+    options = PopulationOptions(
+        neurons_per_state=neurons_per_state,
+        hold_ms=hold_ms,
+        tau_ms=tau_ms,
+        maximum_rates=maximum_rates,
+        seed=seed,
     )
+    return loihi_spike_with(network, calibration_inputs, profile, options, progress)
+
+
+def loihi_spike_with(
+    network: LMUNetwork,
+    calibration_inputs: np.ndarray,
+    profile: str | DigitalProfile,
+    options: PopulationOptions,
+    progress: Progress | None = None,
+) -> LoihiNetwork:
+    """Lower a network with options in one object; see :func:`loihi_spike`."""
+    chip, figures = lif_chip(profile)
+    if options.maximum_rates is not None:
+        figures = _with_rates(figures, *options.maximum_rates)
+    inputs = check_inputs(calibration_inputs, network.n_in)
+    seed, neurons_per_state = options.seed, options.neurons_per_state
+    dt_ms = figures.step.value * 1e3
+    tau_ms = figures.synapse_tau.value * 1e3 if options.tau_ms is None else options.tau_ms
+    tau_ms = check_multiple("tau_ms", tau_ms, dt_ms)
     recipe = Recipe(
         figures=figures,
         dt_ms=dt_ms,
-        hold_ms=check_multiple("hold_ms", hold_ms, dt_ms),
+        hold_ms=check_multiple("hold_ms", options.hold_ms, dt_ms),
         decay=max(round(DECAY_ONE * -np.expm1(-dt_ms / tau_ms)), 1),
-        neurons_per_state=check_integer("neurons_per_state", neurons_per_state, 1, 100_000),
+        neurons_per_state=neurons_per_state,
         seed=seed,
     )
     memories = [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]

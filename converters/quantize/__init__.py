@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from converters.options import AUTO, QuantizeOptions
 from converters.quantize.calibration import Calibration, calibrate
 from converters.quantize.ptq import Quantizer, choose_realization
-from converters.quantize.settings import AUTO, settings_for
+from converters.quantize.settings import settings_for
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.hardware.profile import DigitalProfile
 
-__all__ = ["Calibration", "calibrate", "quantize"]
+__all__ = ["Calibration", "calibrate", "quantize", "quantize_with"]
 
 
 def quantize(
@@ -20,7 +21,7 @@ def quantize(
     calibration: np.ndarray | Calibration,
     profile: str | DigitalProfile = "loihi2",
     *,
-    slices: int = 2,
+    slices: int | None = None,
     kernel_slices: int | None = None,
     message_bits: int = 12,
     hidden_bits: int | None = None,
@@ -44,8 +45,8 @@ def quantize(
         for them and this network, when several quantizations share it.
     profile : str or DigitalProfile
         Digital chip whose widths hold, by name or with figures of one's own.
-    slices : int
-        Slices of every matrix that enters a memory; one loses accuracy, two hold it.
+    slices : int, optional
+        Slices of every matrix that enters a memory; by default 2. One slice loses some accuracy.
     kernel_slices : int, optional
         Slices of the hidden units' kernels and the readout; by default 1 for a network that answers
         once, 2 for one that answers at every step.
@@ -81,9 +82,7 @@ def quantize(
         When the network has no LMU layer, an argument is out of range, the calibration does not
         fit the network, or an accumulator would be too narrow.
     """
-    settings = settings_for(
-        network,
-        profile,
+    options = QuantizeOptions(
         slices=slices,
         kernel_slices=kernel_slices,
         message_bits=message_bits,
@@ -96,9 +95,21 @@ def quantize(
         kernel_bits=kernel_bits,
         refit=refit,
     )
+    return quantize_with(network, calibration, profile, options, progress)
+
+
+def quantize_with(
+    network: LMUNetwork,
+    calibration: np.ndarray | Calibration,
+    profile: str | DigitalProfile = "loihi2",
+    options: QuantizeOptions | None = None,
+    progress: Progress | None = None,
+) -> IntegerNetwork:
+    """Quantize a float network with options in one object; see :func:`quantize`."""
+    settings = settings_for(network, profile, options)
     signals = calibration
     if not isinstance(signals, Calibration):
         signals = calibrate(network, signals, progress)
-    if realization == AUTO:
+    if settings.realization == AUTO:
         return choose_realization(network, signals, settings)
     return Quantizer(settings, signals).network(network)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from converters.options import CALIBRATION_METHODS
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.parts import largest
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
@@ -18,7 +19,6 @@ from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import has_hidden, run_reference
 from lmu_deploy.core.validation import check_choice, check_inputs
 
-METHODS = ("max", "percentile", "mse")
 PERCENTILE = 99.99
 _MARGIN = 1.05
 _ROWS = 16_384
@@ -133,7 +133,7 @@ def clip_range(signal: Signal, method: str, bits: int) -> float:
         whose rounding and clipping together cost the least squared error.
     bits : int
     """
-    check_choice("calibration_method", method, METHODS)
+    check_choice("calibration_method", method, CALIBRATION_METHODS)
     magnitudes = np.abs(signal.rows).ravel()
     if not magnitudes.any():
         return signal.largest or 1.0

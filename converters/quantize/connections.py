@@ -29,8 +29,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from converters.options import SCALES
 from converters.quantize.calibration import Signal
-from converters.quantize.settings import SCALES, Settings
+from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.parts import (
     LARGEST_MULTIPLIER,

@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 
+from converters.options import AUTO
 from converters.quantize.calibration import Calibration
 from converters.quantize.connections import Rounding
 from converters.quantize.ptq import Quantizer
 from converters.quantize.qat_layers import RoundedLMU, RoundedReadout
-from converters.quantize.settings import AUTO, Settings
+from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork

@@ -1,55 +1,35 @@
-"""What a user can choose about a quantization, checked against the profile before any work."""
+"""Options of a quantization, completed for one network and checked against a chip profile."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from converters.quantize.calibration import METHODS
+from converters.options import LEAST_BITS, QuantizeOptions
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import REALIZATIONS
 from lmu_deploy.core.network import LMULayer, LMUNetwork
-from lmu_deploy.core.validation import check_choice, check_flag, check_integer
+from lmu_deploy.core.options import options_of
+from lmu_deploy.core.validation import check_integer
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
 
-SCALES = ("power-of-two", "free")
-AUTO = "auto"
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Choices of a quantization; see :func:`converters.quantize.quantize` for their meaning."""
+@dataclass(frozen=True, kw_only=True)
+class Settings(QuantizeOptions):
+    """Options of a quantization completed for one network and checked against a profile."""
 
     profile: DigitalProfile
-    slices: int
-    kernel_slices: int
-    message_bits: int
-    hidden_bits: int
-    input_bits: int | None
-    calibration_method: str
-    scales: str | None
-    realization: str
-    taps: int | None = None
-    kernel_bits: int | None = None
-    refit: bool | None = None
+    slices: int = 2
+    kernel_slices: int = 1
+    hidden_bits: int = 8
 
     def __post_init__(self) -> None:
-        check_integer("slices", self.slices, 1, 3)
-        check_integer("kernel_slices", self.kernel_slices, 1, 3)
-        check_choice("calibration_method", self.calibration_method, METHODS)
-        if self.scales is not None:
-            check_choice("scales", self.scales, SCALES)
-        check_choice("realization", self.realization, (*REALIZATIONS, AUTO))
-        if self.taps is not None:
-            check_integer("taps", self.taps, 1, 65_536)
+        super().__post_init__()
         if self.kernel_bits is not None:
             check_integer("kernel_bits", self.kernel_bits, 2, int(self.profile.weight_bits))
-        if self.refit is not None:
-            check_flag("refit", self.refit)
         for name in ("message_bits", "hidden_bits", "input_bits"):
             value = getattr(self, name)
-            bits = check_integer(name, self.message_bits if value is None else value, 2, 20)
+            bits = self.message_bits if value is None else value
             allowed = int(self.profile.message_bits)
-            if allowed < 2:
+            if allowed < LEAST_BITS:
                 raise InputError(
                     f"profile {self.profile.name} sends spikes without a value, and an integer "
                     "network sends messages of several bits; choose loihi2, or make a spiking "
@@ -104,59 +84,49 @@ class Settings:
         return int(self.profile.accumulator_bits)
 
     def as_texts(self) -> dict[str, str]:
-        """Give the choices as texts, for a file's provenance."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["profile"] = self.profile.name
+        """Return the settings as texts, for the provenance of a file."""
+        values = {"profile": self.profile.name}
+        values |= {name: getattr(self, name) for name in options_of(QuantizeOptions)}
         return {name: str(value) for name, value in values.items()}
 
 
 def settings_for(
     network: LMUNetwork,
     profile: str | DigitalProfile,
-    *,
-    slices: int = 2,
-    kernel_slices: int | None = None,
-    message_bits: int = 12,
-    hidden_bits: int | None = None,
-    input_bits: int | None = None,
-    calibration_method: str = "max",
-    scales: str | None = None,
-    realization: str = "dense-incremental",
-    taps: int | None = None,
-    kernel_bits: int | None = None,
-    refit: bool | None = None,
+    options: QuantizeOptions | None = None,
 ) -> Settings:
-    """Complete a user's choices for a network; see :func:`converters.quantize.quantize`.
+    """Complete the options of a quantization for a network.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+    profile : str or DigitalProfile
+    options : QuantizeOptions, optional
+        By default every option has its default.
 
     Raises
     ------
     InputError
-        When the network has no LMU layer, or a choice is out of range.
+        If the network has no LMU layer, or the profile does not allow a value.
     """
     if not any(isinstance(layer, LMULayer) for layer in network.layers):
         raise InputError(
             "quantize: the network has LSTM layers alone, which stay on the host, so nothing is "
             "left for a chip; give a network with an LMU layer."
         )
+    values = (options or QuantizeOptions()).values()
     every_step = network.return_sequences
-    return Settings(
-        digital_profile(profile),
-        slices,
-        (2 if every_step else 1) if kernel_slices is None else kernel_slices,
-        message_bits,
-        (12 if every_step else 8) if hidden_bits is None else hidden_bits,
-        input_bits,
-        calibration_method,
-        scales,
-        realization,
-        taps,
-        kernel_bits,
-        refit,
-    )
+    if values["slices"] is None:
+        values["slices"] = 2
+    if values["kernel_slices"] is None:
+        values["kernel_slices"] = 2 if every_step else 1
+    if values["hidden_bits"] is None:
+        values["hidden_bits"] = 12 if every_step else 8
+    return Settings(profile=digital_profile(profile), **values)
 
 
 def digital_profile(name: str | DigitalProfile) -> DigitalProfile:
-    """Load the profile called `name`, or take a profile itself; it must be a digital chip's."""
+    """Return the digital profile of a name; a profile is returned unchanged."""
     profile = load_profile(name, kind="digital")
     assert isinstance(profile, DigitalProfile)
     return profile

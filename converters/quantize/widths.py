@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from converters.options import AUTO
 from converters.quantize.calibration import Calibration
 from converters.quantize.ptq import Quantizer
-from converters.quantize.settings import AUTO, Settings
+from converters.quantize.settings import Settings
 from converters.quantize.sparsity import Runner
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import edges, with_connections

@@ -1,5 +1,5 @@
 """Lowering a float network's memories to spiking neurons of virtual analog chips."""
 
-from converters.spiking.lower import spike, spike_chips
+from converters.spiking.lower import spike, spike_chips, spike_with
 
-__all__ = ["spike", "spike_chips"]
+__all__ = ["spike", "spike_chips", "spike_with"]

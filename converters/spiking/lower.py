@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from converters.spiking.build import Head, build_memory, memory_inputs, reaching_last
-from converters.spiking.neurons import Fit, part
-from converters.spiking.recipe import (
+from converters.options import (
     CALIBRATION_SAMPLES,
     DT_MS,
     HOLD_MS,
     NEURONS_PER_STATE,
     NEURONS_PER_UNIT,
-    UNITS,
+    SpikeOptions,
+)
+from converters.spiking.build import Head, build_memory, memory_inputs, reaching_last
+from converters.spiking.neurons import Fit, part
+from converters.spiking.recipe import (
     Recipe,
     check_map,
     check_room,
@@ -36,7 +38,7 @@ from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.spiking.units import SpikingUnits
-from lmu_deploy.core.validation import check_choice, check_inputs, check_integer
+from lmu_deploy.core.validation import check_inputs
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 
 
@@ -218,38 +220,44 @@ def spike(
         serve, the chip has too few neurons, `saved` is of something else, or a value is out of
         range.
     """
-    own_seed = seed if chip_seed is None else chip_seed
-    options: dict[str, Any] = {
-        "neurons_per_state": neurons_per_state,
-        "hold_ms": hold_ms,
-        "tau_ms": tau_ms,
-        "dt_ms": dt_ms,
-        "neuron": neuron,
-        "synapse": synapse,
-        "mismatch": mismatch,
-        "membrane_noise": membrane_noise,
-        "weight_bits": weight_bits,
-        "threshold_noise": threshold_noise,
-        "tau_mismatch": tau_mismatch,
-        "maximum_rates": maximum_rates,
-        "calibration": calibration,
-        "units": units,
-        "neurons_per_unit": neurons_per_unit,
-        "readout_tau_ms": readout_tau_ms,
-        "seed": seed,
-    }
+    options = SpikeOptions(
+        neurons_per_state=neurons_per_state,
+        hold_ms=hold_ms,
+        tau_ms=tau_ms,
+        dt_ms=dt_ms,
+        neuron=neuron,
+        synapse=synapse,
+        mismatch=mismatch,
+        membrane_noise=membrane_noise,
+        weight_bits=weight_bits,
+        threshold_noise=threshold_noise,
+        tau_mismatch=tau_mismatch,
+        maximum_rates=maximum_rates,
+        calibration=calibration,
+        units=units,
+        neurons_per_unit=neurons_per_unit,
+        readout_tau_ms=readout_tau_ms,
+        calibration_samples=calibration_samples,
+        calibration_steps=calibration_steps,
+        seed=seed,
+        chip_seed=chip_seed,
+    )
+    return spike_with(network, calibration_inputs, profile, options, saved, progress)
+
+
+def spike_with(
+    network: LMUNetwork,
+    calibration_inputs: np.ndarray,
+    profile: str | AnalogProfile,
+    options: SpikeOptions,
+    saved: SavedCalibration | None = None,
+    progress: Progress | None = None,
+) -> SpikingNetwork:
+    """Lower a network with options in one object; see :func:`spike`."""
+    own_seed = options.seed if options.chip_seed is None else options.chip_seed
     inputs = check_inputs(calibration_inputs, network.n_in)
     if saved is None:
-        return spike_chips(
-            network,
-            inputs,
-            profile,
-            [own_seed],
-            calibration_samples=calibration_samples,
-            calibration_steps=calibration_steps,
-            progress=progress,
-            **options,
-        )[0]
+        return spike_chips(network, inputs, profile, [own_seed], options, progress=progress)[0]
     recipe = _recipe(network, profile, options).on_chip(own_seed)
     check_calibration(saved, network, recipe)
     return assemble(network, recipe, saved.memories, saved.calibration, saved.units)
@@ -260,11 +268,9 @@ def spike_chips(
     calibration_inputs: np.ndarray,
     profile: str | AnalogProfile,
     chip_seeds: Sequence[int],
+    options: SpikeOptions | None = None,
     *,
-    calibration_samples: int = CALIBRATION_SAMPLES,
-    calibration_steps: int | None = None,
     progress: Progress | None = None,
-    **options: Any,
 ) -> list[SpikingNetwork]:
     """Put one network on several virtual chips of a profile: for each what :func:`spike` gives.
 
@@ -272,14 +278,14 @@ def spike_chips(
 
     Parameters
     ----------
-    network, calibration_inputs, profile, calibration_samples, calibration_steps
+    network, calibration_inputs, profile
         As for :func:`spike`.
     chip_seeds : sequence of int
         One for each chip.
+    options : SpikeOptions, optional
+        Its `chip_seed` has no effect. By default every option has its default.
     progress : callable, optional
         Called with (steps of calibration done, in all).
-    **options
-        Those of :func:`spike` that are not named here, but for `saved`.
 
     Returns
     -------
@@ -290,14 +296,15 @@ def spike_chips(
     InputError
         As :func:`spike`, and when no chip is named.
     """
+    options = options or SpikeOptions()
     inputs = check_inputs(calibration_inputs, network.n_in)
     if not chip_seeds:
         raise InputError("there is no chip to put the network on; give one seed or more.")
     recipe = _recipe(network, profile, options)
-    samples = check_integer("calibration_samples", calibration_samples, 1, 1_000_000)
-    if calibration_steps is not None:
-        inputs = inputs[:, : check_integer("calibration_steps", calibration_steps, 1, 10**9)]
+    if options.calibration_steps is not None:
+        inputs = inputs[:, : options.calibration_steps]
     largest = max(memory.size for memory in _memories(network))
+    samples = options.calibration_samples
     chosen = draw_samples(inputs, samples, recipe.parts * largest, recipe.seed)
     return build_networks(network, [recipe.on_chip(seed) for seed in chip_seeds], chosen, progress)
 
@@ -306,17 +313,15 @@ def _memories(network: LMUNetwork) -> list[Any]:
     return [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
 
 
-def _recipe(network: LMUNetwork, profile: str | AnalogProfile, options: dict[str, Any]) -> Recipe:
-    """Check what is asked for against the profile and the network."""
+def _recipe(network: LMUNetwork, profile: str | AnalogProfile, options: SpikeOptions) -> Recipe:
+    """Check the options against the profile and the network."""
     chip = load_profile(profile, "analog")
     assert isinstance(chip, AnalogProfile)
-    options = dict(options)
-    wanted = check_choice("units", options.pop("units", "auto"), UNITS)
-    recipe, memories = make_recipe(chip, **options), _memories(network)
+    recipe, memories = make_recipe(chip, options), _memories(network)
     check_room(memories, recipe.neurons_per_state, chip)
     for memory in memories:
         check_window(memory, recipe.hold_ms, recipe.tau_ms)
         check_map(memory, recipe.neurons_per_state, recipe.calibration)
-    if check_units(network, recipe, wanted, chip) is not None:
+    if check_units(network, recipe, options.units, chip) is not None:
         recipe = replace(recipe, neurons_per_unit=0)
     return recipe

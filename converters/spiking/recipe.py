@@ -1,9 +1,4 @@
-"""How a network's memories are put on a virtual analog chip: a profile, and what is asked for.
-
-Which of the given inputs a calibration uses.
-
-What is refused before any work is done, each with one sentence that says how to mend it.
-"""
+"""Recipe of a spiking network on a virtual chip: options completed by a profile, and checks."""
 
 from __future__ import annotations
 
@@ -11,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from converters.options import SpikeOptions
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.spiking.chip import (
-    CALIBRATIONS,
     Device,
     DPISynapse,
     NeuronModel,
@@ -22,20 +17,14 @@ from lmu_deploy.core.spiking.chip import (
     check_rates,
 )
 from lmu_deploy.core.spiking.units import why_on_host
-from lmu_deploy.core.validation import check_choice, check_integer, check_number
 from lmu_deploy.hardware.profile import AnalogProfile
 
-NEURONS_PER_STATE = 100
-NEURONS_PER_UNIT = 20
-UNITS = ("auto", "chip", "host")
-DT_MS = 1.0
-HOLD_MS = 50.0
 _LOWEST_SHARE = 0.5
-"""Of a profile's maximum rate, at which the slowest neurons end."""
+"""Lower limit of maximum rates, as a fraction of the profile's maximum rate."""
 _READOUT_SHARE = 0.3
-"""Of a hold, that the readout's synapses take: long enough to average spikes, short enough to be
-there at its end."""
-SYNAPSES = {"linear": None, "dpi": DPISynapse()}
+"""Time constant of the readout's synapses as a fraction of the time for which an input is shown:
+long enough to average spikes, short enough to settle before the next input."""
+_SYNAPSES = {"linear": None, "dpi": DPISynapse()}
 
 
 @dataclass(frozen=True)
@@ -85,67 +74,54 @@ class Recipe:
         return replace(self, device=replace(self.device, seed=seed))
 
 
-def make_recipe(
-    chip: AnalogProfile,
-    *,
-    neurons_per_state: int = NEURONS_PER_STATE,
-    hold_ms: float = HOLD_MS,
-    tau_ms: float | None = None,
-    dt_ms: float = DT_MS,
-    neuron: str | None = None,
-    synapse: str | None = None,
-    mismatch: float | None = None,
-    membrane_noise: float | None = None,
-    weight_bits: int | None = None,
-    threshold_noise: float = 0.0,
-    tau_mismatch: float = 0.0,
-    maximum_rates: tuple[float, float] | None = None,
-    calibration: str = "dynamic",
-    neurons_per_unit: int = NEURONS_PER_UNIT,
-    readout_tau_ms: float | None = None,
-    seed: int = 0,
-) -> Recipe:
-    """Take from the profile what is not given; see :func:`converters.spiking.spike`.
+def make_recipe(chip: AnalogProfile, options: SpikeOptions) -> Recipe:
+    """Complete the options with the figures of a profile.
 
-    The chip's seed is `seed` until :meth:`Recipe.on_chip` names another.
+    The recipe's chip has the seed of the options until :meth:`Recipe.on_chip` replaces it, and its
+    hidden units are on the chip.
 
     Raises
     ------
     InputError
-        When a time is no whole multiple of the step, or a value is out of range.
+        If a time is not a multiple of the step, or a value is out of range.
     """
-    seed = check_integer("seed", seed, 0, 2**32 - 1)
-    dt_ms = check_number("dt_ms", dt_ms, 1e-3, 100.0)
-    tau_ms = chip.synapse_tau.value * 1e3 if tau_ms is None else tau_ms
+    dt_ms, hold_ms = options.dt_ms, options.hold_ms
+    tau_ms = chip.synapse_tau.value * 1e3 if options.tau_ms is None else options.tau_ms
+    readout_tau_ms = options.readout_tau_ms
     if readout_tau_ms is None:
         readout_tau_ms = max(round(min(tau_ms, _READOUT_SHARE * hold_ms) / dt_ms), 1) * dt_ms
-    model = _neuron_model(chip.neuron.value if neuron is None else neuron, chip)
-    highest = chip.maximum_rate.value
-    rates = (_LOWEST_SHARE * highest, highest) if maximum_rates is None else maximum_rates
+    model = _neuron_model(options.neuron or chip.neuron.value, chip)
+    highest, rates = chip.maximum_rate.value, options.maximum_rates
+    if rates is None:
+        rates = (_LOWEST_SHARE * highest, highest)
     recipe = Recipe(
         model=model,
         device=Device(
             profile=chip.name,
-            seed=seed,
-            mismatch=chip.mismatch.value if mismatch is None else mismatch,
-            membrane_noise=chip.membrane_noise.value if membrane_noise is None else membrane_noise,
-            weight_bits=int(chip.weight_bits) if weight_bits is None else weight_bits,
-            threshold_noise=threshold_noise,
-            tau_mismatch=tau_mismatch,
+            seed=options.seed,
+            mismatch=_first(options.mismatch, chip.mismatch.value),
+            membrane_noise=_first(options.membrane_noise, chip.membrane_noise.value),
+            weight_bits=int(_first(options.weight_bits, int(chip.weight_bits))),
+            threshold_noise=options.threshold_noise,
+            tau_mismatch=options.tau_mismatch,
         ),
         dt_ms=dt_ms,
         tau_ms=check_multiple("tau_ms", tau_ms, dt_ms),
         hold_ms=check_multiple("hold_ms", hold_ms, dt_ms),
-        neurons_per_state=check_integer("neurons_per_state", neurons_per_state, 1, 100_000),
+        neurons_per_state=options.neurons_per_state,
         maximum_rates=check_rates(rates, model),
-        calibration=check_choice("calibration", calibration, CALIBRATIONS),
-        seed=seed,
-        neurons_per_unit=check_integer("neurons_per_unit", neurons_per_unit, 1, 100_000),
+        calibration=options.calibration,
+        seed=options.seed,
+        neurons_per_unit=options.neurons_per_unit,
         readout_tau_ms=check_multiple("readout_tau_ms", readout_tau_ms, dt_ms),
-        synapse=SYNAPSES[check_choice("synapse", synapse or "linear", tuple(SYNAPSES))],
+        synapse=_SYNAPSES[options.synapse or "linear"],
     )
     check_multiple("refractory_ms", recipe.model.refractory_ms, dt_ms, least=0)
     return recipe
+
+
+def _first(value: float | None, of_profile: float) -> float:
+    return of_profile if value is None else value
 
 
 def _neuron_model(kind: str, chip: AnalogProfile) -> NeuronModel:
@@ -153,7 +129,6 @@ def _neuron_model(kind: str, chip: AnalogProfile) -> NeuronModel:
     return NeuronModel(kind, chip.membrane_tau.value * 1e3, refractory_ms)
 
 
-CALIBRATION_SAMPLES = 200
 _TRAJECTORY_ELEMENTS = 50_000_000
 """Steps times samples times states of a calibration, at most (4 bytes each)."""
 

@@ -22,7 +22,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 def commands() -> dict[str, Any]:
     """Give every command of `lmu-deploy`, in the order in which its help lists them."""
     group: Any = typer.main.get_command(app)
-    return dict(group.commands)
+    return {name: found for name, found in group.commands.items() if not found.hidden}
 
 
 def reference() -> str:
@@ -35,7 +35,7 @@ def _command(name: str, command: Any) -> str:
     parts = [f"### {name}", words.strip()]
     if example.strip():
         parts.append(f"    {example.strip()}")
-    types = get_type_hints(inspect.unwrap(command.callback))
+    types = get_type_hints(command.callback)
     rows = [_row(parameter, types[parameter.name]) for parameter in command.params]
     if rows:
         parts.append("\n".join(["| | | by default |", "|---|---|---|", *rows]))

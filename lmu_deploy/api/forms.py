@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.spike import spike
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, save
 from lmu_deploy.core.loading import FORMS, Network, float_source, load_any
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.studies.quantization import quantize
 from targets.base import Target
 
 UNCALIBRATED = "uncalibrated"

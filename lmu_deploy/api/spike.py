@@ -1,68 +1,25 @@
-"""`spike`: a float network onto spiking neurons, calibrated on the chip that a profile names.
-
-`spike` for a digital chip: a float network onto LIF neurons in fixed point.
-"""
+"""Lower a float network to spiking neurons of one virtual chip, or judge it on many of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from converters.loihi import loihi_spike_with
+from converters.options import PopulationOptions, SpikeOptions
+from converters.spiking import saved, spike_with
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.options import options_of
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.profile import load_profile
+from lmu_deploy.studies.chip_yield import yield_of_chips
+from lmu_deploy.studies.yield_figures import ChipYield
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
-
-TAKEN = ("neurons_per_state", "hold_ms", "tau_ms", "maximum_rates", "seed")
-
-
-def spike_loihi(
-    network: LMUNetwork,
-    inputs: np.ndarray,
-    profile: str,
-    out: Path | str | None,
-    options: Mapping[str, Any],
-) -> LoihiNetwork:
-    """Lower a network's memories onto a digital chip's LIF neurons.
-
-    Parameters
-    ----------
-    network : LMUNetwork
-    inputs : ndarray, shape (samples, steps, n_in)
-        To calibrate on.
-    profile, out
-        As for :func:`lmu_deploy.spike`.
-    options : mapping
-        Those of `spike`; one of an analog chip is refused, unless it asks for what is done anyway.
-
-    Raises
-    ------
-    InputError
-        When an option or the profile is wrong, or the chip cannot hold the network.
-    """
-    from converters.loihi import loihi_spike
-
-    given = {name: value for name, value in options.items() if value is not None}
-    if given.get("calibration") == "dynamic":
-        del given["calibration"]
-    if wrong := sorted(set(given) - set(TAKEN)):
-        raise InputError(
-            f"profile {profile} is a digital chip, for which {wrong[0]} has no meaning; leave it "
-            f"out, or choose an analog profile (it takes {', '.join(TAKEN)})."
-        )
-    with progress_bar("spike", "steps") as progress:
-        lowered = loihi_spike(network, inputs, profile, progress=progress, **given)
-    if out is not None:
-        save(lowered, out)
-    return lowered
 
 
 def spike(
@@ -73,9 +30,28 @@ def spike(
     out: Path | str | None = None,
     save_calibration: Path | str | None = None,
     load_calibration: Path | str | None = None,
-    **options: Any,
+    neurons_per_state: int = 100,
+    hold_ms: float = 50.0,
+    tau_ms: float | None = None,
+    maximum_rates: tuple[float, float] | None = None,
+    seed: int = 0,
+    dt_ms: float = 1.0,
+    neuron: str | None = None,
+    synapse: str | None = None,
+    mismatch: float | None = None,
+    membrane_noise: float | None = None,
+    weight_bits: int | None = None,
+    threshold_noise: float = 0.0,
+    tau_mismatch: float = 0.0,
+    calibration: str = "dynamic",
+    units: str = "auto",
+    neurons_per_unit: int = 20,
+    readout_tau_ms: float | None = None,
+    calibration_samples: int = 200,
+    calibration_steps: int | None = None,
+    chip_seed: int | None = None,
 ) -> SpikingNetwork | LoihiNetwork:
-    """Lower a float network's memory onto populations of spiking neurons.
+    """Lower the memories of a float network to populations of spiking neurons.
 
     Parameters
     ----------
@@ -84,38 +60,205 @@ def spike(
         An analog chip, which gives a SpikingNetwork, or a digital one with LIF neurons, which gives
         a LoihiNetwork.
     task : str, optional
-        Whose training inputs give the ranges of the states.
+        Task whose training inputs give the ranges of the states; by default the one that the
+        network was trained for.
     out : path, optional
-        Where to write the `.safetensors` file.
+        The `.safetensors` file to write.
     save_calibration : path, optional
-        Where to write what was measured on the chip, for `load_calibration`.
+        File to write what was measured on the chip to, for `load_calibration`.
     load_calibration : path, optional
-        Use this instead of measuring the chip; it must be of this network, chip and options.
-    **options
-        Passed to :func:`converters.spiking.spike`: neurons_per_state, calibration, mismatch, ...,
-        or to :func:`converters.loihi.loihi_spike`, which takes fewer.
+        File to read instead of measuring the chip; it must be of this network, chip and options.
+    neurons_per_state, hold_ms, tau_ms, maximum_rates, seed
+        As for :func:`converters.spiking.spike` or :func:`converters.loihi.loihi_spike`.
+    dt_ms, neuron, synapse, mismatch, membrane_noise, weight_bits, threshold_noise, tau_mismatch
+        For an analog chip only: as for :func:`converters.spiking.spike`.
+    calibration, units, neurons_per_unit, readout_tau_ms, calibration_samples, calibration_steps
+        Likewise.
+    chip_seed
+        Likewise.
 
     Raises
     ------
     InputError
-        When a file, task or profile is wrong, the chip cannot hold the network, or the calibration
-        is of something else.
+        If a file, task, profile or option is wrong, the chip cannot hold the network, or the
+        calibration is of something else.
     """
-    from converters.spiking import saved
-    from converters.spiking import spike as convert
+    options = SpikeOptions(
+        neurons_per_state=neurons_per_state,
+        hold_ms=hold_ms,
+        tau_ms=tau_ms,
+        maximum_rates=maximum_rates,
+        seed=seed,
+        dt_ms=dt_ms,
+        neuron=neuron,
+        synapse=synapse,
+        mismatch=mismatch,
+        membrane_noise=membrane_noise,
+        weight_bits=weight_bits,
+        threshold_noise=threshold_noise,
+        tau_mismatch=tau_mismatch,
+        calibration=calibration,
+        units=units,
+        neurons_per_unit=neurons_per_unit,
+        readout_tau_ms=readout_tau_ms,
+        calibration_samples=calibration_samples,
+        calibration_steps=calibration_steps,
+        chip_seed=chip_seed,
+    )
+    return spike_for_task(
+        network,
+        options,
+        profile=profile,
+        task=task,
+        out=out,
+        save_calibration=save_calibration,
+        load_calibration=load_calibration,
+    )
 
+
+def spike_for_task(
+    network: LMUNetwork | Path | str,
+    options: SpikeOptions,
+    *,
+    profile: str = "generic-analog",
+    task: str | None = None,
+    out: Path | str | None = None,
+    save_calibration: Path | str | None = None,
+    load_calibration: Path | str | None = None,
+) -> SpikingNetwork | LoihiNetwork:
+    """Lower a float network with options in one object; see :func:`spike`."""
     if not isinstance(network, LMUNetwork):
         network = load_float(network, "spike")
-    if load_calibration is not None:
-        options["saved"] = saved.load_calibration(load_calibration)
+    kept = None if load_calibration is None else saved.load_calibration(load_calibration)
     inputs = limited(task_for(network, task).load().train, CALIBRATION_SAMPLES).inputs
+    lowered: SpikingNetwork | LoihiNetwork
     if load_profile(profile).kind == "digital":
-        kept = {"save_calibration": save_calibration, "load_calibration": load_calibration}
-        return spike_loihi(network, inputs, profile, out, options | kept)
-    with progress_bar("spike", "steps") as progress:
-        spiking = convert(network, inputs, profile, progress=progress, **options)
-    if save_calibration is not None:
-        save(saved.keep_calibration(spiking), save_calibration)
+        files = {"save_calibration": save_calibration, "load_calibration": load_calibration}
+        given = [name for name, file in files.items() if file is not None]
+        common = _common_options(profile, options, given)
+        with progress_bar("spike", "steps") as progress:
+            lowered = loihi_spike_with(network, inputs, profile, common, progress)
+    else:
+        with progress_bar("spike", "steps") as progress:
+            lowered = spike_with(network, inputs, profile, options, kept, progress)
+        if save_calibration is not None:
+            save(saved.keep_calibration(lowered), save_calibration)
     if out is not None:
-        save(spiking, out)
-    return spiking
+        save(lowered, out)
+    return lowered
+
+
+def _common_options(profile: str, options: SpikeOptions, others: list[str]) -> PopulationOptions:
+    """Return the options of a digital chip.
+
+    Raises
+    ------
+    InputError
+        If an option of analog chips, or one of the others, was given.
+    """
+    common = options_of(PopulationOptions)
+    if wrong := sorted({*options.changed(), *others} - set(common)):
+        raise InputError(
+            f"profile {profile} is a digital chip, for which {wrong[0]} has no meaning; leave it "
+            f"out, or choose an analog profile (it takes {', '.join(common)})."
+        )
+    return PopulationOptions(**{name: getattr(options, name) for name in common})
+
+
+def chip_yield(
+    network: LMUNetwork | Path | str,
+    *,
+    profile: str = "generic-analog",
+    task: str | None = None,
+    chips: int = 100,
+    first_chip: int = 0,
+    limit: int | None = None,
+    steps: int | None = None,
+    out: Path | str | None = None,
+    add: Sequence[Path | str] = (),
+    neurons_per_state: int = 100,
+    hold_ms: float = 50.0,
+    tau_ms: float | None = None,
+    maximum_rates: tuple[float, float] | None = None,
+    seed: int = 0,
+    dt_ms: float = 1.0,
+    neuron: str | None = None,
+    synapse: str | None = None,
+    mismatch: float | None = None,
+    membrane_noise: float | None = None,
+    weight_bits: int | None = None,
+    threshold_noise: float = 0.0,
+    tau_mismatch: float = 0.0,
+    units: str = "auto",
+    neurons_per_unit: int = 20,
+    readout_tau_ms: float | None = None,
+    calibration_samples: int = 200,
+    calibration_steps: int | None = None,
+) -> ChipYield:
+    """Judge a network on many virtual chips of a profile, before and after calibration.
+
+    Chip c has the mismatch of chip seed c; tuning curves, calibration data and test data are the
+    same for all. Before calibration a chip uses the decoders of an ideal one. The result of a chip
+    does not depend on the others (apart from noise and Poisson neurons).
+
+    Parameters
+    ----------
+    network : LMUNetwork or path
+    profile : str
+        Analog chip.
+    task : str, optional
+        By default the one that the network was trained for.
+    chips, first_chip : int
+        Number of chips, and the seed of the first.
+    limit, steps : int, optional
+        Number of test samples, and of steps of each (for a network that answers at every step).
+    out : path, optional
+        JSON file of the record, which is written after every 25 chips or fewer. Chips that it
+        holds already are not run again, so that an interrupted study resumes.
+    add : sequence of path
+        Records of other parts of the same study; their chips are added to the result.
+    neurons_per_state, hold_ms, tau_ms, maximum_rates, seed, dt_ms, neuron, synapse, mismatch
+        As for :func:`converters.spiking.spike`.
+    membrane_noise, weight_bits, threshold_noise, tau_mismatch, units, neurons_per_unit
+        Likewise.
+    readout_tau_ms, calibration_samples, calibration_steps
+        Likewise.
+
+    Raises
+    ------
+    InputError
+        If a file, name or value is wrong, a record is of another study, or a chip cannot hold the
+        network.
+    """
+    options = SpikeOptions(
+        neurons_per_state=neurons_per_state,
+        hold_ms=hold_ms,
+        tau_ms=tau_ms,
+        maximum_rates=maximum_rates,
+        seed=seed,
+        dt_ms=dt_ms,
+        neuron=neuron,
+        synapse=synapse,
+        mismatch=mismatch,
+        membrane_noise=membrane_noise,
+        weight_bits=weight_bits,
+        threshold_noise=threshold_noise,
+        tau_mismatch=tau_mismatch,
+        units=units,
+        neurons_per_unit=neurons_per_unit,
+        readout_tau_ms=readout_tau_ms,
+        calibration_samples=calibration_samples,
+        calibration_steps=calibration_steps,
+    )
+    return yield_of_chips(
+        network,
+        options,
+        profile=profile,
+        task=task,
+        chips=chips,
+        first_chip=first_chip,
+        limit=limit,
+        steps=steps,
+        out=out,
+        add=add,
+    )

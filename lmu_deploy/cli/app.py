@@ -10,11 +10,12 @@ from typing import Annotated, TextIO
 
 import typer
 
+from converters.options import SpikeOptions, TaskQuantizeOptions
+from lmu_deploy.cli.convert import chip_yield, quantize, spike
 from lmu_deploy.cli.networks import export, import_network, train
-from lmu_deploy.cli.quantize import quantize
+from lmu_deploy.cli.options import accepting_earlier_names
 from lmu_deploy.cli.run import check, deploy, report, targets, validate
 from lmu_deploy.cli.setup import demo, doctor
-from lmu_deploy.cli.spike import chip_yield, spike
 from lmu_deploy.cli.studies import sweep
 
 app = typer.Typer(
@@ -63,12 +64,16 @@ def _settings(
     context.with_resource(messages_to_standard_error())
 
 
+_Quantize = accepting_earlier_names(TaskQuantizeOptions)
+_Spike = accepting_earlier_names(SpikeOptions)
+
 app.command()(demo)
 app.command()(train)
-app.command("import")(import_network)
-app.command()(quantize)
-app.command()(spike)
-app.command("yield")(chip_yield)
+app.command("import", cls=accepting_earlier_names())(import_network)
+app.command(cls=_Quantize)(quantize)
+app.command("quantise", cls=_Quantize, hidden=True)(quantize)
+app.command(cls=_Spike)(spike)
+app.command("yield", cls=_Spike)(chip_yield)
 app.command()(export)
 app.command()(check)
 app.command()(deploy)

@@ -16,19 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from converters.options import PopulationOptions, SpikeOptions, TaskQuantizeOptions
 from lmu_deploy import __version__
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.loading import FORMS, load_float
+from lmu_deploy.core.options import Options, options_of
 from lmu_deploy.core.plugins import plugin_version
 from lmu_deploy.fidelity.assemble import hash_array, hash_file
 from lmu_deploy.hardware.profile import Profile
-from lmu_deploy.studies.settings import (
-    COMMAND,
-    TrainSettings,
-    TrialSettings,
-    chosen_profile,
-    converter_options,
-)
+from lmu_deploy.studies.settings import TrainSettings, TrialSettings, chosen_profile
 from lmu_deploy.studies.spec import merged
 from lmu_deploy.tasks.dataset import find_task
 from lmu_deploy.training.config import preset, read_settings
@@ -37,86 +33,89 @@ from targets.base import GROUP, get_target
 
 @dataclass(frozen=True)
 class Making:
-    """How networks of one form are made: table of the options, kind of chip, what it is by default.
+    """How networks of one form are made.
 
-    `method` is the converter's name of ``calibration.method``, None where it has one method alone.
+    Attributes
+    ----------
+    table : {"quantize", "spike"}
+        Table of settings that holds the options.
+    options : type of Options
+        Options of the converter.
+    kind : {"digital", "analog"}
+    profile : str
+        The chip unless the settings name another.
+    method : str, optional
+        Option that ``calibration.method`` sets; None if there is one method only.
     """
 
     table: str
+    options: type[Options]
     kind: str
     profile: str
     method: str | None
 
 
 MADE: Mapping[str, Making] = {
-    "integer": Making("quantize", "digital", "loihi2", "calibration_method"),
-    "spiking": Making("spike", "analog", "generic-analog", "calibration"),
-    "loihi": Making("spike", "digital", "loihi1", None),
+    "integer": Making("quantize", TaskQuantizeOptions, "digital", "loihi2", "calibration_method"),
+    "spiking": Making("spike", SpikeOptions, "analog", "generic-analog", "calibration"),
+    "loihi": Making("spike", PopulationOptions, "digital", "loihi1", None),
 }
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a trial's network is made.
+    """How the network of a trial is made.
 
     Attributes
     ----------
     form : {"float", "integer", "spiking", "loihi"}
-    given : dict
-        The options that are set, the rest being at their defaults.
-    defaults : dict
-        What holds where nothing is set.
+    options : Options, or None for the form float
     profile : DigitalProfile or AnalogProfile, or None for the form float
     samples : int
-        Of the training data, to calibrate with.
+        Number of training samples for calibration.
     """
 
     form: str
-    given: dict[str, Any]
-    defaults: dict[str, Any]
+    options: Options | None
     profile: Profile | None
     samples: int
 
-    @property
-    def by_command(self) -> bool:
-        """Whether an option is set that the command `quantize` has and the converter has not."""
-        return self.form == "integer" and any(name in COMMAND for name in self.given)
-
     def inputs(self) -> dict[str, Any]:
-        """Give what is hashed: the settings that this form has a use for, and no others."""
-        if self.profile is None:
+        """Return the part of a trial's hash: the settings that this form uses, and no others."""
+        if self.profile is None or self.options is None:
             return {"form": self.form}
+        known = options_of(type(self.options))
+        values = {n: value for n, value in self.options.values().items() if known[n].sweep}
+        if isinstance(self.options, TaskQuantizeOptions):
+            values |= self.options.rounding.values()
         chip = self.profile.model_dump(mode="json", exclude={"title"})
-        options = {**self.defaults, **self.given}
-        # The command's defaults of one option depend on others, so what is set is told apart.
-        told = {"set": sorted(self.given)} if self.by_command else {}
         return {
             "form": self.form,
-            "options": options,
+            "options": values,
             "chip": _without_sources(chip),
             "samples": self.samples,
-            **told,
         }
 
 
 def conversion_of(settings: TrialSettings) -> Conversion:
-    """Find what the target of a trial runs, and complete the converter's options.
+    """Determine the form that the target of a trial runs, and build the converter's options.
 
-    Settings of the other converters are left aside, so that one sweep can hold targets of all.
+    Settings of other converters are ignored, so that one sweep can hold targets of all.
 
     Raises
     ------
     InputError
-        When there is no such target, profile, figure or option, or the target runs another form.
+        If the target, profile, figure or an option is unknown or out of range, or the target runs
+        another form.
     MissingDependencyError
-        When the target's library is absent.
+        If the target's library is not installed.
     """
     name, _, form = settings.target.partition("/")
     form = _form(name, form)
     samples, method = settings.calibration.samples, settings.calibration.method
     if form == "float":
-        return Conversion(form, {}, {}, None, samples)
-    making, defaults = MADE[form], converter_options(form)
+        return Conversion(form, None, None, samples)
+    making = MADE[form]
     given = dict(getattr(settings, making.table))
     if making.table == "spike":
         given["seed"] = settings.seed
@@ -127,12 +126,12 @@ def conversion_of(settings: TrialSettings) -> Conversion:
                 "is calibrated in one way alone; leave it out."
             )
         given[making.method] = method
-    if strange := [option for option in given if option not in defaults]:
+    if strange := [option for option in given if option not in options_of(making.options)]:
         raise InputError(
             f"{making.table}.{strange[0]} is no option for networks of form {form}; leave it out."
         )
     profile = chosen_profile(settings.chip, making.kind, making.profile)
-    return Conversion(form, given, defaults, profile, samples)
+    return Conversion(form, making.options.build(given), profile, samples)
 
 
 def _form(name: str, form: str) -> str:

@@ -1,75 +1,25 @@
-"""The settings of one trial, checked: task, network, conversion, chip, calibration, target, seed.
+"""Settings of one trial of a sweep: task, network, conversion, chip, calibration, target, seed.
 
-Which names `quantize`, `spike` and `chip` know is read off the converters and the chip profiles
-themselves, so that a new option of theirs can be swept at once.
-
-Which options the converters have, read off their signatures: a new one can be swept at once.
-
-A chip profile with some of its figures replaced.
+The options of ``quantize`` and ``spike`` are those of the conversions, and the figures of ``chip``
+those of the profiles, so that a new one can be varied without a change here.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from converters.options import SpikeOptions, TaskQuantizeOptions
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.options import Options, current_name, options_of
 from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, Figure, Profile, load_profile
 
-COMMAND = ("method", "epochs", "sparsity_threshold", "sparsity_loss", "budget_kib")
-"""Options of the command `quantize` beyond its converter's: training on, sparsity, a budget."""
+TABLES: Mapping[str, type[Options]] = {"quantize": TaskQuantizeOptions, "spike": SpikeOptions}
+"""Tables of settings, and the options that they hold."""
 
-FORMS_OF = {"quantize": ("integer",), "spike": ("spiking", "loihi")}
-"""Forms that are made with the options of a table of settings."""
-
-_NEVER = ("profile", "progress", "saved")
-"""The chip has a table of its own; the others are no settings."""
-
-
-def converter(form: str) -> Callable[..., Any]:
-    """Import the converter to a form.
-
-    It takes a float network, calibration inputs, a chip profile, and the options.
-    """
-    if form == "integer":
-        from converters.quantize import quantize
-
-        return quantize
-    if form == "spiking":
-        from converters.spiking import spike
-
-        return spike
-    from converters.loihi import loihi_spike
-
-    return loihi_spike
-
-
-@cache
-def converter_options(form: str) -> dict[str, Any]:
-    """Give every option of the converter to a form, with its default."""
-    found = _defaults(converter(form))
-    if form == "integer":
-        from lmu_deploy.studies.quantization import quantize
-
-        found |= {name: _defaults(quantize)[name] for name in COMMAND}
-    return found
-
-
-def table_options(table: str) -> list[str]:
-    """Name the options that a table of settings may hold, of all forms that it is for."""
-    return list(dict.fromkeys(n for form in FORMS_OF[table] for n in converter_options(form)))
-
-
-def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters.values()
-    return {
-        p.name: p.default for p in parameters if p.default is not p.empty and p.name not in _NEVER
-    }
-
+_EARLIER_TABLES = {"quantise": "quantize"}
 
 _ELSEWHERE = {
     "profile": "chip.profile",
@@ -77,7 +27,22 @@ _ELSEWHERE = {
     "calibration": "calibration.method",
     "seed": "seed",
 }
-"""Options of a converter that a trial has under another name, and which."""
+"""Options of a conversion that a trial has under another name, and which."""
+
+
+def current_setting(name: str) -> str:
+    """Return the current name of a setting that may have an earlier one.
+
+    Parameters
+    ----------
+    name : str
+        Dotted name, such as ``quantise.realisation``.
+    """
+    table, dot, rest = name.partition(".")
+    table = _EARLIER_TABLES.get(table, table)
+    if table in TABLES:
+        rest = current_name(TABLES[table], rest)
+    return f"{table}{dot}{rest}"
 
 
 class Strict(BaseModel):
@@ -151,12 +116,12 @@ class TrialSettings(Strict):
     @field_validator("quantize")
     @classmethod
     def _quantize_knows(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return _known("quantize", values, table_options("quantize"))
+        return _check_options("quantize", values)
 
     @field_validator("spike")
     @classmethod
     def _spike_knows(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return _known("spike", values, table_options("spike"))
+        return _check_options("spike", values)
 
     @field_validator("chip")
     @classmethod
@@ -167,7 +132,10 @@ class TrialSettings(Strict):
             for name, field in model.model_fields.items()
             if field.annotation is Figure
         ]
-        return _known("chip", values, ["profile", *dict.fromkeys(figures)])
+        known = ["profile", *dict.fromkeys(figures)]
+        if unknown := [name for name in values if name not in known]:
+            raise ValueError(f"chip.{unknown[0]} is no setting; known are {', '.join(known)}")
+        return values
 
 
 def read_trial(values: Mapping[str, Any], where: str) -> TrialSettings:
@@ -195,15 +163,26 @@ def checked(model: type[Any], values: Mapping[str, Any], where: str) -> Any:
         raise InputError(f"{where}: {place}: {told}.") from error
 
 
-def _known(table: str, values: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    elsewhere = {} if table == "chip" else _ELSEWHERE
-    known = [name for name in names if name not in elsewhere]
-    for name in values:
+def _check_options(table: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a table under their current names.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or a trial has that option under another name.
+    """
+    known = [
+        name
+        for name, one in options_of(TABLES[table]).items()
+        if one.sweep and name not in _ELSEWHERE
+    ]
+    named = {current_name(TABLES[table], name): value for name, value in values.items()}
+    for name in named:
         if name not in known:
-            instead = elsewhere.get(name)
+            instead = _ELSEWHERE.get(name)
             hint = f"it is called {instead} here" if instead else f"known are {', '.join(known)}"
             raise ValueError(f"{table}.{name} is no setting; {hint}")
-    return values
+    return named
 
 
 _SOURCE = "assumed: set by the sweep"

@@ -17,7 +17,13 @@ from pydantic import Field, model_validator
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.studies.figures import check_figure
-from lmu_deploy.studies.settings import Strict, TrialSettings, checked, read_trial
+from lmu_deploy.studies.settings import (
+    Strict,
+    TrialSettings,
+    checked,
+    current_setting,
+    read_trial,
+)
 from lmu_deploy.training.config import read_toml
 
 ALIASES = {"task": "task.name", "network": "network.file"}
@@ -217,7 +223,8 @@ def _read(values: Mapping[str, Any], where: str, folder: Path) -> Spec:
     base: dict[str, Any] = {}
     for name, value in values.items():
         if name not in ("grid", "search", "objectives"):
-            base = placed(base, name, value)
+            table = base.get(current_setting(name))
+            base = placed(base, current_setting(name), merged(table, value))
     if ("grid" in values) == ("search" in values):
         raise InputError(f"{where}: give either a table [grid] or a table [search] of what varies.")
     return Spec(
@@ -238,7 +245,7 @@ def _objectives(names: Any, where: str) -> tuple[str, str]:
 
 
 def _grid(table: Any, where: str) -> dict[str, list[Any]]:
-    axes = leaves(table, lambda _: False) if isinstance(table, Mapping) else {}
+    axes = _current(leaves(table, lambda _: False)) if isinstance(table, Mapping) else {}
     if not axes:
         raise InputError(f"{where}: grid is empty; name a setting and a list of its values.")
     count = 1
@@ -254,7 +261,7 @@ def _grid(table: Any, where: str) -> dict[str, list[Any]]:
 def _search(table: Any, where: str) -> Search:
     if not isinstance(table, Mapping) or not isinstance(table.get("fields"), Mapping):
         raise InputError(f"{where}: search needs a table [search.fields] of what varies.")
-    fields = leaves(table["fields"], lambda value: "low" in value or "high" in value)
+    fields = _current(leaves(table["fields"], lambda value: "low" in value or "high" in value))
     for name, choices in fields.items():
         if not isinstance(choices, Mapping) and (not isinstance(choices, list) or not choices):
             raise InputError(
@@ -263,6 +270,10 @@ def _search(table: Any, where: str) -> Search:
             )
     search: Search = checked(Search, {**table, "fields": fields}, f"{where}: search")
     return search
+
+
+def _current(varied: Mapping[str, Any]) -> dict[str, Any]:
+    return {current_setting(name): value for name, value in varied.items()}
 
 
 def grid_trials(spec: Spec) -> list[Trial]:

@@ -21,17 +21,27 @@ from threading import Lock
 from typing import Any, TypeVar
 
 import lmu_deploy
+from converters.loihi import loihi_spike_with
+from converters.options import (
+    PopulationOptions,
+    QuantizeOptions,
+    SpikeOptions,
+    TaskQuantizeOptions,
+)
+from converters.quantize import calibrate, quantize_with
+from converters.spiking import spike_with
 from lmu_deploy.core.errors import InputError, LmuDeployError, MissingDependencyError, RunError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.loading import Network, load_float
 from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.options import options_of
 from lmu_deploy.core.validation import check_inputs
 from lmu_deploy.fidelity.assemble import hash_file, versions
 from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.studies.figures import TASK_NAME, Figures, figures_of
 from lmu_deploy.studies.plan import Job, Training
+from lmu_deploy.studies.quantization import quantize_for_task
 from lmu_deploy.studies.records import DONE, FAILED, REFUSED, Record, keep, kept
-from lmu_deploy.studies.settings import COMMAND, converter
 from lmu_deploy.tasks.base import Split
 from lmu_deploy.tasks.dataset import find_task
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
@@ -128,6 +138,11 @@ def _read(path: Path | Training, key: str) -> LMUNetwork:
     return network
 
 
+_OF_TASK = [
+    name
+    for name, one in options_of(TaskQuantizeOptions).items()
+    if one.sweep and name not in options_of(QuantizeOptions)
+]
 KEPT = 2
 """Calibrations and reference runs of so many networks are kept for the trials that follow."""
 
@@ -181,40 +196,36 @@ def _figures(job: Job, source: LMUNetwork) -> Figures:
 
 
 def _convert(job: Job, source: LMUNetwork, train: Split) -> Network:
-    conversion = job.conversion
-    if conversion.form == "float":
-        return source
-    if conversion.by_command:
-        return _by_command(job, source)
-    calibration: Any = limited(train, conversion.samples).inputs
-    if conversion.form == "integer":
-        from converters.quantize import calibrate
-
+    options, samples = job.conversion.options, job.conversion.samples
+    profile: Any = job.conversion.profile
+    if isinstance(options, TaskQuantizeOptions):
+        if options.needs_task:
+            return _quantize_for_task(job, source, options)
         data = job.inputs["task"]["data"]["train_inputs"]
-        calibration = recent(
-            ("calibration", job.network_key, data, conversion.samples),
-            partial(calibrate, source, calibration),
+        signals = recent(
+            ("calibration", job.network_key, data, samples),
+            partial(calibrate, source, limited(train, samples).inputs),
             KEPT,
         )
-    convert = converter(conversion.form)
-    network: Network = convert(source, calibration, conversion.profile, **conversion.given)
-    return network
+        return quantize_with(source, signals, profile, options.rounding)
+    inputs = limited(train, samples).inputs
+    if isinstance(options, SpikeOptions):
+        return spike_with(source, inputs, profile, options)
+    if isinstance(options, PopulationOptions):
+        return loihi_spike_with(source, inputs, profile, options)
+    return source
 
 
-def _by_command(job: Job, source: LMUNetwork) -> Network:
-    """Quantize as the command does, which trains, thins messages or meets a budget besides."""
-    from lmu_deploy.studies.quantization import quantize
-
-    conversion = job.conversion
-    if conversion.samples != CALIBRATION_SAMPLES:
+def _quantize_for_task(job: Job, source: LMUNetwork, options: TaskQuantizeOptions) -> Network:
+    """Quantize with a training, message thresholds or a memory budget."""
+    if job.conversion.samples != CALIBRATION_SAMPLES:
         raise InputError(
-            f"calibration.samples is {conversion.samples}, and quantize.{'/'.join(COMMAND)} always "
-            f"calibrate with {CALIBRATION_SAMPLES}; leave it out."
+            f"calibration.samples is {job.conversion.samples}, and quantize.{'/'.join(_OF_TASK)} "
+            f"always calibrate with {CALIBRATION_SAMPLES}; leave it out."
         )
-    profile: Any = conversion.profile
-    return quantize(
-        source, profile=profile, task=job.task, seed=job.seed, device="cpu", **conversion.given
-    )
+    options = options.replace(seed=job.seed, device="cpu")
+    profile: Any = job.conversion.profile
+    return quantize_for_task(source, options, profile=profile, task=job.task)
 
 
 _LOCK = Lock()

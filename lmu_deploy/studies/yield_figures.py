@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.options import SpikeOptions
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import write_text
 
@@ -102,11 +103,22 @@ def check_study(found: ChipYield, study: Mapping[str, Any], place: Path | str) -
         Naming the first thing that differs.
     """
     for name, theirs in found.study.items():
-        if theirs != study[name]:
+        same = theirs == study[name]
+        if name == "settings" and not same:
+            same = _options(theirs) == _options(study[name])
+        if not same:
             raise InputError(
                 f"the chips in {place} were judged with {name} {theirs}, and {study[name]} is "
                 "asked for; ask for what they were judged with, or name another file."
             )
+
+
+def _options(settings: Mapping[str, Any]) -> SpikeOptions | None:
+    """Return the options of a study; None if an earlier version had others."""
+    try:
+        return SpikeOptions.build(settings)
+    except InputError:
+        return None
 
 
 def save_yield(found: ChipYield, path: Path | str) -> None:

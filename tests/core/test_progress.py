@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.run import announce, deploy, neurons_of
 from lmu_deploy.api.spike import spike
 from lmu_deploy.core import progress
 from lmu_deploy.core.files import save
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.progress import progress_bar, time_left
-from lmu_deploy.studies.quantization import quantize
 from targets.base import get_target
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "models" / "digits.safetensors"

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.validate import explained
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
 from lmu_deploy.report import write_report
 from lmu_deploy.report.robustness_file import gather
-from lmu_deploy.studies.quantization import quantize
 from lmu_deploy.tasks.base import Split, Task, get_task
 from lmu_deploy.tasks.selection import limited
 from targets.base import Run, States

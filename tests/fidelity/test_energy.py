@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from lmu_deploy.api.quantize import quantize
 from lmu_deploy.fidelity.judge import fit_of
 from lmu_deploy.fidelity.measures.energy import Counts, costs_of, estimate
 from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
 from lmu_deploy.report.costs import on_chip
 from lmu_deploy.report.wording import quantities, verdict
-from lmu_deploy.studies.quantization import quantize
 from lmu_deploy.tasks.digits import TASK
 from targets.integer import IntegerTarget
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from lmu_deploy.api.quantize import quantize
 from lmu_deploy.fidelity import Result, write_fidelity
 from lmu_deploy.fidelity.measures.energy import costs_of
 from lmu_deploy.report import write_report
 from lmu_deploy.report.comparison import write_comparison
-from lmu_deploy.studies.quantization import quantize
 from targets.integer import IntegerTarget
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

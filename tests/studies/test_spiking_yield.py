@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters.options import SpikeOptions
 from converters.spiking import spike, spike_chips
+from lmu_deploy.api.spike import chip_yield
 from lmu_deploy.cli import main
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.loading import load_any
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.studies import chip_yield as module
-from lmu_deploy.studies.chip_yield import chip_yield
 from lmu_deploy.studies.yield_figures import (
     ChipYield,
     histogram,
@@ -125,7 +126,9 @@ def test_chips_that_fit_one_simulation_run_together(monkeypatch):
     def groups(neurons_at_once):
         monkeypatch.setattr(module, "_NEURONS_AT_ONCE", neurons_at_once)
         task = task_for(load_any(DIGITS), None)
-        study = module._Study(load_any(DIGITS), task, "generic-analog", 10, None, 0, OPTIONS)
+        study = module._Study(
+            load_any(DIGITS), task, "generic-analog", 10, None, SpikeOptions(**OPTIONS)
+        )
         return [list(chips) for chips in study.groups(range(7, 10))]
 
     neurons = 16 * 4 * 10
@@ -148,8 +151,8 @@ def test_chips_measured_side_by_side_are_those_measured_alone(rng, neuron, calib
         inputs,
         "generic-analog",
         [9, 2, 9],
+        SpikeOptions(**options),
         progress=lambda done, total: shown.append((done, total)),
-        **options,
     )
     for seed, chip in zip([9, 2, 9], together, strict=True):
         alone = spike(network, inputs, chip_seed=seed, **options)
@@ -163,7 +166,7 @@ def test_wrong_requests_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be cut"):
         chip_yield(DIGITS, steps=4)
     with pytest.raises(InputError, match="decides calibration itself"):
-        chip_yield(DIGITS, calibration="static")
+        module.yield_of_chips(DIGITS, SpikeOptions(calibration="static"))
     with pytest.raises(InputError, match="no chip"):
         spike_chips(load_any(DIGITS), np.zeros((1, 8, 8)), "generic-analog", [])
     with pytest.raises(InputError, match=r"cannot read .*absent.json"):

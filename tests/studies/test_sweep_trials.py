@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import lmu_deploy
+from converters.options import SpikeOptions
+from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.run import deploy
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import save
@@ -19,7 +21,6 @@ from lmu_deploy.hardware.placement import place
 from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.studies import trial as trial_module
 from lmu_deploy.studies.plan import Planner, Training
-from lmu_deploy.studies.quantization import quantize
 from lmu_deploy.studies.records import (
     DONE,
     FAILED,
@@ -72,9 +73,8 @@ def test_options_of_the_command_beyond_the_converter_are_the_command():
     direct = deploy(network, target="integer", limit=40)
     assert record.figures["events_per_sample"] == direct["events"]["per_sample"]
     assert record.figures["metric"] == direct["metric"]["value"]
-    other = run_trial(planned(quantize={"epochs": 3}))
-    assert other.status == REFUSED
-    assert "method ptq trains nothing" in other.error
+    with pytest.raises(InputError, match="method ptq trains nothing"):
+        planned(quantize={"epochs": 3})
     wrong = run_trial(planned(quantize={"budget_kib": 3.0}, calibration={"samples": 100}))
     assert "calibration.samples is 100" in wrong.error
 
@@ -95,7 +95,7 @@ def test_networks_of_spikes_are_made_with_their_own_options():
             planned(**{**settings, **change})
     analog = planned(target="brian2", chip={"mismatch": 0.3}, calibration={"method": "static"})
     assert analog.conversion.profile.mismatch.value == 0.3
-    assert analog.conversion.given == {"seed": 0, "calibration": "static"}
+    assert analog.conversion.options == SpikeOptions(calibration="static")
 
 
 def test_figures_of_the_chip_count():

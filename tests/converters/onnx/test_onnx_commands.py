@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from lmu_deploy.api.export import export
+from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.run import deploy
 from lmu_deploy.api.validate import validate
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
-from lmu_deploy.studies.quantization import quantize
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
 from targets.onnxruntime import messages_of

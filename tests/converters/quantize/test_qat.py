@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters.options import QuantizeOptions
 from converters.quantize import calibrate
 from converters.quantize.ptq import Quantizer
 from converters.quantize.qat import qat_config, rounding_model, train_quantized
 from converters.quantize.settings import settings_for
+from lmu_deploy.api.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.graph import edges
@@ -27,7 +29,6 @@ from lmu_deploy.core.network import (
     Readout,
 )
 from lmu_deploy.nn.model import SequenceModel
-from lmu_deploy.studies.quantization import quantize
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.training.module import answer
 from targets.integer import IntegerTarget
@@ -49,7 +50,9 @@ def signals(network):
 @pytest.fixture(scope="module")
 def two_bits(network, signals):
     """Settings under which rounding alone fails, and what a training makes of them."""
-    settings = settings_for(network, "loihi2", slices=1, kernel_bits=2, scales="free")
+    settings = settings_for(
+        network, "loihi2", QuantizeOptions(slices=1, kernel_bits=2, scales="free")
+    )
     config = qat_config(network, {"epochs": 12, "learning_rate": 1e-3})
     result = train_quantized(network, TASK, TASK.load(), signals, settings, config, show=False)
     return settings, config, result
@@ -126,7 +129,7 @@ def test_the_seed_decides_all(network, signals, two_bits, tmp_path):
 
 
 def test_where_nothing_gets_better_the_start_is_kept(network, signals):
-    settings = settings_for(network, "loihi2", slices=2, kernel_slices=2)
+    settings = settings_for(network, "loihi2", QuantizeOptions(slices=2, kernel_slices=2))
     config = qat_config(network, {"epochs": 1, "learning_rate": 5.0, "schedule": "constant"})
     result = train_quantized(network, TASK, TASK.load(), signals, settings, config, show=False)
     assert result.network is network
@@ -156,7 +159,7 @@ def test_wrong_use_is_refused(network, signals, tmp_path):
     ):
         with pytest.raises(InputError, match=sentence):
             qat_config(network, values)
-    settings = settings_for(network, "loihi2", realization="auto")
+    settings = settings_for(network, "loihi2", QuantizeOptions(realization="auto"))
     with pytest.raises(InputError, match="auto names none"):
         train_quantized(network, TASK, TASK.load(), signals, settings, qat_config(network))
     with pytest.raises(InputError, match="trains nothing"):
@@ -186,7 +189,7 @@ def hybrid(order=6):
 def test_lstm_layers_learn_as_they_are_and_stay_on_the_host():
     network, data = hybrid(), TASK.load().shortened(None, 200)
     signals = calibrate(network, data.train.inputs)
-    settings = settings_for(network, "loihi2", slices=1, hidden_bits=12)
+    settings = settings_for(network, "loihi2", QuantizeOptions(slices=1, hidden_bits=12))
     quantizer = Quantizer(settings, signals)
     start = quantizer.network(network)
     model = SequenceModel(qat_config(network).network_for(TASK))
@@ -208,7 +211,7 @@ def test_an_lstm_that_reads_a_memory_in_other_coordinates_is_refused():
     lstm = LSTMLayer(np.ones((6, 24)), np.ones((6, 24)), np.ones(24))
     network = replace(network, layers=(bare, lstm, network.layers[2]))
     signals = calibrate(network, TASK.load().train.inputs[:50])
-    settings = settings_for(network, "loihi2", slices=1)
+    settings = settings_for(network, "loihi2", QuantizeOptions(slices=1))
     quantizer = Quantizer(settings, signals)
     with pytest.raises(InputError, match="qat: layer 0 sends its memory to an LSTM on the host"):
         rounding_model(network, quantizer.network(network), quantizer.connector.roundings)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from converters.options import QuantizeOptions
 from converters.quantize import calibrate
 from converters.quantize.memory_analysis import linear_memory
 from converters.quantize.ptq import Quantizer
@@ -63,7 +64,9 @@ def network_of(rng, **options):
 
 def rounding(network, inputs, rank=None, **options):
     """The integer network, the model that rounds as it does, and the quantizer."""
-    quantizer = Quantizer(settings_for(network, "loihi2", **options), calibrate(network, inputs))
+    quantizer = Quantizer(
+        settings_for(network, "loihi2", QuantizeOptions(**options)), calibrate(network, inputs)
+    )
     integer = quantizer.network(network)
     model = SequenceModel(to_torch(network).config)
     rounding_model(network, integer, quantizer.connector.roundings, rank)(model)

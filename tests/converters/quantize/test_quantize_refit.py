@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters.options import QuantizeOptions
 from converters.quantize import calibrate, quantize
 from converters.quantize.connections import Source
 from converters.quantize.integrators import refit_basis, rounded_signal, simulate_rounded
@@ -77,12 +78,12 @@ def test_a_memory_without_rounding_is_left_as_it_is(rng):
 
 def test_it_is_for_one_slice_unless_asked_for(rng):
     network = network_of(rng)
-    assert settings_for(network, "loihi2", slices=1).refits
-    assert not settings_for(network, "loihi2", slices=2).refits
-    assert not settings_for(network, "loihi2", slices=1, refit=False).refits
-    assert settings_for(network, "loihi2", slices=2, refit=True).refits
+    assert settings_for(network, "loihi2", QuantizeOptions(slices=1)).refits
+    assert not settings_for(network, "loihi2", QuantizeOptions(slices=2)).refits
+    assert not settings_for(network, "loihi2", QuantizeOptions(slices=1, refit=False)).refits
+    assert settings_for(network, "loihi2", QuantizeOptions(slices=2, refit=True)).refits
     with pytest.raises(InputError, match="refit"):
-        settings_for(network, "loihi2", refit="yes")
+        settings_for(network, "loihi2", QuantizeOptions(refit="yes"))
 
 
 def test_where_there_is_nothing_to_fit_on_the_basis_stays(rng):

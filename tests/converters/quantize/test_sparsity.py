@@ -21,12 +21,12 @@ from converters.quantize.sparsity import (
     silent_shares,
     with_fraction,
 )
+from lmu_deploy.api.quantize import quantize as command
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import INTEGER_CLASSES
 from lmu_deploy.studies.quantization import loss_of
-from lmu_deploy.studies.quantization import quantize as command
 from lmu_deploy.tasks.base import Split, Task, get_task
 from targets.conformance.networks import example
 from targets.integer import IntegerTarget

@@ -8,16 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from converters.options import QuantizeOptions
 from converters.quantize import quantize
 from converters.quantize.calibration import calibrate
 from converters.quantize.settings import settings_for
 from converters.quantize.widths import NARROWER, WIDEST, memory_of, search_widths
+from lmu_deploy.api.quantize import quantize as command
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.graph import edges, with_connections
 from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.hardware.placement import demands
-from lmu_deploy.studies.quantization import quantize as command
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
 
@@ -37,7 +38,7 @@ def digits():
 
 def search(digits, kib, **options):
     network, signals, inputs = digits
-    settings = settings_for(network, "loihi2", **options)
+    settings = settings_for(network, "loihi2", QuantizeOptions(**options))
     return search_widths(network, signals, settings, int(kib * 1024), inputs, run)
 
 

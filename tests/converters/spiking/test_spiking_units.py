@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from converters.options import SpikeOptions
 from converters.spiking import spike, spike_chips
 from converters.spiking.saved import keep_calibration
 from lmu_deploy.core.errors import InputError
@@ -120,12 +121,14 @@ def test_batches_and_company_do_not_matter(target, monkeypatch):
         signals(),
         "generic-analog",
         [3, 4],
-        neurons_per_state=30,
-        mismatch=0.2,
-        weight_bits=6,
-        hold_ms=20.0,
-        tau_ms=20.0,
-        units="chip",
+        SpikeOptions(
+            neurons_per_state=30,
+            mismatch=0.2,
+            weight_bits=6,
+            hold_ms=20.0,
+            tau_ms=20.0,
+            units="chip",
+        ),
     )
     for one, other in zip(made, chips, strict=True):
         assert (one.units.decoders == other.units.decoders).all()

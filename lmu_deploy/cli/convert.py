@@ -1,0 +1,117 @@
+"""Commands of conversions: `quantize`, `spike` and `yield`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from converters.options import SpikeOptions, TaskQuantizeOptions
+from lmu_deploy.cli.options import File, Limit, Out, Profile, TaskName, with_options
+
+
+@with_options(TaskQuantizeOptions)
+def quantize(
+    file: File,
+    out: Out,
+    options: TaskQuantizeOptions,
+    profile: Profile = "loihi2",
+    task: TaskName = None,
+) -> None:
+    """Convert a float network to integers for a digital chip.
+
+    Example: lmu-deploy quantize digits.safetensors --out digits-int.safetensors
+    """
+    from lmu_deploy.studies.quantization import quantize_for_task
+
+    quantize_for_task(file, options, profile=profile, task=task, out=out)
+    print(out)
+
+
+@with_options(SpikeOptions)
+def spike(
+    file: File,
+    out: Out,
+    options: SpikeOptions,
+    profile: Profile = "generic-analog",
+    task: TaskName = None,
+    save_calibration: Annotated[
+        Path | None, typer.Option(help="File to write the measured calibration of the chip to.")
+    ] = None,
+    load_calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file to use instead of measuring the chip.")
+    ] = None,
+) -> None:
+    """Convert a float network to spiking neurons of one virtual analog chip, or of Loihi.
+
+    With --profile loihi1 the neurons are those of Loihi in fixed point, and options of analog
+    devices are refused.
+
+    Example: lmu-deploy spike digits.safetensors --out digits-lif.safetensors
+    """
+    from lmu_deploy.api.spike import spike_for_task
+
+    spike_for_task(
+        file,
+        options,
+        profile=profile,
+        task=task,
+        out=out,
+        save_calibration=save_calibration,
+        load_calibration=load_calibration,
+    )
+    print(out)
+
+
+@with_options(SpikeOptions, exclude=("calibration", "chip_seed"))
+def chip_yield(
+    file: File,
+    options: SpikeOptions,
+    profile: Profile = "generic-analog",
+    task: TaskName = None,
+    chips: Annotated[int, typer.Option(help="Number of virtual chips.")] = 100,
+    first_chip: Annotated[int, typer.Option(help="Seed of the first chip.")] = 0,
+    limit: Limit = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of steps of each test sample, for a network that answers at every step. "
+            "By default all."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of the results, written during the study. Chips in an existing file "
+            "are not run again."
+        ),
+    ] = None,
+    add: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another such file of the same study whose chips are added; repeatable."),
+    ] = None,
+) -> None:
+    """Run a network on many virtual analog chips, before and after calibration of each.
+
+    Every chip has its own mismatch; tuning curves and data are the same for all. Row "none" is a
+    chip with the decoders of an ideal chip, row "dynamic" a chip with its own calibration.
+
+    Example: lmu-deploy yield digits.safetensors --chips 100 --mismatch 0.2 --out yield.json
+    """
+    from lmu_deploy.studies.chip_yield import yield_of_chips
+    from lmu_deploy.studies.yield_figures import histogram, table, verdict
+
+    found = yield_of_chips(
+        file,
+        options,
+        profile=profile,
+        task=task,
+        chips=chips,
+        first_chip=first_chip,
+        limit=limit,
+        steps=steps,
+        out=out,
+        add=add or (),
+    )
+    print(verdict(found), table(found), histogram(found), sep="\n\n")
