@@ -166,8 +166,7 @@ def test_the_hash_is_of_the_data(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"quantize": {"slices": 9}}, "slices is 9"),
-        ({"quantize": {"message_bits": 30}}, "message_bits is 30"),
+        ({"quantize": {"kernel_bits": 30}}, "kernel_bits is 30"),
         ({"task": {"name": "psdigits"}}, "psdigits has 1 inputs"),
     ],
 )
@@ -178,6 +177,12 @@ def test_what_cannot_be_done_is_a_sentence(tmp_path, change, told):
     assert record.status == REFUSED
     assert told in record.error
     assert kept(tmp_path, job.key) == record
+
+
+def test_values_out_of_range_are_refused_when_a_trial_is_planned():
+    for values, message in (({"slices": 9}, "slices is 9"), ({"taps": 0}, "taps is 0")):
+        with pytest.raises(InputError, match=message):
+            planned(quantize=values)
 
 
 @pytest.mark.parametrize("fault", [RunError("the chip is on fire"), ZeroDivisionError("oops")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from itertools import product
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_a_fraction_is_of_each_populations_own_range(made):
         assert edge.connection.threshold == expected
     exact = with_fraction(network, 0.0)
     assert np.array_equal(run(exact, inputs).outputs, run(network, inputs).outputs)
-    with pytest.raises(InputError, match=r"sparsity threshold is 1\.5"):
+    with pytest.raises(InputError, match=r"sparsity_threshold is 1\.5"):
         with_fraction(network, 1.5)
 
 
@@ -168,7 +169,8 @@ def test_losses_leave_the_washout_out():
     assert loss(after) > 0.0
 
 
-def test_the_command_tunes_to_a_loss_and_says_what_it_did(tmp_path, capsys):
+def test_the_command_tunes_to_a_loss_and_says_what_it_did(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "lmu_deploy")
     path = tmp_path / "sparse.safetensors"
     network = command("examples/models/digits.safetensors", sparsity_loss=0.005, out=path)
     said = json.loads(network.provenance["sparsity"])
@@ -177,7 +179,7 @@ def test_the_command_tunes_to_a_loss_and_says_what_it_did(tmp_path, capsys):
     assert said["thresholds"] == thresholds
     assert thresholds[OWN_LOOP] <= 1 < max(thresholds.values())
     assert said["silent"]["total"] > 0.15
-    lines = capsys.readouterr().err.splitlines()
+    lines = caplog.messages
     assert any(line.startswith("sparsity layer0/hidden/memory: threshold ") for line in lines)
     task = get_task("digits")
     data = task.load().validation
@@ -191,5 +193,5 @@ def test_what_makes_no_sense_is_refused_before_any_work():
     file = "examples/models/digits.safetensors"
     with pytest.raises(InputError, match="leave one of them out"):
         command(file, sparsity_loss=0.1, sparsity_threshold=0.1)
-    with pytest.raises(InputError, match="sparsity loss is 2"):
+    with pytest.raises(InputError, match="sparsity_loss is 2"):
         command(file, sparsity_loss=2.0)

@@ -34,7 +34,7 @@ def inputs(rng):
         ({"profile": "loihi2"}, "profile loihi2 is of a chip that is digital"),
         ({"profile": "nothing"}, "unknown profile 'nothing'"),
         ({"calibration": "best"}, "choose one of dynamic, none, static"),
-        ({"neuron": "hh"}, "neuron model is 'hh'"),
+        ({"neuron": "hh"}, "neuron is 'hh'"),
         ({"hold_ms": 10.5}, "hold_ms is 10.5 ms, no whole multiple"),
         ({"tau_ms": 100.3}, "tau_ms is 100.3 ms, no whole multiple"),
         ({"dt_ms": 0.3}, "no whole multiple of the simulation step of 0.3 ms"),
