@@ -9,13 +9,14 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.studies.quantization import quantize_for_task
+from lmu_deploy.tasks.dataset import TaskLike
 
 
 def quantize(
     network: LMUNetwork | Path | str,
     *,
     profile: str | DigitalProfile = "loihi2",
-    task: str | None = None,
+    task: TaskLike | None = None,
     out: Path | str | None = None,
     slices: int | None = None,
     kernel_slices: int | None = None,
@@ -45,7 +46,7 @@ def quantize(
     network : LMUNetwork or path
     profile : str or DigitalProfile
         Digital chip; ``lmu-deploy doctor`` lists the names.
-    task : str, optional
+    task : str, path, Task or Dataset, optional
         Task whose training inputs calibrate; by default the one that the network was trained for.
     out : path, optional
         The `.safetensors` file to write.

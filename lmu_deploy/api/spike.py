@@ -19,6 +19,7 @@ from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.studies.chip_yield import yield_of_chips
 from lmu_deploy.studies.yield_figures import ChipYield
+from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 
 
@@ -26,7 +27,7 @@ def spike(
     network: LMUNetwork | Path | str,
     *,
     profile: str = "generic-analog",
-    task: str | None = None,
+    task: TaskLike | None = None,
     out: Path | str | None = None,
     save_calibration: Path | str | None = None,
     load_calibration: Path | str | None = None,
@@ -59,7 +60,7 @@ def spike(
     profile : str
         An analog chip, which gives a SpikingNetwork, or a digital one with LIF neurons, which gives
         a LoihiNetwork.
-    task : str, optional
+    task : str, path, Task or Dataset, optional
         Task whose training inputs give the ranges of the states; by default the one that the
         network was trained for.
     out : path, optional
@@ -121,7 +122,7 @@ def spike_for_task(
     options: SpikeOptions,
     *,
     profile: str = "generic-analog",
-    task: str | None = None,
+    task: TaskLike | None = None,
     out: Path | str | None = None,
     save_calibration: Path | str | None = None,
     load_calibration: Path | str | None = None,
@@ -169,7 +170,7 @@ def chip_yield(
     network: LMUNetwork | Path | str,
     *,
     profile: str = "generic-analog",
-    task: str | None = None,
+    task: TaskLike | None = None,
     chips: int = 100,
     first_chip: int = 0,
     limit: int | None = None,
@@ -206,7 +207,7 @@ def chip_yield(
     network : LMUNetwork or path
     profile : str
         Analog chip.
-    task : str, optional
+    task : str, path, Task or Dataset, optional
         By default the one that the network was trained for.
     chips, first_chip : int
         Number of chips, and the seed of the first.

@@ -22,6 +22,7 @@ from lmu_deploy.core.reference import run_reference
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.studies.yield_figures import METHODS, ChipYield, check_study, load_yield, save_yield
 from lmu_deploy.tasks.base import Split, Task
+from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 
 PERFECT = {
@@ -43,7 +44,7 @@ def yield_of_chips(
     options: SpikeOptions,
     *,
     profile: str = "generic-analog",
-    task: str | None = None,
+    task: TaskLike | None = None,
     chips: int = 100,
     first_chip: int = 0,
     limit: int | None = None,

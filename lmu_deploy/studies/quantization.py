@@ -24,6 +24,7 @@ from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.tasks.base import Split, Task
+from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import Run
 
@@ -181,7 +182,7 @@ def quantize_for_task(
     options: TaskQuantizeOptions | None = None,
     *,
     profile: str | DigitalProfile = "loihi2",
-    task: str | None = None,
+    task: TaskLike | None = None,
     out: Path | str | None = None,
 ) -> IntegerNetwork:
     """Quantize a float network with ranges measured on the training data of a task.
@@ -193,7 +194,7 @@ def quantize_for_task(
         By default every option has its default.
     profile : str or DigitalProfile
         Digital chip.
-    task : str, optional
+    task : str, path, Task or Dataset, optional
         Task whose training inputs calibrate; by default the one that the network was trained for.
     out : path, optional
         File to write.
