@@ -137,7 +137,7 @@ def test_a_fraction_is_of_each_populations_own_range(made):
         assert edge.connection.threshold == expected
     exact = with_fraction(network, 0.0)
     assert np.array_equal(run(exact, inputs).outputs, run(network, inputs).outputs)
-    with pytest.raises(InputError, match=r"sparsity_threshold is 1\.5"):
+    with pytest.raises(InputError, match=r"sparsity threshold is 1\.5"):
         with_fraction(network, 1.5)
 
 
