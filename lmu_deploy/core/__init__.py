@@ -1,1 +1,4 @@
-"""Errors, file format, Legendre mathematics, the representations, and the float reference."""
+"""Errors, validation, file format, Legendre mathematics, representations, float reference.
+
+The lowest layer: it imports only NumPy, SciPy, safetensors and the standard library.
+"""

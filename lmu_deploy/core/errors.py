@@ -1,23 +1,23 @@
-"""Errors that a user meets: one sentence with the object, the value, the limit and what to do."""
+"""Exceptions; each message names the object, the value, the limit and what to do."""
 
 from __future__ import annotations
 
 
 class LmuDeployError(Exception):
-    """Base of every error that the command line shows as one sentence, without a traceback."""
+    """Base class of all errors; the command line prints the message without a traceback."""
 
     exit_code = 1
 
 
 class InputError(LmuDeployError):
-    """What was asked for cannot be done: a bad file, value, name or combination (exit code 2)."""
+    """A file, value, name or combination of options is invalid (exit code 2)."""
 
     exit_code = 2
 
 
 class MissingDependencyError(InputError):
-    """An optional library is absent or broken; the message names the command that mends it."""
+    """An optional library is missing or broken; the message says how to install it."""
 
 
 class RunError(LmuDeployError):
-    """A target or a training failed while it ran (exit code 1)."""
+    """A target or a training run failed (exit code 1)."""

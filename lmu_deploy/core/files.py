@@ -1,13 +1,9 @@
-"""One `.safetensors` file for each representation: tensors, and a JSON header that orders them.
+"""Model files (one `.safetensors` file per network), atomic file writes and fingerprints.
 
-A frozen dataclass becomes ``{"type": name, "fields": {...}}``, an array ``{"tensor": key}`` and the
-data itself a tensor of that key, so the file holds no code and no pickle. Loading makes only the
-classes named in the caller's `classes`, each of which checks its own fields; what a header asks
-for beyond the file's own size is never allocated.
-
-Outputs appear whole or not at all: written beside their place, then renamed into it.
-
-A short name for what a representation holds: equal networks have equal fingerprints.
+A frozen dataclass is stored as ``{"type": name, "fields": {...}}`` in a JSON header, an array as
+``{"tensor": key}`` with its data in the tensor of that key. A file therefore contains neither code
+nor pickled objects. Loading instantiates only the classes that the caller names, each of which
+validates its own fields, and allocates no more memory than the size of the file.
 """
 
 from __future__ import annotations
@@ -31,9 +27,9 @@ from lmu_deploy.core.errors import InputError
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path`; rename it to `path` when the block succeeds.
+    """Yield a temporary path beside `path` and rename it to `path` when the block succeeds.
 
-    When the block raises, nothing is left and an older file at `path` stays as it was.
+    When the block raises, the temporary file is removed and an older file at `path` is unchanged.
 
     Raises
     ------
@@ -64,7 +60,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write `text` in UTF-8, whole or not at all."""
+    """Write `text` to `path` atomically, in UTF-8."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -72,20 +68,20 @@ def write_text(path: Path | str, text: str) -> None:
 FORMAT = 1
 HEADER = "lmu_deploy"
 LATER: Mapping[str, bool] = {"later": True}
-"""Metadata of a field that older files lack; they mean its default."""
+"""Field metadata: files written before the field existed lack it and get its default."""
 
 _LONGEST_QUOTE = 200
 _RENAMED: Mapping[str, str] = {"discretiser": "discretizer", "realisation": "realization"}
-"""Names of fields in files of versions before 0.2, and what they are called now."""
+"""Field names in files written before version 0.2, with their present names."""
 
 
 def save(instance: Any, path: Path | str) -> None:
-    """Write a representation (a frozen dataclass of arrays, numbers, texts and others of its kind).
+    """Write a frozen dataclass of arrays, numbers, strings and further such dataclasses.
 
     Raises
     ------
     InputError
-        When `path` cannot be written. Nothing is left half-written.
+        When `path` cannot be written.
     """
     tree, tensors = to_tree(instance)
     header = {"format": FORMAT, "root": tree}
@@ -100,7 +96,7 @@ def load(path: Path | str, classes: tuple[type, ...]) -> Any:
     ----------
     path : path
     classes : tuple of type
-        Every dataclass that the file may hold, the roots included.
+        Every dataclass that may occur in the file, the root included.
 
     Returns
     -------
@@ -109,7 +105,8 @@ def load(path: Path | str, classes: tuple[type, ...]) -> Any:
     Raises
     ------
     InputError
-        When there is no such file, or it is no lmu_deploy file, damaged, or holds something else.
+        When the file does not exist, is not an lmu_deploy file, is corrupt, or contains another
+        class.
     """
     path = Path(path)
     if not path.is_file():
@@ -119,11 +116,13 @@ def load(path: Path | str, classes: tuple[type, ...]) -> Any:
             metadata = file.metadata() or {}
             if HEADER not in metadata:
                 raise InputError(
-                    f"{path} is no lmu_deploy file; convert it with lmu-deploy import."
+                    f"{path} is not an lmu_deploy file; convert it with lmu-deploy import."
                 )
             header = json.loads(metadata[HEADER])
             if not isinstance(header, dict) or header.get("format") != FORMAT:
-                raise InputError(f"{path} has a format that this version cannot read; update it.")
+                raise InputError(
+                    f"{path} has a format that this version cannot read; update lmu_deploy."
+                )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return from_tree(header.get("root"), tensors, classes)
     except InputError as error:
@@ -131,17 +130,17 @@ def load(path: Path | str, classes: tuple[type, ...]) -> Any:
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
     except (SafetensorError, ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         raise InputError(
-            f"{path} is no readable .safetensors file ({type(error).__name__}); make it again."
+            f"{path} is not a readable .safetensors file ({type(error).__name__}); create it again."
         ) from error
 
 
 def to_tree(instance: Any) -> tuple[Any, dict[str, np.ndarray]]:
-    """Split a representation into what JSON can hold and the arrays it names.
+    """Split a representation into a JSON tree and the arrays that the tree refers to.
 
     Returns
     -------
     tree : JSON value
-        An array stands in it as ``{"tensor": key}``.
+        An array is represented by ``{"tensor": key}``.
     tensors : dict of str to ndarray
         The arrays by key; a key is the array's path, such as ``layers.0.memory.a_bar``.
     """
@@ -150,18 +149,18 @@ def to_tree(instance: Any) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def from_tree(tree: Any, tensors: Mapping[str, np.ndarray], classes: tuple[type, ...]) -> Any:
-    """Undo :func:`to_tree`, making only instances of `classes`.
+    """Rebuild a representation from :func:`to_tree`, instantiating only `classes`.
 
     Raises
     ------
     InputError
-        When the tree is damaged, its root is none of `classes`, it names another class or a tensor
-        that is not there, or a class refuses its fields.
+        When the tree is corrupt, its root is none of `classes`, it refers to another class or a
+        missing tensor, or a class rejects its fields.
     """
     instance = _decode(tree, tensors, {cls.__name__: cls for cls in classes})
     if not isinstance(instance, classes):
         wanted = " or ".join(sorted(cls.__name__ for cls in classes))
-        raise InputError(f"it holds no {wanted} at its root; make the file again.")
+        raise InputError(f"it contains no {wanted} at its root; create the file again.")
     return instance
 
 
@@ -181,7 +180,8 @@ def _encode(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
         return [_encode(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise InputError(f"{path} holds {type(value).__name__}, which a model file cannot hold.")
+    name = path.lstrip(".") or "the instance"
+    raise InputError(f"{name} is a {type(value).__name__}, which a model file cannot store.")
 
 
 def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, type]) -> Any:
@@ -192,17 +192,17 @@ def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, typ
     if set(node) == {"tensor"}:
         if node["tensor"] not in tensors:
             raise InputError(
-                f"tensor {_short(repr(node['tensor']))} is missing; the file is damaged."
+                f"tensor {_short(repr(node['tensor']))} is missing; the file is corrupt."
             )
         return tensors[node["tensor"]]
     if set(node) == {"map"} and isinstance(node["map"], dict):
         return {_RENAMED.get(k, k): _decode(v, tensors, classes) for k, v in node["map"].items()}
     if set(node) != {"type", "fields"} or not isinstance(node["fields"], dict):
-        raise InputError("the header is damaged; make the file again.")
+        raise InputError("the header is corrupt; create the file again.")
     if node["type"] not in classes:
         raise InputError(
-            f"it holds a {_short(node['type'])}, and one of {', '.join(sorted(classes))} is needed "
-            "here."
+            f"it contains a {_short(node['type'])} where one of {', '.join(sorted(classes))} is "
+            "expected."
         )
     cls = classes[node["type"]]
     fields = {_RENAMED.get(name, name): value for name, value in node["fields"].items()}
@@ -211,22 +211,22 @@ def _decode(node: Any, tensors: Mapping[str, np.ndarray], classes: dict[str, typ
 
 
 def _check_fields(cls: type, fields: Mapping[str, Any]) -> None:
-    """Raise InputError when a field is unknown, or one is missing that the class always had."""
+    """Raise InputError when a field is unknown or a required one is missing."""
     known = {f.name: f for f in dataclasses.fields(cls)}
     if unknown := sorted(set(fields) - set(known)):
         raise InputError(
             f"{cls.__name__} has fields that this version does not know: "
-            f"{_short(', '.join(unknown))}; update lmu_deploy, or make the file again."
+            f"{_short(', '.join(unknown))}; update lmu_deploy, or create the file again."
         )
     if missing := [n for n, f in known.items() if n not in fields and not f.metadata.get("later")]:
         raise InputError(
             f"{cls.__name__} lacks {_short(', '.join(missing))}: an older version wrote the file, "
-            "or it is damaged; make it again (lmu-deploy quantize, spike, train or import)."
+            "or it is corrupt; create it again (lmu-deploy quantize, spike, train or import)."
         )
 
 
 def _short(value: Any) -> str:
-    """Quote what a file says, which may be as long as the file."""
+    """Return `value` as text of limited length; text from a file may be as long as the file."""
     text = str(value)
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
 
@@ -235,7 +235,9 @@ _NOT_COUNTED = ("provenance", "task")
 
 
 def fingerprint(instance: Any) -> str:
-    """Hash every number of a representation, with its place, shape and type.
+    """Return a SHA-256 hash of every number in a representation with its key, shape and type.
+
+    Networks that compute the same with the same arrays have equal fingerprints.
 
     Parameters
     ----------
@@ -245,8 +247,8 @@ def fingerprint(instance: Any) -> str:
     Returns
     -------
     str
-        64 hexadecimal digits (SHA-256). Provenance and the name of the task do not count: they say
-        where a network comes from, not what it computes.
+        64 hexadecimal digits. Provenance and the name of the task are excluded, because they do
+        not affect what the network computes.
     """
     tree, tensors = to_tree(instance)
     digest = hashlib.sha256(json.dumps(_without(tree), sort_keys=True).encode())

@@ -1,14 +1,14 @@
-r"""The Legendre memory as mathematics: state space, discretizers, responses, window decoding.
+r"""Mathematics of the Legendre memory: state space, discretization, responses, decoding.
 
-The memory of order d holds the last `theta` steps of its input u in d states m:
+The memory of order d represents the last `theta` steps of its input u in d states m:
 
 .. math:: \theta \, \dot m = A m + B u, \qquad
           A_{ij} = (2i+1) \begin{cases} -1 & i < j \\ (-1)^{i-j+1} & i \ge j \end{cases}, \qquad
           B_i = (2i+1)(-1)^i
 
 (Voelker, Kajic, Eliasmith 2019, equations 1 and 2), and a delayed input is read from it through
-the shifted Legendre polynomials: :math:`u(t - r\theta) \approx \sum_i P_i(2r - 1)\, m_i(t)`
-(ibid., equation 3). Row vectors act from the left nowhere here: matrices act on columns.
+shifted Legendre polynomials: :math:`u(t - r\theta) \approx \sum_i P_i(2r - 1)\, m_i(t)`
+(ibid., equation 3). All matrices in this module multiply column vectors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DISCRETIZERS = ("zoh", "bilinear", "euler")
 
 
 def state_space(order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Continuous-time state space of the memory, for a window of length one.
+    """Return the continuous-time state space of the memory for a window of length one.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def state_space(order: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smallest_euler_theta(order: int, dt: float = 1.0) -> float:
-    """Smallest window length (in units of `dt`) above which Euler's method is stable.
+    """Return the window length, in units of `dt`, above which Euler's method is stable.
 
     An eigenvalue l of A gives the factor 1 + l dt / theta, which is inside the unit circle
     exactly when theta > -|l|^2 dt / (2 Re l).
@@ -63,7 +63,7 @@ def smallest_euler_theta(order: int, dt: float = 1.0) -> float:
 def discretize(
     order: int, theta: float, method: str = "zoh", dt: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Discrete-time memory: ``m[t] = a_bar @ m[t-1] + b_bar * u[t]``.
+    """Discretize the memory: ``m[t] = a_bar @ m[t-1] + b_bar * u[t]``.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def discretize(
     Raises
     ------
     InputError
-        On values out of range, or when Euler's method would diverge (the message gives the
+        When a value is out of range, or when Euler's method would diverge (the message states the
         smallest stable theta).
     """
     check_choice("discretizer", method, DISCRETIZERS)
@@ -111,10 +111,9 @@ def discretize(
 
 
 def impulse_response(a_bar: np.ndarray, b_bar: np.ndarray, steps: int) -> np.ndarray:
-    """States after a unit impulse at step 0: row t is ``a_bar^t @ b_bar``.
+    """Return the states after a unit impulse at step 0: row t is ``a_bar^t @ b_bar``.
 
-    The rows are made by doubling (each product extends the response to twice its length), so
-    the cost is that of log2(steps) matrix products.
+    Each matrix product doubles the length of the response, so that log2(steps) products suffice.
 
     Parameters
     ----------
@@ -137,7 +136,7 @@ def impulse_response(a_bar: np.ndarray, b_bar: np.ndarray, steps: int) -> np.nda
 
 
 def window_decoders(order: int, positions: np.ndarray) -> np.ndarray:
-    """Weights that read the window at relative delays: ``u(t - r theta) ~ decoders @ m(t)``.
+    """Return decoders of the window at relative delays: ``u(t - r theta) ~ decoders @ m(t)``.
 
     Parameters
     ----------

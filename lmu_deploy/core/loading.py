@@ -1,8 +1,4 @@
-"""Load a model file, whichever representation it holds, and say which was wanted.
-
-In: a path. Out: an LMUNetwork, IntegerNetwork, SpikingNetwork or LoihiNetwork, checked by its own
-class.
-"""
+"""Load model files of any representation: float, integer, spiking or Loihi."""
 
 from __future__ import annotations
 
@@ -23,43 +19,45 @@ FORMS: Mapping[str, type] = {
     "spiking": SpikingNetwork,
     "loihi": LoihiNetwork,
 }
-"""Representations by the name that a user gives them behind a target's."""
+"""Representations by the name that follows a target's, such as ``integer``."""
 _ALL = tuple(dict.fromkeys((*FLOAT_CLASSES, *INTEGER_CLASSES, *SPIKING_CLASSES, *LOIHI_CLASSES)))
 
 
 def load_any(path: Path | str) -> Network:
-    """Load a network of any representation.
+    """Load a network in any representation.
 
     Raises
     ------
     InputError
-        When there is no such file, or it holds no network.
+        When the file does not exist or contains no network.
     """
     network = load(path, _ALL)
     if not isinstance(network, Network):
-        raise InputError(f"{path} holds a {type(network).__name__}, not a network; give a network.")
+        raise InputError(
+            f"{path} contains a {type(network).__name__}, not a network; give a network file."
+        )
     return network
 
 
 def load_float(path: Path | str, command: str) -> LMUNetwork:
-    """Load a float network for a command that can use no other.
+    """Load a float network for a command that needs one.
 
     Raises
     ------
     InputError
-        When the file holds another representation, or no network.
+        When the file contains another representation or no network.
     """
     network = load_any(path)
     if isinstance(network, LMUNetwork):
         return network
     raise InputError(
-        f"{command} needs a float LMUNetwork, and {path} holds a {type(network).__name__}; "
-        "give the float file that it was made from."
+        f"{command} needs a float LMUNetwork, and {path} contains a {type(network).__name__}; "
+        "give the float file that it was converted from."
     )
 
 
 def float_source(network: Network) -> LMUNetwork | None:
-    """Give the float network behind any representation, or None when it is not kept."""
+    """Return the float network that a representation was converted from; None if not stored."""
     if isinstance(network, SpikingNetwork | LoihiNetwork):
         return network.host
     return network.source if isinstance(network, IntegerNetwork) else network

@@ -1,7 +1,6 @@
-"""Metrics as plain functions of arrays: accuracy for classes, NRMSE for signals.
+"""Task metrics: classification accuracy and normalized root mean square error (NRMSE).
 
-In: what a network gave and what was wanted. Out: one number. Both leave out the first `washout`
-steps where there is an answer at every step.
+Both skip the first `washout` steps of tasks that have an output at every step.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from lmu_deploy.core.errors import InputError
 
 
 def accuracy(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> float:
-    """Share of answers whose largest output is the right class.
+    """Return the fraction of outputs whose largest component is the correct class.
 
     Parameters
     ----------
     outputs : ndarray, shape (samples, n_out) or (samples, steps, n_out)
     targets : ndarray of int, shape (samples,) or (samples, steps)
     washout : int
-        Steps left out at the start, where there is an answer at every step.
+        Number of initial steps to skip where there is an output at every step.
 
     Returns
     -------
@@ -29,12 +28,12 @@ def accuracy(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> floa
     Raises
     ------
     InputError
-        When the shapes do not belong together or nothing is left to judge.
+        When the shapes do not match, or no sample remains after the washout.
     """
     outputs, targets = np.asarray(outputs), np.asarray(targets)
     if outputs.shape[:-1] != targets.shape or outputs.ndim not in (2, 3):
         raise InputError(
-            f"outputs of shape {outputs.shape} cannot be judged against classes of shape "
+            f"outputs of shape {outputs.shape} do not match class labels of shape "
             f"{targets.shape}; give one row of scores for each class label."
         )
     if targets.ndim == 2:
@@ -44,16 +43,16 @@ def accuracy(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> floa
 
 
 def nrmse(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> float:
-    """Root mean square error over the root mean square of the target.
+    """Return the root mean square error divided by the root mean square of the target.
 
-    This is the measure of Voelker, Kajic, Eliasmith (2019), section 3.3: the mean of the target is
-    not taken off, so that answering zero scores 1.
+    As in Voelker, Kajic, Eliasmith (2019), section 3.3, the mean of the target is not subtracted,
+    so that an output of zero has an NRMSE of 1.
 
     Parameters
     ----------
     outputs, targets : ndarray, shape (samples, steps, n_out)
     washout : int
-        Steps left out at the start.
+        Number of initial steps to skip.
 
     Returns
     -------
@@ -63,22 +62,24 @@ def nrmse(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> float:
     Raises
     ------
     InputError
-        When the shapes differ, nothing is left to judge, or the target is zero throughout.
+        When the shapes differ, no step remains after the washout, or the target is zero throughout.
     """
     outputs, targets = np.asarray(outputs, np.float64), np.asarray(targets, np.float64)
     if outputs.shape != targets.shape or outputs.ndim != 3:
         raise InputError(
-            f"outputs of shape {outputs.shape} cannot be judged against a target of shape "
+            f"outputs of shape {outputs.shape} do not match a target of shape "
             f"{targets.shape}; both must be (samples, steps, n_out)."
         )
     outputs, targets = outputs[:, washout:], targets[:, washout:]
     _check_some(targets)
     power = float(np.mean(targets**2))
     if power == 0.0:
-        raise InputError("the target is zero throughout, so a relative error has no meaning.")
+        raise InputError("the target is zero throughout, so a relative error is undefined.")
     return float(np.sqrt(np.mean((outputs - targets) ** 2) / power))
 
 
 def _check_some(targets: np.ndarray) -> None:
     if targets.size == 0:
-        raise InputError("there is nothing to judge; give at least one sample past the washout.")
+        raise InputError(
+            "there is nothing to evaluate; give at least one sample beyond the washout."
+        )

@@ -1,10 +1,7 @@
-r"""LMUNetwork: a trained recurrent network as plain arrays, the float truth of everything else.
+r"""LMUNetwork: a trained float network as plain arrays, from which all others are converted.
 
-Its layers (see layers.py) follow one another, and after the last one ``y_t = h_t W_y + b_y``.
-
-The layers of an LMUNetwork as plain arrays: an LMU with its memory and hidden units, an LSTM.
-
-One LMU layer computes, for every step t (row vectors, weights on the right, as they are stored):
+A network is a sequence of LMU and LSTM layers followed by the readout ``y_t = h_t W_y + b_y``. An
+LMU layer computes at every step t (vectors are rows, weights multiply from the right, as stored):
 
 .. math::
    u_t &= x_t E_x + h_{t-1} E_h + m_{t-1} E_m + b_u                 && \text{(channels)} \\
@@ -12,8 +9,8 @@ One LMU layer computes, for every step t (row vectors, weights on the right, as 
    h_t &= f(x_t W_x + h_{t-1} W_h + m_t W_m + b)                    && \text{(units)}
 
 with m flattened channel by channel (index c * order + i) wherever it meets a matrix (Voelker,
-Kajic, Eliasmith 2019, equations 5 to 7). What is absent is None; without W_h the hidden layer is
-feed-forward, and without any hidden layer the output is m itself.
+Kajic, Eliasmith 2019, equations 5 to 7). Absent terms are None. Without W_h the hidden layer is
+feed-forward; without a hidden layer the output is m itself.
 """
 
 from __future__ import annotations
@@ -33,6 +30,7 @@ from lmu_deploy.core.validation import (
     check_flag,
     check_integer,
     check_number,
+    check_provenance,
     check_text,
     set_fields,
 )
@@ -43,7 +41,7 @@ STORED_DISCRETIZERS = (*DISCRETIZERS, "trained")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Memory(Part):
-    """The linear memory of one layer: `channels` copies of one Legendre delay of `order` states.
+    """Linear memory of one layer: `channels` copies of a Legendre memory of `order` states.
 
     Attributes
     ----------
@@ -51,7 +49,7 @@ class Memory(Part):
     theta : float
         Window length in steps.
     discretizer : str
-        How a_bar and b_bar were made: zoh, bilinear, euler, or trained (they were learned).
+        Origin of a_bar and b_bar: zoh, bilinear, euler, or trained.
     a_bar : ndarray, shape (order, order)
     b_bar : ndarray, shape (order,)
     """
@@ -79,7 +77,7 @@ class Memory(Part):
     def legendre(
         cls, order: int, theta: float, channels: int = 1, discretizer: str = "zoh"
     ) -> Memory:
-        """Make the memory from its window length; see `core.legendre.discretize`."""
+        """Return the memory for a window length; see `lmu_deploy.core.legendre.discretize`."""
         a_bar, b_bar = discretize(order, theta, discretizer)
         return cls(order, channels, float(theta), discretizer, a_bar, b_bar)
 
@@ -91,18 +89,18 @@ class Memory(Part):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Hidden(Part):
-    """The nonlinear units of a layer: ``h = f(x W_x + h W_h + m W_m + b)``.
+    """Hidden units of a layer: ``h = f(x W_x + h W_h + m W_m + b)``.
 
     Attributes
     ----------
     memory_kernel : ndarray, shape (channels * order, units)
     input_kernel : ndarray, shape (n_in, units), or None
-        None when the input does not reach the hidden units directly.
+        None when the input is not connected to the hidden units directly.
     recurrent_kernel : ndarray, shape (units, units), or None
         None for a feed-forward hidden layer.
     bias : ndarray, shape (units,), or None
     activation : {"linear", "relu", "tanh", "hard-tanh"}
-        hard-tanh limits to -1 and 1.
+        hard-tanh clips to [-1, 1].
     """
 
     memory_kernel: np.ndarray
@@ -133,15 +131,15 @@ class Hidden(Part):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LMULayer(Part):
-    """Encoders, a memory and, if there are any, hidden units.
+    """An LMU layer: encoders, a memory and, optionally, hidden units.
 
     Attributes
     ----------
     input_encoders : ndarray, shape (n_in, channels)
     hidden_encoders : ndarray, shape (units, channels), or None
-        Feedback from the hidden units of the step before into the memory.
+        Feedback from the hidden units of the previous step into the memory.
     memory_encoders : ndarray, shape (channels * order, channels), or None
-        Feedback from the memory of the step before into the memory.
+        Feedback from the memory of the previous step into the memory.
     memory_bias : ndarray, shape (channels,), or None
     memory : Memory
     hidden : Hidden or None
@@ -157,7 +155,7 @@ class LMULayer(Part):
     def __post_init__(self) -> None:
         memory, hidden = self.memory, self.hidden
         if not isinstance(memory, Memory) or not isinstance(hidden, Hidden | None):
-            raise InputError("an LMU layer needs a Memory and a Hidden or None; mend the file.")
+            raise InputError("an LMU layer needs a Memory, and a Hidden or None.")
         encoders = check_array("input_encoders", self.input_encoders, (None, memory.channels))
         set_fields(self, input_encoders=encoders)
         if self.hidden_encoders is not None and hidden is None:
@@ -183,12 +181,15 @@ class LMULayer(Part):
 
     @property
     def n_out(self) -> int:
-        """Number of output features: the hidden units, or the memory's states without them."""
+        """Number of output features: hidden units, or memory states if there are none."""
         return self.memory.size if self.hidden is None else self.hidden.units
 
     @property
     def feeds_back(self) -> bool:
-        """Whether anything but the input reaches the memory, so that time cannot be parallel."""
+        """Whether hidden units or the memory feed back into the memory.
+
+        If not, all steps of a sequence can be computed in parallel.
+        """
         return self.hidden_encoders is not None or self.memory_encoders is not None
 
     @property
@@ -266,7 +267,7 @@ Layer = LMULayer | LSTMLayer
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Readout(Part):
-    """The last, linear map ``y = h W_y + b_y``.
+    """Linear readout ``y = h W_y + b_y``.
 
     Attributes
     ----------
@@ -291,23 +292,23 @@ class Readout(Part):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LMUNetwork(Representation):
-    """A whole network, free of any framework.
+    """A trained network of LMU and LSTM layers, independent of any framework.
 
     Attributes
     ----------
     layers : tuple of LMULayer or LSTMLayer
     readout : Readout
     return_sequences : bool
-        Whether the network's answer is y at every step, or y at the last one.
+        Whether the output is y at every step, or y at the last step only.
     task : str or None
-        Name of the task that it was trained for.
+        Name of the task on which it was trained.
     provenance : mapping of str to str
-        Where it comes from: command, seed, versions, figures.
+        Origin of the network: command, seed, versions, figures.
 
     Raises
     ------
     InputError
-        At construction, when a shape, type or value does not fit.
+        At construction, when a shape, type or value is invalid.
     """
 
     layers: tuple[Layer, ...]
@@ -319,29 +320,26 @@ class LMUNetwork(Representation):
     def __post_init__(self) -> None:
         layers = tuple(self.layers)
         if not layers or not all(isinstance(layer, LMULayer | LSTMLayer) for layer in layers):
-            raise InputError("a network needs at least one LMU or LSTM layer and nothing else.")
+            raise InputError("the layers of a network must be LMU or LSTM layers, at least one.")
         for number, (before, after) in enumerate(pairwise(layers)):
             if before.n_out != after.n_in:
                 raise InputError(
-                    f"layer {number} gives {before.n_out} features and layer {number + 1} "
-                    f"takes {after.n_in}; the two must be equal."
+                    f"layer {number} has {before.n_out} outputs and layer {number + 1} "
+                    f"has {after.n_in} inputs; the two must be equal."
                 )
         if not isinstance(self.readout, Readout):
-            raise InputError("a network needs a Readout; mend the file.")
+            raise InputError(
+                f"the readout of a network must be a Readout, not {type(self.readout).__name__}."
+            )
         if self.readout.kernel.shape[0] != layers[-1].n_out:
             raise InputError(
-                f"readout kernel takes {self.readout.kernel.shape[0]} features and the last "
-                f"layer gives {layers[-1].n_out}; the two must be equal."
+                f"the readout kernel has {self.readout.kernel.shape[0]} inputs and the last layer "
+                f"has {layers[-1].n_out} outputs; the two must be equal."
             )
         if self.task is not None:
             check_text("task", self.task, 200)
-        if not isinstance(self.provenance, Mapping):
-            raise InputError("provenance must map names to texts.")
-        for key, value in self.provenance.items():
-            check_text("provenance key", key, 200)
-            check_text(f"provenance {key}", value)
         check_flag("return_sequences", self.return_sequences)
-        set_fields(self, layers=layers, provenance=dict(self.provenance))
+        set_fields(self, layers=layers, provenance=check_provenance(self.provenance))
 
     @property
     def n_in(self) -> int:
@@ -386,4 +384,4 @@ def _size(*arrays: np.ndarray | None) -> int:
 
 
 FLOAT_CLASSES: tuple[type, ...] = (LMUNetwork, LMULayer, LSTMLayer, Memory, Hidden, Readout)
-"""Every class that a file of this representation may hold, for `core.files.load`."""
+"""Classes that may occur in a file of this representation, for `core.files.load`."""

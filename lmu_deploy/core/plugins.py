@@ -1,6 +1,6 @@
-"""What is registered by entry points, ours and that of other packages: targets and importers.
+"""Plugins found through entry points: targets and importers of this and other packages.
 
-A group is a kind of plugin; a name in it leads to a class that is made without arguments.
+Each entry point of a group refers to a class that is instantiated without arguments.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from lmu_deploy.core.errors import InputError, MissingDependencyError
 
 
 def plugin_names(group: str) -> list[str]:
-    """Names of all plugins of a group that are installed, sorted; nothing is imported."""
+    """Return the sorted names of the installed plugins of a group, without importing them."""
     return sorted({entry.name for entry in entry_points(group=group)})
 
 
 def make_plugin(group: str, name: str, kind: str, asked: str = "") -> Any:
-    """Import and make the plugin called `name`.
+    """Import and instantiate the plugin called `name`.
 
     Parameters
     ----------
     group : str
-        Of entry points, such as ``lmu_deploy.targets``.
+        Entry-point group, such as ``lmu_deploy.targets``.
     name : str
     kind : str
-        What a plugin of the group is called, for messages.
+        Noun for a plugin of the group, for messages.
     asked : str, optional
-        What the user named, where that is called otherwise.
+        Noun for what the user specified, where it differs from `kind`.
 
     Raises
     ------
     InputError
-        When there is none of that name (the valid names are listed).
+        When no plugin has that name (the message lists the valid names).
     MissingDependencyError
         When it cannot be imported.
     """
@@ -49,7 +49,7 @@ def make_plugin(group: str, name: str, kind: str, asked: str = "") -> Any:
 
 
 def plugin_version(group: str, name: str) -> str | None:
-    """Package and version that bring a plugin; None when its package does not say."""
+    """Return the package and version that provide a plugin, or None if unknown."""
     for entry in _registered(group, name):
         if entry.dist is not None:
             return f"{entry.dist.name} {entry.dist.version}"

@@ -1,8 +1,7 @@
-"""THE reference: a float64 NumPy forward pass of an LMUNetwork, one step after the other.
+"""Reference implementation: a float64 forward pass of an LMUNetwork, step by step in NumPy.
 
-In: inputs (samples, steps, n_in). Out: y at every step or the last, and, if asked for, every state
-of every step. It is written for plainness, straight from the equations in network.py; whatever is
-faster is compared with it.
+It follows the equations of :mod:`lmu_deploy.core.network` literally; every other implementation
+is compared with it.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from lmu_deploy.core.validation import check_inputs
 
 @dataclass(frozen=True)
 class Trace:
-    """What the reference did.
+    """Outputs and, if recorded, states of a run of the reference.
 
     Attributes
     ----------
     outputs : ndarray, shape (samples, n_out), or (samples, steps, n_out) for sequence networks
     m : ndarray, shape (samples, steps, states), or None
-        Memory states of all LMU layers, one layer after the other; None unless recorded.
+        Memory states of all LMU layers, concatenated; None unless recorded.
     h : ndarray, shape (samples, steps, units), or None
-        Hidden states of all layers that have them, likewise.
+        Hidden states of all layers that have them, concatenated; None unless recorded.
     y : ndarray, shape (samples, steps, n_out), or None
-        The readout at every step, likewise.
+        The readout at every step; None unless recorded.
     """
 
     outputs: np.ndarray
@@ -38,7 +37,7 @@ class Trace:
 
 
 def activate(name: str, z: np.ndarray) -> np.ndarray:
-    """Apply a hidden activation (one of ``network.ACTIVATIONS``) to any array."""
+    """Return f(z) for a hidden activation f, one of ``network.ACTIVATIONS``."""
     if name == "tanh":
         return np.tanh(z)
     if name == "relu":
@@ -60,16 +59,16 @@ def run_reference(
     network : LMUNetwork
     inputs : ndarray, shape (samples, steps, n_in)
     record : bool
-        Keep m, h and y of every step (samples * steps * (states + units + n_out) * 8 bytes).
+        Store m, h and y of every step (samples * steps * (states + units + n_out) * 8 bytes).
     batch_size : int
-        Samples worked on at once.
+        Number of samples computed at once.
     progress : callable, optional
-        Called with (samples done, samples in all).
+        Called with (samples done, total samples).
 
     Raises
     ------
     InputError
-        When the inputs have another number of features, or NaN.
+        When the inputs have a wrong number of features or are not finite.
     """
     inputs = check_inputs(inputs, network.n_in)
     samples, steps, _ = inputs.shape
@@ -101,12 +100,12 @@ def run_reference(
 
 
 def has_hidden(layer: LMULayer | LSTMLayer) -> bool:
-    """Whether a layer has hidden units of its own."""
+    """Return whether a layer has hidden units."""
     return isinstance(layer, LSTMLayer) or layer.hidden is not None
 
 
 class _Step:
-    """One layer's states for a batch, and the equations that advance them by a step."""
+    """States of one layer for a batch, and the update of one step."""
 
     def __init__(self, layer: LMULayer | LSTMLayer, batch: int) -> None:
         self.layer = layer
@@ -154,5 +153,5 @@ class _Step:
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
-    """Logistic function, written with tanh so that it never overflows."""
+    """Return the logistic function, computed with tanh to avoid overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * z))

@@ -1,13 +1,13 @@
-"""Checks that turn a bad value into an :class:`InputError`; each representation is built with them.
+"""Validation of values: every function returns a checked value or raises :class:`InputError`.
 
-Model files are hostile until they pass these: every field of every representation goes through
-one of them, so that no later code has to ask whether a shape or a number makes sense.
+Model files are untrusted. Every field of every representation passes through one of these
+functions at construction, so that later code can rely on shapes and values.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from lmu_deploy.core.errors import InputError
 
 
 def set_fields(instance: object, **values: object) -> None:
-    """Assign fields of a frozen dataclass; only for the checks that run while it is built."""
+    """Assign fields of a frozen dataclass; for use in ``__post_init__`` only."""
     for name, value in values.items():
         object.__setattr__(instance, name, value)
 
@@ -27,7 +27,7 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
     Raises
     ------
     InputError
-        When it is no integer or lies outside.
+        When `value` is not an integer or lies outside the range.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputError(
@@ -39,7 +39,7 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
 
 
 def check_number(name: str, value: Any, low: float, high: float) -> float:
-    """Return `value` as a finite float in [low, high]; raises InputError otherwise."""
+    """Return `value` as a finite float in [low, high]; raise InputError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
         raise InputError(
             f"{name} is {_short(value)}, not a number; give one from {low:g} to {high:g}."
@@ -54,14 +54,14 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Return `value` if it is True or False; raises InputError otherwise."""
+    """Return `value` if it is True or False; raise InputError otherwise."""
     if not isinstance(value, bool):
         raise InputError(f"{name} is {_short(value)}; give true or false.")
     return value
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
-    """Return `value` if it is one of `choices`; the error lists them."""
+    """Return `value` if it is one of `choices`; raise InputError that lists them otherwise."""
     valid = sorted(choices)
     if not isinstance(value, str) or value not in valid:
         raise InputError(f"{name} is {_short(value)}; choose one of {', '.join(valid)}.")
@@ -69,10 +69,20 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
 
 
 def check_text(name: str, value: Any, longest: int = 10_000) -> str:
-    """Return `value` if it is a string of at most `longest` characters."""
+    """Return `value` if it is a string of at most `longest` characters; else raise InputError."""
     if not isinstance(value, str) or len(value) > longest:
-        raise InputError(f"{name} must be a text of at most {longest} characters.")
+        raise InputError(f"{name} must be a string of at most {longest} characters.")
     return value
+
+
+def check_provenance(value: Any) -> dict[str, str]:
+    """Return provenance as a dict of str to str; raise InputError otherwise."""
+    if not isinstance(value, Mapping):
+        raise InputError("provenance must map names to strings.")
+    return {
+        check_text("provenance key", key, 200): check_text(f"provenance {key}", text)
+        for key, text in value.items()
+    }
 
 
 def check_array(
@@ -83,7 +93,7 @@ def check_array(
     Parameters
     ----------
     name : str
-        What the error calls it.
+        Name of the array in error messages.
     value : array_like
         The array.
     shape : tuple of int or None
@@ -94,7 +104,7 @@ def check_array(
     Raises
     ------
     InputError
-        On another type, shape, or NaN or infinite entries.
+        When the type or shape differs, or an entry is NaN or infinite.
     """
     if not isinstance(value, np.ndarray):
         raise InputError(f"{name} is {type(value).__name__}, not an array; give a NumPy array.")
@@ -106,36 +116,40 @@ def check_array(
     )
     if not fits:
         wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
-        raise InputError(f"{name} has shape {value.shape}, expected {wanted}; mend the file.")
+        raise InputError(
+            f"{name} has shape {value.shape}, expected {wanted}; give an array of that shape."
+        )
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         bad = int(value.size - np.isfinite(value).sum())
-        raise InputError(f"{name} has {bad} entries that are NaN or infinite; all must be finite.")
+        raise InputError(
+            f"{name} has {bad} entries that are NaN or infinite; all entries must be finite."
+        )
     frozen = value.view()
     frozen.flags.writeable = False
     return frozen
 
 
 def check_inputs(inputs: Any, n_in: int) -> np.ndarray:
-    """Return `inputs` as float64 of shape (samples, steps, n_in), all finite; else InputError.
+    """Return `inputs` as finite float64 of shape (samples, steps, n_in); else raise InputError.
 
-    There is at least one sample, of at least one step: an answer to nothing would be an empty
-    array on one target and a crash on the next.
+    There must be at least one sample of at least one step, because targets differ in what they do
+    with empty arrays.
     """
     try:
         array = np.asarray(inputs)
     except ValueError as error:
-        raise InputError(f"input is no array of one shape: {error}") from error
+        raise InputError(f"input is not an array of one shape: {error}") from error
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
     checked = check_array("input", array, (None, None, n_in))
     if checked.shape[0] == 0:
         raise InputError("input has no samples; give at least one sample.")
     if checked.shape[1] == 0:
-        raise InputError("input has sequences of no steps; give at least one step.")
+        raise InputError("input has sequences without steps; give at least one step.")
     return checked.astype(np.float64)
 
 
 def _short(value: object) -> str:
-    """Show a value in at most 200 characters: it may come from a damaged file."""
+    """Return the repr of a value, at most 200 characters; it may come from a corrupt file."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:197]}..."

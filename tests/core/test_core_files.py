@@ -1,4 +1,4 @@
-"""files.py: what is saved comes back; what is damaged or foreign is one InputError."""
+"""Model files: a saved network loads unchanged; corrupt or foreign files raise InputError."""
 
 import json
 import pickle
@@ -69,9 +69,9 @@ def test_a_view_that_is_not_contiguous_is_saved_as_it_reads(tmp_path):
 
 
 def test_what_a_model_file_cannot_hold_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"provenance\.when holds object"):
+    with pytest.raises(InputError, match=r"provenance\.when is a object"):
         to_tree({"provenance": {"when": object()}})
-    with pytest.raises(InputError, match="holds set"):
+    with pytest.raises(InputError, match="is a set"):
         save({1, 2}, tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []
 
@@ -108,23 +108,23 @@ def layer_of(fields):
 
 
 TREES = {
-    "other format": ({"header": '{"format": 2, "root": 1}'}, "update it"),
-    "no JSON": ({"header": "{"}, "no readable"),
-    "a list": ({"header": "[]"}, "update it"),
+    "other format": ({"header": '{"format": 2, "root": 1}'}, "update lmu_deploy"),
+    "no JSON": ({"header": "{"}, "not a readable"),
+    "a list": ({"header": "[]"}, "update lmu_deploy"),
     "no root": ({"header": '{"format": 1}'}, "at its root"),
-    "nested too deep": ({"header": "[" * 100_000}, "no readable"),
+    "nested too deep": ({"header": "[" * 100_000}, "not a readable"),
     "huge number": ({"header": '{"format": 1, "root": 1e999}'}, "at its root"),
     "unknown class": ({"change_tree": lambda f: f["readout"].update(type="Popen")}, "a Popen"),
     "class of another kind": (
         {"change_tree": lambda f: f["readout"].update(f["layers"][0])},
-        "needs a Readout",
+        "must be a Readout",
     ),
     "class is no text": ({"change_tree": lambda f: f["readout"].update(type=[1])}, "a.safetensors"),
     "extra field": ({"change_tree": lambda f: f.update(x=1)}, "does not know: x; update"),
     "missing field": ({"change_tree": lambda f: f.pop("task")}, "lacks task: an older version"),
-    "fields is a list": ({"change_tree": lambda f: f["readout"].update(fields=[])}, "damaged"),
-    "task is a number": ({"change_tree": lambda f: f.update(task=3)}, "task must be a text"),
-    "task is a list": ({"change_tree": lambda f: f.update(task=["a"])}, "task must be a text"),
+    "fields is a list": ({"change_tree": lambda f: f["readout"].update(fields=[])}, "corrupt"),
+    "task is a number": ({"change_tree": lambda f: f.update(task=3)}, "task must be a string"),
+    "task is a list": ({"change_tree": lambda f: f.update(task=["a"])}, "task must be a string"),
     "flag is a number": ({"change_tree": lambda f: f.update(return_sequences=1)}, "true or false"),
     "no layers": ({"change_tree": lambda f: f.update(layers=[])}, "at least one"),
     "layers is null": ({"change_tree": lambda f: f.update(layers=None)}, "a.safetensors"),
@@ -159,7 +159,7 @@ TREES = {
                 kernel={"tensor": "layers.0.memory.a_bar"}
             )
         },
-        "readout kernel takes 2 features",
+        "readout kernel has 2 inputs",
     ),
     "provenance is a list": ({"change_tree": lambda f: f.update(provenance=[])}, "provenance"),
     "provenance of numbers": (
@@ -168,7 +168,7 @@ TREES = {
     ),
     "wrong shape": (
         {"change_tensors": lambda t: t.update({"readout.kernel": np.ones((4, 1))})},
-        "readout kernel takes 4 features",
+        "readout kernel has 4 inputs",
     ),
     "wrong rank": (
         {"change_tensors": lambda t: t.update({"readout.kernel": np.ones(3)})},
@@ -202,7 +202,7 @@ def test_the_writer_of_damage_writes_a_good_file_when_nothing_is_changed(tmp_pat
 def test_another_representation_is_told_apart(tmp_path):
     save(small_network(), tmp_path / "a.safetensors")
     others = tuple(cls for cls in INTEGER_CLASSES if cls not in FLOAT_CLASSES)
-    with pytest.raises(InputError, match=r"it holds a LMUNetwork, and one of .*IntegerNetwork"):
+    with pytest.raises(InputError, match=r"it contains a LMUNetwork where one of .*IntegerNetwork"):
         load(tmp_path / "a.safetensors", others)
 
 
@@ -216,12 +216,12 @@ class Bomb:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no readable"),
-        (b"\x00" * 7, "no readable"),
-        (b"\xff" * 64, "no readable"),
-        (pickle.dumps(Bomb()), "no readable"),
-        (b"PK\x03\x04" + b"\x00" * 100, "no readable"),
-        (b"ein Text" * 50, "no readable"),
+        (b"", "not a readable"),
+        (b"\x00" * 7, "not a readable"),
+        (b"\xff" * 64, "not a readable"),
+        (pickle.dumps(Bomb()), "not a readable"),
+        (b"PK\x03\x04" + b"\x00" * 100, "not a readable"),
+        (b"ein Text" * 50, "not a readable"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
@@ -232,7 +232,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
 
 def test_someone_elses_safetensors_missing_files_and_folders_are_named(tmp_path):
     save_file({"weight": np.ones(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match="is no lmu_deploy file"):
+    with pytest.raises(InputError, match="is not an lmu_deploy file"):
         load(tmp_path / "other.safetensors", FLOAT_CLASSES)
     for path in (tmp_path, tmp_path / "none.safetensors"):
         with pytest.raises(InputError, match="no such file"):
@@ -285,5 +285,5 @@ def test_any_tree_is_either_read_or_one_input_error(tree, tmp_path_factory):
 
 def test_from_tree_makes_only_the_classes_it_is_given():
     tree, tensors = to_tree(small_network())
-    with pytest.raises(InputError, match="it holds a Memory, and one of LMULayer, LMUNetwork"):
+    with pytest.raises(InputError, match="it contains a Memory where one of LMULayer, LMUNetwork"):
         from_tree(tree, tensors, (LMUNetwork, LMULayer))

@@ -96,12 +96,12 @@ WRONG = {
     "weight of -128": (
         CONNECTION,
         {"slices": np.full((1, 2, 2), -128, np.int8)},
-        "entries from -128 to -128; -127 to 127",
+        "entries from -128 to -128; they must lie in -127 to 127",
     ),
     "weight beyond its bits": (
         CONNECTION,
         {"slices": np.full((1, 2, 2), 8), "weight_bits": 4},
-        "8 to 8; -7 to 7",
+        "8 to 8; they must lie in -7 to 7",
     ),
     "weight that int8 would wrap": (
         CONNECTION,
@@ -113,7 +113,7 @@ WRONG = {
     "no slices": (
         CONNECTION,
         {"slices": np.ones((0, 2, 2), np.int8)},
-        "0 slices; 1 to 4 are possible",
+        "0 slices; give 1 to 4",
     ),
     "five slices": (CONNECTION, {"slices": np.ones((5, 2, 2), np.int8)}, "5 slices"),
     "multiplier 0": (CONNECTION, {"multiplier": np.zeros((1, 2), int)}, "multiplier has entries"),
@@ -138,7 +138,7 @@ WRONG = {
     "no pieces": (
         LINES,
         {"slope": np.zeros(0, int), "intercept": np.zeros(0, int)},
-        "0 pieces; 1 to 64",
+        "0 pieces; give 1 to 64",
     ),
     "kind": (LINES, {"kind": "even"}, "linear, odd, positive"),
     "shift of lines": (LINES, {"shift": 99}, "activation shift is 99"),
@@ -175,8 +175,8 @@ WRONG = {
     "input format": (NETWORK, {"input": 12}, "network needs a Format"),
     "flag": (NETWORK, {"return_sequences": 1}, "give true or false"),
     "source": (NETWORK, {"source": NETWORK}, "source needs a LMUNetwork"),
-    "profile": (NETWORK, {"profile": None}, "profile must be a text"),
-    "provenance": (NETWORK, {"provenance": {"a": 1}}, "provenance a must be a text"),
+    "profile": (NETWORK, {"profile": None}, "profile must be a string"),
+    "provenance": (NETWORK, {"provenance": {"a": 1}}, "provenance a must be a string"),
 }
 
 

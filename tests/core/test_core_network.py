@@ -94,7 +94,7 @@ WRONG = {
     "memory encoders": (LAYER, {"memory_encoders": np.ones((3, 2))}, "memory_encoders has shape"),
     "memory bias": (LAYER, {"memory_bias": np.ones(1)}, "memory_bias has shape"),
     "no memory": (LAYER, {"memory": None}, "needs a Memory"),
-    "hidden of another kind": (LAYER, {"hidden": READOUT}, "needs a Memory and a Hidden"),
+    "hidden of another kind": (LAYER, {"hidden": READOUT}, "needs a Memory, and a Hidden"),
     "encoders of no hidden": (LAYER, {"hidden": None}, "hidden_encoders need hidden units"),
     "kernel of other input": (
         LAYER,
@@ -112,16 +112,16 @@ WRONG = {
     "readout kernel": (READOUT, {"kernel": np.ones(3)}, "readout kernel has shape"),
     "readout bias": (READOUT, {"bias": np.ones(6)}, "readout bias has shape"),
     "no layers": (NETWORK, {"layers": ()}, "at least one"),
-    "other layers": (NETWORK, {"layers": (LAYER, READOUT)}, "and nothing else"),
-    "layers that do not fit": (NETWORK, {"layers": (LSTM, LAYER)}, "layer 0 gives 3 features"),
-    "readout that does not fit": (NETWORK, {"layers": (LAYER,)}, "last layer gives 4"),
-    "no readout": (NETWORK, {"readout": None}, "needs a Readout"),
+    "other layers": (NETWORK, {"layers": (LAYER, READOUT)}, "must be LMU or LSTM layers"),
+    "layers that do not fit": (NETWORK, {"layers": (LSTM, LAYER)}, "layer 0 has 3 outputs"),
+    "readout that does not fit": (NETWORK, {"layers": (LAYER,)}, "last layer has 4 outputs"),
+    "no readout": (NETWORK, {"readout": None}, "must be a Readout"),
     "flag": (NETWORK, {"return_sequences": "yes"}, "give true or false"),
-    "task": (NETWORK, {"task": 7}, "task must be a text"),
+    "task": (NETWORK, {"task": 7}, "task must be a string"),
     "task too long": (NETWORK, {"task": "x" * 201}, "at most 200"),
     "provenance": (NETWORK, {"provenance": ["a"]}, "provenance must map"),
-    "provenance value": (NETWORK, {"provenance": {"seed": 1}}, "provenance seed must be a text"),
-    "provenance key": (NETWORK, {"provenance": {1: "seed"}}, "provenance key must be a text"),
+    "provenance value": (NETWORK, {"provenance": {"seed": 1}}, "provenance seed must be a string"),
+    "provenance key": (NETWORK, {"provenance": {1: "seed"}}, "provenance key must be a string"),
 }
 
 

@@ -1,1 +1,1 @@
-"""IntegerNetwork and what it is made of."""
+"""IntegerNetwork, its parts and its graph."""

@@ -1,11 +1,7 @@
-"""The populations of an integer network and the connections between them, as flat lists.
+"""The graph of an integer network: populations, edges between them, and transforms of edges.
 
-Targets, pre-flight rules and placement all ask what sends to what; the names here are those of
-docs/reference/integer-semantics.md.
-
-A network with other connections in some places; all else stays as it is.
-
-Places are those of integer-semantics.md, such as ``layer0/memory/recurrent`` or ``readout``.
+Names are those of docs/reference/integer-semantics.md. A population is called ``layer0/memory``,
+for example; an edge is identified by its place, such as ``layer0/memory/recurrent`` or ``readout``.
 """
 
 from __future__ import annotations
@@ -24,18 +20,18 @@ from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.network import Readout
 
 HOST = "host"
-"""Last part of the name of what a layer on the host sends."""
+"""Last part of the name of the population that represents the output of a host layer."""
 
 
 @dataclass(frozen=True)
 class Population:
-    """Neurons that send messages of one format.
+    """A group of neurons that send messages of one format.
 
     Attributes
     ----------
     name : str
-        ``input``, ``layer<i>/series``, ``layer<i>/memory`` or ``layer<i>/hidden``; or
-        ``layer<i>/host``, which is what a layer on the host sends to the chip.
+        ``input``, ``layer<i>/series``, ``layer<i>/memory``, ``layer<i>/hidden``, or
+        ``layer<i>/host`` for the messages from a host layer to the chip.
     neurons : int
     message : Format
     """
@@ -46,22 +42,22 @@ class Population:
 
 
 def from_outside(name: str) -> bool:
-    """Whether a population is no neurons of the chip: the input, or what the host sends to it."""
+    """Return whether a population is external to the chip: the input, or messages of the host."""
     return name == "input" or name.endswith(f"/{HOST}")
 
 
 @dataclass(frozen=True)
 class Edge:
-    """A connection and what it joins.
+    """A connection with its source and target.
 
     Attributes
     ----------
     place : str
-        Such as ``layer0/memory/recurrent``; its accumulators are ``<place>/slice<k>``.
+        Identifier such as ``layer0/memory/recurrent``; accumulators are ``<place>/slice<k>``.
     source : str
-        Population whose messages it carries.
+        Name of the population that sends.
     target : str
-        Population that it drives, or ``readout``.
+        Name of the population that receives, or ``readout``.
     connection : Connection
     """
 
@@ -73,14 +69,14 @@ class Edge:
 
 @dataclass(frozen=True)
 class Outlet:
-    """What leaves a population under one threshold: one event reaches all of these edges.
+    """The edges that share the events of a population: same source and same threshold.
 
     Attributes
     ----------
     source : str
-        The population.
+        Name of the population.
     threshold : int
-        Of each of the edges; see :class:`lmu_deploy.core.integer.parts.Connection`.
+        Threshold of all edges; see :class:`lmu_deploy.core.integer.parts.Connection`.
     edges : tuple of Edge
     """
 
@@ -90,14 +86,15 @@ class Outlet:
 
     @property
     def fan_out(self) -> np.ndarray:
-        """Synapses that an event of each neuron meets; shape (neurons,), int64."""
+        """Synaptic operations per event of each neuron; shape (neurons,), int64."""
         return np.asarray(sum(edge.connection.fan_out for edge in self.edges), dtype=np.int64)
 
 
 def populations(network: IntegerNetwork) -> dict[str, Population]:
-    """All populations by name, in the order in which they send: input, then layer by layer.
+    """Return all populations by name in the order of computation: input, then layer by layer.
 
-    An input that goes to a layer on the host is none, nor is the output of one that stays there.
+    The input is absent if the first layer is on the host, and so is the output of a host layer
+    whose successor is on the host.
     """
     found = []
     if not isinstance(network.layers[0], HostLayer):
@@ -117,7 +114,7 @@ def populations(network: IntegerNetwork) -> dict[str, Population]:
 
 
 def edges(network: IntegerNetwork) -> list[Edge]:
-    """All connections, target by target in the order in which the targets are updated."""
+    """Return all edges, grouped by target in the order in which the targets are updated."""
     found: list[tuple[str, str, str, Connection | None]] = []
     sender = "input"
     for number, layer in enumerate(network.layers):
@@ -144,9 +141,10 @@ def edges(network: IntegerNetwork) -> list[Edge]:
 
 
 def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
-    """Return the integer biases by the population that they drive, where there is one.
+    """Return the integer biases by name of the target, where there is one.
 
-    The readout's is named ``readout``; it is absent where the host computes the readout.
+    The bias of the readout has the name ``readout``; it is absent where the host computes the
+    readout.
     """
     found: dict[str, np.ndarray | None] = {}
     if not isinstance(network.readout, Readout):
@@ -160,7 +158,7 @@ def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
 
 
 def outlets(network: IntegerNetwork) -> list[Outlet]:
-    """All outlets, by population in the order of sending, then by threshold."""
+    """Return all outlets, ordered by source in the order of computation, then by threshold."""
     leaving: dict[tuple[str, int], list[Edge]] = {}
     for edge in edges(network):
         leaving.setdefault((edge.source, edge.connection.threshold), []).append(edge)
@@ -172,7 +170,7 @@ def outlets(network: IntegerNetwork) -> list[Outlet]:
 def _into_memory(
     number: int, layer: IntegerLayer, sender: str
 ) -> list[tuple[str, str, str, Connection | None]]:
-    """Name, source, target and connection of what drives a layer's memory."""
+    """Return name, source, target and connection of the edges into the memory of a layer."""
     memory, hidden = f"layer{number}/memory", f"layer{number}/hidden"
     if isinstance(layer.memory, SeriesMemory):
         series = f"layer{number}/series"
@@ -190,9 +188,9 @@ def _into_memory(
 
 
 def delayed(network: IntegerNetwork) -> list[str]:
-    """Places of the connections that carry the messages of the step before.
+    """Return the places of the edges that carry messages of the previous step.
 
-    What a series sends to itself it uses in the same step.
+    The recurrent edge of a series is not one of them: it acts within a step.
     """
     order = [*populations(network), "readout"]
     return [
@@ -204,12 +202,13 @@ def delayed(network: IntegerNetwork) -> list[str]:
 
 
 def memory_basis(network: IntegerNetwork) -> np.ndarray | None:
-    """Real matrix from all recorded memory states to the float network's; None for the identity.
+    """Return the matrix from recorded memory states to those of the float network.
 
     Returns
     -------
     basis : ndarray, shape (the float network's states, states), or None
-        The layers' own, block by block; ``basis @ (m * m_scale)`` is the reference's memory.
+        Block diagonal with the basis of each layer; ``basis @ (m * m_scale)`` is the memory of
+        the reference. None means the identity.
     """
     memories = [layer.memory for _, layer in network.on_chip]
     if all(memory.basis is None for memory in memories):
@@ -221,18 +220,18 @@ def memory_basis(network: IntegerNetwork) -> np.ndarray | None:
 def with_connections(
     network: IntegerNetwork, connections: Mapping[str, Connection]
 ) -> IntegerNetwork:
-    """Give a network whose connections at some places are others.
+    """Return the network with some of its connections replaced.
 
     Parameters
     ----------
     network : IntegerNetwork
     connections : mapping of place to Connection
-        Of the shapes that stand there.
+        New connections, of the same shapes.
 
     Raises
     ------
     InputError
-        When the network has no such place, or a shape does not fit.
+        When the network has no such place, or a shape differs.
     """
     _check_places([edge.place for edge in edges(network)], connections)
     layers = tuple(
@@ -246,19 +245,19 @@ def with_connections(
 
 
 def with_thresholds(network: IntegerNetwork, thresholds: Mapping[str, int]) -> IntegerNetwork:
-    """Give a network whose connections at some places send changes from a threshold on.
+    """Return the network with other message thresholds on some of its edges.
 
     Parameters
     ----------
     network : IntegerNetwork
     thresholds : mapping of place to int
-        In units of the message; 0 stands for messages themselves.
+        In units of the message; 0 sends messages instead of changes.
 
     Raises
     ------
     InputError
-        When the network has no such place, or a threshold is out of range. The loop of a series
-        has none.
+        When the network has no such place (the recurrent edge of a series has no threshold), or a
+        threshold is out of range.
     """
     present = {edge.place: edge.connection for edge in edges(network)}
     _check_places(present, thresholds)
@@ -270,12 +269,12 @@ def with_thresholds(network: IntegerNetwork, thresholds: Mapping[str, int]) -> I
     return with_connections(network, changed)
 
 
-def _check_places(present: Iterable[str], asked: Iterable[str]) -> None:
-    """Raise InputError when a place that is asked for is not there."""
+def _check_places(present: Iterable[str], wanted: Iterable[str]) -> None:
+    """Raise InputError when a wanted place is not present."""
     present = list(present)
-    if unknown := [place for place in asked if place not in present]:
+    if unknown := [place for place in wanted if place not in present]:
         raise InputError(
-            f"the network has no connection {unknown[0]}; choose among {', '.join(present)}."
+            f"the network has no connection {unknown[0]}; choose one of {', '.join(present)}."
         )
 
 
@@ -292,7 +291,7 @@ def _layer(name: str, layer: IntegerLayer, connections: Mapping[str, Connection]
         field: c for (part, field), c in inside.items() if part == "hidden"
     }
     if ("series", "recurrent") in inside:
-        raise InputError(f"{name}/series/recurrent is a matrix of signs, and cannot be another.")
+        raise InputError(f"{name}/series/recurrent is the sign matrix and cannot be replaced.")
     memory = replace(layer.memory, **into_memory) if into_memory else layer.memory
     hidden = layer.hidden
     if into_hidden and hidden is not None:

@@ -1,10 +1,10 @@
-r"""The memory of an integer network, in one of its two forms; integer-semantics.md has both.
+r"""Memory and hidden units of the layers of an integer network.
 
-Integrators keep the identity of :math:`\bar A = I + (\bar A - I)` themselves and exchange messages
-through the rest, in whatever coordinates `basis` says. A series applies the matrix of signs of the
-continuous memory, which is exact in any width, a few times a step.
-
-The hidden units of a layer of an integer network; see docs/reference/integer-semantics.md.
+There are two realizations of a memory. Integrators implement the identity in
+:math:`\bar A = I + (\bar A - I)` as their state and the rest as connections, in the coordinates
+given by `basis`. A Taylor series applies the sign matrix of the continuous-time memory, which is
+exact in any width, several times per step. docs/reference/integer-semantics.md specifies both, and
+the hidden units.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REALIZATIONS = (*INTEGRATORS, SERIES)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IntegerMemory(Part):
-    """Leak-free integrators that exchange graded messages.
+    """Memory of leak-free integrators that exchange graded messages.
 
     Attributes
     ----------
@@ -44,17 +44,17 @@ class IntegerMemory(Part):
     message_shift : int
         0 to 31.
     recurrent : Connection, (states, states)
-        From the memory's own messages of the step before: the matrix less the identity, memory
-        encoders folded in.
+        From the memory's messages of the previous step: the matrix minus the identity, with the
+        memory encoders included.
     input : Connection, (states, n_in)
-        From this step's input messages.
+        From the input messages of the current step.
     hidden : Connection, (states, units), or None
-        From the hidden messages of the step before.
+        From the hidden messages of the previous step.
     bias : ndarray, shape (states,), int32, or None
     realization : {"dense-incremental", "schur", "hessenberg", "fir"}
-        What the matrix was made from; it changes no operation.
+        Form from which the matrix was derived; it does not affect the operations.
     basis : ndarray, shape (Legendre states, states), or None
-        ``basis @ (m * scale)`` is the float network's memory; None for the identity.
+        ``basis @ (m * scale)`` is the memory of the float network; None means the identity.
     """
 
     state: Format
@@ -92,7 +92,7 @@ class IntegerMemory(Part):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SeriesMemory(Part):
-    """The exponential series of the continuous memory, in substeps; `channels` times `order`.
+    """Memory realized as a Taylor series of the continuous-time memory, in substeps.
 
     Attributes
     ----------
@@ -100,9 +100,9 @@ class SeriesMemory(Part):
     substeps : int
         1 to 1024.
     state : Format
-        Of m, of the terms w_k and of c.
+        Format of m, of the terms w_k and of c.
     message : Format
-        Of M; every message has its width.
+        Format of M; every message has its width.
     message_shift : int
         M is ``sat(ms(m, 1, message_shift))``.
     term_shift : ndarray, shape (terms - 1,), int32, 0 to 31
@@ -112,11 +112,11 @@ class SeriesMemory(Part):
         ``G_k(v) = ms(sat(S v), multiplier[k - 1], shift[k - 1])``, the same for each channel.
     input : Connection, (states, n_in)
     feedback : Connection, (states, states), or None
-        From the memory's messages of the step before: the memory encoders.
+        From the memory's messages of the previous step: the memory encoders.
     hidden : Connection, (states, units), or None
     bias : ndarray, shape (states,), int32, or None
     accumulator_bits : int
-        Width at which the sums S v saturate. 8 to 32.
+        Width at which the sums S v saturate, 8 to 32.
     """
 
     channels: int
@@ -150,7 +150,7 @@ class SeriesMemory(Part):
         shift = check_array("memory shift", self.shift, multiplier.shape, "i")
         terms = len(multiplier)
         if not 1 <= terms <= 16:
-            raise InputError(f"a memory has a series of {terms} terms; 1 to 16 are possible.")
+            raise InputError(f"a memory has a series of {terms} terms; give 1 to 16.")
         term_shift = check_array("memory term_shift", self.term_shift, (terms - 1,), "i")
         check_range("memory multiplier", multiplier, 1, LARGEST_MULTIPLIER)
         check_range("memory shift", shift, 0, LARGEST_SHIFT)
@@ -179,22 +179,22 @@ class SeriesMemory(Part):
 
     @property
     def applications(self) -> int:
-        """How often a step applies the matrix of signs."""
+        """Number of applications of the sign matrix per step."""
         return self.substeps * self.terms
 
     @property
     def realization(self) -> str:
-        """The only one of this form."""
+        """Name of this realization."""
         return SERIES
 
     @property
     def basis(self) -> np.ndarray | None:
-        """None: the states are the float network's."""
+        """None: the states are those of the float network."""
         return None
 
     @property
     def recurrent(self) -> Connection:
-        """The matrix of signs as synapses, with the gains of the first term."""
+        """The sign matrix as a connection with the gains of the first term."""
         signs = np.kron(np.eye(self.channels, dtype=np.int8), sign_matrix(self.order))
         return Connection(
             signs[None],
@@ -206,7 +206,7 @@ class SeriesMemory(Part):
 
 
 def sign_matrix(order: int) -> np.ndarray:
-    """Signs of the continuous memory: ``theta A = diag(2i+1) @ signs``; (order, order), int8."""
+    """Return the signs S in ``theta A = diag(2i+1) @ S``; shape (order, order), int8."""
     i = np.arange(order)
     lower = np.where((i[:, None] - i[None, :]) % 2 == 0, -1, 1)
     return np.where(i[:, None] < i[None, :], -1, lower).astype(np.int8)
@@ -214,7 +214,7 @@ def sign_matrix(order: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PiecewiseLinear(Part):
-    """A concave, monotone activation as the least of a few lines.
+    """A concave, monotone activation as the minimum of a few lines.
 
     ``p = |z|`` when odd, else ``max(z, 0)``; ``v = min_k(ms(p, slope_k, shift) + intercept_k)``;
     the result is ``sat(v)`` with the sign of z when odd, else ``sat(v)``. When `linear`, there is
@@ -238,7 +238,7 @@ class PiecewiseLinear(Part):
     def __post_init__(self) -> None:
         slope = check_array("activation slope", self.slope, (None,), "i")
         if not 1 <= len(slope) <= 64:
-            raise InputError(f"an activation has {len(slope)} pieces; 1 to 64 are possible.")
+            raise InputError(f"an activation has {len(slope)} pieces; give 1 to 64.")
         intercept = check_array("activation intercept", self.intercept, (len(slope),), "i")
         check_range("activation slope", slope, 0, LARGEST_MULTIPLIER)
         check_range("activation intercept", intercept, 0, largest(24))
@@ -259,20 +259,20 @@ class PiecewiseLinear(Part):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IntegerHidden(Part):
-    """The hidden units.
+    """Hidden units of a layer.
 
     Attributes
     ----------
     drive : Format
-        Of z, the sum that enters the activation.
+        Format of z, the argument of the activation.
     message : Format
-        Of H, the result, which is also what is sent.
+        Format of H, the result, which is also the message.
     memory : Connection, (units, states)
-        From this step's memory messages.
+        From the memory messages of the current step.
     input : Connection, (units, n_in), or None
-        From this step's input messages.
+        From the input messages of the current step.
     recurrent : Connection, (units, units), or None
-        From the hidden messages of the step before.
+        From the hidden messages of the previous step.
     bias : ndarray, shape (units,), int32, or None
     activation : PiecewiseLinear
     """

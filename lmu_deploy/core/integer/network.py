@@ -1,7 +1,8 @@
-r"""IntegerNetwork: a network in integers alone, whose every state has exactly one right value.
+r"""IntegerNetwork: a network in integer arithmetic, in which every state is fully specified.
 
-The operations are specified in integer-semantics.md; in short, with x, M, H the messages of
-input, memory and hidden units and D the drive of a connection (integer_parts.py), one step is
+The operations are specified in docs/reference/integer-semantics.md. In short, with x, M, H the
+messages of input, memory and hidden units and D the drive of a connection
+(:mod:`lmu_deploy.core.integer.parts`), one step is
 
 .. math::
    m_t &= \mathrm{sat}_{24}(m_{t-1} + D^{rec}(M_{t-1}) + D^{in}(x_t) + D^{hid}(H_{t-1}) + b) \\
@@ -10,9 +11,9 @@ input, memory and hidden units and D the drive of a connection (integer_parts.py
    \qquad H_t = f(z_t) \\
    y_t &= \mathrm{sat}_{24}(D^{out}(H_t) + b)
 
-where the first two lines are those of a memory of integrators (integer_memory.py has the other).
-
-The layers of an integer network that stay on the host, and what is said of them.
+where the first two lines describe a memory of integrators
+(:mod:`lmu_deploy.core.integer.layers` has the other realization). LSTM layers, and a readout that
+follows one, run on the host in float64.
 """
 
 from __future__ import annotations
@@ -39,22 +40,28 @@ from lmu_deploy.core.integer.parts import (
 )
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork, LSTMLayer, Readout
 from lmu_deploy.core.representation import Part, Representation, Summary, counted
-from lmu_deploy.core.validation import check_array, check_flag, check_text, set_fields
+from lmu_deploy.core.validation import (
+    check_array,
+    check_flag,
+    check_provenance,
+    check_text,
+    set_fields,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HostLayer(Part):
-    """An LSTM layer that the host computes in float64 between layers on the chip.
+    """An LSTM layer that the host computes in float64.
 
-    It takes real numbers: the inputs as they are, what the messages of the layer before stand for,
-    or the output of a host layer before.
+    Its input is real: the input of the network, the dequantized messages of the previous layer, or
+    the output of a previous host layer.
 
     Attributes
     ----------
     lstm : LSTMLayer
     message : Format or None
-        Of what it sends to a layer on the chip, ``sat(rint(real / scale))``, ties to even; None
-        where the host goes on with its output.
+        Format of the messages to the next layer, ``sat(rint(real / scale))``, ties to even; None
+        where the next layer is on the host too.
     """
 
     lstm: LSTMLayer
@@ -67,23 +74,23 @@ class HostLayer(Part):
 
     @property
     def n_in(self) -> int:
-        """Number of features that it takes."""
+        """Number of input features."""
         return self.lstm.n_in
 
     @property
     def n_out(self) -> int:
-        """Number of units, each of which gives a feature."""
+        """Number of units, which is the number of output features."""
         return self.lstm.n_out
 
     @property
     def n_features(self) -> int:
-        """The same."""
+        """Number of output features in the float network; the same as `n_out`."""
         return self.lstm.n_out
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IntegerLayer(Part):
-    """A memory and, if there are any, hidden units; what it sends on is H, or M without them."""
+    """A memory and, optionally, hidden units; its output is H, or M without hidden units."""
 
     memory: IntegerMemory | SeriesMemory
     hidden: IntegerHidden | None
@@ -114,24 +121,24 @@ class IntegerLayer(Part):
 
     @property
     def output(self) -> Format:
-        """Format of the messages that the layer sends on."""
+        """Format of the output messages."""
         return self.memory.message if self.hidden is None else self.hidden.message
 
     @property
     def output_basis(self) -> np.ndarray | None:
-        """From what the messages stand for to the float layer's output; None for the identity."""
+        """Matrix from the dequantized messages to the output of the float layer; None: identity."""
         return self.memory.basis if self.hidden is None else None
 
     @property
     def n_features(self) -> int:
-        """Number of features that the float layer gives, for which the messages stand."""
+        """Number of output features of the float layer that the messages represent."""
         basis = self.output_basis
         return self.n_out if basis is None else len(basis)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IntegerReadout(Part):
-    """The last map, y = sat(D(last layer's messages) + b)."""
+    """Linear readout, ``y = sat(D(messages of the last layer) + b)``."""
 
     connection: Connection
     bias: np.ndarray | None
@@ -145,28 +152,28 @@ class IntegerReadout(Part):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IntegerNetwork(Representation):
-    """A whole network: LMU layers in integers, and LSTM layers, if any, in float on the host.
+    """A network with LMU layers in integers and LSTM layers, if any, in float64 on the host.
 
     Attributes
     ----------
     input : Format
-        Of the input messages: ``x = sat(rint(real / scale))``, ties to even. Unused where the first
-        layer is on the host, which takes real inputs as they are.
+        Format of the input messages, ``x = sat(rint(real / scale))``, ties to even. Unused where
+        the first layer is on the host, whose input is real.
     layers : tuple of IntegerLayer or HostLayer
         At least one of them an IntegerLayer.
     readout : IntegerReadout, or Readout after a HostLayer
     return_sequences : bool
     task : str or None
     profile : str
-        Name of the hardware profile that it was made for.
+        Name of the hardware profile for which it was quantized.
     provenance : mapping of str to str
     source : LMUNetwork or None
-        The float network that it was made from, so that a file can be judged by itself.
+        The float network from which it was quantized, so that a file can be evaluated alone.
 
     Raises
     ------
     InputError
-        At construction, when a shape, type or value does not fit.
+        At construction, when a shape, type or value is invalid.
     """
 
     input: Format
@@ -187,14 +194,9 @@ class IntegerNetwork(Representation):
             check_text("task", self.task, 200)
         check_text("profile", self.profile, 200)
         check_flag("return_sequences", self.return_sequences)
-        if not isinstance(self.provenance, Mapping):
-            raise InputError("provenance must map names to texts.")
-        for key, value in self.provenance.items():
-            check_text("provenance key", key, 200)
-            check_text(f"provenance {key}", value)
         if self.source is not None:
             check_type("network source", self.source, LMUNetwork)
-        set_fields(self, layers=layers, provenance=dict(self.provenance))
+        set_fields(self, layers=layers, provenance=check_provenance(self.provenance))
 
     @property
     def n_in(self) -> int:
@@ -210,12 +212,12 @@ class IntegerNetwork(Representation):
 
     @property
     def on_chip(self) -> tuple[tuple[int, IntegerLayer], ...]:
-        """The layers in integers, each with its number."""
+        """Numbers and layers of those in integers."""
         return tuple((n, la) for n, la in enumerate(self.layers) if isinstance(la, IntegerLayer))
 
     @property
     def on_host(self) -> tuple[tuple[int, HostLayer], ...]:
-        """The layers in float on the host, each with its number."""
+        """Numbers and layers of those on the host."""
         return tuple((n, la) for n, la in enumerate(self.layers) if isinstance(la, HostLayer))
 
     def summary(self) -> Summary:
@@ -262,14 +264,14 @@ class IntegerNetwork(Representation):
 
     @property
     def y_scale(self) -> float:
-        """Real value of one unit of the readout; 1 of the host's, which gives real numbers."""
+        """Real value of one unit of the readout; 1 where the host computes it in float64."""
         return 1.0 if isinstance(self.readout, Readout) else self.readout.output.scale
 
     @property
     def chip_readout(self) -> IntegerReadout:
-        """The readout in integers; raises InputError where the host computes it."""
+        """The readout in integers; raise InputError where the host computes it."""
         if isinstance(self.readout, Readout):
-            raise InputError("the readout of this network is on the host, and has no integers.")
+            raise InputError("the readout of this network is on the host and has no integers.")
         return self.readout
 
 
@@ -279,7 +281,7 @@ def _weights(*connections: Connection | None) -> int:
 
 
 def _check_layers(layers: tuple[IntegerLayer | HostLayer, ...]) -> None:
-    """Raise InputError unless each layer takes what the one before gives."""
+    """Raise InputError unless the shapes of consecutive layers match."""
     if not any(isinstance(layer, IntegerLayer) for layer in layers):
         raise InputError("an integer network needs at least one layer in integers.")
     for layer in layers:
@@ -291,20 +293,20 @@ def _check_layers(layers: tuple[IntegerLayer | HostLayer, ...]) -> None:
         if sent != after.n_in:
             raise InputError(
                 f"layer {number} sends {sent} messages and layer {number + 1} "
-                f"takes {after.n_in}; the two must be equal."
+                f"has {after.n_in} inputs; the two must be equal."
             )
     for number, (layer, following) in enumerate(zip(layers, (*layers[1:], None), strict=True)):
         if isinstance(layer, HostLayer):
             sends = isinstance(following, IntegerLayer)
             if sends != (layer.message is not None):
                 raise InputError(
-                    f"layer {number} is on the host, and needs a format of messages exactly if the "
-                    "next layer is on the chip; make the file again."
+                    f"layer {number} is on the host and needs a message format exactly if the next "
+                    "layer is on the chip; create the file again."
                 )
 
 
 def _check_readout(readout: object, last: IntegerLayer | HostLayer) -> None:
-    """Raise InputError unless the readout fits the last layer, and is where that layer is."""
+    """Raise InputError unless the readout matches the last layer in shape and in where it runs."""
     if isinstance(last, HostLayer):
         check_type("readout of the host", readout, Readout)
         assert isinstance(readout, Readout)
@@ -328,4 +330,4 @@ INTEGER_CLASSES: tuple[type, ...] = (
     Format,
     *FLOAT_CLASSES,
 )
-"""Every class that a file of this representation may hold, for `core.files.load`."""
+"""Classes that may occur in a file of this representation, for `core.files.load`."""

@@ -1,4 +1,4 @@
-r"""What integer networks are made of: formats of integers, and connections between populations.
+r"""Parts of integer networks: integer formats, and connections between populations.
 
 The operations are specified in integer-semantics.md. With :math:`\mathrm{sat}_b` saturating to
 :math:`\pm(2^{b-1}-1)` and :math:`\mathrm{ms}(v, g, s) = \lfloor (v g + 2^{s-1}) / 2^s \rfloor` (no
@@ -7,7 +7,8 @@ offset when s = 0), a connection drives its target by
 .. math:: D_i = \sum_k \mathrm{ms}\Big(\mathrm{sat}_{24}\big(\sum_j W_{kij} X_j\big),
           g_{ki}, s_{ki}\Big)
 
-where X is the sender's message, or with a threshold the message that it sent last (sigma-delta).
+where X is the message of the source or, with a threshold, the message that it sent last
+(sigma-delta).
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ LARGEST_THRESHOLD = 2**31 - 1
 
 
 def real_gains(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Return the real numbers ``multiplier / 2**shift`` that integer gains stand for, float64."""
+    """Return the real gains ``multiplier / 2**shift`` as float64."""
     return np.asarray(multiplier * np.exp2(-shift.astype(np.float64)))
 
 
 def largest(bits: int) -> int:
-    """Largest magnitude of a signed, symmetric integer of `bits` bits: 2^(bits-1) - 1."""
+    """Return the largest magnitude of a symmetric signed integer: 2^(bits-1) - 1."""
     return int(2 ** (bits - 1) - 1)
 
 
 @dataclass(frozen=True)
 class Format:
-    """How an integer stands for a real number: ``value = integer * scale``, |integer| limited.
+    """Fixed-point format: ``value = integer * scale`` with a bounded integer.
 
     Attributes
     ----------
     bits : int
-        Width, sign included; the integer lies in +-(2^(bits-1) - 1). 2 to 32.
+        Width including the sign, 2 to 32; |integer| <= 2^(bits-1) - 1.
     scale : float
-        Real value of one unit in the last place.
+        Real value of the integer 1.
     """
 
     bits: int
@@ -66,7 +67,7 @@ class Format:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Connection(Part):
-    """A synaptic matrix as slices of small integers, each with a gain per target row.
+    """Synaptic weights as slices of small integers, each slice with one gain per target row.
 
     Attributes
     ----------
@@ -74,14 +75,15 @@ class Connection(Part):
         Most significant slice first.
     multiplier : ndarray, shape (n_slices, n_out), int32, 1 to 32767
     shift : ndarray, shape (n_slices, n_out), int32, 0 to 31
-        What reaches row i is the sum over slices of ``ms(sat(slice @ message), g, s)``.
+        Row i receives the sum over slices of ``ms(sat(slice @ message), g, s)``.
     weight_bits : int
-        Width of a weight, sign included; |weight| <= 2^(weight_bits-1) - 1. 2 to 8.
+        Width of a weight including the sign, 2 to 8; |weight| <= 2^(weight_bits-1) - 1.
     accumulator_bits : int
-        Width at which each slice's sum saturates. 8 to 32.
+        Width at which the sum of each slice saturates, 8 to 32.
     threshold : int
-        0: every message that is not zero is sent as it is. From 1 on: a message's change since the
-        last one sent is sent, once it is as large as this, and the target adds changes up.
+        If 0, every nonzero message is sent as it is. Otherwise the change of a message since the
+        last transmission is sent once it reaches the threshold, and the target accumulates the
+        changes.
     """
 
     slices: np.ndarray
@@ -96,7 +98,7 @@ class Connection(Part):
         accumulator = check_integer("accumulator_bits", self.accumulator_bits, 8, 32)
         slices = check_array("connection slices", self.slices, (None, None, None), "i")
         if not 1 <= slices.shape[0] <= 4:
-            raise InputError(f"a connection has {slices.shape[0]} slices; 1 to 4 are possible.")
+            raise InputError(f"a connection has {slices.shape[0]} slices; give 1 to 4.")
         check_range("connection slices", slices, -largest(bits), largest(bits))
         rows = slices.shape[:2]
         multiplier = check_array("connection multiplier", self.multiplier, rows, "i")
@@ -115,12 +117,12 @@ class Connection(Part):
 
     @property
     def n_out(self) -> int:
-        """Number of target rows."""
+        """Number of targets."""
         return int(self.slices.shape[1])
 
     @property
     def n_in(self) -> int:
-        """Number of source messages."""
+        """Number of sources."""
         return int(self.slices.shape[2])
 
     @property
@@ -130,34 +132,34 @@ class Connection(Part):
 
     @property
     def dequantized(self) -> np.ndarray:
-        """The real matrix in units of the two formats; shape (n_out, n_in), float64.
+        """The weights as real numbers, target integers per source integer; (n_out, n_in), float64.
 
-        Target integers per source integer: multiply by the scale of the target's format and divide
-        by that of the source's for real units.
+        For real units, multiply by the scale of the target format and divide by that of the
+        source format.
         """
         return np.einsum("koi,ko->oi", self.slices.astype(np.float64), self.gains)
 
     @property
     def fan_out(self) -> np.ndarray:
-        """Synapses (nonzero weights, all slices) that leave each source; shape (n_in,), int64."""
+        """Number of synapses (nonzero weights of all slices) of each source; (n_in,), int64."""
         return np.asarray((self.slices != 0).sum(axis=(0, 1)), dtype=np.int64)
 
 
 def check_type(name: str, value: object, expected: type) -> None:
-    """Raise InputError unless `value` is an `expected`."""
+    """Raise InputError unless `value` is an instance of `expected`."""
     if not isinstance(value, expected):
         raise InputError(f"{name} needs a {expected.__name__}, not {type(value).__name__}.")
 
 
 def check_connection(name: str, value: object, rows: int | None, columns: int | None) -> None:
-    """Raise InputError unless `value` is a Connection of that shape; None stands for any size."""
+    """Raise InputError unless `value` is a Connection of the shape; None means any size."""
     if not isinstance(value, Connection):
         raise InputError(f"{name} needs a Connection, not {type(value).__name__}.")
     check_array(f"{name} slices", value.slices, (None, rows, columns), "i")
 
 
 def check_bias(name: str, value: np.ndarray | None, size: int) -> np.ndarray | None:
-    """Return a bias as int32, shape (size,), or None; raises InputError otherwise."""
+    """Return a bias as int32, shape (size,), or None; raise InputError if it is invalid."""
     if value is None:
         return None
     bias = check_array(name, value, (size,), "i")
@@ -169,5 +171,6 @@ def check_range(name: str, value: np.ndarray, low: int, high: int) -> None:
     """Raise InputError when an entry lies outside [low, high]."""
     if value.size and not (value.min() >= low and value.max() <= high):
         raise InputError(
-            f"{name} has entries from {value.min()} to {value.max()}; {low} to {high} are possible."
+            f"{name} has entries from {value.min()} to {value.max()}; they must lie in {low} to "
+            f"{high}."
         )

@@ -1,8 +1,8 @@
-"""An integer network cut where its layers change between chip and host.
+"""Partition of an integer network into segments on the chip and on the host.
 
-Messages flow from layer to layer and never back, so that the segments can be run one after another
-on whole sequences, or step by step, with the same result. integer-semantics.md, "Layers on the
-host", has the equations.
+There is no feedback between layers, so the segments can be run one after another on whole
+sequences, or step by step, with the same result. The equations are in
+docs/reference/integer-semantics.md, "Layers on the host".
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from lmu_deploy.core.network import LSTMLayer, Readout
 
 @dataclass(frozen=True)
 class ChipSegment:
-    """Layers on the chip that follow one another, as a network of their own.
+    """Consecutive layers on the chip, as a network of their own.
 
     Attributes
     ----------
     first : int
-        Number of the first layer in the whole network.
+        Index of the first layer in the whole network.
     network : IntegerNetwork
-        All on the chip.
+        Network of these layers.
     hands_over : bool
-        Whether it only hands the messages of its last layer over to the host: then its readout is
-        the identity, and its outputs at every step are what the messages stand for.
+        Whether a host segment follows. Then the readout is the identity, and the outputs are the
+        dequantized messages of the last layer at every step.
     """
 
     first: int
@@ -39,15 +39,15 @@ class ChipSegment:
 
 @dataclass(frozen=True)
 class HostSegment:
-    """LSTM layers that follow one another, and the readout if they are the last.
+    """Consecutive LSTM layers on the host, and the readout if they are the last layers.
 
     Attributes
     ----------
     first : int
-        Number of the first layer in the whole network.
+        Index of the first layer in the whole network.
     layers : tuple of LSTMLayer
     basis : ndarray, shape (features, messages), or None
-        From what the messages before stand for to the features of the first layer.
+        Matrix from the dequantized messages of the previous layer to the input features.
     readout : Readout or None
     """
 
@@ -61,7 +61,7 @@ Segment = ChipSegment | HostSegment
 
 
 def segments(network: IntegerNetwork) -> list[Segment]:
-    """Cut a network into its segments, in order; one that is all on the chip is a single one."""
+    """Return the segments of a network in order; there is one if all layers are on the chip."""
     found: list[Segment] = []
     entering: Format = network.input
     before: IntegerLayer | None = None
@@ -93,7 +93,7 @@ def segments(network: IntegerNetwork) -> list[Segment]:
 
 
 def host_sentence(network: IntegerNetwork) -> str | None:
-    """Say which layers are on the host, and what is therefore not of them; None without any."""
+    """Return a sentence that lists the layers on the host; None if there are none."""
     numbers = [str(number) for number, _ in network.on_host]
     if not numbers:
         return None
@@ -107,7 +107,7 @@ def host_sentence(network: IntegerNetwork) -> str | None:
 
 
 def _identity(layer: IntegerLayer) -> IntegerReadout:
-    """Give the readout that gives a layer's messages as they are."""
+    """Return a readout whose outputs are the messages of a layer."""
     rows, widest = (1, layer.n_out), 32
     connection = Connection(
         np.eye(layer.n_out, dtype=np.int8)[None],

@@ -1,1 +1,1 @@
-"""SpikingNetwork and LoihiNetwork, and what they are made of."""
+"""SpikingNetwork, LoihiNetwork and their parts."""

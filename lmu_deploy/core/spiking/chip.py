@@ -1,12 +1,11 @@
-r"""The virtual chip of a SpikingNetwork: neuron model, populations, device, calibration.
+r"""Parts of the virtual analog chip: neuron models, populations, device, calibration.
 
-Everything here is checked when it is made; the equations stand in spiking_network.py.
+The equations of a network are in :mod:`lmu_deploy.core.spiking.network`.
 
-Differential-pair integrators: the circuit that DYNAP chips make neurons and synapses of.
-
-A DPI is a first-order filter of currents in a few transistors below threshold (Bartolozzi,
-Indiveri 2007, "Synaptic dynamics in analog VLSI", Neural Computation 19, 2581-2603). With an input
-current :math:`I_{in}`, its gain current :math:`I_{th}`, its leak :math:`I_\tau` and
+DYNAP chips build neurons and synapses from differential-pair integrators (DPI). A DPI is a
+first-order low-pass filter of currents made of a few subthreshold transistors (Bartolozzi,
+Indiveri 2007, "Synaptic dynamics in analog VLSI", Neural Computation 19, 2581-2603). With the input
+current :math:`I_{in}`, gain current :math:`I_{th}`, leak :math:`I_\tau` and
 :math:`\tau = C U_T / (\kappa I_\tau)`, the output I follows
 
 .. math:: \tau \left(1 + \frac{I_{th}}{I}\right) \dot I + I = \frac{I_{th}}{I_\tau}(I_{in} - I_\tau)
@@ -53,22 +52,23 @@ class DPICircuit:
        + \frac{I_a}{I_\tau}\right), \qquad
        I_a = \frac{I_{gain}}{1 + e^{-(I - I_{on}) / I_{width}}}
 
-    where the positive feedback :math:`I_a` of the sodium-like branch has the sigmoid with which the
-    group that designed the circuit simulates it. A neuron spikes when I exceeds `spike`, is then
-    reset and held for its refractory time; the input is rectified, and I does not sink below the
-    dark current. The leak chooses the capacitance, so that tau is the model's
-    `membrane_tau_ms`. A model's current of one makes I settle at `onset` without the feedback.
+    where the positive feedback :math:`I_a` of the sodium-like branch is modeled by the sigmoid used
+    in the simulations of the group that designed the circuit. A neuron spikes when I exceeds
+    `spike`; it is then reset and clamped for its refractory time. The input is rectified, and I
+    does not fall below the dark current. The capacitance follows from the leak, so that tau equals
+    `membrane_tau_ms` of the model. Without feedback, a model current of 1 drives I to `onset`.
 
-    The values are those of that group's simulations (the Brian2 parameters "dpi_neuron_param" of
-    its library teili, 2018).
+    The default values are those of that group (parameters "dpi_neuron_param" of its Brian2 library
+    teili, 2018).
 
     Attributes
     ----------
     leak, gain : float
-        I_tau and I_th.
+        Leak and gain currents, I_tau and I_th.
     feedback, onset, width : float
-        I_gain, I_on and I_width of the positive feedback.
+        Parameters I_gain, I_on and I_width of the positive feedback.
     spike, reset, dark : float
+        Spike threshold, reset value and lower limit of I.
     """
 
     leak: float = 8.0
@@ -86,31 +86,31 @@ class DPICircuit:
         if not self.dark <= self.reset < self.onset < self.spike:
             raise InputError(
                 f"DPI currents must rise from dark ({self.dark:g} pA) over reset ({self.reset:g}) "
-                f"and onset ({self.onset:g}) to spike ({self.spike:g}); mend them."
+                f"and onset ({self.onset:g}) to spike ({self.spike:g}); change them."
             )
         if self.feedback <= self.leak:
             raise InputError(
                 f"DPI feedback of {self.feedback:g} pA does not overcome the leak of "
-                f"{self.leak:g} pA, so no spike would ever be completed; give more."
+                f"{self.leak:g} pA, so that no neuron could spike; give a larger value."
             )
 
 
 @dataclass(frozen=True)
 class DPISynapse:
-    r"""A pair of DPI synapses for each state: one excites, one inhibits, x is their difference.
+    r"""A pair of DPI synapses for each state; x is the excitatory minus the inhibitory current.
 
-    The same equation with the weights' pulses as input. Over a step of the simulation the factor
-    :math:`I / (I + I_{th})` is held, so that with D the drive that a linear synapse would get,
+    The DPI equation with weighted pulses as input. The factor :math:`I / (I + I_{th})` is taken as
+    constant over a step of the simulation, so that with D the drive of a linear synapse
 
     .. math:: I \leftarrow a I + (1 - a)\, \frac{I}{I + I_{th}}\, D
 
-    the positive part of each spike's effect going to the one, the negative to the other.
+    where positive weights act on the excitatory and negative weights on the inhibitory synapse.
 
     Attributes
     ----------
     gain, dark : float
-        I_th, and the least current; in units of a scaled state, so a hundredth stands for a
-        synapse whose output at the end of the state's range is a hundred times I_th.
+        I_th and the lower limit of the current, in units of a scaled state: 0.01 means that the
+        output at the end of the range of a state is a hundred times I_th.
     """
 
     gain: float = 0.01
@@ -125,7 +125,7 @@ class DPISynapse:
 
 NEURON_KINDS = ("lif", "dpi", "if", "poisson")
 NOISY_KINDS = ("lif", "dpi")
-"""Neuron models for which the noise of a membrane and of a threshold is defined."""
+"""Neuron models for which membrane noise and threshold noise are defined."""
 _REFRACTORY = ("lif", "dpi")
 CALIBRATIONS = ("none", "static", "dynamic")
 REACH = 1.5
@@ -134,17 +134,16 @@ REACH = 1.5
 
 @dataclass(frozen=True)
 class NeuronModel:
-    r"""How a current becomes spikes, in units in which threshold and threshold current are 1.
+    r"""Model of a spiking neuron, in units in which threshold and rheobase current are 1.
 
     ``lif``: :math:`\tau_m \dot v = J - v`; a spike when v > 1, then v = 0 and no change for the
     refractory time (Gerstner, Kistler 2002, "Spiking Neuron Models", section 4.1).
 
-    ``dpi``: the silicon neuron of `DPICircuit`, stepped by Euler's
-    method.
+    ``dpi``: the silicon neuron of :class:`DPICircuit`, integrated by Euler's method.
 
     ``if``: :math:`\tau_m \dot v = \max(J, 0)`; a spike when v > 1, then v is lowered by 1 (ibid.,
-    without the leak; what exceeds the threshold is kept, so that the rate is J / tau_m whatever
-    the step).
+    without the leak; the excess over the threshold is carried over, so that the rate is J / tau_m
+    for any step).
 
     ``poisson``: a spike with probability :math:`\max(J, 0)\, dt / \tau_m` in each step (a rectified
     linear rate and Poisson spikes, for which Voelker, Kajic, Eliasmith 2019 give an error of
@@ -156,7 +155,7 @@ class NeuronModel:
     membrane_tau_ms, refractory_ms : float
         Milliseconds; only LIF and DPI neurons have a refractory time.
     circuit : DPICircuit, optional
-        Of DPI neurons alone; its usual currents if absent.
+        For DPI neurons only; the default currents if absent.
     """
 
     kind: str
@@ -176,7 +175,7 @@ class NeuronModel:
         if self.circuit is not None and (
             self.kind != "dpi" or not isinstance(self.circuit, DPICircuit)
         ):
-            raise InputError(f"a neuron model {self.kind} has no such circuit; leave it out.")
+            raise InputError(f"a neuron model {self.kind} has no such circuit; omit it.")
         if self.kind not in _REFRACTORY and self.refractory_ms:
             raise InputError(
                 f"refractory_ms is {self.refractory_ms:g}, and a neuron model {self.kind} has no "
@@ -186,18 +185,18 @@ class NeuronModel:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Populations(Part):
-    """One population of neurons for each state: what was programd, and what the chip makes of it.
+    """One population of neurons per state: programmed parameters and device mismatch.
 
     Attributes
     ----------
     encoders : ndarray, shape (states, neurons)
-        +1 or -1: whether a neuron fires more for larger or for smaller states.
+        Preferred direction, +1 or -1.
     gains, biases : ndarray, shape (states, neurons)
-        As programd; in threshold currents for each unit of state, and threshold currents.
+        Programmed values, in rheobase currents per unit of state and in rheobase currents.
     gain_factors, bias_factors : ndarray, shape (states, neurons)
-        What device mismatch multiplies them by; ones for an ideal chip.
+        Factors of device mismatch on gains and biases; ones for an ideal chip.
     tau_factors : ndarray, shape (states, neurons), optional
-        What it multiplies membranes' time constants by; None where they are alike.
+        Factors on the time constants of the membranes; None if these do not vary.
     """
 
     encoders: np.ndarray
@@ -210,7 +209,7 @@ class Populations(Part):
     def __post_init__(self) -> None:
         encoders = check_array("encoders", self.encoders, (None, None))
         if not np.all(np.abs(encoders) == 1.0):
-            raise InputError("encoders must be +1 or -1 throughout; mend the file.")
+            raise InputError("encoders must be +1 or -1 throughout.")
         set_fields(self, encoders=encoders)
         for name in ("gains", "biases", "gain_factors", "bias_factors"):
             set_fields(self, **{name: check_array(name, getattr(self, name), encoders.shape)})
@@ -221,7 +220,7 @@ class Populations(Part):
             factors.append("tau_factors")
         for name in factors:
             if not np.all(getattr(self, name) > 0.0):
-                raise InputError(f"{name} must be above zero throughout; mend the file.")
+                raise InputError(f"{name} must be positive throughout.")
 
     @property
     def states(self) -> int:
@@ -230,41 +229,41 @@ class Populations(Part):
 
     @property
     def neurons(self) -> int:
-        """Number of neurons of one population."""
+        """Number of neurons per population."""
         return int(self.encoders.shape[1])
 
     @property
     def slopes(self) -> np.ndarray:
-        """Change of a neuron's current with its state on this chip, shape (states, neurons)."""
+        """Slopes of current over state on this chip, shape (states, neurons)."""
         return np.asarray(self.gains * self.gain_factors * self.encoders)
 
     @property
     def offsets(self) -> np.ndarray:
-        """Current of a neuron at state zero on this chip, shape (states, neurons)."""
+        """Currents at state zero on this chip, shape (states, neurons)."""
         return np.asarray(self.biases * self.bias_factors)
 
 
 @dataclass(frozen=True)
 class Device:
-    """The virtual chip.
+    """A virtual analog chip: mismatch, noise and weight resolution.
 
     Attributes
     ----------
     profile : str
         Name of the hardware profile.
     seed : int
-        Which chip of that profile: it drew the factors in :class:`Populations`.
+        Identifies the chip: seed of the mismatch factors in :class:`Populations`.
     mismatch : float
         Coefficient of variation of gains and biases across neurons (lognormal).
     membrane_noise : float
-        Standard deviation of a free LIF membrane under the noise of its current, in thresholds; of
-        a DPI neuron, that of its membrane current where it is a linear filter.
+        Standard deviation of a subthreshold LIF membrane under current noise, in thresholds; for a
+        DPI neuron, that of the membrane current in its linear range.
     weight_bits : int
-        Width of a weight of W, sign included, with a scale for each row; 0 for real numbers.
+        Width of a weight of W including the sign, with a scale per row; 0 for real weights.
     threshold_noise : float
-        Standard deviation of a threshold from step to step, as a share of it.
+        Threshold noise: relative standard deviation from step to step.
     tau_mismatch : float
-        Coefficient of variation of membranes' time constants across neurons (lognormal).
+        Coefficient of variation of membrane time constants across neurons (lognormal).
     """
 
     profile: str
@@ -287,10 +286,12 @@ class Device:
             tau_mismatch=check_number("tau_mismatch", self.tau_mismatch, 0.0, 2.0),
         )
         if self.weight_bits == 1:
-            raise InputError("weight_bits is 1, which a sign takes up; give 0 or 2 to 24.")
+            raise InputError(
+                "weight_bits is 1, which leaves no bit beside the sign; give 0 or 2 to 24."
+            )
 
     def ideal(self) -> Device:
-        """Give the chip without mismatch and noise; its weights keep their bits."""
+        """Return the chip without mismatch and noise, with the same weight resolution."""
         return replace(
             self, mismatch=0.0, tau_mismatch=0.0, membrane_noise=0.0, threshold_noise=0.0
         )
@@ -298,23 +299,23 @@ class Device:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How W was found, and how well it does what it was fitted to do.
+    """Method and quality of the fit of W.
 
     Attributes
     ----------
     method : {"none", "static", "dynamic"}
-        none: decoders of an ideal chip's measured rate curves; static: of this chip's own;
-        dynamic: the whole of W fitted to the spikes of this chip while its states are forced.
+        none: decoders from the rate curves of an ideal chip. static: decoders from the rate curves
+        of this chip. dynamic: W fitted to the spikes of this chip on forced state trajectories.
     seed : int
-        Of the neurons' starting points, their noise, and the perturbation of the states.
+        Seed of the initial membranes, the noise and the perturbation of the states.
     samples : int
-        Input sequences used.
+        Number of input sequences used.
     ridge : float
-        Regularization, relative to the mean square of a feature; chosen on held-out time when
-        dynamic.
+        Ridge regularization, relative to the mean square of a feature; for dynamic calibration
+        selected on held-out time.
     fit_error : float
-        Root mean square error of the fit relative to that of what was fitted: W against A' x on
-        held-out time (dynamic), decoded against true states over the rate curves (others).
+        Root mean square error relative to the root mean square of the fitted signal: W against A' x
+        on held-out time (dynamic), decoded against true states over the rate curves (others).
     """
 
     method: str
@@ -335,40 +336,43 @@ class Calibration:
 
 
 def check_multiple(name: str, value: float, dt_ms: float, least: int = 1) -> float:
-    """Return `value` if it is at least `least` whole steps of `dt_ms` (all milliseconds).
+    """Return `value` if it is a whole number, at least `least`, of steps of `dt_ms`.
 
     Raises
     ------
     InputError
-        When it is not; the message gives the nearest value that is.
+        When it is not; the message states the nearest valid value.
     """
     number = check_number(name, value, 0.0, 1e9)
     steps = number / dt_ms
     if abs(steps - round(steps)) > 1e-9 * max(steps, 1.0) or round(steps) < least:
         nearest = max(round(steps), least) * dt_ms
         raise InputError(
-            f"{name} is {number:g} ms, no whole multiple of the simulation step of {dt_ms:g} ms; "
+            f"{name} is {number:g} ms, not a whole multiple of the simulation step of {dt_ms:g} "
+            "ms; "
             f"give {nearest:g} ms."
         )
     return number
 
 
 def check_rates(rates: Any, model: NeuronModel) -> tuple[float, float]:
-    """Return the limits of a neuron's maximum rate, if a neuron of this model can fire so fast.
+    """Return the range of maximum rates if neurons of the model can reach them.
 
     Parameters
     ----------
     rates : sequence of two floats
-        Hertz, the lower one first.
+        Lower and upper limit, hertz.
     model : NeuronModel
 
     Raises
     ------
     InputError
-        When they are not two, fall, or are beyond what the refractory time allows.
+        When they are not two ascending numbers, or the refractory time does not allow them.
     """
     if not isinstance(rates, tuple | list) or len(rates) != 2:
-        raise InputError(f"maximum rates are {rates!r}; give two, the lowest and the highest.")
+        raise InputError(
+            f"maximum rates are {rates!r}; give two numbers, the lowest and the highest."
+        )
     fastest = 0.9e3 / max(model.refractory_ms, 1.0)
     lowest = check_number("lowest maximum rate", rates[0], 1e-3, fastest)
     return lowest, check_number("highest maximum rate", rates[1], lowest, fastest)

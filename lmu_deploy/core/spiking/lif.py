@@ -1,9 +1,10 @@
-"""LIF neurons in fixed point, as docs/reference/loihi-semantics.md says: messages in, spikes out.
+"""LIF neurons in fixed-point arithmetic, as specified in docs/reference/spiking-semantics.md.
 
-Two ways to the same integers. `LifNeurons` follows the page operation by operation in 64 bits and
-runs any network. `FastLifNeurons` runs those that forget their current at once (du = 4095) and
-whose membrane decay is a multiple of 16, in 32 bits and in place: v (4096 - dv) / 4096 is then
-v (256 - dv / 16) / 256, whose product fits. Where a step could wrap or clip, it does so too.
+There are two implementations with identical results. :class:`LifNeurons` follows the specification
+operation by operation in 64 bits and serves any network. :class:`FastLifNeurons` works in place in
+32 bits. It requires that the current decays within one step (du = 4095) and that the membrane decay
+is a multiple of 16, because v (4096 - dv) / 4096 = v (256 - dv / 16) / 256 then fits 32 bits; it
+wraps and clips where the specification does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _FINE = 16
 
 
 class LifNeurons:
-    """Populations of a memory for many samples, from zero states.
+    """The neurons of a memory for a batch of samples, with states initially zero.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ class LifNeurons:
         Parameters
         ----------
         messages : ndarray, shape (samples, states), int64
-            What the relays sent one step before.
+            Messages that the relays sent in the previous step.
 
         Returns
         -------
@@ -58,24 +59,24 @@ class LifNeurons:
 
 
 def _toward_zero(product: np.ndarray) -> np.ndarray:
-    """Divide by 4096, rounding toward zero."""
+    """Return ``product / 4096``, rounded toward zero."""
     return (product + np.where(product < 0, DECAY_ONE - 1, 0)) >> 12
 
 
 def _wrapped_once(current: np.ndarray) -> np.ndarray:
-    """Bring a current into (-2^23, 2^23]."""
+    """Return a current wrapped into (-2^23, 2^23]."""
     over, under = current > _AROUND // 2, current <= -_AROUND // 2
     wrapped: np.ndarray = current - _AROUND * over + _AROUND * under
     return wrapped
 
 
 class FastLifNeurons:
-    """The same neurons in 32 bits; see the module.
+    """The neurons of a memory in 32-bit arithmetic; see the module docstring.
 
     Parameters
     ----------
     neurons : LoihiNeurons
-        For which :func:`is_fast` holds.
+        Must satisfy :func:`is_fast`.
     samples : int
     """
 
@@ -94,7 +95,7 @@ class FastLifNeurons:
         self._spikes = np.empty(shape, bool)
 
     def step(self, messages: np.ndarray) -> np.ndarray:
-        """Advance by one chip step; see :meth:`LifNeurons.step`. The array is used again."""
+        """Advance by one chip step; see :meth:`LifNeurons.step`. The result is reused."""
         largest = int(np.abs(messages).max(initial=0))
         self._clips |= largest > self._unclipped
         drive, v = self._drive, self.v
@@ -104,7 +105,7 @@ class FastLifNeurons:
             np.copyto(drive, _wrapped_once(drive))
         drive += self._biases
 
-        # Rounding toward zero: what is negative gets 255 before it is divided by 256.
+        # To round toward zero, add 255 to negative values before the division by 256.
         upward = v.view(np.uint32) >> np.uint32(24)
         np.multiply(v, self._kept, out=v)
         v += upward.view(np.int32)
@@ -118,7 +119,7 @@ class FastLifNeurons:
 
 
 def _floor_to_64ths(drive: np.ndarray, exponent: int) -> None:
-    """Replace each entry by 64 floor(entry / 2^exponent)."""
+    """Replace each entry with 64 floor(entry / 2^exponent), in place."""
     if exponent > _INPUT_SHIFT:
         drive >>= exponent - _INPUT_SHIFT
     elif exponent < _INPUT_SHIFT:
@@ -128,20 +129,20 @@ def _floor_to_64ths(drive: np.ndarray, exponent: int) -> None:
 
 
 def is_fast(neurons: LoihiNeurons) -> bool:
-    """Whether 32 bits hold all that these neurons compute."""
-    forgets = neurons.current_decay == DECAY_ONE - 1
-    return forgets and neurons.membrane_decay % _FINE == 0 and neurons.membrane_decay > 0
+    """Return whether 32-bit arithmetic is exact for these neurons."""
+    decays = neurons.current_decay == DECAY_ONE - 1
+    return decays and neurons.membrane_decay % _FINE == 0 and neurons.membrane_decay > 0
 
 
 def make_neurons(neurons: LoihiNeurons, samples: int) -> LifNeurons | FastLifNeurons:
-    """Make neurons the fastest way that is exact."""
+    """Return the fastest exact implementation of these neurons."""
     return (FastLifNeurons if is_fast(neurons) else LifNeurons)(neurons, samples)
 
 
 def _largest_unclipped(neurons: LoihiNeurons) -> int:
-    """Give the largest message that, as often as it comes, takes no membrane to its limit.
+    """Return the largest message that can never drive a membrane to its limit.
 
-    A constant drive u takes a membrane to at most u 4096 / dv below zero; above it, no further than
+    A constant drive u moves a membrane to at most u 4096 / dv below zero, and above zero to at most
     one drive beyond the threshold.
     """
     share = neurons.membrane_decay / DECAY_ONE
@@ -153,12 +154,12 @@ def _largest_unclipped(neurons: LoihiNeurons) -> int:
 
 
 def _largest_unwrapped(neurons: LoihiNeurons) -> int:
-    """Give the largest message whose currents stay within 24 bits."""
+    """Return the largest message whose currents stay within 24 bits."""
     return _largest_message(neurons, np.full(neurons.encoders.shape, float(STATE_LIMIT)))
 
 
 def _largest_message(neurons: LoihiNeurons, room: np.ndarray) -> int:
-    """Give the largest message whose currents are everywhere below `room`; -1 if none is."""
+    """Return the largest message whose currents stay below `room` everywhere; -1 if none."""
     gains = np.abs(neurons.encoders.astype(np.float64)) * 2.0 ** (
         _INPUT_SHIFT - neurons.encoder_exponent
     )

@@ -1,11 +1,8 @@
-"""LoihiNetwork: the memories of an LMUNetwork on Loihi's LIF neurons in fixed point.
+"""LoihiNetwork: the memories of an LMUNetwork on LIF neurons in Loihi's fixed-point arithmetic.
 
-Running it has one right answer, spike for spike; docs/reference/loihi-semantics.md says which.
-
-One memory of a LoihiNetwork: LIF neurons in fixed point, and the relays that hold the state.
-
-The equations stand in loihi-semantics.md. All widths are Loihi's, and checked here, so that
-no target has to ask whether a product fits.
+The result is fully specified, spike for spike, by docs/reference/spiking-semantics.md. Each memory
+consists of LIF neurons and of relays that represent its state. All widths are those of Loihi and
+are validated at construction, so that targets need no overflow checks.
 """
 
 from __future__ import annotations
@@ -19,37 +16,38 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
 from lmu_deploy.core.representation import Part, Representation, Summary
 from lmu_deploy.core.spiking.chip import Calibration, check_multiple
-from lmu_deploy.core.spiking.network import Hosted, check_memories, check_provenance, check_type
+from lmu_deploy.core.spiking.network import Hosted, check_memories, check_type
 from lmu_deploy.core.validation import (
     check_array,
     check_integer,
     check_number,
+    check_provenance,
     check_text,
     set_fields,
 )
 
 ONE = 2**20
-"""What x = 1 is in a relay."""
+"""Value of a relay at x = 1."""
 STATE_BITS, MESSAGE_BITS = 24, 16
 DECAY_ONE = 4096
 STATE_LIMIT = 2 ** (STATE_BITS - 1) - 1
 MESSAGE_LIMIT = 2 ** (MESSAGE_BITS - 1) - 1
 _MOST_CURRENT = 3 * 2**23
-"""64 a below this is brought into 24 bits by adding or subtracting 2^24 once."""
+"""Bound of 64 a below which adding or subtracting 2^24 once brings it into 24 bits."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoihiNeurons(Part):
-    """Populations of LIF neurons with what encodes the states for them.
+    """Populations of LIF neurons and their encoders.
 
     Attributes
     ----------
     encoders : ndarray, shape (states, neurons), int8
-        Weight from a state's message to each neuron of its population.
+        Weight from the message of a state to each neuron of its population.
     encoder_exponent : int
-        0 to 7: sums are divided by 2 to this power.
+        0 to 7; sums are divided by 2 to this power.
     bias_mantissas : ndarray, shape (states, neurons), int16
-        13 bits.
+        13-bit integers.
     bias_exponent : int
         0 to 7.
     current_decay, membrane_decay : int
@@ -70,7 +68,9 @@ class LoihiNeurons(Part):
         encoders = check_weights("encoders", self.encoders, (None, None))
         biases = check_array("bias mantissas", self.bias_mantissas, encoders.shape, "i")
         if biases.dtype != np.int16 or np.any(biases < -4096) or np.any(biases > 4095):
-            raise InputError("bias mantissas must be int16 of 13 bits, -4096 to 4095; spike again.")
+            raise InputError(
+                "bias mantissas must be int16 of 13 bits, -4096 to 4095; convert again."
+            )
         set_fields(
             self,
             encoders=encoders,
@@ -84,7 +84,7 @@ class LoihiNeurons(Part):
         if self.largest_current >= _MOST_CURRENT - 2**23:
             raise InputError(
                 f"currents of {self.largest_current} could wrap more than once around 24 bits; "
-                "make encoders smaller or their exponent larger."
+                "use smaller encoders or a larger exponent."
             )
 
     @property
@@ -94,42 +94,42 @@ class LoihiNeurons(Part):
 
     @property
     def neurons(self) -> int:
-        """Number of neurons of one population."""
+        """Number of neurons per population."""
         return int(self.encoders.shape[1])
 
     @property
     def biases(self) -> np.ndarray:
-        """What is added to a membrane in each step, shape (states, neurons), int32."""
+        """Biases added to the membranes at each step, shape (states, neurons), int32."""
         return self.bias_mantissas.astype(np.int32) << self.bias_exponent
 
     @property
     def largest_current(self) -> int:
-        """The largest size of 64 a that a message could make."""
+        """Largest magnitude of 64 a over all messages."""
         weight = int(np.abs(self.encoders.astype(np.int64)).max(initial=0))
         return 64 * (-(-weight * MESSAGE_LIMIT >> self.encoder_exponent))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoihiMemory(Part):
-    """The memory of one LMU layer.
+    """The memory of one LMU layer on LIF neurons and relays.
 
     Attributes
     ----------
     neurons : LoihiNeurons
-        Of channels * order states, channel by channel.
+        Populations of channels * order states, channel by channel.
     decoders : ndarray, shape (channels, order, order * neurons), int8
     decoder_multiplier, decoder_shift : ndarray, shape (states,), int32
-        15 bits without sign, and 0 to 31.
+        Unsigned 15-bit integers, and 0 to 31.
     input_weights : ndarray, shape (states,), int8
     input_multiplier, input_shift : ndarray, shape (states,), int32
     decay : int
-        1 to 4095: what a relay loses in each step, in 4096ths.
+        Decay of a relay per step in 4096ths, 1 to 4095.
     message_shift : int
-        0 to 15, from a relay's state to its message.
+        Shift from the state of a relay to its message, 0 to 15.
     scales : ndarray, shape (channels, order)
-        The state m that x = 1 stands for.
+        Value of the state m at x = 1.
     input_scale : ndarray, shape (channels,)
-        The input u that one unit of its message stands for.
+        Input u per unit of its message.
     """
 
     neurons: LoihiNeurons
@@ -146,14 +146,17 @@ class LoihiMemory(Part):
 
     def __post_init__(self) -> None:
         if not isinstance(self.neurons, LoihiNeurons):
-            raise InputError("a Loihi memory needs LoihiNeurons; mend the file.")
+            raise InputError(
+                f"a Loihi memory needs LoihiNeurons, not {type(self.neurons).__name__}."
+            )
         scales = check_array("memory scales", self.scales, (None, None))
         channels, order = scales.shape
         states = channels * order
         if states == 0 or states != self.neurons.states:
             raise InputError(
                 f"{self.neurons.states} populations for {channels} channels of order {order}; "
-                "mend the file."
+                "there "
+                "must be one for each state."
             )
         shape = (channels, order, order * self.neurons.neurons)
         set_fields(
@@ -169,7 +172,7 @@ class LoihiMemory(Part):
             for kind in ("decoder", "input"):
                 _check_range(self, f"{kind}_{name}", states, most)
         if np.any(scales <= 0.0) or np.any(self.input_scale <= 0.0):
-            raise InputError("scales must be above zero throughout; mend the file.")
+            raise InputError("scales must be positive throughout.")
 
     @property
     def channels(self) -> int:
@@ -183,7 +186,7 @@ class LoihiMemory(Part):
 
     @property
     def states(self) -> int:
-        """Number of states, which is that of relays."""
+        """Number of states, which is the number of relays."""
         return self.channels * self.order
 
     @property
@@ -198,7 +201,7 @@ class LoihiMemory(Part):
 
     @property
     def fan_out(self) -> dict[str, np.ndarray]:
-        """Synapses that one event of each neuron, relay and input meets."""
+        """Synaptic operations per event of each neuron, relay and input."""
         return {
             "memory": (self.decoders != 0).sum(axis=1).reshape(-1),
             "relay": (self.neurons.encoders != 0).sum(axis=1),
@@ -207,42 +210,42 @@ class LoihiMemory(Part):
 
 
 def check_weights(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Return weights of 8 bits if they are of the given shape; raises InputError otherwise."""
+    """Return `value` if it is an int8 array of the given shape; raise InputError otherwise."""
     weights = check_array(name, value, shape, "i")
     if weights.dtype != np.int8:
-        raise InputError(f"{name} are {weights.dtype}, and a Loihi weight is int8; spike again.")
+        raise InputError(f"{name} are {weights.dtype}, and Loihi weights are int8; convert again.")
     return weights
 
 
 def _check_range(memory: LoihiMemory, name: str, states: int, most: int) -> None:
     values = check_array(name.replace("_", " "), getattr(memory, name), (states,), "i")
     if values.dtype != np.int32 or np.any(values < 0) or np.any(values > most):
-        raise InputError(f"{name.replace('_', ' ')} must be int32 from 0 to {most}; spike again.")
+        raise InputError(f"{name.replace('_', ' ')} must be int32 from 0 to {most}; convert again.")
     set_fields(memory, **{name: values})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoihiNetwork(Hosted, Representation):
-    """A network whose memories spike on Loihi and whose other parts run on the host in float.
+    """A network with memories on LIF neurons of Loihi and all other parts on the host.
 
     Attributes
     ----------
     memories : tuple of LoihiMemory or None
-        One entry for each layer of `host`; None for layers without a memory (LSTM).
+        One entry per layer of `host`; None for layers without a memory (LSTM).
     host : LMUNetwork
         See :mod:`lmu_deploy.core.spiking.network`.
     profile : str
         Name of the hardware profile.
     calibration : Calibration
     dt_ms, tau_ms, hold_ms : float
-        What a chip step stands for, the time constant of the relays, how long an input is held;
-        milliseconds, the last a whole multiple of the first.
+        Duration of a chip step, time constant of the relays, and presentation time of an input, a
+        whole multiple of the first; milliseconds.
     provenance : mapping of str to str
 
     Raises
     ------
     InputError
-        At construction, when a shape, type or value does not fit.
+        At construction, when a shape, type or value is invalid.
     """
 
     memories: tuple[LoihiMemory | None, ...]
@@ -297,4 +300,4 @@ LOIHI_CLASSES: tuple[type, ...] = (
     Calibration,
     *FLOAT_CLASSES,
 )
-"""Every class that a file of this representation may hold, for `core.files.load`."""
+"""Classes that may occur in a file of this representation, for `core.files.load`."""

@@ -1,7 +1,7 @@
-r"""SpikingNetwork: the memories of an LMUNetwork on spiking neurons, the rest of it on the host.
+r"""SpikingNetwork: the memories of an LMUNetwork on spiking neurons, the other parts on the host.
 
-The state x of a memory, scaled to +-1, lives in first-order synapses (Principle 3 of the Neural
-Engineering Framework in its discrete form; Voelker, Eliasmith 2018, "Improving spiking dynamical
+The state x of a memory, scaled to +-1, is represented by first-order synapses (Principle 3 of the
+Neural Engineering Framework in discrete time; Voelker, Eliasmith 2018, "Improving spiking dynamical
 networks", section 3). With :math:`a = e^{-dt/\tau}`, every step of the simulation computes
 
 .. math::
@@ -9,18 +9,16 @@ networks", section 3). With :math:`a = e^{-dt/\tau}`, every step of the simulati
    s_{ij} &= \text{spikes of the neuron model}(J_{ij}) && \text{(0 or 1)} \\
    x      &\leftarrow a\, x + (1 - a)\,(W s / dt + S^{-1} B' u)
 
-where W is meant to give :math:`W s / dt \approx S^{-1} A' S x`, with
+where W is fitted so that :math:`W s / dt \approx S^{-1} A' S x`, with
 :math:`A' = (\bar A - a I)/(1 - a)`, :math:`B' = \bar B/(1 - a)` and :math:`\bar A, \bar B` the
-memory for one step of the simulation. The input u of a task step is held for `hold_ms`; the state
-at the end of the hold, :math:`m = S x`, is what the host's hidden layer sees. Channels of a memory
-do not meet on the chip, so W is one block for each. With DPI synapses the last line is that of
-:class:`lmu_deploy.core.spiking.chip.DPISynapse`.
+memory for one step of the simulation. The input u of a task step is presented for
+`presentation_ms`; the hidden layer on the host receives the state at the end of the presentation,
+:math:`m = S x`. Channels of a memory are not connected on the chip, so W has one block per channel.
+With DPI synapses the last line is that of :class:`lmu_deploy.core.spiking.chip.DPISynapse`.
 
-What networks have in common whose memories are on neurons: the host that runs all other parts.
-
-A SpikingNetwork and a LoihiNetwork differ in their memories alone. `host` is the float network:
-its encoders, hidden units, LSTM layers and readout run on the host, and its own memory is the
-truth that the one on neurons is judged by.
+A SpikingNetwork and a LoihiNetwork differ in their memories only. `host` is the float network: its
+encoders, hidden units, LSTM layers and readout run on the host, and its memory is the reference for
+the memory on neurons.
 """
 
 from __future__ import annotations
@@ -47,11 +45,11 @@ from lmu_deploy.core.spiking.chip import (
     check_rates,
 )
 from lmu_deploy.core.spiking.units import SpikingUnits, check_units
-from lmu_deploy.core.validation import check_array, check_number, check_text, set_fields
+from lmu_deploy.core.validation import check_array, check_number, check_provenance, set_fields
 
 
 class Hosted:
-    """A network with a host, and inputs that are held for several steps of the chip."""
+    """Base class of networks with memories on neurons and the other parts on a host."""
 
     host: LMUNetwork
     dt_ms: float
@@ -69,12 +67,12 @@ class Hosted:
 
     @property
     def return_sequences(self) -> bool:
-        """Whether the answer is y at every step, or y at the last one."""
+        """Whether the output is y at every step, or y at the last step only."""
         return self.host.return_sequences
 
     @property
     def task(self) -> str | None:
-        """Name of the task that it was trained for."""
+        """Name of the task on which it was trained."""
         return self.host.task
 
     def facts(self, neurons: int, profile: str) -> list[str]:
@@ -89,34 +87,33 @@ class Hosted:
 
     @property
     def steps_per_hold(self) -> int:
-        """Steps of the chip for one step of the task."""
+        """Number of chip steps per step of the task."""
         return round(self.hold_ms / self.dt_ms)
 
 
 def check_type(value: object, expected: type) -> None:
-    """Raise InputError when a part of a network is something else."""
+    """Raise InputError unless a part of a network is an instance of `expected`."""
     if not isinstance(value, expected):
         raise InputError(
-            f"a spiking network needs a {expected.__name__}, not {type(value).__name__}; "
-            "mend the file."
+            f"a spiking network needs a {expected.__name__}, not {type(value).__name__}."
         )
 
 
 def check_memories(memories: Any, host: LMUNetwork, kind: type) -> tuple[Any, ...]:
-    """Return memories as a tuple if each layer of the host has the one that it needs.
+    """Return memories as a tuple if they match the layers of the host.
 
     Parameters
     ----------
     memories : sequence
-        A memory on neurons, with `scales` of shape (channels, order), or None for each layer.
+        For each layer a memory with `scales` of shape (channels, order), or None.
     host : LMUNetwork
     kind : type
-        Of a memory.
+        Class of the memories.
 
     Raises
     ------
     InputError
-        When their number, kind or size does not fit.
+        When their number, class or size does not match.
     """
     found = tuple(memories)
     if len(found) != len(host.layers):
@@ -131,7 +128,8 @@ def check_memories(memories: Any, host: LMUNetwork, kind: type) -> tuple[Any, ..
             continue
         if not isinstance(memory, kind):
             raise InputError(
-                f"layer {number} has a memory and needs a {kind.__name__}; mend the file."
+                f"layer {number} has a memory and needs a {kind.__name__}, not "
+                f"{type(memory).__name__}."
             )
         wanted, given = (layer.memory.channels, layer.memory.order), memory.scales.shape  # type: ignore[attr-defined]
         if given != wanted:
@@ -142,16 +140,6 @@ def check_memories(memories: Any, host: LMUNetwork, kind: type) -> tuple[Any, ..
     return found
 
 
-def check_provenance(value: Any) -> dict[str, str]:
-    """Return where a network comes from, as texts by name; raises InputError otherwise."""
-    if not isinstance(value, Mapping):
-        raise InputError("provenance must map names to texts.")
-    return {
-        check_text("provenance key", key, 200): check_text(f"provenance {key}", text)
-        for key, text in value.items()
-    }
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class SpikingMemory(Part):
     """The memory of one LMU layer on neurons; states are ordered channel by channel.
@@ -160,14 +148,14 @@ class SpikingMemory(Part):
     ----------
     populations : Populations, one for each of channels * order states
     recurrent : ndarray, shape (order, order)
-        A' of Principle 3 for one step of the simulation, states unscaled.
+        A' of Principle 3 for one step of the simulation, for unscaled states.
     input : ndarray, shape (order,)
-        B' of Principle 3, likewise.
+        B' of Principle 3 for one step of the simulation, for unscaled states.
     scales : ndarray, shape (channels, order)
-        S: the state that x = 1 stands for.
+        S, the value of the state at x = 1.
     weights : ndarray, shape (channels, order, order * neurons)
-        W as the chip holds it, in seconds: what a spike rate in hertz adds to the scaled states
-        of its own channel. Neurons are ordered state by state.
+        W as implemented by the chip, in seconds: contribution of a spike rate in hertz to the
+        scaled states of the same channel. Neurons are ordered state by state.
     """
 
     populations: Populations
@@ -178,13 +166,15 @@ class SpikingMemory(Part):
 
     def __post_init__(self) -> None:
         if not isinstance(self.populations, Populations):
-            raise InputError("a spiking memory needs Populations; mend the file.")
+            raise InputError(
+                f"a spiking memory needs Populations, not {type(self.populations).__name__}."
+            )
         recurrent = check_array("memory recurrent", self.recurrent, (None, None))
         order = recurrent.shape[0]
         if order == 0 or self.populations.states % order:
             raise InputError(
                 f"{self.populations.states} populations cannot be channels of order {order}; "
-                "mend the file."
+                "there must be one for each state."
             )
         channels = self.populations.states // order
         shape = (channels, order, order * self.populations.neurons)
@@ -196,11 +186,11 @@ class SpikingMemory(Part):
             weights=check_array("memory weights", self.weights, shape),
         )
         if not np.all(self.scales > 0.0):
-            raise InputError("memory scales must be above zero throughout; mend the file.")
+            raise InputError("memory scales must be positive throughout.")
 
     @property
     def order(self) -> int:
-        """Number of states of a channel."""
+        """Number of states per channel."""
         return int(self.recurrent.shape[0])
 
     @property
@@ -220,47 +210,46 @@ class SpikingMemory(Part):
 
     @property
     def scaled_input(self) -> np.ndarray:
-        """B' in scaled states, shape (channels, order)."""
+        """B' for scaled states, shape (channels, order)."""
         return np.asarray(self.input / self.scales)
 
     @property
     def synapses(self) -> np.ndarray:
-        """Synapses that leave each neuron, shape (neurons,): W reaches whole populations."""
+        """Number of outgoing synapses of each neuron, shape (neurons,); W targets populations."""
         reached = (self.weights != 0.0).sum(axis=1).reshape(-1)
         return np.asarray(reached * self.populations.neurons, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpikingNetwork(Hosted, Representation):
-    """A network whose memories are spiking, and all else runs on the host in float.
+    """A network with memories on spiking neurons and all other parts on the host.
 
-    The last layer's units and the readout may be on neurons too.
+    The hidden units of the last layer and the readout may be on neurons too.
 
     Attributes
     ----------
     memories : tuple of SpikingMemory or None
-        One entry for each layer of `host`; None for layers without a memory (LSTM).
+        One entry per layer of `host`; None for layers without a memory (LSTM).
     host : LMUNetwork
         See :mod:`lmu_deploy.core.spiking.network`.
     neuron : NeuronModel
     device : Device
     calibration : Calibration
     dt_ms, tau_ms, hold_ms : float
-        Step of the simulation, time constant of the synapses, and how long an input is held;
-        milliseconds, the last a whole multiple of the first.
+        Step of the simulation, time constant of the synapses, and presentation time of an input, a
+        whole multiple of the first; milliseconds.
     provenance : mapping of str to str
     synapse : DPISynapse, optional
-        What the synapses are if they are no linear filters.
+        Parameters of DPI synapses; None for linear synapses.
     maximum_rates : (float, float), optional
-        Between which a neuron's rate at the end of its range was drawn, hertz; None where an older
-        file does not say it.
+        Range of the firing rates at the end of the range of a state, hertz; None in older files.
     units : SpikingUnits, optional
-        The last layer's units and the readout on neurons; None where the host has them.
+        Hidden units of the last layer and readout on neurons; None if they run on the host.
 
     Raises
     ------
     InputError
-        At construction, when a shape, type or value does not fit.
+        At construction, when a shape, type or value is invalid.
     """
 
     memories: tuple[SpikingMemory | None, ...]
@@ -298,8 +287,9 @@ class SpikingNetwork(Hosted, Representation):
             check_multiple("readout_tau_ms", self.units.tau_ms, dt)
             if self.synapse is not None:
                 raise InputError(
-                    "units on neurons need linear synapses, and these are pairs of DPIs; leave the "
-                    "units to the host."
+                    "units on neurons need linear synapses, not pairs of DPIs; run the units on "
+                    "the "
+                    "host."
                 )
         for name in ("membrane_noise", "threshold_noise"):
             if (size := getattr(self.device, name)) and self.neuron.kind not in NOISY_KINDS:
@@ -337,7 +327,7 @@ class SpikingNetwork(Hosted, Representation):
 
     @property
     def decay(self) -> float:
-        """What a synapse keeps over one step of the simulation, exp(-dt / tau)."""
+        """Decay factor of a synapse per step of the simulation, exp(-dt / tau)."""
         return float(np.exp(-self.dt_ms / self.tau_ms))
 
 
@@ -361,4 +351,4 @@ SPIKING_CLASSES: tuple[type, ...] = (
     Calibration,
     *FLOAT_CLASSES,
 )
-"""Every class that a file of this representation may hold, for `core.files.load`."""
+"""Classes that may occur in a file of this representation, for `core.files.load`."""

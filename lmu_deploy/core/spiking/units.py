@@ -1,10 +1,10 @@
-r"""SpikingUnits: the hidden units and the readout of a network's last layer on spiking neurons.
+r"""SpikingUnits: hidden units and readout of the last layer on spiking neurons.
 
-A unit's drive :math:`z_k`, scaled to about +-1 by :math:`\zeta_k`, lives in synapses of the same
-time constant as the memory's, which get the memory's own spikes s and input u. With
-:math:`V = Z^{-1} K^T S W` and :math:`C = Z^{-1} K^T B'` (K the memory kernel, Z the scales on a
-diagonal, S and W those of `core.spiking.network`) it is :math:`Z^{-1} K^T S x` at every
-moment, with no lag of its own. Every step of the simulation computes
+The drive :math:`z_k` of a unit, scaled to about +-1 by :math:`\zeta_k`, is represented by synapses
+with the time constant of the memory's, which receive the spikes s and the input u of the memory.
+With :math:`V = Z^{-1} K^T S W` and :math:`C = Z^{-1} K^T B'` (K the memory kernel, Z the diagonal
+matrix of the scales, S and W those of :mod:`lmu_deploy.core.spiking.network`) it equals
+:math:`Z^{-1} K^T S x` at all times, without additional lag. Every step of the simulation computes
 
 .. math::
    J_{kj} &= g_{kj}\, e_{kj}\, (z_k + i_k) + b_{kj}   && \text{(current of neuron j of unit k)} \\
@@ -12,9 +12,10 @@ moment, with no lag of its own. Every step of the simulation computes
    z      &\leftarrow a\, z + (1 - a)\,(V s / dt + C u) \\
    y      &\leftarrow a_r\, y + (1 - a_r)\, D s' / dt,\qquad a_r = e^{-dt/\tau_r}
 
-where :math:`i = Z^{-1}(W_x^T x_t + b)`, what input and bias add to the drives, is a current that is
-held as long as the input. D is meant to give :math:`D s' / dt \approx W_y^T f(Z(z + i))`, whatever
-f is; the host adds the readout's bias to y at the end of a hold.
+where :math:`i = Z^{-1}(W_x^T x_t + b)`, the contribution of input and bias to the drives, is a
+constant current during the presentation of an input. D is fitted so that
+:math:`D s' / dt \approx W_y^T f(Z(z + i))`, for any f; the host adds the bias of the readout to
+y at the end of a presentation.
 """
 
 from __future__ import annotations
@@ -31,27 +32,29 @@ from lmu_deploy.core.spiking.chip import Populations
 from lmu_deploy.core.validation import check_array, check_number, set_fields
 
 ACTIVATIONS = ("relu", "tanh")
-"""What a population can be asked to compute."""
+"""Activations that populations can approximate."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpikingUnits(Part):
-    """The last layer's units and the readout on neurons.
+    """Hidden units of the last layer and the readout on neurons.
 
     Attributes
     ----------
     populations : Populations, one for each unit
     drive : ndarray, shape (units, memory's neurons)
-        V as the chip holds it, in seconds: what a spike rate in hertz of the layer's memory adds to
-        the scaled drives. The memory's neurons are ordered state by state, channel by channel.
+        V as implemented by the chip, in seconds: contribution of a spike rate in hertz of the
+        memory to the scaled drives. The neurons of the memory are ordered state by state, channel
+        by channel.
     input : ndarray, shape (units, channels)
-        C.
+        Weights C of the input of the memory.
     scales : ndarray, shape (units,)
-        The drive that z = 1 stands for.
+        Value of the drive at z = 1.
     decoders : ndarray, shape (n_out, units * neurons)
-        D as the chip holds it, in seconds: what a rate adds to the answer. Ordered unit by unit.
+        D as implemented by the chip, in seconds: contribution of a spike rate in hertz to the
+        outputs. Neurons are ordered unit by unit.
     tau_ms : float
-        Time constant of the readout's synapses, milliseconds.
+        Time constant of the synapses of the readout, milliseconds.
     """
 
     populations: Populations
@@ -63,7 +66,9 @@ class SpikingUnits(Part):
 
     def __post_init__(self) -> None:
         if not isinstance(self.populations, Populations):
-            raise InputError("spiking units need Populations; mend the file.")
+            raise InputError(
+                f"spiking units need Populations, not {type(self.populations).__name__}."
+            )
         units = self.populations.states
         set_fields(
             self,
@@ -74,7 +79,7 @@ class SpikingUnits(Part):
             tau_ms=check_number("units tau_ms", self.tau_ms, 1e-3, 1e5),
         )
         if not np.all(self.scales > 0.0):
-            raise InputError("units scales must be above zero throughout; mend the file.")
+            raise InputError("units scales must be positive throughout.")
 
     @property
     def units(self) -> int:
@@ -88,22 +93,22 @@ class SpikingUnits(Part):
 
     @property
     def synapses_of_memory(self) -> np.ndarray:
-        """Synapses by which each neuron of the memory reaches units, shape (memory's neurons,)."""
+        """Number of synapses from each neuron of the memory to units, shape (memory neurons,)."""
         reached = (self.drive != 0.0).sum(axis=0) * self.populations.neurons
         return np.asarray(reached, dtype=np.int64)
 
     @property
     def synapses(self) -> np.ndarray:
-        """Synapses that leave each neuron of the units, shape (neurons,)."""
+        """Number of outgoing synapses of each neuron of the units, shape (neurons,)."""
         return np.asarray((self.decoders != 0.0).sum(axis=0), dtype=np.int64)
 
     def injected(self, layer: LMULayer, x: np.ndarray) -> np.ndarray:
-        """Give i, what input and bias add to the scaled drives; x is (samples, n_in)."""
+        """Return i, the contribution of input x (samples, n_in) and bias to the scaled drives."""
         hidden = layer.hidden
         assert hidden is not None
         total = np.zeros((len(x), self.units))
         if hidden.input_kernel is not None:
-            # Sample by sample, as in targets/host.py: a batch is summed in another order.
+            # Sample by sample, as in targets/host.py, because batches are summed in another order.
             total += (x[:, None, :] @ hidden.input_kernel.astype(np.float64))[:, 0]
         if hidden.bias is not None:
             total += hidden.bias
@@ -111,7 +116,7 @@ class SpikingUnits(Part):
 
 
 def why_on_host(network: LMUNetwork) -> str | None:
-    """Say why the last layer's units and the readout cannot be on neurons; None if they can."""
+    """Return why the units of the last layer cannot be on neurons; None if they can."""
     last = network.layers[-1]
     if not isinstance(last, LMULayer):
         return "the last layer is an LSTM"
@@ -127,28 +132,27 @@ def why_on_host(network: LMUNetwork) -> str | None:
 
 
 def check_units(units: Any, host: LMUNetwork, memory: Any) -> None:
-    """Raise InputError when units do not belong to a host and to the memory of its last layer.
+    """Raise InputError unless units match a host and the memory of its last layer.
 
     Parameters
     ----------
     units : SpikingUnits
     host : LMUNetwork
     memory : SpikingMemory
-        Of the last layer.
+        Memory of the last layer.
     """
     if not isinstance(units, SpikingUnits):
         raise InputError(
-            f"a spiking network's units must be SpikingUnits, not {type(units).__name__}; mend "
-            "the file."
+            f"the units of a spiking network must be SpikingUnits, not {type(units).__name__}."
         )
     if (reason := why_on_host(host)) is not None:
-        raise InputError(f"the units cannot be on neurons, for {reason}; leave them to the host.")
+        raise InputError(f"the units cannot be on neurons because {reason}; run them on the host.")
     last, readout = host.layers[-1], host.readout
     assert isinstance(last, LMULayer) and last.hidden is not None and isinstance(readout, Readout)
     for name, found, wanted in (
         ("units", units.units, last.hidden.units),
-        ("memory neurons that they read", units.drive.shape[1], memory.neurons),
-        ("channels that they read", units.input.shape[1], memory.channels),
+        ("memory neurons as inputs", units.drive.shape[1], memory.neurons),
+        ("channels as inputs", units.input.shape[1], memory.channels),
         ("outputs", units.decoders.shape[0], host.n_out),
     ):
         if found != wanted:

@@ -99,7 +99,7 @@ def with_wrong_size():
         (lambda: with_structure(lambda f: f.update(layers=[])), "at least one"),
         (lambda: with_structure(lambda f: f.update(layers=7)), "damaged"),
         (lambda: with_structure(lambda f: f.pop("task")), "lacks task: an older version"),
-        (lambda: with_structure(lambda f: f["readout"].update(type="Path")), "holds a Path"),
+        (lambda: with_structure(lambda f: f["readout"].update(type="Path")), "contains a Path"),
         (
             lambda: with_structure(lambda f: f.clear()),
             "lacks layers, readout, return",

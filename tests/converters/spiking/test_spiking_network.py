@@ -92,7 +92,7 @@ def test_file_keeps_every_field(parts, tmp_path, neuron):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hold_ms": 50.5}, "hold_ms is 50.5 ms, no whole multiple"),
+        ({"hold_ms": 50.5}, "hold_ms is 50.5 ms, not a whole multiple"),
         ({"tau_ms": 0.4}, "give 1 ms"),
         ({"neuron": NeuronModel("lif", 20.0, 1.5)}, "refractory_ms is 1.5 ms"),
         (
@@ -102,7 +102,7 @@ def test_file_keeps_every_field(parts, tmp_path, neuron):
         ({"memories": ()}, "0 memories for 2 layers"),
         ({"memories": (None, None)}, "layer 0 has a memory"),
         ({"device": None}, "needs a Device, not NoneType"),
-        ({"provenance": {"a": 1}}, "provenance a must be a text"),
+        ({"provenance": {"a": 1}}, "provenance a must be a string"),
     ],
 )
 def test_wrong_fields_are_refused(parts, change, message):
@@ -119,7 +119,7 @@ def test_memory_on_a_layer_without_one_is_refused(parts):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("scales", np.zeros((CHANNELS, ORDER)), "above zero"),
+        ("scales", np.zeros((CHANNELS, ORDER)), "positive throughout"),
         ("weights", np.ones((CHANNELS, ORDER, 4)), "shape"),
         ("recurrent", np.eye(4), "cannot be channels of order 4"),
         ("input", np.full(ORDER, np.nan), "NaN"),
@@ -153,7 +153,7 @@ def test_encoders_and_factors_are_checked(parts):
     populations = parts["memories"][0].populations
     with pytest.raises(InputError, match=r"\+1 or -1"):
         dataclasses.replace(populations, encoders=0.5 * populations.encoders)
-    with pytest.raises(InputError, match="gain_factors must be above zero"):
+    with pytest.raises(InputError, match="gain_factors must be positive"):
         dataclasses.replace(populations, gain_factors=-populations.gain_factors)
 
 

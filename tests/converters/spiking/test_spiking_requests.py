@@ -53,15 +53,18 @@ def refused(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("--tau-ms 100.3", "tau_ms is 100.3 ms, no whole multiple of the simulation step of 1 ms"),
-        ("--hold-ms 10.5", "hold_ms is 10.5 ms, no whole multiple"),
+        (
+            "--tau-ms 100.3",
+            "tau_ms is 100.3 ms, not a whole multiple of the simulation step of 1 ms",
+        ),
+        ("--hold-ms 10.5", "hold_ms is 10.5 ms, not a whole multiple"),
         ("--dt-ms 0.3", "of the simulation step of 0.3 ms"),
         ("--dt-ms 4 --tau-ms 100 --hold-ms 20", "refractory_ms is 2 ms"),
         ("--hold-ms 5", "lasts 40 ms, and for order"),
         ("--neurons-per-state 5000", "neurons and profile generic-analog has 65536; use at most"),
         ("--profile dynapse2", "neurons and profile dynapse2 has 1024; use at most 64"),
         ("--max-rates 120 100", "highest maximum rate is 100"),
-        ("--profile loihi1 --tau-ms 10.5", "no whole multiple"),
+        ("--profile loihi1 --tau-ms 10.5", "not a whole multiple"),
         ("--profile loihi1 --hold-ms 5", "hold each input for at least"),
         ("--profile loihi1 --neurons-per-state 60000", "profile loihi1 has 131072; use at most"),
         ("--profile loihi1 --synapse dpi", "for which synapse has no meaning"),
@@ -95,7 +98,7 @@ def test_a_network_is_no_calibration(refused):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("--tau-ms 100.3", "no whole multiple"),
+        ("--tau-ms 100.3", "not a whole multiple"),
         ("--hold-ms 5", "can serve"),
         ("--profile brainscales2", "brainscales2 has 512; use at most 32"),
         ("--profile loihi1", "choose a profile that is analog"),

@@ -287,7 +287,7 @@ def test_neurons_that_the_chip_has_not_are_refused(rng, changes, words):
     [
         ({"decoder_multiplier": np.full(3, 2**15, np.int32)}, "decoder multiplier"),
         ({"input_shift": np.full(3, -1, np.int32)}, "input shift"),
-        ({"scales": np.zeros((1, 3))}, "above zero"),
+        ({"scales": np.zeros((1, 3))}, "positive throughout"),
         ({"scales": np.ones((1, 2))}, "3 populations for 1 channels of order 2"),
         ({"decoders": np.zeros((1, 3, 26), np.int8)}, "decoders has shape"),
         ({"decay": 0}, "relay decay is 0"),
@@ -311,7 +311,7 @@ def test_a_network_of_other_memories_is_refused(rng):
     [
         ({"profile": "loihi2"}, "no LIF neurons"),
         ({"profile": "generic-analog"}, "digital"),
-        ({"tau_ms": 10.5}, "no whole multiple"),
+        ({"tau_ms": 10.5}, "not a whole multiple"),
         ({"hold_ms": 5.0}, "hold each input for at least"),
         ({"neurons_per_state": 60_000}, "use at most"),
         ({"maximum_rates": (100.0, 50.0)}, "highest maximum rate is 50"),
