@@ -1,9 +1,10 @@
-"""The site builds without a warning, shows what it should, and opens without a network."""
+"""The site builds without a warning, needs no other host, and can be searched."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WIDTHS = {1300: 900, 390: 844}
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 pytestmark = pytest.mark.xdist_group("docs site")
 pytest.importorskip("mkdocs", reason="the site needs the extra [docs]")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The built site: path of a page to its HTML."""
+def folder(tmp_path_factory):
+    """The folder of the built site."""
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
@@ -30,6 +34,12 @@ def site(tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING" not in done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(folder):
+    """The pages of the site: path to HTML."""
     pages = folder.rglob("*.html")
     return {str(page.relative_to(folder)): page.read_text(encoding="utf-8") for page in pages}
 
@@ -70,3 +80,40 @@ def test_the_commands_are_in_the_page_of_commands(site):
     html = site["reference/command-line.html"]
     assert "<!-- commands -->" not in html
     assert 'id="deploy"' in html
+
+
+def test_the_notebooks_are_pages(site):
+    for notebook in (ROOT / "examples" / "notebooks").glob("*.ipynb"):
+        html = site[f"tutorials/{notebook.stem.replace('_', '-')}.html"]
+        assert f"examples/notebooks/{notebook.name}" in html
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium that opens pages as files."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra [dev]")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def test_the_search_finds_pages_without_a_server(browser, folder):
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.goto((folder / "reference" / "glossary.html").as_uri())
+    page.wait_for_selector("html.js")
+    page.keyboard.press("/")
+    page.keyboard.type("mismatch")
+    page.wait_for_selector(".md-search-result__item", timeout=60_000)
+    assert "Analog chips" in page.locator(".md-search-result__list").inner_text()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_page_is_wider_than_the_window(browser, folder, site, width):
+    page = browser.new_page(viewport={"width": width, "height": WIDTHS[width]})
+    for name in site:
+        if not name.startswith("reports/"):
+            page.goto((folder / name).as_uri())
+            assert page.evaluate(OVERFLOW) <= 0, name
