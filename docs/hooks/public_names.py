@@ -21,6 +21,6 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 def _entry(name: str) -> str:
     module = lmu_deploy._NAMES.get(name)
     if module is None:
-        return f"::: lmu_deploy.{name}"
+        return ""
     heading = f"lmu_deploy.{name}"
     return f"::: {module}.{name}\n    options: {{ heading: {heading}, toc_label: {name} }}"
