@@ -1,1 +1,1 @@
-"""Which chips and files a trained LMU can be turned into: converters between representations."""
+"""Converters between representations of a trained LMU, and to and from files of other programs."""

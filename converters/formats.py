@@ -1,6 +1,6 @@
-"""What can be seen of a file without parsing it: its first bytes, its entries if it is an archive.
+"""Recognize file formats from a file's first bytes, its archive entries and byte strings in it.
 
-Importers tell by this whether a file is theirs.
+Importers use :class:`Sniff` to decide whether a file is theirs, without parsing it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from converters.sandbox.process import check_file
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NIR_GRAPH = b"NIRGraph"
-"""Type of the root of every NIR file, which lies in it as a text."""
+"""Type of the root node, which every NIR file contains as a text."""
 _BLOCK = 2**20
 
 
 @dataclass(frozen=True)
 class Sniff:
-    """First looks at a file.
+    """Properties of a file that can be read without parsing it.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Sniff:
 
     @cached_property
     def entries(self) -> tuple[str, ...]:
-        """Names of the entries if the file is a ZIP archive; else none."""
+        """Names of the entries if the file is a ZIP archive; otherwise empty."""
         if not self.head.startswith(b"PK"):
             return ()
         try:
@@ -52,11 +52,11 @@ class Sniff:
 
     @cached_property
     def is_nir(self) -> bool:
-        """Whether it is an HDF5 file with a graph of NIR."""
+        """Whether the file is an HDF5 file with a NIR graph."""
         return self.head.startswith(HDF5_SIGNATURE) and self.holds(NIR_GRAPH)
 
     def holds(self, text: bytes) -> bool:
-        """Whether the bytes of `text` stand anywhere in the file."""
+        """Return whether the bytes of `text` occur anywhere in the file."""
         tail = b""
         with self.path.open("rb") as file:
             while block := file.read(_BLOCK):

@@ -1,7 +1,8 @@
-"""Networks from the files of other programs: which importers there are, and which file is whose.
+"""Import networks from files of other programs: the registry of importers.
 
-Importers register by the entry-point group ``lmu_deploy.importers``; a name leads to a class with
-`name`, `reads`, `recognizes` and `read`, as :class:`Importer` says.
+Importers register in the entry-point group ``lmu_deploy.importers``; each entry is a class with the
+attributes and methods of :class:`Importer`. The module also defines what the importers share: the
+limits on the size of an imported network and the error that lists every problem at once.
 """
 
 from __future__ import annotations
@@ -19,24 +20,53 @@ from lmu_deploy.core.plugins import make_plugin, plugin_names
 
 GROUP = "lmu_deploy.importers"
 
+MOST_ORDER = 1024
+"""Largest order that is imported: the memory's matrices take a time that grows with its cube."""
+
+MOST_STATES = 4096
+"""Largest sum of the orders of all memories, however small the file is."""
+
+_MOST_PROBLEMS = 20
+
+
+def raise_problems(problems: list[str], what: str) -> None:
+    """Raise one error that lists all problems; do nothing if there are none.
+
+    Parameters
+    ----------
+    problems : list of str
+        A clause for each; the first 20 are shown.
+    what : str
+        What failed, such as "the model cannot be imported".
+
+    Raises
+    ------
+    InputError
+        When there are problems.
+    """
+    if problems:
+        shown = "; ".join(problems[:_MOST_PROBLEMS])
+        more = len(problems) - _MOST_PROBLEMS
+        raise InputError(f"{what}: {shown}{f'; and {more} more' if more > 0 else ''}.")
+
 
 @runtime_checkable
 class Importer(Protocol):
-    """Something that reads one family of files.
+    """Reader of one family of files.
 
     Attributes
     ----------
     name : str
-        As it is registered.
+        Name under which it is registered.
     reads : str
-        What it reads, for a person.
+        Description of the files that it reads, for messages.
     """
 
     name: str
     reads: str
 
     def recognizes(self, sniff: Sniff) -> bool:
-        """Whether a file looks like one of this family; it is not parsed for that."""
+        """Return whether a file looks like one of this family, without parsing it."""
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
         """Read a network.
@@ -45,31 +75,31 @@ class Importer(Protocol):
         ----------
         path : path
         architecture : path, optional
-            A file that says what the weights do not.
+            A file that describes what the weights do not.
         options : dict of str to str
             The same, by name.
 
         Raises
         ------
         InputError
-            When the file is damaged or cannot be represented; everything is named at once.
+            When the file is damaged or cannot be represented; all problems are listed.
         """
 
 
 def importer_names() -> list[str]:
-    """Names of all importers that are installed, sorted; nothing is imported."""
+    """Return the names of all installed importers, sorted; no importer is imported."""
     return plugin_names(GROUP)
 
 
 def get_importer(name: str) -> Importer:
-    """Import and make the importer called `name`.
+    """Return the importer called `name`.
 
     Raises
     ------
     InputError
-        When there is none of that name (the valid names are listed).
+        When there is no importer of that name (the valid names are listed).
     MissingDependencyError
-        When it cannot be imported.
+        When a library that it needs is not installed.
     """
     importer: Importer = make_plugin(GROUP, name, "importer", asked="format")
     return importer
@@ -89,18 +119,18 @@ def import_file(
     ----------
     path : path
     format : str, optional
-        Name of an importer; recognized from the file when absent.
+        Name of an importer; by default it is recognized from the file.
     architecture : path, optional
-        A file that says what a file of bare weights does not.
+        A file that describes what a file of bare weights does not.
     options : mapping of str to str, optional
-        The same, by name; which names there are depends on the importer.
+        The same, by name; the valid names depend on the importer.
     task : str, optional
         Task to record in the network.
 
     Raises
     ------
     InputError
-        When the file is of no known format, damaged, or cannot be represented.
+        When the file is of an unknown format, damaged, or cannot be represented.
     """
     path = Path(path)
     sniff = Sniff(path)
@@ -113,13 +143,13 @@ def import_file(
 def _recognize(sniff: Sniff) -> Importer:
     importers = []
     for name in importer_names():
-        with suppress(MissingDependencyError):  # another format's library is no matter here
+        with suppress(MissingDependencyError):  # the library of another format is not needed
             importers.append(get_importer(name))
     fitting = [importer for importer in importers if importer.recognizes(sniff)]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
         known = "; ".join(importer.reads for importer in importers)
-        raise InputError(f"{sniff.path} is of no format that can be imported. Known are: {known}.")
+        raise InputError(f"{sniff.path} has no known format. These can be imported: {known}.")
     names = ", ".join(importer.name for importer in fitting)
     raise InputError(f"{sniff.path} could be read as {names}; choose one with --format.")

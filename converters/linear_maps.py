@@ -1,8 +1,9 @@
-r"""Linear maps that stand between layers or after one another, folded into what they feed.
+r"""Fold linear maps into the layer or linear map that follows them.
 
-With :math:`s = x W + b` going into a layer whose own weights are applied to s, the layer that takes
-x instead has the weights :math:`W E_x` and :math:`W W_x`, and :math:`b E_x`, :math:`b W_x` join its
-biases. Products are made in float64 and rounded once. A map has the form of a readout.
+If a layer with input weights :math:`E_x` and :math:`W_x` takes :math:`s = x W + b`, the layer that
+takes x instead has the weights :math:`W E_x` and :math:`W W_x`, and :math:`b E_x`, :math:`b W_x`
+are added to its biases. Products are computed in float64 and rounded once. A map is represented by
+a :class:`Readout`.
 """
 
 from __future__ import annotations
@@ -18,63 +19,63 @@ _LARGEST_IDENTITY = 4096
 
 
 def identity(size: int) -> np.ndarray:
-    """Give the matrix that passes `size` signals on, where a model has no linear map.
+    """Return an identity matrix, for a model that has no linear map at this place.
 
     Raises
     ------
     InputError
-        When it would be far larger than the file that asks for it.
+        When it would be far larger than the file that needs it.
     """
     if size > _LARGEST_IDENTITY:
         raise InputError(
-            f"{size} signals are passed on as they are, more than {_LARGEST_IDENTITY}; "
+            f"{size} signals are passed on unchanged, more than {_LARGEST_IDENTITY}; "
             "give the model a linear layer (in Keras a kernel or a Dense layer) there."
         )
     return np.eye(size, dtype=np.float32)
 
 
 def join(first: Readout | None, second: Readout) -> Readout:
-    """Give one map for two in a row, of which the first may be missing.
+    """Return the composition of two maps, the first of which may be missing.
 
     Raises
     ------
     InputError
-        When the second does not take what the first gives.
+        When the output size of the first is not the input size of the second.
     """
     if first is None:
         return second
-    return Readout(_through(first, second.kernel), _shift(first, second.kernel, second.bias))
+    return Readout(_compose(first, second.kernel), _shift(first, second.kernel, second.bias))
 
 
 def feed(linear: Readout | None, layer: Layer) -> Layer:
-    """Give the layer that does to x what `layer` does to ``x kernel + bias``.
+    """Return the layer that does to x what `layer` does to ``x kernel + bias``.
 
     Raises
     ------
     InputError
-        When the layer does not take what the map gives.
+        When the output size of the map is not the input size of the layer.
     """
     if linear is None:
         return layer
     if isinstance(layer, LSTMLayer):
-        kernel, bias = _through(linear, layer.kernel), _shift(linear, layer.kernel, layer.bias)
+        kernel, bias = _compose(linear, layer.kernel), _shift(linear, layer.kernel, layer.bias)
         return replace(layer, kernel=kernel, bias=layer.bias if bias is None else bias)
     hidden = layer.hidden
     if hidden is not None and hidden.input_kernel is not None:
         hidden = replace(
             hidden,
-            input_kernel=_through(linear, hidden.input_kernel),
+            input_kernel=_compose(linear, hidden.input_kernel),
             bias=_shift(linear, hidden.input_kernel, hidden.bias),
         )
     return replace(
         layer,
-        input_encoders=_through(linear, layer.input_encoders),
+        input_encoders=_compose(linear, layer.input_encoders),
         memory_bias=_shift(linear, layer.input_encoders, layer.memory_bias),
         hidden=hidden,
     )
 
 
-def _through(linear: Readout, kernel: np.ndarray) -> np.ndarray:
+def _compose(linear: Readout, kernel: np.ndarray) -> np.ndarray:
     if linear.kernel.shape[1] != kernel.shape[0]:
         raise InputError(
             f"it takes {kernel.shape[0]} features and the linear layer before it gives "

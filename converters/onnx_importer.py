@@ -1,4 +1,4 @@
-"""Our own float ONNX models, as the registry of importers knows them."""
+"""The importer of float ONNX models that lmu_deploy exported; it does not import onnx itself."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class OnnxImporter:
     reads = "onnx: .onnx that lmu-deploy export wrote"
 
     def recognizes(self, sniff: Sniff) -> bool:
-        """Whether the file is called .onnx; the format has no mark of its own."""
+        """Return whether the file is named .onnx; the format has no signature."""
         return sniff.path.suffix.lower() == ".onnx"
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
-        """Read a network; there is nothing to choose."""
+        """Read a network; there are no options."""
         from converters.onnx import read_onnx
 
         if architecture is not None or options:
-            raise InputError("an ONNX file says it all; leave --architecture and --option away.")
+            raise InputError("an ONNX file is complete; leave out --architecture and --option.")
         return read_onnx(path)

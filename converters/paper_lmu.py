@@ -1,9 +1,9 @@
-r"""Weights that the paper's own `lmu` package saved (HDF5) as an LMUNetwork.
+r"""The importer of weights that the paper's own `lmu` package saved in HDF5 files.
 
-The file holds, for each layer, input_encoders (inputs, 1), hidden_encoders (units, 1),
-memory_encoders (order, 1), input_kernel, hidden_kernel, memory_kernel, perhaps a bias,
-:math:`AT = (\bar A - I)^T` and :math:`BT = \bar B^T`, and then kernel and bias of a dense layer;
-:mod:`converters.weight_files` says what they do.
+For each layer, the file contains input_encoders (inputs, 1), hidden_encoders (units, 1),
+memory_encoders (order, 1), input_kernel, hidden_kernel, memory_kernel, optionally a bias,
+:math:`AT = (\bar A - I)^T` and :math:`BT = \bar B^T`, followed by the kernel and bias of a dense
+layer. :mod:`converters.weight_files` has the equations.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ class PaperLMUImporter:
     reads = "paper-lmu: weights-only .h5 / .hdf5 of the paper's lmu package"
 
     def recognizes(self, sniff: Sniff) -> bool:
-        """Whether an HDF5 file names the paper's weights."""
+        """Return whether an HDF5 file has the weight names of the paper's package."""
         if not sniff.head.startswith(HDF5_SIGNATURE) or sniff.is_nir:
             return False
         return sniff.holds(b"memory_encoders")
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
-        """Read a network; `theta` is told from the matrices, `activation` is tanh if not given."""
+        """Read a network; see :func:`read_paper_lmu` for the options."""
         if architecture is not None:
-            raise InputError(f"{self.name} needs no architecture file; leave --architecture away.")
+            raise InputError(f"{self.name} needs no architecture file; leave out --architecture.")
         return read_paper_lmu(path, options)
 
 
 def read_paper_lmu(path: Path | str, options: dict[str, str] | None = None) -> LMUNetwork:
-    """Read a network.
+    """Read a network from a file of the paper's package.
 
     Parameters
     ----------
     path : path
     options : dict of str to str, optional
-        theta (of every layer, where the matrices were trained), activation (tanh if not given),
-        return_sequences (true or false).
+        theta (of every layer; needed where the matrices were trained, otherwise inferred from
+        them), activation (tanh by default), return_sequences (true or false).
 
     Raises
     ------
     InputError
-        When the file is damaged or holds anything else; everything is named at once.
+        When the file is damaged or has other contents; all problems are listed.
     """
     chosen = Options(options or {})
 
@@ -66,7 +66,7 @@ def read_paper_lmu(path: Path | str, options: dict[str, str] | None = None) -> L
 
 
 def _groups(contents: FileContents) -> dict[str, Group]:
-    """Sort arrays by the layer they belong to, in the order of the layers."""
+    """Group arrays by the layer to which they belong, in the order of the layers."""
     names = contents.header["attributes"].get("", {}).get("layer_names")
     order = names if isinstance(names, list) else []
     groups: dict[str, Group] = {}

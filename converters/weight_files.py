@@ -1,19 +1,19 @@
-r"""Files of weights without an architecture: arrays by module, each told by its names and shapes.
+r"""Networks from files of bare weights, which have no architecture.
 
-What such a file does not say, the user does by options; `NAME.theta` is theta of the module NAME
-alone, `theta` that of all. Importers of bare weights differ only in how they read one module.
+Such a file has arrays by module. Importers recognize each module by the names and shapes of its
+weights, and differ only in how they read one module; :func:`network_of` makes the network. What the
+weights do not determine is given by :class:`Options`: `NAME.theta` is theta of the module NAME,
+`theta` that of all modules.
 
-The paper's layer, whose memory has one channel, from its eight weights as they lie in files.
+:func:`one_channel_layer` makes the layer of the paper, whose memory has one channel. One step is
+``u = x e_x + h e_h + m e_m``, then ``m = m A^T + u B^T``, then ``h = f(x W_x + h W_h + m W_m + b)``
+with the new m (Voelker, Kajic, Eliasmith 2019, equations 5 to 7). The paper's package and its ports
+store A - I, which the step adds to m.
 
-One step is ``u = x e_x + h e_h + m e_m``, then ``m = m A^T + u B^T``, then
-``h = f(x W_x + h W_h + m W_m + b)`` with the new m (Voelker, Kajic, Eliasmith 2019, equations 5 to
-7). The paper's package and what followed it store A - I, which the step adds to m.
-
-Which Legendre memory a pair of stored matrices is: its window length and its discretizer.
-
-Files that hold :math:`\bar A, \bar B` alone do not say theta. The first state is the mean of the
-window, so that one step of input raises it by about :math:`\bar B_0 = 1 / \theta`, within a step or
-so. From there theta is found as the one whose matrices are nearest to those of the file.
+:func:`recognize_memory` infers window length and discretizer of a Legendre memory from
+:math:`\bar A` and :math:`\bar B`. The first state is the mean of the window, so one step of input
+raises it by about :math:`\bar B_0 = 1 / \theta`. From this estimate, theta is refined until the
+distance to the stored matrices is smallest.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from converters.importers import MOST_ORDER, MOST_STATES, raise_problems
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.legendre import DISCRETIZERS, discretize
 from lmu_deploy.core.network import (
@@ -38,23 +39,20 @@ from lmu_deploy.core.network import (
 )
 from lmu_deploy.core.validation import check_array, check_choice
 
-MOST_PROBLEMS = 20
-MOST_STATES = 4096
-"""Orders of all memories together: telling which memory one is costs its cube in time."""
 Group = dict[str, np.ndarray]
 """Arrays of one module by their role in it."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user says of a file of bare weights.
+    """The user's options for a file of bare weights.
 
     Attributes
     ----------
     texts : mapping of str to str
-        As given, ``theta`` or ``NAME.theta``.
+        Values by name, ``theta`` or ``NAME.theta``.
     known : tuple of str
-        Names that this kind of file has a use for.
+        Names that are valid for this kind of file.
     """
 
     texts: Mapping[str, str]
@@ -68,11 +66,11 @@ class Options:
             )
 
     def text(self, name: str, module: str = "") -> str | None:
-        """Give an option, of a module where it is said of that."""
+        """Return an option: that of the module if there is one, otherwise that of all modules."""
         return self.texts.get(f"{module}.{name}", self.texts.get(name))
 
     def number(self, name: str, module: str = "") -> float | None:
-        """Give an option that is a number; raises InputError when it is none."""
+        """Return an option as a number; raise InputError when it is not a number."""
         if (text := self.text(name, module)) is None:
             return None
         try:
@@ -81,13 +79,13 @@ class Options:
             raise InputError(f"option {name} is {text!r}; give a number.") from error
 
     def activation(self, module: str = "") -> str:
-        """Give the activation of hidden units, tanh if not said."""
+        """Return the activation of hidden units, by default tanh."""
         text = self.text("activation", module) or "tanh"
         return check_choice("option activation", text, ACTIVATIONS)
 
     @property
     def return_sequences(self) -> bool:
-        """Whether the network answers at every step, which it does not if not said."""
+        """Whether the network has an output at every step; by default it does not."""
         text = (self.text("return_sequences") or "false").lower()
         return check_choice("option return_sequences", text, ("true", "false")) == "true"
 
@@ -99,24 +97,24 @@ def network_of(
     options: Options,
     origin: str,
 ) -> LMUNetwork:
-    """Make a network of modules that follow one another, the last of them linear.
+    """Build a network from a chain of modules, the last of which is linear.
 
     Parameters
     ----------
     path : path
-        Of the file, for messages.
+        Path of the file, for messages.
     groups : mapping of str to Group
-        By module, in the order in which signals pass them.
+        Arrays by module, in the order in which signals pass through the modules.
     read : callable
-        Makes layers, or the readout, of one module.
+        Returns the layers, or the readout, of one module.
     options : Options
     origin : str
-        Whose file it is, for `provenance`.
+        Kind of file, for `provenance`.
 
     Raises
     ------
     InputError
-        When something cannot be represented: everything is named at once.
+        When something cannot be represented; all problems are listed.
     """
     options.activation()
     layers: list[Layer] = []
@@ -126,7 +124,7 @@ def network_of(
         try:
             part = read(name, group)
             if readout is not None:
-                raise InputError("it follows a linear layer, and what stands between is not said")
+                raise InputError("it follows a linear layer, and what is between them is unknown")
             if isinstance(part, Readout):
                 readout = part
             else:
@@ -135,10 +133,9 @@ def network_of(
         except InputError as error:
             problems.append(f"module {name!r}: {str(error).rstrip('.')}")
     if not problems and (not layers or readout is None):
-        problems.append("it holds no recurrent layer" if not layers else "it holds no linear layer")
-    if problems or readout is None:
-        shown = "; ".join(problems[:MOST_PROBLEMS])
-        raise InputError(f"{path} cannot be imported: {shown}.")
+        problems.append("it has no recurrent layer" if not layers else "it has no linear layer")
+    raise_problems(problems, f"{path} cannot be imported")
+    assert readout is not None
     try:
         return LMUNetwork(
             tuple(layers),
@@ -147,7 +144,11 @@ def network_of(
             provenance={"imported from": origin},
         )
     except InputError as error:
-        hint = "; say it by --option layers=NAME,NAME,..." if "layers" in options.known else ""
+        hint = (
+            "; give the order with --option layers=NAME,NAME,..."
+            if "layers" in options.known
+            else ""
+        )
         raise InputError(f"{path}: {str(error).rstrip('.')}{hint}.") from error
 
 
@@ -160,31 +161,30 @@ def _check_states(layers: list[Layer]) -> None:
 
 
 TOLERANCE = 1e-4
-MOST_ORDER = 1024
-"""Largest order that is imported: checking the matrices takes order cubed operations."""
 _LONGEST = 1e9
 _MOST_REFINED = 256
 
 
 def recognize_memory(a_bar: np.ndarray, b_bar: np.ndarray, theta: float | None = None) -> Memory:
-    """Make a Memory of stored matrices; they are kept exactly as they are.
+    """Build a Memory from stored matrices, which are kept unchanged.
 
     Parameters
     ----------
     a_bar : ndarray, shape (order, order)
     b_bar : ndarray, shape (order,)
     theta : float, optional
-        Window length where it is known.
+        Window length, where it is known.
 
     Returns
     -------
     memory : Memory
-        Its discretizer is zoh, bilinear or euler if the matrices are such to 1e-4, else "trained".
+        Its discretizer is zoh, bilinear or euler if the matrices agree with it to 1e-4, otherwise
+        "trained".
 
     Raises
     ------
     InputError
-        When the matrices are no Legendre memory and `theta` is not given.
+        When the matrices are not a Legendre memory and `theta` is not given.
     """
     a_bar = check_array("A", a_bar, (None, None))
     order = len(a_bar)
@@ -200,14 +200,14 @@ def recognize_memory(a_bar: np.ndarray, b_bar: np.ndarray, theta: float | None =
             return Memory(order, 1, found, method, a_bar, b_bar)
     if theta is None:
         raise InputError(
-            "the matrices A and B are no Legendre memory whose window can be told (they were "
-            "trained); give it with --option theta=...."
+            "the window length cannot be inferred from the matrices A and B, which were trained; "
+            "pass --option theta=...."
         )
     return Memory(order, 1, theta, "trained", a_bar, b_bar)
 
 
 def _refine(a_bar: np.ndarray, method: str, guess: float) -> float:
-    """Find theta near a guess; a whole number that fits is taken as meant."""
+    """Find theta near an estimate; an integer that fits takes precedence."""
     for whole in sorted({max(1.0, np.round(guess) + k) for k in (-1, 0, 1)}):
         if _distance(a_bar, method, whole) < TOLERANCE / 10:
             return float(whole)
@@ -225,7 +225,7 @@ def _refine(a_bar: np.ndarray, method: str, guess: float) -> float:
 def _distance(a_bar: np.ndarray, method: str, theta: float) -> float:
     try:
         made = discretize(len(a_bar), theta, method)[0]
-    except InputError:  # Euler's rule diverges there
+    except InputError:  # Euler's method diverges
         return float("inf")
     return float(np.linalg.norm(made - a_bar) / np.linalg.norm(made))
 
@@ -251,7 +251,7 @@ def one_channel_layer(
     *,
     incremental: bool,
 ) -> LMULayer:
-    """Make the layer.
+    """Build the layer of the paper from its weights.
 
     Parameters
     ----------
@@ -259,17 +259,17 @@ def one_channel_layer(
         Names, for messages, and arrays: e_x (inputs, 1), e_h (units, 1), e_m (order, 1), W_x
         (inputs, units), W_h (units, units), W_m (order, units), A^T (order, order), B^T (1, order).
     bias : ndarray, optional
-        Of as many entries as there are units.
+        One entry per unit.
     theta : float, optional
-        Where the matrices do not tell it.
+        Window length, where it cannot be inferred from the matrices.
     activation : str
     incremental : bool
-        Whether A stands for A - I.
+        Whether the stored A is A - I.
 
     Raises
     ------
     InputError
-        When a weight has the wrong shape, or theta can neither be told nor is given.
+        When a weight has the wrong shape, or theta is neither given nor can be inferred.
     """
     names, arrays = zip(*weights, strict=True)
     e_x, e_h, e_m, w_x, w_h, w_m, a, b = arrays

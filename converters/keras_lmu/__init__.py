@@ -1,8 +1,8 @@
-"""Networks of keras-lmu (Keras 2 and 3) to LMUNetwork, without TensorFlow.
+"""Import networks of keras-lmu (Keras 2 and 3) without TensorFlow.
 
-`archive.py` opens a file, `architecture.py` reads its configuration as a chain of layers,
-`weights.py` finds the arrays of each, and `layers.py` makes our layers of them; `network.py` puts
-them together.
+`archive.py` opens a file and finds the arrays of each layer, `architecture.py` reads the
+configuration as a chain of layers, `blocks.py` reads the options of each layer, `matrices.py`
+provides the memory's matrices, and `network.py` builds the network from all of them.
 """
 
 from converters.keras_lmu.network import KerasLMUImporter, read_keras

@@ -1,12 +1,10 @@
-"""A Keras model's configuration as a chain of layers, from the input to the output.
+"""Read a Keras model's configuration as a chain of layers, from the input to the output.
 
 In: the JSON of `model.to_json()` or of a saved file, Keras 2 or 3, Sequential or Functional. Out:
-the layers in the order in which signals pass them. What is no chain is named.
+the layers in the order in which signals pass through them. Whatever is not a chain is reported.
 
-An architecture given by a few options, for weights-only files of the usual shape.
-
-The shape is one LMU layer and a Dense readout; whatever else a network has is described by the JSON
-that ``model.to_json()`` gives.
+:func:`architecture_from_options` builds such a configuration from a few options, for weights-only
+files of one LMU layer and a Dense readout.
 """
 
 from __future__ import annotations
@@ -24,15 +22,15 @@ MOST_LAYERS = 1000
 
 @dataclass(frozen=True)
 class KerasLayer:
-    """One layer as Keras describes it.
+    """One layer of a Keras configuration.
 
     Attributes
     ----------
     kind : str
-        Name of its class, such as LMU.
+        Class name, such as LMU.
     name : str
     key : str
-        Name under which Keras 3 stores its weights: the class in snake case, counted.
+        Name under which Keras 3 stores its weights: the class name in snake case, numbered.
     config : dict
     """
 
@@ -46,12 +44,12 @@ class KerasLayer:
 
 
 def read_chain(model: dict[str, Any], problems: list[str]) -> list[KerasLayer]:
-    """Give the layers of a Sequential or Functional model in order; add to `problems`.
+    """Return the layers of a Sequential or Functional model in order; add to `problems`.
 
     Raises
     ------
     InputError
-        When the configuration is damaged so that no layer can be found.
+        When the configuration is so damaged that no layer can be found.
     """
     kind = model.get("class_name")
     config = model.get("config")
@@ -60,7 +58,7 @@ def read_chain(model: dict[str, Any], problems: list[str]) -> list[KerasLayer]:
             f"the model is a {str(kind)[:80]!r}; only Sequential and Functional models can be "
             "imported."
         )
-    nodes = config if isinstance(config, list) else None  # Keras before 2.2 listed them plainly
+    nodes = config if isinstance(config, list) else None  # Keras before 2.2 stored a plain list
     if isinstance(config, dict):
         nodes = config.get("layers")
     if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
@@ -91,14 +89,14 @@ def _describe(nodes: list[dict[str, Any]]) -> list[KerasLayer]:
 
 
 def snake_case(name: str) -> str:
-    """Name a class as Keras does where it stores weights: LMUFeedforward is lmu_feedforward."""
+    """Convert a class name as Keras does for weights: LMUFeedforward becomes lmu_feedforward."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _sources(calls: Any) -> list[list[str]]:
-    """Give, for each call of a layer, the names of the layers whose outputs it takes."""
+    """Return, for each call of a layer, the names of the layers whose outputs it takes."""
     return [list(_tensors(call)) for call in calls] if isinstance(calls, list) else []
 
 
@@ -122,7 +120,7 @@ def _tensors(node: Any) -> Iterator[str]:
 def _follow(
     layers: list[KerasLayer], sources: list[list[list[str]]], problems: list[str]
 ) -> list[KerasLayer]:
-    """Order layers from the one without a source to the one that feeds no other."""
+    """Order layers from the one without a source to the one without a target."""
     after: dict[str, list[KerasLayer]] = {}
     start = []
     for layer, calls in zip(layers, sources, strict=True):
@@ -143,7 +141,7 @@ def _follow(
             problems.append(f"{chain[-1]} feeds {len(following)} layers")
         chain.append(following[0])
     left = [layer for layer in layers if layer not in chain]
-    problems.extend(f"{layer} stands beside the chain from input to output" for layer in left)
+    problems.extend(f"{layer} is not on the chain from input to output" for layer in left)
     return chain if not left else layers
 
 
@@ -163,7 +161,7 @@ OTHER_OPTIONS = ("hidden_cell", "units", "activation", "hidden_bias", "readout_b
 
 
 def architecture_from_options(options: dict[str, str]) -> dict[str, Any]:
-    """Write options as Keras would write the model.
+    """Build the configuration of a model from options.
 
     Parameters
     ----------
@@ -174,7 +172,7 @@ def architecture_from_options(options: dict[str, str]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        On a name that is not known, or when order, theta or units are missing.
+        When an option is unknown, or order, theta or units are missing.
     """
     known = (*LMU_OPTIONS, *OTHER_OPTIONS)
     if unknown := sorted(set(options) - set(known)):
@@ -183,7 +181,7 @@ def architecture_from_options(options: dict[str, str]) -> dict[str, Any]:
     cell = str(values.get("hidden_cell", "SimpleRNNCell"))
     needed = ["order", "theta", *([] if cell == "none" else ["units"])]
     if missing := [name for name in needed if name not in values]:
-        raise InputError(f"option {missing[0]} is missing; give it with --option {missing[0]}=....")
+        raise InputError(f"option {missing[0]} is missing; pass it with --option {missing[0]}=....")
     lmu = {"memory_d": 1, **{name: values[name] for name in LMU_OPTIONS if name in values}}
     if cell != "none":
         hidden = {"units": values["units"], "use_bias": values.get("hidden_bias", True)}
@@ -203,7 +201,7 @@ def architecture_from_options(options: dict[str, str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Read a number or true / false as such, anything else as text."""
+    """Parse a number or true / false; return anything else as text."""
     try:
         value = json.loads(text.lower())
     except (ValueError, RecursionError):

@@ -1,17 +1,17 @@
-"""Open a file that Keras saved: its configuration, if it has one, and its arrays.
+"""Open a file that Keras saved: its configuration, if it has one, and the arrays of each layer.
 
-A `.keras` file is an archive of `config.json` and `model.weights.h5`; a whole-model `.h5` keeps the
-configuration in an attribute; a weights-only `.h5` has none. Nothing is ever unpacked under a name
-that the archive gives.
+A `.keras` file is an archive of `config.json` and `model.weights.h5`; a whole-model `.h5` stores
+the configuration in an attribute; a weights-only `.h5` has none. No entry is ever unpacked under
+the name that the archive gives it.
 
-Find the arrays of each layer in a file of Keras, in both of its layouts.
+Keras has two layouts of weights:
 
-- By variables (`.keras`, `.weights.h5`): ``layers/KEY/.../vars/NUMBER``, KEY from the layer's
-  class, numbered in the order in which the layer made them. The hidden cell lies in a group
+- By variables (`.keras`, `.weights.h5`): ``layers/KEY/.../vars/NUMBER``, with KEY from the layer's
+  class, numbered in the order in which the layer created them. The hidden cell has a group
   ``hidden_cell`` of its own.
 - By names (`.h5` of Keras 2, whole-model `.h5` of both): ``LAYER/...`` with the attribute
   `weight_names`, whose last parts are kernel, recurrent_kernel, bias, theta_inv; those of the
-  hidden cell lie one level deeper.
+  hidden cell are one level deeper.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _BLOCK = 2**20
 
 
 def open_keras(path: Path) -> tuple[dict[str, Any] | None, FileContents]:
-    """Give the model's configuration (None in a weights-only file) and its contents.
+    """Return the model's configuration (None for a weights-only file) and the file's contents.
 
     Raises
     ------
     InputError
-        When the file is damaged, too large, or no file of Keras.
+        When the file is damaged, too large, or not a file of Keras.
     """
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
@@ -60,7 +60,7 @@ def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        When it is too long, no JSON, nested too deeply, or no object.
+        When it is too long, not JSON, nested too deeply, or not an object.
     """
     if len(text) > limits.JSON_BYTES:
         raise InputError(f"{what}: its JSON text is longer than {limits.JSON_BYTES} bytes.")
@@ -69,12 +69,12 @@ def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{what}: its JSON text is damaged; save the file again.") from error
     if not isinstance(found, dict):
-        raise InputError(f"{what}: its JSON text is no object; save the file again.")
+        raise InputError(f"{what}: its JSON text is not an object; save the file again.")
     return found
 
 
 def _integer(digits: str) -> int:
-    """Read an integer; one of a million digits would take minutes to convert."""
+    """Parse an integer; one with a million digits would take minutes."""
     if len(digits) > _DIGITS:
         raise ValueError("an integer with too many digits")
     return int(digits)
@@ -93,27 +93,27 @@ def _open_archive(path: Path) -> tuple[dict[str, Any], FileContents]:
                 raise InputError(str(error).replace(str(weights), f"{path}, {WEIGHTS}")) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise InputError(
-            f"{path} is no readable .keras file ({type(error).__name__}); save it again."
+            f"{path} is not a readable .keras file ({type(error).__name__}); save it again."
         ) from error
 
 
 def _check_names(path: Path, names: list[str]) -> None:
-    """Refuse archives that were made to harm whoever unpacks them."""
+    """Check the names of the entries; a malicious archive may name files outside of it."""
     if len(names) > limits.OBJECTS or len(set(names)) < len(names):
-        raise InputError(f"{path} holds an entry twice, or too many; save it again.")
+        raise InputError(f"{path} has duplicate entries, or too many; save it again.")
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in name:
             raise InputError(
-                f"{path} holds an entry that leads out of the archive ({name[:80]!r}); "
+                f"{path} has an entry that leads out of the archive ({name[:80]!r}); "
                 "do not unpack it, and get the file from another source."
             )
     if missing := [name for name in (CONFIG, WEIGHTS) if name not in names]:
-        raise InputError(f"{path} holds no {missing[0]}; save it with model.save('NAME.keras').")
+        raise InputError(f"{path} has no {missing[0]}; save it with model.save('NAME.keras').")
 
 
 def _take(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """Read an entry, never more than `most` bytes, whatever the archive says of its size."""
+    """Read an entry of at most `most` bytes, whatever size the archive states."""
     taken = bytearray()
     with archive.open(name) as entry:
         while block := entry.read(_BLOCK):
@@ -140,7 +140,7 @@ class LayerWeights:
     def of(
         self, layer: KerasLayer, expected: Expected, problems: list[str]
     ) -> dict[str, np.ndarray]:
-        """Give a layer's arrays by role (``kernel``, ``hidden/kernel``); add to `problems`."""
+        """Return a layer's arrays by role (``kernel``, ``hidden/kernel``); add to `problems`."""
         own, hidden = self._by_variables(layer) if self._roots else self._by_names(layer, expected)
         found: Arrays = {}
         for prefix, wanted, arrays in (
@@ -150,14 +150,14 @@ class LayerWeights:
             if len(wanted) != len(arrays):
                 problems.append(
                     f"{layer} has {len(arrays)} {'hidden ' if prefix else ''}weights in the file, "
-                    f"and its configuration asks for {len(wanted)}"
+                    f"and its configuration needs {len(wanted)}"
                 )
                 continue
             found.update(_assign(prefix, wanted, arrays))
         return found
 
     def unused(self, layers: Iterable[KerasLayer]) -> list[str]:
-        """Give the names of groups with weights that belong to none of `layers`."""
+        """Return the names of groups with weights that belong to none of `layers`."""
         if self._roots:
             return sorted(set(self._roots) - {layer.key for layer in layers})
         by_place = len(self._order) == len(self._named)
@@ -189,7 +189,7 @@ def _parent(path: str) -> str:
 
 
 def _assign(prefix: str, wanted: tuple[str, ...], arrays: Arrays) -> Arrays:
-    """Give arrays their roles: by name where they have one, else in the order of their making."""
+    """Assign arrays to roles: by name where they have one, otherwise in order of creation."""
     names = {path.rpartition("/")[2].partition(":")[0]: array for path, array in arrays.items()}
     if set(names) == set(wanted):
         return {prefix + role: names[role] for role in wanted}
@@ -203,7 +203,7 @@ def _number(path: str) -> int:
 
 
 def _variable_groups(arrays: Arrays) -> dict[str, Arrays]:
-    """Sort ``layers/KEY/...`` by KEY, leaving out what a network's answer does not depend on."""
+    """Group ``layers/KEY/...`` by KEY, without variables that do not affect the output."""
     groups: dict[str, Arrays] = {}
     for path, array in arrays.items():
         root, _, rest = path.partition("/")
@@ -215,7 +215,7 @@ def _variable_groups(arrays: Arrays) -> dict[str, Arrays]:
 
 
 def _named_groups(contents: FileContents) -> dict[str, Arrays]:
-    """Sort arrays by the layer that names them, in the order of the layers."""
+    """Group arrays by the layer that names them, in the order of the layers."""
     attributes: dict[str, dict[str, Any]] = contents.header["attributes"]
     root = "model_weights/" if "model_weights" in attributes else ""
     groups: dict[str, Arrays] = {}
@@ -229,7 +229,7 @@ def _named_groups(contents: FileContents) -> dict[str, Arrays]:
 
 
 def _list(attributes: dict[str, Any], name: str) -> list[str]:
-    """Read a list of texts, which Keras cuts into name0, name1, ... when it is long."""
+    """Read a list of texts, which Keras splits into name0, name1, ... when it is long."""
     whole = attributes.get(name)
     if isinstance(whole, list):
         return whole

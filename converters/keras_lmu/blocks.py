@@ -1,17 +1,9 @@
-"""What a Keras layer asks for: the options that matter, and the weights they imply.
+"""Read the options of a Keras layer, and which weights they imply.
 
-One class a kind of layer (LMU, LSTM, Dense, softmax), read by
-:func:`converters.keras_lmu.blocks.read_block`.
-
-From a layer's configuration to its block.
-
-In: a layer of the architecture. Out: a block, or None for a layer that leaves its input as it is
-once training is over. What cannot be represented is added to a list of problems.
-
-One layer's configuration, of which each value is checked when it is read.
-
-A wrong value becomes a clause in a list of problems, so that a user sees all of them at once; a
-default stands in for it until then.
+There is one class for each kind of layer (LMU, LSTM, Dense, softmax). :func:`read_block` returns
+the block of a layer, or None for a layer that does nothing after training. Everything that cannot
+be represented is added to a list of problems, so that a user sees all of it at once; a wrong value
+is replaced by the default until the list is raised.
 """
 
 from __future__ import annotations
@@ -20,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from converters.importers import MOST_ORDER
 from converters.keras_lmu.architecture import KerasLayer
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice, check_flag, check_integer, check_number
@@ -27,7 +20,7 @@ from lmu_deploy.core.validation import check_choice, check_flag, check_integer, 
 
 @dataclass(frozen=True)
 class Expected:
-    """Roles of the weights of a layer, in the order in which Keras makes them."""
+    """Roles of the weights of a layer, in the order in which Keras creates them."""
 
     own: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
@@ -45,7 +38,7 @@ class HiddenOptions:
 
 @dataclass(frozen=True)
 class LMUBlock:
-    """Options of an LMU, LMUFeedforward or LMUCell, under our names where they have one."""
+    """Options of an LMU, LMUFeedforward or LMUCell; names as in LMULayer where it has one."""
 
     channels: int
     order: int
@@ -111,7 +104,7 @@ class DenseBlock:
 
 @dataclass(frozen=True)
 class SoftmaxBlock:
-    """A softmax that stands by itself; it has no weights."""
+    """A separate softmax layer; it has no weights."""
 
     expected = Expected()
 
@@ -123,16 +116,16 @@ _LARGEST = 65_536
 
 
 class Configuration:
-    """Options of one layer by name.
+    """Options of one layer by name, each checked when it is read.
 
     Parameters
     ----------
     layer : KerasLayer
-        For messages.
+        The layer, for messages.
     config : dict of str to Any
-        Its own, or that of a layer within it.
+        Configuration of the layer, or of a layer inside it.
     problems : list of str
-        Grows by a clause for each wrong value.
+        A clause is added for each wrong value.
     """
 
     def __init__(self, layer: KerasLayer, config: dict[str, Any], problems: list[str]) -> None:
@@ -141,19 +134,19 @@ class Configuration:
         self._problems = problems
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """Give True or False."""
+        """Return a flag."""
         return bool(self._checked(check_flag, name, default))
 
     def integer(self, name: str, most: int = _LARGEST) -> int:
-        """Give a positive integer."""
+        """Return a positive integer."""
         return int(self._checked(lambda n, v: check_integer(n, v, 1, most), name, 1))
 
     def number(self, name: str, low: float, high: float) -> float:
-        """Give a number between bounds."""
+        """Return a number between bounds."""
         return float(self._checked(lambda n, v: check_number(n, v, low, high), name, 1.0))
 
     def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
-        """Give one of some texts."""
+        """Return one of several texts."""
         value = self.config.get(name, default)
         if isinstance(value, dict):  # an activation written as an object
             value = value.get("config", {}) if value.get("class_name") == "function" else value
@@ -161,7 +154,7 @@ class Configuration:
         return str(self._checked(lambda n, v: check_choice(n, v, choices), name, default, value))
 
     def inner(self, name: str) -> tuple[str, Configuration] | None:
-        """Give the class and the options of a layer within this one."""
+        """Return class name and options of a layer inside this one."""
         node = self.config.get(name)
         if not isinstance(node, dict) or not isinstance(node.get("config"), dict):
             self.problem(f"{name} has no configuration")
@@ -170,7 +163,7 @@ class Configuration:
         return kind, Configuration(self.layer, node["config"], self._problems)
 
     def problem(self, clause: str) -> None:
-        """Say what cannot be represented."""
+        """Add something that cannot be represented to the problems."""
         self._problems.append(f"{self.layer}: {clause}")
 
     def _checked(
@@ -195,18 +188,16 @@ IDENTITIES = (
 )
 ACTIVATIONS = {"linear": "linear", "relu": "relu", "tanh": "tanh", "hard_tanh": "hard-tanh"}
 SOFTMAX = "softmax"
-MOST_ORDER = 1024
-"""Largest order that is imported: making the matrices anew takes order cubed operations."""
 
 
 def read_block(layer: KerasLayer, problems: list[str]) -> Block | None:
-    """Read one layer; None stands for a layer without effect, or one that is a problem.
+    """Read one layer; return None if it has no effect or cannot be represented.
 
     Parameters
     ----------
     layer : KerasLayer
     problems : list of str
-        Grows by a clause for everything that cannot be represented.
+        A clause is added for everything that cannot be represented.
     """
     before = len(problems)
     readers: dict[str, Callable[[Configuration], Block | None]] = {
@@ -256,9 +247,7 @@ def _read_hidden(options: Configuration) -> HiddenOptions | None:
         return None
     kind, cell = inner
     if kind not in ("Dense", "SimpleRNNCell"):
-        options.problem(
-            f"hidden cell {kind[:80]} (only Dense and SimpleRNNCell can be represented)"
-        )
+        options.problem(f"hidden cell {kind[:80]} (only Dense and SimpleRNNCell are supported)")
         return None
     recurrent = kind == "SimpleRNNCell"
     return HiddenOptions(
@@ -277,7 +266,7 @@ def _read_rnn(options: Configuration) -> Block | None:
         return None
     kind, cell = inner
     if kind != "LMUCell":
-        options.problem(f"cell {kind[:80]} (only LMUCell is known)")
+        options.problem(f"cell {kind[:80]} (only LMUCell is supported)")
         return None
     cell.config = {**cell.config, "return_sequences": options.config.get("return_sequences", False)}
     return _read_lmu(cell)
@@ -307,7 +296,7 @@ def _read_time_distributed(options: Configuration) -> DenseBlock | None:
     if (inner := options.inner("layer")) is None:
         return None
     if inner[0] != "Dense":
-        options.problem(f"{inner[0][:80]} at every step (only Dense is known)")
+        options.problem(f"{inner[0][:80]} at every step (only Dense is supported)")
         return None
     return _read_dense(inner[1])
 

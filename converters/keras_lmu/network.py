@@ -1,19 +1,14 @@
-"""A file of keras-lmu as one LMUNetwork.
+"""Build an LMUNetwork from a file of keras-lmu.
 
 In: a path, and the architecture where the file has none. Out: the network, in the precision of the
-file; or one error that names everything that cannot be represented.
+file; or one error that lists everything that cannot be represented.
 
-From a block's options and weights to our layer.
+keras-lmu stores one encoder for input and hidden units together, kernel = [E_x; E_h], and its
+hidden cell takes [m; x], so that its kernel is [W_m; W_x]. Its memory is m A^T + u B^T with the
+same order of states as ours. A trained theta is stored as its inverse. Without a hidden cell but
+with `input_to_hidden` the output is [m; x], which is a linear hidden layer with identity kernels.
 
-keras-lmu stores one encoder for input and hidden units together, kernel = [E_x; E_h], and feeds
-its hidden cell [m; x], so that its kernel is [W_m; W_x]. Its memory is m A^T + u B^T with the same
-order of states as ours. A trained theta is stored as its inverse. Without a hidden cell but with
-`input_to_hidden` the output is [m; x], which is a linear hidden layer with unit kernels.
-
-The memory's matrices are in no file. Those of a layer made here are exact; `matrices.py` puts
-others in their place.
-
-The importer of keras-lmu's files, as the registry of importers knows it.
+The memory's matrices are in no file; :mod:`.matrices` provides them.
 """
 
 from __future__ import annotations
@@ -24,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from converters.formats import HDF5_SIGNATURE, Sniff
+from converters.importers import MOST_STATES, raise_problems
 from converters.keras_lmu.architecture import KerasLayer, architecture_from_options, read_chain
 from converters.keras_lmu.archive import (
     CONFIG,
@@ -50,9 +46,160 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Hidden, Layer, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.validation import check_array, check_number
 
+REFUSED = "the model cannot be imported"
+
+
+class KerasLMUImporter:
+    """`.keras`, whole-model `.h5`, and weights-only `.h5` files of Keras 2 and 3."""
+
+    name = "keras-lmu"
+    reads = "keras-lmu: .keras, .h5 / .hdf5 (whole models, or weights with --architecture)"
+
+    def recognizes(self, sniff: Sniff) -> bool:
+        """Return whether the file is an HDF5 file of Keras, or an archive with its entries."""
+        if sniff.head.startswith(HDF5_SIGNATURE):
+            return not sniff.holds(b"memory_encoders") and not sniff.is_nir
+        return CONFIG in sniff.entries or WEIGHTS in sniff.entries
+
+    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
+        """Read a network; the architecture is needed for weights-only files only.
+
+        Option `matrices` selects the memory's matrices: exact (the default), keras, keras:KIB, or
+        a file of those that Keras computed; see :mod:`.matrices`.
+        """
+        options = dict(options)
+        matrices = options.pop("matrices", "exact")
+        if architecture is not None and options:
+            raise InputError("give an architecture file or options of the architecture, not both.")
+        described = architecture_from_options(options) if options else None
+        return read_keras(path, architecture if described is None else described, matrices)
+
+
+def read_keras(
+    path: Path | str,
+    architecture: dict[str, Any] | Path | str | None = None,
+    matrices: Path | str = "exact",
+) -> LMUNetwork:
+    """Read a network that keras-lmu trained.
+
+    Parameters
+    ----------
+    path : path
+        `.keras`, whole-model `.h5` / `.hdf5`, or weights-only `.h5` / `.hdf5`, of Keras 2 or 3.
+    architecture : dict or path, optional
+        Output of ``model.to_json()``, parsed or as a file; needed for weights-only files, and not
+        allowed for others.
+    matrices : str or path
+        The memory's matrices, which no file stores: "exact" (those of the equations), "keras" (as
+        keras-lmu computes them on this machine's processor), "keras:KIB", or an `.npz` of those
+        that Keras computed; see :class:`.matrices.MemoryMatrices`.
+
+    Returns
+    -------
+    network : LMUNetwork
+        A softmax at the end is left out, which `provenance` records. Without a Dense layer at the
+        end the readout is the identity.
+
+    Raises
+    ------
+    InputError
+        When the file is damaged, or something cannot be represented; all problems are listed.
+    """
+    path = check_file(path)
+    config, contents = open_keras(path)
+    if config is None and architecture is None:
+        raise InputError(
+            f"{path} has only weights; give the architecture with --architecture FILE "
+            "(what model.to_json() writes) or with --option order=..., theta=..., units=...."
+        )
+    if config is not None and architecture is not None:
+        raise InputError(f"{path} has its own architecture; leave out --architecture.")
+    if isinstance(architecture, dict):
+        config = architecture
+    elif architecture is not None:
+        config = parse_json(check_file(architecture).read_bytes(), str(architecture))
+    assert config is not None
+    try:
+        return assemble(config, contents, MemoryMatrices(matrices))
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+
+
+def assemble(
+    config: dict[str, Any], contents: FileContents, matrices: MemoryMatrices
+) -> LMUNetwork:
+    """Build the network from its configuration and its arrays.
+
+    Raises
+    ------
+    InputError
+        When something cannot be represented; all problems are listed.
+    """
+    problems: list[str] = []
+    described = [(layer, read_block(layer, problems)) for layer in read_chain(config, problems)]
+    blocks = [(layer, block) for layer, block in described if block is not None]
+    if not problems:
+        _check_order(blocks, problems)
+    raise_problems(problems, REFUSED)
+    weights = LayerWeights(contents, [layer for layer, block in blocks if block.expected.own])
+    found = [(layer, b, weights.of(layer, b.expected, problems)) for layer, b in blocks]
+    surplus = weights.unused(layer for layer, _ in blocks)
+    problems.extend(f"the file has weights of {name!r}, which no layer takes" for name in surplus)
+    raise_problems(problems, REFUSED)
+    layers: list[Layer] = []
+    readout: Readout | None = None
+    for layer, block, arrays in found:
+        try:
+            if isinstance(block, LMUBlock):
+                made = make_lmu(block, arrays)
+                layers.append(matrices.put_into(made, layer.name, block.trainable_theta))
+            elif isinstance(block, LSTMBlock):
+                layers.append(make_lstm(block, arrays))
+            elif isinstance(block, DenseBlock):
+                readout = join(readout, make_readout(arrays))
+        except InputError as error:
+            problems.append(f"{layer}: {str(error).rstrip('.')}")
+    raise_problems(problems, REFUSED)
+    last = [block for _, block in blocks if isinstance(block, LMUBlock | LSTMBlock)][-1]
+    return LMUNetwork(
+        layers=tuple(layers),
+        readout=readout or Readout(identity(layers[-1].n_out), None),
+        return_sequences=last.return_sequences,
+        provenance=_provenance([block for _, block in blocks], matrices),
+    )
+
+
+def _check_order(blocks: list[tuple[KerasLayer, Block]], problems: list[str]) -> None:
+    """Check that recurrent layers come first, then Dense, then softmax."""
+    recurrent = [(layer, b) for layer, b in blocks if isinstance(b, LMUBlock | LSTMBlock)]
+    if not recurrent:
+        problems.append("the model has no LMU layer")
+    for layer, block in recurrent[:-1]:
+        if not block.return_sequences:
+            problems.append(f"{layer} passes only its last output to another recurrent layer")
+    early = [each for each in blocks[: len(recurrent)] if each not in recurrent]
+    problems.extend(f"{layer} is before a recurrent layer" for layer, _ in early)
+    inner = [layer for layer, block in blocks[:-1] if _has_softmax(block)]
+    problems.extend(f"{layer} has a softmax before the end" for layer in inner)
+    orders = sum(block.order for _, block in recurrent if isinstance(block, LMUBlock))
+    if orders > MOST_STATES:
+        problems.append(f"the orders of all memories add up to {orders}, more than {MOST_STATES}")
+
+
+def _provenance(blocks: list[Block], matrices: MemoryMatrices) -> dict[str, str]:
+    notes = {"imported from": "keras-lmu", "memory matrices": matrices.note}
+    if _has_softmax(blocks[-1]):
+        notes["left out"] = "the softmax at the end: outputs are logits"
+    return notes
+
+
+def _has_softmax(block: Block) -> bool:
+    return isinstance(block, SoftmaxBlock) or (isinstance(block, DenseBlock) and block.softmax)
+
 
 def make_lmu(block: LMUBlock, weights: Arrays) -> LMULayer:
-    """Make the layer.
+    """Build an LMU layer, with exact memory matrices.
 
     Raises
     ------
@@ -69,7 +216,7 @@ def make_lmu(block: LMUBlock, weights: Arrays) -> LMULayer:
             f"memory kernel has {len(kernel)} rows, of which {n_hidden} belong to the hidden "
             "units; no input is left."
         )
-    hidden = _make_hidden(block, weights, n_in)  # first: its shape vouches for the order
+    hidden = _make_hidden(block, weights, n_in)  # first: its shape checks the order
     return LMULayer(
         input_encoders=kernel[:n_in],
         hidden_encoders=kernel[n_in:] if block.hidden_to_memory else None,
@@ -81,7 +228,7 @@ def make_lmu(block: LMUBlock, weights: Arrays) -> LMULayer:
 
 
 def make_lstm(block: LSTMBlock, weights: Arrays) -> LSTMLayer:
-    """Make an LSTM layer, exchanging nothing but a missing bias: Keras orders gates i, f, g, o too.
+    """Build an LSTM layer; the order of the gates, i, f, g, o, is that of Keras.
 
     Raises
     ------
@@ -97,7 +244,7 @@ def make_lstm(block: LSTMBlock, weights: Arrays) -> LSTMLayer:
 
 
 def make_readout(weights: Arrays) -> Readout:
-    """Make the readout of a Dense layer.
+    """Build the readout from a Dense layer.
 
     Raises
     ------
@@ -138,168 +285,7 @@ def _pass_on(states: int, n_in: int) -> Hidden:
 
 
 def _float(array: np.ndarray) -> np.ndarray:
-    """Give an array in float32 at least, the type in which Keras computes."""
+    """Return an array in at least float32, the type in which Keras computes."""
     if array.dtype.kind != "f":
         raise InputError(f"a weight has type {array.dtype}; weights must be real numbers.")
     return array.astype(np.float32) if array.dtype.itemsize < 4 else array
-
-
-MOST_STATES = 4096
-"""Orders of all memories together: each costs its cube in time, however small the file is."""
-MOST_PROBLEMS = 20
-
-
-def read_keras(
-    path: Path | str,
-    architecture: dict[str, Any] | Path | str | None = None,
-    matrices: Path | str = "exact",
-) -> LMUNetwork:
-    """Read a network that keras-lmu trained.
-
-    Parameters
-    ----------
-    path : path
-        `.keras`, whole-model `.h5` / `.hdf5`, or weights-only `.h5` / `.hdf5`, of Keras 2 or 3.
-    architecture : dict or path, optional
-        What ``model.to_json()`` gives, parsed or as a file; needed for weights-only files, and
-        not allowed for others.
-    matrices : str or path
-        The memory's matrices, which no file stores: "exact" (those of the equations), "keras" (as
-        keras-lmu computes them on this machine's processor), "keras:KIB", or an `.npz` of those
-        that Keras computed; see :class:`.matrices.MemoryMatrices`.
-
-    Returns
-    -------
-    network : LMUNetwork
-        A softmax at the end is left out, and noted in `provenance`. Without a Dense layer at the
-        end the readout passes the last layer's output on.
-
-    Raises
-    ------
-    InputError
-        When the file is damaged, or holds something that cannot be represented: all of it is named.
-    """
-    path = check_file(path)
-    config, contents = open_keras(path)
-    if config is None and architecture is None:
-        raise InputError(
-            f"{path} holds weights alone; give the architecture with --architecture FILE "
-            "(what model.to_json() writes) or with --option order=..., theta=..., units=...."
-        )
-    if config is not None and architecture is not None:
-        raise InputError(f"{path} describes its own architecture; leave --architecture away.")
-    if isinstance(architecture, dict):
-        config = architecture
-    elif architecture is not None:
-        config = parse_json(check_file(architecture).read_bytes(), str(architecture))
-    assert config is not None
-    try:
-        return assemble(config, contents, MemoryMatrices(matrices))
-    except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
-
-
-def assemble(
-    config: dict[str, Any], contents: FileContents, matrices: MemoryMatrices
-) -> LMUNetwork:
-    """Make the network from its configuration and its arrays.
-
-    Raises
-    ------
-    InputError
-        Naming everything that cannot be represented.
-    """
-    problems: list[str] = []
-    described = [(layer, read_block(layer, problems)) for layer in read_chain(config, problems)]
-    blocks = [(layer, block) for layer, block in described if block is not None]
-    if not problems:
-        _check_order(blocks, problems)
-    _raise_all(problems)
-    weights = LayerWeights(contents, [layer for layer, block in blocks if block.expected.own])
-    found = [(layer, b, weights.of(layer, b.expected, problems)) for layer, b in blocks]
-    surplus = weights.unused(layer for layer, _ in blocks)
-    problems.extend(f"the file has weights of {name!r}, which no layer takes" for name in surplus)
-    _raise_all(problems)
-    layers: list[Layer] = []
-    readout: Readout | None = None
-    for layer, block, arrays in found:
-        try:
-            if isinstance(block, LMUBlock):
-                made = make_lmu(block, arrays)
-                layers.append(matrices.put_into(made, layer.name, block.trainable_theta))
-            elif isinstance(block, LSTMBlock):
-                layers.append(make_lstm(block, arrays))
-            elif isinstance(block, DenseBlock):
-                readout = join(readout, make_readout(arrays))
-        except InputError as error:
-            problems.append(f"{layer}: {str(error).rstrip('.')}")
-    _raise_all(problems)
-    last = [block for _, block in blocks if isinstance(block, LMUBlock | LSTMBlock)][-1]
-    return LMUNetwork(
-        layers=tuple(layers),
-        readout=readout or Readout(identity(layers[-1].n_out), None),
-        return_sequences=last.return_sequences,
-        provenance=_provenance([block for _, block in blocks], matrices),
-    )
-
-
-def _check_order(blocks: list[tuple[KerasLayer, Block]], problems: list[str]) -> None:
-    """Hold the layers to: recurrent ones, then Dense, then softmax."""
-    recurrent = [(layer, b) for layer, b in blocks if isinstance(b, LMUBlock | LSTMBlock)]
-    if not recurrent:
-        problems.append("the model has no LMU layer")
-    for layer, block in recurrent[:-1]:
-        if not block.return_sequences:
-            problems.append(f"{layer} gives its last output alone to another recurrent layer")
-    early = [each for each in blocks[: len(recurrent)] if each not in recurrent]
-    problems.extend(f"{layer} stands before a recurrent layer" for layer, _ in early)
-    inner = [layer for layer, block in blocks[:-1] if _has_softmax(block)]
-    problems.extend(f"{layer} has a softmax before the end" for layer in inner)
-    orders = sum(block.order for _, block in recurrent if isinstance(block, LMUBlock))
-    if orders > MOST_STATES:
-        problems.append(f"the orders of all memories add up to {orders}, more than {MOST_STATES}")
-
-
-def _provenance(blocks: list[Block], matrices: MemoryMatrices) -> dict[str, str]:
-    notes = {"imported from": "keras-lmu", "memory matrices": matrices.note}
-    if _has_softmax(blocks[-1]):
-        notes["left out"] = "the softmax at the end: outputs are logits"
-    return notes
-
-
-def _has_softmax(block: Block) -> bool:
-    return isinstance(block, SoftmaxBlock) or (isinstance(block, DenseBlock) and block.softmax)
-
-
-def _raise_all(problems: list[str]) -> None:
-    if problems:
-        shown = "; ".join(problems[:MOST_PROBLEMS])
-        more = f"; and {len(problems) - MOST_PROBLEMS} more" if problems[MOST_PROBLEMS:] else ""
-        raise InputError(f"the model cannot be imported: {shown}{more}.")
-
-
-class KerasLMUImporter:
-    """`.keras`, whole-model `.h5`, and weights-only `.h5` files of Keras 2 and 3."""
-
-    name = "keras-lmu"
-    reads = "keras-lmu: .keras, .h5 / .hdf5 (whole models, or weights with --architecture)"
-
-    def recognizes(self, sniff: Sniff) -> bool:
-        """Whether the file is an HDF5 file of Keras, or an archive with its entries."""
-        if sniff.head.startswith(HDF5_SIGNATURE):
-            return not sniff.holds(b"memory_encoders") and not sniff.is_nir
-        return CONFIG in sniff.entries or WEIGHTS in sniff.entries
-
-    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
-        """Read a network; the architecture is needed for weights-only files alone.
-
-        Option `matrices` selects the memory's matrices: exact (the default), keras, keras:KIB, or
-        a file of those that Keras computed; see :mod:`.matrices`.
-        """
-        options = dict(options)
-        matrices = options.pop("matrices", "exact")
-        if architecture is not None and options:
-            raise InputError("give an architecture file or options, not both.")
-        described = architecture_from_options(options) if options else None
-        return read_keras(path, architecture if described is None else described, matrices)

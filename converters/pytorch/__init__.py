@@ -1,8 +1,8 @@
-"""Torch modules that are made of our layers, whoever wrote them, as an LMUNetwork.
+"""Convert torch modules that consist of LMU, LSTM and linear layers to an LMUNetwork.
 
-`trace.py` follows a module's forward, `path.py` says what each operation does to a signal,
-`assemble.py` makes the network, and `verify.py` runs both on the same inputs; `state_dict.py`
-reads files of bare weights and needs no torch of its own.
+`trace.py` traces a module's forward, `assemble.py` builds the network, and `convert.py` has
+:func:`from_torch`, which compares both on the same inputs. `state_dict.py` reads files of bare
+weights and does not need torch.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""From what happens to a signal to the network that does the same.
+"""Build a network from the operations of a traced forward.
 
-Linear maps between the layers fold into the weights of the layer that they feed, those at the end
-into the readout; no layer is left of them.
-
-What can happen to a signal on its way through a module, one small class for each.
-
-A traced forward becomes a list of these, from the input to the answer. What is none of them cannot
-be represented.
+There is one small class for each kind of operation; a traced forward is a list of them, from input
+to output (an :data:`Event` each), and anything else cannot be represented. Linear maps between
+layers are folded into the weights of the layer that follows them, those at the end into the
+readout.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ class CalledLayer:
     Attributes
     ----------
     name : str
-        Of the attribute that holds it, as in a state dictionary.
+        Name of the submodule, as in a state dictionary.
     module : Module
         An LMU or LSTM of `lmu_deploy.nn`, a torch LSTM, or a torch Linear.
     """
@@ -43,12 +40,12 @@ class CalledLayer:
 
 @dataclass(frozen=True)
 class Last:
-    """Only the last of the steps goes on.
+    """Only the last step is used from here on.
 
     Attributes
     ----------
     axis : int or None
-        Along which the last was taken; None where a layer itself gave its last output.
+        Axis along which the last step was taken; None where a layer returned its last output.
     """
 
     axis: int | None
@@ -56,7 +53,7 @@ class Last:
 
 @dataclass(frozen=True)
 class Swap:
-    """Axes of batch and steps change places."""
+    """The axes of batch and steps are swapped."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +63,19 @@ class Widen:
 
 @dataclass(frozen=True)
 class Narrow:
-    """A last axis of one feature is taken away."""
+    """The last axis, of one feature, is removed."""
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """The answer becomes probabilities, or their logarithms."""
+    """The outputs become probabilities, or their logarithms."""
 
     logarithm: bool
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A layer's outputs and states go on together, which a plain Sequential cannot run."""
+    """A layer's outputs and states are passed on together, which a plain Sequential cannot run."""
 
 
 Event = CalledLayer | Last | Swap | Widen | Narrow | Softmax | Bundle
@@ -86,7 +83,7 @@ Event = CalledLayer | Last | Swap | Widen | Narrow | Softmax | Bundle
 
 @dataclass
 class _Signal:
-    """What is known of the signal at one place of the way."""
+    """The signal at one place of the forward, and the layers before it."""
 
     layers: list[Layer] = field(default_factory=list)
     linear: Readout | None = None
@@ -101,16 +98,16 @@ def assemble(
     provenance: dict[str, str],
     problems: list[str],
 ) -> LMUNetwork | None:
-    """Make the network; None, and more `problems`, when that is impossible.
+    """Build the network; return None and add to `problems` if that is impossible.
 
     Parameters
     ----------
     events : list of Event
-        From the input to the answer.
+        From input to output.
     task, provenance
-        As the network keeps them.
+        Fields of the network.
     problems : list of str
-        Grows by a clause for everything that cannot be represented.
+        A clause is added for everything that cannot be represented.
     """
     signal = _Signal()
     for number, event in enumerate(events):
@@ -123,7 +120,7 @@ def assemble(
                 signal.steps_axis = 1 - signal.steps_axis
         elif isinstance(event, Widen) and signal.before is not None:
             problems.append(f"unsqueeze after {signal.before} cannot be represented")
-        elif isinstance(event, Softmax | Narrow) and _goes_on(events[number + 1 :]):
+        elif isinstance(event, Softmax | Narrow) and _continues(events[number + 1 :]):
             what = "a softmax" if isinstance(event, Softmax) else "squeeze"
             problems.append(f"{what} before the end cannot be represented")
     if not signal.layers and not problems:
@@ -152,7 +149,7 @@ def _enter(signal: _Signal, called: CalledLayer, problems: list[str]) -> None:
 
 def _enter_recurrent(signal: _Signal, called: CalledLayer, problems: list[str]) -> None:
     if signal.is_last:
-        problems.append(f"{called} takes the last output alone of a recurrent layer before it")
+        problems.append(f"{called} takes only the last output of the recurrent layer before it")
     axis = 1 if getattr(called.module, "batch_first", True) else 0
     if signal.steps_axis not in (None, axis):
         first = "batch_first = False" if axis == 0 else "batch_first = True"
@@ -176,9 +173,9 @@ def _take_last(signal: _Signal, last: Last, problems: list[str]) -> None:
     if signal.steps_axis is None:
         problems.append("the last of the input's steps is taken before any recurrent layer")
     elif signal.is_last or last.axis not in (None, signal.steps_axis):
-        problems.append(f"an index of -1 after {signal.before} takes something else than a step")
+        problems.append(f"an index of -1 after {signal.before} selects something other than a step")
     signal.is_last = True
 
 
-def _goes_on(events: list[Event]) -> bool:
+def _continues(events: list[Event]) -> bool:
     return any(not isinstance(event, Softmax | Narrow) for event in events)

@@ -1,19 +1,17 @@
-"""The importer of PyTorch's state dictionaries, in its own files or in `.safetensors`.
+"""The importer of PyTorch state dictionaries, in `.pt`, `.pth` and `.safetensors` files.
 
-Layers of `lmu_deploy.nn` and of torch, made of their weights alone.
+Layers of `lmu_deploy.nn` and of torch are built from their weights alone. Shapes determine units,
+order and channels, and which parts a layer has; the matrices of the memory determine theta and the
+discretizer. The rest is given by options: the activation (tanh by default), theta where the
+matrices were trained, and where theta itself was trained the discretizer (zoh by default) and,
+without hidden units, the order.
 
-Shapes say units, order and channels, and which parts a layer has; matrices of the memory say theta
-and the discretizer. What they do not say are options: the activation (tanh if not given), theta
-where the matrices were trained, and where theta itself was trained the discretizer (zoh if not
-given) and, without hidden units, the order.
-
-LMU layers that people wrote in PyTorch, told by the names of their weights.
-
-Two ways of naming are known, both with one memory channel and row-major (outputs, inputs) weights:
+LMU layers of other people's PyTorch code are recognized by the names of their weights. Two sets of
+names are known, both with one memory channel and row-major (outputs, inputs) weights:
 
 - e_x, e_h, e_m, W_x, W_h, W_m, A, B (pytorch-lmu), A and B discrete;
 - input_encoders, hidden_encoders, memory_encoders, input_kernel, hidden_kernel, memory_kernel, AT,
-  BT (ports of the paper's package), where AT holds A - I as it is, in spite of its name.
+  BT (ports of the paper's package), where AT is A - I, in spite of its name not transposed.
 """
 
 from __future__ import annotations
@@ -43,6 +41,7 @@ from lmu_deploy.core.legendre import DISCRETIZERS
 from lmu_deploy.core.network import Hidden, Layer, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.validation import check_array, check_choice, check_integer, check_number
 
+OPTIONS = ("theta", "activation", "return_sequences", "discretizer", "order", "layers")
 A_BAR, B_BAR, LOG_THETA = "memory.a_bar", "memory.b_bar", "memory.log_theta"
 LMU_WEIGHTS = (
     "input_encoders",
@@ -56,36 +55,172 @@ LMU_WEIGHTS = (
 )
 _GATES = {1: "RNN", 3: "GRU"}
 _LONGEST_LOGARITHM = 27.0
+SHORT = ("e_x", "e_h", "e_m", "W_x", "W_h", "W_m", "A", "B")
+"""Names of the weights in pytorch-lmu, in the order of PAPER_NAMES."""
 
 
-def is_lmu(group: Group) -> bool:
-    """Whether a module is an LMU of `lmu_deploy.nn`."""
-    return A_BAR in group or LOG_THETA in group
+class PyTorchLMUImporter:
+    """`.pt`, `.pth` and `.safetensors` files of a state dictionary."""
+
+    name = "pytorch-lmu"
+    reads = "pytorch-lmu: .pt / .pth / .safetensors with the state dictionary of a torch module"
+
+    def recognizes(self, sniff: Sniff) -> bool:
+        """Return whether the file is a PyTorch archive, or has the weight names of our layers."""
+        if any(entry.endswith("/data.pkl") for entry in sniff.entries):
+            return True
+        return (
+            _is_safetensors(sniff.head) and sniff.holds(b"input_encoders") and not _is_ours(sniff)
+        )
+
+    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
+        """Read a network; see :func:`read_pytorch_lmu`."""
+        if architecture is not None:
+            raise InputError(f"{self.name} needs no architecture file; leave out --architecture.")
+        return read_pytorch_lmu(path, options)
 
 
-def is_lstm(group: Group) -> bool:
-    """Whether a module is one of torch's recurrent layers."""
-    return "weight_ih_l0" in group
+def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) -> LMUNetwork:
+    """Read a network from the weights of a module that is a chain of layers.
 
+    Such a file does not describe operations without weights: activations between layers, or where
+    the last step is taken. Convert a module that has such operations with
+    :func:`lmu_deploy.from_torch`, which also traces the forward.
 
-def is_linear(group: Group) -> bool:
-    """Whether a module is a linear map."""
-    return "weight" in group and set(group) <= {"weight", "bias"} and group["weight"].ndim == 2
-
-
-def make_linear(group: Group) -> Readout:
-    """Make a linear map; torch stores it transposed."""
-    weight = check_array("weight", group["weight"], (None, None))
-    return Readout(_turn(weight), group.get("bias"))
-
-
-def make_lstm(group: Group) -> list[Layer]:
-    """Make the layers of a torch LSTM; its two biases do the same and become one.
+    Parameters
+    ----------
+    path : path
+        Read with `torch.load(weights_only=True)`, or as `.safetensors`.
+    options : dict of str to str, optional
+        theta (where the matrices were trained), activation (tanh by default), return_sequences
+        (true or false), discretizer and order (where theta was trained), each for all layers or
+        for one, as NAME.theta; layers (names of the modules, separated by commas, where signals do
+        not pass through them in the order of the file).
 
     Raises
     ------
     InputError
-        When it is a GRU or an RNN, runs in both directions or projects its outputs.
+        When the file is damaged or has other contents; all problems are listed.
+    """
+    chosen = Options(options or {}, OPTIONS)
+
+    def read(name: str, group: Group) -> list[Layer] | Readout:
+        if is_lmu(group):
+            return [make_lmu(name, group, chosen)]
+        if is_foreign(group):
+            return [make_foreign(group, chosen.number("theta", name), chosen.activation(name))]
+        if is_lstm(group):
+            return make_lstm(group)
+        if is_linear(group):
+            return make_linear(group)
+        raise InputError(f"{', '.join(sorted(group))} cannot be represented")
+
+    path = check_file(path)
+    with path.open("rb") as file:
+        in_safetensors = _is_safetensors(file.read(64))
+    arrays = _read_safetensors(path) if in_safetensors else read_in_sandbox("pytorch", path).arrays
+    groups = _in_order(_by_module(arrays), chosen, path, in_safetensors)
+    return network_of(path, groups, read, chosen, "a state dictionary of PyTorch")
+
+
+def _by_module(arrays: Group) -> dict[str, Group]:
+    """Group ``module.weight`` by module, in the order of the file; an LMU includes its memory."""
+    groups: dict[str, Group] = {}
+    for key, array in arrays.items():
+        module, _, role = key.rpartition(".")
+        if role in ("a_bar", "b_bar", "log_theta") and module.rpartition(".")[2] == "memory":
+            module, role = module.removesuffix("memory").removesuffix("."), f"memory.{role}"
+        groups.setdefault(module, {})[role] = array
+    return groups
+
+
+def _in_order(
+    groups: dict[str, Group], options: Options, path: Path, by_name: bool
+) -> dict[str, Group]:
+    """Order modules as signals pass through them.
+
+    By default this is the order of the file, in which the modules were created. `.safetensors`
+    stores no order; there modules are sorted by name, numbers as numbers, linear maps last.
+    """
+    if (text := options.text("layers")) is not None:
+        names = [name.strip() for name in text.split(",")]
+        if sorted(names) != sorted(groups):
+            raise InputError(
+                f"option layers names {', '.join(names)}, and {path} has weights of "
+                f"{', '.join(sorted(groups))}; name each of them once."
+            )
+        return {name: groups[name] for name in names}
+    if not by_name:
+        return groups
+    order = sorted(groups, key=lambda name: (is_linear(groups[name]), _natural(name)))
+    return {name: groups[name] for name in order}
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts layer2 before layer10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _read_safetensors(path: Path) -> Group:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if HEADER in (file.metadata() or {}):
+                raise InputError(f"{path} is already a file of lmu-deploy; it needs no import.")
+            names = list(file.keys())
+            if len(names) > limits.OBJECTS or path.stat().st_size > limits.ARRAY_BYTES:
+                raise InputError(f"{path} has more than {limits.ARRAY_BYTES} bytes of weights.")
+            arrays = {name: np.asarray(file.get_tensor(name)) for name in names}
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} is not a readable .safetensors file of real numbers ({type(error).__name__}); "
+            "save it again."
+        ) from error
+    return {name: _real(path, name, array) for name, array in arrays.items()}
+
+
+def _real(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{path}: weight {name!r} has type {array.dtype}; save real numbers.")
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Return whether a file begins with the length of a JSON header and the header."""
+    return head[8:10] in (b'{"', b"{ ")
+
+
+def _is_ours(sniff: Sniff) -> bool:
+    return sniff.holds(f'"{HEADER}"'.encode())
+
+
+def is_lmu(group: Group) -> bool:
+    """Return whether a module is an LMU of `lmu_deploy.nn`."""
+    return A_BAR in group or LOG_THETA in group
+
+
+def is_lstm(group: Group) -> bool:
+    """Return whether a module is one of torch's recurrent layers."""
+    return "weight_ih_l0" in group
+
+
+def is_linear(group: Group) -> bool:
+    """Return whether a module is a linear map."""
+    return "weight" in group and set(group) <= {"weight", "bias"} and group["weight"].ndim == 2
+
+
+def make_linear(group: Group) -> Readout:
+    """Build a linear map; torch stores the transposed weight."""
+    weight = check_array("weight", group["weight"], (None, None))
+    return Readout(_transpose(weight), group.get("bias"))
+
+
+def make_lstm(group: Group) -> list[Layer]:
+    """Build the layers of a torch LSTM; its two biases are added.
+
+    Raises
+    ------
+    InputError
+        When it is a GRU or an RNN, bidirectional, or projects its outputs.
     """
     for pattern, what in ((r"_reverse$", "is bidirectional"), (r"^weight_hr_", "projects outputs")):
         if any(re.search(pattern, role) for role in group):
@@ -102,18 +237,17 @@ def make_lstm(group: Group) -> list[Layer]:
         biases = [group[role] for b in ("ih", "hh") if (role := f"bias_{b}_{level}") in group]
         checked = [check_array("bias", bias, (rows,)) for bias in biases]
         bias = sum(checked[1:], checked[0]) if checked else np.zeros(rows, kernel.dtype)
-        layers.append(LSTMLayer(_turn(kernel), _turn(recurrent), bias))
+        layers.append(LSTMLayer(_transpose(kernel), _transpose(recurrent), bias))
     return layers
 
 
 def make_lmu(name: str, group: Group, options: Options) -> LMULayer:
-    """Make the LMU that is called `name`.
+    """Build the LMU called `name`.
 
     Raises
     ------
     InputError
-        When a weight has the wrong shape, there are others, or something has to be said by an
-        option.
+        When a weight has the wrong shape or is unknown, or an option is needed.
     """
     if surplus := sorted(set(group) - {*LMU_WEIGHTS, A_BAR, B_BAR, LOG_THETA}):
         raise InputError(f"{', '.join(surplus)} cannot be represented")
@@ -131,7 +265,7 @@ def make_lmu(name: str, group: Group, options: Options) -> LMULayer:
             activation=options.activation(name),
         )
     elif without := sorted({"input_kernel", "recurrent_kernel", "bias"} & set(group)):
-        raise InputError(f"it has {', '.join(without)} and no memory_kernel")
+        raise InputError(f"it has {', '.join(without)} but no memory_kernel")
     return LMULayer(
         input_encoders=encoders,
         hidden_encoders=group.get("hidden_encoders"),
@@ -158,180 +292,42 @@ def _make_memory(name: str, group: Group, options: Options, channels: int) -> Me
 
 
 def _order(name: str, group: Group, options: Options, channels: int) -> int:
-    """Tell the order by the number of states that another weight meets."""
+    """Infer the order from the shape of another weight, or take the option."""
     for role in ("memory_kernel", "memory_encoders"):
         if role in group:
             states = len(check_array(role, group[role], (None, None)))
             return check_integer("order", states // channels, 1, MOST_ORDER)
     if (given := options.number("order", name)) is None:
-        raise InputError(f"its order is not told by any weight; give --option {name}.order=...")
+        raise InputError(
+            f"the order cannot be inferred from the weights; pass --option {name}.order=..."
+        )
     return check_integer("option order", int(given), 1, MOST_ORDER)
 
 
-def _turn(weight: np.ndarray) -> np.ndarray:
-    """Give a weight (outputs, inputs) as ours are, (inputs, outputs)."""
+def _transpose(weight: np.ndarray) -> np.ndarray:
+    """Transpose a weight (outputs, inputs) to (inputs, outputs)."""
     return np.ascontiguousarray(weight.T)
 
 
-SHORT = ("e_x", "e_h", "e_m", "W_x", "W_h", "W_m", "A", "B")
-
-
 def is_foreign(group: Group) -> bool:
-    """Whether a module has all weights of one of the two."""
+    """Return whether a module has all weights of an LMU layer of other people's code."""
     return set(SHORT) <= set(group) or set(PAPER_NAMES) <= set(group)
 
 
 def make_foreign(group: Group, theta: float | None, activation: str) -> LMULayer:
-    """Make the layer.
+    """Build an LMU layer of other people's code.
 
     Raises
     ------
     InputError
-        When a weight has the wrong shape, there are others, or theta can neither be told nor is
-        given.
+        When a weight has the wrong shape or is unknown, or theta is neither given nor can be
+        inferred.
     """
     names = SHORT if "A" in group else PAPER_NAMES
     if surplus := sorted(set(group) - set(names)):
         raise InputError(f"{', '.join(surplus)} cannot be represented")
-    turned = [
+    transposed = [
         (name, np.ascontiguousarray(check_array(name, group[name], (None, None)).T))
         for name in names
     ]
-    return one_channel_layer(turned, None, theta, activation, incremental=names is PAPER_NAMES)
-
-
-OPTIONS = ("theta", "activation", "return_sequences", "discretizer", "order", "layers")
-
-
-class PyTorchLMUImporter:
-    """`.pt`, `.pth` and `.safetensors` files of a state dictionary."""
-
-    name = "pytorch-lmu"
-    reads = "pytorch-lmu: .pt / .pth / .safetensors with the state dictionary of a torch module"
-
-    def recognizes(self, sniff: Sniff) -> bool:
-        """Whether the file is an archive of PyTorch, or has the names of our layers' weights."""
-        if any(entry.endswith("/data.pkl") for entry in sniff.entries):
-            return True
-        return (
-            _is_safetensors(sniff.head) and sniff.holds(b"input_encoders") and not _is_ours(sniff)
-        )
-
-    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
-        """Read a network; see :func:`read_pytorch_lmu`."""
-        if architecture is not None:
-            raise InputError(f"{self.name} needs no architecture file; leave --architecture away.")
-        return read_pytorch_lmu(path, options)
-
-
-def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) -> LMUNetwork:
-    """Read a network from the weights of a module that passes layers one after another.
-
-    Such a file says nothing of what has no weights: activations between layers, or where the last
-    step is taken. Where there is more to a module than layers, take its network with
-    :func:`lmu_deploy.from_torch`, which reads the forward too.
-
-    Parameters
-    ----------
-    path : path
-        Read with `torch.load(weights_only=True)`, or as `.safetensors`.
-    options : dict of str to str, optional
-        theta (where the matrices were trained), activation (tanh if not given), return_sequences
-        (true or false), discretizer and order (where theta was trained), each for all layers or
-        for one, as NAME.theta; layers (names of the modules with commas between, where signals do
-        not pass them in the order of the file).
-
-    Raises
-    ------
-    InputError
-        When the file is damaged or holds anything else; everything is named at once.
-    """
-    chosen = Options(options or {}, OPTIONS)
-
-    def read(name: str, group: Group) -> list[Layer] | Readout:
-        if is_lmu(group):
-            return [make_lmu(name, group, chosen)]
-        if is_foreign(group):
-            return [make_foreign(group, chosen.number("theta", name), chosen.activation(name))]
-        if is_lstm(group):
-            return make_lstm(group)
-        if is_linear(group):
-            return make_linear(group)
-        raise InputError(f"{', '.join(sorted(group))} cannot be represented")
-
-    path = check_file(path)
-    with path.open("rb") as file:
-        in_safetensors = _is_safetensors(file.read(64))
-    arrays = _read_safetensors(path) if in_safetensors else read_in_sandbox("pytorch", path).arrays
-    groups = _in_order(_by_module(arrays), chosen, path, in_safetensors)
-    return network_of(path, groups, read, chosen, "a state dictionary of PyTorch")
-
-
-def _by_module(arrays: Group) -> dict[str, Group]:
-    """Sort ``module.weight`` by module, in the order of the file; an LMU's memory belongs to it."""
-    groups: dict[str, Group] = {}
-    for key, array in arrays.items():
-        module, _, role = key.rpartition(".")
-        if role in ("a_bar", "b_bar", "log_theta") and module.rpartition(".")[2] == "memory":
-            module, role = module.removesuffix("memory").removesuffix("."), f"memory.{role}"
-        groups.setdefault(module, {})[role] = array
-    return groups
-
-
-def _in_order(
-    groups: dict[str, Group], options: Options, path: Path, by_name: bool
-) -> dict[str, Group]:
-    """Put modules in the order in which signals pass them.
-
-    It is that of the file, which is that of their making. `.safetensors` keeps no order: there it
-    is that of their names, numbers as numbers, linear maps last.
-    """
-    if (text := options.text("layers")) is not None:
-        names = [name.strip() for name in text.split(",")]
-        if sorted(names) != sorted(groups):
-            raise InputError(
-                f"option layers names {', '.join(names)}, and {path} has weights of "
-                f"{', '.join(sorted(groups))}; name each of them once."
-            )
-        return {name: groups[name] for name in names}
-    if not by_name:
-        return groups
-    order = sorted(groups, key=lambda name: (is_linear(groups[name]), _natural(name)))
-    return {name: groups[name] for name in order}
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Give what sorts layer2 before layer10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _read_safetensors(path: Path) -> Group:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if HEADER in (file.metadata() or {}):
-                raise InputError(f"{path} is a file of lmu-deploy already; it needs no import.")
-            names = list(file.keys())
-            if len(names) > limits.OBJECTS or path.stat().st_size > limits.ARRAY_BYTES:
-                raise InputError(f"{path} holds more than {limits.ARRAY_BYTES} bytes of weights.")
-            arrays = {name: np.asarray(file.get_tensor(name)) for name in names}
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path} is no readable .safetensors file of real numbers ({type(error).__name__}); "
-            "save it again."
-        ) from error
-    return {name: _real(path, name, array) for name, array in arrays.items()}
-
-
-def _real(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{path}: weight {name!r} has type {array.dtype}; save real numbers.")
-    return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
-def _is_safetensors(head: bytes) -> bool:
-    """Whether a file begins with the length of a JSON header and the header."""
-    return head[8:10] in (b'{"', b"{ ")
-
-
-def _is_ours(sniff: Sniff) -> bool:
-    return sniff.holds(f'"{HEADER}"'.encode())
+    return one_channel_layer(transposed, None, theta, activation, incremental=names is PAPER_NAMES)

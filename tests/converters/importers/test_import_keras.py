@@ -1,4 +1,4 @@
-"""keras-lmu's files: whatever Keras computed, the reference computes from the imported network."""
+"""Networks imported from files of keras-lmu have the outputs of Keras."""
 
 import json
 from pathlib import Path
@@ -34,14 +34,14 @@ def our_answer(network, inputs):
     return outputs
 
 
-def test_there_are_fixtures_of_both_versions_in_all_forms():
+def test_fixtures_of_both_versions_are_complete():
     assert len(WHOLE) == 2 * 7 + 4
     assert len(BARE) == 2 + 4
 
 
 @pytest.mark.parametrize("matrices", ["exact", "keras"])
 @pytest.mark.parametrize("file", WHOLE)
-def test_a_whole_model_gives_what_keras_gave(file, matrices):
+def test_a_whole_model_has_the_outputs_of_keras(file, matrices):
     inputs, outputs = keras_answer(file)
     network = import_file(FIXTURES / file, options={"matrices": matrices})
     assert np.ptp(outputs) > 0.05  # outputs that say something
@@ -49,7 +49,7 @@ def test_a_whole_model_gives_what_keras_gave(file, matrices):
 
 
 @pytest.mark.parametrize("file", BARE)
-def test_weights_alone_give_it_too_with_the_architecture(file):
+def test_weights_with_an_architecture_have_the_outputs_of_keras(file):
     version, _, name = file.partition("-")
     name = name.split(".")[0].removesuffix("-weights")
     network = import_file(FIXTURES / file, architecture=FIXTURES / f"{version}-{name}.json")
@@ -58,7 +58,7 @@ def test_weights_alone_give_it_too_with_the_architecture(file):
 
 
 @pytest.mark.parametrize("file", ["keras2-feedback-weights.h5", "keras3-feedback.weights.h5"])
-def test_weights_alone_give_it_too_with_options(file):
+def test_weights_with_options_have_the_outputs_of_keras(file):
     options = {
         "memory_d": "2",
         "order": "4",
@@ -86,13 +86,13 @@ def test_weights_alone_give_it_too_with_options(file):
         ({"order": "4", "theta": "6", "units": "5", "hidden_cell": "GRUCell"}, "GRUCell"),
     ],
 )
-def test_wrong_options_are_named(options, message):
+def test_wrong_options_are_reported(options, message):
     with pytest.raises(InputError, match=message):
         import_file(FIXTURES / "keras3-feedback.weights.h5", options=options)
 
 
 @pytest.mark.parametrize("version", ["keras2", "keras3"])
-def test_all_that_cannot_be_represented_is_named_at_once(version):
+def test_all_problems_are_reported_at_once(version):
     with pytest.raises(InputError) as caught:
         import_file(FIXTURES / f"{version}-conv-and-gru.keras")
     message = str(caught.value)
@@ -100,13 +100,15 @@ def test_all_that_cannot_be_represented_is_named_at_once(version):
         assert part in message
 
 
-def test_weights_without_an_architecture_say_what_to_give():
-    with pytest.raises(InputError, match=r"weights alone; give the architecture with --architect"):
+def test_weights_without_an_architecture_are_refused():
+    with pytest.raises(
+        InputError, match=r"has only weights; give the architecture with --arch"
+    ):
         import_file(FIXTURES / "keras3-feedback.weights.h5")
 
 
 def test_an_architecture_beside_a_whole_model_is_refused():
-    with pytest.raises(InputError, match="describes its own architecture"):
+    with pytest.raises(InputError, match="has its own architecture"):
         import_file(FIXTURES / "keras3-stack.keras", architecture=FIXTURES / "keras3-stack.json")
 
 
@@ -134,7 +136,7 @@ def lmu(layers):
         (lambda layers: lmu(layers).update(memory_d=65_536), "kernel"),
         (lambda layers: lmu(layers).update(hidden_cell=[1]), "hidden_cell has no configuration"),
         (lambda layers: layers.pop(), "the file has weights of 'dense', which no layer takes"),
-        (lambda layers: layers.reverse(), "stands before a recurrent layer"),
+        (lambda layers: layers.reverse(), "is before a recurrent layer"),
         (lambda layers: layers.clear(), "has no LMU layer"),
         (lambda layers: layers.append("x"), "lists no layers"),
         (lambda layers: layers.append(layers[-1]), "weights in the file|fit"),
@@ -149,7 +151,7 @@ def test_a_functional_model_must_be_a_chain(tmp_path):
     def branch(layers):
         layers[-1]["inbound_nodes"] = layers[1]["inbound_nodes"]
 
-    with pytest.raises(InputError, match=r"feeds 2 layers; .*stands beside the chain"):
+    with pytest.raises(InputError, match=r"feeds 2 layers; .*is not on the chain"):
         changed(tmp_path, branch, "stack")
 
 
@@ -161,7 +163,7 @@ def keras_like_matrices(path, **changes):
     return {"matrices": str(path)}
 
 
-def test_the_matrices_that_keras_computed_can_be_given(tmp_path):
+def test_matrices_can_be_read_from_a_file(tmp_path):
     file = "keras3-example.keras"
     network = import_file(FIXTURES / file, options=keras_like_matrices(tmp_path / "m.npz"))
     memory = network.layers[0].memory

@@ -57,7 +57,7 @@ def save_paper(path, weights, dense=("kernel", "bias")):
         file["rnn"].attrs["weight_names"] = [b"x"]
 
 
-def test_the_papers_file_gives_what_its_equations_give(tmp_path, weights, inputs):
+def test_a_file_of_the_paper_follows_the_equations_of_the_paper(tmp_path, weights, inputs):
     save_paper(tmp_path / "psmnist.hdf5", weights)
     network = import_file(tmp_path / "psmnist.hdf5")
     found = run_reference(network, inputs).outputs
@@ -66,7 +66,7 @@ def test_the_papers_file_gives_what_its_equations_give(tmp_path, weights, inputs
     assert network.layers[0].memory.discretizer == "zoh"
 
 
-def test_all_that_is_missing_or_surplus_in_the_papers_file_is_named(tmp_path, weights):
+def test_missing_and_surplus_weights_are_reported(tmp_path, weights):
     del weights["hidden_kernel"], weights["BT"]
     save_paper(tmp_path / "a.h5", {**weights, "gamma": np.ones(3)}, ("kernel", "bias", "gamma"))
     with pytest.raises(InputError) as caught:
@@ -115,10 +115,10 @@ def pytorch_answer(torch, state, inputs, whole_a):
 
 
 @pytest.mark.parametrize(("short", "nest"), [(True, None), (False, "state_dict")])
-def test_a_state_dictionary_gives_what_its_equations_give(tmp_path, weights, inputs, short, nest):
+def test_a_state_dictionary_follows_its_equations(tmp_path, weights, inputs, short, nest):
     torch = pytest.importorskip("torch", reason="torch (the extra train) is absent")
     state = pytorch_state(torch, weights, SHORT if short else {name: name for name in SHORT})
-    if short:  # A stands whole there
+    if short:  # A itself rather than A - I
         state["lmu.cell.A"] = state["lmu.cell.A"] + torch.eye(ORDER)
     torch.save({nest: state, "epoch": 3} if nest else state, tmp_path / "network.pt")
     network = import_file(tmp_path / "network.pt")
@@ -130,7 +130,7 @@ def test_a_state_dictionary_gives_what_its_equations_give(tmp_path, weights, inp
 def test_matrices_that_were_trained_need_a_theta(tmp_path, weights, inputs):
     weights["AT"] = weights["AT"] * np.float32(0.7)
     save_paper(tmp_path / "trained.h5", weights)
-    with pytest.raises(InputError, match=r"they were trained\); give it with --option theta"):
+    with pytest.raises(InputError, match=r"which were trained; pass --option theta"):
         import_file(tmp_path / "trained.h5")
     network = import_file(tmp_path / "trained.h5", options={"theta": "14"})
     assert network.layers[0].memory.discretizer == "trained"

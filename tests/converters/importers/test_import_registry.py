@@ -1,4 +1,4 @@
-"""Which importers there are, which file is whose, and the command."""
+"""The registry of importers, the recognition of files, and the import command."""
 
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,7 +21,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 FEEDBACK = FIXTURES / "keras3-feedback.keras"
 
 
-def test_our_importers_are_registered_and_keep_the_interface():
+def test_our_importers_are_registered_and_implement_the_protocol():
     assert {"keras-lmu", "paper-lmu", "pytorch-lmu", "onnx"} <= set(importer_names())
     for name in importer_names():
         importer = get_importer(name)
@@ -40,14 +40,14 @@ def register(monkeypatch, value):
     monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
 
 
-def test_an_importer_that_cannot_be_imported_harms_no_other_format(monkeypatch):
+def test_a_broken_importer_does_not_affect_other_formats(monkeypatch):
     register(monkeypatch, "no_such_package:Importer")
     with pytest.raises(MissingDependencyError, match="importer ours cannot be imported"):
         get_importer("ours")
     assert import_file(FEEDBACK).n_out == 3
 
 
-def test_two_importers_for_one_file_ask_for_a_choice(monkeypatch):
+def test_an_ambiguous_file_needs_a_format(monkeypatch):
     register(monkeypatch, "converters.keras_lmu:KerasLMUImporter")
     with pytest.raises(InputError, match=r"could be read as .*; choose one with --format"):
         import_file(FEEDBACK)
@@ -56,7 +56,7 @@ def test_two_importers_for_one_file_ask_for_a_choice(monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"PK", b"hello", b"PK\x03\x04" + bytes(100)])
 def test_a_file_of_no_known_format_is_refused(tmp_path, content):
     (tmp_path / "a.bin").write_bytes(content)
-    with pytest.raises(InputError, match="of no format that can be imported"):
+    with pytest.raises(InputError, match="has no known format"):
         import_file(tmp_path / "a.bin")
     with pytest.raises(InputError, match="no such file"):
         import_file(tmp_path / "absent.keras")
@@ -70,11 +70,11 @@ def test_our_own_onnx_comes_back(tmp_path):
     onnx.save_onnx(onnx.to_onnx(network), tmp_path / "network.onnx")
     back = import_file(tmp_path / "network.onnx")
     np.testing.assert_array_equal(back.readout.kernel, network.readout.kernel)
-    with pytest.raises(InputError, match="says it all"):
+    with pytest.raises(InputError, match="an ONNX file is complete"):
         import_file(tmp_path / "network.onnx", options={"theta": "3"})
 
 
-def test_the_command_writes_a_network_that_every_other_command_reads(tmp_path):
+def test_the_command_writes_a_network_file(tmp_path):
     out = tmp_path / "network.safetensors"
     arguments = ["import", str(FEEDBACK), "--out", str(out), "--task", "delay"]
     result = CliRunner().invoke(app, arguments)
@@ -95,12 +95,12 @@ def test_the_command_takes_options_for_bare_weights(tmp_path):
 
 
 @pytest.mark.parametrize("texts", [["theta"], ["=3"], ["a=1", "a=2"]])
-def test_options_that_say_nothing_are_refused(texts):
+def test_malformed_options_are_refused(texts):
     with pytest.raises(InputError, match="option"):
         parse_options(texts)
 
 
-def test_an_imported_network_trains_on():
+def test_an_imported_network_can_be_converted_to_torch():
     pytest.importorskip("torch", reason="torch (the extra train) is absent")
     torch_model = to_torch(import_file(FEEDBACK))
     assert sum(parameter.numel() for parameter in torch_model.parameters()) > 100

@@ -1,4 +1,4 @@
-"""State dictionaries of modules made of our layers give the modules' answers."""
+"""Networks imported from state dictionaries have the outputs of their modules."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def outputs_of(network, n_in):
 
 @st.composite
 def stacks(draw):
-    """Layers as a Sequential, whose names say the order, and what the file does not say."""
+    """Random Sequential modules, and the options that their files need."""
     torch.manual_seed(draw(st.integers(0, 10**6)))
     n_in = size = draw(st.integers(1, 3))
     activation = draw(st.sampled_from(["tanh", "relu", "linear"]))
@@ -74,9 +74,9 @@ def stacks(draw):
 
 
 @settings(max_examples=25, deadline=None)
-@given(drawn=stacks(), sequences=st.booleans())
-def test_drawn_modules_come_back_from_their_weights(tmp_path_factory, drawn, sequences):
-    n_in, module, options = drawn
+@given(stack=stacks(), sequences=st.booleans())
+def test_random_modules_are_restored_from_their_weights(tmp_path_factory, stack, sequences):
+    n_in, module, options = stack
     path = tmp_path_factory.mktemp("weights") / "module.safetensors"
     save_file(arrays_of(module), path)
     options = {**options, "return_sequences": str(sequences).lower()}
@@ -85,8 +85,9 @@ def test_drawn_modules_come_back_from_their_weights(tmp_path_factory, drawn, seq
     found = outputs_of(network, n_in)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
     for layer, module_layer in zip(network.layers, module, strict=False):
-        told = isinstance(module_layer, LMU) and module_layer.order > 1  # one state fits any method
-        if told and len(network.layers) == len(module) - 1:
+        # With one state, several methods fit.
+        is_unique = isinstance(module_layer, LMU) and module_layer.order > 1
+        if is_unique and len(network.layers) == len(module) - 1:
             assert layer.memory.theta == pytest.approx(module_layer.memory.theta, rel=1e-5)
 
 
@@ -104,7 +105,7 @@ class Named(nn.Module):
         return self.answer(self.lmu(self.second_comes_first(x)[0])[0][:, -1])
 
 
-def test_a_file_of_torch_keeps_the_order_and_is_recognized(tmp_path):
+def test_a_torch_file_is_recognized_and_keeps_the_order(tmp_path):
     module = Named()
     torch.save({"state_dict": module.state_dict(), "epoch": 3}, tmp_path / "module.pt")
     network = import_file(tmp_path / "module.pt", task="digits")
@@ -115,7 +116,7 @@ def test_a_file_of_torch_keeps_the_order_and_is_recognized(tmp_path):
     )
 
 
-def test_safetensors_keep_no_order_so_it_can_be_given(tmp_path):
+def test_the_order_of_safetensors_can_be_given(tmp_path):
     module, path = Named(), tmp_path / "module.safetensors"
     save_file(arrays_of(module), path)
     with pytest.raises(InputError, match=r"the two must be equal.*--option layers="):
@@ -145,9 +146,9 @@ def lmu(**settings):
 REFUSED = {
     "batch norm": (nn.Sequential(lmu(), nn.BatchNorm1d(2), nn.Linear(2, 1)), {}, "running_mean"),
     "layer norm": (nn.Sequential(lmu(), nn.LayerNorm(2), nn.Linear(2, 1)), {}, "module '1'"),
-    "two heads": (nn.Sequential(lmu(), nn.Linear(2, 2), nn.Linear(2, 1)), {}, "not said"),
-    "no head": (lmu(), {}, "it holds no linear layer"),
-    "no layer": (nn.Linear(2, 1), {}, "it holds no recurrent layer"),
+    "two heads": (nn.Sequential(lmu(), nn.Linear(2, 2), nn.Linear(2, 1)), {}, "is unknown"),
+    "no head": (lmu(), {}, "it has no linear layer"),
+    "no layer": (nn.Linear(2, 1), {}, "it has no recurrent layer"),
     "gru": (nn.Sequential(nn.GRU(1, 2), nn.Linear(2, 1)), {}, "it is a GRU, not an LSTM"),
     "rnn": (nn.Sequential(nn.RNN(1, 2), nn.Linear(2, 1)), {}, "it is a RNN, not an LSTM"),
     "both ways": (
@@ -159,7 +160,7 @@ REFUSED = {
     "no order": (
         nn.Sequential(lmu(units=0, hidden="none", train_theta=True), nn.Linear(3, 1)),
         {},
-        "give --option 0.order=",
+        "pass --option 0.order=",
     ),
     "unknown option": (nn.Sequential(lmu(), nn.Linear(2, 1)), {"gamma": "3"}, "option 'gamma'"),
     "no number": (nn.Sequential(lmu(), nn.Linear(2, 1)), {"theta": "wide"}, "give a number"),
@@ -168,7 +169,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_represented_is_named(tmp_path, case):
+def test_problems_are_reported(tmp_path, case):
     module, options, words = REFUSED[case]
     save_file(arrays_of(module), tmp_path / "module.safetensors")
     with pytest.raises(InputError) as caught:
@@ -178,13 +179,13 @@ def test_what_cannot_be_represented_is_named(tmp_path, case):
 
 def test_our_own_files_need_no_import(tmp_path):
     save(from_torch(Named()), tmp_path / "network.safetensors")
-    with pytest.raises(InputError, match="of no format that can be imported"):
+    with pytest.raises(InputError, match="has no known format"):
         import_file(tmp_path / "network.safetensors")
-    with pytest.raises(InputError, match="a file of lmu-deploy already"):
+    with pytest.raises(InputError, match="is already a file of lmu-deploy"):
         import_file(tmp_path / "network.safetensors", "pytorch-lmu")
 
 
-def test_many_large_memories_are_not_recognized_one_after_another(tmp_path, monkeypatch):
+def test_the_sum_of_orders_is_limited(tmp_path, monkeypatch):
     module = nn.Sequential(lmu(), lmu(n_in=2), nn.Linear(2, 1))
     monkeypatch.setattr("converters.weight_files.MOST_STATES", 5)
     save_file(arrays_of(module), tmp_path / "module.safetensors")

@@ -1,4 +1,4 @@
-"""Modules that someone else writes of our layers answer as the networks that are made of them."""
+"""Networks converted from torch modules have the outputs of the modules."""
 
 import re
 from pathlib import Path
@@ -22,13 +22,13 @@ STEPS = 9
 
 
 def agree(module, inputs, given=None, tolerance=1e-6):
-    """Assert that a module's answers are those of its network, to a part of the largest."""
+    """Assert that a module and its network have equal outputs, relative to the largest."""
     network = from_torch(module)
     expected = run_reference(network, inputs).outputs
     module.eval()
     with torch.no_grad():
-        answers = module(torch.tensor(inputs) if given is None else given).numpy()
-    np.testing.assert_allclose(answers, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+        outputs = module(torch.tensor(inputs) if given is None else given).numpy()
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=tolerance * np.abs(expected).max())
     return network
 
 
@@ -37,7 +37,7 @@ def draw_inputs(n_in, seed=0):
 
 
 class Chain(nn.Module):
-    """Whatever layers, under whatever names, with linear maps and dropout between them."""
+    """A chain of layers, with linear maps and dropout between them."""
 
     def __init__(self, layers, head, last, dropout):
         super().__init__()
@@ -89,14 +89,14 @@ def chains(draw):
 
 
 @settings(max_examples=40, deadline=None)
-@given(drawn=chains(), seed=st.integers(0, 100))
-def test_drawn_chains_answer_as_their_networks(drawn, seed):
-    n_in, module = drawn
+@given(chain=chains(), seed=st.integers(0, 100))
+def test_random_chains_have_the_outputs_of_their_networks(chain, seed):
+    n_in, module = chain
     agree(module, draw_inputs(n_in, seed))
 
 
 class States(nn.Module):
-    """Takes the last outputs out of the states; zeros to begin with; steps first for the LSTM."""
+    """A module that reads the last outputs from states, starts at zeros, and has steps first."""
 
     def __init__(self):
         super().__init__()
@@ -152,7 +152,7 @@ def test_sequences_of_pixels():
 
 
 @pytest.mark.parametrize("sequences", [True, False])
-def test_a_sequential_says_what_follows_what(sequences):
+def test_a_sequential_is_converted_in_its_order(sequences):
     torch.manual_seed(2)
     a, b = LMU(2, 3, order=4, theta=9.0), LMU(3, 5, order=2, theta=5.0, hidden_to_memory=True)
     head, inputs = nn.Linear(5, 2), draw_inputs(2)
@@ -189,7 +189,7 @@ def test_a_model_of_the_trainer_inside_a_module_and_by_itself():
     agree(wrapped, draw_inputs(2))
 
 
-def test_modes_are_left_as_they_were():
+def test_training_modes_are_restored():
     module = nn.Sequential(LMU(1, 2, order=2, theta=4.0), First(), nn.Dropout(0.5))
     module.train()
     module[2].eval()
@@ -215,7 +215,7 @@ class Crowded(nn.Module):
         return self.out(self.act(y).mean(1))
 
 
-def test_all_that_cannot_be_represented_is_named_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(InputError) as caught:
         from_torch(Crowded())
     text = str(caught.value)
@@ -235,7 +235,7 @@ class Conditional(nn.Module):
 
 
 class Own(nn.Module):
-    """Keeps its state from call to call."""
+    """A module that keeps its state between calls."""
 
     def __init__(self):
         super().__init__()
@@ -260,16 +260,16 @@ class Early(nn.Module):
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (Conditional(), ["forward of Conditional cannot be followed", "conditions on the data"]),
-        (Own(), ["state of its own", "given lengths"]),
+        (Conditional(), ["forward of Conditional cannot be traced", "conditions on the data"]),
+        (Own(), ["a state that is not zero", "given lengths"]),
         (
             Early(),
             [
                 "softmax before the end",
-                "takes something else than a step",
+                "selects something other than a step",
                 "unsqueeze after",
                 "batch_first = False",
-                "last output alone",
+                "takes only the last output",
                 "dropout after 'lmu'",
             ],
         ),
@@ -290,7 +290,7 @@ def test_refusals(module, words):
 
 
 class Reversed(nn.Module):
-    """Does something that a graph of operations hides: its layer runs backwards in time."""
+    """A module whose layer runs backwards in time, which the traced graph does not show."""
 
     def __init__(self):
         super().__init__()
@@ -305,8 +305,8 @@ class Backwards(LMU):
         return super().forward(x.flip(1), *more, **named)
 
 
-def test_a_network_that_answers_otherwise_is_refused():
-    with pytest.raises(InputError, match="answers otherwise than the module"):
+def test_a_network_with_other_outputs_is_refused():
+    with pytest.raises(InputError, match="and of the network converted from it differ"):
         from_torch(Reversed())
 
 
