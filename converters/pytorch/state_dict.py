@@ -24,10 +24,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from converters.formats import Sniff
+from converters.importers import MOST_ORDER
 from converters.sandbox import limits, read_in_sandbox
 from converters.sandbox.process import check_file
 from converters.weight_files import (
-    MOST_ORDER,
     PAPER_NAMES,
     Group,
     Options,

@@ -101,9 +101,7 @@ def test_all_problems_are_reported_at_once(version):
 
 
 def test_weights_without_an_architecture_are_refused():
-    with pytest.raises(
-        InputError, match=r"has only weights; give the architecture with --arch"
-    ):
+    with pytest.raises(InputError, match=r"has only weights; give the architecture with --arch"):
         import_file(FIXTURES / "keras3-feedback.weights.h5")
 
 

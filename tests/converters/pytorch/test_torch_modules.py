@@ -312,10 +312,10 @@ def test_a_network_with_other_outputs_is_refused():
 
 def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = Path(__file__).resolve().parents[3] / "docs" / "formats.md"
+    page = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "import.md"
     (block,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     names = {"__name__": "example"}
-    exec(compile(block, "formats.md", "exec"), names)
+    exec(compile(block, "import.md", "exec"), names)
     network, model = load_any("mine.safetensors"), names["model"]
     assert network.task == "digits" and len(network.layers) == 2
     torch.save(model.state_dict(), "classifier.pt")
