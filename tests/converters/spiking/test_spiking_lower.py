@@ -47,7 +47,7 @@ def inputs(rng):
         ({"seed": -1}, "seed is -1"),
         ({"maximum_rates": (120.0, 100.0)}, "highest maximum rate is 100"),
         ({"maximum_rates": (100.0, 500.0)}, "highest maximum rate is 500, outside 100 to 450"),
-        ({"maximum_rates": 100.0}, "give two, the lowest and the highest"),
+        ({"maximum_rates": 100.0}, "give two numbers, the lowest and the highest"),
     ],
 )
 def test_bad_requests_get_one_sentence(network, inputs, options, message):
