@@ -35,7 +35,7 @@ def decode(kind: str, inputs: np.ndarray, known: np.ndarray, seed: int) -> tuple
         bare_memory(ORDER),
         known,
         neurons_per_state=NEURONS,
-        hold_ms=1.0,
+        presentation_ms=1.0,
         tau_ms=TAU_MS,
         neuron=kind,
         mismatch=MISMATCH,

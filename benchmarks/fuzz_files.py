@@ -222,7 +222,7 @@ def _our_files(folder: Path) -> list[Sample]:
     save(quantize(network, inputs, "loihi2"), folder / "integer.safetensors")
     save_onnx(to_onnx(network), folder / "network.onnx")
     write_nir(to_nir(network), folder / "network.nir")
-    options = {"neurons_per_state": 8, "hold_ms": 20.0}
+    options = {"neurons_per_state": 8, "presentation_ms": 20.0}
     spiking = spike(network, inputs, calibration="static", dt_ms=2.0, **options)
     save(spiking, folder / "spiking.safetensors")
     save(keep_calibration(spiking), folder / "calibration.safetensors")

@@ -138,7 +138,7 @@ def twin(network: SpikingNetwork, u: np.ndarray) -> tuple[np.ndarray, np.ndarray
         np.float64,
     )
     neurons.v[:] = 0.0
-    a_bar, b_bar = divide_step(network.host.layers[0].memory, network.steps_per_hold)
+    a_bar, b_bar = divide_step(network.host.layers[0].memory, network.steps_per_presentation)
     x, ideal, a = np.zeros(memory.order), np.zeros(memory.order), network.decay
     rows = []
     for value in u:
@@ -157,7 +157,7 @@ def spiking_case(norse: Norse, order: int, neurons: int) -> dict:
     rng = np.random.default_rng(order)
     learned = np.array([white_noise(HOLDS, 0.05, rng) for _ in range(40)])[:, :, None]
     spiking = spike(network, learned, dt_ms=2.0, neurons_per_state=neurons)
-    held = np.repeat(white_noise(HOLDS, 0.05, rng), spiking.steps_per_hold)
+    held = np.repeat(white_noise(HOLDS, 0.05, rng), spiking.steps_per_presentation)
     states, ideal, spikes = twin(spiking, held)
     # In the graph the neurons follow the synapses; their first step, from rest, comes before u.
     found = norse.run(spiking, np.concatenate([[0.0], held])[:, None], spiking.dt_ms * 1e-3)

@@ -38,29 +38,29 @@ from targets.spiking import SpikingTarget
 
 NETWORKS = ((3, 100), (3, 200), (6, 100), (12, 40), (12, 100))
 ORDER, NEURONS, THETA_MS, TAU_MS = 6, 100, 500, 100.0
-HOLD_MS = 10.0
+PRESENTATION_MS = 10.0
 SETTLED = THETA_MS
 PEER = Path(__file__).with_name("nengo_peer.py")
 
 
-def delay(order: int, hold_ms: float) -> LMUNetwork:
+def delay(order: int, presentation_ms: float) -> LMUNetwork:
     """Give a memory of 0.5 s whose inputs are held so long."""
-    memory = Memory.legendre(order, THETA_MS / hold_ms)
+    memory = Memory.legendre(order, THETA_MS / presentation_ms)
     layer = LMULayer(np.ones((1, 1)), None, None, None, memory, None)
     return LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
 
 
-def noise(signals: int, holds: int, hold_ms: float, seed: int) -> np.ndarray:
+def noise(signals: int, holds: int, presentation_ms: float, seed: int) -> np.ndarray:
     """Draw white noise to 1 Hz of rms 0.3, shape (signals, holds, 1)."""
-    cycles = max(holds * hold_ms * 1e-3, 1.0)
+    cycles = max(holds * presentation_ms * 1e-3, 1.0)
     return (white_noise(signals, holds, cycles, seed) * (0.3 / RMS))[:, :, None]
 
 
-def error(run: Run, network: LMUNetwork, inputs: np.ndarray, hold_ms: float) -> float:
+def error(run: Run, network: LMUNetwork, inputs: np.ndarray, presentation_ms: float) -> float:
     """Give the error of the states after the first window."""
     true = run_reference(network, inputs, record=True).m
     assert run.states is not None and true is not None
-    return nrmse(run.states.real_m(), true, washout=round(SETTLED / hold_ms))
+    return nrmse(run.states.real_m(), true, washout=round(SETTLED / presentation_ms))
 
 
 def compare_targets() -> None:
@@ -70,7 +70,7 @@ def compare_targets() -> None:
     for order, neurons in NETWORKS:
         network = delay(order, 1.0)
         lowered = loihi_spike(
-            network, noise(20, 1500, 1.0, 1), neurons_per_state=neurons, hold_ms=1.0
+            network, noise(20, 1500, 1.0, 1), neurons_per_state=neurons, presentation_ms=1.0
         )
         inputs = noise(1, 1000, 1.0, 0)
         twin, lava = (
@@ -108,23 +108,23 @@ def updates(samples: int, milliseconds: float) -> float:
 
 def lava_rate(lowered: LoihiNetwork, samples: int, steps: int) -> np.ndarray:
     """Measure Lava's updates a second, its start taken out."""
-    target, longer = LavaLifTarget(), noise(samples, 4 * steps, HOLD_MS, 0)
+    target, longer = LavaLifTarget(), noise(samples, 4 * steps, PRESENTATION_MS, 0)
     short = seconds_of(lambda: target.run(lowered, longer[:, :steps]))
     long = seconds_of(lambda: target.run(lowered, longer))
-    return updates(samples, 3 * steps * HOLD_MS) / (long - short)
+    return updates(samples, 3 * steps * PRESENTATION_MS) / (long - short)
 
 
 def own_rate(target: Target, lowered: object, inputs: np.ndarray) -> np.ndarray:
     """Measure the updates a second of one of our targets, all that a run does included."""
     seconds = seconds_of(lambda: target.run(lowered, inputs))
-    return updates(len(inputs), inputs.shape[1] * HOLD_MS) / seconds
+    return updates(len(inputs), inputs.shape[1] * PRESENTATION_MS) / seconds
 
 
 def nengo(python: str, copies: int, network: LMUNetwork) -> tuple[np.ndarray, float]:
     """Run Nengo; give updates a second and the error of its states."""
     milliseconds = 2000
-    held = noise(copies, round(milliseconds / HOLD_MS), HOLD_MS, 0)
-    memory, parts = network.layers[0].memory, round(HOLD_MS)
+    held = noise(copies, round(milliseconds / PRESENTATION_MS), PRESENTATION_MS, 0)
+    memory, parts = network.layers[0].memory, round(PRESENTATION_MS)
     a_bar, b_bar = divide_step(memory, parts)
     recurrent, scaled_input = behind_synapse(a_bar, b_bar, float(np.exp(-1.0 / TAU_MS)))
     true = run_reference(network, held, record=True).m
@@ -145,19 +145,24 @@ def nengo(python: str, copies: int, network: LMUNetwork) -> tuple[np.ndarray, fl
         answer = np.load(folder / "answer.npz")
         found = answer["states"][:, parts - 1 :: parts] * scales
         seconds = answer["seconds"]
-    off = nrmse(found, true, washout=round(SETTLED / HOLD_MS))
+    off = nrmse(found, true, washout=round(SETTLED / PRESENTATION_MS))
     return updates(copies, milliseconds - 10) / seconds, off
 
 
 def compare_speeds(peers: str | None, rounds: int, lava_steps: int) -> None:
     """Time all systems, in turn, `rounds` times; print the best of each."""
-    network = delay(ORDER, HOLD_MS)
-    given = noise(40, 200, HOLD_MS, 1)
-    loihi = loihi_spike(network, given, neurons_per_state=NEURONS, hold_ms=HOLD_MS)
+    network = delay(ORDER, PRESENTATION_MS)
+    given = noise(40, 200, PRESENTATION_MS, 1)
+    loihi = loihi_spike(network, given, neurons_per_state=NEURONS, presentation_ms=PRESENTATION_MS)
     analog = spike(
-        network, given, neurons_per_state=NEURONS, hold_ms=HOLD_MS, tau_ms=TAU_MS, mismatch=0.0
+        network,
+        given,
+        neurons_per_state=NEURONS,
+        presentation_ms=PRESENTATION_MS,
+        tau_ms=TAU_MS,
+        mismatch=0.0,
     )
-    many = noise(100, 200, HOLD_MS, 0)
+    many = noise(100, 200, PRESENTATION_MS, 0)
     work: dict[str, Callable[[], np.ndarray]] = {
         "spiking, 100 samples": lambda: own_rate(SpikingTarget(), loihi, many),
         "spiking, 1 sample": lambda: own_rate(SpikingTarget(), loihi, many[:1]),
@@ -189,7 +194,7 @@ def compare_speeds(peers: str | None, rounds: int, lava_steps: int) -> None:
 
 
 def _own_error(target: Target, lowered: object, network: LMUNetwork, inputs: np.ndarray) -> float:
-    return error(target.run(lowered, inputs, record=True), network, inputs, HOLD_MS)
+    return error(target.run(lowered, inputs, record=True), network, inputs, PRESENTATION_MS)
 
 
 def main() -> None:

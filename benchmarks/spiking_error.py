@@ -86,7 +86,7 @@ def state_error(order: int, args: argparse.Namespace, **options: Any) -> float:
     network = bare_memory(order)
     inputs = white_noise(5 * args.samples, args.milliseconds, np.random.default_rng(args.seed))
     new, known = inputs[: args.samples], inputs[args.samples :]
-    spiking = spike(network, known, hold_ms=1.0, tau_ms=TAU_MS, seed=args.seed, **options)
+    spiking = spike(network, known, presentation_ms=1.0, tau_ms=TAU_MS, seed=args.seed, **options)
     decoded = Brian2Target().run(spiking, new, seed=args.seed).outputs[:, SETTLED_MS:]
     true = run_reference(network, new).outputs[:, SETTLED_MS:]
     return float(np.linalg.norm(decoded - true) / np.linalg.norm(true))

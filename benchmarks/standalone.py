@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-from spiking import HOLD_MS, TAU_MS, delay, noise, seconds_of
+from spiking import PRESENTATION_MS, TAU_MS, delay, noise, seconds_of
 
 from converters.spiking import spike
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
@@ -37,13 +37,13 @@ def lowered(
     order: int, neurons: int, kind: str = "lif", membrane_noise: float = 0.0
 ) -> SpikingNetwork:
     """Give a memory of 0.5 s on neurons of a kind, calibrated from their rate curves."""
-    signals = noise(20, 150, HOLD_MS, 1)
+    signals = noise(20, 150, PRESENTATION_MS, 1)
     made = spike(
-        delay(order, HOLD_MS),
+        delay(order, PRESENTATION_MS),
         signals,
         neurons_per_state=neurons,
         neuron=kind,
-        hold_ms=HOLD_MS,
+        presentation_ms=PRESENTATION_MS,
         tau_ms=TAU_MS,
         mismatch=0.0,
         calibration="static",
@@ -60,15 +60,21 @@ def stacked() -> SpikingNetwork:
     encoders = rng.normal(size=(3, 2))
     second = LMULayer(encoders, None, None, None, Memory.legendre(3, 50.0, 2), None)
     network = LMUNetwork((first, second), Readout(np.eye(6), None), return_sequences=True)
-    signals = noise(20, 150, HOLD_MS, 1)
-    return spike(network, signals, neurons_per_state=50, hold_ms=HOLD_MS, calibration="static")
+    signals = noise(20, 150, PRESENTATION_MS, 1)
+    return spike(
+        network,
+        signals,
+        neurons_per_state=50,
+        presentation_ms=PRESENTATION_MS,
+        calibration="static",
+    )
 
 
 def compare_targets() -> None:
     """Print a row for each network: what is equal, and what the same seed gives again."""
     print("| network | spikes | on brian2-cpp | equal | largest difference of states | repeated |")
     print("|---|--:|--:|---|--:|---|")
-    inputs = noise(2, 200, HOLD_MS, 0)
+    inputs = noise(2, 200, PRESENTATION_MS, 0)
     for name, network in _networks():
         runtime = Brian2Target().run(network, inputs, record=True, seed=3)
         compiled = Brian2CppTarget().run(network, inputs, record=True, seed=3)
@@ -112,12 +118,12 @@ def compare_speeds(milliseconds: float, least: int) -> None:
             continue
         network = lowered(order, neurons)
         for samples in SAMPLES:
-            inputs = noise(samples, round(milliseconds / HOLD_MS), HOLD_MS, 0)
+            inputs = noise(samples, round(milliseconds / PRESENTATION_MS), PRESENTATION_MS, 0)
             _compare_speed(network, inputs, milliseconds)
 
 
 def _compare_speed(network: SpikingNetwork, inputs: np.ndarray, milliseconds: float) -> None:
-    brief = inputs[:, : round(SHORT_MS / HOLD_MS)]
+    brief = inputs[:, : round(SHORT_MS / PRESENTATION_MS)]
     Brian2Target().run(network, brief[:, :5])  # what Brian2 compiles for itself, it keeps
     short = seconds_of(lambda: Brian2Target().run(network, brief))
     long = seconds_of(lambda: Brian2Target().run(network, inputs))

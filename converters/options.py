@@ -26,7 +26,7 @@ NEURONS_PER_STATE = 100
 NEURONS_PER_UNIT = 20
 CALIBRATION_SAMPLES = 200
 DT_MS = 1.0
-HOLD_MS = 50.0
+PRESENTATION_MS = 50.0
 SYNAPSES = ("linear", "dpi")
 UNITS = ("auto", "chip", "host")
 
@@ -218,8 +218,11 @@ class PopulationOptions(Options):
     neurons_per_state: int = option(
         NEURONS_PER_STATE, "Number of neurons for each memory state", low=1, high=100_000
     )
-    hold_ms: float = option(
-        HOLD_MS, "Time for which each input is shown; a multiple of the step", unit="milliseconds"
+    presentation_ms: float = option(
+        PRESENTATION_MS,
+        "Presentation time of each input; a multiple of the step",
+        unit="milliseconds",
+        aliases=("hold_ms",),
     )
     tau_ms: float | None = option(
         None, "Time constant of the synapses", unit="milliseconds", by_default="the profile's"

@@ -15,8 +15,8 @@ from converters.loihi.simulator import FixedPointBench
 from converters.loihi.tuning import LARGEST_ROUNDED, MESSAGE_ONE, draw_neurons, round_rows
 from converters.options import (
     CALIBRATION_SAMPLES,
-    HOLD_MS,
     NEURONS_PER_STATE,
+    PRESENTATION_MS,
     PopulationOptions,
 )
 from converters.spiking.build import memory_inputs
@@ -46,7 +46,7 @@ from lmu_deploy.hardware.profile import (
 def check_fit(
     memories: list[Memory],
     neurons_per_state: int,
-    hold_ms: float,
+    presentation_ms: float,
     tau_ms: float,
     chip: DigitalProfile,
 ) -> None:
@@ -56,7 +56,7 @@ def check_fit(
     ----------
     memories : list of Memory
     neurons_per_state : int
-    hold_ms, tau_ms : float
+    presentation_ms, tau_ms : float
     chip : DigitalProfile
 
     Raises
@@ -81,7 +81,7 @@ def check_fit(
             f"and profile {chip.name} has {room}; {advice}."
         )
     for memory in memories:
-        check_window(memory, hold_ms, tau_ms)
+        check_window(memory, presentation_ms, tau_ms)
         check_map(memory, neurons_per_state, "dynamic")
 
 
@@ -96,7 +96,7 @@ class Recipe:
     Attributes
     ----------
     figures : LifFigures
-    dt_ms, hold_ms : float
+    dt_ms, presentation_ms : float
         Milliseconds.
     decay : int
         Of the relays, in 4096ths.
@@ -107,7 +107,7 @@ class Recipe:
 
     figures: LifFigures
     dt_ms: float
-    hold_ms: float
+    presentation_ms: float
     decay: int
     neurons_per_state: int
     seed: int
@@ -115,7 +115,7 @@ class Recipe:
     @property
     def parts(self) -> int:
         """Chip steps in a hold."""
-        return round(self.hold_ms / self.dt_ms)
+        return round(self.presentation_ms / self.dt_ms)
 
 
 def build_memory(
@@ -175,7 +175,7 @@ def loihi_spike(
     profile: str | DigitalProfile = "loihi1",
     *,
     neurons_per_state: int = NEURONS_PER_STATE,
-    hold_ms: float = HOLD_MS,
+    presentation_ms: float = PRESENTATION_MS,
     tau_ms: float | None = None,
     maximum_rates: tuple[float, float] | None = None,
     seed: int = 0,
@@ -198,7 +198,7 @@ def loihi_spike(
         Digital chip with LIF neurons, by name or with figures of one's own.
     neurons_per_state : int
         Neurons of each population; there is one population for each state.
-    hold_ms : float
+    presentation_ms : float
         Milliseconds that an input of the task is held; the window lasts theta times as long.
     tau_ms : float, optional
         Time constant of the relays, milliseconds; the profile's if absent. It is rounded to what a
@@ -223,7 +223,7 @@ def loihi_spike(
     """
     options = PopulationOptions(
         neurons_per_state=neurons_per_state,
-        hold_ms=hold_ms,
+        presentation_ms=presentation_ms,
         tau_ms=tau_ms,
         maximum_rates=maximum_rates,
         seed=seed,
@@ -250,13 +250,13 @@ def loihi_spike_with(
     recipe = Recipe(
         figures=figures,
         dt_ms=dt_ms,
-        hold_ms=check_multiple("hold_ms", options.hold_ms, dt_ms),
+        presentation_ms=check_multiple("presentation_ms", options.presentation_ms, dt_ms),
         decay=max(round(DECAY_ONE * -np.expm1(-dt_ms / tau_ms)), 1),
         neurons_per_state=neurons_per_state,
         seed=seed,
     )
     memories = [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
-    check_fit(memories, neurons_per_state, recipe.hold_ms, tau_ms, chip)
+    check_fit(memories, neurons_per_state, recipe.presentation_ms, tau_ms, chip)
     largest = max(memory.size for memory in memories)
     chosen = draw_samples(inputs, CALIBRATION_SAMPLES, recipe.parts * largest, seed)
     built = _build(network, recipe, chosen, progress)
@@ -274,7 +274,7 @@ def loihi_spike_with(
         ),
         dt_ms=dt_ms,
         tau_ms=tau_ms,
-        hold_ms=recipe.hold_ms,
+        presentation_ms=recipe.presentation_ms,
     )
 
 

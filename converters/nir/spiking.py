@@ -109,7 +109,7 @@ def _memory_nodes(
         "order": memory.order,
         "channels": memory.channels,
         "dt": stepping.dt,
-        "hold": network.hold_ms * _MS,
+        "hold": network.presentation_ms * _MS,
     }
     return {
         f"{name}_input": nir.Input({"input": np.array([memory.channels])}),

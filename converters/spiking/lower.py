@@ -14,9 +14,9 @@ import numpy as np
 from converters.options import (
     CALIBRATION_SAMPLES,
     DT_MS,
-    HOLD_MS,
     NEURONS_PER_STATE,
     NEURONS_PER_UNIT,
+    PRESENTATION_MS,
     SpikeOptions,
 )
 from converters.spiking.build import Head, build_memory, memory_inputs, reaching_last
@@ -118,7 +118,7 @@ def assemble(
         calibration=calibration,
         dt_ms=recipe.dt_ms,
         tau_ms=recipe.tau_ms,
-        hold_ms=recipe.hold_ms,
+        presentation_ms=recipe.presentation_ms,
         synapse=recipe.synapse,
         maximum_rates=recipe.maximum_rates,
         units=units,
@@ -131,7 +131,7 @@ def spike(
     profile: str | AnalogProfile = "generic-analog",
     *,
     neurons_per_state: int = NEURONS_PER_STATE,
-    hold_ms: float = HOLD_MS,
+    presentation_ms: float = PRESENTATION_MS,
     tau_ms: float | None = None,
     dt_ms: float = DT_MS,
     neuron: str | None = None,
@@ -172,7 +172,7 @@ def spike(
         Analog chip, by name or with figures of one's own.
     neurons_per_state : int
         Neurons of each population; there is one population for each state.
-    hold_ms : float
+    presentation_ms : float
         Milliseconds that an input of the task is held; the window lasts theta times as long.
     tau_ms : float, optional
         Time constant of the synapses, milliseconds; the profile's if absent.
@@ -222,7 +222,7 @@ def spike(
     """
     options = SpikeOptions(
         neurons_per_state=neurons_per_state,
-        hold_ms=hold_ms,
+        presentation_ms=presentation_ms,
         tau_ms=tau_ms,
         dt_ms=dt_ms,
         neuron=neuron,
@@ -320,7 +320,7 @@ def _recipe(network: LMUNetwork, profile: str | AnalogProfile, options: SpikeOpt
     recipe, memories = make_recipe(chip, options), _memories(network)
     check_room(memories, recipe.neurons_per_state, chip)
     for memory in memories:
-        check_window(memory, recipe.hold_ms, recipe.tau_ms)
+        check_window(memory, recipe.presentation_ms, recipe.tau_ms)
         check_map(memory, recipe.neurons_per_state, recipe.calibration)
     if check_units(network, recipe, options.units, chip) is not None:
         recipe = replace(recipe, neurons_per_unit=0)

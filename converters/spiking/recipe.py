@@ -35,7 +35,7 @@ class Recipe:
     ----------
     model : NeuronModel
     device : Device
-    dt_ms, tau_ms, hold_ms : float
+    dt_ms, tau_ms, presentation_ms : float
         Milliseconds.
     neurons_per_state : int
     maximum_rates : (float, float)
@@ -55,7 +55,7 @@ class Recipe:
     device: Device
     dt_ms: float
     tau_ms: float
-    hold_ms: float
+    presentation_ms: float
     neurons_per_state: int
     maximum_rates: tuple[float, float]
     calibration: str
@@ -67,7 +67,7 @@ class Recipe:
     @property
     def parts(self) -> int:
         """Steps of the simulation in a hold."""
-        return round(self.hold_ms / self.dt_ms)
+        return round(self.presentation_ms / self.dt_ms)
 
     def on_chip(self, seed: int) -> Recipe:
         """Give the same recipe for another chip."""
@@ -85,11 +85,13 @@ def make_recipe(chip: AnalogProfile, options: SpikeOptions) -> Recipe:
     InputError
         If a time is not a multiple of the step, or a value is out of range.
     """
-    dt_ms, hold_ms = options.dt_ms, options.hold_ms
+    dt_ms, presentation_ms = options.dt_ms, options.presentation_ms
     tau_ms = chip.synapse_tau.value * 1e3 if options.tau_ms is None else options.tau_ms
     readout_tau_ms = options.readout_tau_ms
     if readout_tau_ms is None:
-        readout_tau_ms = max(round(min(tau_ms, _READOUT_SHARE * hold_ms) / dt_ms), 1) * dt_ms
+        readout_tau_ms = (
+            max(round(min(tau_ms, _READOUT_SHARE * presentation_ms) / dt_ms), 1) * dt_ms
+        )
     model = _neuron_model(options.neuron or chip.neuron.value, chip)
     highest, rates = chip.maximum_rate.value, options.maximum_rates
     if rates is None:
@@ -107,7 +109,7 @@ def make_recipe(chip: AnalogProfile, options: SpikeOptions) -> Recipe:
         ),
         dt_ms=dt_ms,
         tau_ms=check_multiple("tau_ms", tau_ms, dt_ms),
-        hold_ms=check_multiple("hold_ms", hold_ms, dt_ms),
+        presentation_ms=check_multiple("presentation_ms", presentation_ms, dt_ms),
         neurons_per_state=options.neurons_per_state,
         maximum_rates=check_rates(rates, model),
         calibration=options.calibration,
@@ -173,7 +175,7 @@ def check_room(memories: list[Memory], neurons_per_state: int, chip: AnalogProfi
         )
 
 
-def check_window(memory: Memory, hold_ms: float, tau_ms: float) -> None:
+def check_window(memory: Memory, presentation_ms: float, tau_ms: float) -> None:
     """Refuse a window that the synapse is too slow for.
 
     To first order A' = tau A / theta + I, and A grows with the order, so a short window makes the
@@ -181,13 +183,14 @@ def check_window(memory: Memory, hold_ms: float, tau_ms: float) -> None:
     error of the states was measured (orders 2 to 12) to pass half of their size where theta falls
     to about tau * order / 8.
     """
-    window = memory.theta * hold_ms
+    window = memory.theta * presentation_ms
     least = tau_ms * max(1.0, memory.order / _ORDER_SERVED)
     if window < least:
         raise InputError(
-            f"a window of {memory.theta:g} steps of {hold_ms:g} ms lasts {window:g} ms, and for "
-            f"order {memory.order} a synapse of {tau_ms:g} ms can serve {least:g} ms or more; hold "
-            f"each input for at least {least / memory.theta:.4g} ms or use a faster synapse."
+            f"a window of {memory.theta:g} steps of {presentation_ms:g} ms lasts {window:g} ms, "
+            f"and for order {memory.order} a synapse of {tau_ms:g} ms can serve {least:g} ms or more; "
+            f"present each input for at least {least / memory.theta:.4g} ms or use a faster "
+            "synapse."
         )
 
 

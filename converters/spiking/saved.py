@@ -32,7 +32,7 @@ class SavedCalibration:
         Fingerprint of the float network.
     neuron : NeuronModel
     device : Device
-    dt_ms, tau_ms, hold_ms : float
+    dt_ms, tau_ms, presentation_ms : float
     neurons_per_state : int
     calibration : Calibration
     memories : tuple of SpikingMemory or None
@@ -48,7 +48,7 @@ class SavedCalibration:
     device: Device
     dt_ms: float
     tau_ms: float
-    hold_ms: float
+    presentation_ms: float
     neurons_per_state: int
     calibration: Calibration
     memories: tuple[SpikingMemory | None, ...]
@@ -76,7 +76,7 @@ def keep_calibration(network: SpikingNetwork) -> SavedCalibration:
         device=network.device,
         dt_ms=network.dt_ms,
         tau_ms=network.tau_ms,
-        hold_ms=network.hold_ms,
+        presentation_ms=network.presentation_ms,
         neurons_per_state=memories[0].populations.neurons,
         calibration=network.calibration,
         memories=network.memories,
@@ -128,7 +128,7 @@ def _compared(
         yield name, getattr(saved.device, name), getattr(recipe.device, name)
     yield "neuron model", saved.neuron.kind, recipe.model.kind
     yield "neuron parameters", saved.neuron, recipe.model
-    for name in ("dt_ms", "tau_ms", "hold_ms", "neurons_per_state"):
+    for name in ("dt_ms", "tau_ms", "presentation_ms", "neurons_per_state"):
         yield name, getattr(saved, name), getattr(recipe, name)
     if saved.maximum_rates is not None:
         yield "maximum rates", saved.maximum_rates, recipe.maximum_rates

@@ -56,7 +56,7 @@ def lowered(
     given = noise(40, 4, seed=1)
     options: dict[str, Any] = {
         "neurons_per_state": neurons,
-        "hold_ms": 1.0,
+        "presentation_ms": 1.0,
         "tau_ms": TAU_MS,
         "maximum_rates": maximum_rates,
     }

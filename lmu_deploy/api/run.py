@@ -52,7 +52,7 @@ def announce(label: str, runner: Target, network: Network, inputs: np.ndarray) -
     if not neurons or sizes is None or not simulated:
         return
     samples, steps, _ = inputs.shape
-    hold = getattr(network, "steps_per_hold", 1)
+    hold = getattr(network, "steps_per_presentation", 1)
     held = f" of {hold:,} chip steps" if hold > 1 else ""
     _LOG.info(
         "%s: %s, %s; %s of %s%s",

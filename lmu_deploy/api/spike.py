@@ -32,7 +32,7 @@ def spike(
     save_calibration: Path | str | None = None,
     load_calibration: Path | str | None = None,
     neurons_per_state: int = 100,
-    hold_ms: float = 50.0,
+    presentation_ms: float = 50.0,
     tau_ms: float | None = None,
     maximum_rates: tuple[float, float] | None = None,
     seed: int = 0,
@@ -69,7 +69,7 @@ def spike(
         File to write what was measured on the chip to, for `load_calibration`.
     load_calibration : path, optional
         File to read instead of measuring the chip; it must be of this network, chip and options.
-    neurons_per_state, hold_ms, tau_ms, maximum_rates, seed
+    neurons_per_state, presentation_ms, tau_ms, maximum_rates, seed
         As for :func:`converters.spiking.spike` or :func:`converters.loihi.loihi_spike`.
     dt_ms, neuron, synapse, mismatch, membrane_noise, weight_bits, threshold_noise, tau_mismatch
         For an analog chip only: as for :func:`converters.spiking.spike`.
@@ -86,7 +86,7 @@ def spike(
     """
     options = SpikeOptions(
         neurons_per_state=neurons_per_state,
-        hold_ms=hold_ms,
+        presentation_ms=presentation_ms,
         tau_ms=tau_ms,
         maximum_rates=maximum_rates,
         seed=seed,
@@ -178,7 +178,7 @@ def chip_yield(
     out: Path | str | None = None,
     add: Sequence[Path | str] = (),
     neurons_per_state: int = 100,
-    hold_ms: float = 50.0,
+    presentation_ms: float = 50.0,
     tau_ms: float | None = None,
     maximum_rates: tuple[float, float] | None = None,
     seed: int = 0,
@@ -218,9 +218,9 @@ def chip_yield(
         holds already are not run again, so that an interrupted study resumes.
     add : sequence of path
         Records of other parts of the same study; their chips are added to the result.
-    neurons_per_state, hold_ms, tau_ms, maximum_rates, seed, dt_ms, neuron, synapse, mismatch
+    neurons_per_state, presentation_ms, tau_ms, maximum_rates, seed, dt_ms, neuron, synapse
         As for :func:`converters.spiking.spike`.
-    membrane_noise, weight_bits, threshold_noise, tau_mismatch, units, neurons_per_unit
+    mismatch, membrane_noise, weight_bits, threshold_noise, tau_mismatch, units, neurons_per_unit
         Likewise.
     readout_tau_ms, calibration_samples, calibration_steps
         Likewise.
@@ -233,7 +233,7 @@ def chip_yield(
     """
     options = SpikeOptions(
         neurons_per_state=neurons_per_state,
-        hold_ms=hold_ms,
+        presentation_ms=presentation_ms,
         tau_ms=tau_ms,
         maximum_rates=maximum_rates,
         seed=seed,

@@ -71,7 +71,11 @@ LATER: Mapping[str, bool] = {"later": True}
 """Field metadata: files written before the field existed lack it and get its default."""
 
 _LONGEST_QUOTE = 200
-_RENAMED: Mapping[str, str] = {"discretiser": "discretizer", "realisation": "realization"}
+_RENAMED: Mapping[str, str] = {
+    "discretiser": "discretizer",
+    "hold_ms": "presentation_ms",
+    "realisation": "realization",
+}
 """Field names in files written before version 0.2, with their present names."""
 
 

@@ -87,7 +87,7 @@ def run_memory(
     generator_state = np.random.get_state()  # noqa: NPY002 - Brian2 seeds and uses this one
     try:
         b2.seed(noise_seed)
-        simulation.run(steps * network.hold_ms * b2.ms, namespace={})
+        simulation.run(steps * network.presentation_ms * b2.ms, namespace={})
     finally:
         np.random.set_state(generator_state)  # noqa: NPY002
     return operation.activity()
@@ -282,7 +282,7 @@ class Pipeline:
         )
 
     def _raster_size(self, chips: Sequence[SpikingMemory] | Sequence[SpikingUnits]) -> int:
-        chip_steps = self.steps * self.network.steps_per_hold
+        chip_steps = self.steps * self.network.steps_per_presentation
         return len(chips) * chips[0].neurons * chip_steps
 
     def _report(self, samples: int) -> None:

@@ -109,7 +109,7 @@ class Synapses:
         rasters: bool,
     ) -> None:
         self.memory, self.chips = memories[0], len(memories)
-        self.boundary, self.samples, self.hold = boundary, samples, network.steps_per_hold
+        self.boundary, self.samples, self.hold = boundary, samples, network.steps_per_presentation
         channels, order, per_channel = self.memory.weights.shape
         self.copies = self.chips * samples
         rows = self.copies * channels

@@ -27,8 +27,8 @@ def notes_of(network: SpikingNetwork) -> tuple[str, ...]:
     """Say which part ran where, and what else a reader has to know."""
     told = [
         _where(network),
-        f"Each input was held for {network.hold_ms:g} ms; m is the state of the synapses at the "
-        "end of the hold.",
+        f"Each input was presented for {network.presentation_ms:g} ms; m is the state of the "
+        "synapses at the end of the presentation.",
         "Synaptic operations count every neuron that a spike reaches, weights not factored.",
     ]
     layers = [layer for layer in network.host.layers if isinstance(layer, LMULayer)]
@@ -90,7 +90,7 @@ def settings_of(network: SpikingNetwork, version: str, codegen: str) -> dict[str
         "calibration_ridge": network.calibration.ridge,
         "dt_ms": network.dt_ms,
         "tau_ms": network.tau_ms,
-        "hold_ms": network.hold_ms,
+        "presentation_ms": network.presentation_ms,
         "brian2": version,
         "codegen": codegen,
     }
@@ -232,7 +232,7 @@ class Brian2Target:
             synops=int(batch.synops[chip]),
             saturations={name: int(counts[chip]) for name, counts in batch.beyond.items()},
             steps=steps,
-            chip_steps=steps * network.steps_per_hold,
+            chip_steps=steps * network.steps_per_presentation,
             wall_seconds=wall_seconds,
             seed=seed,
             states=_states(m, h, y) if record else None,
@@ -255,7 +255,7 @@ def _check_alike(first: SpikingNetwork, other: SpikingNetwork, number: int) -> N
         ("membrane noise", lambda n: n.device.membrane_noise),
         ("threshold noise", lambda n: n.device.threshold_noise),
         ("spread of time constants", lambda n: n.device.tau_mismatch > 0.0),
-        ("times", lambda n: (n.dt_ms, n.tau_ms, n.hold_ms)),
+        ("times", lambda n: (n.dt_ms, n.tau_ms, n.presentation_ms)),
         ("neurons", lambda n: [None if m is None else m.neurons for m in n.memories]),
         ("units", lambda n: None if n.units is None else (n.units.neurons, n.units.tau_ms)),
     ):

@@ -57,7 +57,7 @@ class Units:
     ) -> None:
         self.units, self.layer, self.signal, self.starts = list(units), layer, signal, starts
         first, (copies, steps, _) = units[0], signal.shape
-        self.samples, self.hold = copies // len(units), network.steps_per_hold
+        self.samples, self.hold = copies // len(units), network.steps_per_presentation
         self.decay = network.decay
         self.readout_decay = float(np.exp(-network.dt_ms / first.tau_ms))
         per_spike = 1.0 / (network.dt_ms * 1e-3)

@@ -176,7 +176,9 @@ def _loihi(network: LMUNetwork, calibration: np.ndarray) -> Any:
     from converters.loihi import loihi_spike
 
     # Few chip steps, for Lava is slow: the window is as many synapses long as by default.
-    return loihi_spike(network, calibration, neurons_per_state=200, hold_ms=10.0, tau_ms=20.0)
+    return loihi_spike(
+        network, calibration, neurons_per_state=200, presentation_ms=10.0, tau_ms=20.0
+    )
 
 
 _MAKERS: Mapping[type, Mapping[str, MakeNetwork]] = {

@@ -122,7 +122,7 @@ def run_layers(
             continue
         memory = network.memories[number]
         assert memory is not None  # the network was checked when it was made
-        job = Job(f"layer{number}", memory, layer, signal, network.steps_per_hold)
+        job = Job(f"layer{number}", memory, layer, signal, network.steps_per_presentation)
         done = run_job(job)
         outcome.add(job, done)
         host = observed(layer, signal, done.states * memory.state_unit)

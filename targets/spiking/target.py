@@ -59,7 +59,7 @@ def make_run(
         synops=outcome.synops,
         saturations=outcome.saturations,
         steps=steps,
-        chip_steps=steps * network.steps_per_hold + 1,
+        chip_steps=steps * network.steps_per_presentation + 1,
         wall_seconds=wall_seconds,
         seed=seed,
         states=states,
@@ -76,8 +76,8 @@ def _notes(network: LoihiNetwork) -> tuple[str, ...]:
         "ran on the host in float.",
         "Relays hold the state and send graded messages, which the first Loihi cannot: there an "
         "embedded core or the host does their work.",
-        f"Each input was held for {network.hold_ms:g} ms; m is the state of the relays at the end "
-        "of the hold.",
+        f"Each input was presented for {network.presentation_ms:g} ms; m is the state of the "
+        "relays at the end of the presentation.",
     ]
     if len(layers) > 1:
         notes.append("Layers ran one after the other, each for the whole of the input.")
@@ -106,7 +106,7 @@ def _settings(network: LoihiNetwork) -> dict[str, Any]:
         "calibration_ridge": network.calibration.ridge,
         "dt_ms": network.dt_ms,
         "tau_ms": network.tau_ms,
-        "hold_ms": network.hold_ms,
+        "presentation_ms": network.presentation_ms,
     }
 
 

@@ -50,7 +50,7 @@ def samples():
 def spiking_of(samples, **options):
     chosen = {"neurons_per_state": 40, "mismatch": 0.1, "membrane_noise": 0.0, "weight_bits": 0}
     chosen["units"] = "host"
-    return spike(samples[0], samples[1], hold_ms=20.0, **{**chosen, **options})
+    return spike(samples[0], samples[1], presentation_ms=20.0, **{**chosen, **options})
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_ideal_populations_are_the_float_network(samples):
         (layer(rng, 2), middle, layer(rng, 2)), Readout(rng.normal(size=(6, 3)), np.ones(3)), True
     )
     _, inputs, _ = samples
-    chip = spike(network, inputs, hold_ms=20.0, neurons_per_state=10, calibration="none")
+    chip = spike(network, inputs, presentation_ms=20.0, neurons_per_state=10, calibration="none")
     truth = run_reference(network, inputs, record=True)
     found = run_hybrid(chip, inputs, [])
     assert len(found.m) == 2
@@ -88,7 +88,7 @@ def test_all_on_is_the_brian2_target(samples, neuron, noise, units):
     run = Brian2Target().run(chip, inputs, record=True, seed=5)
     fired = []
     found = run_hybrid(chip, inputs, [0], seed=5, observe=lambda *step: fired.append(step[2]))
-    spikes = np.stack(fired).reshape(6, chip.steps_per_hold, 3, -1)
+    spikes = np.stack(fired).reshape(6, chip.steps_per_presentation, 3, -1)
     assert (run.events["layer0/memory"] == spikes.sum(axis=(1, 3)).T).all()
     assert (found.m[0] == run.states.m).all()
     assert (found.y == run.states.y).all()
@@ -233,7 +233,9 @@ def test_units_on_neurons_come_last_and_are_named_when_they_fail(samples):
 def test_layers_are_switched_on_one_by_one(samples):
     rng = np.random.default_rng(33)
     network = LMUNetwork((layer(rng, 2), layer(rng, 6)), Readout(rng.normal(size=(6, 3)), None))
-    chip = spike(network, samples[1], hold_ms=20.0, neurons_per_state=20, calibration="none")
+    chip = spike(
+        network, samples[1], presentation_ms=20.0, neurons_per_state=20, calibration="none"
+    )
     targets = run_reference(network, samples[1]).outputs.argmax(axis=1)
     seen = []
     found = attribute_spiking(

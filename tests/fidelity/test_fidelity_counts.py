@@ -114,7 +114,7 @@ def test_spiking_sizes_are_of_what_is_on_neurons(digits):
             calibration=Calibration("none", 0, 8, 1e-2, 0.1),
             dt_ms=1.0,
             tau_ms=100.0,
-            hold_ms=50.0,
+            presentation_ms=50.0,
         )
         sizes = network_sizes(network)
         assert sizes.parameters == weights.size + 2 * states * neurons

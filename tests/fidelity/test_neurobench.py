@@ -105,7 +105,7 @@ def test_a_series_sends_once_for_each_term(memory_alone):
 
 def test_graded_relays_multiply_and_spikes_add(memory_alone):
     network, inputs = memory_alone
-    loihi = loihi_spike(network, inputs, neurons_per_state=8, hold_ms=10.0)
+    loihi = loihi_spike(network, inputs, neurons_per_state=8, presentation_ms=10.0)
     run = SpikingTarget().run(loihi, inputs)
     found = neurobench_of(run, loihi).synaptic_operations
     memory = loihi.memories[0]

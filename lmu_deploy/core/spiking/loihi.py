@@ -237,7 +237,7 @@ class LoihiNetwork(Hosted, Representation):
     profile : str
         Name of the hardware profile.
     calibration : Calibration
-    dt_ms, tau_ms, hold_ms : float
+    dt_ms, tau_ms, presentation_ms : float
         Duration of a chip step, time constant of the relays, and presentation time of an input, a
         whole multiple of the first; milliseconds.
     provenance : mapping of str to str
@@ -254,7 +254,7 @@ class LoihiNetwork(Hosted, Representation):
     calibration: Calibration
     dt_ms: float
     tau_ms: float
-    hold_ms: float
+    presentation_ms: float
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -267,7 +267,7 @@ class LoihiNetwork(Hosted, Representation):
             profile=check_text("profile", self.profile, 200),
             dt_ms=dt,
             tau_ms=check_number("tau_ms", self.tau_ms, dt, 1e9),
-            hold_ms=check_multiple("hold_ms", self.hold_ms, dt),
+            presentation_ms=check_multiple("presentation_ms", self.presentation_ms, dt),
             provenance=check_provenance(self.provenance),
         )
 

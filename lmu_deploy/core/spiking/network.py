@@ -53,7 +53,7 @@ class Hosted:
 
     host: LMUNetwork
     dt_ms: float
-    hold_ms: float
+    presentation_ms: float
 
     @property
     def n_in(self) -> int:
@@ -86,9 +86,9 @@ class Hosted:
         ]
 
     @property
-    def steps_per_hold(self) -> int:
+    def steps_per_presentation(self) -> int:
         """Number of chip steps per step of the task."""
-        return round(self.hold_ms / self.dt_ms)
+        return round(self.presentation_ms / self.dt_ms)
 
 
 def check_type(value: object, expected: type) -> None:
@@ -235,7 +235,7 @@ class SpikingNetwork(Hosted, Representation):
     neuron : NeuronModel
     device : Device
     calibration : Calibration
-    dt_ms, tau_ms, hold_ms : float
+    dt_ms, tau_ms, presentation_ms : float
         Step of the simulation, time constant of the synapses, and presentation time of an input, a
         whole multiple of the first; milliseconds.
     provenance : mapping of str to str
@@ -259,7 +259,7 @@ class SpikingNetwork(Hosted, Representation):
     calibration: Calibration
     dt_ms: float
     tau_ms: float
-    hold_ms: float
+    presentation_ms: float
     provenance: Mapping[str, str] = field(default_factory=dict)
     synapse: DPISynapse | None = None
     maximum_rates: tuple[float, float] | None = field(default=None, metadata=LATER)
@@ -276,7 +276,7 @@ class SpikingNetwork(Hosted, Representation):
             memories=check_memories(self.memories, self.host, SpikingMemory),
             dt_ms=dt,
             tau_ms=check_multiple("tau_ms", self.tau_ms, dt),
-            hold_ms=check_multiple("hold_ms", self.hold_ms, dt),
+            presentation_ms=check_multiple("presentation_ms", self.presentation_ms, dt),
             provenance=check_provenance(self.provenance),
         )
         if self.maximum_rates is not None:

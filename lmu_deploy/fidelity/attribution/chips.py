@@ -170,7 +170,7 @@ def _run_spiking(
     boundary = Boundary(host.channels, host.observe)
     synapses = Synapses(network, [memory], boundary, samples, steps, rasters=False)
     x = np.zeros((samples, memory.states))
-    for _ in range(steps * network.steps_per_hold):
+    for _ in range(steps * network.steps_per_presentation):
         spikes = neurons.step(x)
         own = None if units is None or firing is None else firing.step(units.shown)
         if observe is not None:
@@ -185,7 +185,7 @@ def _run_ideal(network: SpikingNetwork, memory: SpikingMemory, host: HostLayer) 
     x = np.zeros((len(host.m), memory.states))
     for step in range(host.m.shape[1]):
         entering = (host.channels(step)[:, :, None] * memory.scaled_input).reshape(x.shape)
-        for _ in range(network.steps_per_hold):
+        for _ in range(network.steps_per_presentation):
             x = decay * x + (1.0 - decay) * (drive(x) + entering)
         host.observe(step, x * memory.scales.reshape(-1))
 
@@ -322,7 +322,7 @@ class Chips:
         return {
             "profile": device.profile,
             "neurons_per_state": memory.populations.neurons,
-            "hold_ms": network.hold_ms,
+            "presentation_ms": network.presentation_ms,
             "tau_ms": network.tau_ms,
             "dt_ms": network.dt_ms,
             "neuron": network.neuron.kind,

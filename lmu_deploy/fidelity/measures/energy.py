@@ -72,7 +72,7 @@ def count(run: Run, network: object) -> Counts:
     neurons = sum(n for name, n in run.neurons.items() if not from_outside(name))
     lived = None
     if isinstance(network, SpikingNetwork | LoihiNetwork):
-        lived = run.steps * network.hold_ms / 1000.0
+        lived = run.steps * network.presentation_ms / 1000.0
     return Counts(
         synops=run.synops / samples,
         messages=sum(counts.total for counts in counted_of(run).values()) / samples,

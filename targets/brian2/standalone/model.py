@@ -208,12 +208,12 @@ def simulate(job: Job, folder: Path) -> Outcome:
     b2.set_device("cpp_standalone", build_on_run=False)
     b2.prefs.devices.cpp_standalone.extra_make_args_unix = [f"-j{_processors()}"]
     device, network, begun = b2.get_device(), job.network, os.times()
-    records = Records(folder, network.steps_per_hold, job.memory.neurons, job.raster)
+    records = Records(folder, network.steps_per_presentation, job.memory.neurons, job.raster)
     states, *others = _objects(b2, job, records)
     simulation = b2.Network(states, *others)
     b2.seed(job.noise_seed)
     simulation.run(
-        job.channels.shape[1] * network.hold_ms * b2.ms,
+        job.channels.shape[1] * network.presentation_ms * b2.ms,
         namespace={},
         report=f'std::ofstream("../{PROGRESS}") << completed;' if job.tell else None,
         report_period=_SECONDS_BETWEEN_REPORTS * b2.second,
@@ -223,7 +223,9 @@ def simulate(job: Job, folder: Path) -> Outcome:
     device.run(with_output=False)
     seconds = {"build": _spent(begun, built), "run": _spent(built, os.times())}
     ends = records.read_ends(np.asarray(states.x))
-    return _outcome(job, ends, records.read_raster(len(ends) * network.steps_per_hold), seconds)
+    return _outcome(
+        job, ends, records.read_raster(len(ends) * network.steps_per_presentation), seconds
+    )
 
 
 def _objects(b2: Any, job: Job, records: Records) -> tuple[Any, Any, Any]:
@@ -233,7 +235,7 @@ def _objects(b2: Any, job: Job, records: Records) -> tuple[Any, Any, Any]:
     states = _state_group(b2, network, memory, samples, clock)
     neurons = _neuron_group(b2, network, memory, states, job.membranes, clock)
     values = job.channels.transpose(1, 0, 2).reshape(holds, -1)
-    held = b2.TimedArray(values, network.hold_ms * b2.ms, "lmu_held")
+    held = b2.TimedArray(values, network.presentation_ms * b2.ms, "lmu_held")
     effects, recording = _effects(network, memory), records.code(b2, states)
     function = arriving(b2, neurons, effects, memory.channels, recording)
     states.namespace.update({"lmu_held": held, "lmu_arriving": function})

@@ -98,7 +98,7 @@ def _job(
         channels=np.stack([host.channels(step) for step in range(steps)], axis=1),
         membranes=np.random.default_rng(seeds).random((samples, memory.neurons)),
         noise_seed=int(np.random.default_rng([*seeds, 1]).integers(2**31)),
-        raster=memory.neurons * steps * network.steps_per_hold <= _LARGEST_RASTER,
+        raster=memory.neurons * steps * network.steps_per_presentation <= _LARGEST_RASTER,
         tell=tell,
     )
 
@@ -232,7 +232,7 @@ class Brian2CppTarget:
         present = [memory for memory in network.memories if memory is not None]
         neurons = {n: memory.neurons for n, memory in zip(outcomes, present, strict=True)}
         steps = y.shape[1]
-        chip_steps = steps * network.steps_per_hold
+        chip_steps = steps * network.steps_per_presentation
         version = next((outcome.version for outcome in outcomes.values()), "")
         return Run(
             target=self.name,

@@ -245,7 +245,7 @@ def twin(spiking, u):
     neurons.v[:] = 0.0
     x, a, states = np.zeros(memory.order), spiking.decay, []
     for value in u:
-        for _ in range(spiking.steps_per_hold):
+        for _ in range(spiking.steps_per_presentation):
             spikes = neurons.step(x[None]).reshape(-1)
             drive = memory.weights[0] @ spikes / (spiking.dt_ms * 1e-3)
             x = a * x + (1.0 - a) * (drive + memory.scaled_input[0] * value)
@@ -260,7 +260,7 @@ def test_a_spiking_graph_gives_the_states_of_our_own_neurons(spiking, integrator
     run, found, spikes = Interpreter(graph, spiking.dt_ms * 1e-3, integrator), [], 0
     run.step({"layer0_input": np.zeros(1)})  # the neurons' first step, which ours take before u
     for value in u:
-        for _ in range(spiking.steps_per_hold):
+        for _ in range(spiking.steps_per_presentation):
             outputs = run.step({"layer0_input": np.array([value])})
             spikes += outputs["layer0_neurons"].sum()
         found.append(outputs["layer0_output"])

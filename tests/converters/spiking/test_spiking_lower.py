@@ -35,10 +35,13 @@ def inputs(rng):
         ({"profile": "nothing"}, "unknown profile 'nothing'"),
         ({"calibration": "best"}, "choose one of dynamic, none, static"),
         ({"neuron": "hh"}, "neuron is 'hh'"),
-        ({"hold_ms": 10.5}, "hold_ms is 10.5 ms, not a whole multiple"),
+        ({"presentation_ms": 10.5}, "presentation_ms is 10.5 ms, not a whole multiple"),
         ({"tau_ms": 100.3}, "tau_ms is 100.3 ms, not a whole multiple"),
         ({"dt_ms": 0.3}, "not a whole multiple of the simulation step of 0.3 ms"),
-        ({"hold_ms": 5.0}, "lasts 40 ms, and for order 3 a synapse of 100 ms can serve 100 ms"),
+        (
+            {"presentation_ms": 5.0},
+            "lasts 40 ms, and for order 3 a synapse of 100 ms can serve 100 ms",
+        ),
         ({"neurons_per_state": 20_000}, "need 120000 neurons and profile generic-analog has 65536"),
         ({"neurons_per_state": 0}, "neurons_per_state is 0"),
         ({"neurons_per_state": 5_000}, "15000 weights for each state, and 12000 can be fitted"),
@@ -68,9 +71,11 @@ def test_bad_inputs_and_networks_are_refused(network, inputs, rng):
 
 def test_higher_orders_need_longer_windows(inputs, rng):
     network = LMUNetwork((lmu(rng, 2, Memory.legendre(16, 8.0)),), Readout(np.ones((4, 1)), None))
-    with pytest.raises(InputError, match=r"can serve 200 ms or more; hold each input for .* 25 ms"):
-        spike(network, inputs, hold_ms=24.0, neurons_per_state=2)
-    assert spike(network, inputs, hold_ms=25.0, neurons_per_state=2, calibration="none").memories
+    with pytest.raises(InputError, match=r"can serve 200 ms or more; present each .* 25 ms"):
+        spike(network, inputs, presentation_ms=24.0, neurons_per_state=2)
+    assert spike(
+        network, inputs, presentation_ms=25.0, neurons_per_state=2, calibration="none"
+    ).memories
 
 
 def test_network_holds_what_was_asked_for(network, inputs, tmp_path):
@@ -78,7 +83,7 @@ def test_network_holds_what_was_asked_for(network, inputs, tmp_path):
         network,
         inputs,
         neurons_per_state=10,
-        hold_ms=20.0,
+        presentation_ms=20.0,
         tau_ms=40.0,
         mismatch=0.2,
         weight_bits=6,
@@ -87,7 +92,7 @@ def test_network_holds_what_was_asked_for(network, inputs, tmp_path):
         chip_seed=9,
     )
     memory = made.memories[0]
-    assert (made.hold_ms, made.tau_ms, made.dt_ms) == (20.0, 40.0, 1.0)
+    assert (made.presentation_ms, made.tau_ms, made.dt_ms) == (20.0, 40.0, 1.0)
     assert (made.device.seed, made.device.mismatch, made.device.weight_bits) == (9, 0.2, 6)
     assert (made.calibration.method, made.calibration.seed) == ("static", 3)
     assert made.calibration.samples == len(inputs)

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
@@ -51,7 +53,7 @@ def parts(rng):
         "calibration": Calibration("dynamic", 0, 10, 1e-3, 0.02),
         "dt_ms": 1.0,
         "tau_ms": 100.0,
-        "hold_ms": 50.0,
+        "presentation_ms": 50.0,
     }
 
 
@@ -59,7 +61,7 @@ def test_derived_figures(parts):
     network = SpikingNetwork(**parts)
     memory = network.memories[0]
     assert (network.n_in, network.n_out, network.task) == (2, 2, "digits")
-    assert network.steps_per_hold == 50
+    assert network.steps_per_presentation == 50
     assert network.decay == pytest.approx(np.exp(-0.01))
     assert (memory.states, memory.neurons, memory.order, memory.channels) == (6, 30, 3, 2)
     assert memory.synapses.tolist() == [ORDER * NEURONS] * 30
@@ -89,10 +91,20 @@ def test_file_keeps_every_field(parts, tmp_path, neuron):
     np.testing.assert_equal(after, before)
 
 
+def test_file_with_the_earlier_name_of_the_presentation_time_loads(parts, tmp_path):
+    path = tmp_path / "n.safetensors"
+    save(SpikingNetwork(**parts), path)
+    header = safe_open(path, "numpy").metadata()["lmu_deploy"]
+    earlier = header.replace('"presentation_ms"', '"hold_ms"')
+    assert earlier != header
+    save_file(load_file(path), path, metadata={"lmu_deploy": earlier})
+    assert load(path, SPIKING_CLASSES).presentation_ms == 50.0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hold_ms": 50.5}, "hold_ms is 50.5 ms, not a whole multiple"),
+        ({"presentation_ms": 50.5}, "presentation_ms is 50.5 ms, not a whole multiple"),
         ({"tau_ms": 0.4}, "give 1 ms"),
         ({"neuron": NeuronModel("lif", 20.0, 1.5)}, "refractory_ms is 1.5 ms"),
         (

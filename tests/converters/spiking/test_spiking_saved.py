@@ -76,7 +76,12 @@ def test_a_calibration_of_another_network_is_refused(network, inputs, saved):
 
 
 def test_the_command_keeps_and_takes_calibrations(saved, tmp_path):
-    options = {"neurons_per_state": 2, "calibration": "static", "hold_ms": 20.0, "tau_ms": 20.0}
+    options = {
+        "neurons_per_state": 2,
+        "calibration": "static",
+        "presentation_ms": 20.0,
+        "tau_ms": 20.0,
+    }
     kept = tmp_path / "c.safetensors"
     command(DIGITS, out=tmp_path / "a.safetensors", save_calibration=kept, **options)
     command(DIGITS, out=tmp_path / "b.safetensors", load_calibration=kept, **options)
@@ -90,9 +95,9 @@ def test_the_command_keeps_and_takes_calibrations(saved, tmp_path):
 def test_options_of_the_command_line_reach_the_network(tmp_path, monkeypatch):
     out = tmp_path / "s.safetensors"
     options = (
-        "--neurons-per-state 2 --neuron dpi --synapse dpi --dt-ms 0.5 --hold-ms 20 --tau-ms 40 "
-        "--mismatch 0.3 --membrane-noise 0.1 --weight-bits 5 --calibration none --seed 2 "
-        "--chip-seed 7 --max-rates 50 60"
+        "--neurons-per-state 2 --neuron dpi --synapse dpi --dt-ms 0.5 --presentation-ms 20 "
+        "--tau-ms 40 --mismatch 0.3 --membrane-noise 0.1 --weight-bits 5 --calibration none "
+        "--seed 2 --chip-seed 7 --max-rates 50 60"
     )
     arguments = ["lmu-deploy", "spike", str(DIGITS), "--out", str(out), *options.split()]
     monkeypatch.setattr(sys, "argv", arguments)
@@ -100,7 +105,7 @@ def test_options_of_the_command_line_reach_the_network(tmp_path, monkeypatch):
         main()
     assert ended.value.code == 0
     made = load_any(out)
-    assert (made.dt_ms, made.hold_ms, made.tau_ms) == (0.5, 20.0, 40.0)
+    assert (made.dt_ms, made.presentation_ms, made.tau_ms) == (0.5, 20.0, 40.0)
     assert made.device == Device("generic-analog", 7, 0.3, 0.1, 5)
     assert made.neuron.kind == "dpi" and made.synapse == DPISynapse()
     assert (made.calibration.method, made.calibration.seed) == ("none", 2)

@@ -47,7 +47,7 @@ def signals(samples=30, seed=1):
 
 
 def spiking_of(network, **options):
-    chosen = {"neurons_per_state": 30, "mismatch": 0.2, "weight_bits": 6, "hold_ms": 20.0}
+    chosen = {"neurons_per_state": 30, "mismatch": 0.2, "weight_bits": 6, "presentation_ms": 20.0}
     chosen |= {"tau_ms": 20.0, "membrane_noise": 0.0, "units": "chip", **options}
     return spike(network, signals(), **chosen)
 
@@ -125,7 +125,7 @@ def test_batches_and_company_do_not_matter(target, monkeypatch):
             neurons_per_state=30,
             mismatch=0.2,
             weight_bits=6,
-            hold_ms=20.0,
+            presentation_ms=20.0,
             tau_ms=20.0,
             units="chip",
         ),

@@ -54,7 +54,12 @@ def case():
     network = LMUNetwork((make_layer(rng),), readout, return_sequences=True)
     inputs = rng.uniform(0, 1, (40, STEPS, 3))
     spiking = spike(
-        network, inputs, neurons_per_state=30, hold_ms=HOLD, calibration="static", mismatch=0.1
+        network,
+        inputs,
+        neurons_per_state=30,
+        presentation_ms=HOLD,
+        calibration="static",
+        mismatch=0.1,
     )
     given = inputs[:SAMPLES].copy()
     given.flags.writeable = False
@@ -241,7 +246,9 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
     bare = LMULayer(rng.normal(size=(3, 1)), None, None, None, Memory.legendre(2, 12.0), None)
     network = LMUNetwork((make_layer(rng), lstm, bare), Readout(rng.normal(size=(2, 1)), None))
     inputs = rng.uniform(0, 1, (20, 4, 3))
-    spiking = spike(network, inputs, neurons_per_state=10, hold_ms=HOLD, calibration="static")
+    spiking = spike(
+        network, inputs, neurons_per_state=10, presentation_ms=HOLD, calibration="static"
+    )
     expected = Brian2Target().run(spiking, inputs[:2], record=True, seed=6)
     jobs, edges = [], {0: slice(0, 8), 2: slice(8, 10)}
 

@@ -28,7 +28,9 @@ def case():
     layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(2, 12.0), None)
     network = LMUNetwork((layer,), Readout(np.ones((2, 1)), None))
     inputs = np.random.default_rng(0).uniform(-1, 1, (5, 6, 1))
-    return spike(network, inputs, neurons_per_state=4, hold_ms=10, calibration="none"), inputs
+    return spike(
+        network, inputs, neurons_per_state=4, presentation_ms=10, calibration="none"
+    ), inputs
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def noisy(inputs):
         for n in (2, 2)
     )
     network = LMUNetwork(layers, Readout(rng.normal(size=(2, 2)), None))
-    made = spike(network, inputs, neurons_per_state=6, calibration="static", hold_ms=10.0)
+    made = spike(network, inputs, neurons_per_state=6, calibration="static", presentation_ms=10.0)
     return dataclasses.replace(made, device=dataclasses.replace(made.device, membrane_noise=0.3))
 
 

@@ -77,7 +77,7 @@ def twin(spiking, x, seed):
     state = np.zeros((len(x), memory.channels, memory.order))
     ends, raster, counts = [], [], np.zeros((len(x), x.shape[1]), dtype=int)
     for t in range(x.shape[1]):
-        for _ in range(spiking.steps_per_hold):
+        for _ in range(spiking.steps_per_presentation):
             spikes = neurons.step(state.reshape(len(x), -1))
             counts[:, t] += spikes.sum(axis=(1, 2))
             raster.append(spikes[0].reshape(-1))
@@ -212,7 +212,11 @@ def test_run_says_what_was_done(case, run):
     assert any("host" in note for note in run.notes)
     settings = run.settings
     assert (settings["mismatch"], settings["calibration"]) == (0.1, "dynamic")
-    assert (settings["tau_ms"], settings["hold_ms"], settings["dt_ms"]) == (100.0, 50.0, 1.0)
+    assert (settings["tau_ms"], settings["presentation_ms"], settings["dt_ms"]) == (
+        100.0,
+        50.0,
+        1.0,
+    )
     assert settings["neurons_per_state"] == 50
     assert settings["chip_seed"] == spiking.device.seed
     json.dumps(settings)

@@ -112,7 +112,9 @@ def test_a_lowered_network(rng, order, neurons):
     layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(order, 30.0), None)
     network = LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
     inputs = np.sin(rng.uniform(0.1, 0.4, (6, 1, 1)) * np.arange(20)[None, :, None])
-    lowered = loihi_spike(network, inputs, neurons_per_state=neurons, hold_ms=10.0, tau_ms=50.0)
+    lowered = loihi_spike(
+        network, inputs, neurons_per_state=neurons, presentation_ms=10.0, tau_ms=50.0
+    )
     calls = []
     lava = LavaLifTarget().run(
         lowered, inputs[:2], record=True, progress=lambda *done: calls.append(done)

@@ -204,7 +204,7 @@ def feedback_network(rng):
 def test_a_sample_spikes_alone_as_it_does_among_others(rng):
     network = feedback_network(rng)
     inputs = rng.normal(size=(5, 12, 2))
-    lowered = loihi_spike(network, inputs, neurons_per_state=20, hold_ms=20.0, tau_ms=20.0)
+    lowered = loihi_spike(network, inputs, neurons_per_state=20, presentation_ms=20.0, tau_ms=20.0)
     together = SpikingTarget().run(lowered, inputs, record=True)
     for i in (0, 4):
         alone = SpikingTarget().run(lowered, inputs[i : i + 1], record=True)
@@ -220,7 +220,7 @@ def test_a_sample_spikes_alone_as_it_does_among_others(rng):
 def test_a_calibrated_memory_follows_the_float_one(rng, monkeypatch):
     network = delay(order=3, theta=300.0)
     lowered = loihi_spike(
-        network, sines(rng, 20, 800) * 0.5, neurons_per_state=60, hold_ms=1.0, tau_ms=50.0
+        network, sines(rng, 20, 800) * 0.5, neurons_per_state=60, presentation_ms=1.0, tau_ms=50.0
     )
     inputs = sines(np.random.default_rng(5), 4, 800) * 0.5
     run = SpikingTarget().run(lowered, inputs, record=True)
@@ -233,7 +233,7 @@ def test_a_calibrated_memory_follows_the_float_one(rng, monkeypatch):
         network,
         sines(np.random.default_rng(6), 20, 800) * 0.5,
         neurons_per_state=60,
-        hold_ms=1.0,
+        presentation_ms=1.0,
         tau_ms=50.0,
     )
     assert within.calibration.fit_error < 0.1
@@ -312,7 +312,7 @@ def test_a_network_of_other_memories_is_refused(rng):
         ({"profile": "loihi2"}, "no LIF neurons"),
         ({"profile": "generic-analog"}, "digital"),
         ({"tau_ms": 10.5}, "not a whole multiple"),
-        ({"hold_ms": 5.0}, "hold each input for at least"),
+        ({"presentation_ms": 5.0}, "present each input for at least"),
         ({"neurons_per_state": 60_000}, "use at most"),
         ({"maximum_rates": (100.0, 50.0)}, "highest maximum rate is 50"),
     ],
