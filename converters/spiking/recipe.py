@@ -188,7 +188,8 @@ def check_window(memory: Memory, presentation_ms: float, tau_ms: float) -> None:
     if window < least:
         raise InputError(
             f"a window of {memory.theta:g} steps of {presentation_ms:g} ms lasts {window:g} ms, "
-            f"and for order {memory.order} a synapse of {tau_ms:g} ms can serve {least:g} ms or more; "
+            f"and for order {memory.order} a synapse of {tau_ms:g} ms can serve {least:g} ms or "
+            "more; "
             f"present each input for at least {least / memory.theta:.4g} ms or use a faster "
             "synapse."
         )

@@ -383,13 +383,13 @@ _LOIHI: dict[str, tuple[str, dict[str, Any]]] = {
 
 @cache
 def loihi(form: str) -> Any:
-    """Give a network on neurons in fixed point, with short holds."""
+    """Give a network on neurons in fixed point, with short presentations."""
     name, options = _LOIHI[form]
     return adapter.spike_loihi(
         network(name),
         calibration(name),
         neurons_per_state=40,
-        hold_ms=10.0,
+        presentation_ms=10.0,
         tau_ms=20.0,
         **options,
     )
