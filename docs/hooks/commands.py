@@ -1,4 +1,4 @@
-"""The command-line reference, written from the command line itself each time the site is built."""
+"""Write the command-line reference from the command line itself when the site is built."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _VALUES = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """MkDocs calls this with each page's text."""
+    """Insert the reference into its page; MkDocs calls this with the text of each page."""
     return markdown.replace(PLACE, reference()) if PLACE in markdown else markdown
 
 
 def commands() -> dict[str, Any]:
-    """Give every command of `lmu-deploy`, in the order in which its help lists them."""
+    """Return every command of `lmu-deploy`, in the order in which its help lists them."""
     group: Any = typer.main.get_command(app)
     return {name: found for name, found in group.commands.items() if not found.hidden}
 
@@ -53,7 +53,7 @@ def _row(parameter: Any, kind: Any) -> str:
 
 
 def _value(kind: Any) -> str:
-    """Say what an option of type `kind` takes, such as N for `int | None`."""
+    """Return what an option of type `kind` takes, such as N for `int | None`."""
     if kind in _VALUES:
         return _VALUES[kind]
     return next((value for part in get_args(kind) if (value := _value(part))), "")

@@ -1,4 +1,4 @@
-"""Docstrings in the words of Markdown: Sphinx's roles and formulas become code and `$...$`."""
+"""Convert docstrings to Markdown: Sphinx's roles and formulas become code and `$...$`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ROLE = re.compile(r":(?:class|func|meth|mod|data):`~?([^`]+)`")
 
 
 def to_markdown(text: str) -> str:
-    """Rewrite one docstring.
+    """Return one docstring as Markdown.
 
     Parameters
     ----------
     text : str
-        With its indentation already taken off.
+        Without its indentation.
     """
     text = _MATH_BLOCK.sub(lambda found: f"$$\n{_formula(found[1])}\n$$\n\n", text)
     text = _MATH.sub(lambda found: f"${' '.join(found[1].split())}$", text)
@@ -27,12 +27,12 @@ def to_markdown(text: str) -> str:
 
 
 def _formula(text: str) -> str:
-    """Join the directive's first line and its indented ones to one formula."""
+    """Join the first line of the directive and its indented lines to one formula."""
     return re.sub(r"\n\s*", "\n", inspect.cleandoc(text)).strip()
 
 
 class MarkdownDocstrings(griffe.Extension):
-    """Griffe calls this for each object that it has read."""
+    """Convert the docstrings of a package; Griffe calls this extension for each object."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the object's docstring, if it has one."""

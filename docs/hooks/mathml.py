@@ -1,7 +1,7 @@
-"""Formulas as MathML, which browsers draw by themselves: no script, and nothing from another host.
+"""Convert formulas to MathML, which browsers draw without a script from another host.
 
-In: pages whose formulas pymdownx.arithmatex has set apart. Out: the same pages with `<math>` in
-their place.
+The input are pages whose formulas pymdownx.arithmatex has marked; the output has `<math>` elements
+instead.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOT
 
 
 def on_page_content(content: str, **_: object) -> str:
-    """MkDocs calls this with each page's HTML."""
+    """Convert all formulas of a page; MkDocs calls this with the HTML of each page."""
     content = _BLOCK.sub(_block, content)
     return _INLINE.sub(lambda found: convert(_latex(found[1])), content)
 
 
 def _block(found: re.Match[str]) -> str:
-    """Make one formula of each line, for the converter knows no aligned ones."""
+    """Return one formula per line, because the converter does not know aligned ones."""
     latex = _latex(found[1])
     lines = [latex] if "\\begin" in latex else re.split(r"\\\\", latex.replace("&", " "))
     shown = "".join(convert(line.strip(), display="block") for line in lines if line.strip())

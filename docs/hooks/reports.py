@@ -1,7 +1,7 @@
-"""Example reports in pages: their links, their figures, and what was lost, from their own files.
+"""Insert figures of the example reports into pages.
 
-`<!-- report: NAME -->` becomes the targets of docs/reports/NAME side by side, with a link;
-`<!-- losses: NAME -->` the sources of error of each target that was taken apart.
+`<!-- report: NAME -->` becomes a table of the targets of docs/reports/NAME with a link, and
+`<!-- losses: NAME -->` the sources of error of each target with an attribution.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from lmu_deploy.report.wording import sentence
 from lmu_deploy.report.write import plain, table
 
 _PLACE = re.compile(r"<!-- (report|losses): ([\w-]+) -->")
-_COLUMNS = 8  # of the comparison: what a page has room for
+_COLUMNS = 8  # of the comparison, as many as fit a page
 
 
 def on_page_markdown(markdown: str, *, config: MkDocsConfig, **_: object) -> str:
-    """MkDocs calls this with each page's text."""
+    """Replace the marks of a page; MkDocs calls this with the text of each page."""
     folder = Path(config.docs_dir) / "reports"
     return _PLACE.sub(lambda found: _shown(found[1], folder / found[2]), markdown)
 
 
 def _shown(what: str, folder: Path) -> str:
-    """Show a part of a report; say how to make one that is not there."""
+    """Return a part of a report, or the command that makes a missing one."""
     make = f"`python examples/reports/make_reports.py {folder.name}`"
     if not (folder / FIDELITY).is_file():
-        return f"Not made here; {make} makes it."
+        return f"This report is missing; {make} makes it."
     fidelity = read_fidelity(folder)
     if what == "losses":
         return "\n\n".join(
@@ -50,12 +50,12 @@ def _shown(what: str, folder: Path) -> str:
 
 
 def _losses(fidelity: Fidelity) -> list[str]:
-    """Give a sentence and two tables for each target that was taken apart."""
+    """Return a sentence and two tables for each target with an attribution."""
     accuracy = fidelity.reference.metric.name == "accuracy"
     parts = []
     for name, found in with_variants(fidelity):
         if (losses := found.attribution) is not None:
-            samples = f"Taken apart on {losses.samples:,} samples."
+            samples = f"The attribution uses {losses.samples:,} samples."
             parts += [plain(f"{sentence(name, found)} {samples}"), table(sources(losses, accuracy))]
             parts += [table(causes(losses, REMEDIES))] if losses.causes else []
     return parts

@@ -1,4 +1,4 @@
-"""Every page of docs/results in the navigation: whoever measures adds a page, and no more."""
+"""Add every page of docs/results to the navigation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SECTION = "Results"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """MkDocs calls this once it has read mkdocs.yml."""
+    """Add the pages; MkDocs calls this after it has read mkdocs.yml."""
     pages = sorted((Path(config.docs_dir) / "results").glob("*.md"))
     named = str(config.nav)
     found = [name for page in pages if (name := f"results/{page.name}") not in named]

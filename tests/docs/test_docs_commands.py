@@ -1,4 +1,4 @@
-"""No page names a command, option, call or file that is not there."""
+"""Commands, options, functions and files that the pages name exist."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def hook():
     return module
 
 
-def written(page: Path) -> list[str]:
-    """Whole commands of a page: of code blocks, and of code within a line that has arguments."""
+def commands_of(page: Path) -> list[str]:
+    """Return the complete commands of a page, in code blocks and in lines."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     found = [block or inline for block, inline in COMMAND.findall(text)]
-    # A word in capitals stands for something of the reader's.
+    # A word in capitals is a placeholder.
     return [c for c in found if not re.search(r"\b[A-Z]{3,}\b(?!\.)|\.\.\.|[<>|]", c)]
 
 
-def test_the_pages_hold_commands():
-    assert sum(len(written(page)) for page in PAGES) > 20
+def test_the_pages_contain_commands():
+    assert sum(len(commands_of(page)) for page in PAGES) > 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_has_the_options_that_it_is_given(hook, page):
-    for command in written(page):
+def test_the_options_of_every_command_exist(hook, page):
+    for command in commands_of(page):
         name, *arguments = shlex.split(command, comments=True)[1:]
         known = hook.commands()
         assert name in known, f"{page.name}: {command}"
-        # Parses the arguments as a call would, and raises what a call would show; runs nothing.
+        # Parses the arguments and raises the error that a call would show; runs nothing.
         known[name].make_context(name, arguments)
 
 
@@ -63,8 +63,8 @@ def test_a_wrong_option_is_found(hook):
         "missing": ["x"],
         "integer": ["x", "--target", "lava", "--limit", "eight"],
     }
-    for told, arguments in wrong.items():
-        with pytest.raises(Exception, match=f"(?i){told}"):
+    for message, arguments in wrong.items():
+        with pytest.raises(Exception, match=f"(?i){message}"):
             deploy.make_context("deploy", arguments)
 
 
@@ -95,14 +95,14 @@ def test_every_public_name_is_in_the_python_page():
         assert {place, f"lmu_deploy.{name}"} & known, f"add `::: {place}`"
 
 
-def test_files_that_pages_name_are_there():
+def test_files_that_pages_name_exist():
     for page in PAGES:
         for name in FILE.findall(page.read_text(encoding="utf-8")):
-            # A page may leave the ending away.
+            # A page may omit the ending.
             assert list(ROOT.glob(f"{name.rstrip('/')}*")), f"{page.name} names {name}"
 
 
-def test_pictures_that_pages_show_are_there():
+def test_pictures_that_pages_show_exist():
     for page in PAGES:
         for name in re.findall(
             r"!\[[^\]]*\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def test_pictures_that_pages_show_are_there():
             assert (page.parent / name).is_file(), f"{page.name} shows {name}"
 
 
-def test_the_makefile_has_what_pages_tell_to_make():
+def test_the_makefile_has_the_targets_that_pages_name():
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for page in PAGES:
         text = page.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every example runs, and says what it promises."""
+"""Every example runs and prints plausible figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
-    """Run an example as a script, in an empty folder; give its lines."""
+    """Return a function that runs an example as a script and returns its lines."""
 
     def call(name: str) -> list[str]:
         monkeypatch.chdir(tmp_path)

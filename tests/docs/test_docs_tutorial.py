@@ -1,6 +1,6 @@
-"""Every command of the tutorial and of the README runs, and says what the tutorial shows.
+"""Every command of the tutorial and of the README runs and prints what the tutorial shows.
 
-Both are run once, in one folder and one interpreter; what costs most is training and the report.
+Both are run once, in one folder and one interpreter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| (\w+)(, \w+)? \| (\d+) \| ([\d.]+) % \|(.*)$", re.MULTILINE)
 
-# Half a minute of computing; a machine that does much else besides may need many times that.
+# Half a minute of computing; a busy machine may need many times that.
 pytestmark = [pytest.mark.xdist_group("tutorial"), pytest.mark.timeout(1500)]
 
 
@@ -31,7 +31,7 @@ def text_of(name: str) -> str:
 
 
 def run(line: str) -> str:
-    """Run one command line in this process; give its standard output."""
+    """Run one command line in this process and return its standard output."""
     program, *arguments = shlex.split(line)
     assert program == "lmu-deploy", line
     before, sys.argv = sys.argv, [program, *arguments]
@@ -47,7 +47,7 @@ def run(line: str) -> str:
 
 
 def execute(kind: str, block: str) -> str:
-    """Run a block of commands or of Python; give what it prints."""
+    """Run a block of commands or of Python and return what it prints."""
     if kind == "sh":
         return "".join(run(line) for line in block.splitlines())
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -56,7 +56,7 @@ def execute(kind: str, block: str) -> str:
 
 
 NUMBER = r"\d+(\.\d+)?"
-# A console's commands install, which whoever runs this has done.
+# Blocks of kind console install the package, which is already installed here.
 BLOCKS = [b for b in BLOCK.findall(text_of("docs/tutorials/first-network.md")) if b[0] != "console"]
 
 
@@ -73,8 +73,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def said(folder):
-    """Pairs of what the tutorial shows and what its blocks printed here."""
+def outputs(folder):
+    """Pairs of the output that the tutorial shows and of the output here."""
     pairs = []
     for (kind, block), (shown_kind, shown) in zip(BLOCKS[::2], BLOCKS[1::2], strict=True):
         assert kind in ("sh", "python")
@@ -83,16 +83,16 @@ def said(folder):
     return pairs
 
 
-def test_the_tutorial_says_what_it_shows(said):
-    assert len(said) >= 10
-    for shown, printed in said:
-        # Digits may be others on another machine; words, files and shapes may not.
+def test_the_commands_print_what_the_tutorial_shows(outputs):
+    assert len(outputs) >= 10
+    for shown, printed in outputs:
+        # Figures may differ on another machine; words, files and shapes may not.
         # (12.5 seconds and 12 are both a number.)
         assert re.sub(NUMBER, "0", printed) == re.sub(NUMBER, "0", shown)
 
 
-def test_the_tutorial_shows_figures_that_hold(said):
-    for shown, printed in said:
+def test_the_figures_of_the_tutorial_are_reproduced(outputs):
+    for shown, printed in outputs:
         for name in ("accuracy", "reference", "agreement", "accuracy:"):
             pattern = rf"\b{name} ([\d.]+)"
             pairs = zip(re.findall(pattern, shown), re.findall(pattern, printed), strict=True)
@@ -100,7 +100,7 @@ def test_the_tutorial_shows_figures_that_hold(said):
                 assert float(ours) == pytest.approx(float(theirs), abs=0.025), shown
 
 
-def test_the_tutorials_table_holds(said, folder):
+def test_the_table_of_the_tutorial_is_reproduced(outputs, folder):
     found = json.loads((folder / "report" / "fidelity.json").read_text())
     rows = ROW.findall(text_of("docs/tutorials/first-network.md"))
     assert len(rows) == 6
@@ -122,17 +122,17 @@ def test_the_tutorials_table_holds(said, folder):
             assert per_sample == pytest.approx(float(events.replace(",", "")), rel=0.2)
 
 
-def test_every_other_command_of_the_readme_runs(said, folder):
+def test_every_other_command_of_the_readme_runs(outputs, folder):
     already = [set(shlex.split(c)) for k, b in BLOCKS if k == "sh" for c in b.splitlines()]
     commands = [c.strip() for c in re.findall(r"^    (lmu-deploy .+)$", text_of("README.md"), re.M)]
     assert len(commands) == 5
     for command in commands:
-        # What ran with one more option, such as --record, has run.
+        # A command that ran with one more option, such as --record, need not run again.
         if not any(set(shlex.split(command)) <= words for words in already):
             assert run(command)
 
 
-def test_the_tutorial_leaves_the_files_that_it_names(said, folder):
+def test_the_tutorial_writes_the_files_that_it_names(outputs, folder):
     for name in ("digits.safetensors", "digits-int.safetensors", "digits-lif.safetensors"):
         assert (folder / name).is_file()
     for name in ("digits.onnx", "digits-step.onnx", "report/report.html", "report/fidelity.json"):
