@@ -147,7 +147,7 @@ def constants(points: Sequence[Point]) -> str:
     return (
         f"Poisson, error = c d / sqrt(p) with p neurons for each of d states: c = "
         f"{np.mean(found):.3f} on average, {min(found):.3f} to {max(found):.3f} over all orders "
-        f"and numbers of neurons. (With all m = d p neurons in the place of p, c would range from "
+        f"and numbers of neurons. (With all m = d p neurons instead of p, c would range from "
         f"{min(whole):.2f} to {max(whole):.2f}.)"
     )
 
