@@ -40,6 +40,12 @@ def state_space(order: int) -> tuple[np.ndarray, np.ndarray]:
     ------
     InputError
         When `order` is out of range.
+
+    Examples
+    --------
+    >>> a, b = state_space(2)
+    >>> a.tolist(), b.tolist()
+    ([[-1.0, -1.0], [3.0, -3.0]], [1.0, -3.0])
     """
     order = check_integer("order", order, 1, 4096)
     i = np.arange(order)
@@ -87,6 +93,12 @@ def discretize(
     InputError
         When a value is out of range, or when Euler's method would diverge (the message states the
         smallest stable theta).
+
+    Examples
+    --------
+    >>> a_bar, b_bar = discretize(order=1, theta=4.0, method="euler")
+    >>> a_bar.tolist(), b_bar.tolist()
+    ([[0.75]], [0.25])
     """
     check_choice("discretizer", method, DISCRETIZERS)
     check_number("dt", dt, 1e-12, 1e12)

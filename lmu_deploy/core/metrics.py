@@ -29,6 +29,11 @@ def accuracy(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> floa
     ------
     InputError
         When the shapes do not match, or no sample remains after the washout.
+
+    Examples
+    --------
+    >>> accuracy([[0.1, 0.9], [0.8, 0.2]], [1, 1])
+    0.5
     """
     outputs, targets = np.asarray(outputs), np.asarray(targets)
     if outputs.shape[:-1] != targets.shape or outputs.ndim not in (2, 3):
@@ -63,6 +68,11 @@ def nrmse(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> float:
     ------
     InputError
         When the shapes differ, no step remains after the washout, or the target is zero throughout.
+
+    Examples
+    --------
+    >>> nrmse([[[0.0], [0.0]]], [[[1.0], [-1.0]]])
+    1.0
     """
     outputs, targets = np.asarray(outputs, np.float64), np.asarray(targets, np.float64)
     if outputs.shape != targets.shape or outputs.ndim != 3:
