@@ -20,6 +20,7 @@ lint: venv  ## style and types
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/count_modules.py
+	$(BIN)/python benchmarks/results.py --check
 
 docs: venv  ## the site, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
