@@ -30,7 +30,7 @@ from converters.spiking import spike
 from converters.spiking.saved import keep_calibration, load_calibration
 from lmu_deploy.core.errors import InputError, LmuDeployError
 from lmu_deploy.core.files import save
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.tasks.dataset import task_from_file
 
@@ -240,11 +240,11 @@ def _our_files(folder: Path) -> list[Sample]:
         return Sample(name, path.suffix, path.read_bytes(), reader)
 
     return [
-        sample("LMUNetwork .safetensors", "float.safetensors", load_any),
-        sample("IntegerNetwork .safetensors", "integer.safetensors", load_any),
-        sample("SpikingNetwork with units .safetensors", "units.safetensors", load_any),
-        sample("SpikingNetwork .safetensors", "spiking.safetensors", load_any),
-        sample("LoihiNetwork .safetensors", "loihi.safetensors", load_any),
+        sample("LMUNetwork .safetensors", "float.safetensors", load),
+        sample("IntegerNetwork .safetensors", "integer.safetensors", load),
+        sample("SpikingNetwork with units .safetensors", "units.safetensors", load),
+        sample("SpikingNetwork .safetensors", "spiking.safetensors", load),
+        sample("LoihiNetwork .safetensors", "loihi.safetensors", load),
         sample("calibration .safetensors", "calibration.safetensors", load_calibration),
         sample("onnx .onnx", "network.onnx", import_file),
         sample("nir .nir", "network.nir", import_file),

@@ -197,7 +197,7 @@ def deploy(folder: Path, limit: int, lava: int) -> None:
     lmu_deploy.quantize(network, out=integer, profile="loihi2", task="psmnist")
     print("check:", lmu_deploy.check(integer, profile="loihi2") or "fits loihi2")
     for target, samples in (("integer", limit), ("onnxruntime", 100), ("lava", lava)):
-        result = lmu_deploy.deploy(integer, target=target, task="psmnist", limit=samples)
+        result = lmu_deploy.run(integer, target=target, data="psmnist", limit=samples).summary()
         metric, reference = result["metric"], result["reference"]
         print(
             f"{target:12} {result['n_samples']:6} samples: accuracy {metric['value']:.4f}, "

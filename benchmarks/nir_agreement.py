@@ -40,7 +40,7 @@ from converters.spiking import spike
 from converters.spiking.neurons import LeakyIntegrateAndFire
 from converters.spiking.principle3 import divide_step
 from lmu_deploy.core.files import write_text
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.core.spiking.network import SpikingNetwork
@@ -105,7 +105,7 @@ def float_case(norse: Norse, order: int, theta: float) -> tuple[float, dict]:
 
 def digits_case(norse: Norse) -> tuple[float, int, int]:
     """Difference of the states as above, images that get the reference's class, and images."""
-    network = load_any(MODEL)
+    network = load(MODEL)
     assert isinstance(network, LMUNetwork)
     layer = network.layers[0]
     assert isinstance(layer, LMULayer)

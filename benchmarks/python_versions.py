@@ -35,7 +35,8 @@ y = np.arange(40) % 10
 np.savez("own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
 import lmu_deploy
 def run(target, network="digits.safetensors", limit=4):
-    return lmu_deploy.deploy(network, target=target, task="own.npz", limit=limit)["reference"]
+    found = lmu_deploy.run(network, "own.npz", target=target, limit=limit)
+    return found.summary()["reference"]
 """
 """Data that needs no library beyond the core's, and a way to run a network on it."""
 
@@ -50,7 +51,7 @@ assert run("integer", "int.safetensors")["deviation"] < 0.05
 """,
     "train": """
 result = lmu_deploy.train("digits", epochs=1, out="trained.safetensors")
-assert lmu_deploy.deploy(result.network, target="reference", limit=9)["n_samples"] == 9
+assert lmu_deploy.run(result.network, target="reference", limit=9).summary()["n_samples"] == 9
 """,
     "fast": """
 from targets.integer import IntegerTarget
@@ -84,7 +85,7 @@ lmu_deploy.quantize("digits.safetensors", task="own.npz", out="int.safetensors")
 assert run("lava", "int.safetensors", 1) == run("integer", "int.safetensors", 1)
 """,
     "report": """
-lmu_deploy.validate("digits.safetensors", targets="integer", task="own.npz", limit=4, out="r")
+lmu_deploy.validate("digits.safetensors", targets="integer", data="own.npz", limit=4, out="r")
 """,
     "sweep": """
 spec = {"network": "digits.safetensors", "task": "own.npz", "search": {"trials": 3, "fields":

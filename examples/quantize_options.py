@@ -24,7 +24,7 @@ def main() -> None:
     """Print accuracy, agreement with the float network, and distance of the outputs from it."""
     for name, options in OPTIONS.items():
         network = lmu_deploy.quantize(NETWORK, **options)
-        found = lmu_deploy.deploy(network, target="integer")
+        found = lmu_deploy.run(network, target="integer").summary()
         against = found["reference"]
         print(
             f"{name:<20} accuracy {found['metric']['value']:.4f}  "

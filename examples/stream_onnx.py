@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = lmu_deploy.export(NETWORK, to="onnx-step", out=Path(folder) / "step.onnx")
         outputs = run(model, test.inputs)
-    network = lmu_deploy.load_any(NETWORK)
+    network = lmu_deploy.load(NETWORK)
     reference = lmu_deploy.run_reference(network, test.inputs).outputs
     accuracy = np.mean(outputs.argmax(axis=1) == test.targets)
     print(f"accuracy {accuracy:.4f}, at most {np.abs(outputs - reference).max():.1e} from float64")

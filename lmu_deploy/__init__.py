@@ -1,12 +1,17 @@
-"""Legendre Memory Units on neuromorphic hardware, and proof of what survived the trip.
+"""Legendre Memory Units on neuromorphic hardware, with a report on what changed on the way.
 
-Every command of `lmu-deploy` is a Python call of the same name here::
+Every command of ``lmu-deploy`` has a call of the same meaning that takes and returns objects; paths
+work everywhere objects do::
 
-    import lmu_deploy
-    result = lmu_deploy.train("digits", out="digits.safetensors")
-    lmu_deploy.validate(result.network, targets="integer,brian2", out="report")
+    import lmu_deploy as ld
 
-Names are imported when they are first used, so that `import lmu_deploy` stays quick.
+    network = ld.load("digits.safetensors")
+    data = ld.load_task("digits")
+    quantized = ld.quantize(network, data)
+    run = ld.run(quantized, data, target="lava", limit=8, record=True)
+    report = ld.validate(network, data, targets=["integer", {"lava": 8}])
+
+Names are imported when they are first used, so that ``import lmu_deploy`` stays quick.
 """
 
 from __future__ import annotations
@@ -17,34 +22,39 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NAMES = {
-    "check": "lmu_deploy.api.check",
-    "chip_yield": "lmu_deploy.api.spike",
-    "demo": "lmu_deploy.api.train",
-    "deploy": "lmu_deploy.api.run",
-    "doctor": "lmu_deploy.api.doctor",
-    "export": "lmu_deploy.api.export",
-    "quantize": "lmu_deploy.api.quantize",
-    "report": "lmu_deploy.api.report",
-    "spike": "lmu_deploy.api.spike",
-    "sweep": "lmu_deploy.api.sweep",
-    "targets": "lmu_deploy.api.run",
-    "train": "lmu_deploy.api.train",
-    "validate": "lmu_deploy.api.validate",
-    "import_network": "lmu_deploy.api.import_network",
+    "Dataset": "lmu_deploy.tasks.dataset",
+    "FidelityReport": "lmu_deploy.api.fidelity",
     "InputError": "lmu_deploy.core.errors",
     "IntegerNetwork": "lmu_deploy.core.integer.network",
     "LMUNetwork": "lmu_deploy.core.network",
-    "LoihiNetwork": "lmu_deploy.core.spiking.loihi",
     "LmuDeployError": "lmu_deploy.core.errors",
+    "LoihiNetwork": "lmu_deploy.core.spiking.loihi",
+    "MissingDependencyError": "lmu_deploy.core.errors",
+    "Run": "targets.base",
     "RunError": "lmu_deploy.core.errors",
+    "RunResult": "lmu_deploy.api.run",
     "SpikingNetwork": "lmu_deploy.core.spiking.network",
+    "check": "lmu_deploy.api.check",
+    "chip_yield": "lmu_deploy.api.spike",
+    "demo": "lmu_deploy.api.train",
+    "doctor": "lmu_deploy.api.doctor",
+    "export": "lmu_deploy.api.export",
+    "from_keras": "lmu_deploy.api.import_network",
     "from_torch": "converters.pytorch.convert",
-    "Dataset": "lmu_deploy.tasks.dataset",
-    "load_any": "lmu_deploy.core.loading",
+    "import_network": "lmu_deploy.api.import_network",
+    "load": "lmu_deploy.core.loading",
     "load_task": "lmu_deploy.tasks.dataset",
+    "quantize": "lmu_deploy.api.quantize",
+    "run": "lmu_deploy.api.run",
     "run_reference": "lmu_deploy.core.reference",
     "save": "lmu_deploy.core.files",
+    "spike": "lmu_deploy.api.spike",
+    "sweep": "lmu_deploy.api.sweep",
+    "targets": "lmu_deploy.api.run",
     "to_torch": "lmu_deploy.nn.convert",
+    "train": "lmu_deploy.api.train",
+    "validate": "lmu_deploy.api.validate",
+    "write_report": "lmu_deploy.api.report",
 }
 __all__ = sorted([*_NAMES, "__version__"])
 

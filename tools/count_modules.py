@@ -52,9 +52,9 @@ def main() -> int:
     fullest = max(folders, key=lambda folder: folders[folder])
     sizes = sorted(lines[path] for path in modules)
     sys.path.insert(0, str(ROOT))
-    from lmu_deploy.core.loading import load_any
+    from lmu_deploy.core.loading import load
 
-    characters = len(repr(load_any(ROOT / NETWORK)))
+    characters = len(repr(load(ROOT / NETWORK)))
     checks = [
         ("modules in the three packages, without __init__.py", len(modules), MOST_MODULES),
         (f"modules in a folder ({fullest.relative_to(ROOT)})", folders[fullest], MOST_IN_A_FOLDER),

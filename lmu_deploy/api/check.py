@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.hardware.placement import OnChip, place, table
 from lmu_deploy.hardware.preflight import check as preflight
@@ -67,7 +67,7 @@ def _digital(profile: str) -> DigitalProfile:
 def _on_chip(network: OnChip | Path | str) -> OnChip:
     if isinstance(network, IntegerNetwork | LoihiNetwork):
         return network
-    loaded = load_any(network)
+    loaded = load(network)
     if not isinstance(loaded, IntegerNetwork | LoihiNetwork):
         raise InputError(
             f"check needs an IntegerNetwork or a LoihiNetwork, and {network} holds a "

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import Network, load_any
+from lmu_deploy.core.loading import Network, load
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_choice
@@ -73,7 +73,7 @@ def export(
             f"{', '.join(given)} of an export is for nir alone, not {to}; leave it out."
         )
     if isinstance(network, Path | str):
-        network = load_any(network)
+        network = load(network)
     wanted = LMUNetwork if to in FLOAT_FORMS else IntegerNetwork
     if not isinstance(network, wanted):
         raise InputError(
@@ -106,7 +106,7 @@ _REMEDIES = {
 def _export_nir(network: Network | Path | str, out: Path, options: dict[str, Any]) -> Path:
     from converters.nir import left_to_host, to_nir, write_nir
 
-    loaded = load_any(network) if isinstance(network, Path | str) else network
+    loaded = load(network) if isinstance(network, Path | str) else network
     if not isinstance(loaded, LMUNetwork | SpikingNetwork):
         raise InputError(
             f"export to nir needs a float or a spiking network, not {type(loaded).__name__}; give "

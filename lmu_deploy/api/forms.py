@@ -10,9 +10,10 @@ from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.spike import spike
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, save
-from lmu_deploy.core.loading import FORMS, Network, float_source, load_any
+from lmu_deploy.core.loading import FORMS, Network, as_network, float_source
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.tasks.dataset import TaskLike
 from targets.base import Target
 
 UNCALIBRATED = "uncalibrated"
@@ -22,28 +23,30 @@ LOIHI = "loihi1"
 
 @dataclass
 class Forms:
-    """The representations of one network, each made once and written to a folder.
+    """The representations of one network, each made once, and written to a folder if one is given.
 
     Attributes
     ----------
     source : LMUNetwork
-    task : str or None
+    task : str, path, Task, Dataset or None
         Whose training inputs calibrate.
     seed : int
-    folder : path
+    folder : path or None
     files : dict of str to path
         What has been written, by name.
+    made : dict of str to Network
+        What has been made or used, by name.
     given : dict of str to Network
-        Those that :meth:`use` read, by form; a spiking one without calibration as uncalibrated.
+        Those that :meth:`use` took, by form; a spiking one without calibration as uncalibrated.
     """
 
     source: LMUNetwork
-    task: str | None
+    task: TaskLike | None
     seed: int
-    folder: Path
+    folder: Path | None
     files: dict[str, Path] = field(default_factory=dict)
     given: dict[str, Network] = field(default_factory=dict)
-    _made: dict[str, Network] = field(default_factory=dict)
+    made: dict[str, Network] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._keep("float", lambda: self.source)
@@ -93,24 +96,25 @@ class Forms:
             return None
         return self._keep(UNCALIBRATED, lambda: self._spike("none"))
 
-    def use(self, paths: Iterable[Path | str]) -> None:
-        """Take networks from files in place of those that defaults would make.
+    def use(self, networks: Iterable[Network | Path | str]) -> None:
+        """Take networks in place of those that defaults would make.
 
         Raises
         ------
         InputError
-            When a file holds no network made from this float one, or two hold the same form.
+            When one is not a network made from this float one, or two hold the same form.
         """
         wanted = fingerprint(self.source)
-        for path in paths:
-            network = load_any(path)
+        for given in networks:
+            network = as_network(given)
+            name = given if isinstance(given, str | Path) else repr(given)
             form = _form_of(network)
             if form in self.given:
-                raise InputError(f"{path} is the second {form} network given; give one of each.")
+                raise InputError(f"{name} is the second {form} network given; give one of each.")
             source = float_source(network)
             if form == "float" or source is None or fingerprint(source) != wanted:
                 raise InputError(
-                    f"{path} was not made from the float network that is validated; give a file "
+                    f"{name} was not made from the float network that is validated; give a file "
                     "that lmu-deploy quantize or spike made of it."
                 )
             self.given[form] = network
@@ -122,11 +126,12 @@ class Forms:
         return spike(self.source, task=self.task, calibration=calibration, seed=self.seed)
 
     def _keep(self, name: str, make: Callable[[], Network]) -> Network:
-        if name not in self._made:
-            self._made[name] = self.given[name] if name in self.given else make()
-            self.files[name] = self.folder / f"{name}.safetensors"
-            save(self._made[name], self.files[name])
-        return self._made[name]
+        if name not in self.made:
+            self.made[name] = self.given[name] if name in self.given else make()
+            if self.folder is not None:
+                self.files[name] = self.folder / f"{name}.safetensors"
+                save(self.made[name], self.files[name])
+        return self.made[name]
 
 
 def _form_of(network: Network) -> str:

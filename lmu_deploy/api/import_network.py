@@ -53,6 +53,33 @@ def import_network(
     return network
 
 
+def from_keras(
+    file: Path | str,
+    *,
+    out: Path | str | None = None,
+    architecture: Path | str | None = None,
+    options: Mapping[str, str] | None = None,
+    task: str | None = None,
+) -> LMUNetwork:
+    """Read a network from a file of Keras; see :func:`import_network`.
+
+    Parameters
+    ----------
+    file : path
+        A ``.keras`` or ``.h5`` file of keras-lmu, or its bare weights.
+    out, architecture, options, task
+        As for :func:`import_network`.
+
+    Raises
+    ------
+    InputError
+        When the file is damaged, or holds what cannot be represented: all of it is named.
+    """
+    return import_network(
+        file, out=out, format="keras-lmu", architecture=architecture, options=options, task=task
+    )
+
+
 def parse_options(texts: Sequence[str]) -> dict[str, str]:
     """Read options written as NAME=VALUE.
 

@@ -9,7 +9,7 @@ from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.fidelity.gate import Check, Limits, check_limits
 
 
-def report(
+def write_report(
     folder: Path | str,
     *,
     against: Path | str | None = None,
@@ -55,10 +55,10 @@ def report(
         When a target does not keep to a limit; the reports and the JUnit file are written.
     """
     from lmu_deploy.fidelity.store import read_fidelity
-    from lmu_deploy.report import write_report
     from lmu_deploy.report.comparison import write_comparison
     from lmu_deploy.report.robustness_file import gather
     from lmu_deploy.report.write import write_junit
+    from lmu_deploy.report.write import write_report as write_pages
 
     limits = Limits(fail_below, fail_above, max_loss, must_fit)
     if junit is not None and not limits.asked:
@@ -70,7 +70,7 @@ def report(
     checks: list[Check] = check_limits(fidelity, limits)
     if yields or sweeps:
         gather(folder, fidelity.task.name, yields, sweeps)
-    path = write_report(folder)
+    path = write_pages(folder)
     if against is not None:
         write_comparison(folder, against)
     if junit is not None:

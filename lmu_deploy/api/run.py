@@ -1,33 +1,36 @@
-"""`deploy`: one network file, run on one target with its task's test data.
-
-How much a simulation has to do, said in one line before it starts.
-
-`targets`: what can run a network here.
-"""
+"""`run`: one network on one target, with the figures of the run; and the list of targets."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmu_deploy.core.errors import MissingDependencyError
+from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import atomic_write, write_text
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import Network, float_source, load_any
+from lmu_deploy.core.loading import Network, as_network, float_source
 from lmu_deploy.core.progress import progress_bar
-from lmu_deploy.core.representation import counted
+from lmu_deploy.core.representation import Summary, counted, shortened
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.core.validation import check_inputs
+from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity import deploy_summary
+from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.fidelity.measures.sizes import network_sizes
+from lmu_deploy.fidelity.schema import AgainstReference, Metric, TargetFidelity
+from lmu_deploy.tasks.base import Split, Task
+from lmu_deploy.tasks.dataset import Dataset, TaskLike
 from lmu_deploy.tasks.selection import limited, task_for
-from targets.base import Run, Target, check_supported, get_target, target_names
+from targets.base import Run, States, Target, check_supported, get_target, target_names
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,37 +79,180 @@ def neurons_of(network: Network) -> int:
     return units + sum(layer.memory.size for layer in layers)
 
 
-def deploy(
+@dataclass(frozen=True, eq=False, repr=False)
+class RunResult(Run):
+    """A run on a target, with the right answers and the float reference beside it.
+
+    All attributes of :class:`targets.base.Run` are there, such as `outputs`, `states`, `events`
+    and `saturations`.
+
+    Attributes
+    ----------
+    network : Network
+        The network that ran.
+    task : Task or None
+        The task, when the answers are known.
+    answers : ndarray or None
+        The right answers; see :class:`lmu_deploy.tasks.base.Split`.
+    reference : Run or None
+        The same inputs in the float network, when it is known and was asked for.
+    """
+
+    network: Network | None = None
+    task: Task | None = None
+    answers: np.ndarray | None = None
+    reference: Run | None = None
+
+    @cached_property
+    def fidelity(self) -> TargetFidelity | None:
+        """All figures of the run, as in fidelity.json; None when the answers are not known."""
+        if self.task is None or self.answers is None:
+            return None
+        return judge(
+            self, self.reference, self.task, self.answers, network=self.network, seed=self.seed
+        )
+
+    @property
+    def metric(self) -> Metric | None:
+        """The task's metric with `name`, `value` and `ci95`; None without answers."""
+        return None if self.fidelity is None else self.fidelity.metric
+
+    @property
+    def against_reference(self) -> AgainstReference | None:
+        """Agreement with the float reference; None without answers or without a reference."""
+        return None if self.fidelity is None else self.fidelity.reference
+
+    @property
+    def deviation(self) -> float | None:
+        """Distance of the outputs from the reference's, relative to the latter's rms."""
+        if self.reference is None:
+            return None
+        expected = np.asarray(self.reference.outputs, np.float64)
+        rms = float(np.sqrt(np.mean(expected**2)))
+        return float(np.sqrt(np.mean((self.outputs - expected) ** 2))) / rms if rms else None
+
+    def summary(self) -> dict[str, Any]:
+        """Return what ``lmu-deploy deploy --json`` writes.
+
+        Raises
+        ------
+        InputError
+            When the right answers are not known.
+        """
+        if self.task is None or self.answers is None:
+            raise InputError("a summary needs the right answers; give y or a dataset to run.")
+        return deploy_summary(
+            self, self.reference, self.task, self.answers, network=self.network, seed=self.seed
+        )
+
+    def save_states(self, path: Path | str) -> Path:
+        """Write the recorded states as an .npz file; see :func:`write_states`.
+
+        Raises
+        ------
+        InputError
+            When the run recorded nothing, or the file cannot be written.
+        """
+        self._recorded()
+        write_states(self, path)
+        return Path(path)
+
+    def plot_states(self, sample: int = 0) -> Figure:
+        """Return a figure of the memory of one sample, beside the reference's if it is known.
+
+        Raises
+        ------
+        InputError
+            When the run recorded no states, or there is no such sample.
+        """
+        from lmu_deploy.report.figures import states_figure
+
+        states = self._recorded()
+        sample = check_integer("sample", sample, 0, len(states.m) - 1)
+        shown = {self.target: states.real_m(slice(sample, sample + 1))[0]}
+        if self.reference is not None and self.reference.states is not None:
+            shown["float reference"] = self.reference.states.m[sample]
+        return states_figure(shown)
+
+    def plot_events(self) -> Figure:
+        """Return a figure of the mean events of a sample at each step, by population."""
+        from lmu_deploy.report.figures import events_figure
+
+        return events_figure({name: found.mean(axis=0) for name, found in self.events.items()})
+
+    def _recorded(self) -> States:
+        if self.states is None:
+            raise InputError("the run recorded no states; run it with record=True.")
+        return self.states
+
+    def _facts(self) -> list[str]:
+        samples, steps = counted(len(self.outputs), "sample"), counted(self.steps, "step")
+        facts = [f"{self.target}", f"{samples} of {steps}"]
+        if self.metric is not None:
+            facts.append(f"{self.metric.name} {self.metric.value:.4f}")
+        if self.deviation is not None:
+            facts.append(f"deviation {self.deviation:.4f}")
+        return facts
+
+    def __repr__(self) -> str:
+        """Return one line of at most 100 characters."""
+        return shortened(f"RunResult({', '.join(self._facts())})")
+
+    def _repr_html_(self) -> str:
+        """Return the figures of the run as a small table, for notebooks."""
+        target, *facts = self._facts()
+        rows = [
+            *(
+                [
+                    ("events of a sample", name, f"{n.sum(axis=1).mean():,.1f}")
+                    for name, n in self.events.items()
+                ]
+            ),
+            *([("saturations", place, f"{n:,}") for place, n in self.saturations.items() if n]),
+        ]
+        return Summary(facts, ("figure", "place", "value"), rows).html(target)
+
+
+def run(
     network: Network | Path | str,
+    data: np.ndarray | TaskLike | None = None,
     *,
-    target: str,
-    task: str | None = None,
+    target: str | None = None,
+    y: np.ndarray | None = None,
     limit: int | None = None,
-    record: Path | str | None = None,
+    record: bool | Path | str = False,
     json: Path | str | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Run a network on a target, and judge it against its own float reference.
+    reference: bool = True,
+) -> RunResult:
+    """Run a network on a target, and compare it with its own float reference.
 
     Parameters
     ----------
-    network : LMUNetwork, IntegerNetwork, SpikingNetwork or path
-    target : str
-    task : str, optional
-        A task's name or an .npz file; by default the task that the network records.
+    network : LMUNetwork, IntegerNetwork, SpikingNetwork, LoihiNetwork or path
+    data : ndarray, Dataset, Task, str or path, optional
+        Inputs of shape (samples, steps, n_in), or what has a test part: a dataset, the name of a
+        task, or an ``.npz`` file. By default the task that the network was trained for.
+    target : str, optional
+        Such as ``lava``; :func:`lmu_deploy.targets` lists them. By default ``reference`` for a
+        float network, ``integer`` for an integer one, ``brian2`` for a spiking one and
+        ``spiking`` for one on Loihi's neurons.
+    y : ndarray, optional
+        The right answers to inputs that are given as an array: integer classes of shape (samples,),
+        or signals of shape (samples, steps, n_out).
     limit : int, optional
-        Only the first test samples.
-    record : path, optional
-        Where to write m, h and y of every step, and their scales (.npz).
+        Only so many of the first samples.
+    record : bool or path
+        Whether to keep the states of every step; a path also writes them there (``.npz``).
     json : path, optional
-        Where to write the result.
+        Where to write :meth:`RunResult.summary`.
     seed : int
+    reference : bool
+        Whether the float network runs the same inputs, where it is known.
 
     Returns
     -------
-    dict
-        What `json` holds: target, task, n_samples, metric, reference, events, synops, saturations,
-        steps, wall_seconds, seed, versions.
+    RunResult
 
     Raises
     ------
@@ -114,39 +260,84 @@ def deploy(
         When a file, name or value is wrong, or the target cannot run the network.
     RunError
         When the run failed.
+
+    Examples
+    --------
+    >>> import lmu_deploy as ld
+    >>> ld.run("examples/models/digits.safetensors", limit=8)
+    RunResult(reference, 8 samples of 8 steps, accuracy 1.0000, deviation 0.0000)
     """
-    runner = get_target(target)
-    if isinstance(network, str | Path):
-        network = load_any(network)
+    network = as_network(network)
+    name = _natural_target(network) if target is None else target
+    runner = get_target(name)
     check_supported(runner, network)
-    chosen = task_for(network, task)
-    split = limited(chosen.load().test, limit)
-    inputs = check_inputs(split.inputs, network.n_in)
-    announce(target, runner, network, inputs)
-    with progress_bar(target) as progress:
-        run = runner.run(network, inputs, record=record is not None, seed=seed, progress=progress)
-    reference = None
-    if (source := float_source(network)) is not None:
+    inputs, answers, task = _inputs(network, data, y, limit)
+    if json is not None and task is None:
+        raise InputError("a summary needs the right answers; give y or a dataset to run.")
+    announce(name, runner, network, inputs)
+    with progress_bar(name) as progress:
+        found = runner.run(network, inputs, record=bool(record), seed=seed, progress=progress)
+    expected = None
+    if reference and (source := float_source(network)) is not None:
         with progress_bar("reference") as progress:
-            reference = get_target("reference").run(source, inputs, progress=progress)
-    summary = deploy_summary(run, reference, chosen, split.targets, network=network, seed=seed)
-    if record is not None:
-        write_states(run, record)
+            expected = get_target("reference").run(
+                source, inputs, record=bool(record), progress=progress
+            )
+    result = RunResult(
+        **{each.name: getattr(found, each.name) for each in fields(Run)},
+        network=network,
+        task=task,
+        answers=answers,
+        reference=expected,
+    )
+    if isinstance(record, str | Path):
+        result.save_states(record)
     if json is not None:
-        write_text(json, dumps(summary, indent=1, allow_nan=False) + "\n")
-    return summary
+        write_text(json, dumps(result.summary(), indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def _natural_target(network: Network) -> str:
+    """Return the target that runs a representation without any further library, or Brian2."""
+    if isinstance(network, IntegerNetwork):
+        return "integer"
+    if isinstance(network, SpikingNetwork):
+        return "brian2"
+    return "spiking" if isinstance(network, LoihiNetwork) else "reference"
+
+
+def _inputs(
+    network: Network, data: np.ndarray | TaskLike | None, y: np.ndarray | None, limit: int | None
+) -> tuple[np.ndarray, np.ndarray | None, Task | None]:
+    """Return inputs, and the right answers with their task if they are known."""
+    if not isinstance(data, np.ndarray):
+        if y is not None:
+            raise InputError("y belongs to inputs that are given as an array; leave it out.")
+        task = task_for(network, data)
+        split = limited(task.load().test, limit)
+        return check_inputs(split.inputs, network.n_in), split.targets, task
+    inputs = check_inputs(data, network.n_in)
+    if y is None:
+        return limited(Split(inputs, inputs), limit).inputs, None, None
+    task = Dataset(inputs, y, inputs, y).task
+    if task.n_out > network.n_out:
+        raise InputError(
+            f"y has {task.n_out} outputs, and the network {network.n_out}; the two must fit."
+        )
+    split = limited(Split(inputs, task.load().test.targets), limit)
+    return split.inputs, split.targets, task
 
 
 def write_states(run: Run, path: Path | str) -> None:
     """Write a run's recorded states as an .npz file with m, h, y, m_scale, h_scale and y_scale.
 
-    A run that holds its memory in other coordinates than the reference adds m_basis,
-    and one with layers on the host h_on_host.
+    The file also has m_basis when the target holds its memory in other coordinates than the
+    reference, and h_on_host when some layers run on the host.
 
     Raises
     ------
     InputError
-        When the file cannot be written, or the run recorded nothing.
+        When the file cannot be written.
     """
     assert run.states is not None  # asked for above
     recorded = vars(run.states).items()

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmu_deploy.api.export import export
+from lmu_deploy.api.fidelity import FidelityReport
 from lmu_deploy.api.validate import validate
+from lmu_deploy.tasks.dataset import TaskLike
 
 if TYPE_CHECKING:
     from lmu_deploy.training import TrainResult
@@ -19,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def train(
-    task: str,
+    data: TaskLike,
     model: str = "lmu",
     *,
     config: Path | str | None = None,
@@ -29,7 +31,30 @@ def train(
     checkpoint: Path | str | None = None,
     device: str = "auto",
 ) -> TrainResult:
-    """Train; see :func:`lmu_deploy.training.train`.
+    """Train a network on a task; the test part is used once, at the end.
+
+    Parameters
+    ----------
+    data : str, path, Task or Dataset
+        Name of a task, or one's own data as an ``.npz`` file or a dataset.
+    model : {"lmu", "parallel", "lstm", "hybrid"}
+        Which built-in network; see :mod:`lmu_deploy.training.config`.
+    config : path, optional
+        A TOML file that replaces some of the built-in settings.
+    seed : int
+        Of the first weights and of the order of the training data.
+    epochs : int, optional
+        At most this many, whatever the settings say.
+    out : path, optional
+        Where to write the network.
+    checkpoint : path, optional
+        State of the training, written after every epoch; an interrupted training resumes from it.
+    device : {"auto", "cpu", "cuda", "mps"}
+
+    Returns
+    -------
+    TrainResult
+        With `network`, `figures` and `history`.
 
     Raises
     ------
@@ -41,7 +66,7 @@ def train(
     from lmu_deploy.training import train as fit
 
     return fit(
-        task,
+        data,
         model,
         config=None if config is None else Path(config),
         seed=seed,
@@ -56,7 +81,7 @@ TASK = "digits"
 TARGETS = "onnxruntime,integer,lava:8,brian2"
 
 
-def demo(out: Path | str = "demo-report", *, seed: int = 0) -> Path:
+def demo(out: Path | str = "demo-report", *, seed: int = 0) -> FidelityReport:
     """Train a network on 8x8 digits, convert it, run it on every target, and write the report.
 
     Parameters
@@ -67,8 +92,8 @@ def demo(out: Path | str = "demo-report", *, seed: int = 0) -> Path:
 
     Returns
     -------
-    path
-        Of report.html.
+    FidelityReport
+        Also written to the folder.
 
     Raises
     ------
@@ -80,8 +105,8 @@ def demo(out: Path | str = "demo-report", *, seed: int = 0) -> Path:
     folder = Path(out)
     network = train(TASK, seed=seed).network
     command = f"lmu-deploy demo --out {folder} --seed {seed}"
-    page = validate(network, targets=TARGETS, out=folder, seed=seed, command=command)
+    report = validate(network, targets=TARGETS, out=folder, seed=seed, command=command)
     for form in ("onnx", "onnx-step"):
         export(network, to=form, out=folder / f"{form}.onnx")
     _LOG.info("The report, and the network in every form beside it:")
-    return page
+    return report

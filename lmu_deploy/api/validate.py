@@ -1,20 +1,18 @@
-"""`validate`: one float network on several targets, judged side by side in one report.
-
-What a validation says beyond its figures: sources of error, and ranges of integer networks.
-"""
+"""`validate`: one float network on several targets, each compared with the float reference."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lmu_deploy.api.fidelity import FidelityReport, make_folder
 from lmu_deploy.api.forms import UNCALIBRATED, Forms
-from lmu_deploy.api.report import report
 from lmu_deploy.api.run import announce
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
@@ -23,13 +21,14 @@ from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer
-from lmu_deploy.fidelity import Result, assemble, write_fidelity
+from lmu_deploy.fidelity import Result, assemble
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from lmu_deploy.fidelity.streaming import run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
+from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import Run, Target, get_target
 
@@ -104,51 +103,58 @@ def _spiking(
     return dataclasses.replace(attributed(result, "attribution"), variants=variants)
 
 
+TargetsLike = str | Sequence[str | Mapping[str, int | None]] | Mapping[str, int | None]
+"""Targets of a validation: "integer,lava:8", ["integer", {"lava": 8}] or {"lava": 8}."""
+
+
 def validate(
     network: LMUNetwork | Path | str,
+    data: TaskLike | None = None,
     *,
-    targets: str = "onnxruntime,integer",
-    out: Path | str,
-    task: str | None = None,
+    targets: TargetsLike = ("onnxruntime", "integer"),
+    out: Path | str | None = None,
     limit: int | None = None,
     steps: int | None = None,
-    use: Sequence[Path | str] = (),
+    use: Sequence[Network | Path | str] = (),
     seed: int = 0,
     attribution: int | None = None,
     command: str | None = None,
-) -> Path:
-    """Run a float network on several targets and write fidelity.json and report.html.
+) -> FidelityReport:
+    """Run a float network on several targets, and compare each with the float reference.
 
     The integer and spiking networks that the targets need are made with the defaults of
-    `quantize` and `spike`, and kept in the folder beside the report. A spiking target also runs
-    without calibration.
+    `quantize` and `spike`. A spiking target also runs without calibration.
 
     Parameters
     ----------
     network : LMUNetwork or path
-    targets : str
-        Names with commas between, each with its own limit if wanted: "integer,lava:8,brian2". A
-        target that runs several forms of a network runs the float one, unless its name is followed
-        by another: "onnxruntime,onnxruntime/integer".
-    out : path
-        Folder of the report; made if it is not there.
-    task, limit, seed
-        As for :func:`lmu_deploy.deploy`.
+    data : Dataset, Task, str or path, optional
+        What the targets are judged on: a dataset, the name of a task, or an ``.npz`` file. By
+        default the task that the network was trained for.
+    targets : str, or sequence of str and of mappings of str to int
+        Names, each with a limit of samples if wanted: ``["integer", {"lava": 8}]`` or
+        ``"integer,lava:8"``. A target that runs several forms of a network runs the float one,
+        unless its name is followed by another: ``"onnxruntime/integer"``.
+    out : path, optional
+        Folder for fidelity.json, report.html, report.md and the networks; made if it is not there.
+        By default nothing is written.
+    limit : int, optional
+        Only so many of the first test samples.
     steps : int, optional
-        Of each test sample only so many, where every step is answered.
-    use : sequence of path
-        Files that `quantize` or `spike` made of this network, run in place of what their defaults
+        Of each test sample only so many steps, where every step is answered.
+    use : sequence of Network or path
+        Networks that `quantize` or `spike` made of this one, run in place of what their defaults
         would make; a spiking one without calibration is shown beside the calibrated one.
+    seed : int
     attribution : int, optional
         Samples on which each source of an integer network's error is switched on by itself; by
         default as many as take a minute or two, 0 to leave it out.
     command : str, optional
-        What to name in the report as the command that makes it again.
+        The command that the report names as its origin.
 
     Returns
     -------
-    path
-        Of report.html.
+    FidelityReport
 
     Raises
     ------
@@ -157,21 +163,28 @@ def validate(
         has run.
     RunError
         When a run failed.
-    """
-    from lmu_deploy.report.robustness_file import forget_robustness
 
-    source = network if isinstance(network, LMUNetwork) else load_float(network, "validate")
+    Examples
+    --------
+    >>> import lmu_deploy as ld
+    >>> report = ld.validate(
+    ...     "examples/models/digits.safetensors", targets=["integer"], limit=20, attribution=0
+    ... )
+    >>> report["integer"].samples, report.verdicts["integer"].tone
+    (20, 'same')
+    """
+    source = load_float(network, "validate")
     runners = [
         (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
     ]
-    chosen = task_for(source, task)
-    data = chosen.load()
+    chosen = task_for(source, data)
+    parts = chosen.load()
     if steps is not None:
-        data = data.shortened(check_integer("steps", steps, 1, 2**31))
-    split = limited(data.test, limit)
+        parts = parts.shortened(check_integer("steps", steps, 1, 2**31))
+    split = limited(parts.test, limit)
     split = Split(check_inputs(split.inputs, source.n_in), split.targets)
-    folder = _make_folder(out)
-    forms = Forms(source, task, seed, folder)
+    folder = None if out is None else make_folder(out)
+    forms = Forms(source, chosen, seed, folder)
     forms.use(use)
     results = []
     for name, runner, own_limit in runners:
@@ -194,31 +207,49 @@ def validate(
         seed=seed,
         files=forms.files,
     )
-    write_fidelity(folder, fidelity, excerpts)
-    forget_robustness(folder)
-    return report(folder)
+    report = FidelityReport(fidelity, excerpts, forms.made, folder=folder)
+    if folder is not None:
+        from lmu_deploy.report.robustness_file import forget_robustness
+
+        forget_robustness(folder)
+        report.save(folder)
+    return report
 
 
-def parse_targets(text: str) -> list[tuple[str, int | None]]:
-    """Read "integer,lava:8" as [("integer", None), ("lava", 8)]; a form stays with its name.
+def parse_targets(targets: TargetsLike) -> list[tuple[str, int | None]]:
+    """Return names and limits, such as [("integer", None), ("lava", 8)]; a name keeps its form.
 
     Raises
     ------
     InputError
-        When a limit is no whole number, a name is empty or stands twice.
+        When a limit is not a whole number, or a name is empty or occurs twice.
     """
     found: list[tuple[str, int | None]] = []
-    for item in text.split(","):
-        name, colon, limit = item.strip().partition(":")
-        if not name or name.endswith("/") or (colon and not limit.isdecimal()):
+    for name, limit in _named_targets(targets):
+        valid = limit is None or (type(limit) is int and limit >= 0)
+        if not name or name.endswith("/") or not valid:
+            shown = name if limit is None else f"{name}:{limit}"
             raise InputError(
-                f"targets {text!r}: {item!r} is not NAME, NAME/FORM or either with :SAMPLES; "
+                f"targets {targets!r}: {shown!r} is not NAME, NAME/FORM or either with :SAMPLES; "
                 "write for example integer,lava:8,onnxruntime/integer."
             )
         if name in (other for other, _ in found):
-            raise InputError(f"targets {text!r} name {name} twice; name each once.")
-        found.append((name, int(limit) if colon else None))
+            raise InputError(f"targets {targets!r} name {name} twice; name each once.")
+        found.append((name, None if limit is None else int(limit)))
     return found
+
+
+def _named_targets(targets: TargetsLike) -> Iterator[tuple[str, Any]]:
+    """Yield names and limits, whatever they are."""
+    if isinstance(targets, str):
+        for item in targets.split(","):
+            name, colon, limit = item.strip().partition(":")
+            yield name, (int(limit) if limit.isdecimal() else limit) if colon else None
+    elif isinstance(targets, Mapping):
+        yield from targets.items()
+    else:
+        for target in targets:
+            yield from _named_targets(target)
 
 
 def _run(runner: Target, network: Network, inputs: np.ndarray, seed: int, label: str) -> Run:
@@ -238,17 +269,6 @@ def _states(network: Network) -> int:
     sizes = [layer.n_out for layer in source.layers]
     memories = [getattr(layer, "memory", None) for layer in source.layers]
     return sum(sizes) + sum(memory.size for memory in memories if memory) + source.n_out
-
-
-def _make_folder(out: Path | str) -> Path:
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another name."
-        ) from error
-    return folder
 
 
 def _command_line() -> str:

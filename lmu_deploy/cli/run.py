@@ -33,23 +33,23 @@ def deploy(
 
     Example: lmu-deploy deploy digits-int.safetensors --target lava --limit 8
     """
-    from lmu_deploy.api.run import deploy
+    from lmu_deploy.api.run import run
 
-    summary = deploy(
-        file, target=target, task=task, limit=limit, record=record, json=json, seed=seed
+    result = run(
+        file, task, target=target, limit=limit, record=record or False, json=json, seed=seed
     )
-    print(result_line(summary))
-    for note in summary["notes"]:
+    print(result_line(result.summary()))
+    for note in result.notes:
         print(note, file=sys.stderr)
 
 
 def result_line(summary: dict[str, Any]) -> str:
-    """Say in one line what a run reached, and how far it is from the float reference.
+    """Return one line with a run's metric and its distance from the float reference.
 
     Parameters
     ----------
     summary : dict
-        As :func:`lmu_deploy.api.run.deploy` gives it.
+        See :meth:`lmu_deploy.api.run.RunResult.summary`.
     """
     metric, reference = summary["metric"], summary["reference"]
     low, high = metric["ci95"]
@@ -109,15 +109,15 @@ def validate(
     print(
         validate(
             file,
+            task,
             targets=targets,
-            task=task,
             limit=limit,
             steps=steps,
             use=use or (),
             out=out,
             seed=seed,
             attribution=attribution,
-        )
+        ).path
     )
 
 
@@ -175,10 +175,10 @@ def report(
 
     Example: lmu-deploy report demo-report --fail-below 0.97 --junit fidelity.xml
     """
-    from lmu_deploy.api.report import report
+    from lmu_deploy.api.report import write_report
 
     print(
-        report(
+        write_report(
             folder,
             against=against,
             yields=yields or (),

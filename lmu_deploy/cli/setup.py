@@ -33,4 +33,4 @@ def demo(
     """
     from lmu_deploy.api.train import demo
 
-    print(demo(out=out, seed=seed))
+    print(demo(out=out, seed=seed).path)

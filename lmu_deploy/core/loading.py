@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import load
+from lmu_deploy.core.files import load as load_tree
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.core.spiking.loihi import LOIHI_CLASSES, LoihiNetwork
@@ -23,15 +23,29 @@ FORMS: Mapping[str, type] = {
 _ALL = tuple(dict.fromkeys((*FLOAT_CLASSES, *INTEGER_CLASSES, *SPIKING_CLASSES, *LOIHI_CLASSES)))
 
 
-def load_any(path: Path | str) -> Network:
-    """Load a network in any representation.
+def load(path: Path | str) -> Network:
+    """Load a network of any representation from its ``.safetensors`` file.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    LMUNetwork, IntegerNetwork, SpikingNetwork or LoihiNetwork
 
     Raises
     ------
     InputError
         When the file does not exist or contains no network.
+
+    Examples
+    --------
+    >>> import lmu_deploy as ld
+    >>> ld.load("examples/models/digits.safetensors")
+    LMUNetwork(8 inputs, 10 outputs, 5,262 parameters, task digits)
     """
-    network = load(path, _ALL)
+    network = load_tree(path, _ALL)
     if not isinstance(network, Network):
         raise InputError(
             f"{path} contains a {type(network).__name__}, not a network; give a network file."
@@ -39,19 +53,31 @@ def load_any(path: Path | str) -> Network:
     return network
 
 
-def load_float(path: Path | str, command: str) -> LMUNetwork:
-    """Load a float network for a command that needs one.
+def as_network(network: Network | Path | str) -> Network:
+    """Return a network as it is, or load it from its file.
 
     Raises
     ------
     InputError
-        When the file contains another representation or no network.
+        When the file does not exist or contains no network.
     """
-    network = load_any(path)
-    if isinstance(network, LMUNetwork):
-        return network
+    return network if isinstance(network, Network) else load(network)
+
+
+def load_float(network: Network | Path | str, command: str) -> LMUNetwork:
+    """Return a float network, as it is or from its file, for a command that needs one.
+
+    Raises
+    ------
+    InputError
+        When the network has another representation, or the file contains no network.
+    """
+    found = as_network(network)
+    if isinstance(found, LMUNetwork):
+        return found
+    what = f"{network} contains a" if isinstance(network, str | Path) else "this is a"
     raise InputError(
-        f"{command} needs a float LMUNetwork, and {path} contains a {type(network).__name__}; "
+        f"{command} needs a float LMUNetwork, and {what} {type(found).__name__}; "
         "give the float file that it was converted from."
     )
 

@@ -166,7 +166,7 @@ def _without_plain_groups(drawing: str) -> str:
     return re.sub(r"<g(?: [^>]*)?>|<g/>|</g>", tag, drawing)
 
 
-_SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "path.simplify": False,
@@ -250,7 +250,7 @@ def _render(plot: Plot, layout: Layout) -> Markup:
     name = f"{plot.name}-{layout.name}"
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+    with mpl.rc_context({**SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         plot.draw(layout).savefig(buffer, format="svg", transparent=True, metadata=nothing)
     drawing = _inline(buffer.getvalue(), name)

@@ -9,7 +9,7 @@ A template and what it shows, as one HTML file that needs no other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +18,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from lmu_deploy.core.errors import MissingDependencyError
 from lmu_deploy.core.files import write_text
 from lmu_deploy.fidelity.gate import Check
+from lmu_deploy.fidelity.measures.events import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity
 from lmu_deploy.fidelity.store import read_excerpts, read_fidelity
 from lmu_deploy.report import wording
@@ -112,6 +113,23 @@ REPORT = "report.html"
 MARKDOWN = "report.md"
 
 
+def make_html(
+    fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt], robustness: Robustness
+) -> str:
+    """Return report.html.
+
+    Raises
+    ------
+    MissingDependencyError
+        When jinja2 or matplotlib is absent.
+    """
+    try:
+        from lmu_deploy.report.view import make_view
+    except ImportError as error:
+        raise missing(error) from error
+    return render("template.html", view=make_view(fidelity, excerpts, robustness))
+
+
 def write_report(folder: Path | str) -> Path:
     """Write both into `folder` from the figures that stand in it; give report.html's path.
 
@@ -127,11 +145,7 @@ def write_report(folder: Path | str) -> Path:
     folder = Path(folder)
     fidelity, excerpts = read_fidelity(folder), read_excerpts(folder)
     robustness = read_robustness(folder)
-    try:
-        from lmu_deploy.report.view import make_view
-    except ImportError as error:
-        raise missing(error) from error
-    page = render("template.html", view=make_view(fidelity, excerpts, robustness))
+    page = make_html(fidelity, excerpts, robustness)
     write_text(folder / MARKDOWN, make_markdown(fidelity, robustness))
     write_text(folder / REPORT, page)
     return folder / REPORT

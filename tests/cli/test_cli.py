@@ -14,7 +14,7 @@ from lmu_deploy.api.validate import parse_targets
 from lmu_deploy.cli import main
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import save
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import get_task
@@ -143,7 +143,7 @@ def test_check_shows_where_every_neuron_would_sit(lmu, integer_file):
     verdict, header, *cores = out.strip().splitlines()
     assert verdict.endswith("fits loihi2.")
     assert "synapses" in header
-    network = load_any(integer_file)
+    network = load(integer_file)
     neurons = sum(int(line.split()[1]) for line in cores)
     hidden = network.layers[0].hidden.units
     assert neurons == network.layers[0].memory.size + hidden + network.n_out
@@ -252,9 +252,9 @@ def test_deploy_writes_the_states_and_the_result(lmu, float_file, tmp_path):
         "agreement": 1.0,
         "deviation": 0.0,
     }
-    from lmu_deploy.core.loading import load_any
+    from lmu_deploy.core.loading import load
 
-    network = load_any(float_file)
+    network = load(float_file)
     inputs = get_task("digits").load().test.inputs[:20]
     trace = run_reference(network, inputs, record=True)
     with np.load(states) as stored:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lmu_deploy.api.quantize import quantize
-from lmu_deploy.api.run import announce, deploy, neurons_of
+from lmu_deploy.api.run import announce, neurons_of, run
 from lmu_deploy.api.spike import spike
 from lmu_deploy.core import progress
 from lmu_deploy.core.files import save
@@ -128,7 +128,7 @@ def test_a_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, mes
     messages()
     path = tmp_path / "spiking.safetensors"
     save(made, path)
-    summary = deploy(path, target="brian2", limit=1)
+    summary = run(path, target="brian2", limit=1).summary()
     said = messages()
     assert re.fullmatch(
         r"brian2: 48 neurons, [\d,]+ synapses; 1 sample of 8 steps of 50 chip steps", said[0]

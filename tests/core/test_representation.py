@@ -8,7 +8,7 @@ import pytest
 from converters.loihi import loihi_spike
 from converters.quantize import quantize
 from converters.spiking import spike
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.representation import REPR_LENGTH, Part, Representation
 
@@ -114,7 +114,7 @@ def test_networks_compare_and_hash_by_identity(representations, name):
 def test_a_network_saves_itself(representations, name, tmp_path):
     network = representations[name]
     path = network.save(tmp_path / "network.safetensors")
-    assert load_any(path).fingerprint() == network.fingerprint()
+    assert load(path).fingerprint() == network.fingerprint()
 
 
 def test_a_representation_without_a_summary_says_so():

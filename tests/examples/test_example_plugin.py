@@ -57,9 +57,9 @@ import lmu_deploy
 
 digits = sys.argv[1]
 print(*(f"{info.name}:{info.runs}" for info in lmu_deploy.targets()))
-print(lmu_deploy.deploy(digits, target="halfchip", limit=60)["reference"]["agreement"])
+print(lmu_deploy.run(digits, target="halfchip", limit=60).summary()["reference"]["agreement"])
 network = lmu_deploy.import_network("chip.json", task="digits", out="n.safetensors")
-print(lmu_deploy.deploy("n.safetensors", target="halfchip", limit=5)["n_samples"])
+print(lmu_deploy.run("n.safetensors", target="halfchip", limit=5).summary()["n_samples"])
 """
 
 

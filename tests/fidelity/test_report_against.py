@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lmu_deploy.api.report import report
+from lmu_deploy.api.report import write_report
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.fidelity import write_fidelity
 from lmu_deploy.fidelity.comparison import compare_runs, difference_interval, metric_change, pair
@@ -70,7 +70,7 @@ def folders(digits, folder_of):
 
 def test_what_changed_is_said_in_both_files(folders):
     before, after = folders
-    path = report(after, against=before)
+    path = write_report(after, against=before)
     assert path.name == "report.html"
     for name in ("comparison.html", "comparison.md"):
         text = (after / name).read_text(encoding="utf-8")

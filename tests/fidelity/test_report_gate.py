@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lmu_deploy.api.report import report
+from lmu_deploy.api.report import write_report
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.fidelity import write_fidelity
 from lmu_deploy.fidelity.gate import Limits, check_limits
@@ -74,7 +74,7 @@ def test_a_failed_limit_still_writes_reports_and_junit(folder_of, edge_cases, tm
     folder = folder_of(edge_cases["nothing recorded"])
     out = tmp_path / "fidelity.xml"
     with pytest.raises(RunError, match=r"integer: accuracy 0\.\d+, at least 1 asked for"):
-        report(folder, fail_below=1.0, max_loss=1.0, junit=out)
+        write_report(folder, fail_below=1.0, max_loss=1.0, junit=out)
     assert (folder / "report.html").is_file()
     assert (folder / "report.md").is_file()
     suite = ElementTree.fromstring(out.read_text(encoding="utf-8"))
@@ -87,12 +87,12 @@ def test_a_failed_limit_still_writes_reports_and_junit(folder_of, edge_cases, tm
 
 def test_limits_that_hold_give_the_report(folder_of, edge_cases, tmp_path):
     folder = folder_of(edge_cases["nothing recorded"])
-    assert report(folder, max_loss=1.0, junit=tmp_path / "f.xml") == folder / "report.html"
+    assert write_report(folder, max_loss=1.0, junit=tmp_path / "f.xml") == folder / "report.html"
 
 
 def test_junit_without_limits_has_nothing_to_tell(folder_of, digits, tmp_path):
     with pytest.raises(InputError, match="--junit"):
-        report(folder_of(digits), junit=tmp_path / "fidelity.xml")
+        write_report(folder_of(digits), junit=tmp_path / "fidelity.xml")
 
 
 def misfit(fidelity, name, violations):
@@ -121,7 +121,7 @@ def test_a_misfit_fails_the_command_and_stands_in_junit(fidelity, tmp_path):
     write_fidelity(folder, misfit(fidelity, "lava", ["too many synapses."]))
     out = tmp_path / "fidelity.xml"
     with pytest.raises(RunError, match="lava: does not fit Loihi 2"):
-        report(folder, must_fit=True, junit=out)
+        write_report(folder, must_fit=True, junit=out)
     (case,) = ElementTree.fromstring(out.read_text(encoding="utf-8"))
     assert (case.get("classname"), case.get("name")) == ("digits.lava", "fit")
     assert "too many synapses" in case.find("failure").get("message")
@@ -130,7 +130,7 @@ def test_a_misfit_fails_the_command_and_stands_in_junit(fidelity, tmp_path):
 def test_markdown_tells_each_target_and_lets_no_name_be_markup(folder_of, digits):
     run = replace(digits.results[1].run, target=HOSTILE)
     odd = SimpleNamespace(**{**vars(digits), "results": [replace(digits.results[1], run=run)]})
-    report(folder := folder_of(odd, command=f"lmu-deploy validate `{HOSTILE}`"))
+    write_report(folder := folder_of(odd, command=f"lmu-deploy validate `{HOSTILE}`"))
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "<script" not in text
     assert "\n# heading" not in text

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmu_deploy.api.report import report
+from lmu_deploy.api.report import write_report
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.fidelity.schema import Fit
 from lmu_deploy.fidelity.store import read_fidelity
@@ -114,15 +114,15 @@ def given_files(tmp_path, cases):
 
 def test_the_report_keeps_what_it_was_given(folder, given_files):
     chips, widths = given_files
-    first = report(folder, yields=[chips]).read_text()
+    first = write_report(folder, yields=[chips]).read_text()
     assert 'id="robustness"' in first
     assert "40 virtual chips" in first
-    both = report(folder, sweeps=[widths]).read_text()
+    both = write_report(folder, sweeps=[widths]).read_text()
     assert "40 virtual chips" in both
     assert "Sweep widths" in both
-    assert report(folder).read_text() == both
+    assert write_report(folder).read_text() == both
     forget_robustness(folder)
-    assert 'id="robustness"' not in report(folder).read_text()
+    assert 'id="robustness"' not in write_report(folder).read_text()
 
 
 def test_the_verdict_counts_the_chips_of_its_own_profile(folder, given_files):
@@ -139,7 +139,7 @@ def test_a_refused_trial_is_no_dot(folder, given_files):
     gather(folder, "digits", [], [given_files[1]])
     (sweep,) = read_robustness(folder).sweeps
     assert len(sweep.done) == 23
-    assert "24 trials, of which 23 could be done" in report(folder).read_text()
+    assert "24 trials, of which 23 could be done" in write_report(folder).read_text()
 
 
 @pytest.mark.parametrize(
@@ -182,18 +182,18 @@ def test_own_data_are_known_by_their_file_wherever_it_was_called_from(tmp_path, 
 def test_what_is_not_a_yield_or_sweep_is_refused(folder, given_files, tmp_path):
     chips, widths = given_files
     with pytest.raises(InputError, match="make it with lmu-deploy yield"):
-        report(folder, yields=[tmp_path / "none.json"])
+        write_report(folder, yields=[tmp_path / "none.json"])
     with pytest.raises(InputError, match="make it with lmu-deploy sweep"):
-        report(folder, sweeps=[tmp_path])
+        write_report(folder, sweeps=[tmp_path])
     with pytest.raises(InputError, match="is none that lmu-deploy yield"):
-        report(folder, yields=[widths / "sweep.json"])
+        write_report(folder, yields=[widths / "sweep.json"])
     with pytest.raises(InputError, match="of task digits and the report of copy"):
         gather(folder, "copy", [chips], [])
     for change in ({"front": [99]}, {"columns": {"status": ["failed"]}, "front": []}):
         broken = {**json.loads((widths / "sweep.json").read_text()), **change}
         (widths / "sweep.json").write_text(json.dumps(broken))
         with pytest.raises(InputError, match="holds no trial with figures"):
-            report(folder, sweeps=[widths])
+            write_report(folder, sweeps=[widths])
     (folder / "robustness.json").write_text("{")
     with pytest.raises(InputError, match="is none that lmu-deploy report"):
-        report(folder)
+        write_report(folder)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -56,7 +55,7 @@ REALIZATIONS = {
 
 def load(name: str) -> Network:
     """Load one of the example networks."""
-    return lmu_deploy.load_any(MODELS / f"{name}.safetensors")
+    return lmu_deploy.load(MODELS / f"{name}.safetensors")
 
 
 def legendre(order: int, theta: float, method: str) -> tuple[np.ndarray, np.ndarray]:
@@ -255,7 +254,7 @@ def export(network: Network, form: str, path: Path, **options: Any) -> Path:
 def save(network: Network, path: Path) -> Network:
     """Write a network to a file of the project's own and read it again."""
     lmu_deploy.save(network, path)
-    return lmu_deploy.load_any(path)
+    return lmu_deploy.load(path)
 
 
 def import_foreign(path: Path, architecture: Path | None = None, **options: str) -> Network:
@@ -282,15 +281,14 @@ def validate(
     network: Network, targets: str, folder: Path, use: tuple[Path, ...] = (), **options: Any
 ) -> list[float]:
     """Judge a network on several targets; give every number of the result but times and seeds."""
-    # The report draws pictures, which takes seconds and holds no number of its own.
-    with patch("lmu_deploy.api.validate.report", lambda folder: folder):
-        lmu_deploy.validate(network, targets=targets, out=folder, use=use, **options)
-    return _numbers(json.loads((folder / "fidelity.json").read_text()))
+    data = options.pop("task", None)
+    report = lmu_deploy.validate(network, data, targets=targets, use=use, **options)
+    return _numbers(json.loads(report.to_json()))
 
 
 def deploy(network: Network, target: str, **options: Any) -> list[float]:
     """Run a network on its task; give every number of the summary but times and seeds."""
-    return _numbers(lmu_deploy.deploy(network, target=target, **options))
+    return _numbers(lmu_deploy.run(network, target=target, **options).summary())
 
 
 _NOT_RESULTS = {"wall_seconds", "seed", "version", "versions", "settings", "provenance", "hashes"}

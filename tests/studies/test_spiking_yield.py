@@ -13,7 +13,7 @@ from converters.spiking import spike, spike_chips
 from lmu_deploy.api.spike import chip_yield
 from lmu_deploy.cli import main
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.studies import chip_yield as module
 from lmu_deploy.studies.yield_figures import (
@@ -70,7 +70,7 @@ def whole():
 
 
 def test_every_figure_is_that_of_the_chip_alone(whole):
-    network = load_any(DIGITS)
+    network = load(DIGITS)
     task = task_for(network, None)
     data = task.load()
     test, known = limited(data.test, 20), limited(data.train, 512).inputs
@@ -125,9 +125,9 @@ def test_an_interrupted_study_keeps_the_chips_that_it_had_finished(tmp_path, mon
 def test_chips_that_fit_one_simulation_run_together(monkeypatch):
     def groups(neurons_at_once):
         monkeypatch.setattr(module, "_NEURONS_AT_ONCE", neurons_at_once)
-        task = task_for(load_any(DIGITS), None)
+        task = task_for(load(DIGITS), None)
         study = module._Study(
-            load_any(DIGITS), task, "generic-analog", 10, None, SpikeOptions(**OPTIONS)
+            load(DIGITS), task, "generic-analog", 10, None, SpikeOptions(**OPTIONS)
         )
         return [list(chips) for chips in study.groups(range(7, 10))]
 
@@ -168,7 +168,7 @@ def test_wrong_requests_are_refused(tmp_path):
     with pytest.raises(InputError, match="decides calibration itself"):
         module.yield_of_chips(DIGITS, SpikeOptions(calibration="static"))
     with pytest.raises(InputError, match="no chip"):
-        spike_chips(load_any(DIGITS), np.zeros((1, 8, 8)), "generic-analog", [])
+        spike_chips(load(DIGITS), np.zeros((1, 8, 8)), "generic-analog", [])
     with pytest.raises(InputError, match=r"cannot read .*absent.json"):
         chip_yield(DIGITS, add=[tmp_path / "absent.json"])
 

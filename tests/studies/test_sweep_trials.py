@@ -12,7 +12,7 @@ import pytest
 import lmu_deploy
 from converters.options import SpikeOptions
 from lmu_deploy.api.quantize import quantize
-from lmu_deploy.api.run import deploy
+from lmu_deploy.api.run import run
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
@@ -53,7 +53,7 @@ def test_figures_are_those_of_quantize_and_deploy():
     record = run_trial(planned(quantize=options, calibration={"samples": 512}))
     assert record.status == DONE, record.error
     network = quantize(DIGITS, **options)
-    direct = deploy(network, target="integer", limit=40)
+    direct = run(network, target="integer", limit=40).summary()
     found = record.figures
     assert found["metric_name"] == direct["metric"]["name"] == "accuracy"
     assert found["metric"] == direct["metric"]["value"]
@@ -70,7 +70,7 @@ def test_options_of_the_command_beyond_the_converter_are_the_command():
     record = run_trial(planned(quantize={"slices": 1, "sparsity_threshold": 0.1}))
     assert record.status == DONE, record.error
     network = quantize(DIGITS, slices=1, sparsity_threshold=0.1)
-    direct = deploy(network, target="integer", limit=40)
+    direct = run(network, target="integer", limit=40).summary()
     assert record.figures["events_per_sample"] == direct["events"]["per_sample"]
     assert record.figures["metric"] == direct["metric"]["value"]
     with pytest.raises(InputError, match="method ptq trains nothing"):
@@ -126,7 +126,7 @@ def test_the_hash_is_of_contents_not_of_paths(tmp_path):
     other.write_bytes(DIGITS.read_bytes())
     assert planned(network=str(other)).key == planned().key
     assert planned(network="copy.safetensors", folder=tmp_path).key == planned().key
-    network = lmu_deploy.load_any(DIGITS)
+    network = lmu_deploy.load(DIGITS)
     save(dataclasses.replace(network, provenance={"a": "b"}), other)
     assert planned(network=str(other)).key != planned().key
 
@@ -221,7 +221,7 @@ def test_a_worker_of_another_version_is_found_out(monkeypatch):
 def test_a_network_that_changed_meanwhile_is_found_out(tmp_path):
     path = tmp_path / "n.safetensors"
     path.write_bytes(DIGITS.read_bytes())
-    network = dataclasses.replace(lmu_deploy.load_any(path), provenance={"x": "y"})
+    network = dataclasses.replace(lmu_deploy.load(path), provenance={"x": "y"})
     save(network, path)
     job = planned(network=str(path))
     save(dataclasses.replace(network, provenance={}), path)

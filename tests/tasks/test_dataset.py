@@ -5,7 +5,7 @@ import pytest
 
 import lmu_deploy as ld
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.tasks.dataset import Dataset, find_task, load_task
 from lmu_deploy.tasks.selection import task_for
@@ -82,7 +82,7 @@ def test_every_way_to_name_data_leads_to_one_task():
 
 
 def test_a_network_takes_data_of_its_own_shape(arrays):
-    network = load_any("examples/models/digits.safetensors")
+    network = load("examples/models/digits.safetensors")
     own = Dataset(np.zeros((20, 8, 8)), np.arange(20) % 4, np.zeros((2, 8, 8)), [0, 1])
     assert task_for(network, own) is own.task  # fewer classes than the network has outputs
     with pytest.raises(InputError, match="task dataset has 2 inputs and 3 outputs"):

@@ -14,7 +14,7 @@ from lmu_deploy.api.import_network import parse_options
 from lmu_deploy.cli import app
 from lmu_deploy.core import plugins
 from lmu_deploy.core.errors import InputError, MissingDependencyError
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.nn.convert import to_torch
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -79,9 +79,9 @@ def test_the_command_writes_a_network_file(tmp_path):
     arguments = ["import", str(FEEDBACK), "--out", str(out), "--task", "delay"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert load_any(out).task == "delay"
+    assert load(out).task == "delay"
     again = lmu_deploy.import_network(FEEDBACK, task="delay")
-    np.testing.assert_array_equal(again.readout.kernel, load_any(out).readout.kernel)
+    np.testing.assert_array_equal(again.readout.kernel, load(out).readout.kernel)
 
 
 def test_the_command_takes_options_for_bare_weights(tmp_path):
@@ -91,7 +91,7 @@ def test_the_command_takes_options_for_bare_weights(tmp_path):
     for option in f"{options} input_to_hidden=true use_bias=true".split():
         arguments += ["--option", option]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    assert load_any(out).layers[0].memory.theta == 6.5
+    assert load(out).layers[0].memory.theta == 6.5
 
 
 @pytest.mark.parametrize("texts", [["theta"], ["=3"], ["a=1", "a=2"]])

@@ -15,7 +15,7 @@ from lmu_deploy.api.export import export
 from lmu_deploy.cli import app
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save, to_tree
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 
 nir = pytest.importorskip("nir", reason="the extra [nir] is not installed")
@@ -372,7 +372,7 @@ def test_export_takes_the_options_of_nir_alone(tmp_path):
     options = ["--dt", "0.002", "--tau", "0.02", "--integrator", "exponential"]
     result = CliRunner().invoke(app, [*arguments, *options])
     assert result.exit_code == 0, result.output
-    made = to_nir(load_any(digits), dt=0.002, tau=0.02, integrator="exponential")
+    made = to_nir(load(digits), dt=0.002, tau=0.02, integrator="exponential")
     write_nir(made, tmp_path / "b.nir")
     assert out.read_bytes() == (tmp_path / "b.nir").read_bytes()
     with pytest.raises(InputError, match="dt, integrator of an export is for nir alone, not onnx"):

@@ -8,7 +8,7 @@ import pytest
 
 from lmu_deploy.api.export import export
 from lmu_deploy.api.quantize import quantize
-from lmu_deploy.api.run import deploy
+from lmu_deploy.api.run import run
 from lmu_deploy.api.validate import validate
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
@@ -66,7 +66,7 @@ def test_a_form_of_another_representation_is_refused(integer, tmp_path):
 
 def test_validate_runs_both_graphs_beside_the_twin(tmp_path):
     targets = "integer,onnxruntime,onnxruntime/integer"
-    page = validate(DIGITS, targets=targets, limit=12, out=tmp_path / "report")
+    page = validate(DIGITS, targets=targets, limit=12, out=tmp_path / "report").path
     assert page.is_file()
     found = json.loads((tmp_path / "report" / "fidelity.json").read_text())["targets"]
     assert list(found) == targets.split(",")
@@ -93,9 +93,9 @@ def test_a_form_that_a_target_does_not_run_is_refused(name, told, tmp_path):
 
 
 def test_deploy_runs_the_graph_that_the_file_calls_for(integer):
-    summary = deploy(integer, target="onnxruntime", limit=12)
-    twin = deploy(integer, target="integer", limit=12)
+    summary = run(integer, target="onnxruntime", limit=12).summary()
+    twin = run(integer, target="integer", limit=12).summary()
     assert summary["settings"]["graph"] == "integer"
     assert summary["events"]["total"] == twin["events"]["total"] > 0
     assert summary["synops"] == twin["synops"]
-    assert deploy(DIGITS, target="onnxruntime", limit=12)["settings"]["graph"] == "float"
+    assert run(DIGITS, target="onnxruntime", limit=12).summary()["settings"]["graph"] == "float"

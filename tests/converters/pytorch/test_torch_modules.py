@@ -14,7 +14,7 @@ from torch.nn import functional
 from converters.pytorch import from_torch
 from converters.pytorch.state_dict import read_pytorch_lmu
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.nn import LMU, LMUConfig, LSTMConfig, ModelConfig, SequenceModel
 
@@ -316,7 +316,7 @@ def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     (block,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     names = {"__name__": "example"}
     exec(compile(block, "import.md", "exec"), names)
-    network, model = load_any("mine.safetensors"), names["model"]
+    network, model = load("mine.safetensors"), names["model"]
     assert network.task == "digits" and len(network.layers) == 2
     torch.save(model.state_dict(), "classifier.pt")
     with pytest.raises(InputError, match="'lmu': it follows a linear layer"):

@@ -10,7 +10,7 @@ from converters.spiking.saved import keep_calibration
 from lmu_deploy.api.spike import spike
 from lmu_deploy.cli import main
 from lmu_deploy.core.files import save
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Readout
 from targets.base import target_names
 
@@ -113,7 +113,7 @@ def test_yield_says_what_cannot_be_before_it_starts(refused, options, told):
 
 @pytest.mark.parametrize("target", sorted(set(target_names()) - {"brian2", "brian2-cpp"}))
 def test_dpi_synapses_run_on_brian2_alone(folder, refused, target):
-    assert load_any(folder / "dpi.safetensors").synapse is not None
+    assert load(folder / "dpi.safetensors").synapse is not None
     told = refused(f"deploy dpi.safetensors --target {target} --limit 1")
     assert f"target {target} runs " in told and "the file holds SpikingNetwork" in told
 

@@ -13,7 +13,7 @@ from lmu_deploy.api.spike import spike as command
 from lmu_deploy.cli import main
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, save
-from lmu_deploy.core.loading import load_any
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.spiking.chip import Device, DPISynapse
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile, profile_names
@@ -89,7 +89,7 @@ def test_the_command_keeps_and_takes_calibrations(saved, tmp_path):
     with pytest.raises(InputError, match="holds a SpikingNetwork, not a calibration"):
         command(DIGITS, load_calibration=tmp_path / "a.safetensors", **options)
     with pytest.raises(InputError, match="SavedCalibration"):
-        load_any(kept)
+        load(kept)
 
 
 def test_options_of_the_command_line_reach_the_network(tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_options_of_the_command_line_reach_the_network(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
-    made = load_any(out)
+    made = load(out)
     assert (made.dt_ms, made.presentation_ms, made.tau_ms) == (0.5, 20.0, 40.0)
     assert made.device == Device("generic-analog", 7, 0.3, 0.1, 5)
     assert made.neuron.kind == "dpi" and made.synapse == DPISynapse()

@@ -330,7 +330,8 @@ def test_the_command_leads_to_loihi_and_refuses_what_an_analog_chip_has(tmp_path
     )
     assert isinstance(made, LoihiNetwork)
     assert made.profile == "loihi1"
-    summary = lmu_deploy.deploy(out, target="spiking", limit=3, record=tmp_path / "states.npz")
+    found = lmu_deploy.run(out, target="spiking", limit=3, record=tmp_path / "states.npz")
+    summary = found.summary()
     assert summary["target"] == "spiking"
     assert summary["n_samples"] == 3
     assert set(summary["events"]["by_population"]) == {
@@ -344,7 +345,7 @@ def test_the_command_leads_to_loihi_and_refuses_what_an_analog_chip_has(tmp_path
     with pytest.raises(InputError, match="calibration has no meaning"):
         lmu_deploy.spike(model, profile="loihi1", calibration="static")
     with pytest.raises(InputError, match="spike --profile loihi1"):
-        lmu_deploy.deploy(model, target="spiking")
+        lmu_deploy.run(model, target="spiking")
 
 
 def test_every_figure_of_the_neurons_has_a_source():

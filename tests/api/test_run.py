@@ -1,0 +1,123 @@
+"""`run`: objects and paths in, a RunResult out."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import lmu_deploy as ld
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.representation import REPR_LENGTH
+
+DIGITS = "examples/models/digits.safetensors"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return ld.load(DIGITS)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return ld.load_task("digits")
+
+
+@pytest.fixture(scope="module")
+def integer(network, data):
+    return ld.quantize(network, task=data)
+
+
+@pytest.fixture(scope="module")
+def recorded(integer, data):
+    return ld.run(integer, data, limit=6, record=True)
+
+
+def test_objects_and_paths_give_the_same(network, data, integer, tmp_path):
+    path = integer.save(tmp_path / "integer.safetensors")
+    runs = [
+        ld.run(given, named, target="integer", limit=5)
+        for given, named in ((integer, data), (path, "digits"), (str(path), None))
+    ]
+    for found in runs[1:]:
+        np.testing.assert_array_equal(found.outputs, runs[0].outputs)
+        assert found.metric == runs[0].metric
+    assert ld.run(network, data, limit=5).target == "reference"
+
+
+def test_arrays_of_inputs_need_no_answers(integer, data, recorded):
+    found = ld.run(integer, data.test.x[:6])
+    np.testing.assert_array_equal(found.outputs, recorded.outputs)
+    assert found.metric is None
+    assert found.against_reference is None
+    assert found.deviation == recorded.deviation
+    with pytest.raises(InputError, match="right answers"):
+        found.summary()
+
+
+def test_answers_to_arrays_give_the_same_figures(integer, data, recorded):
+    found = ld.run(integer, data.test.x, y=data.test.y, limit=6)
+    assert found.metric == recorded.metric
+    assert found.against_reference == recorded.against_reference
+
+
+def test_the_float_network_may_be_left_out(integer, data):
+    found = ld.run(integer, data, limit=2, reference=False)
+    assert found.reference is None
+    assert found.deviation is None
+    assert found.metric.name == "accuracy"
+
+
+def test_states_are_recorded_when_asked_for(integer, recorded, tmp_path):
+    assert recorded.states.m.shape == (6, 8, 16)
+    assert recorded.reference.states.m.shape == (6, 8, 16)
+    path = recorded.save_states(tmp_path / "states.npz")
+    with np.load(path) as stored:
+        np.testing.assert_array_equal(stored["m"], recorded.states.m)
+    silent = ld.run(integer, limit=1)
+    assert silent.states is None
+    for wanted in (silent.plot_states, lambda: silent.save_states(path)):
+        with pytest.raises(InputError, match="record=True"):
+            wanted()
+
+
+def test_the_summary_is_what_is_written(integer, tmp_path):
+    found = ld.run(integer, limit=3, json=tmp_path / "run.json")
+    assert json.loads((tmp_path / "run.json").read_text()) == found.summary()
+    assert found.summary()["n_samples"] == 3
+
+
+def test_the_plots_are_figures(recorded):
+    assert isinstance(recorded.plot_states(), Figure)
+    assert len(recorded.plot_states(sample=5).axes) == 2
+    assert isinstance(recorded.plot_events(), Figure)
+    with pytest.raises(InputError, match="sample"):
+        recorded.plot_states(sample=6)
+
+
+def test_a_float_run_has_no_events_to_plot(network):
+    with pytest.raises(InputError, match="sends no events"):
+        ld.run(network, limit=1).plot_events()
+
+
+def test_a_result_shows_itself(recorded):
+    assert repr(recorded).startswith("RunResult(integer, 6 samples of 8 steps, accuracy ")
+    assert len(repr(recorded)) <= REPR_LENGTH
+    assert "<table>" in recorded._repr_html_()
+    assert recorded in {recorded}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data": "digits", "y": np.zeros(3, int)}, "y belongs to inputs"),
+        ({"data": np.zeros((2, 8, 8)), "json": "x.json"}, "right answers"),
+        ({"data": np.zeros((2, 8, 8)), "y": [11, 3]}, "y has 12 outputs"),
+        ({"data": np.zeros((2, 8, 7))}, "8"),
+        ({"target": "nowhere"}, "unknown target"),
+        ({"target": "brian2"}, "brian2"),
+    ],
+)
+def test_what_does_not_fit_is_refused(integer, given, message):
+    with pytest.raises(InputError, match=message):
+        ld.run(integer, **given)
