@@ -194,7 +194,7 @@ def deploy(folder: Path, limit: int, lava: int) -> None:
     options = {"matrices": "keras"}  # so that differences are those of quantization alone
     lmu_deploy.import_network(folder / "whole.keras", out=network, task="psmnist", options=options)
     integer = folder / "integer.safetensors"
-    lmu_deploy.quantize(network, out=integer, profile="loihi2", task="psmnist")
+    lmu_deploy.quantize(network, out=integer, profile="loihi2", data="psmnist")
     print("check:", lmu_deploy.check(integer, profile="loihi2") or "fits loihi2")
     for target, samples in (("integer", limit), ("onnxruntime", 100), ("lava", lava)):
         result = lmu_deploy.run(integer, target=target, data="psmnist", limit=samples).summary()

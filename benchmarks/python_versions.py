@@ -46,7 +46,7 @@ GUARD = 'if __name__ == "__main__":\n'
 TASKS = {
     "(none)": """
 assert run("reference")["agreement"] == 1.0
-lmu_deploy.quantize("digits.safetensors", task="own.npz", out="int.safetensors")
+lmu_deploy.quantize("digits.safetensors", data="own.npz", out="int.safetensors")
 assert run("integer", "int.safetensors")["deviation"] < 0.05
 """,
     "train": """
@@ -55,14 +55,14 @@ assert lmu_deploy.run(result.network, target="reference", limit=9).summary()["n_
 """,
     "fast": """
 from targets.integer import IntegerTarget
-network = lmu_deploy.quantize("digits.safetensors", task="own.npz")
+network = lmu_deploy.quantize("digits.safetensors", data="own.npz")
 quick, plain = (IntegerTarget(engine).run(network, x, record=True) for engine in ("numba", "numpy"))
 assert quick.settings["engine"] == "numba"
 for name in "mhy":
     assert np.array_equal(getattr(quick.states, name), getattr(plain.states, name)), name
 """,
     "onnx": """
-lmu_deploy.quantize("digits.safetensors", task="own.npz", out="int.safetensors")
+lmu_deploy.quantize("digits.safetensors", data="own.npz", out="int.safetensors")
 assert run("onnxruntime")["deviation"] < 1e-4
 assert run("onnxruntime", "int.safetensors") == run("integer", "int.safetensors")
 lmu_deploy.export("digits.safetensors", to="onnx", out="n.onnx")
@@ -77,11 +77,11 @@ assert lmu_deploy.import_network("n.nir").layers[0].memory.order == 4
 assert lmu_deploy.import_network("keras.h5").n_in > 0
 """,
     "brian2": """
-lmu_deploy.spike("digits.safetensors", task="own.npz", neurons_per_state=20, out="lif.safetensors")
+lmu_deploy.spike("digits.safetensors", data="own.npz", neurons_per_state=20, out="lif.safetensors")
 assert run("brian2", "lif.safetensors", 1)["deviation"] < 2.0
 """,
     "lava": """
-lmu_deploy.quantize("digits.safetensors", task="own.npz", out="int.safetensors")
+lmu_deploy.quantize("digits.safetensors", data="own.npz", out="int.safetensors")
 assert run("lava", "int.safetensors", 1) == run("integer", "int.safetensors", 1)
 """,
     "report": """

@@ -45,7 +45,7 @@ def main() -> None:
         settings.write_text(SETTINGS)
 
         network = lmu_deploy.train(str(data), config=settings).network
-        integers = lmu_deploy.quantize(network, task=str(data))
+        integers = lmu_deploy.quantize(network, data=str(data))
         found = lmu_deploy.run(integers, target="integer", data=str(data)).summary()
     against = found["reference"]
     print(f"float {against['value']:.4f}, integers {found['metric']['value']:.4f}")

@@ -15,12 +15,13 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.progress import Progress
+from lmu_deploy.core.representation import Part
 
 GROUP = "lmu_deploy.targets"
 
 
-@dataclass(frozen=True)
-class States:
+@dataclass(frozen=True, eq=False, repr=False)
+class States(Part):
     """States of every step, as the target holds them: integers for integer targets.
 
     Attributes
@@ -55,8 +56,8 @@ class States:
         return values if self.m_basis is None else values @ self.m_basis.T
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Part):
     """What a target did with a set of inputs.
 
     Attributes

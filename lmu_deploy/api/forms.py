@@ -82,7 +82,7 @@ class Forms:
         if form == "float":
             return self.source
         if form == "integer":
-            return self._keep("integer", lambda: quantize(self.source, task=self.task))
+            return self._keep("integer", lambda: quantize(self.source, self.task))
         if form == "loihi":
             return self._keep("loihi", self._spike_on_loihi)
         return self._keep("spiking", lambda: self._spike("dynamic"))
@@ -120,10 +120,10 @@ class Forms:
             self.given[form] = network
 
     def _spike_on_loihi(self) -> Network:
-        return spike(self.source, task=self.task, profile=LOIHI, seed=self.seed)
+        return spike(self.source, self.task, profile=LOIHI, seed=self.seed)
 
     def _spike(self, calibration: str) -> Network:
-        return spike(self.source, task=self.task, calibration=calibration, seed=self.seed)
+        return spike(self.source, self.task, calibration=calibration, seed=self.seed)
 
     def _keep(self, name: str, make: Callable[[], Network]) -> Network:
         if name not in self.made:

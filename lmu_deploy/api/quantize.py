@@ -14,9 +14,9 @@ from lmu_deploy.tasks.dataset import TaskLike
 
 def quantize(
     network: LMUNetwork | Path | str,
+    data: TaskLike | None = None,
     *,
     profile: str | DigitalProfile = "loihi2",
-    task: TaskLike | None = None,
     out: Path | str | None = None,
     slices: int | None = None,
     kernel_slices: int | None = None,
@@ -44,10 +44,11 @@ def quantize(
     Parameters
     ----------
     network : LMUNetwork or path
+    data : Dataset, Task, str or path, optional
+        A dataset, the name of a task or an ``.npz`` file whose training inputs calibrate; by
+        default the task that the network was trained for.
     profile : str or DigitalProfile
         Digital chip; ``lmu-deploy doctor`` lists the names.
-    task : str, path, Task or Dataset, optional
-        Task whose training inputs calibrate; by default the one that the network was trained for.
     out : path, optional
         The `.safetensors` file to write.
     slices : int, optional
@@ -112,4 +113,4 @@ def quantize(
         sparsity_loss=sparsity_loss,
         budget_kib=budget_kib,
     )
-    return quantize_for_task(network, options, profile=profile, task=task, out=out)
+    return quantize_for_task(network, options, profile=profile, task=data, out=out)

@@ -25,9 +25,9 @@ from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 
 def spike(
     network: LMUNetwork | Path | str,
+    data: TaskLike | None = None,
     *,
     profile: str = "generic-analog",
-    task: TaskLike | None = None,
     out: Path | str | None = None,
     save_calibration: Path | str | None = None,
     load_calibration: Path | str | None = None,
@@ -57,12 +57,12 @@ def spike(
     Parameters
     ----------
     network : LMUNetwork or path
+    data : Dataset, Task, str or path, optional
+        A dataset, the name of a task or an ``.npz`` file; its training inputs give the ranges of
+        the states. By default the task that the network was trained for.
     profile : str
         An analog chip, which gives a SpikingNetwork, or a digital one with LIF neurons, which gives
         a LoihiNetwork.
-    task : str, path, Task or Dataset, optional
-        Task whose training inputs give the ranges of the states; by default the one that the
-        network was trained for.
     out : path, optional
         The `.safetensors` file to write.
     save_calibration : path, optional
@@ -110,7 +110,7 @@ def spike(
         network,
         options,
         profile=profile,
-        task=task,
+        task=data,
         out=out,
         save_calibration=save_calibration,
         load_calibration=load_calibration,
@@ -168,9 +168,9 @@ def _common_options(profile: str, options: SpikeOptions, others: list[str]) -> P
 
 def chip_yield(
     network: LMUNetwork | Path | str,
+    data: TaskLike | None = None,
     *,
     profile: str = "generic-analog",
-    task: TaskLike | None = None,
     chips: int = 100,
     first_chip: int = 0,
     limit: int | None = None,
@@ -205,10 +205,11 @@ def chip_yield(
     Parameters
     ----------
     network : LMUNetwork or path
+    data : Dataset, Task, str or path, optional
+        A dataset, the name of a task or an ``.npz`` file; by default the task that the network
+        was trained for.
     profile : str
         Analog chip.
-    task : str, path, Task or Dataset, optional
-        By default the one that the network was trained for.
     chips, first_chip : int
         Number of chips, and the seed of the first.
     limit, steps : int, optional
@@ -255,7 +256,7 @@ def chip_yield(
         network,
         options,
         profile=profile,
-        task=task,
+        task=data,
         chips=chips,
         first_chip=first_chip,
         limit=limit,

@@ -27,7 +27,7 @@ _RECORDED = ("m", "h", "y")
 _SEEDS = 2**31
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StreamedRun(Run):
     """A run whose events have been added up as it went; `events` is empty.
 

@@ -25,7 +25,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def integer(network, data):
-    return ld.quantize(network, task=data)
+    return ld.quantize(network, data)
 
 
 @pytest.fixture(scope="module")

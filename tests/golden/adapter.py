@@ -328,7 +328,8 @@ def attribution(
 
 def chip_yield(network: Network, path: Path, **options: Any) -> list[float]:
     """Judge a network on several virtual chips; give every number of the record."""
-    lmu_deploy.chip_yield(network, out=path, **options)
+    data = options.pop("task", None)
+    lmu_deploy.chip_yield(network, data, out=path, **options)
     return _numbers(json.loads(path.read_text()))
 
 
