@@ -77,7 +77,7 @@ def main() -> None:
         else:
             rows.append(f"| {realization} | {slices} | {bits} | {measured} |")
             print(f"{rows[-1]} {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        # after every row, so that whoever stops a long run keeps what is done
+        # after every row, so that an interrupted run keeps the finished rows
         text = section(arguments.network.stem, network, test, reference, rows, refused)
         arguments.out.write_text(before + text)
 
@@ -102,7 +102,7 @@ def run_float(network: LMUNetwork, test: Split) -> Reference:
 
 
 def measure(integer, test: Split, reference: Reference) -> str:
-    """Run the twin; give a row's figures."""
+    """Run the simulator; give a row's figures."""
     run = IntegerTarget().run(integer, test.inputs)
     states = IntegerTarget().run(integer, test.inputs[:RECORDED], record=True).states
     assert states is not None

@@ -1,12 +1,12 @@
-"""How fast the twin is, beside Lava and beside float32 inference in PyTorch, in one run.
+"""How fast the simulator is, beside Lava and beside float32 inference in PyTorch, in one run.
 
-The same psMNIST network everywhere: trained, quantized with two slices. Twin and PyTorch go through
-the same images in turn, several times, and the least time of each counts; Lava goes through one
-image whole and through a quarter of it, and the difference is what its steps take without a start.
-PyTorch runs twice: in the fastest form that the layer has, which goes through many steps of the
-linear memory at once, as no rounded memory can, and in a plain loop over steps, as the twin does.
-Wall-clock ratios are what a user sees; those of processor time say what they would be on a machine
-that does nothing else. Prints a Markdown table. Needs MNIST (LMU_DEPLOY_DATA).
+The same psMNIST network everywhere: trained, quantized with two slices. Simulator and PyTorch go
+through the same images in turn, several times, and the least time of each counts; Lava goes through
+one image whole and through a quarter of it, and the difference is what its steps take without a
+start. PyTorch runs twice: in the fastest form that the layer has, which goes through many steps of
+the linear memory at once, as no rounded memory can, and in a plain loop over steps, as the
+simulator does. Wall-clock ratios are what a user sees; those of processor time say what they would
+be on a machine that does nothing else. Prints a Markdown table. Needs MNIST (LMU_DEPLOY_DATA).
 
     OMP_NUM_THREADS=1 python benchmarks/digital_speed.py
 """
@@ -46,7 +46,7 @@ class Times:
     processor: float
 
     def __sub__(self, other: Times) -> Times:
-        """Give the time between."""
+        """Return the time between."""
         return Times(self.wall - other.wall, self.processor - other.processor)
 
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--engine", choices=ENGINES[1:], default="numba", help="of the twin")
+    parser.add_argument("--engine", choices=ENGINES[1:], default="numba", help="of the simulator")
     parser.add_argument("--skip-lava", action="store_true")
     arguments = parser.parse_args()
     threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
@@ -88,31 +88,33 @@ def main() -> None:
     integer = quantize(network, data.train.inputs[:CALIBRATION])
     steps = images.shape[1]
     target = IntegerTarget(arguments.engine)
-    twin, fastest, loop = twin_and_float(network, target, integer, images, arguments.repeats)
+    simulator, fastest, loop = simulator_and_float(
+        network, target, integer, images, arguments.repeats
+    )
     sample_steps = len(images) * steps
     print("| | sample-steps a second | a processor-second |\n|---|---|---|")
-    show(f"twin, engine {arguments.engine}", sample_steps, twin)
+    show(f"simulator, engine {arguments.engine}", sample_steps, simulator)
     show("float32 in PyTorch, fastest form", sample_steps, fastest)
     show("float32 in PyTorch, plain loop", sample_steps, loop)
     if not arguments.skip_lava:
         whole, part = lava_times(integer, images)
         show("Lava, its start included", steps, whole)
         show("Lava, without its start", steps - steps // 4, part)
-        print(f"\nTwin over Lava, start included: {ratio(sample_steps, twin, steps, whole)}.")
-        print(f"\nTwin over Lava: {ratio(sample_steps, twin, steps - steps // 4, part)}.")
-    print(f"\nTwin's time over float32's fastest form: {ratio(1, fastest, 1, twin)}.")
-    print(f"\nTwin's time over float32's plain loop: {ratio(1, loop, 1, twin)}.")
+        print(f"\nTwin over Lava, start included: {ratio(sample_steps, simulator, steps, whole)}.")
+        print(f"\nTwin over Lava: {ratio(sample_steps, simulator, steps - steps // 4, part)}.")
+    print(f"\nTwin's time over float32's fastest form: {ratio(1, fastest, 1, simulator)}.")
+    print(f"\nTwin's time over float32's plain loop: {ratio(1, loop, 1, simulator)}.")
     print(f"\n{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}.")
 
 
-def twin_and_float(
+def simulator_and_float(
     network: LMUNetwork,
     target: IntegerTarget,
     integer: IntegerNetwork,
     images: np.ndarray,
     repeats: int,
 ) -> tuple[Times, ...]:
-    """Run the twin and both float forms in turn; least times. The first round warms up."""
+    """Run the simulator and both float forms in turn; least times. The first round warms up."""
     x = torch.from_numpy(images.astype(np.float32))
     models = [to_torch(network, torch.float32) for _ in range(2)]
     for layer in models[1].layers:

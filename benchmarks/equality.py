@@ -1,11 +1,11 @@
 """Three executions of one integer network: m, h and y of every step are compared with ``==``.
 
-The twin in each of its engines, ONNX Runtime on the integer graph and Lava run the same inputs:
-20 images of permuted MNIST in each realization of the trained networks, and networks of random
-weights where there is none trained (a series at the order where it is the right choice, two layers
-with feedback, a regression). Last, 20 small networks that hypothesis draws, as
-the tests of the integer target do, some of which only the engine numpy can hold exactly.
-Prints a Markdown table; the exit code is 1 if anything differs. Needs MNIST (LMU_DEPLOY_DATA).
+The simulator in each of its engines, ONNX Runtime on the integer graph and Lava run the same
+inputs: 20 images of permuted MNIST in each realization of the trained networks, and networks of
+random weights where there is none trained (a series at the order where it is the right choice, two
+layers with feedback, a regression). Last, 20 small networks that hypothesis draws, as the tests of
+the integer target do, some of which only the engine numpy can hold exactly. Prints a Markdown
+table; the exit code is 1 if anything differs. Needs MNIST (LMU_DEPLOY_DATA).
 
     python benchmarks/equality.py
     python benchmarks/equality.py --only "psmnist-lmu, schur" --images 2
@@ -42,7 +42,7 @@ COLUMNS = (
     "realization",
     "samples x steps",
     "integers compared",
-    "twin",
+    "simulator",
     "onnxruntime",
     "lava",
     "chip steps",
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def makers(images: int) -> dict[str, Callable[[], list[Case]]]:
-    """Give what makes each case, by its name."""
+    """Return what makes each case, by its name."""
     forms = {
         "1 slice": {"slices": 1},
         "2 slices": {"slices": 2},
@@ -114,34 +114,34 @@ def rows(name: str, make: Callable[[], list[Case]]) -> Iterator[tuple[str, bool]
     """Run one entry of :func:`makers` everywhere; a row of the table, and whether all is equal."""
     start = time.perf_counter()
     cases = make()
-    twins = [IntegerTarget("numpy").run(c.network, c.inputs, record=True) for c in cases]
-    engines, in_twin = other_engines(cases, twins)
+    simulators = [IntegerTarget("numpy").run(c.network, c.inputs, record=True) for c in cases]
+    engines, in_simulator = other_engines(cases, simulators)
     onnx = [OnnxRuntimeTarget().run(c.network, c.inputs, record=True) for c in cases]
     lava = LavaTarget().run_each([(c.network, c.inputs) for c in cases], record=True)
-    in_onnx = all(map(same, onnx, twins))
-    in_lava = all(map(same, lava, twins))
-    compared = sum(state.size for run in twins for state in states(run))
+    in_onnx = all(map(same, onnx, simulators))
+    in_lava = all(map(same, lava, simulators))
+    compared = sum(state.size for run in simulators for state in states(run))
     network, _, form = name.partition(", ")
     shapes = " and ".join(sorted({f"{len(c.inputs)} x {c.inputs.shape[1]}" for c in cases}))
     chip_steps = sum(run.chip_steps * len(c.inputs) for run, c in zip(lava, cases, strict=True))
     print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    own, *others = ("equal" if equal else "DIFFERS" for equal in (in_twin, in_onnx, in_lava))
+    own, *others = ("equal" if equal else "DIFFERS" for equal in (in_simulator, in_onnx, in_lava))
     figures = f"{shapes} | {compared:,} | {engines}: {own} | {' | '.join(others)} | {chip_steps:,}"
-    yield f"| {network} | {form or 'all'} | {figures} |", in_twin and in_onnx and in_lava
+    yield f"| {network} | {form or 'all'} | {figures} |", in_simulator and in_onnx and in_lava
 
 
-def other_engines(cases: list[Case], twins: list[Run]) -> tuple[str, bool]:
-    """Run the cases in the twin's other engines too; name all engines, and say if all is equal."""
+def other_engines(cases: list[Case], simulators: list[Run]) -> tuple[str, bool]:
+    """Run the cases in the other engines; return their names, and whether all results are equal."""
     names, equal = ["numpy"], True
     for engine in ("torch", "numba"):
         held = 0
-        for case, twin in zip(cases, twins, strict=True):
+        for case, simulator in zip(cases, simulators, strict=True):
             try:
                 run = IntegerTarget(engine).run(case.network, case.inputs, record=True)
             except InputError:
                 continue  # what int32 cannot hold exactly
             held += 1
-            equal = equal and run.settings["engine"] == engine and same(twin, run)
+            equal = equal and run.settings["engine"] == engine and same(simulator, run)
         if held:
             names.append(engine if held == len(cases) else f"{engine} ({held} of {len(cases)})")
     return ", ".join(names), equal

@@ -84,7 +84,7 @@ def mutate(samples: list[Sample], number: int) -> tuple[Sample, bytes, str]:
 
 
 def read(sample: Sample, data: bytes, path: Path) -> str:
-    """Give "read", "refused: sentence", or what went wrong."""
+    """Return "read", "refused: sentence", or what went wrong."""
     path.write_bytes(data)
     try:
         sample.reader(path)

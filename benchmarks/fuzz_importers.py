@@ -5,7 +5,7 @@
 A worker damages files and reads them; this process watches it, so that a crash or a hang of the
 worker is a finding and not the end. Each file must be read, or be refused with one InputError of
 one sentence, within the time and without the memory going over the limit. Importers read in a
-process of their own; here that process is forked from the worker instead of started anew, because
+process of their own; here that process is forked from the worker instead of started afresh, because
 ten thousand interpreters would take an hour (`--fresh` starts them).
 
 Exit code 1 when anything was found; the findings are printed, with what makes each of them again.
@@ -67,7 +67,7 @@ def work(first: int, mutations: int, folder: Path, fresh: bool) -> None:
 
 
 def _peak() -> int:
-    """Most memory that this process or a child of it has held."""
+    """Return the peak memory of this process and its children."""
     both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return max(resource.getrusage(who).ru_maxrss for who in both) // 1024
 
@@ -92,7 +92,7 @@ def watch(mutations: int, fresh: bool) -> int:
     ]
     peak = max((int(str(r["mebibytes"])) for r in results), default=0)
     if peak > MEBIBYTES:
-        findings.append(f"{peak} MiB were held, more than {MEBIBYTES}")
+        findings.append(f"{peak} MiB were used, more than {MEBIBYTES}")
     _show(results, peak, findings)
     return 1 if findings else 0
 
@@ -140,7 +140,7 @@ def main() -> int:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=10_000)
-    parser.add_argument("--fresh", action="store_true", help="start each reader anew")
+    parser.add_argument("--fresh", action="store_true", help="start a new process for each reader")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

@@ -124,7 +124,7 @@ def save_forms(model: Any, folder: Path) -> None:
 
 
 def convert(folder: Path) -> None:
-    """Give the trained weights to Keras 2 and save every form of it."""
+    """Return the trained weights to Keras 2 and save every form of it."""
     data = np.load(folder / "data.npz")
     model = keras_model()
     weights = np.load(folder / "weights.npz")

@@ -41,7 +41,7 @@ class Sent(nn.Module):
     """Messages or spikes of a population, as they are."""
 
     def forward(self, messages: torch.Tensor) -> torch.Tensor:
-        """Give what it is given, where NeuroBench looks."""
+        """Return what it is given, where NeuroBench looks."""
         return messages
 
 
@@ -67,7 +67,7 @@ class Slices(nn.Module):
         self.slices, self.shift = nn.ModuleList([linear(each) for each in slices]), shift
 
     def forward(self, messages: torch.Tensor) -> torch.Tensor:
-        """Give the drive of (batch, n_in) messages."""
+        """Return the drive of (batch, n_in) messages."""
         half = 0.5 if self.shift else 0.0
         sums = (_limited(each(messages), STATE_BITS) for each in self.slices)
         return sum(torch.floor(s * 2.0**-self.shift + half) for s in sums)
@@ -112,7 +112,7 @@ class Spiking(nn.Module):
         self.sent, self.channels = Sent(), channels
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Give the states of (batch, steps, n_in) at the end of every hold."""
+        """Return the states of (batch, steps, n_in) at the end of every presentation."""
         w, samples = self.w, len(inputs)
         decay = float(np.exp(-DT_MS / TAU_MS))
         slope, v = w["gains"] * w["encoders"], w["membranes"].clone()

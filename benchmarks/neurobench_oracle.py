@@ -81,7 +81,7 @@ def _arrays(record: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def float_network(record: dict[str, Any]) -> Any:
-    """Give the float network of a record, as an LMUNetwork in single precision."""
+    """Return the float network of a record, as an LMUNetwork in single precision."""
     from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 
     w = {name: value.astype(np.float32) for name, value in _arrays(record).items()}
@@ -92,7 +92,7 @@ def float_network(record: dict[str, Any]) -> Any:
 
 
 def integer_network(record: dict[str, Any]) -> Any:
-    """Give the integer network of a record: all gains 1, but of sums that reach the memory 1/64."""
+    """Return the integer network of a record: gains of 1, and of 1/64 for the memory."""
     from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
     from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
     from lmu_deploy.core.integer.parts import Connection, Format
@@ -125,7 +125,7 @@ def shift_of(name: str) -> int:
 
 
 def spiking_network(record: dict[str, Any]) -> Any:
-    """Give the spiking network of a record: integrate-and-fire neurons without noise."""
+    """Return the spiking network of a record: integrate-and-fire neurons without noise."""
     from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
     from lmu_deploy.core.spiking.chip import Calibration, Device, NeuronModel, Populations
     from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork

@@ -54,7 +54,7 @@ SPIKING_TOLERANCE = 1e-3
 FLOAT_CASES = ((6, 100.0), (16, 100.0), (32, 300.0), (64, 784.0), (256, 784.0))
 SPIKING_CASES = ((3, 60), (6, 100))
 STEPS = 1000
-HOLDS = 60
+PRESENTATIONS = 60
 WORKER = Path(__file__).with_name("nir_norse.py")
 MODEL = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"
 
@@ -88,7 +88,7 @@ def white_noise(steps: int, band: float, rng: np.random.Generator) -> np.ndarray
 
 
 def memory_network(order: int, theta: float) -> LMUNetwork:
-    """Give a memory whose readout is its states."""
+    """Return a memory whose readout is its states."""
     layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(order, theta), None)
     return LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
 
@@ -124,7 +124,7 @@ def digits_case(norse: Norse) -> tuple[float, int, int]:
     return float(error), same, len(inputs)
 
 
-def twin(network: SpikingNetwork, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def simulator(network: SpikingNetwork, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """States, ideal states and spikes at each step of the simulation, by our own neurons."""
     memory = network.memories[0]
     assert memory is not None
@@ -155,10 +155,10 @@ def spiking_case(norse: Norse, order: int, neurons: int) -> dict:
     """Compare one spiking memory: 0.5 s behind synapses of 0.1 s, steps of 2 ms."""
     network = memory_network(order, 10.0)
     rng = np.random.default_rng(order)
-    learned = np.array([white_noise(HOLDS, 0.05, rng) for _ in range(40)])[:, :, None]
+    learned = np.array([white_noise(PRESENTATIONS, 0.05, rng) for _ in range(40)])[:, :, None]
     spiking = spike(network, learned, dt_ms=2.0, neurons_per_state=neurons)
-    held = np.repeat(white_noise(HOLDS, 0.05, rng), spiking.steps_per_presentation)
-    states, ideal, spikes = twin(spiking, held)
+    held = np.repeat(white_noise(PRESENTATIONS, 0.05, rng), spiking.steps_per_presentation)
+    states, ideal, spikes = simulator(spiking, held)
     # In the graph the neurons follow the synapses; their first step, from rest, comes before u.
     found = norse.run(spiking, np.concatenate([[0.0], held])[:, None], spiking.dt_ms * 1e-3)
     theirs, their_spikes = found["layer0_output"][1:], found["layer0_neurons"][:-1]

@@ -36,7 +36,7 @@ def module(node: nir.NIRNode, dt: float) -> torch.nn.Module:
 
 
 def run(graph: nir.NIRGraph, inputs: np.ndarray, dt: float) -> dict[str, np.ndarray]:
-    """Give what each Output, and each population of LIF neurons, gave at every step."""
+    """Return what each Output, and each population of LIF neurons, gave at every step."""
     watched = list(graph.outputs)
     watched += [name for name, node in graph.nodes.items() if isinstance(node, nir.LIF)]
     with warnings.catch_warnings():

@@ -160,7 +160,7 @@ def attempt(python: str, version: str, extra: str, wheel: Path, installer: str) 
 
 
 def installations(extra: str, wheel: Path, version: str) -> list[list[str]]:
-    """Give what is installed: the wheel with the extra, and Lava apart where it must be."""
+    """Return what is installed: the wheel with the extra, and Lava apart where it must be."""
     bare = extra == "(none)"
     steps = [[str(wheel) if bare else f"lmu-deploy[{extra}] @ {wheel.as_uri()}"]]
     if extra == "lava" and not version.startswith("3.10."):
@@ -217,7 +217,7 @@ def output(command: Sequence[object], folder: Path | None = None) -> str:
 
 
 def table(tried: Sequence[Tried]) -> str:
-    """Give the results as a Markdown table, a row for each extra and a column for each Python."""
+    """Return the results as a Markdown table, a row for each extra and a column for each Python."""
     pythons = sorted({t.python for t in tried}, key=lambda v: [int(p) for p in v.split(".")])
     found = {(t.python, t.extra): t.result for t in tried}
     rows = [f"| extra | {' | '.join(pythons)} |", "|---|" + "---|" * len(pythons)]

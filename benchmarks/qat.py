@@ -1,8 +1,8 @@
 """Float, rounded after training, and trained on with rounded weights: one table for a network.
 
 For each case the network is quantized twice, after training (ptq) and with training (qat), and run
-on the integer twin over the whole test part. Trained networks are kept in a folder and not trained
-again.
+on the integer simulator over the whole test part. Trained networks are kept in a folder and not
+trained again.
 
     python benchmarks/qat.py examples/models/psmnist-parallel.safetensors --keep trained \
         --epochs 10 --cases one-slice four-bits
@@ -84,7 +84,7 @@ def row(
     top: float,
     seconds: float,
 ) -> str:
-    """Run the twin; give a line of the table."""
+    """Run the simulator; give a line of the table."""
     run = IntegerTarget().run(network, test.inputs)
     predictions = run.outputs.argmax(axis=1)
     accuracy = 100.0 * float(np.mean(predictions == test.targets))

@@ -1,9 +1,9 @@
 """What the compiled step of a series saves: engine numba beside engine torch, in turns, in one run.
 
 Both have products of int8; the series itself runs in NumPy on torch, compiled on numba. The network
-is the trained one for psMNIST as `sign-taylor`. First whole runs of the twin, then the series' step
-alone on a tile of 256 samples; each result must be equal with ``==``. Prints the least processor
-times and their ratios. Needs MNIST (LMU_DEPLOY_DATA) and Numba.
+is the trained one for psMNIST as `sign-taylor`. First whole runs of the simulator, then the series'
+step alone on a tile of 256 samples; each result must be equal with ``==``. Prints the least
+processor times and their ratios. Needs MNIST (LMU_DEPLOY_DATA) and Numba.
 
     OMP_NUM_THREADS=1 python benchmarks/series_speed.py
 """

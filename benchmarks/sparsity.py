@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def run(network: IntegerNetwork, inputs: np.ndarray) -> Run:
-    """Run the twin."""
+    """Run the simulator."""
     return IntegerTarget().run(network, inputs)
 
 
@@ -174,7 +174,7 @@ def section(arguments: argparse.Namespace, bench: Bench, rows: list[Row]) -> str
 
 
 def threshold(row: Row, place: str) -> int:
-    """Give the threshold of a connection."""
+    """Return the threshold of a connection."""
     return next(w.connection.threshold for w in edges(row.network) if w.place == place)
 
 

@@ -1,11 +1,11 @@
-"""Spiking targets side by side: our twin against Lava, our targets against Nengo.
+"""Spiking targets side by side: our simulator against Lava, our targets against Nengo.
 
-First, five networks of 1,000 steps on `lava-lif` and on its twin `spiking`: states and spikes are
-compared with ``==``. Then neuron updates a second, on one memory of 0.5 s (order 6, 100 neurons a
-state, white noise to 1 Hz), all systems in one run, one after the other and again: the best of each
-counts. An update is one neuron's one step. Seconds are those of the processor, of all processes of
-a system together, because a shared machine's clock counts what others do; those of the clock stand
-beside them. Lava's start is taken out by running four times as long.
+First, five networks of 1,000 steps on `lava-lif` and on its simulator `spiking`: states and spikes
+are compared with ``==``. Then neuron updates a second, on one memory of 0.5 s (order 6, 100 neurons
+a state, white noise to 1 Hz), all systems in one run, one after the other and again: the best of
+each counts. An update is one neuron's one step. Seconds are those of the processor, of all
+processes of a system together, because a shared machine's clock counts what others do; those of the
+clock stand beside them. Lava's start is taken out by running four times as long.
 
     python benchmarks/spiking.py --equality                    # the five networks
     python benchmarks/spiking.py --speed --peers PYTHON        # PYTHON has Nengo
@@ -44,7 +44,7 @@ PEER = Path(__file__).with_name("nengo_peer.py")
 
 
 def delay(order: int, presentation_ms: float) -> LMUNetwork:
-    """Give a memory of 0.5 s whose inputs are held so long."""
+    """Return a memory of 0.5 s with that presentation time."""
     memory = Memory.legendre(order, THETA_MS / presentation_ms)
     layer = LMULayer(np.ones((1, 1)), None, None, None, memory, None)
     return LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
@@ -57,7 +57,7 @@ def noise(signals: int, holds: int, presentation_ms: float, seed: int) -> np.nda
 
 
 def error(run: Run, network: LMUNetwork, inputs: np.ndarray, presentation_ms: float) -> float:
-    """Give the error of the states after the first window."""
+    """Return the error of the states after the first window."""
     true = run_reference(network, inputs, record=True).m
     assert run.states is not None and true is not None
     return nrmse(run.states.real_m(), true, washout=round(SETTLED / presentation_ms))
@@ -73,16 +73,16 @@ def compare_targets() -> None:
             network, noise(20, 1500, 1.0, 1), neurons_per_state=neurons, presentation_ms=1.0
         )
         inputs = noise(1, 1000, 1.0, 0)
-        twin, lava = (
+        simulator, lava = (
             target.run(lowered, inputs, record=True)
             for target in (SpikingTarget(), LavaLifTarget())
         )
-        assert twin.states is not None and lava.states is not None
-        spikes = [run.rasters["layer0/memory"] for run in (twin, lava)]
-        states_equal = np.array_equal(twin.states.m, lava.states.m)
+        assert simulator.states is not None and lava.states is not None
+        spikes = [run.rasters["layer0/memory"] for run in (simulator, lava)]
+        states_equal = np.array_equal(simulator.states.m, lava.states.m)
         spikes_equal = np.array_equal(*spikes)
         print(
-            f"| {order} | {neurons} | {twin.chip_steps:,} | {spikes[0].sum():,} "
+            f"| {order} | {neurons} | {simulator.chip_steps:,} | {spikes[0].sum():,} "
             f"| {states_equal} | {spikes_equal} |",
             flush=True,
         )
@@ -96,7 +96,7 @@ def seconds_of(work: Callable[[], object]) -> np.ndarray:
 
 
 def now() -> np.ndarray:
-    """Give what this process and those that it waited for have used, and the clock."""
+    """Return what this process and those that it waited for have used, and the clock."""
     used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return np.array([sum(u.ru_utime + u.ru_stime for u in used), time.perf_counter()])
 

@@ -72,7 +72,7 @@ def white_noise(samples: int, steps: int, rng: np.random.Generator) -> np.ndarra
 
 
 def bare_memory(order: int) -> LMUNetwork:
-    """Give a network that is a memory and nothing else; it answers with its states."""
+    """Return a network that is a memory and nothing else; it answers with its states."""
     memory = Memory.legendre(order, THETA_MS)
     layer = LMULayer(np.ones((1, 1)), None, None, None, memory, None)
     return LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)

@@ -2,9 +2,10 @@
 
 `--equality` compares small networks neuron by neuron with ``==``, noisy ones too: both draw the
 same numbers, as long as Brian2 compiles for target brian2 as well. `--speed` runs memories of 0.5 s
-(white noise to 1 Hz held for 10 ms) of growing size on both targets, one after the other in one
-run. Seconds are those of the processor, of all processes together, because a shared machine's clock
-counts what others do; those of the clock stand beside them. What building costs stands apart.
+(white noise up to 1 Hz, each value presented for 10 ms) of growing size on both targets, one after
+the other in one run. Seconds are those of the processor, of all processes together, because a
+shared machine's clock counts what others do; those of the clock stand beside them. What building
+costs stands apart.
 
     python benchmarks/standalone.py --equality                 # two minutes of one processor
     python benchmarks/standalone.py --speed                    # the same
@@ -36,7 +37,7 @@ NOISE = 0.2
 def lowered(
     order: int, neurons: int, kind: str = "lif", membrane_noise: float = 0.0
 ) -> SpikingNetwork:
-    """Give a memory of 0.5 s on neurons of a kind, calibrated from their rate curves."""
+    """Return a memory of 0.5 s on neurons of a kind, calibrated from their rate curves."""
     signals = noise(20, 150, PRESENTATION_MS, 1)
     made = spike(
         delay(order, PRESENTATION_MS),
@@ -53,7 +54,7 @@ def lowered(
 
 
 def stacked() -> SpikingNetwork:
-    """Give two memories, one after the other, with hidden units on the host between them."""
+    """Return two memories, one after the other, with hidden units on the host between them."""
     rng = np.random.default_rng(2)
     hidden = Hidden(rng.normal(size=(4, 3)), None, 0.2 * rng.normal(size=(3, 3)), None, "tanh")
     first = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(4, 50.0), hidden)

@@ -24,7 +24,7 @@ CHUNK = 1_000
 
 
 def peak() -> float:
-    """Give the most memory this process has held, in MiB."""
+    """Return the peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

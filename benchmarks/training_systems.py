@@ -37,7 +37,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 
 def torch_work(model: Any) -> Work:
-    """Give a training step (cross entropy, Adam) and inference of a torch model."""
+    """Return a training step (cross entropy, Adam) and inference of a torch model."""
     import torch
 
     x, labels = map(torch.from_numpy, batch())

@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def run(network: IntegerNetwork, inputs: np.ndarray) -> Run:
-    """Run the twin."""
+    """Run the simulator."""
     return IntegerTarget().run(network, inputs)
 
 

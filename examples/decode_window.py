@@ -28,7 +28,7 @@ def error(order: int, u: np.ndarray) -> float:
     m = np.zeros(order)
     for value in u:
         m = a_bar @ m + b_bar * value
-    # An input is held for its step, so the value of k steps ago was there k + 1/2 steps ago.
+    # An input is constant over its step, so the value of k steps ago is centered k + 1/2 steps ago.
     delays = np.arange(THETA) + 0.5
     window = window_decoders(order, delays / THETA) @ m
     truth = u[::-1][:THETA]

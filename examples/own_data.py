@@ -1,6 +1,6 @@
 """Use data of your own: write an .npz file, and give it wherever a task's name can stand.
 
-The data here are noisy sines of two frequencies, to be told apart from 40 steps. Training takes a
+The data here are noisy sines of two frequencies, to be classified from 40 steps. Training takes a
 few seconds. Run: python examples/own_data.py
 """
 

@@ -16,7 +16,7 @@ import numpy as np
 
 
 def find_cell(layer):
-    """Give the LMUCell inside an LMU, an LMUFeedforward or an RNN; None for other layers."""
+    """Return the LMUCell inside an LMU, an LMUFeedforward or an RNN; None for other layers."""
     layer = getattr(layer, "layer", layer)
     layer = getattr(layer, "delay_layer", layer)
     cell = getattr(layer, "cell", None)
@@ -24,7 +24,7 @@ def find_cell(layer):
 
 
 def matrices_of(cell):
-    """Give A and B as the cell uses them, transposed as it holds them."""
+    """Return A and B as the cell uses them, transposed as it holds them."""
     if not cell.trainable_theta:
         return cell.A, cell.B
     if cell.discretizer == "euler":

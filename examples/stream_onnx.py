@@ -19,7 +19,7 @@ NETWORK = Path(__file__).parent / "models" / "digits.safetensors"
 
 
 def run(model: Path, inputs: np.ndarray) -> np.ndarray:
-    """Give the output after the last step; `inputs` has shape (samples, steps, features)."""
+    """Return the output after the last step; `inputs` has shape (samples, steps, features)."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     sizes = {i.name: i.shape[1] for i in session.get_inputs() if i.name != "input"}
     states = {name: np.zeros((len(inputs), size), np.float32) for name, size in sizes.items()}

@@ -32,7 +32,7 @@ WINDOWS = (100, 1000, 10_000, 100_000)
 
 
 def measure_memory(window: int, order: int) -> dict[str, Any]:
-    """Give the error of an untrained Legendre memory, overall and at each of the five delays."""
+    """Return the error of an untrained Legendre memory, overall and at each of the five delays."""
     task = get_task(f"capacity-{window}")
     test = task.load().test
     start = time.perf_counter()

@@ -2,7 +2,8 @@
 
 Order 6, 100 neurons a dimension with maximum rates of 100 to 120 Hz, theta 1 s, white noise to 1 Hz
 of rms 0.3, synapses of 0.1 s, 50 s at steps of 1 ms; here on Lava's fixed-point LIF neurons, on
-their NumPy twin, and on an ideal analog chip in Brian2. The decoders are fitted to other noise.
+their NumPy simulator, and on an ideal analog chip in Brian2. The decoders are fitted to other
+noise.
 
     python examples/paper/loihi_demo.py --out loihi-demo
 
@@ -38,7 +39,7 @@ SHOWN_SECONDS = 6
 
 
 def delay_network() -> LMUNetwork:
-    """Give a memory alone, whose answer is its state."""
+    """Return a memory alone, whose answer is its state."""
     layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(ORDER, THETA_MS), None)
     return LMUNetwork((layer,), Readout(np.eye(ORDER), None), return_sequences=True)
 
@@ -52,7 +53,7 @@ def noise(signals: int, seconds: int, seed: int) -> np.ndarray:
 def lowered(
     target: str, network: LMUNetwork, neurons: int, maximum_rates: tuple[float, float]
 ) -> Any:
-    """Give the network that a target runs, its decoders fitted to 160 s of other noise."""
+    """Return the network that a target runs, its decoders fitted to 160 s of other noise."""
     given = noise(40, 4, seed=1)
     options: dict[str, Any] = {
         "neurons_per_state": neurons,
@@ -71,7 +72,7 @@ def windows(states: np.ndarray) -> np.ndarray:
 
 
 def past(u: np.ndarray) -> np.ndarray:
-    """Give the true window of a signal (steps,); shape (steps, positions), zeros before it."""
+    """Return the true window of a signal (steps,); shape (steps, positions), zeros before it."""
     padded = np.concatenate([np.zeros(THETA_MS), u])
     steps = np.arange(len(u))[:, None]
     return np.asarray(padded[steps + THETA_MS - np.rint(POSITIONS * THETA_MS).astype(int)])

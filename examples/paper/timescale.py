@@ -23,7 +23,7 @@ ORDER, SIGNALS, WINDOWS_PER_SIGNAL, CYCLES = 12, 32, 8, 4
 
 
 def make_data(delay: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Give noise slow enough that a wrong window is still told which way to go.
+    """Return noise slow enough that the gradient of a wrong window points towards the right one.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
     python examples/reports/make_reports.py digits too-wide     # some of them
     python examples/reports/make_reports.py --list
-    python examples/reports/make_reports.py --again             # drawn anew from figures kept
+    python examples/reports/make_reports.py --again             # redraw from stored figures
 
 Networks and tables go to build/reports/NAME; the report and what it is drawn from go to
 docs/reports/NAME. psmnist and the parts of digits with many chips take many minutes of a core.
@@ -71,7 +71,7 @@ REPORT_OF = {name: name.removesuffix("-robustness") for name in REPORTS}
 
 
 def commands(name: str) -> Iterator[list[str]]:
-    """Give the words of each command of a report."""
+    """Return the words of each command of a report."""
     for text in REPORTS[name]:
         yield ["lmu-deploy", *shlex.split(text.format(out=WORK / name))]
 
@@ -105,7 +105,7 @@ def keep(name: str) -> None:
 
 
 def draw_again() -> None:
-    """Draw every report of the documentation anew from the figures that stand beside it."""
+    """Redraw every report of the documentation from its stored figures."""
     for folder in sorted((ROOT / DOCS).iterdir()):
         if (folder / "fidelity.json").is_file():
             run(["lmu-deploy", "report", str(folder.relative_to(ROOT))])
@@ -117,7 +117,9 @@ def main() -> None:
     parser = ArgumentParser(description="The example reports of the documentation.")
     parser.add_argument("reports", nargs="*", metavar="REPORT", help=f"{', '.join(REPORTS)}")
     parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
-    parser.add_argument("--again", action="store_true", help="draw all anew from figures kept")
+    parser.add_argument(
+        "--again", action="store_true", help="redraw all reports from their stored figures"
+    )
     given = parser.parse_args()
     if unknown := sorted(set(given.reports) - set(REPORTS)):
         parser.error(f"there is no report {unknown[0]!r}; choose of {', '.join(REPORTS)}")

@@ -59,7 +59,7 @@ def load(name: str) -> Network:
 
 
 def legendre(order: int, theta: float, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Give the discrete matrices of a memory."""
+    """Return the discrete matrices of a memory."""
     return discretize(order, theta, method)
 
 
@@ -101,7 +101,7 @@ def float_network(
 
 
 def arrays_in(value: Any) -> tuple[list[np.ndarray], list[int], list[float]]:
-    """Give all arrays, whole numbers and real numbers that a representation holds, by no names."""
+    """Return all arrays, integers and real numbers of a representation, without their names."""
     arrays: list[np.ndarray] = []
     integers: list[int] = []
     reals: list[float] = []
@@ -131,13 +131,13 @@ def arrays_in(value: Any) -> tuple[list[np.ndarray], list[int], list[float]]:
 
 
 def task_parts(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Give inputs and right answers of a task's three parts: training, validation, test."""
+    """Return inputs and right answers of a task's three parts: training, validation, test."""
     data = get_task(name).load()
     return [part.batch(slice(None)) for part in (data.train, data.validation, data.test)]
 
 
 def first_samples(name: str, part: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give the first samples of one part of a task, and nothing of the others."""
+    """Return the first samples of one part of a task, and nothing of the others."""
     data = get_task(name).load()
     return (data.train, data.validation, data.test)[part].batch(slice(samples))
 
@@ -182,7 +182,7 @@ def spike(network: Network, inputs: np.ndarray, **options: Any) -> Network:
 
 
 def calibration_map(network: Network) -> Any:
-    """Give what was measured on the chip of a spiking network, as it is kept in a file."""
+    """Return what was measured on the chip of a spiking network, as a file stores it."""
     return keep_calibration(network)
 
 
@@ -270,7 +270,7 @@ def read_spiking_nir(path: Path) -> Network:
 
 
 def matrices_of_keras(order: int, theta: float, cache_kib: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give the matrices of a memory as keras-lmu makes them in float32."""
+    """Return the matrices of a memory as keras-lmu makes them in float32."""
     return keras_matrices(order, theta, "zoh", False, cache_kib)
 
 
@@ -295,7 +295,7 @@ _NOT_RESULTS = {"wall_seconds", "seed", "version", "versions", "settings", "prov
 
 
 def _numbers(node: Any) -> list[float]:
-    """Give the numbers in a tree of JSON, in the order of the file."""
+    """Return the numbers in a tree of JSON, in the order of the file."""
     if isinstance(node, Mapping):
         kept = (value for key, value in node.items() if key not in _NOT_RESULTS)
         return [number for value in kept for number in _numbers(value)]
@@ -309,7 +309,7 @@ def _numbers(node: Any) -> list[float]:
 def attribution(
     network: Network, inputs: np.ndarray, answers: np.ndarray, data: Path
 ) -> list[float]:
-    """Give what each source of an integer or spiking network's error costs.
+    """Return what each source of an integer or spiking network's error costs.
 
     Returns
     -------

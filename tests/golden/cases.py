@@ -82,7 +82,7 @@ add("task/psmnist-nru", _task("psmnist-nru", 100), "pooch", slow=True)
 
 
 def _of(name: str) -> tuple[str, ...]:
-    """Give the libraries that a network's inputs need."""
+    """Return the libraries that a network's inputs need."""
     return ("sklearn",) if name == "digits" else ()
 
 
@@ -135,7 +135,7 @@ FORMS: dict[str, tuple[str, ...]] = {
 
 @cache
 def integer(name: str, form: str) -> Any:
-    """Give a network in integers."""
+    """Return a network in integers."""
     return adapter.quantize(network(name), calibration(name), **OPTIONS[form])
 
 
@@ -335,7 +335,7 @@ _SPIKING: dict[str, tuple[str, dict[str, Any]]] = {
 
 @cache
 def spiking(form: str) -> Any:
-    """Give a network on few neurons of an analog chip."""
+    """Return a network on few neurons of an analog chip."""
     name, options = _SPIKING[form]
     return adapter.spike(network(name), calibration(name), neurons_per_state=20, **options)
 
@@ -383,7 +383,7 @@ _LOIHI: dict[str, tuple[str, dict[str, Any]]] = {
 
 @cache
 def loihi(form: str) -> Any:
-    """Give a network on neurons in fixed point, with short presentations."""
+    """Return a network on neurons in fixed point, with short presentations."""
     name, options = _LOIHI[form]
     return adapter.spike_loihi(
         network(name),
@@ -579,7 +579,7 @@ add("torch/training", _training, "torch", "lightning", "sklearn", slow=True)
 
 @cache
 def _answers(name: str, part: str) -> np.ndarray:
-    """Give right answers that the float network gets wrong now and then."""
+    """Return right answers that the float network gets wrong now and then."""
     given = calibration(name) if part == "train" else inputs(name)
     right = adapter.run("reference", network(name), given)["outputs"]
     rng = np.random.default_rng([5, *name.encode()])

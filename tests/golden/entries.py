@@ -20,7 +20,7 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "float16": 1e-2}
 """Of a summary, relative to the size of what it sums up."""
 
 DIGITS = 32
-"""Of a SHA-256, kept; as many say as much for changes that nobody makes on purpose."""
+"""Hexadecimal digits of a SHA-256 that are stored: 128 bits."""
 
 LOOSE = "loose"
 """Mark of an entry that sums in another order upset, as of a spike that comes or does not: it is
@@ -28,7 +28,7 @@ compared only where the record was made."""
 
 
 def describe(value: Any, split: Any = None) -> Entry:
-    """Give the entry of a result.
+    """Return the entry of a result.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def _joined(arrays: Sequence[np.ndarray]) -> str:
 
 
 def _summary(arrays: Sequence[np.ndarray]) -> dict[str, list[float]]:
-    """Give number, sum, sum of squares, least and largest entry of the arrays of each shape."""
+    """Return number, sum, sum of squares, least and largest entry of the arrays of each shape."""
     found: dict[str, list[float]] = {}
     for array in arrays:
         wide = array.astype(np.float64).ravel()

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def onnx_parts(path: Path) -> dict[str, Any]:
-    """Give operators, tensors and structure of an ONNX file.
+    """Return operators, tensors and structure of an ONNX file.
 
     Returns
     -------
@@ -74,7 +74,7 @@ class _Graphs:
 
 
 def nir_parts(path: Path) -> dict[str, Any]:
-    """Give kinds of nodes, tensors and structure of a NIR file; see `onnx_parts`."""
+    """Return kinds of nodes, tensors and structure of a NIR file; see `onnx_parts`."""
     import nir
 
     graph = nir.read(path)

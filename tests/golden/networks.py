@@ -25,13 +25,13 @@ SAMPLES, STEPS = 3, 12
 
 @cache
 def network(name: str) -> Any:
-    """Give a network by name."""
+    """Return a network by name."""
     return adapter.load(name) if name in EXAMPLES else _MAKERS[name](_rng(name))
 
 
 @cache
 def inputs(name: str) -> np.ndarray:
-    """Give the inputs that a network is run on, (samples, steps, features)."""
+    """Return the inputs that a network is run on, (samples, steps, features)."""
     if name == "digits":
         return adapter.first_samples("digits", 2, 8)[0]
     if name.startswith("mackey"):
@@ -43,7 +43,7 @@ def inputs(name: str) -> np.ndarray:
 
 @cache
 def calibration(name: str) -> np.ndarray:
-    """Give the inputs that a conversion is calibrated on, none of which is run."""
+    """Return the inputs that a conversion is calibrated on, none of which is run."""
     if name == "digits":
         return adapter.first_samples("digits", 0, 64)[0]
     if name.startswith("mackey"):
@@ -54,7 +54,7 @@ def calibration(name: str) -> np.ndarray:
 
 
 def smooth(samples: int, steps: int, features: int, seed: int) -> np.ndarray:
-    """Give parabolas through random points, between -1 and 1."""
+    """Return parabolas through random points, between -1 and 1."""
     rng = np.random.default_rng([2019, seed, features])
     low, middle, high = rng.uniform(-1.0, 1.0, (3, samples, 1, features))
     t = (np.arange(steps) / steps)[None, :, None]
@@ -65,7 +65,7 @@ def smooth(samples: int, steps: int, features: int, seed: int) -> np.ndarray:
 
 
 def _pixels(samples: int, steps: int, seed: int) -> np.ndarray:
-    """Give sequences like pixels of handwritten digits: four of five are black."""
+    """Return sequences like pixels of handwritten digits: four of five are black."""
     rng = np.random.default_rng([784, seed])
     values = rng.integers(0, 256, (samples, steps, 1)) / 255.0
     return np.where(rng.random(values.shape) < 0.8, 0.0, values)

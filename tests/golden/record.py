@@ -103,7 +103,7 @@ def same_environment(ours: Mapping[str, Any], theirs: Mapping[str, Any], needs: 
 
 
 def _cpu() -> dict[str, Any]:
-    """Give vendor, family and model of the processor, and its flags."""
+    """Return vendor, family and model of the processor, and its flags."""
     found: dict[str, str] = {}
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]

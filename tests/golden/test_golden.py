@@ -3,7 +3,7 @@
 ``record.py`` computes the cases in a process of its own and this test compares what it found with
 ``golden.json``, case by case. With ``LMU_DEPLOY_GOLDEN=all`` in the environment the slow cases run
 too. After a change that is meant to give other numbers, ``python tests/golden/record.py`` records
-them anew.
+them again.
 """
 
 import importlib.util
