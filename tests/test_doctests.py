@@ -21,6 +21,7 @@ def modules_with_examples():
 
 @pytest.mark.parametrize("name", tuple(modules_with_examples()))
 def test_examples_of_a_module(name, tmp_path, monkeypatch):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
