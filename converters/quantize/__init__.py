@@ -1,4 +1,4 @@
-"""From a trained float network to one in integers alone, with ranges measured on real inputs."""
+"""Quantize a trained float network to integers, with ranges measured on calibration inputs."""
 
 from __future__ import annotations
 
@@ -41,38 +41,38 @@ def quantize(
     network : LMUNetwork
         Its LSTM layers, and a readout after one of them, stay in float for the host.
     calibration : ndarray, shape (samples, steps, n_in), or Calibration
-        Inputs to measure ranges on, such as a part of the training data; or what `calibrate` gave
-        for them and this network, when several quantizations share it.
+        Inputs on which ranges are measured, such as a part of the training data; or the result of
+        `calibrate` for them and this network, so that several quantizations can share it.
     profile : str or DigitalProfile
-        Digital chip whose widths hold, by name or with figures of one's own.
+        Digital chip whose widths apply, by name or as an object.
     slices : int, optional
         Slices of every matrix that enters a memory; by default 2. One slice loses some accuracy.
     kernel_slices : int, optional
-        Slices of the hidden units' kernels and the readout; by default 1 for a network that answers
-        once, 2 for one that answers at every step.
+        Slices of the hidden units' kernels and the readout; by default 1 for a network with
+        one output, 2 for one with an output at every step.
     message_bits : int
         Width of memory messages.
     hidden_bits : int, optional
-        Width of hidden messages; by default 8 for a network that answers once, which is a class,
-        12 for one that answers at every step, whose error is that of its numbers.
+        Width of hidden messages; by default 8 for a network with one output, 12 for one with an
+        output at every step.
     input_bits : int, optional
         Width of input messages; by default that of memory messages.
     calibration_method : {"max", "percentile", "mse"}
-        How the range of messages is taken from the calibration.
+        How the range of messages is derived from the calibration.
     scales : {"power-of-two", "free"}, optional
         Row gains that are powers of two, or a multiplier and a shift; by default free for a memory
-        of one slice, which gains most of a bit by it, and powers of two for all else.
+        of one slice, which gains almost a bit of precision, and powers of two otherwise.
     realization : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor", "auto"}
         How the memory's matrix is realized; see integer-semantics.md. With auto, the cheapest
-        that fits the profile and is predicted to be good enough, with at most `slices` slices; the
-        reason stands in the network's provenance as "realization".
+        that fits the profile and is predicted to be accurate enough, with at most `slices` slices;
+        the network's provenance records the reason as "realization".
     taps : int, optional
-        Of realization fir; by default as many as the window has steps.
+        Taps of realization fir; by default as many as the window has steps.
     kernel_bits : int, optional
         Width of the weights of hidden units and the readout; by default the profile's.
     refit : bool, optional
-        Fit what reads a memory, and the range of its messages, to the memory as it is rounded; by
-        default for a memory of one slice. Of no effect with fir and sign-taylor.
+        Fit the kernels that read a memory, and the range of its messages, to the rounded memory; by
+        default for a memory of one slice. No effect with fir and sign-taylor.
     progress : callable, optional
         Called with (samples calibrated, samples in all).
 

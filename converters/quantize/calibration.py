@@ -1,8 +1,9 @@
-"""Ranges of the signals of a float network, measured by the reference on calibration inputs.
+"""Measure the signals of a float network on calibration inputs, with the reference.
 
 In: a network and inputs (samples, steps, n_in). Out: for the input, each layer's m and h, and y,
-the greatest magnitude over all steps, and a spread of rows to take percentiles from and to measure
-accumulators with. :func:`clip_range` turns a signal into the range that messages cover.
+the largest magnitude over all steps, and rows spread over the calibration, from which percentiles
+and the needs of accumulators are computed. :func:`clip_range` computes the range that messages of
+a signal cover.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ _SEQUENCE_VALUES = 2**21
 
 @dataclass(frozen=True)
 class Signal:
-    """What is known of a signal.
+    """Measurements of a signal.
 
     Attributes
     ----------
     largest : float
-        Greatest magnitude over all calibration samples and steps.
+        Largest magnitude over all calibration samples and steps.
     rows : ndarray, shape (rows, n), float32
-        The signal at (sample, step) pairs spread evenly over the calibration; at most 16,384. The
-        same pairs for each signal.
+        The signal at (sample, step) pairs spread evenly over the calibration, at most 16,384; the
+        pairs are the same for all signals.
     sequences : ndarray, shape (samples, steps, n), float32
-        The signal of the first few samples, whole; empty when it was not kept.
+        The whole sequences of the first few samples; empty when they were not recorded.
     """
 
     largest: float
@@ -50,7 +51,7 @@ class Signal:
 class Calibration:
     """Signals of the input, of each layer's memory and hidden units, and of the readout.
 
-    `m` and `h` have an entry for each layer: m is None of an LSTM, h of a layer without units.
+    `m` and `h` have an entry for each layer: m is None for an LSTM, h for a layer without units.
     """
 
     x: Signal
@@ -62,7 +63,7 @@ class Calibration:
 def calibrate(
     network: LMUNetwork, inputs: np.ndarray, progress: Progress | None = None
 ) -> Calibration:
-    """Run the reference on calibration inputs, batch by batch, and keep what is needed.
+    """Run the reference on calibration inputs in batches and measure all signals.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def calibrate(
     Raises
     ------
     InputError
-        When there are no inputs, they do not fit, or the network runs away on them.
+        When there are no inputs, they do not fit the network, or a signal becomes infinite.
     """
     inputs = check_inputs(inputs, network.n_in)
     samples, steps, _ = inputs.shape
@@ -99,7 +100,7 @@ def calibrate(
                 top = float(np.abs(block).max(initial=0.0))
                 if not np.isfinite(top):
                     raise InputError(
-                        f"the network runs away on the calibration: {place} is {top}; train anew."
+                        f"the network diverges in calibration: {place} is {top}; train it again."
                     )
                 widest[place] = max(widest.get(place, 0.0), top)
                 first = -(start * steps) % every
@@ -123,14 +124,14 @@ def calibrate(
 
 
 def clip_range(signal: Signal, method: str, bits: int) -> float:
-    """Real value that the largest message of `bits` bits stands for; 1 for a signal that is 0.
+    """Return the real value of the largest message of `bits` bits; 1 for a signal that is 0.
 
     Parameters
     ----------
     signal : Signal
     method : {"max", "percentile", "mse"}
-        The greatest magnitude and 5 % more; the 99.99th percentile of magnitudes; or the range
-        whose rounding and clipping together cost the least squared error.
+        The largest magnitude plus 5 %; the 99.99th percentile of magnitudes; or the range with the
+        smallest squared error of rounding and clipping.
     bits : int
     """
     check_choice("calibration_method", method, CALIBRATION_METHODS)
@@ -158,7 +159,7 @@ def _memory_size(layer: Layer) -> int:
 
 
 def _columns(name: str, layers: tuple[Layer, ...], width: int) -> list[tuple[str, slice]]:
-    """Where each layer's part of a recorded signal stands."""
+    """Return the columns of each layer in a recorded signal."""
     if name in "xy":
         return [(name, slice(0, width))]
     places, start = [], 0

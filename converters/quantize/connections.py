@@ -1,24 +1,20 @@
-r"""What every part of a quantization needs: who sends, and connections whose sums fit.
+r"""Quantize real matrices to connections of small integers whose sums fit their accumulators.
 
-How wide each dendritic accumulator has to be, and rows made coarser until they fit.
+:func:`connect` writes W, with ``target integer = W @ message integer``, as slices of integers with
+a gain per target row, :math:`\sum_k (g_{ki} / 2^{s_{ki}})\, S_{kij} \approx W_{ij}`. The integer of
+an entry, :math:`w = \mathrm{rint}(W_{ij} / \gamma_i)`, is split into digits of base :math:`2^{b-1}`
+for weights of b bits. The lower digits are in :math:`[-2^{b-2}, 2^{b-2} - 1]`, so with two slices
+of 8 bits :math:`w = 128\, hi + lo`, and :math:`|w| \le 127 \cdot 128 + 63` keeps hi below +128.
 
-A sum :math:`\sum_j W_{kij} X_j` with messages limited to L is at most :math:`L \sum_j |W_{kij}|`:
-if that fits, it is proven. Else the sums on the calibration are measured, and half a bit is added
-for inputs that were not seen; an accumulator that is too narrow after all saturates and is counted.
+:func:`fit_accumulators` checks the width of each dendritic accumulator and makes rows coarser until
+they fit. A sum :math:`\sum_j W_{kij} X_j` with messages limited to L is at most
+:math:`L \sum_j |W_{kij}|`: if this bound fits, the width is proven. Otherwise the sums are measured
+on the calibration and half a bit is added for unseen inputs; an accumulator that is too narrow
+nevertheless saturates, which is counted.
 
-How the matrix at one place of a network becomes a connection; the same again for new weights.
-
-A training that has to know what a chip will make of its weights rounds them anew at every step, in
-the formats and to the widths that the quantizer found once. Both call :meth:`Rounding.connection`,
-so what was trained and what is deployed cannot differ.
-
-A real matrix as slices of small integers with a gain per target row.
-
-In: W with ``target integer = W @ message integer``. Out: a Connection whose
-:math:`\sum_k (g_{ki} / 2^{s_{ki}})\, S_{kij} \approx W_{ij}`. The integer of an entry,
-:math:`w = \mathrm{rint}(W_{ij} / \gamma_i)`, is cut into digits of base :math:`2^{b-1}` for weights
-of b bits; the lower digits lie in :math:`[-2^{b-2}, 2^{b-2} - 1]`, so with two slices of 8 bits
-:math:`w = 128\, hi + lo` and :math:`|w| \le 127 \cdot 128 + 63` keeps hi from reaching +128.
+:class:`Rounding` records how the matrix at one place became a connection. Quantization-aware
+training applies it to new weights at every step, so the trained and the deployed weights cannot
+differ. :class:`Connector` makes and records all connections of a network.
 """
 
 from __future__ import annotations
@@ -48,14 +44,15 @@ _UNSEEN_BITS = 0.5
 
 @dataclass(frozen=True)
 class AccumulatorNeed:
-    """Bits, sign included, that the sums of one slice need in its widest row.
+    """Bits, including the sign, that the sums of one slice need in its widest row.
 
     Attributes
     ----------
     slice : int
     bits : float
     proven : bool
-        From bounds; else measured on the calibration, with a margin.
+        Whether they follow from bounds; otherwise they were measured on the calibration, with a
+        margin.
     """
 
     slice: int
@@ -64,7 +61,7 @@ class AccumulatorNeed:
 
     @property
     def shown(self) -> str:
-        """Bits to a tenth, rounded up: 24.02 bits must not read as the 24 that there are."""
+        """Bits rounded up to a tenth, so that 24.02 bits do not appear as 24."""
         return f"{math.ceil(10.0 * self.bits) / 10.0:.1f}"
 
     def __str__(self) -> str:
@@ -72,12 +69,12 @@ class AccumulatorNeed:
 
 
 def bits_of(magnitude: np.ndarray | float) -> np.ndarray:
-    """Bits, sign included, that an integer of this magnitude needs."""
+    """Return the bits, including the sign, that an integer of this magnitude needs."""
     return np.asarray(np.log2(np.asarray(magnitude, dtype=np.float64) + 1.0) + 1.0)
 
 
 def row_bits(connection: Connection, limit: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bits that each slice's sum needs in each row.
+    """Return the bits that each slice's sum needs in each row.
 
     Parameters
     ----------
@@ -85,12 +82,12 @@ def row_bits(connection: Connection, limit: int, rows: np.ndarray) -> tuple[np.n
     limit : int
         Largest magnitude of a message.
     rows : ndarray, shape (rows, n_in), float32
-        Integer messages seen on the calibration.
+        Integer messages of the calibration.
 
     Returns
     -------
     bits : ndarray, shape (slices, n_out)
-        From bounds if those fit in every row of the slice, else measured with a margin.
+        From bounds if those fit in every row of the slice, otherwise measured with a margin.
     proven : ndarray of bool, shape (slices, n_out)
     """
     weights = connection.slices.astype(np.float32)
@@ -105,14 +102,15 @@ def row_bits(connection: Connection, limit: int, rows: np.ndarray) -> tuple[np.n
 def fit_accumulators(
     make: Callable[[np.ndarray], Connection], n_out: int, limit: int, rows: np.ndarray
 ) -> tuple[Connection, list[AccumulatorNeed], np.ndarray]:
-    """Make a connection whose accumulators are wide enough, if one halving of rows a slice does it.
+    """Make a connection whose accumulators are wide enough, by at most one halving per slice.
 
-    More would cost more than what it mends: a message of fewer bits then does better.
+    Each halving of a row's integers saves one bit of its sums. Further halvings would cost more
+    accuracy than narrower messages, which the caller then suggests.
 
     Parameters
     ----------
     make : callable
-        Gives the Connection for an array (n_out,) of halvings.
+        Returns the Connection for an array (n_out,) of halvings.
     n_out, limit : int
     rows : ndarray, shape (rows, n_in)
 
@@ -120,7 +118,7 @@ def fit_accumulators(
     -------
     connection : Connection
     needs : list of Need
-        One for each slice; the caller judges whether they are met.
+        One for each slice; the caller checks whether the accumulators are wide enough.
     coarser : ndarray, shape (n_out,)
         The halvings with which `connection` was made.
     """
@@ -140,11 +138,11 @@ def fit_accumulators(
 
 
 _FREE_BITS = 7
-"""Of a free multiplier: it wastes at most 1 / 64 of a range, and times 24 bits fits 32."""
+"""Bits of a free multiplier: at most 1/64 of a range is unused, and 24 bits times it fit 32."""
 
 
 def largest_sliced(slices: int, weight_bits: int) -> int:
-    """Largest magnitude that `slices` slices can hold: all their digits at their greatest."""
+    """Return the largest magnitude that `slices` slices can represent."""
     base, lower = 2 ** (weight_bits - 1), 2 ** (weight_bits - 2) - 1
     value = largest(weight_bits)
     for _ in range(slices - 1):
@@ -153,7 +151,7 @@ def largest_sliced(slices: int, weight_bits: int) -> int:
 
 
 def split_digits(integers: np.ndarray, slices: int, weight_bits: int) -> np.ndarray:
-    """Cut integers into digits, most significant first.
+    """Split integers into digits, most significant first.
 
     Parameters
     ----------
@@ -163,7 +161,7 @@ def split_digits(integers: np.ndarray, slices: int, weight_bits: int) -> np.ndar
     Returns
     -------
     digits : ndarray of int64, shape (slices, *integers.shape)
-        ``sum_k digits[k] * 2^((weight_bits-1) * (slices-1-k))`` gives the integers back.
+        The integers are ``sum_k digits[k] * 2^((weight_bits-1) * (slices-1-k))``.
     """
     base, half = 2 ** (weight_bits - 1), 2 ** (weight_bits - 2)
     digits = []
@@ -184,7 +182,7 @@ def connect(
     scales: str = "power-of-two",
     coarser: np.ndarray | int = 0,
 ) -> Connection:
-    """Make a Connection that stands for `matrix`.
+    """Quantize a matrix to a Connection.
 
     Parameters
     ----------
@@ -192,15 +190,15 @@ def connect(
         Target integers per message integer.
     slices, weight_bits, accumulator_bits : int
     scales : {"power-of-two", "free"}
-        Gains that are powers of two, or a multiplier and a shift, which use the weights' range
-        nearly to its end.
+        Gains that are powers of two, or a multiplier and a shift, which use nearly the full range
+        of the weights.
     coarser : int or ndarray, shape (n_out,)
-        Halvings of the rows' integers, for sums that would be too wide.
+        Halvings of the rows' integers, for sums that would otherwise be too wide.
 
     Raises
     ------
     InputError
-        When an entry is too large for the greatest possible gain.
+        When an entry is too large for the largest possible gain.
     """
     check_choice("scales", scales, SCALES)
     limit = largest_sliced(slices, weight_bits)
@@ -227,7 +225,7 @@ def connect(
 
 
 def _power_of_two(widest: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Least e, at least -31, with ``rint(widest / 2^e) <= limit``, and 1; 0 for rows of nothing."""
+    """Return 1 and the least e >= -31 with ``rint(widest / 2^e) <= limit``; 0 for empty rows."""
     ratio = widest / (limit + 0.499)
     mantissa, exponent = np.frexp(np.where(ratio > 0.0, ratio, 1.0))
     least = np.where(mantissa == 0.5, exponent - 1, exponent)
@@ -236,7 +234,7 @@ def _power_of_two(widest: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _free(widest: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mantissas and exponents a little above ``widest / limit``, so that nothing is cut off."""
+    """Return mantissas and exponents slightly above ``widest / limit``, so nothing is clipped."""
     gain = np.where(widest > 0.0, widest / limit, 1.0)
     _, exponent = np.frexp(gain)
     exponent = np.maximum(exponent.astype(np.int64) - _FREE_BITS, -LARGEST_SHIFT)
@@ -247,18 +245,18 @@ def _free(widest: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Rounding:
-    """From a real matrix on the signal that a float network has there to a Connection.
+    """How the real matrix at one place of a float network is rounded to a Connection.
 
     Attributes
     ----------
     source, target : float
-        Real value of one unit of the messages that come in, and of what they drive.
+        Real value of one unit of the incoming messages, and of the target.
     slices, weight_bits, accumulator_bits : int
     scales : {"power-of-two", "free"}
     basis : ndarray, shape (n, neurons), or None
-        From what messages stand for to the signal that the matrix expects.
+        Maps the values of the messages to the signal that the matrix expects.
     coarser : ndarray, shape (n_out,), or int
-        Halvings of rows whose sums would be too wide.
+        Halvings of rows whose sums would otherwise be too wide.
     """
 
     source: float
@@ -285,12 +283,12 @@ class Rounding:
         )
 
     def real(self, matrix: np.ndarray) -> np.ndarray:
-        """Give what the rounded matrix stands for; shape (n_out, neurons)."""
+        """Return the real matrix that the rounded one represents; shape (n_out, neurons)."""
         return real_matrix(self.connection(matrix), self.source, self.target)
 
 
 def real_matrix(connection: Connection, source: float, target: float) -> np.ndarray:
-    """Give the matrix that a connection stands for, from units of `source` and `target`."""
+    """Return the real matrix of a connection, for units of `source` and `target`."""
     return connection.dequantized * (target / source)
 
 
@@ -301,12 +299,12 @@ class Source:
     Attributes
     ----------
     signal : Signal
-        What they stand for.
+        Their real values.
     format : Format
     option : str
-        The command's option that sets their width.
+        The command-line option that sets their width.
     basis : ndarray, shape (n, neurons), or None
-        From what they stand for to the signal that a float network's matrices expect.
+        Maps their values to the signal that the float network's matrices expect.
     """
 
     signal: Signal
@@ -315,20 +313,20 @@ class Source:
     basis: np.ndarray | None = None
 
     def inflow(self, matrix: np.ndarray) -> float:
-        """Greatest product of one entry of a matrix, (n_out, n), and the range of the messages."""
+        """Return the largest product of an entry of a matrix (n_out, n) and a message."""
         weights = matrix if self.basis is None else matrix @ self.basis
         return float(np.abs(weights).max(initial=0.0)) * self.format.limit * self.format.scale
 
     @property
     def rows(self) -> np.ndarray:
-        """Integer messages seen on the calibration; shape (rows, n), float32."""
+        """Integer messages of the calibration; shape (rows, n), float32."""
         integers = np.rint(self.signal.rows / self.format.scale)
         return np.clip(integers, -self.format.limit, self.format.limit).astype(np.float32)
 
 
 @dataclass
 class Connector:
-    """Makes connections and remembers how, and what each accumulator needs."""
+    """Makes the connections of a network and records roundings and accumulator needs by place."""
 
     settings: Settings
     needs: dict[str, AccumulatorNeed] = field(default_factory=dict)
@@ -336,19 +334,19 @@ class Connector:
     _remedies: dict[str, int] = field(default_factory=dict)
 
     def memory(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
-        """Cut a matrix that enters a memory into slices; see :meth:`kernel`."""
+        """Quantize a matrix that enters a memory; see :meth:`kernel`."""
         settings = self.settings
         form = settings.slices, settings.weight_bits, settings.memory_scales
         return self._connect(place, matrix, source, target, *form)
 
     def kernel(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
-        """Cut a matrix of hidden units or the readout into slices.
+        """Quantize a kernel of hidden units or the readout.
 
         Parameters
         ----------
         place : str
         matrix : ndarray, shape (n_out, n)
-            In real units, on the signal that the float network has there.
+            In real units, for the signal of the float network at this place.
         source : Source
         target : Format
         """
@@ -357,7 +355,7 @@ class Connector:
         return self._connect(place, matrix, source, target, *form)
 
     def record(self, place: str, need: AccumulatorNeed, source: Source) -> None:
-        """Remember what an accumulator needs, and what mends it if that is too much."""
+        """Record the need of an accumulator, and a remedy if it is too wide."""
         self.needs[f"{place}/slice{need.slice}"] = need
         excess = math.ceil(need.bits - self.settings.accumulator_bits)
         if excess > 0:
@@ -365,7 +363,7 @@ class Connector:
             self._remedies[source.option] = min(self._remedies.get(source.option, 99), fewer)
 
     def check_accumulators(self) -> None:
-        """Name the accumulator that is furthest too wide, and what mends it and all others."""
+        """Raise InputError if an accumulator is too narrow; name the worst and the remedies."""
         if not self._remedies:
             return
         place, need = max(self.needs.items(), key=lambda item: item[1].bits)
@@ -385,7 +383,7 @@ class Connector:
         weight_bits: int,
         scales: str,
     ) -> Connection:
-        """Cut ``matrix * message scale / target scale`` into slices whose sums fit."""
+        """Quantize ``matrix * message scale / target scale`` to slices whose sums fit."""
         rounding = Rounding(
             source.format.scale,
             target.scale,
@@ -408,6 +406,6 @@ class Connector:
 
 
 def round_to_format(values: np.ndarray, target: Format) -> np.ndarray:
-    """Round real values to a format, limited as it is (and as biases are, to 24 bits)."""
+    """Round real values to integers of a format, limited to its range and to 24 bits."""
     limit = min(target.limit, largest(24))
     return np.clip(np.rint(values / target.scale), -limit, limit).astype(np.int32)

@@ -1,7 +1,7 @@
-r"""Realization `fir`: the last messages, with the memory's response folded into what reads them.
+r"""Realization `fir`: a delay line of messages, with the memory's response folded into its readers.
 
-:math:`m_t = \sum_{k<T} \bar A^k \bar B\, u_{t-k}`, which is the memory itself as long as a sequence
-has no more steps than taps T.
+The states are :math:`m_t = \sum_{k<T} \bar A^k \bar B\, u_{t-k}`, which are those of the memory as
+long as a sequence has no more steps than the delay line has taps, T.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _SEQUENCE_VALUES = 2**21
 def delay_line(
     place: str, layer: LMULayer, x: Source, connector: Connector
 ) -> tuple[IntegerMemory, Source]:
-    """Make the delay line of a layer; see :func:`converters.quantize.integrators.integrators`.
+    """Quantize a memory as a delay line; see :func:`converters.quantize.integrators.integrators`.
 
     Raises
     ------
     InputError
-        When something feeds back into the memory, it has a bias, or the line would have more taps
-        than a neuron of the profile can hear.
+        When the memory has feedback or a bias, or the delay line would have more taps than the
+        fan-in of a neuron allows.
     """
     for name in ("hidden_encoders", "memory_encoders", "memory_bias"):
         if getattr(layer, name) is not None:
             raise InputError(
-                f"quantize: {place} has {name}, and realization fir holds nothing but delayed "
+                f"quantize: {place} has {name}, and realization fir has nothing but delayed "
                 "inputs; choose another realization."
             )
     settings, memory = connector.settings, layer.memory
@@ -54,8 +54,8 @@ def delay_line(
     if (states := taps * width) > int(settings.profile.fan_in):
         raise InputError(
             f"quantize: {place} needs {taps} taps of {width} lines, {states} neurons, and a neuron "
-            f"of profile {settings.profile.name} hears {int(settings.profile.fan_in)}; choose "
-            "another realization or fewer --taps."
+            f"of profile {settings.profile.name} has a fan-in of {int(settings.profile.fan_in)}; "
+            "choose another realization or fewer --taps."
         )
     response = impulse_response(memory.a_bar.astype(np.float64), memory.b_bar, taps)
     basis = np.einsum("ki,jc->cikj", response, to_channels).reshape(memory.size, states)
@@ -82,7 +82,7 @@ def delay_line(
 
 
 def _shift_by_one(taps: int, width: int, accumulator_bits: int) -> Connection:
-    """Move each tap to the next: what a state takes up, less what it gives away."""
+    """Return the connection that moves each tap to the next, as increments of the states."""
     states = taps * width
     weights = np.eye(states, k=-width, dtype=np.int8) - np.eye(states, dtype=np.int8)
     return _exact(weights, accumulator_bits)
@@ -95,14 +95,14 @@ def _exact(weights: np.ndarray, accumulator_bits: int) -> Connection:
 
 
 def _encoded(x: Signal, encoders: np.ndarray) -> Signal:
-    """Give what goes into the channels."""
+    """Return the signal of the channels."""
     rows, sequences = x.rows @ encoders, x.sequences @ encoders
     widest = float(np.abs(rows).max(initial=0.0))
     return Signal(widest, rows.astype(np.float32), sequences.astype(np.float32))
 
 
 def _tapped(signal: Signal, taps: int) -> Signal:
-    """Contents of all taps at steps spread over the sequences that were kept."""
+    """Return the contents of all taps, at steps spread over the recorded sequences."""
     samples, steps, width = signal.sequences.shape
     past = np.zeros((samples, taps - 1, width), np.float32)
     padded = np.concatenate([past, signal.sequences], axis=1)

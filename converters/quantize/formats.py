@@ -1,22 +1,19 @@
-r"""Formats of states, messages and outputs, from the ranges that the calibration measured.
+r"""Choose the formats of states, messages and outputs, and the integer form of activations.
 
-Messages cover the calibrated range. A memory's state is finer than its messages by
-`state_bits - message_bits - 2` bits, which leaves it a range four times theirs. A signal that
-hardly answers to what flows into it gets no finer a unit than 2^-10 of that inflow is worth,
-because the weights of so fine a unit would not fit.
+**States and messages.** Messages cover the calibrated range. A memory's state is finer than its
+messages by `state_bits - message_bits - 2` bits, so its range is four times theirs. A unit is never
+finer than 2^-10 of the largest product of a weight and its messages (the inflow), because the
+weights for a finer unit would not fit.
 
-The input's format: exact when inputs stand on a grid, such as pixels / 255; else their range.
+**Input.** Pixels and counts are multiples of a step, such as 1/255. If there is such a step, it
+becomes the unit, and the input messages are exact; otherwise they cover the range of the inputs.
 
-Pixels and counts are integers in disguise. Finding their step costs nothing and makes the input
-messages exact, so that the first rounding of a network is that of its memory.
-
-A hidden activation as the least of a few lines with integer slopes and intercepts.
-
-relu and linear are one line, hard-tanh one and a flat one, exactly. tanh is concave above zero, so
-its interpolant through a few knots is the least of the interpolant's lines. The error of linear
-interpolation on a short interval h is :math:`h^2 |f''| / 8` (de Boor, A Practical Guide to Splines,
-1978, chapter III), equal everywhere when the knots stand at equal steps of
-:math:`\int \sqrt{|f''|}`; raising the interpolant by half of it balances its sign.
+**Activations.** A hidden activation is the minimum of a few lines with integer slopes and
+intercepts. relu and linear are one line and hard-tanh is two, exactly. tanh is concave above zero,
+so its interpolant through a few knots is the minimum of the interpolant's lines. The error of
+linear interpolation on a short interval h is :math:`h^2 |f''| / 8` (de Boor, A Practical Guide to
+Splines, 1978, chapter III), which is equal everywhere when the knots are at equal steps of
+:math:`\int \sqrt{|f''|}`; raising the interpolant by half of the error balances its sign.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ FAINTEST = 2.0**-10
 
 
 def bias_limit(bits: int) -> int:
-    """Greatest bias, in units, of what is held in `bits` bits: biases have 24 at most."""
+    """Return the largest bias, in units, of a value of `bits` bits: biases have at most 24."""
     return largest(min(bits, 24))
 
 
@@ -50,7 +47,7 @@ def memory_formats(
     bias: np.ndarray | None = None,
     inflow: float = 0.0,
 ) -> tuple[Format, Format, int]:
-    """Format of a memory's state and of its messages, and the shift between them.
+    """Choose the formats of a memory's state and of its messages, and the shift between them.
 
     Parameters
     ----------
@@ -58,25 +55,25 @@ def memory_formats(
     m : Signal
     settings : Settings
     bias : ndarray, shape (states,), optional
-        What the state has to hold as well; it may be far larger than the memory, where it cancels
-        against the inputs.
+        Bias, which the state must be able to represent; it may be far larger than the memory where
+        it cancels against the inputs.
     inflow : float
-        Greatest product of one weight that enters the memory and the range of its messages.
+        Largest product of a weight that enters the memory and its messages.
 
     Raises
     ------
     InputError
-        When messages are so wide that the state has no room above them.
+        When messages are so wide that the state has no bits left above them.
     """
     bits, state_bits = settings.message_bits, settings.state_bits
     clip = max(clip_range(m, settings.calibration_method, bits), inflow * FAINTEST)
     widest = _widest_bias(bias)
-    held = clip * 2.0**HEADROOM_BITS * (bias_limit(state_bits) / largest(state_bits))
-    beyond = math.ceil(math.log2(max(m.largest / clip, widest / held, 1.0)))
+    representable = clip * 2.0**HEADROOM_BITS * (bias_limit(state_bits) / largest(state_bits))
+    beyond = math.ceil(math.log2(max(m.largest / clip, widest / representable, 1.0)))
     shift = state_bits - bits - HEADROOM_BITS - beyond
     if shift < 0:
         raise InputError(
-            f"quantize: {place}, messages of {bits} bits leave no room in a state of "
+            f"quantize: {place}, messages of {bits} bits leave no headroom in a state of "
             f"{state_bits}; use --message-bits {bits + shift}."
         )
     scale = clip / largest(bits)
@@ -86,17 +83,17 @@ def memory_formats(
 def hidden_format(
     hidden: Hidden, inflow: float, m: Signal, h: Signal, settings: Settings
 ) -> Format:
-    """Format of hidden messages: up to 1 for tanh and hard-tanh, else the calibrated range.
+    """Choose the format of hidden messages: up to 1 for tanh and hard-tanh, else as calibrated.
 
-    A unit is no finer than the bias allows, which the drive has to hold.
+    The unit is at least so coarse that the drive can represent the bias.
 
     Parameters
     ----------
     hidden : Hidden
     inflow : float
-        Greatest product of one weight of the input kernel and the range of the input messages.
+        Largest product of a weight of the input kernel and the input messages.
     m, h : Signal
-        Of the layer's memory and of the hidden units themselves.
+        Signals of the layer's memory and of the hidden units themselves.
     settings : Settings
     """
     bits = settings.hidden_bits
@@ -110,16 +107,16 @@ def hidden_format(
 
 
 def unit_format(h: Signal, settings: Settings) -> Format:
-    """Format of what LSTM units send: the calibrated range, which never passes 1."""
+    """Choose the format of the messages of LSTM units: the calibrated range, at most 1."""
     bits = settings.hidden_bits
     return Format(bits, min(1.0, clip_range(h, settings.calibration_method, bits)) / largest(bits))
 
 
 def output_format(readout: Readout, inflow: float, y: Signal, settings: Settings) -> Format:
-    """Format of the readout: four times the calibrated range, and no less than its bias.
+    """Choose the format of the readout: four times the calibrated range, and at least its bias.
 
-    A bias may be far larger than what comes out, where it cancels against the kernel's part;
-    `inflow` is the greatest product of one weight and the range of the messages that it carries.
+    A bias may be far larger than the output where it cancels against the product of the kernel.
+    `inflow` is the largest product of a weight and its messages.
     """
     widest = max(y.largest, inflow * FAINTEST) or 1.0
     bits = settings.state_bits
@@ -132,7 +129,7 @@ def _widest_bias(bias: np.ndarray | None) -> float:
 
 
 def _widest(kernel: np.ndarray, signal: Signal) -> float:
-    """Greatest product of one entry of a kernel and the signal that it carries."""
+    """Return the largest product of an entry of a kernel and its signal."""
     return float(np.abs(kernel).max(initial=0.0)) * signal.largest
 
 
@@ -153,8 +150,8 @@ def input_format(signal: Signal, bits: int) -> Format:
     Returns
     -------
     format : Format
-        Of the step of the grid that the inputs stand on, if there is one that `bits` bits can
-        count; else of the greatest magnitude and 5 % more.
+        Its unit is the step of which all inputs are multiples, if there is one that `bits` bits can
+        count; otherwise it covers the largest magnitude plus 5 %.
     """
     limit = largest(bits)
     widest = signal.largest or 1.0
@@ -163,7 +160,7 @@ def input_format(signal: Signal, bits: int) -> Format:
 
 
 def _grid_step(rows: np.ndarray, widest: float, limit: int) -> float | None:
-    """Step with which all values are integers of at most `limit`, or None."""
+    """Return a step of which all values are multiples, at most `limit` times, or None."""
     magnitudes = np.unique(np.abs(rows[rows != 0.0]).astype(np.float64))
     if not 0 < magnitudes.size <= limit:
         return None
@@ -177,26 +174,26 @@ def _grid_step(rows: np.ndarray, widest: float, limit: int) -> float | None:
 
 
 def _common_divisor(a: float, b: float, negligible: float) -> float:
-    """Euclid's algorithm on real numbers: remainders below `negligible` count as nothing."""
+    """Apply Euclid's algorithm to real numbers; remainders below `negligible` count as zero."""
     while b > negligible:
         a, b = b, abs(a - round(a / b) * b)
     return a
 
 
 GUARD_BITS = 6
-"""The drive is finer than the message by this many bits, or by fewer where a bias needs range."""
+"""Bits by which the drive is finer than the message, or fewer where a bias needs range."""
 
 _SLOPE_BITS = 15
 _TRIED_DRIVES = 4096
 
 
 def guard_bits(place: str, message: Format, bits: int, bias: float) -> int:
-    """Bits by which a drive of `bits` bits can be finer than the message, and hold a bias.
+    """Return by how many bits a drive of `bits` bits with this bias can be finer than a message.
 
     Raises
     ------
     InputError
-        When even a drive as coarse as the message cannot hold it.
+        When even a drive as coarse as the message cannot represent the bias.
     """
     widest = bias_limit(bits) * message.scale
     for guard in range(GUARD_BITS, -1, -1):
@@ -210,19 +207,19 @@ def guard_bits(place: str, message: Format, bits: int, bias: float) -> int:
 
 
 def drive_format(message: Format, bits: int, guard: int = GUARD_BITS) -> Format:
-    """Format of the drive z for hidden messages of a given format."""
+    """Return the format of the drive z for hidden messages of a given format."""
     return Format(bits, message.scale * 2.0**-guard)
 
 
 @cache
 def piecewise(name: str, message: Format, guard: int = GUARD_BITS) -> PiecewiseLinear:
-    """Make the activation `name` for messages of a given format and drives of `drive_format`.
+    """Return the activation `name` for messages of a given format and drives of `drive_format`.
 
     Parameters
     ----------
     name : {"linear", "relu", "tanh", "hard-tanh"}
     message : Format
-        Of the result; its scale times its limit is 1 for tanh and hard-tanh.
+        Format of the result; its scale times its limit is 1 for tanh and hard-tanh.
     guard : int
         Bits by which the drive is finer than the message.
     """
@@ -234,7 +231,7 @@ def piecewise(name: str, message: Format, guard: int = GUARD_BITS) -> PiecewiseL
 
 
 def evaluate(activation: PiecewiseLinear, z: np.ndarray, message_bits: int) -> np.ndarray:
-    """Apply an activation to integer drives of any shape, as integer-semantics.md says."""
+    """Apply an activation to integer drives of any shape, as integer-semantics.md defines."""
     z = np.asarray(z, dtype=np.int64)
     half = (1 << activation.shift) >> 1
     slope = activation.slope.astype(np.int64)
@@ -246,12 +243,12 @@ def evaluate(activation: PiecewiseLinear, z: np.ndarray, message_bits: int) -> n
 
 
 def tanh_pieces(bits: int) -> int:
-    """Lines for tanh: 8 up to 8 bits, then as many as a rounding error of that width is worth."""
+    """Return the number of lines for tanh: 8 up to 8 bits, then growing with the precision."""
     return min(64, 8 * 2 ** max(0, (bits - 7) // 2))
 
 
 def _tanh(message: Format, guard: int) -> PiecewiseLinear:
-    """Try several points where the last, flat line begins; keep what errs least as integers."""
+    """Try several starts of the last, constant line; return the activation with the least error."""
     last = int(8.0 / message.scale) << guard
     drives = np.linspace(0, last, min(last, _TRIED_DRIVES), dtype=np.int64)
     truth = np.tanh(drives * (message.scale * 2.0**-guard))
@@ -265,7 +262,7 @@ def _tanh(message: Format, guard: int) -> PiecewiseLinear:
 
 
 def _interpolant(end: float, message: Format, guard: int) -> PiecewiseLinear:
-    """Lines through knots from 0 to `end`, then the flat one at 1."""
+    """Return the lines through knots from 0 to `end`, and the constant line at 1."""
     grid = np.linspace(0.0, end, 4001)
     density = np.sqrt(2.0 * np.tanh(grid) * (1.0 - np.tanh(grid) ** 2))
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2.0)])

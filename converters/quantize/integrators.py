@@ -1,24 +1,24 @@
-r"""Memories of integrators: the matrix less the identity, as it stands or in better coordinates.
+r"""Memories as integrators (realizations dense-incremental, schur and hessenberg), and their refit.
 
-What a rounded memory says of the true one, fitted by least squares.
+The integers are those of the memory's matrix minus the identity, in the Legendre basis or in the
+coordinates of :mod:`.memory_analysis`.
 
-Rounding a memory's matrix changes its dynamics, yet what it holds is still nearly the true memory
-in other coordinates. With n the neurons of the rounded memory and m the true one, both fed with the
-same inputs and hidden units, the basis
+**Refit.** Rounding a memory's matrix changes its dynamics, yet its states are still nearly the true
+memory in other coordinates. With n the neurons of the rounded memory and m the true one, both with
+the same inputs and hidden units, the basis
 
 .. math:: P = \arg\min_P \textstyle\sum_{t \le T} \|m_t - P n_t\|^2
           + T \|(P - P_0)\, \mathrm{diag}(\nu)\|^2
 
-goes into whatever reads the memory. P_0 is the basis that was meant, and nu how well a neuron is
-known: to the rounding of its message, of variance q^2 / 12, and to 1 % of its size, for messages
-that saturate and hidden units that differ; without that the fit would lean on differences between
-neurons that are not there on the chip. Where it does no better than P_0 on sequences that it did
-not see, P_0 is kept. On psMNIST, in one slice, the error of the memory falls from 30 % to 3 %.
+replaces the nominal basis P_0 for everything that reads the memory. nu is the uncertainty of a
+neuron: the rounding of its message, of variance q^2 / 12, and 1 % of its magnitude, for messages
+that saturate and hidden units that differ. Without it the fit would depend on differences between
+neurons that do not exist on the chip. If P is no better than P_0 on sequences that were not used
+for the fit, P_0 is kept. On psMNIST, in one slice, the error of the memory falls from 30 % to 3 %.
 
-What a memory holds once it is rounded, on the calibration's whole sequences.
-
-A matrix in one slice may respond several times as strongly as the true one (psMNIST, order 468:
-4.7 times, with eigenvalues beyond 1), so its messages need a range of their own.
+**Range.** A matrix in one slice may respond several times as strongly as the true one (psMNIST,
+order 468: 4.7 times, with eigenvalues beyond 1), so the range of its messages is taken from a
+simulation of the rounded memory.
 """
 
 from __future__ import annotations
@@ -35,112 +35,13 @@ from converters.quantize.memory_analysis import LinearMemory, coordinates, incre
 from lmu_deploy.core.integer.layers import IntegerMemory
 from lmu_deploy.core.network import LMULayer
 
-_KNOWN_TO = 0.01
+_UNCERTAINTY = 0.01
+"""Uncertainty of a neuron, relative to its rms magnitude."""
 
-
-def refit_basis(memory: IntegerMemory, held: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
-    """Fit the basis of a memory on whole sequences.
-
-    Parameters
-    ----------
-    memory : IntegerMemory
-    held : ndarray, shape (samples, steps, neurons)
-        What the rounded memory holds.
-    truth : ndarray, shape (samples, steps, Legendre states)
-
-    Returns
-    -------
-    basis : ndarray, shape (Legendre states, neurons), or None
-        The memory's own where there is but one sequence, or where the fit does no better.
-    """
-    few = len(held)
-    if few < 2:
-        return memory.basis
-    meant = np.eye(memory.size) if memory.basis is None else memory.basis
-    known_to = memory.message.scale**2 / 12.0 + _KNOWN_TO**2 * (held**2).mean(axis=(0, 1))
-    half = few // 2
-    first = _fit(held[:half], truth[:half], meant, known_to)
-    unseen = held[half:], truth[half:], known_to
-    if _error(first, *unseen) >= _error(meant, *unseen):
-        return memory.basis
-    return _fit(held, truth, meant, known_to)
-
-
-def _fit(held: np.ndarray, truth: np.ndarray, meant: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Fit a basis on what was held and what is true, (samples, steps, ...)."""
-    n = held.reshape(-1, held.shape[2])
-    missing = truth.reshape(-1, truth.shape[2]) - n @ meant.T
-    gram = n.T @ n + len(n) * np.diag(noise)
-    correction: np.ndarray = solve(gram, n.T @ missing, assume_a="pos")
-    return np.asarray(meant + correction.T)
-
-
-def _error(basis: np.ndarray, held: np.ndarray, truth: np.ndarray, noise: np.ndarray) -> float:
-    """Mean squared error of a basis, that of the neurons' noise included."""
-    return float(((held @ basis.T - truth) ** 2).sum(axis=2).mean() + (basis**2 @ noise).sum())
-
-
-_RUNS_AWAY = 1e3
-"""Times the true memory's size; what a rounded memory holds beyond it is of no use."""
+_DIVERGED = 1e3
+"""Ratio to the true memory beyond which the states of a rounded memory are useless."""
 
 _ROWS = 16_384
-
-
-def simulate_rounded(
-    memory: IntegerMemory, x: Source, m: Signal, h: Source | None
-) -> np.ndarray | None:
-    """Run the rounded memory on what enters the true one, without rounding messages.
-
-    Parameters
-    ----------
-    memory : IntegerMemory
-    x : Source
-        What reaches the layer.
-    m : Signal
-        The true memory, in the neurons' coordinates.
-    h : Source or None
-        The layer's hidden units.
-
-    Returns
-    -------
-    held : ndarray, shape (samples, steps, neurons), or None
-        The states; None where no sequences were kept, nothing moves, or the memory runs away.
-    """
-    fed_back = None if h is None or memory.hidden is None else h.signal.sequences
-    kept = [s for s in (m.sequences, x.signal.sequences, fed_back) if s is not None]
-    few = min(len(s) for s in kept)
-    widest = float(np.abs(m.sequences[:few]).max(initial=0.0))
-    if widest == 0.0:
-        return None
-    linear = linear_memory(memory, x.format, None if h is None else h.format)
-    inputs = x.signal.sequences[:few].astype(np.float64)
-    held = _run(linear, inputs, None if fed_back is None else fed_back[:few])
-    return held if np.abs(held).max() <= _RUNS_AWAY * widest else None
-
-
-def rounded_signal(m: Signal, held: np.ndarray) -> Signal:
-    """Give the signal of a rounded memory, its range enlarged as its sequences are."""
-    truth = m.sequences[: len(held)]
-    larger = float(np.abs(held).max() / np.abs(truth).max())
-    rows = held.reshape(-1, held.shape[2])
-    rows = rows[:: -(-len(rows) // _ROWS)]
-    largest = m.largest * max(1.0, larger)
-    return Signal(largest, rows.astype(np.float32), held.astype(np.float32))
-
-
-def _run(linear: LinearMemory, inputs: np.ndarray, fed_back: np.ndarray | None) -> np.ndarray:
-    entering = inputs @ linear.input.T
-    if fed_back is not None:
-        assert linear.hidden is not None
-        entering[:, 1:] += fed_back[:, :-1] @ linear.hidden.T
-    if linear.bias is not None:
-        entering += linear.bias
-    state = np.zeros((len(inputs), len(linear.step)))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for t in range(inputs.shape[1]):
-            state = state @ linear.step.T + entering[:, t]
-            entering[:, t] = state
-    return entering
 
 
 def integrators(
@@ -154,7 +55,7 @@ def integrators(
         Such as ``layer0``.
     layer : LMULayer
     x : Source
-        What reaches the layer.
+        Messages that enter the layer.
     m : Signal
         The float memory on the calibration.
     h : Source or None
@@ -165,7 +66,7 @@ def integrators(
     -------
     memory : IntegerMemory
     source : Source
-        The messages that leave it.
+        The messages that leave the memory.
     """
     settings, true_m = connector.settings, m
     recurrent, basis, inverse = increment(layer), None, None
@@ -176,7 +77,7 @@ def integrators(
         m = _in_coordinates(m, inverse)
 
     def entering(encoders: np.ndarray) -> np.ndarray:
-        """Matrix of what goes into the channels through encoders of shape (n, channels)."""
+        """Return the matrix from a population to the states, through encoders (n, channels)."""
         matrix = np.kron(encoders.T, layer.memory.b_bar.astype(np.float64)[:, None])
         return matrix if inverse is None else inverse @ matrix
 
@@ -188,7 +89,7 @@ def integrators(
     if layer.memory_bias is not None:
         real_bias = entering(layer.memory_bias[None, :])[:, 0]
 
-    def made(m: Signal) -> IntegerMemory:
+    def rounded_memory(m: Signal) -> IntegerMemory:
         """Round the memory, with messages for the range of m."""
         state, message, shift = memory_formats(place, m, settings, real_bias, inflow)
         own = Source(m, message, "--message-bits")
@@ -207,28 +108,131 @@ def integrators(
             basis,
         )
 
-    memory = made(m)
-    held = simulate_rounded(memory, x, m, h) if settings.refits else None
-    if held is not None:
-        heard = rounded_signal(m, held)
-        if heard.largest > m.largest:
-            memory = made(heard)
-        truth = true_m.sequences[: len(held)].astype(np.float64)
-        memory = replace(memory, basis=refit_basis(memory, held, truth))
-        m = heard
+    memory = rounded_memory(m)
+    rounded = simulate_rounded(memory, x, m, h) if settings.refits else None
+    if rounded is not None:
+        signal = rounded_signal(m, rounded)
+        if signal.largest > m.largest:
+            memory = rounded_memory(signal)
+        truth = true_m.sequences[: len(rounded)].astype(np.float64)
+        memory = replace(memory, basis=refit_basis(memory, rounded, truth))
+        m = signal
     return memory, Source(m, memory.message, "--message-bits", memory.basis)
 
 
+def refit_basis(memory: IntegerMemory, rounded: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
+    """Fit the basis of a rounded memory to the true memory on whole sequences.
+
+    Parameters
+    ----------
+    memory : IntegerMemory
+    rounded : ndarray, shape (samples, steps, neurons)
+        States of the rounded memory.
+    truth : ndarray, shape (samples, steps, Legendre states)
+
+    Returns
+    -------
+    basis : ndarray, shape (Legendre states, neurons), or None
+        The memory's own basis where there is only one sequence, or where the fit is no better on
+        the second half of the sequences.
+    """
+    few = len(rounded)
+    if few < 2:
+        return memory.basis
+    nominal = np.eye(memory.size) if memory.basis is None else memory.basis
+    noise = memory.message.scale**2 / 12.0 + _UNCERTAINTY**2 * (rounded**2).mean(axis=(0, 1))
+    half = few // 2
+    first = _fit(rounded[:half], truth[:half], nominal, noise)
+    unseen = rounded[half:], truth[half:], noise
+    if _error(first, *unseen) >= _error(nominal, *unseen):
+        return memory.basis
+    return _fit(rounded, truth, nominal, noise)
+
+
+def _fit(
+    rounded: np.ndarray, truth: np.ndarray, nominal: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    """Fit a basis to the rounded and the true states, (samples, steps, ...)."""
+    n = rounded.reshape(-1, rounded.shape[2])
+    missing = truth.reshape(-1, truth.shape[2]) - n @ nominal.T
+    gram = n.T @ n + len(n) * np.diag(noise)
+    correction: np.ndarray = solve(gram, n.T @ missing, assume_a="pos")
+    return np.asarray(nominal + correction.T)
+
+
+def _error(basis: np.ndarray, rounded: np.ndarray, truth: np.ndarray, noise: np.ndarray) -> float:
+    """Return the mean squared error of a basis, including that of the neurons' noise."""
+    return float(((rounded @ basis.T - truth) ** 2).sum(axis=2).mean() + (basis**2 @ noise).sum())
+
+
+def simulate_rounded(
+    memory: IntegerMemory, x: Source, m: Signal, h: Source | None
+) -> np.ndarray | None:
+    """Simulate the rounded memory on the inputs of the true one, without rounding messages.
+
+    Parameters
+    ----------
+    memory : IntegerMemory
+    x : Source
+        Messages that enter the layer.
+    m : Signal
+        The true memory, in the neurons' coordinates.
+    h : Source or None
+        The layer's hidden units.
+
+    Returns
+    -------
+    rounded : ndarray, shape (samples, steps, neurons), or None
+        The states; None where no sequences were recorded, all are zero, or the memory diverges.
+    """
+    feedback = None if h is None or memory.hidden is None else h.signal.sequences
+    recorded = [s for s in (m.sequences, x.signal.sequences, feedback) if s is not None]
+    few = min(len(s) for s in recorded)
+    widest = float(np.abs(m.sequences[:few]).max(initial=0.0))
+    if widest == 0.0:
+        return None
+    linear = linear_memory(memory, x.format, None if h is None else h.format)
+    inputs = x.signal.sequences[:few].astype(np.float64)
+    rounded = _run(linear, inputs, None if feedback is None else feedback[:few])
+    return rounded if np.abs(rounded).max() <= _DIVERGED * widest else None
+
+
+def rounded_signal(m: Signal, rounded: np.ndarray) -> Signal:
+    """Return the signal of a rounded memory, with its range scaled as its sequences are."""
+    truth = m.sequences[: len(rounded)]
+    larger = float(np.abs(rounded).max() / np.abs(truth).max())
+    rows = rounded.reshape(-1, rounded.shape[2])
+    rows = rows[:: -(-len(rows) // _ROWS)]
+    largest = m.largest * max(1.0, larger)
+    return Signal(largest, rows.astype(np.float32), rounded.astype(np.float32))
+
+
+def _run(linear: LinearMemory, inputs: np.ndarray, feedback: np.ndarray | None) -> np.ndarray:
+    entering = inputs @ linear.input.T
+    if feedback is not None:
+        assert linear.hidden is not None
+        entering[:, 1:] += feedback[:, :-1] @ linear.hidden.T
+    if linear.bias is not None:
+        entering += linear.bias
+    state = np.zeros((len(inputs), len(linear.step)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t in range(inputs.shape[1]):
+            state = state @ linear.step.T + entering[:, t]
+            entering[:, t] = state
+    return entering
+
+
 def _ranges(rows: np.ndarray) -> np.ndarray:
-    """Greatest magnitude of each state, or a little of the greatest for one that hardly moved."""
+    """Return the largest magnitude of each state, at least a small share of the largest of all."""
     ranges = np.abs(rows).max(axis=0, initial=0.0).astype(np.float64)
     return np.maximum(ranges, FAINTEST * ranges.max(initial=0.0) or 1.0)
 
 
 def _in_coordinates(m: Signal, inverse: np.ndarray) -> Signal:
-    """Take a memory's signal to other coordinates.
+    """Transform a memory's signal to other coordinates.
 
-    Its greatest magnitude is that of the rows, enlarged as much as the rows of the original missed.
+    Its largest magnitude is that of the rows, scaled by how much the rows of the original signal
+    underestimate the original's.
     """
     rows = m.rows @ inverse.T
     seen = float(np.abs(m.rows).max(initial=0.0))

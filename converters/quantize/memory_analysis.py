@@ -1,34 +1,30 @@
-r"""How far an integer memory will be from the float one, foretold from its matrices alone.
+r"""Linear analysis of integer memories: coordinates, predicted error, and stability.
 
-Two causes, as relative rms errors, added as squares. Weights: the impulse responses R of the float
-memory and of the matrices that the integers stand for, :math:`\|\hat R - R\|_F / \|R\|_F`, which is
-the error for white input. Messages: rounding to a unit q adds noise of variance q^2/12 at every
-step (Widrow, Kollar, Quantization Noise, 2008, chapter 1), which goes round the memory. Both are
-sums over time of :math:`A^t Q A^{tT}`, had by doubling. What hidden units feed back is left out.
+**Coordinates.** In the basis of orthonormal Legendre polynomials, :math:`n_i = m_i / \sqrt{2i+1}`,
+the continuous matrix has entries :math:`\sqrt{(2i+1)(2j+1)}` times a sign, and its symmetric part
+has only rank two (the signs at ij and ji add up to -2 for even i - j and to 0 for odd): it is
+nearly normal. An orthogonal rotation to real Schur form (upper triangular, except for blocks of
+2 x 2) or to Hessenberg form (upper triangular with one diagonal below) then makes half of its
+entries zero and most others small (Golub, Van Loan, Matrix Computations, 2013, sections 7.4, 7.6).
 
-An integer memory as the linear map that it approximates, in real units and without rounding.
+**Linear map.** Without rounding of messages, an integer memory is
 
 .. math:: n_t = T\, n_{t-1} + X\, x_t + H\, h_{t-1} + b
 
-where n are the neurons' own coordinates (`basis @ n` are the Legendre states): what is left of a
-memory when messages have all the bits they want, and what a training has to go through.
+where n are the neurons' coordinates (`basis @ n` are the Legendre states).
 
-Whether a memory as it is rounded would run away in a stream without end.
+**Error.** The relative rms error is predicted from two causes, whose squares are added. Weights:
+the impulse responses R of the float memory and of the matrices of the integers,
+:math:`\|\hat R - R\|_F / \|R\|_F`, which is the error for white input. Messages: rounding to a
+unit q adds noise of variance q^2/12 at every step (Widrow, Kollar, Quantization Noise, 2008,
+chapter 1), which circulates in the memory. Both are sums over time of :math:`A^t Q A^{tT}`, which
+are computed by doubling. Feedback from hidden units is neglected.
 
-The matrix that a memory's integers stand for may have eigenvalues beyond 1 though the float one
-has none. Over a sequence that does no harm (:math:`1.0057^{784} = 86` of the smallest directions);
-in an endless stream the states grow until they saturate, and the memory is lost. The spectral
-radius is :math:`\lim \|A^n\|^{1/n}` (Gelfand 1941), here with n = 2^20 by squaring, which takes no
+**Stability.** The matrix of the integers may have eigenvalues beyond 1 although the float one does
+not. Over a short sequence that is harmless (:math:`1.0057^{784} = 86` of the smallest directions);
+in an endless stream the states grow until they saturate. The spectral radius is
+:math:`\lim \|A^n\|^{1/n}` (Gelfand 1941), here with n = 2^20 by squaring, which needs no
 eigenvectors: those of a Legendre memory are far too ill-conditioned.
-
-Coordinates in which a memory's matrix is sparse and rounds well.
-
-In the basis of orthonormal Legendre polynomials, :math:`n_i = m_i / \sqrt{2i+1}`, the continuous
-matrix has entries :math:`\sqrt{(2i+1)(2j+1)}` times a sign, and its symmetric part has rank two
-only (the signs at ij and ji add up to -2 for even i - j and to 0 for odd): it is nearly normal. An
-orthogonal rotation to real Schur form (upper triangular, but for blocks of 2 x 2) or to Hessenberg
-form (upper triangular, and one diagonal below) then makes half of its entries zero, and leaves
-most of the others small (Golub, Van Loan, Matrix Computations, 2013, sections 7.4 and 7.6).
 """
 
 from __future__ import annotations
@@ -51,12 +47,12 @@ from lmu_deploy.core.network import LMULayer
 
 @dataclass(frozen=True)
 class Coordinates:
-    """States n with m = basis @ n and n = inverse @ m.
+    """Coordinates n of a memory with m = basis @ n and n = inverse @ m.
 
     Attributes
     ----------
     recurrent : ndarray, shape (states, states)
-        The memory's matrix less the identity, memory encoders folded in.
+        The memory's matrix minus the identity, including memory encoders.
     basis, inverse : ndarray, shape (states, states)
     """
 
@@ -65,7 +61,7 @@ class Coordinates:
     inverse: np.ndarray
 
     def scaled(self, ranges: np.ndarray) -> Coordinates:
-        """Give coordinates in which a state of 1 was one of `ranges`, shape (states,)."""
+        """Return coordinates in units of `ranges`, shape (states,)."""
         return Coordinates(
             self.recurrent * ranges[None, :] / ranges[:, None],
             self.basis * ranges[None, :],
@@ -74,7 +70,7 @@ class Coordinates:
 
 
 def increment(layer: LMULayer) -> np.ndarray:
-    """Recurrent matrix less the identity, memory encoders folded in; (states, states)."""
+    """Return the recurrent matrix minus the identity, with memory encoders; (states, states)."""
     memory = layer.memory
     a_bar = memory.a_bar.astype(np.float64) - np.eye(memory.order)
     matrix = np.kron(np.eye(memory.channels), a_bar)
@@ -84,12 +80,12 @@ def increment(layer: LMULayer) -> np.ndarray:
 
 
 def coordinates(layer: LMULayer, form: str) -> Coordinates:
-    """Rotate a memory.
+    """Return coordinates in which a memory's matrix has a sparse form.
 
     Parameters
     ----------
     layer : LMULayer
-        Memory encoders join the channels, which are then rotated together, else each by itself.
+        With memory encoders the channels are rotated together, otherwise each separately.
     form : {"schur", "hessenberg"}
     """
     memory = layer.memory
@@ -120,26 +116,26 @@ def predicted_error(
     power: float,
     steps: int,
 ) -> float:
-    """Foretell the relative rms error of a memory.
+    """Predict the relative rms error of a memory.
 
     Parameters
     ----------
     layer : LMULayer
-        The float one.
+        The float layer.
     memory : IntegerMemory or SeriesMemory
     x : Format
-        Of the messages that reach it.
+        Format of the messages that enter the layer.
     x_basis : ndarray, shape (n_in, messages), or None
-        What they stand for.
+        Maps the messages to the layer's input.
     power : float
-        Mean of the sum of squares of the float states, on the calibration.
+        Mean of the sum of squares of the float states on the calibration.
     steps : int
         Length of a sequence.
 
     Returns
     -------
     error : float
-        Infinite for a memory that is unstable.
+        Infinite for an unstable memory.
     """
     if memory.realization == "fir":
         assert isinstance(memory, IntegerMemory)
@@ -169,7 +165,7 @@ def predicted_error(
 def _integrators(
     memory: IntegerMemory, drive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give the matrices of a step, of what enters, and the covariance of the noise of a step."""
+    """Return the matrices of a step and of its input, and the covariance of its noise."""
     recurrent = real_matrix(memory.recurrent, memory.message.scale, memory.state.scale)
     noise = recurrent @ recurrent.T * memory.message.scale**2 / 12.0
     return np.eye(memory.size) + recurrent, drive, noise
@@ -178,7 +174,7 @@ def _integrators(
 def series_matrices(
     memory: SeriesMemory, drive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give the matrices of a step, of what enters, and the covariance of the noise of a step."""
+    """Return the matrices of a step and of its input, and the covariance of its noise."""
     units = [2.0**s for s in (memory.message_shift, *memory.term_shift.tolist())]
     signs = sign_matrix(memory.order).astype(np.float64)
     gains = [
@@ -199,16 +195,16 @@ def series_matrices(
 
 
 def real_feedback(memory: SeriesMemory) -> np.ndarray:
-    """Matrix of the memory encoders as they enter c; zero without any."""
+    """Return the matrix of the memory encoders as they enter c; zero without any."""
     if memory.feedback is None:
         return np.zeros((memory.size, memory.size))
     return real_matrix(memory.feedback, memory.message.scale, memory.state.scale)
 
 
 def _cut_off(layer: LMULayer, memory: IntegerMemory, power: float, steps: int) -> float:
-    """Error of a delay line: what its taps no longer hold, and the rounding of encoded inputs."""
+    """Return the error of a delay line: its cut-off, and the rounding of encoded inputs."""
     assert memory.basis is not None
-    encoded = memory.input.weight_bits > 2  # else the taps hold the messages themselves
+    encoded = memory.input.weight_bits > 2  # else the taps are the messages themselves
     width = layer.memory.channels if encoded else memory.input.n_in
     a, b = (v.astype(np.float64) for v in (layer.memory.a_bar, layer.memory.b_bar))
     energy = (impulse_response(a, b, max(steps, 1)) ** 2).sum(axis=1)
@@ -219,7 +215,7 @@ def _cut_off(layer: LMULayer, memory: IntegerMemory, power: float, steps: int) -
 
 
 def gramian(step: np.ndarray, each: np.ndarray, steps: int) -> np.ndarray:
-    """Sum of ``step^t @ each @ step^t.T`` over t, to the next power of two of `steps` terms."""
+    """Sum ``step^t @ each @ step^t.T`` over t; `steps` is rounded up to a power of two."""
     total, power, count = each, step, 1
     while count < steps:
         total = total + power @ total @ power.T
@@ -229,14 +225,14 @@ def gramian(step: np.ndarray, each: np.ndarray, steps: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LinearMemory:
-    """The map of a memory of n neurons.
+    """Linear map of a memory of n neurons.
 
     Attributes
     ----------
     step : ndarray, shape (n, n)
         T.
     input : ndarray, shape (n, n_in)
-        X; n_in are the messages that reach the layer.
+        X; n_in are the messages that enter the layer.
     hidden : ndarray, shape (n, units), or None
         H.
     bias : ndarray, shape (n,), or None
@@ -252,15 +248,15 @@ class LinearMemory:
 def linear_memory(
     memory: IntegerMemory | SeriesMemory, x: Format, h: Format | None
 ) -> LinearMemory:
-    """Read the map off a memory's integers.
+    """Return the linear map of a memory's integers.
 
     Parameters
     ----------
     memory : IntegerMemory or SeriesMemory
     x : Format
-        Of the messages that reach the layer.
+        Format of the messages that enter the layer.
     h : Format or None
-        Of its hidden messages.
+        Format of its hidden messages.
     """
     unit = memory.state.scale
     parts = [real_matrix(memory.input, x.scale, unit)]
@@ -282,11 +278,11 @@ def linear_memory(
 
 _SQUARINGS = 20
 _GROWS = 1.0 + 1e-5
-"""Beyond this, states grow e times in 100,000 steps; below, what is measured may be rounding."""
+"""Spectral radius beyond which states grow e-fold in 100,000 steps; less may be rounding."""
 
 
 def spectral_radius(matrix: np.ndarray) -> float:
-    """Largest magnitude of an eigenvalue of a square matrix, to about 1e-6."""
+    """Return the largest magnitude of an eigenvalue of a square matrix, to about 1e-6."""
     power, log = np.asarray(matrix, dtype=np.float64), 0.0
     for squaring in range(_SQUARINGS + 1):
         size = float(np.linalg.norm(power))
@@ -300,7 +296,7 @@ def spectral_radius(matrix: np.ndarray) -> float:
 
 
 def memory_matrix(memory: IntegerMemory | SeriesMemory) -> np.ndarray:
-    """Matrix of a step that the integers of a memory stand for, less what hidden units add."""
+    """Return the matrix of one step of a memory's integers, without feedback of hidden units."""
     if isinstance(memory, SeriesMemory):
         return series_matrices(memory, np.zeros((memory.size, 1)))[0]
     recurrent = real_matrix(memory.recurrent, memory.message.scale, memory.state.scale)
@@ -329,12 +325,17 @@ def remarks(network: IntegerNetwork) -> list[str]:
 
 
 def unstable_memories(network: IntegerNetwork) -> list[str]:
-    """Say of each memory that would grow without end how fast, and what to use instead.
+    """Describe each memory that would grow without bound, how fast, and what to do.
 
     Parameters
     ----------
     network : IntegerNetwork
-        What hidden units feed back is left out: an activation limits it.
+
+    Returns
+    -------
+    list of str
+        A sentence for each unstable memory. Feedback from hidden units is neglected, since an
+        activation limits it.
     """
     found = []
     for number, layer in network.on_chip:
@@ -348,12 +349,12 @@ def unstable_memories(network: IntegerNetwork) -> list[str]:
             if own > _GROWS:
                 remedy = (
                     f"that of the float network is {own:.5f} already, so reset the state between "
-                    "sequences, or train its memory encoders anew"
+                    "sequences, or train its memory encoders again"
                 )
         tenfold = math.log(10.0) / math.log(radius)
         found.append(
-            f"layer{number}/memory as rounded has a spectral radius of {radius:.5f}: in a stream "
-            f"without end its states grow tenfold every {tenfold:.3g} steps until they saturate; "
-            f"{remedy.strip()}."
+            f"the rounded layer{number}/memory has a spectral radius of {radius:.5f}: in an "
+            f"endless stream its states grow tenfold every {tenfold:.3g} steps until they "
+            f"saturate; {remedy.strip()}."
         )
     return found

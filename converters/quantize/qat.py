@@ -1,9 +1,8 @@
-"""Quantization-aware training: a float network learns on with the weights that a chip will have.
+"""Quantization-aware training: train a float network with the weights that the chip will have.
 
-In: a trained LMUNetwork, its task, and the choices of a quantization. Out: an IntegerNetwork whose
-every weight is one that the training went through.
-
-A trainable network whose every weight is rounded as an integer network has it.
+In: a trained LMUNetwork, its task, and the settings of a quantization. Out: an IntegerNetwork with
+the rounded weights of the trained network. During training, every weight is rounded as in the
+integer network (:mod:`.qat_layers`).
 """
 
 from __future__ import annotations
@@ -36,24 +35,24 @@ from lmu_deploy.training.config import TrainConfig, read_settings
 from lmu_deploy.training.module import answer, task_loss
 
 DEFAULTS = {"epochs": 2, "learning_rate": 3e-4, "schedule": "cosine", "clip_norm": 1.0}
-"""Settings of a training that only has to mend what rounding broke."""
+"""Default settings of a training that only has to correct the effect of rounding."""
 
 
 @dataclass(frozen=True)
 class QatResult:
-    """What a quantization-aware training gave.
+    """Result of a quantization-aware training.
 
     Attributes
     ----------
     integer : IntegerNetwork
-        With the network below as its source.
+        The quantized network; its source is the network below.
     network : LMUNetwork
-        The float weights behind it, before rounding.
+        The float network before rounding.
     figures : dict of str to float
-        validation_METRIC of the rounded weights in floats, and validation_METRIC_before of those
-        that it began with; best_epoch, 0 when none was better than the start; epochs; seconds.
+        validation_METRIC of the rounded weights in floats, and validation_METRIC_before of the
+        initial ones; best_epoch, 0 when no epoch was better than the start; epochs; seconds.
     history : list of dict of str to float
-        As that of :class:`lmu_deploy.training.TrainResult`.
+        As in :class:`lmu_deploy.training.TrainResult`.
     """
 
     integer: IntegerNetwork
@@ -63,14 +62,14 @@ class QatResult:
 
 
 def qat_config(network: LMUNetwork, values: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Give the settings of a training that starts from `network`, `values` replacing the usual.
+    """Return the settings of a training of `network`; `values` override the defaults.
 
     Raises
     ------
     InputError
         When a setting is unknown or out of range, or would change the network.
     MissingDependencyError
-        When torch is absent.
+        When torch is not installed.
     """
     values = dict(values or {})
     for name in ("layers", "readout_bias"):
@@ -95,42 +94,42 @@ def train_quantized(
     checkpoint: Path | None = None,
     device: str = "auto",
 ) -> QatResult:
-    """Train kernels, biases and readout with every weight rounded as `settings` have it.
+    """Train kernels, biases and readout with every weight rounded according to `settings`.
 
-    The memory and its encoders stay as the quantizer rounds them at the start. So do the formats of
-    messages: ranges are those of `calibration`, which is of the network as given. Where no epoch is
-    better than the start, the network as given is rounded.
+    The memory, its encoders and the formats of messages stay as the quantizer chooses them at the
+    start, with the ranges of `calibration`. If no epoch is better than the start, the given network
+    is quantized.
 
     Parameters
     ----------
     network : LMUNetwork
-        Its LSTM layers are trained as they are; the host computes them in float.
+        Its LSTM layers are trained without rounding, since the host computes them in float.
     task : Task
     data : TaskData
     calibration : Calibration
-        Of `network`.
+        Calibration of `network`.
     settings : Settings
-        Of the quantization; its realization must be named, not auto.
+        Settings of the quantization; its realization must not be auto.
     config : TrainConfig
-        As :func:`qat_config` gives it.
+        As returned by :func:`qat_config`.
     seed : int
-        Of the order of the training data.
+        Seed of the order of the training data.
     show, checkpoint, device
         As in :func:`lmu_deploy.training.fit.fit`.
 
     Raises
     ------
     InputError
-        When the network cannot be quantized that way, or the realization is auto.
+        When the network cannot be quantized with these settings, or the realization is auto.
     MissingDependencyError
-        When torch or lightning is absent.
+        When torch or lightning is not installed.
     RunError
         When training diverges.
     """
     if settings.realization == AUTO:
         raise InputError(
-            "qat trains for one realization, and auto names none; quantize with --method ptq "
-            "--realization auto first to see which it takes, and name that."
+            "qat trains for one realization, and auto does not name one; quantize with --method "
+            "ptq --realization auto first to see which one it chooses, and name that."
         )
     start = time.perf_counter()
     quantizer = Quantizer(settings, calibration)
@@ -139,7 +138,7 @@ def train_quantized(
         from lmu_deploy.nn.convert import from_torch
         from lmu_deploy.training.fit import fit
     prepare = rounding_model(network, integer, quantizer.connector.roundings)
-    before = judge(prepare, config.network_for(task), task, data.validation)
+    before = evaluate(prepare, config.network_for(task), task, data.validation)
     fitted = fit(
         task,
         data,
@@ -169,7 +168,7 @@ def train_quantized(
 def _with_kernels(
     network: LMUNetwork, trained: LMUNetwork, config: TrainConfig, seed: int
 ) -> LMUNetwork:
-    """Take over what was trained; all else stays in full precision. Tell what was done."""
+    """Return the network with the trained weights; record the training in its provenance."""
     layers: list[Layer] = []
     for before, after in zip(network.layers, trained.layers, strict=True):
         if isinstance(before, LMULayer):
@@ -177,8 +176,8 @@ def _with_kernels(
             layers.append(replace(before, hidden=after.hidden))
         else:
             layers.append(after)
-    told = {"seed": seed, **config.model_dump(exclude_none=True, exclude={"layers"})}
-    provenance = {**network.provenance, "trained on while rounded": json.dumps(told)}
+    record = {"seed": seed, **config.model_dump(exclude_none=True, exclude={"layers"})}
+    provenance = {**network.provenance, "trained on while rounded": json.dumps(record)}
     return replace(network, layers=tuple(layers), readout=trained.readout, provenance=provenance)
 
 
@@ -204,16 +203,16 @@ def rounding_model(
     roundings: Mapping[str, Rounding],
     rank: int | None = None,
 ) -> Prepare:
-    """Give what turns a fresh model of a network's shape into one that rounds its weights.
+    """Return a function that turns a new model into one that rounds its weights.
 
     Parameters
     ----------
     network : LMUNetwork
-        Whose weights the model begins with.
+        Network with the model's initial weights.
     integer : IntegerNetwork
-        What a quantizer made of it.
+        The quantized network.
     roundings : mapping of str to Rounding
-        How, by the quantizer's names of places.
+        Rounding of each kernel, by the quantizer's names of places.
     rank : int, optional
         See :class:`converters.quantize.qat_layers.RoundedLMU`.
     """
@@ -246,20 +245,20 @@ def rounding_model(
 
 
 def _refuse_bases_before_the_host(integer: IntegerNetwork) -> None:
-    """Raise InputError where an LSTM reads a memory in other coordinates than the float one's."""
+    """Raise InputError if an LSTM on the host reads a memory in other coordinates."""
     for number, (before, after) in enumerate(pairwise(integer.layers)):
         if not (isinstance(before, IntegerLayer) and isinstance(after, HostLayer)):
             continue
         if before.output_basis is not None:
             raise InputError(
-                f"qat: layer {number} sends its memory to an LSTM on the host and holds it in "
-                "other coordinates than the float network; use --no-refit with realization "
+                f"qat: layer {number} sends its memory to an LSTM on the host, in other "
+                "coordinates than the float network; use --no-refit with realization "
                 "dense-incremental, or method ptq."
             )
 
 
-def judge(prepare: Prepare, config: ModelConfig, task: Task, split: Split) -> dict[str, float]:
-    """Give the loss and the metric of the model as prepared, by the names "loss" and "metric"."""
+def evaluate(prepare: Prepare, config: ModelConfig, task: Task, split: Split) -> dict[str, float]:
+    """Return "loss" and "metric" of the prepared model."""
     model = SequenceModel(config)
     prepare(model)
     outputs = answer(model.eval(), split, _BATCH)

@@ -1,14 +1,14 @@
-r"""Layers that compute, in floats, with the weights that an integer network stands for.
+r"""Torch layers that compute in floats with the weights of an integer network.
 
-What a layer learns is rounded at every forward pass by the quantizer's own code
-(`converters.quantize.connections.Rounding`), and the gradient passes the rounding as if it were
-not there (the straight-through estimator; Bengio, Léonard, Courville 2013, section 4). The memory
-and all that enters it keep the weights that the quantizer gave them: they are fixed, so that the
-fast forms of `lmu_deploy.nn` serve, which keep what they make of a fixed memory.
+Trained weights are rounded at every forward pass by the quantizer's own code
+(:class:`converters.quantize.connections.Rounding`), and the gradient passes the rounding unchanged
+(the straight-through estimator; Bengio, Léonard, Courville 2013, section 4). The memory and
+everything that enters it have the weights that the quantizer chose. They are fixed, so the fast
+forms of `lmu_deploy.nn` apply, which cache what they compute from a fixed memory.
 
-Those forms want the memory's inputs through a few ports, :math:`m_t = m_{t-1} T + v_t B`. Inputs
-and bias have a port each. Feedback from hidden units is one port a channel before rounding and of
-full rank after it; `rank` ports carry its greatest singular directions.
+Those forms need the memory's inputs through a few ports, :math:`m_t = m_{t-1} T + v_t B`. Inputs
+and bias have a port each. Feedback from hidden units has one port per channel before rounding and
+full rank after it; `rank` ports carry its largest singular directions.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from lmu_deploy.nn.lmu import LMU, LMUState
 from lmu_deploy.nn.weights import Dynamics, LMUWeights
 
 FROZEN = ("input_encoders", "hidden_encoders", "memory_encoders", "memory_bias")
-"""Weights of a layer that enter its memory, and are not trained."""
+"""Weights of a layer that enter its memory; they are not trained."""
 
 
 @dataclass(frozen=True)
 class PortedWeights(LMUWeights):
-    """Weights of a layer whose memory is a map of its own; ports stand where channels did.
+    """Weights of a layer whose memory is any linear map; ports take the place of channels.
 
     Attributes
     ----------
     own : Dynamics
-        The memory's map, with as many ports as there are `channels`.
+        The memory's map, with `channels` ports.
     """
 
     own: Dynamics | None = None
@@ -51,7 +51,7 @@ class PortedWeights(LMUWeights):
         return len(self.dynamics().transition)
 
     def dynamics(self) -> Dynamics:
-        """Give the memory's own map."""
+        """Return the memory's map."""
         assert self.own is not None
         return self.own
 
@@ -64,13 +64,13 @@ class RoundedLMU(LMU):
     n_in : int
     config : LMUConfig
     integer : IntegerLayer
-        Its memory is kept; its hidden units give the formats.
+        Provides the memory, which stays fixed, and the formats of the hidden units.
     x : Format
-        Of the messages that reach the layer.
+        Format of the messages that enter the layer.
     roundings : mapping of str to Rounding
-        Of the hidden units' kernels, by the names memory, input and recurrent.
+        Roundings of the hidden units' kernels, by the names memory, input and recurrent.
     rank : int, optional
-        Ports of the hidden units' feedback; by default as many as there are channels.
+        Ports of the hidden units' feedback; by default the number of channels.
     """
 
     transition: Tensor
@@ -112,12 +112,12 @@ class RoundedLMU(LMU):
         self.register_buffer(name, tensor, persistent=False)
 
     def initial_state(self, batch: int) -> LMUState:
-        """Give the state of rest, all zero, for `batch` sequences."""
+        """Return the initial state, all zero, for `batch` sequences."""
         like = self.input_encoders
         return LMUState(like.new_zeros(batch, self.neurons), like.new_zeros(batch, self.units))
 
     def weights(self) -> PortedWeights:
-        """Give the weights that the integers stand for."""
+        """Return the weights that the integers represent."""
         own = Dynamics(1, self.transition, self.entry, self._made)
         return PortedWeights(
             channels=len(self.entry),
@@ -141,7 +141,7 @@ class RoundedLMU(LMU):
 
 
 class RoundedReadout(nn.Linear):
-    """A readout with the weights that an integer one stands for.
+    """A readout with the weights of an integer readout; they can be trained.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ class RoundedReadout(nn.Linear):
         self.output, self.rounding = integer.output, rounding
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the answers for x (..., neurons)."""
+        """Return the outputs for x (..., neurons)."""
         kernel = rounded(self.weight.t(), self.rounding)
         bias = None if self.bias is None else rounded_bias(self.bias, self.output)
         return nn.functional.linear(x, kernel.t(), bias)
@@ -167,14 +167,14 @@ class RoundedReadout(nn.Linear):
 def ports(
     memory: LinearMemory, rank: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Arrange all that enters a memory by ports, ``v = x E_x + h E_h + b_u`` and ``m += v B``.
+    """Write the inputs of a memory as ports, ``v = x E_x + h E_h + b_u`` and ``m += v B``.
 
     Parameters
     ----------
     memory : LinearMemory
     rank : int
-        Ports of the hidden units' feedback. Where ports come to as many as states, each state is
-        its own port instead, and nothing is left out.
+        Ports of the hidden units' feedback. If there would be as many ports as states, each state
+        is a port instead, and the result is exact.
 
     Returns
     -------
@@ -206,7 +206,7 @@ def ports(
 
 
 def rounded(kernel: Tensor, rounding: Rounding) -> Tensor:
-    """Round a kernel (n, n_out) as deployed; (neurons, n_out), the gradient passing straight."""
+    """Round a kernel (n, n_out) as deployed, to (neurons, n_out); the gradient passes unchanged."""
     exact = kernel
     if rounding.basis is not None:
         exact = torch.tensor(rounding.basis, dtype=kernel.dtype, device=kernel.device).t() @ kernel
@@ -215,7 +215,7 @@ def rounded(kernel: Tensor, rounding: Rounding) -> Tensor:
 
 
 def rounded_bias(bias: Tensor, target: Format | None) -> Tensor:
-    """Round a bias as deployed, the gradient passing straight."""
+    """Round a bias as deployed; the gradient passes unchanged."""
     assert target is not None
     return _straight_through(
         bias, round_to_format(bias.detach().cpu().numpy(), target) * target.scale
@@ -229,7 +229,7 @@ def _straight_through(exact: Tensor, rounded: np.ndarray) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The second argument forward, the gradient to the first one backward."""
+    """Return the second argument; pass the gradient to the first."""
 
     @staticmethod
     def forward(ctx: Any, exact: Tensor, rounded: Tensor) -> Tensor:

@@ -50,17 +50,17 @@ class Settings(QuantizeOptions):
 
     @property
     def memory_scales(self) -> str:
-        """Row gains of what enters a memory: one slice needs all of its range."""
+        """Row gains of matrices that enter a memory; one slice needs the full range of weights."""
         return self.scales or ("free" if self.slices == 1 else "power-of-two")
 
     @property
     def kernel_scales(self) -> str:
-        """Row gains of all else."""
+        """Row gains of all other matrices."""
         return self.scales or "power-of-two"
 
     @property
     def refits(self) -> bool:
-        """Whether what reads a memory is fitted to it as it is rounded: one slice needs it."""
+        """Whether kernels that read a memory are fitted to the rounded memory."""
         return self.slices == 1 if self.refit is None else self.refit
 
     @property
@@ -111,7 +111,7 @@ def settings_for(
     """
     if not any(isinstance(layer, LMULayer) for layer in network.layers):
         raise InputError(
-            "quantize: the network has LSTM layers alone, which stay on the host, so nothing is "
+            "quantize: the network has only LSTM layers, which stay on the host, so nothing is "
             "left for a chip; give a network with an LMU layer."
         )
     values = (options or QuantizeOptions()).values()

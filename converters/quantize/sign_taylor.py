@@ -1,16 +1,16 @@
-r"""Realization `sign-taylor`: integers for a series, with ranges of its terms on the calibration.
+r"""Realization `sign-taylor`: a truncated exponential series whose matrix has entries of +-1.
 
-How many terms of the exponential series, in how many substeps, a Legendre memory needs.
-
-A step of the memory is that of :math:`\theta\,\dot m = A m + B u` with u held. In s substeps of
-length :math:`h = 1 / (\theta s)` and p terms,
+A step of the memory solves :math:`\theta\,\dot m = A m + B u` for constant u. In s substeps of
+length :math:`h = 1 / (\theta s)` and with p terms,
 
 .. math:: w_1 = h (A m + B u), \quad w_k = \tfrac{h}{k} A\, w_{k-1}, \quad
           m \leftarrow m + \sum_{k \le p} w_k .
 
-The error is judged by impulse responses R: no input of magnitude 1 moves state i further from the
-float memory's than :math:`\sum_t |R^{series}_{t,i} - R_{t,i}|` (the norm that peak amplitudes
-induce; Boyd, Barratt, Linear Controller Design, 1991, section 5.2).
+:func:`plan_series` finds how many terms and substeps a Legendre memory needs. Its error is measured
+by impulse responses R: no input of magnitude 1 moves state i further from the float memory's than
+:math:`\sum_t |R^{series}_{t,i} - R_{t,i}|` (the norm induced by peak amplitudes; Boyd, Barratt,
+Linear Controller Design, 1991, section 5.2). :func:`series_memory` then chooses the integers, with
+the ranges of the terms measured on the calibration.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lmu_deploy.core.legendre import impulse_response, state_space
 from lmu_deploy.core.network import LMULayer, Memory
 
 LARGEST_ERROR = 2.0**-6
-"""How far a series may move a state for inputs of magnitude 1."""
+"""Largest allowed deviation of a state for inputs of magnitude 1."""
 
 _MOST_TERMS = 8
 _MOST_APPLICATIONS = 96
@@ -46,13 +46,13 @@ _WINDOWS = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """A series that is good enough.
+    """A series that is accurate enough.
 
     Attributes
     ----------
     terms, substeps : int
     error : float
-        Greatest deviation of any state for inputs of magnitude 1, over four windows.
+        Largest deviation of any state for inputs of magnitude 1, over four windows.
     """
 
     terms: int
@@ -65,20 +65,19 @@ def plan_series(
     largest_error: float = LARGEST_ERROR,
     acceptable: Callable[[int, int], bool] = lambda terms, substeps: True,
 ) -> Plan:
-    """Find the fewest applications of A; of equals, the fewest substeps.
+    """Find the series with the fewest applications of A, and among those the fewest substeps.
 
     Parameters
     ----------
     memory : Memory
     largest_error : float
     acceptable : callable, optional
-        Whether a number of terms and of substeps will do for other reasons.
+        Further condition on the number of terms and of substeps.
 
     Raises
     ------
     InputError
-        When 96 applications are not enough, as for matrices that were trained, or leave terms too
-        large.
+        When 96 applications are not enough, as for trained matrices, or the terms are too large.
     """
     steps = max(2, math.ceil(_WINDOWS * memory.theta))
     truth = impulse_response(
@@ -92,18 +91,18 @@ def plan_series(
                 least = min(least, error)
                 if error <= largest_error and acceptable(terms, applications // terms):
                     return Plan(terms, applications // terms, error)
-    reason = f"the best errs by {least:.2g}, and {largest_error:.2g} is allowed"
+    reason = f"the smallest error is {least:.2g}, and {largest_error:.2g} is allowed"
     if least <= largest_error:
-        reason = "those that err little enough have terms too large for their roundings not to show"
+        reason = "those that are accurate enough have terms so large that their rounding shows"
     raise InputError(
-        f"no series of {_MOST_APPLICATIONS} applications follows this memory (order "
+        f"no series of {_MOST_APPLICATIONS} applications approximates this memory (order "
         f"{memory.order}, theta {memory.theta:g}, discretizer {memory.discretizer}): {reason}; "
         f"choose another realization."
     )
 
 
 def series_error(memory: Memory, terms: int, substeps: int, truth: np.ndarray) -> float:
-    """Greatest deviation of a state for inputs of magnitude 1.
+    """Return the largest deviation of a state for inputs of magnitude 1.
 
     Parameters
     ----------
@@ -123,12 +122,12 @@ def series_error(memory: Memory, terms: int, substeps: int, truth: np.ndarray) -
 
 
 def step_matrices(gains: list[np.ndarray], substeps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give the matrices of a step, m and the held c apart.
+    """Return the matrices of a step, for the state m and the constant input c.
 
     Parameters
     ----------
     gains : list of ndarray, shape (order, order)
-        G_k, by which w_k follows from w_{k-1}.
+        G_k, with ``w_k = G_k @ w_{k-1}``.
     substeps : int
 
     Returns
@@ -149,7 +148,7 @@ def step_matrices(gains: list[np.ndarray], substeps: int) -> tuple[np.ndarray, n
 
 
 LARGEST_GROWTH = 2.0
-"""How large terms may be, in states, before they cancel: larger ones show their roundings."""
+"""Largest ratio of terms to states: the rounding of larger terms, which cancel, shows."""
 
 _UNSEEN = 1.25
 _UNSEEN_BITS = 0.5
@@ -164,7 +163,7 @@ def series_memory(
     Raises
     ------
     InputError
-        When no series follows the float memory.
+        When no series approximates the float memory.
     """
     settings, memory = connector.settings, layer.memory
     limit = LARGEST_GROWTH * m.largest
@@ -180,7 +179,7 @@ def series_memory(
     within = replace(m, largest=max(m.largest, seen.states))
 
     def entering(encoders: np.ndarray) -> np.ndarray:
-        """Matrix of what goes into the channels through encoders of shape (n, channels)."""
+        """Return the matrix from a population to the states, through encoders (n, channels)."""
         return np.kron(encoders.T, step * b[:, None])
 
     real_bias = None
@@ -229,7 +228,7 @@ def series_memory(
 
 @dataclass(frozen=True)
 class _Seen:
-    """Greatest magnitudes on the calibration: of m after any substep, of each term and S v."""
+    """Largest magnitudes on the calibration: of m after any substep, of each term, and of S v."""
 
     states: float
     terms: list[float]
@@ -237,7 +236,7 @@ class _Seen:
 
 
 def _simulate(layer: LMULayer, m: Signal, terms: int, substeps: int) -> _Seen:
-    r"""Run the series in real numbers from states and channel inputs of the calibration.
+    r"""Simulate the series in real numbers from states and channel inputs of the calibration.
 
     The inputs follow from the states: :math:`\bar B u_t = m_t - \bar A m_{t-1}`.
     """
@@ -268,14 +267,14 @@ def _simulate(layer: LMULayer, m: Signal, terms: int, substeps: int) -> _Seen:
 def _coarse_enough(
     state: Format, message: Format, shift: int, gains: np.ndarray
 ) -> tuple[Format, Format, int]:
-    """Make a state coarser if a message counts so many of its units that no multiplier holds it."""
+    """Make the state coarser if the multipliers would otherwise exceed their 15 bits."""
     excess = math.ceil(math.log2(float(gains.max()) * 2.0**shift / LARGEST_MULTIPLIER))
     fewer = min(max(0, excess), shift)
     return Format(state.bits, state.scale * 2.0**fewer), message, shift - fewer
 
 
 def _shift_for(widest: float, state: Format, message: Format) -> int:
-    """Least shift from a term to its message that keeps it within the message's width."""
+    """Return the least shift from a term to its message that fits the message's width."""
     if widest <= 0.0:
         return 0
     needed = math.log2(_UNSEEN * widest / (state.scale * message.limit))
@@ -283,7 +282,7 @@ def _shift_for(widest: float, state: Format, message: Format) -> int:
 
 
 def _as_integers(gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Multipliers of 15 bits and shifts, ``multiplier / 2^shift`` being each gain."""
+    """Return multipliers of 15 bits and shifts with ``multiplier / 2^shift`` for each gain."""
     _, exponent = np.frexp(gains)
     shift = np.clip(15 - exponent, 0, LARGEST_SHIFT)
     multiplier = np.rint(gains * np.exp2(shift))
@@ -294,7 +293,7 @@ def _as_integers(gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _need(worst: int, seen: _Seen, units: list[float], accumulator_bits: int) -> AccumulatorNeed:
-    """Bits of the sums S v: from the messages' bound where that is enough, else measured."""
+    """Return the need of the sums S v: from the messages' bound if it fits, else measured."""
     bound = float(bits_of(worst))
     if bound <= accumulator_bits:
         return AccumulatorNeed(0, bound, True)

@@ -1,14 +1,13 @@
-"""Fewer messages: thresholds for sigma-delta connections, given or tuned to an allowed loss.
+"""Choose thresholds of sigma-delta connections, to reduce the number of messages.
 
-Thresholds belong where an error does not last. What goes round a memory's own loop is added up
-there for a whole window, so its messages are sent in full; a threshold of 1, which is exact, is
-taken wherever it saves events.
+Thresholds are useful where an error does not last. The recurrent loop of a memory accumulates
+errors for a whole window, so its messages are always sent in full. A threshold of 1, which is
+exact, is used wherever it saves events.
 
-Trading harm for cost: of a few options for each of many choices, the best of each total cost.
-
-Harms of independent small errors add up, and so do costs. The choices that cost least for the harm
-they do, for every price of harm, are those on the lower convex hull of each choice's options
-(Lagrange multipliers for discrete options; Everett, Operations Research 11(3), 1963).
+:func:`make_ladder` tries thresholds on one connection at a time and orders the settings of all
+connections by how much they save. Harms of independent small errors add up, and so do costs. The
+settings of least cost for their harm are those on the lower convex hull of each connection's
+options (Lagrange multipliers for discrete options; Everett, Operations Research 11(3), 1963).
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Option(Generic[Value]):
-    """One way to make a choice.
+    """One option of a choice.
 
     Attributes
     ----------
     value : Value
-        What would be chosen.
+        The value to choose.
     cost, harm : float
     """
 
@@ -45,7 +44,7 @@ class Option(Generic[Value]):
 
 
 def ladder(choices: Mapping[str, Sequence[Option[Value]]]) -> list[dict[str, Option[Value]]]:
-    """Give settings of all choices from the least harm to the least cost.
+    """Return settings of all choices, from the least harm to the least cost.
 
     Parameters
     ----------
@@ -55,8 +54,8 @@ def ladder(choices: Mapping[str, Sequence[Option[Value]]]) -> list[dict[str, Opt
     Returns
     -------
     rungs : list of dict of name to Option
-        The first does the least harm; each next one changes one choice, the one that saves most
-        for the harm it adds.
+        The first does the least harm; each following one changes one choice, the one that saves
+        most for the harm that it adds.
     """
     hulls = {name: _hull(options) for name, options in choices.items()}
     moves = [
@@ -73,12 +72,12 @@ def ladder(choices: Mapping[str, Sequence[Option[Value]]]) -> list[dict[str, Opt
 
 
 def _price(before: Option[Value], after: Option[Value]) -> float:
-    """Harm added for each unit of cost that is saved."""
+    """Return the added harm per unit of saved cost."""
     return (after.harm - before.harm) / (before.cost - after.cost)
 
 
 def _hull(options: Sequence[Option[Value]]) -> list[Option[Value]]:
-    """Options of the lower convex hull, from the least harm to the least cost."""
+    """Return the options on the lower convex hull, from the least harm to the least cost."""
     hull: list[Option[Value]] = []
     for option in sorted(options, key=lambda o: (o.harm, o.cost)):
         if hull and option.cost >= hull[-1].cost:
@@ -92,21 +91,21 @@ def _hull(options: Sequence[Option[Value]]) -> list[Option[Value]]:
 Thresholds = dict[str, int]
 
 TOO_MUCH = 0.05
-"""Mean square change of the answers, as a share of theirs, at which larger thresholds end."""
+"""Relative mean squared change of the outputs beyond which no larger threshold is tried."""
 
 _OWN_LOOP = ("/memory/recurrent", "/series/recurrent", "/series/feedback")
 
 
 class Answers(Protocol):
-    """What is asked of a run; :class:`targets.base.Run` has it."""
+    """Result of a run, such as :class:`targets.base.Run`."""
 
     @property
     def outputs(self) -> np.ndarray:
-        """Real answers."""
+        """Real outputs."""
 
     @property
     def carried(self) -> Mapping[str, int]:
-        """Events of each connection."""
+        """Number of events of each connection."""
 
 
 Runner = Callable[[IntegerNetwork, np.ndarray], Answers]
@@ -114,12 +113,12 @@ Runner = Callable[[IntegerNetwork, np.ndarray], Answers]
 
 
 def eligible(network: IntegerNetwork) -> list[Edge]:
-    """Give the connections that a threshold does not ruin: all but a memory's own loop."""
+    """Return the connections that may have a threshold: all but those of a memory's own loop."""
     return [edge for edge in edges(network) if not edge.place.endswith(_OWN_LOOP)]
 
 
 def with_fraction(network: IntegerNetwork, fraction: float) -> IntegerNetwork:
-    """Let every eligible connection send what has changed by a fraction of its messages' range.
+    """Give every eligible connection a threshold that is a fraction of its messages' range.
 
     Parameters
     ----------
@@ -143,16 +142,16 @@ def with_fraction(network: IntegerNetwork, fraction: float) -> IntegerNetwork:
 def silent_shares(
     network: IntegerNetwork, carried: Mapping[str, int], sample_steps: int
 ) -> dict[str, float]:
-    """Share of the messages that each connection did not carry, and of all as ``total``.
+    """Return the share of messages that each connection did not carry, and ``total`` of all.
 
     Parameters
     ----------
     network : IntegerNetwork
     carried : mapping of place to int
-        Events in a run.
+        Number of events in a run.
     sample_steps : int
-        Samples times steps of that run. A series sends several times a step to itself, and is left
-        out.
+        Samples times steps of that run. The loop of a series, which sends several times per step,
+        is not counted.
     """
     neurons = {name: p.neurons for name, p in populations(network).items()}
     possible = {
@@ -167,37 +166,37 @@ def silent_shares(
 
 @dataclass(frozen=True)
 class Ladder:
-    """A network with ever larger thresholds.
+    """A network with increasing thresholds.
 
     Attributes
     ----------
     network : IntegerNetwork
     rungs : tuple of dict of place to threshold
-        From thresholds that change no answer to those that save most.
+        From thresholds that change no output to those that save most.
     """
 
     network: IntegerNetwork
     rungs: tuple[Thresholds, ...]
 
     def at(self, rung: int) -> IntegerNetwork:
-        """Give the network of one rung."""
+        """Return the network with the thresholds of one rung."""
         return with_thresholds(self.network, self.rungs[rung])
 
 
 def make_ladder(
     network: IntegerNetwork, inputs: np.ndarray, run: Runner, progress: Progress | None = None
 ) -> Ladder:
-    """Try thresholds on one connection at a time, and put them in the order of what they save.
+    """Try thresholds on one connection at a time, and order their settings by what they save.
 
     Parameters
     ----------
     network : IntegerNetwork
-        With whatever thresholds; they are replaced.
+        Its own thresholds are ignored.
     inputs : ndarray, shape (samples, steps, n_in)
-        A few samples of the training or validation data, never of the test.
+        A few samples of the training or validation data, never of the test data.
     run : Runner
     progress : callable, optional
-        Called with (runs done, runs at most).
+        Called with (runs done, largest number of runs).
     """
     limits = {name: p.message.limit for name, p in populations(network).items()}
     tried = {w.place: _doubled(limits[w.source]) for w in eligible(network)}
@@ -233,7 +232,7 @@ def make_ladder(
             if last:
                 break
     found = [{place: o.value for place, o in rung.items()} for rung in ladder(options)]
-    # A threshold that did no harm to these few samples is not exact for all that.
+    # A threshold that did no harm on these few samples need not be exact.
     rungs = found if found[0] == start else [start, *found]
     return Ladder(plain, tuple(rungs))
 
@@ -241,16 +240,16 @@ def make_ladder(
 def highest_rung(
     rungs: int, loss: Callable[[int], float], allowed: float, progress: Progress | None = None
 ) -> int:
-    """Find the highest rung whose loss is allowed, by halving: losses grow along a ladder.
+    """Find the highest rung whose loss is allowed, by bisection: losses grow along a ladder.
 
     Parameters
     ----------
     rungs : int
     loss : callable
-        Gives the loss of a rung; that of rung 0, which is exact, is not asked for.
+        Returns the loss of a rung; it is not called for rung 0, which is exact.
     allowed : float
     progress : callable, optional
-        Called with (runs done, runs in all).
+        Called with (runs done, total runs).
     """
     low, high, done = 0, rungs, 0
     total = max(1, (rungs - 1).bit_length())
@@ -269,11 +268,11 @@ def highest_rung(
 
 
 def expected_loss(outputs: np.ndarray, before: np.ndarray, classes: np.ndarray) -> float:
-    """Share of answers that were right before and that changes of this size turn wrong.
+    """Estimate the share of answers that were right before and become wrong.
 
-    Counting them among n samples tells nothing finer than 1 / n, and a search would find settings
-    that were lucky. So every change of a margin (of the right class over the best other) is tried
-    on every sample: n^2 pairs. Nothing is taken off for wrong answers that turn right.
+    Counting them among n samples has a resolution of 1 / n, and a search would find settings that
+    are good by chance. So every change of a margin (of the right class over the best other) is
+    applied to every sample: n^2 pairs. Wrong answers that become right are not subtracted.
 
     Parameters
     ----------
@@ -293,7 +292,7 @@ def expected_loss(outputs: np.ndarray, before: np.ndarray, classes: np.ndarray) 
 
 
 def _margins(outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Output of the right class less the best other, of each answer; shape (answers,)."""
+    """Return the output of the right class minus the best other, for each answer."""
     rows = outputs.reshape(-1, outputs.shape[-1]).astype(np.float64)
     own = classes.reshape(-1, 1)
     right = np.take_along_axis(rows, own, axis=1)[:, 0]
@@ -302,15 +301,15 @@ def _margins(outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def _settable(network: IntegerNetwork) -> list[Edge]:
-    """Give the connections that can have a threshold at all."""
+    """Return the connections that can have a threshold at all."""
     return [edge for edge in edges(network) if not edge.source.endswith("/series")]
 
 
 def _doubled(limit: int) -> Sequence[int]:
-    """Thresholds from 2 on, up to half the range."""
+    """Return the powers of two from 2 up to half the range."""
     return [2**k for k in range(1, 31) if 2**k <= limit // 2]
 
 
 def _operations(edge: Edge, events: int) -> float:
-    """Synaptic operations that so many events cost, spread evenly over the neurons."""
+    """Return the synaptic operations of a number of events, spread evenly over the neurons."""
     return events * float(edge.connection.fan_out.mean())

@@ -1,16 +1,11 @@
-"""Widths of weights, connection by connection, for a budget of synaptic memory.
+"""Choose the width of the weights of each connection for a budget of synaptic memory.
 
-The network is quantized at a few widths. Formats of states and messages do not depend on them, so
-connections of different widths fit together. From the widest on, the connection is narrowed whose
-narrowing changes the answers least for the memory that it saves, measured on the network as it then
-is, until the budget holds; then what is left of the budget is spent. A price is measured anew only
-when it is the least of all (the accelerated greedy algorithm of Minoux, Optimization Techniques,
-Springer, 1978).
-
-Networks whose connections have different widths of weights.
-
-Formats of states and messages do not depend on the widths of weights, so connections of networks
-that were quantized at different widths fit together.
+The network is quantized at a few widths. Formats of states and messages do not depend on the width
+of weights, so connections of different widths can be combined (:func:`mix_widths`).
+:func:`search_widths` starts with the widest and repeatedly narrows the connection whose narrowing
+changes the outputs least per byte saved, measured on the current network, until the budget is met;
+then it spends the remaining budget. A price is measured again only when it is the lowest (the
+accelerated greedy algorithm of Minoux, Optimization Techniques, Springer, 1978).
 """
 
 from __future__ import annotations
@@ -41,14 +36,14 @@ WIDEST: Width = (2, 8)
 
 @dataclass(frozen=True)
 class Widths:
-    """A choice of widths.
+    """A network with a width for each connection.
 
     Attributes
     ----------
     network : IntegerNetwork
     widths : dict of place to (slices, bits)
     memory : dict of place to int
-        Bytes of the synapses that are not zero.
+        Bytes of the nonzero synapses.
     """
 
     network: IntegerNetwork
@@ -62,18 +57,18 @@ class Widths:
 
 
 def memory_of(connection: Connection) -> int:
-    """Bytes of the synapses of a connection that are not zero."""
+    """Return the bytes of the nonzero synapses of a connection."""
     return -(-int(np.count_nonzero(connection.slices)) * connection.weight_bits // 8)
 
 
 def at_width(
     network: LMUNetwork, calibration: Calibration, settings: Settings, width: Width
 ) -> IntegerNetwork:
-    """Quantize a network with every connection at one width."""
+    """Quantize a network with the same width for every connection."""
     slices, bits = width
     figure = settings.profile.weight_bits.model_copy(update={"value": bits})
     narrow = settings.profile.model_copy(update={"weight_bits": figure})
-    # A kernel fitted to its memory's rounding would fit no memory of another width.
+    # A kernel that is fitted to a rounded memory would not fit a memory of another width.
     uniform = replace(
         settings,
         profile=narrow,
@@ -86,12 +81,12 @@ def at_width(
 
 
 def connections_of(network: IntegerNetwork) -> dict[str, Connection]:
-    """Give the connections of a network by their places."""
+    """Return the connections of a network by place."""
     return {edge.place: edge.connection for edge in edges(network)}
 
 
 def mix_widths(made: Mapping[Width, IntegerNetwork], chosen: dict[str, Width]) -> Widths:
-    """Put a network together of connections of several widths."""
+    """Combine connections of several widths to one network."""
     connections = {place: connections_of(made[width])[place] for place, width in chosen.items()}
     changed = {place: c for place, c in connections.items() if chosen[place] != WIDEST}
     network = with_connections(made[WIDEST], changed)
@@ -100,7 +95,7 @@ def mix_widths(made: Mapping[Width, IntegerNetwork], chosen: dict[str, Width]) -
         for place, width in chosen.items()
         for part, need in _needs(made[width], place).items()
     }
-    # What is exact, such as a matrix of signs, is narrower than was asked for.
+    # Exact matrices, such as one of signs, are narrower than requested.
     widths = {place: (len(c.slices), c.weight_bits) for place, c in connections.items()}
     provenance = {
         **network.provenance,
@@ -112,14 +107,14 @@ def mix_widths(made: Mapping[Width, IntegerNetwork], chosen: dict[str, Width]) -
 
 
 def _needs(network: IntegerNetwork, place: str) -> dict[str, str]:
-    """Give what the accumulators of a connection need, slice by slice."""
+    """Return the accumulator needs of a connection, by slice."""
     needs: dict[str, str] = json.loads(network.provenance["accumulators"])
     parts = {name.rpartition("/")[::2]: need for name, need in needs.items()}
     return {part: need for (where, part), need in parts.items() if where == place}
 
 
 Setting = dict[str, Width]
-"""Width of each connection, all in one order."""
+"""Width of each connection, always in the same order."""
 
 Move = tuple[str, Width]
 
@@ -142,19 +137,19 @@ def search_widths(
     network : LMUNetwork
     calibration : Calibration
     settings : Settings
-        Its slices and kernel widths are replaced.
+        Its slices and kernel widths are ignored.
     budget : int
-        Bytes that all synapses may take.
+        Largest size of all synapses, bytes.
     inputs : ndarray, shape (samples, steps, n_in)
-        A few samples of the training or validation data, never of the test.
+        A few samples of the training or validation data, never of the test data.
     run : Runner
     progress : callable, optional
-        Called with (runs done, runs in all).
+        Called with (runs done, total runs).
 
     Raises
     ------
     InputError
-        When even the narrowest widths take more, or the realization is ``auto``.
+        When even the narrowest widths exceed the budget, or the realization is ``auto``.
     """
     if settings.realization == AUTO:
         raise InputError("a budget needs a realization; name one with --realization.")
@@ -169,7 +164,7 @@ def search_widths(
 
 
 class _Search:
-    """Settings of widths, what each costs, and how much it changes the answers."""
+    """Search for widths: the cost of each setting, and its effect on the outputs."""
 
     def __init__(
         self,
@@ -188,7 +183,7 @@ class _Search:
         self._total = 2 * len(self._places) * len(made)
 
     def narrowed(self, budget: int) -> Setting:
-        """Narrow connections from the widest on until the budget holds."""
+        """Narrow connections, starting from the widest, until the budget is met."""
         setting = dict.fromkeys(self._places, WIDEST)
         prices: dict[Move, float] = {}
         while self._cost(setting) > budget:
@@ -196,7 +191,7 @@ class _Search:
             if not moves:
                 raise InputError(
                     f"quantize: the narrowest weights take {self._cost(setting) / 1024:.1f} KiB, "
-                    f"and the budget is {budget / 1024:.1f}; give more, or train a smaller network."
+                    f"and the budget is {budget / 1024:.1f}; raise it, or train a smaller network."
                 )
             fresh: set[Move] = set()
             while True:
@@ -213,7 +208,7 @@ class _Search:
         return setting
 
     def widened(self, setting: Setting, budget: int) -> Setting:
-        """Widen single connections while that fits and brings the answers nearer."""
+        """Widen single connections while the budget allows it and the outputs improve."""
         while True:
             left = budget - self._cost(setting)
             wider = [
@@ -227,7 +222,7 @@ class _Search:
             setting = best
 
     def finish(self) -> None:
-        """Show that all is done."""
+        """Report that the search is done."""
         self._progress(self._total, self._total)
 
     def _moves(self) -> list[Move]:
@@ -242,12 +237,12 @@ class _Search:
         return memory_of(before) - memory_of(after)
 
     def _price(self, setting: Setting, move: Move) -> float:
-        """Harm of a move for each byte that it saves."""
+        """Return the harm of a move per byte saved."""
         harm = self._harm({**setting, move[0]: move[1]}) - self._harm(setting)
         return harm / self._saved(setting, move)
 
     def _harm(self, setting: Setting) -> float:
-        """Mean square change of the answers, as a share of theirs."""
+        """Return the mean squared change of the outputs, relative to their mean square."""
         key = tuple(setting.values())
         if key not in self._harms:
             changed = {

@@ -1,4 +1,4 @@
-"""Training on with rounded weights: it mends what few bits broke, and deploys what it trained."""
+"""Quantization-aware training improves coarse networks and deploys what it trained."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def same(a, b):
     )
 
 
-def test_it_mends_what_two_bits_broke(network, signals, two_bits):
+def test_training_improves_a_network_of_two_bits(network, signals, two_bits):
     settings, _, result = two_bits
     before = accuracy(Quantizer(settings, signals).network(network))
     after = accuracy(result.integer)
@@ -84,7 +84,7 @@ def test_it_mends_what_two_bits_broke(network, signals, two_bits):
     assert 1 <= found["best_epoch"] <= found["epochs"] == len(result.history) == 12
 
 
-def test_what_was_trained_is_what_is_deployed(network, signals, two_bits):
+def test_trained_weights_are_deployed_weights(network, signals, two_bits):
     settings, _, result = two_bits
     quantizer = Quantizer(settings, signals)
     start = quantizer.network(network)
@@ -100,7 +100,7 @@ def test_what_was_trained_is_what_is_deployed(network, signals, two_bits):
     assert sum(run.saturations.values()) == 0
 
 
-def test_the_memory_and_its_encoders_are_not_touched(network, two_bits):
+def test_memory_and_encoders_stay_unchanged(network, two_bits):
     after = two_bits[2].network
     for old, new in zip(network.layers, after.layers, strict=True):
         assert new.memory is old.memory
@@ -114,7 +114,7 @@ def test_the_memory_and_its_encoders_are_not_touched(network, two_bits):
     assert set(network.provenance) < set(after.provenance)
 
 
-def test_the_seed_decides_all(network, signals, two_bits, tmp_path):
+def test_training_is_reproducible(network, signals, two_bits, tmp_path):
     settings, _, _ = two_bits
     config = qat_config(network, {"epochs": 2, "samples": 300})
     data = TASK.load().shortened(None, 300)
@@ -129,7 +129,7 @@ def test_the_seed_decides_all(network, signals, two_bits, tmp_path):
     assert not same(first, trained(seed=4))
 
 
-def test_where_nothing_gets_better_the_start_is_kept(network, signals):
+def test_the_initial_network_is_kept_if_training_does_not_improve_it(network, signals):
     settings = settings_for(network, "loihi2", QuantizeOptions(slices=2, kernel_slices=2))
     config = qat_config(network, {"epochs": 1, "learning_rate": 5.0, "schedule": "constant"})
     result = train_quantized(network, TASK, TASK.load(), signals, settings, config, show=False)
@@ -162,7 +162,7 @@ def test_wrong_use_is_refused(network, signals, tmp_path):
         with pytest.raises(InputError, match=sentence):
             qat_config(network, values)
     settings = settings_for(network, "loihi2", QuantizeOptions(realization="auto"))
-    with pytest.raises(InputError, match="auto names none"):
+    with pytest.raises(InputError, match="auto does not name one"):
         train_quantized(network, TASK, TASK.load(), signals, settings, qat_config(network))
     with pytest.raises(InputError, match="trains nothing"):
         quantize(DIGITS, epochs=2)
@@ -188,7 +188,7 @@ def hybrid(order=6):
     return LMUNetwork((lmu(8), lstm, lmu(6)), Readout(array(8, 10), array(10)))
 
 
-def test_lstm_layers_learn_as_they_are_and_stay_on_the_host():
+def test_lstm_layers_are_trained_in_float_and_stay_on_the_host():
     network, data = hybrid(), TASK.load().shortened(None, 200)
     signals = calibrate(network, data.train.inputs)
     settings = settings_for(network, "loihi2", QuantizeOptions(slices=1, hidden_bits=12))

@@ -1,4 +1,4 @@
-"""The model that is trained computes with exactly the weights that the integer network has."""
+"""The trained model computes with exactly the weights of the integer network."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_new_weights_are_rounded_as_the_quantizer_would(rng):
     check_equal(Quantizer(quantizer.settings, quantizer.calibration).network(changed), model)
 
 
-def test_ports_of_full_rank_leave_nothing_out_and_fewer_leave_the_least(rng):
+def test_ports_of_full_rank_are_exact_and_fewer_are_the_best_approximation(rng):
     network, inputs = network_of(rng, order=20), rng.normal(size=(8, 20, 3))
     integer, _, _ = rounding(network, inputs, slices=1)
     layer = integer.layers[0]
@@ -215,7 +215,7 @@ def test_ports_of_full_rank_leave_nothing_out_and_fewer_leave_the_least(rng):
     assert np.sqrt((singular[2:] ** 2).sum()) < 0.02 * np.linalg.norm(singular)
 
 
-def test_the_gradient_passes_the_rounding_straight(rng):
+def test_the_gradient_passes_the_rounding_unchanged(rng):
     network, inputs = network_of(rng), rng.normal(size=(8, 20, 3))
     for realization in ("dense-incremental", "schur"):
         integer, _, quantizer = rounding(
@@ -232,7 +232,7 @@ def test_the_gradient_passes_the_rounding_straight(rng):
         np.testing.assert_allclose(kernel.grad.numpy(), straight.numpy(), rtol=1e-9)
 
 
-def test_memory_and_encoders_are_fixed_and_all_else_learns(rng):
+def test_only_memory_and_encoders_are_fixed(rng):
     network, inputs = network_of(rng), rng.normal(size=(8, 20, 3))
     _, model, _ = rounding(network, inputs, slices=1)
     model(torch.tensor(inputs, dtype=torch.float32)).square().sum().backward()

@@ -1,4 +1,4 @@
-"""No bias is cut off by the format that it is rounded to: the format is chosen so that it fits."""
+"""Formats are chosen so that no bias is clipped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def made_or_refused(network, inputs, **options):
     form=st.sampled_from(FORMS),
     bits=st.sampled_from([4, 8, 12]),
 )
-def test_no_bias_of_a_memory_is_cut_off(bias, gain, form, bits):
+def test_no_bias_of_a_memory_is_clipped(bias, gain, form, bits):
     """The inputs undo the bias, so that the memory itself stays small."""
     inputs = np.random.default_rng(0).normal(size=(5, 20, 1)) * 1e-3 - bias / gain
     legendre = Memory.legendre(3, 14.0)
@@ -75,7 +75,7 @@ def hidden_network(bias, activation, kernel):
     activation=st.sampled_from(["tanh", "hard-tanh", "relu", "linear"]),
     bits=st.sampled_from([4, 8, 12, 16]),
 )
-def test_no_bias_of_hidden_units_is_cut_off(bias, kernel, activation, bits):
+def test_no_bias_of_hidden_units_is_clipped(bias, kernel, activation, bits):
     network = hidden_network(bias, activation, kernel)
     inputs = np.random.default_rng(0).normal(size=(5, 20, 1))
     try:
@@ -87,7 +87,7 @@ def test_no_bias_of_hidden_units_is_cut_off(bias, kernel, activation, bits):
     assert abs(hidden.bias[0] * hidden.drive.scale - bias) <= 0.501 * hidden.drive.scale
 
 
-def test_a_bias_beyond_the_usual_drive_is_answered_as_in_float():
+def test_outputs_with_a_large_bias_are_those_of_the_float_network():
     """A drive of 24 bits reaches 64 in units of 12-bit messages of tanh, and this bias is 70."""
     network = hidden_network(-70.0, "tanh", 75.0)
     inputs = np.ones((1, 60, 1))
@@ -98,7 +98,7 @@ def test_a_bias_beyond_the_usual_drive_is_answered_as_in_float():
     np.testing.assert_allclose(states.h * states.h_scale, h, atol=0.02)
 
 
-def test_a_bias_that_no_drive_holds_names_the_bits_that_it_needs():
+def test_a_bias_that_no_drive_can_represent_is_refused():
     sentence = r"layer0/hidden, a bias of 300 does not fit a drive of 24 bits .* --hidden-bits 15\."
     with pytest.raises(InputError, match=sentence):
         quantize(hidden_network(300.0, "tanh", 0.1), np.ones((2, 9, 1)), hidden_bits=16)

@@ -1,4 +1,4 @@
-"""A quantized network follows its float one: every option, closer with more bits, or refused."""
+"""Quantized networks approximate their float networks, better with more bits."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_error_falls_with_message_bits(rng):
         assert fine < coarse / 2.0
 
 
-def test_two_slices_hold_the_memory_and_one_does_not(rng):
+def test_the_memory_needs_two_slices(rng):
     network, inputs = network_of(rng), rng.normal(size=(40, 60, 3))
     (two, *_), _ = errors(network, inputs, hidden_bits=12, kernel_slices=2)
     (one, *_), _ = errors(network, inputs, hidden_bits=12, kernel_slices=2, slices=1)
@@ -94,7 +94,7 @@ def test_defaults_stay_close_for_every_activation(rng, activation, scales):
 
 @example(bias=-1.0859603, kernel=0.9822431)
 @given(bias=st.floats(-30, 30), kernel=st.floats(0.01, 1))
-def test_no_bias_of_the_readout_is_cut_off(bias, kernel):
+def test_no_bias_of_the_readout_is_clipped(bias, kernel):
     memory = Memory.legendre(2, 14.0)
     layer = LMULayer(np.ones((1, 1), np.float32), None, None, None, memory, None)
     readout = Readout(np.full((2, 1), kernel, np.float32), np.array([bias], np.float32))
@@ -104,7 +104,7 @@ def test_no_bias_of_the_readout_is_cut_off(bias, kernel):
     np.testing.assert_allclose(real, readout.bias, rtol=1e-6, atol=integer.readout.output.scale)
 
 
-def test_a_network_that_answers_at_every_step_gets_finer_numbers(rng):
+def test_a_network_with_outputs_at_every_step_has_wider_messages(rng):
     network, inputs = network_of(rng), rng.normal(size=(20, 60, 3))
     once = dataclasses.replace(network, return_sequences=False)
     (*_, every_step), _ = errors(network, inputs)
@@ -126,7 +126,7 @@ def test_digits_lose_at_most_half_a_point():
     assert not any(run.saturations.values())
 
 
-def test_file_gives_the_same_network_back_with_its_source(rng, tmp_path):
+def test_a_file_restores_the_network_and_its_source(rng, tmp_path):
     network, inputs = network_of(rng), rng.normal(size=(4, 10, 3))
     integer = quantize(network, inputs)
     save(integer, tmp_path / "integer.safetensors")
@@ -166,7 +166,7 @@ def test_progress_reaches_the_end(rng):
         ({"calibration_method": "guess"}, "choose one of max, mse, percentile"),
     ],
 )
-def test_wrong_choices_answer_in_one_sentence(rng, options, sentence):
+def test_wrong_options_are_refused(rng, options, sentence):
     with pytest.raises(InputError, match=sentence):
         quantize(network_of(rng), rng.normal(size=(5, 4, 3)), **options)
 
@@ -179,17 +179,17 @@ def test_wrong_choices_answer_in_one_sentence(rng, options, sentence):
         (np.zeros((2, 4, 5)), "expected"),
     ],
 )
-def test_wrong_calibration_answers_in_one_sentence(rng, inputs, sentence):
+def test_wrong_calibration_is_refused(rng, inputs, sentence):
     with pytest.raises(InputError, match=sentence):
         quantize(network_of(rng), inputs)
 
 
-def test_a_network_that_runs_away_is_refused(rng):
+def test_a_network_that_diverges_is_refused(rng):
     network = network_of(rng, activation="linear")
     layer = network.layers[0]
     encoders = 100.0 * np.ones_like(layer.memory_encoders)
     wild = dataclasses.replace(
         network, layers=(dataclasses.replace(layer, memory_encoders=encoders),)
     )
-    with np.errstate(all="ignore"), pytest.raises(InputError, match="runs away"):
+    with np.errstate(all="ignore"), pytest.raises(InputError, match="diverges"):
         quantize(wild, rng.normal(size=(2, 400, 3)))

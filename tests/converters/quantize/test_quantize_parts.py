@@ -1,4 +1,4 @@
-"""The parts of a quantization: slices give the matrix back, lines follow tanh, grids are found."""
+"""The parts of a quantization: slices, activations, formats and accumulators."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lmu_deploy.core.reference import activate
     weight_bits=st.integers(3, 8),
     fractions=st.lists(st.floats(-1, 1), max_size=20),
 )
-def test_digits_give_the_integer_back_and_fit(slices, weight_bits, fractions):
+def test_digits_restore_the_integer_and_fit(slices, weight_bits, fractions):
     limit = largest_sliced(slices, weight_bits)
     integers = np.array([0, limit, -limit, *(round(f * limit) for f in fractions)])
     digits = split_digits(integers, slices, weight_bits)
@@ -37,7 +37,7 @@ def test_digits_give_the_integer_back_and_fit(slices, weight_bits, fractions):
     assert np.abs(digits).max() <= largest(weight_bits)
 
 
-def test_two_slices_of_eight_bits_hold_what_the_specification_says():
+def test_the_range_of_two_slices_is_that_of_the_specification():
     assert largest_sliced(2, 8) == 127 * 128 + 63
 
 
@@ -47,7 +47,7 @@ def test_two_slices_of_eight_bits_hold_what_the_specification_says():
     weight_bits=st.integers(4, 8),
     scales=st.sampled_from(["power-of-two", "free"]),
 )
-def test_connection_stands_for_its_matrix(seed, slices, weight_bits, scales):
+def test_a_connection_approximates_its_matrix(seed, slices, weight_bits, scales):
     rng = np.random.default_rng(seed)
     matrix = rng.normal(size=(7, 5)) * np.exp2(rng.uniform(-6, 3, (7, 1)))
     matrix[3] = 0.0
@@ -77,13 +77,13 @@ def test_too_large_a_weight_is_refused():
         connect(np.array([[1e8]]), slices=1)
 
 
-def test_a_row_below_the_smallest_gain_becomes_nothing():
+def test_a_row_below_the_smallest_gain_becomes_zero():
     assert not connect(np.full((1, 3), 1e-30), slices=2).slices.any()
 
 
 @pytest.mark.parametrize("name", ["linear", "relu", "tanh", "hard-tanh"])
 @pytest.mark.parametrize("bits", [4, 8, 12, 16])
-def test_activation_follows_the_real_one(name, bits):
+def test_an_integer_activation_approximates_the_real_one(name, bits):
     message = Format(bits, 1.0 / largest(bits))
     drive = drive_format(message, 24)
     edge = 0.99 if name == "linear" else 6.0
@@ -123,7 +123,7 @@ def test_inputs_on_a_grid_become_exact(values, bits, step):
     assert np.allclose(np.rint(values / found.scale) * found.scale, values, atol=1e-6)
 
 
-def test_inputs_on_no_grid_cover_their_range(rng):
+def test_inputs_that_are_not_on_a_grid_cover_their_range(rng):
     values = rng.normal(size=(500, 2)).astype(np.float32)
     signal = Signal(float(np.abs(values).max()), values)
     found = input_format(signal, 8)
@@ -144,7 +144,7 @@ def test_clip_ranges(rng):
         clip_range(signal, "median", 8)
 
 
-def test_accumulator_bits_are_proven_where_bounds_do(rng):
+def test_accumulator_bits_are_proven_where_bounds_suffice(rng):
     c = connect(rng.normal(size=(4, 6)), slices=1)
     messages = rng.integers(-2047, 2048, (3000, 6)).astype(np.float32)
     bits, proven = row_bits(c, 2047, messages)

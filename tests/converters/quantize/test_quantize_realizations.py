@@ -1,4 +1,4 @@
-"""Every realization follows the float memory, or says what it cannot hold; one is chosen."""
+"""Every realization approximates the float memory or is refused, and auto chooses one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def errors(network, inputs, **options):
 
 @pytest.mark.parametrize("form", ROTATED)
 @pytest.mark.parametrize("feedback", [0.0, 0.1])
-def test_coordinates_are_the_same_memory_turned(rng, form, feedback):
+def test_coordinates_are_a_rotation_of_the_memory(rng, form, feedback):
     layer = network_of(rng, feedback=feedback).layers[0]
     found = coordinates(layer, form)
     np.testing.assert_allclose(found.basis @ found.inverse, np.eye(24), atol=1e-10)
@@ -79,7 +79,7 @@ def test_coordinates_are_the_same_memory_turned(rng, form, feedback):
     np.testing.assert_allclose(scaled.basis @ scaled.recurrent @ scaled.inverse, back, atol=1e-10)
 
 
-def test_dividing_by_the_root_of_2i_plus_1_leaves_a_symmetric_part_of_rank_two():
+def test_the_orthonormal_matrix_has_a_symmetric_part_of_rank_two():
     """What decides whether to divide or to multiply; multiplying leaves a full one."""
     a, _ = state_space(64)
     roots = np.sqrt(2.0 * np.arange(64) + 1.0)
@@ -117,7 +117,7 @@ def test_messages_of_every_width_run(rng, realization, bits):
 @settings(max_examples=25)
 @given(data=st.data())
 @pytest.mark.parametrize("realization", [*ROTATED, "fir", "sign-taylor"])
-def test_every_kind_of_network_is_followed_or_refused(networks, realization, data):
+def test_random_networks_are_approximated_or_refused(networks, realization, data):
     """Wide integers leave nothing but wiring to go wrong, in stacks without hidden units too."""
     network = data.draw(networks)
     if any(isinstance(layer, LSTMLayer) for layer in network.layers):
@@ -127,7 +127,7 @@ def test_every_kind_of_network_is_followed_or_refused(networks, realization, dat
     try:
         m, y, _ = errors(network, inputs, **wide)
     except InputError as error:
-        known = ("accumulator", "realization fir holds nothing but", "no series of")
+        known = ("accumulator", "realization fir has nothing but", "no series of")
         assert any(reason in str(error) for reason in known)
         return
     assert max(m, y) < (0.05 if realization == "sign-taylor" else 1e-2)
@@ -151,7 +151,7 @@ def test_fir_is_exact_within_its_taps_and_cut_off_after_them(rng, lines):
     assert deviation(states.real_m(), reference.m) < (1e-12 if lines == "inputs" else 1e-3)
 
 
-def test_fir_holds_the_last_inputs(rng):
+def test_fir_stores_the_last_inputs(rng):
     network = network_of(rng, channels=2, n_in=1, theta=5.0, order=4)
     inputs = rng.integers(-9, 10, (2, 12, 1)) / 1.0
     run = IntegerTarget().run(quantize(network, inputs, realization="fir"), inputs, record=True)
@@ -170,18 +170,18 @@ def test_fir_needs_few_bits_of_weight(rng, bits):
 
 
 @pytest.mark.parametrize("field", ["hidden_encoders", "memory_encoders", "memory_bias"])
-def test_fir_refuses_what_feeds_back(rng, field):
+def test_fir_refuses_feedback(rng, field):
     network, inputs = network_of(rng, feedback=0.1), rng.normal(size=(4, 10, 2))
     others = {"hidden_encoders", "memory_encoders", "memory_bias"} - {field}
     layer = dataclasses.replace(network.layers[0], **dict.fromkeys(others))
     network = dataclasses.replace(network, layers=(layer,))
-    with pytest.raises(InputError, match=f"layer0 has {field}, and realization fir holds nothing"):
+    with pytest.raises(InputError, match=f"layer0 has {field}, and realization fir has nothing"):
         quantize(network, inputs, realization="fir")
 
 
-def test_fir_refuses_more_taps_than_a_neuron_hears(rng):
+def test_fir_refuses_more_taps_than_the_fan_in(rng):
     network, inputs = network_of(rng, theta=5000.0), rng.normal(size=(4, 10, 2))
-    with pytest.raises(InputError, match=r"5000 taps of 2 lines, 10000 neurons, .* hears 4096"):
+    with pytest.raises(InputError, match=r"5000 taps of 2 lines, 10000 neurons, .* fan-in of 4096"):
         quantize(network, inputs, realization="fir")
 
 
@@ -195,7 +195,7 @@ def test_rotated_memories_need_fewer_synapses(rng):
     assert synapses["hessenberg"] < synapses["schur"] < 0.6 * synapses["dense-incremental"]
 
 
-def test_one_slice_has_free_gains_unless_asked_otherwise(rng):
+def test_one_slice_has_free_gains_by_default(rng):
     network, inputs = network_of(rng, order=32, theta=60.0), rng.normal(size=(8, 60, 2))
     default, _, integer = errors(network, inputs, slices=1)
     coarse, *_ = errors(network, inputs, slices=1, scales="power-of-two")
@@ -210,7 +210,7 @@ def test_one_slice_has_free_gains_unless_asked_otherwise(rng):
     assert not (multiplier & (multiplier - 1)).any()
 
 
-def test_a_basis_survives_its_file(rng, tmp_path):
+def test_a_basis_is_saved_and_loaded(rng, tmp_path):
     network, inputs = network_of(rng), rng.normal(size=(8, 20, 2))
     integer = quantize(network, inputs, realization="schur")
     save(integer, tmp_path / "integer.safetensors")
@@ -220,7 +220,7 @@ def test_a_basis_survives_its_file(rng, tmp_path):
         dataclasses.replace(again.layers[0].memory, basis=np.eye(3))
 
 
-def test_states_read_without_their_basis_are_far_off(rng):
+def test_states_without_their_basis_are_wrong(rng):
     network, inputs = network_of(rng), rng.normal(size=(8, 40, 2))
     reference = run_reference(network, inputs, record=True)
     integer = quantize(network, inputs, realization="schur")
@@ -231,7 +231,7 @@ def test_states_read_without_their_basis_are_far_off(rng):
 
 @pytest.mark.parametrize("realization", [*RECURRENT, "fir"])
 @pytest.mark.parametrize(("slices", "bits"), [(1, 12), (2, 8), (2, 12)])
-def test_prediction_is_near_what_is_measured(rng, realization, slices, bits):
+def test_the_predicted_error_is_near_the_measured_one(rng, realization, slices, bits):
     network, inputs = network_of(rng, n_in=3, units=0), rng.normal(size=(40, 40, 3))
     m, _, integer = errors(
         network, inputs, slices=slices, message_bits=bits, input_bits=16, realization=realization
@@ -244,7 +244,7 @@ def test_prediction_is_near_what_is_measured(rng, realization, slices, bits):
     assert predicted < 2.5 * m + 3e-4
 
 
-def test_a_memory_that_rounding_makes_unstable_is_predicted_to_be_useless(rng):
+def test_the_predicted_error_of_an_unstable_memory_is_large(rng):
     network, inputs = network_of(rng, units=0), rng.normal(size=(4, 10, 2))
     integer = quantize(network, inputs)
     memory = integer.layers[0].memory
@@ -256,7 +256,7 @@ def test_a_memory_that_rounding_makes_unstable_is_predicted_to_be_useless(rng):
     assert predicted_error(network.layers[0], wild, *args) > 1e3
 
 
-def test_auto_takes_the_cheapest_good_one_and_says_why(rng):
+def test_auto_chooses_the_cheapest_accurate_realization(rng):
     network, inputs = network_of(rng, order=32, theta=50.0), rng.normal(size=(16, 50, 2))
     integer = quantize(network, inputs, realization="auto")
     reason = integer.provenance["realization"]
@@ -270,11 +270,11 @@ def test_auto_takes_the_cheapest_good_one_and_says_why(rng):
     assert m < 0.02
 
 
-def test_auto_leaves_out_what_cannot_be_and_refuses_when_nothing_can(rng):
+def test_auto_skips_realizations_that_do_not_fit(rng):
     network, inputs = network_of(rng, feedback=0.05), rng.normal(size=(8, 30, 2))
     integer = quantize(network, inputs, realization="auto")
     tried = json.loads(integer.provenance["realizations tried"])
-    assert "holds nothing but delayed" in tried["fir"]
+    assert "has nothing but delayed" in tried["fir"]
     with pytest.raises(InputError, match=r"no realization fits.*dense-incremental, 1 slice: "):
         quantize(network, inputs, realization="auto", message_bits=20)
 

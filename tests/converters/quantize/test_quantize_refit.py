@@ -1,4 +1,4 @@
-"""What reads a memory is fitted to the memory as it is rounded, and never does worse for it."""
+"""Kernels are fitted to the rounded memory, which never increases the error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIGITS = Path(__file__).parents[3] / "examples" / "models" / "digits.safetensors
 
 
 def network_of(rng, *, order=24, theta=40.0, recurrent=True, every_step=True):
-    """A long memory with feedback, whose one-slice rounding is seen."""
+    """A long memory with feedback, for which rounding to one slice matters."""
     units = 10
     hidden = Hidden(
         rng.normal(size=(order, units)) / np.sqrt(order),
@@ -52,7 +52,7 @@ def memory_error(network, integer, inputs):
 
 
 @pytest.mark.parametrize("realization", ["dense-incremental", "schur", "hessenberg"])
-def test_the_fit_lessens_the_error_on_inputs_that_it_did_not_see(rng, realization):
+def test_the_fit_reduces_the_error_on_unseen_inputs(rng, realization):
     network = network_of(rng)
     signals = calibrate(network, rng.normal(size=(30, 160, 2)))
     unseen = rng.normal(size=(20, 160, 2))
@@ -68,15 +68,15 @@ def test_the_fit_lessens_the_error_on_inputs_that_it_did_not_see(rng, realizatio
     )
 
 
-def test_a_memory_without_rounding_is_left_as_it_is(rng):
-    """Integers of three slices are as good as exact: the fit finds the basis that was meant."""
+def test_a_nearly_exact_memory_keeps_its_basis(rng):
+    """Integers of three slices are nearly exact, so the fit finds the nominal basis."""
     network = network_of(rng)
     signals = calibrate(network, rng.normal(size=(30, 160, 2)))
     fitted = quantize(network, signals, slices=3, message_bits=14, refit=True)
     np.testing.assert_allclose(fitted.layers[0].memory.basis, np.eye(24), atol=1e-3)
 
 
-def test_it_is_for_one_slice_unless_asked_for(rng):
+def test_the_fit_is_the_default_for_one_slice(rng):
     network = network_of(rng)
     assert settings_for(network, "loihi2", QuantizeOptions(slices=1)).refits
     assert not settings_for(network, "loihi2", QuantizeOptions(slices=2)).refits
@@ -86,29 +86,29 @@ def test_it_is_for_one_slice_unless_asked_for(rng):
         settings_for(network, "loihi2", QuantizeOptions(refit="yes"))
 
 
-def test_where_there_is_nothing_to_fit_on_the_basis_stays(rng):
+def test_the_basis_is_kept_if_there_is_nothing_to_fit(rng):
     network, inputs = network_of(rng), rng.normal(size=(30, 160, 2))
     signals = calibrate(network, inputs)
     integer = quantize(network, signals, slices=1, refit=False)
     memory, m = integer.layers[0].memory, signals.m[0]
     h = Source(signals.h[0], integer.layers[0].hidden.message, "--hidden-bits")
 
-    def held(x=signals.x, m=m):
+    def simulated(x=signals.x, m=m):
         return simulate_rounded(memory, Source(x, integer.input, "--input-bits"), m, h)
 
-    usual, truth = held(), m.sequences.astype(np.float64)
+    usual, truth = simulated(), m.sequences.astype(np.float64)
     assert refit_basis(memory, usual, truth) is not None
     assert refit_basis(memory, usual[:1], truth[:1]) is None
-    # what holds for the first half of the sequences and not for the other is not taken
+    # A basis that fits only the first half of the sequences is rejected.
     misleading = truth.copy()
     misleading[: len(truth) // 2] *= 2.0
     assert refit_basis(memory, usual, misleading) is None
-    assert held(m=replace(m, sequences=m.sequences[:0])) is None
-    assert held(m=replace(m, sequences=0.0 * m.sequences)) is None
-    assert held(x=replace(signals.x, sequences=1e9 * signals.x.sequences)) is None
+    assert simulated(m=replace(m, sequences=m.sequences[:0])) is None
+    assert simulated(m=replace(m, sequences=0.0 * m.sequences)) is None
+    assert simulated(x=replace(signals.x, sequences=1e9 * signals.x.sequences)) is None
 
 
-def test_messages_cover_what_a_rounded_memory_holds(rng):
+def test_messages_cover_the_range_of_a_rounded_memory(rng):
     """With 4 bits the matrix responds more strongly than the true one, and nothing saturates."""
     network = network_of(rng, order=32, theta=60.0, recurrent=False, every_step=False)
     inputs = rng.normal(size=(60, 160, 2))
@@ -116,11 +116,11 @@ def test_messages_cover_what_a_rounded_memory_holds(rng):
     integer = quantize(network, signals, slices=1)
     memory = integer.layers[0].memory
     h = Source(signals.h[0], integer.layers[0].hidden.message, "--hidden-bits")
-    held = simulate_rounded(
+    rounded = simulate_rounded(
         memory, Source(signals.x, integer.input, "--input-bits"), signals.m[0], h
     )
-    widest = np.abs(held).max()
-    assert rounded_signal(signals.m[0], held).largest >= widest
+    widest = np.abs(rounded).max()
+    assert rounded_signal(signals.m[0], rounded).largest >= widest
     assert memory.message.scale * memory.message.limit >= widest
     run = IntegerTarget().run(integer, inputs)
     assert run.saturations["layer0/memory/state"] == 0

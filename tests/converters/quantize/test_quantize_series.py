@@ -1,4 +1,4 @@
-"""Series are as short as their error bound allows, and the bound holds."""
+"""Series are as short as their error bound allows, and the bound is valid."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_no_input_moves_a_state_further_than_the_bound():
 
 
 @pytest.mark.parametrize(("order", "theta"), [(4, 8.0), (12, 20.0), (32, 100.0), (64, 784.0)])
-def test_integers_keep_to_the_stated_bound(rng, order, theta):
+def test_integers_are_within_the_stated_bound(rng, order, theta):
     memory = Memory.legendre(order, theta)
     inputs = rng.integers(-255, 256, (12, 300, 1)) / 255.0
     inputs[:6] = np.sign(inputs[:6])
@@ -108,15 +108,15 @@ def test_terms_never_exceed_twice_the_states(rng):
     assert integer.layers[0].memory.substeps > 1
 
 
-def test_memories_that_no_series_follows_are_refused(rng):
+def test_memories_without_an_accurate_series_are_refused(rng):
     memory = Memory.legendre(8, 20.0)
     trained = Memory(8, 1, 20.0, "trained", 0.9 * memory.a_bar, memory.b_bar)
     with pytest.raises(InputError, match=r"no series of 96 applications .* discretizer trained"):
         quantize(network_of(trained), rng.normal(size=(4, 9, 1)), realization="sign-taylor")
 
 
-def test_series_whose_terms_are_all_too_large_are_refused_for_that():
-    with pytest.raises(InputError, match="terms too large for their roundings not to show"):
+def test_series_with_too_large_terms_are_refused():
+    with pytest.raises(InputError, match="terms so large that their rounding shows"):
         plan_series(Memory.legendre(8, 20.0), acceptable=lambda terms, substeps: False)
 
 
@@ -132,7 +132,7 @@ def test_series_whose_terms_are_all_too_large_are_refused_for_that():
         ({"channels": 3}, "memory input slices has shape"),
     ],
 )
-def test_a_wrong_series_is_refused_by_name(change, sentence):
+def test_a_wrong_series_is_refused(change, sentence):
     inputs = np.random.default_rng(0).normal(size=(4, 9, 1))
     memory = Memory.legendre(4, 784.0)
     integer = quantize(network_of(memory), inputs, realization="sign-taylor")

@@ -1,4 +1,4 @@
-"""A rounded memory that would grow without end is named, with how fast and what to do."""
+"""Rounded memories that would grow without bound are reported."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def memory_alone(e_m=None):
     return LMUNetwork((layer,), Readout(np.ones((4, 1)), None))
 
 
-def turned_round(network):
-    """The same whose memory adds what it should take away, as far too coarse weights might."""
+def inverted(network):
+    """The network with an inverted recurrent matrix, which makes its memory unstable."""
     recurrent = network.layers[0].memory.recurrent
     slices = -recurrent.slices
     return with_connections(network, {"layer0/memory/recurrent": replace(recurrent, slices=slices)})
@@ -44,7 +44,7 @@ def turned_round(network):
         (np.zeros((2, 2)), 0.0),
     ],
 )
-def test_radius_of_matrices_that_are_known(matrix, radius):
+def test_radius_of_known_matrices(matrix, radius):
     assert spectral_radius(np.array(matrix)) == pytest.approx(radius, abs=2e-5)
 
 
@@ -65,16 +65,16 @@ def test_matrix_is_that_of_the_memory_in_other_coordinates(realization):
     assert unstable_memories(network) == []
 
 
-def test_a_memory_that_grows_is_named_and_does_grow():
-    network = turned_round(quantize(memory_alone(), INPUTS, slices=1))
+def test_an_unstable_memory_is_reported_and_grows():
+    network = inverted(quantize(memory_alone(), INPUTS, slices=1))
     (sentence,) = unstable_memories(network)
-    assert sentence.startswith("layer0/memory as rounded has a spectral radius of 1.")
+    assert sentence.startswith("the rounded layer0/memory has a spectral radius of 1.")
     assert "--slices 2 or with --realization schur, or reset the state" in sentence
     longer = np.tile(INPUTS[:1], (1, 10, 1))
     assert IntegerTarget().run(network, longer).saturations["layer0/memory/state"] > 0
 
 
-def test_where_the_float_memory_grows_that_is_said():
+def test_an_unstable_float_memory_is_reported():
     """Eigenvalues of a memory with memory encoders are those of a_bar + b_bar e_m^T."""
     plain = memory_alone().layers[0].memory
     e_m = 8.0 * plain.b_bar[:, None]
@@ -85,9 +85,9 @@ def test_where_the_float_memory_grows_that_is_said():
     assert f"that of the float network is {own:.5f} already" in sentence
 
 
-def test_check_prints_it_beside_its_answer(tmp_path):
+def test_check_prints_the_warning(tmp_path):
     file = tmp_path / "grows.safetensors"
-    save(turned_round(quantize(memory_alone(), INPUTS)), file)
+    save(inverted(quantize(memory_alone(), INPUTS)), file)
     done = CliRunner().invoke(app, ["check", str(file)])
     assert done.exit_code == 0
     assert "fits loihi2" in done.stdout

@@ -1,4 +1,4 @@
-"""Sigma-delta messages: states follow from what was held, events from its changes."""
+"""Sigma-delta messages: states follow from held messages, events from their changes."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def wrong(network: IntegerNetwork, inputs: np.ndarray, run) -> list[str]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_step_follows_from_what_was_held(engine):
+def test_every_step_follows_from_the_held_messages(engine):
     network, inputs = network_and_inputs()
     for made in (network, mixed(network)):
         run = IntegerTarget(engine).run(made, inputs, record=True)
@@ -184,7 +184,7 @@ class SendsAll(NumpyEngine):
 
 
 @pytest.mark.parametrize("fault", [SendsBeyondIt, SendsAll])
-def test_another_threshold_is_caught(fault, monkeypatch):
+def test_a_wrong_threshold_is_detected(fault, monkeypatch):
     network, inputs = network_and_inputs()
     network = mixed(network)
     monkeypatch.setattr("targets.integer.target.choose_engine", lambda *_: fault())
@@ -213,7 +213,7 @@ def test_a_threshold_of_one_changes_no_state(realization):
 
 @pytest.mark.parametrize("realization", REALIZATIONS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_stream_equals_the_batch_and_leaves_its_past_alone(engine, realization):
+def test_a_stream_equals_the_batch_and_does_not_change_earlier_states(engine, realization):
     network, inputs = network_and_inputs(realization)
     network = mixed(network)
     run = IntegerTarget(engine).run(network, inputs, record=True)
@@ -241,7 +241,7 @@ def test_a_delay_line_reads_and_sends_changes():
     assert not np.array_equal(plain.states.m, run.states.m), "a line that holds back does not move"
 
 
-def test_the_sending_end_on_lava_holds_what_the_twin_holds():
+def test_the_sender_on_lava_equals_the_bit_exact_simulator():
     network, inputs = network_and_inputs()
     network = mixed(network)
     run = IntegerTarget("numpy").run(network, inputs, record=True)
@@ -287,7 +287,7 @@ def test_messages_of_any_width_can_change():
         IntegerTarget("torch").run(network, inputs)
 
 
-def test_a_file_from_before_has_no_thresholds(tmp_path):
+def test_an_old_file_has_no_thresholds(tmp_path):
     network, _ = network_and_inputs()
     path, old = tmp_path / "new.safetensors", tmp_path / "old.safetensors"
     save(network, path)
@@ -306,7 +306,7 @@ def test_a_file_from_before_has_no_thresholds(tmp_path):
     assert [edge.connection.threshold for edge in read] == [0] * len(edges(network))
 
 
-def test_thresholds_are_set_where_they_are_asked_for():
+def test_thresholds_are_set_by_place():
     network, _ = network_and_inputs("sign-taylor")
     changed = with_thresholds(network, {"readout": 3, "layer0/series/input": 2})
     found = {edge.place: edge.connection.threshold for edge in edges(changed)}
@@ -314,9 +314,9 @@ def test_thresholds_are_set_where_they_are_asked_for():
     assert (
         with_thresholds(changed, dict.fromkeys(("readout", "layer0/series/input"), 0)) is not None
     )
-    with pytest.raises(InputError, match="no connection layer1/memory; choose among layer0/series"):
+    with pytest.raises(InputError, match="no connection layer1/memory; choose one of layer0"):
         with_thresholds(network, {"layer1/memory": 1})
-    with pytest.raises(InputError, match="matrix of signs"):
+    with pytest.raises(InputError, match="is the sign matrix"):
         with_thresholds(network, {"layer0/series/recurrent": 1})
     with pytest.raises(InputError, match="threshold"):
         with_thresholds(network, {"readout": -1})

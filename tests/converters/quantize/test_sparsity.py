@@ -1,4 +1,4 @@
-"""Thresholds tuned to a loss: what is traded, how a loss is estimated, and what a command makes."""
+"""Thresholds tuned to a loss: the ladder, the estimate of the loss, and the command."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ options = st.lists(
 
 
 @given(choices=st.lists(options, min_size=1, max_size=3))
-def test_no_other_choice_beats_a_rung(choices):
+def test_no_other_choice_is_better_than_a_rung(choices):
     rungs = ladder({str(number): made for number, made in enumerate(choices)})
     every = [
         (sum(o.cost for o in combination), sum(o.harm for o in combination))
@@ -69,7 +69,7 @@ def test_no_other_choice_beats_a_rung(choices):
     assert costs == sorted(costs, reverse=True)
 
 
-def test_expected_loss_is_the_share_that_turns_where_all_change_alike():
+def test_expected_loss_is_exact_for_equal_changes():
     rng = np.random.default_rng(0)
     classes = rng.integers(0, 3, 200)
     before = rng.normal(size=(200, 3))
@@ -87,7 +87,7 @@ def test_expected_loss_is_the_share_that_turns_where_all_change_alike():
     assert not np.isin(np.linspace(0, 1, 201), expected_loss(noisy, before, classes)).any()
 
 
-def test_halving_finds_the_highest_rung_allowed():
+def test_bisection_finds_the_highest_allowed_rung():
     losses = [0.0, 0.1, 0.1, 0.4, 0.5, 0.9]
     for allowed, expected in ((0.0, 0), (0.1, 2), (0.45, 3), (1.0, 5)):
         asked, calls = [], []
@@ -110,7 +110,7 @@ def made():
     return quantize(given.network, given.calibration), given.calibration[:8]
 
 
-def test_a_ladder_starts_exact_and_climbs_to_fewer_operations(made):
+def test_a_ladder_starts_exact_and_reduces_operations(made):
     network, inputs = made
     calls = []
     found = make_ladder(network, inputs, run, lambda *done: calls.append(done))
@@ -126,7 +126,7 @@ def test_a_ladder_starts_exact_and_climbs_to_fewer_operations(made):
     assert not np.array_equal(last.outputs, plain.outputs)
 
 
-def test_a_fraction_is_of_each_populations_own_range(made):
+def test_a_fraction_is_relative_to_the_range_of_each_population(made):
     network, inputs = made
     places = {edge.place for edge in eligible(network)}
     assert places == {edge.place for edge in edges(network)} - {OWN_LOOP}
@@ -141,7 +141,7 @@ def test_a_fraction_is_of_each_populations_own_range(made):
         with_fraction(network, 1.5)
 
 
-def test_silent_shares_count_what_is_not_carried(made):
+def test_silent_shares_count_messages_that_are_not_carried(made):
     network, _ = made
     silence = run(network, np.zeros((2, 5, 2)))
     assert set(silent_shares(network, silence.carried, 10).values()) == {1.0}
@@ -149,7 +149,7 @@ def test_silent_shares_count_what_is_not_carried(made):
     assert set(silent_shares(network, carried, 4).values()) == {0.25}
 
 
-def test_losses_are_relative_where_answers_are_numbers():
+def test_losses_of_regression_are_relative():
     inputs = np.zeros((1, 4, 1), np.float32)
     targets = np.ones((1, 4, 1), np.float32)
     task = Task("t", "regression", 1, 1, 4, lambda: None, washout=1)
@@ -158,7 +158,7 @@ def test_losses_are_relative_where_answers_are_numbers():
     assert loss(np.full((1, 4, 1), 0.85)) == pytest.approx(0.5, abs=1e-4)
 
 
-def test_losses_leave_the_washout_out():
+def test_losses_exclude_the_washout():
     task = Task("t", "classification", 1, 2, 3, lambda: None, washout=1, every_step=True)
     before = np.tile(np.array([1.0, 0.0]), (1, 3, 1))
     after = before.copy()
@@ -169,7 +169,7 @@ def test_losses_leave_the_washout_out():
     assert loss(after) > 0.0
 
 
-def test_the_command_tunes_to_a_loss_and_says_what_it_did(tmp_path, caplog):
+def test_the_command_tunes_to_a_loss_and_reports_it(tmp_path, caplog):
     caplog.set_level(logging.INFO, "lmu_deploy")
     path = tmp_path / "sparse.safetensors"
     network = command("examples/models/digits.safetensors", sparsity_loss=0.005, out=path)
@@ -189,7 +189,7 @@ def test_the_command_tunes_to_a_loss_and_says_what_it_did(tmp_path, caplog):
     assert sparse.synops < 0.85 * plain.synops
 
 
-def test_what_makes_no_sense_is_refused_before_any_work():
+def test_contradictory_options_are_refused():
     file = "examples/models/digits.safetensors"
     with pytest.raises(InputError, match="leave one of them out"):
         command(file, sparsity_loss=0.1, sparsity_threshold=0.1)

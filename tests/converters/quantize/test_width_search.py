@@ -1,4 +1,4 @@
-"""Widths chosen for a budget: what fits, what each connection is, and that it beats one width."""
+"""Widths chosen for a budget: it is met, and the result is better than uniform widths."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def by_budget(digits):
     return {kib: search(digits, kib) for kib in (100.0, 5.0, 3.0, 2.5)}
 
 
-def test_budgets_are_kept_and_counted_as_on_the_chip(by_budget):
+def test_budgets_are_met_and_counted_as_on_the_chip(by_budget):
     for kib, found in by_budget.items():
         assert found.total <= kib * 1024
         assert set(found.widths) == {edge.place for edge in edges(found.network)}
@@ -68,7 +68,7 @@ def test_a_large_budget_takes_the_widest(digits, by_budget):
     )
 
 
-def test_each_connection_is_that_of_its_width(digits, by_budget):
+def test_each_connection_has_its_width(digits, by_budget):
     network, signals, _ = digits
     found = by_budget[3.0]
     assert len(set(found.widths.values())) > 2
@@ -86,7 +86,7 @@ def test_each_connection_is_that_of_its_width(digits, by_budget):
     assert set(needs) == {f"{place}/slice{k}" for place, (n, _) in slices for k in range(n)}
 
 
-def test_mixed_widths_change_answers_less_than_one_width_of_that_memory(digits, by_budget):
+def test_mixed_widths_are_better_than_one_width_of_the_same_size(digits, by_budget):
     network, signals, inputs = digits
     truth = run(by_budget[100.0].network, inputs).outputs
     uniform = quantize(network, signals, slices=1, kernel_slices=1, kernel_bits=4)
@@ -100,13 +100,13 @@ def test_mixed_widths_change_answers_less_than_one_width_of_that_memory(digits, 
     assert error(found.network) < error(uniform)
 
 
-def test_exact_matrices_stay_as_they_are(digits):
+def test_exact_matrices_are_unchanged(digits):
     found = search(digits, 2.5, realization="sign-taylor")
     assert found.widths["layer0/series/recurrent"] == (1, 2)
     assert found.total <= 2.5 * 1024
 
 
-def test_what_cannot_be_met_is_refused(digits, by_budget):
+def test_an_impossible_budget_is_refused(digits, by_budget):
     with pytest.raises(InputError, match=r"narrowest weights take \d\.\d KiB"):
         search(digits, 0.1)
     with pytest.raises(InputError, match="name one with --realization"):
@@ -132,7 +132,7 @@ def test_connections_of_another_shape_or_place_are_refused(by_budget):
         with_connections(network, {"layer9/memory": connection})
 
 
-def test_the_command_names_each_width(tmp_path, caplog):
+def test_the_command_prints_each_width(tmp_path, caplog):
     caplog.set_level(logging.INFO, "lmu_deploy")
     path = tmp_path / "narrow.safetensors"
     network = command(DIGITS, budget_kib=3.0, out=path)

@@ -241,7 +241,7 @@ def test_one_graph_of_integers_is_refused(convert):
 
 
 def test_lstm_layers_alone_leave_nothing_for_a_chip():
-    with pytest.raises(InputError, match="LSTM layers alone, which stay on the host"):
+    with pytest.raises(InputError, match="only LSTM layers, which stay on the host"):
         quantize(network_of("HH"), INPUTS)
 
 

@@ -200,20 +200,20 @@ def whisper():
 
 @settings(max_examples=40)
 @given(data=st.data())
-def test_every_kind_of_network_is_followed_within_its_roundings(networks, data):
+def test_random_networks_are_within_the_bound_of_their_rounding(networks, data):
     """Four steps, because some of the networks drawn are unstable and multiply any error."""
     check(data.draw(networks))
 
 
 @pytest.mark.parametrize("network", [tiny_kernel(), tiny_kernel(1e-4), whisper()])
-def test_networks_that_hardly_move_are_followed_within_their_roundings(network):
+def test_networks_with_small_signals_are_within_the_bound_of_their_rounding(network):
     check(network)
 
 
 def check(network):
     inputs = np.random.default_rng(0).normal(size=(20, 4, network.n_in))
     if all(isinstance(layer, LSTMLayer) for layer in network.layers):
-        with pytest.raises(InputError, match="LSTM layers alone"):
+        with pytest.raises(InputError, match="only LSTM layers"):
             quantize(network, inputs)
         return
     try:
@@ -243,7 +243,7 @@ def lively():
     return LMUNetwork((lmu(2), lstm, lmu(4)), Readout(array(5, 3), array(3)), True)
 
 
-def test_a_wrong_matrix_anywhere_leaves_the_bound():
+def test_a_wrong_matrix_exceeds_the_bound():
     network, inputs = lively(), np.random.default_rng(0).normal(size=(20, 4, 2))
     integer = quantize(network, inputs, **WIDE)
     found, _ = compared(network, inputs, integer)
