@@ -193,14 +193,20 @@ class TaskQuantizeOptions(QuantizeOptions):
     def rounding(self) -> QuantizeOptions:
         """Options of the converter, with the number of slices that the method uses by default."""
         values = {name: getattr(self, name) for name in options_of(QuantizeOptions)}
-        if values["slices"] is None:
-            values["slices"] = 1 if self.method == "qat" else 2
+        values["slices"] = default_slices(self.slices, self.method)
         return QuantizeOptions(**values)
 
     @property
     def needs_task(self) -> bool:
         """Whether an option is set that the converter alone does not have."""
         return any(name not in options_of(QuantizeOptions) for name in self.changed())
+
+
+def default_slices(slices: int | None, method: str = "ptq") -> int:
+    """Return the number of slices of a matrix into a memory, where it may not be given."""
+    if slices is not None:
+        return slices
+    return 1 if method == "qat" else 2
 
 
 @dataclass(frozen=True, kw_only=True)

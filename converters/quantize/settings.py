@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from converters.options import LEAST_BITS, QuantizeOptions
+from converters.options import LEAST_BITS, QuantizeOptions, default_slices
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.options import options_of
@@ -116,8 +116,7 @@ def settings_for(
         )
     values = (options or QuantizeOptions()).values()
     every_step = network.return_sequences
-    if values["slices"] is None:
-        values["slices"] = 2
+    values["slices"] = default_slices(values["slices"])
     if values["kernel_slices"] is None:
         values["kernel_slices"] = 2 if every_step else 1
     if values["hidden_bits"] is None:

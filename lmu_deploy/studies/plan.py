@@ -16,7 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.options import PopulationOptions, SpikeOptions, TaskQuantizeOptions
+from converters.options import (
+    PopulationOptions,
+    SpikeOptions,
+    TaskQuantizeOptions,
+    default_slices,
+)
 from lmu_deploy import __version__
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.loading import FORMS, load_float
@@ -69,25 +74,38 @@ class Conversion:
     Attributes
     ----------
     form : {"float", "integer", "spiking", "loihi"}
-    options : Options, or None for the form float
+    given : dict
+        Options that the settings set.
     profile : DigitalProfile or AnalogProfile, or None for the form float
     samples : int
         Number of training samples for calibration.
     """
 
     form: str
-    options: Options | None
+    given: dict[str, Any]
     profile: Profile | None
     samples: int
 
+    @property
+    def options(self) -> Options | None:
+        """All options of the converter; None for the form float.
+
+        Raises
+        ------
+        InputError
+            If a value is out of range. This belongs to the result of the trial, so it is not
+            checked when the trial is planned.
+        """
+        return MADE[self.form].options.build(self.given) if self.form in MADE else None
+
     def inputs(self) -> dict[str, Any]:
         """Return the part of a trial's hash: the settings that this form uses, and no others."""
-        if self.profile is None or self.options is None:
+        if self.profile is None:
             return {"form": self.form}
-        known = options_of(type(self.options))
-        values = {n: value for n, value in self.options.values().items() if known[n].sweep}
-        if isinstance(self.options, TaskQuantizeOptions):
-            values |= self.options.rounding.values()
+        known = options_of(MADE[self.form].options)
+        values = {name: one.default for name, one in known.items() if one.sweep} | self.given
+        if "slices" in values:
+            values["slices"] = default_slices(values["slices"], values["method"])
         chip = self.profile.model_dump(mode="json", exclude={"title"})
         return {
             "form": self.form,
@@ -114,7 +132,7 @@ def conversion_of(settings: TrialSettings) -> Conversion:
     form = _form(name, form)
     samples, method = settings.calibration.samples, settings.calibration.method
     if form == "float":
-        return Conversion(form, None, None, samples)
+        return Conversion(form, {}, None, samples)
     making = MADE[form]
     given = dict(getattr(settings, making.table))
     if making.table == "spike":
@@ -131,7 +149,7 @@ def conversion_of(settings: TrialSettings) -> Conversion:
             f"{making.table}.{strange[0]} is no option for networks of form {form}; leave it out."
         )
     profile = chosen_profile(settings.chip, making.kind, making.profile)
-    return Conversion(form, making.options.build(given), profile, samples)
+    return Conversion(form, given, profile, samples)
 
 
 def _form(name: str, form: str) -> str:
