@@ -17,8 +17,7 @@ from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.profile import load_profile
-from lmu_deploy.studies.chip_yield import yield_of_chips
-from lmu_deploy.studies.yield_figures import ChipYield
+from lmu_deploy.studies.chip_yield import ChipYield, yield_of_chips
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 

@@ -17,8 +17,8 @@ from lmu_deploy.studies.records import (
     PARQUET,
     Point,
     Row,
-    make_folder,
-    need_pyarrow,
+    import_pyarrow,
+    make_sweep_folder,
     pareto,
     summarize,
     to_columns,
@@ -29,7 +29,7 @@ from lmu_deploy.studies.records import (
 from lmu_deploy.studies.run import Sweep
 from lmu_deploy.studies.spec import read_spec
 from lmu_deploy.studies.trial import NETWORKS
-from lmu_deploy.studies.workers import Workers, one_at_a_time
+from lmu_deploy.studies.workers import Workers, locked
 
 PLOT = "pareto.svg"
 
@@ -104,11 +104,11 @@ def sweep(
     MissingDependencyError
         When dask.distributed, pyarrow or (for a search) optuna is absent.
     """
-    need_pyarrow()  # better before the trials than after them
+    import_pyarrow()  # better before the trials than after them
     read, folder = read_spec(spec), Path(out)
-    make_folder(folder, NETWORKS)
+    make_sweep_folder(folder, NETWORKS)
     with (
-        one_at_a_time(folder),
+        locked(folder),
         Workers(folder, scheduler, workers) as pool,
         progress_bar("sweep", "trials") as progress,
     ):

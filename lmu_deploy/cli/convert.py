@@ -100,7 +100,6 @@ def chip_yield(
     Example: lmu-deploy yield digits.safetensors --chips 100 --mismatch 0.2 --out yield.json
     """
     from lmu_deploy.studies.chip_yield import yield_of_chips
-    from lmu_deploy.studies.yield_figures import histogram, table, verdict
 
     found = yield_of_chips(
         file,
@@ -114,4 +113,4 @@ def chip_yield(
         out=out,
         add=add or (),
     )
-    print(verdict(found), table(found), histogram(found), sep="\n\n")
+    print(found.verdict(), found.table(), found.histogram(), sep="\n\n")

@@ -1,31 +1,45 @@
-"""`yield`: one network on many virtual chips, before and after each is calibrated.
+"""Chip yield: the results of one network on many virtual chips, before and after calibration.
 
-A chip that works by luck proves nothing; what counts is how many of a batch would.
+A record holds the result of every chip of a study and can be written, read and extended, so that a
+study can run in parts.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from converters.options import SpikeOptions
 from converters.spiking import spike_chips
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import fingerprint
+from lmu_deploy.core.files import fingerprint, write_text
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.core.validation import check_integer
-from lmu_deploy.studies.yield_figures import METHODS, ChipYield, check_study, load_yield, save_yield
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 
-PERFECT = {
+METHODS = ("none", "dynamic")
+_SHARES = {
+    "worst chip": 1.0,
+    "95 % reach": 0.95,
+    "median": 0.5,
+    "5 % reach": 0.05,
+    "best chip": 0.0,
+}
+_STUDY = ("network", "task", "metric", "profile", "samples", "steps", "settings")
+"""Attributes that all chips of a study share."""
+_BINS, _WIDEST = 12, 50
+
+_IDEAL = {
     "mismatch": 0.0,
     "tau_mismatch": 0.0,
     "membrane_noise": 0.0,
@@ -36,7 +50,106 @@ _FIXED = ("calibration", "chip_seed")
 """Options that a study sets itself."""
 _NEURONS_AT_ONCE = 500_000
 _CHIPS_AT_ONCE = 25
-"""Judged together and then written down."""
+"""Largest number of chips that run together before the record is written."""
+
+
+def _empty() -> dict[str, list[float]]:
+    return {method: [] for method in METHODS}
+
+
+@dataclass(frozen=True)
+class ChipYield:
+    """Metric of a task on every chip of a study.
+
+    Attributes
+    ----------
+    network : str
+        Fingerprint of the float network.
+    task, metric : str
+        The metric is accuracy (more is better) or nrmse (less is better).
+    profile : str
+    samples, steps : int
+        Size of the test data.
+    settings : mapping
+        Seed and options of every chip.
+    reference, ideal : float
+        Metric of the float network, and of a calibrated chip without mismatch, noise and weight
+        rounding.
+    chips : list of int
+        Seeds of the chips, in rising order.
+    values, spikes : mapping of calibration to list of float
+        Metric and spikes per sample of each chip, by calibration method.
+    """
+
+    network: str
+    task: str
+    metric: str
+    profile: str
+    samples: int
+    steps: int
+    settings: Mapping[str, Any]
+    reference: float
+    ideal: float
+    chips: list[int] = field(default_factory=list)
+    values: Mapping[str, list[float]] = field(default_factory=_empty)
+    spikes: Mapping[str, list[float]] = field(default_factory=_empty)
+
+    def reached_by(self, method: str, share: float) -> float:
+        """Return the metric that at least this fraction (0 to 1) of the chips reaches."""
+        worst_first = 1.0 - share if self.metric == "accuracy" else share
+        return float(np.quantile(self.values[method], worst_first))
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """Attributes that two records need to share to be combined."""
+        return {name: getattr(self, name) for name in _STUDY}
+
+    def with_chips(self, other: ChipYield) -> ChipYield:
+        """Return a record with the chips of another record of the study added, each once."""
+        place = {chip: (of, n) for of in (other, self) for n, chip in enumerate(of.chips)}
+        order = [place[chip] for chip in sorted(place)]
+        return replace(
+            self,
+            chips=sorted(place),
+            values={m: [of.values[m][n] for of, n in order] for m in METHODS},
+            spikes={m: [of.spikes[m][n] for of, n in order] for m in METHODS},
+        )
+
+    def verdict(self) -> str:
+        """Return a sentence that compares the calibrated chips with an ideal one."""
+        reached = self.reached_by("dynamic", 0.95)
+        if self.metric == "accuracy":
+            distance = f"{100.0 * (self.ideal - reached):.2f} points below"
+        else:
+            distance = f"{100.0 * (reached / self.ideal - 1.0):.1f} % above"
+        return (
+            f"{self.task}, {len(self.chips)} chips of {self.profile}, {self.samples} samples of "
+            f"{self.steps} steps, {self.metric}: float {self.reference:.4f}, ideal device "
+            f"{self.ideal:.4f}; 95 % of the calibrated chips reach {reached:.4f}, {distance} the "
+            "ideal device."
+        )
+
+    def table(self) -> str:
+        """Return a Markdown table of the metric that a fraction of the chips reaches."""
+        lines = [
+            f"| calibration | {' | '.join(_SHARES)} | spikes a sample |",
+            "|---|" + "--:|" * (len(_SHARES) + 1),
+        ]
+        for method in METHODS:
+            cells = [f"{self.reached_by(method, share):.4f}" for share in _SHARES.values()]
+            spikes = f"{np.mean(self.spikes[method]):,.0f}"
+            lines.append(f"| {method} | {' | '.join(cells)} | {spikes} |")
+        return "\n".join(lines)
+
+    def histogram(self) -> str:
+        """Return both distributions as text, a line for each bin."""
+        edges = np.histogram_bin_edges(np.concatenate(list(self.values.values())), _BINS)
+        lines = []
+        for method in METHODS:
+            counts = np.histogram(self.values[method], edges)[0]
+            lines.append(f"{method}:")
+            lines += _bars(edges, counts, max(1.0, len(self.chips) / _WIDEST))
+        return "\n".join(lines)
 
 
 def yield_of_chips(
@@ -52,14 +165,14 @@ def yield_of_chips(
     out: Path | str | None = None,
     add: Sequence[Path | str] = (),
 ) -> ChipYield:
-    """Judge a network on many virtual chips, with options in one object.
+    """Run a network on many virtual chips, with options in one object.
 
     :func:`lmu_deploy.chip_yield` describes the parameters and the errors.
     """
     chips = check_integer("chips", chips, 1, 100_000)
     first_chip = check_integer("first_chip", first_chip, 0, 2**31)
     if fixed := [name for name in _FIXED if name in options.changed()]:
-        raise InputError(f"a yield study decides {fixed[0]} itself; leave it out.")
+        raise InputError(f"a yield study sets {fixed[0]} itself; leave it out.")
     if out is not None and not Path(out).absolute().parent.is_dir():
         raise InputError(f"cannot write {out}: no such folder; give a folder that exists.")
     if not isinstance(network, LMUNetwork):
@@ -67,12 +180,12 @@ def yield_of_chips(
     chosen = task_for(network, task)
     study = _Study(network, chosen, profile, limit, steps, options)
     records = [*add, out] if out is not None and Path(out).exists() else list(add)
-    found = study.begun(records)
+    found = study.start(records)
     wanted = [c for c in range(first_chip, first_chip + chips) if c not in found.chips]
     with progress_bar("yield", "chips") as progress:
         done = 0
         for group in study.groups(wanted):
-            found = found.with_chips(study.judged(found, group))
+            found = found.with_chips(study.run_chips(found, group))
             done += len(group)
             progress(done, len(wanted))
             if out is not None:
@@ -83,7 +196,7 @@ def yield_of_chips(
 
 
 class _Study:
-    """The data and options that all chips share."""
+    """Data and options of all chips of a study."""
 
     def __init__(
         self,
@@ -100,8 +213,8 @@ class _Study:
         self.known = limited(data.train, CALIBRATION_SAMPLES).inputs
         self.options = options
 
-    def begun(self, records: Sequence[Path | str]) -> ChipYield:
-        """Put records together; without any, judge the float network and the ideal device."""
+    def start(self, records: Sequence[Path | str]) -> ChipYield:
+        """Combine the records; without any, run the reference and the ideal chip."""
         settings = {**self.options.changed(), "seed": self.options.seed}
         study: dict[str, Any] = {
             "network": fingerprint(self.network),
@@ -110,7 +223,7 @@ class _Study:
             "profile": self.profile,
             "samples": len(self.split),
             "steps": int(self.split.inputs.shape[1]),
-            # As JSON holds them, so that they compare equal with those of a record.
+            # The types that JSON has, so that they are equal to those of a record.
             "settings": json.loads(json.dumps(settings)),
         }
         found: ChipYield | None = None
@@ -120,13 +233,13 @@ class _Study:
             found = record if found is None else found.with_chips(record)
         if found is not None:
             return found
-        ((ideal, _),) = self._figures([self.options.seed], "dynamic", **PERFECT)
+        ((ideal, _),) = self._measure([self.options.seed], "dynamic", **_IDEAL)
         outputs = run_reference(self.network, self.split.inputs).outputs
         reference = self.task.score(outputs, self.split.targets)
         return ChipYield(**study, reference=reference, ideal=ideal)
 
     def groups(self, chips: Sequence[int]) -> list[Sequence[int]]:
-        """Say which chips run together: as many as a simulation holds, and are worth losing."""
+        """Split the chips into groups that run in one simulation."""
         layers = (la for la in self.network.layers if isinstance(la, LMULayer))
         states = max((layer.memory.size for layer in layers), default=1)
         neurons = states * self.options.neurons_per_state
@@ -134,9 +247,9 @@ class _Study:
         together = max(1, min(_CHIPS_AT_ONCE, fitting))
         return [chips[first : first + together] for first in range(0, len(chips), together)]
 
-    def judged(self, found: ChipYield, chips: Sequence[int]) -> ChipYield:
-        """Give a record of these chips alone."""
-        figures = {method: self._figures(chips, method) for method in METHODS}
+    def run_chips(self, found: ChipYield, chips: Sequence[int]) -> ChipYield:
+        """Return a record of these chips only."""
+        figures = {method: self._measure(chips, method) for method in METHODS}
         return replace(
             found,
             chips=list(chips),
@@ -144,10 +257,10 @@ class _Study:
             spikes={method: [fired for _, fired in of] for method, of in figures.items()},
         )
 
-    def _figures(
+    def _measure(
         self, chips: Sequence[int], method: str, **changes: Any
     ) -> list[tuple[float, float]]:
-        """Calibrate chips and run them; give metric and spikes of a sample for each."""
+        """Calibrate and run chips; return metric and spikes per sample of each."""
         from targets.brian2 import Brian2Target
 
         options = self.options.replace(calibration=method, **changes)
@@ -160,3 +273,80 @@ class _Study:
             )
             for run in runs
         ]
+
+
+def check_study(found: ChipYield, study: Mapping[str, Any], place: Path | str) -> None:
+    """Check that a record is of this study.
+
+    Raises
+    ------
+    InputError
+        If it is not; the message names the first difference.
+    """
+    for name, theirs in found.study.items():
+        same = theirs == study[name]
+        if name == "settings" and not same:
+            same = _options(theirs) == _options(study[name])
+        if not same:
+            raise InputError(
+                f"the chips in {place} were run with {name} {theirs}, and this study has "
+                f"{study[name]}; use the same {name}, or another file."
+            )
+
+
+def _options(settings: Mapping[str, Any]) -> SpikeOptions | None:
+    """Return the options of a study; None if an earlier version had others."""
+    try:
+        return SpikeOptions.build(settings)
+    except InputError:
+        return None
+
+
+def save_yield(found: ChipYield, path: Path | str) -> None:
+    """Write a record as JSON."""
+    write_text(path, json.dumps(asdict(found), indent=1, allow_nan=False) + "\n")
+
+
+def load_yield(path: Path | str) -> ChipYield:
+    """Read what :func:`save_yield` wrote.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is not a record.
+    """
+    wrong = f"{path} is no record of a yield study; give a file that lmu-deploy yield wrote."
+    try:
+        read = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise InputError(wrong) from error
+    if not isinstance(read, dict) or set(read) != {f.name for f in fields(ChipYield)}:
+        raise InputError(wrong)
+    found = ChipYield(**read)
+    if not _is_complete(found):
+        raise InputError(wrong)
+    return found
+
+
+def _is_complete(found: ChipYield) -> bool:
+    """Return whether every chip has all numbers."""
+    columns: list[Any] = []
+    for of_method in (found.values, found.spikes):
+        if not isinstance(of_method, dict) or set(of_method) != set(METHODS):
+            return False
+        columns += of_method.values()
+    if not all(isinstance(column, list) for column in (found.chips, *columns)):
+        return False
+    numbers = [found.reference, found.ideal, *found.chips, *(v for c in columns for v in c)]
+    return all(len(column) == len(found.chips) for column in columns) and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers
+    )
+
+
+def _bars(edges: np.ndarray, counts: Sequence[int] | np.ndarray, chips_each: float) -> list[str]:
+    return [
+        f"    {low:.4f} to {high:.4f} {count:>4} {'#' * int(np.ceil(count / chips_each))}".rstrip()
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]

@@ -1,8 +1,8 @@
-"""The figures of a trial, one number each, and which way each is better.
+"""Figures of a trial, one number each, and whether more of a figure is better.
 
-Nothing here is measured on a chip. Events and synaptic operations are counted exactly; energy and
-latency are the bounds that published figures of single operations leave open, over all sources or
-of one, such as ``energy_high.loihi``.
+Nothing here is measured on a chip. Events and synaptic operations are counted exactly. Energy and
+latency are bounds from published figures of single operations, over all sources or of one source,
+such as ``energy_high.loihi``.
 """
 
 from __future__ import annotations
@@ -43,11 +43,17 @@ _LESS_IS_BETTER = (
     "latency_high",
 )
 NAMES = (METRIC, *_MORE_IS_BETTER, *_LESS_IS_BETTER)
-"""Figures that can be objectives; energy and latency of one source, too, by its name."""
+"""Figures that can be objectives. ``energy_low.SOURCE`` and the like are allowed too."""
 
 
 def check_figure(name: str, where: str) -> str:
-    """Give `name` back; InputError, with the known names, when it is no figure."""
+    """Return `name` if it is a figure.
+
+    Raises
+    ------
+    InputError
+        If the figure or its source is unknown; the message lists the known ones.
+    """
     figure, _, source = name.partition(".")
     if figure not in NAMES:
         raise InputError(
@@ -60,39 +66,39 @@ def check_figure(name: str, where: str) -> str:
 
 
 def _sources(figure: str) -> list[str]:
-    """Name the tables that say something of an energy or a latency; none of other figures."""
+    """Return the names of the cost tables that have this energy or latency."""
     units = {
         "energy": ("synop_pj", "message_pj", "update_pj"),
         "latency": ("step_ns", "time_factor"),
     }
-    told = units.get(figure.partition("_")[0], ())
+    needed = units.get(figure.partition("_")[0], ())
     return [
         name
         for name, table in cost_tables().items()
-        if any(getattr(table, unit) is not None for unit in told)
+        if any(getattr(table, unit) is not None for unit in needed)
     ]
 
 
-def grows(name: str, metric_name: str) -> bool:
-    """Whether more of a figure is better; of the metric that depends on the task's."""
+def more_is_better(name: str, metric_name: str) -> bool:
+    """Return whether more of a figure is better; for the metric this depends on the task."""
     return metric_name == "accuracy" if name == METRIC else name in _MORE_IS_BETTER
 
 
 def figures_of(found: TargetFidelity, network: Network, profile: Profile | None) -> Figures:
-    """Take a trial's figures from the judgment of its run.
+    """Return the figures of a trial from the fidelity of its run.
 
     Parameters
     ----------
     found : TargetFidelity
-    network : LMUNetwork, IntegerNetwork or SpikingNetwork
-        What the target ran.
+    network : LMUNetwork, IntegerNetwork, SpikingNetwork or LoihiNetwork
+        Network that the target ran.
     profile : DigitalProfile or AnalogProfile, optional
         The chip, for `violations` and `cores` of an integer network.
 
     Returns
     -------
     dict
-        Numbers by name; None where a figure makes no sense.
+        Numbers by name; None if a figure is not defined for this network.
     """
     against, sizes, metric = found.reference, found.sizes, found.metric
     on_chip = isinstance(network, IntegerNetwork) and isinstance(profile, DigitalProfile)
@@ -121,7 +127,7 @@ def figures_of(found: TargetFidelity, network: Network, profile: Profile | None)
 
 
 def _bounds(costs: Costs | None) -> Figures:
-    """Give energy (joules) and latency (seconds) of one sample: over all sources, and of each."""
+    """Return energy (joules) and latency (seconds) of one sample, over all sources and of each."""
     bounds: Figures = {}
     for what, over_all, by_source in (
         ("energy", costs and costs.energy, costs.energies if costs else {}),

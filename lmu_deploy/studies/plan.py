@@ -1,56 +1,59 @@
-"""From a trial to a job: its settings with every default filled in, and the hash of its inputs.
+"""Plan a trial: the conversion that its target needs, and the hash of its inputs.
 
-Two trials with the same hash have the same result. The hash is over canonical JSON of the settings,
-the contents of the network's file (or all settings of its training), the task's data, and the
-versions of this package and of the one that brings the target. Paths are not part of it.
-
-What a target needs made of a float network: the form, the converter's options, the chip.
+Two trials with the same hash have the same result. The hash covers canonical JSON of the settings
+with their defaults, the content of the network file (or all settings of its training), the data of
+the task, and the versions of this package and of the one with the target. It does not cover paths.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from converters.loihi import loihi_spike_with
 from converters.options import (
     PopulationOptions,
     SpikeOptions,
     TaskQuantizeOptions,
     default_slices,
 )
+from converters.quantize import quantize_with
+from converters.spiking import spike_with
 from lmu_deploy import __version__
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.loading import FORMS, load_float
+from lmu_deploy.core.loading import FORMS, Network, load_float
 from lmu_deploy.core.options import Options, options_of
 from lmu_deploy.core.plugins import plugin_version
 from lmu_deploy.fidelity.assemble import hash_array, hash_file
 from lmu_deploy.hardware.profile import Profile
-from lmu_deploy.studies.settings import TrainSettings, TrialSettings, chosen_profile
-from lmu_deploy.studies.spec import merged
+from lmu_deploy.studies.settings import TrainSettings, TrialSettings, profile_with_figures
+from lmu_deploy.studies.spec import merge
 from lmu_deploy.tasks.dataset import find_task
 from lmu_deploy.training.config import preset, read_settings
 from targets.base import GROUP, get_target
 
 
 @dataclass(frozen=True)
-class Making:
-    """How networks of one form are made.
+class Converter:
+    """Converter to one form of networks.
 
     Attributes
     ----------
     table : {"quantize", "spike"}
-        Table of settings that holds the options.
+        Table of the settings that has its options.
     options : type of Options
         Options of the converter.
     kind : {"digital", "analog"}
     profile : str
-        The chip unless the settings name another.
+        Default profile.
     method : str, optional
-        Option that ``calibration.method`` sets; None if there is one method only.
+        Option that ``calibration.method`` sets; None if there is only one method.
+    convert : callable
+        Function of network, calibration inputs, profile and options.
     """
 
     table: str
@@ -58,18 +61,23 @@ class Making:
     kind: str
     profile: str
     method: str | None
+    convert: Callable[..., Network]
 
 
-MADE: Mapping[str, Making] = {
-    "integer": Making("quantize", TaskQuantizeOptions, "digital", "loihi2", "calibration_method"),
-    "spiking": Making("spike", SpikeOptions, "analog", "generic-analog", "calibration"),
-    "loihi": Making("spike", PopulationOptions, "digital", "loihi1", None),
+CONVERTERS: Mapping[str, Converter] = {
+    "integer": Converter(
+        "quantize", TaskQuantizeOptions, "digital", "loihi2", "calibration_method", quantize_with
+    ),
+    "spiking": Converter(
+        "spike", SpikeOptions, "analog", "generic-analog", "calibration", spike_with
+    ),
+    "loihi": Converter("spike", PopulationOptions, "digital", "loihi1", None, loihi_spike_with),
 }
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How the network of a trial is made.
+    """Conversion of the network of a trial.
 
     Attributes
     ----------
@@ -96,13 +104,13 @@ class Conversion:
             If a value is out of range. This belongs to the result of the trial, so it is not
             checked when the trial is planned.
         """
-        return MADE[self.form].options.build(self.given) if self.form in MADE else None
+        return CONVERTERS[self.form].options.build(self.given) if self.form in CONVERTERS else None
 
     def inputs(self) -> dict[str, Any]:
         """Return the part of a trial's hash: the settings that this form uses, and no others."""
         if self.profile is None:
             return {"form": self.form}
-        known = options_of(MADE[self.form].options)
+        known = options_of(CONVERTERS[self.form].options)
         values = {name: one.default for name, one in known.items() if one.sweep} | self.given
         if "slices" in values:
             values["slices"] = default_slices(values["slices"], values["method"])
@@ -133,39 +141,40 @@ def conversion_of(settings: TrialSettings) -> Conversion:
     samples, method = settings.calibration.samples, settings.calibration.method
     if form == "float":
         return Conversion(form, {}, None, samples)
-    making = MADE[form]
-    given = dict(getattr(settings, making.table))
-    if making.table == "spike":
+    converter = CONVERTERS[form]
+    given = dict(getattr(settings, converter.table))
+    if converter.table == "spike":
         given["seed"] = settings.seed
     if method is not None:
-        if making.method is None:
+        if converter.method is None:
             raise InputError(
                 f"calibration.method is {method!r}, and target {name} runs the form {form}, which "
                 "is calibrated in one way alone; leave it out."
             )
-        given[making.method] = method
-    if strange := [option for option in given if option not in options_of(making.options)]:
+        given[converter.method] = method
+    if strange := [option for option in given if option not in options_of(converter.options)]:
         raise InputError(
-            f"{making.table}.{strange[0]} is no option for networks of form {form}; leave it out."
+            f"{converter.table}.{strange[0]} is no option for networks of form {form}; leave it "
+            "out."
         )
-    profile = chosen_profile(settings.chip, making.kind, making.profile)
+    profile = profile_with_figures(settings.chip, converter.kind, converter.profile)
     return Conversion(form, given, profile, samples)
 
 
 def _form(name: str, form: str) -> str:
-    """Name the representation that a target runs, by default the first of ours."""
+    """Return the form of network that a target runs, by default the first of this package."""
     runner = get_target(name)
     runs = [known for known, cls in FORMS.items() if cls in runner.accepts]
     if not runs or (form and form not in runs):
         raise InputError(
-            f"target {name} does not run {form or 'any of our networks'}; it runs "
+            f"target {name} does not run {form or 'any network of this package'}; it runs "
             f"{', '.join(runs) or 'its own'}."
         )
     return form or runs[0]
 
 
 def _without_sources(figures: Any) -> Any:
-    """Leave the words away that say where a figure stands: they change no result."""
+    """Return the figures without their sources, which change no result."""
     if not isinstance(figures, dict):
         return figures
     if set(figures) == {"value", "source"}:
@@ -175,15 +184,15 @@ def _without_sources(figures: Any) -> Any:
 
 @dataclass(frozen=True)
 class Training:
-    """A network that the sweep has to train.
+    """A training that is part of a sweep.
 
     Attributes
     ----------
     key : str
-        Hash of all that decides its weights.
+        Hash of everything that determines the weights.
     task : str
     config : dict
-        Settings in full, as plain data.
+        All settings, as plain data.
     seed : int
     """
 
@@ -195,7 +204,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is given.
+    """A trial with everything that a worker needs.
 
     Attributes
     ----------
@@ -204,12 +213,12 @@ class Job:
     inputs : dict
     conversion : Conversion
     target : str
-        Its name alone.
+        Name of the target without the form.
     seed : int
     task : str
         Name or path of the task.
     limit : int, optional
-        How many test samples run.
+        Number of test samples.
     network : path or Training
     """
 
@@ -230,12 +239,12 @@ class Job:
 
 @dataclass
 class Planner:
-    """Makes jobs; files and data are hashed once.
+    """Planner of jobs, which hashes each file and data set once.
 
     Attributes
     ----------
     folder : path
-        Where paths in the settings start.
+        Folder that relative paths start from.
     """
 
     folder: Path
@@ -243,12 +252,12 @@ class Planner:
     _data: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def job(self, settings: TrialSettings) -> Job:
-        """Complete the settings of a trial and hash its inputs.
+        """Return the job of a trial.
 
         Raises
         ------
         InputError
-            When a file, task, target or chip is not there.
+            If a file, task, target or chip does not exist.
         """
         conversion = conversion_of(settings)
         network: Path | Training
@@ -257,7 +266,7 @@ class Planner:
             network_key, recorded = self._file(network)
             task = self._task(settings.task.name or recorded)
         else:
-            assert settings.network.train is not None  # as the settings were checked
+            assert settings.network.train is not None  # because the settings are valid
             task = self._task(settings.task.name)
             network = self._training(task, settings.network.train)
             network_key = network.key
@@ -287,7 +296,7 @@ class Planner:
     def _training(self, task: str, train: TrainSettings) -> Training:
         chosen = find_task(task)
         builtin = preset(chosen, train.model).model_dump(mode="json")
-        full = read_settings(merged(builtin, train.settings), "network.train.settings")
+        full = read_settings(merge(builtin, train.settings), "network.train.settings")
         config = full.model_dump(mode="json")
         parts = [config, train.seed, self._data_of(task), __version__]
         return Training(digest(parts), task, config, train.seed)
@@ -304,6 +313,6 @@ class Planner:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON, in hexadecimal."""
+    """Return the SHA-256 of the canonical JSON of a value, in hexadecimal."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The Pareto plot as a stand-alone SVG: every trial a dot, the front a line, light or dark."""
+"""Pareto plot of a sweep as a stand-alone SVG with a light and a dark color scheme."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ svg { background: #fff; color: #1d2733; font: 13px system-ui, sans-serif; }
 
 @dataclass(frozen=True)
 class Axis:
-    """From values to pixels.
+    """Mapping from values to pixels.
 
     Attributes
     ----------
     low, high : float
-        Ends of what is shown.
+        Range of values.
     start, end : float
-        Where these stand, in pixels.
+        Position of these, in pixels.
     log : bool
     """
 
@@ -48,12 +48,12 @@ class Axis:
     log: bool
 
     def __call__(self, value: float) -> float:
-        """Give the pixel of a value."""
+        """Return the position of a value in pixels."""
         low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return round(self.start + (value - low) / (high - low) * (self.end - self.start), 1)
 
     def ticks(self) -> list[float]:
-        """Give round values within the axis: 1, 2 and 5 times powers of ten, at most nine."""
+        """Return at most nine tick values: 1, 2 and 5 times powers of ten."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             every = [d * 10.0**p for p in powers for d in (1, 2, 5)]
@@ -70,16 +70,16 @@ class Axis:
 
 
 def draw(points: Sequence[Point], labels: tuple[str, str], hints: Mapping[int, str]) -> str:
-    """Draw the points as SVG text.
+    """Return an SVG with a dot for each trial and a line for the front.
 
     Parameters
     ----------
     points : sequence of Point
         At least one.
     labels : (str, str)
-        Of the vertical and the horizontal axis.
+        Labels of the vertical and the horizontal axis.
     hints : mapping of int to str
-        What a pointer over a point is told, by the point's place.
+        Tooltip of each point, by its index.
     """
     x = _axis([p.horizontal for p in points], LEFT, WIDTH - RIGHT)
     y = _axis([p.vertical for p in points], HEIGHT - BOTTOM, TOP)
@@ -110,7 +110,7 @@ def draw(points: Sequence[Point], labels: tuple[str, str], hints: Mapping[int, s
 def write_plot(
     points: Sequence[Point], labels: tuple[str, str], hints: Mapping[int, str], path: Path
 ) -> None:
-    """Write the plot, whole or not at all; see :func:`draw`."""
+    """Write the plot atomically; see :func:`draw`."""
     write_text(path, draw(points, labels, hints))
 
 

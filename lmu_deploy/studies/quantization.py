@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 _LOG = logging.getLogger(__name__)
-JUDGED, TRIED = 2000, 64
+VALIDATION_SAMPLES, SEARCH_SAMPLES = 2000, 64
 """Number of validation samples that a loss is computed on, and of these the number that
 thresholds and widths are searched with."""
 
@@ -41,42 +41,42 @@ thresholds and widths are searched with."""
 def make_sparse(
     network: IntegerNetwork, task: Task, threshold: float | None, loss: float | None
 ) -> IntegerNetwork:
-    """Give connections thresholds.
+    """Return the network with message thresholds on its connections.
 
     Parameters
     ----------
     network : IntegerNetwork
     task : Task
-        Whose validation data tune; its test data are not looked at.
+        Task whose validation data are used; its test data are not.
     threshold : float or None
-        Share of the range of messages that a change has to reach; see
+        Smallest change that is sent, as a fraction of the range of messages; see
         :func:`converters.quantize.sparsity.with_fraction`.
     loss : float or None
-        Allowed loss: of accuracy, 0.002 being 0.2 points; or relative growth of NRMSE.
+        Allowed loss of accuracy (0.002 is 0.2 points) or relative growth of the NRMSE.
     """
     from converters.quantize.sparsity import with_fraction
 
     if threshold is not None:
         network = with_fraction(network, threshold)
     elif loss is not None:
-        network = _tuned(network, task, loss)
+        network = _tune_thresholds(network, task, loss)
     else:
         return network
-    return _reported(network, {"threshold": threshold, "loss": loss}, judged_on(task))
+    return _with_report(network, {"threshold": threshold, "loss": loss}, validation_split(task))
 
 
-def _tuned(network: IntegerNetwork, task: Task, allowed: float) -> IntegerNetwork:
+def _tune_thresholds(network: IntegerNetwork, task: Task, allowed: float) -> IntegerNetwork:
     from converters.quantize.sparsity import highest_rung, make_ladder
 
-    data = judged_on(task)
+    data = validation_split(task)
     with progress_bar("thresholds", "runs") as progress:
-        ladder = make_ladder(network, data.inputs[:TRIED], run_twin, progress)
-    before = run_twin(ladder.at(0), data.inputs).outputs
+        ladder = make_ladder(network, data.inputs[:SEARCH_SAMPLES], run_integer, progress)
+    before = run_integer(ladder.at(0), data.inputs).outputs
     loss = loss_of(task, data, before)
     with progress_bar("tuning", "runs") as progress:
         rung = highest_rung(
             len(ladder.rungs),
-            lambda number: loss(run_twin(ladder.at(number), data.inputs).outputs),
+            lambda number: loss(run_integer(ladder.at(number), data.inputs).outputs),
             allowed,
             progress,
         )
@@ -84,7 +84,7 @@ def _tuned(network: IntegerNetwork, task: Task, allowed: float) -> IntegerNetwor
 
 
 def loss_of(task: Task, data: Split, before: np.ndarray) -> Callable[[np.ndarray], float]:
-    """Give the function that tells what other outputs than those `before` lose."""
+    """Return a function that computes the loss of outputs relative to `before`."""
     from converters.quantize.sparsity import expected_loss
 
     if task.kind == "classification":
@@ -100,27 +100,27 @@ def _without_washout(data: Split, washout: int) -> Split:
     return Split(data.inputs, data.targets[:, washout:])
 
 
-def judged_on(task: Task) -> Split:
-    """Give validation data, or training data where a task has no others."""
+def validation_split(task: Task) -> Split:
+    """Return validation data, or training data if a task has none."""
     data = task.load()
-    return limited(data.validation if len(data.validation) else data.train, JUDGED)
+    return limited(data.validation if len(data.validation) else data.train, VALIDATION_SAMPLES)
 
 
-def run_twin(network: IntegerNetwork, inputs: np.ndarray) -> Run:
-    """Run the integer twin."""
+def run_integer(network: IntegerNetwork, inputs: np.ndarray) -> Run:
+    """Run a network on the bit-exact simulator."""
     from targets.integer import IntegerTarget
 
     return IntegerTarget().run(network, inputs)
 
 
-def _reported(
+def _with_report(
     network: IntegerNetwork, asked: dict[str, float | None], data: Split
 ) -> IntegerNetwork:
-    """Say what each connection sends now, and keep it in the provenance."""
+    """Log the fraction of silent messages, and return the network with it in the provenance."""
     from converters.quantize.sparsity import silent_shares
 
-    inputs = data.inputs[:TRIED]
-    made = run_twin(network, inputs)
+    inputs = data.inputs[:SEARCH_SAMPLES]
+    made = run_integer(network, inputs)
     shares = silent_shares(network, made.carried, inputs.shape[0] * inputs.shape[1])
     limits = {name: p.message.limit for name, p in populations(network).items()}
     thresholds = {w.place: w.connection.threshold for w in edges(network) if w.place in shares}
@@ -131,8 +131,8 @@ def _reported(
                 f"{shares[edge.place]:.1%} of its messages silent",
             )
     _LOG.info(f"sparsity: {shares['total']:.1%} of all messages silent")
-    said = {**asked, "thresholds": thresholds, "silent": shares}
-    return replace(network, provenance={**network.provenance, "sparsity": json.dumps(said)})
+    report = {**asked, "thresholds": thresholds, "silent": shares}
+    return replace(network, provenance={**network.provenance, "sparsity": json.dumps(report)})
 
 
 def within_budget(
@@ -148,12 +148,12 @@ def within_budget(
     ----------
     network : LMUNetwork
     task : Task
-        Whose training data calibrate, and whose validation data choose.
+        Task whose training data calibrate and whose validation data choose.
     profile : str or DigitalProfile
     kib : float
         Limit in KiB (1,024 bytes).
     options : QuantizeOptions
-        Slices and weight widths are chosen, whatever they are here.
+        Other options; their slices and weight widths have no effect.
     """
     from converters.quantize.widths import search_widths
 
@@ -161,17 +161,17 @@ def within_budget(
     with progress_bar("calibrate") as progress:
         inputs = limited(task.load().train, CALIBRATION_SAMPLES).inputs
         signals = calibrate(network, inputs, progress)
-    data = judged_on(task)
-    few, budget = data.inputs[:TRIED], int(kib * 1024)
+    data = validation_split(task)
+    few, budget = data.inputs[:SEARCH_SAMPLES], int(kib * 1024)
     with progress_bar("widths", "runs") as progress:
-        found = search_widths(network, signals, settings, budget, few, run_twin, progress)
+        found = search_widths(network, signals, settings, budget, few, run_integer, progress)
     for place, (slices, bits) in found.widths.items():
         memory = found.memory[place] / 1024
         _LOG.info(f"width {place}: {slices} x {bits} bits, {memory:.1f} KiB")
     loss = loss_of(task, data, run_reference(network, data.inputs).outputs)
     _LOG.info(
         f"budget: {found.total / 1024:.1f} of {kib:g} KiB; "
-        f"{loss(run_twin(found.network, data.inputs).outputs):.2%} lost on "
+        f"{loss(run_integer(found.network, data.inputs).outputs):.2%} lost on "
         f"{len(data)} validation samples",
     )
     return found.network
@@ -213,11 +213,11 @@ def quantize_for_task(
         network = load_float(network, "quantize")
     chosen = task_for(network, task)
     if options.method == "qat":
-        integer = _trained(network, chosen, profile, options)
+        integer = _train(network, chosen, profile, options)
     elif options.budget_kib is not None:
         integer = within_budget(network, chosen, profile, options.budget_kib, options.rounding)
     else:
-        integer = _rounded(network, chosen, profile, options.rounding)
+        integer = _quantize(network, chosen, profile, options.rounding)
     for remark in remarks(integer):
         _LOG.info(remark)
     integer = make_sparse(integer, chosen, options.sparsity_threshold, options.sparsity_loss)
@@ -226,7 +226,7 @@ def quantize_for_task(
     return integer
 
 
-def _rounded(
+def _quantize(
     network: LMUNetwork, task: Task, profile: str | DigitalProfile, options: QuantizeOptions
 ) -> IntegerNetwork:
     inputs = limited(task.load().train, CALIBRATION_SAMPLES).inputs
@@ -237,7 +237,7 @@ def _rounded(
     return integer
 
 
-def _trained(
+def _train(
     network: LMUNetwork, task: Task, profile: str | DigitalProfile, options: TaskQuantizeOptions
 ) -> IntegerNetwork:
     from converters.quantize.qat import train_quantized

@@ -1,12 +1,7 @@
-"""What a trial gave, kept as ``trials/HASH.json`` from the moment it ends.
+"""Results of a sweep: a record per trial, the table, the Pareto front and ``sweep.json``.
 
-A record appears whole or not at all, so whatever is killed leaves only records of finished trials.
-
-All trials as one table: a row for each, with what it had of its own, and its figures.
-
-sweep.json: the whole of a sweep for those who draw it, such as a report.
-
-The Pareto front of two figures: trials that no other beats in both.
+A record is written atomically to ``trials/HASH.json`` when its trial ends, so that an interrupted
+sweep leaves records of finished trials only.
 """
 
 from __future__ import annotations
@@ -21,7 +16,7 @@ from typing import Any
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
 from lmu_deploy.core.files import atomic_write, write_text
-from lmu_deploy.studies.figures import METRIC_NAME, TASK_NAME, grows
+from lmu_deploy.studies.figures import METRIC_NAME, TASK_NAME, more_is_better
 from lmu_deploy.studies.spec import Trial
 
 TRIALS = "trials"
@@ -35,19 +30,19 @@ class Record:
     Attributes
     ----------
     key : str
-        Hash of its inputs.
+        Hash of `inputs`.
     status : {"done", "refused", "failed"}
-        Refused: it cannot be done, and trying again would say the same. Failed: something broke;
-        such a record is not kept, and the trial runs again with the next sweep.
+        A refused trial is impossible and would be refused again. A failed trial met an error that
+        may not occur again; its record is not written, and the next sweep runs it again.
     figures : dict
-        Empty unless it is done.
+        Empty unless the trial is done.
     error : str
-        One sentence unless it is done.
+        One sentence; empty if the trial is done.
     seconds : float
     inputs : dict
-        What the hash is of.
+        Everything that determines the result.
     versions : dict of str to str
-        Of the libraries that computed it.
+        Versions of the libraries.
     """
 
     key: str
@@ -59,31 +54,31 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def path_of(folder: Path, key: str) -> Path:
-    """Where the record of a hash is kept."""
+def record_path(folder: Path, key: str) -> Path:
+    """Return the path of the record with this hash."""
     return folder / TRIALS / f"{key}.json"
 
 
-def keep(folder: Path, record: Record) -> None:
-    """Write a record unless it failed; nothing happens where the sweep's folder cannot be seen.
+def write_record(folder: Path, record: Record) -> None:
+    """Write a record, unless its trial failed or the folder of the sweep does not exist here.
 
-    A worker on another machine may not see it: the record then goes back to where the sweep was
-    started and is kept there.
+    A worker on another machine may not have the folder. Its record is returned to the process
+    that runs the sweep, which writes it.
     """
     if record.status != FAILED and (folder / TRIALS).is_dir():
         text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(path_of(folder, record.key), text + "\n")
+        write_text(record_path(folder, record.key), text + "\n")
 
 
-def kept(folder: Path, key: str) -> Record | None:
-    """Read the record of a hash; None when there is none.
+def read_record(folder: Path, key: str) -> Record | None:
+    """Return the record with this hash, or None.
 
     Raises
     ------
     RunError
-        When the file is damaged.
+        If the file is damaged.
     """
-    path = path_of(folder, key)
+    path = record_path(folder, key)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -95,20 +90,20 @@ def kept(folder: Path, key: str) -> Record | None:
     return Record(**values)
 
 
-def make_folder(folder: Path, *others: str) -> None:
-    """Make the folder of a sweep, and in it that of its records and those named.
+def make_sweep_folder(folder: Path, *others: str) -> None:
+    """Create the folder of a sweep, with subfolders for its records and those named.
 
     Raises
     ------
     InputError
-        When they cannot be made.
+        If they cannot be created.
     """
     try:
         for name in (TRIALS, *others):
             (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another name."
+            f"cannot create the folder {folder}: {error.strerror}; choose another name."
         ) from error
 
 
@@ -124,9 +119,9 @@ class Row:
 
 
 def to_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Give the table column by column: what varied, status, figures, error, seconds, hash.
+    """Return the table by column: varied settings, status, figures, error, seconds, hash.
 
-    A column holds numbers of one kind, truth values or texts, and None where a trial has none.
+    The values of a column have one type: int, float, bool or str. A missing value is None.
     """
     varied = list(dict.fromkeys(name for row in rows for name in row.trial.varied))
     figures = list(dict.fromkeys(name for row in rows for name in row.record.figures))
@@ -137,11 +132,11 @@ def to_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     columns["error"] = [row.record.error or None for row in rows]
     columns["seconds"] = [row.record.seconds for row in rows]
     columns["trial"] = [row.record.key for row in rows]
-    return {name: _of_one_kind(values) for name, values in columns.items()}
+    return {name: _uniform(values) for name, values in columns.items()}
 
 
 def write_csv(columns: dict[str, list[Any]], path: Path) -> None:
-    """Write the table as CSV, whole or not at all; None is empty."""
+    """Write the table as CSV, atomically; None becomes an empty field."""
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -149,20 +144,20 @@ def write_csv(columns: dict[str, list[Any]], path: Path) -> None:
 
 
 def write_parquet(columns: dict[str, list[Any]], path: Path) -> None:
-    """Write the table as Parquet, whole or not at all.
+    """Write the table as Parquet, atomically.
 
     Raises
     ------
     MissingDependencyError
-        When pyarrow is absent.
+        If pyarrow is not installed.
     """
-    pyarrow, parquet = need_pyarrow()
+    pyarrow, parquet = import_pyarrow()
     with atomic_write(path) as temporary:
         parquet.write_table(pyarrow.table(columns), temporary)
 
 
-def need_pyarrow() -> tuple[Any, Any]:
-    """Import pyarrow and pyarrow.parquet; MissingDependencyError when they are absent."""
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow and pyarrow.parquet; raise MissingDependencyError if not installed."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -173,7 +168,7 @@ def need_pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _of_one_kind(values: list[Any]) -> list[Any]:
+def _uniform(values: list[Any]) -> list[Any]:
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} and len(kinds) == 2:
         return [None if value is None else float(value) for value in values]
@@ -184,7 +179,7 @@ def _of_one_kind(values: list[Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Point:
-    """A trial on the plot; on the front when no other is as good in both and better in one."""
+    """A trial on the plot; on the front if no other trial dominates it."""
 
     row: Row
     vertical: float
@@ -193,7 +188,7 @@ class Point:
 
 
 def pareto(rows: Sequence[Row], objectives: tuple[str, str]) -> list[Point]:
-    """Give a point for each trial that is done and has both figures.
+    """Return a point for each trial that is done and has both figures.
 
     Parameters
     ----------
@@ -204,7 +199,7 @@ def pareto(rows: Sequence[Row], objectives: tuple[str, str]) -> list[Point]:
     Returns
     -------
     list of Point
-        In the order of `rows`; empty when the trials do not share one metric, for an accuracy
+        In the order of `rows`. Empty if the trials have different metrics, because an accuracy
         cannot be compared with an error.
     """
     done = [row for row in rows if row.record.status == DONE]
@@ -218,7 +213,7 @@ def pareto(rows: Sequence[Row], objectives: tuple[str, str]) -> list[Point]:
     if len(metrics) != 1:
         return []
     (metric,) = metrics
-    signs = [1.0 if grows(name, metric) else -1.0 for name in objectives]
+    signs = [1.0 if more_is_better(name, metric) else -1.0 for name in objectives]
     gains = [(signs[0] * y, signs[1] * x) for _, y, x in found]
     front = _front(gains)
     return [
@@ -228,7 +223,7 @@ def pareto(rows: Sequence[Row], objectives: tuple[str, str]) -> list[Point]:
 
 
 def _front(gains: Sequence[tuple[float, float]]) -> set[tuple[float, float]]:
-    """Give the pairs that no other beats: best first in one, each better in the other."""
+    """Return the nondominated pairs; more of each entry is better."""
     front, best = set(), -math.inf
     for gain in sorted(set(gains), reverse=True):
         if gain[1] > best:
@@ -246,15 +241,15 @@ def summarize(
     points: Sequence[Point],
     objectives: tuple[str, str],
 ) -> dict[str, Any]:
-    """Give what sweep.json holds.
+    """Return the content of ``sweep.json``.
 
     Returns
     -------
     dict
-        tasks : names of the tasks of all trials that say it (those of earlier versions do not);
-        objectives : the figures of the vertical and the horizontal axis; more_is_better : of each;
-        varied : names of the settings that differ between trials; front : rows that no other
-        beats in both objectives; columns : the table, a list for each column.
+        tasks : names of the tasks of the trials (records of early versions have none);
+        objectives : the figures of the vertical and the horizontal axis; more_is_better : for
+        each; varied : names of the settings that differ between trials; front : indices of the
+        rows on the Pareto front; columns : the table, a list for each column.
     """
     done = [row.record.figures for row in rows if row.record.status == DONE]
     metrics = sorted({str(figures[METRIC_NAME]) for figures in done})
@@ -264,7 +259,9 @@ def summarize(
         "version": 1,
         "tasks": sorted({str(figures[TASK_NAME]) for figures in done if TASK_NAME in figures}),
         "objectives": list(objectives),
-        "more_is_better": [grows(name, metric) for name in objectives for metric in metrics[:1]],
+        "more_is_better": [
+            more_is_better(name, metric) for name in objectives for metric in metrics[:1]
+        ],
         "varied": list(dict.fromkeys(name for row in rows for name in row.trial.varied)),
         "front": [number for number, row in enumerate(rows) if id(row) in on_front],
         "columns": dict(columns),
@@ -272,7 +269,7 @@ def summarize(
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> Path:
-    """Write sweep.json into a sweep's folder; give its path."""
+    """Write ``sweep.json`` into the folder of a sweep, and return its path."""
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
     write_text(folder / SUMMARY, text + "\n")
     return folder / SUMMARY

@@ -1,12 +1,10 @@
-"""A sweep from its spec to its rows: plan every trial, run what is not there yet.
+"""Run a sweep: plan the trials of its grid or search, and run those without a record.
 
-A search of the Pareto front: NSGA-II, one generation after the other.
-
-K. Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE Transactions on
-Evolutionary Computation 6(2), 2002, as Optuna has it. A generation is suggested at once and judged
-whole before the next, in the order in which it was suggested. So what is suggested depends on the
-seed and on results alone, never on which worker was faster, and a search that is started again
-asks for the same trials, of which the finished ones are there.
+A search uses NSGA-II (K. Deb et al., "A fast and elitist multiobjective genetic algorithm:
+NSGA-II", IEEE Transactions on Evolutionary Computation 6(2), 2002) in Optuna's implementation. A
+whole generation is suggested, and evaluated before the next. The suggestions depend on the seed
+and the results only, not on the speed of workers. A search that is started again therefore
+suggests the same trials and finds the records of those that have finished.
 """
 
 from __future__ import annotations
@@ -19,23 +17,31 @@ from typing import Any
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.studies.figures import METRIC_NAME, grows
+from lmu_deploy.studies.figures import METRIC_NAME, more_is_better
 from lmu_deploy.studies.plan import Job, Planner, digest
-from lmu_deploy.studies.records import DONE, REFUSED, Record, Row, keep, kept, path_of
+from lmu_deploy.studies.records import (
+    DONE,
+    REFUSED,
+    Record,
+    Row,
+    read_record,
+    record_path,
+    write_record,
+)
 from lmu_deploy.studies.spec import Range, Spec, Trial, grid_trials
 from lmu_deploy.studies.workers import Workers
 from lmu_deploy.tasks.dataset import find_task
 
 
 class ParetoSearch:
-    """Suggests trials of a spec, generation by generation.
+    """Search of the Pareto front that suggests one generation of trials after the other.
 
     Parameters
     ----------
     spec : Spec
-        With a search.
+        Spec with a search.
     metric_name : str
-        The task's metric, which says which way it is better.
+        Metric of the task, which determines whether more is better.
     """
 
     def __init__(self, spec: Spec, metric_name: str) -> None:
@@ -55,7 +61,8 @@ class ParetoSearch:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(
             directions=[
-                "maximize" if grows(name, metric_name) else "minimize" for name in spec.objectives
+                "maximize" if more_is_better(name, metric_name) else "minimize"
+                for name in spec.objectives
             ],
             sampler=optuna.samplers.NSGAIISampler(
                 population_size=min(self._search.population, max(2, self._search.trials)),
@@ -66,7 +73,7 @@ class ParetoSearch:
         self._asked: list[Any] = []
 
     def generations(self) -> Iterator[list[Trial]]:
-        """Give one generation after the other; `tell` of each before asking for the next."""
+        """Yield the generations; call :meth:`tell` for each before the next."""
         left = self._search.trials
         while left > 0:
             size = min(left, self._search.population)
@@ -75,7 +82,7 @@ class ParetoSearch:
             left -= size
 
     def tell(self, records: Sequence[Record]) -> None:
-        """Judge the generation that was given last; records in its order."""
+        """Record the results of the last generation, in its order."""
         for asked, record in zip(self._asked, records, strict=True):
             values: list[Any] = [record.figures.get(name) for name in self._spec.objectives]
             same = record.figures.get(METRIC_NAME) == self._metric_name
@@ -93,7 +100,7 @@ class ParetoSearch:
 
 
 def _distribution(kinds: Any, name: str, field: Range | list[Any]) -> Any:
-    """Give Optuna's name for a field; choices are suggested by their place, so may be anything."""
+    """Return Optuna's distribution of a field; choices are suggested by their index."""
     if isinstance(field, list):
         return kinds.CategoricalDistribution(list(range(len(field))))
     whole = isinstance(field.low, int) and isinstance(field.high, int)
@@ -106,18 +113,18 @@ def _distribution(kinds: Any, name: str, field: Range | list[Any]) -> Any:
 
 @dataclass
 class Sweep:
-    """A sweep that is being run.
+    """A running sweep.
 
     Attributes
     ----------
     spec : Spec
     folder : path
-        Where records are kept; its sub-folders are there.
+        Folder of the records, which exists with its subfolders.
     workers : Workers
     progress : callable, optional
-        Called with (trials done, trials in all); those of an earlier run are done at once.
+        Called with (trials done, trials in all). Trials of an earlier run count as done.
     found : int
-        Trials whose records were there already.
+        Number of trials with a record of an earlier run.
     """
 
     spec: Spec
@@ -130,17 +137,17 @@ class Sweep:
     _done: int = 0
 
     def run(self) -> list[Row]:
-        """Run all trials and give a row for each, in the order of the grid or of the search.
+        """Run all trials and return a row for each, in the order of the grid or of the search.
 
-        A search that suggests a trial twice runs it once and gives it one row.
+        A trial that a search suggests twice runs once and has one row.
 
         Raises
         ------
         InputError
-            When a setting is unknown or out of range, no trial at all can begin, or no scheduler
+            If a setting is unknown or out of range, none of the trials can start, or no scheduler
             answers.
         RunError
-            When the scheduler is lost.
+            If the connection to the scheduler is lost.
         """
         planner = Planner(self.spec.folder)
         if self.spec.search is None:
@@ -154,32 +161,32 @@ class Sweep:
         return list(self._rows.values())
 
     def _run_batch(self, planner: Planner, trials: Sequence[Trial], total: int) -> list[Record]:
-        """Run some trials and give their records, in the order of the trials."""
+        """Run some trials and return their records, in the order of the trials."""
         planned = [_plan(planner, trial) for trial in trials]
         if not self._rows and all(isinstance(item, Record) for item in planned):
-            raise InputError(f"{self.spec.where}: no trial can begin: {_error(planned[0])}")
+            raise InputError(f"{self.spec.where}: no trial can start: {_error(planned[0])}")
         times = Counter(item.key for item in planned)
         waiting: dict[str, Job] = {}
         for key, item in {item.key: item for item in planned}.items():
             if key in self._records:
                 self._count(times[key], total)
             elif isinstance(item, Record):
-                self._take(item, times[key], total)
-            elif (record := kept(self.folder, key)) is not None:
+                self._add(item, times[key], total)
+            elif (record := read_record(self.folder, key)) is not None:
                 self.found += 1
-                self._take(record, times[key], total)
+                self._add(record, times[key], total)
             else:
                 waiting[key] = item
         for record in self.workers.run(list(waiting.values())):
-            if not path_of(self.folder, record.key).exists():
-                keep(self.folder, record)  # the worker could not see the folder
-            self._take(record, times[record.key], total)
+            if not record_path(self.folder, record.key).exists():
+                write_record(self.folder, record)  # the worker does not have the folder
+            self._add(record, times[record.key], total)
         records = [self._records[item.key] for item in planned]
         for trial, record in zip(trials, records, strict=True):
             self._rows.setdefault(digest([record.key, dict(trial.varied)]), Row(trial, record))
         return records
 
-    def _take(self, record: Record, times: int, total: int) -> None:
+    def _add(self, record: Record, times: int, total: int) -> None:
         self._records[record.key] = record
         self._count(times, total)
 
@@ -190,7 +197,7 @@ class Sweep:
 
 
 def _plan(planner: Planner, trial: Trial) -> Job | Record:
-    """Make a job of a trial; one that cannot begin has its record at once, and it is not kept."""
+    """Return the job of a trial, or the record of one that cannot start, which is not written."""
     try:
         return planner.job(trial.settings)
     except InputError as error:
@@ -202,7 +209,7 @@ def _error(item: Job | Record) -> str:
 
 
 def _metric_name(spec: Spec, planner: Planner) -> str:
-    """Name the metric of a search's first corner; trials of a task with another metric fail."""
+    """Return the metric of the first corner of a search; trials with another metric fail."""
     assert spec.search is not None
     corner = {
         name: field.low if isinstance(field, Range) else field[0]

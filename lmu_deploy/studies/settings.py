@@ -45,29 +45,29 @@ def current_setting(name: str) -> str:
     return f"{table}{dot}{rest}"
 
 
-class Strict(BaseModel):
-    """Refuses names that it does not know."""
+class StrictModel(BaseModel):
+    """Base class of settings; unknown names are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TaskSettings(Strict):
-    """Which task, by default what the network records, and how many of its test samples."""
+class TaskSettings(StrictModel):
+    """Task, by default the one that the network file records, and the number of test samples."""
 
     name: str | None = None
     limit: int | None = Field(default=None, ge=1)
 
 
-class TrainSettings(Strict):
-    """A network that the sweep trains: kind, seed, and what differs from the built-in settings."""
+class TrainSettings(StrictModel):
+    """Network that the sweep trains: kind, seed, and changes of the built-in settings."""
 
     model: Literal["lmu", "parallel", "lstm", "hybrid"] = "lmu"
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
-class NetworkSettings(Strict):
-    """Either the file of a float network or how to train one."""
+class NetworkSettings(StrictModel):
+    """Float network: a file, or the settings of its training."""
 
     file: str | None = None
     train: TrainSettings | None = None
@@ -79,29 +79,29 @@ class NetworkSettings(Strict):
         return self
 
 
-class CalibrationSettings(Strict):
-    """How many training samples calibrate, and the converter's own name of the method."""
+class CalibrationSettings(StrictModel):
+    """Calibration: number of training samples, and the converter's name of the method."""
 
     samples: int = Field(default=512, ge=1)
     method: str | None = None
 
 
-class TrialSettings(Strict):
-    """All that decides the result of a trial.
+class TrialSettings(StrictModel):
+    """All settings that determine the result of a trial.
 
     Attributes
     ----------
     task : TaskSettings
     network : NetworkSettings
     quantize, spike : dict
-        Options of the converter that the target needs.
+        Options of the converters.
     calibration : CalibrationSettings
     chip : dict
-        ``profile`` and figures that replace the profile's.
+        ``profile``, and figures that replace those of the profile.
     target : str
-        A target's name, followed by the form that it runs if it runs several.
+        Name of a target, with the form if it runs several, as in ``onnxruntime/integer``.
     seed : int
-        Of the conversion and the run.
+        Seed of the conversion and the run.
     """
 
     task: TaskSettings = TaskSettings()
@@ -138,19 +138,19 @@ class TrialSettings(Strict):
         return values
 
 
-def read_trial(values: Mapping[str, Any], where: str) -> TrialSettings:
-    """Check the settings of one trial; `where` is what an error calls them.
+def validate_trial(values: Mapping[str, Any], where: str) -> TrialSettings:
+    """Return the settings of one trial; error messages begin with `where`.
 
     Raises
     ------
     InputError
-        When a setting is unknown, missing or out of range; the sentence names the first one.
+        If a setting is unknown, missing or out of range; the message names the first one.
     """
-    return checked(TrialSettings, values, where)
+    return validate_model(TrialSettings, values, where)
 
 
-def checked(model: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """Make a pydantic model; what it finds wrong first becomes an InputError of one sentence."""
+def validate_model(model: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """Return a pydantic model; raise InputError with its first error in one sentence."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -159,8 +159,8 @@ def checked(model: type[Any], values: Mapping[str, Any], where: str) -> Any:
         if first["type"] == "extra_forbidden":
             known = f"; known are {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else ""
             raise InputError(f"{where}: {place} is no setting{known}.") from error
-        told = str(first["msg"]).removeprefix("Value error, ")
-        raise InputError(f"{where}: {place}: {told}.") from error
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise InputError(f"{where}: {place}: {message}.") from error
 
 
 def _check_options(table: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -188,21 +188,21 @@ def _check_options(table: str, values: dict[str, Any]) -> dict[str, Any]:
 _SOURCE = "assumed: set by the sweep"
 
 
-def chosen_profile(chip: Mapping[str, Any], kind: str, usual: str) -> Profile:
-    """Load the profile that `chip` names, with the other entries of `chip` in place of its own.
+def profile_with_figures(chip: Mapping[str, Any], kind: str, usual: str) -> Profile:
+    """Load the profile that `chip` names, and replace figures by the other entries of `chip`.
 
     Parameters
     ----------
     chip : mapping
-        ``profile``, and figures' values by name.
+        ``profile``, and values of figures by name.
     kind : {"digital", "analog"}
     usual : str
-        The profile where `chip` names none.
+        Profile if `chip` names none.
 
     Raises
     ------
     InputError
-        When there is no such profile of that kind, or it has no such figure.
+        If there is no such profile of that kind, or it has no such figure.
     """
     profile = load_profile(str(chip.get("profile", usual)), kind)
     figures = {}

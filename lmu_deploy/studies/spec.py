@@ -1,8 +1,6 @@
-"""A sweep as a TOML file: settings that all trials share, and a grid or a search over others.
+"""Read the specification of a sweep: settings of all trials, and a grid or a search of others.
 
-Every combination of the values of a grid, the last setting changing fastest.
-
-Settings by dotted names, such as ``network.train.settings.layers.0.order``.
+Settings have dotted names, such as ``network.train.settings.layers.0.order``.
 """
 
 from __future__ import annotations
@@ -18,87 +16,89 @@ from pydantic import Field, model_validator
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.studies.figures import check_figure
 from lmu_deploy.studies.settings import (
-    Strict,
+    StrictModel,
     TrialSettings,
-    checked,
     current_setting,
-    read_trial,
+    validate_model,
+    validate_trial,
 )
 from lmu_deploy.training.config import read_toml
 
 ALIASES = {"task": "task.name", "network": "network.file"}
-"""What a plain text under a table's name stands for."""
+"""Settings that a text in place of a table means."""
 
 DEFAULT = "default"
-"""A value that takes a setting out, so that its default holds (TOML has no null)."""
+"""Value that removes a setting, so that its default applies (TOML has no null)."""
 
 
-def leaves(
+def flatten(
     tree: Mapping[str, Any], is_leaf: Callable[[Any], bool], prefix: str = ""
 ) -> dict[str, Any]:
-    """Give every leaf of nested tables by its dotted name, in their order.
+    """Return every leaf of nested tables by its dotted name, in order.
 
     Parameters
     ----------
     tree : mapping
     is_leaf : callable
-        Whether a value is no table of names any more.
+        Function that returns whether a mapping is a value and not a table.
     prefix : str
-        What stands before each name.
+        Prefix of each name.
     """
     found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping) and not is_leaf(value):
-            found.update(leaves(value, is_leaf, f"{prefix}{name}."))
+            found.update(flatten(value, is_leaf, f"{prefix}{name}."))
         else:
             found[f"{prefix}{name}"] = value
     return found
 
 
-def placed(tree: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
-    """Give a copy of `tree` with the setting of a dotted name replaced; `tree` stays as it was.
+def with_setting(tree: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Return a copy of `tree` with the setting of a dotted name replaced.
 
     Raises
     ------
     InputError
-        When the name leads through a setting that holds no others.
+        If a part of the name is a setting that has no settings of its own.
     """
     meant = ALIASES.get(name, name) if isinstance(value, str) else name
-    changed = _placed(tree, meant.split("."), value, name)
-    assert isinstance(changed, dict)  # as the tree was
+    changed = _replace_at(tree, meant.split("."), value, name)
+    assert isinstance(changed, dict)  # because `tree` is a table
     return changed
 
 
-def merged(base: Any, change: Any) -> Any:
-    """Lay `change` over `base`: tables name by name, a list by a table of its places."""
+def merge(base: Any, change: Any) -> Any:
+    """Return `base` updated by `change`: tables by name, lists by a table of their indices."""
     if isinstance(base, Mapping) and isinstance(change, Mapping):
-        joined = {name: merged(base[name], v) for name, v in change.items() if name in base}
+        joined = {name: merge(base[name], v) for name, v in change.items() if name in base}
         return {**base, **change, **joined}
-    if isinstance(base, list | tuple) and _is_places(change):
+    if isinstance(base, list | tuple) and _is_indexed(change):
         items = list(base)
         for place, item in change.items():
-            number = _index(place, items, place)
-            items[number] = merged(items[number], item)
+            number = _parse_index(place, items, place)
+            items[number] = merge(items[number], item)
         return items
     return change
 
 
-def _placed(node: Any, parts: list[str], value: Any, name: str) -> Any:
+def _replace_at(node: Any, parts: list[str], value: Any, name: str) -> Any:
     part, *rest = parts
     if isinstance(node, list | tuple):
-        number = _index(part, node, name)
-        item = _placed(node[number], rest, value, name) if rest else value
+        number = _parse_index(part, node, name)
+        item = _replace_at(node[number], rest, value, name) if rest else value
         return [*node[:number], item, *node[number + 1 :]]
     if not isinstance(node, Mapping):
-        raise InputError(f"{name} leads through {node!r}, which holds no settings; name another.")
+        raise InputError(
+            f"{name} leads through {node!r}, which has no settings of its own; use another name."
+        )
     if rest:
-        return {**node, part: _placed(node.get(part, {}), rest, value, name)}
+        return {**node, part: _replace_at(node.get(part, {}), rest, value, name)}
     if value == DEFAULT:
         return {key: item for key, item in node.items() if key != part}
     return {**node, part: value}
 
 
-def _index(part: str, items: list[Any] | tuple[Any, ...], name: str) -> int:
+def _parse_index(part: str, items: list[Any] | tuple[Any, ...], name: str) -> int:
     if not part.isdecimal() or int(part) >= len(items):
         raise InputError(
             f"{name}: {part!r} is no place in a list of {len(items)}; count from 0 to "
@@ -107,7 +107,7 @@ def _index(part: str, items: list[Any] | tuple[Any, ...], name: str) -> int:
     return int(part)
 
 
-def _is_places(change: Any) -> bool:
+def _is_indexed(change: Any) -> bool:
     return isinstance(change, Mapping) and all(str(place).isdecimal() for place in change)
 
 
@@ -115,8 +115,8 @@ MOST_TRIALS = 100_000
 OBJECTIVES = ("metric", "memory_bytes")
 
 
-class Range(Strict):
-    """Whole or real numbers to search, both ends included; `step` or `log` if wanted."""
+class Range(StrictModel):
+    """Range of integers or real numbers to search, both ends included."""
 
     low: int | float
     high: int | float
@@ -134,17 +134,17 @@ class Range(Strict):
         return self
 
 
-class Search(Strict):
+class Search(StrictModel):
     """A search of the Pareto front by NSGA-II.
 
     Attributes
     ----------
     fields : dict of name to Range or list
-        What varies: a range of numbers, or choices.
+        Settings that vary: a range of numbers, or choices.
     trials : int
-        How many to suggest; a suggestion made twice runs once.
+        Number of suggestions; one that occurs twice runs once.
     population : int
-        Trials of one generation.
+        Number of trials in a generation.
     seed : int
     """
 
@@ -156,7 +156,7 @@ class Search(Strict):
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: what it has of its own, and its settings in full."""
+    """One trial: the settings that vary, and all its settings."""
 
     varied: Mapping[str, Any]
     settings: TrialSettings
@@ -169,13 +169,13 @@ class Spec:
     Attributes
     ----------
     where : str
-        What an error calls it.
+        Name of the sweep in error messages.
     folder : path
-        Where paths in it start.
+        Folder that relative paths start from.
     base : dict
-        Settings that all trials share.
+        Settings of all trials.
     objectives : tuple of str
-        Two figures, on the vertical and the horizontal axis.
+        Figures of the vertical and the horizontal axis.
     grid : dict of name to list, or None
     search : Search or None
     """
@@ -188,21 +188,21 @@ class Spec:
     search: Search | None
 
     def trial(self, varied: Mapping[str, Any]) -> Trial:
-        """Give the trial with some settings replaced, by their dotted names.
+        """Return the trial with some settings replaced, by their dotted names.
 
         Raises
         ------
         InputError
-            When a name is unknown or a value out of range.
+            If a name is unknown or a value is out of range.
         """
         values = dict(self.base)
         for name, value in varied.items():
-            values = placed(values, name, value)
-        return Trial(dict(varied), read_trial(values, self.where))
+            values = with_setting(values, name, value)
+        return Trial(dict(varied), validate_trial(values, self.where))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of what varies."""
+        """Names of the settings that vary."""
         return tuple(self.grid if self.grid is not None else self.search.fields)  # type: ignore[union-attr]
 
 
@@ -212,7 +212,7 @@ def read_spec(spec: Path | str | Mapping[str, Any]) -> Spec:
     Raises
     ------
     InputError
-        When there is no such file, or a field is unknown, missing or out of range.
+        If the file does not exist, or a field is unknown, missing or out of range.
     """
     if isinstance(spec, Mapping):
         return _read(spec, "the sweep", Path.cwd())
@@ -224,7 +224,7 @@ def _read(values: Mapping[str, Any], where: str, folder: Path) -> Spec:
     for name, value in values.items():
         if name not in ("grid", "search", "objectives"):
             table = base.get(current_setting(name))
-            base = placed(base, current_setting(name), merged(table, value))
+            base = with_setting(base, current_setting(name), merge(table, value))
     if ("grid" in values) == ("search" in values):
         raise InputError(f"{where}: give either a table [grid] or a table [search] of what varies.")
     return Spec(
@@ -245,7 +245,7 @@ def _objectives(names: Any, where: str) -> tuple[str, str]:
 
 
 def _grid(table: Any, where: str) -> dict[str, list[Any]]:
-    axes = _current(leaves(table, lambda _: False)) if isinstance(table, Mapping) else {}
+    axes = _current_names(flatten(table, lambda _: False)) if isinstance(table, Mapping) else {}
     if not axes:
         raise InputError(f"{where}: grid is empty; name a setting and a list of its values.")
     count = 1
@@ -261,28 +261,30 @@ def _grid(table: Any, where: str) -> dict[str, list[Any]]:
 def _search(table: Any, where: str) -> Search:
     if not isinstance(table, Mapping) or not isinstance(table.get("fields"), Mapping):
         raise InputError(f"{where}: search needs a table [search.fields] of what varies.")
-    fields = _current(leaves(table["fields"], lambda value: "low" in value or "high" in value))
+    fields = _current_names(
+        flatten(table["fields"], lambda value: "low" in value or "high" in value)
+    )
     for name, choices in fields.items():
         if not isinstance(choices, Mapping) and (not isinstance(choices, list) or not choices):
             raise InputError(
                 f"{where}: search.fields.{name} is {choices!r}; give a list of choices, or "
                 "{ low = ..., high = ... }."
             )
-    search: Search = checked(Search, {**table, "fields": fields}, f"{where}: search")
+    search: Search = validate_model(Search, {**table, "fields": fields}, f"{where}: search")
     return search
 
 
-def _current(varied: Mapping[str, Any]) -> dict[str, Any]:
+def _current_names(varied: Mapping[str, Any]) -> dict[str, Any]:
     return {current_setting(name): value for name, value in varied.items()}
 
 
 def grid_trials(spec: Spec) -> list[Trial]:
-    """List the trials of a grid, all checked.
+    """Return the trials of a grid; the last setting changes fastest.
 
     Raises
     ------
     InputError
-        When a name is unknown or a value out of range; nothing has run by then.
+        If a name is unknown or a value is out of range.
     """
     axes = spec.grid or {}
     combinations = itertools.product(*axes.values())

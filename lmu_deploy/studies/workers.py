@@ -1,9 +1,7 @@
-"""Where trials run: dask workers, of a cluster made here for one sweep or of one given by address.
+"""Dask workers that run the trials, and the lock of a sweep's folder.
 
-The cluster here has one process a worker and one thread in each, so that trials do not fight over
-cores. It starts with the first job: a sweep that has nothing left to run starts none.
-
-One sweep at a time in a folder.
+By default a local cluster is started for the sweep, with one thread per process, so that trials do
+not compete for cores. It starts with the first job; a sweep without jobs starts none.
 """
 
 from __future__ import annotations
@@ -20,23 +18,24 @@ from typing import Any
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
 from lmu_deploy.studies.plan import Job, Training
 from lmu_deploy.studies.records import FAILED, Record
-from lmu_deploy.studies.trial import run_and_keep, train_and_keep
+from lmu_deploy.studies.trial import run_and_record, train_and_save
 
 _SECONDS_FOR_AN_ANSWER = 10
 _QUIET = ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler")
 
 
 class Workers:
-    """Runs jobs; a context manager that takes the cluster down again.
+    """Workers that run jobs; a context manager that closes the cluster at its end.
 
     Parameters
     ----------
     folder : path
-        The sweep's, where workers that can see it keep what they made.
+        Folder of the sweep, into which workers that have it write.
     scheduler : str, optional
-        Address of a running scheduler, such as tcp://host:8786; by default a cluster is made.
+        Address of a running scheduler, such as tcp://host:8786; by default a local cluster is
+        started.
     workers : int, optional
-        Processes of that cluster; by default as many as there are cores.
+        Number of processes of the local cluster; by default the number of cores.
     """
 
     def __init__(self, folder: Path, scheduler: str | None, workers: int | None) -> None:
@@ -64,14 +63,14 @@ class Workers:
         self._open.close()
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Record]:
-        """Run jobs, each once, and give their records as they end.
+        """Run jobs and yield their records as they end.
 
         Raises
         ------
         InputError
-            When no scheduler answers.
+            If no scheduler answers.
         RunError
-            When the scheduler is lost.
+            If the connection to the scheduler is lost.
         """
         if not jobs:
             return
@@ -85,10 +84,10 @@ class Workers:
         if isinstance(training := job.network, Training):
             if training.key not in self._trained:
                 self._trained[training.key] = client.submit(
-                    train_and_keep, training, self._folder, key=f"train-{training.key}"
+                    train_and_save, training, self._folder, key=f"train-{training.key}"
                 )
             trained = self._trained[training.key]
-        return client.submit(run_and_keep, job, self._folder, trained, key=f"trial-{job.key}")
+        return client.submit(run_and_record, job, self._folder, trained, key=f"trial-{job.key}")
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -118,16 +117,17 @@ class Workers:
 
 
 def _result(future: Any, key: str) -> Record:
-    """Give a job's record, or one that says what happened to its worker."""
+    """Return the record of a job, or one with the error of its worker."""
     distributed = _distributed()
     try:
         record: Record = future.result()
     except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
         raise RunError(
-            f"the scheduler was lost ({error}); start the sweep again: what has finished is kept."
+            f"the connection to the scheduler was lost ({error}); start the sweep again, and "
+            "finished trials are not repeated."
         ) from error
     except distributed.KilledWorker as error:
-        return Record(key, FAILED, error=f"its worker died, with every attempt ({error}).")
+        return Record(key, FAILED, error=f"its worker died at every attempt ({error}).")
     except Exception as error:  # such as a worker on which this package is not installed
         return Record(key, FAILED, error=f"a worker could not run it: {error!r}.")
     return record
@@ -151,13 +151,13 @@ LOCK = ".lock"
 
 
 @contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold the folder; whatever ends this process lets it go. Systems without flock go unguarded.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock the folder of a sweep for this process; without effect on systems without flock.
 
     Raises
     ------
     InputError
-        When another sweep holds it, or it cannot be written.
+        If another sweep runs in it, or it cannot be written.
     """
     try:
         file = (folder / LOCK).open("w")

@@ -16,14 +16,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.studies import chip_yield as module
-from lmu_deploy.studies.yield_figures import (
-    ChipYield,
-    histogram,
-    load_yield,
-    save_yield,
-    table,
-    verdict,
-)
+from lmu_deploy.studies.chip_yield import ChipYield, load_yield, save_yield
 from lmu_deploy.tasks.selection import limited, task_for
 from targets.brian2 import Brian2Target
 
@@ -48,13 +41,13 @@ def test_shares_are_counted_from_the_better_end():
 
 def test_the_distribution_is_shown():
     found = record([0.4, 0.5, 0.5, 0.6], "nrmse")
-    assert "| dynamic | 0.6000 |" in table(found)
-    assert "4 chips of p" in verdict(found) and "% above the ideal device" in verdict(found)
-    lines = histogram(found).splitlines()
+    assert "| dynamic | 0.6000 |" in found.table()
+    assert "4 chips of p" in found.verdict() and "% above the ideal device" in found.verdict()
+    lines = found.histogram().splitlines()
     assert len(lines) == 2 * (1 + 12)
     assert sum(line.count("#") for line in lines) == 2 * 4
     many = record([0.5] * 400 + [1.0])
-    assert max(len(line) for line in histogram(many).splitlines()) < 100
+    assert max(len(line) for line in many.histogram().splitlines()) < 100
 
 
 def test_parts_are_put_together_chip_by_chip():
@@ -91,7 +84,7 @@ def test_a_study_in_parts_is_the_study_at_once(whole, tmp_path):
     chip_yield(DIGITS, chips=1, first_chip=5, out=first, **asked)
     both = chip_yield(DIGITS, chips=3, first_chip=5, out=first, add=[last], **asked)
     assert both == whole == load_yield(first)
-    with pytest.raises(InputError, match=r"last.json were judged with samples 20, and 19 is asked"):
+    with pytest.raises(InputError, match="run with samples 20, and this study has 19"):
         chip_yield(DIGITS, add=[last], **{**asked, "limit": 19})
 
 
@@ -102,21 +95,21 @@ def test_chips_that_are_known_are_not_judged_again(whole, tmp_path, monkeypatch)
     def judged_again(*_):
         raise AssertionError("a chip was judged again")
 
-    monkeypatch.setattr(module._Study, "_figures", judged_again)
+    monkeypatch.setattr(module._Study, "_measure", judged_again)
     again = chip_yield(DIGITS, chips=2, first_chip=6, limit=20, seed=3, out=out, **OPTIONS)
     assert again == whole == load_yield(out)
 
 
 def test_an_interrupted_study_keeps_the_chips_that_it_had_finished(tmp_path, monkeypatch):
-    out, judged = tmp_path / "yield.json", module._Study.judged
+    out, run_chips = tmp_path / "yield.json", module._Study.run_chips
 
     def stopped(study, found, chips):
         if 1 in chips:
             raise KeyboardInterrupt
-        return judged(study, found, chips)
+        return run_chips(study, found, chips)
 
     monkeypatch.setattr(module, "_CHIPS_AT_ONCE", 1)
-    monkeypatch.setattr(module._Study, "judged", stopped)
+    monkeypatch.setattr(module._Study, "run_chips", stopped)
     with pytest.raises(KeyboardInterrupt):
         chip_yield(DIGITS, chips=2, limit=5, out=out, **{**OPTIONS, "neurons_per_state": 2})
     assert load_yield(out).chips == [0]
@@ -165,7 +158,7 @@ def test_wrong_requests_are_refused(tmp_path):
         chip_yield(DIGITS, chips=0)
     with pytest.raises(InputError, match="cannot be cut"):
         chip_yield(DIGITS, steps=4)
-    with pytest.raises(InputError, match="decides calibration itself"):
+    with pytest.raises(InputError, match="sets calibration itself"):
         module.yield_of_chips(DIGITS, SpikeOptions(calibration="static"))
     with pytest.raises(InputError, match="no chip"):
         spike_chips(load(DIGITS), np.zeros((1, 8, 8)), "generic-analog", [])

@@ -18,7 +18,7 @@ from lmu_deploy.core.files import save
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.studies import workers as workers_module
 from lmu_deploy.studies.plot import draw
-from lmu_deploy.studies.records import make_folder
+from lmu_deploy.studies.records import make_sweep_folder
 from lmu_deploy.studies.run import Sweep
 from lmu_deploy.studies.spec import read_spec
 from lmu_deploy.studies.workers import Workers
@@ -98,7 +98,7 @@ def test_a_grid_on_a_scheduler_given_by_address(spec, address, tmp_path):
 
 def test_workers_that_cannot_see_the_folder(spec, address, tmp_path):
     seen, unseen = tmp_path / "seen", tmp_path / "unseen"
-    make_folder(seen)
+    make_sweep_folder(seen)
     with Workers(unseen, address, None) as pool:
         rows = Sweep(read_spec(spec("[grid]\nseed = [0, 1]\n")), seen, pool).run()
     assert len(list((seen / "trials").glob("[!.]*.json"))) == len(rows) == 2
@@ -117,7 +117,7 @@ def test_a_search_goes_on_where_it_was(spec, address, tmp_path):
     assert any(point.on_front for point in whole.front)
     # What a kill leaves: some of the records, in no order of its own.
     part = tmp_path / "part"
-    make_folder(part)
+    make_sweep_folder(part)
     for number, path in enumerate(sorted((tmp_path / "whole" / "trials").glob("[!.]*.json"))):
         if number % 3:
             (part / "trials" / path.name).write_bytes(path.read_bytes())
@@ -144,7 +144,7 @@ def test_two_targets_in_one_sweep(spec, address, tmp_path):
 
 def test_a_sweep_of_which_nothing_can_begin_says_so_and_starts_no_cluster(spec, tmp_path):
     text = 'target = "nowhere"\n[grid]\nseed = [1, 2]\n'
-    with pytest.raises(InputError, match="no trial can begin: unknown target 'nowhere'"):
+    with pytest.raises(InputError, match="no trial can start: unknown target 'nowhere'"):
         sweep(spec(text), out=tmp_path / "out", scheduler="tcp://127.0.0.1:9")
 
 
@@ -172,19 +172,19 @@ def test_what_dask_reports_of_a_job():
     absent = workers_module._result(Broken(ModuleNotFoundError("no lmu_deploy")), "k")
     assert (absent.status, "no lmu_deploy" in absent.error) == ("failed", True)
     for error in (distributed.CancelledError("k"), distributed.comm.CommClosedError("gone")):
-        with pytest.raises(RunError, match="the scheduler was lost"):
+        with pytest.raises(RunError, match="the connection to the scheduler was lost"):
             workers_module._result(Broken(error), "k")
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"workers": 0}, "workers is 0"),
         ({"workers": 2, "scheduler": "tcp://x:1"}, "leave one out"),
     ],
 )
-def test_wrong_workers(spec, tmp_path, options, told):
-    with pytest.raises(InputError, match=told):
+def test_wrong_workers(spec, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
         sweep(spec("[grid]\nseed = [1]\n"), out=tmp_path / "out", **options)
 
 
@@ -223,13 +223,14 @@ def test_the_command_line(spec, address, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
-    told, progress = capsys.readouterr()
-    assert "6 trials: 4 done, 0 of them found finished" in told
-    assert "on the front: accuracy " in told
+    out_text, progress = capsys.readouterr()
+    assert "6 trials: 4 done, 0 of them found finished" in out_text
+    assert "on the front: accuracy " in out_text
     assert (
-        "refused: {'quantize.message_bits': 40, 'quantize.slices': 1}: message_bits is 40" in told
+        "refused: {'quantize.message_bits': 40, 'quantize.slices': 1}: message_bits is 40"
+        in out_text
     )
-    assert str(out / "results.parquet") in told
+    assert str(out / "results.parquet") in out_text
     assert "sweep: 6 trials" in progress
     record = json.loads(next((out / "trials").glob("[!.]*.json")).read_text())
     assert record["versions"]["lmu-deploy"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmu_deploy.studies.plan import Planner, Training
-from lmu_deploy.studies.records import DONE, make_folder
+from lmu_deploy.studies.records import DONE, make_sweep_folder
 from lmu_deploy.studies.spec import read_spec
 from lmu_deploy.studies.trial import run_trial, train_network
 
@@ -36,7 +36,7 @@ def test_a_spec_runs(path, tmp_path):
     trained = None
     if isinstance(job.network, Training):
         pytest.importorskip("lightning", reason="lightning (the extra train) is absent")
-        make_folder(tmp_path / "out")
+        make_sweep_folder(tmp_path / "out")
         trained = train_network(job.network, tmp_path / "out")
     record = run_trial(job, trained)
     assert record.status == DONE, record.error

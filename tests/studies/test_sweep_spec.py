@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.studies.plan import Planner
-from lmu_deploy.studies.spec import grid_trials, leaves, merged, placed, read_spec
+from lmu_deploy.studies.spec import flatten, grid_trials, merge, read_spec, with_setting
 
 BASE = {"network": "n.safetensors", "task": "digits"}
 
@@ -73,7 +73,7 @@ def test_a_layer_of_a_training_can_be_varied():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({}, "either a table \\[grid\\] or a table \\[search\\]"),
         ({"grid": {}}, "grid is empty"),
@@ -99,8 +99,8 @@ def test_a_layer_of_a_training_can_be_varied():
         ({"search": {"trials": 3, "gens": 2, "fields": {"seed": [1]}}}, "gens is no setting"),
     ],
 )
-def test_mistakes_are_named(change, told):
-    with pytest.raises(InputError, match=told):
+def test_mistakes_are_named(change, message):
+    with pytest.raises(InputError, match=message):
         grid_trials(read_spec({**BASE, **change}))
 
 
@@ -124,26 +124,26 @@ TREES = st.recursive(st.integers(), lambda inner: st.dictionaries(NAMES, inner, 
 @given(st.dictionaries(NAMES, TREES, max_size=3), st.lists(NAMES, min_size=1, max_size=3))
 def test_what_is_placed_is_found_and_all_else_stays(tree, parts):
     name = ".".join(parts)
-    before = leaves(tree, lambda _: False)
+    before = flatten(tree, lambda _: False)
     if any(name.startswith(f"{other}.") for other in before):
         with pytest.raises(InputError, match="leads through"):
-            placed(tree, name, 99)
+            with_setting(tree, name, 99)
         return
-    after = leaves(placed(tree, name, 99), lambda _: False)
+    after = flatten(with_setting(tree, name, 99), lambda _: False)
     assert after.pop(name) == 99
     assert after == {n: v for n, v in before.items() if n != name and not n.startswith(f"{name}.")}
-    assert leaves(tree, lambda _: False) == before
+    assert flatten(tree, lambda _: False) == before
 
 
 def test_a_list_is_changed_by_its_places():
     base = {"layers": [{"order": 4, "units": 10}, {"order": 5}], "epochs": 3}
     change = {"layers": {"1": {"order": 7}}, "epochs": 9}
-    assert merged(base, change) == {
+    assert merge(base, change) == {
         "layers": [{"order": 4, "units": 10}, {"order": 7}],
         "epochs": 9,
     }
     with pytest.raises(InputError, match="'2' is no place in a list of 2"):
-        merged(base, {"layers": {"2": {"order": 7}}})
+        merge(base, {"layers": {"2": {"order": 7}}})
 
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples" / "sweeps").glob("*.toml"))

@@ -27,14 +27,14 @@ from lmu_deploy.studies.records import (
     REFUSED,
     Record,
     Row,
-    keep,
-    kept,
-    make_folder,
+    make_sweep_folder,
     pareto,
+    read_record,
+    write_record,
 )
 from lmu_deploy.studies.spec import Trial, read_spec
-from lmu_deploy.studies.trial import Untrained, run_and_keep, run_trial, train_network
-from lmu_deploy.studies.workers import one_at_a_time
+from lmu_deploy.studies.trial import FailedTraining, run_and_record, run_trial, train_network
+from lmu_deploy.studies.workers import locked
 from lmu_deploy.tasks.base import get_task
 from targets.base import get_target
 
@@ -85,11 +85,11 @@ def test_networks_of_spikes_are_made_with_their_own_options():
     record = run_trial(job)
     assert record.status == DONE, record.error
     assert record.figures["events_per_sample"] > 0
-    for change, told in [
+    for change, message in [
         ({"spike": {"mismatch": 0.1}}, "spike.mismatch is no option for networks of form loihi"),
         ({"calibration": {"method": "static"}}, "calibrated in one way alone"),
     ]:
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             planned(**{**settings, **change})
     analog = planned(target="brian2", chip={"mismatch": 0.3}, calibration={"method": "static"})
     assert analog.conversion.profile.mismatch.value == 0.3
@@ -162,7 +162,7 @@ def test_the_hash_is_of_the_data(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"quantize": {"slices": 9}}, "slices is 9"),
         ({"quantize": {"message_bits": 30}}, "message_bits is 30"),
@@ -170,13 +170,13 @@ def test_the_hash_is_of_the_data(tmp_path):
         ({"task": {"name": "psdigits"}}, "psdigits has 1 inputs"),
     ],
 )
-def test_what_cannot_be_done_is_a_sentence(tmp_path, change, told):
-    make_folder(tmp_path)
+def test_what_cannot_be_done_is_a_sentence(tmp_path, change, message):
+    make_sweep_folder(tmp_path)
     job = planned(**change)
-    record = run_and_keep(job, tmp_path)
+    record = run_and_record(job, tmp_path)
     assert record.status == REFUSED
-    assert told in record.error
-    assert kept(tmp_path, job.key) == record
+    assert message in record.error
+    assert read_record(tmp_path, job.key) == record
 
 
 @pytest.mark.parametrize("fault", [RunError("the chip is on fire"), ZeroDivisionError("oops")])
@@ -184,23 +184,23 @@ def test_what_broke_is_tried_again(tmp_path, monkeypatch, fault):
     def broken(*arguments, **options):
         raise fault
 
-    make_folder(tmp_path)
+    make_sweep_folder(tmp_path)
     job = planned()
     with monkeypatch.context() as patch:
         patch.setattr(trial_module, "judge", broken)
-        record = run_and_keep(job, tmp_path)
+        record = run_and_record(job, tmp_path)
     assert record.status == FAILED
     assert str(fault) in record.error
-    assert kept(tmp_path, job.key) is None
-    assert run_and_keep(job, tmp_path).status == DONE
+    assert read_record(tmp_path, job.key) is None
+    assert run_and_record(job, tmp_path).status == DONE
 
 
 def test_a_finished_trial_is_not_run_again(tmp_path, monkeypatch):
-    make_folder(tmp_path)
+    make_sweep_folder(tmp_path)
     job = planned()
-    record = run_and_keep(job, tmp_path)
+    record = run_and_record(job, tmp_path)
     monkeypatch.setattr(trial_module, "judge", None)
-    assert run_and_keep(job, tmp_path) == record
+    assert run_and_record(job, tmp_path) == record
     assert json.loads((tmp_path / "trials" / f"{job.key}.json").read_text())["inputs"] == job.inputs
 
 
@@ -225,7 +225,7 @@ def test_a_network_that_changed_meanwhile_is_found_out(tmp_path):
 
 
 def test_mistakes_that_stop_a_trial_before_it_begins():
-    for change, told in [
+    for change, message in [
         ({"target": "nowhere"}, "unknown target 'nowhere'"),
         ({"target": "integer/float"}, "does not run float"),
         ({"network": "absent.safetensors"}, "no such file"),
@@ -234,13 +234,13 @@ def test_mistakes_that_stop_a_trial_before_it_begins():
         ({"chip": {"mismatch": 0.1}}, "chip.mismatch is no figure of profile loihi2"),
         ({"chip": {"weight_bits": "many"}}, "give a number"),
     ]:
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             planned(**change)
 
 
 def test_trained_networks_are_kept_and_shared(tmp_path):
     pytest.importorskip("lightning", reason="the extra [train] is not installed")
-    make_folder(tmp_path, "networks")
+    make_sweep_folder(tmp_path, "networks")
     train = {"settings": {"epochs": 1, "samples": 60, "layers": {"0": {"order": 3}}}}
     settings = {"network": {"train": train}, "target": "reference"}
     jobs = [planned(**settings, seed=seed) for seed in (0, 1)]
@@ -263,31 +263,31 @@ def test_trained_networks_are_kept_and_shared(tmp_path):
 
 def test_a_training_that_failed_is_a_row():
     job = planned()
-    assert run_trial(job, Untrained("it diverged.", True)).status == REFUSED
-    again = run_trial(job, Untrained("torch is absent.", False))
+    assert run_trial(job, FailedTraining("it diverged.", True)).status == REFUSED
+    again = run_trial(job, FailedTraining("torch is absent.", False))
     assert (again.status, again.error) == (FAILED, "torch is absent.")
 
 
 def test_a_damaged_record_is_named(tmp_path):
-    make_folder(tmp_path)
-    keep(tmp_path, Record("k", DONE, {"metric": 1.0}))
-    assert kept(tmp_path, "k") == Record("k", DONE, {"metric": 1.0})
+    make_sweep_folder(tmp_path)
+    write_record(tmp_path, Record("k", DONE, {"metric": 1.0}))
+    assert read_record(tmp_path, "k") == Record("k", DONE, {"metric": 1.0})
     path = tmp_path / "trials" / "k.json"
     for text in ("{", "[]", '{"key": "k"}'):
         path.write_text(text)
         with pytest.raises(RunError, match=r"k\.json"):
-            kept(tmp_path, "k")
+            read_record(tmp_path, "k")
 
 
 def test_one_sweep_at_a_time_in_a_folder(tmp_path):
     pytest.importorskip("fcntl", reason="this system has no flock")
     with (
-        one_at_a_time(tmp_path),
+        locked(tmp_path),
         pytest.raises(InputError, match="another sweep is running"),
-        one_at_a_time(tmp_path),
+        locked(tmp_path),
     ):
         pass
-    with one_at_a_time(tmp_path):
+    with locked(tmp_path):
         pass
 
 
@@ -322,13 +322,13 @@ def test_an_objective_of_energy_is_held_to_the_sources():
         return {"network": str(DIGITS), "grid": {"seed": [0]}, "objectives": ["metric", name]}
 
     assert read_spec(spec("energy_high.loihi")).objectives == ("metric", "energy_high.loihi")
-    for name, told in [
+    for name, message in [
         ("energy", "'energy' is no figure of a trial"),
         ("energy_low.loihi2", "names no source of energy_low, which is of arithmetic, braindrop"),
         ("latency_low.survey", "names no source of latency_low"),
         ("synapses.loihi", "names no source of synapses, which is of none"),
     ]:
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             read_spec(spec(name))
 
 
