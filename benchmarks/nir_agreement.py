@@ -1,4 +1,4 @@
-"""Exported NIR graphs on Norse, beside the float reference and our own spiking neurons.
+"""NIR graphs on Norse, compared with the float reference and our spiking neurons.
 
 Float memories under white noise: every state of every step against the reference in float64, where
 Norse computes in float32; and the memory of `examples/models/digits` on the test images, from whose
@@ -6,13 +6,13 @@ states the host computes the rest. Spiking memories under white noise: spike for
 state against the neurons that calibrated them, from membranes at rest, in float64; and both against
 the ideal memory.
 
-The graphs are NIRTorch's to wire and Norse's importer's to fill, but for one node: Norse 1.1.0 has
-no module for NIR's leaky integrator (LI) and gets its own cell of the same equation, `LIBoxCell`,
-from `benchmarks/nir_norse.py`. It is the simulator to take: as their sources read, snnTorch 1.0.0
-and Spyx 1.0.0 refuse an LI without spikes, Rockpool 3.1.0 cuts its time constant to whole seconds,
-and Sinabs 3.1.3 takes it in steps and its input unscaled.
+NIRTorch connects the graphs and Norse's importer creates the modules, with one exception: Norse
+1.1.0 has no module for NIR's leaky integrator (LI), so `benchmarks/nir_norse.py` uses Norse's own
+cell of the same equation, `LIBoxCell`. Norse was chosen because, according to their sources, snnTorch
+1.0.0 and Spyx 1.0.0 refuse an LI without spikes, Rockpool 3.1.0 truncates its time constant to whole
+seconds, and Sinabs 3.1.3 takes it in steps and its input unscaled.
 
-Norse has an environment of its own (it asks for torchvision, which it can do without):
+Norse has a separate environment (it declares torchvision but does not need it):
 
     python3 -m venv NORSE
     NORSE/bin/pip install torch==2.13.0 numpy nir==1.0.8 nirtorch==2.6 h5py

@@ -127,13 +127,13 @@ HEADING = """# Sparsity: silent messages against loss
 
 Sigma-delta messages ([what they compute](../reference/integer-semantics.md#sigma-delta-messages))
 with thresholds tuned to an allowed loss of accuracy. The loss is estimated on validation data: the
-changes of the answers' margins, each tried on every sample, and the share of right answers that
-turn wrong so. Accuracy is that of test data, which the tuning does not see. A message is silent
-where its connection carries nothing for it at a step: "none" has no thresholds, so that only
+changes of the outputs' margins, each applied to every sample, and the share of correct answers that
+become wrong. Accuracy is that of test data, which the tuning does not use. A message is silent
+when its connection sends nothing for it at a step: "none" has no thresholds, so that only
 messages of zero are silent; "exact" sends every change wherever that saves events, which changes no
 answer. A threshold, in parentheses, is in units of the message. Events are counted where they are
 sent: a neuron whose connections have several thresholds sends an event for each. "Rungs" are
-settings further up the row that the tuning goes through, whatever they lose. Made by
+further settings in the order of the tuning, regardless of their loss. Made by
 `benchmarks/sparsity.py`.
 """
 
