@@ -8,9 +8,9 @@ the ideal memory.
 
 NIRTorch connects the graphs and Norse's importer creates the modules, with one exception: Norse
 1.1.0 has no module for NIR's leaky integrator (LI), so `benchmarks/nir_norse.py` uses Norse's own
-cell of the same equation, `LIBoxCell`. Norse was chosen because, according to their sources, snnTorch
-1.0.0 and Spyx 1.0.0 refuse an LI without spikes, Rockpool 3.1.0 truncates its time constant to whole
-seconds, and Sinabs 3.1.3 takes it in steps and its input unscaled.
+cell of the same equation, `LIBoxCell`. Norse was chosen because, according to their sources,
+snnTorch 1.0.0 and Spyx 1.0.0 refuse an LI without spikes, Rockpool 3.1.0 truncates its time
+constant to whole seconds, and Sinabs 3.1.3 takes it in steps and its input unscaled.
 
 Norse has a separate environment (it declares torchvision but does not need it):
 
