@@ -1,7 +1,8 @@
-"""The command line, one file a command: each reads options and calls `lmu_deploy.api`.
+"""Command line: each command reads its options and calls the Python interface.
 
-Results go to standard output, messages and progress to standard error. Exit code 0 is done, 1 a run
-that failed, 2 wrong usage or input, told in one sentence; `--debug` shows the traceback.
+Results go to standard output, messages and progress to standard error. The exit code is 0 on
+success, 1 if a run failed, and 2 for wrong usage or input with an error message of one sentence;
+`--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Entry point: run a command and turn every expected error into one sentence."""
+    """Run a command; print the message of an expected error instead of its traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(args=arguments, prog_name="lmu-deploy")

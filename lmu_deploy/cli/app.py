@@ -1,4 +1,4 @@
-"""All commands, in the order in which a network passes through them; `--help` shows this order."""
+"""The commands, in the order in which `--help` lists them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from lmu_deploy.cli.studies import sweep
 
 app = typer.Typer(
     name="lmu-deploy",
-    help="Take a trained Legendre Memory Unit to neuromorphic hardware, and prove what survived.",
+    help="Convert trained Legendre Memory Units (LMUs) for neuromorphic hardware, run them on "
+    "simulators, and compare the results with the float network.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

@@ -1,9 +1,4 @@
-"""`lmu-deploy train`: a network from a task.
-
-`lmu-deploy import`: a network from another program's file.
-
-`lmu-deploy export`: to ONNX or NIR.
-"""
+"""Commands that read or write float networks: `train`, `import` and `export`."""
 
 from __future__ import annotations
 
@@ -16,16 +11,25 @@ from lmu_deploy.cli.options import File, Out, Seed, TaskName
 
 
 def train(
-    task: Annotated[str, typer.Argument(help="What to learn, such as digits.", show_default=False)],
+    task: Annotated[
+        str, typer.Argument(help="Task to train on, such as digits.", show_default=False)
+    ],
     out: Out,
-    model: Annotated[str, typer.Option(help="lmu, parallel, lstm or hybrid.")] = "lmu",
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most this many epochs.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Kind of network: lmu, parallel, lstm or hybrid.")
+    ] = "lmu",
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings of the training.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Largest number of epochs.")] = None,
     seed: Seed = 0,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Written after each epoch; resumed from if it is there.")
+        Path | None,
+        typer.Option(
+            help="File that is written after each epoch and that a stopped training resumes from."
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Train a network on a task and write it to one file.
 
@@ -49,35 +53,36 @@ def train(
 
 
 def _readable(value: float) -> str:
-    """Write a count without decimals, anything else with four digits that count."""
+    """Format a count without decimals and other numbers with four significant digits."""
     return f"{value:,.0f}" if value == int(value) and abs(value) > 1 else f"{value:.4g}"
 
 
 def import_network(
-    file: Annotated[Path, typer.Argument(help="A file of another program.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="File of another program.", show_default=False)],
     out: Out,
     format: Annotated[  # noqa: A002 (the option's own name)
         str | None,
         typer.Option(
             "--format",
             "--from",
-            help="keras-lmu, paper-lmu, pytorch-lmu, onnx, nir or a plugin's; recognized from the "
-            "file if not given.",
+            help="Format: keras-lmu, paper-lmu, pytorch-lmu, onnx, nir or one of a plugin. By "
+            "default it is detected.",
         ),
     ] = None,
     architecture: Annotated[
-        Path | None, typer.Option(help="For bare weights: what Keras's model.to_json() wrote.")
+        Path | None,
+        typer.Option(help="For a file of weights only: output of model.to_json() of Keras."),
     ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="What the file does not say, as NAME=VALUE: theta=784, matrices=exact. "
-            "Repeatable; docs/how-to/import-and-export.md lists them."
+            help="Property that the file does not contain, as NAME=VALUE, such as theta=784; "
+            "repeatable. docs/how-to/import-and-export.md lists them."
         ),
     ] = None,
     task: TaskName = None,
 ) -> None:
-    """Read a network that keras-lmu, the paper's package or a PyTorch LMU trained.
+    """Import a network that was trained with keras-lmu, the package of the LMU paper or PyTorch.
 
     Example: lmu-deploy import psmnist.keras --task psmnist --out psmnist.safetensors
 
@@ -102,34 +107,33 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="Of a float network: onnx (whole sequence), onnx-step or nir; of an integer one: "
-            "onnx-int, onnx-int-step (integer operators alone) or onnx-qdq (for int8 runtimes); of "
-            "a spiking one: nir."
+            help="Format. For a float network: onnx (whole sequence), onnx-step or nir. For an "
+            "integer network: onnx-int, onnx-int-step (integer operators only) or onnx-qdq (for "
+            "int8 runtimes). For a spiking network: nir."
         ),
     ] = "onnx",
     dt: Annotated[
         float | None,
         typer.Option(
-            help="To NIR, of a float network: seconds that one of its steps lasts; "
-            "0.001 if not given."
+            help="For NIR of a float network: duration of a step, in seconds. By default 0.001."
         ),
     ] = None,
     tau: Annotated[
         float | None,
         typer.Option(
-            help="To NIR, of a float network: seconds of the leaky integrators that hold its "
-            "memory; 8 dt if not given."
+            help="For NIR of a float network: time constant of the leaky integrators, "
+            "in seconds. By default 8 dt."
         ),
     ] = None,
     integrator: Annotated[
         str | None,
         typer.Option(
-            help="To NIR: how the simulator that reads it steps, euler (Norse, snnTorch) or "
-            "exponential; euler if not given."
+            help="For NIR: integration method of the simulator that reads the file, euler (Norse, "
+            "snnTorch) or exponential. By default euler."
         ),
     ] = None,
 ) -> None:
-    """Write a network as ONNX or NIR.
+    """Export a network to ONNX or NIR.
 
     Example: lmu-deploy export digits-int.safetensors --to onnx-int --out digits-int.onnx
 

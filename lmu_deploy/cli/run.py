@@ -1,13 +1,4 @@
-"""`lmu-deploy deploy`: one target, one result.
-
-`lmu-deploy validate`: several targets, one report.
-
-`lmu-deploy report`: the report, written anew.
-
-`lmu-deploy targets`: what can run here.
-
-`lmu-deploy check`: whether a network fits a chip.
-"""
+"""Commands that run or check networks: `deploy`, `validate`, `report`, `targets` and `check`."""
 
 from __future__ import annotations
 
@@ -22,11 +13,13 @@ from lmu_deploy.cli.options import File, Limit, Profile, Seed, TaskName
 
 def deploy(
     file: File,
-    target: Annotated[str, typer.Option(help="Where to run; see lmu-deploy targets.")],
+    target: Annotated[str, typer.Option(help="Target; lmu-deploy targets lists them.")],
     task: TaskName = None,
     limit: Limit = None,
-    record: Annotated[Path | None, typer.Option(help="Write m, h, y of every step (.npz).")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result as JSON here.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="File (.npz) to write m, h and y of every step to.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="JSON file to write the result to.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Run a network on a target with its task's test data.
@@ -71,21 +64,23 @@ def validate(
     targets: Annotated[
         str,
         typer.Option(
-            help="Names, each with a form of the network and a limit if wanted: "
-            "integer,lava:8,onnxruntime/integer."
+            help="Names of targets, each with a form of the network (onnxruntime/integer) and a "
+            "number of samples (lava:8) if needed, separated by commas."
         ),
     ] = "onnxruntime,integer",
     task: TaskName = None,
     limit: Limit = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Of each test sample only so many steps, where every step is answered."),
+        typer.Option(
+            help="Number of steps of each test sample, for a network that answers at every step."
+        ),
     ] = None,
     use: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A file that quantize or spike made of this network, to run in place of what "
-            "their defaults would make; may be given several times.",
+            help="File that quantize or spike made from this network, to run instead of one made "
+            "with the default options; repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -94,8 +89,8 @@ def validate(
         int | None,
         typer.Option(
             min=0,
-            help="Samples on which each source of an integer network's error is switched on by "
-            "itself; 0 for none. By default as many as take a minute or two.",
+            help="Number of samples for the attribution of the error to its sources; 0 for none. "
+            "By default as many as take a minute or two.",
             show_default=False,
         ),
     ] = None,
@@ -128,7 +123,7 @@ def report(
     against: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of an earlier report: what changed since is written to comparison.html "
+            help="Folder of an earlier report; the changes since are written to comparison.html "
             "and comparison.md."
         ),
     ] = None,
@@ -136,7 +131,7 @@ def report(
         list[Path] | None,
         typer.Option(
             "--yield",
-            help="What lmu-deploy yield wrote: show how many chips would do; repeatable.",
+            help="File that lmu-deploy yield wrote, to show in the report; repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -144,34 +139,33 @@ def report(
         list[Path] | None,
         typer.Option(
             "--sweep",
-            help="Folder that lmu-deploy sweep wrote: show its trials; repeatable.",
+            help="Folder that lmu-deploy sweep wrote, to show in the report; repeatable.",
             show_default=False,
         ),
     ] = None,
     fail_below: Annotated[
-        float | None, typer.Option(help="Exit code 1 when a target's accuracy is below this.")
+        float | None,
+        typer.Option(help="Exit with code 1 if the accuracy of a target is below this."),
     ] = None,
     fail_above: Annotated[
-        float | None, typer.Option(help="Exit code 1 when a target's NRMSE is above this.")
+        float | None, typer.Option(help="Exit with code 1 if the NRMSE of a target is above this.")
     ] = None,
     max_loss: Annotated[
         float | None,
         typer.Option(
-            help="Exit code 1 when a target loses more than this against float: 0.002 is 0.2 "
-            "points of accuracy, or 0.2 % of the NRMSE."
+            help="Exit with code 1 if a target loses more than this against the float network; "
+            "0.002 is 0.2 points of accuracy, or 0.2 % of the NRMSE."
         ),
     ] = None,
     must_fit: Annotated[
         bool,
-        typer.Option(
-            "--must-fit", help="Exit code 1 when a network does not fit the chip it was made for."
-        ),
+        typer.Option("--must-fit", help="Exit with code 1 if a network does not fit its chip."),
     ] = False,
     junit: Annotated[
-        Path | None, typer.Option(help="Write these checks as JUnit XML, for a pipeline.")
+        Path | None, typer.Option(help="JUnit XML file to write the results of these checks to.")
     ] = None,
 ) -> None:
-    """Write report.html and report.md anew from a folder's fidelity.json, and hold it to limits.
+    """Write report.html and report.md from the fidelity.json of a folder, and check limits.
 
     Example: lmu-deploy report demo-report --fail-below 0.97 --junit fidelity.xml
     """
@@ -193,7 +187,10 @@ def report(
 
 
 def targets() -> None:
-    """List the targets that are installed, and what each runs."""
+    """List the installed targets and the forms of networks that each runs.
+
+    Example: lmu-deploy targets
+    """
     from lmu_deploy.api.run import targets
 
     for info in targets():
@@ -201,12 +198,11 @@ def targets() -> None:
 
 
 def check(file: File, profile: Profile = "loihi2") -> None:
-    """List every way in which a network does not fit a digital chip; exit code 1 if any.
+    """Check whether a network from `quantize`, or from `spike` for Loihi, fits a digital chip.
 
-    The network is one that `quantize` made, or `spike` for Loihi.
-
-    Then shows where its neurons would sit and how full each core gets, and says which layers are
-    on the host and which memories would grow in a stream without end.
+    Lists every violation of the chip's limits, with exit code 1 if there is one, and the placement
+    of neurons on cores. Also names layers that run on the host and memories that would grow without
+    bound in an endless stream.
 
     Example: lmu-deploy check digits-int.safetensors --profile loihi2
     """

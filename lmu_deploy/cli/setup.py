@@ -1,7 +1,4 @@
-"""`lmu-deploy doctor`: which libraries work.
-
-`lmu-deploy demo`: the whole chain in one go.
-"""
+"""Commands for a first try: `doctor` checks the installation, `demo` runs the whole chain."""
 
 from __future__ import annotations
 
@@ -14,9 +11,14 @@ from lmu_deploy.cli.options import Seed
 
 
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Run the commands that mend it.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Run the commands that repair the installation.")
+    ] = False,
 ) -> None:
-    """Show each library, its version, whether it works, and the command that mends it."""
+    """Show each library, its version, whether it works, and the command that repairs it.
+
+    Example: lmu-deploy doctor --fix
+    """
     from lmu_deploy.api.doctor import doctor
 
     if not all(finding.works for finding in doctor(fix=fix)):
@@ -27,7 +29,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("demo-report"),
     seed: Seed = 0,
 ) -> None:
-    """Train, convert and deploy a small network everywhere, and write the report.
+    """Train a small network, convert it, run it on every target, and write a report.
 
     Example: lmu-deploy demo --out my-report
     """

@@ -1,4 +1,4 @@
-"""`lmu-deploy sweep`: many trials, one table and one plot."""
+"""Command `sweep`: many trials, one table and one plot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 Spec = Annotated[
-    Path, typer.Argument(help="A TOML file that says what to vary.", show_default=False)
+    Path, typer.Argument(help="TOML file with the settings to vary.", show_default=False)
 ]
 
 
@@ -16,13 +16,19 @@ def sweep(
     spec: Spec,
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.", show_default=False)],
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a dask scheduler; by default a cluster is made.")
+        str | None,
+        typer.Option(help="Address of a dask scheduler. By default a local cluster is started."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes of that cluster; by default one for each core.")
+        int | None,
+        typer.Option(
+            help="Number of processes of the local cluster. By default the number of cores."
+        ),
     ] = None,
 ) -> None:
-    """Run many trials, go on where an earlier run was killed, and write a table and a Pareto plot.
+    """Run many trials with different settings, and write a table and a Pareto plot.
+
+    Trials that an earlier run in the same folder finished are not repeated.
 
     Example: lmu-deploy sweep examples/sweeps/digits-widths.toml --out widths
     """
