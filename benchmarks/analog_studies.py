@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results
 
 from converters.options import SpikeOptions
 from converters.spiking import spike_chips
@@ -51,6 +52,16 @@ TITLES = {
     "weight_bits": "weight bits (0: real)",
     "neurons_per_state": "neurons a state",
 }
+COLUMNS = [
+    ("", "{}"),
+    ("value", ">{:g}"),
+    ("accuracy, not calibrated", ">{}"),
+    ("calibrated", ">{}"),
+    ("error of states, not calibrated", ">{:.3f}"),
+    ("calibrated", ">{:.3f}"),
+    ("spikes an image", ">{:,.0f}"),
+    ("energy an image, µJ", ">{}"),
+]
 _CALIBRATION_SAMPLES = 512
 
 
@@ -133,24 +144,19 @@ def row(points: Sequence[Point], factor: str, value: float, method: str) -> Poin
     return next(point for point in points if point.settings == settings)
 
 
-def table(points: Sequence[Point]) -> str:
-    """Lay all points out as a Markdown table: mean of the chips, and the worst."""
-    lines = [
-        "| | value | accuracy, not calibrated | calibrated | error of states, not calibrated "
-        "| calibrated | spikes an image | energy an image, µJ |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+def table(points: Sequence[Point]) -> list[list[results.Cell]]:
+    """Return a row for each point: mean of the chips, and the worst."""
+    found: list[list[results.Cell]] = []
     for factor, values in VALUES.items():
         for value in values:
             rows = [row(points, factor, value, method) for method in METHODS]
             accuracies = [
                 f"{100 * np.mean(p.accuracy):.1f} % ({100 * min(p.accuracy):.1f})" for p in rows
             ]
-            errors = [f"{np.mean(p.error):.3f}" for p in rows]
+            errors = [float(np.mean(p.error)) for p in rows]
             energy = " to ".join(f"{float(f'{1e6 * joules:.2g}'):g}" for joules in rows[-1].energy)
-            cells = [*accuracies, *errors, f"{rows[-1].spikes:,.0f}", energy]
-            lines.append(f"| {TITLES[factor]} | {value:g} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            found.append([TITLES[factor], value, *accuracies, *errors, rows[-1].spikes, energy])
+    return found
 
 
 def draw(points: Sequence[Point], reference: float, path: Path) -> None:
@@ -200,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--points", type=Path, help="a JSON file that keeps what was measured")
     parser.add_argument("--plot", type=Path, help="an SVG file")
+    results.add_options(parser)
     args = parser.parse_args(arguments)
     study = Study(load_float(MODEL, "analog_studies"), args.chips, args.limit, args.seed)
     points, settings = read_points(args.points), list(wanted())
@@ -210,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if args.points is not None:
                 write_text(args.points, json.dumps([asdict(p) for p in points], indent=1) + "\n")
             progress(number + 1, len(open_ones))
-    print(f"Float: {100 * study.reference:.2f} %.", table(points), sep="\n\n")
+    print(f"Float: {100 * study.reference:.2f} %.\n")
+    results.publish(COLUMNS, table(points), args, seed=args.seed)
     if args.plot:
         draw(points, study.reference, args.plot)
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import results
 from spiking_error import state_error
 
 from lmu_deploy.core.progress import progress_bar
@@ -29,6 +30,13 @@ CASES: tuple[tuple[str, dict[str, Any], str], ...] = (
     (f"{MISMATCH:.0%} mismatch, noise {NOISE}, {BITS} bits", NOISY, "none"),
     (f"{MISMATCH:.0%} mismatch, noise {NOISE}, {BITS} bits", NOISY, "dynamic"),
 )
+COLUMNS = [
+    ("neuron", "{}"),
+    ("chip", "{}"),
+    ("calibration", "{}"),
+    ("error", ">{}"),
+    ("of the ideal chip's", ">{:.2f}"),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,12 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=8, help="signals judged")
     parser.add_argument("--milliseconds", type=int, default=3000, help="length of a signal")
     parser.add_argument("--seed", type=int, default=0)
+    results.add_options(parser)
     args = parser.parse_args(arguments)
     kinds = args.neurons.split(",")
-    lines = [
-        "| neuron | chip | calibration | error | of the ideal chip's |",
-        "|---|---|---|--:|--:|",
-    ]
+    rows = []
     done, total = 0, len(kinds) * len(CASES) * args.chips
     with progress_bar("calibration study", "chips") as progress:
         for kind in kinds:
@@ -64,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 mean = float(np.mean(errors))
                 ideal = mean if device is IDEAL else ideal
                 spread = f"{mean:.4f} ({min(errors):.4f} to {max(errors):.4f})"
-                lines.append(f"| {kind} | {name} | {calibration} | {spread} | {mean / ideal:.2f} |")
-    print("\n".join(lines))
+                rows.append([kind, name, calibration, spread, mean / ideal])
+    results.publish(COLUMNS, rows, args, seed=args.seed)
 
 
 if __name__ == "__main__":

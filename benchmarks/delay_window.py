@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import results
 from spiking_error import SETTLED_MS, TAU_MS, THETA_MS, bare_memory, white_noise
 
 from converters.spiking import spike
@@ -23,6 +24,13 @@ from targets.brian2 import Brian2Target
 
 ORDER, NEURONS, MISMATCH = 6, 100, 0.2
 PLACES = (0.0, 0.5, 1.0)
+COLUMNS = [
+    ("neuron", "{}"),
+    ("error 0 s ago", ">{:.4f}"),
+    ("0.25 s ago", ">{:.4f}"),
+    ("0.5 s ago", ">{:.4f}"),
+    ("spikes of a neuron and second", ">{:.0f}"),
+]
 SHOWN_MS, EVERY_MS = 3000, 5
 
 
@@ -84,19 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--neurons", default="lif,dpi", help="models, with commas between")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, help="an SVG file")
+    results.add_options(parser)
     args = parser.parse_args(arguments)
     signals = white_noise(33, SETTLED_MS + SHOWN_MS, np.random.default_rng(args.seed))
     inputs, known = signals[:1], signals[1:]
     true = run_reference(bare_memory(ORDER), inputs).outputs[0] @ read_out()
-    print("| neuron | error 0 s ago | 0.25 s ago | 0.5 s ago | spikes of a neuron and second |")
-    print("|---|--:|--:|--:|--:|")
-    found = {}
+    found, rows = {}, []
     for kind in args.neurons.split(","):
         window, rate = decode(kind, inputs, known, args.seed)
         found[kind] = window
         size = np.sqrt(np.mean(true[SETTLED_MS:] ** 2, axis=0))
         errors = np.sqrt(np.mean((window - true)[SETTLED_MS:] ** 2, axis=0)) / size
-        print(f"| {kind} | {' | '.join(f'{e:.4f}' for e in errors)} | {rate:.0f} |")
+        rows.append([kind, *map(float, errors), rate])
+    results.publish(COLUMNS, rows, args, seed=args.seed)
     if args.plot:
         draw(inputs[0, :, 0], true, found, args.plot)
 

@@ -4,9 +4,7 @@ For each: accuracy, predictions that differ from the float reference's ("flips")
 error of the memory (recorded on the first 32 samples), synapses and saturations. Writes a Markdown
 table; what does not fit the chip's widths is listed with the reason.
 
-    python benchmarks/digital.py examples/models/digits.safetensors --out docs/results/digital.md
-    python benchmarks/digital.py examples/models/psmnist-lmu.safetensors --limit 500 --append \
-        --out docs/results/digital.md
+    python benchmarks/digital.py examples/models/digits.safetensors --save digital/digits
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import results
 
 from converters.quantize import calibrate, quantize
 from lmu_deploy.core.errors import InputError
@@ -32,8 +31,16 @@ from targets.integer import IntegerTarget
 WIDTHS = (4, 6, 8, 10, 12, 16)
 RECORDED = 32
 CALIBRATION = 512
-HEAD = """| realization | slices | bits | accuracy | flips | memory error | synapses | saturations |
-|---|---|---|---|---|---|---|---|"""
+COLUMNS = [
+    ("realization", "{}"),
+    ("slices", "{:d}"),
+    ("bits", "{:d}"),
+    ("accuracy", "{:.2f}"),
+    ("flips", "{:d}"),
+    ("memory error", "{:.2f}%"),
+    ("synapses", "{:,d}"),
+    ("saturations", "{:,d}"),
+]
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,8 @@ def main() -> None:
     """Measure one network and write its tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("network", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    results.add_options(parser)
     parser.add_argument("--limit", type=int, help="test samples; by default all")
-    parser.add_argument("--append", action="store_true", help="keep what the file holds")
     parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS))
     parser.add_argument("--realizations", nargs="+", default=list(REALIZATIONS))
     parser.add_argument("--slices", type=int, nargs="+", default=[1, 2, 3])
@@ -61,8 +67,7 @@ def main() -> None:
     test = Split(*data.test.batch(slice(arguments.limit)))
     reference = run_float(network, test)
     signals = calibrate(network, data.train.inputs[:CALIBRATION])
-    before = arguments.out.read_text() if arguments.append and arguments.out.exists() else HEADING
-    rows: list[str] = []
+    rows: list[list[results.Cell]] = []
     refused: dict[str, list[int]] = {}
     for realization, slices, bits in configurations(arguments):
         start = time.perf_counter()
@@ -75,11 +80,12 @@ def main() -> None:
             refused.setdefault(f"{which}: {error}", []).append(bits)
             print(f"{which}, {bits} bits: {error}", file=sys.stderr, flush=True)
         else:
-            rows.append(f"| {realization} | {slices} | {bits} | {measured} |")
+            rows.append([realization, slices, bits, *measured])
             print(f"{rows[-1]} {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        # after every row, so that an interrupted run keeps the finished rows
-        text = section(arguments.network.stem, network, test, reference, rows, refused)
-        arguments.out.write_text(before + text)
+    print(f"Float {100.0 * reference.accuracy:.2f} % on {len(test.targets):,} test samples.\n")
+    results.publish(COLUMNS, rows, arguments)
+    for reason, widths in refused.items():
+        print(f"- {', '.join(map(str, widths))} bits: {reason}")
 
 
 def configurations(asked: argparse.Namespace) -> list[tuple[str, int, int]]:
@@ -101,49 +107,18 @@ def run_float(network: LMUNetwork, test: Split) -> Reference:
     return Reference(predictions, recorded, float(np.mean(predictions == test.targets)))
 
 
-def measure(integer, test: Split, reference: Reference) -> str:
-    """Run the simulator; give a row's figures."""
+def measure(integer, test: Split, reference: Reference) -> list[results.Cell]:
+    """Run the bit-exact simulator; return the figures of a row."""
     run = IntegerTarget().run(integer, test.inputs)
     states = IntegerTarget().run(integer, test.inputs[:RECORDED], record=True).states
     assert states is not None
     predictions = run.outputs.argmax(axis=1)
     error = np.sqrt(np.sum((states.real_m() - reference.m) ** 2) / np.sum(reference.m**2))
     synapses = sum(int(np.count_nonzero(edge.connection.slices)) for edge in edges(integer))
-    accuracy = 100.0 * np.mean(predictions == test.targets)
+    accuracy = 100.0 * float(np.mean(predictions == test.targets))
     flips = int(np.sum(predictions != reference.predictions))
     saturations = sum(run.saturations.values())
-    return f"{accuracy:.2f} | {flips} | {error:.2%} | {synapses:,} | {saturations:,}"
-
-
-HEADING = """# Digital target: realizations and widths
-
-Accuracy in %, after training, no retraining. Flips are predictions that differ from the float
-reference's. The memory error is rms, relative to the float memory, over the first 32 samples and
-all steps. Bits are those of memory messages; input messages have as many and at least 9, hidden
-messages 8. Synapses are weights that are not zero, of all slices of the whole network. Saturations
-are of all samples and steps. Made by `benchmarks/digital.py`.
-"""
-
-
-def section(
-    name: str,
-    network: LMUNetwork,
-    test: Split,
-    reference: Reference,
-    rows: list[str],
-    refused: dict[str, list[int]],
-) -> str:
-    """Write one network's part."""
-    memory = ", ".join(
-        f"{layer.memory.channels} x order {layer.memory.order}, theta {layer.memory.theta:g}"
-        for layer in network.layers
-    )
-    title = f"\n## {name}: {memory}\n\nFloat {100.0 * reference.accuracy:.2f} % on "
-    text = f"{title}{len(test.targets):,} test samples.\n\n" + "\n".join([HEAD, *rows]) + "\n"
-    if refused:
-        lines = (f"- {', '.join(map(str, b))} bits: {reason}" for reason, b in refused.items())
-        text += "\nNot possible:\n\n" + "\n".join(lines) + "\n"
-    return text
+    return [accuracy, flips, 100.0 * float(error), synapses, saturations]
 
 
 if __name__ == "__main__":

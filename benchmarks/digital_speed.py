@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import results
 import torch
 
 from converters.quantize import quantize
@@ -36,6 +37,7 @@ from targets.lava import LavaTarget
 
 MODEL = Path(__file__).parents[1] / "examples/models/psmnist-lmu.safetensors"
 CALIBRATION = 128
+COLUMNS = [("", "{}"), ("sample-steps a second", "{:,.0f}"), ("a processor-second", "{:,.0f}")]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--engine", choices=ENGINES[1:], default="numba", help="of the simulator")
     parser.add_argument("--skip-lava", action="store_true")
+    results.add_options(parser)
     arguments = parser.parse_args()
     threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
     if threads:
@@ -92,19 +95,25 @@ def main() -> None:
         network, target, integer, images, arguments.repeats
     )
     sample_steps = len(images) * steps
-    print("| | sample-steps a second | a processor-second |\n|---|---|---|")
-    show(f"simulator, engine {arguments.engine}", sample_steps, simulator)
-    show("float32 in PyTorch, fastest form", sample_steps, fastest)
-    show("float32 in PyTorch, plain loop", sample_steps, loop)
+    rows = [
+        row(f"integer, engine {arguments.engine}", sample_steps, simulator),
+        row("float32 in PyTorch, fastest form", sample_steps, fastest),
+        row("float32 in PyTorch, plain loop", sample_steps, loop),
+    ]
     if not arguments.skip_lava:
         whole, part = lava_times(integer, images)
-        show("Lava, its start included", steps, whole)
-        show("Lava, without its start", steps - steps // 4, part)
-        print(f"\nTwin over Lava, start included: {ratio(sample_steps, simulator, steps, whole)}.")
-        print(f"\nTwin over Lava: {ratio(sample_steps, simulator, steps - steps // 4, part)}.")
-    print(f"\nTwin's time over float32's fastest form: {ratio(1, fastest, 1, simulator)}.")
-    print(f"\nTwin's time over float32's plain loop: {ratio(1, loop, 1, simulator)}.")
-    print(f"\n{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}.")
+        rows.append(row("Lava, its start included", steps, whole))
+        rows.append(row("Lava, without its start", steps - steps // 4, part))
+        for what, count, times in (
+            ("start included", steps, whole),
+            ("without its start", steps - steps // 4, part),
+        ):
+            faster = ratio(sample_steps, simulator, count, times)
+            print(f"\nSimulator over Lava, {what}: {faster}.")
+    print(f"\nSimulator's time over float32's fastest form: {ratio(1, fastest, 1, simulator)}.")
+    print(f"\nSimulator's time over float32's plain loop: {ratio(1, loop, 1, simulator)}.")
+    print(f"\n{torch.get_num_threads()} threads.\n")
+    results.publish(COLUMNS, rows, arguments)
 
 
 def simulator_and_float(
@@ -142,9 +151,9 @@ def lava_times(integer: IntegerNetwork, images: np.ndarray) -> tuple[Times, Time
     return whole, whole - short
 
 
-def show(name: str, count: int, times: Times) -> None:
-    """Print a row."""
-    print(f"| {name} | {count / times.wall:,.0f} | {count / times.processor:,.0f} |", flush=True)
+def row(name: str, count: int, times: Times) -> list[results.Cell]:
+    """Return a row of the table."""
+    return [name, count / times.wall, count / times.processor]
 
 
 def ratio(count: int, times: Times, other_count: int, other: Times) -> str:

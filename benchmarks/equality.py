@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import results
 
 from converters.quantize import Calibration, calibrate, quantize
 from lmu_deploy.core.errors import InputError
@@ -37,16 +38,16 @@ MODELS = Path(__file__).parents[1] / "examples/models"
 CALIBRATION = 128
 SERIES_IMAGES = 2
 """Of the trained network as a series, whose steps are of 28 applications, a chip step each."""
-COLUMNS = (
-    "network",
-    "realization",
-    "samples x steps",
-    "integers compared",
-    "simulator",
-    "onnxruntime",
-    "lava",
-    "chip steps",
-)
+COLUMNS = [
+    ("network", "{}"),
+    ("realization", "{}"),
+    ("samples x steps", "{}"),
+    ("integers compared", "{:,d}"),
+    ("integer", "{}"),
+    ("onnxruntime", "{}"),
+    ("lava", "{}"),
+    ("chip steps", "{:,d}"),
+]
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--only", nargs="+", default=[], help="names of cases; by default all")
+    results.add_options(parser)
     arguments = parser.parse_args()
-    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
-    equal = True
+    measured, equal = [], True
     for name, make in makers(arguments.images).items():
         if not arguments.only or name in arguments.only:
             for row, same in rows(name, make):
-                print(row, flush=True)
+                print(row, file=sys.stderr, flush=True)
+                measured.append(row)
                 equal = equal and same
+    results.publish(COLUMNS, measured, arguments)
     sys.exit(0 if equal else 1)
 
 
@@ -110,7 +113,7 @@ def makers(images: int) -> dict[str, Callable[[], list[Case]]]:
     return found
 
 
-def rows(name: str, make: Callable[[], list[Case]]) -> Iterator[tuple[str, bool]]:
+def rows(name: str, make: Callable[[], list[Case]]) -> Iterator[tuple[list[results.Cell], bool]]:
     """Run one entry of :func:`makers` everywhere; a row of the table, and whether all is equal."""
     start = time.perf_counter()
     cases = make()
@@ -126,8 +129,8 @@ def rows(name: str, make: Callable[[], list[Case]]) -> Iterator[tuple[str, bool]
     chip_steps = sum(run.chip_steps * len(c.inputs) for run, c in zip(lava, cases, strict=True))
     print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     own, *others = ("equal" if equal else "DIFFERS" for equal in (in_simulator, in_onnx, in_lava))
-    figures = f"{shapes} | {compared:,} | {engines}: {own} | {' | '.join(others)} | {chip_steps:,}"
-    yield f"| {network} | {form or 'all'} | {figures} |", in_simulator and in_onnx and in_lava
+    row = [network, form or "all", shapes, compared, f"{engines}: {own}", *others, chip_steps]
+    yield row, in_simulator and in_onnx and in_lava
 
 
 def other_engines(cases: list[Case], simulators: list[Run]) -> tuple[str, bool]:

@@ -18,10 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results
 
 CONFIGURATIONS = 50
 TOLERANCE = 1e-5
 SAMPLES = 4
+COLUMNS = [
+    ("#", "{:d}"),
+    ("layer", "{}"),
+    ("d", "{:d}"),
+    ("order", "{:d}"),
+    ("theta", "{:.4g}"),
+    ("hidden", "{}"),
+    ("feedback", "{}"),
+    ("torch", "{:.1e}"),
+    ("reference", "{:.1e}"),
+    ("output", "{:.2g}"),
+]
 
 
 def draw(rng: np.random.Generator) -> dict[str, Any]:
@@ -114,7 +127,7 @@ def _keras_model(options: dict[str, Any]) -> Any:
     return keras.Model(inputs, readout(layer(inputs)))
 
 
-def run_ours(folder: Path, matrices: str) -> int:
+def run_ours(chosen: argparse.Namespace) -> int:
     """Import every model, run it in torch and in the reference; print a table."""
     import torch
 
@@ -122,10 +135,9 @@ def run_ours(folder: Path, matrices: str) -> int:
     from lmu_deploy.core.reference import run_reference
     from lmu_deploy.nn.convert import to_torch
 
+    folder, matrices = chosen.folder, chosen.matrices
     print(json.loads((folder / "versions.json").read_text()) | {"torch": torch.__version__})
-    print("| # | layer | d | order | theta | hidden | feedback | torch | reference | output |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    worst = 0.0
+    rows, worst = [], 0.0
     files = sorted(folder.glob("*.npz"), key=lambda path: int(path.stem))
     for path in files:
         options = json.loads(path.with_suffix(".json").read_text())
@@ -140,11 +152,11 @@ def run_ours(folder: Path, matrices: str) -> int:
         worst = max(worst, in_torch, exactly)
         arrows = [n for n in ("hidden_to_memory", "memory_to_memory") if options[n]]
         feedback = ", ".join(arrows) if options["form"] != "LMUFeedforward" else ""
-        print(
-            f"| {path.stem} | {options['form']} {options['discretizer']} | {options['memory_d']} | "
-            f"{options['order']} | {network.layers[0].memory.theta:.4g} | {options['hidden']} | "
-            f"{feedback or '-'} | {in_torch:.1e} | {exactly:.1e} | {np.abs(outputs).max():.2g} |"
-        )
+        row = [int(path.stem), f"{options['form']} {options['discretizer']}", options["memory_d"]]
+        row += [options["order"], network.layers[0].memory.theta, options["hidden"]]
+        row += [feedback or "-", in_torch, exactly, float(np.abs(outputs).max())]
+        rows.append(row)
+    results.publish(COLUMNS, rows, chosen)
     print(f"\n{len(files)} configurations; largest difference {worst:.1e}, allowed {TOLERANCE:.0e}")
     return 0 if files and worst <= TOLERANCE else 1
 
@@ -156,9 +168,10 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=CONFIGURATIONS)
     parser.add_argument("--matrices", default="keras", help="of `ours`, as for imports")
+    results.add_options(parser)
     chosen = parser.parse_args()
     if chosen.side == "ours":
-        return run_ours(chosen.folder, chosen.matrices)
+        return run_ours(chosen)
     run_keras(chosen.folder, chosen.count)
     return 0
 

@@ -17,7 +17,7 @@ Norse has a separate environment (it declares torchvision but does not need it):
     python3 -m venv NORSE
     NORSE/bin/pip install torch==2.13.0 numpy nir==1.0.8 nirtorch==2.6 h5py
     NORSE/bin/pip install --no-deps norse==1.1.0
-    python benchmarks/nir_agreement.py NORSE/bin/python [--out docs/results/nir.md]
+    python benchmarks/nir_agreement.py NORSE/bin/python [--save nir]
 
 Exit code 1 when a figure exceeds its tolerance.
 """
@@ -30,16 +30,15 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
+import results
 
 from converters.nir import to_nir, write_nir
 from converters.spiking import spike
 from converters.spiking.neurons import LeakyIntegrateAndFire
 from converters.spiking.principle3 import divide_step
-from lmu_deploy.core.files import write_text
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -55,6 +54,21 @@ FLOAT_CASES = ((6, 100.0), (16, 100.0), (32, 300.0), (64, 784.0), (256, 784.0))
 SPIKING_CASES = ((3, 60), (6, 100))
 STEPS = 1000
 PRESENTATIONS = 60
+MEMORY = [
+    ("order", ">{:d}"),
+    ("theta (steps)", ">{:g}"),
+    ("largest difference / largest state", ">{:.1e}"),
+]
+SPIKES = [
+    ("order", ">{:d}"),
+    ("neurons a state", ">{:d}"),
+    ("spikes", ">{:,d}"),
+    ("steps", ">{:,d}"),
+    ("first step with another spike", ">{:,}"),
+    ("Norse - ours", ">{:.1e}"),
+    ("ours - ideal", ">{:.3f}"),
+    ("Norse - ideal", ">{:.3f}"),
+]
 WORKER = Path(__file__).with_name("nir_norse.py")
 MODEL = Path(__file__).parents[1] / "examples" / "models" / "digits.safetensors"
 
@@ -177,58 +191,51 @@ def spiking_case(norse: Norse, order: int, neurons: int) -> dict:
     }
 
 
-def tables(norse: Norse) -> tuple[str, bool]:
-    """Measure all; give the tables, and whether all lies within the tolerances."""
-    lines = ["| order | theta (steps) | largest difference / largest state |", "|--:|--:|--:|"]
-    good = True
+def publish(name: str, columns: results.Columns, rows: list, page: str | None) -> None:
+    """Print one of the two tables, and save it if a page is given."""
+    save = f"{page}/{name}" if page else None
+    results.publish(columns, rows, argparse.Namespace(save=save, append=False))
+
+
+def compare(norse: Norse, page: str | None) -> bool:
+    """Measure all and print the tables; return whether all lies within the tolerances."""
+    rows, good = [], True
     for order, theta in FLOAT_CASES:
         figure, versions = float_case(norse, order, theta)
         good &= figure <= FLOAT_TOLERANCE
-        lines.append(f"| {order} | {theta:g} | {figure:.1e} |")
+        rows.append([order, theta, figure])
+    publish("memory", MEMORY, rows, page)
     figure, same, images = digits_case(norse)
     good &= figure <= FLOAT_TOLERANCE and same == images
-    lines += [
-        "",
-        f"The digits network: states differ by {figure:.1e}, and {same} of {images} test images "
-        "get the reference's class.",
-        "",
-        "| order | neurons a state | spikes | steps | first step with another spike "
-        "| Norse - ours | ours - ideal | Norse - ideal |",
-        "|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    print(
+        f"\nThe digits network: states differ by {figure:.1e}, and {same} of {images} test images "
+        "get the reference's class.\n"
+    )
+    rows = []
     for order, neurons in SPIKING_CASES:
         case = spiking_case(norse, order, neurons)
         good &= case["between"] <= SPIKING_TOLERANCE
-        first = "none" if case["first"] is None else f"{case['first']:,}"
-        lines.append(
-            f"| {order} | {neurons} | {case['spikes']:,} | {case['steps']:,} | {first} "
-            f"| {case['between']:.1e} | {case['ours']:.3f} | {case['norse']:.3f} |"
-        )
-    lines += [
-        "",
-        f"Tolerances: {FLOAT_TOLERANCE:g} for float memories, and all classes equal; "
+        first = "none" if case["first"] is None else case["first"]
+        figures = [case[key] for key in ("between", "ours", "norse")]
+        rows.append([order, neurons, case["spikes"], case["steps"], first, *figures])
+    publish("spikes", SPIKES, rows, page)
+    print(
+        f"\nTolerances: {FLOAT_TOLERANCE:g} for float memories, and all classes equal; "
         f"{SPIKING_TOLERANCE:g} for the states of spiking ones (rms, relative to the ideal's). "
-        f"{'All hold' if good else 'NOT all hold'}.",
-        "",
-        "Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".",
-    ]
-    return "\n".join(lines), good
+        f"{'All hold' if good else 'NOT all hold'}.\n"
+    )
+    print("Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".")
+    return good
 
 
 def main() -> int:
-    """Print the tables, and write the page if asked to."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("python", type=Path, help="interpreter that has Norse")
-    parser.add_argument("--out", type=Path, help="write the page here too")
+    parser.add_argument("--save", metavar="PAGE", help="save both tables for this page")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        text, good = tables(Norse(args.python.absolute(), Path(folder)))
-    print(text)
-    if args.out:
-        title, *rest = __doc__.strip().splitlines()
-        preamble = "\n".join(rest).partition("\n\nExit code")[0]
-        measured = f"Measured on {date.today().isoformat()}."
-        write_text(args.out, f"# {title}\n{preamble}\n\n{measured}\n\n{text}\n")
+        good = compare(Norse(args.python.absolute(), Path(folder)), args.save)
     return 0 if good else 1
 
 

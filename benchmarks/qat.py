@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results
 
 from converters.quantize import calibrate
 from converters.quantize import quantize as round_weights
@@ -37,8 +38,15 @@ CASES: dict[str, dict[str, Any]] = {
     "schur": {"slices": 1, "realization": "schur"},
     "hessenberg": {"slices": 1, "realization": "hessenberg"},
 }
-HEAD = """| case | method | accuracy | below float | flips | saturations | seconds |
-|---|---|---|---|---|---|---|"""
+COLUMNS = [
+    ("case", "{}"),
+    ("method", "{}"),
+    ("accuracy", "{:.2f}"),
+    ("below float", "{:.2f}"),
+    ("flips", "{:,d}"),
+    ("saturations", "{:,d}"),
+    ("seconds", "{:.0f}"),
+]
 
 
 def main() -> None:
@@ -50,20 +58,23 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="TOML file of settings of the training")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--limit", type=int, help="test samples; by default all")
+    results.add_options(parser)
     asked = parser.parse_args()
     network = load(asked.network, FLOAT_CLASSES)
     data = get_task(network.task).load()
     test = Split(*data.test.batch(slice(asked.limit)))
     truth = run_reference(network, test.inputs).outputs.argmax(axis=1)
     top = 100.0 * float(np.mean(truth == test.targets))
-    print(f"Float {top:.2f} % on {len(test):,} test samples.\n\n{HEAD}", flush=True)
+    print(f"Float {top:.2f} % on {len(test):,} test samples.\n", flush=True)
+    rows = []
     signals = calibrate(network, data.train.batch(slice(CALIBRATION_SAMPLES))[0])
     asked.keep.mkdir(parents=True, exist_ok=True)
     for case in asked.cases:
         options = CASES[case]
         start = time.perf_counter()
         made = round_weights(network, signals, **options)
-        print(row(case, "ptq", made, test, truth, top, time.perf_counter() - start), flush=True)
+        rows.append(row(case, "ptq", made, test, truth, top, time.perf_counter() - start))
+        print(rows[-1], file=sys.stderr, flush=True)
         kept = asked.keep / f"{asked.network.stem}-{case}.safetensors"
         start = time.perf_counter()
         if not kept.exists():
@@ -72,7 +83,9 @@ def main() -> None:
         else:
             print(f"{kept} is there and not trained again", file=sys.stderr)
         made = load(kept, INTEGER_CLASSES)
-        print(row(case, "qat", made, test, truth, top, time.perf_counter() - start), flush=True)
+        rows.append(row(case, "qat", made, test, truth, top, time.perf_counter() - start))
+        print(rows[-1], file=sys.stderr, flush=True)
+    results.publish(COLUMNS, rows, asked)
 
 
 def row(
@@ -83,17 +96,14 @@ def row(
     truth: np.ndarray,
     top: float,
     seconds: float,
-) -> str:
-    """Run the simulator; give a line of the table."""
+) -> list[results.Cell]:
+    """Run the bit-exact simulator; return a row of the table."""
     run = IntegerTarget().run(network, test.inputs)
     predictions = run.outputs.argmax(axis=1)
     accuracy = 100.0 * float(np.mean(predictions == test.targets))
     flips = int(np.sum(predictions != truth))
     saturations = sum(run.saturations.values())
-    return (
-        f"| {case} | {method} | {accuracy:.2f} | {top - accuracy:.2f} | {flips:,} "
-        f"| {saturations:,} | {seconds:.0f} |"
-    )
+    return [case, method, accuracy, top - accuracy, flips, saturations, seconds]
 
 
 if __name__ == "__main__":

@@ -97,9 +97,9 @@ class Table:
         command = f"{earlier.command} && {self.command}"
         return replace(self, rows=[*earlier.rows, *self.rows], command=command)
 
-    def save(self, name: str, folder: Path = DATA) -> Path:
+    def save(self, name: str, folder: Path | None = None) -> Path:
         """Write the table to ``<folder>/<name>.json``, one row a line; return the path."""
-        path = folder / f"{name}.json"
+        path = (folder or DATA) / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         fields = asdict(self)
         lines = []
@@ -122,9 +122,28 @@ class Table:
         return "\n".join(lines)
 
 
-def load(name: str, folder: Path = DATA) -> Table:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `publish` reads."""
+    parser.add_argument("--save", metavar="PAGE/NAME", help=f"write to {DATA.name}/PAGE/NAME.json")
+    parser.add_argument("--append", action="store_true", help="keep the rows of the saved table")
+
+
+def publish(
+    columns: Columns, rows: list[list[Cell]], options: argparse.Namespace, seed: int | None = None
+) -> None:
+    """Print the table of the benchmark that is running, and save it if `--save` was given."""
+    table = Table.measured(columns, rows, seed)
+    if options.append and options.save and (DATA / f"{options.save}.json").exists():
+        table = table.after(load(options.save))
+    print(f"{table.date}, {table.machine}", file=sys.stderr)
+    print(table.markdown())
+    if options.save:
+        print(f"written to {table.save(options.save)}", file=sys.stderr)
+
+
+def load(name: str, folder: Path | None = None) -> Table:
     """Read the table that `Table.save` wrote under this name."""
-    read = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    read = json.loads(((folder or DATA) / f"{name}.json").read_text(encoding="utf-8"))
     read["columns"] = [(title, form) for title, form in read["columns"]]
     return Table(**read)
 
@@ -156,7 +175,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def render(page: str, folder: Path = DATA) -> str:
+def render(page: str, folder: Path | None = None) -> str:
     """Return the text of a page with the tables of its results files between its comments."""
 
     def region(match: re.Match[str]) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import results
 
 from converters.quantize import quantize
 from lmu_deploy.core.files import load
@@ -29,6 +30,12 @@ from targets.integer.numpy_engine import Series
 MODEL = Path(__file__).parents[1] / "examples/models/psmnist-lmu.safetensors"
 CALIBRATION = 128
 TILE = 256
+COLUMNS = [
+    ("", "{}"),
+    ("NumPy's series, engine torch", "{}"),
+    ("compiled, engine numba", "{}"),
+    ("times as fast", "{:.1f}"),
+]
 
 
 def main() -> None:
@@ -36,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=TILE)
     parser.add_argument("--repeats", type=int, default=3)
+    results.add_options(parser)
     arguments = parser.parse_args()
     network = load(MODEL, FLOAT_CLASSES)
     data = get_task(network.task).load()
@@ -52,14 +60,16 @@ def main() -> None:
     (slow, one), (fast, two) = in_turns(runs, arguments.repeats)
     same = np.array_equal(one.outputs, two.outputs) and one.synops == two.synops
     assert same and one.saturations == two.saturations
-    print(f"whole run: {slow:.2f} s and {fast:.2f} s, {slow / fast:.1f} times as fast")
+    rows = [["whole run", f"{slow:.2f} s", f"{fast:.2f} s", slow / fast]]
 
     m, message, drive = place(memory)
     forms = [Series(memory), CompiledSeries(memory)]
     steps = [lambda form=form: form.advance(m, message, drive) for form in forms]
     (slow, one), (fast, two) = in_turns(steps, 10 * arguments.repeats)
     assert all(np.array_equal(getattr(one, n), getattr(two, n)) for n in ("m", "message", "sent"))
-    print(f"step: {1e3 * slow:.2f} ms and {1e3 * fast:.2f} ms, {slow / fast:.1f} times as fast")
+    name = f"the series' step of {TILE} samples"
+    rows.append([name, f"{1e3 * slow:.2f} ms", f"{1e3 * fast:.2f} ms", slow / fast])
+    results.publish(COLUMNS, rows, arguments, seed=0)
 
 
 def place(memory: SeriesMemory) -> tuple[np.ndarray, ...]:

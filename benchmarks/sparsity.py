@@ -1,11 +1,10 @@
 """Sigma-delta messages: how many fall silent at a given loss of accuracy.
 
 Thresholds are tuned on validation data by :mod:`converters.quantize.sparsity`, and judged on the
-test. Writes a Markdown table with the silent share of the messages of each connection.
+test. The second table, saved as ``PAGE/NAME-connections``, has the silent share of the messages of
+each connection and its threshold in parentheses.
 
-    python benchmarks/sparsity.py examples/models/digits.safetensors --out docs/results/sparsity.md
-    python benchmarks/sparsity.py examples/models/psmnist-lmu.safetensors --limit 2000 --append \
-        --out docs/results/sparsity.md
+    python benchmarks/sparsity.py examples/models/digits.safetensors --save sparsity/digits
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import results
 
 from converters.quantize import quantize
 from converters.quantize.sparsity import (
@@ -91,12 +91,11 @@ def main() -> None:
     """Tune one network to each loss and write its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("network", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    results.add_options(parser)
     parser.add_argument("--tuning", type=int, default=2000, help="samples to tune on, at most")
     parser.add_argument("--limit", type=int, help="test samples; by default all")
     parser.add_argument("--few", type=int, default=64, help="samples to try thresholds on")
     parser.add_argument("--rungs", type=int, nargs="+", default=[], help="more of the ladder")
-    parser.add_argument("--append", action="store_true", help="keep what the file holds")
     arguments = parser.parse_args()
     bench = Bench(arguments)
     count = len(bench.ladder.rungs)
@@ -109,8 +108,7 @@ def main() -> None:
         rows.append(bench.row(f"{points:g}", bench.ladder.at(rung), bench.lost(rung)))
     for rung in arguments.rungs:
         rows.append(bench.row(f"rung {rung}", bench.ladder.at(rung), bench.lost(rung)))
-    before = arguments.out.read_text() if arguments.append and arguments.out.exists() else HEADING
-    arguments.out.write_text(before + section(arguments, bench, rows))
+    publish(arguments, bench, rows)
 
 
 def run(network: IntegerNetwork, inputs: np.ndarray) -> Run:
@@ -123,54 +121,35 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-HEADING = """# Sparsity: silent messages against loss
-
-Sigma-delta messages ([what they compute](../reference/integer-semantics.md#sigma-delta-messages))
-with thresholds tuned to an allowed loss of accuracy. The loss is estimated on validation data: the
-changes of the outputs' margins, each applied to every sample, and the share of correct answers that
-become wrong. Accuracy is that of test data, which the tuning does not use. A message is silent
-when its connection sends nothing for it at a step: "none" has no thresholds, so that only
-messages of zero are silent; "exact" sends every change wherever that saves events, which changes no
-answer. A threshold, in parentheses, is in units of the message. Events are counted where they are
-sent: a neuron whose connections have several thresholds sends an event for each. "Rungs" are
-further settings in the order of the tuning, regardless of their loss. Made by
-`benchmarks/sparsity.py`.
-"""
+COLUMNS = [
+    ("allowed, points", "{}"),
+    ("estimate, points", "{:.2f}"),
+    ("test %", "{:.2f}"),
+    ("silent, of all", "{:.1f}%"),
+    ("events a step", "{:,.1f}"),
+    ("synaptic operations a step", "{}"),
+]
 
 
-def section(arguments: argparse.Namespace, bench: Bench, rows: list[Row]) -> str:
-    """Write one network's part."""
-    command = f"python benchmarks/sparsity.py {arguments.network} --tuning {arguments.tuning}"
-    command += f" --few {arguments.few}"
-    command += "" if arguments.limit is None else f" --limit {arguments.limit}"
-    if arguments.rungs:
-        command += f" --rungs {' '.join(map(str, arguments.rungs))}"
-    columns = ("allowed, points", "estimate, points", "test %", "silent, of all", "events a step")
-    lines = [
-        f"\n## {arguments.network.stem}\n\n    {command} --out FILE\n",
-        f"{len(bench.tuning):,} validation samples, {len(bench.test):,} of the test; 2 shared "
-        "x86-64 cores, no GPU, 2026-11-22.\n",
-        f"| {' | '.join(columns)} | synaptic operations a step |\n|---|---|---|---|---|---|",
-    ]
+def publish(arguments: argparse.Namespace, bench: Bench, rows: list[Row]) -> None:
+    """Print both tables, and save them if that was asked for."""
+    print(f"{len(bench.tuning):,} validation samples, {len(bench.test):,} of the test.\n")
+    measured: list[list[results.Cell]] = []
     for row in rows:
-        cells = (
-            row.name,
-            f"{row.lost:.2f}",
-            f"{row.test:.2f}",
-            f"{row.silent['total']:.1%}",
-            f"{row.events:,.1f}",
-            f"{row.synops:,.0f} ({row.synops / rows[0].synops:.0%})",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    names = " | ".join(row.name for row in rows)
-    lines.append("\nSilent share of each connection, and its threshold:\n")
-    lines.append(f"| connection | largest message | {names} |\n|---|---|{'---|' * len(rows)}")
+        synops = f"{row.synops:,.0f} ({row.synops / rows[0].synops:.0%})"
+        silent = 100.0 * row.silent["total"]
+        measured.append([row.name, row.lost, row.test, silent, row.events, synops])
+    results.publish(COLUMNS, measured, arguments)
+    columns = [("connection", "{}"), ("largest message", "{:,d}"), *((r.name, "{}") for r in rows)]
     limits = {name: p.message.limit for name, p in populations(bench.network).items()}
+    measured = []
     for edge in edges(bench.network):
         if edge.place in rows[0].silent:
             cells = [f"{row.silent[edge.place]:.1%} ({threshold(row, edge.place)})" for row in rows]
-            lines.append(f"| `{edge.place}` | {limits[edge.source]:,} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            measured.append([f"`{edge.place}`", limits[edge.source], *cells])
+    if arguments.save:
+        arguments.save += "-connections"
+    results.publish(columns, measured, arguments)
 
 
 def threshold(row: Row, place: str) -> int:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import results
 
 from converters.loihi import loihi_spike
 from converters.spiking import spike
@@ -40,6 +41,20 @@ NETWORKS = ((3, 100), (3, 200), (6, 100), (12, 40), (12, 100))
 ORDER, NEURONS, THETA_MS, TAU_MS = 6, 100, 500, 100.0
 PRESENTATION_MS = 10.0
 SETTLED = THETA_MS
+EQUALITY = [
+    ("order", ">{:d}"),
+    ("neurons a state", ">{:d}"),
+    ("chip steps", ">{:,d}"),
+    ("spikes", ">{:,d}"),
+    ("states equal", "{}"),
+    ("spikes equal", "{}"),
+]
+SPEED = [
+    ("system", "{}"),
+    ("million updates a second of the processor", ">{:.2f}"),
+    ("of the clock", ">{:.2f}"),
+    ("error of the states", ">{:.3f}"),
+]
 PEER = Path(__file__).with_name("nengo_peer.py")
 
 
@@ -63,10 +78,9 @@ def error(run: Run, network: LMUNetwork, inputs: np.ndarray, presentation_ms: fl
     return nrmse(run.states.real_m(), true, washout=round(SETTLED / presentation_ms))
 
 
-def compare_targets() -> None:
+def compare_targets(options: argparse.Namespace) -> None:
     """Run the five networks on both targets."""
-    print("| order | neurons a state | chip steps | spikes | states equal | spikes equal |")
-    print("|--:|--:|--:|--:|---|---|")
+    rows = []
     for order, neurons in NETWORKS:
         network = delay(order, 1.0)
         lowered = loihi_spike(
@@ -79,13 +93,11 @@ def compare_targets() -> None:
         )
         assert simulator.states is not None and lava.states is not None
         spikes = [run.rasters["layer0/memory"] for run in (simulator, lava)]
-        states_equal = np.array_equal(simulator.states.m, lava.states.m)
-        spikes_equal = np.array_equal(*spikes)
-        print(
-            f"| {order} | {neurons} | {simulator.chip_steps:,} | {spikes[0].sum():,} "
-            f"| {states_equal} | {spikes_equal} |",
-            flush=True,
-        )
+        states_equal = str(np.array_equal(simulator.states.m, lava.states.m))
+        spikes_equal = str(np.array_equal(*spikes))
+        sent = int(spikes[0].sum())
+        rows.append([order, neurons, simulator.chip_steps, sent, states_equal, spikes_equal])
+    results.publish(EQUALITY, rows, options)
 
 
 def seconds_of(work: Callable[[], object]) -> np.ndarray:
@@ -149,8 +161,9 @@ def nengo(python: str, copies: int, network: LMUNetwork) -> tuple[np.ndarray, fl
     return updates(copies, milliseconds - 10) / seconds, off
 
 
-def compare_speeds(peers: str | None, rounds: int, lava_steps: int) -> None:
-    """Time all systems, in turn, `rounds` times; print the best of each."""
+def compare_speeds(options: argparse.Namespace) -> None:
+    """Time all systems in turn, as often as `rounds` says; print the best of each."""
+    peers, rounds, lava_steps = options.peers, options.rounds, options.lava_steps
     network = delay(ORDER, PRESENTATION_MS)
     given = noise(40, 200, PRESENTATION_MS, 1)
     loihi = loihi_spike(network, given, neurons_per_state=NEURONS, presentation_ms=PRESENTATION_MS)
@@ -186,11 +199,8 @@ def compare_speeds(peers: str | None, rounds: int, lava_steps: int) -> None:
             best[name] = np.maximum(best[name], rate)
             text = "{:.2f} of the processor, {:.2f} of the clock".format(*rate / 1e6)
             print(f"round {turn + 1}: {name}: million updates a second: {text}", flush=True)
-    print("| system | million updates a second of the processor | of the clock | error |")
-    print("|---|--:|--:|--:|")
-    for name, rate in best.items():
-        off = f"{errors[name]:.3f}" if name in errors else ""
-        print("| {} | {:.2f} | {:.2f} | {} |".format(name, *rate / 1e6, off))
+    rows = [[name, *(rate / 1e6).tolist(), errors.get(name)] for name, rate in best.items()]
+    results.publish(SPEED, rows, options)
 
 
 def _own_error(target: Target, lowered: object, network: LMUNetwork, inputs: np.ndarray) -> float:
@@ -205,11 +215,12 @@ def main() -> None:
     parser.add_argument("--peers", help="a Python that has Nengo")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--lava-steps", type=int, default=50, help="holds of 10 ms")
+    results.add_options(parser)
     options = parser.parse_args()
     if options.equality:
-        compare_targets()
+        compare_targets(options)
     if options.speed:
-        compare_speeds(options.peers, options.rounds, options.lava_steps)
+        compare_speeds(options)
 
 
 if __name__ == "__main__":

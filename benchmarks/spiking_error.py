@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results
 
 from converters.spiking import spike
 from lmu_deploy.core.files import write_text
@@ -116,13 +117,12 @@ def slope(points: Sequence[Point]) -> float:
     return float(np.polyfit(neurons, errors, 1)[0])
 
 
-def table(points: Sequence[Point]) -> str:
-    """Lay the points out as a Markdown table, one row for a model and an order."""
+def table(points: Sequence[Point]) -> tuple[results.Columns, list[list[results.Cell]]]:
+    """Return columns and rows, one row for a model and an order."""
     neurons = sorted({point.neurons for point in points})
-    lines = [
-        "| neuron | decoders | order | " + " | ".join(f"p = {p}" for p in neurons) + " | slope |",
-        "|---|---|--:|" + "--:|" * (len(neurons) + 1),
-    ]
+    columns = [("neuron", "{}"), ("decoders", "{}"), ("order", ">{:d}")]
+    columns += [(f"p = {p}", ">{:.4f}") for p in neurons] + [("slope", ">{:.2f}")]
+    rows: list[list[results.Cell]] = []
     for kind, calibration in VARIANTS:
         for order in sorted({point.order for point in points}):
             row = [
@@ -130,11 +130,11 @@ def table(points: Sequence[Point]) -> str:
             ]
             if not row:
                 continue
-            by_neurons = {p.neurons: f"{p.error:.4f}" for p in row}
-            cells = " | ".join(by_neurons.get(p, "") for p in neurons)
-            fitted = f"{slope(row):.2f}".replace("nan", "")
-            lines.append(f"| {kind} | {calibration} | {order} | {cells} | {fitted} |")
-    return "\n".join(lines)
+            by_neurons = {p.neurons: p.error for p in row}
+            fitted = slope(row)
+            cells = [*map(by_neurons.get, neurons), None if np.isnan(fitted) else fitted]
+            rows.append([kind, calibration, order, *cells])
+    return columns, rows
 
 
 def constants(points: Sequence[Point]) -> str:
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--milliseconds", type=int, default=3000, help="length of a signal")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--points", type=Path, help="a JSON file that keeps what was measured")
-    parser.add_argument("--out", help="a Markdown file")
+    results.add_options(parser)
     parser.add_argument("--plot", type=Path, help="an SVG file")
     args = parser.parse_args(arguments)
     points = []
@@ -222,10 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if args.points is not None:
                 write_text(args.points, json.dumps([asdict(p) for p in points], indent=1) + "\n")
             progress(number + 1, len(open_ones))
-    text = table(points) + "\n\n" + constants(points) + "\n"
-    print(text)
-    if args.out:
-        write_text(args.out, text)
+    results.publish(*table(points), args, seed=args.seed)
+    print(constants(points))
     if args.plot:
         draw(points, args.plot)
 

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Iterator
 
 import numpy as np
+import results
 from spiking import PRESENTATION_MS, TAU_MS, delay, noise, seconds_of
 
 from converters.spiking import spike
@@ -32,6 +34,25 @@ SIZES = ((6, 100), (12, 200), (24, 500), (24, 1000))
 SAMPLES = (1, 4)
 SHORT_MS = 1000.0
 NOISE = 0.2
+EQUALITY = [
+    ("network", "{}"),
+    ("spikes", ">{:,d}"),
+    ("on brian2-cpp", ">{:,d}"),
+    ("equal", "{}"),
+    ("largest difference of states", ">{:.1e}"),
+    ("repeated", "{}"),
+]
+SPEED = [
+    ("neurons", ">{:,d}"),
+    ("samples", ">{:d}"),
+    ("simulated (s)", ">{:g}"),
+    ("brian2 (s)", ">{}"),
+    ("brian2-cpp (s)", ">{}"),
+    ("of this building", ">{}"),
+    ("of this running", ">{}"),
+    ("steps against brian2's", ">{:.1f} times"),
+    ("pays from (s simulated)", ">{:.0f}"),
+]
 
 
 def lowered(
@@ -71,10 +92,9 @@ def stacked() -> SpikingNetwork:
     )
 
 
-def compare_targets() -> None:
+def compare_targets(options: argparse.Namespace) -> None:
     """Print a row for each network: what is equal, and what the same seed gives again."""
-    print("| network | spikes | on brian2-cpp | equal | largest difference of states | repeated |")
-    print("|---|--:|--:|---|--:|---|")
+    rows = []
     inputs = noise(2, 200, PRESENTATION_MS, 0)
     for name, network in _networks():
         runtime = Brian2Target().run(network, inputs, record=True, seed=3)
@@ -86,12 +106,14 @@ def compare_targets() -> None:
         )
         assert runtime.states is not None and compiled.states is not None
         apart = np.abs(runtime.states.m - compiled.states.m).max()
-        repeated: bool | str = ""
+        repeated = None
         if network.device.membrane_noise or network.neuron.kind == "poisson":
             again = Brian2CppTarget().run(network, inputs, seed=3)
-            repeated = np.array_equal(again.outputs, compiled.outputs)
-        cells = (name, f"{_spikes(runtime):,}", f"{_spikes(compiled):,}", equal, f"{apart:.1e}")
-        print("|", " | ".join(str(cell) for cell in (*cells, repeated)), "|", flush=True)
+            repeated = str(np.array_equal(again.outputs, compiled.outputs))
+        spikes = _spikes(runtime), _spikes(compiled)
+        rows.append([name, *spikes, str(equal), float(apart), repeated])
+        print(rows[-1], file=sys.stderr, flush=True)
+    results.publish(EQUALITY, rows, options, seed=3)
 
 
 def _networks() -> Iterator[tuple[str, SpikingNetwork]]:
@@ -107,23 +129,23 @@ def _spikes(run: Run) -> int:
     return int(sum(counts.sum() for counts in run.events.values()))
 
 
-def compare_speeds(milliseconds: float, least: int) -> None:
+def compare_speeds(options: argparse.Namespace) -> None:
     """Print a row for each size: seconds of both targets, and from which length on one pays."""
-    print(
-        "| neurons | samples | simulated (s) | brian2 (s) | brian2-cpp (s) | of this building "
-        "| of this running | steps against brian2's | pays from (s simulated) |"
-    )
-    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    milliseconds, least, rows = options.milliseconds, options.least, []
     for order, neurons in SIZES:
         if order * neurons < least:
             continue
         network = lowered(order, neurons)
         for samples in SAMPLES:
             inputs = noise(samples, round(milliseconds / PRESENTATION_MS), PRESENTATION_MS, 0)
-            _compare_speed(network, inputs, milliseconds)
+            rows.append(_compare_speed(network, inputs, milliseconds))
+            print(rows[-1], file=sys.stderr, flush=True)
+    results.publish(SPEED, rows, options, seed=0)
 
 
-def _compare_speed(network: SpikingNetwork, inputs: np.ndarray, milliseconds: float) -> None:
+def _compare_speed(
+    network: SpikingNetwork, inputs: np.ndarray, milliseconds: float
+) -> list[results.Cell]:
     brief = inputs[:, : round(SHORT_MS / PRESENTATION_MS)]
     Brian2Target().run(network, brief[:, :5])  # what Brian2 compiles for itself, it keeps
     short = seconds_of(lambda: Brian2Target().run(network, brief))
@@ -137,15 +159,14 @@ def _compare_speed(network: SpikingNetwork, inputs: np.ndarray, milliseconds: fl
     each = (long - short)[0] / (simulated - SHORT_MS * 1e-3)
     gained = each - run[0] / simulated
     pays = ((whole - run - long)[0] + each * simulated) / gained
-    cells = [
-        f"{sum(m.neurons for m in network.memories if m is not None):,}",
-        str(len(inputs)),
-        f"{simulated:g}",
+    return [
+        sum(m.neurons for m in network.memories if m is not None),
+        len(inputs),
+        simulated,
         *(_both(value) for value in (long, whole, build, run)),
-        f"{each * simulated / run[0]:.1f} times",
-        f"{pays:.0f}" if gained > 0.0 else "never",
+        float(each * simulated / run[0]),
+        float(pays) if gained > 0.0 else "never",
     ]
-    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def _both(seconds: np.ndarray) -> str:
@@ -159,11 +180,12 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true", help="seconds of both targets")
     parser.add_argument("--milliseconds", type=float, default=5000.0, help="simulated; over 1000")
     parser.add_argument("--least", type=int, default=0, help="leave out smaller networks")
+    results.add_options(parser)
     options = parser.parse_args()
     if options.equality:
-        compare_targets()
+        compare_targets(options)
     if options.speed:
-        compare_speeds(options.milliseconds, options.least)
+        compare_speeds(options)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,19 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+
+import results
 
 WORKER = Path(__file__).with_name("training_systems.py")
 WORK = {"train": "training step", "infer": "inference"}
+COLUMNS = [
+    ("work", "{}"),
+    ("system", "{}"),
+    ("wall, s", "{:.4g}"),
+    ("processor, s", "{:.4g}"),
+    ("times ours, wall", "{:.2f}"),
+    ("times ours, processor", "{:.2f}"),
+]
 Times = dict[str, dict[str, list[dict[str, float]]]]
 
 
@@ -72,25 +81,19 @@ def measure(systems: dict[str, System], rounds: int, counts: dict[str, int]) -> 
     return times
 
 
-def table(times: Times) -> str:
-    """Lay the medians out: seconds, and how many times ours each system takes."""
-    lines = [
-        "| work | system | wall, s | processor, s | times ours, wall | times ours, processor |",
-        "|---|---|---|---|---|---|",
-    ]
+def table(times: Times) -> list[list[results.Cell]]:
+    """Return rows of medians: seconds, and how many times ours each system takes."""
+    rows: list[list[results.Cell]] = []
     for work, title in WORK.items():
         mine = times[work]["ours"]
         for name, taken in times[work].items():
-            cells: dict[str, Any] = {}
+            seconds, ratios = [], []
             for clock in ("wall", "cpu"):
-                cells[clock] = statistics.median(t[clock] for t in taken)
-                ratios = [t[clock] / o[clock] for t, o in zip(taken, mine, strict=True)]
-                cells[f"{clock} ratio"] = statistics.median(ratios)
-            lines.append(
-                f"| {title} | {name} | {cells['wall']:.4g} | {cells['cpu']:.4g} "
-                f"| {cells['wall ratio']:.2f} | {cells['cpu ratio']:.2f} |"
-            )
-    return "\n".join(lines)
+                seconds.append(statistics.median(t[clock] for t in taken))
+                each = [t[clock] / o[clock] for t, o in zip(taken, mine, strict=True)]
+                ratios.append(statistics.median(each))
+            rows.append([title, name, *seconds, *ratios])
+    return rows
 
 
 def main() -> None:
@@ -101,6 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--form", default="paper", choices=["paper", "example", "parallel"])
     parser.add_argument("--without", nargs="*", default=[], help="systems to leave out")
+    results.add_options(parser)
     options = parser.parse_args()
     pythons = {"ours": sys.executable, "loop": sys.executable}
     if options.peers:
@@ -115,12 +119,11 @@ def main() -> None:
     times = measure(systems, options.rounds, counts)
     for system in systems.values():
         system.end()
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
         f"form {options.form}, batch 100, 784 steps, order 256, 212 units, "
-        f"{options.threads} threads, median of {options.rounds} rounds; load average {load}\n"
+        f"{options.threads} threads, median of {options.rounds} rounds\n"
     )
-    print(table(times))
+    results.publish(COLUMNS, table(times), options)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,19 @@ import subprocess
 import sys
 import time
 
+import results
+
 UNITS = 212
 ORDERS, LENGTHS = (64, 128, 256, 512, 1024), (1_000, 10_000, 100_000)
 CHUNK = 1_000
+COLUMNS = [
+    ("form", "{}"),
+    ("order", "{:d}"),
+    ("steps", "{:,d}"),
+    ("processor, s", "{:.3g}"),
+    ("us a step", "{:.3g}"),
+    ("peak, MiB", "{:,.0f}"),
+]
 
 
 def peak() -> float:
@@ -62,20 +72,19 @@ def measure(form: str, order: int, length: int, threads: int) -> dict[str, float
     return {"seconds": min(times), "mebibytes": peak() - before}
 
 
-def point(form: str, order: int, length: int, threads: int) -> str:
-    """Measure in a fresh process; give a table's row."""
+def point(form: str, order: int, length: int, threads: int) -> list[results.Cell]:
+    """Measure in a fresh process; return a row of the table."""
     command = [sys.executable, __file__, "--point", form, str(order), str(length)]
     done = subprocess.run(
         [*command, "--threads", str(threads)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        return f"| {form} | {order} | {length:,} | failed | {done.stderr.strip()[-60:]} |"
+        return [form, order, length, "failed", done.stderr.strip()[-60:], None]
     found = json.loads(done.stdout)
-    each = 1e6 * found["seconds"] / length
-    return (
-        f"| {form} | {order} | {length:,} | {found['seconds']:.3g} | {each:.3g} "
-        f"| {found['mebibytes']:,.0f} |"
-    )
+    seconds = found["seconds"]
+    row = [form, order, length, seconds, 1e6 * seconds / length, found["mebibytes"]]
+    print(row, file=sys.stderr, flush=True)
+    return row
 
 
 def main() -> None:
@@ -83,21 +92,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--point", nargs=3, metavar=("FORM", "ORDER", "LENGTH"))
+    results.add_options(parser)
     options = parser.parse_args()
     if options.point:
         form, order, length = options.point
         print(json.dumps(measure(form, int(order), int(length), options.threads)))
         return
-    print(
-        "| form | order | steps | processor, s | us a step | peak, MiB |\n|---|---|---|---|---|---|"
-    )
-    for form in ("parallel", "feedback"):
-        for order in ORDERS:
-            print(point(form, order, LENGTHS[0], options.threads), flush=True)
-        for length in LENGTHS[1:]:
-            print(point(form, 256, length, options.threads), flush=True)
-    for length in LENGTHS:
-        print(point("stream", 256, length, options.threads), flush=True)
+    wanted = [
+        *(
+            (form, order, length)
+            for form in ("parallel", "feedback")
+            for order, length in [
+                *((order, LENGTHS[0]) for order in ORDERS),
+                *((256, length) for length in LENGTHS[1:]),
+            ]
+        ),
+        *(("stream", 256, length) for length in LENGTHS),
+    ]
+    rows = [point(*which, options.threads) for which in wanted]
+    results.publish(COLUMNS, rows, options, seed=0)
 
 
 if __name__ == "__main__":

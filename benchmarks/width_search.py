@@ -1,10 +1,9 @@
 """Accuracy against synaptic memory, widths chosen connection by connection for each budget.
 
 Beside them, every connection at one width. Widths are chosen on validation data, judged on the
-test. Writes a Markdown table.
+test.
 
-    python benchmarks/width_search.py examples/models/digits.safetensors \
-        --out docs/results/widths.md
+    python benchmarks/width_search.py examples/models/digits.safetensors --save widths/digits
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import results
 
 from converters.quantize import calibrate, quantize
 from converters.quantize.settings import settings_for
@@ -30,51 +30,43 @@ from targets.integer import IntegerTarget
 CALIBRATION, FEW = 512, 64
 UNIFORM = ((2, 8), (1, 8), (1, 6), (1, 5), (1, 4), (1, 3))
 BUDGETS = (10.0, 6.0, 4.0, 3.5, 3.0, 2.5, 2.0)
-HEADING = """# Widths of weights for a budget
-
-Synaptic memory in KiB: weights that are not zero, all slices, at their widths. Accuracy is that of
-test data, for the float network and for integers after training; the widths are chosen on {few}
-validation samples (`quantize --budget-kib`). "Uniform" rows have every kernel at one width, the
-memory's matrices in int8. Made by `benchmarks/width_search.py`; 2 shared x86-64 cores, no GPU,
-2026-11-22.
-"""
+COLUMNS = [
+    ("widths", "{}"),
+    ("memory, KiB", "{:.2f}"),
+    ("accuracy %", "{:.2f}"),
+    ("slices x bits of each connection", "{}"),
+]
 
 
 def main() -> None:
     """Measure one network and write its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("network", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    results.add_options(parser)
     parser.add_argument("--limit", type=int, help="test samples; by default all")
     parser.add_argument("--budgets", type=float, nargs="+", default=list(BUDGETS))
-    parser.add_argument("--append", action="store_true", help="keep what the file holds")
     arguments = parser.parse_args()
     network = load(arguments.network, FLOAT_CLASSES)
     data = get_task(network.task).load()
     test = Split(*data.test.batch(slice(arguments.limit)))
     signals = calibrate(network, data.train.inputs[:CALIBRATION])
-    rows = [f"| float | | {score(run_reference(network, test.inputs).outputs, test):.2f} | |"]
+    top = score(run_reference(network, test.inputs).outputs, test)
+    rows: list[list[results.Cell]] = [["float", None, top, None]]
     for slices, bits in UNIFORM:
         made = quantize(network, signals, slices=slices, kernel_slices=slices, kernel_bits=bits)
         memory = sum(memory_of(edge.connection) for edge in edges(made))
         accuracy = score(run(made, test.inputs).outputs, test)
-        rows.append(f"| uniform {slices} x {bits} | {memory / 1024:.2f} | {accuracy:.2f} | |")
+        rows.append([f"uniform {slices} x {bits}", memory / 1024, accuracy, None])
         print(rows[-1], file=sys.stderr)
     for kib in arguments.budgets:
         few = data.validation.inputs[:FEW]
         settings = settings_for(network, "loihi2")
         found = search_widths(network, signals, settings, int(kib * 1024), few, run)
         accuracy = score(run(found.network, test.inputs).outputs, test)
-        memory = found.total / 1024
-        rows.append(f"| budget {kib:g} | {memory:.2f} | {accuracy:.2f} | {listed(found)} |")
+        rows.append([f"budget {kib:g}", found.total / 1024, accuracy, listed(found)])
         print(rows[-1], file=sys.stderr)
-    command = f"python benchmarks/width_search.py {arguments.network} --out FILE"
-    text = f"\n## {arguments.network.stem}\n\n    {command}\n\n{len(test):,} test samples.\n\n"
-    text += "| widths | memory, KiB | accuracy % | slices x bits of each connection |\n"
-    text += "|---|---|---|---|\n" + "\n".join(rows) + "\n"
-    kept = arguments.append and arguments.out.exists()
-    before = arguments.out.read_text() if kept else HEADING.format(few=FEW)
-    arguments.out.write_text(before + text)
+    print(f"{len(test):,} test samples.\n")
+    results.publish(COLUMNS, rows, arguments)
 
 
 def run(network: IntegerNetwork, inputs: np.ndarray) -> Run:

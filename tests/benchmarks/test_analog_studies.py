@@ -1,24 +1,14 @@
 """The study of one imperfection at a time: it runs at toy size, repeats, and goes on."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "analog_studies.py"
-
 
 @pytest.fixture(scope="module")
-def study():
+def study(load_benchmark):
     pytest.importorskip("brian2", reason="the chips are simulated by Brian2")
-    spec = importlib.util.spec_from_file_location("analog_studies", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_benchmark("analog_studies")
 
 
 def test_every_value_is_measured_once_from_one_base(study):

@@ -1,8 +1,6 @@
 """Results files and the tables of the documentation: a figure is never typed by hand."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,14 +12,8 @@ NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
 @pytest.fixture(scope="module")
-def results():
-    path = ROOT / "benchmarks/results.py"
-    spec = importlib.util.spec_from_file_location("results", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def results(load_benchmark):
+    return load_benchmark("results")
 
 
 def test_a_saved_table_is_loaded_unchanged(results, tmp_path):

@@ -1,23 +1,12 @@
 """The study of error against neurons: it runs, repeats, and measures slopes rightly."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "spiking_error.py"
-
 
 @pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("spiking_error", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def study(load_benchmark):
+    return load_benchmark("spiking_error")
 
 
 def test_slope_and_constant_of_an_exact_law(study):
@@ -28,7 +17,11 @@ def test_slope_and_constant_of_an_exact_law(study):
     ]
     assert study.slope(points[:3]) == pytest.approx(-0.5)
     assert "c = 0.400 on average, 0.400 to 0.400" in study.constants(points)
-    assert "| poisson | static | 6 | 0.2400 | 0.1200 | 0.0600 | -0.50 |" in study.table(points)
+    columns, rows = study.table(points)
+    titles = [title for title, _ in columns]
+    assert titles == ["neuron", "decoders", "order", "p = 100", "p = 400", "p = 1600", "slope"]
+    assert rows[1][:3] == ["poisson", "static", 6]
+    assert rows[1][3:] == pytest.approx([0.24, 0.12, 0.06, -0.5])
 
 
 def test_noise_has_its_band_and_size(study):
@@ -41,9 +34,11 @@ def test_noise_has_its_band_and_size(study):
 
 def test_poisson_error_halves_with_four_times_the_neurons(study, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "VARIANTS", (("poisson", "static"),))
-    out = tmp_path / "table.md"
     few = ["--orders=2", "--neurons=25,100", "--samples=6", "--milliseconds=1500"]
-    study.main([*few, f"--out={out}"])
-    row = next(line for line in out.read_text().splitlines() if line.startswith("| poisson"))
-    assert float(row.split("|")[-2]) == pytest.approx(-0.5, abs=0.15)
-    assert row in capsys.readouterr().out
+    monkeypatch.setattr(study.results, "DATA", tmp_path)
+    study.main([*few, "--save=analog/error"])
+    shown = capsys.readouterr().out
+    table = study.results.load("analog/error", tmp_path)
+    assert table.markdown() in shown
+    assert table.seed == 0
+    assert table.rows[0][-1] == pytest.approx(-0.5, abs=0.15)
