@@ -66,7 +66,9 @@ def check_fit(
         relays, or a calibration would not fit in memory.
     """
     if not memories:
-        raise InputError("the network has no LMU layer, so nothing of it can spike; give another.")
+        raise InputError(
+            "the network has no LMU layer, so it has no memory that can spike; give another network."
+        )
     states = sum(memory.size for memory in memories)
     room = int(chip.neurons_per_core) * int(chip.cores)
     if (needed := states * (neurons_per_state + 1)) > room:

@@ -29,26 +29,27 @@ _SYNAPSES = {"linear": None, "dpi": DPISynapse()}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all memories of a network have in common.
+    """Parameters of all spiking memories of a network.
 
     Attributes
     ----------
     model : NeuronModel
     device : Device
     dt_ms, tau_ms, presentation_ms : float
-        Milliseconds.
+        Step of the simulation, time constant of the synapses, and time for which each input is
+        shown, in milliseconds.
     neurons_per_state : int
     maximum_rates : (float, float)
-        Between which a neuron's rate at the end of its range is drawn, hertz.
+        Range from which the rate of a neuron at the end of its range is drawn, in hertz.
     calibration : {"dynamic", "static", "none"}
     seed : int
-        Of tuning curves and calibration; the chip's own is in `device`.
+        Seed of tuning curves and calibration; that of the chip is in `device`.
     synapse : DPISynapse or None
-        None for linear ones, for which W is calibrated in any case.
+        None for linear synapses. W is calibrated for linear synapses in both cases.
     neurons_per_unit : int
-        Of the last layer's hidden units; 0 where they stay on the host.
+        Neurons of each hidden unit of the last layer; 0 if the units are on the host.
     readout_tau_ms : float
-        Time constant of the readout's synapses, milliseconds.
+        Time constant of the synapses of the readout, in milliseconds.
     """
 
     model: NeuronModel
@@ -66,11 +67,11 @@ class Recipe:
 
     @property
     def parts(self) -> int:
-        """Steps of the simulation in a hold."""
+        """Number of simulation steps for which each input is shown."""
         return round(self.presentation_ms / self.dt_ms)
 
     def on_chip(self, seed: int) -> Recipe:
-        """Give the same recipe for another chip."""
+        """Return the same recipe for another chip."""
         return replace(self, device=replace(self.device, seed=seed))
 
 
@@ -132,19 +133,19 @@ def _neuron_model(kind: str, chip: AnalogProfile) -> NeuronModel:
 
 
 _TRAJECTORY_ELEMENTS = 50_000_000
-"""Steps times samples times states of a calibration, at most (4 bytes each)."""
+"""Largest number of values (4 bytes each) in the trajectory of a calibration."""
 
 
 def draw_samples(inputs: np.ndarray, most: int, elements_per_step: int, seed: int) -> np.ndarray:
-    """Draw samples, and cut sequences, so that a calibration's trajectory fits in memory.
+    """Return a random subset of samples, shortened such that the trajectory fits in memory.
 
     Parameters
     ----------
     inputs : ndarray, shape (samples, steps, n_in)
     most : int
-        Samples.
+        Largest number of samples.
     elements_per_step : int
-        Of the trajectory, for each sample.
+        Number of values of the trajectory per sample and step.
     seed : int
     """
     rng = np.random.default_rng([seed, 0])
@@ -159,9 +160,11 @@ _ORDER_SERVED = 8.0
 
 
 def check_room(memories: list[Memory], neurons_per_state: int, chip: AnalogProfile) -> None:
-    """Refuse a network without memories, or with more neurons than the chip has."""
+    """Check that there are memories, and that the chip has enough neurons for them."""
     if not memories:
-        raise InputError("the network has no LMU layer, so nothing of it can spike; give another.")
+        raise InputError(
+            "the network has no LMU layer, so it has no part that can spike; give another network."
+        )
     states = sum(memory.size for memory in memories)
     if (needed := states * neurons_per_state) > (room := int(chip.neurons)):
         advice = (
@@ -176,12 +179,12 @@ def check_room(memories: list[Memory], neurons_per_state: int, chip: AnalogProfi
 
 
 def check_window(memory: Memory, presentation_ms: float, tau_ms: float) -> None:
-    """Refuse a window that the synapse is too slow for.
+    """Check that the window is long enough for the synapse.
 
-    To first order A' = tau A / theta + I, and A grows with the order, so a short window makes the
-    weights amplify the spikes' noise. With 50 LIF neurons a state, dynamically calibrated, the
-    error of the states was measured (orders 2 to 12) to pass half of their size where theta falls
-    to about tau * order / 8.
+    To first order A' = tau A / theta + I, and A grows with the order, so that in a short window the
+    weights amplify the noise of the spikes. With 50 LIF neurons per state and dynamic calibration,
+    the measured error of the states (orders 2 to 12) exceeded half of their size at a theta of
+    about tau * order / 8.
     """
     window = memory.theta * presentation_ms
     least = tau_ms * max(1.0, memory.order / _ORDER_SERVED)
@@ -196,7 +199,7 @@ def check_window(memory: Memory, presentation_ms: float, tau_ms: float) -> None:
 
 
 def check_map(memory: Memory, neurons_per_state: int, calibration: str) -> None:
-    """Refuse a dynamic calibration whose regression would not fit in memory."""
+    """Check that the regression of a dynamic calibration fits in memory."""
     features = memory.order * neurons_per_state
     if calibration == "dynamic" and features > LARGEST_MAP:
         raise InputError(
@@ -209,20 +212,20 @@ def check_map(memory: Memory, neurons_per_state: int, calibration: str) -> None:
 def check_units(
     network: LMUNetwork, recipe: Recipe, wanted: str, chip: AnalogProfile
 ) -> str | None:
-    """Say why the last layer's units stay on the host; None when they go on the chip.
+    """Return the reason why the last layer's units are on the host; None if they are on the chip.
 
     Raises
     ------
     InputError
-        When they are `wanted` on the "chip" and cannot be there.
+        If `wanted` is "chip" and they cannot be on the chip.
     """
     if wanted == "host":
-        return "they were asked to be there"
+        return "the option units puts them there"
     reason = why_on_host(network)
     if reason is None:
         reason = _no_room(network, recipe, chip)
     if reason is not None and wanted == "chip":
-        raise InputError(f"the hidden units cannot be on neurons, for {reason}; use --units host.")
+        raise InputError(f"the hidden units cannot be on the chip: {reason}; use --units host.")
     return reason
 
 
@@ -233,7 +236,7 @@ def _no_room(network: LMUNetwork, recipe: Recipe, chip: AnalogProfile) -> str | 
     of_units = layers[-1].n_out * recipe.neurons_per_unit
     needed = sum(layer.memory.size for layer in layers) * recipe.neurons_per_state + of_units
     if needed > (room := int(chip.neurons)):
-        return f"with them {needed} neurons are needed and profile {chip.name} has {room}"
+        return f"they need {needed} neurons in all and profile {chip.name} has {room}"
     if recipe.calibration == "dynamic" and of_units > LARGEST_MAP:
         return f"their {of_units} neurons are more than the {LARGEST_MAP} that can be fitted"
     return None

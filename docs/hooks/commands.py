@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import typer
 
 from lmu_deploy.cli import app
+from lmu_deploy.core.options import options_of
+from lmu_deploy.studies.settings import TABLES
 
 PLACE = "<!-- commands -->"
+OPTIONS = re.compile(r"<!-- options: (\w+) -->")
 _VALUES = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Insert the reference into its page; MkDocs calls this with the text of each page."""
+    markdown = OPTIONS.sub(lambda found: options_table(found[1]), markdown)
     return markdown.replace(PLACE, reference()) if PLACE in markdown else markdown
+
+
+def options_table(table: str) -> str:
+    """Return the options that a sweep may vary in one table of settings."""
+    lines = [f"| `{table}.*` | meaning | default |", "|---|---|---|"]
+    for name, one in options_of(TABLES[table]).items():
+        if one.sweep:
+            default = "" if one.default is None else f"`{one.default}`"
+            lines.append(f"| `{name}` | {one.description} | {default} |")
+    return "\n".join(lines)
 
 
 def commands() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line: results where they belong, and every wrong use answered in one sentence."""
+"""The command line: output, exit codes and error messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lmu_deploy.tasks.base import get_task
 
 @pytest.fixture
 def float_file(tmp_path):
-    """A network of the digits task's shape, with weights drawn at random."""
+    """A network of the shape of the digits task with random weights."""
     rng = np.random.default_rng(0)
     memory = Memory.legendre(4, 8.0, channels=3)
     hidden = Hidden(rng.normal(size=(12, 10)) / 3, None, None, rng.normal(size=10), "tanh")
@@ -42,7 +42,7 @@ def integer_file(float_file, lmu):
 
 @pytest.fixture
 def lmu(monkeypatch, capsys):
-    """Call the command line in this process; gives (exit code, standard output, standard error)."""
+    """Run the command line in this process; return exit code, output and error output."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["lmu-deploy", *map(str, arguments)])
@@ -56,7 +56,7 @@ def lmu(monkeypatch, capsys):
 
 
 def sentence(err: str) -> str:
-    """The one line that an error leaves on standard error (progress lines end before it)."""
+    """Return the one line of an error on standard error, without progress lines."""
     lines = [line for line in err.splitlines() if line.startswith("lmu-deploy: ")]
     assert len(lines) == 1, err
     assert "Traceback" not in err
@@ -78,7 +78,7 @@ def files(folder: Path) -> set[str]:
         ["validate", "absent.safetensors", "--out", "report"],
     ],
 )
-def test_missing_file_is_named(lmu, tmp_path, monkeypatch, command):
+def test_missing_file_error_names_the_file(lmu, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     code, _, err = lmu(*command)
     assert code == 2
@@ -86,7 +86,7 @@ def test_missing_file_is_named(lmu, tmp_path, monkeypatch, command):
     assert files(tmp_path) == set()
 
 
-def test_file_that_is_no_network(lmu, tmp_path):
+def test_file_that_is_not_a_network_is_refused(lmu, tmp_path):
     path = tmp_path / "notes.safetensors"
     path.write_bytes(b"not a network at all")
     code, _, err = lmu("deploy", path, "--target", "reference")
@@ -104,7 +104,7 @@ def test_file_that_is_no_network(lmu, tmp_path):
         (["--target", "brian2"], "lmu-deploy spike"),
     ],
 )
-def test_deploy_says_what_would_be_right(lmu, float_file, options, valid):
+def test_deploy_error_names_the_valid_values(lmu, float_file, options, valid):
     code, _, err = lmu("deploy", float_file, *options)
     assert code == 2
     assert valid in sentence(err)
@@ -113,7 +113,7 @@ def test_deploy_says_what_would_be_right(lmu, float_file, options, valid):
 @pytest.mark.parametrize(
     ("command", "valid"), [("quantize", "loihi2"), ("spike", "generic-analog")]
 )
-def test_unknown_profile_lists_the_valid_ones(lmu, float_file, command, valid):
+def test_unknown_profile_error_lists_valid_profiles(lmu, float_file, command, valid):
     out = float_file.with_name("o.safetensors")
     code, _, err = lmu(command, float_file, "--out", out, "--profile", "loihi99")
     assert code == 2
@@ -123,7 +123,7 @@ def test_unknown_profile_lists_the_valid_ones(lmu, float_file, command, valid):
 
 
 @pytest.mark.parametrize("command", ["quantize", "spike", "export"])
-def test_integer_file_to_a_command_for_floats(lmu, integer_file, command):
+def test_commands_for_float_networks_refuse_integer_networks(lmu, integer_file, command):
     out = integer_file.with_name("o.out")
     code, _, err = lmu(command, integer_file, "--out", out)
     assert code == 2
@@ -131,13 +131,13 @@ def test_integer_file_to_a_command_for_floats(lmu, integer_file, command):
     assert not out.exists()
 
 
-def test_float_file_to_check(lmu, float_file):
+def test_check_refuses_float_networks(lmu, float_file):
     code, _, err = lmu("check", float_file)
     assert code == 2
     assert "lmu-deploy quantize" in sentence(err)
 
 
-def test_check_shows_where_every_neuron_would_sit(lmu, integer_file):
+def test_check_shows_the_placement_of_every_neuron(lmu, integer_file):
     code, out, _ = lmu("check", integer_file)
     assert code == 0
     verdict, header, *cores = out.strip().splitlines()
@@ -149,14 +149,14 @@ def test_check_shows_where_every_neuron_would_sit(lmu, integer_file):
     assert neurons == network.layers[0].memory.size + hidden + network.n_out
 
 
-def test_output_in_a_folder_that_is_not_there(lmu, float_file):
+def test_output_in_a_missing_folder_is_refused(lmu, float_file):
     out = float_file.parent / "absent" / "o.safetensors"
     code, _, err = lmu("quantize", float_file, "--out", out)
     assert code == 2
     assert "give a folder that exists" in sentence(err)
 
 
-def test_absent_lava_is_told_with_the_command_that_mends_it(lmu, integer_file, monkeypatch):
+def test_missing_lava_error_names_the_command_that_installs_it(lmu, integer_file, monkeypatch):
     def absent(name: str) -> str:
         raise PackageNotFoundError(name)
 
@@ -168,7 +168,7 @@ def test_absent_lava_is_told_with_the_command_that_mends_it(lmu, integer_file, m
 
 @pytest.fixture
 def data_file(tmp_path):
-    """A user's own classification data, of the digits task's shape, and a function to spoil it."""
+    """Function that writes own classification data of the shape of the digits task."""
 
     def write(**changes: np.ndarray) -> Path:
         rng = np.random.default_rng(1)
@@ -185,7 +185,7 @@ def data_file(tmp_path):
     return write
 
 
-def test_own_data_runs(lmu, float_file, data_file, tmp_path):
+def test_own_data_can_be_run(lmu, float_file, data_file, tmp_path):
     result = tmp_path / "r.json"
     task = data_file()
     code, out, _ = lmu(
@@ -197,7 +197,7 @@ def test_own_data_runs(lmu, float_file, data_file, tmp_path):
     assert f"{found['metric']['value']:.4f}" in out
 
 
-def test_nan_in_the_input(lmu, float_file, data_file, tmp_path):
+def test_nan_in_the_input_is_refused(lmu, float_file, data_file, tmp_path):
     x = np.zeros((12, 8, 8))
     x[3, 2, 1] = np.nan
     result, states = tmp_path / "r.json", tmp_path / "s.npz"
@@ -213,7 +213,7 @@ def test_nan_in_the_input(lmu, float_file, data_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"x_test": np.zeros((12, 8, 7))}, "x_train has samples of shape (8, 8)"),
         ({"x_train": np.zeros((30, 8))}, "x_train has shape (30, 8)"),
@@ -224,12 +224,12 @@ def test_nan_in_the_input(lmu, float_file, data_file, tmp_path):
         ({"x_train": np.array([None] * 30, dtype=object)}, "plain arrays"),
     ],
 )
-def test_own_data_that_is_wrong(lmu, float_file, data_file, changes, told):
+def test_invalid_own_data_is_refused(lmu, float_file, data_file, changes, message):
     code, _, err = lmu(
         "deploy", float_file, "--target", "reference", "--task", data_file(**changes)
     )
     assert code == 2
-    assert told in sentence(err)
+    assert message in sentence(err)
 
 
 def test_deploy_writes_the_states_and_the_result(lmu, float_file, tmp_path):
@@ -277,7 +277,7 @@ def test_help_of_every_command(lmu):
         assert "Usage" in text
 
 
-def test_wrong_option_is_exit_code_2(lmu):
+def test_unknown_option_exits_with_code_2(lmu):
     code, _, err = lmu("deploy", "--nonsense")
     assert code == 2
     assert "--nonsense" in err
@@ -290,7 +290,7 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
         main()
 
 
-def test_targets_with_their_own_limits():
+def test_targets_are_parsed_with_their_limits():
     assert parse_targets("integer, lava:8,brian2") == [
         ("integer", None),
         ("lava", 8),

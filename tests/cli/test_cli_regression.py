@@ -1,4 +1,4 @@
-"""The whole way by the command line for a user's own series: three inputs, two outputs a step."""
+"""All commands on own regression data with three inputs and two outputs per step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEPS = 40
 
 @pytest.fixture
 def lmu(monkeypatch, capsys, tmp_path):
-    """Call the command line in an own folder; give what it prints. It has to succeed."""
+    """Run the command line in a folder of its own and return its output; it must succeed."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> str:
@@ -52,7 +52,7 @@ def series(tmp_path):
     save(network, tmp_path / "mine.safetensors")
 
 
-def test_a_series_goes_all_the_way(lmu, series, tmp_path):
+def test_a_regression_network_passes_through_all_commands(lmu, series, tmp_path):
     lmu("quantize", "mine.safetensors", "--out", "int.safetensors")
     assert "fits loihi2" in lmu("check", "int.safetensors", "--profile", "loihi2")
     said = lmu("deploy", "int.safetensors", "--target", "integer", "--json", "r.json")
@@ -70,7 +70,7 @@ def test_a_series_goes_all_the_way(lmu, series, tmp_path):
     assert "nrmse" in report.lower()
 
 
-def test_the_line_of_a_result_without_a_float_reference():
+def test_result_line_without_a_float_reference():
     summary = {
         "target": "integer",
         "metric": {"name": "accuracy", "value": 0.5, "ci95": [0.25, 0.75]},

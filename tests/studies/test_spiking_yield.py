@@ -1,4 +1,4 @@
-"""The yield of a batch of chips: each figure is that of the chip alone, and shares are counted."""
+"""Chip yield: results per chip, quantiles, records and the command."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def record(values, metric="accuracy", chips=None):
     return ChipYield(*study, chips=chips, values=columns, spikes=columns)
 
 
-def test_shares_are_counted_from_the_better_end():
+def test_quantiles_are_counted_from_the_better_end():
     values = [float(n) for n in range(101)]
     assert record(values).reached_by("dynamic", 0.95) == pytest.approx(5.0)
     assert record(values, "nrmse").reached_by("dynamic", 0.95) == pytest.approx(95.0)
@@ -39,7 +39,7 @@ def test_shares_are_counted_from_the_better_end():
     assert record(values, "nrmse").reached_by("dynamic", 0.0) == 0.0
 
 
-def test_the_distribution_is_shown():
+def test_the_distribution_is_printed():
     found = record([0.4, 0.5, 0.5, 0.6], "nrmse")
     assert "| dynamic | 0.6000 |" in found.table()
     assert "4 chips of p" in found.verdict() and "% above the ideal device" in found.verdict()
@@ -50,7 +50,7 @@ def test_the_distribution_is_shown():
     assert max(len(line) for line in many.histogram().splitlines()) < 100
 
 
-def test_parts_are_put_together_chip_by_chip():
+def test_records_are_combined_chip_by_chip():
     one, other = record([0.1, 0.2], chips=[3, 7]), record([0.3, 0.9], chips=[5, 7])
     both = one.with_chips(other)
     assert both.chips == [3, 5, 7]
@@ -62,7 +62,7 @@ def whole():
     return chip_yield(DIGITS, chips=3, first_chip=5, limit=20, seed=3, **OPTIONS)
 
 
-def test_every_figure_is_that_of_the_chip_alone(whole):
+def test_every_result_equals_that_of_the_chip_alone(whole):
     network = load(DIGITS)
     task = task_for(network, None)
     data = task.load()
@@ -77,7 +77,7 @@ def test_every_figure_is_that_of_the_chip_alone(whole):
     assert whole.reference > 0.9
 
 
-def test_a_study_in_parts_is_the_study_at_once(whole, tmp_path):
+def test_a_study_in_parts_equals_the_whole_study(whole, tmp_path):
     asked = {"limit": 20, "seed": 3, **OPTIONS}
     first, last = tmp_path / "first.json", tmp_path / "last.json"
     chip_yield(DIGITS, chips=1, first_chip=7, out=last, **asked)
@@ -88,7 +88,7 @@ def test_a_study_in_parts_is_the_study_at_once(whole, tmp_path):
         chip_yield(DIGITS, add=[last], **{**asked, "limit": 19})
 
 
-def test_chips_that_are_known_are_not_judged_again(whole, tmp_path, monkeypatch):
+def test_chips_in_the_record_are_not_run_again(whole, tmp_path, monkeypatch):
     out = tmp_path / "yield.json"
     save_yield(whole, out)
 
@@ -100,7 +100,7 @@ def test_chips_that_are_known_are_not_judged_again(whole, tmp_path, monkeypatch)
     assert again == whole == load_yield(out)
 
 
-def test_an_interrupted_study_keeps_the_chips_that_it_had_finished(tmp_path, monkeypatch):
+def test_an_interrupted_study_keeps_finished_chips(tmp_path, monkeypatch):
     out, run_chips = tmp_path / "yield.json", module._Study.run_chips
 
     def stopped(study, found, chips):
@@ -115,7 +115,7 @@ def test_an_interrupted_study_keeps_the_chips_that_it_had_finished(tmp_path, mon
     assert load_yield(out).chips == [0]
 
 
-def test_chips_that_fit_one_simulation_run_together(monkeypatch):
+def test_chips_are_grouped_by_the_size_of_a_simulation(monkeypatch):
     def groups(neurons_at_once):
         monkeypatch.setattr(module, "_NEURONS_AT_ONCE", neurons_at_once)
         task = task_for(load(DIGITS), None)
@@ -132,7 +132,7 @@ def test_chips_that_fit_one_simulation_run_together(monkeypatch):
 
 @pytest.mark.parametrize("calibration", ["none", "static", "dynamic"])
 @pytest.mark.parametrize("neuron", ["lif", "dpi"])
-def test_chips_measured_side_by_side_are_those_measured_alone(rng, neuron, calibration):
+def test_chips_calibrated_together_equal_those_calibrated_alone(rng, neuron, calibration):
     layer = LMULayer(np.ones((1, 2)), None, None, None, Memory.legendre(2, 8.0, 2), None)
     network = LMUNetwork((layer,), Readout(np.eye(4), None))
     inputs = rng.uniform(-1, 1, (6, 8, 1))
@@ -153,7 +153,7 @@ def test_chips_measured_side_by_side_are_those_measured_alone(rng, neuron, calib
     assert shown == sorted(shown) and shown[-1][0] == shown[-1][1]
 
 
-def test_wrong_requests_are_refused(tmp_path):
+def test_invalid_requests_are_refused(tmp_path):
     with pytest.raises(InputError, match="chips is 0"):
         chip_yield(DIGITS, chips=0)
     with pytest.raises(InputError, match="cannot be cut"):
@@ -169,7 +169,7 @@ def test_wrong_requests_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "spoilt", ["[]", "{", '{"chips": [1]}', "\x00", '{"chips": [true], "values": 3}']
 )
-def test_files_that_are_no_records_are_refused(tmp_path, spoilt):
+def test_files_that_are_not_records_are_refused(tmp_path, spoilt):
     path = tmp_path / "r.json"
     path.write_text(spoilt)
     with pytest.raises(InputError, match="no record of a yield study"):
@@ -180,7 +180,7 @@ def test_files_that_are_no_records_are_refused(tmp_path, spoilt):
     ("name", "value"),
     [("chips", [0, 1]), ("values", {"none": [1.0]}), ("spikes", 3), ("ideal", "good")],
 )
-def test_records_that_lack_a_figure_are_refused(tmp_path, name, value):
+def test_incomplete_records_are_refused(tmp_path, name, value):
     path = tmp_path / "r.json"
     path.write_text(json.dumps(dataclasses.asdict(record([0.5])) | {name: value}))
     with pytest.raises(InputError, match="no record of a yield study"):

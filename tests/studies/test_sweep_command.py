@@ -1,4 +1,4 @@
-"""The whole command: tables, plot, a scheduler given by address, searches, failures as rows."""
+"""The sweep command: tables, plot, scheduler, searches and failed trials."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_grid_on_a_scheduler_given_by_address(spec, address, tmp_path):
         assert client.submit(sum, [1, 2]).result() == 3
 
 
-def test_workers_that_cannot_see_the_folder(spec, address, tmp_path):
+def test_records_of_workers_without_the_folder_are_written(spec, address, tmp_path):
     seen, unseen = tmp_path / "seen", tmp_path / "unseen"
     make_sweep_folder(seen)
     with Workers(unseen, address, None) as pool:
@@ -105,7 +105,7 @@ def test_workers_that_cannot_see_the_folder(spec, address, tmp_path):
     assert not unseen.exists()
 
 
-def test_a_search_goes_on_where_it_was(spec, address, tmp_path):
+def test_an_interrupted_search_resumes(spec, address, tmp_path):
     pytest.importorskip("optuna", reason="the extra [sweep] is not installed")
     text = (
         "[search]\ntrials = 18\npopulation = 6\n[search.fields]\n"
@@ -128,7 +128,7 @@ def test_a_search_goes_on_where_it_was(spec, address, tmp_path):
     assert deterministic == {k: v for k, v in whole.columns.items() if k != "seconds"}
 
 
-def test_settings_that_a_target_has_no_use_for_make_no_new_trial(spec, address, tmp_path):
+def test_settings_that_a_target_ignores_add_no_trial(spec, address, tmp_path):
     text = 'target = "reference"\n[grid]\nquantize.slices = [1, 2]\n'
     result = sweep(spec(text), out=tmp_path / "out", scheduler=address)
     assert len(result.rows) == 2
@@ -142,13 +142,13 @@ def test_two_targets_in_one_sweep(spec, address, tmp_path):
     assert result.columns["violations"] == [None, 0, None]
 
 
-def test_a_sweep_of_which_nothing_can_begin_says_so_and_starts_no_cluster(spec, tmp_path):
+def test_a_sweep_without_a_valid_trial_starts_no_cluster(spec, tmp_path):
     text = 'target = "nowhere"\n[grid]\nseed = [1, 2]\n'
     with pytest.raises(InputError, match="no trial can start: unknown target 'nowhere'"):
         sweep(spec(text), out=tmp_path / "out", scheduler="tcp://127.0.0.1:9")
 
 
-def test_a_scheduler_that_is_not_there(spec, tmp_path, monkeypatch):
+def test_an_absent_scheduler_is_an_error(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(workers_module, "_SECONDS_FOR_AN_ANSWER", 1)
     with pytest.raises(InputError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
         sweep(spec("[grid]\nseed = [1]\n"), out=tmp_path / "out", scheduler="tcp://127.0.0.1:9")
@@ -164,7 +164,7 @@ class Broken:
         raise self.error
 
 
-def test_what_dask_reports_of_a_job():
+def test_errors_of_dask_become_failed_records():
     last = SimpleNamespace(address="tcp://x:1")
     died = workers_module._result(Broken(distributed.KilledWorker("t", last, 4)), "k")
     assert (died.key, died.status) == ("k", "failed")
@@ -183,12 +183,12 @@ def test_what_dask_reports_of_a_job():
         ({"workers": 2, "scheduler": "tcp://x:1"}, "leave one out"),
     ],
 )
-def test_wrong_workers(spec, tmp_path, options, message):
+def test_invalid_numbers_of_workers_are_refused(spec, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         sweep(spec("[grid]\nseed = [1]\n"), out=tmp_path / "out", **options)
 
 
-def test_the_plot_is_an_image_with_a_mark_for_each_trial(spec, address, tmp_path):
+def test_the_plot_has_a_mark_for_each_trial(spec, address, tmp_path):
     out = tmp_path / "out"
     result = sweep(spec(GRID), out=out, scheduler=address)
     root = ElementTree.parse(out / "pareto.svg").getroot()
@@ -207,14 +207,14 @@ def test_the_plot_is_an_image_with_a_mark_for_each_trial(spec, address, tmp_path
     assert [p.vertical for p in by_memory] == sorted(p.vertical for p in by_memory)
 
 
-def test_the_plot_escapes_what_it_is_told(spec, address, tmp_path):
+def test_the_plot_escapes_labels_and_hints(spec, address, tmp_path):
     result = sweep(spec("[grid]\nseed = [1]\n"), out=tmp_path / "out", scheduler=address)
     text = draw(result.front, ("<a&b>", "c"), {0: '"<script>"'})
     assert "<script>" not in text
     ElementTree.fromstring(text)
 
 
-def test_the_command_line(spec, address, tmp_path, monkeypatch, capsys):
+def test_the_command_prints_the_results(spec, address, tmp_path, monkeypatch, capsys):
     from lmu_deploy.cli import main
 
     out = tmp_path / "out"

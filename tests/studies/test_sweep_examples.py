@@ -1,4 +1,4 @@
-"""Every spec in examples/sweeps runs as it is written, here its first trial at toy size."""
+"""The first trial of every example sweep runs, at reduced size."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ TOY = {
     "digits-analog": {"task.limit": 1, "spike.neurons_per_state": 10, "calibration.samples": 5},
     "digits-training": {"task.limit": 50, "network.train.settings.epochs": 1},
 }
-"""By spec, what makes its trials small; the others run as they are, on 50 samples."""
+"""Settings that reduce the size of trials, by spec; the others run on 50 samples."""
 
 
 def first_trial(spec):
@@ -26,7 +26,7 @@ def first_trial(spec):
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
-def test_a_spec_runs(path, tmp_path):
+def test_the_first_trial_of_an_example_runs(path, tmp_path):
     spec = read_spec(path)
     smaller = TOY.get(path.stem, {"task.limit": 50})
     if path.stem == "digits-analog":
@@ -43,7 +43,7 @@ def test_a_spec_runs(path, tmp_path):
     assert all(record.figures[name] is not None for name in spec.objectives)
 
 
-def test_all_settings_of_all_specs_are_known():
+def test_all_settings_of_the_examples_are_valid():
     assert {path.stem for path in SPECS} >= {"digits-analog", "digits-training", "digits-energy"}
     for path in SPECS:
         spec = read_spec(path)

@@ -1,4 +1,4 @@
-"""A sweep killed in the middle goes on: no finished trial runs twice, none is lost."""
+"""A killed sweep resumes: no finished trial runs twice, and none is lost."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def starts(folder):
     return Counter(map(int, log.read_text().split())) if log.exists() else Counter()
 
 
-def test_a_killed_sweep_goes_on_where_it_was(folder):
+def test_a_killed_sweep_resumes(folder):
     first = start(folder)
     try:
         wait_for(lambda: len(records(folder)) == BEFORE, first)

@@ -1,4 +1,4 @@
-"""The search: the same seed asks for the same trials, whatever was finished before; it finds."""
+"""The search of the Pareto front: it is reproducible and converges."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def suggested(refused=False, **search):
     return found
 
 
-def test_the_same_seed_asks_for_the_same_trials_in_every_process():
+def test_suggestions_depend_on_the_seed_only():
     here = repr([dict(t.varied) for g in suggested() for t in g])
     assert here == repr([dict(t.varied) for g in suggested() for t in g])
     assert here != repr([dict(t.varied) for g in suggested(seed=4) for t in g])
@@ -78,21 +78,21 @@ def test_generations_have_the_size_of_the_population():
     assert [len(g) for g in suggested(trials=1)] == [1]
 
 
-def test_later_generations_are_nearer_to_the_front():
+def test_later_generations_are_closer_to_the_front():
     first, *_, last = suggested(trials=120)
     share = [sum(t.varied["quantize.realization"] == "schur" for t in g) for g in (first, last)]
     assert share[1] > share[0]
     assert share[1] >= 9
 
 
-def test_refused_trials_do_not_stop_it():
+def test_refused_trials_do_not_stop_the_search():
     trials = list(itertools.chain(*suggested(refused=True)))
     assert len(trials) == 60
     late = [t.varied["quantize.realization"] for t in trials[-12:]]
     assert late.count("fir") < 6
 
 
-def test_suggestions_lie_within_their_ranges():
+def test_suggestions_are_within_their_ranges():
     for trial in itertools.chain(*suggested()):
         varied = trial.varied
         assert varied["quantize.message_bits"] in range(2, 17)
@@ -101,7 +101,7 @@ def test_suggestions_lie_within_their_ranges():
         assert trial.settings.quantize["realization"] == varied["quantize.realization"]
 
 
-def test_a_step_that_does_not_fit_is_named():
+def test_a_fractional_step_of_integers_is_refused():
     fields = {"seed": {"low": 0, "high": 9, "step": 0.5}}
     with pytest.raises(InputError, match=r"step is 0\.5"):
         suggested(fields=fields)
@@ -119,7 +119,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=25)
 
 
 @given(PAIRS, st.sampled_from(["accuracy", "nrmse"]))
-def test_the_front_is_what_no_other_beats(pairs, metric):
+def test_the_front_has_the_nondominated_trials(pairs, metric):
     sign = 1 if metric == "accuracy" else -1
 
     def beaten(a, b):
@@ -130,7 +130,7 @@ def test_the_front_is_what_no_other_beats(pairs, metric):
     assert [p.on_front for p in points] == [not beaten(a, b) for a, b in pairs]
 
 
-def test_metrics_that_cannot_be_compared_have_no_front():
+def test_trials_with_different_metrics_have_no_front():
     mixed = rows([(0.9, 10)]) + rows([(0.1, 10)], "nrmse")
     assert pareto(mixed, ("metric", "memory_bytes")) == []
     assert pareto([], ("metric", "memory_bytes")) == []

@@ -1,4 +1,4 @@
-"""What a spec may say, which trials it makes, and how its mistakes are named."""
+"""Specs of sweeps: valid settings, their trials, and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmu_deploy.studies.spec import flatten, grid_trials, merge, read_spec, with
 BASE = {"network": "n.safetensors", "task": "digits"}
 
 
-def test_a_grid_is_every_combination_the_last_changing_fastest():
+def test_the_last_setting_of_a_grid_changes_fastest():
     spec = read_spec({**BASE, "grid": {"quantize": {"slices": [1, 2]}, "seed": [5, 6, 7]}})
     trials = grid_trials(spec)
     assert [tuple(t.varied.values()) for t in trials] == [
@@ -51,7 +51,7 @@ def test_every_part_of_the_chain_can_be_varied():
     assert (found.target, found.seed) == ("integer", 3)
 
 
-def test_default_takes_a_setting_out():
+def test_the_value_default_removes_a_setting():
     spec = read_spec(
         {**BASE, "quantize": {"kernel_bits": 4}, "grid": {"quantize.kernel_bits": [6, "default"]}}
     )
@@ -99,12 +99,12 @@ def test_a_layer_of_a_training_can_be_varied():
         ({"search": {"trials": 3, "gens": 2, "fields": {"seed": [1]}}}, "gens is no setting"),
     ],
 )
-def test_mistakes_are_named(change, message):
+def test_errors_name_the_invalid_setting(change, message):
     with pytest.raises(InputError, match=message):
         grid_trials(read_spec({**BASE, **change}))
 
 
-def test_files_that_are_no_spec(tmp_path):
+def test_files_that_are_not_specs_are_refused(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         read_spec(tmp_path / "absent.toml")
     (tmp_path / "bad.toml").write_text("grid = ")
@@ -112,7 +112,7 @@ def test_files_that_are_no_spec(tmp_path):
         read_spec(tmp_path / "bad.toml")
 
 
-def test_paths_start_at_the_spec(tmp_path):
+def test_paths_are_relative_to_the_spec(tmp_path):
     (tmp_path / "s.toml").write_text('network = "n.safetensors"\n[grid]\nseed = [1]\n')
     assert read_spec(tmp_path / "s.toml").folder == tmp_path
 
@@ -122,7 +122,7 @@ TREES = st.recursive(st.integers(), lambda inner: st.dictionaries(NAMES, inner, 
 
 
 @given(st.dictionaries(NAMES, TREES, max_size=3), st.lists(NAMES, min_size=1, max_size=3))
-def test_what_is_placed_is_found_and_all_else_stays(tree, parts):
+def test_with_setting_changes_one_setting_only(tree, parts):
     name = ".".join(parts)
     before = flatten(tree, lambda _: False)
     if any(name.startswith(f"{other}.") for other in before):
@@ -135,7 +135,7 @@ def test_what_is_placed_is_found_and_all_else_stays(tree, parts):
     assert flatten(tree, lambda _: False) == before
 
 
-def test_a_list_is_changed_by_its_places():
+def test_lists_are_merged_by_index():
     base = {"layers": [{"order": 4, "units": 10}, {"order": 5}], "epochs": 3}
     change = {"layers": {"1": {"order": 7}}, "epochs": 9}
     assert merge(base, change) == {

@@ -1,4 +1,4 @@
-"""One trial gives what the single commands give; its hash is of what decides it and of no more."""
+"""A trial equals the single commands, and its hash covers what determines the result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def planned(folder=None, **values):
     return Planner(folder or Path.cwd()).job(spec.trial({}).settings)
 
 
-def test_figures_are_those_of_quantize_and_deploy():
+def test_figures_equal_those_of_quantize_and_deploy():
     options = {"slices": 1, "kernel_bits": 6}
     record = run_trial(planned(quantize=options, calibration={"samples": 512}))
     assert record.status == DONE, record.error
@@ -66,7 +66,7 @@ def test_figures_are_those_of_quantize_and_deploy():
     assert found["violations"] == 0
 
 
-def test_options_of_the_command_beyond_the_converter_are_the_command():
+def test_options_that_need_the_task_equal_those_of_quantize():
     record = run_trial(planned(quantize={"slices": 1, "sparsity_threshold": 0.1}))
     assert record.status == DONE, record.error
     network = quantize(DIGITS, slices=1, sparsity_threshold=0.1)
@@ -77,7 +77,7 @@ def test_options_of_the_command_beyond_the_converter_are_the_command():
     assert "calibration.samples is 100" in wrong.error
 
 
-def test_networks_of_spikes_are_made_with_their_own_options():
+def test_spiking_networks_use_the_spike_options():
     settings = {"target": "spiking", "task": {"name": "digits", "limit": 1}}
     job = planned(**settings, spike={"neurons_per_state": 10}, calibration={"samples": 20})
     assert job.conversion.form == "loihi"
@@ -96,7 +96,7 @@ def test_networks_of_spikes_are_made_with_their_own_options():
     assert analog.conversion.options == SpikeOptions(calibration="static")
 
 
-def test_figures_of_the_chip_count():
+def test_figures_of_the_chip_change_the_result():
     wide, narrow = planned(), planned(chip={"neurons_per_core": 20, "weight_bits": 4})
     assert wide.key != narrow.key
     wide, narrow = run_trial(wide).figures, run_trial(narrow).figures
@@ -104,7 +104,7 @@ def test_figures_of_the_chip_count():
     assert narrow["weight_bytes"] < wide["weight_bytes"]
 
 
-def test_calibration_counts():
+def test_calibration_settings_change_the_result():
     jobs = [
         planned(calibration={"samples": n, "method": m}) for n in (20, 200) for m in ("max", "mse")
     ]
@@ -119,7 +119,7 @@ def test_a_float_network_needs_no_conversion():
     assert record.figures["violations"] is None
 
 
-def test_the_hash_is_of_contents_not_of_paths(tmp_path):
+def test_the_hash_covers_contents_and_not_paths(tmp_path):
     other = tmp_path / "copy.safetensors"
     other.write_bytes(DIGITS.read_bytes())
     assert planned(network=str(other)).key == planned().key
@@ -129,7 +129,7 @@ def test_the_hash_is_of_contents_not_of_paths(tmp_path):
     assert planned(network=str(other)).key != planned().key
 
 
-def test_the_hash_is_of_every_setting_that_counts_and_no_other(monkeypatch):
+def test_the_hash_covers_the_settings_that_change_the_result(monkeypatch):
     plain = planned().key
     assert planned(quantize={"slices": 2}).key == plain, "a default that is written out"
     assert planned(chip={"profile": "loihi2", "weight_bits": 8}).key == plain
@@ -149,7 +149,7 @@ def test_the_hash_is_of_every_setting_that_counts_and_no_other(monkeypatch):
     assert planned().key not in keys | {plain}
 
 
-def test_the_hash_is_of_the_data(tmp_path):
+def test_the_hash_covers_the_data(tmp_path):
     path = tmp_path / "own.npz"
     rng = np.random.default_rng(0)
     arrays = {f"x_{part}": rng.normal(size=(20, 8, 8)) for part in ("train", "test")}
@@ -170,7 +170,7 @@ def test_the_hash_is_of_the_data(tmp_path):
         ({"task": {"name": "psdigits"}}, "psdigits has 1 inputs"),
     ],
 )
-def test_what_cannot_be_done_is_a_sentence(tmp_path, change, message):
+def test_impossible_trials_are_refused_and_recorded(tmp_path, change, message):
     make_sweep_folder(tmp_path)
     job = planned(**change)
     record = run_and_record(job, tmp_path)
@@ -180,7 +180,7 @@ def test_what_cannot_be_done_is_a_sentence(tmp_path, change, message):
 
 
 @pytest.mark.parametrize("fault", [RunError("the chip is on fire"), ZeroDivisionError("oops")])
-def test_what_broke_is_tried_again(tmp_path, monkeypatch, fault):
+def test_failed_trials_are_run_again(tmp_path, monkeypatch, fault):
     def broken(*arguments, **options):
         raise fault
 
@@ -204,7 +204,7 @@ def test_a_finished_trial_is_not_run_again(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "trials" / f"{job.key}.json").read_text())["inputs"] == job.inputs
 
 
-def test_a_worker_of_another_version_is_found_out(monkeypatch):
+def test_a_worker_of_another_version_is_an_error(monkeypatch):
     job = planned()
     monkeypatch.setattr(lmu_deploy, "__version__", "99")
     record = run_trial(job)
@@ -212,7 +212,7 @@ def test_a_worker_of_another_version_is_found_out(monkeypatch):
     assert "install one version everywhere" in record.error
 
 
-def test_a_network_that_changed_meanwhile_is_found_out(tmp_path):
+def test_a_network_file_that_changed_is_an_error(tmp_path):
     path = tmp_path / "n.safetensors"
     path.write_bytes(DIGITS.read_bytes())
     network = dataclasses.replace(lmu_deploy.load(path), provenance={"x": "y"})
@@ -224,7 +224,7 @@ def test_a_network_that_changed_meanwhile_is_found_out(tmp_path):
     assert "has changed since" in record.error
 
 
-def test_mistakes_that_stop_a_trial_before_it_begins():
+def test_invalid_settings_stop_the_planning_of_a_trial():
     for change, message in [
         ({"target": "nowhere"}, "unknown target 'nowhere'"),
         ({"target": "integer/float"}, "does not run float"),
@@ -238,7 +238,7 @@ def test_mistakes_that_stop_a_trial_before_it_begins():
             planned(**change)
 
 
-def test_trained_networks_are_kept_and_shared(tmp_path):
+def test_trained_networks_are_saved_and_shared(tmp_path):
     pytest.importorskip("lightning", reason="the extra [train] is not installed")
     make_sweep_folder(tmp_path, "networks")
     train = {"settings": {"epochs": 1, "samples": 60, "layers": {"0": {"order": 3}}}}
@@ -261,14 +261,14 @@ def test_trained_networks_are_kept_and_shared(tmp_path):
     assert other.network.key != training.key
 
 
-def test_a_training_that_failed_is_a_row():
+def test_a_failed_training_is_a_row():
     job = planned()
     assert run_trial(job, FailedTraining("it diverged.", True)).status == REFUSED
     again = run_trial(job, FailedTraining("torch is absent.", False))
     assert (again.status, again.error) == (FAILED, "torch is absent.")
 
 
-def test_a_damaged_record_is_named(tmp_path):
+def test_a_damaged_record_is_an_error(tmp_path):
     make_sweep_folder(tmp_path)
     write_record(tmp_path, Record("k", DONE, {"metric": 1.0}))
     assert read_record(tmp_path, "k") == Record("k", DONE, {"metric": 1.0})
@@ -291,14 +291,14 @@ def test_one_sweep_at_a_time_in_a_folder(tmp_path):
         pass
 
 
-def test_a_network_without_a_task_needs_one_named(tmp_path):
+def test_a_network_without_a_task_needs_task_name(tmp_path):
     layer = LMULayer(np.ones((8, 1)), None, None, None, Memory.legendre(2, 5.0), None)
     save(LMUNetwork((layer,), Readout(np.ones((2, 10)), None)), tmp_path / "n.safetensors")
     with pytest.raises(InputError, match="name one as task"):
         planned(network="n.safetensors", task={}, folder=tmp_path)
 
 
-def test_energy_is_that_of_the_judgment_over_all_sources_and_of_each():
+def test_energy_has_bounds_over_all_sources_and_of_each():
     record = run_trial(planned(quantize={"slices": 1}))
     network = quantize(DIGITS, slices=1)
     task, figures = get_task("digits"), record.figures
@@ -317,7 +317,7 @@ def test_energy_is_that_of_the_judgment_over_all_sources_and_of_each():
     assert float_run.status == DONE and float_run.figures["energy_high"] is None
 
 
-def test_an_objective_of_energy_is_held_to_the_sources():
+def test_energy_objectives_need_a_known_source():
     def spec(name):
         return {"network": str(DIGITS), "grid": {"seed": [0]}, "objectives": ["metric", name]}
 
@@ -332,7 +332,7 @@ def test_an_objective_of_energy_is_held_to_the_sources():
             read_spec(spec(name))
 
 
-def test_less_energy_is_better_and_a_trial_without_is_no_point():
+def test_less_energy_is_better_and_trials_without_it_are_left_out():
     def row(key, metric, energy):
         figures = {"metric_name": "accuracy", "metric": metric}
         figures |= {} if energy is None else {"energy_high": energy}

@@ -180,7 +180,7 @@ def test_units_stay_on_the_host_where_they_must():
         network = LMUNetwork(layers, plain.readout, True)
         assert reason in why_on_host(network)
         assert spiking_of(network, units="auto", calibration="none").units is None
-        with pytest.raises(InputError, match=f"cannot be on neurons, for .*{reason}.*--units host"):
+        with pytest.raises(InputError, match=f"cannot be on the chip: .*{reason}.*--units host"):
             spiking_of(network, calibration="none")
     bare = LMUNetwork((replace(last, hidden=None),), Readout(np.eye(STATES), None), True)
     assert "no hidden units" in why_on_host(bare)
