@@ -67,7 +67,7 @@ def check_fit(
     """
     if not memories:
         raise InputError(
-            "the network has no LMU layer, so it has no memory that can spike; give another network."
+            "the network has no LMU layer, so it has no memory that can spike; use another one."
         )
     states = sum(memory.size for memory in memories)
     room = int(chip.neurons_per_core) * int(chip.cores)

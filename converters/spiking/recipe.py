@@ -163,7 +163,7 @@ def check_room(memories: list[Memory], neurons_per_state: int, chip: AnalogProfi
     """Check that there are memories, and that the chip has enough neurons for them."""
     if not memories:
         raise InputError(
-            "the network has no LMU layer, so it has no part that can spike; give another network."
+            "the network has no LMU layer, so it has no memory that can spike; use another one."
         )
     states = sum(memory.size for memory in memories)
     if (needed := states * neurons_per_state) > (room := int(chip.neurons)):
