@@ -1,4 +1,4 @@
-"""LMUNetwork and SpikingNetwork to NIR, the Neuromorphic Intermediate Representation, and back."""
+"""Convert networks to and from NIR, the Neuromorphic Intermediate Representation."""
 
 from __future__ import annotations
 

@@ -1,14 +1,9 @@
-"""Networks to NIR graphs and back.
+"""Convert networks to NIR graphs and back.
 
 The graph of an :class:`LMUNetwork` is described in :mod:`converters.nir.plan`, that of a
-:class:`SpikingNetwork` in :mod:`converters.nir.spiking`. In a float graph the nodes are the truth:
-weights that another program changed come back changed. In a spiking graph nothing may be changed,
-since a calibration fits the whole chip.
-
-Whatever a damaged graph makes of NIR's library, NumPy and our own reading, as one InputError.
-
-Only what data can lead to is taken for damage: a name that does not exist, or a library that
-cannot be imported, is a fault of the program and is shown as one.
+:class:`SpikingNetwork` in :mod:`converters.nir.spiking`. In a float graph the nodes are
+authoritative: weights that another program changed are read with their new values. In a spiking
+graph nothing may be changed, since its calibration is for the whole chip.
 """
 
 from __future__ import annotations
@@ -29,9 +24,9 @@ from lmu_deploy.core.files import from_tree, to_tree
 from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
 
-_OF_DATA = (
+_DATA_ERRORS = (
     ArithmeticError,
-    AssertionError,  # with which the library checks
+    AssertionError,  # the library checks with assert
     AttributeError,
     LookupError,
     MemoryError,
@@ -43,11 +38,14 @@ _OF_DATA = (
 
 
 @contextmanager
-def damage_refused() -> Iterator[None]:
-    """Turn what data can lead to into an InputError; others are left as they are."""
+def refuse_damage() -> Iterator[None]:
+    """Turn errors that a damaged graph causes in any library into an InputError.
+
+    Only errors that data can cause are caught: a missing name or library is a fault of the program.
+    """
     try:
         yield
-    except _OF_DATA as error:
+    except _DATA_ERRORS as error:
         raise InputError(
             f"the NIR graph is damaged ({type(error).__name__}); export it again."
         ) from error
@@ -63,37 +61,38 @@ def to_nir(
     tau: float | None = None,
     integrator: str = "euler",
 ) -> nir.NIRGraph:
-    """Turn a network into a graph of NIR.
+    """Convert a network to a NIR graph.
 
-    A float memory is leaky integrators (LI) with recurrent weights by the discrete Principle 3,
-    and so equals the network's own at every step of a simulator that steps as `integrator` says by
-    `dt`. tanh, relu and hard-tanh units, LSTM layers, and what follows them up to the next memory
-    are not in the graph (NIR has no node for them); its Output then gives the memory's states m,
-    channel by channel, and :func:`left_to_host` names what is missing. A spiking network's graph
-    holds its memories, from channels u to states m.
+    A float memory becomes leaky integrators (LI) with recurrent weights by the discrete Principle
+    3, so it equals the network's own at every step of a simulator with steps of `dt` by the rule
+    `integrator`. tanh, relu and hard-tanh units, LSTM layers, and everything after them up to the
+    next memory are not in the graph, since NIR has no node for them. The Output is then the
+    memory's states m, channel by channel, and :func:`left_to_host` lists the missing parts. The
+    graph of a spiking network has its memories, from channels u to states m.
 
     Parameters
     ----------
     network : LMUNetwork or SpikingNetwork
     dt : float, optional
-        Seconds that a step of the network lasts; 0.001 if absent. A spiking network has its own.
+        Duration of a step of the network in seconds, by default 0.001. A spiking network has its
+        own.
     tau : float, optional
-        Time constant of the leaky integrators that hold a float memory, seconds; 8 dt if absent.
-        A spiking network has its own.
+        Time constant of the leaky integrators of a float memory in seconds, by default 8 dt. A
+        spiking network has its own.
     integrator : {"euler", "exponential"}
-        How the simulator steps, see :mod:`converters.nir.plan`. Norse and snnTorch take Euler
-        steps.
+        Integration rule of the simulator, see :mod:`converters.nir.plan`. Norse and snnTorch use
+        Euler steps.
 
     Returns
     -------
     nir.NIRGraph
-        With all that :func:`from_nir` needs in its metadata.
+        Its metadata contains everything that :func:`from_nir` needs.
 
     Raises
     ------
     InputError
-        When nothing of the network can be in a graph, the spiking neurons are none that NIR has,
-        a matrix would be too large, or a value is out of range.
+        When no part of the network can be in a graph, NIR does not have the spiking neurons, a
+        matrix would be too large, or a value is out of range.
     """
     if not isinstance(network, LMUNetwork | SpikingNetwork):
         raise InputError(
@@ -103,7 +102,7 @@ def to_nir(
     tree, tensors = to_tree(network)
     if isinstance(network, SpikingNetwork):
         if dt is not None or tau is not None:
-            raise InputError("a spiking network has its own dt and tau; leave them away.")
+            raise InputError("a spiking network has its own dt and tau; leave them out.")
         stepping = spiking_stepping(network, integrator)
         nodes, edges = spiking_nodes(network, stepping)
         return _graph(nodes, edges, write_header("spiking", stepping, tree, tensors, ()))
@@ -120,24 +119,24 @@ def to_nir(
 
 
 def from_nir(graph: nir.NIRGraph) -> LMUNetwork | SpikingNetwork:
-    """Give the network that `graph` was made from.
+    """Convert a NIR graph of :func:`to_nir` back to the network.
 
     Parameters
     ----------
     graph : nir.NIRGraph
-        One of :func:`to_nir`. Other programs may have changed weights of a float network.
+        Other programs may have changed the weights of a float network.
 
     Returns
     -------
     LMUNetwork or SpikingNetwork
-        Equal to the last bit where the graph is unchanged.
+        Bit-identical where the graph is unchanged.
 
     Raises
     ------
     InputError
-        When the graph is another program's, its wiring was changed, or it is damaged.
+        When the graph was made by another program, its edges were changed, or it is damaged.
     """
-    with damage_refused():
+    with refuse_damage():
         header = read_header(graph)
         if header.kind == "spiking":
             spiking = from_tree(header.tree, header.arrays, SPIKING_CLASSES)
@@ -151,7 +150,7 @@ def from_nir(graph: nir.NIRGraph) -> LMUNetwork | SpikingNetwork:
                 again = to_nir(network, **vars(header.stepping))
                 _check_same(graph, again, exactly=False)
                 return network
-    raise InputError("the NIR graph holds no whole network; export it again.")
+    raise InputError("the NIR graph has no complete network; export it again.")
 
 
 def _graph(
@@ -160,21 +159,21 @@ def _graph(
     graph = nir.NIRGraph(nodes, edges, metadata=metadata)
     if (size := _bytes(graph.to_dict())) > ARRAY_BYTES:
         raise InputError(
-            f"the graph would hold {size} bytes of arrays, more than the {ARRAY_BYTES} that are "
-            "read back; export a network with fewer states, or as onnx."
+            f"the graph would have {size} bytes of arrays, more than the {ARRAY_BYTES} that can be "
+            "imported; export a network with fewer states, or as onnx."
         )
     return graph
 
 
 def _bytes(value: Any) -> int:
-    """Size of all arrays in nested dictionaries."""
+    """Return the size of all arrays in nested dictionaries, in bytes."""
     if isinstance(value, dict):
         return sum(_bytes(item) for item in value.values())
     return value.nbytes if isinstance(value, np.ndarray) else 0
 
 
 def _tensors(graph: nir.NIRGraph, header: Header) -> dict[str, np.ndarray]:
-    """Arrays of the tree, from the nodes and from the metadata."""
+    """Return the arrays of the tree, from the nodes and from the metadata."""
     layers = header.tree["fields"]["layers"]
     orders = {
         number: int(layer["fields"]["memory"]["fields"]["order"])
@@ -189,24 +188,24 @@ def _tensors(graph: nir.NIRGraph, header: Header) -> dict[str, np.ndarray]:
 
 
 def _check_same(graph: nir.NIRGraph, again: nir.NIRGraph, exactly: bool) -> None:
-    """Compare with the graph that the network read from it would give.
+    """Compare a graph with the graph of the network that was read from it.
 
     Raises
     ------
     InputError
-        When nodes, edges, or what nodes hold besides rounding differ: the network would not be
-        what the graph computes.
+        When nodes, edges, or values beyond rounding differ: the network would not compute what
+        the graph does.
     """
     changed = set(graph.nodes) ^ set(again.nodes)
     for name in set(graph.nodes) & set(again.nodes):
         if not _same_node(graph.nodes[name], again.nodes[name], exactly):
             changed.add(name)
-    wiring = sorted(map(tuple, graph.edges)) != sorted(map(tuple, again.edges))
-    if changed or wiring:
+    edges_changed = sorted(map(tuple, graph.edges)) != sorted(map(tuple, again.edges))
+    if changed or edges_changed:
         what = f"nodes {', '.join(sorted(changed))}" if changed else "edges"
         raise InputError(
-            f"{what} of this NIR graph were changed into what lmu_deploy cannot read; export the "
-            "network again."
+            f"{what} of this NIR graph were changed so that lmu_deploy cannot read them; export "
+            "the network again."
         )
 
 

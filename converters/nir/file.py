@@ -1,6 +1,6 @@
-"""NIR graphs as HDF5 files: written whole or not at all, read in a process of its own.
+"""Read and write NIR graphs as HDF5 files, and the importer of NIR files.
 
-Our own NIR files, as the registry of importers knows them.
+Files are written atomically and read in a sandboxed subprocess.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import nir
 import numpy as np
 
 from converters.formats import Sniff
-from converters.nir.convert import damage_refused, from_nir
+from converters.nir.convert import from_nir, refuse_damage
 from converters.sandbox import read_in_sandbox
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write
@@ -23,12 +23,12 @@ _ROOT = "node"
 
 
 def write_nir(graph: nir.NIRGraph, path: Path | str) -> None:
-    """Write a graph as every library of NIR reads it.
+    """Write a graph in the file format of the NIR library.
 
     Raises
     ------
     InputError
-        When `path` cannot be written. Nothing is left half-written.
+        When `path` cannot be written. No partial file is left.
     """
     with atomic_write(path) as temporary:
         try:
@@ -47,8 +47,8 @@ def read_nir(path: Path | str) -> LMUNetwork | SpikingNetwork:
     Raises
     ------
     InputError
-        When there is no such file, or it is no NIR file, another program's, damaged, or asks for
-        what is not allowed (see :mod:`converters.sandbox.hdf5`).
+        When there is no such file, or it is not a NIR file, was written by another program, is
+        damaged, or contains something that is not allowed (see :mod:`converters.sandbox.hdf5`).
     """
     contents = read_in_sandbox("nir", path)
     try:
@@ -58,7 +58,7 @@ def read_nir(path: Path | str) -> LMUNetwork | SpikingNetwork:
 
 
 def _nest(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> dict[str, Any]:
-    """Give the tree of groups whose leaves lie in the file under the root."""
+    """Return the nested groups of the file."""
     tree: dict[str, Any] = {}
     for where, value in {**header["texts"], **header["edges"], **arrays}.items():
         *groups, name = where.split("/")
@@ -70,11 +70,11 @@ def _nest(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> dict[str, An
 
 
 def _build(tree: dict[str, Any]) -> nir.NIRGraph:
-    """Make the graph; a graph in a graph is none of ours."""
+    """Build the graph; nested graphs are refused."""
     root = tree.get(_ROOT)
     if not isinstance(root, dict) or root.get("type") != "NIRGraph":
-        raise InputError("it holds no NIR graph; export it again.")
-    with damage_refused():
+        raise InputError("it has no NIR graph; export it again.")
+    with refuse_damage():
         nodes = {name: _node(fields) for name, fields in root["nodes"].items()}
         edges = [(str(a), str(b)) for a, b in root["edges"]]
         metadata = {name: _scalar(value) for name, value in root.get("metadata", {}).items()}
@@ -83,11 +83,11 @@ def _build(tree: dict[str, Any]) -> nir.NIRGraph:
 
 def _node(fields: dict[str, Any]) -> nir.NIRNode:
     if fields["type"] == "NIRGraph":
-        raise InputError("a graph lies in the NIR graph, which lmu_deploy never writes.")
+        raise InputError("the NIR graph has a nested graph, which lmu_deploy never writes.")
     fields = dict(fields)
-    kept = fields.pop("metadata", {})
+    metadata = fields.pop("metadata", {})
     node = nir.dict2NIRNode(fields)
-    node.metadata = {name: _scalar(value) for name, value in kept.items()}
+    node.metadata = {name: _scalar(value) for name, value in metadata.items()}
     return node
 
 
@@ -102,17 +102,17 @@ class NIRImporter:
     reads = "nir: .nir that lmu-deploy export wrote"
 
     def recognizes(self, sniff: Sniff) -> bool:
-        """Whether the file is an HDF5 file with a graph of NIR."""
+        """Return whether the file is an HDF5 file with a NIR graph."""
         return sniff.is_nir
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
-        """Read a float network; there is nothing to choose."""
+        """Read a float network; there are no options."""
         if architecture is not None or options:
-            raise InputError("a NIR file says it all; leave --architecture and --option away.")
+            raise InputError("a NIR file is complete; leave out --architecture and --option.")
         network = read_nir(path)
         if not isinstance(network, LMUNetwork):
             raise InputError(
-                f"{path} holds a SpikingNetwork, and import gives float networks; read it with "
+                f"{path} has a SpikingNetwork, and import returns float networks; read it with "
                 "converters.nir.read_nir."
             )
         return network

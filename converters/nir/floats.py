@@ -1,15 +1,13 @@
-r"""A float network as nodes and edges of NIR, and its arrays from the nodes again.
+r"""Convert a float network to nodes and edges of NIR, and read its arrays from the nodes.
 
-A float memory as leaky integrators with recurrent weights, and back.
-
-In: a `lmu_deploy.core.network.Memory` and how the simulator steps. Out: the nodes of NIR that do
-the same at that step, by the discrete Principle 3 of the Neural Engineering Framework (Voelker,
-Eliasmith 2018, "Improving spiking dynamical networks", section 3):
+A memory becomes leaky integrators with recurrent weights. With the integration rule of the
+simulator, they compute the same at every step by the discrete Principle 3 of the Neural Engineering
+Framework (Voelker, Eliasmith 2018, "Improving spiking dynamical networks", section 3):
 
 .. math:: A' = (\bar A - a I) / (1 - a), \qquad B' = \bar B / (1 - a)
 
 so that :math:`m \leftarrow a m + (1 - a)(A' m + B' u) = \bar A m + \bar B u`. Channels are blocks
-on the diagonal, because a NIR node takes one vector.
+on the diagonal, because a NIR node has one input vector.
 """
 
 from __future__ import annotations
@@ -27,22 +25,22 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory
 
 
 def check_size(name: str, rows: int, columns: int, itemsize: int) -> None:
-    """Refuse a dense matrix that no file we read may hold."""
+    """Raise InputError for a dense matrix that is too large to be imported again."""
     if rows * columns * itemsize > ARRAY_BYTES // 2:
         raise InputError(
             f"{name} would be a dense matrix of {rows} x {columns}, more than the "
-            f"{ARRAY_BYTES // 2} bytes that a NIR file may give to one; export a network with "
+            f"{ARRAY_BYTES // 2} bytes that a matrix in a NIR file may have; export a network with "
             "fewer states, or as onnx."
         )
 
 
 def leaky_integrators(states: int, tau: float) -> nir.LI:
-    """`states` leaky integrators of time constant `tau` (seconds) that start and rest at zero."""
+    """Return `states` leaky integrators of time constant `tau` (seconds) with zero rest."""
     return nir.LI(tau=np.full(states, tau), r=np.ones(states), v_leak=np.zeros(states))
 
 
 def blocks(block: np.ndarray, copies: int) -> np.ndarray:
-    """Put copies of a matrix on the diagonal of a larger one."""
+    """Return a block-diagonal matrix of copies of a matrix."""
     rows, columns = block.shape
     whole = np.zeros((copies, rows, copies, columns), dtype=block.dtype)
     for number in range(copies):
@@ -51,10 +49,10 @@ def blocks(block: np.ndarray, copies: int) -> np.ndarray:
 
 
 def memory_nodes(name: str, memory: Memory, stepping: Stepping) -> dict[str, nir.NIRNode]:
-    """Give the nodes of a memory by name: NAME, NAME_input and NAME_recurrent.
+    """Return the nodes of a memory by name: NAME, NAME_input and NAME_recurrent.
 
-    The first carries in its metadata what the memory is, and, where rounding keeps the weights
-    from giving the memory's own matrices back to the last bit, those matrices too.
+    The metadata of the first describes the memory and, where the matrices cannot be recovered
+    bit-identically from the weights because of rounding, contains the matrices too.
     """
     kind = np.result_type(memory.a_bar.dtype, np.float32)
     check_size(f"{name}_recurrent", memory.size, memory.size, kind.itemsize)
@@ -78,13 +76,13 @@ def memory_matrices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a_bar, shape (order, order), and b_bar, shape (order,), from the nodes of a memory.
 
-    The matrices in the metadata count only as long as they are what the weights say.
+    Matrices in the metadata are used only while they agree with the weights.
     """
     recurrent = np.asarray(nodes[f"{name}_recurrent"].weight)[:order, :order]
     into = np.asarray(nodes[f"{name}_input"].weight)[:order, 0]
-    kept = nodes[name].metadata
-    if "a_bar" in kept and "b_bar" in kept:
-        a_bar, b_bar = np.asarray(kept["a_bar"]), np.asarray(kept["b_bar"])
+    stored = nodes[name].metadata
+    if "a_bar" in stored and "b_bar" in stored:
+        a_bar, b_bar = np.asarray(stored["a_bar"]), np.asarray(stored["b_bar"])
         if a_bar.shape == recurrent.shape and b_bar.shape == into.shape:
             again = _encode(a_bar, b_bar, stepping)
             if np.array_equal(again[0], recurrent) and np.array_equal(again[1], into):
@@ -126,21 +124,21 @@ Edges = list[tuple[str, str]]
 
 
 def float_nodes(network: LMUNetwork, stepping: Stepping) -> tuple[dict[str, nir.NIRNode], Edges]:
-    """Give the nodes and edges of a network; where edges meet, NIR adds."""
-    building = _Building(network, stepping)
+    """Return the nodes and edges of a network; NIR adds the inputs of a node."""
+    builder = _GraphBuilder(network, stepping)
     for segment in segments(network):
-        building.segment(segment)
-    return building.nodes, building.edges
+        builder.segment(segment)
+    return builder.nodes, builder.edges
 
 
 def carried_arrays(nodes: dict[str, Any], orders: dict[int, int], stepping: Stepping) -> Any:
-    """Read from the nodes the arrays that they carry, by their names in the tree.
+    """Read the arrays that nodes contain, by their names in the tree.
 
     Parameters
     ----------
     nodes : dict of str to node
     orders : dict of int to int
-        Order of the memory of each LMU layer, by the layer's number.
+        Order of the memory of each LMU layer, by the number of the layer.
     stepping : Stepping
 
     Returns
@@ -177,8 +175,8 @@ def _read_bias(node: Any, key: str, found: dict[str, np.ndarray]) -> None:
         found[key] = np.asarray(node.bias)
 
 
-class _Building:
-    """A graph that grows segment by segment."""
+class _GraphBuilder:
+    """Builds a graph segment by segment."""
 
     def __init__(self, network: LMUNetwork, stepping: Stepping) -> None:
         self.network, self.stepping = network, stepping
@@ -236,6 +234,6 @@ class _Building:
 
 
 def _affine(kernel: np.ndarray, bias: np.ndarray | None) -> nir.NIRNode:
-    """Turn weights that act from the right, as networks keep them, into a node of NIR's."""
+    """Return a NIR node for a kernel, which networks apply from the right."""
     weight = np.array(kernel.T, order="C")  # a network's own arrays are read-only
     return nir.Linear(weight) if bias is None else nir.Affine(weight, np.array(bias))

@@ -1,24 +1,21 @@
-r"""Which part of a float network a NIR graph carries, and which stays with the host.
+r"""Plan a NIR graph: which parts of a network it has, its metadata, and its integration rule.
 
-NIR has nodes for linear maps and for leaky integrators, and none for tanh, relu or hard-tanh units
-nor for an LSTM. So every memory with its encoders is in the graph; hidden units are if they are
-linear and no feedback leaves them, and the readout is if the layer before it is in whole. A run of
-layers that are in the graph is a segment: it begins with an Input, ends with an Output, and where
-it ends before the network does, the Output gives the states m of the last memory, from which the
-host goes on. Hidden units that feed back into their memory come in again through the same Input,
-behind the features: [x[t], h[t-1]].
+**Parts.** NIR has nodes for linear maps and leaky integrators, and none for tanh, relu or hard-tanh
+units or LSTM layers. So every memory and its encoders are in the graph; hidden units are if they
+are linear and have no feedback, and the readout is if all of the last layer is. Consecutive layers
+in the graph form a segment, which begins with an Input and ends with an Output. If it ends before
+the network does, the Output is the states m of the last memory, from which the host continues.
+Hidden units with feedback into their memory enter through the same Input after the features:
+[x[t], h[t-1]].
 
-What a graph says of itself in its metadata: the network's structure, and the host's arrays.
+**Metadata.** ``metadata["lmu_deploy"]`` is a JSON text with the format, the kind of network, the
+integration rule, and the tree of `lmu_deploy.core.files.to_tree`. ``metadata["lmu_deploy_arrays"]``
+has the arrays of the tree that are in no node, by name. Other entries are for human readers.
 
-``metadata["lmu_deploy"]`` is one JSON text: the format, what is held, how to step, and the tree of
-`lmu_deploy.core.files.to_tree`. ``metadata["lmu_deploy_arrays"]`` holds the tree's arrays that no
-node carries, by their names in it. The other entries are for people.
-
-How a simulator of a NIR graph goes through time, which decides the weights of a memory in it.
-
-NIR's leaky integrator is :math:`\tau \dot v = -v + I` (Pedersen et al. 2024, "Neuromorphic
-intermediate representation", Nature Communications 15, 8122). A simulator with steps of dt keeps a
-share a of v in each step and takes 1 - a of I, whichever rule it has:
+**Integration.** NIR's leaky integrator is :math:`\tau \dot v = -v + I` (Pedersen et al. 2024,
+"Neuromorphic intermediate representation", Nature Communications 15, 8122). A simulator with steps
+of dt keeps a share a of v in each step and adds 1 - a of I, whichever rule it uses, so the rule
+determines the weights of a memory:
 
 .. math:: v \leftarrow a\, v + (1 - a)\, I, \qquad
           a = 1 - dt / \tau \;\text{(euler)} \quad\text{or}\quad
@@ -42,12 +39,12 @@ from lmu_deploy.core.validation import check_choice, check_number
 
 @dataclass(frozen=True)
 class Segment:
-    """Layers that follow each other without the host.
+    """Consecutive layers without a part on the host.
 
     Attributes
     ----------
     first, last : int
-        Numbers of its layers, the last included.
+        Numbers of the first and the last layer, both inclusive.
     has_readout : bool
     """
 
@@ -67,7 +64,7 @@ class Segment:
 
 
 def is_whole(layer: LMULayer | LSTMLayer) -> bool:
-    """Whether NIR has nodes for all of a layer."""
+    """Return whether NIR has nodes for all of a layer."""
     if isinstance(layer, LSTMLayer):
         return False
     hidden = layer.hidden
@@ -81,12 +78,12 @@ def is_whole(layer: LMULayer | LSTMLayer) -> bool:
 
 
 def segments(network: LMUNetwork) -> list[Segment]:
-    """Divide a network.
+    """Divide a network into segments.
 
     Raises
     ------
     InputError
-        When there is no memory in it.
+        When it has no memory.
     """
     found: list[Segment] = []
     first: int | None = None
@@ -103,13 +100,13 @@ def segments(network: LMUNetwork) -> list[Segment]:
         found.append(Segment(first, len(network.layers) - 1, True))
     if not found:
         raise InputError(
-            "the network has LSTM layers alone, for which NIR has no node; export it as onnx."
+            "the network has only LSTM layers, for which NIR has no node; export it as onnx."
         )
     return found
 
 
 def left_to_host(network: LMUNetwork) -> list[str]:
-    """Name the parts of a float network that are not in its NIR graph.
+    """List the parts of a float network that are not in its NIR graph.
 
     Parameters
     ----------
@@ -118,7 +115,7 @@ def left_to_host(network: LMUNetwork) -> list[str]:
     Returns
     -------
     list of str
-        Such as "layer 0: 212 hidden units (tanh)"; empty when the graph is the whole network.
+        Such as "layer 0: 212 hidden units (tanh)"; empty if the graph is the whole network.
     """
     parts = []
     for number, layer in enumerate(network.layers):
@@ -138,18 +135,18 @@ def left_to_host(network: LMUNetwork) -> list[str]:
 
 INTEGRATORS = ("euler", "exponential")
 STEPS_PER_TAU = 8.0
-"""A power of two: dividing by 1 - a is then exact, and so is the way back."""
+"""A power of two, so that dividing by 1 - a and multiplying by it are exact."""
 
 
 @dataclass(frozen=True)
 class Stepping:
-    """The simulator's rule.
+    """Integration rule of the simulator.
 
     Attributes
     ----------
     integrator : {"euler", "exponential"}
     dt, tau : float
-        Step, and time constant of the memory's leaky integrators; seconds.
+        Step, and time constant of the memory's leaky integrators, in seconds.
     """
 
     integrator: str
@@ -167,13 +164,13 @@ class Stepping:
 
     @property
     def decay(self) -> float:
-        """Share a of its state that a leaky integrator keeps over a step."""
+        """Share a of its state that a leaky integrator keeps in a step."""
         share = self.dt / self.tau
         return 1.0 - share if self.integrator == "euler" else float(np.exp(-share))
 
 
 def time_constant(integrator: str, dt: float, decay: float, tau: float) -> float:
-    """Time constant with which the rule keeps exactly `decay` in a step.
+    """Return the time constant with which a rule keeps exactly the share `decay` in a step.
 
     Parameters
     ----------
@@ -181,9 +178,9 @@ def time_constant(integrator: str, dt: float, decay: float, tau: float) -> float
     dt : float
         Seconds.
     decay : float
-        What is to be kept.
+        Share that is kept.
     tau : float
-        Seconds; the answer for exponential steps, for which ``decay = exp(-dt / tau)``.
+        Seconds; the result for exponential steps, for which ``decay = exp(-dt / tau)``.
     """
     return tau if integrator == "exponential" else dt / (1.0 - decay)
 
@@ -196,7 +193,7 @@ _FLOATS = ("float16", "float32", "float64")
 
 @dataclass(frozen=True)
 class Header:
-    """A graph's metadata, read.
+    """Metadata of a graph.
 
     Attributes
     ----------
@@ -204,9 +201,9 @@ class Header:
     stepping : Stepping
     tree : JSON value
     dtypes : mapping of str to str
-        Types of the arrays that nodes carry, by name in the tree.
+        Types of the arrays in nodes, by name in the tree.
     arrays : mapping of str to ndarray
-        The arrays that no node carries.
+        The arrays that are in no node.
     """
 
     kind: str
@@ -223,7 +220,7 @@ def write_header(
     tensors: Mapping[str, np.ndarray],
     carried: Iterable[str],
 ) -> dict[str, Any]:
-    """Give the metadata of a graph.
+    """Return the metadata of a graph.
 
     Parameters
     ----------
@@ -231,11 +228,13 @@ def write_header(
     stepping : Stepping
     tree, tensors : from :func:`lmu_deploy.core.files.to_tree`
     carried : iterable of str
-        Names of the tensors that nodes carry.
+        Names of the tensors that are in nodes.
     """
     for name, array in tensors.items():
         if array.size == 0:
-            raise InputError(f"{name} is empty, and a NIR file holds no empty array; mend it.")
+            raise InputError(
+                f"{name} is empty, and a NIR file cannot have empty arrays; correct the network."
+            )
     carried = set(carried)
     text = {
         "format": FORMAT,
@@ -257,11 +256,11 @@ def read_header(graph: nir.NIRGraph) -> Header:
     Raises
     ------
     InputError
-        When it is another program's, or damaged.
+        When it was made by another program, or is damaged.
     """
     text = graph.metadata.get(KEY)
     if not isinstance(text, str):
-        raise InputError("this NIR graph was not made by lmu_deploy; only its own can be read.")
+        raise InputError("this NIR graph was not made by lmu_deploy; no other graphs can be read.")
     read = json.loads(text)
     if not isinstance(read, dict) or read.get("format") != FORMAT:
         raise InputError("this NIR graph has a format that this version cannot read; update it.")

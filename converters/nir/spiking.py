@@ -1,7 +1,7 @@
-r"""The memories of a SpikingNetwork as LIF populations of NIR with their connections, factored.
+r"""Convert the memories of a SpikingNetwork to LIF populations of NIR with factored connections.
 
-Each memory is a graph of its own from its channels u to its states m; the host does the rest, as
-it does for every target of a SpikingNetwork:
+Each memory is a graph of its own from its channels u to its states m; the host computes the rest,
+as for every target of a SpikingNetwork:
 
     layerK_input -> layerK_memory_input -> layerK_memory -> layerK_scales -> layerK_output
                                             |         ^
@@ -10,10 +10,10 @@ it does for every target of a SpikingNetwork:
                                            layerK_neurons (LIF)
 
 `layerK_memory` are the synapses as leaky integrators, one for each state; encoders are an Affine
-(mismatch of the chip included), decoders a Linear. A spike is the number 1 for one step, as it is
-in simulators of fixed steps, so decoders are W / dt. For Euler steps the time constants are those
-with which a step keeps exactly what exp(-dt / tau) keeps, so that either rule of stepping computes
-the equations of spiking_network.py. What NIR has no place for: where membranes start.
+(including the mismatch of the chip), decoders a Linear. A spike is the number 1 for one step, as in
+simulators with fixed steps, so decoders are W / dt. For Euler steps the time constants are chosen
+so that a step keeps exactly exp(-dt / tau), so that either rule computes the equations of
+:mod:`lmu_deploy.core.spiking.network`. NIR cannot represent the initial membrane potentials.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _MS = 1e-3
 
 
 def spiking_stepping(network: SpikingNetwork, integrator: str) -> Stepping:
-    """Give the stepping of the network's synapses, in seconds."""
+    """Return the integration rule of the network's synapses, in seconds."""
     dt, tau = network.dt_ms * _MS, network.tau_ms * _MS
     return Stepping(integrator, dt, time_constant(integrator, dt, network.decay, tau))
 
 
 def check_spiking(network: SpikingNetwork) -> None:
-    """Refuse neurons that NIR's LIF is not, naming everything at once.
+    """Check that NIR's LIF can represent the neurons.
 
     Raises
     ------
     InputError
         For another neuron model than LIF, DPI synapses, a refractory time of more than one step,
-        membrane noise, units on neurons, or no memory at all.
+        noise, units on neurons, or no memory at all; all problems are listed.
     """
     if network.units is not None:
         raise InputError(
@@ -77,7 +77,7 @@ def check_spiking(network: SpikingNetwork) -> None:
 def spiking_nodes(
     network: SpikingNetwork, stepping: Stepping
 ) -> tuple[dict[str, nir.NIRNode], list[tuple[str, str]]]:
-    """Give the nodes and edges of all memories."""
+    """Return the nodes and edges of all memories."""
     check_spiking(network)
     nodes: dict[str, nir.NIRNode] = {}
     edges: list[tuple[str, str]] = []
@@ -126,13 +126,13 @@ def _memory_nodes(
 
 
 def _columns(values: np.ndarray) -> np.ndarray:
-    """Spread (columns, rows) values so that each column reaches rows of its own."""
+    """Return a matrix in which each column of (columns, rows) values has rows of its own."""
     columns, rows = values.shape
     return np.asarray(blocks(np.ones((rows, 1)), columns) * values.reshape(-1, 1))
 
 
 def _decoders(memory: SpikingMemory) -> np.ndarray:
-    """W of all channels, shape (states, neurons): channels do not meet."""
+    """Return W of all channels, shape (states, neurons), block-diagonal by channel."""
     channels, order, columns = memory.weights.shape
     whole = np.zeros((channels, order, channels, columns))
     for channel in range(channels):
@@ -141,7 +141,7 @@ def _decoders(memory: SpikingMemory) -> np.ndarray:
 
 
 def _neurons(neurons: int, network: SpikingNetwork, stepping: Stepping) -> nir.LIF:
-    """LIF neurons in units of threshold: tau dv/dt = -v + J, a spike above 1, then v = 0."""
+    """Return LIF neurons in units of threshold: tau dv/dt = -v + J, a spike above 1, then v = 0."""
     tau = network.neuron.membrane_tau_ms * _MS
     decay = float(np.exp(-stepping.dt / tau))
     ones = np.ones(neurons)

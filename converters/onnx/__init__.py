@@ -1,4 +1,4 @@
-"""LMUNetwork to ONNX and back, and IntegerNetwork to ONNX."""
+"""Convert LMUNetwork to and from ONNX, and IntegerNetwork to ONNX."""
 
 from __future__ import annotations
 

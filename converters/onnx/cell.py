@@ -1,9 +1,9 @@
-"""One step of one layer as ONNX nodes: the part that the sequence and the step model share.
+"""One step of one layer as ONNX nodes, shared by the sequence and the step model.
 
-The work of a layer falls into three parts. `project` is what its input alone contributes, which
-the sequence model computes for all steps at once; `advance` is the recurrence, one step of it;
-`answer` is what the layer sends on, computed for all steps at once where it is no state itself.
-The equations are those of :mod:`lmu_deploy.core.network`.
+A layer has three parts. `project` computes what depends only on the input, which the sequence model
+does for all steps at once; `advance` is one step of the recurrence; `answer` is the output of the
+layer, computed for all steps at once where it is not itself a state. The equations are those of
+:mod:`lmu_deploy.core.network`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from lmu_deploy.core.network import Hidden, Layer, LMULayer, LSTMLayer
 
 
 def recurs(layer: LMULayer) -> bool:
-    """Whether the hidden units of the step before are needed, so that they are a state."""
+    """Return whether the hidden units of the previous step are needed, so that they are a state."""
     if layer.hidden is None:
         return False
     return layer.hidden.recurrent_kernel is not None or layer.hidden_encoders is not None
 
 
 def state_sizes(layer: Layer) -> dict[str, int]:
-    """Name and size of each state that a layer carries from step to step."""
+    """Return name and size of each state that a layer carries from step to step."""
     if isinstance(layer, LSTMLayer):
         return {"h": layer.n_out, "c": layer.n_out}
     return {"m": layer.memory.size} | ({"h": layer.n_out} if recurs(layer) else {})
 
 
 def project_sizes(layer: Layer) -> dict[str, int]:
-    """Name and size of each part that `project` gives."""
+    """Return name and size of each result of `project`."""
     if isinstance(layer, LSTMLayer):
         return {"gates_x": 4 * layer.n_out}
     takes_input = (
@@ -41,13 +41,13 @@ def project_sizes(layer: Layer) -> dict[str, int]:
 
 
 def project(graph: Graph, path: str, layer: Layer, x: str) -> dict[str, str]:
-    """Add the nodes from the layer's input x, (..., n_in), to each part of `project_sizes`.
+    """Add the nodes that compute each part of `project_sizes` from the input x, (..., n_in).
 
     Parameters
     ----------
     graph : Graph
     path : str
-        Of the layer in the network, such as ``layers.0``; the names begin with it.
+        Path of the layer in the network, such as ``layers.0``; the prefix of all names.
     layer : LMULayer or LSTMLayer
     x : str
         Name of the input.
@@ -67,9 +67,9 @@ def project(graph: Graph, path: str, layer: Layer, x: str) -> dict[str, str]:
 def advance(
     graph: Graph, path: str, layer: Layer, parts: Mapping[str, str], before: Mapping[str, str]
 ) -> dict[str, str]:
-    """Add the nodes of one step, from what `project` gave and the states before it.
+    """Add the nodes of one step; return the names of the states after it.
 
-    Parts and states are (batch, size); the names of the states after the step are given.
+    The results of `project` and the states before the step have shape (batch, size).
     """
     if isinstance(layer, LSTMLayer):
         return _advance_lstm(graph, path, parts["gates_x"], before)
@@ -84,16 +84,16 @@ def advance(
 
 
 def answers_from_input(layer: Layer) -> bool:
-    """Whether `answer` needs the layer's input, not its states alone."""
+    """Return whether `answer` needs the layer's input besides its states."""
     if isinstance(layer, LSTMLayer) or layer.hidden is None or recurs(layer):
         return False
     return layer.hidden.input_kernel is not None
 
 
 def answer(graph: Graph, path: str, layer: Layer, x: str, states: Mapping[str, str]) -> str:
-    """Give what the layer sends on, adding the hidden units here if they are no state.
+    """Return the layer's output; add the nodes of the hidden units if they are not a state.
 
-    `x` and the states, (..., size), are those of the same steps.
+    `x` and the states, (..., size), are of the same steps.
     """
     if "h" in states:
         return states["h"]
@@ -109,7 +109,7 @@ def answer(graph: Graph, path: str, layer: Layer, x: str, states: Mapping[str, s
 def _advance_memory(
     graph: Graph, path: str, layer: LMULayer, u_x: str, before: Mapping[str, str]
 ) -> str:
-    """M = a_bar m + b_bar u, the channels of a sample as rows of one matrix product."""
+    """Add ``m = a_bar m + b_bar u``, with the channels of a sample as rows of one product."""
     w, memory = graph.weights, layer.memory
     terms = [u_x]
     if layer.hidden_encoders is not None:
@@ -131,23 +131,19 @@ def _advance_memory(
 
 
 def _hidden(graph: Graph, path: str, hidden: Hidden, terms: list[str], m: str, h: str) -> str:
-    """H = f(m W_m + the other terms + b)."""
+    """Add ``h = f(m W_m + terms + b)``."""
     w = graph.weights
     terms = [*terms, graph.node("MatMul", [m, w[f"{path}.hidden.memory_kernel"]], f"{path}.z_m")]
     if hidden.bias is not None:
         terms.append(w[f"{path}.hidden.bias"])
     z = graph.total(terms, f"{path}.z")
-    if hidden.activation == "hard-tanh":
-        limits = [w.constant(f"limit.{v:+d}", np.array(v, dtype=np.float32)) for v in (-1, 1)]
-        return graph.node("Clip", [z, *limits], h)
-    op = {"linear": "Identity", "relu": "Relu", "tanh": "Tanh"}[hidden.activation]
-    return graph.node(op, [z], h)
+    return graph.activation(hidden.activation, z, h)
 
 
 def _advance_lstm(
     graph: Graph, path: str, gates_x: str, before: Mapping[str, str]
 ) -> dict[str, str]:
-    """C = sig(f) c + sig(i) tanh(g), h = sig(o) tanh(c)."""
+    """Add ``c = sig(f) c + sig(i) tanh(g)`` and ``h = sig(o) tanh(c)``."""
     kernel = graph.weights[f"{path}.recurrent_kernel"]
     gates_h = graph.node("MatMul", [before["h"], kernel], f"{path}.gates_h")
     gates = graph.node("Add", [gates_x, gates_h], f"{path}.gates")

@@ -1,12 +1,12 @@
-"""LMUNetwork to an ONNX model of whole sequences, with batch and time of any length.
+"""Convert LMUNetwork to ONNX models of whole sequences and of one step.
 
-Each layer's recurrence is one Scan, whose body is the step of :mod:`converters.onnx.cell`; what
-does not recur is computed before and after it for all steps at once. Inside, time comes first.
+:func:`to_onnx` returns a model of sequences with batch and time of any length. Each layer's
+recurrence is one Scan, whose body is the step of :mod:`converters.onnx.cell`; everything that does
+not recur is computed before and after it for all steps at once. Internally, time is the first axis.
 
-LMUNetwork to a streaming ONNX model: one step, its states as inputs and outputs.
-
-Start with states of zero; give each output ``layers.0.m.next`` back as the input ``layers.0.m`` of
-the next step. ``output`` is the readout of this step.
+:func:`to_onnx_step` returns a streaming model: one step, with the states as inputs and outputs.
+Start with states of zero, and pass each output ``layers.0.m.next`` as the input ``layers.0.m`` of
+the next step. ``output`` is the readout of the step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lmu_deploy.core.reference import has_hidden
 
 
 def network_states(network: LMUNetwork) -> dict[str, int]:
-    """Name and size of every state of a network's ONNX models, such as ``layers.0.m``."""
+    """Return name and size of every state of a network's ONNX models, such as ``layers.0.m``."""
     return {
         f"layers.{number}.{name}": size
         for number, layer in enumerate(network.layers)
@@ -32,7 +32,7 @@ def network_states(network: LMUNetwork) -> dict[str, int]:
 
 
 def to_onnx_step(network: LMUNetwork) -> onnx.ModelProto:
-    """Give the network as a model of one step.
+    """Convert a network to a model of one step.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ def to_onnx_step(network: LMUNetwork) -> onnx.ModelProto:
     -------
     model : onnx.ModelProto
         Inputs: ``input``, (batch, n_in), and each state of :func:`network_states`,
-        (batch, size). Outputs: ``output``, (batch, n_out), and each state after the step, with
-        ``.next`` behind its name. All float32.
+        (batch, size). Outputs: ``output``, (batch, n_out), and each state after the step, named
+        with the suffix ``.next``. All float32.
 
     Raises
     ------
     InputError
-        When a weight is beyond float32.
+        When a weight exceeds float32.
     """
     weights = Weights(network)
     graph = Graph("lmu_step", weights)
@@ -76,17 +76,17 @@ Names = dict[str, str]
 def to_onnx(
     network: LMUNetwork, *, record: bool = False, stateful: bool = False
 ) -> onnx.ModelProto:
-    """Give the network as a model of sequences.
+    """Convert a network to a model of sequences.
 
     Parameters
     ----------
     network : LMUNetwork
     record : bool
         Add outputs ``m``, ``h`` and ``y``, (batch, time, size): the states and readouts of every
-        step, the layers one after the other. ``m`` or ``h`` is left out where no layer has any.
+        step, layer after layer. ``m`` or ``h`` is missing if no layer has any.
     stateful : bool
-        Take the states before the first step as inputs instead of zeros, so that a long stream
-        can be run in chunks.
+        Take the initial states as inputs instead of zeros, so that a long stream can be run in
+        chunks.
 
     Returns
     -------
@@ -98,13 +98,13 @@ def to_onnx(
     Raises
     ------
     InputError
-        When a weight is beyond float32.
+        When a weight exceeds float32.
     """
     weights = Weights(network)
     graph = Graph("lmu_sequence", weights)
     x = graph.input("input", ["batch", "time", network.n_in])
     before = _first_states(graph, network, x, stateful)
-    signal = _swap_time(graph, x, "input.by_time")
+    signal = graph.swap_time(x, "input.by_time")
     traces: list[Names] = []
     for number, layer in enumerate(network.layers):
         path = f"layers.{number}"
@@ -116,7 +116,7 @@ def to_onnx(
             traces.append(trace | ({"h": signal} if has_hidden(layer) else {}))
         else:
             if cell.answers_from_input(layer):
-                signal = _last_step(graph, signal, f"{path}.x.last")
+                signal = graph.last_step(signal, f"{path}.x.last", "last")
             signal = cell.answer(graph, path, layer, signal, last)
     _read_out(graph, network, signal, record)
     for name, size in network_states(network).items():
@@ -127,7 +127,7 @@ def to_onnx(
 
 
 def _first_states(graph: Graph, network: LMUNetwork, x: str, stateful: bool) -> Names:
-    """Name the states before the first step: inputs of the model, or zeros."""
+    """Return the names of the initial states: inputs of the model, or zeros."""
     sizes = network_states(network)
     if stateful:
         return {name: graph.input(name, ["batch", size]) for name, size in sizes.items()}
@@ -142,7 +142,7 @@ def _first_states(graph: Graph, network: LMUNetwork, x: str, stateful: bool) -> 
 
 
 def _traced(layer: Layer, record: bool) -> list[str]:
-    """Name the states whose value at every step is needed."""
+    """Return the names of the states that are needed at every step."""
     sizes = cell.state_sizes(layer)
     wanted = {"h"} if "h" in sizes else {"m"}
     return [name for name in sizes if name in wanted or (record and name == "m")]
@@ -151,7 +151,7 @@ def _traced(layer: Layer, record: bool) -> list[str]:
 def _scan(
     graph: Graph, path: str, layer: Layer, x: str, first: Mapping[str, str], traced: list[str]
 ) -> tuple[Names, Names]:
-    """Add the recurrence of a layer; give its states after the last step, and the traced ones."""
+    """Add the recurrence of a layer; return its last states, and the traced states by step."""
     parts = cell.project(graph, path, layer, x)
     sizes = cell.state_sizes(layer)
     body = Graph(f"{path}.step", graph.weights, scope="step.")
@@ -185,15 +185,15 @@ def _read_out(graph: Graph, network: LMUNetwork, signal: str, record: bool) -> N
         return
     by_time = graph.affine(signal, kernel, bias, "output.by_time")
     if network.return_sequences:
-        graph.output(_swap_time(graph, by_time, "output"), ["batch", "time", n_out])
+        graph.output(graph.swap_time(by_time, "output"), ["batch", "time", n_out])
     else:
-        graph.output(_last_step(graph, by_time, "output"), ["batch", n_out])
+        graph.output(graph.last_step(by_time, "output", "last"), ["batch", n_out])
     if record:
-        graph.output(_swap_time(graph, by_time, "y"), ["batch", "time", n_out])
+        graph.output(graph.swap_time(by_time, "y"), ["batch", "time", n_out])
 
 
 def _add_record(graph: Graph, network: LMUNetwork, traces: list[Names]) -> None:
-    """Add the outputs ``m`` and ``h``: what was traced, the layers one after the other."""
+    """Add the outputs ``m`` and ``h``: the traced states, layer after layer."""
     for kind in ("m", "h"):
         parts = [trace[kind] for trace in traces if kind in trace]
         sizes = [
@@ -203,13 +203,4 @@ def _add_record(graph: Graph, network: LMUNetwork, traces: list[Names]) -> None:
         ]
         if parts:
             joined = graph.node("Concat", parts, f"{kind}.by_time", axis=-1)
-            graph.output(_swap_time(graph, joined, kind), ["batch", "time", sum(sizes)])
-
-
-def _swap_time(graph: Graph, x: str, output: str) -> str:
-    return graph.node("Transpose", [x], output, perm=[1, 0, 2])
-
-
-def _last_step(graph: Graph, x: str, output: str) -> str:
-    index = graph.weights.constant("last", np.array(-1, dtype=np.int64))
-    return graph.node("Gather", [x, index], output, axis=0)
+            graph.output(graph.swap_time(joined, kind), ["batch", "time", sum(sizes)])

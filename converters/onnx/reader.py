@@ -1,8 +1,8 @@
-"""Our own float ONNX models back to LMUNetwork.
+"""Convert float ONNX models of lmu_deploy back to LMUNetwork.
 
-In: a model of :mod:`converters.onnx.models` or :mod:`converters.onnx.models`. Out: the network,
-its arrays in float32. The arrays are read from the initializers, in the order that the metadata
-gives; the graph's nodes are not read, and other people's models are refused.
+In: a model of :mod:`converters.onnx.models`. Out: the network, with arrays in float32. The arrays
+are read from the initializers as the metadata describes; the nodes are not read, and models of
+other programs are refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def read_onnx(path: Path | str) -> LMUNetwork:
     Raises
     ------
     InputError
-        When there is no such file, or it is no ONNX file, another program's, or damaged.
+        When there is no such file, or it is not an ONNX file, was written by another program, or is
+        damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,7 +37,7 @@ def read_onnx(path: Path | str) -> LMUNetwork:
         model = onnx.load_model_from_string(path.read_bytes())
     except (DecodeError, ValueError, OSError) as error:
         raise InputError(
-            f"{path} is no readable ONNX file ({type(error).__name__}); make it again."
+            f"{path} is not a readable ONNX file ({type(error).__name__}); export it again."
         ) from error
     try:
         return from_onnx(model)
@@ -45,27 +46,27 @@ def read_onnx(path: Path | str) -> LMUNetwork:
 
 
 def from_onnx(model: onnx.ModelProto) -> LMUNetwork:
-    """Give the network that `model` was made from, in float32.
+    """Convert a float model of lmu_deploy back to the network, in float32.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        A float model of lmu_deploy, sequence or step.
+        Sequence or step model.
 
     Raises
     ------
     InputError
-        When it is another program's model, or damaged.
+        When the model was made by another program, or is damaged.
     """
     metadata = {item.key: item.value for item in model.metadata_props}
     form = metadata.get(f"{PREFIX}form", "")
     if form.startswith(("integer-", "qdq-")):
         raise InputError(
-            f"this ONNX model has the form {form}, and only float ones, which export makes with "
-            "--to onnx or onnx-step, can be read; give such a one, or the .safetensors file."
+            f"this ONNX model has the form {form}, and only float models, which export writes with "
+            "--to onnx or onnx-step, can be read; give one of those, or the .safetensors file."
         )
     if f"{PREFIX}structure" not in metadata:
-        raise InputError("this ONNX model was not made by lmu_deploy; only its own can be read.")
+        raise InputError("this ONNX model was not made by lmu_deploy; no other models can be read.")
     if metadata.get(f"{PREFIX}format") != str(FORMAT):
         raise InputError("this ONNX model has a format that this version cannot read; update it.")
     try:
@@ -80,12 +81,12 @@ def from_onnx(model: onnx.ModelProto) -> LMUNetwork:
             f"the ONNX model is damaged ({type(error).__name__}); export it again."
         ) from error
     if not isinstance(network, LMUNetwork):
-        raise InputError("the ONNX model holds no whole network; export it again.")
+        raise InputError("the ONNX model has no complete network; export it again.")
     return network
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:
-    """Give an initializer's data; a file elsewhere that it may point at is never opened."""
+    """Return the data of an initializer; external data files are never opened."""
     if tensor.data_location != TensorProto.DEFAULT:
         raise InputError(f"tensor {tensor.name!r} lies in another file; export the model again.")
     return np.asarray(numpy_helper.to_array(tensor))

@@ -63,9 +63,9 @@ def quantize(
         Row gains that are powers of two, or a multiplier and a shift; by default free for a memory
         of one slice, which gains almost a bit of precision, and powers of two otherwise.
     realization : {"dense-incremental", "schur", "hessenberg", "fir", "sign-taylor", "auto"}
-        How the memory's matrix is realized; see integer-semantics.md. With auto, the cheapest
-        that fits the profile and is predicted to be accurate enough, with at most `slices` slices;
-        the network's provenance records the reason as "realization".
+        How the memory's matrix is realized; see docs/reference/integer-semantics.md. With auto, the
+        cheapest that fits the profile and is predicted to be accurate enough, with at most `slices`
+        slices; the network's provenance records the reason as "realization".
     taps : int, optional
         Taps of realization fir; by default as many as the window has steps.
     kernel_bits : int, optional

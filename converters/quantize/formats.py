@@ -231,7 +231,7 @@ def piecewise(name: str, message: Format, guard: int = GUARD_BITS) -> PiecewiseL
 
 
 def evaluate(activation: PiecewiseLinear, z: np.ndarray, message_bits: int) -> np.ndarray:
-    """Apply an activation to integer drives of any shape, as integer-semantics.md defines."""
+    """Apply an activation to integer drives of any shape (docs/reference/integer-semantics.md)."""
     z = np.asarray(z, dtype=np.int64)
     half = (1 << activation.shift) >> 1
     slope = activation.slope.astype(np.int64)

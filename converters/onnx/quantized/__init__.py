@@ -1,4 +1,4 @@
-"""IntegerNetwork to ONNX: in integers alone, or in real numbers with Q/DQ around its weights."""
+"""Convert IntegerNetwork to ONNX: in integers only, or in real numbers with Q/DQ pairs."""
 
 from converters.onnx.quantized.export import to_onnx_integer, to_onnx_integer_step, to_onnx_qdq
 

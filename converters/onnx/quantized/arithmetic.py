@@ -1,13 +1,12 @@
-"""What a graph of a quantized network asks of its arithmetic; there are two.
+"""The interface of the arithmetic of a quantized graph, and sigma-delta messages.
 
-`integers.py` has integers alone, exactly as integer-semantics.md says; `dequantized.py` has
-real numbers with QuantizeLinear and DequantizeLinear around the same weights and messages. The
-equations of a step (`cell.py`) and the graphs around it (`sequence.py`, `step.py`) are common.
+There are two implementations of :class:`Numbers`: `integers.py` has only integers, exactly as
+docs/reference/integer-semantics.md defines; `dequantized.py` has real numbers with QuantizeLinear
+and DequantizeLinear around the same weights and messages. They share the equations of a step
+(`cell.py`) and the models around it (`sequence.py`, `export.py`).
 
-Messages that are sent as changes: what a connection with a threshold holds of its source.
-
-integer-semantics.md, "Sigma-delta messages". The same for integers and for quantized real
-numbers, whose messages are integers too.
+:func:`send_changes` implements "Sigma-delta messages" of docs/reference/integer-semantics.md for
+both, since the messages of quantized real numbers are integers too.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ class Messages:
 
 
 Sent = Mapping[int, Messages]
-"""What the connections of a population hold of its messages, by threshold; 0 is the messages."""
+"""Held messages of a population by threshold of its connections; 0 is the messages themselves."""
 
 
 class Numbers(Protocol):
-    """Nodes of one graph that compute the parts of a step.
+    """Arithmetic of one graph: adds the nodes that compute the parts of a step.
 
-    `place` names a part as docs/reference/integer-semantics.md does; tensors are named after it.
+    `place` names a part as in docs/reference/integer-semantics.md; tensors are named after it.
 
     Attributes
     ----------
     graph : Graph
-        Where the nodes go.
+        Graph to which nodes are added.
     real : int
         ONNX element type of states and readouts.
     """
@@ -53,60 +52,60 @@ class Numbers(Protocol):
     real: int
 
     def message_type(self, message: Format) -> int:
-        """ONNX element type of messages of a format."""
+        """Return the ONNX element type of messages of a format."""
 
     def input_type(self, message: Format) -> int:
-        """ONNX element type of the graph's input."""
+        """Return the ONNX element type of the graph's input."""
 
     def receive(self, x: str, message: Format) -> Messages:
-        """Take the graph's input as messages."""
+        """Convert the graph's input to messages."""
 
     def changes(self, name: str, sent: Messages, held: str, threshold: int) -> Messages:
-        """Give what connections of a threshold hold of messages, `held` being what they held.
+        """Return the held messages of connections with a threshold; `held` are the previous ones.
 
-        `name` is that of what is held, such as ``layer0/memory/held_4``.
+        `name` is that of the held messages, such as ``layer0/memory/held_4``.
         """
 
     def drive(self, place: str, connection: Connection, sent: Messages, unit: Format) -> str:
-        """Give what a connection drives its target by; `unit` is the target's format."""
+        """Return the drive of a connection; `unit` is the format of its target."""
 
-    def hold(self, name: str, state: str) -> str:
-        """Give a state as a term for `total`."""
+    def as_term(self, name: str, state: str) -> str:
+        """Return a state as a term for `total`."""
 
     def total(
         self, place: str, name: str, terms: Sequence[str], bias: np.ndarray | None, to: Format
     ) -> str:
-        """Give the sum of states, drives and a bias, of format `to`, called `name`."""
+        """Return the sum of states, drives and a bias, of format `to`, called `name`."""
 
     def send(self, place: str, state: str, memory: IntegerMemory) -> Messages:
-        """Give the messages of a memory with states `state`, called ``<place>.next``."""
+        """Return the messages of a memory with states `state`, called ``<place>.next``."""
 
     def activate(self, place: str, z: str, hidden: IntegerHidden) -> Messages:
-        """Give the messages of hidden units driven by `z`, called ``<place>.next``."""
+        """Return the messages of hidden units with drive `z`, called ``<place>.next``."""
 
 
 _INT32 = 2**31 - 1
 
 
 def held_name(message: str, threshold: int) -> str:
-    """Name what is held of a message, such as ``memory/held_4`` of ``memory/message``."""
+    """Return the name of a held message: ``memory/held_4`` for ``memory/message``."""
     return f"{message.rpartition('/')[0]}/held_{threshold}"
 
 
 def send_changes(
     graph: Graph, name: str, messages: Messages, held: str, threshold: int, element: int
 ) -> tuple[str, str]:
-    """Add the nodes that hold a message until it has changed enough.
+    """Add the nodes that hold a message until it has changed by a threshold.
 
     Parameters
     ----------
     graph : Graph
     name : str
-        Of what is held, such as ``layer0/memory/held_4``.
+        Name of the held messages, such as ``layer0/memory/held_4``.
     messages : Messages
-        Of this step, (batch, size).
+        Messages of this step, (batch, size).
     held : str
-        What was held after the step before.
+        Held messages after the previous step.
     threshold : int
         1 or more.
     element : int
@@ -115,9 +114,9 @@ def send_changes(
     Returns
     -------
     held : str
-        What is held now, called ``<name>.next``, of the type of the messages.
+        Held messages now, called ``<name>.next``, of the type of the messages.
     sent : str
-        Which of them were sent; bool.
+        Which messages were sent; bool.
     """
     if threshold == 1:
         same = graph.node("Equal", [messages.tensor, held], f"{name}/same")

@@ -1,12 +1,9 @@
-"""One step of one layer of a quantized network, whatever its arithmetic.
+"""One step of one layer of a quantized network, in either arithmetic.
 
-The equations are those of integer-semantics.md. Tensors have the names of its places, such as
-``layer0/memory/state``; what connections with a threshold hold of messages stands beside these,
-such as ``layer0/memory/held_4`` for a threshold of 4.
-
-One step of a memory that is a series (realization sign-taylor), in integers.
-
-The substeps are a Loop, whose body is one of them; integer-semantics.md has the equations.
+The equations are those of docs/reference/integer-semantics.md. Tensors have the names of its
+places, such as ``layer0/memory/state``. Held messages of connections with a threshold have names
+such as ``layer0/memory/held_4``, for a threshold of 4. The substeps of a series (realization
+sign-taylor, in integers only) are a Loop whose body is one substep.
 """
 
 from __future__ import annotations
@@ -34,20 +31,20 @@ def advance_series(
     carried: Mapping[str, Messages],
     message: str,
 ) -> tuple[str, Messages]:
-    """Add the nodes of one step and give the memory's state and messages after it.
+    """Add the nodes of one step of a series; return its state and messages after the step.
 
     Parameters
     ----------
     numbers : Integers
     place : str
-        Of the layer, such as ``layer0``.
+        Place of the layer, such as ``layer0``.
     memory : SeriesMemory
     state : str
-        m after the step before, (batch, states).
+        m after the previous step, (batch, states).
     carried : mapping of connection's name to Messages
-        What ``input``, ``feedback`` and ``hidden`` carry.
+        Messages of the connections ``input``, ``feedback`` and ``hidden``.
     message : str
-        M of the step before, (batch, states).
+        M of the previous step, (batch, states).
     """
     graph, at = numbers.graph, f"{place}/series"
     connections = {"input": memory.input, "feedback": memory.feedback, "hidden": memory.hidden}
@@ -79,7 +76,7 @@ def advance_series(
 
 
 def _substep(numbers: Integers, place: str, memory: SeriesMemory, drive: str) -> list[str]:
-    """Write the body of the Loop; give the places where it counts saturations."""
+    """Build the body of the Loop; return the places where it counts saturations."""
     body, at, whole = numbers.graph, f"{place}/series", TensorProto.INT32
     body.input(f"{at}/number", [], TensorProto.INT64)
     proceed = body.input(f"{at}/proceed", [], TensorProto.BOOL)
@@ -93,9 +90,9 @@ def _substep(numbers: Integers, place: str, memory: SeriesMemory, drive: str) ->
             fired.append(count_fired(body, f"{term}/sent", v.tensor))
         parts = [_apply(numbers, term, at, memory, k, v)]
         if k == 0:
-            parts.append(numbers.hold(f"{at}/drive", drive))
+            parts.append(numbers.as_term(f"{at}/drive", drive))
         w = numbers.total(f"{at}/term", term, parts, None, memory.state)
-        parts = [numbers.hold(f"{term}/m", m), numbers.hold(f"{term}/w", w)]
+        parts = [numbers.as_term(f"{term}/m", m), numbers.as_term(f"{term}/w", w)]
         m = numbers.total(f"{place}/memory/state", f"{term}/state", parts, None, memory.state)
         if k < memory.terms - 1:
             shift = int(memory.term_shift[k])
@@ -113,7 +110,7 @@ def _substep(numbers: Integers, place: str, memory: SeriesMemory, drive: str) ->
 
 
 def _apply(numbers: Integers, name: str, at: str, memory: SeriesMemory, k: int, v: Messages) -> str:
-    """``G_k(v) = ms(sat(S v), multiplier_k, shift_k)``, int64; S holds a block for each channel."""
+    """Add ``G_k(v) = ms(sat(S v), multiplier_k, shift_k)``, int64; S has a block per channel."""
     signs, place = memory.recurrent, f"{at}/recurrent/slice0"
     bits = signs.accumulator_bits
     sums = numbers.accumulate(f"{name}/signs", signs.slices[0], v, bits, place)
@@ -127,7 +124,7 @@ SENT, HIDDEN = "memory/message", "hidden/message"
 
 @dataclass(frozen=True)
 class Cell:
-    """A layer, and how what it sends is held.
+    """A layer, and which of its messages are held.
 
     Attributes
     ----------
@@ -135,9 +132,9 @@ class Cell:
         Such as ``layer0``.
     layer : IntegerLayer
     thresholds : mapping of SENT and HIDDEN to tuple of int
-        From 1 on, of the connections that leave.
+        Nonzero thresholds of the outgoing connections.
     onward : tuple of int
-        Thresholds, 0 included, of the connections to the next layer or the readout.
+        Thresholds, including 0, of the connections to the next layer or the readout.
     """
 
     place: str
@@ -147,14 +144,14 @@ class Cell:
 
     @property
     def recurs(self) -> bool:
-        """Whether the hidden messages of the step before are needed."""
+        """Whether the hidden messages of the previous step are needed."""
         if self.layer.hidden is None:
             return False
         return self.layer.hidden.recurrent is not None or self.layer.memory.hidden is not None
 
     @property
     def formats(self) -> dict[str, Format]:
-        """Formats of the layer's messages, and of what is held of them."""
+        """Formats of the layer's messages and held messages."""
         formats = {SENT: self.layer.memory.message}
         if self.layer.hidden is not None:
             formats[HIDDEN] = self.layer.hidden.message
@@ -167,35 +164,35 @@ class Cell:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Name and size of all that the layer carries from step to step."""
+        """Name and size of everything that the layer carries from step to step."""
         names = [STATE, SENT] + ([HIDDEN] if self.recurs else [])
         names += [name for name in self.formats if "/held_" in name]
         return {name: self.size(name) for name in names}
 
     @property
     def sent_on(self) -> dict[int, str]:
-        """Names of what the next layer or the readout is sent, by threshold."""
+        """Names of the messages to the next layer or the readout, by threshold."""
         name = SENT if self.layer.hidden is None else HIDDEN
         return {t: held_name(name, t) if t else name for t in self.onward}
 
     def size(self, name: str) -> int:
-        """Width of a state or of messages."""
+        """Return the number of states or messages."""
         return self.layer.memory.size if name.startswith("memory/") else self.layer.n_out
 
     def element(self, numbers: Numbers, name: str) -> int:
-        """ONNX type of a state or of messages."""
+        """Return the ONNX type of a state or of messages."""
         return numbers.real if name == STATE else numbers.message_type(self.formats[name])
 
     def advance(self, numbers: Numbers, x: Sent, before: Mapping[str, str]) -> dict[str, str]:
-        """Add the nodes of one step and give the layer's state and messages after it.
+        """Add the nodes of one step; return the layer's state and messages after it.
 
         Parameters
         ----------
         numbers : Numbers
         x : Sent
-            What reaches the layer, (batch, n_in).
+            Messages that enter the layer, (batch, n_in).
         before : mapping
-            The tensors of `sizes`, (batch, size), after the step before.
+            The tensors of `sizes`, (batch, size), after the previous step.
         """
         earlier = {name: self._earlier(name, before) for name in (SENT, HIDDEN)}
         state, messages = self._memory(numbers, x, before, earlier)
@@ -209,10 +206,10 @@ class Cell:
     def _memory(
         self, numbers: Numbers, x: Sent, before: Mapping[str, str], earlier: Mapping[str, Sent]
     ) -> tuple[str, Messages]:
-        """Give m and M after the step, of a memory in either form."""
+        """Return m and M after the step, of a memory of either class."""
         memory, at = self.layer.memory, f"{self.place}/memory"
         if isinstance(memory, SeriesMemory):
-            assert isinstance(numbers, Integers)  # export.py refuses it in other numbers
+            assert isinstance(numbers, Integers)  # export.py refuses a series in other arithmetic
             edges = (
                 ("input", memory.input, x),
                 ("feedback", memory.feedback, earlier[SENT]),
@@ -221,7 +218,7 @@ class Cell:
             carried = {name: sent[c.threshold] for name, c, sent in edges if c is not None}
             return advance_series(numbers, self.place, memory, before[STATE], carried, before[SENT])
         terms = [
-            numbers.hold(f"{at}/state", before[STATE]),
+            numbers.as_term(f"{at}/state", before[STATE]),
             _drive(numbers, f"{at}/recurrent", memory.recurrent, earlier[SENT], memory.state),
             _drive(numbers, f"{at}/input", memory.input, x, memory.state),
         ]
@@ -234,7 +231,7 @@ class Cell:
     def _held(
         self, numbers: Numbers, name: str, messages: Messages, before: Mapping[str, str]
     ) -> dict[str, str]:
-        """Give new messages, and what each threshold holds of them."""
+        """Return new messages, and the held messages of each threshold."""
         found = {name: messages.tensor}
         for threshold in self.thresholds[name]:
             held = held_name(name, threshold)
@@ -244,18 +241,18 @@ class Cell:
         return found
 
     def _earlier(self, name: str, before: Mapping[str, str]) -> Sent:
-        """Give what was held after the step before."""
+        """Return the messages and held messages after the previous step."""
         return self._as_sent(name, before) if name in self.formats else {}
 
     def _as_sent(self, name: str, tensors: Mapping[str, str]) -> Sent:
-        """Give a population's messages and what is held of them, by threshold."""
+        """Return a population's messages and held messages by threshold."""
         form = self.formats[name]
         names = {0: name} | {t: held_name(name, t) for t in self.thresholds[name]}
         return {t: Messages(tensors[n], form) for t, n in names.items() if n in tensors}
 
 
 def cells(network: IntegerNetwork) -> list[Cell]:
-    """Give the layers of a network, in order."""
+    """Return the layers of a network, in order."""
     thresholds = held_thresholds(network)
     found = []
     layers = [layer for _, layer in network.on_chip]
@@ -269,13 +266,13 @@ def cells(network: IntegerNetwork) -> list[Cell]:
 
 
 def entering(layer: IntegerLayer) -> set[int]:
-    """Thresholds of the connections that enter a layer, 0 included."""
+    """Return the thresholds of the connections that enter a layer, including 0."""
     inputs = (layer.memory.input, None if layer.hidden is None else layer.hidden.input)
     return {connection.threshold for connection in inputs if connection is not None}
 
 
 def held_thresholds(network: IntegerNetwork) -> dict[str, tuple[int, ...]]:
-    """Thresholds from 1 on, ascending, of what leaves each population."""
+    """Return the nonzero thresholds of each population's outgoing connections, ascending."""
     found: dict[str, tuple[int, ...]] = {}
     for outlet in outlets(network):
         found.setdefault(outlet.source, ())
@@ -285,7 +282,7 @@ def held_thresholds(network: IntegerNetwork) -> dict[str, tuple[int, ...]]:
 
 
 def _drive(numbers: Numbers, place: str, connection: Connection, sent: Sent, unit: Format) -> str:
-    """Give what a connection drives its target by."""
+    """Return the drive of a connection."""
     return numbers.drive(place, connection, sent[connection.threshold], unit)
 
 
@@ -297,7 +294,7 @@ def _hidden(
     m: Sent,
     earlier: Mapping[str, Sent],
 ) -> Messages:
-    """``H = f(D_memory(M) + D_input(x) + D_recurrent(H before) + bias)``."""
+    """Add ``H = f(D_memory(M) + D_input(x) + D_recurrent(previous H) + bias)``."""
     terms = [_drive(numbers, f"{place}/memory", hidden.memory, m, hidden.drive)]
     if hidden.input is not None:
         terms.append(_drive(numbers, f"{place}/input", hidden.input, x, hidden.drive))
@@ -310,7 +307,7 @@ def _hidden(
 
 
 def read_out(numbers: Numbers, network: IntegerNetwork, sent: Messages, name: str) -> str:
-    """``y = D(H) + b`` of messages of any rank, as a tensor called `name`."""
+    """Add ``y = D(H) + b`` for messages of any rank, as a tensor called `name`."""
     readout = network.chip_readout
     drive = numbers.drive("readout", readout.connection, sent, readout.output)
     return numbers.total("readout/output", name, [drive], readout.bias, readout.output)

@@ -1,9 +1,9 @@
-"""Real numbers with QuantizeLinear and DequantizeLinear around weights and messages.
+"""Arithmetic in real numbers, with QuantizeLinear and DequantizeLinear for weights and messages.
 
-A runtime for int8 networks reads the pairs and may run what lies between them in integers; one that
-does not, runs the same in float32. Weights are the slices of the IntegerNetwork, with a scale for
-each row. Messages are int8 up to 8 bits, int16 beyond, where the opset has to be 21. States keep
-float32, as the chip's keep 24 bits: rounding those is what a Legendre memory does not survive.
+A runtime for int8 networks recognizes the pairs and may compute in integers between them; any other
+runtime computes the same in float32. Weights are the slices of the IntegerNetwork, with a scale for
+each row. Messages are int8 up to 8 bits and int16 beyond, which needs opset 21. States are float32,
+as those of the chip have 24 bits, since a Legendre memory does not tolerate rounding of its states.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ INT8_BITS, INT16_BITS = 8, 16
 
 
 class Dequantized:
-    """Operations on real numbers as nodes of one graph; see :class:`..numbers.Numbers`.
+    """Operations on real numbers as nodes of one graph; see :class:`.arithmetic.Numbers`.
 
     Parameters
     ----------
     graph : Graph
     activations : mapping of place to {"linear", "relu", "tanh", "hard-tanh"}
-        Of the hidden units, such as ``layer0/hidden/message``, in the float network.
+        Activations of the hidden units in the float network, by places such as
+        ``layer0/hidden/message``.
     """
 
     real: int = TensorProto.FLOAT
@@ -38,11 +39,11 @@ class Dequantized:
         self._activations = activations
 
     def message_type(self, message: Format) -> int:
-        """Give int8 where it is wide enough, else int16."""
+        """Return int8 if it is wide enough, otherwise int16."""
         return int(TensorProto.INT8 if message.bits <= INT8_BITS else TensorProto.INT16)
 
     def input_type(self, message: Format) -> int:
-        """Give float32, for inputs are real numbers."""
+        """Return float32, since inputs are real numbers."""
         return int(TensorProto.FLOAT)
 
     def receive(self, x: str, message: Format) -> Messages:
@@ -50,35 +51,35 @@ class Dequantized:
         return self._quantize("input/message", x, message)
 
     def changes(self, name: str, sent: Messages, held: str, threshold: int) -> Messages:
-        """Give what is held now."""
+        """Return the held messages."""
         kind = self.message_type(sent.format)
         now, _ = send_changes(self.graph, name, sent, held, threshold, kind)
         return Messages(now, sent.format)
 
     def drive(self, place: str, connection: Connection, sent: Messages, unit: Format) -> str:
-        """``sum_k (W_k s_k) x``, s_k the real value of a unit weight of each row."""
+        """Add ``sum_k (W_k s_k) x``, with s_k the real value of a unit weight of each row."""
         graph, weights = self.graph, self.graph.weights
         scale, zero = self._scale(sent.format)
         drives = []
         for k, integers in enumerate(connection.slices):
             part = f"{place}/slice{k}"
-            held = weights.constant(f"{part}/weights", np.ascontiguousarray(integers.T))
+            stored = weights.constant(f"{part}/weights", np.ascontiguousarray(integers.T))
             row = (connection.gains[k] * unit.scale / sent.format.scale).astype(np.float32)
             rows = weights.constant(f"{part}/scale", row)
             none = weights.constant(f"{part}/zero", np.zeros(len(row), dtype=np.int8))
-            matrix = graph.node("DequantizeLinear", [held, rows, none], f"{part}/matrix", axis=1)
+            matrix = graph.node("DequantizeLinear", [stored, rows, none], f"{part}/matrix", axis=1)
             x = graph.node("DequantizeLinear", [sent.tensor, scale, zero], f"{part}/messages")
             drives.append(graph.node("MatMul", [x, matrix], f"{part}/drive"))
         return graph.total(drives, place)
 
-    def hold(self, name: str, state: str) -> str:
-        """Give the state itself."""
+    def as_term(self, name: str, state: str) -> str:
+        """Return the state itself."""
         return state
 
     def total(
         self, place: str, name: str, terms: Sequence[str], bias: np.ndarray | None, to: Format
     ) -> str:
-        """Sum of terms and bias; nothing is limited."""
+        """Add the sum of terms and bias; nothing saturates."""
         if bias is not None:
             real = (bias * to.scale).astype(np.float32)
             terms = [*terms, self.graph.weights.constant(f"{place}/bias", real)]
@@ -91,17 +92,8 @@ class Dequantized:
         return self._quantize(place, state, memory.message)
 
     def activate(self, place: str, z: str, hidden: IntegerHidden) -> Messages:
-        """Quantize f(z), f being the float network's own."""
-        activation, value = self._activations[place], f"{place}/value"
-        if activation == "hard-tanh":
-            limits = [
-                self.graph.weights.constant(f"limit/{v:+d}", np.array(v, dtype=np.float32))
-                for v in (-1, 1)
-            ]
-            real = self.graph.node("Clip", [z, *limits], value)
-        else:
-            op = {"linear": "Identity", "relu": "Relu", "tanh": "Tanh"}[activation]
-            real = self.graph.node(op, [z], value)
+        """Quantize f(z), with the activation f of the float network."""
+        real = self.graph.activation(self._activations[place], z, f"{place}/value", "limit/")
         return self._quantize(place, real, hidden.message)
 
     def _quantize(self, place: str, real: str, message: Format) -> Messages:
@@ -110,7 +102,7 @@ class Dequantized:
         return Messages(tensor, message)
 
     def _scale(self, message: Format) -> tuple[str, str]:
-        """Name the constants of a message's scale and of its zero, whose type is the message's."""
+        """Return the constants of a message's scale and zero; the zero has the message's type."""
         weights = self.graph.weights
         dtype = np.int8 if message.bits <= INT8_BITS else np.int16
         scale = weights.constant(

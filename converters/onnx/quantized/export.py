@@ -1,9 +1,7 @@
-"""The forms of an IntegerNetwork in ONNX, as calls.
+"""Convert an IntegerNetwork to each of its ONNX forms.
 
-A quantized network as a streaming model: one step, its states as inputs and outputs.
-
-Start with states of zero; give each output ``layer0/memory/state.next`` back as the input
-``layer0/memory/state`` of the next step.
+Models of one step have the states as inputs and outputs: start with states of zero, and pass each
+output ``layer0/memory/state.next`` as the input ``layer0/memory/state`` of the next step.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from lmu_deploy.core.network import LMULayer, LMUNetwork
 
 
 def step_model(network: IntegerNetwork, kind: Kind) -> onnx.ModelProto:
-    """Give the network as a model of one step in one kind of numbers."""
+    """Build a model of one step in one kind of arithmetic."""
     graph = Graph(f"lmu_{kind.form}_step", Weights())
     numbers = kind.numbers(graph)
     x = graph.input("input", ["batch", network.n_in], numbers.input_type(network.input))
@@ -57,9 +55,9 @@ def step_model(network: IntegerNetwork, kind: Kind) -> onnx.ModelProto:
 def to_onnx_integer(
     network: IntegerNetwork, *, record: bool = False, stateful: bool = False, tally: bool = False
 ) -> onnx.ModelProto:
-    """Give the network as a model of sequences in integer operators alone.
+    """Convert a network to a model of sequences with only integer operators.
 
-    Run by ONNX Runtime it gives the one right value of every state, bit for bit
+    In ONNX Runtime every state is bit-identical to the specification
     (docs/reference/integer-semantics.md).
 
     Parameters
@@ -67,19 +65,18 @@ def to_onnx_integer(
     network : IntegerNetwork
     record : bool
         Add outputs ``m``, ``h`` and ``y``, (batch, time, size): states, hidden messages and
-        readouts of every step, the layers one after the other. ``h`` is left out where there is
-        none.
+        readouts of every step, layer after layer. ``h`` is missing if there are no hidden units.
     stateful : bool
-        Take the states before the first step as inputs instead of zeros, so that a long stream can
-        be run in chunks.
+        Take the initial states as inputs instead of zeros, so that a long stream can be run in
+        chunks.
     tally : bool
-        Add the outputs of :mod:`converters.onnx.quantized.integers`.
+        Add the counts of :class:`converters.onnx.quantized.integers.Tally` as outputs.
 
     Returns
     -------
     model : onnx.ModelProto
-        Input ``input``, (batch, time, n_in): the input *messages*, which the metadata's
-        ``formats`` say how to make: ``clip(rint(real / scale))``. Outputs: ``output``,
+        Input ``input``, (batch, time, n_in): the input *messages*, ``clip(rint(real / scale))``
+        with the ``formats`` of the metadata. Outputs: ``output``,
         (batch, n_out), or (batch, time, n_out) if the network returns sequences, to be multiplied
         by the scale of ``output``; then the states after the last step, named
         ``layer0/memory/state.next`` and so on, (batch, size). All int32.
@@ -95,14 +92,14 @@ def to_onnx_integer(
 
 
 def to_onnx_integer_step(network: IntegerNetwork) -> onnx.ModelProto:
-    """Give the network as a model of one step in integer operators alone.
+    """Convert a network to a model of one step with only integer operators.
 
     Returns
     -------
     model : onnx.ModelProto
         Inputs: ``input``, (batch, n_in), messages as for :func:`to_onnx_integer`, and each state,
         (batch, size), such as ``layer0/memory/state``. Outputs: ``output``, (batch, n_out), and
-        each state after the step, with ``.next`` behind its name. All int32.
+        each state after the step, named with the suffix ``.next``. All int32.
 
     Raises
     ------
@@ -114,11 +111,11 @@ def to_onnx_integer_step(network: IntegerNetwork) -> onnx.ModelProto:
 
 
 def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelProto:
-    """Give the network in real numbers, with QuantizeLinear and DequantizeLinear for int8 runtimes.
+    """Convert a network to real numbers with QuantizeLinear and DequantizeLinear for int8 runtimes.
 
-    Weights and scales are those of `network`, activations those of the float network that it was
-    made from. Messages of at most 8 bits make a graph that runtimes for int8 can run in int8;
-    wider ones, as `quantize` makes by default, are int16 and need opset 21.
+    Weights and scales are those of `network`, activations those of its float network. With messages
+    of at most 8 bits, int8 runtimes can compute in int8; wider ones, which are the default of
+    `quantize`, are int16 and need opset 21.
 
     Parameters
     ----------
@@ -136,27 +133,27 @@ def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelP
     Raises
     ------
     InputError
-        When a part is on the host, the file does not hold the float network, a message is wider
-        than 16 bits, or a memory is a series, which is exact integers or nothing.
+        When a part is on the host, the file does not have the float network, a message is wider
+        than 16 bits, or a memory is a series, which is defined in integers only.
     """
     _refuse_host_layers(network, "onnx-qdq")
     if network.source is None:
         raise InputError(
-            "onnx-qdq needs the float network that the integers were made from, and this file "
-            "does not hold it; quantize it again."
+            "onnx-qdq needs the float network from which the integers were made, and this file "
+            "does not have it; quantize it again."
         )
     for number, layer in network.on_chip:
         if isinstance(layer.memory, SeriesMemory):
             raise InputError(
                 f"layer {number} has a memory of realization {layer.memory.realization}, whose "
-                "substeps have no form in real numbers; quantize with --realization "
+                "substeps cannot be computed in real numbers; quantize with --realization "
                 "dense-incremental."
             )
     bits = {name: population.message.bits for name, population in populations(network).items()}
     widest = max(bits, key=lambda name: bits[name])
     if bits[widest] > INT16_BITS:
         raise InputError(
-            f"{widest} has messages of {bits[widest]} bits, and onnx-qdq can hold {INT16_BITS}; "
+            f"{widest} has messages of {bits[widest]} bits, and onnx-qdq can have {INT16_BITS}; "
             "quantize with narrower messages."
         )
     opset = OPSET if bits[widest] <= INT8_BITS else OPSET_OF_INT16
@@ -168,14 +165,14 @@ def _refuse_host_layers(network: IntegerNetwork, form: str) -> None:
     """Raise InputError when a part of the network is on the host, in float64."""
     if numbers := [str(number) for number, _ in network.on_host]:
         raise InputError(
-            f"{form} holds integers alone, and LSTM layers {', '.join(numbers)} stay on the host; "
+            f"{form} has only integers, and LSTM layers {', '.join(numbers)} stay on the host; "
             "export the float network with --to onnx, or run this one on target onnxruntime, which "
             "makes a graph of each part on the chip."
         )
 
 
 def _activations(source: LMUNetwork) -> dict[str, str]:
-    """Activations of the hidden units by the place of their messages."""
+    """Return the activations of the hidden units by the place of their messages."""
     return {
         f"layer{number}/hidden/message": layer.hidden.activation
         for number, layer in enumerate(source.layers)

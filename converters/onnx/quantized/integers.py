@@ -1,27 +1,27 @@
-r"""Integer arithmetic in ONNX operators, as integer-semantics.md has it, exact in every bit.
+r"""Exact integer arithmetic in ONNX operators, and counts of a run.
 
-Messages and states are int32, all between them int64. Only products of weights and messages are
-summed and limited in int32 where weights and widths prove that it is enough. MatMulInteger would be
-faster, but takes messages of 8 bits alone.
+The arithmetic is that of docs/reference/integer-semantics.md.
 
-Div cuts toward zero and BitShift takes no negative numbers, so a number is lifted before it is
-shifted: with :math:`L = 2^{47}`, above any product and divisible by any :math:`2^s`,
+Messages and states are int32, everything between them int64. Products of weights and messages are
+summed and saturated in int32 where weights and widths prove that it suffices. MatMulInteger would
+be faster, but is limited to messages of 8 bits.
+
+Div truncates toward zero and BitShift is unsigned, so an offset is added before a shift: with
+:math:`L = 2^{47}`, above any product and divisible by any :math:`2^s`,
 
 .. math:: \lfloor v / 2^s \rfloor = \mathrm{Div}(v + L, 2^s) - L / 2^s.
 
-Int64 is limited by comparison and choice: Clip, Min, Max, Sign and ReduceMin of ONNX Runtime err on
-int64 whose upper and lower halves differ in sign (its pull request 25280, an error of Eigen's with
-SSE2). They are used on int32 alone.
+Int64 saturates by Greater, Less and Where: Clip, Min, Max, Sign and ReduceMin of ONNX Runtime are
+wrong for int64 whose upper and lower halves differ in sign (its pull request 25280, an error of
+Eigen with SSE2). They are used on int32 only.
 
-Counts of a run as outputs of an integer graph: events, synaptic operations, saturations.
+:class:`Tally` adds the counts of docs/reference/integer-semantics.md as outputs, named after
+populations and places of that page:
 
-What is counted is said in integer-semantics.md. The outputs, with a name of a population or
-place of that page at the end:
-
-- ``events/<population>/<threshold>``, (batch, time, 2), int32: what is sent over the connections of
-  one threshold, and the synapses that it meets;
-- ``first/<population>``, (time, neurons), int32: what the first sample sent, message by message;
-- ``saturations/<place>``, a scalar, int64: of all samples and steps.
+- ``events/<population>/<threshold>``, (batch, time, 2), int32: events over the connections of one
+  threshold, and their synaptic operations;
+- ``first/<population>``, (time, neurons), int32: events of the first sample, by neuron;
+- ``saturations/<place>``, a scalar, int64: sum over all samples and steps.
 """
 
 from __future__ import annotations
@@ -46,21 +46,20 @@ _INT32 = 2**31 - 1
 
 
 class Integers:
-    """Operations on integers as nodes of one graph; see :class:`..numbers.Numbers`.
+    """Operations on integers as nodes of one graph; see :class:`.arithmetic.Numbers`.
 
     Parameters
     ----------
     graph : Graph
     counting : bool
-        Add nodes that count the entries which each `sat` changes.
+        Add nodes that count the entries that each `sat` changes.
 
     Attributes
     ----------
     limited : dict of place to list of tensor
-        The counts, int32 scalars; several where a place limits more than once.
+        The counts, int32 scalars; several where a place saturates more than once.
     fired : dict of (population, threshold) to tensor
-        How many events each neuron sent in the step, of a series or where there is a threshold;
-        (batch, neurons), int32.
+        Events of each neuron in the step, for a series or a threshold; (batch, neurons), int32.
     """
 
     real: int = TensorProto.INT32
@@ -72,19 +71,19 @@ class Integers:
         self.counting = counting
 
     def message_type(self, message: Format) -> int:
-        """Give int32."""
+        """Return int32."""
         return int(TensorProto.INT32)
 
     def input_type(self, message: Format) -> int:
-        """Give int32, for inputs are messages."""
+        """Return int32, since inputs are messages."""
         return int(TensorProto.INT32)
 
     def receive(self, x: str, message: Format) -> Messages:
-        """Take inputs as the messages that they are."""
+        """Return the inputs, which are messages already."""
         return Messages(x, message)
 
     def changes(self, name: str, sent: Messages, held: str, threshold: int) -> Messages:
-        """Give what is held now; which messages were sent is counted."""
+        """Return the held messages; count which messages were sent."""
         kind = self.message_type(sent.format)
         now, fired = send_changes(self.graph, name, sent, held, threshold, kind)
         if self.counting:
@@ -93,7 +92,7 @@ class Integers:
         return Messages(now, sent.format)
 
     def drive(self, place: str, connection: Connection, sent: Messages, unit: Format) -> str:
-        """``D = sum_k ms(sat_acc(W_k x), g_k, s_k)``, int64."""
+        """Add ``D = sum_k ms(sat_acc(W_k x), g_k, s_k)``, int64."""
         drives = []
         for k, weights in enumerate(connection.slices):
             part = f"{place}/slice{k}"
@@ -102,32 +101,32 @@ class Integers:
             drives.append(self.multiply_shift(f"{part}/drive", sums, gain, shift))
         return self.graph.total(drives, place)
 
-    def hold(self, name: str, state: str) -> str:
-        """Give a state as a term for `total`."""
+    def as_term(self, name: str, state: str) -> str:
+        """Return a state as a term for `total`."""
         return self._cast(state, TensorProto.INT64, f"{name}/wide")
 
     def total(
         self, place: str, name: str, terms: Sequence[str], bias: np.ndarray | None, to: Format
     ) -> str:
-        """``sat(sum of terms + bias)``, int32; the terms are int64."""
+        """Add ``sat(sum of terms + bias)``, int32; the terms are int64."""
         if bias is not None:
             terms = [*terms, self._constant(f"{place}/bias", bias)]
         total = self.graph.total(terms, f"{name}/sum")
         return self._narrow(name, self.saturate(name, total, to.limit, place))
 
     def send(self, place: str, state: str, memory: IntegerMemory | SeriesMemory) -> Messages:
-        """``M = sat(ms(m, 1, message_shift))``."""
+        """Add ``M = sat(ms(m, 1, message_shift))``."""
         return self.message(place, state, memory.message_shift, memory.message, place)
 
     def message(self, name: str, state: str, shift: int, to: Format, place: str) -> Messages:
-        """``sat(ms(state, 1, shift))`` as messages called `name`, limited at `place`."""
+        """Add ``sat(ms(state, 1, shift))`` as messages called `name`, saturating at `place`."""
         wide = self._cast(state, TensorProto.INT64, f"{name}/wide")
         shifted = self.multiply_shift(f"{name}/shifted", wide, np.array(1), np.array(shift))
         limited = self.saturate(name, shifted, to.limit, place)
         return Messages(self._narrow(f"{name}.next", limited), to)
 
     def activate(self, place: str, z: str, hidden: IntegerHidden) -> Messages:
-        """``H = f(z)``, f being the least of a few lines."""
+        """Add ``H = f(z)``, where f is the minimum of a few lines."""
         graph, lines, limit = self.graph, hidden.activation, hidden.message.limit
         name = f"{place}.next"
         if lines.kind == "linear":
@@ -147,10 +146,10 @@ class Integers:
         return Messages(value, hidden.message)
 
     def _least_line(self, place: str, name: str, p: str, hidden: IntegerHidden) -> str:
-        """``sat(min_k(ms(p, slope_k, shift) + intercept_k))`` of p >= 0, int32.
+        """Add ``sat(min_k(ms(p, slope_k, shift) + intercept_k))`` for p >= 0, int32.
 
-        The lines lie along an axis before the others. Each is limited before the least is taken,
-        which is the same, and then fits int32.
+        The lines are a new first axis. Each saturates before the minimum is taken, which is
+        equivalent, and then fits int32.
         """
         graph, lines = self.graph, hidden.activation
         wide = self._cast(p, TensorProto.INT64, f"{place}/wide")
@@ -171,18 +170,18 @@ class Integers:
     def accumulate(
         self, name: str, weights: np.ndarray, sent: Messages, bits: int, place: str
     ) -> str:
-        """``sat(sum_j W_ij x_j)``, int64, summed in the narrowest type that is proven to hold it.
+        """Add ``sat(sum_j W_ij x_j)``, int64, summed in the narrowest type proven to suffice.
 
         Parameters
         ----------
         name : str
-            What the tensors are called.
+            Prefix of the tensors' names.
         weights : ndarray, shape (n_out, n_in), int8
         sent : Messages
         bits : int
             Width of the accumulator.
         place : str
-            Where saturations are counted.
+            Place where saturations are counted.
         """
         worst = int(np.abs(weights.astype(np.int64)).sum(axis=1).max(initial=0))
         worst *= sent.format.limit
@@ -190,8 +189,8 @@ class Integers:
         messages = sent.tensor
         if element == TensorProto.INT64:
             messages = self._cast(messages, element, f"{name}/messages")
-        held = self.graph.weights.constant(f"{name}/weights", np.ascontiguousarray(weights.T))
-        matrix = self._cast(held, element, f"{name}/matrix")
+        stored = self.graph.weights.constant(f"{name}/weights", np.ascontiguousarray(weights.T))
+        matrix = self._cast(stored, element, f"{name}/matrix")
         sums = self.graph.node("MatMul", [messages, matrix], f"{name}/sums")
         if element == TensorProto.INT64:
             return self.saturate(name, sums, largest(bits), place)
@@ -208,7 +207,7 @@ class Integers:
     def multiply_shift(
         self, name: str, values: str, multiplier: np.ndarray, shift: np.ndarray
     ) -> str:
-        """``ms(v, g, s) = floor((v * g + 2^(s-1)) / 2^s)`` of int64, with no offset at s = 0."""
+        """Add ``ms(v, g, s) = floor((v * g + 2^(s-1)) / 2^s)`` of int64; no offset at s = 0."""
         graph = self.graph
         if (multiplier != 1).any():
             gain = self._constant(f"{name}/multiplier", multiplier)
@@ -224,7 +223,7 @@ class Integers:
         return graph.node("Sub", [values, fall], name)
 
     def saturate(self, name: str, values: str, limit: int, place: str) -> str:
-        """``sat(v)`` of int64, the entries that it changes counted at `place`."""
+        """Add ``sat(v)`` of int64; count the entries that it changes at `place`."""
         graph = self.graph
         low, high = (self._constant(f"limit/{v}", v) for v in (-limit, limit))
         above = graph.node("Greater", [values, high], f"{name}/above")
@@ -235,7 +234,7 @@ class Integers:
         return graph.node("Where", [below, low, values], f"{name}/limited")
 
     def _count(self, name: str, changed: str, place: str) -> None:
-        """Count what is true, or 1."""
+        """Count the entries that are true, or 1."""
         ones = self._cast(changed, TensorProto.INT32, f"{name}/ones")
         total = self.graph.node("ReduceSum", [ones], f"{name}/saturations", keepdims=0)
         self.limited[place].append(total)
@@ -252,7 +251,7 @@ class Integers:
 
 @dataclass(frozen=True)
 class Traced:
-    """A tensor of one step that is kept of every step; `shape` is that of one."""
+    """A tensor of one step that is output for every step; `shape` is that of one step."""
 
     tensor: str
     shape: tuple[Dimension, ...]
@@ -260,7 +259,7 @@ class Traced:
 
 
 class Tally:
-    """What to count of a network."""
+    """Counts of a network's run: events, synaptic operations and saturations."""
 
     def __init__(self, network: IntegerNetwork) -> None:
         self._neurons = {p.name: p.neurons for p in populations(network).values()}
@@ -271,7 +270,7 @@ class Tally:
     def events(
         self, graph: Graph, population: str, messages: str, numbers: Numbers
     ) -> dict[str, Traced]:
-        """Count what a population sends: its messages, (..., batch, neurons), and their changes."""
+        """Count the events of a population: its messages, (..., batch, neurons), and changes."""
         assert isinstance(numbers, Integers)  # nothing else is counted
         fired = {t: f for (name, t), f in numbers.fired.items() if name == population}
         if 0 in self._fan_out[population]:
@@ -279,13 +278,13 @@ class Tally:
         return self.fired(graph, population, fired)
 
     def fired(self, graph: Graph, population: str, fired: Mapping[int, str]) -> dict[str, Traced]:
-        """Count what each neuron sent: tensors, by threshold, hold how many events."""
+        """Count the events of each neuron, given as tensors by threshold."""
         counts = {}
         for threshold, tensor in fired.items():
             fan_out = self._fan_out[population][threshold]
             weights = np.column_stack([np.ones_like(fan_out), fan_out])
-            held = graph.weights.constant(f"{population}/fan_out_{threshold}", weights)
-            counted = graph.node("MatMul", [tensor, held], f"{population}/events_{threshold}")
+            stored = graph.weights.constant(f"{population}/fan_out_{threshold}", weights)
+            counted = graph.node("MatMul", [tensor, stored], f"{population}/events_{threshold}")
             counts[events_name(population, threshold)] = Traced(
                 counted, ("batch", 2), TensorProto.INT32
             )
@@ -296,7 +295,7 @@ class Tally:
         return {**counts, f"first/{population}": Traced(first, (size,), TensorProto.INT32)}
 
     def saturations(self, numbers: Integers) -> dict[str, Traced]:
-        """Give the counts that `numbers` has made, one for each place."""
+        """Return the saturations that `numbers` counted, one tensor for each place."""
         found = {}
         for place, counts in numbers.limited.items():
             total = numbers.graph.total(counts, f"{place}/all") if len(counts) > 1 else counts[0]
@@ -304,7 +303,7 @@ class Tally:
         return found
 
     def declare(self, graph: Graph, steps: Mapping[str, Traced]) -> None:
-        """Make outputs of what was counted at every step; tensors have time first."""
+        """Declare the counts of every step, with time first, as outputs."""
         for name, traced in steps.items():
             if name.startswith("events/"):
                 swapped = graph.node("Transpose", [traced.tensor], name, perm=[1, 0, 2])
@@ -323,11 +322,11 @@ class Tally:
 
 
 def events_name(population: str, threshold: int) -> str:
-    """Name of the output that counts what a population sends under one threshold."""
+    """Return the name of the output that counts a population's events at one threshold."""
     return f"events/{population}/{threshold}"
 
 
 def count_fired(graph: Graph, name: str, messages: str) -> str:
-    """Give 1 for each message that is sent and 0 for each that is not; int32."""
+    """Add 1 for each message that is sent and 0 for each that is not; int32."""
     sent = graph.node("Cast", [messages], f"{name}/any", to=TensorProto.BOOL)
     return graph.node("Cast", [sent], f"{name}/fired", to=TensorProto.INT32)

@@ -1,9 +1,7 @@
-"""The two kinds of quantized graph, and what each says of itself.
+"""The two kinds of quantized model, and their metadata_props.
 
-What a model of a quantized network says of itself in its metadata_props.
-
-Scales and widths are JSON by the names of integer-semantics.md: an integer n stands for
-``n * scale``. Lists have an entry for each layer.
+Scales and widths are JSON by the names of docs/reference/integer-semantics.md: an integer n
+represents ``n * scale``. Lists have an entry for each layer.
 """
 
 from __future__ import annotations
@@ -14,17 +12,23 @@ from typing import Any, Protocol
 
 import onnx
 
-from converters.onnx.graph import FORMAT, IR_VERSION, OPSET, PREFIX, Graph
+from converters.onnx.graph import (
+    FORMAT,
+    IR_VERSION,
+    OPSET,
+    PREFIX,
+    Graph,
+    describe_memories,
+)
 from converters.onnx.quantized.arithmetic import Numbers
 from converters.onnx.quantized.dequantized import Dequantized
 from converters.onnx.quantized.integers import Integers, Tally
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
-from lmu_deploy.core.network import LMULayer
 
 
 def describe(network: IntegerNetwork, form: str) -> dict[str, str]:
-    """Give the metadata of a model of a form, such as ``integer-sequence``."""
+    """Return the metadata of a model of a form, such as ``integer-sequence``."""
     memories = [layer.memory for _, layer in network.on_chip]
     values: dict[str, Any] = {
         "format": str(FORMAT),
@@ -36,7 +40,7 @@ def describe(network: IntegerNetwork, form: str) -> dict[str, str]:
         "states": json.dumps([memory.size for memory in memories]),
         "realization": json.dumps([memory.realization for memory in memories]),
         "formats": json.dumps(_formats(network)),
-        **_truth(network),
+        **({} if network.source is None else describe_memories(network.source)),
     }
     return {PREFIX + key: value for key, value in values.items()}
 
@@ -55,46 +59,33 @@ def _as_json(value: Format) -> dict[str, Any]:
     return {"bits": value.bits, "scale": value.scale}
 
 
-def _truth(network: IntegerNetwork) -> dict[str, str]:
-    """Theta, order and the rest, which the float network knows."""
-    if network.source is None:
-        return {}
-    memories = [layer.memory for layer in network.source.layers if isinstance(layer, LMULayer)]
-    return {
-        "theta": json.dumps([memory.theta for memory in memories]),
-        "order": json.dumps([memory.order for memory in memories]),
-        "channels": json.dumps([memory.channels for memory in memories]),
-        "discretizer": json.dumps([memory.discretizer for memory in memories]),
-    }
-
-
 OPSET_OF_INT16, IR_VERSION_OF_INT16 = 21, 10
-"""What QuantizeLinear to int16 needs; ONNX Runtime has it from 1.18 on."""
+"""Needed by QuantizeLinear to int16; supported by ONNX Runtime 1.18 and later."""
 
 
 class Kind(Protocol):
-    """A kind of graph.
+    """A kind of model.
 
     Attributes
     ----------
     form : str
         ``integer`` or ``qdq``.
     tally : Tally or None
-        Counts what a run does, if that was asked for.
+        Counts to add as outputs, if any.
     """
 
     form: str
     tally: Tally | None
 
     def numbers(self, graph: Graph) -> Numbers:
-        """Arithmetic for a graph, or for the body of a Scan in it."""
+        """Return the arithmetic for a graph, or for the body of a Scan in it."""
 
     def model(self, graph: Graph, network: IntegerNetwork, shape: str) -> onnx.ModelProto:
         """Finish a graph of a shape, ``sequence`` or ``step``."""
 
 
 class IntegerKind:
-    """Integers alone; see :class:`Kind`."""
+    """Only integers; see :class:`Kind`."""
 
     form = "integer"
 
@@ -102,7 +93,7 @@ class IntegerKind:
         self.tally = tally
 
     def numbers(self, graph: Graph) -> Integers:
-        """Give integer arithmetic that counts where a tally wants it."""
+        """Return integer arithmetic, which counts if there is a tally."""
         return Integers(graph, counting=self.tally is not None)
 
     def model(self, graph: Graph, network: IntegerNetwork, shape: str) -> onnx.ModelProto:
@@ -111,7 +102,7 @@ class IntegerKind:
 
 
 class DequantizedKind:
-    """Real numbers with weights and messages quantized; see :class:`Kind`."""
+    """Real numbers with quantized weights and messages; see :class:`Kind`."""
 
     form = "qdq"
     tally: Tally | None = None
@@ -120,7 +111,7 @@ class DequantizedKind:
         self._activations, self._opset = activations, opset
 
     def numbers(self, graph: Graph) -> Dequantized:
-        """Give arithmetic in real numbers."""
+        """Return arithmetic in real numbers."""
         return Dequantized(graph, self._activations)
 
     def model(self, graph: Graph, network: IntegerNetwork, shape: str) -> onnx.ModelProto:

@@ -1,9 +1,7 @@
-"""A quantized network as a model of whole sequences, with batch and time of any length.
+"""Convert a quantized network to a model of whole sequences, with batch and time of any length.
 
-Each layer is one Scan over time (`scans.py`), whose body is the step of `cell.py`. Inside, time
-comes first.
-
-The recurrences of a quantized network as Scans over time: each layer, and held inputs.
+Each layer, and the held messages of the input, is one Scan over time, whose body is the step of
+`cell.py`. Internally, time is the first axis.
 """
 
 from __future__ import annotations
@@ -25,14 +23,14 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 Traces = dict[str, Traced]
 
 
-def hold_input(
+def held_input(
     graph: Graph,
     kind: Kind,
     network: IntegerNetwork,
     messages: Messages,
     first: Mapping[str, str],
 ) -> tuple[Sent, Traces]:
-    """Add what connections with a threshold hold of the input.
+    """Add the held messages of the input for connections with a threshold.
 
     Parameters
     ----------
@@ -40,14 +38,14 @@ def hold_input(
     kind : Kind
     network : IntegerNetwork
     messages : Messages
-        Of every step, time first.
+        Input messages of every step, time first.
     first : mapping
-        What is held before the first step.
+        Initial held messages.
 
     Returns
     -------
     sent : Sent
-        Of every step.
+        Messages and held messages of every step.
     counts : Traces
         Events of the input.
     """
@@ -81,7 +79,7 @@ def run_layer(
     first: Mapping[str, str],
     record: bool,
 ) -> tuple[Traces, Traces]:
-    """Add the recurrence of a layer; give its states and its counts at every step, time first."""
+    """Add the recurrence of a layer; return its states and counts by step, time first."""
     place, n_in = each.place, each.layer.n_in
     body = Graph(f"{place}/step", graph.weights, scope="step/")
     numbers = kind.numbers(body)
@@ -113,7 +111,7 @@ def run_layer(
 
 
 def saturations(kind: Kind, numbers: Numbers) -> Traces:
-    """Give what `numbers` has counted of limited values, if that is wanted."""
+    """Return the saturations that `numbers` counted, if there is a tally."""
     if kind.tally and isinstance(numbers, Integers):
         return kind.tally.saturations(numbers)
     return {}
@@ -135,7 +133,7 @@ def _counts(kind: Kind, numbers: Numbers, each: cell.Cell, after: Traces) -> Tra
 
 
 def _copied(body: Graph, name: str, traced: Traced) -> Traced:
-    """Give a copy of a state: a tensor can be only one output of a body."""
+    """Return a copy of a state, since a tensor can be only one output of a body."""
     return replace(traced, tensor=body.node("Identity", [traced.tensor], f"{name}.traced"))
 
 
@@ -147,7 +145,7 @@ def _scan(
     inputs: Sequence[str],
     kept: Traces,
 ) -> Traces:
-    """Run a body over time; give what is kept of every step, time first.
+    """Add a Scan over time; return the tensors that are output for every step, time first.
 
     Parameters
     ----------
@@ -155,9 +153,9 @@ def _scan(
     after : Traces
         The states after a step, in the order of the body's inputs.
     first : mapping
-        The states before the first step.
+        Initial states.
     inputs : sequence of tensor
-        What the body takes a step of, time first.
+        Inputs of the body for every step, time first.
     kept : Traces
     """
     for traced in (*after.values(), *kept.values()):
@@ -176,24 +174,24 @@ def _scan(
 def sequence_model(
     network: IntegerNetwork, kind: Kind, *, record: bool, stateful: bool
 ) -> onnx.ModelProto:
-    """Give the network as a model of sequences in one kind of numbers.
+    """Build a model of sequences in one kind of arithmetic.
 
     Parameters
     ----------
     network : IntegerNetwork
     kind : Kind
     record : bool
-        Give ``m``, ``h`` and ``y`` of every step too.
+        Add outputs ``m``, ``h`` and ``y`` of every step.
     stateful : bool
-        Take the states before the first step as inputs instead of zeros.
+        Take the initial states as inputs instead of zeros.
     """
     graph = Graph(f"lmu_{kind.form}_sequence", Weights())
     numbers = kind.numbers(graph)
     x = graph.input("input", ["batch", "time", network.n_in], numbers.input_type(network.input))
     states = _states(numbers, network)
     first = _first_states(graph, states, x, stateful)
-    messages = numbers.receive(_swap_time(graph, x, "input/by_time"), network.input)
-    sent, counted = hold_input(graph, kind, network, messages, first)
+    messages = numbers.receive(graph.swap_time(x, "input/by_time"), network.input)
+    sent, counted = held_input(graph, kind, network, messages, first)
     traces: Traces = {}
     for each in cell.cells(network):
         found, counts = run_layer(graph, kind, each, sent, first, record)
@@ -217,7 +215,7 @@ def sequence_model(
 
 
 def _states(numbers: Numbers, network: IntegerNetwork) -> dict[str, tuple[int, int]]:
-    """Name, size and type of all that is carried from step to step."""
+    """Return name, size and type of everything that is carried from step to step."""
     found = {
         held_name(cell.INPUT, threshold): (network.n_in, numbers.message_type(network.input))
         for threshold in cell.held_thresholds(network)["input"]
@@ -231,7 +229,7 @@ def _states(numbers: Numbers, network: IntegerNetwork) -> dict[str, tuple[int, i
 def _first_states(
     graph: Graph, states: Mapping[str, tuple[int, int]], x: str, stateful: bool
 ) -> dict[str, str]:
-    """Name the states before the first step: inputs of the model, or zeros."""
+    """Return the names of the initial states: inputs of the model, or zeros."""
     names = {}
     batch = "" if stateful else graph.node("Shape", [x], "batch_size", start=0, end=1)
     for name, (size, element) in states.items():
@@ -257,17 +255,17 @@ def _read_out(
     """Add the readout: ``output``, and ``y`` if every step is recorded."""
     n_out, real = network.n_out, numbers.real
     if not (record or kind.tally or network.return_sequences):
-        last = Messages(_last_step(graph, sent.tensor, "readout/messages"), sent.format)
+        last = Messages(graph.last_step(sent.tensor, "readout/messages", "last_step"), sent.format)
         graph.output(cell.read_out(numbers, network, last, "output"), ["batch", n_out], real)
         return
     by_time = cell.read_out(numbers, network, sent, "output/by_time")
     if network.return_sequences:
-        output = _swap_time(graph, by_time, "output")
+        output = graph.swap_time(by_time, "output")
         graph.output(output, ["batch", "time", n_out], real)
     else:
-        graph.output(_last_step(graph, by_time, "output"), ["batch", n_out], real)
+        graph.output(graph.last_step(by_time, "output", "last_step"), ["batch", n_out], real)
     if record:
-        graph.output(_swap_time(graph, by_time, "y"), ["batch", "time", n_out], real)
+        graph.output(graph.swap_time(by_time, "y"), ["batch", "time", n_out], real)
 
 
 def _add_record(graph: Graph, traces: Traces) -> None:
@@ -278,14 +276,5 @@ def _add_record(graph: Graph, traces: Traces) -> None:
             tensors = [traced.tensor for traced in parts]
             joined = graph.node("Concat", tensors, f"{kind}/by_time", axis=-1)
             width = sum(int(traced.shape[-1]) for traced in parts)
-            swapped = _swap_time(graph, joined, kind)
+            swapped = graph.swap_time(joined, kind)
             graph.output(swapped, ["batch", "time", width], parts[0].element)
-
-
-def _swap_time(graph: Graph, x: str, output: str) -> str:
-    return graph.node("Transpose", [x], output, perm=[1, 0, 2])
-
-
-def _last_step(graph: Graph, x: str, output: str) -> str:
-    index = graph.weights.constant("last_step", np.array(-1, dtype=np.int64))
-    return graph.node("Gather", [x, index], output, axis=0)

@@ -65,7 +65,7 @@ def read_here(path):
 
 @settings(max_examples=100)
 @given(data=st.data())
-def test_graphs_there_and_back_are_equal_to_the_last_bit(networks, data):
+def test_graphs_are_restored_bit_identically(networks, data):
     network = data.draw(networks)
     assume(any(isinstance(layer, LMULayer) for layer in network.layers))
     options = data.draw(
@@ -80,14 +80,14 @@ def test_graphs_there_and_back_are_equal_to_the_last_bit(networks, data):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("tau", [None, 0.1])
-def test_files_there_and_back_are_equal_to_the_last_bit(dtype, tau, tmp_path):
+def test_files_are_restored_bit_identically(dtype, tau, tmp_path):
     write_nir(to_nir(small_network(dtype), tau=tau), tmp_path / "a.nir")
     assert_equal(small_network(dtype), read_nir(tmp_path / "a.nir"))
 
 
 @settings(max_examples=20)
 @given(data=st.data())
-def test_any_network_survives_its_file(networks, data, tmp_path_factory):
+def test_any_network_is_saved_and_loaded(networks, data, tmp_path_factory):
     network = data.draw(networks)
     assume(any(isinstance(layer, LMULayer) for layer in network.layers))
     path = tmp_path_factory.getbasetemp() / "any.nir"
@@ -106,13 +106,13 @@ def test_the_library_of_nir_reads_the_same_graph(tmp_path):
 
 
 @pytest.mark.parametrize("integrator", ["euler", "exponential"])
-def test_spiking_networks_there_and_back(integrator, tmp_path):
+def test_spiking_networks_are_saved_and_loaded(integrator, tmp_path):
     spiking = small_spiking()
     write_nir(to_nir(spiking, integrator=integrator), tmp_path / "a.nir")
     assert_equal(spiking, read_nir(tmp_path / "a.nir"))
 
 
-def test_weights_that_another_program_changed_come_back_changed():
+def test_changed_weights_are_read():
     for kind in (np.float32, np.float64):
         graph = to_nir(small_network(kind), tau=0.1)  # needs its exact matrices in the metadata
         assert "a_bar" in graph.nodes["layer0_memory"].metadata
@@ -126,7 +126,7 @@ def test_weights_that_another_program_changed_come_back_changed():
         np.testing.assert_allclose(network.layers[0].memory.a_bar, expected, atol=tolerance)
 
 
-def rewired(graph):
+def with_changed_edges(graph):
     graph.edges[0] = ("input", "readout")
 
 
@@ -173,7 +173,7 @@ def metadata(key, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (rewired, "edges of this NIR graph were changed"),
+        (with_changed_edges, "edges of this NIR graph were changed"),
         (leaking, "nodes layer0_memory of"),
         (slower, "nodes layer0_memory of"),
         (with_nan, "nodes layer0_memory of"),
@@ -196,16 +196,16 @@ def metadata(key, value):
         (header(kind="spiking"), "is missing"),
     ],
 )
-def test_what_is_no_graph_of_ours_is_refused(change, message, tmp_path):
+def test_changed_or_foreign_graphs_are_refused(change, message, tmp_path):
     graph = to_nir(small_network())
     change(graph)
     with pytest.raises(InputError, match=message):
         from_nir(graph)
 
 
-def test_a_fault_of_the_program_is_not_taken_for_damage(monkeypatch):
+def test_a_fault_of_the_program_is_not_reported_as_damage(monkeypatch):
     def faulty(*arguments):
-        raise NameError("a name that is nowhere")
+        raise NameError("an undefined name")
 
     monkeypatch.setattr("converters.nir.convert.from_tree", faulty)
     with pytest.raises(NameError):
@@ -219,7 +219,7 @@ def test_a_spiking_graph_may_not_be_changed():
         from_nir(graph)
 
 
-def test_missing_files_folders_and_other_files(tmp_path):
+def test_missing_and_other_files_are_refused(tmp_path):
     for path in (tmp_path / "none.nir", tmp_path):
         with pytest.raises(InputError, match="no such file"):
             read_nir(path)
@@ -228,7 +228,7 @@ def test_missing_files_folders_and_other_files(tmp_path):
         read_nir(tmp_path / "a.nir")
     with h5py.File(tmp_path / "b.nir", "w") as file:
         file["version"] = "1"
-    with pytest.raises(InputError, match="holds no NIR graph"):
+    with pytest.raises(InputError, match="has no NIR graph"):
         read_nir(tmp_path / "b.nir")
     with pytest.raises(InputError, match="cannot write"):
         write_nir(to_nir(small_network()), tmp_path / "none" / "a.nir")
@@ -313,7 +313,7 @@ def many(file):
         (huge_array, "more than .* bytes"),
         (huge_chunk, "more than .* bytes"),
         (references, "NIR has numbers and texts"),
-        (a_graph_in_it, "a graph lies in the NIR graph"),
+        (a_graph_in_it, "has a nested graph"),
         (no_type, "damaged"),
         (another_type, "damaged"),
         (no_edges, "damaged"),
@@ -333,7 +333,7 @@ def test_hostile_files_are_refused_in_one_sentence(change, message, tmp_path):
 
 @pytest.mark.parametrize("compression", ["gzip", None])
 @pytest.mark.parametrize("seed", range(6))
-def test_damage_is_harmless_or_one_input_error(seed, compression, tmp_path):
+def test_damage_is_harmless_or_raises_one_input_error(seed, compression, tmp_path):
     """Each in a process of its own: damaged HDF5 can hold its library, or ask for gigabytes."""
     path = tmp_path / "a.nir"
     nir.write(path, to_nir(small_network()), compression=compression)
@@ -350,21 +350,21 @@ def test_damage_is_harmless_or_one_input_error(seed, compression, tmp_path):
         assert "\n" not in str(error)
 
 
-def test_the_command_exports_float_and_spiking_networks_and_import_takes_them(tmp_path, capsys):
+def test_the_commands_export_and_import_networks(tmp_path, capsys):
     save(small_network(), tmp_path / "a.safetensors")
     assert export(tmp_path / "a.safetensors", to="nir", out=tmp_path / "a.nir").is_file()
     assert capsys.readouterr().err == ""
     assert_equal(small_network(), import_file(tmp_path / "a.nir"))
     export(small_spiking(), to="nir", out=tmp_path / "s.nir")
-    with pytest.raises(InputError, match="holds a SpikingNetwork"):
+    with pytest.raises(InputError, match="has a SpikingNetwork"):
         import_file(tmp_path / "s.nir")
     with pytest.raises(InputError, match="onnx needs a float network"):
         export(small_spiking(), to="onnx", out=tmp_path / "s.onnx")
-    with pytest.raises(InputError, match="leave --architecture"):
+    with pytest.raises(InputError, match="leave out --architecture"):
         import_file(tmp_path / "a.nir", options={"theta": "4"})
 
 
-def test_export_takes_the_options_of_nir_alone(tmp_path):
+def test_export_has_options_of_nir(tmp_path):
     models = Path(__file__).resolve().parents[3] / "examples" / "models"
     digits = models / "digits.safetensors"
     out = tmp_path / "a.nir"

@@ -99,7 +99,7 @@ def hidden(rng, layer_inputs, states, units=3, activation="tanh", **options):
 @pytest.mark.parametrize("integrator", ["euler", "exponential"])
 @pytest.mark.parametrize(("dt", "tau"), [(None, None), (0.001, 0.1), (0.02, 0.021)])
 @pytest.mark.parametrize("discretizer", ["zoh", "bilinear"])
-def test_the_states_of_a_run_are_the_references(rng, integrator, dt, tau, discretizer):
+def test_the_states_of_a_run_equal_those_of_the_reference(rng, integrator, dt, tau, discretizer):
     layer = memory_layer(
         rng,
         memory_encoders=0.05 * rng.normal(size=(10, 2)),
@@ -116,7 +116,7 @@ def test_the_states_of_a_run_are_the_references(rng, integrator, dt, tau, discre
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
-def test_another_rule_of_stepping_gives_other_states(rng):
+def test_another_integration_rule_has_other_states(rng):
     network = LMUNetwork((memory_layer(rng),), readout(rng, 10), return_sequences=True)
     inputs = rng.normal(size=(1, 40, 2))
     run = Interpreter(to_nir(network, integrator="exponential"), 1e-3, "euler")
@@ -138,7 +138,7 @@ def test_linear_hidden_units_and_several_layers_are_in_the_graph(rng):
     np.testing.assert_allclose(found, run_reference(network, inputs).outputs[0], atol=1e-9)
 
 
-def test_what_nir_has_no_node_for_is_left_to_the_host_who_gets_the_states(rng):
+def test_parts_without_a_nir_node_stay_on_the_host(rng):
     tanh = hidden(
         rng, 2, 10, input_kernel=rng.normal(size=(2, 3)), recurrent_kernel=rng.normal(size=(3, 3))
     )
@@ -156,7 +156,7 @@ def test_what_nir_has_no_node_for_is_left_to_the_host_who_gets_the_states(rng):
         h = h_next
 
 
-def test_every_memory_is_in_the_graph_and_segments_end_where_the_host_begins(rng):
+def test_every_memory_is_in_a_segment(rng):
     lstm = LSTMLayer(np.ones((10, 16)), np.ones((4, 16)), np.ones(16))
     relu = hidden(rng, 4, 10, activation="relu")
     layers = (memory_layer(rng), lstm, memory_layer(rng, n_in=4, hidden=relu))
@@ -173,7 +173,7 @@ def test_every_memory_is_in_the_graph_and_segments_end_where_the_host_begins(rng
 
 @settings(max_examples=25)
 @given(data=st.data())
-def test_all_memories_of_any_network_follow_the_reference(networks, data):
+def test_memories_of_random_networks_equal_the_reference(networks, data):
     network = data.draw(networks)
     assume(any(isinstance(layer, LMULayer) for layer in network.layers))
     first = next(i for i, layer in enumerate(network.layers) if isinstance(layer, LMULayer))
@@ -193,9 +193,9 @@ def test_all_memories_of_any_network_follow_the_reference(networks, data):
         np.testing.assert_allclose(run.v["layer0_memory"], trace.m[0, t, :size], atol=1e-5 * scale)
 
 
-def test_types_and_sizes_are_refused_in_one_sentence(rng):
+def test_wrong_types_and_sizes_are_refused(rng):
     lstm = LSTMLayer(np.ones((2, 16)), np.ones((4, 16)), np.ones(16))
-    with pytest.raises(InputError, match="LSTM layers alone"):
+    with pytest.raises(InputError, match="only LSTM layers"):
         to_nir(LMUNetwork((lstm,), readout(rng, 4)))
     network = LMUNetwork((memory_layer(rng),), readout(rng, 10))
     for options, message in (
@@ -212,7 +212,7 @@ def test_types_and_sizes_are_refused_in_one_sentence(rng):
         to_nir(big)
 
 
-def test_a_graph_that_no_import_would_read_back_is_refused(rng, monkeypatch):
+def test_a_graph_that_is_too_large_to_import_is_refused(rng, monkeypatch):
     monkeypatch.setattr("converters.nir.convert.ARRAY_BYTES", 1000)
     with pytest.raises(InputError, match="bytes of arrays, more than the 1000"):
         to_nir(LMUNetwork((memory_layer(rng),), readout(rng, 10)))
@@ -254,7 +254,7 @@ def twin(spiking, u):
 
 
 @pytest.mark.parametrize("integrator", ["euler", "exponential"])
-def test_a_spiking_graph_gives_the_states_of_our_own_neurons(spiking, integrator):
+def test_a_spiking_graph_has_the_states_of_the_simulator(spiking, integrator):
     graph = to_nir(spiking, integrator=integrator)
     u = 0.3 * np.cumsum(np.random.default_rng(5).normal(size=12))
     run, found, spikes = Interpreter(graph, spiking.dt_ms * 1e-3, integrator), [], 0
@@ -268,7 +268,7 @@ def test_a_spiking_graph_gives_the_states_of_our_own_neurons(spiking, integrator
     np.testing.assert_allclose(found, twin(spiking, u), atol=1e-9)
 
 
-def test_neurons_that_nir_has_not_are_named_all_at_once(rng):
+def test_all_unsupported_neuron_properties_are_reported(rng):
     network = LMUNetwork(
         (memory_layer(rng, n_in=1, channels=1, order=2, theta=10.0),), readout(rng, 2)
     )

@@ -1,4 +1,4 @@
-"""The ONNX forms of an integer network from the command's side: export, validate, deploy."""
+"""ONNX forms of an integer network in the commands export, validate and deploy."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def session(path):
     return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def test_the_exported_digits_network_gives_the_twins_integers(integer, tmp_path):
+def test_the_exported_digits_network_equals_the_simulator(integer, tmp_path):
     save(integer, tmp_path / "digits-int.safetensors")
     out = export(tmp_path / "digits-int.safetensors", to="onnx-int", out=tmp_path / "a.onnx")
     inputs = get_task("digits").load().test.inputs
@@ -43,12 +43,12 @@ def test_the_exported_digits_network_gives_the_twins_integers(integer, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("form", "told"),
+    ("form", "expected"),
     [("onnx-int", "sequence"), ("onnx-int-step", "step"), ("onnx-qdq", "qdq-sequence")],
 )
-def test_every_form_of_an_integer_network_says_what_it_is(integer, tmp_path, form, told):
+def test_every_form_is_recorded_in_the_metadata(integer, tmp_path, form, expected):
     found = session(export(integer, to=form, out=tmp_path / "a.onnx")).get_modelmeta()
-    assert found.custom_metadata_map["lmu_deploy.form"].endswith(told)
+    assert found.custom_metadata_map["lmu_deploy.form"].endswith(expected)
     assert found.custom_metadata_map["lmu_deploy.task"] == "digits"
 
 
@@ -64,7 +64,7 @@ def test_a_form_of_another_representation_is_refused(integer, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_validate_runs_both_graphs_beside_the_twin(tmp_path):
+def test_validate_runs_both_graphs_and_the_simulator(tmp_path):
     targets = "integer,onnxruntime,onnxruntime/integer"
     page = validate(DIGITS, targets=targets, limit=12, out=tmp_path / "report").path
     assert page.is_file()
@@ -80,22 +80,22 @@ def test_validate_runs_both_graphs_beside_the_twin(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("onnxruntime/spiking", "choose one of onnxruntime/float, onnxruntime/integer"),
         ("integer/float", "choose one of integer/integer"),
         ("onnxruntime/", "is not NAME, NAME/FORM"),
     ],
 )
-def test_a_form_that_a_target_does_not_run_is_refused(name, told, tmp_path):
-    with pytest.raises(InputError, match=told):
+def test_an_unsupported_form_is_refused(name, expected, tmp_path):
+    with pytest.raises(InputError, match=expected):
         validate(DIGITS, targets=name, limit=2, out=tmp_path)
 
 
-def test_deploy_runs_the_graph_that_the_file_calls_for(integer):
+def test_deploy_runs_the_graph_of_the_files_representation(integer):
     summary = run(integer, target="onnxruntime", limit=12).summary()
-    twin = run(integer, target="integer", limit=12).summary()
+    simulated = run(integer, target="integer", limit=12).summary()
     assert summary["settings"]["graph"] == "integer"
-    assert summary["events"]["total"] == twin["events"]["total"] > 0
-    assert summary["synops"] == twin["synops"]
+    assert summary["events"]["total"] == simulated["events"]["total"] > 0
+    assert summary["synops"] == simulated["synops"]
     assert run(DIGITS, target="onnxruntime", limit=12).summary()["settings"]["graph"] == "float"

@@ -1,4 +1,4 @@
-"""The integer graph: ONNX Runtime gives every integer of the twin, and the graph has no others."""
+"""The integer graph: ONNX Runtime equals the bit-exact simulator in every integer."""
 
 import dataclasses
 import json
@@ -59,10 +59,10 @@ def assert_equal_runs(ours, theirs):
 
 
 @given(network=integer_networks(thresholds=True), seed=st.integers(0, 1000))
-def test_every_integer_equals_the_twins(network, seed):
-    twin, inputs = IntegerTarget("numpy"), loud_and_quiet(network, seed)
-    assume(not twin.unsupported(network))
-    theirs = twin.run(network, inputs, record=True)
+def test_every_integer_equals_the_simulator(network, seed):
+    simulator, inputs = IntegerTarget("numpy"), loud_and_quiet(network, seed)
+    assume(not simulator.unsupported(network))
+    theirs = simulator.run(network, inputs, record=True)
     ours = OnnxRuntimeTarget(batch_size=2).run(network, inputs, record=True)
     assert_equal_runs(ours, theirs)
 
@@ -139,7 +139,7 @@ def trained_like(order, units, theta, seed=0):
     return LMUNetwork((layer,), Readout(array(units, 10), array(10)), task="psmnist")
 
 
-def test_a_network_of_the_papers_size_equals_the_twin():
+def test_a_network_of_the_papers_size_equals_the_simulator():
     rng = np.random.default_rng(1)
     network = quantize(trained_like(256, 212, 784.0), rng.random((8, 784, 1)))
     inputs = rng.random((3, 784, 1))
@@ -165,7 +165,7 @@ ERR_ON_INT64 = {"Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Relu", "Sign"}
 
 @settings(max_examples=settings.default.max_examples // 3)
 @given(network=integer_networks(thresholds=True))
-def test_there_is_no_number_in_the_graph_but_integers(network):
+def test_the_graph_has_only_integers(network):
     for model in (
         to_onnx_integer(network),
         to_onnx_integer(network, record=True, stateful=True, tally=True),
@@ -192,15 +192,15 @@ def test_time_is_not_unrolled_and_is_dynamic_like_batch():
     assert [node.op_type for node in model.graph.node].count("Scan") == 1
     shape = model.graph.input[0].type.tensor_type.shape
     assert [d.dim_param or d.dim_value for d in shape.dim] == ["batch", "time", 1]
-    one, twin = session(model), IntegerTarget("numpy")
+    one, simulator = session(model), IntegerTarget("numpy")
     for batch, steps in ((1, 1), (1, 300), (6, 2)):
         inputs = np.random.default_rng(steps).random((batch, steps, 1))
         outputs = run(one, {"input": messages(network, inputs)})["output"]
-        expected = twin.run(network, inputs).outputs
+        expected = simulator.run(network, inputs).outputs
         np.testing.assert_array_equal(outputs * network.readout.output.scale, expected)
 
 
-def test_weights_are_held_in_bytes():
+def test_weights_are_stored_as_bytes():
     network = quantize(trained_like(160, 99, 200.0), np.random.default_rng(2).random((2, 50, 1)))
     model = to_onnx_integer(network)
     sizes = [(t.data_type, list(t.dims)) for t in model.graph.initializer]
@@ -209,7 +209,7 @@ def test_weights_are_held_in_bytes():
     assert weights < len(model.SerializeToString()) < 2 * weights
 
 
-def test_multiply_and_shift_are_exact_to_the_ends_of_their_ranges():
+def test_multiply_and_shift_are_exact_over_their_ranges():
     rng = np.random.default_rng(3)
     edge = 2**31 - 1
     shifts = np.repeat(np.arange(32), 8)
@@ -233,7 +233,7 @@ def test_multiply_and_shift_are_exact_to_the_ends_of_their_ranges():
 @pytest.mark.parametrize(
     "fault", [{"_LIFT": 0}, {"largest": lambda bits: 2 ** (bits - 1)}], ids=["cuts", "wider"]
 )
-def test_another_rule_is_caught(fault, monkeypatch):
+def test_a_wrong_rule_is_detected(fault, monkeypatch):
     network, inputs = faint_network()
     theirs = IntegerTarget("numpy").run(network, inputs, record=True)
     assert_equal_runs(OnnxRuntimeTarget().run(network, inputs, record=True), theirs)
@@ -243,7 +243,7 @@ def test_another_rule_is_caught(fault, monkeypatch):
         assert_equal_runs(OnnxRuntimeTarget().run(network, inputs, record=True), theirs)
 
 
-def test_one_changed_weight_is_caught():
+def test_one_changed_weight_is_detected():
     network, inputs = faint_network()
     layer = network.layers[0]
     slices = layer.memory.recurrent.slices.copy()
@@ -276,7 +276,7 @@ def faint_network():
     return network, rng.normal(size=(3, 20, 2))
 
 
-def test_metadata_say_what_the_integers_stand_for():
+def test_metadata_describe_the_formats():
     source = trained_like(12, 6, 40.0)
     network = quantize(source, np.random.default_rng(2).random((4, 60, 1)))
     for model, form in (
@@ -295,7 +295,7 @@ def test_metadata_say_what_the_integers_stand_for():
         assert formats["output"]["scale"] == network.readout.output.scale
 
 
-def test_the_same_network_gives_the_same_bytes():
+def test_equal_networks_have_equal_bytes():
     network = quantize(trained_like(12, 6, 40.0), np.random.default_rng(2).random((4, 60, 1)))
     one, other = (
         to_onnx_integer(network, tally=True).SerializeToString(deterministic=True) for _ in range(2)
@@ -310,7 +310,7 @@ def test_an_integer_graph_is_not_read_as_a_float_network():
 
 
 @pytest.mark.parametrize("realization", REALIZATIONS)
-def test_every_realization_equals_the_twin(realization):
+def test_every_realization_equals_the_simulator(realization):
     given = example("memory")
     network = quantize(given.network, given.calibration, realization=realization)
     assert network.layers[0].memory.realization == realization

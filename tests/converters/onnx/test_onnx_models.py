@@ -1,4 +1,4 @@
-"""ONNX exports tested by running them: ONNX Runtime against the float64 reference."""
+"""Float ONNX models in ONNX Runtime, compared with the float64 reference."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_sequence_model_equals_the_reference_on_100_random_sequences(rng, return
     assert np.abs(expected).max() > 0.1
 
 
-def test_the_trained_network_keeps_to_the_tolerance_and_to_every_class(rng):
+def test_the_trained_network_is_within_the_tolerance(rng):
     models = Path(__file__).parents[3] / "examples" / "models"
     network = load(models / "digits.safetensors", FLOAT_CLASSES)
     inputs = rng.random(size=(100, 8, 8)).astype(np.float32)
@@ -101,7 +101,7 @@ def test_the_trained_network_keeps_to_the_tolerance_and_to_every_class(rng):
     np.testing.assert_array_equal(output.argmax(axis=1), expected.argmax(axis=1))
 
 
-def test_a_memory_of_psmnist_size_keeps_to_the_tolerance(rng):
+def test_a_memory_of_psmnist_size_is_within_the_tolerance(rng):
     def array(*shape):
         return rng.normal(size=shape) / np.sqrt(shape[0])
 
@@ -192,7 +192,7 @@ def test_time_is_not_unrolled_and_is_dynamic_like_batch(rng):
     assert shapes == [["batch", "time", 2], ["batch", "time", 4]]
 
 
-def test_a_layer_that_stands_twice_in_a_network(rng):
+def test_a_layer_that_occurs_twice_in_a_network(rng):
     layer = LSTMLayer(rng.normal(size=(3, 12)), rng.normal(size=(3, 12)), rng.normal(size=12))
     network = LMUNetwork((layer, layer), Readout(rng.normal(size=(3, 2)), None))
     inputs = rng.normal(size=(4, 9, 3)).astype(np.float32)
@@ -226,7 +226,7 @@ def test_every_tensor_is_named_and_has_a_shape(rng, export):
                 )
 
 
-def test_an_array_that_two_layers_share_is_held_once(rng):
+def test_a_shared_array_is_stored_once(rng):
     memory = Memory.legendre(64, 100.0)
     first = LMULayer(np.ones((1, 1)), None, None, None, memory, None)
     second = LMULayer(rng.normal(size=(64, 1)), None, None, None, memory, None)
@@ -238,7 +238,7 @@ def test_an_array_that_two_layers_share_is_held_once(rng):
         assert len(model.SerializeToString()) < 2 * 64 * 64 * 4
 
 
-def test_metadata_say_what_the_model_is(rng):
+def test_metadata_describe_the_model(rng):
     network = stacked_network(rng)
     for model, form in ((to_onnx(network), "sequence"), (to_onnx_step(network), "step")):
         assert (model.ir_version, model.opset_import[0].version) == (8, 17)
@@ -252,14 +252,14 @@ def test_metadata_say_what_the_model_is(rng):
         assert set(session(model).get_modelmeta().custom_metadata_map) == set(props)
 
 
-def test_the_same_network_gives_the_same_bytes(rng, tmp_path):
+def test_equal_networks_have_equal_bytes(rng, tmp_path):
     network = stacked_network(rng)
     save_onnx(to_onnx(network), tmp_path / "a.onnx")
     save_onnx(to_onnx(network), tmp_path / "b.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
-def test_a_model_that_is_not_valid_is_not_written(rng, tmp_path):
+def test_an_invalid_model_is_not_written(rng, tmp_path):
     model = to_onnx(stacked_network(rng))
     model.graph.node[0].input[0] = "nowhere"
     (tmp_path / "a.onnx").write_text("old")
@@ -276,7 +276,7 @@ def test_weights_beyond_float32_are_refused(rng):
         to_onnx(network)
 
 
-def test_more_weights_than_a_file_can_hold_are_refused(rng, monkeypatch):
+def test_more_weights_than_fit_a_file_are_refused(rng, monkeypatch):
     monkeypatch.setattr("converters.onnx.graph.LARGEST_MODEL", 100)
-    with pytest.raises(InputError, match="bytes of weights, and one ONNX file can hold 100"):
+    with pytest.raises(InputError, match="bytes of weights, and one ONNX file can have 100"):
         to_onnx(stacked_network(rng))

@@ -1,4 +1,4 @@
-"""The graph with Q/DQ pairs: near the float network in ONNX Runtime, quantized where it says so."""
+"""The graph with Q/DQ pairs: near the float network in ONNX Runtime, with quantized weights."""
 
 import dataclasses
 import json
@@ -53,7 +53,7 @@ def deviation(values, expected):
 
 
 @pytest.mark.parametrize(("bits", "opset"), [(12, 21), (8, 17)])
-def test_digits_keep_to_the_bound_and_to_their_classes(bits, opset):
+def test_digits_are_within_the_bound(bits, opset):
     models = Path(__file__).parents[3] / "examples" / "models"
     network = load(models / "digits.safetensors", FLOAT_CLASSES)
     data = get_task("digits").load()
@@ -70,7 +70,7 @@ def test_digits_keep_to_the_bound_and_to_their_classes(bits, opset):
 
 
 @pytest.mark.parametrize("name", ["recurrent", "stacked", "memory"])
-def test_every_kind_of_layer_keeps_to_the_bound(name):
+def test_every_kind_of_layer_is_within_the_bound(name):
     given = example(name)
     integer = quantize(given.network, given.calibration)
     results = run(to_onnx_qdq(integer, record=True), given.inputs)
@@ -84,7 +84,7 @@ def test_every_kind_of_layer_keeps_to_the_bound(name):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_activation_is_the_float_networks(activation, rng):
+def test_activations_are_those_of_the_float_network(activation, rng):
     hidden = Hidden(rng.normal(size=(6, 5)), None, None, rng.normal(size=5), activation)
     layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(6, 12.0), hidden)
     network = LMUNetwork((layer,), Readout(rng.normal(size=(5, 2)), None))
@@ -126,7 +126,7 @@ def test_weights_and_messages_are_quantized_wherever_they_are_multiplied(bits):
     assert products == 2 * 3 + 3 + 1  # slices into the memory, into the hidden units, the readout
 
 
-def test_another_scale_is_caught():
+def test_a_wrong_scale_is_detected():
     given = example("memory")
     integer = quantize(given.network, given.calibration)
     readout = dataclasses.replace(
@@ -137,7 +137,7 @@ def test_another_scale_is_caught():
     assert deviation(outputs, run_reference(given.network, given.inputs).outputs) > BOUND
 
 
-def test_metadata_name_the_form_and_the_scales():
+def test_metadata_describe_form_and_scales():
     given = example("memory")
     integer = quantize(given.network, given.calibration)
     props = {item.key: item.value for item in to_onnx_qdq(integer).metadata_props}
@@ -146,10 +146,10 @@ def test_metadata_name_the_form_and_the_scales():
     assert formats["layer0/memory/message"]["bits"] == 12
 
 
-def test_what_has_no_such_graph_is_refused():
+def test_networks_without_a_qdq_form_are_refused():
     given = example("memory")
     integer = quantize(given.network, given.calibration)
-    with pytest.raises(InputError, match=r"does not hold it; quantize it again"):
+    with pytest.raises(InputError, match=r"does not have it; quantize it again"):
         to_onnx_qdq(dataclasses.replace(integer, source=None))
     with pytest.raises(InputError, match="input has messages of 20 bits"):
         to_onnx_qdq(dataclasses.replace(integer, input=Format(20, 0.1)))

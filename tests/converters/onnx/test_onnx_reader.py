@@ -1,4 +1,4 @@
-"""Our own ONNX files back to LMUNetwork; damaged and foreign ones refused in one sentence."""
+"""ONNX files are converted back to LMUNetwork; damaged and foreign ones are refused."""
 
 import json
 
@@ -104,13 +104,13 @@ def with_wrong_size():
             lambda: with_structure(lambda f: f.clear()),
             "lacks layers, readout, return",
         ),
-        (lambda: props(to_onnx(small_network()), structure=READOUT), "no whole network"),
+        (lambda: props(to_onnx(small_network()), structure=READOUT), "no complete network"),
         (without_weights, "is missing"),
         (with_external_weights, "lies in another file"),
         (with_wrong_size, "damaged"),
     ],
 )
-def test_what_is_no_model_of_ours_is_refused(model, message, tmp_path):
+def test_foreign_and_damaged_models_are_refused(model, message, tmp_path):
     model = model()
     with pytest.raises(InputError, match=message):
         from_onnx(model)
@@ -119,7 +119,7 @@ def test_what_is_no_model_of_ours_is_refused(model, message, tmp_path):
         read_onnx(tmp_path / "a.onnx")
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.onnx", tmp_path):
         with pytest.raises(InputError, match="no such file"):
             read_onnx(path)
@@ -127,7 +127,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 @settings(max_examples=300)
 @given(data=st.data())
-def test_any_damage_is_either_harmless_or_one_input_error(data, tmp_path_factory):
+def test_damage_is_harmless_or_raises_one_input_error(data, tmp_path_factory):
     whole = bytearray(to_onnx(small_network()).SerializeToString())
     if data.draw(st.booleans()):
         whole = whole[: data.draw(st.integers(0, len(whole) - 1))]
