@@ -50,7 +50,7 @@ def measure(form: str, order: int, length: int, threads: int) -> dict[str, float
     options = {"hidden": "feedforward"} if form == "parallel" else {}
     if form != "parallel":
         options = {"hidden_to_memory": True, "memory_to_memory": True}
-    layer = LMU(1, UNITS, order, float(length), start="memory", **options)
+    layer = LMU(1, UNITS, order, float(length), init="memory", **options)
     x = torch.sin(torch.arange(length) / 50.0)[None, :, None]
 
     def train() -> None:

@@ -71,7 +71,7 @@ def ours(form: str, threads: int) -> Work:
         hidden_to_memory=feeds_back,
         memory_to_memory=feeds_back,
         hidden_bias=not feeds_back,
-        start="memory",
+        init="memory",
     )
     return torch_work(SequenceModel(ModelConfig(n_in=1, n_out=CLASSES, layers=(layer,))))
 

@@ -16,7 +16,7 @@ from torch import nn
 from converters.linear_maps import feed, identity, join
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Layer, LMUNetwork, Readout
-from lmu_deploy.nn.convert import take_array, take_layer, take_torch_lstm
+from lmu_deploy.nn.convert import lstm_layers, to_array, to_layer
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,12 @@ def _enter_recurrent(signal: _Signal, called: CalledLayer, problems: list[str]) 
 
 
 def _take_recurrent(module: nn.Module) -> list[Layer]:
-    return take_torch_lstm(module) if isinstance(module, nn.LSTM) else [take_layer(module)]
+    return lstm_layers(module) if isinstance(module, nn.LSTM) else [to_layer(module)]
 
 
 def _take_linear(module: nn.Linear) -> Readout:
-    bias = None if module.bias is None else take_array(module.bias)
-    return Readout(np.ascontiguousarray(take_array(module.weight).T), bias)
+    bias = None if module.bias is None else to_array(module.bias)
+    return Readout(np.ascontiguousarray(to_array(module.weight).T), bias)
 
 
 def _take_last(signal: _Signal, last: Last, problems: list[str]) -> None:

@@ -25,7 +25,7 @@ from converters.pytorch.trace import follow
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.nn.convert import take_array
+from lmu_deploy.nn.convert import to_array
 
 TOLERANCE = 1e-4
 """Relative to the largest output: far above float32 rounding, far below any error in conversion."""
@@ -133,10 +133,10 @@ def verify(module: nn.Module, events: list[Event], network: LMUNetwork) -> None:
     inputs = np.random.default_rng(0).normal(size=(_SAMPLES, _STEPS, network.n_in))
     like = next(module.parameters())
     given = torch.tensor(inputs, dtype=like.dtype, device=like.device)
-    inputs = take_array(given).astype(np.float64)
+    inputs = to_array(given).astype(np.float64)
     try:
         with torch.no_grad():
-            outputs = take_array(module(_as_taken(given, events)))
+            outputs = to_array(module(_as_taken(given, events)))
     except Exception as error:  # the forward is arbitrary user code
         raise InputError(
             f"{type(module).__name__} cannot be run on {_STEPS} steps of {network.n_in} features "

@@ -38,7 +38,7 @@ def make_data(delay: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def learn(delay: int, start: float, steps: int = 150, rate: float = 0.05) -> list[float]:
     """Train theta from `start` on; give its value before each step of Adam, and after the last."""
     inputs, targets = make_data(delay)
-    layer = LMU(1, 0, ORDER, start, hidden="none", train_theta=True, start="memory").double()
+    layer = LMU(1, 0, ORDER, start, hidden="none", train_theta=True, init="memory").double()
     layer.input_encoders.requires_grad_(False)
     oldest = torch.from_numpy(window_decoders(ORDER, torch.ones(1).numpy()))[0]
     optimizer = torch.optim.Adam([layer.memory.log_theta], rate)

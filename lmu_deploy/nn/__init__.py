@@ -1,6 +1,7 @@
-"""LMU layers and networks in PyTorch; what is here is imported when it is first used.
+"""LMU layers and networks in PyTorch.
 
-`lmu_deploy.nn.config` needs no torch, so that a command can check a configuration cheaply.
+Names are imported on first use. :mod:`lmu_deploy.nn.config` does not import torch, so that commands
+can validate a configuration quickly.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import os
 from importlib import import_module
 from typing import Any
 
-# Training touches large new tensors at every step, and most of their cost is the kernel handing
-# out their pages. With this, torch asks for huge ones, which are ten times cheaper (measured: a
-# fifth of a training step); it has no effect where the kernel has none, or once torch has begun.
+# Training allocates large tensors at every step, and most of their cost is the allocation of pages
+# by the kernel. With this variable torch requests huge pages, which are ten times cheaper
+# (measured: a fifth of a training step). It has no effect on systems without huge pages or after
+# torch is imported.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOMES = {

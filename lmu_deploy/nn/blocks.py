@@ -1,24 +1,21 @@
-r"""The memory in blocks of L steps: what a block needs to know is the state at its start.
+r"""Evaluation of a linear memory in blocks of L steps, and the gradients of such recurrences.
 
-Within a block that starts from m, with T and B of `lmu_deploy.nn.weights` and k = 0 to L - 1,
+Within a block that starts from the state m, with T and B of :mod:`lmu_deploy.nn.weights` and
+k = 0 to L - 1,
 
 .. math:: m_k W = m\,T^{k+1} W + \sum_{j \le k} v_j\, B T^{k-j} W, \qquad
           m_{next} = m\,T^L + \sum_j v_j\, B T^{L-1-j}
 
-so the product of every memory state with the kernel W takes the block's start and its inputs only,
-and the memory's own states need never be made. Here are the matrices of these two equations, the
-starts of all blocks, and the state at any step.
+so the product of every memory state with the kernel W depends only on the initial state of the
+block and its inputs, and the memory states themselves need not be computed. :class:`Blocks` has the
+matrices of these equations.
 
-The gradients of a recurrence's weights: sums over all time, taken some blocks at a time.
+The gradients of the weights are sums over all steps. :class:`BlockSums` accumulates them for a few
+blocks at a time in a buffer that fits into the caches of the processor: a buffer for all steps
+would be as large as the history of the states, and allocating it would cost more than the products.
 
-What comes back to each step is needed for a few blocks only, so it stands in one small place that
-stays in the processor's caches. Kept for all time it is as large as the history itself, and new
-memory of that size costs more than the products: the kernel clears every page of it.
-
-What a recurrence by blocks keeps for its way back: what each step starts from.
-
-It is laid out as (block, batch, phase, features): step t is phase t mod L of block t div L. So all
-steps of all blocks are one matrix, and all that a block's start meets is another.
+The history of a recurrence is stored as (block, batch, phase, features), where step t has phase
+t mod L in block t div L. All steps of all blocks then form one matrix.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ from lmu_deploy.nn.weights import Dynamics, orbit, squares
 
 @dataclass(frozen=True)
 class Blocks:
-    """The matrices of blocks of `length` steps; `states` is groups * size.
+    """Matrices of blocks of `length` steps; `states` is groups * size.
 
     Attributes
     ----------
@@ -43,13 +40,13 @@ class Blocks:
     length : int
         L.
     carry : Tensor, shape (size, size)
-        T^L, for each group.
+        T^L of each group.
     enter : Tensor, shape (L * channels, states)
-        From a block's inputs to the start of the next block.
+        From the inputs of a block to the initial state of the next block.
     response : Tensor, shape (L, ports, size)
         B T^k.
     powers : tuple of Tensor, shape (size, size)
-        T^1, T^2, T^4, ..., as far as L needs them.
+        T^1, T^2, T^4, ..., as far as needed for L.
     """
 
     dynamics: Dynamics
@@ -61,20 +58,20 @@ class Blocks:
 
     @classmethod
     def of(cls, dynamics: Dynamics, length: int) -> Blocks:
-        """Make the matrices, or take those that were kept.
+        """Return the matrices, from the cache of `dynamics` if it has one.
 
-        What is kept is made in double precision.
+        Cached matrices are computed in double precision.
         """
-        if dynamics.kept is None:
+        if dynamics.cache is None:
             return cls._make(dynamics, length)
         key = dynamics.groups, length
-        if key not in dynamics.kept:
-            if len(dynamics.kept) >= _MOST_KEPT:
-                dynamics.kept.clear()
+        if key not in dynamics.cache:
+            if len(dynamics.cache) >= _LARGEST_CACHE:
+                dynamics.cache.clear()
             with torch.inference_mode(False), torch.no_grad():
-                dynamics.kept[key] = cls._make_in_double(dynamics, length)
-        kept: Blocks = dynamics.kept[key]
-        return kept
+                dynamics.cache[key] = cls._make_in_double(dynamics, length)
+        found: Blocks = dynamics.cache[key]
+        return found
 
     @classmethod
     def _make_in_double(cls, dynamics: Dynamics, length: int) -> Blocks:
@@ -98,8 +95,8 @@ class Blocks:
         enter = enter.reshape(length * channels, -1)
         return cls(dynamics, length, carry, enter, response, powers)
 
-    def reach(self, kernel: Tensor) -> Tensor:
-        """T^(k+1) W: kernel (states, n) to (L, states, n)."""
+    def state_kernels(self, kernel: Tensor) -> Tensor:
+        """Return T^(k+1) W for W of shape (states, n); shape (L, states, n)."""
         groups, size = self.dynamics.groups, len(self.carry)
         powers = [power.t() for power in self.powers]
         rows = kernel.view(groups, size, -1).transpose(1, 2).reshape(-1, size)
@@ -108,13 +105,13 @@ class Blocks:
         return reached.reshape(self.length, groups * size, -1)
 
     def kernels(self, kernel: Tensor) -> Tensor:
-        """B T^k W: kernel (states, n) to (L, channels, n)."""
+        """Return B T^k W for W of shape (states, n); shape (L, channels, n)."""
         groups, size = self.dynamics.groups, len(self.carry)
         kernels = self.response.unsqueeze(1) @ kernel.view(groups, size, -1)
         return kernels.reshape(self.length, -1, kernel.shape[1])
 
-    def starts(self, inputs: Tensor, start: Tensor) -> Tensor:
-        """Give the memory before each block.
+    def initial_states(self, inputs: Tensor, start: Tensor) -> Tensor:
+        """Return the memory before each block.
 
         Parameters
         ----------
@@ -123,7 +120,7 @@ class Blocks:
 
         Returns
         -------
-        starts : Tensor, shape (batch, blocks, states)
+        initial_states : Tensor, shape (batch, blocks, states)
         """
         batch, count, _ = inputs.shape
         if count == 1:
@@ -135,13 +132,13 @@ class Blocks:
         later = later.view(count - 1, batch, groups * size).transpose(0, 1)
         return torch.cat([start.unsqueeze(1), later], 1)
 
-    def state_at(self, inputs: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-        """Give the memory after step `ends` - 1 of each sequence.
+    def state_at(self, inputs: Tensor, initial_states: Tensor, ends: Tensor) -> Tensor:
+        """Return the memory after step `ends` - 1 of each sequence.
 
         Parameters
         ----------
         inputs : Tensor, shape (batch, blocks, L * channels)
-        starts : Tensor, shape (batch, blocks, states)
+        initial_states : Tensor, shape (batch, blocks, states)
         ends : Tensor of int64, shape (batch,)
 
         Returns
@@ -154,7 +151,7 @@ class Blocks:
         for count in sorted(set(steps.tolist())):
             place = (steps == count).nonzero().squeeze(1)
             chosen = place, block[place]
-            found.append(self._after(starts[chosen], inputs[chosen], count))
+            found.append(self._after(initial_states[chosen], inputs[chosen], count))
             places.append(place)
         return torch.cat(found)[torch.cat(places).argsort()]
 
@@ -171,10 +168,10 @@ class Blocks:
 def best_length(
     dynamics: Dynamics, width: int, batch: int, steps: int, toeplitz_share: float
 ) -> int:
-    """Choose L so that the least is computed.
+    """Return the block length L with the smallest number of multiplications.
 
-    Counted in products: the carry to the next block and a block's overhead shrink as 1 / L; the
-    inputs within a block and the making of the matrices grow as L.
+    The transition to the next block and the overhead per block shrink as 1 / L; the products of
+    the inputs within a block and the computation of the matrices grow as L.
 
     Parameters
     ----------
@@ -183,7 +180,7 @@ def best_length(
         Columns of the kernel W.
     batch, steps : int
     toeplitz_share : float
-        Part of a block's L x L products of inputs that is computed: 1 or 1/2.
+        Fraction of the L x L products of inputs of a block that is computed: 1 or 1/2.
     """
     size = len(dynamics.transition)
     channels = dynamics.groups * len(dynamics.entry)
@@ -193,51 +190,51 @@ def best_length(
     return max(1, min(steps, round((shrinking / growing) ** 0.5)))
 
 
-_MOST_KEPT = 4
+_LARGEST_CACHE = 4
 _PRODUCTS_PER_BLOCK = 1e6
-"""Multiplications that one core does in the 20 to 30 us that a block's calls take."""
+"""Number of multiplications of one core during the 20 to 30 us of overhead per block."""
 
 
 _ROWS = 1024
-"""Sequences times blocks at a time."""
+"""Sequences times blocks that are accumulated at a time."""
 
 
 class BlockSums:
-    """Sums of the outer products of what steps and blocks hold with what comes back to the steps.
+    """Accumulate the outer products of inputs of steps and blocks with gradients of steps.
 
     Parameters
     ----------
     before : Tensor, shape (blocks, batch, L, n)
-        What each step starts from, as in `lmu_deploy.nn.blocks`.
-    held : Tensor, shape (blocks, batch, K)
-        What each block holds.
+        Inputs of each step, in the layout of the module docstring.
+    block_inputs : Tensor, shape (blocks, batch, K)
+        Inputs of each block.
     width : int
-        Features of what comes back.
+        Number of features of the gradients.
     steps : int
         Number of steps.
     """
 
-    def __init__(self, before: Tensor, held: Tensor, width: int, steps: int) -> None:
+    def __init__(self, before: Tensor, block_inputs: Tensor, width: int, steps: int) -> None:
         count, batch, self._length, n = before.shape
-        self._before, self._held, self._last = before, held, steps - 1
+        self._before, self._block_inputs, self._last = before, block_inputs, steps - 1
         self._at_once = max(1, min(count, _ROWS // batch))
         shape = self._at_once, batch, self._length, width
         self._place = before.new_empty(shape)
         size = self._place.numel()
         self._outer_steps = summed_outer(before, size * n)
-        self._outer_blocks = summed_outer(before, size * held.shape[2])
+        self._outer_blocks = summed_outer(before, size * block_inputs.shape[2])
         self._by_step = before.new_zeros(n, width)
-        self._by_block = before.new_zeros(held.shape[2], self._length * width)
+        self._by_block = before.new_zeros(block_inputs.shape[2], self._length * width)
 
     def put(self, row: Tensor, t: int) -> tuple[slice, Tensor] | None:
-        """Take what comes back to step t, (batch, width); t goes from the last step to 0.
+        """Add the gradient of step t, (batch, width); t must descend from the last step to 0.
 
         Returns
         -------
         blocks : slice
-            The blocks that are complete now, if any.
-        back : Tensor, shape (so many blocks, batch, L, width)
-            All that came back to them, zero at steps that do not exist; valid until the next call.
+            Blocks that are complete now, if any.
+        back : Tensor, shape (number of blocks, batch, L, width)
+            Their gradients, zero beyond the last step; valid until the next call.
         """
         block, k = divmod(t, self._length)
         slot = block % self._at_once
@@ -246,30 +243,30 @@ class BlockSums:
         self._place[slot, :, k] = row
         if k or slot:
             return None
-        blocks = slice(block, min(block + self._at_once, len(self._held)))
+        blocks = slice(block, min(block + self._at_once, len(self._block_inputs)))
         back = self._place[: blocks.stop - block]
-        self._add(self._before[blocks], self._held[blocks], back)
+        self._add(self._before[blocks], self._block_inputs[blocks], back)
         return blocks, back
 
-    def _add(self, before: Tensor, held: Tensor, back: Tensor) -> None:
+    def _add(self, before: Tensor, block_inputs: Tensor, back: Tensor) -> None:
         width = back.shape[3]
         self._by_step += self._outer_steps(before.view(-1, before.shape[3]), back.view(-1, width))
-        rows = held.flatten(0, 1)
+        rows = block_inputs.flatten(0, 1)
         self._by_block += self._outer_blocks(rows, back.view(len(rows), -1))
 
     @property
     def by_step(self) -> Tensor:
-        """Of what steps start from, shape (n, width)."""
+        """Sum over steps, shape (n, width)."""
         return self._by_step
 
     @property
     def by_block(self) -> Tensor:
-        """Of what blocks hold, shape (L, K, width)."""
+        """Sum over blocks for each phase, shape (L, K, width)."""
         return self._by_block.view(len(self._by_block), self._length, -1).transpose(0, 1)
 
 
 def new_history(like: Tensor, steps: int, length: int, features: int) -> Tensor:
-    """Make room for what each step starts from; steps that do not exist hold zeros.
+    """Allocate the history of inputs of each step; it is zero beyond the last step.
 
     Parameters
     ----------
@@ -290,28 +287,28 @@ def new_history(like: Tensor, steps: int, length: int, features: int) -> Tensor:
 
 
 def results(before: Tensor, last: Tensor, steps: int) -> Tensor:
-    """Give the state after each step, (batch, steps, n), from those before and the last one."""
+    """Return the states after each step, (batch, steps, n), from those before and the last."""
     by_time = before.transpose(0, 1).flatten(1, 2)
     return torch.cat([by_time[:, 1:steps], last.unsqueeze(1)], 1)
 
 
 def result_at(before: Tensor, last: Tensor, steps: int, ends: Tensor) -> Tensor:
-    """Give the state after step `ends` - 1 of each sequence, (batch, n)."""
+    """Return the state after step `ends` - 1 of each sequence, (batch, n)."""
     place, length = ends % steps, before.shape[2]
     sequence = torch.arange(len(ends), device=ends.device)
     found = before[place // length, sequence, place % length]
     return torch.where((ends == steps).unsqueeze(1), last, found)
 
 
-class Arrivals:
-    """The gradients that come from outside to the states after each step.
+class OutputGradients:
+    """Gradients of the loss with respect to the outputs of a recurrence.
 
     Parameters
     ----------
     everywhere : Tensor, shape (batch, steps, n), or None
-        Those of the states after each step.
+        Gradients of the states after each step.
     at_end : Tensor, shape (batch, n)
-        That of the state at each sequence's end.
+        Gradient of the state at the end of each sequence.
     ends : Tensor of int64, shape (batch,)
     """
 
@@ -320,7 +317,7 @@ class Arrivals:
         self._ending = {end: (ends == end).unsqueeze(1) for end in set(ends.tolist())}
 
     def add(self, gradient: Tensor, t: int) -> None:
-        """Add to `gradient`, (batch, n), what comes to the state after step t."""
+        """Add the gradient of the output of step t to `gradient`, (batch, n), in place."""
         if self._everywhere is not None:
             gradient.add_(self._everywhere[:, t])
         if t + 1 in self._ending:

@@ -1,6 +1,7 @@
-"""What a network is made of, as plain checked data: the same fields in TOML, JSON and Python.
+"""Configuration of networks as validated data, with the same fields in TOML, JSON and Python.
 
-Nothing here imports torch. `lmu_deploy.nn.model.SequenceModel` builds a network from it.
+This module does not import torch; :class:`lmu_deploy.nn.model.SequenceModel` builds a network from
+a configuration.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lmu_deploy.core.errors import InputError
 Activation = Literal["linear", "relu", "tanh", "hard-tanh"]
 Discretizer = Literal["zoh", "bilinear", "euler"]
 HiddenKind = Literal["recurrent", "feedforward", "none"]
-Start = Literal["random", "memory"]
+Initialization = Literal["random", "memory"]
 
 
 class LMUConfig(BaseModel):
@@ -28,8 +29,8 @@ class LMUConfig(BaseModel):
     order, channels : int
     theta : float
         Window length in steps.
-    start : {"random", "memory"}
-        How weights are drawn; see :func:`lmu_deploy.nn.lmu.draw`.
+    init : {"random", "memory"}
+        Initialization of the weights; see :func:`lmu_deploy.nn.lmu.init_weights`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +49,15 @@ class LMUConfig(BaseModel):
     hidden_bias: bool = True
     train_theta: bool = False
     train_memory: bool = False
-    start: Start = "random"
+    init: Initialization = "random"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_earlier_name(cls, data: Any) -> Any:
+        """Accept ``start``, the name of `init` before version 0.2."""
+        if isinstance(data, Mapping) and "start" in data and "init" not in data:
+            return {("init" if key == "start" else key): value for key, value in data.items()}
+        return data
 
     @model_validator(mode="after")
     def _fits_together(self) -> LMUConfig:
@@ -65,7 +74,7 @@ class LMUConfig(BaseModel):
 
     @property
     def n_out(self) -> int:
-        """Number of features that the layer gives."""
+        """Number of output features."""
         return self.channels * self.order if self.hidden == "none" else self.units
 
 
@@ -78,7 +87,7 @@ class LSTMConfig(BaseModel):
 
     @property
     def n_out(self) -> int:
-        """Number of features that the layer gives."""
+        """Number of output features."""
         return self.units
 
 
@@ -86,15 +95,15 @@ LayerConfig = Annotated[LMUConfig | LSTMConfig, Field(discriminator="kind")]
 
 
 class ModelConfig(BaseModel):
-    """A network: layers one after the other, then a linear readout.
+    """A network: a sequence of layers followed by a linear readout.
 
     Attributes
     ----------
     n_in, n_out : int
-        Features of the input and of the answer.
+        Number of input and output features.
     layers : tuple of LMUConfig or LSTMConfig
     return_sequences : bool
-        Answer at every step, or once, after the last.
+        Whether the output is y at every step, or y at the last step only.
     readout_bias : bool
     """
 
@@ -107,12 +116,12 @@ class ModelConfig(BaseModel):
 
 
 def read_model_config(data: Mapping[str, Any]) -> ModelConfig:
-    """Check a mapping (from TOML, JSON or Python) and make a ModelConfig of it.
+    """Return a ModelConfig from a mapping (from TOML, JSON or Python).
 
     Raises
     ------
     InputError
-        When a field is unknown, missing or out of range; the sentence names the first one.
+        When a field is unknown, missing or out of range; the message names the first one.
     """
     try:
         return ModelConfig.model_validate(data)

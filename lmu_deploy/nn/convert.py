@@ -1,7 +1,7 @@
-"""Between the trainer's torch models and LMUNetwork, without loss in either direction.
+"""Lossless conversion between PyTorch models and LMUNetwork.
 
-The torch layers store weights as LMUNetwork does (row vectors, weights on the right), so LMU
-layers are copied as they are; torch's own LSTM and Linear store them transposed.
+LMU layers store weights as LMUNetwork does (row vectors, weights on the right) and are copied;
+torch.nn.LSTM and torch.nn.Linear store their weights transposed.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from lmu_deploy.nn.model import LSTM, SequenceModel
 def from_torch(
     model: SequenceModel, task: str | None = None, provenance: Mapping[str, str] | None = None
 ) -> LMUNetwork:
-    """Take a trained model out of torch.
+    """Return a trained PyTorch model as an LMUNetwork.
 
     Parameters
     ----------
     model : SequenceModel
     task : str, optional
-        Name of the task that it was trained for.
+        Name of the task on which it was trained.
     provenance : mapping of str to str, optional
-        Where it comes from: command, seed, versions, figures.
+        Origin of the network: command, seed, versions, figures.
 
     Returns
     -------
     network : LMUNetwork
-        In the model's own precision.
+        Network in the precision of the model.
 
     Raises
     ------
@@ -43,11 +43,11 @@ def from_torch(
         When the model is of another class, or a weight is NaN or infinite.
     """
     if not isinstance(model, SequenceModel):
-        raise InputError(f"a SequenceModel is needed here, not {type(model).__name__}.")
+        raise InputError(f"from_torch needs a SequenceModel, not {type(model).__name__}.")
     bias = model.readout.bias if model.config.readout_bias else None
     return LMUNetwork(
-        layers=tuple(take_layer(layer) for layer in model.layers),
-        readout=Readout(take_array(model.readout.weight.T), _optional(bias)),
+        layers=tuple(to_layer(layer) for layer in model.layers),
+        readout=Readout(to_array(model.readout.weight.T), _optional(bias)),
         return_sequences=model.config.return_sequences,
         task=task,
         provenance=dict(provenance or {}),
@@ -55,15 +55,15 @@ def from_torch(
 
 
 def to_torch(network: LMUNetwork, dtype: torch.dtype | None = None) -> SequenceModel:
-    """Make a torch model that computes what `network` does, ready to be trained further.
+    """Return a PyTorch model that computes the same as `network` and can be trained further.
 
-    Trained memory matrices stay trainable; a memory made from a theta keeps it fixed.
+    Trained memory matrices stay trainable; those derived from theta stay fixed.
 
     Parameters
     ----------
     network : LMUNetwork
     dtype : torch.dtype, optional
-        Precision of the model; that of the readout's kernel when absent.
+        Precision of the model; by default that of the kernel of the readout.
 
     Returns
     -------
@@ -85,8 +85,8 @@ def to_torch(network: LMUNetwork, dtype: torch.dtype | None = None) -> SequenceM
     return model
 
 
-def take_layer(layer: nn.Module) -> Layer:
-    """Take one layer of `lmu_deploy.nn` out of torch.
+def to_layer(layer: nn.Module) -> Layer:
+    """Return a layer of `lmu_deploy.nn` as a layer of an LMUNetwork.
 
     Raises
     ------
@@ -94,30 +94,30 @@ def take_layer(layer: nn.Module) -> Layer:
         When it is of another class, or a weight is NaN or infinite.
     """
     if isinstance(layer, LSTM):
-        return take_torch_lstm(layer.core)[0]
+        return lstm_layers(layer.core)[0]
     if not isinstance(layer, LMU):
-        raise InputError(f"a layer is {type(layer).__name__}; only LMU and LSTM can be taken.")
+        raise InputError(f"a layer is {type(layer).__name__}; only LMU and LSTM can be converted.")
     a_bar, b_bar = layer.memory()
-    made_by = "trained" if layer.memory.train_memory else layer.memory.discretizer
+    origin = "trained" if layer.memory.train_memory else layer.memory.discretizer
     memory = Memory(
         layer.order,
         layer.channels,
         layer.memory.theta,
-        made_by,
-        take_array(a_bar),
-        take_array(b_bar),
+        origin,
+        to_array(a_bar),
+        to_array(b_bar),
     )
     hidden = None
     if layer.memory_kernel is not None:
         hidden = Hidden(
-            memory_kernel=take_array(layer.memory_kernel),
+            memory_kernel=to_array(layer.memory_kernel),
             input_kernel=_optional(layer.input_kernel),
             recurrent_kernel=_optional(layer.recurrent_kernel),
             bias=_optional(layer.bias),
             activation=layer.activation,
         )
     return LMULayer(
-        input_encoders=take_array(layer.input_encoders),
+        input_encoders=to_array(layer.input_encoders),
         hidden_encoders=_optional(layer.hidden_encoders),
         memory_encoders=_optional(layer.memory_encoders),
         memory_bias=_optional(layer.memory_bias),
@@ -126,25 +126,23 @@ def take_layer(layer: nn.Module) -> Layer:
     )
 
 
-def take_torch_lstm(lstm: nn.LSTM) -> list[Layer]:
-    """Take torch's own LSTM, of one layer or more, out of torch.
+def lstm_layers(lstm: nn.LSTM) -> list[Layer]:
+    """Return the layers of a torch.nn.LSTM as layers of an LMUNetwork.
 
     Raises
     ------
     InputError
-        When it runs in both directions or projects its outputs, or a weight is NaN or infinite.
+        When it is bidirectional or projects its outputs, or a weight is NaN or infinite.
     """
     if lstm.bidirectional:
         raise InputError("it is bidirectional; only the forward direction can run on a chip.")
     if lstm.proj_size:
-        raise InputError(f"proj_size is {lstm.proj_size}; only 0 can be taken.")
+        raise InputError(f"proj_size is {lstm.proj_size}; only 0 is supported.")
     layers: list[Layer] = []
     for weights in lstm.all_weights:
         kernel, recurrent_kernel, *biases = weights
         bias = biases[0] + biases[1] if biases else kernel.new_zeros(len(kernel))
-        layers.append(
-            LSTMLayer(take_array(kernel.T), take_array(recurrent_kernel.T), take_array(bias))
-        )
+        layers.append(LSTMLayer(to_array(kernel.T), to_array(recurrent_kernel.T), to_array(bias)))
     return layers
 
 
@@ -190,8 +188,8 @@ def _fill_layer(module: nn.Module, layer: Layer) -> None:
             _put(getattr(module, name), getattr(layer.hidden, name, None))
 
 
-def take_array(tensor: Tensor) -> np.ndarray:
-    """Give a tensor as an array, in float32 at least."""
+def to_array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as an array of at least float32 precision."""
     tensor = tensor.detach().cpu()
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
@@ -199,7 +197,7 @@ def take_array(tensor: Tensor) -> np.ndarray:
 
 
 def _optional(tensor: Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else take_array(tensor)
+    return None if tensor is None else to_array(tensor)
 
 
 def _put(tensor: Tensor | None, values: np.ndarray | None) -> None:

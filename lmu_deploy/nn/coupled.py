@@ -1,25 +1,23 @@
-r"""The form for hidden units that feed back into a large memory: blocks, each step by step.
+r"""Evaluation of layers with a large memory that hidden units feed back into, in blocks.
 
-Only the few channels of v_t carry what feeds back, so within a block of L steps
-(`lmu_deploy.nn.blocks`) the memory's own matrix is not needed: with K_i = B T^i W_m,
-P_k = T^(k+1) W_m, and the same of the memory's encoders, q_i = B T^i E_m and Q_k = T^k E_m,
+Feedback enters only through the channels of v_t, so within a block of L steps
+(:mod:`lmu_deploy.nn.blocks`) the matrix of the memory is not needed. With K_i = B T^i W_m,
+P_k = T^(k+1) W_m, and for the memory encoders q_i = B T^i E_m and Q_k = T^k E_m,
 
 .. math:: v_k &= h_{k-1} E_h + x_k E_x + b_u + m Q_k + \sum_{j<k} v_j q_{k-1-j} \\
           z_k &= h_{k-1} W_h + x_k W_x + b + m P_k + \sum_{j \le k} v_j K_{k-j}, \qquad h_k = f(z_k)
 
-That is order * units + units^2 products a step, where the plain step needs order^2 more. T is the
-memory's own map, which is not trained as a rule: feedback from the memory into itself is part of
-v. The recurrence itself is `lmu_deploy.nn.coupled`.
+This takes order * units + units^2 multiplications per step; the direct evaluation takes order^2
+more. T excludes the memory encoders, which are part of v, so that it is usually constant.
 
-The recurrence of `lmu_deploy.nn.coupled` as one function of autograd.
-
-Forward, a step is one product, of everything that z_k depends on with its weights in one matrix,
+The recurrence is one autograd function. A step forward is one product of all the values on which
+z_k depends with their weights in one matrix,
 
 .. math:: h_k = f([h_{k-1}, x_k, 1, m, v_0, \dots, v_{k-1}]\; S_k)
 
-and backward it is one product with the transposed matrix. The weights' gradients are then products
-over many blocks at a time (`lmu_deploy.nn.blocks`): of what each step starts from, [h, x, 1],
-and of what each block holds, [m, v]. For these, they are kept as in `lmu_deploy.nn.blocks`.
+and a step backward is one product with the transposed matrix. The gradients of the weights are
+products over many blocks at a time, of the inputs of each step, [h, x, 1], and of each block,
+[m, v], which the forward pass stores.
 """
 
 from __future__ import annotations
@@ -31,9 +29,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_deploy.nn.blocks import (
-    Arrivals,
     Blocks,
     BlockSums,
+    OutputGradients,
     best_length,
     new_history,
     result_at,
@@ -52,7 +50,7 @@ def coupled_scan(
     ends: Tensor | None,
     last_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the recurrence.
+    """Compute the recurrence of a layer with feedback from hidden units, with gradients.
 
     Parameters
     ----------
@@ -62,9 +60,9 @@ def coupled_scan(
     weights : StepWeights
     activation : str
     ends : Tensor of int64, shape (batch,), or None
-        Number of steps of each sequence; None when all go to the end of x.
+        Length of each sequence; None means that all have the length of x.
     last_only : bool
-        Give no sequence of h.
+        Do not return the sequence of h.
 
     Returns
     -------
@@ -72,15 +70,15 @@ def coupled_scan(
         h.
     h : Tensor, shape (batch, units)
         h at the end of each sequence.
-    held : Tensor, shape (blocks, batch, states + L * channels)
-        The memory before each block, and the v of its steps.
+    block_inputs : Tensor, shape (blocks, batch, states + L * channels)
+        Memory before each block and v of its steps.
     """
     tensors = weights.tensors()
     pulled = torch.is_grad_enabled() and any(t.requires_grad for t in (x, m, h, *tensors))
     if last_only and ends is None and not pulled:
-        # nobody asks for h on the way, so what a step works on stays in the processor's caches
-        h, held = _go_forward(weights, activation, x, m, h, None)
-        return h.new_empty(0), h, held
+        # Without a history the operands of a step stay in the caches of the processor.
+        h, block_inputs = _go_forward(weights, activation, x, m, h, None)
+        return h.new_empty(0), h, block_inputs
     if ends is None:
         ends = torch.full((len(x),), x.shape[1], device=x.device)
     found: tuple[Tensor, Tensor, Tensor] = _CoupledScan.apply(  # type: ignore[no-untyped-call]
@@ -103,55 +101,55 @@ class _CoupledScan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         weights, steps = StepWeights(*tensors), x.shape[1]
         before = new_history(x, steps, weights.length, weights.memory.start)
-        last, held = _go_forward(weights, activation, x, m, h, before)
-        ctx.save_for_backward(before, last, held, ends, *tensors)
+        last, block_inputs = _go_forward(weights, activation, x, m, h, before)
+        ctx.save_for_backward(before, last, block_inputs, ends, *tensors)
         ctx.activation, ctx.steps, ctx.last_only = activation, steps, last_only
         own = before[..., : weights.units]
         hiddens = h.new_empty(0) if last_only else results(own, last, steps)
-        return hiddens, result_at(own, last, steps, ends), held
+        return hiddens, result_at(own, last, steps, ends), block_inputs
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, d_hiddens: Tensor, d_h: Tensor, d_held: Tensor
+        ctx: Any, d_hiddens: Tensor, d_h: Tensor, d_block_inputs: Tensor
     ) -> tuple[Tensor | None, ...]:
-        before, after, held, ends, *tensors = ctx.saved_tensors
+        before, after, block_inputs, ends, *tensors = ctx.saved_tensors
         weights, steps = StepWeights(*tensors), ctx.steps
         length, units, states = weights.length, weights.units, len(weights.enter[0])
         width = units + weights.channels
-        # takes the gradients of z and v at every step
-        sums = BlockSums(before, held, width, steps)
+        # Accumulates the gradients of z and v of every step.
+        sums = BlockSums(before, block_inputs, width, steps)
         n_in = weights.memory.start - units - 1
         d_x = new_history(after, steps, length, n_in) if ctx.needs_input_grad[0] else None
         to_x = weights.begin[units:-1].t()
         pull_back = ACTIVATIONS[ctx.activation].pull_back
         times = Product(after, len(after) * weights.columns * width)
-        stack = times.lay(weights.stack().transpose(1, 2)).unbind(0)
+        stack = times.pack(weights.stack().transpose(1, 2)).unbind(0)
         carried = weights.carry.t().contiguous()
-        arrivals = Arrivals(None if ctx.last_only else d_hiddens, d_h, ends)
+        output_gradients = OutputGradients(None if ctx.last_only else d_hiddens, d_h, ends)
         gradient, d_row = torch.zeros_like(after), after.new_empty(len(after), width)
         d_z, d_v = d_row[:, :units], d_row[:, units:]
-        d_later = torch.zeros_like(held[..., :states])
-        d_block = held.new_zeros(held.shape[1:])
+        d_later = torch.zeros_like(block_inputs[..., :states])
+        d_block = block_inputs.new_zeros(block_inputs.shape[1:])
         for t in range(steps - 1, -1, -1):
             block, k = divmod(t, length)
             if k == length - 1 or t == steps - 1:
-                d_next, d_block = d_block[:, :states], d_held[block].clone()
+                d_next, d_block = d_block[:, :states], d_block_inputs[block].clone()
                 d_m, d_values = d_block[:, :states], d_block[:, states:]
                 d_later[block] = d_next
                 d_m += matmul(d_next.reshape(-1, len(carried)), carried).view_as(d_m)
                 d_values.addmm_(d_next, weights.enter.t())
                 v = torch.split(d_values, weights.channels, 1)
-            arrivals.add(gradient, t)
+            output_gradients.add(gradient, t)
             pull_back(gradient, after, d_z)
             d_v.copy_(v[k])
             if (complete := sums.put(d_row, t)) is not None and d_x is not None:
                 blocks, back = complete
                 d_x[blocks] = matmul(back, to_x)
-            d_starts = times(d_row, stack[k])
-            gradient = d_starts[:, :units]
-            # what comes later has no part in this step, so its weights and gradients are zero
-            d_block += d_starts[:, weights.memory.start : weights.memory.start + d_block.shape[1]]
+            d_inputs = times(d_row, stack[k])
+            gradient = d_inputs[:, :units]
+            # Later steps do not contribute to this one, so their weights and gradients are zero.
+            d_block += d_inputs[:, weights.memory.start : weights.memory.start + d_block.shape[1]]
             after = before[block, :, k, :units]
         d_x = None if d_x is None else d_x.transpose(0, 1).flatten(1, 2)[:, :steps]
         d_weights = _weight_gradients(ctx, sums, d_later)
@@ -161,22 +159,22 @@ class _CoupledScan(torch.autograd.Function):
 def _go_forward(
     weights: StepWeights, activation: str, x: Tensor, m: Tensor, h: Tensor, history: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Fill `history`, where given, with [h, x, 1] of each step; give the last h, and [m, v]."""
+    """Return the last h, and [m, v] of each block; store [h, x, 1] of each step in `history`."""
     (batch, steps, n_in), length = x.shape, weights.length
     units, states, begin = weights.units, m.shape[1], weights.memory.start
     advance = Product(x, batch * weights.columns * units, activation)
-    to_z, to_v = weights.laid(advance)
+    to_z, to_v = weights.packed(advance)
     row = x.new_zeros(batch, weights.columns)
     row[:, begin - 1] = 1.0
     own, inputs, beginning = row[:, :units], row[:, units : units + n_in], row[:, :begin]
-    holds, values = row[:, begin:], row[:, begin + states :]
+    block_row, values = row[:, begin:], row[:, begin + states :]
     v = torch.split(values, weights.channels, 1)
-    held = x.new_empty(-(-steps // length), *holds.shape)
+    block_inputs = x.new_empty(-(-steps // length), *block_row.shape)
     row[:, weights.memory] = m
     for t, now in enumerate(x.transpose(0, 1).contiguous().unbind(0)):
         block, k = divmod(t, length)
         if k == 0 and block:
-            held[block - 1] = holds
+            block_inputs[block - 1] = block_row
             moved = matmul(m.reshape(-1, len(weights.carry)), weights.carry).view_as(m)
             m = torch.addmm(moved, values, weights.enter)
             row[:, weights.memory] = m
@@ -187,31 +185,31 @@ def _go_forward(
             history[block, :, k] = beginning
         h = advance(row, to_z[k])[:, :units]
         v[k].copy_(row @ to_v[k])
-    held[-1] = holds
-    return h.contiguous(), held
+    block_inputs[-1] = block_row
+    return h.contiguous(), block_inputs
 
 
 def _weight_gradients(ctx: Any, sums: BlockSums, d_later: Tensor) -> list[Tensor | None]:
-    """Give the gradients of the step's weights.
+    """Return the gradients of the weights of a step.
 
-    `d_later` is that of the memory after each block.
+    `d_later` is the gradient of the memory after each block.
     """
-    _, _, held, _, *tensors = ctx.saved_tensors
+    _, _, block_inputs, _, *tensors = ctx.saved_tensors
     weights = StepWeights(*tensors)
     channels, states = weights.channels, len(weights.enter[0])
     _, _, _, carry, enter = ctx.needs_input_grad[6:]
-    from_held = sums.by_block
+    from_blocks = sums.by_block
     d_kernels = torch.zeros_like(weights.kernels)
     for k in range(1, weights.length):
-        d_kernels[-k * channels :] += from_held[k, states : states + k * channels]
+        d_kernels[-k * channels :] += from_blocks[k, states : states + k * channels]
     d_carry = d_enter = None
     if carry:
         later = d_later.view(-1, len(weights.carry))
-        outer = summed_outer(held, later.numel() * len(weights.carry))
-        d_carry = outer(held[..., :states].reshape(later.shape), later)
+        outer = summed_outer(block_inputs, later.numel() * len(weights.carry))
+        d_carry = outer(block_inputs[..., :states].reshape(later.shape), later)
     if enter:
-        d_enter = held[..., states:].flatten(0, 1).t() @ d_later.flatten(0, 1)
-    return [sums.by_step, from_held[:, :states], d_kernels, d_carry, d_enter]
+        d_enter = block_inputs[..., states:].flatten(0, 1).t() @ d_later.flatten(0, 1)
+    return [sums.by_step, from_blocks[:, :states], d_kernels, d_carry, d_enter]
 
 
 def run_coupled(
@@ -223,53 +221,57 @@ def run_coupled(
     last_only: bool,
     length: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Go through sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`.
+    """Evaluate sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`.
 
-    The layer must have hidden units. `length` is that of blocks, else the best is taken.
+    The layer must have hidden units. `length` is the block length, by default the fastest.
     """
     batch, steps, _ = x.shape
     width = weights.units + weights.channels
     length = length or best_length(weights.bare_dynamics(), width, batch, steps, 1.0)
     blocks, step_weights = _prepare(weights, length)
-    hiddens, h, held = coupled_scan(x, m, h, step_weights, weights.activation, lengths, last_only)
+    hiddens, h, block_inputs = coupled_scan(
+        x, m, h, step_weights, weights.activation, lengths, last_only
+    )
     ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
-    starts, entered = torch.split(held.transpose(0, 1), [m.shape[1], len(blocks.enter)], 2)
-    m = blocks.state_at(entered, starts, ends)
+    initial_states, entered = torch.split(
+        block_inputs.transpose(0, 1), [m.shape[1], len(blocks.enter)], 2
+    )
+    m = blocks.state_at(entered, initial_states, ends)
     return (h if last_only else hiddens), m, h
 
 
 def _prepare(weights: LMUWeights, length: int) -> tuple[Blocks, StepWeights]:
-    """Make the matrices of blocks of `length` steps, or take those that were kept."""
-    if (kept := weights.lasting()) is None:
+    """Return the matrices for blocks of `length` steps, from the cache if it has them."""
+    if (cache := weights.weight_cache()) is None:
         blocks = Blocks.of(weights.bare_dynamics(), length)
         return blocks, _step_weights(weights, blocks)
-    if length not in kept:
-        kept.clear()
+    if length not in cache:
+        cache.clear()
         with torch.inference_mode(False), torch.no_grad():
             blocks = Blocks.of(weights.bare_dynamics(), length)
-            kept[length] = blocks, _step_weights(weights, blocks)
-    found: tuple[Blocks, StepWeights] = kept[length]
+            cache[length] = blocks, _step_weights(weights, blocks)
+    found: tuple[Blocks, StepWeights] = cache[length]
     return found
 
 
 def _step_weights(weights: LMUWeights, blocks: Blocks) -> StepWeights:
-    """Fold what v_k gives at once, by K_0, into what it is made of."""
+    """Return the weights of a step, with the direct contribution K_0 of v_k substituted."""
     units, channels, kernel = weights.units, weights.channels, weights.memory_kernel
     assert kernel is not None
     recall, zero = weights.memory_encoders, kernel.new_zeros
     recall = zero(weights.states, channels) if recall is None else recall
     both = torch.cat([kernel, recall], 1)
-    reach, kernels = blocks.reach(both), blocks.kernels(both)
+    state_kernels, kernels = blocks.state_kernels(both), blocks.kernels(both)
     at_once = kernels[0, :, :units]
-    # v_k is of the memory before it, z_k of the memory that v_k has entered
-    to_v = torch.cat([recall.unsqueeze(0), reach[:-1, :, units:]])
-    to_z = reach[..., :units] + to_v @ at_once
+    # v_k depends on the memory before it, z_k on the memory that includes v_k.
+    to_v = torch.cat([recall.unsqueeze(0), state_kernels[:-1, :, units:]])
+    to_z = state_kernels[..., :units] + to_v @ at_once
     later_v = kernels[:-1, :, units:]
     later_z = kernels[1:, :, :units] + later_v @ at_once
     kernels = torch.cat([later_z, later_v], 2).flip(0).reshape(-1, units + channels)
     return StepWeights(
         begin=_begin(weights, at_once),
-        reach=torch.cat([to_z, to_v], 2),
+        state_kernels=torch.cat([to_z, to_v], 2),
         kernels=kernels,
         carry=blocks.carry,
         enter=blocks.enter,
@@ -277,7 +279,7 @@ def _step_weights(weights: LMUWeights, blocks: Blocks) -> StepWeights:
 
 
 def _begin(weights: LMUWeights, at_once: Tensor) -> Tensor:
-    """Give the matrix from [h, x, 1] to [z, v]; `at_once` is K_0."""
+    """Return the matrix from [h, x, 1] to [z, v]; `at_once` is K_0."""
     units, channels, zero = weights.units, weights.channels, at_once.new_zeros
     feedback, enters = weights.hidden_encoders, weights.memory_bias
     encoders = torch.cat(

@@ -1,17 +1,13 @@
-r"""The form for a large memory that only the input enters, with hidden units that recur.
+r"""Evaluation of layers with a large memory driven by the input only and recurrent hidden units.
 
-The memory goes by blocks (`lmu_deploy.nn.parallel`), the hidden units step by step
-(`lmu_deploy.nn.driven`).
-
-Hidden units that feed back to themselves alone, as one function of autograd.
-
-With F and S of `lmu_deploy.nn.parallel`, a step forward is one product with everything in it,
+The memory is evaluated in blocks (:mod:`lmu_deploy.nn.parallel`), the hidden units step by step.
+With F and S of :mod:`lmu_deploy.nn.parallel`, a step forward is the single product
 
 .. math:: h_k = f([h_{k-1}, F]\; [W_h; S_k])
 
-so the drive needs no storage and the activation comes with the product. Backward a step is one
+so the drive is never stored and the activation is fused with the product. A step backward is one
 product with the transposed W_h; the gradients of W_h, S and F are products over many blocks at a
-time (`lmu_deploy.nn.blocks`). For these, the steps are kept as in `lmu_deploy.nn.blocks`.
+time (:mod:`lmu_deploy.nn.blocks`), for which the forward pass stores the history of h.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lmu_deploy.nn.blocks import Arrivals, BlockSums, new_history, result_at, results
+from lmu_deploy.nn.blocks import BlockSums, OutputGradients, new_history, result_at, results
 from lmu_deploy.nn.parallel import drive_by_blocks
 from lmu_deploy.nn.products import ACTIVATIONS, Product, matmul
 from lmu_deploy.nn.weights import LMUWeights
@@ -38,7 +34,7 @@ def driven_scan(
     steps: int,
     last_only: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Run the recurrence.
+    """Compute the recurrence of the hidden units under a given drive, with gradients.
 
     Parameters
     ----------
@@ -52,11 +48,11 @@ def driven_scan(
         h before the first step.
     activation : str
     ends : Tensor of int64, shape (batch,)
-        Number of steps of each sequence.
+        Length of each sequence.
     steps : int
-        Number of steps of the longest.
+        Length of the longest sequence.
     last_only : bool
-        Give no sequence of h.
+        Do not return the sequence of h.
 
     Returns
     -------
@@ -68,7 +64,7 @@ def driven_scan(
     tensors = features, weights, own, h
     pulled = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if last_only and not pulled and bool((ends == steps).all()):
-        # nobody asks for h on the way, so what a step works on stays in the processor's caches
+        # Without a history the operands of a step stay in the caches of the processor.
         return h.new_empty(0), _go_forward(*tensors, activation, steps, None)
     found: tuple[Tensor, Tensor] = _DrivenScan.apply(  # type: ignore[no-untyped-call]
         *tensors, activation, ends, steps, last_only
@@ -106,12 +102,12 @@ class _DrivenScan(torch.autograd.Function):
         to_features = weights.transpose(1, 2).reshape(-1, columns)
         pull_back = ACTIVATIONS[ctx.activation].pull_back
         times = Product(h, h.numel() * units)
-        transposed = times.lay(own.t())
-        arrivals = Arrivals(None if ctx.last_only else d_hiddens, d_h, ends)
+        transposed = times.pack(own.t())
+        output_gradients = OutputGradients(None if ctx.last_only else d_hiddens, d_h, ends)
         gradient, d_z = torch.zeros_like(h), torch.empty_like(h)
         for t in range(ctx.steps - 1, -1, -1):
             block, k = divmod(t, length)
-            arrivals.add(gradient, t)
+            output_gradients.add(gradient, t)
             pull_back(gradient, after, d_z)
             if (complete := sums.put(d_z, t)) is not None and d_features is not None:
                 blocks, back = complete
@@ -131,10 +127,10 @@ def _go_forward(
     steps: int,
     history: Tensor | None,
 ) -> Tensor:
-    """Fill `history`, where given, with the h that each step starts from; give the last h."""
+    """Return the last h; store the h before each step in `history`, if given."""
     length, units = len(weights), len(own)
     advance = Product(h, h.numel() * (units + weights.shape[1]), activation)
-    stack = advance.lay(torch.cat([own.expand(length, -1, -1), weights], 1)).unbind(0)
+    stack = advance.pack(torch.cat([own.expand(length, -1, -1), weights], 1)).unbind(0)
     row = h.new_empty(len(h), len(stack[0]))
     own_part, outside = row[:, :units], row[:, units:]
     for t in range(steps):
@@ -157,10 +153,10 @@ def run_driven(
     last_only: bool,
     length: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Go through sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`.
+    """Evaluate sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`.
 
     The layer must have recurrent hidden units, no hidden encoders, and no more inputs than
-    channels. `length` is that of blocks, else the best is taken.
+    channels. `length` is the block length, by default the fastest.
     """
     own = weights.recurrent_kernel
     assert own is not None

@@ -1,16 +1,13 @@
-r"""The LMU layer in PyTorch: the equations of `lmu_deploy.core.network`, trainable.
+r"""The LMU layer in PyTorch: the trainable form of the equations of `lmu_deploy.core.network`.
 
 .. math::
    u_t &= x_t E_x + h_{t-1} E_h + m_{t-1} E_m + b_u \\
    m_t[c] &= \bar A\, m_{t-1}[c] + \bar B\, u_t[c] \\
    h_t &= f(x_t W_x + h_{t-1} W_h + m_t W_m + b)
 
-(Voelker, Kajic, Eliasmith 2019, equations 5 to 7), row vectors, weights on the right, m flattened
-channel by channel. What a layer does not have is None.
-
-How the weights of an LMU layer are drawn before it trains.
-
-Which way through time a layer takes. All give the same; they differ in speed alone.
+(Voelker, Kajic, Eliasmith 2019, equations 5 to 7). Vectors are rows, weights multiply from the
+right, and m is flattened channel by channel. Absent weights are None. Sequences are evaluated in
+one of several forms, which give the same result and differ only in speed.
 """
 
 from __future__ import annotations
@@ -29,31 +26,31 @@ from lmu_deploy.nn.coupled import run_coupled
 from lmu_deploy.nn.driven import run_driven
 from lmu_deploy.nn.memory import LegendreMemory
 from lmu_deploy.nn.parallel import run_parallel, takes_channels
-from lmu_deploy.nn.products import ACTIVATIONS, Kept, has_fused
+from lmu_deploy.nn.products import ACTIVATIONS, TensorCache, has_fused
 from lmu_deploy.nn.recurrent import advance, run_recurrent, run_stepwise
-from lmu_deploy.nn.sequences import blank_after, check_sequences, pack_like, unpack
+from lmu_deploy.nn.sequences import check_sequences, pack_like, unpack, zero_after
 from lmu_deploy.nn.weights import LMUWeights
 
-STARTS = ("random", "memory")
+INITIALIZATIONS = ("random", "memory")
 
 
-def draw(weights: Iterable[tuple[str, Tensor]], start: str) -> None:
-    """Draw weights anew, in place.
+def init_weights(weights: Iterable[tuple[str, Tensor]], scheme: str) -> None:
+    """Initialize weights in place.
 
     Parameters
     ----------
     weights : iterable of (str, Tensor)
-        Names as in `lmu_deploy.nn.lmu.LMU`, and what they name.
-    start : {"random", "memory"}
+        Names as in :class:`LMU`, and the weights.
+    scheme : {"random", "memory"}
         "random": encoders of input and hidden units LeCun uniform, kernels Xavier normal, memory
         encoders and biases zero (Voelker et al. 2019, section 2.2 "Layer Design"). "memory": the
-        layer starts as a plain delay line read out at random: input encoders one, memory kernel
-        Xavier normal, all else zero (the settings of the paper's psMNIST experiment).
+        layer starts as a delay line with a random readout: input encoders one, memory kernel
+        Xavier normal, all other weights zero (the settings of the paper's psMNIST experiment).
     """
     with torch.no_grad():
         for name, weight in weights:
-            random = start == "random" or name == "memory_kernel"
-            if name == "input_encoders" and start == "memory":
+            random = scheme == "random" or name == "memory_kernel"
+            if name == "input_encoders" and scheme == "memory":
                 weight.fill_(1.0)
             elif random and name in ("input_encoders", "hidden_encoders"):
                 limit = math.sqrt(3.0 / weight.shape[0])
@@ -71,19 +68,19 @@ Form = Callable[
 """See :func:`lmu_deploy.nn.recurrent.run_recurrent`."""
 
 _WORTH_BLOCKS = 1e6
-"""Products that blocks must save at a step to pay for their calls."""
+"""Multiplications per step that blocks must save to outweigh their overhead."""
 _WORTH_DRIVING = 2e6
-"""Products of a step from which on the drive is better made in that step than beforehand."""
+"""Multiplications per step above which computing the drive in each step is faster."""
 
 
 def choose_form(form: str, weights: LMUWeights, batch: int) -> Form:
-    """Choose the fastest way that `form` allows.
+    """Return the fastest evaluation that `form` allows.
 
     Parameters
     ----------
     form : {"auto", "step", "recurrent", "parallel"}
-        "auto" takes the parallel form whenever nothing but the input enters the memory, or
-        nothing but the memory itself, which is linear.
+        "auto" uses the parallel form whenever the memory receives no feedback from hidden units;
+        feedback of the memory into itself is linear and does not prevent it.
     weights : LMUWeights
     batch : int
     """
@@ -98,7 +95,7 @@ def choose_form(form: str, weights: LMUWeights, batch: int) -> Form:
 
 
 def _is_driven(weights: LMUWeights, batch: int) -> bool:
-    """Whether hidden units recur, and a step's products are large enough to hold their drive."""
+    """Return whether hidden units are recurrent and computing the drive in each step pays."""
     own = weights.recurrent_kernel
     if own is None or takes_channels(weights) or has_fused(own, weights.activation):
         return False
@@ -109,7 +106,7 @@ HIDDEN_KINDS = ("recurrent", "feedforward", "none")
 
 
 class LMUState(NamedTuple):
-    """What a layer carries from step to step.
+    """State of a layer.
 
     Attributes
     ----------
@@ -122,16 +119,16 @@ class LMUState(NamedTuple):
 
 
 class LMU(nn.Module):
-    """A Legendre Memory Unit over whole sequences, or step by step with :meth:`step`.
+    """A Legendre Memory Unit, for whole sequences or, with :meth:`step`, single steps.
 
     Parameters
     ----------
     n_in : int
-        Input features.
+        Number of input features.
     units : int
-        Hidden units; 0 exactly when `hidden` is "none".
+        Number of hidden units; 0 exactly when `hidden` is "none".
     order : int
-        States of each memory.
+        Number of states of each memory.
     theta : float
         Window length in steps, at least 1.
     channels : int
@@ -139,26 +136,26 @@ class LMU(nn.Module):
     discretizer : {"zoh", "bilinear", "euler"}
     activation : {"linear", "relu", "tanh", "hard-tanh"}
     hidden : {"recurrent", "feedforward", "none"}
-        Without hidden units the output is the memory itself.
+        Kind of hidden units; with "none" the output is the memory.
     input_to_hidden, hidden_to_memory, memory_to_memory : bool
         Whether W_x, E_h, E_m exist.
     memory_bias, hidden_bias : bool
         Whether b_u, b exist.
     train_theta, train_memory : bool
-        Learn the window length, or a_bar and b_bar themselves.
+        Train the window length, or a_bar and b_bar.
     form : {"auto", "step", "recurrent", "parallel"}
-        How time is gone through; all give the same. "auto" takes the fastest.
+        Evaluation of sequences; all forms give the same result. "auto" uses the fastest.
     batch_first : bool
-        Sequences are (batch, steps, features), or else (steps, batch, features).
-    start : {"random", "memory"}
-        How weights are drawn; see :func:`lmu_deploy.nn.lmu.draw`.
+        Whether sequences are (batch, steps, features) or (steps, batch, features).
+    init : {"random", "memory"}
+        Initialization of the weights; see :func:`init_weights`.
     device, dtype
-        As everywhere in torch.
+        As in other torch modules.
 
     Raises
     ------
     InputError
-        On values out of range or settings that exclude each other.
+        When a value is out of range or settings exclude each other.
     """
 
     input_encoders: Tensor
@@ -190,7 +187,7 @@ class LMU(nn.Module):
         train_memory: bool = False,
         form: str = "auto",
         batch_first: bool = True,
-        start: str = "random",
+        init: str = "random",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -201,7 +198,7 @@ class LMU(nn.Module):
         self.units = check_integer("units", units, 0, 65_536)
         self.activation = check_choice("activation", activation, ACTIVATIONS)
         self.form = check_choice("form", form, FORMS)
-        self.start = check_choice("start", start, STARTS)
+        self.init = check_choice("init", init, INITIALIZATIONS)
         self.batch_first = batch_first
         if (units == 0) != (hidden == "none"):
             raise InputError(
@@ -212,14 +209,15 @@ class LMU(nn.Module):
             raise InputError("hidden_to_memory needs hidden units, and hidden is 'none'.")
         if form == "parallel" and hidden_to_memory:
             raise InputError(
-                "form 'parallel' is impossible with hidden_to_memory, which feeds each step's "
-                "result back into the memory; choose 'auto' or 'recurrent'."
+                "form 'parallel' is impossible with hidden_to_memory, which feeds the result of "
+                "each "
+                "step back into the memory; choose 'auto' or 'recurrent'."
             )
         self.memory = LegendreMemory(
             order, theta, discretizer, train_theta, train_memory, device=device, dtype=dtype
         )
         self.order = self.memory.order
-        self._prepared = Kept()
+        self._cache = TensorCache()
         states, has = channels * order, hidden != "none"
         for name, shape, wanted in (
             ("input_encoders", (n_in, channels), True),
@@ -241,11 +239,11 @@ class LMU(nn.Module):
         return self.channels * self.order if self.hidden == "none" else self.units
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew; see :func:`lmu_deploy.nn.lmu.draw`."""
-        draw(self.named_parameters(recurse=False), self.start)
+        """Initialize the weights; see :func:`init_weights`."""
+        init_weights(self.named_parameters(recurse=False), self.init)
 
     def initial_state(self, batch: int) -> LMUState:
-        """Give the state of rest, all zero, for `batch` sequences."""
+        """Return the zero state for `batch` sequences."""
         like = self.input_encoders
         return LMUState(
             like.new_zeros(batch, self.channels * self.order), like.new_zeros(batch, self.units)
@@ -258,7 +256,7 @@ class LMU(nn.Module):
         ----------
         x : Tensor, shape (batch, n_in)
         state : LMUState, optional
-            Of the step before; rest when absent.
+            State after the previous step; zero by default.
 
         Returns
         -------
@@ -270,7 +268,7 @@ class LMU(nn.Module):
         return (state.m if self.hidden == "none" else state.h), state
 
     def weights(self) -> LMUWeights:
-        """Give what the layer computes with, as tensors that gradients flow through."""
+        """Return the weights as tensors with gradients."""
         a_bar, b_bar = self.memory()
         return LMUWeights(
             self.channels,
@@ -285,8 +283,8 @@ class LMU(nn.Module):
             self.input_kernel,
             self.recurrent_kernel,
             self.bias,
-            self.memory.kept(),
-            self._prepared,
+            self.memory.cache(),
+            self._cache,
         )
 
     def forward(
@@ -296,24 +294,24 @@ class LMU(nn.Module):
         lengths: Tensor | None = None,
         last_only: bool = False,
     ) -> tuple[Tensor | PackedSequence, LMUState]:
-        """Go through whole sequences.
+        """Evaluate sequences.
 
         Parameters
         ----------
         x : Tensor, shape (batch, steps, n_in), or PackedSequence
             Or (steps, batch, n_in) when not `batch_first`.
         state : LMUState, optional
-            State before the first step; rest when absent.
+            State before the first step; zero by default.
         lengths : Tensor of int, shape (batch,), optional
-            Sequences end there: outputs after the end are zero, and the state is the one at the
-            end.
+            Lengths of the sequences. Outputs after the end are zero, and the returned state is
+            that at the end.
         last_only : bool
-            Give only the output of the last step of each sequence.
+            Return only the output of the last step of each sequence.
 
         Returns
         -------
         outputs : Tensor, shape (batch, steps, n_out), or (batch, n_out) with `last_only`
-            Arranged as x is; packed when x is packed.
+            In the layout of x; packed if x is packed.
         state : LMUState
             After the last step of each sequence.
 
@@ -336,9 +334,9 @@ class LMU(nn.Module):
         check_sequences(x, self.n_in, lengths)
         if lengths is not None:
             lengths = lengths.to(device=x.device, dtype=torch.int64)
-        x = blank_after(x, lengths)
+        x = zero_after(x, lengths)
         m, h = self.initial_state(len(x)) if state is None else state
         weights = self.weights()
         form = choose_form(self.form, weights, len(x))
         y, m, h = form(weights, x, m, h, lengths, last_only)
-        return (y if last_only else blank_after(y, lengths)), LMUState(m, h)
+        return (y if last_only else zero_after(y, lengths)), LMUState(m, h)

@@ -1,12 +1,12 @@
-r"""The matrices of a Legendre memory in torch: fixed, trained, or made from a trained theta.
+r"""The matrices of a Legendre memory in PyTorch: fixed, trained, or derived from a trained theta.
 
 With s = 1 / theta and the block matrix G = [[A, B], [0, 0]], zero-order hold is
 
 .. math:: e^{s G} = \begin{pmatrix} \bar A & \bar B \\ 0 & 1 \end{pmatrix}, \qquad
           \frac{d}{ds} e^{s G} = G e^{s G}
 
-so the gradient to theta needs one matrix product and no derivative of the exponential in an
-arbitrary direction.
+so the gradient with respect to theta takes one matrix product instead of a derivative of the matrix
+exponential in an arbitrary direction.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.legendre import discretize, smallest_euler_theta, state_space
-from lmu_deploy.nn.products import Kept
+from lmu_deploy.nn.products import TensorCache
 
 
 class LegendreMemory(nn.Module):
@@ -33,16 +33,16 @@ class LegendreMemory(nn.Module):
         Window length in steps, at least 1.
     discretizer : {"zoh", "bilinear", "euler"}
     train_theta : bool
-        theta is learned (its logarithm is the parameter) and the matrices follow it.
+        Train theta (the parameter is its logarithm); the matrices are derived from it.
     train_memory : bool
-        a_bar and b_bar are learned themselves, starting from the Legendre memory.
+        Train a_bar and b_bar, initialized to the Legendre memory.
     device, dtype
-        As everywhere in torch.
+        As in other torch modules.
 
     Raises
     ------
     InputError
-        On values out of range, when Euler's method would diverge, or when both are trained.
+        When a value is out of range, Euler's method would diverge, or both are trained.
     """
 
     a_bar: Tensor
@@ -66,7 +66,7 @@ class LegendreMemory(nn.Module):
         self.train_theta = train_theta
         self.train_memory = train_memory
         self._initial_theta = float(theta)
-        self._kept = Kept()
+        self._cache = TensorCache()
         a_bar, b_bar = discretize(order, theta, discretizer)
         kind: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         if train_theta:
@@ -81,11 +81,11 @@ class LegendreMemory(nn.Module):
 
     @property
     def theta(self) -> float:
-        """Window length in steps, as trained."""
+        """Window length in steps."""
         return math.exp(self.log_theta.item()) if self.train_theta else self._initial_theta
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Give (a_bar, b_bar), shapes (order, order) and (order,).
+        """Return (a_bar, b_bar), shapes (order, order) and (order,).
 
         Raises
         ------
@@ -96,17 +96,17 @@ class LegendreMemory(nn.Module):
             return self.a_bar, self.b_bar
         if torch.is_grad_enabled():
             return self._from_theta()
-        kept = self._kept.of(self.log_theta)
-        if "matrices" not in kept:
-            kept["matrices"] = self._from_theta()
-        a_bar, b_bar = kept["matrices"]
+        cache = self._cache.of(self.log_theta)
+        if "matrices" not in cache:
+            cache["matrices"] = self._from_theta()
+        a_bar, b_bar = cache["matrices"]
         return a_bar, b_bar
 
-    def kept(self) -> dict[Any, Any] | None:
-        """Give a place for what is computed from the matrices; None when training moves them."""
+    def cache(self) -> dict[Any, Any] | None:
+        """Return a cache for values computed from the matrices; None if these are trained."""
         if self.train_theta or self.train_memory or self.a_bar.is_inference():
             return None
-        return self._kept.of(self.a_bar, self.b_bar)
+        return self._cache.of(self.a_bar, self.b_bar)
 
     def _from_theta(self) -> tuple[Tensor, Tensor]:
         if self.discretizer == "euler" and self.theta <= self._bound:
@@ -119,7 +119,7 @@ class LegendreMemory(nn.Module):
         return a_bar.to(self.log_theta.dtype), b_bar.to(self.log_theta.dtype)
 
     def extra_repr(self) -> str:
-        """Say what the memory is, for ``print(module)``."""
+        """Return a description of the memory for ``print(module)``."""
         trained = (
             "theta" if self.train_theta else "a_bar, b_bar" if self.train_memory else "nothing"
         )
@@ -127,7 +127,7 @@ class LegendreMemory(nn.Module):
 
 
 def discretize_at(rate: Tensor, order: int, discretizer: str) -> tuple[Tensor, Tensor]:
-    """Discretize the memory of window ``1 / rate`` steps, differentiably, in `rate`'s type.
+    """Discretize the memory of window ``1 / rate`` steps, differentiably, in the type of `rate`.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def discretize_at(rate: Tensor, order: int, discretizer: str) -> tuple[Tensor, T
     if discretizer == "zoh":
         step: Tensor = _ScaledExponential.apply(rate, generator)  # type: ignore[no-untyped-call]
     elif discretizer == "bilinear":
-        # the last row of the generator is zero, so b's column comes out as solve(I - sA/2, sB)
+        # The last row of the generator is zero, so the column of b is solve(I - sA/2, sB).
         half = generator * (rate / 2.0)
         step = torch.linalg.solve(identity - half, identity + half)
     else:
@@ -157,7 +157,7 @@ def discretize_at(rate: Tensor, order: int, discretizer: str) -> tuple[Tensor, T
 
 
 class _ScaledExponential(torch.autograd.Function):
-    """exp(s G) for a scalar s and a constant G, with the derivative G exp(s G)."""
+    """Compute exp(s G) for a scalar s and a constant G, with the derivative G exp(s G)."""
 
     @staticmethod
     def forward(ctx: Any, scale: Tensor, generator: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""A trainable network: LMU and LSTM layers one after the other, then a linear readout.
+"""Trainable networks: LMU and LSTM layers followed by a linear readout.
 
-torch's LSTM behind the same interface as the LMU layer, for comparison and hybrid networks.
+:class:`LSTM` wraps torch.nn.LSTM in the interface of the LMU layer, for comparison and for hybrid
+networks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lmu_deploy.nn.sequences import at_end, check_sequences
 
 
 class LSTMState(NamedTuple):
-    """What the layer carries from step to step.
+    """State of an LSTM layer.
 
     Attributes
     ----------
@@ -32,14 +33,14 @@ class LSTMState(NamedTuple):
 class LSTM(nn.Module):
     """A long short-term memory layer (Hochreiter, Schmidhuber 1997).
 
-    Input weights start Xavier uniform, recurrent ones orthogonal, biases zero but the forget
-    gate's, which start at one (Jozefowicz et al. 2015; Keras does the same).
+    Input weights are initialized Xavier uniform, recurrent weights orthogonal, biases zero except
+    those of the forget gate, which are one (Jozefowicz et al. 2015; as in Keras).
 
     Parameters
     ----------
     n_in, units : int
     device, dtype
-        As everywhere in torch.
+        As in other torch modules.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class LSTM(nn.Module):
         self.n_in = n_in
         self.units = units
         self.core = nn.LSTM(n_in, units, batch_first=True, device=device, dtype=dtype)
-        # torch adds two biases that do the same; only one of them is trained here
+        # torch.nn.LSTM has two redundant biases; only one of them is trained here.
         self.weights[3].requires_grad_(False)
         self.reset_parameters()
 
@@ -64,11 +65,11 @@ class LSTM(nn.Module):
 
     @property
     def weights(self) -> list[Tensor]:
-        """Input weights (4 * units, n_in), recurrent ones (4 * units, units), two biases."""
+        """Input weights (4 * units, n_in), recurrent weights (4 * units, units), two biases."""
         return list(self.core.parameters())
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew."""
+        """Initialize the weights."""
         input_weights, recurrent_weights, bias, idle_bias = self.weights
         with torch.no_grad():
             for gate in input_weights.chunk(4):
@@ -86,7 +87,7 @@ class LSTM(nn.Module):
         lengths: Tensor | None = None,
         last_only: bool = False,
     ) -> tuple[Tensor, LSTMState]:
-        """Go through whole sequences; arguments and results as in :meth:`LMU.forward`."""
+        """Evaluate sequences; arguments and results are those of :meth:`LMU.forward`."""
         check_sequences(x, self.n_in, lengths)
         before = None if state is None else (state.h[None], state.c[None])
         if lengths is None:
@@ -107,7 +108,7 @@ States = list[LMUState | LSTMState]
 
 
 class SequenceModel(nn.Module):
-    """Layers and a readout, ``y_t = h_t W_y + b_y``.
+    """Sequence of layers with a readout, ``y_t = h_t W_y + b_y``.
 
     Parameters
     ----------
@@ -133,37 +134,37 @@ class SequenceModel(nn.Module):
             nn.init.zeros_(self.readout.bias)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Give the network's answers.
+        """Return the outputs of the network.
 
         Parameters
         ----------
         x : Tensor, shape (batch, steps, n_in)
         lengths : Tensor of int, shape (batch,), optional
-            Where each sequence ends.
+            Lengths of the sequences.
 
         Returns
         -------
         y : Tensor, shape (batch, steps, n_out), or (batch, n_out) without `return_sequences`
-            Without it, the readout at the end of each sequence.
+            Readout at every step, or at the end of each sequence.
         """
         return self.run(x, lengths=lengths)[0]
 
     def run(
         self, x: Tensor, states: States | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, States]:
-        """Go through sequences, or through the next chunk of them, and give the states too.
+        """Evaluate sequences, or the next chunk of sequences, and return the states too.
 
         Parameters
         ----------
         x : Tensor, shape (batch, steps, n_in)
         states : list of LMUState or LSTMState, optional
-            One for each layer, as an earlier call gave them; rest when absent.
+            States of all layers as returned by a previous call; zero by default.
         lengths : Tensor of int, shape (batch,), optional
 
         Returns
         -------
         y : Tensor
-            As :meth:`forward` gives it.
+            As returned by :meth:`forward`.
         states : list of LMUState or LSTMState
         """
         if states is not None and len(states) != len(self.layers):

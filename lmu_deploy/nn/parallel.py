@@ -1,22 +1,21 @@
-r"""The parallel form: where nothing but the input enters the memory, all of time at once.
+r"""Parallel evaluation of layers whose memory is driven by the input only: all steps at once.
 
-The memory goes by blocks (`nn.blocks`): one short recurrence over the starts of blocks,
-then one matrix product for all that the hidden units get from the memory, the memory kernel folded
-in, so that the memory's states are never made. Only the last state is one product with the
-memory's response. Hidden units that feed back to themselves alone are a recurrence of their own.
+The memory is evaluated in blocks (:mod:`lmu_deploy.nn.blocks`): a short recurrence over the initial
+states of blocks, then one matrix product for the drive of the hidden units with the memory kernel
+included, so that memory states are not computed. If only the last state is needed, it is one
+product with the impulse response of the memory. Recurrent hidden units are evaluated separately.
 
-What reaches the hidden units from outside themselves, block by block, without memory states.
-
-In a block of L steps that starts from the memory m, step k gets
+In a block of L steps with initial memory m, the drive of the hidden units at step k is
 
 .. math:: d_k = F S_k, \qquad F = [m, x_0, \dots, x_{L-1}, 1]
 
-where S_k holds :math:`T^{k+1} W_m`, the kernels of the block's inputs, and the bias
-(`lmu_deploy.nn.blocks`). F is the same for the whole block.
+where S_k consists of :math:`T^{k+1} W_m`, the kernels of the inputs of the block, and the bias. F
+is the same for the whole block.
 
-From rest, with equal channels and no more inputs than those, the memory is one of the inputs
-themselves: :math:`m_t = E_x^T m^x_t` for each state, so the input encoders fold into W_m. Then
-nothing that is trained comes before F, and its gradient, a third of the work, is not needed.
+With a zero initial state, equal channels and at most as many inputs as channels, the memory is a
+linear map of the memory of the inputs, :math:`m_t = E_x^T m^x_t` for each state, and the input
+encoders can be included in W_m. Then no trained weight precedes F, so that its gradient, a third of
+the work, is not needed.
 """
 
 from __future__ import annotations
@@ -36,21 +35,21 @@ from lmu_deploy.nn.weights import Dynamics, LMUWeights
 
 @dataclass(frozen=True)
 class Drive:
-    """The drive of the hidden units.
+    """Drive of the hidden units, in factors.
 
     Attributes
     ----------
     features : Tensor, shape (batch, blocks, K)
-        F of every block; inputs after the end are zero.
+        F of every block; zero beyond the last step.
     weights : Tensor, shape (L, K, units)
-        S.
+        Weights S.
     """
 
     features: Tensor
     weights: Tensor
 
     def everywhere(self, steps: int) -> Tensor:
-        """Give d at every step, (batch, steps, units), by one product."""
+        """Return d at every step, (batch, steps, units)."""
         _, columns, units = self.weights.shape
         weights = self.weights.transpose(0, 1).reshape(columns, -1)
         return matmul(self.features, weights).view(len(self.features), -1, units)[:, :steps]
@@ -59,18 +58,18 @@ class Drive:
 def drive_by_blocks(
     weights: LMUWeights, x: Tensor, m: Tensor, ends: Tensor, length: int | None
 ) -> tuple[Drive, Tensor]:
-    """Make the drive, and the memory at the end of each sequence.
+    """Return the drive, and the memory at the end of each sequence.
 
     Parameters
     ----------
     weights : LMUWeights
-        With no more inputs than channels, or without input kernel.
+        At most as many inputs as channels, or no input kernel.
     x : Tensor, shape (batch, steps, n_in)
     m : Tensor, shape (batch, states)
         Memory before the first step.
     ends : Tensor of int64, shape (batch,)
     length : int, optional
-        L; the best is taken when absent.
+        Block length L; by default the fastest.
 
     Returns
     -------
@@ -80,38 +79,38 @@ def drive_by_blocks(
     batch, steps, n_in = x.shape
     folds = _folds(weights, m)
     own = weights.dynamics()
-    dynamics = Dynamics(n_in, own.transition, own.entry, own.kept) if folds else own
+    dynamics = Dynamics(n_in, own.transition, own.entry, own.cache) if folds else own
     length = length or best_length(dynamics, weights.units, batch, steps, 1.0)
     blocks = Blocks.of(dynamics, length)
-    matrices = _prepared(weights, blocks, folds)
+    matrices = _cached_matrices(weights, blocks, folds)
     entering = x if folds else linear(x, weights.input_encoders.t(), weights.memory_bias)
     arranged = in_blocks(entering, length)
     start = m.new_zeros(batch, n_in * len(own.transition)) if folds else m
-    starts = blocks.starts(arranged, start)
-    end = blocks.state_at(arranged, starts, ends)
+    initial_states = blocks.initial_states(arranged, start)
+    end = blocks.state_at(arranged, initial_states, ends)
     if folds:
         end = torch.einsum("bis,ic->bcs", end.view(batch, n_in, -1), weights.input_encoders)
         end = end.flatten(1)
     if not takes_channels(weights):
         arranged = in_blocks(x, length)
-    one = x.new_ones(()).expand(*starts.shape[:2], 1)
-    return Drive(torch.cat([starts, arranged, one], 2), matrices), end
+    one = x.new_ones(()).expand(*initial_states.shape[:2], 1)
+    return Drive(torch.cat([initial_states, arranged, one], 2), matrices), end
 
 
 def takes_channels(weights: LMUWeights) -> bool:
-    """Whether F holds the memory's inputs because they are fewer than the layer's."""
+    """Return whether F contains the inputs of the memory, as there are fewer of these."""
     n_in, channels = weights.input_encoders.shape
     return n_in > channels
 
 
 def in_blocks(x: Tensor, length: int) -> Tensor:
-    """Arrange (batch, steps, n) as (batch, blocks, length * n), with zeros after the end."""
+    """Reshape (batch, steps, n) to (batch, blocks, length * n), padded with zeros."""
     missing = -x.shape[1] % length
     return (pad(x, (0, 0, 0, missing)) if missing else x).reshape(len(x), -1, length * x.shape[2])
 
 
 def _folds(weights: LMUWeights, m: Tensor) -> bool:
-    """Whether the memory may be that of the inputs themselves: of equal channels, and at rest."""
+    """Return whether the input encoders can be included in the memory kernel."""
     plain = weights.memory_encoders is None and weights.memory_bias is None
     if not plain or takes_channels(weights):
         return False
@@ -120,21 +119,21 @@ def _folds(weights: LMUWeights, m: Tensor) -> bool:
     return not m.requires_grad and not bool(m.any().item())
 
 
-def _prepared(weights: LMUWeights, blocks: Blocks, folds: bool) -> Tensor:
-    """Make S, or take the one that was kept."""
-    if (kept := weights.lasting()) is None:
+def _cached_matrices(weights: LMUWeights, blocks: Blocks, folds: bool) -> Tensor:
+    """Return S, from the cache if it has it."""
+    if (cache := weights.weight_cache()) is None:
         return _matrices(weights, blocks, folds)
     key = "drive", blocks.length, folds
-    if key not in kept:
-        kept.clear()
+    if key not in cache:
+        cache.clear()
         with torch.inference_mode(False), torch.no_grad():
-            kept[key] = _matrices(weights, blocks, folds)
-    found: Tensor = kept[key]
+            cache[key] = _matrices(weights, blocks, folds)
+    found: Tensor = cache[key]
     return found
 
 
 def _matrices(weights: LMUWeights, blocks: Blocks, folds: bool) -> Tensor:
-    """Make S."""
+    """Return S."""
     kernel, encoders = weights.memory_kernel, weights.input_encoders
     assert kernel is not None
     length, units = blocks.length, weights.units
@@ -152,16 +151,16 @@ def _matrices(weights: LMUWeights, blocks: Blocks, folds: bool) -> Tensor:
             kernels = encoders @ kernels
         if weights.input_kernel is not None:
             kernels = torch.cat([kernels[:1] + weights.input_kernel, kernels[1:]])
-    return torch.cat([blocks.reach(kernel), toeplitz(kernels), constant.unsqueeze(1)], 1)
+    return torch.cat([blocks.state_kernels(kernel), toeplitz(kernels), constant.unsqueeze(1)], 1)
 
 
 def toeplitz(kernels: Tensor) -> Tensor:
-    """Lay kernels (L, n_in, n) out as (L, L * n_in, n): step j reaches step k >= j by k - j."""
+    """Return the Toeplitz form (L, L * n_in, n) of causal kernels (L, n_in, n)."""
     length, n_in, n = kernels.shape
     step = torch.arange(length, device=kernels.device)
     lag = step.unsqueeze(1) - step.unsqueeze(0)
-    laid = kernels[lag.clamp(min=0)] * (lag >= 0).to(kernels.dtype)[:, :, None, None]
-    return laid.reshape(length, length * n_in, n)
+    packed = kernels[lag.clamp(min=0)] * (lag >= 0).to(kernels.dtype)[:, :, None, None]
+    return packed.reshape(length, length * n_in, n)
 
 
 def run_parallel(
@@ -173,9 +172,9 @@ def run_parallel(
     last_only: bool,
     length: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Go through sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`.
+    """Evaluate sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`.
 
-    The layer must have no hidden encoders. `length` is that of blocks, else the best is taken.
+    The layer must have no hidden encoders. `length` is the block length, by default the fastest.
     """
     ends = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
     kernel = weights.memory_kernel
@@ -213,27 +212,29 @@ def _memory(
     only_end: bool,
     length: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Give the memory's states at every step, or at the end alone, and those at the end."""
+    """Return the memory at every step, or only at the end, and the memory at the end."""
     batch, steps, _ = inputs.shape
     size, groups = len(dynamics.transition), dynamics.groups
-    # channels that do not meet are so many sequences of one channel
-    alone = Dynamics(1, dynamics.transition, dynamics.entry, dynamics.kept)
+    # Independent channels are evaluated as sequences of one channel.
+    alone = Dynamics(1, dynamics.transition, dynamics.entry, dynamics.cache)
     inputs = inputs.view(batch, steps, groups, -1).transpose(1, 2).flatten(0, 1)
     m = m.reshape(-1, size)
     if only_end:
-        if dynamics.kept is None:
+        if dynamics.cache is None:
             length = length or best_length(alone, 0, len(m), steps, 0.0)
         blocks = Blocks.of(alone, length or min(steps, _LONGEST_RESPONSE))
         arranged = in_blocks(inputs, blocks.length)
-        starts = blocks.starts(arranged, m)
-        m = blocks.state_at(arranged, starts, ends.repeat_interleave(groups)).view(batch, -1)
+        initial_states = blocks.initial_states(arranged, m)
+        m = blocks.state_at(arranged, initial_states, ends.repeat_interleave(groups)).view(
+            batch, -1
+        )
         return m, m
     blocks = Blocks.of(alone, length or best_length(alone, size, len(m), steps, 1.0))
     identity = torch.eye(size, dtype=m.dtype, device=m.device)
     arranged = in_blocks(inputs, blocks.length)
-    starts = blocks.starts(arranged, m)
-    matrices = torch.cat([blocks.reach(identity), toeplitz(blocks.kernels(identity))], 1)
-    states = Drive(torch.cat([starts, arranged], 2), matrices).everywhere(steps)
+    initial_states = blocks.initial_states(arranged, m)
+    matrices = torch.cat([blocks.state_kernels(identity), toeplitz(blocks.kernels(identity))], 1)
+    states = Drive(torch.cat([initial_states, arranged], 2), matrices).everywhere(steps)
     states = states.view(batch, groups, steps, size).transpose(1, 2).flatten(2)
     return states, at_end(states, ends)
 
@@ -241,7 +242,7 @@ def _memory(
 def _drive(
     weights: LMUWeights, x: Tensor, m: Tensor, ends: Tensor, length: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Give z without the hidden units' own feedback, (batch, steps, units), and the last m."""
+    """Return z without recurrent feedback, (batch, steps, units), and the last m."""
     drive, m = drive_by_blocks(weights, x, m, ends, length)
     z = drive.everywhere(x.shape[1])
     if weights.input_kernel is not None and takes_channels(weights):
@@ -250,4 +251,4 @@ def _drive(
 
 
 _LONGEST_RESPONSE = 4096
-"""Steps of the memory's response that are kept for all later calls: order * 16 KiB."""
+"""Length of the impulse response that is cached: order * 16 KiB."""

@@ -1,35 +1,28 @@
-"""The product of one step by the fastest library at hand.
+"""Matrix products and activations of the recurrences, by the fastest library available.
 
-torch's `mm` calls MKL, which on processors of other makers than Intel does without their widest
-vector units. oneDNN, which torch brings along for its compiler, uses them: a product of (100, 486)
-and (486, 212) with a tanh behind it took 0.14 ms instead of 0.28 ms on an AMD EPYC (Zen 5), but
-each call costs some 11 us, so small products stay with `mm`. It takes weights the other way round,
-and is faster on a transposed view of (k, n) than on (n, k) itself: 119 against 156 us at these
-sizes, 178 against 95 GFLOP/s where outer products are summed. The tanh is its own too: torch's
-takes 52 us for (100, 212), oneDNN's behind a product 12 us. Columns come in sixteens: 212 of them
-take 158 us, 224 take 133 us, so weights are laid out with zeros behind them. Which library
-is taken depends on the machine and the sizes alone, so that a run repeats bit for bit.
+`torch.mm` calls MKL, which does not use the widest vector units on processors other than Intel's.
+oneDNN, which torch includes for its compiler, does: a product of (100, 486) and (486, 212) followed
+by tanh took 0.14 ms instead of 0.28 ms on an AMD EPYC (Zen 5). Each call costs about 11 us, so
+small products use `mm`. oneDNN takes weights transposed, and is faster on a transposed view of
+(k, n) than on a contiguous (n, k): 119 against 156 us at these sizes, 178 against 95 GFLOP/s for
+sums of outer products. Its fused tanh takes 12 us for (100, 212), that of torch 52 us. 212 columns
+take 158 us and 224 take 133 us, so weights are padded with zeros to a multiple of 16 columns. The
+choice depends only on the machine and the sizes, so that results are reproducible bit for bit.
 
-The hidden activations: as functions, in place, and their derivatives from the result alone.
+The operator of oneDNN is private to torch. It is used only where it passes a check of its
+signature and results; otherwise all products use public operators.
 
-Each derivative is a function of the activation's output, so the recurrences keep only outputs.
-
-A matrix product that autograd can go through, by the fastest library at hand.
-
-Which one that is, `lmu_deploy.nn.products` chooses, for the product and for both of its gradients.
-
-The hidden units' own recurrence on a GPU: torch's fused RNN kernel (cuDNN).
-
-On a CPU `nn.recurrent` takes half the time of torch's RNN (measured, training, batch 100,
-784 steps, 212 units: 0.31 s against 0.59 s on one core), whose weight gradient is a product and a
-sum for every step; on a GPU a kernel for the whole sequence is what counts.
-
-What is computed from tensors, kept until they change.
+Derivatives of activations are functions of the output, so that recurrences store outputs only. On a
+GPU the recurrence of the hidden units uses the fused RNN kernel of torch (cuDNN). On a CPU the
+recurrence of :mod:`lmu_deploy.nn.recurrent` takes half the time of that kernel (measured for
+training, batch 100, 784 steps, 212 units: 0.31 s against 0.59 s on one core), because the kernel
+computes a product and a sum per step for the gradient of the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -43,12 +36,12 @@ _hardtanh_backward = torch.ops.aten.hardtanh_backward.grad_input
 
 
 class Activation(NamedTuple):
-    """One activation.
+    """An activation and its derivative.
 
     Attributes
     ----------
     apply : callable
-        z to h, for autograd.
+        Maps z to h, with autograd.
     apply_in_place : callable
         Overwrites z with h.
     pull_back : callable
@@ -85,29 +78,29 @@ _POST_OPERATIONS: dict[str, tuple[str, list[float]]] = {
     "hard-tanh": ("hardtanh", [-1.0, 1.0]),
 }
 _FULL_COLUMNS = 16
-"""Floats in a vector of AVX-512; columns left over take longer than as many as fill it."""
+"""Floats in a vector of AVX-512; a partly filled vector is slower than a full one."""
 _ROWS = 1536
-"""Rows whose outer products are summed in one product."""
+"""Number of rows whose outer products are summed in one product."""
 _WORTH_A_CALL = 2e6
-"""Multiplications above which oneDNN's speed makes up for its calls."""
+"""Number of multiplications above which oneDNN is faster despite its overhead."""
 
 
 class Product:
-    """How to compute ``f(x @ w)`` as a new tensor, without autograd.
+    """Compute ``f(x @ w)`` as a new tensor, without autograd.
 
     Parameters
     ----------
     like : Tensor
-        Of the type and on the device of the operands.
+        Tensor with the type and device of the operands.
     multiplications : int
-        In one product.
+        Number of multiplications in one product.
     activation : {"linear", "relu", "tanh", "hard-tanh"}
-        f.
+        Activation f.
 
     Attributes
     ----------
     is_onednn : bool
-        Whether oneDNN computes it.
+        Whether oneDNN is used.
     """
 
     def __init__(self, like: Tensor, multiplications: int, activation: str = "linear") -> None:
@@ -116,13 +109,13 @@ class Product:
         self._name, self._numbers = _POST_OPERATIONS[activation]
         self._apply = ACTIVATIONS[activation].apply_in_place
 
-    def lay(self, w: Tensor) -> Tensor:
-        """Give w (..., k, n) contiguous, with columns of zeros behind it where that is faster."""
+    def pack(self, w: Tensor) -> Tensor:
+        """Return w (..., k, n) contiguous, padded with columns of zeros where that is faster."""
         missing = -w.shape[-1] % _FULL_COLUMNS if self.is_onednn else 0
         return (pad(w, (0, missing)) if missing else w).contiguous()
 
     def __call__(self, x: Tensor, w: Tensor) -> Tensor:
-        """Compute it for x (rows, k) and w (k, n), both contiguous."""
+        """Return the product of x (rows, k) and w (k, n), both contiguous."""
         if self._fused is not None:
             result: Tensor = self._fused(x, w.t(), None, self._name, self._numbers, "")
             return result
@@ -132,7 +125,7 @@ class Product:
 
 
 def accumulator(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor, Tensor], object]:
-    """Choose how to compute ``z += x @ w`` in place, as ``accumulate(z, x, w)``.
+    """Return the fastest function ``accumulate(z, x, w)`` that adds ``x @ w`` to z in place.
 
     The parameters are those of :class:`Product`.
     """
@@ -142,16 +135,15 @@ def accumulator(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor,
 
 
 def summed_outer(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Choose how to compute ``x.t() @ g``, the sum over rows of the outer products of two matrices.
+    """Return the fastest function ``f(x, g)`` that computes ``x.t() @ g``.
 
-    The parameters are those of :class:`Product`; x (rows, k) and g (rows, n), contiguous, give
-    (k, n).
+    The parameters are those of :class:`Product`; x (rows, k) and g (rows, n) must be contiguous.
     """
     if (fused := _onednn(like, multiplications)) is None:
         return lambda x, g: x.t() @ g
 
     def by_parts(x: Tensor, g: Tensor) -> Tensor:
-        # oneDNN wants a copy of x.t(), which is made in the caches if it is no larger than they are
+        # oneDNN copies x.t(); parts keep the copy within the caches.
         parts = zip(torch.split(x, _ROWS), torch.split(g, _ROWS), strict=True)
         total: Tensor = fused(*(part.t() for part in next(parts)), None, "none", [], "")
         for x_part, g_part in parts:
@@ -162,23 +154,47 @@ def summed_outer(like: Tensor, multiplications: int) -> Callable[[Tensor, Tensor
 
 
 def has_onednn(like: Tensor, multiplications: int) -> bool:
-    """Whether oneDNN would do such a product; the parameters are those of :class:`Product`."""
+    """Return whether oneDNN is used; the parameters are those of :class:`Product`."""
     return _onednn(like, multiplications) is not None
 
 
 def _onednn(like: Tensor, multiplications: int) -> Any:
-    """Give oneDNN's linear layer with a post-operation, or None where it would be no gain."""
+    """Return the linear operator of oneDNN with a post-operation; None where it is not faster."""
     if like.dtype != torch.float32 or like.device.type != "cpu" or multiplications < _WORTH_A_CALL:
         return None
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     if not (wide and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
         return None
-    operation = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    return getattr(operation, "default", None)
+    return _private_operator()
+
+
+@cache
+def _private_operator() -> Any:
+    """Return torch's private operator of oneDNN, or None where it is missing or differs.
+
+    It has no documented signature, so it is tried once on a small product with each
+    post-operation and compared with public operators.
+    """
+    packet = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    operator = getattr(packet, "default", None)
+    if operator is None:
+        return None
+    kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    x = torch.linspace(-1.0, 1.0, 6, **kind).view(2, 3)
+    w = torch.linspace(-2.0, 2.0, 12, **kind).view(3, 4)
+    for activation, (name, numbers) in _POST_OPERATIONS.items():
+        try:
+            found = operator(x, w.t(), None, name, numbers, "")
+        except (RuntimeError, TypeError, NotImplementedError):
+            return None
+        expected = ACTIVATIONS[activation].apply(x @ w)
+        if found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-5):
+            return None
+    return operator
 
 
 def matmul(x: Tensor, w: Tensor) -> Tensor:
-    """Give ``x @ w`` for x of shape (..., k) and a matrix w (k, n)."""
+    """Return ``x @ w`` for x of shape (..., k) and a matrix w (k, n), with autograd."""
     if not has_onednn(x, x.numel() * w.shape[1]):
         return x @ w
     product: Tensor = _Matmul.apply(x.reshape(-1, len(w)), w)  # type: ignore[no-untyped-call]
@@ -208,12 +224,12 @@ _KERNELS = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
 
 
 def has_fused(drive: Tensor, activation: str) -> bool:
-    """Whether a fused kernel serves here."""
+    """Return whether the fused RNN kernel supports the device and the activation."""
     return drive.is_cuda and activation in _KERNELS
 
 
 def fused_recurrence(drive: Tensor, start: Tensor, weight: Tensor, activation: str) -> Tensor:
-    """Run ``h_t = f(h_{t-1} W + d_t)``.
+    """Compute ``h_t = f(h_{t-1} W + d_t)`` with the fused RNN kernel.
 
     Parameters
     ----------
@@ -226,7 +242,7 @@ def fused_recurrence(drive: Tensor, start: Tensor, weight: Tensor, activation: s
     -------
     states : Tensor, shape (batch, steps, units)
     """
-    # the kernel multiplies its input by a matrix of its own, which the drive has behind it already
+    # The kernel multiplies its input by a matrix; the drive is already the product.
     unchanged = torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
     weights = unchanged, weight.t().contiguous()
     states, _ = _KERNELS[activation](
@@ -235,26 +251,26 @@ def fused_recurrence(drive: Tensor, start: Tensor, weight: Tensor, activation: s
     return states
 
 
-class Kept:
-    """A place for what is computed from tensors, emptied when they hold something else."""
+class TensorCache:
+    """Cache of values computed from tensors; it is cleared when the tensors change."""
 
     def __init__(self) -> None:
         self._sources: tuple[Tensor, ...] = ()
         self._found: dict[Any, Any] = {}
 
     def of(self, *sources: Tensor) -> dict[Any, Any]:
-        """Give the place for what is computed from `sources`, of which there is at least one."""
+        """Return the cached values computed from `sources`, at least one tensor."""
         same = len(sources) == len(self._sources) and all(map(_same, sources, self._sources))
         if not same:
             self._sources = tuple(source.detach().clone() for source in sources)
             self._found = {}
         return self._found
 
-    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
-        """Begin copies of a layer, and layers from files, with an empty place."""
-        return Kept, ()
+    def __reduce__(self) -> tuple[type[TensorCache], tuple[()]]:
+        """Give copies of a layer and unpickled layers an empty cache."""
+        return TensorCache, ()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same; versions would miss a change through ``.data``."""
+    """Return whether two tensors are equal; version counters miss changes of ``.data``."""
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

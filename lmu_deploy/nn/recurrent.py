@@ -1,25 +1,22 @@
-r"""The recurrent form: hidden units and memory as one state, one matrix product a step.
+r"""Recurrent evaluation of a layer: hidden units and memory as one state, one product per step.
 
-With T and B of `lmu_deploy.nn.weights` and m_t put into the equation of h_t,
+With T and B of :mod:`lmu_deploy.nn.weights` and m_t substituted into the equation of h_t,
 
 .. math:: [h_t, m_t] = f\!\left([h_{t-1}, m_{t-1}]
           \begin{pmatrix} W_h + E_h B W_m & E_h B \\ T W_m & T \end{pmatrix}
           + x_t\, [W_x + E_x B W_m,\; E_x B] + [b + b_u B W_m,\; b_u B]\right)
 
-where f leaves the memory's columns alone. It serves every layer.
-
-A recurrence over all time with one matrix product a step, forward and backward.
+where f does not act on the columns of the memory. This form serves every layer. It is an instance
+of the recurrence
 
 .. math:: s_t = f(s_{t-1} W + d_t)
 
-where f acts on the first `active` columns and leaves the others as they are. It is a plain RNN
-(all columns active), a linear recurrence (none), and a whole LMU (hidden units active, memory not).
-The drive d is computed for all time before; backward, each step is again one matrix product and
-the gradient of W is a single product over all time.
+(:func:`scan`) where f acts on the first `active` columns: a plain RNN if all are active, a linear
+recurrence if none is. The drive d is computed for all steps in advance. Forward and backward, a
+step is one matrix product; the gradient of W is a single product over all steps.
 
-The cell, step by step: the equations of the layer as they are written, for one step at a time.
-
-It is what the other forms are compared with, and what streams.
+:func:`run_stepwise` evaluates the equations of the layer as written, step by step. The other forms
+are tested against it, and streaming uses it.
 """
 
 from __future__ import annotations
@@ -36,25 +33,25 @@ from lmu_deploy.nn.weights import LMUWeights
 
 
 def scan(drive: Tensor, start: Tensor, weight: Tensor, active: int, activation: str) -> Tensor:
-    """Run the recurrence.
+    """Compute the recurrence ``s_t = f(s_{t-1} W + d_t)``, with autograd.
 
     Parameters
     ----------
     drive : Tensor, shape (steps, batch, n) or (steps * batch, n)
-        d, contiguous, step after step. It is overwritten with the result: give one that nobody
-        else needs and that is no view of another tensor.
+        Drive d, contiguous. It is overwritten with the result and must not be a view of another
+        tensor.
     start : Tensor, shape (batch, n)
         State before the first step.
     weight : Tensor, shape (n, n)
     active : int
-        Number of leading columns that the activation acts on.
+        Number of leading columns to which the activation is applied.
     activation : str
         A name in ACTIVATIONS.
 
     Returns
     -------
     states : Tensor, shape (steps, batch, n)
-        s of every step.
+        States s of every step.
     """
     states: Tensor = _Scan.apply(drive, start, weight, active, activation)  # type: ignore[no-untyped-call]
     return states.view(-1, *start.shape)
@@ -107,7 +104,7 @@ class _Scan(torch.autograd.Function):
 def run_recurrent(
     weights: LMUWeights, x: Tensor, m: Tensor, h: Tensor, lengths: Tensor | None, last_only: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Go through sequences; the arguments and results of every form.
+    """Evaluate sequences; arguments and results are those of every form.
 
     Parameters
     ----------
@@ -121,7 +118,7 @@ def run_recurrent(
     Returns
     -------
     outputs : Tensor, shape (batch, steps, n_out), or (batch, n_out) with `last_only`
-        What follows the end of a sequence has no meaning.
+        Values after the end of a sequence are undefined.
     m, h : Tensor
         State at the end of each sequence.
     """
@@ -139,7 +136,7 @@ def run_recurrent(
 
 
 def _fold(weights: LMUWeights) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Give the step matrix (n, n), the input's weights (n_in, n) and bias (n,), n = units + m."""
+    """Return the step matrix (n, n), input weights (n_in, n) and bias (n,), n = units + states."""
     own = weights.dynamics().together()
     encoders = weights.input_encoders @ own.entry
     bias = None if weights.memory_bias is None else weights.memory_bias @ own.entry
@@ -164,7 +161,7 @@ def _plus(a: Tensor, b: Tensor | None) -> Tensor:
 
 
 def advance(weights: LMUWeights, x: Tensor, m: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Go one step on: x (batch, n_in), m (batch, states), h (batch, units) to the next m and h."""
+    """Return m and h after one step, from x (batch, n_in), m (batch, states), h (batch, units)."""
     u = x @ weights.input_encoders
     if weights.hidden_encoders is not None:
         u = u + h @ weights.hidden_encoders
@@ -189,7 +186,7 @@ def advance(weights: LMUWeights, x: Tensor, m: Tensor, h: Tensor) -> tuple[Tenso
 def run_stepwise(
     weights: LMUWeights, x: Tensor, m: Tensor, h: Tensor, lengths: Tensor | None, last_only: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Go through sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`."""
+    """Evaluate sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`."""
     memories, hiddens = [], []
     for x_t in x.unbind(1):
         m, h = advance(weights, x_t, m, h)

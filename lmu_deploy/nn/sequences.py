@@ -1,6 +1,6 @@
 """Sequences of different lengths: padded, masked or packed.
 
-Inside, every form of the layer sees (batch, steps, features) and one length for each sequence.
+Internally, every form of a layer uses (batch, steps, features) and one length per sequence.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from lmu_deploy.core.errors import InputError
 
 
 def check_sequences(x: Tensor, n_in: int, lengths: Tensor | None) -> None:
-    """Check that x is (batch, steps, n_in) with at least one step and that lengths fit.
+    """Check that x is (batch, steps, n_in) with at least one step and that lengths match.
 
     Raises
     ------
     InputError
-        When they do not.
+        When the shape of x or a length is invalid.
     """
     if x.ndim != 3 or x.shape[2] != n_in or x.shape[1] < 1:
         raise InputError(
@@ -35,12 +35,12 @@ def check_sequences(x: Tensor, n_in: int, lengths: Tensor | None) -> None:
 
 
 def lengths_of(mask: Tensor) -> Tensor:
-    """Turn a mask into lengths.
+    """Return the lengths of sequences from a mask.
 
     Parameters
     ----------
     mask : Tensor of bool, shape (batch, steps)
-        True where a step belongs to the sequence; each sequence starts at its first step.
+        True where a step belongs to the sequence; every sequence begins at step 0.
 
     Returns
     -------
@@ -49,35 +49,35 @@ def lengths_of(mask: Tensor) -> Tensor:
     Raises
     ------
     InputError
-        When a sequence has a gap or no step at all.
+        When a sequence has a gap or no step.
     """
     lengths = mask.sum(1)
     if not torch.equal(mask.bool(), is_inside(lengths, mask.shape[1])) or lengths.min() < 1:
-        raise InputError("a mask must hold one run of true steps that begins at the first step.")
+        raise InputError("a mask must be one run of true steps that begins at the first step.")
     return lengths
 
 
 def is_inside(lengths: Tensor, steps: int) -> Tensor:
-    """Give a mask, shape (batch, steps), that is true before each sequence's end."""
+    """Return a mask, shape (batch, steps), that is true before the end of each sequence."""
     return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)
 
 
-def blank_after(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Set x (batch, steps, features) to zero after each sequence's end, whatever stood there."""
+def zero_after(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return x (batch, steps, features) with zeros, even for NaN, after the end of sequences."""
     if lengths is None:
         return x
     return torch.where(is_inside(lengths.to(x.device), x.shape[1]).unsqueeze(2), x, x.new_zeros(()))
 
 
 def at_end(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Pick the last step of each sequence: (batch, steps, features) to (batch, features)."""
+    """Return the last step of each sequence: (batch, steps, features) to (batch, features)."""
     if lengths is None:
         return x[:, -1]
     return x[torch.arange(len(x), device=x.device), lengths.to(x.device) - 1]
 
 
 def unpack(packed: PackedSequence) -> tuple[Tensor, Tensor]:
-    """Give a packed batch as (batch, steps, features) and its lengths."""
+    """Return a packed batch as (batch, steps, features) and its lengths."""
     return pad_packed_sequence(packed, batch_first=True)
 
 

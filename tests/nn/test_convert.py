@@ -122,5 +122,5 @@ def test_a_weight_that_is_not_finite_is_refused():
 
 
 def test_another_module_is_refused():
-    with pytest.raises(InputError, match="SequenceModel is needed here, not Linear"):
+    with pytest.raises(InputError, match="needs a SequenceModel, not Linear"):
         from_torch(torch.nn.Linear(1, 1))

@@ -219,7 +219,7 @@ def test_the_form_follows_from_what_feeds_back():
         ({"theta": 0.5}, "theta is 0.5"),
         ({"order": 0}, "order is 0"),
         ({"discretizer": "euler", "theta": 2.0}, "euler diverges.*must exceed"),
-        ({"start": "zero"}, "start is 'zero'"),
+        ({"init": "zero"}, "init is 'zero'"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(options, message):
@@ -255,7 +255,7 @@ def test_weights_start_as_the_paper_says():
     assert not layer.bias.any()
     assert layer.recurrent_kernel.std().item() == pytest.approx((2 / 800) ** 0.5, rel=0.05)
     assert layer.memory_kernel.std().item() == pytest.approx((2 / 600) ** 0.5, rel=0.05)
-    layer = LMU(1, 8, 4, 9.0, hidden_to_memory=True, memory_to_memory=True, start="memory")
+    layer = LMU(1, 8, 4, 9.0, hidden_to_memory=True, memory_to_memory=True, init="memory")
     assert layer.memory_kernel.all()
     assert (layer.input_encoders == 1).all()
     for zero in ("hidden_encoders", "memory_encoders", "input_kernel", "recurrent_kernel"):
@@ -283,7 +283,7 @@ def test_memory_grows_linearly_in_time(kind):
 
 def test_a_hundred_thousand_steps_train():
     torch.manual_seed(0)
-    layer = LMU(1, 0, 16, 50_000.0, hidden="none", start="memory")
+    layer = LMU(1, 0, 16, 50_000.0, hidden="none", init="memory")
     readout = torch.nn.Linear(16, 1)
     x = torch.sin(torch.arange(100_000) / 4000.0)[None, :, None]
     target = torch.cos(torch.arange(100_000) / 4000.0)[None, :, None]

@@ -57,7 +57,7 @@ def test_trained_theta_recovers_the_tasks_time_scale():
     phases = torch.rand(16, 6, 1) * 6.3
     frequencies = torch.rand(16, 6, 1) * 0.25
     x = torch.sin(frequencies * torch.arange(steps + delay) + phases).sum(1)[..., None]
-    layer = LMU(1, 0, order, 11.0, hidden="none", start="memory", train_theta=True)
+    layer = LMU(1, 0, order, 11.0, hidden="none", init="memory", train_theta=True)
     layer.input_encoders.requires_grad_(False)
     read = torch.tensor(window_decoders(order, np.array([1.0]))[0], dtype=torch.float32)
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)

@@ -1,34 +1,42 @@
-"""Products by the fastest library: they are products, whatever library makes them."""
+"""Matrix products are correct whichever library computes them."""
 
 import copy
 
 import pytest
 import torch
 
-from lmu_deploy.nn import LMU
-from lmu_deploy.nn.blocks import Arrivals, Blocks, new_history, result_at, results
+from lmu_deploy.nn import LMU, products
+from lmu_deploy.nn.blocks import Blocks, OutputGradients, new_history, result_at, results
 from lmu_deploy.nn.products import Product, matmul, summed_outer
 from lmu_deploy.nn.weights import orbit, squares
 
 SIZES = [(3, 5, 7), (100, 212, 212), (1700, 40, 50)]
-"""Below the size at which oneDNN is taken, above it, and more rows than are summed at once."""
+"""Below and above the size for oneDNN, and more rows than are summed in one product."""
+
+
+@pytest.fixture(params=["private operator", "public operators"], autouse=True)
+def operators(request, monkeypatch):
+    """Run every test with the private operator of torch, where it exists, and without it."""
+    if request.param == "public operators":
+        monkeypatch.setattr(products, "_private_operator", lambda: None)
+    return request.param
 
 
 @pytest.mark.parametrize(("rows", "k", "n"), SIZES)
 @pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "hard-tanh"])
-def test_a_product_laid_out_is_the_product(rows, k, n, activation):
+def test_packed_product_equals_the_product(rows, k, n, activation):
     torch.manual_seed(0)
     x, w = torch.randn(rows, k), torch.randn(k, n) / k**0.5
     product = Product(x, rows * k * n, activation)
     apply = {"linear": lambda z: z, "relu": torch.relu, "tanh": torch.tanh}
     exact = x.double() @ w.double()
     expected = apply.get(activation, torch.nn.functional.hardtanh)(exact)
-    for found in (product(x, w), product(x, product.lay(w))[:, :n]):
+    for found in (product(x, w), product(x, product.pack(w))[:, :n]):
         assert (found - expected).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(("rows", "k", "n"), SIZES)
-def test_gradients_go_through_a_product(rows, k, n):
+def test_gradients_of_a_product(rows, k, n):
     torch.manual_seed(0)
     x, w = torch.randn(2, rows, k, requires_grad=True), torch.randn(k, n, requires_grad=True)
     probe = torch.randn(2, rows, n)
@@ -41,7 +49,7 @@ def test_gradients_go_through_a_product(rows, k, n):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 8])
-def test_an_orbit_is_every_power(steps):
+def test_orbit_contains_every_power(steps):
     torch.manual_seed(0)
     start, matrix = torch.randn(2, 3).double(), torch.randn(3, 3).double()
     found = orbit(start, squares(matrix, steps), steps)
@@ -51,7 +59,7 @@ def test_an_orbit_is_every_power(steps):
 
 
 @pytest.mark.parametrize("steps", [1, 5, 6])
-def test_a_history_gives_what_came_after_each_step(steps):
+def test_history_returns_the_state_after_each_step(steps):
     """State t of sequence s is 10 s + t; the state before the first step is its number 0."""
     batch, length = 2, 3
     history = new_history(torch.zeros(batch, 1), steps, length, 1)
@@ -65,26 +73,54 @@ def test_a_history_gives_what_came_after_each_step(steps):
         ends = torch.tensor([end, steps])
         assert result_at(history, last, steps, ends)[:, 0].tolist() == [end, 10 + steps]
     gradient = torch.zeros(batch, 1)
-    arrivals = Arrivals(torch.ones(batch, steps, 1), last, torch.tensor([1, steps]))
+    gradients = OutputGradients(torch.ones(batch, steps, 1), last, torch.tensor([1, steps]))
     for t in range(steps):
-        arrivals.add(gradient, t)
+        gradients.add(gradient, t)
     assert torch.equal(gradient, last + steps)
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_a_memory_that_is_not_trained_keeps_its_powers(trained):
+def test_fixed_memory_caches_its_powers(trained):
     layer = LMU(1, 3, 4, 9.0, hidden_to_memory=True, memory_to_memory=True, train_memory=trained)
     found = [Blocks.of(layer.weights().bare_dynamics(), 5) for _ in range(2)]
     assert (found[0] is found[1]) is not trained
     assert found[0].carry.requires_grad is trained
 
 
-def test_an_answer_does_not_depend_on_the_batches_before():
+def test_outputs_do_not_depend_on_previous_batches():
     """Two batches in blocks of one length, of which one is too small for oneDNN."""
     torch.manual_seed(0)
     layer = LMU(1, 90, 80, 40.0, hidden_to_memory=True, memory_to_memory=True)
-    twin = copy.deepcopy(layer)
+    other = copy.deepcopy(layer)
     x = torch.randn(130, 6, 1)
     with torch.no_grad():
-        twin(x[:110])
-        assert torch.equal(twin(x)[0], layer(x)[0])
+        other(x[:110])
+        assert torch.equal(other(x)[0], layer(x)[0])
+
+
+def test_public_operators_are_used_without_the_private_one(operators):
+    product = products.Product(torch.zeros(1), 10**9)
+    if operators == "public operators":
+        assert not product.is_onednn
+        assert not products.has_onednn(torch.zeros(1), 10**9)
+
+
+@pytest.mark.parametrize("fault", ["absent", "another signature", "another result"])
+def test_unsuitable_private_operator_is_rejected(monkeypatch, fault):
+    class Packet:
+        @staticmethod
+        def default(x, w, bias, name, numbers, algorithm):
+            if fault == "another signature":
+                raise RuntimeError("expected at most 4 arguments")
+            return x @ w.t() + 1.0
+
+    class Operators:
+        _linear_pointwise = None if fault == "absent" else Packet
+
+    monkeypatch.undo()
+    products._private_operator.cache_clear()
+    monkeypatch.setattr(products.torch.ops, "mkldnn", Operators)
+    try:
+        assert products._private_operator() is None
+    finally:
+        products._private_operator.cache_clear()

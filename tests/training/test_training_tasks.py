@@ -67,7 +67,7 @@ def test_mnist(name, monkeypatch):
             "hidden": "feedforward",
             "activation": "relu",
             "input_to_hidden": False,
-            "start": "memory",
+            "init": "memory",
         }
     ]
     # The preset's regularization is for 50,000 images; a thousand cannot bear it.
