@@ -32,7 +32,7 @@ from lmu_deploy.nn.convert import to_torch
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.config import TrainConfig, read_settings
-from lmu_deploy.training.module import answer, task_loss
+from lmu_deploy.training.module import predict, task_loss
 
 DEFAULTS = {"epochs": 2, "learning_rate": 3e-4, "schedule": "cosine", "clip_norm": 1.0}
 """Default settings of a training that only has to correct the effect of rounding."""
@@ -261,6 +261,6 @@ def evaluate(prepare: Prepare, config: ModelConfig, task: Task, split: Split) ->
     """Return "loss" and "metric" of the prepared model."""
     model = SequenceModel(config)
     prepare(model)
-    outputs = answer(model.eval(), split, _BATCH)
+    outputs = predict(model.eval(), split, _BATCH)
     loss = task_loss(task, torch.from_numpy(outputs), torch.from_numpy(split.targets))
     return {"loss": loss.item(), "metric": task.score(outputs, split.targets)}

@@ -132,7 +132,7 @@ class RoundedLMU(LMU):
             input_kernel=self._kernel("input", self.input_kernel),
             recurrent_kernel=self._kernel("recurrent", self.recurrent_kernel),
             bias=None if self.bias is None else rounded_bias(self.bias, self.drive),
-            kept=self._made,
+            memory_cache=self._made,
             own=own,
         )
 

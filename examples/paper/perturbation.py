@@ -20,7 +20,7 @@ from lmu_deploy.tasks.base import Task, get_task
 from lmu_deploy.training import TrainConfig
 from lmu_deploy.training.config import preset
 from lmu_deploy.training.fit import fit
-from lmu_deploy.training.module import answer
+from lmu_deploy.training.module import predict
 
 EPSILONS = (-0.01, -0.001, 0.0, 0.001, 0.01)
 
@@ -39,7 +39,7 @@ def retrain(task: Task, config: TrainConfig, epsilon: float, seed: int) -> dict[
     if config.samples is not None:
         data = data.shortened(samples=config.samples)
     fitted = fit(task, data, config, seed, prepare=lambda model: perturb(model, epsilon))
-    outputs = answer(fitted.model, data.test, config.batch_size)
+    outputs = predict(fitted.model, data.test, config.batch_size)
     return {
         "epsilon": epsilon,
         f"validation_{task.metric}": fitted.validation_metric,

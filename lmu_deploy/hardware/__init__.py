@@ -1,1 +1,1 @@
-"""Chips: their profiles, and the rules that a network must keep to fit one."""
+"""Hardware profiles, cost tables and pre-flight rules of chips."""

@@ -1,7 +1,7 @@
-"""What single operations cost on chips, as published: ``energy/NAME.toml``, a source per figure.
+"""Published costs of single operations on chips: ``energy/NAME.toml``, with a source per figure.
 
-A table says what one synaptic operation, one message and one update of a neuron take, in energy
-and in time, each as a range. What it does not say is not counted for it, and nothing is guessed.
+A table has the energy and time of one synaptic operation, one message and one neuron update, each
+as a range. Missing entries are not counted; nothing is estimated in their place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ else:
 
 
 class Range(BaseModel):
-    """A figure between two bounds, and where it stands."""
+    """A figure between two bounds, with its source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     low: float = Field(ge=0)
@@ -35,21 +35,21 @@ class Range(BaseModel):
 
 
 class CostTable(BaseModel):
-    """What one operation takes on a chip, or in a process.
+    """Costs of single operations on a chip, or in a process technology.
 
     Attributes
     ----------
     kind : {"digital", "analog"}
-        Of which networks it can say something.
+        Kind of networks to which it applies.
     title : str
     synop_pj, message_pj, update_pj : Range, optional
-        Energy of a synaptic operation, of a message sent, of a neuron's update; picojoules.
+        Energy of a synaptic operation, of a message and of a neuron update; picojoules.
     step_ns : Range, optional
         Shortest time step of the chip; nanoseconds.
     synop_ns, message_ns, update_ns : Range, optional
-        What an operation adds to the time; nanoseconds.
+        Time of an operation; nanoseconds.
     time_factor : Range, optional
-        Seconds that pass for each second that the neurons live through.
+        Real time per simulated time of the neurons.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,7 +67,7 @@ class CostTable(BaseModel):
 
 @cache
 def cost_tables() -> dict[str, CostTable]:
-    """Read all tables, by name and in its order."""
+    """Return all tables by name, in alphabetical order."""
     folder = files("lmu_deploy.hardware") / "energy"
     items = sorted((i for i in folder.iterdir() if i.name.endswith(".toml")), key=lambda i: i.name)
     return {

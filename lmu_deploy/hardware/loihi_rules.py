@@ -1,4 +1,4 @@
-"""Pre-flight rules of LoihiNetworks: widths of loihi-semantics.md against a chip's own."""
+"""Pre-flight rules for LoihiNetworks: widths of the specification against those of a chip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rule = Callable[[LoihiNetwork, DigitalProfile], list[Violation]]
 
 
 def weight_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No decoder, encoder or input weight is wider than a synapse."""
+    """Check that no decoder, encoder or input weight is wider than a synapse."""
     if profile.weight_bits.value >= WEIGHT_BITS:
         return []
     return [
@@ -27,7 +27,7 @@ def weight_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violat
 
 
 def state_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No membrane, current or relay is wider than a neuron's state variable."""
+    """Check that no membrane, current or relay is wider than a state variable."""
     if profile.state_bits.value >= STATE_BITS:
         return []
     return [
@@ -37,7 +37,7 @@ def state_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violati
 
 
 def accumulator_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No sum of decoders is wider than an accumulator, even where all neurons spike at once."""
+    """Check that no sum of decoders, over spikes of all neurons, is wider than an accumulator."""
     if not relays_on_cores(profile):
         return []
     allowed = profile.accumulator_bits
@@ -51,7 +51,7 @@ def accumulator_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[V
 
 
 def decoder_bits(memory: LoihiMemory) -> int:
-    """Bits, with the sign, of the largest sum of decoders that spikes of one step can make."""
+    """Return the width, sign included, of the largest sum of decoders in one step."""
     weights = memory.decoders.astype(np.int64)
     largest = max(
         int(np.where(weights > 0, weights, 0).sum(axis=2).max()),
@@ -69,4 +69,4 @@ LOIHI_RULES: tuple[Rule, ...] = (
     fan_out,
     cores,
 )
-"""Every rule, in the order in which violations are listed."""
+"""All rules, in the order in which violations are listed."""

@@ -1,25 +1,17 @@
-"""Where each neuron of a network sits on a chip: greedily, core after core.
+"""Greedy placement of the neurons of a network on the cores of a chip.
 
-Neurons are taken in the order of the network (each layer's memory, its hidden units, the readout)
-and put on the current core until it is full of neurons, of synaptic memory or of input axons; then
-the next one begins. What counts stands in :mod:`lmu_deploy.hardware.placement`.
+Neurons are placed in the order of the network (for each layer memory, then hidden units; last the
+readout). A new core is started when the current one has no room for neurons, synaptic memory or
+input axons. Following Davies et al., IEEE Micro 38(1), 2018, a synapse is stored in the core of its
+target and takes the bits of its weight; a core has one input axon for each neuron anywhere that
+projects to it; a neuron has one output axon for each core to which it projects. A neuron that sends
+separate events for several thresholds counts once per threshold. The input and messages of the host
+are external and take no core.
 
-A neuron that sends events of its own for each of several thresholds counts there as so many.
-
-The input comes from outside, as does what the host sends, and takes no core.
-
-What neurons ask of the core on which they sit, whatever network they are of.
-
-What counts, after Davies et al., IEEE Micro 38(1), 2018: a synapse is stored where its target
-sits, and takes a weight's bits; a core has one input axon for each neuron, anywhere, that reaches
-it, and a neuron one output axon for each core that it reaches.
-
-What a LoihiNetwork's neurons and relays ask of cores.
-
-The names are those of loihi-semantics.md. Decoders and input weights are stored with the
-relays, encoders with the neurons, a byte each. A chip whose messages are too narrow for a relay
-(the first Loihi) has none on its cores: its embedded processors, or the host, hear the neurons and
-send the relays' messages from outside.
+In a LoihiNetwork (names as in docs/reference/spiking-semantics.md), decoders and input weights are
+stored with the relays and encoders with the neurons, one byte each. A chip whose messages are too
+narrow for a relay (the first Loihi) has no relays on its cores: its embedded processors or the host
+receive the spikes and send the messages of the relays.
 """
 
 from __future__ import annotations
@@ -39,14 +31,14 @@ from lmu_deploy.hardware.profile import DigitalProfile, Figure
 
 @dataclass(frozen=True)
 class Demand:
-    """What each neuron of a population asks of its core.
+    """Resources that each neuron of a population needs on its core.
 
     Attributes
     ----------
     population : str
     synaptic_bytes : ndarray, shape (neurons,), float64
     sources : csr_array of bool, shape (neurons, all senders)
-        Which senders reach it.
+        Which senders project to it.
     """
 
     population: str
@@ -56,14 +48,14 @@ class Demand:
 
 @dataclass(frozen=True)
 class Sender:
-    """Neurons that send: a part of the columns of all sources, in their order.
+    """Neurons that send; they correspond to consecutive columns of all sources.
 
     Attributes
     ----------
     population : str
     neurons : int
     outside : bool
-        They sit on no core: the input, or what a host sends.
+        Whether they are external to the cores: the input, or messages of a host.
     """
 
     population: str
@@ -72,12 +64,12 @@ class Sender:
 
 
 def relays_on_cores(profile: DigitalProfile) -> bool:
-    """Whether a core of the chip could be a relay, which sends graded messages of 16 bits."""
+    """Return whether cores of the chip support relays, which send graded 16-bit messages."""
     return profile.message_bits.value >= MESSAGE_BITS
 
 
 def loihi_senders(network: LoihiNetwork, profile: DigitalProfile) -> list[Sender]:
-    """List who sends, memory after memory: the host's input, the relays, the neurons."""
+    """Return the senders, memory by memory: input from the host, relays, neurons."""
     outside = not relays_on_cores(profile)
     return [
         sender
@@ -91,31 +83,31 @@ def loihi_senders(network: LoihiNetwork, profile: DigitalProfile) -> list[Sender
 
 
 def loihi_demands(network: LoihiNetwork, profile: DigitalProfile) -> list[Demand]:
-    """List what relays, if they are on cores, and neurons ask of them, memory after memory."""
+    """Return the demands of relays, if these are on cores, and neurons, memory by memory."""
     total = sum(sender.neurons for sender in loihi_senders(network, profile))
     found, inputs = [], 0
     for layer, memory in memories(network):
         relays = inputs + memory.channels
         neurons = relays + memory.states
         if relays_on_cores(profile):
-            heard = _by_relays(memory, inputs, neurons)
-            found.append(_demand(f"{layer}/relay", heard, (memory.states, total)))
+            connected = _by_relays(memory, inputs, neurons)
+            found.append(_demand(f"{layer}/relay", connected, (memory.states, total)))
         state, neuron = np.nonzero(memory.neurons.encoders)
-        heard = (state * memory.neurons.neurons + neuron, relays + state)
-        found.append(_demand(f"{layer}/memory", heard, (memory.size, total)))
+        connected = (state * memory.neurons.neurons + neuron, relays + state)
+        found.append(_demand(f"{layer}/memory", connected, (memory.size, total)))
         inputs = neurons + memory.size
     return found
 
 
 def memories(network: LoihiNetwork) -> Iterator[tuple[str, LoihiMemory]]:
-    """Give each memory with the name of its layer."""
+    """Yield each memory with the name of its layer."""
     for number, memory in enumerate(network.memories):
         if memory is not None:
             yield f"layer{number}", memory
 
 
 def _by_relays(memory: LoihiMemory, inputs: int, neurons: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a relay and what it hears, whose first columns are given."""
+    """Return pairs of relays and their sources, given the first columns of these."""
     channel, state, neuron = np.nonzero(memory.decoders)
     decoding = channel * memory.order + state
     decoded = neurons + channel * memory.decoders.shape[2] + neuron
@@ -127,20 +119,20 @@ def _by_relays(memory: LoihiMemory, inputs: int, neurons: int) -> tuple[np.ndarr
 
 
 def _demand(
-    population: str, heard: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]
+    population: str, connected: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]
 ) -> Demand:
-    """Make the demand of neurons that have a synapse of one byte for each pair."""
-    sources = csr_array((np.ones(len(heard[0]), dtype=bool), heard), shape=shape)
+    """Return the demand of neurons with a one-byte synapse for each pair."""
+    sources = csr_array((np.ones(len(connected[0]), dtype=bool), connected), shape=shape)
     return Demand(population, np.diff(sources.indptr).astype(np.float64), sources)
 
 
 OnChip = IntegerNetwork | LoihiNetwork
-"""Networks that are put onto cores."""
+"""Networks that can be placed on cores."""
 
 
 @dataclass(frozen=True)
 class Core:
-    """What a core holds.
+    """Contents of a core.
 
     Attributes
     ----------
@@ -156,7 +148,7 @@ class Core:
 
 
 def demands(network: IntegerNetwork) -> list[Demand]:
-    """List what the neurons of each population, and last the readout, ask of their cores."""
+    """Return the demands of all populations, the readout last."""
     neurons = {name: p.neurons for name, p in populations(network).items()}
     sizes = {name: size for name, size in neurons.items() if not from_outside(name)}
     if isinstance(network.readout, IntegerReadout):
@@ -176,14 +168,14 @@ def demands(network: IntegerNetwork) -> list[Demand]:
 
 
 def demands_on(profile: DigitalProfile, network: OnChip) -> list[Demand]:
-    """List what the neurons of either kind of network ask of the cores of a chip."""
+    """Return the demands of a network of either kind on a chip."""
     if isinstance(network, LoihiNetwork):
         return loihi_demands(network, profile)
     return demands(network)
 
 
 def place(network: OnChip, profile: DigitalProfile) -> list[Core]:
-    """Put a network onto the cores of a chip.
+    """Place a network on the cores of a chip.
 
     Parameters
     ----------
@@ -193,19 +185,19 @@ def place(network: OnChip, profile: DigitalProfile) -> list[Core]:
     Returns
     -------
     cores : list of Core
-        As many as it takes, which may be more than the chip has. A neuron that no core can hold
-        gets one of its own; the pre-flight rules name it.
+        The cores needed, which may be more than the chip has. A neuron that exceeds the limits of
+        a core gets a core of its own; the pre-flight rules report it.
     """
     senders = _senders(network, profile)
     total = sum(sender.neurons for sender in senders)
     filling = [_Filling(profile, total)]
     for demand in demands_on(profile, network):
         rows = np.split(demand.sources.indices, demand.sources.indptr[1:-1])
-        for size, heard in zip(demand.synaptic_bytes, rows, strict=True):
-            if not filling[-1].has_room(size, heard):
+        for size, connected in zip(demand.synaptic_bytes, rows, strict=True):
+            if not filling[-1].has_room(size, connected):
                 filling.append(_Filling(profile, total))
-            filling[-1].add(demand.population, size, heard)
-    reach = np.sum([core.sources for core in filling], axis=0)
+            filling[-1].add(demand.population, size, connected)
+    fan_out = np.sum([core.sources for core in filling], axis=0)
     cores, homes = [], _homes(senders, filling)
     for number, core in enumerate(filling):
         cores.append(
@@ -213,25 +205,25 @@ def place(network: OnChip, profile: DigitalProfile) -> list[Core]:
                 dict(core.neurons),
                 int(np.ceil(core.synaptic_bytes)),
                 core.in_axons,
-                int(reach[homes == number].sum()),
+                int(fan_out[homes == number].sum()),
             )
         )
     return cores
 
 
 def table(cores: list[Core], profile: DigitalProfile) -> str:
-    """Show how full each core is, a line each."""
+    """Return a table of the utilization of the cores, one line each."""
     columns = f"{'neurons':>15} {'synapses':>18} {'in axons':>12} {'out axons':>12}"
     lines = [f"core {columns}  holds"]
     for number, core in enumerate(cores):
         neurons = sum(core.neurons.values())
-        held = ", ".join(f"{name} ({count})" for name, count in core.neurons.items())
+        contents = ", ".join(f"{name} ({count})" for name, count in core.neurons.items())
         lines.append(
             f"{number:>4} {neurons:>7} {_share(neurons, profile.neurons_per_core)} "
             f"{core.synaptic_bytes / 1024:>7.1f} KB "
             f"{_share(core.synaptic_bytes, profile.synaptic_bytes_per_core)} "
             f"{core.in_axons:>5}{_share(core.in_axons, profile.fan_in)} "
-            f"{core.out_axons:>5}{_share(core.out_axons, profile.fan_out)}  {held}"
+            f"{core.out_axons:>5}{_share(core.out_axons, profile.fan_out)}  {contents}"
         )
     return "\n".join(lines)
 
@@ -241,7 +233,7 @@ def _share(value: int, limit: Figure) -> str:
 
 
 def _senders(network: OnChip, profile: DigitalProfile) -> list[Sender]:
-    """Say whose columns the demands' sources are."""
+    """Return the senders in the order of the columns of the demands."""
     if isinstance(network, LoihiNetwork):
         return loihi_senders(network, profile)
     neurons = {name: population.neurons for name, population in populations(network).items()}
@@ -252,7 +244,7 @@ def _senders(network: OnChip, profile: DigitalProfile) -> list[Sender]:
 
 
 def _homes(senders: list[Sender], filling: list[_Filling]) -> np.ndarray:
-    """Core of every sender; -1 for those outside."""
+    """Return the core of every sender, -1 for external senders."""
     homes: dict[str, list[int]] = {}
     for number, core in enumerate(filling):
         for name, count in core.neurons.items():
@@ -266,13 +258,13 @@ def _homes(senders: list[Sender], filling: list[_Filling]) -> np.ndarray:
 
 
 class _Filling:
-    """A core while it is being filled.
+    """A core during placement.
 
     Parameters
     ----------
     profile : DigitalProfile
     senders : int
-        Of the whole network.
+        Number of senders of the whole network.
     """
 
     def __init__(self, profile: DigitalProfile, senders: int) -> None:
@@ -282,23 +274,23 @@ class _Filling:
         self.sources = np.zeros(senders, dtype=bool)
         self.in_axons = 0
 
-    def has_room(self, size: float, heard: np.ndarray) -> bool:
-        """Whether one more neuron, which hears these senders, fits; an empty core takes any."""
+    def has_room(self, size: float, connected: np.ndarray) -> bool:
+        """Return whether a neuron with these sources fits; an empty core accepts any neuron."""
         if not self.neurons:
             return True
         limits = self._profile
         return (
             self.neurons.total() < limits.neurons_per_core.value
             and self.synaptic_bytes + size <= limits.synaptic_bytes_per_core.value
-            and self.in_axons + self._unheard(heard) <= limits.fan_in.value
+            and self.in_axons + self._new_axons(connected) <= limits.fan_in.value
         )
 
-    def add(self, population: str, size: float, heard: np.ndarray) -> None:
-        """Put one neuron here."""
+    def add(self, population: str, size: float, connected: np.ndarray) -> None:
+        """Add a neuron to the core."""
         self.neurons[population] += 1
         self.synaptic_bytes += size
-        self.in_axons += self._unheard(heard)
-        self.sources[heard] = True
+        self.in_axons += self._new_axons(connected)
+        self.sources[connected] = True
 
-    def _unheard(self, heard: np.ndarray) -> int:
-        return len(heard) - int(np.count_nonzero(self.sources[heard]))
+    def _new_axons(self, connected: np.ndarray) -> int:
+        return len(connected) - int(np.count_nonzero(self.sources[connected]))

@@ -1,8 +1,8 @@
-"""Whether a network fits a chip: a list of small rules, and every violation at once.
+"""Pre-flight check: whether a network fits a chip, as a list of rules.
 
-A rule is a function of a network and a profile that gives its violations; a new one of integer
-networks is written below (in core_rules.py, if it is of every network) and added to `RULES`. Each
-names what is wrong, how much, the limit, and the least change that mends it.
+A rule is a function of a network and a profile that returns violations. Each violation has the
+object, its value, the limit and a remedy. To add a rule for integer networks, write it here (or in
+:mod:`lmu_deploy.hardware.rules` if it applies to every network on cores) and add it to `RULES`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Rule = Callable[[IntegerNetwork, DigitalProfile], list[Violation]]
 
 
 def check(network: OnChip, profile: DigitalProfile) -> list[Violation]:
-    """List every violation of every rule, in the order of the rules."""
+    """Return all violations, in the order of the rules."""
     if isinstance(network, LoihiNetwork):
         return [violation for rule in LOIHI_RULES for violation in rule(network, profile)]
     return [violation for rule in RULES for violation in rule(network, profile)]
 
 
 def weight_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No weight is wider than a synapse."""
+    """Check that no weight is wider than a synapse."""
     return [
         too_wide(
             f"weights of {edge.place}",
@@ -45,7 +45,7 @@ def weight_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
 
 
 def accumulator_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No sum is kept in more bits than a dendritic accumulator has."""
+    """Check that no sum is wider than a dendritic accumulator."""
     return [
         too_wide(
             f"accumulators of {edge.place}",
@@ -59,7 +59,7 @@ def accumulator_widths(network: IntegerNetwork, profile: DigitalProfile) -> list
 
 
 def state_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No state, drive or output is wider than a neuron's state variable."""
+    """Check that no state, drive or output is wider than a state variable of a neuron."""
     states: dict[str, Format] = {}
     if isinstance(network.readout, IntegerReadout):
         states["readout"] = network.readout.output
@@ -80,7 +80,7 @@ def state_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viola
 
 
 def message_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No message is wider than a spike's payload."""
+    """Check that no message is wider than the payload of a spike."""
     allowed = int(profile.message_bits)
     options = {"input": "message", "memory": "message", "hidden": "hidden", "host": "hidden"}
     found = []
@@ -89,14 +89,17 @@ def message_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Vio
             option = options[name.rsplit("/", maxsplit=1)[-1]]
             remedy = f"quantize with --{option}-bits {allowed}"
             if allowed < 2:
-                remedy = "make a spiking network with lmu-deploy spike"
+                remedy = "create a spiking network with lmu-deploy spike"
             messages = f"messages of {name}"
             found.append(too_wide(messages, population.message.bits, profile.message_bits, remedy))
     return found
 
 
 def change_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
-    """No change of a message, which is up to twice as large, is wider than a spike's payload."""
+    """Check that no change of a message is wider than the payload of a spike.
+
+    A change can be twice as large as a message.
+    """
     bits = {name: population.message.bits for name, population in populations(network).items()}
     allowed = int(profile.message_bits)
     return [
@@ -122,4 +125,4 @@ RULES: tuple[Rule, ...] = (
     fan_out,
     cores,
 )
-"""Every rule of integer networks, in the order in which violations are listed."""
+"""All rules for integer networks, in the order in which violations are listed."""

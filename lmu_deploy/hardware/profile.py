@@ -1,9 +1,9 @@
-"""Chip profiles: what a chip can hold and do, as TOML, with the source of every figure.
+"""Hardware profiles: resources of chips as TOML, with a source for every figure.
 
-A profile file is ``profiles/NAME.toml`` beside this module. Each figure is a table
-``{ value = 24, source = "where it stands" }``; a figure without a published source says
-``source = "assumed: why"``. `kind` tells digital chips (integer networks)
-from analog ones (spiking networks).
+A profile is the file ``profiles/NAME.toml`` beside this module. Each figure is a table
+``{ value = 24, source = "reference" }``; a figure without a published source has
+``source = "assumed: reason"``. `kind` distinguishes digital chips (integer networks) from analog
+chips (spiking networks).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ else:
 
 
 class Figure(BaseModel):
-    """A number and where it stands."""
+    """A number and its source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     value: float
@@ -34,20 +34,20 @@ class Figure(BaseModel):
 
 
 class LifFigures(BaseModel):
-    """The digital LIF neurons of a chip, and how a spiking memory is set up on them.
+    """Digital LIF neurons of a chip, and parameters of spiking memories on them.
 
     Attributes
     ----------
     current_decay, membrane_decay, threshold : Figure
-        du, dv and vth of docs/reference/loihi-semantics.md.
+        Parameters du, dv and vth of docs/reference/loihi-semantics.md.
     synapse_tau : Figure
-        Of the relays that hold a memory's state, seconds.
+        Time constant of the relays that represent the state of a memory, seconds.
     step : Figure
-        What a step of the chip stands for, seconds.
+        Duration of a step of the chip, seconds.
     lowest_rate, highest_rate : Figure
-        Between which a neuron's rate at the end of its range is drawn, hertz.
+        Range of firing rates of neurons at the end of the range of a state, hertz.
     lowest_intercept, highest_intercept : Figure
-        Between which the encoded state at which a neuron starts to fire is drawn.
+        Range of the encoded states at which neurons begin to fire.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,7 +63,7 @@ class LifFigures(BaseModel):
 
 
 class NeuronKind(BaseModel):
-    """The neuron model of `core.spiking.chip.NeuronModel` nearest to a chip's own."""
+    """The neuron model of `core.spiking.chip.NeuronModel` closest to the circuit of a chip."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     value: Literal["lif", "dpi", "if", "poisson"]
@@ -76,10 +76,10 @@ class DigitalProfile(BaseModel):
     Attributes
     ----------
     weight_bits, state_bits, accumulator_bits, message_bits : Figure
-        Widths, sign included.
+        Widths including the sign.
     neurons_per_core, synaptic_bytes_per_core, fan_in, fan_out, cores : Figure
     lif : LifFigures, optional
-        Of a chip on which `spike` can put a memory.
+        For chips on which `spike` can implement a memory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -104,19 +104,19 @@ class AnalogProfile(BaseModel):
     Attributes
     ----------
     neuron : NeuronKind
-        The circuit that the chip's neurons are nearest to.
+        The model closest to the neurons of the chip.
     neurons : Figure
-        On the whole chip.
+        Number of neurons of the chip.
     mismatch : Figure
         Coefficient of variation of neuron gains and biases across devices (lognormal).
     membrane_noise : Figure
-        Standard deviation of a free membrane under the white noise of its current, in thresholds.
+        Standard deviation of a subthreshold membrane under white current noise, in thresholds.
     weight_bits : Figure
-        Width of a synaptic weight, sign included; 0 stands for real numbers.
+        Width of a synaptic weight including the sign; 0 for real weights.
     synapse_tau, membrane_tau, refractory : Figure
-        Seconds.
+        Time constants and refractory time, seconds.
     maximum_rate : Figure
-        Hertz.
+        Maximum firing rate, hertz.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -139,7 +139,7 @@ _READER: TypeAdapter[Profile] = TypeAdapter(Annotated[Profile, Field(discriminat
 
 
 def profile_names(kind: str | None = None) -> list[str]:
-    """Names of all profiles, or of those of one kind (digital or analog)."""
+    """Return the names of all profiles, or of those of one kind (digital or analog)."""
     names = [
         item.name.removesuffix(".toml")
         for item in (files("lmu_deploy.hardware") / "profiles").iterdir()
@@ -149,13 +149,13 @@ def profile_names(kind: str | None = None) -> list[str]:
 
 
 def load_profile(name: str | Profile, kind: str | None = None) -> Profile:
-    """Read the profile called `name`; a profile itself is given back, if it is of the kind.
+    """Return the profile called `name`, or the given profile, if it is of the kind.
 
     Raises
     ------
     InputError
-        When there is none of that name (the valid ones are listed), it is of another kind, or its
-        file is wrong.
+        When there is no profile of that name (the message lists the valid ones), it is of another
+        kind, or its file is invalid.
     """
     profile = _read(name, kind) if isinstance(name, str) else name
     if kind is not None and profile.kind != kind:
@@ -176,4 +176,4 @@ def _read(name: str, kind: str | None) -> Profile:
     try:
         return _READER.validate_python(tomllib.loads(item.read_text(encoding="utf-8")))
     except (ValidationError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"profile {name} is wrong: {error}") from error
+        raise InputError(f"profile {name} is invalid: {error}") from error

@@ -1,7 +1,4 @@
-"""Pre-flight rules of what cores hold, for every kind of network that is put onto them.
-
-One way in which a network does not fit a chip, and what would mend it.
-"""
+"""Pre-flight rules of the resources of cores, for every kind of network on cores."""
 
 from __future__ import annotations
 
@@ -15,16 +12,16 @@ from lmu_deploy.hardware.profile import DigitalProfile, Figure
 
 @dataclass(frozen=True)
 class Violation:
-    """One way in which a network does not fit.
+    """A resource limit of a chip that a network exceeds.
 
     Attributes
     ----------
     object : str
-        What does not fit, such as "weights of layer0/memory/recurrent, bits".
+        Object that exceeds the limit, such as "weights of layer0/memory/recurrent, bits".
     value, limit : int
-        What it takes and what there is.
+        Required and available amount.
     remedy : str
-        The least change that mends it.
+        Smallest change of the network that satisfies the limit.
     """
 
     object: str
@@ -37,7 +34,7 @@ class Violation:
 
 
 def too_wide(what: str, bits: int, limit: Figure, remedy: str) -> Violation:
-    """Say that a number has more bits than there are for it."""
+    """Return the violation of a width in bits."""
     return Violation(f"{what}, bits", bits, int(limit), remedy)
 
 
@@ -52,7 +49,7 @@ _LESS_MEMORY = {
 
 
 def fan_in(network: OnChip, profile: DigitalProfile) -> list[Violation]:
-    """No neuron hears more neurons than its core has input axons."""
+    """Check that the fan-in of no neuron exceeds the input axons of a core."""
     found = []
     for demand in demands_on(profile, network):
         most, allowed = int(demand.sources.sum(axis=1).max()), int(profile.fan_in)
@@ -69,7 +66,7 @@ def fan_in(network: OnChip, profile: DigitalProfile) -> list[Violation]:
 
 
 def synaptic_memory(network: OnChip, profile: DigitalProfile) -> list[Violation]:
-    """No neuron has more synapses than its core can store."""
+    """Check that the synapses of no neuron exceed the memory of a core."""
     found = []
     for demand in demands_on(profile, network):
         most, allowed = int(demand.synaptic_bytes.max()), int(profile.synaptic_bytes_per_core)
@@ -86,7 +83,7 @@ def synaptic_memory(network: OnChip, profile: DigitalProfile) -> list[Violation]
 
 
 def fan_out(network: OnChip, profile: DigitalProfile) -> list[Violation]:
-    """No core sends over more output axons than it has, where the greedy placement puts things."""
+    """Check that no core exceeds its output axons in the greedy placement."""
     allowed = int(profile.fan_out)
     return [
         Violation(
@@ -101,7 +98,7 @@ def fan_out(network: OnChip, profile: DigitalProfile) -> list[Violation]:
 
 
 def cores(network: OnChip, profile: DigitalProfile) -> list[Violation]:
-    """No more cores are taken by the greedy placement than there are."""
+    """Check that the greedy placement does not need more cores than there are."""
     taken, allowed = len(place(network, profile)), int(profile.cores)
     if taken <= allowed:
         return []

@@ -1,1 +1,1 @@
-"""Tasks: data and metric, one file each."""
+"""Tasks: data and metric, one module per data set."""

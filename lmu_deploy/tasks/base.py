@@ -1,7 +1,6 @@
-"""What every task is: data in three splits, and the metric that judges a network on it.
+"""Interface of tasks: data in three parts, and the metric that evaluates a network on it.
 
-Tasks register here by name; a task's module is imported when it is asked for. In: nothing but a
-name. Out: a :class:`Task`, whose ``load`` gives inputs (samples, steps, n_in) and targets.
+Tasks are registered here by name; the module of a task is imported when it is requested.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _HOMES = {
     "psmnist-nru": "mnist:PSMNIST_NRU",
     "smnist": "mnist:SMNIST",
 }
-# A number after these names sets the window in steps; the module's make_task makes such a task.
+# A number after these names sets the window in steps; make_task of the module creates the task.
 _SIZED = {"capacity": "capacity", "copy": "copying", "delay": "delay"}
 _LONGEST_NUMBER = 10
 
@@ -57,29 +56,29 @@ class Split:
         return self.targets
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples."""
         return len(self.targets)
 
     def batch(self, index: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        """Give inputs and targets of some samples; a large split makes only these floats."""
+        """Return inputs and targets of some samples; large splits convert only these to floats."""
         return self.inputs[index], self.targets[index]
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """The three parts; `validation` chooses, `test` only judges."""
+    """Training, validation and test part; `test` is used for the final evaluation only."""
 
     train: Split
     validation: Split
     test: Split
 
     def shortened(self, steps: int | None = None, samples: int | None = None) -> TaskData:
-        """Give the first `samples` of each part, cut to their first `steps`, for quick runs.
+        """Return the first `samples` of each part, cut to their first `steps`, for quick runs.
 
         Raises
         ------
         InputError
-            When sequences that are answered once, at their end, would be cut.
+            When sequences with a single target at the end would be cut.
         """
         return TaskData(
             *(_cut(s, steps, samples) for s in (self.train, self.validation, self.test))
@@ -92,15 +91,15 @@ def _cut(split: Split, steps: int | None, samples: int | None) -> Split:
         return Split(inputs, targets)
     if targets.ndim == 1 and steps < inputs.shape[1]:
         raise InputError(
-            f"these sequences of {inputs.shape[1]} steps have one answer at their end and cannot "
-            f"be cut to {steps}; leave out the number of steps."
+            f"these sequences of {inputs.shape[1]} steps have one target at their end and cannot "
+            f"be cut to {steps}; omit the number of steps."
         )
     return Split(inputs[:, :steps], targets if targets.ndim == 1 else targets[:, :steps])
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task.
+    """A task: data and metric.
 
     Attributes
     ----------
@@ -108,11 +107,12 @@ class Task:
     kind : {"classification", "regression"}
     n_in, n_out, steps : int
     load : callable
-        Gives the TaskData; the same at every call.
+        Returns the TaskData, the same at every call.
     washout : int
-        Steps at the start of a sequence that the metric leaves out, where every step is answered.
+        Number of initial steps that the metric skips, for tasks with targets at every step.
     every_step : bool
-        Whether a network answers at every step, not once after the last. Regression always does.
+        Whether there is a target at every step instead of one after the last. Always true for
+        regression.
     """
 
     name: str
@@ -130,11 +130,11 @@ class Task:
 
     @property
     def metric(self) -> str:
-        """Name of the metric: accuracy (more is better) or nrmse (less is better)."""
+        """Name of the metric: accuracy (higher is better) or nrmse (lower is better)."""
         return "accuracy" if self.kind == "classification" else "nrmse"
 
     def score(self, outputs: np.ndarray, targets: np.ndarray) -> float:
-        """Judge outputs by this task's metric and washout.
+        """Return the metric of outputs, with the washout of the task.
 
         Parameters
         ----------
@@ -146,17 +146,17 @@ class Task:
 
 
 def task_names() -> list[str]:
-    """Names of all tasks."""
+    """Return the names of all tasks."""
     return sorted(_HOMES)
 
 
 def get_task(name: str) -> Task:
-    """Give the task called `name`; ``capacity-5000`` is `capacity` with a window of 5,000 steps.
+    """Return the task called `name`; ``capacity-5000`` is `capacity` with a window of 5,000 steps.
 
     Raises
     ------
     InputError
-        When there is none of that name (the valid names are listed).
+        When there is no task of that name (the message lists the valid names).
     """
     if name in _HOMES:
         module, attribute = _HOMES[name].split(":")

@@ -1,10 +1,10 @@
-"""Task `capacity`: how much of a long window is remembered, five delays at once.
+"""Task `capacity`: memory capacity over a long window, with five delays at once.
 
-White noise of up to 10 cycles a window goes in, and at every step the network has to give it as it
-was 0, 1/4, 1/2, 3/4 and 1 window of T steps ago, over sequences of 2.5 windows (Voelker, Kajic,
-Eliasmith 2019, section 3.1). T is 1,000, or the number in the name: `capacity-100000`.
+The input is white noise of up to 10 cycles per window. At every step the targets are the input 0,
+1/4, 1/2, 3/4 and 1 window of T steps ago; sequences have 2.5 windows (Voelker, Kajic, Eliasmith
+2019, section 3.1). T is 1,000, or the number in the name: `capacity-100000`.
 
-A Legendre memory needs no training for it: see :func:`untrained_network`.
+A Legendre memory needs no training for this task: see :func:`untrained_network`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _LEAST_SEQUENCES, _STEPS_OF_A_SPLIT = 4, 160_000
 
 
 def delays(window: int) -> np.ndarray:
-    """Give the five delays in steps, shape (5,), int64."""
+    """Return the five delays in steps, shape (5,), int64."""
     return np.rint(POSITIONS * window).astype(np.int64)
 
 
 def make_data(window: int) -> TaskData:
-    """Make the three parts; long windows have fewer sequences, but four at least.
+    """Return the data; there are fewer sequences for long windows, but at least four per part.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def make_data(window: int) -> TaskData:
 
 
 def make_task(window: int) -> Task:
-    """Give the task for a window of `window` steps, 25 to 1,000,000; InputError outside."""
+    """Return the task for a window of `window` steps, 25 to 1,000,000; else raise InputError."""
     window = check_integer("window of task capacity", window, SMALLEST_WINDOW, LARGEST_WINDOW)
     name = "capacity" if window == WINDOW else f"capacity-{window}"
     return Task(
@@ -64,10 +64,10 @@ def make_task(window: int) -> Task:
 
 
 def untrained_network(window: int, order: int = 100) -> LMUNetwork:
-    """Make a Legendre memory whose states are read through the Legendre polynomials.
+    """Return a Legendre memory with a readout of Legendre polynomials.
 
-    An input held over each step is seen, on the whole, half a step late; the window is therefore
-    one step longer than the longest delay, and a delay of k steps is read at k + 1/2.
+    Zero-order hold delays an input by half a step on average. The window is therefore one step
+    longer than the longest delay, and a delay of k steps is read at k + 1/2.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def untrained_network(window: int, order: int = 100) -> LMUNetwork:
     Returns
     -------
     network : LMUNetwork
-        One channel, no hidden units; answers at every step.
+        One channel, no hidden units, an output at every step.
     """
     theta = window + 1.0
     decoders = window_decoders(order, (delays(window) + 0.5) / theta)

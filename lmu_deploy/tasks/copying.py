@@ -1,10 +1,11 @@
 """Task `copy`: repeat ten symbols after a long pause.
 
-Ten symbols out of eight are shown, then blanks, then at one step a signal to begin; over the next
-ten steps the symbols have to be named in their order (Hochreiter, Schmidhuber 1997; in this form
-Arjovsky, Shah, Bengio 2016, section 4.1). Inputs are one-hot: channels 0 to 7 the symbols, 8 the
-blank, 9 the signal. Only the ten answers count; guessing gets 1/8 of them. The pause between the
-last symbol and the first answer is 50 steps, or the number in the name: `copy-100`.
+Ten of eight symbols are shown, then blanks, then a signal; during the next ten steps the network
+has to classify the symbols in their order (Hochreiter, Schmidhuber 1997; in this form Arjovsky,
+Shah, Bengio 2016, section 4.1). Inputs are one-hot: channels 0 to 7 are the symbols, 8 is the
+blank, 9 the signal. Only the last ten steps are evaluated; the accuracy of guessing is 1/8. The
+pause between the last symbol and the first answer is 50 steps, or the number in the name:
+`copy-100`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ _SEQUENCES = {"train": 5000, "validation": 500, "test": 1000}
 
 
 def make_split(pause: int, samples: int, seed: int) -> Split:
-    """Draw sequences.
+    """Return random sequences.
 
     Returns
     -------
     split : Split
         Inputs (samples, 20 + pause, 10) one-hot; targets (samples, 20 + pause) int64, the symbols
-        at the last ten steps and class 0 before, where no answer counts.
+        at the last ten steps and class 0 before, which is not evaluated.
     """
     rng = np.random.default_rng([seed, pause])
     symbols = rng.integers(SYMBOLS, size=(samples, LENGTH))
@@ -44,12 +45,12 @@ def make_split(pause: int, samples: int, seed: int) -> Split:
 
 
 def make_data(pause: int) -> TaskData:
-    """Make the three parts."""
+    """Return the data for a pause in steps."""
     return TaskData(*(make_split(pause, n, s) for s, n in enumerate(_SEQUENCES.values())))
 
 
 def make_task(pause: int) -> Task:
-    """Give the task with a pause of `pause` steps, 1 to 10,000; InputError outside."""
+    """Return the task with a pause of `pause` steps, 1 to 10,000; else raise InputError."""
     pause = check_integer("pause of task copy", pause, SMALLEST_PAUSE, LARGEST_PAUSE)
     return Task(
         "copy" if pause == PAUSE else f"copy-{pause}",

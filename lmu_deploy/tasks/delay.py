@@ -1,8 +1,8 @@
-"""Task `delay`: give the input as it was some steps ago.
+"""Task `delay`: reproduce the input of some steps ago.
 
-White noise of up to 5 cycles a window, over sequences of four windows; the target is the noise one
-window of D steps ago, and the first window, in which there is nothing to give yet, does not count.
-D is 100, or the number in the name: `delay-50`.
+The input is white noise of up to 5 cycles per window, in sequences of four windows. The target is
+the input one window of D steps ago; the first window is not evaluated. D is 100, or the number in
+the name: `delay-50`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SEQUENCES = {"train": 256, "validation": 64, "test": 64}
 
 
 def make_data(window: int) -> TaskData:
-    """Make the three parts: inputs and targets (samples, 4 * window, 1)."""
+    """Return the data, with inputs and targets (samples, 4 * window, 1)."""
     steps = WINDOWS_PER_SEQUENCE * window
     parts = []
     for seed, n in enumerate(_SEQUENCES.values()):
@@ -32,7 +32,7 @@ def make_data(window: int) -> TaskData:
 
 
 def make_task(window: int) -> Task:
-    """Give the task for a delay of `window` steps, 12 to 10,000; InputError outside."""
+    """Return the task for a delay of `window` steps, 12 to 10,000; else raise InputError."""
     window = check_integer("window of task delay", window, SMALLEST_WINDOW, LARGEST_WINDOW)
     return Task(
         "delay" if window == WINDOW else f"delay-{window}",

@@ -1,11 +1,9 @@
-"""Task `digits`: handwritten digits of 8x8 pixels, read row by row.
+"""Task `digits`: handwritten digits of 8x8 pixels, row by row.
 
-1,797 real digits bundled with scikit-learn (E. Alpaydin, C. Kaynak, "Optical Recognition of
-Handwritten Digits", UCI 1998; its test part), pixels 0 to 16 divided by 16. Each step shows one
-row of eight pixels, top first; the answer is asked after the eighth. Test is a stratified 20 %,
-validation a stratified 10 %, both fixed by a seed.
-
-Dividing labeled samples so that every part holds the classes in the same proportion.
+1,797 digits included in scikit-learn (E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten
+Digits", UCI 1998; its test part), with pixels from 0 to 16 divided by 16. Each step shows one row
+of eight pixels, top first; the target is the class after the eighth. The test part is a stratified
+20 % and the validation part a stratified 10 %, both fixed by a seed.
 """
 
 from __future__ import annotations
@@ -19,15 +17,15 @@ from lmu_deploy.tasks.base import Split, Task, TaskData
 
 
 def stratified_parts(labels: np.ndarray, shares: tuple[float, ...], seed: int) -> list[np.ndarray]:
-    """Divide samples at random, class by class.
+    """Split samples at random with equal class proportions in all parts.
 
     Parameters
     ----------
     labels : ndarray of int, shape (samples,)
     shares : tuple of float
-        Share of each part but the last, which takes the rest.
+        Fraction of each part except the last, which gets the remainder.
     seed : int
-        Of NumPy's legacy generator, whose stream is frozen for good.
+        Seed of NumPy's legacy generator, whose stream will not change.
 
     Returns
     -------
@@ -51,7 +49,7 @@ LARGEST_PIXEL = 16.0
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Read the bundled digits.
+    """Return the digits of scikit-learn.
 
     Returns
     -------
@@ -62,13 +60,13 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     MissingDependencyError
-        When scikit-learn, which bundles the data, is absent.
+        When scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingDependencyError(
-            "the digits come with scikit-learn, which is not installed; "
+            "the digits are part of scikit-learn, which is not installed; "
             "run: pip install 'lmu-deploy[train]'"
         ) from error
     bundle = load_digits()
@@ -76,7 +74,7 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def divide(inputs: np.ndarray, labels: np.ndarray) -> TaskData:
-    """Make the three parts, the same ones for every way of presenting the digits.
+    """Split the digits, identically for every way of presenting them.
 
     Parameters
     ----------
@@ -89,7 +87,7 @@ def divide(inputs: np.ndarray, labels: np.ndarray) -> TaskData:
 
 @lru_cache(maxsize=1)
 def load() -> TaskData:
-    """Give the digits row by row: inputs (samples, 8, 8), targets (samples,)."""
+    """Return the digits row by row: inputs (samples, 8, 8), targets (samples,)."""
     return divide(*read_digits())
 
 

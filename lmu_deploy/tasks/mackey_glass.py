@@ -1,14 +1,14 @@
-r"""Task `mackey-glass`: predict a chaotic series 15 steps into the future.
+r"""Task `mackey-glass`: predict a chaotic series 15 steps ahead.
 
 The series solves :math:`\dot x = 0.2\, x_\tau / (1 + x_\tau^{10}) - 0.1\, x` with
-:math:`x_\tau = x(t - 17)` by Euler's method, ten substeps of 0.1 to a step (Mackey, Glass 1977;
+:math:`x_\tau = x(t - 17)` by Euler's method, ten substeps of 0.1 per step (Mackey, Glass 1977;
 settings of Voelker, Kajic, Eliasmith 2019, section 3.3, as published with their code). The history
-before the first step is 1.2 + 0.2 (U - 0.5) with U uniform in [0, 1), the first 100 steps are
-dropped, the rest goes through tanh(x - 1), and the mean of all series is taken off.
+before the first step is 1.2 + 0.2 (U - 0.5) with U uniform in [0, 1). The first 100 steps are
+dropped, the remainder is transformed by tanh(x - 1), and the mean over all series is subtracted.
 
-At step t a network sees x[t] and has to answer x[t + 15]. (The published notebook had input and
-target swapped, which asks for the past; with the two in their places it gives the paper's errors.)
-Of 128 series, 32 train, 32 validate and 64 test.
+The input at step t is x[t] and the target x[t + 15]. (In the published notebook input and target
+are interchanged, which asks for the past; in the right order the task gives the errors of the
+paper.) Of 128 series, 32 are for training, 32 for validation and 64 for testing.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ def simulate(n_series: int, steps: int, seed: int) -> np.ndarray:
 
 
 def make_data(steps: int = STEPS, n_series: int = SERIES, seed: int = SEED) -> TaskData:
-    """Make the three parts of the task; fewer and shorter series for quick runs.
+    """Return the data; quick runs use fewer and shorter series.
 
     Parameters
     ----------
     steps : int
-        Steps of a sequence, 1 to 1,000,000.
+        Number of steps of a sequence, 1 to 1,000,000.
     n_series : int
-        At least 4: a quarter trains, a quarter validates, half tests.
+        Number of series, at least 4: 1/4 training, 1/4 validation, 1/2 test.
     seed : int
 
     Returns
@@ -88,12 +88,12 @@ def make_data(steps: int = STEPS, n_series: int = SERIES, seed: int = SEED) -> T
 
 @lru_cache(maxsize=1)
 def load() -> TaskData:
-    """Give the task at its full size."""
+    """Return the data of full size."""
     return make_data()
 
 
 def short_task(steps: int, n_series: int = SERIES, seed: int = SEED) -> Task:
-    """Give the same task with shorter or fewer series; it keeps its name."""
+    """Return the task of the same name with shorter or fewer series."""
     make: Callable[[], TaskData] = lru_cache(maxsize=1)(lambda: make_data(steps, n_series, seed))
     return Task("mackey-glass", "regression", n_in=1, n_out=1, steps=steps, load=make)
 

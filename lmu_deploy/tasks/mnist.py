@@ -1,19 +1,18 @@
 """Tasks `smnist`, `psmnist`, `psmnist-nru`: MNIST digits pixel by pixel, 784 steps.
 
-- `smnist`: row by row, top first; the first 50,000 training images train, the last 10,000 validate.
+- `smnist`: row by row, top first; the first 50,000 training images are for training, the last
+  10,000 for validation.
 - `psmnist`: the same split, the pixels in the order RandomState(0).permutation(784) (as in the
   example of keras-lmu).
 - `psmnist-nru`: the split and order on which Voelker, Kajic, Eliasmith (2019) measured 97.15 %,
-  taken over from Chandar et al. (2019, Non-saturating Recurrent Units): a RandomState(50) first
+  taken from Chandar et al. (2019, Non-saturating Recurrent Units): a RandomState(50) first
   shuffles the training images, then the pixels.
 
-Brightness is 0 to 1 (pixel / 255); the test part is the published one of 10,000 images.
+Inputs are pixel / 255; the test part is the published one of 10,000 images.
 
-The MNIST digits from their four IDX files: found, else downloaded, and always checked.
-
-Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits" (CC BY-SA 3.0). The
-files are looked for in ``$LMU_DEPLOY_DATA/mnist``, then in the user's cache, then downloaded into
-it. However they were compressed, the digits inside must be the published ones.
+The data are Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits" (CC BY-SA
+3.0). The four IDX files are read from ``$LMU_DEPLOY_DATA/mnist`` or from the user's cache, to which
+they are downloaded otherwise. The uncompressed contents are verified by checksum.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ _IMAGES_HEADER, _LABELS_HEADER = 16, 8
 
 
 def read_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Read the digits.
+    """Return the images and labels of MNIST.
 
     Returns
     -------
@@ -75,9 +74,9 @@ def read_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     Raises
     ------
     InputError
-        When a file is missing and cannot be downloaded, or is not the published one.
+        When a file is missing and cannot be downloaded, or its contents are wrong.
     MissingDependencyError
-        When it would have to be downloaded and pooch is absent.
+        When a file must be downloaded and pooch is not installed.
     """
     parts = []
     for name in _FILES:
@@ -91,7 +90,7 @@ def read_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _find(name: str) -> Path:
-    """Give the file's place; where the variable names a folder, it counts and nothing else."""
+    """Return the path of a file, in the folder of the environment variable if that is set."""
     folder = os.environ.get(VARIABLE)
     if folder:
         path = Path(folder) / "mnist" / name
@@ -109,7 +108,7 @@ def _fetch(name: str) -> Path:
         import pooch
     except ImportError as error:
         raise MissingDependencyError(
-            "MNIST has to be downloaded and pooch is not installed; "
+            "MNIST must be downloaded and pooch is not installed; "
             "run: pip install 'lmu-deploy[train]'"
         ) from error
     folder = Path(pooch.os_cache("lmu_deploy")) / "mnist"
@@ -128,36 +127,36 @@ def _fetch(name: str) -> Path:
 
 
 def _unpack(path: Path) -> bytes:
-    """Unpack a file, never more than it should hold, and compare its checksum."""
+    """Return the verified contents of a file; decompression stops at the published size."""
     _, size, digest = _FILES[path.name]
     try:
         with gzip.open(path, "rb") as file:
             content = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is damaged ({error}); replace it.") from error
+        raise InputError(f"{path} is corrupt ({error}); replace it.") from error
     if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
-        raise InputError(f"{path} does not hold the published MNIST digits; replace it.")
+        raise InputError(f"{path} does not contain the published MNIST digits; replace it.")
     return content
 
 
-TRAINING, KEPT, PIXELS, WHITE = 60_000, 50_000, 784, 255
+TRAINING, TRAINED, PIXELS, WHITE = 60_000, 50_000, 784, 255
 
 Order = tuple[np.ndarray, np.ndarray]
 
 
 def sequential_order() -> Order:
-    """Give the order of training images, shape (60000,), and pixels, shape (784,): as stored."""
+    """Return the stored order of training images, shape (60000,), and pixels, shape (784,)."""
     return np.arange(TRAINING), np.arange(PIXELS)
 
 
 def permuted_order() -> Order:
-    """Images as stored, pixels in the order of keras-lmu's example."""
+    """Return images in the stored order and pixels in the order of the example of keras-lmu."""
     rng = np.random.RandomState(0)
     return np.arange(TRAINING), rng.permutation(PIXELS)
 
 
 def nru_order() -> Order:
-    """Images and pixels in the order of the paper's measurement, drawn one after the other."""
+    """Return images and pixels in the order used for the result of the paper."""
     rng = np.random.RandomState(50)
     images = rng.permutation(TRAINING)
     return images, rng.permutation(PIXELS)
@@ -171,8 +170,8 @@ def _task(name: str, order: Callable[[], Order]) -> Task:
         shown = np.ascontiguousarray(train_images[images][:, pixels])
         labels = train_labels[images]
         return TaskData(
-            train=PixelSplit(shown[:KEPT], labels[:KEPT], WHITE),
-            validation=PixelSplit(shown[KEPT:], labels[KEPT:], WHITE),
+            train=PixelSplit(shown[:TRAINED], labels[:TRAINED], WHITE),
+            validation=PixelSplit(shown[TRAINED:], labels[TRAINED:], WHITE),
             test=PixelSplit(np.ascontiguousarray(test_images[:, pixels]), test_labels, WHITE),
         )
 

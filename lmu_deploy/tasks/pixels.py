@@ -1,7 +1,6 @@
-"""Images read pixel by pixel, kept as bytes and made into floats batch by batch.
+"""Images presented pixel by pixel, stored as bytes and converted to floats in batches.
 
-50,000 sequences of 784 pixels are 39 MB as bytes and 157 MB as float32, so a training only makes
-the batch at hand into floats.
+50,000 sequences of 784 pixels take 39 MB as bytes and 157 MB as float32.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from lmu_deploy.tasks.base import Split
 
 
 class PixelSplit(Split):
-    """A split of brightness values, one pixel a step.
+    """A split of gray values, one pixel per step.
 
     Parameters
     ----------
     pixels : ndarray, shape (samples, steps), uint8
     targets : ndarray, shape (samples,), int64
     white : int
-        The value of a full-bright pixel, which becomes 1.
+        Value of a white pixel, which is mapped to 1.
     """
 
     pixels: np.ndarray
@@ -32,11 +31,11 @@ class PixelSplit(Split):
 
     @property
     def inputs(self) -> np.ndarray:
-        """All inputs as floats, shape (samples, steps, 1), float32; made anew at every call."""
+        """All inputs, shape (samples, steps, 1), float32; converted at every access."""
         return self._as_floats(self.pixels)
 
     def batch(self, index: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        """Give inputs (samples, steps, 1), float32, and targets of some samples."""
+        """Return inputs (samples, steps, 1), float32, and targets of some samples."""
         return self._as_floats(self.pixels[index]), self.targets[index]
 
     def _as_floats(self, pixels: np.ndarray) -> np.ndarray:

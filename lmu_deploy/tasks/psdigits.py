@@ -1,7 +1,7 @@
 """Task `psdigits`: the 8x8 digits pixel by pixel in a fixed random order, 64 steps.
 
-What psMNIST is to MNIST: neighbors in the image are far apart in time, so every pixel has to be
-remembered to the end. The split is that of task `digits`.
+The analog of psMNIST for the digits of scikit-learn: neighboring pixels are far apart in time, so
+that every pixel has to be remembered to the end. The split is that of task `digits`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _SIDE = 8
 
 
 def permutation() -> np.ndarray:
-    """Order in which the pixels are shown: step t shows pixel ``permutation()[t]``; shape (64,)."""
+    """Return the order of the pixels, shape (64,): step t shows pixel ``permutation()[t]``."""
     return np.random.RandomState(PERMUTATION_SEED).permutation(_SIDE**2)
 
 
 @lru_cache(maxsize=1)
 def load() -> TaskData:
-    """Give the digits pixel by pixel: inputs (samples, 64, 1), targets (samples,)."""
+    """Return the digits pixel by pixel: inputs (samples, 64, 1), targets (samples,)."""
     images, labels = read_digits()
     pixels = np.rint(images * LARGEST_PIXEL).astype(np.uint8).reshape(len(images), -1)
     data = divide(pixels[:, permutation()], labels)

@@ -1,4 +1,4 @@
-"""Band-limited white noise and its delayed copies, for the tasks that ask what a memory holds."""
+"""Band-limited white noise and delayed copies, for tasks that measure memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ RMS = 0.5
 
 
 def white_noise(n_signals: int, steps: int, cycles: float, seed: int) -> np.ndarray:
-    """Draw signals whose power is flat up to a highest frequency and zero above.
+    """Return random signals with constant power up to a highest frequency and none above.
 
-    Each starts at its sample closest to zero, so that it does not jump out of the silence before.
+    Each signal is rotated to begin at its sample closest to zero, to avoid an initial jump.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def white_noise(n_signals: int, steps: int, cycles: float, seed: int) -> np.ndar
     Returns
     -------
     signals : ndarray, shape (n_signals, steps), float64
-        Without mean, of root mean square 0.5.
+        Signals of zero mean and root mean square 0.5.
     """
     rng = np.random.default_rng(seed)
     highest = int(cycles)
@@ -31,12 +31,12 @@ def white_noise(n_signals: int, steps: int, cycles: float, seed: int) -> np.ndar
     spectrum[:, 1 : highest + 1] = parts[0] + 1j * parts[1]
     signals = np.fft.irfft(spectrum, n=steps, axis=1)
     signals *= RMS / np.sqrt(np.mean(signals**2, axis=1, keepdims=True))
-    starts = np.abs(signals).argmin(axis=1)
-    return np.stack([np.roll(x, -s) for x, s in zip(signals, starts, strict=True)])
+    smallest = np.abs(signals).argmin(axis=1)
+    return np.stack([np.roll(x, -s) for x, s in zip(signals, smallest, strict=True)])
 
 
 def delayed(signals: np.ndarray, delays: np.ndarray) -> np.ndarray:
-    """Give each signal as it was some steps ago; zero before its start.
+    """Return delayed copies of signals, zero before the start of a signal.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Training on Lightning: a task's name in, an LMUNetwork with its figures and provenance out.
+"""Training with Lightning: from the name of a task to an LMUNetwork with metrics and provenance.
 
-Torch and Lightning are imported when a training starts, not before.
+Torch and Lightning are imported when training starts.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
-"""What a training is told: the network's layers and how they are trained, as checked plain data.
+"""Settings of a training run as validated data, and the built-in settings of the tasks.
 
-The same fields stand in the built-in settings, in a user's TOML file and in Python. Nothing here
-imports torch.
+The same fields are used in the built-in settings, in TOML files of users and in Python. This module
+does not import torch.
 
-The built-in settings: one TOML file for each task, one table in it for each kind of network.
-
-A file ``settings/NAME.toml`` holds tables ``lmu``, ``parallel``, ``lstm`` and ``hybrid``, and what
-is common to all of them in ``common``. Windows of the memory follow the task's where a name sets it
-(`capacity-5000`). For a task of a user's own data, a network is made up from
-the data's shape.
+A file ``settings/NAME.toml`` has the tables ``lmu``, ``parallel``, ``lstm`` and ``hybrid``, and the
+settings common to all of them in ``common``. The window of the memory follows that of the task
+where the name of the task sets it (`capacity-5000`). For other data, the network is derived from
+the shape of the data.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ else:
 
 
 class TrainConfig(BaseModel):
-    """Settings of a training.
+    """Settings of a training run.
 
     Attributes
     ----------
@@ -41,27 +39,28 @@ class TrainConfig(BaseModel):
         The network, input side first; see :mod:`lmu_deploy.nn.config`.
     readout_bias : bool
     epochs : int
-        At most this many passes over the training data.
+        Maximum number of passes over the training data.
     batch_size : int
-        Sequences in a step of the optimizer.
+        Number of sequences per step of the optimizer.
     learning_rate, weight_decay : float
-        Of AdamW, which without weight decay is Adam.
+        Parameters of AdamW, which without weight decay is Adam.
     schedule : {"constant", "cosine", "one-cycle"}
-        How the learning rate changes from step to step: not at all; along half a cosine to zero;
-        or up from a 25th over the first 30 % of the steps and then down to zero.
+        Learning rate over the steps: constant; half a cosine to zero; or a rise from 1/25 during
+        the first 30 % of the steps followed by a decay to zero.
     clip_norm : float, optional
-        Gradients are scaled down to this norm.
+        Maximum norm of the gradient.
     dropout : float
-        Share of the last layer's outputs that is left out at each step of the optimizer.
+        Dropout probability of the outputs of the last layer.
     adversary : float
-        Train on each batch as it is and, as much, on it with every sequence moved so far (in
-        Euclidean distance) to where the loss is largest; costs about twice the time.
+        Adversarial training: Euclidean norm of the perturbation of each sequence in the direction
+        that increases the loss most; the loss is averaged over original and perturbed batch.
+        Doubles the training time.
     patience : int, optional
-        Stop after so many epochs without a better validation.
+        Number of epochs without improvement of the validation after which training stops.
     choose_by : {"loss", "metric"}
-        What makes a validation better.
+        Quantity by which validations are compared.
     steps, samples : int, optional
-        Cut every sequence, or every part of the data, to so many; for quick runs.
+        Maximum number of steps of a sequence and of samples of each part, for quick runs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,7 +80,7 @@ class TrainConfig(BaseModel):
     samples: int | None = Field(default=None, ge=1)
 
     def network_for(self, task: Task) -> ModelConfig:
-        """Complete the layers with the numbers of inputs and outputs that a task has."""
+        """Return the configuration of the network with the inputs and outputs of a task."""
         return ModelConfig(
             n_in=task.n_in,
             n_out=task.n_out,
@@ -91,18 +90,18 @@ class TrainConfig(BaseModel):
         )
 
     def changed(self, values: Mapping[str, Any], where: str) -> TrainConfig:
-        """Give a copy with some settings replaced, `where` being what an error calls them.
+        """Return a copy with some settings replaced; `where` names them in error messages.
 
         Raises
         ------
         InputError
-            When a setting is unknown or out of range; the sentence names the first one.
+            When a setting is unknown or out of range; the message names the first one.
         """
         return read_settings({**self.model_dump(), **values}, where)
 
 
 def read_settings(values: Mapping[str, Any], where: str) -> TrainConfig:
-    """Check a mapping and make a TrainConfig of it; InputError when it does not fit."""
+    """Return a TrainConfig from a mapping; raise InputError if it is invalid."""
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -111,27 +110,27 @@ def read_settings(values: Mapping[str, Any], where: str) -> TrainConfig:
         if first["type"] == "extra_forbidden":
             known = ", ".join(TrainConfig.model_fields)
             hint = f"; known are {known}" if len(first["loc"]) == 1 else ""
-            raise InputError(f"{where}: {place} is no setting{hint}.") from error
+            raise InputError(f"{where}: {place} is not a setting{hint}.") from error
         raise InputError(f"{where}: {place}: {first['msg']}.") from error
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:
-    """Read a TOML file of settings; InputError when there is no such file or it is no TOML."""
+    """Read a TOML file of settings; raise InputError if it is missing or not TOML."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a TOML file of settings.") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text; give a TOML file of settings.") from error
+        raise InputError(f"{path} is not a text file; give a TOML file of settings.") from error
     return parse_toml(text, str(path))
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """Read settings from TOML; InputError when it is none."""
+    """Return the settings in a TOML text; raise InputError if it is not TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where} is no TOML: {error}.") from error
+        raise InputError(f"{where} is not TOML: {error}.") from error
 
 
 MODELS = ("lmu", "parallel", "lstm", "hybrid")
@@ -151,12 +150,12 @@ _MOST_CHANNELS, _MOST_ORDER = 8, 64
 
 
 def preset(task: Task, model: str) -> TrainConfig:
-    """Give the built-in settings of a kind of network for a task.
+    """Return the built-in settings of a kind of network for a task.
 
     Raises
     ------
     InputError
-        When there is no such kind (the valid ones are listed).
+        When there is no such kind (the message lists the valid ones).
     """
     check_choice("model", model, MODELS)
     base = task.name if task.name in _FILES else task.name.rpartition("-")[0]
@@ -171,7 +170,7 @@ def preset(task: Task, model: str) -> TrainConfig:
 
 
 def _stretched(layers: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
-    """Give layers whose windows fit a task with a window of another length."""
+    """Return layers with windows scaled by a factor."""
     return [
         {**layer, "theta": max(1.0, layer["theta"] * factor)} if "theta" in layer else layer
         for layer in layers
@@ -179,7 +178,7 @@ def _stretched(layers: list[dict[str, Any]], factor: float) -> list[dict[str, An
 
 
 def _for_own_data(task: Task, model: str) -> dict[str, Any]:
-    """Make a network whose window is the sequence, with one channel for each input up to eight."""
+    """Return layers whose window is the sequence, with one channel per input, at most eight."""
     lmu = {
         "kind": "lmu",
         "units": 100,

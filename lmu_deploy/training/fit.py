@@ -1,8 +1,6 @@
-"""One training on Lightning, quiet and repeatable: the same seed gives the same weights.
+"""Reproducible training with Lightning: best weights, history, checkpoints and progress.
 
-What watches a training: the best weights so far, the history, and the file to resume from.
-
-Progress of a training: a bar on a terminal or in a notebook, log lines elsewhere.
+The same seed gives the same weights on the same machine.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ from lmu_deploy.training.module import TrainingModule
 
 
 class KeepBest(Callback):
-    """Keeps the weights of the best validation, and stops when none gets better for too long.
+    """Keep the weights of the best validation and stop after `patience` epochs without a better.
 
     Parameters
     ----------
@@ -60,11 +58,11 @@ class KeepBest(Callback):
         self._epoch = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep a training that had stopped early stopped when it is resumed."""
+        """Do not resume training that had stopped early."""
         trainer.should_stop = self._is_out_of_patience()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare this epoch's validation with the best."""
+        """Compare the validation of this epoch with the best."""
         assert isinstance(pl_module, TrainingModule)
         self._epoch = trainer.current_epoch + 1
         value = pl_module.validation[self.watched]
@@ -80,16 +78,16 @@ class KeepBest(Callback):
         return bool(self._epoch - self.best["epoch"] >= self.patience)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a checkpoint has to hold."""
+        """Return the state for a checkpoint."""
         return {"best": self.best, "epoch": self._epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what a checkpoint held."""
+        """Restore the state from a checkpoint."""
         self.best, self._epoch = state_dict["best"], state_dict["epoch"]
 
 
 class History(Callback):
-    """Notes the losses and the metric of every epoch in `rows`."""
+    """Record the losses and the metric of every epoch in `rows`."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -102,24 +100,24 @@ class History(Callback):
         self.rows.append({**row, "skipped": float(pl_module.skipped)})
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a checkpoint has to hold."""
+        """Return the state for a checkpoint."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what a checkpoint held."""
+        """Restore the state from a checkpoint."""
         self.rows = state_dict["rows"]
 
 
 class SaveLast(Checkpoint):
-    """Writes the whole state of the training to one file after every epoch, whole or not at all.
+    """Write the state of the training to a file, atomically, after every epoch.
 
-    Lightning calls it after all other callbacks, so that theirs is part of it.
+    Lightning calls it after all other callbacks, so that the file includes their state.
 
     Parameters
     ----------
     path : Path
     about : str
-        What is trained; a file is only resumed from by the same.
+        Identifies the task, seed and settings; only the same training can resume from the file.
     """
 
     def __init__(self, path: Path, about: str) -> None:
@@ -132,26 +130,26 @@ class SaveLast(Checkpoint):
             trainer.save_checkpoint(temporary)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what the file says of itself."""
+        """Return the identification for the file."""
         return {"about": self.about}
 
 
 def check_resumable(path: Path, about: str) -> None:
-    """Refuse a checkpoint that another training wrote, or that is none.
+    """Raise InputError unless `path` is a checkpoint of the same training.
 
     Raises
     ------
     InputError
-        When it is damaged, no checkpoint, or of other settings, task or seed.
+        When it is corrupt, not a checkpoint, or of another task, seed or settings.
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         known = stored["callbacks"][SaveLast.__qualname__]["about"]
     except (UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, OSError) as error:
-        raise InputError(f"{path} is no checkpoint of a training; name another file.") from error
-    if known != about:
+        raise InputError(f"{path} is not a checkpoint of a training; give another file.") from error
+    if known.replace('"start":', '"init":') != about:  # the name before version 0.2
         raise InputError(
-            f"{path} holds a training with another task, seed or settings; name another file or "
+            f"{path} is from a training with another task, seed or settings; give another file or "
             "remove it."
         )
 
@@ -163,7 +161,7 @@ _BAR_WIDTH = 12  # leaves room for the figures on a terminal of 80 columns
 
 
 class ShowProgress(Callback):
-    """Shows the epoch, the loss and the validation's metric."""
+    """Show the epoch, the loss and the metric of the validation."""
 
     def __init__(self, task: str, epochs: int) -> None:
         self.task = task
@@ -174,7 +172,7 @@ class ShowProgress(Callback):
         self._last_line = self._start = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar, if this is a terminal."""
+        """Open the bar on a terminal."""
         self._last_line = self._start = time.monotonic()
         self._show = notebook_display()
         if self._show or not sys.stderr.isatty():
@@ -182,13 +180,13 @@ class ShowProgress(Callback):
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=_BAR_WIDTH),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=Console(stderr=True))
         total = self.epochs * int(trainer.num_training_batches)
         done = trainer.current_epoch * int(trainer.num_training_batches)
-        self._job = self._bar.add_task(self.task, total=total, completed=done, told="")
+        self._job = self._bar.add_task(self.task, total=total, completed=done, figures="")
         self._bar.start()
 
     def on_train_batch_end(
@@ -199,7 +197,7 @@ class ShowProgress(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Move the bar; without one, tell of long epochs before they end."""
+        """Advance the bar; without a bar, report on long epochs before they end."""
         if self._bar:
             self._bar.advance(self._job)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES_WITHIN:
@@ -207,13 +205,13 @@ class ShowProgress(Callback):
             done, total = batch_idx + 1, int(trainer.num_training_batches)
             if done == total:
                 return  # the line of the epoch itself follows
-            self._say(
+            self._log(
                 f"epoch {trainer.current_epoch + 1} of {self.epochs}, batch {done} of {total}, "
                 f"loss {pl_module.loss_so_far:.4g}"
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the epoch's figures; on a terminal always, elsewhere every few seconds."""
+        """Report the epoch; always on a terminal, else every few seconds."""
         assert isinstance(pl_module, TrainingModule)
         epoch = trainer.current_epoch + 1
         loss, metric = pl_module.train_loss, pl_module.validation["metric"]
@@ -224,18 +222,18 @@ class ShowProgress(Callback):
                 f"validation {name} {metric:.4f}"
             )
         if self._bar:
-            told = f"epoch {epoch}/{self.epochs}, loss {loss:.3g}, {name} {metric:.4f}"
-            self._bar.update(self._job, told=told)
+            figures = f"epoch {epoch}/{self.epochs}, loss {loss:.3g}, {name} {metric:.4f}"
+            self._bar.update(self._job, figures=figures)
             return
-        told = f"epoch {epoch} of {self.epochs}, loss {loss:.4g}, validation {name} {metric:.4f}"
+        figures = f"epoch {epoch} of {self.epochs}, loss {loss:.4g}, validation {name} {metric:.4f}"
         last = trainer.should_stop or epoch == self.epochs
         if last or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._say(told)
+            self._log(figures)
 
-    def _say(self, told: str) -> None:
+    def _log(self, figures: str) -> None:
         self._last_line = time.monotonic()
         spent = self._last_line - self._start
-        _LOG.info("training %s: %s, %.0f s", self.task, told, spent)
+        _LOG.info("training %s: %s, %.0f s", self.task, figures, spent)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
@@ -244,7 +242,7 @@ class ShowProgress(Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Close the bar, so that the error is told below it."""
+        """Close the bar, so that the error is printed below it."""
         self._close()
 
     def _close(self) -> None:
@@ -255,18 +253,18 @@ class ShowProgress(Callback):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model, holding the weights of its best validation.
+    """A trained model with the weights of its best validation.
 
     Attributes
     ----------
     model : SequenceModel
     best_epoch : int
     validation_loss, validation_metric : float
-        Of that epoch.
+        Loss and metric of that epoch.
     history : list of dict
         Losses and metric of each epoch.
     device : str
-        Where it was trained: cpu, cuda or mps. The model lies there.
+        Device of the training and of the model: cpu, cuda or mps.
     """
 
     model: SequenceModel
@@ -288,7 +286,7 @@ def fit(
     device: str = "auto",
     prepare: Callable[[SequenceModel], None] | None = None,
 ) -> Fitted:
-    """Train a network.
+    """Train a network on a task.
 
     Parameters
     ----------
@@ -296,22 +294,22 @@ def fit(
     data : TaskData
     config : TrainConfig
     seed : int
-        Of the first weights and of the order of the training data.
+        Seed of the initial weights and of the order of the training data.
     show : bool
         Show progress on standard error.
     checkpoint : path, optional
-        Written after every epoch; where it exists already, training goes on from it and ends as
-        it would have without the interruption.
+        Written after every epoch. If it exists, training resumes from it, with the same result as
+        without the interruption.
     device : {"auto", "cpu", "cuda", "mps"}
     prepare : callable, optional
-        Changes the fresh network in place before the first step, for studies of what is changed.
+        Modifies the initial network in place before training, for studies of initialization.
 
     Raises
     ------
     InputError
-        When `checkpoint` is of another training, or there is no such device here.
+        When `checkpoint` is of another training, or the device is not available.
     RunError
-        When the loss is no longer a number.
+        When the loss is NaN or infinite.
     """
     _check_device(device)
     epochs_matter = config.schedule != "constant"
@@ -325,8 +323,8 @@ def fit(
         if prepare is not None:
             prepare(model)
         module = TrainingModule(model, task, data, config, seed)
-        watched_falls = config.choose_by == "loss" or task.metric == "nrmse"
-        best = KeepBest(config.choose_by, watched_falls, config.patience)
+        lower_is_better = config.choose_by == "loss" or task.metric == "nrmse"
+        best = KeepBest(config.choose_by, lower_is_better, config.patience)
         history = History()
         callbacks: list[pl.Callback] = [best, history]
         if show:
@@ -351,24 +349,24 @@ def fit(
         trainer.fit(module, ckpt_path=checkpoint if resume else None, weights_only=True)
         model.load_state_dict(best.best["weights"])
     used = trainer.strategy.root_device.type
-    kept = best.best
+    found = best.best
     model = model.to(used).eval()
-    return Fitted(model, kept["epoch"], kept["loss"], kept["metric"], history.rows, used)
+    return Fitted(model, found["epoch"], found["loss"], found["metric"], history.rows, used)
 
 
 def _check_device(device: str) -> None:
     check_choice("device", device, ("auto", "cpu", "cuda", "mps"))
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is 'cuda' and torch finds none here; choose cpu or auto.")
+        raise InputError("device is 'cuda', and torch finds none; choose cpu or auto.")
     if device == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device is 'mps' and torch finds none here; choose cpu or auto.")
+        raise InputError("device is 'mps', and torch finds none; choose cpu or auto.")
 
 
 @contextmanager
 def _repeatable(seed: int) -> Iterator[None]:
-    """Seed every generator and ask torch for repeatable sums; put all back afterwards."""
+    """Seed all generators and make torch deterministic; restore the state afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
-    # cuBLAS repeats its sums only with a fixed workspace, read when CUDA starts.
+    # cuBLAS is deterministic only with a fixed workspace, which is read when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with isolate_rng():
         pl.seed_everything(seed, verbose=False)
@@ -382,7 +380,7 @@ def _repeatable(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold Lightning's notes and warnings back: what a user has to know comes as an error."""
+    """Suppress messages and warnings of Lightning; problems are raised as errors."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

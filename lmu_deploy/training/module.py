@@ -1,13 +1,9 @@
-"""The Lightning module: loss, validation, optimizer and learning-rate schedule of a training.
+"""Lightning module of a training: loss, validation, optimizer, learning rate, data, regularization.
 
-What keeps a network from learning its examples by heart: hidden units left out, inputs moved.
+Regularization: dropout and adversarial input perturbation. Both act during training only.
 
-Both act while training alone; the network that comes out is an ordinary one.
-
-A split of a task as a run of tensor batches; only the batch at hand is made into floats.
-
-The order of an epoch depends on the seed and the epoch's number alone, not on what was drawn
-before, so a resumed training sees the same batches as one that was never interrupted.
+Batches are converted to floats one at a time. The order of an epoch depends only on the seed and
+the number of the epoch, so that a resumed training uses the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -27,45 +23,43 @@ from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.config import TrainConfig
 
-_SMALLEST_NORM = 1e-12  # of a gradient; an input that has none stays where it is
+_SMALLEST_NORM = 1e-12  # of a gradient; inputs with a zero gradient are not perturbed
 
 
-def drop_hidden(model: SequenceModel, share: float) -> None:
-    """Blank a random share of what the readout reads, and enlarge the rest to match.
-
-    (Srivastava et al. 2014, "Dropout".) Only in training mode.
+def add_dropout(model: SequenceModel, share: float) -> None:
+    """Apply dropout to the inputs of the readout in training mode (Srivastava et al. 2014).
 
     Parameters
     ----------
     model : SequenceModel
     share : float
-        From 0 to below 1.
+        Dropout probability, at least 0 and below 1.
     """
 
-    def blank(readout: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    def drop(readout: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
         return dropout(inputs[0], share, training=readout.training)
 
-    model.readout.register_forward_pre_hook(blank)
+    model.readout.register_forward_pre_hook(drop)
 
 
-def worst_case(loss: Tensor, inputs: Tensor, distance: float) -> Tensor:
-    """Move every sequence by `distance` in the direction that raises the loss most.
+def perturb_inputs(loss: Tensor, inputs: Tensor, distance: float) -> Tensor:
+    """Return inputs perturbed by `distance` in the direction that increases the loss most.
 
-    (Goodfellow, Shlens, Szegedy 2015, section 5, with a step of fixed Euclidean length.)
+    (Goodfellow, Shlens, Szegedy 2015, section 5, with a perturbation of fixed Euclidean norm.)
 
     Parameters
     ----------
     loss : Tensor, shape ()
-        Of `inputs`; its graph is kept.
+        Loss of `inputs`; its graph is retained.
     inputs : Tensor, shape (batch, steps, n_in)
         Must require a gradient.
     distance : float
-        Euclidean, over all steps and features of a sequence.
+        Euclidean norm over all steps and features of a sequence.
 
     Returns
     -------
-    moved : Tensor, shape (batch, steps, n_in)
-        Without a gradient.
+    perturbed : Tensor, shape (batch, steps, n_in)
+        Detached from the graph.
     """
     (slope,) = torch.autograd.grad(loss, inputs, retain_graph=True)
     norms = torch.linalg.vector_norm(slope, dim=(1, 2), keepdim=True).clamp(min=_SMALLEST_NORM)
@@ -73,7 +67,7 @@ def worst_case(loss: Tensor, inputs: Tensor, distance: float) -> Tensor:
 
 
 class Batches:
-    """Go once through a split.
+    """Iterate once over a split in batches of tensors.
 
     Parameters
     ----------
@@ -81,7 +75,7 @@ class Batches:
     batch_size : int
         The last batch may be smaller.
     shuffle : tuple of (seed, epoch), optional
-        Draws the order; file order when absent.
+        Seed of a random order; by default the order of the split.
     """
 
     def __init__(
@@ -92,11 +86,11 @@ class Batches:
         self.shuffle = shuffle
 
     def __len__(self) -> int:
-        """Count the batches."""
+        """Return the number of batches."""
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give inputs (batch, steps, n_in) and targets, as in Split."""
+        """Yield inputs (batch, steps, n_in) and targets, as in Split."""
         order = np.arange(len(self.split))
         if self.shuffle is not None:
             np.random.default_rng(self.shuffle).shuffle(order)
@@ -110,7 +104,7 @@ _MOST_SKIPPED = 20
 
 
 class TrainingModule(pl.LightningModule):
-    """A network with the task it learns.
+    """A network and the task on which it is trained.
 
     Parameters
     ----------
@@ -123,11 +117,11 @@ class TrainingModule(pl.LightningModule):
     Attributes
     ----------
     train_loss : float
-        Mean loss of the epoch that ended last.
+        Mean loss of the last complete epoch.
     validation : dict
-        Loss and metric of the validation that ended last, by the names "loss" and "metric".
+        The entries "loss" and "metric" of the last validation.
     skipped : int
-        Batches of this epoch whose gradient overflowed, and which changed nothing therefore.
+        Number of batches of this epoch that were skipped because their gradient overflowed.
     """
 
     def __init__(
@@ -143,39 +137,39 @@ class TrainingModule(pl.LightningModule):
         self.validation: dict[str, float] = {}
         self.skipped = 0
         self._losses: list[Tensor] = []
-        self._answers: list[Tensor] = []
+        self._outputs: list[Tensor] = []
         if config.dropout:
-            drop_hidden(model, config.dropout)
+            add_dropout(model, config.dropout)
 
     @property
     def loss_so_far(self) -> float:
-        """Mean loss of the epoch under way; NaN before its first batch."""
+        """Mean loss of the current epoch; NaN before its first batch."""
         return torch.stack(self._losses).mean().item() if self._losses else math.nan
 
     def train_dataloader(self) -> Batches:
-        """Give this epoch's batches; Lightning asks anew for each epoch."""
+        """Return the batches of this epoch; Lightning calls it for every epoch."""
         order = (self.seed, self.current_epoch)
         return Batches(self.data.train, self.config.batch_size, order)
 
     def val_dataloader(self) -> Batches:
-        """Give the validation batches."""
+        """Return the validation batches."""
         return Batches(self.data.validation, self.config.batch_size)
 
     def on_train_epoch_start(self) -> None:
-        """Draw what is random within an epoch from its number, so that a resumed one repeats."""
+        """Seed torch from the number of the epoch, so that a resumed epoch repeats."""
         self.skipped = 0
-        drawn = np.random.SeedSequence((self.seed, self.current_epoch)).generate_state(1)
-        torch.manual_seed(int(drawn[0]))
+        state = np.random.SeedSequence((self.seed, self.current_epoch)).generate_state(1)
+        torch.manual_seed(int(state[0]))
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """Give the loss of a batch; a training whose loss is no number ends with a RunError."""
+        """Return the loss of a batch; raise RunError if it is NaN or infinite."""
         inputs, targets = batch
         distance = self.config.adversary
         inputs = inputs.requires_grad_(distance > 0)
         loss = task_loss(self.task, self.model(inputs), targets)
         if distance:
-            moved = worst_case(loss, inputs, distance)
-            loss = (loss + task_loss(self.task, self.model(moved), targets)) / 2
+            perturbed = perturb_inputs(loss, inputs, distance)
+            loss = (loss + task_loss(self.task, self.model(perturbed), targets)) / 2
         if not torch.isfinite(loss):
             raise RunError(
                 f"training on {self.task.name} diverged in epoch {self.current_epoch + 1}: the "
@@ -186,10 +180,10 @@ class TrainingModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leave out a batch whose gradient is no number, before it is clipped and does harm.
+        """Skip a batch whose gradient is not finite, before gradients are clipped.
 
-        Through hundreds of steps with feedback a gradient may overflow in single precision although
-        the loss is small; clipping would make every weight NaN of it.
+        After hundreds of steps with feedback a gradient can overflow in single precision although
+        the loss is small; clipping would then set every weight to NaN.
         """
         gradients = [w.grad for w in self.parameters() if w.grad is not None]
         if torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
@@ -205,23 +199,23 @@ class TrainingModule(pl.LightningModule):
             weight.grad = None
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Keep the answers until all are there."""
-        self._answers.append(self.model(batch[0]).cpu())
+        """Collect the outputs of a batch."""
+        self._outputs.append(self.model(batch[0]).cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Judge the whole validation part at once, and sum up the epoch's training."""
-        answers = torch.cat(self._answers)
+        """Evaluate all validation outputs at once, and average the training loss of the epoch."""
+        outputs = torch.cat(self._outputs)
         targets = self.data.validation.targets
-        loss = task_loss(self.task, answers, torch.from_numpy(targets)).item()
-        metric = self.task.score(answers.numpy(), targets)
+        loss = task_loss(self.task, outputs, torch.from_numpy(targets)).item()
+        metric = self.task.score(outputs.numpy(), targets)
         self.validation = {"loss": loss, "metric": metric}
-        self._answers.clear()
+        self._outputs.clear()
         if self._losses:
             self.train_loss = self.loss_so_far
             self._losses.clear()
 
     def configure_optimizers(self) -> Any:
-        """Give AdamW, with a learning rate that is a plain function of the step's number."""
+        """Return AdamW with a learning rate that is a function of the step."""
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         config = self.config
         optimizer = torch.optim.AdamW(
@@ -235,7 +229,7 @@ class TrainingModule(pl.LightningModule):
 
 
 def rate_at(schedule: str, progress: float) -> float:
-    """Give the learning rate relative to its largest, `progress` going from 0 to 1."""
+    """Return the learning rate relative to its maximum, for `progress` from 0 to 1."""
     progress = min(progress, 1.0)
     if schedule == "constant":
         return 1.0
@@ -251,7 +245,7 @@ def _fall(progress: float) -> float:
 
 
 def task_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy for classes, mean square error for signals, without the washout.
+    """Return the cross-entropy for classes, the mean square error for signals, after washout.
 
     Parameters
     ----------
@@ -266,8 +260,8 @@ def task_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
-def answer(model: SequenceModel, split: Split, batch_size: int) -> np.ndarray:
-    """Run a network over a split.
+def predict(model: SequenceModel, split: Split, batch_size: int) -> np.ndarray:
+    """Return the outputs of a network for a split.
 
     Returns
     -------

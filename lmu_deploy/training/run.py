@@ -1,7 +1,4 @@
-"""`train`: from the name of a task to a judged LMUNetwork in a file.
-
-Where a trained network comes from: what stands in its file so that it can be made again.
-"""
+"""Train a network on a task: evaluation, provenance and file."""
 
 from __future__ import annotations
 
@@ -29,17 +26,17 @@ _PACKAGES = ("lmu-deploy", "numpy", "torch", "lightning", "scikit-learn")
 def describe(
     command: list[str], seed: int, config: TrainConfig, figures: Mapping[str, float], device: str
 ) -> dict[str, str]:
-    """Put together the provenance of a training.
+    """Return the provenance of a training run.
 
     Parameters
     ----------
     command : list of str
-        The command line that repeats it.
+        Command line that repeats the training.
     seed : int
     config : TrainConfig
     figures : mapping of str to float
     device : str
-        What it ran on, such as "cpu".
+        Device of the training, such as "cpu".
 
     Returns
     -------
@@ -65,18 +62,18 @@ def describe(
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training gave.
+    """Result of a training run.
 
     Attributes
     ----------
     network : LMUNetwork
-        With the weights of the best validation; its provenance tells how it was made.
+        Network with the weights of the best validation, and its provenance.
     figures : dict of str to float
         test_METRIC, validation_METRIC, best_epoch, epochs, parameters, seconds.
     history : list of dict of str to float
         For each epoch: epoch, train_loss, validation_loss, validation_metric.
     config : TrainConfig
-        The settings in full.
+        All settings.
     """
 
     network: LMUNetwork
@@ -97,29 +94,30 @@ def train(
     checkpoint: Path | str | None = None,
     device: str = "auto",
 ) -> TrainResult:
-    """Train a network on a task; the test part is looked at once, at the end.
+    """Train a network on a task; the test part is used once, at the end.
 
     Parameters
     ----------
     task : str, path, Task or Dataset
         Name of a task, or one's own data as an .npz file or a Dataset.
     model : {"lmu", "parallel", "lstm", "hybrid"}
-        Which built-in network; see :mod:`lmu_deploy.training.config`.
+        Built-in network; see :mod:`lmu_deploy.training.config`.
     config : path or TrainConfig, optional
-        A TOML file that replaces some of the built-in settings, or settings in full.
+        A TOML file that replaces some of the built-in settings, or all settings.
     seed : int
-        Of the first weights and of the order of the training data. On one machine the same seed
-        gives the same weights, bit for bit.
+        Seed of the initial weights and of the order of the training data. On one machine the same
+        seed gives the same weights, bit for bit.
     epochs : int, optional
-        At most this many, whatever the settings say.
+        Maximum number of epochs, overrides the settings.
     progress : bool
         Show progress on standard error.
     out : path, optional
-        Where to write the network.
+        File for the network.
     checkpoint : path, optional
-        State of the training, written after every epoch; an interrupted training goes on from it.
+        File for the state of the training, written after every epoch; an interrupted training
+        resumes from it.
     device : {"auto", "cpu", "cuda", "mps"}
-        Where to train; auto takes the fastest there is.
+        Device; auto uses the fastest available one.
 
     Returns
     -------
@@ -128,7 +126,7 @@ def train(
     Raises
     ------
     InputError
-        On an unknown task, model or setting, or a place that cannot be written.
+        When a task, model or setting is unknown, or a file cannot be written.
     RunError
         When training diverges.
     """
@@ -137,14 +135,14 @@ def train(
     settings = _settings(task, model, config, epochs)
     for path in (out, checkpoint):
         if path is not None and not Path(path).absolute().parent.is_dir():
-            raise InputError(f"cannot write {path}: there is no such folder; make it first.")
+            raise InputError(f"cannot write {path}: there is no such folder; create it first.")
     start = time.perf_counter()
     data = task.load()
     if settings.steps is not None or settings.samples is not None:
         data = data.shortened(settings.steps, settings.samples)
     try:
         from lmu_deploy.training.fit import fit
-        from lmu_deploy.training.module import answer
+        from lmu_deploy.training.module import predict
     except ImportError as error:
         raise MissingDependencyError(
             f"training needs torch and lightning ({error}); run: pip install 'lmu-deploy[train]'"
@@ -153,7 +151,7 @@ def train(
 
     where = Path(checkpoint) if checkpoint is not None else None
     fitted = fit(task, data, settings, seed, show=progress, checkpoint=where, device=device)
-    outputs = answer(fitted.model, data.test, settings.batch_size)
+    outputs = predict(fitted.model, data.test, settings.batch_size)
     network = _with_exact_memory(
         from_torch(fitted.model, None if task.name == UNNAMED else task.name)
     )
@@ -186,7 +184,7 @@ def _settings(
 
 
 def _with_exact_memory(network: LMUNetwork) -> LMUNetwork:
-    """Make every memory that was not trained itself anew from its theta, in float64."""
+    """Recompute every memory that was not trained from its theta, in float64."""
     layers = []
     for layer in network.layers:
         if isinstance(layer, LMULayer) and layer.memory.discretizer != "trained":
@@ -205,7 +203,7 @@ def _command(
     epochs: int | None,
     out: Path | str | None,
 ) -> list[str]:
-    """Give the command line that repeats a training; files by their names alone."""
+    """Return the command line that repeats a training, with file names without folders."""
     command = ["lmu-deploy", "train", task.name, "--model", model, "--seed", str(seed)]
     if isinstance(config, TrainConfig):
         command += ["--config", "settings.toml"]

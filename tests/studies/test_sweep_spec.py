@@ -108,7 +108,7 @@ def test_files_that_are_not_specs_are_refused(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         read_spec(tmp_path / "absent.toml")
     (tmp_path / "bad.toml").write_text("grid = ")
-    with pytest.raises(InputError, match="is no TOML"):
+    with pytest.raises(InputError, match="is not TOML"):
         read_spec(tmp_path / "bad.toml")
 
 

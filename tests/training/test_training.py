@@ -159,11 +159,11 @@ def test_nothing_is_left_behind_and_nothing_is_said(tmp_path, monkeypatch, capfd
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_is_plain_lines_without_a_terminal(capfd):
+def test_progress_is_logged_without_a_terminal(caplog, capfd):
+    caplog.set_level(logging.INFO, "lmu_deploy")
     train("digits", epochs=2, progress=True)
-    said = capfd.readouterr()
-    assert said.out == ""
-    last = said.err.strip().splitlines()[-1]
+    assert capfd.readouterr().out == ""
+    last = caplog.records[-1].getMessage()
     assert last.startswith("training digits: epoch 2 of 2, loss ")
     assert "validation accuracy" in last
 

@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, change):
 def test_what_is_no_checkpoint_is_refused(tmp_path, content):
     state = tmp_path / "state.ckpt"
     state.write_bytes(content)
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="not a checkpoint"):
         train("digits", epochs=1, progress=False, checkpoint=state)
 
 
@@ -114,6 +114,6 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
 
     state = tmp_path / "state.ckpt"
     state.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="not a checkpoint"):
         train("digits", epochs=1, progress=False, checkpoint=state)
     assert not (tmp_path / "harmed").exists()

@@ -51,7 +51,7 @@ def test_layers_can_be_replaced_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("lerning_rate = 0.1", "lerning_rate is no setting; known are layers"),
+        ("lerning_rate = 0.1", "lerning_rate is not a setting; known are layers"),
         ("learning_rate = -1", "learning_rate"),
         ('schedule = "steps"', "schedule"),
         ("layers = []", "layers"),
@@ -70,10 +70,10 @@ def test_wrong_settings_are_named(tmp_path, text, named):
 def test_what_is_no_toml_is_refused(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text("epochs: 3")
-    with pytest.raises(InputError, match=r"mine\.toml is no TOML"):
+    with pytest.raises(InputError, match=r"mine\.toml is not TOML"):
         read_toml(file)
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"mine\.toml is no text"):
+    with pytest.raises(InputError, match=r"mine\.toml is not a text file"):
         read_toml(file)
 
 

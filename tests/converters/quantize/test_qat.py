@@ -31,7 +31,7 @@ from lmu_deploy.core.network import (
 )
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import get_task
-from lmu_deploy.training.module import answer
+from lmu_deploy.training.module import predict
 from targets.integer import IntegerTarget
 
 DIGITS = Path(__file__).parents[3] / "examples" / "models" / "digits.safetensors"
@@ -91,7 +91,7 @@ def test_trained_weights_are_deployed_weights(network, signals, two_bits):
     model = SequenceModel(qat_config(network).network_for(TASK))
     rounding_model(result.network, start, quantizer.connector.roundings)(model)
     test = TASK.load().test
-    rounded = answer(model.eval(), test, 100)
+    rounded = predict(model.eval(), test, 100)
     run = IntegerTarget().run(result.integer, test.inputs)
     integer = run.outputs
     # What is left between them is the rounding of messages and the lines of the activation.
@@ -156,7 +156,7 @@ def test_the_command_writes_a_file_of_one_slice(tmp_path, caplog):
 def test_wrong_use_is_refused(network, signals, tmp_path):
     for values, sentence in (
         ({"layers": []}, "layers is the network's own"),
-        ({"lr": 1}, "lr is no setting"),
+        ({"lr": 1}, "lr is not a setting"),
         ({"epochs": 0}, "epochs"),
     ):
         with pytest.raises(InputError, match=sentence):
@@ -196,7 +196,7 @@ def test_lstm_layers_are_trained_in_float_and_stay_on_the_host():
     start = quantizer.network(network)
     model = SequenceModel(qat_config(network).network_for(TASK))
     rounding_model(network, start, quantizer.connector.roundings)(model)
-    rounded = answer(model.eval(), data.test, 100)
+    rounded = predict(model.eval(), data.test, 100)
     integer = IntegerTarget().run(start, data.test.inputs).outputs
     assert np.abs(rounded - integer).mean() < 0.02 * np.abs(rounded).mean()
     config = qat_config(network, {"epochs": 3, "learning_rate": 3e-3})

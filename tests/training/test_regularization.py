@@ -14,7 +14,7 @@ from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.training import train
 from lmu_deploy.training.config import preset
-from lmu_deploy.training.module import TrainingModule, drop_hidden, task_loss, worst_case
+from lmu_deploy.training.module import TrainingModule, add_dropout, perturb_inputs, task_loss
 
 TASK = get_task("digits")
 
@@ -31,7 +31,7 @@ def _batch(n=200):
 
 def test_dropout_blanks_its_share_and_keeps_the_mean():
     model, seen = _model(), []
-    drop_hidden(model, 0.25)
+    add_dropout(model, 0.25)
     model.readout.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     inputs, _ = _batch()
     for training in (False, True):
@@ -43,18 +43,18 @@ def test_dropout_blanks_its_share_and_keeps_the_mean():
 
 
 @pytest.mark.parametrize("distance", [0.01, 1.0])
-def test_the_worst_case_lies_as_far_as_asked_and_raises_the_loss(distance):
+def test_perturbation_has_the_given_norm_and_raises_the_loss(distance):
     model = _model()
     inputs, targets = _batch()
     inputs.requires_grad_()
     loss = task_loss(TASK, model(inputs), targets)
-    moved = worst_case(loss, inputs, distance)
-    lengths = (moved - inputs).detach().flatten(1).norm(dim=1)
+    perturbed = perturb_inputs(loss, inputs, distance)
+    lengths = (perturbed - inputs).detach().flatten(1).norm(dim=1)
     torch.testing.assert_close(lengths, torch.full_like(lengths, distance))
-    assert not moved.requires_grad
+    assert not perturbed.requires_grad
     other = torch.randn_like(inputs).flatten(1)
     other = (distance * other / other.norm(dim=1, keepdim=True)).view_as(inputs)
-    rise = task_loss(TASK, model(moved), targets) - loss
+    rise = task_loss(TASK, model(perturbed), targets) - loss
     assert rise > 3 * (task_loss(TASK, model(inputs + other), targets) - loss).abs()
     if distance < 0.1:  # as far as the loss is straight, it rises by distance times its slope
         (slope,) = torch.autograd.grad(loss, inputs)
@@ -70,8 +70,8 @@ def test_a_step_learns_from_both_halves():
     loss = module.training_step((inputs.clone(), targets), 0)
     at = inputs.clone().requires_grad_()
     clean = task_loss(TASK, model(at), targets)
-    moved = worst_case(clean, at, 0.5)
-    expected = (clean + task_loss(TASK, model(moved), targets)) / 2
+    perturbed = perturb_inputs(clean, at, 0.5)
+    expected = (clean + task_loss(TASK, model(perturbed), targets)) / 2
     torch.testing.assert_close(loss, expected)
     weights = list(model.parameters())
     found = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -87,7 +87,7 @@ def test_a_network_trained_so_holds_against_moved_inputs():
 
 
 def _under_attack(config):
-    """Share of test digits still named when each is moved by 0.7 against the network."""
+    """Share of test digits still named when each is perturbed by 0.7 against the network."""
     from lmu_deploy.nn.convert import to_torch
 
     result = train("digits", "parallel", config=config, progress=False)
@@ -96,8 +96,8 @@ def _under_attack(config):
     test = TASK.load().test
     inputs = torch.from_numpy(test.inputs.copy()).requires_grad_()
     loss = task_loss(TASK, model(inputs), torch.from_numpy(test.targets))
-    moved = worst_case(loss, inputs, 0.7)
-    return TASK.score(model(moved).detach().numpy(), test.targets)
+    perturbed = perturb_inputs(loss, inputs, 0.7)
+    return TASK.score(model(perturbed).detach().numpy(), test.targets)
 
 
 def test_an_interrupted_training_with_dropout_ends_as_one_without_the_break(tmp_path):
