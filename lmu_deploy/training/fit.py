@@ -143,7 +143,9 @@ def check_resumable(path: Path, about: str) -> None:
         When it is corrupt, not a checkpoint, or of another task, seed or settings.
     """
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch warns of other pickle protocols and then refuses
+            warnings.simplefilter("ignore")
+            stored = torch.load(path, map_location="cpu", weights_only=True)
         known = stored["callbacks"][SaveLast.__qualname__]["about"]
     except (UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, OSError) as error:
         raise InputError(f"{path} is not a checkpoint of a training; give another file.") from error

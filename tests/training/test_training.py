@@ -1,4 +1,5 @@
 import json
+import logging
 
 import numpy as np
 import pytest
