@@ -18,7 +18,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.network import LMULayer
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/keras_lmu"
 
 KERAS = {
     # From keras-lmu 0.9.0 with TensorFlow 2.19.1, and equally from 0.7.0 with 2.15.1, on a

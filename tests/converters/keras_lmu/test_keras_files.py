@@ -14,7 +14,7 @@ from lmu_deploy.core.reference import run_reference
 
 pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/keras_lmu"
 WHOLE = sorted(p.name for p in FIXTURES.glob("*") if p.suffix == ".keras" and "gru" not in p.name)
 WHOLE += [f"keras{v}-{n}.h5" for v in (2, 3) for n in ("feedback", "stack")]
 BARE = sorted(p.name for p in FIXTURES.glob("*weights.h5"))

@@ -20,7 +20,7 @@ from lmu_deploy.core.errors import InputError
 h5py = pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
 
 ROOT = Path(__file__).resolve().parents[3]
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/keras_lmu"
 WHOLE = FIXTURES / "keras3-feedback.keras"
 
 

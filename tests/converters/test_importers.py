@@ -17,7 +17,7 @@ from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.loading import load
 from lmu_deploy.nn.convert import to_torch
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures/keras_lmu"
 FEEDBACK = FIXTURES / "keras3-feedback.keras"
 
 
