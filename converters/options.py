@@ -107,7 +107,7 @@ class QuantizeOptions(Options):
     )
     refit: bool | None = option(
         None,
-        "Fit what reads a memory to the memory after rounding",
+        "Refit the matrices that read a memory to the memory after rounding",
         by_default="only for a memory of one slice",
     )
 

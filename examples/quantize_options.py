@@ -1,4 +1,4 @@
-"""What the widths of an integer network cost: the options of `quantize`, side by side.
+"""Compare options of `quantize`: the effect of slices and message widths on the results.
 
 The digits network of this repository is quantized in several ways and each is run on its test set.
 Run: python examples/quantize_options.py
@@ -12,7 +12,7 @@ import lmu_deploy
 
 NETWORK = Path(__file__).parent / "models" / "digits.safetensors"
 OPTIONS = {
-    "as it comes": {},
+    "default options": {},
     "one slice": {"slices": 1},
     "messages of 8 bits": {"message_bits": 8},
     "both": {"slices": 1, "message_bits": 8},
