@@ -13,6 +13,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 SECTION = "Tutorials"
+LIST = "<!-- notebooks -->"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -31,6 +32,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, *, config: MkDocsConfig, **_: object) -> str:
+    """Insert the list of notebooks; MkDocs calls this with the text of each page."""
+    if LIST not in markdown:
+        return markdown
+    links = [
+        f"- [{_title(path)}]({Path(_page(path)).name}): a notebook." for path in _notebooks(config)
+    ]
+    return markdown.replace(LIST, "\n".join(links))
+
+
 def markdown(path: Path) -> str:
     """Return a notebook as Markdown.
 
@@ -40,7 +51,7 @@ def markdown(path: Path) -> str:
         Of an .ipynb file, format 4.
     """
     source = f"The notebook is `examples/notebooks/{path.name}`."
-    title, *rest = [_cell(cell) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    title, *rest = [_cell(cell) for cell in _cells(path)]
     return "\n\n".join([title, source, *rest]) + "\n"
 
 
@@ -48,7 +59,20 @@ def _cell(cell: dict[str, object]) -> str:
     """Return one cell as Markdown."""
     source = cell["source"]
     text = source if isinstance(source, str) else "".join(source)  # type: ignore[arg-type]
-    return f"```python\n{text}\n```" if cell["cell_type"] == "code" else text
+    if cell["cell_type"] != "code":
+        return text
+    lines = [line for line in text.splitlines() if not line.startswith("%")]
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _cells(path: Path) -> list[dict[str, object]]:
+    cells: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return cells
+
+
+def _title(path: Path) -> str:
+    """Return the heading of a notebook."""
+    return _cell(_cells(path)[0]).splitlines()[0].lstrip("# ")
 
 
 def _notebooks(config: MkDocsConfig) -> list[Path]:
