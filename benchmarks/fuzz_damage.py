@@ -1,4 +1,4 @@
-"""Ways of damaging a file, for `fuzz_importers.py`: bytes in, bytes out, chance from a seed."""
+"""Ways to damage a file, for `fuzz_importers.py`: bytes in, bytes out, random by a seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _write_bytes(data: bytearray, rng: random.Random) -> bytearray:
 
 
 def _write_number(data: bytearray, rng: random.Random) -> bytearray:
-    """Put an absurd number where a size, an offset or a count may stand."""
+    """Write an absurd number where a size, an offset or a count may be."""
     size = rng.choice([1, 2, 4, 8])
     value = rng.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1, 10**9])
     at = rng.randrange(max(1, len(data) - size))
@@ -54,7 +54,7 @@ def _swap(data: bytearray, rng: random.Random) -> bytearray:
 
 
 def _change_digits(data: bytearray, rng: random.Random) -> bytearray:
-    """Change what stands as text: the numbers of JSON headers and configurations."""
+    """Change text: the numbers of JSON headers and configurations."""
     places = [i for i, byte in enumerate(data[:200_000]) if chr(byte) in '0123456789.-ef{}[]",:']
     for _ in range(rng.choice([1, 2, 5])):
         if places:
@@ -63,7 +63,7 @@ def _change_digits(data: bytearray, rng: random.Random) -> bytearray:
 
 
 def _change_value(data: bytearray, rng: random.Random) -> bytearray:
-    """Put another value into JSON that stays JSON: the whole file, or a .safetensors header."""
+    """Replace a value in valid JSON: the whole file, or a .safetensors header."""
     if data[:1] == b"{":
         return bytearray(json.dumps(_with_odd_value(json.loads(data), rng)).encode())
     if data[8:9] != b"{":

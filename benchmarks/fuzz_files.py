@@ -1,6 +1,6 @@
-"""The files that `fuzz_importers.py` breaks: whole samples of each kind, damage, and reading.
+"""The files that `fuzz_importers.py` damages: samples of each kind, mutations, and reading.
 
-A mutation is made of its number alone, so that a finding can be made again.
+A mutation is determined by its number, so that a finding can be reproduced.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LONGEST_SENTENCE = 3000
 
 @dataclass(frozen=True)
 class Sample:
-    """A whole file of one kind, and what reads it."""
+    """An undamaged file of one kind, and its reader."""
 
     name: str
     suffix: str
@@ -50,7 +50,7 @@ class Sample:
 
 
 def collect(folder: Path) -> list[Sample]:
-    """Make a whole file of every kind; each must be read as it is."""
+    """Return an undamaged file of every kind; check that each can be read."""
     samples = [
         Sample("keras .keras (Keras 3)", ".keras", _fixture("keras3-stack.keras"), import_file),
         Sample("keras .keras (Keras 2)", ".keras", _fixture("keras2-feedback.keras"), import_file),
@@ -66,12 +66,12 @@ def collect(folder: Path) -> list[Sample]:
     for sample in samples:
         outcome = read(sample, sample.data, folder / f"whole{sample.suffix}")
         if not outcome.startswith("read"):
-            raise SystemExit(f"{sample.name} cannot be read as it is: {outcome}")
+            raise SystemExit(f"{sample.name} cannot be read undamaged: {outcome}")
     return samples
 
 
 def mutate(samples: list[Sample], number: int) -> tuple[Sample, bytes, str]:
-    """Damage a sample; everything follows from the number."""
+    """Damage a sample, as determined by the number."""
     rng = random.Random(number)
     sample = samples[number % len(samples)]
     how = rng.choice(list(DAMAGES))
@@ -101,7 +101,7 @@ def read(sample: Sample, data: bytes, path: Path) -> str:
 
 
 def use_forks() -> None:
-    """Let importers read in a fork of this process instead of in a new interpreter."""
+    """Make importers read in a fork of this process instead of a new interpreter."""
     import h5py  # noqa: F401 (loaded once, here)
     import torch
 
@@ -195,7 +195,7 @@ def _pytorch(folder: Path) -> bytes:
 
 
 def _state() -> bytes:
-    """Make the weights of an LSTM, an LMU and a linear map, as torch names them."""
+    """Return the weights of an LSTM, an LMU and a linear map, as torch names them."""
     memory = Memory.legendre(4, 12.0, channels=2)
     return to_bytes(
         {

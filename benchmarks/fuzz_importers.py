@@ -1,4 +1,4 @@
-"""Break files in every way and hold importers and loaders to one clear error.
+"""Damage files in many ways and check that importers and loaders raise one clear error.
 
     python benchmarks/fuzz_importers.py --mutations 10000
 
@@ -31,7 +31,7 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 sys.path.insert(0, str(Path(__file__).parent))
 
 SECONDS = 150
-"""Longer than an importer may take to give up, so that its own limit is what is tested."""
+"""Longer than the time limit of an importer, so that the importer's own limit is tested."""
 MEBIBYTES = 1024
 
 
@@ -73,7 +73,7 @@ def _peak() -> int:
 
 
 def watch(mutations: int, fresh: bool) -> int:
-    """Run workers until all mutations are done; print what was found."""
+    """Run workers until all mutations are done; print the findings."""
     results: list[dict[str, object]] = []
     findings: list[str] = []
     first = 0

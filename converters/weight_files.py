@@ -224,10 +224,10 @@ def _refine(a_bar: np.ndarray, method: str, guess: float) -> float:
 
 def _distance(a_bar: np.ndarray, method: str, theta: float) -> float:
     try:
-        made = discretize(len(a_bar), theta, method)[0]
+        exact = discretize(len(a_bar), theta, method)[0]
     except InputError:  # Euler's method diverges
         return float("inf")
-    return float(np.linalg.norm(made - a_bar) / np.linalg.norm(made))
+    return float(np.linalg.norm(exact - a_bar) / np.linalg.norm(exact))
 
 
 PAPER_NAMES = (

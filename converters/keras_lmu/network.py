@@ -152,8 +152,8 @@ def assemble(
     for layer, block, arrays in found:
         try:
             if isinstance(block, LMUBlock):
-                made = make_lmu(block, arrays)
-                layers.append(matrices.put_into(made, layer.name, block.trainable_theta))
+                lmu = make_lmu(block, arrays)
+                layers.append(matrices.put_into(lmu, layer.name, block.trainable_theta))
             elif isinstance(block, LSTMBlock):
                 layers.append(make_lstm(block, arrays))
             elif isinstance(block, DenseBlock):

@@ -260,8 +260,8 @@ def keras_matrices(
     together[:order, :order], together[order, :order] = a.T, b
     rate = np.float32(1.0 / theta)
     scaled = together * rate if trained else together / np.float32(theta)
-    made = exponential(scaled, cache_kib)
-    return np.ascontiguousarray(made[:order, :order].T), made[order, :order].copy()
+    result = exponential(scaled, cache_kib)
+    return np.ascontiguousarray(result[:order, :order].T), result[order, :order].copy()
 
 
 def exponential(matrix: Array, cache_kib: int) -> Array:
@@ -275,10 +275,10 @@ def exponential(matrix: Array, cache_kib: int) -> Array:
     else:
         squarings = max(int(np.floor(np.log(norm / np.float32(_LARGE)) / np.log(np.float32(2)))), 0)
         u, v = _approximate(matrix / np.float32(2**squarings), 7)
-    made = solve(v - u, u + v, block_length(len(matrix), 1024 * cache_kib))
+    result = solve(v - u, u + v, block_length(len(matrix), 1024 * cache_kib))
     for _ in range(squarings):
-        made = fused_product(made, made)
-    return made
+        result = fused_product(result, result)
+    return result
 
 
 def _approximate(matrix: Array, degree: int) -> tuple[Array, Array]:

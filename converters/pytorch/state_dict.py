@@ -286,9 +286,9 @@ def _make_memory(name: str, group: Group, options: Options, channels: int) -> Me
     theta = float(np.exp(check_number("log_theta", logarithm, 0.0, _LONGEST_LOGARITHM)))
     method = options.text("discretizer", name) or "zoh"
     check_choice("option discretizer", method, DISCRETIZERS)
-    made = Memory.legendre(_order(name, group, options, channels), theta, channels, method)
+    memory = Memory.legendre(_order(name, group, options, channels), theta, channels, method)
     dtype = group[LOG_THETA].dtype
-    return replace(made, a_bar=made.a_bar.astype(dtype), b_bar=made.b_bar.astype(dtype))
+    return replace(memory, a_bar=memory.a_bar.astype(dtype), b_bar=memory.b_bar.astype(dtype))
 
 
 def _order(name: str, group: Group, options: Options, channels: int) -> int:

@@ -85,7 +85,7 @@ def calibrate(
     width = sum(_memory_size(layer) + layer.n_out for layer in layers) + network.n_out
     batch = max(1, min(samples, _BATCH_BYTES // (8 * steps * width)))
     every = -(-samples * steps // _ROWS)
-    kept: dict[str, list[np.ndarray]] = {}
+    sampled: dict[str, list[np.ndarray]] = {}
     widest: dict[str, float] = {}
     whole: dict[str, np.ndarray] = {}
     for start in range(0, samples, batch):
@@ -104,7 +104,7 @@ def calibrate(
                     )
                 widest[place] = max(widest.get(place, 0.0), top)
                 first = -(start * steps) % every
-                kept.setdefault(place, []).append(block[first::every].astype(np.float32))
+                sampled.setdefault(place, []).append(block[first::every].astype(np.float32))
                 if start == 0:
                     few = max(1, _SEQUENCE_VALUES // max(1, steps * block.shape[1]))
                     sequences = block[: few * steps].astype(np.float32)
@@ -112,7 +112,8 @@ def calibrate(
         if progress:
             progress(min(start + batch, samples), samples)
     signal_of = {
-        place: Signal(widest[place], np.concatenate(kept[place]), whole[place]) for place in widest
+        place: Signal(widest[place], np.concatenate(sampled[place]), whole[place])
+        for place in widest
     }
     numbers = range(len(layers))
     return Calibration(

@@ -64,12 +64,14 @@ class Quantizer:
         layers: list[IntegerLayer | HostLayer] = []
         for number, (layer, following) in enumerate(pairwise((*network.layers, None))):
             assert layer is not None
-            made: IntegerLayer | HostLayer
+            lowered: IntegerLayer | HostLayer
             if isinstance(layer, LSTMLayer):
-                made, source = self._on_host(number, layer, isinstance(following, LMULayer), source)
+                lowered, source = self._on_host(
+                    number, layer, isinstance(following, LMULayer), source
+                )
             else:
-                made, source = self._layer(number, layer, source)
-            layers.append(made)
+                lowered, source = self._layer(number, layer, source)
+            layers.append(lowered)
         on_host = isinstance(network.layers[-1], LSTMLayer)
         readout = network.readout if on_host else self._readout(network, source)
         self.connector.check_accumulators()

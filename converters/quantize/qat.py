@@ -220,17 +220,17 @@ def rounding_model(
 
     def prepare(model: SequenceModel) -> None:
         n_in, x = model.config.n_in, integer.input
-        for number, (config, made) in enumerate(
+        for number, (config, part) in enumerate(
             zip(model.config.layers, integer.layers, strict=True)
         ):
-            if isinstance(made, HostLayer):
-                n_in, x = config.n_out, made.message or x
+            if isinstance(part, HostLayer):
+                n_in, x = config.n_out, part.message or x
                 continue
             assert isinstance(config, LMUConfig)
             places = {name: f"layer{number}/hidden/{name}" for name in KERNELS}
             own = {n: roundings[place] for n, place in places.items() if place in roundings}
-            model.layers[number] = RoundedLMU(n_in, config, made, x, own, rank)
-            n_in, x = config.n_out, made.output
+            model.layers[number] = RoundedLMU(n_in, config, part, x, own, rank)
+            n_in, x = config.n_out, part.output
         if isinstance(integer.readout, IntegerReadout):
             model.readout = RoundedReadout(
                 n_in,

@@ -85,15 +85,15 @@ def connections_of(network: IntegerNetwork) -> dict[str, Connection]:
     return {edge.place: edge.connection for edge in edges(network)}
 
 
-def mix_widths(made: Mapping[Width, IntegerNetwork], chosen: dict[str, Width]) -> Widths:
+def mix_widths(variants: Mapping[Width, IntegerNetwork], chosen: dict[str, Width]) -> Widths:
     """Combine connections of several widths to one network."""
-    connections = {place: connections_of(made[width])[place] for place, width in chosen.items()}
+    connections = {place: connections_of(variants[width])[place] for place, width in chosen.items()}
     changed = {place: c for place, c in connections.items() if chosen[place] != WIDEST}
-    network = with_connections(made[WIDEST], changed)
+    network = with_connections(variants[WIDEST], changed)
     needs = {
         f"{place}/{part}": need
         for place, width in chosen.items()
-        for part, need in _needs(made[width], place).items()
+        for part, need in _needs(variants[width], place).items()
     }
     # Exact matrices, such as one of signs, are narrower than requested.
     widths = {place: (len(c.slices), c.weight_bits) for place, c in connections.items()}
@@ -153,14 +153,14 @@ def search_widths(
     """
     if settings.realization == AUTO:
         raise InputError("a budget needs a realization; name one with --realization.")
-    made = {WIDEST: at_width(network, calibration, settings, WIDEST)}
+    variants = {WIDEST: at_width(network, calibration, settings, WIDEST)}
     for width in NARROWER:
         if width[1] <= settings.weight_bits:
-            made[width] = at_width(network, calibration, settings, width)
-    search = _Search(made, inputs, run, progress)
+            variants[width] = at_width(network, calibration, settings, width)
+    search = _Search(variants, inputs, run, progress)
     setting = search.widened(search.narrowed(budget), budget)
     search.finish()
-    return mix_widths(made, setting)
+    return mix_widths(variants, setting)
 
 
 class _Search:
@@ -168,19 +168,19 @@ class _Search:
 
     def __init__(
         self,
-        made: Mapping[Width, IntegerNetwork],
+        variants: Mapping[Width, IntegerNetwork],
         inputs: np.ndarray,
         run: Runner,
         progress: Progress | None,
     ) -> None:
-        self._widest, self._inputs, self._run = made[WIDEST], inputs, run
+        self._widest, self._inputs, self._run = variants[WIDEST], inputs, run
         self._progress = progress or (lambda done, total: None)
-        self._connections = {width: connections_of(variant) for width, variant in made.items()}
+        self._connections = {width: connections_of(variant) for width, variant in variants.items()}
         self._places = list(self._connections[WIDEST])
         self._truth = run(self._widest, inputs).outputs
         self._size = float(np.mean(np.square(self._truth))) or 1.0
         self._harms: dict[tuple[Width, ...], float] = {(WIDEST,) * len(self._places): 0.0}
-        self._total = 2 * len(self._places) * len(made)
+        self._total = 2 * len(self._places) * len(variants)
 
     def narrowed(self, budget: int) -> Setting:
         """Narrow connections, starting from the widest, until the budget is met."""

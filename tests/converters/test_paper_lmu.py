@@ -1,4 +1,4 @@
-"""The paper's package and PyTorch LMUs: files made here, held to a loop over their equations."""
+"""Files of the paper's package and of PyTorch LMUs, compared with a loop over their equations."""
 
 import numpy as np
 import pytest
@@ -26,9 +26,9 @@ def weights(rng):
         "kernel": (UNITS, N_OUT),
         "bias": (1, N_OUT),
     }
-    drawn = {name: 0.4 * rng.normal(size=shape) for name, shape in shapes.items()}
-    drawn |= {"AT": (a_bar - np.eye(ORDER)).T, "BT": b_bar[None]}
-    return {name: array.astype(np.float32) for name, array in drawn.items()}
+    arrays = {name: 0.4 * rng.normal(size=shape) for name, shape in shapes.items()}
+    arrays |= {"AT": (a_bar - np.eye(ORDER)).T, "BT": b_bar[None]}
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ def spiking():
     return spike(network, 0.3 * noise, dt_ms=2.0, neurons_per_state=60, seed=1)
 
 
-def twin(spiking, u):
+def simulated(spiking, u):
     """Our own neurons and synapses, from membranes at rest; states m at the end of each hold."""
     from converters.spiking.neurons import LeakyIntegrateAndFire
 
@@ -265,7 +265,7 @@ def test_a_spiking_graph_has_the_states_of_the_simulator(spiking, integrator):
             spikes += outputs["layer0_neurons"].sum()
         found.append(outputs["layer0_output"])
     assert spikes > 100
-    np.testing.assert_allclose(found, twin(spiking, u), atol=1e-9)
+    np.testing.assert_allclose(found, simulated(spiking, u), atol=1e-9)
 
 
 def test_all_unsupported_neuron_properties_are_reported(rng):

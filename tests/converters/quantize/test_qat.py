@@ -50,7 +50,7 @@ def signals(network):
 
 @pytest.fixture(scope="module")
 def two_bits(network, signals):
-    """Settings under which rounding alone fails, and what a training makes of them."""
+    """Settings with which rounding without training fails, and the result of a training."""
     settings = settings_for(
         network, "loihi2", QuantizeOptions(slices=1, kernel_bits=2, scales="free")
     )
@@ -108,9 +108,9 @@ def test_memory_and_encoders_stay_unchanged(network, two_bits):
             assert np.array_equal(getattr(new, name), getattr(old, name))
         assert not np.array_equal(new.hidden.memory_kernel, old.hidden.memory_kernel)
     assert two_bits[2].integer.source is after
-    told = json.loads(after.provenance["trained on while rounded"])
-    assert told["epochs"] == 12
-    assert told["seed"] == 0
+    recorded = json.loads(after.provenance["trained on while rounded"])
+    assert recorded["epochs"] == 12
+    assert recorded["seed"] == 0
     assert set(network.provenance) < set(after.provenance)
 
 

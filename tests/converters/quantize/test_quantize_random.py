@@ -1,8 +1,8 @@
-"""Every kind of network follows its float one, within what the roundings of its formats allow.
+"""Random quantized networks differ from their float networks by at most the bound of rounding.
 
-Nothing saturates on the calibration itself, so the difference of the two networks is made of
-roundings alone: half a unit of each format, half a unit of each weight and drive. They are carried
-on through the network by the magnitudes of its matrices, step by step, beside the reference.
+Nothing saturates on the calibration itself, so the two networks differ only by rounding: half a
+unit of each format, and half a unit of each weight and drive. These errors are propagated through
+the network by the magnitudes of its matrices, step by step, along with the reference.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def whisper():
 @settings(max_examples=40)
 @given(data=st.data())
 def test_random_networks_are_within_the_bound_of_their_rounding(networks, data):
-    """Four steps, because some of the networks drawn are unstable and multiply any error."""
+    """Four steps, because some of the random networks are unstable and multiply any error."""
     check(data.draw(networks))
 
 

@@ -75,8 +75,8 @@ def test_no_input_moves_a_state_further_than_the_bound():
     moved = np.zeros(12)
     for u in inputs:
         moved = step @ moved + entering @ (h * b) * u
-    held = run_reference(network_of(memory), inputs[None, :, None], record=True).m[0, -1]
-    assert abs(moved - held).max() == pytest.approx(plan.error, rel=1e-6)
+    true_state = run_reference(network_of(memory), inputs[None, :, None], record=True).m[0, -1]
+    assert abs(moved - true_state).max() == pytest.approx(plan.error, rel=1e-6)
 
 
 @pytest.mark.parametrize(("order", "theta"), [(4, 8.0), (12, 20.0), (32, 100.0), (64, 784.0)])

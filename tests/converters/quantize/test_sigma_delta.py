@@ -97,7 +97,7 @@ def messages(network: IntegerNetwork, run, inputs) -> dict[str, np.ndarray]:
 
 
 def held_and_sent(q: np.ndarray, threshold: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is held and what is sent at every step, neuron by neuron, by the page of equations."""
+    """Held messages and events of every step, neuron by neuron, by the equations of the page."""
     held, sent = np.zeros_like(q), np.zeros_like(q)
     for sample, neuron in np.ndindex(q.shape[0], q.shape[2]):
         last = 0
@@ -111,7 +111,7 @@ def held_and_sent(q: np.ndarray, threshold: int) -> tuple[np.ndarray, np.ndarray
 
 
 def drive(connection, held: np.ndarray) -> np.ndarray:
-    """D of messages that are held, (samples, steps, n_out); nothing may saturate here."""
+    """D of held messages, (samples, steps, n_out); nothing may saturate here."""
     total = 0
     for weights, gain, shift in zip(
         connection.slices, connection.multiplier, connection.shift, strict=True
@@ -267,12 +267,12 @@ def test_mixed_thresholds_are_the_same_on_every_target(library, target, realizat
         pytest.skip(f"{library} is not installed; run lmu-deploy doctor --fix")
     network, inputs = network_and_inputs(realization)
     network, inputs = mixed(network), inputs[:2, :12]
-    twin = IntegerTarget("numpy").run(network, inputs, record=True)
+    simulated = IntegerTarget("numpy").run(network, inputs, record=True)
     other = get_target(target).run(network, inputs, record=True)
     for name in "mhy":
-        assert np.array_equal(getattr(twin.states, name), getattr(other.states, name))
-    assert other.synops == twin.synops
-    for name, counts in twin.events.items():
+        assert np.array_equal(getattr(simulated.states, name), getattr(other.states, name))
+    assert other.synops == simulated.synops
+    for name, counts in simulated.events.items():
         assert np.array_equal(other.events[name], counts)
         assert counts.any()
 
