@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.fidelity.measures.events import RasterExcerpt
@@ -45,7 +46,6 @@ def to_figure(plot: Plot) -> Figure:
         figure.canvas.draw()  # ticks take their colors when they are drawn first
     for artist in figure.findobj():
         _recolor(artist)
-    figure.suptitle("")
     return figure
 
 
@@ -63,6 +63,25 @@ def _recolor(artist: Artist) -> None:
             rgba = to_rgba(value)
             if color := _COLORS.get(to_hex(rgba)):
                 setter(to_rgba(color, rgba[3]))
+
+
+def _add_legend(figure: Figure, shown: Sequence[Series]) -> None:
+    """Name the lines above the plot, where a report has its legend beside it."""
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=_COLORS[series.color],
+            linestyle=series.dash,
+            marker=series.marker,
+            markerfacecolor="none" if series.hollow else _COLORS[series.color],
+            label=series.label,
+        )
+        for series in shown
+    ]
+    figure.legend(
+        handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=11
+    )
 
 
 def looks_of(fidelity: Fidelity) -> dict[str, Series]:
@@ -117,7 +136,9 @@ def memory_error_figure(fidelity: Fidelity, layer: str | None = None) -> Figure:
     )
     if plot is None:
         raise InputError(f"the memory of {layer} has no error on any target.")
-    return to_figure(plot)
+    figure = to_figure(plot)
+    _add_legend(figure, [series for series, error in errors if layer in error.by_order])
+    return figure
 
 
 def activity_figure(
@@ -196,7 +217,7 @@ def states_figure(memories: Mapping[str, np.ndarray], most: int = 6) -> Figure:
     figure = Figure(figsize=(8.0, 2.4 * len(memories)), layout="constrained")
     panels = figure.subplots(len(memories), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (name, values) in zip(panels, memories.items(), strict=True):
-        axes.plot(np.arange(1, len(values) + 1), values[:, :most], linewidth=1.4)
+        axes.plot(values[:, :most], linewidth=1.4)
         axes.set_title(name, loc="left", fontsize=10)
         axes.set_ylabel("memory state")
         axes.grid(alpha=0.3)
