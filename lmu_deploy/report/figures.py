@@ -36,6 +36,7 @@ _LIGHT = {
 }
 """The colors of style.css on a light page."""
 _COLORS = {token: _LIGHT[variable] for token, variable in VARIABLES.items()}
+_LEGEND_INCHES = 0.4
 _PROPERTIES = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
@@ -79,9 +80,13 @@ def _add_legend(figure: Figure, shown: Sequence[Series]) -> None:
         )
         for series in shown
     ]
-    figure.legend(
-        handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=11
-    )
+    width, height = figure.get_size_inches()
+    share = height / (height + _LEGEND_INCHES)
+    for axes in figure.axes:
+        box = axes.get_position()
+        axes.set_position((box.x0, share * box.y0, box.width, share * box.height))
+    figure.set_size_inches(width, height + _LEGEND_INCHES)
+    figure.legend(handles=handles, loc="upper left", ncols=len(handles), frameon=False, fontsize=11)
 
 
 def looks_of(fidelity: Fidelity) -> dict[str, Series]:
