@@ -1,4 +1,4 @@
-"""atomic.py: an interrupted write leaves the old file, or none."""
+"""Atomic writes: an interrupted write leaves the old file, or none."""
 
 import signal
 import stat
@@ -15,14 +15,14 @@ def names(folder):
     return [entry.name for entry in folder.iterdir()]
 
 
-def test_content_appears_and_nothing_else(tmp_path):
+def test_file_is_written_without_leftovers(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "Größe")
     assert path.read_text(encoding="utf-8") == "Größe"
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path):
+def test_permissions_follow_the_umask(tmp_path):
     ordinary = tmp_path / "ordinary"
     ordinary.touch()
     write_text(tmp_path / "ours", "x")
@@ -31,7 +31,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
 
 @pytest.mark.parametrize("old", [None, "old"])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_leaves_what_was_there(tmp_path, error, old):
+def test_error_leaves_the_old_file(tmp_path, error, old):
     path = tmp_path / "a.txt"
     if old is not None:
         path.write_text(old)
@@ -42,7 +42,7 @@ def test_an_error_leaves_what_was_there(tmp_path, error, old):
     assert old is None or path.read_text() == old
 
 
-def test_a_killed_process_leaves_the_old_file(tmp_path):
+def test_killed_process_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     code = (
@@ -57,13 +57,13 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_the_temporary_file_keeps_the_suffix(tmp_path):
+def test_temporary_file_has_the_suffix(tmp_path):
     with atomic_write(tmp_path / "a.safetensors") as temporary:
         assert temporary.suffix == ".safetensors"
         assert temporary.parent == tmp_path
 
 
-def test_places_that_cannot_be_written_are_named(tmp_path):
+def test_unwritable_paths_are_rejected(tmp_path):
     with pytest.raises(InputError, match="is a folder"), atomic_write(tmp_path):
         pass
     missing = tmp_path / "no" / "a.txt"

@@ -50,7 +50,7 @@ def test_loaded_arrays_are_read_only(tmp_path):
         loaded.readout.kernel[0, 0] = 2.0
 
 
-def test_a_tensor_is_named_by_its_path(tmp_path):
+def test_tensor_keys_are_paths(tmp_path):
     save(small_network(), tmp_path / "a.safetensors")
     assert set(load_file(tmp_path / "a.safetensors")) == {
         "layers.0.input_encoders",
@@ -62,13 +62,13 @@ def test_a_tensor_is_named_by_its_path(tmp_path):
     }
 
 
-def test_a_view_that_is_not_contiguous_is_saved_as_it_reads(tmp_path):
+def test_noncontiguous_view_is_saved(tmp_path):
     kernel = np.arange(6.0).reshape(2, 3).T
     save(Readout(kernel, None), tmp_path / "a.safetensors")
     np.testing.assert_array_equal(load(tmp_path / "a.safetensors", (Readout,)).kernel, kernel)
 
 
-def test_what_a_model_file_cannot_hold_is_named(tmp_path):
+def test_unsupported_type_is_rejected(tmp_path):
     with pytest.raises(InputError, match=r"provenance\.when is a object"):
         to_tree({"provenance": {"when": object()}})
     with pytest.raises(InputError, match="is a set"):
@@ -76,7 +76,7 @@ def test_what_a_model_file_cannot_hold_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     save(small_network(), path)
 
@@ -186,7 +186,7 @@ TREES = {
 
 
 @pytest.mark.parametrize(("change", "message"), TREES.values(), ids=TREES)
-def test_a_wrong_header_or_tensor_is_one_sentence(tmp_path, change, message):
+def test_corrupt_header_or_tensor_is_rejected(tmp_path, change, message):
     path = tmp_path / "a.safetensors"
     write(path, **change)
     with pytest.raises(InputError, match=message) as caught:
@@ -194,12 +194,12 @@ def test_a_wrong_header_or_tensor_is_one_sentence(tmp_path, change, message):
     assert str(caught.value).startswith(str(path))
 
 
-def test_the_writer_of_damage_writes_a_good_file_when_nothing_is_changed(tmp_path):
+def test_unmodified_file_loads(tmp_path):
     write(tmp_path / "a.safetensors")
     assert_same(load(tmp_path / "a.safetensors", FLOAT_CLASSES), small_network())
 
 
-def test_another_representation_is_told_apart(tmp_path):
+def test_other_representation_is_rejected(tmp_path):
     save(small_network(), tmp_path / "a.safetensors")
     others = tuple(cls for cls in INTEGER_CLASSES if cls not in FLOAT_CLASSES)
     with pytest.raises(InputError, match=r"it contains a LMUNetwork where one of .*IntegerNetwork"):
@@ -224,13 +224,13 @@ class Bomb:
         (b"ein Text" * 50, "not a readable"),
     ],
 )
-def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
+def test_file_of_another_format_is_rejected(tmp_path, content, message):
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(InputError, match=message):
         load(tmp_path / "a.safetensors", FLOAT_CLASSES)
 
 
-def test_someone_elses_safetensors_missing_files_and_folders_are_named(tmp_path):
+def test_foreign_safetensors_missing_files_and_folders_are_rejected(tmp_path):
     save_file({"weight": np.ones(3)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="is not an lmu_deploy file"):
         load(tmp_path / "other.safetensors", FLOAT_CLASSES)
@@ -241,7 +241,7 @@ def test_someone_elses_safetensors_missing_files_and_folders_are_named(tmp_path)
 
 @settings(max_examples=300)
 @given(data=st.data())
-def test_any_damage_is_either_harmless_or_one_input_error(data, tmp_path_factory):
+def test_corrupt_bytes_load_or_raise_input_error(data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     write(path)
     content = bytearray(path.read_bytes())
@@ -274,7 +274,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300)
 @given(tree=JSON)
-def test_any_tree_is_either_read_or_one_input_error(tree, tmp_path_factory):
+def test_arbitrary_trees_load_or_raise_input_error(tree, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "tree.safetensors"
     write(path, header=json.dumps({"format": 1, "root": tree}))
     try:
@@ -283,7 +283,7 @@ def test_any_tree_is_either_read_or_one_input_error(tree, tmp_path_factory):
         assert str(error).startswith(str(path))
 
 
-def test_from_tree_makes_only_the_classes_it_is_given():
+def test_from_tree_instantiates_only_given_classes():
     tree, tensors = to_tree(small_network())
     with pytest.raises(InputError, match="it contains a Memory where one of LMULayer, LMUNetwork"):
         from_tree(tree, tensors, (LMUNetwork, LMULayer))

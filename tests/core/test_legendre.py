@@ -1,4 +1,4 @@
-"""legendre.py against mathematics computed another way."""
+"""Legendre memory: comparison with independent formulas."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_transfer_function_is_the_pade_approximant_of_the_delay(order):
         assert ours == pytest.approx(numerator(s) / denominator(s), rel=1e-8)
 
 
-def test_state_space_of_order_three_as_written_out_by_hand():
+def test_state_space_of_order_three():
     a, b = state_space(3)
     assert a.tolist() == [[-1, -1, -1], [3, -3, -3], [-5, 5, -5]]
     assert b.tolist() == [1, -3, 5]
@@ -52,7 +52,7 @@ def test_discretize_agrees_with_scipy(method, dt, theta, order):
 
 
 @pytest.mark.parametrize("method", ["zoh", "bilinear"])
-def test_memory_gives_back_its_window_of_a_known_signal(method):
+def test_memory_decodes_its_window(method):
     theta, order = 200.0, 12
     a_bar, b_bar = discretize(order, theta, method)
 
@@ -78,7 +78,7 @@ def test_memory_of_a_constant_is_its_mean():
 
 
 @pytest.mark.parametrize("order", [1, 2, 5, 12, 24])
-def test_euler_is_refused_up_to_the_bound_and_stable_above_it(order):
+def test_euler_is_rejected_up_to_the_stability_bound(order):
     dt = 0.5
     bound = smallest_euler_theta(order, dt)
     a, _ = state_space(order)
@@ -100,7 +100,7 @@ def test_euler_bound_of_order_one_is_half_a_step():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 64, 100, 257])
-def test_impulse_response_is_what_stepping_gives(steps):
+def test_impulse_response_equals_stepping(steps):
     a_bar, b_bar = discretize(9, 40.0)
     m, expected = np.zeros(9), []
     for t in range(steps):
@@ -136,6 +136,6 @@ def test_decoders_are_orthogonal_polynomials_on_the_window():
         (lambda: window_decoders(3, np.array([np.nan])), "from 0"),
     ],
 )
-def test_wrong_values_are_named(call, message):
+def test_invalid_values_are_rejected(call, message):
     with pytest.raises(InputError, match=message):
         call()

@@ -5,12 +5,12 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.metrics import accuracy, nrmse
 
 
-def test_accuracy_counts_right_answers():
+def test_accuracy_counts_correct_outputs():
     outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.4], [0.0, 1.0]])
     assert accuracy(outputs, np.array([1, 0, 0, 1])) == 0.75
 
 
-def test_accuracy_at_every_step_leaves_out_the_washout():
+def test_accuracy_skips_the_washout():
     outputs = np.zeros((2, 3, 2))
     outputs[:, :, 1] = 1.0
     targets = np.array([[0, 1, 1], [0, 1, 0]])
@@ -26,7 +26,7 @@ def test_nrmse_of_known_errors():
     assert nrmse(1.1 * targets, targets) == pytest.approx(0.1)
 
 
-def test_nrmse_leaves_out_the_washout():
+def test_nrmse_skips_the_washout():
     targets = np.ones((1, 10, 1))
     outputs = targets.copy()
     outputs[:, :5] = 7.0
@@ -45,6 +45,6 @@ def test_nrmse_leaves_out_the_washout():
         (nrmse, np.zeros((3, 0, 1)), np.zeros((3, 0, 1))),
     ],
 )
-def test_what_cannot_be_judged_is_refused(judge, outputs, targets):
+def test_what_cannot_be_judged_is_rejected(judge, outputs, targets):
     with pytest.raises(InputError):
         judge(outputs, targets)

@@ -1,4 +1,4 @@
-"""network.py: every wrong field of a float network is refused by name when it is built."""
+"""LMUNetwork: sizes, parameter counts, validation of every field."""
 
 from dataclasses import FrozenInstanceError, replace
 
@@ -27,7 +27,7 @@ def test_sizes_follow_from_the_arrays():
     assert memory_alone.n_out == 6
 
 
-def test_parameters_are_counted_as_by_hand():
+def test_parameter_count():
     lmu = 5 * 2 + 4 * 2 + 6 * 2 + 2 + 6 * 4 + 5 * 4 + 4 * 4 + 4
     lstm = 4 * 12 + 3 * 12 + 12
     assert NETWORK.n_parameters == lmu + lstm + 3 * 7 + 7
@@ -45,12 +45,12 @@ def test_parameters_are_counted_as_by_hand():
         ({"hidden_encoders": None, "memory_encoders": None}, False),
     ],
 )
-def test_a_layer_knows_whether_it_feeds_back(encoders, feeds_back):
+def test_feeds_back(encoders, feeds_back):
     assert replace(LAYER, **encoders).feeds_back is feeds_back
 
 
 @pytest.mark.parametrize("discretizer", ["zoh", "bilinear", "euler"])
-def test_a_legendre_memory_is_what_the_discretizer_gives(discretizer):
+def test_legendre_memory_equals_discretize(discretizer):
     memory = Memory.legendre(4, 50.0, 3, discretizer)
     a_bar, b_bar = discretize(4, 50.0, discretizer)
     np.testing.assert_array_equal(memory.a_bar, a_bar)
@@ -58,7 +58,7 @@ def test_a_legendre_memory_is_what_the_discretizer_gives(discretizer):
     assert (memory.order, memory.channels, memory.theta) == (4, 3, 50.0)
 
 
-def test_nothing_can_be_changed_afterwards():
+def test_networks_are_immutable():
     with pytest.raises(FrozenInstanceError):
         NETWORK.task = "other"
     for array in (MEMORY.a_bar, HIDDEN.bias, LAYER.input_encoders, LSTM.kernel, READOUT.kernel):
@@ -126,13 +126,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("part", "change", "message"), WRONG.values(), ids=WRONG)
-def test_a_wrong_field_is_refused_by_name(part, change, message):
+def test_wrong_field_is_rejected_by_name(part, change, message):
     with pytest.raises(InputError, match=message):
         replace(part, **change)
 
 
 @given(data=st.data())
-def test_every_drawn_network_can_be_built_again_from_its_parts(networks, data):
+def test_networks_can_be_rebuilt_from_their_parts(networks, data):
     network = data.draw(networks)
     assert replace(network).layers == network.layers
     assert network.n_parameters > 0

@@ -1,4 +1,4 @@
-"""Before long work: how much it is; during it: how much is left."""
+"""Progress: estimates of the remaining time, bars and log lines."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_what_is_left_follows_from_the_pace(spent, done, total, said):
     assert time_left(spent, done, total) == said
 
 
-def test_the_first_part_brings_an_estimate_at_once(messages, clock):
+def test_first_part_brings_an_estimate_at_once(messages, clock):
     with progress_bar("brian2") as show:
         show(0, 100)
         clock[0] += 4.0
@@ -91,7 +91,7 @@ def test_short_work_says_one_line(messages, clock):
     assert messages() == ["integer: 3 runs in 0.6 s"]
 
 
-def test_a_terminal_shows_the_same_estimate(monkeypatch, capsys, clock):
+def test_terminal_shows_the_same_estimate(monkeypatch, capsys, clock):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     with progress_bar("lava") as show:
         clock[0] += 60.0
@@ -101,7 +101,7 @@ def test_a_terminal_shows_the_same_estimate(monkeypatch, capsys, clock):
     assert shown.endswith("\n")
 
 
-def test_a_notebook_shows_one_text_that_changes(monkeypatch, clock, messages):
+def test_notebook_shows_one_text_that_changes(monkeypatch, clock, messages):
     published = []
     publisher = types.SimpleNamespace(publish=lambda *args, **kw: published.append((args, kw)))
     shell = types.SimpleNamespace(kernel=None, display_pub=publisher)
@@ -117,13 +117,13 @@ def test_a_notebook_shows_one_text_that_changes(monkeypatch, clock, messages):
     assert messages() == []
 
 
-def test_a_script_without_logging_sees_nothing(capsys):
+def test_script_without_logging_sees_nothing(capsys):
     with progress_bar("integer") as show:
         show(1, 1)
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, messages):
+def test_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, messages):
     made = spike(digits, neurons_per_state=3, calibration="static")
     messages()
     path = tmp_path / "spiking.safetensors"

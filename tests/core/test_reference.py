@@ -1,4 +1,4 @@
-"""reference.py against a second implementation: one sample, one number at a time."""
+"""Reference implementation: comparison with a second, scalar implementation."""
 
 import math
 
@@ -146,7 +146,7 @@ def test_memory_alone_is_a_convolution_with_its_impulse_response(rng):
 
 
 @given(data=st.data())
-def test_how_samples_are_batched_does_not_matter(networks, data):
+def test_result_does_not_depend_on_batch_size(networks, data):
     network = data.draw(networks)
     inputs = np.random.default_rng(2).normal(size=(7, 5, network.n_in))
     calls = []
@@ -159,7 +159,7 @@ def test_how_samples_are_batched_does_not_matter(networks, data):
     assert small.m is None and small.h is None and small.y is None
 
 
-def test_integer_inputs_are_taken_and_not_changed():
+def test_integer_inputs_are_accepted_and_not_modified():
     layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(2, 4.0), None)
     network = LMUNetwork((layer,), Readout(np.ones((2, 1)), None))
     inputs = np.arange(6).reshape(2, 3, 1)
@@ -180,14 +180,14 @@ def test_integer_inputs_are_taken_and_not_changed():
         (np.zeros((1, 1, 1), complex), "give a floating type"),
     ],
 )
-def test_wrong_inputs_are_refused(inputs, message):
+def test_wrong_inputs_are_rejected(inputs, message):
     layer = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(2, 4.0), None)
     network = LMUNetwork((layer,), Readout(np.ones((2, 1)), None))
     with pytest.raises(InputError, match=message):
         run_reference(network, inputs)
 
 
-def test_activations_at_points_known_by_hand():
+def test_activations_at_known_points():
     z = np.array([-2.0, -0.5, 0.0, 0.5, 2.0])
     assert activate("linear", z).tolist() == z.tolist()
     assert activate("relu", z).tolist() == [0, 0, 0, 0.5, 2.0]
@@ -204,7 +204,7 @@ def test_lstm_of_large_drives_does_not_overflow():
     assert y[1, 0] == pytest.approx(0.0)
 
 
-def test_hidden_needs_its_memory_kernel_to_fit():
+def test_hidden_with_wrong_memory_kernel_is_rejected():
     hidden = Hidden(np.ones((3, 2)), None, None, None, "tanh")
     with pytest.raises(InputError, match=r"memory_kernel has shape \(3, 2\), expected \(4, 2\)"):
         LMULayer(np.ones((1, 2)), None, None, None, Memory.legendre(2, 4.0, 2), hidden)

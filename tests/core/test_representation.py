@@ -40,14 +40,14 @@ NAMES = ["float", "integer", "spiking", "loihi"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_repr_is_one_short_line(representations, name):
+def test_repr_is_one_short_line(representations, name):
     text = repr(representations[name])
     assert text.startswith(type(representations[name]).__name__ + "(1 input, 2 outputs, ")
     assert len(text) <= REPR_LENGTH
     assert "\n" not in text
 
 
-def test_the_repr_stays_short_where_the_task_has_a_long_name():
+def test_repr_stays_short_where_the_task_has_a_long_name():
     assert len(repr(float_network("x" * 200))) == REPR_LENGTH
 
 
@@ -63,7 +63,7 @@ def parts(value):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_repr_of_every_part_is_one_short_line(representations, name):
+def test_repr_of_every_part_is_one_short_line(representations, name):
     for part in parts(representations[name]):
         assert len(repr(part)) <= REPR_LENGTH
         assert "\n" not in repr(part)
@@ -77,14 +77,14 @@ def test_printing_a_network_shows_a_table_of_nodes():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_table_names_every_node(representations, name):
+def test_table_names_every_node(representations, name):
     text = str(representations[name])
     for node in ("input", "layer0", "layer1", "readout"):
         assert f"\n{node}" in text
     assert not any(line.endswith(" ") for line in text.splitlines())
 
 
-def test_the_parameters_of_the_table_add_up():
+def test_parameters_of_the_table_add_up():
     network = float_network()
     summary = network.summary()
     column = summary.columns.index("parameters")
@@ -92,7 +92,7 @@ def test_the_parameters_of_the_table_add_up():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_shows_the_table_as_escaped_html(representations, name):
+def test_notebook_shows_the_table_as_escaped_html(representations, name):
     assert "<table>" in representations[name]._repr_html_()
 
 
@@ -111,12 +111,12 @@ def test_networks_compare_and_hash_by_identity(representations, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_saves_itself(representations, name, tmp_path):
+def test_network_saves_itself(representations, name, tmp_path):
     network = representations[name]
     path = network.save(tmp_path / "network.safetensors")
     assert load(path).fingerprint() == network.fingerprint()
 
 
-def test_a_representation_without_a_summary_says_so():
+def test_representation_without_a_summary_says_so():
     with pytest.raises(NotImplementedError):
         Representation().summary()

@@ -1,4 +1,4 @@
-"""checks.py: every good value comes back as it should, every bad one is an InputError."""
+"""Validation functions: valid values are returned, invalid ones raise InputError."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from lmu_deploy.core.validation import (
 )
 
 
-def test_good_values_come_back():
+def test_valid_values_are_returned():
     assert check_integer("n", np.int16(3), 1, 3) == 3
     assert type(check_integer("n", np.int16(3), 1, 3)) is int
     assert type(check_number("x", np.float32(0.5), 0, 1)) is float
@@ -57,20 +57,20 @@ def test_good_values_come_back():
         lambda: check_array("it", np.array([object()]), (1,)),
     ],
 )
-def test_a_bad_value_is_one_sentence_with_its_name(call):
+def test_invalid_value_error_names_the_argument(call):
     with pytest.raises(InputError) as caught:
         call()
     text = str(caught.value)
     assert text.startswith("it ") and text.endswith(".") and "\n" not in text
 
 
-def test_a_wrong_choice_lists_the_right_ones():
+def test_invalid_choice_error_lists_choices():
     with pytest.raises(InputError, match="c is 'x'; choose one of a, b"):
         check_choice("c", "x", ("b", "a"))
 
 
 @given(st.integers(-(10**400), 10**400))
-def test_no_integer_however_large_breaks_a_check(value):
+def test_large_integers_are_rejected(value):
     for check in (check_integer, check_number):
         try:
             assert check("it", value, -5, 5) == value
@@ -78,7 +78,7 @@ def test_no_integer_however_large_breaks_a_check(value):
             assert not -5 <= value <= 5
 
 
-def test_a_checked_array_is_read_only_and_the_original_is_not():
+def test_checked_array_is_read_only():
     original = np.zeros(3)
     checked = check_array("it", original, (3,))
     with pytest.raises(ValueError, match="read-only"):
@@ -87,14 +87,14 @@ def test_a_checked_array_is_read_only_and_the_original_is_not():
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, bool, np.float16, np.float64])
-def test_inputs_of_any_numeric_type_become_float64(dtype):
+def test_inputs_are_converted_to_float64(dtype):
     inputs = np.ones((2, 3, 1), dtype)
     checked = check_inputs(inputs, 1)
     assert checked.dtype == np.float64
     assert checked.tolist() == np.ones((2, 3, 1)).tolist()
 
 
-def test_no_samples_and_no_steps_are_no_inputs():
+def test_empty_inputs_are_rejected():
     with pytest.raises(InputError, match="at least one sample"):
         check_inputs(np.zeros((0, 3, 2)), 2)
     with pytest.raises(InputError, match="at least one step"):
@@ -103,7 +103,7 @@ def test_no_samples_and_no_steps_are_no_inputs():
         check_inputs([[[1.0], [1.0, 2.0]]], 1)
 
 
-def test_a_value_of_ten_thousand_characters_is_named_in_few():
+def test_long_values_are_shortened_in_errors():
     huge = "x" * 10_000
     for refuse in (
         lambda: check_choice("mode", huge, ("a", "b")),

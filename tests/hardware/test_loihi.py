@@ -1,4 +1,4 @@
-"""Spiking memories in Loihi's fixed point on cores: what they take, and what does not fit."""
+"""Spiking memories on cores: demands, placement, pre-flight rules."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def heard_by(network, profile):
     }
 
 
-def test_relays_hear_their_channels_neurons_and_neurons_their_relay(network):
+def test_connectivity_of_relays_and_neurons(network):
     heard = heard_by(network, chip())
     memory = network.memories[0]
     for k in range(6):
@@ -84,7 +84,7 @@ def test_relays_hear_their_channels_neurons_and_neurons_their_relay(network):
     assert all(name.startswith("layer2/") for rows in heard["layer2/relay"] for name, _ in rows)
 
 
-def test_a_synapse_takes_a_byte_where_its_target_sits(network):
+def test_synapses_take_a_byte_at_the_target(network):
     for demand in loihi_demands(network, chip()):
         assert demand.synaptic_bytes.tolist() == demand.sources.sum(axis=1).tolist()
     stored = sum(core.synaptic_bytes for core in place(network, chip()))
@@ -93,7 +93,7 @@ def test_a_synapse_takes_a_byte_where_its_target_sits(network):
     assert stored == sum(int(np.count_nonzero(a)) for a in weights)
 
 
-def test_one_core_of_loihi2_holds_a_small_memory(network):
+def test_small_memory_fits_one_core_of_loihi2(network):
     (core,) = place(network, chip())
     assert core.neurons == {
         "layer0/relay": 6,
@@ -125,7 +125,7 @@ def test_relays_are_not_on_cores_whose_messages_are_too_narrow(network):
         {"fan_in": 30, "neurons_per_core": 9, "synaptic_bytes_per_core": 40},
     ],
 )
-def test_placement_keeps_every_limit_and_loses_nothing(network, limits):
+def test_placement_respects_limits_and_places_all_neurons(network, limits):
     profile = chip(**limits)
     cores = place(network, profile)
     assert sum(sum(core.neurons.values()) for core in cores) == 8 + 8 * NEURONS
@@ -158,7 +158,7 @@ def test_each_rule_finds_its_violation(network, limits, object_, value):
     assert check(network, chip(**{name: limit + 100 for name, limit in limits.items()})) == []
 
 
-def test_sums_of_decoders_are_those_of_the_worst_spikes(network):
+def test_decoder_bits_is_the_worst_case(network):
     memory = network.memories[2]
     spikes = np.array(np.meshgrid(*[[0, 1]] * 2 * NEURONS)).reshape(2 * NEURONS, -1)
     sums = memory.decoders[0].astype(int) @ spikes
@@ -166,13 +166,13 @@ def test_sums_of_decoders_are_those_of_the_worst_spikes(network):
     assert 2 ** (decoder_bits(memory) - 2) <= largest < 2 ** (decoder_bits(memory) - 1)
 
 
-def test_reports_say_whether_it_fits(network):
+def test_report_states_the_fit(network):
     fit = fit_of(network)
     assert (fit.profile, fit.violations) == ("loihi1", [])
     assert fit_of(dataclasses.replace(network, profile="generic-analog")) is None
 
 
-def test_check_takes_such_a_network(network, tmp_path, monkeypatch, capsys):
+def test_check_accepts_loihi_networks(network, tmp_path, monkeypatch, capsys):
     path = tmp_path / "loihi.safetensors"
     save(network, path)
     assert lmu_deploy.check(path, profile="loihi1") == []

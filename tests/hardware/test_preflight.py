@@ -1,4 +1,4 @@
-"""Profiles name their sources; pre-flight finds each planted violation, and all of them at once."""
+"""Profiles have sources; pre-flight rules find every planted violation."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_digital_profiles_are_listed():
         load_profile("truenorth", "digital")
 
 
-def test_wiring_names_what_the_network_has():
+def test_populations_and_edges_of_a_network():
     network = network_of()
     assert list(populations(network)) == ["input", "layer0/memory", "layer0/hidden"]
     assert [(w.place, w.source, w.target) for w in edges(network)] == [
@@ -87,7 +87,7 @@ def test_wiring_names_what_the_network_has():
     ]
 
 
-def test_a_small_network_fits_loihi2_and_not_loihi1():
+def test_small_network_fits_loihi2_and_not_loihi1():
     assert check(network_of(), chip()) == []
     found = check(network_of(), load_profile("loihi1", "digital"))
     assert {v.object.split(" of ")[0] for v in found} == {"accumulators", "messages"}
@@ -119,7 +119,7 @@ def test_each_rule_finds_its_violation(limits, object_, value):
     assert check(network_of(), chip(**{name: limit + 100 for name, limit in limits.items()})) == []
 
 
-def test_all_violations_come_at_once():
+def test_all_violations_are_returned():
     found = check(network_of(), chip(weight_bits=7, state_bits=16, message_bits=4, fan_in=3))
     kinds = {v.object.split(" of ")[0] for v in found}
     assert kinds == {"weights", "states", "messages", "fan-in"}
@@ -135,7 +135,7 @@ def test_changes_of_messages_need_a_bit_more():
     assert check(network_of(), chip(message_bits=12)) == []
 
 
-def test_a_neuron_has_axons_for_each_threshold():
+def test_neuron_has_axons_for_each_threshold():
     network = with_thresholds(network_of(), {"layer0/hidden/memory": 1})
     (core,) = place(network, chip())
     (plain,) = place(network_of(), chip())
@@ -151,7 +151,7 @@ def test_demands_count_synapses_once_for_each_slice():
     assert memory.sources.sum(axis=1).tolist() == [12] * 4
 
 
-def test_zero_weights_take_nothing():
+def test_zero_weights_take_no_memory():
     network = network_of()
     layer = network.layers[0]
     memory = dataclasses.replace(layer.memory, recurrent=link(4, 4, weights=0))
@@ -168,7 +168,7 @@ def test_zero_weights_take_nothing():
         {"fan_in": 12, "synaptic_bytes_per_core": 60, "neurons_per_core": 5},
     ],
 )
-def test_placement_keeps_every_limit_and_loses_nothing(limits):
+def test_placement_respects_limits_and_places_all_neurons(limits):
     network, profile = network_of(), chip(**limits)
     cores = place(network, profile)
     assert sum(sum(core.neurons.values()) for core in cores) == 4 + 6 + 3

@@ -1,4 +1,4 @@
-"""The torch model and the NumPy reference are two implementations of one set of equations."""
+"""PyTorch models and the NumPy reference: equal outputs and lossless conversion."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def models(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(model=models(), steps=st.integers(1, 12))
-def test_torch_and_the_reference_agree_and_nothing_is_lost_on_the_way_back(model, steps):
+def test_torch_equals_the_reference_and_round_trip_is_lossless(model, steps):
     inputs = np.random.default_rng(steps).normal(size=(4, steps, model.config.n_in))
     network = from_torch(model)
     expected = run_reference(network, inputs).outputs
@@ -69,7 +69,7 @@ def test_torch_and_the_reference_agree_and_nothing_is_lost_on_the_way_back(model
     np.testing.assert_allclose(back, expected, rtol=0, atol=1e-11 * scale)
 
 
-def test_a_model_survives_its_file_bit_for_bit(tmp_path):
+def test_file_round_trip_is_bit_exact(tmp_path):
     torch.manual_seed(0)
     config = ModelConfig(
         n_in=2,
@@ -111,7 +111,7 @@ def test_parameter_counts_agree():
     assert trained == from_torch(model).n_parameters == 102_027  # the paper's psMNIST network
 
 
-def test_a_weight_that_is_not_finite_is_refused():
+def test_nonfinite_weight_is_rejected():
     model = SequenceModel(
         ModelConfig(n_in=1, n_out=1, layers=(LMUConfig(units=2, order=2, theta=4),))
     )
@@ -121,6 +121,6 @@ def test_a_weight_that_is_not_finite_is_refused():
         from_torch(model)
 
 
-def test_another_module_is_refused():
+def test_other_module_is_rejected():
     with pytest.raises(InputError, match="needs a SequenceModel, not Linear"):
         from_torch(torch.nn.Linear(1, 1))

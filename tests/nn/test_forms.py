@@ -1,4 +1,4 @@
-"""All forms of the layer are one function: outputs, states and every gradient agree."""
+"""All forms of evaluation of a layer have equal outputs, states and gradients."""
 
 import copy
 

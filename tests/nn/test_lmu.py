@@ -1,4 +1,4 @@
-"""The layer as users meet it: arrangements of sequences, states, refusals, memory, length."""
+"""LMU layer: layouts of sequences, states, errors, initialization, memory use."""
 
 import copy
 
@@ -35,7 +35,7 @@ def double(*shape):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_time_first_is_batch_first_transposed(kind):
+def test_time_first_equals_batch_first_transposed(kind):
     layer = make(kind)
     x = double(3, 9, 2)
     y, state = layer(x)
@@ -46,7 +46,7 @@ def test_time_first_is_batch_first_transposed(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_packed_sequences_equal_each_alone(kind):
+def test_packed_sequences_equal_single_sequences(kind):
     layer = make(kind)
     parts = [double(n, 2) for n in (4, 9, 1)]
     packed, state = layer(pack_sequence(parts, enforce_sorted=False))
@@ -62,7 +62,7 @@ def test_packed_sequences_equal_each_alone(kind):
             torch.testing.assert_close(given.h[i], end.h[0])
 
 
-def test_a_mask_becomes_lengths_and_one_with_a_gap_is_refused():
+def test_masks_become_lengths_and_gaps_are_rejected():
     mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]], dtype=torch.bool)
     assert lengths_of(mask).tolist() == [2, 3, 1]
     for wrong in ([[1, 0, 1]], [[0, 0, 0]], [[0, 1, 1]]):
@@ -71,7 +71,7 @@ def test_a_mask_becomes_lengths_and_one_with_a_gap_is_refused():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_follows_the_end_reaches_nothing(kind):
+def test_values_after_the_end_have_no_effect(kind):
     layer = make(kind)
     x = double(2, 8, 2)
     x[1, 3:] = float("nan")
@@ -132,7 +132,7 @@ def test_forms_agree_at_every_order(kind, order, dtype, tolerance):
 
 @pytest.mark.parametrize("last_only", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_inference_answers_what_training_does_and_both_repeat(kind, last_only):
+def test_inference_equals_training_mode_and_repeats(kind, last_only):
     """Bit for bit, at a size where blocks and the faster products are taken."""
     layer = make(kind, 1, 128, 64, 90.0, torch.float32)
     x = torch.randn(100, 37, 1)
@@ -149,7 +149,7 @@ def test_inference_answers_what_training_does_and_both_repeat(kind, last_only):
     assert all(map(torch.equal, *found))
 
 
-def test_inference_follows_weights_that_change_and_leaves_copies_alone():
+def test_inference_caches_follow_weight_changes():
     """What inference keeps between calls is made anew for other weights."""
     layer = make("feedback", 1, 96, 64, 90.0, torch.float32)
     x = torch.randn(100, 20, 1)
@@ -171,7 +171,7 @@ def test_inference_follows_weights_that_change_and_leaves_copies_alone():
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_the_fused_recurrence_of_gpus_is_the_scan(activation):
+def test_fused_recurrence_equals_scan(activation):
     """The same call reaches torch's own CPU kernel here; whether it is taken needs a GPU."""
     torch.manual_seed(0)
     found = []
@@ -191,7 +191,7 @@ def test_the_fused_recurrence_of_gpus_is_the_scan(activation):
         torch.testing.assert_close(have, want, rtol=1e-12, atol=1e-12)
 
 
-def test_the_form_follows_from_what_feeds_back():
+def test_form_depends_on_feedback():
     def chosen(batch, **options):
         layer = make(**options)
         return choose_form(layer.form, layer.weights(), batch)
@@ -222,7 +222,7 @@ def test_the_form_follows_from_what_feeds_back():
         ({"init": "zero"}, "init is 'zero'"),
     ],
 )
-def test_wrong_settings_are_refused_in_a_sentence(options, message):
+def test_invalid_settings_are_rejected(options, message):
     with pytest.raises(InputError, match=message):
         make(**options)
 
@@ -239,13 +239,13 @@ def test_wrong_settings_are_refused_in_a_sentence(options, message):
         ((3, 9, 2), [1.0, 2.0, 3.0], "integers"),
     ],
 )
-def test_wrong_sequences_are_refused_in_a_sentence(x, lengths, message):
+def test_invalid_sequences_are_rejected(x, lengths, message):
     lengths = None if lengths is None else torch.tensor(lengths)
     with pytest.raises(InputError, match=message):
         make()(torch.zeros(x, dtype=torch.float64), lengths=lengths)
 
 
-def test_weights_start_as_the_paper_says():
+def test_initialization_follows_the_paper():
     torch.manual_seed(0)
     layer = LMU(64, 400, 100, 100.0, 2, hidden_to_memory=True, memory_to_memory=True)
     assert layer.input_encoders.abs().max() <= (3 / 64) ** 0.5
@@ -263,7 +263,7 @@ def test_weights_start_as_the_paper_says():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_memory_grows_linearly_in_time(kind):
+def test_memory_use_grows_linearly_in_time(kind):
     layer = make(kind, 1, 32, 32, 100.0, torch.float32)
 
     def saved_bytes(steps):
@@ -281,7 +281,7 @@ def test_memory_grows_linearly_in_time(kind):
     assert saved_bytes(8000) <= 2.2 * saved_bytes(4000)
 
 
-def test_a_hundred_thousand_steps_train():
+def test_training_on_a_hundred_thousand_steps():
     torch.manual_seed(0)
     layer = LMU(1, 0, 16, 50_000.0, hidden="none", init="memory")
     readout = torch.nn.Linear(16, 1)

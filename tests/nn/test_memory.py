@@ -1,4 +1,4 @@
-"""The memory's matrices in torch: equal to NumPy's, with the right derivative in theta."""
+"""Memory matrices in torch: equal to those of NumPy, with the right derivative in theta."""
 
 import copy
 
@@ -15,7 +15,7 @@ from lmu_deploy.nn.memory import LegendreMemory, discretize_at
 
 @pytest.mark.parametrize("method", ["zoh", "bilinear", "euler"])
 @pytest.mark.parametrize(("order", "theta"), [(1, 3.0), (6, 40.0), (32, 2000.0)])
-def test_torch_discretizes_as_numpy_does(order, theta, method):
+def test_torch_discretization_equals_numpy(order, theta, method):
     found = discretize_at(torch.tensor(1.0 / theta, dtype=torch.float64), order, method)
     for have, want in zip(found, discretize(order, theta, method), strict=True):
         np.testing.assert_allclose(have.numpy(), want, rtol=0, atol=1e-12)
@@ -70,7 +70,7 @@ def test_trained_theta_recovers_the_tasks_time_scale():
     assert layer.memory.theta == pytest.approx(delay, abs=0.5)
 
 
-def test_euler_is_refused_with_its_bound_and_watched_while_it_trains():
+def test_euler_beyond_its_bound_is_rejected_also_in_training():
     bound = smallest_euler_theta(4)
     with pytest.raises(InputError, match=f"diverges.*must exceed {bound:.4g}"):
         LegendreMemory(4, bound * 0.99, "euler")
@@ -87,7 +87,7 @@ def test_theta_and_matrices_cannot_both_be_trained():
         LegendreMemory(2, 4.0, train_theta=True, train_memory=True)
 
 
-def test_what_is_kept_follows_every_change_of_the_matrices():
+def test_cache_follows_changes_of_the_matrices():
     layer = LMU(1, 3, 4, 9.0, hidden="feedforward", dtype=torch.float64)
     x = torch.randn(2, 20, 1, dtype=torch.float64)
 
@@ -106,7 +106,7 @@ def test_what_is_kept_follows_every_change_of_the_matrices():
     torch.testing.assert_close(last(), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_trained_theta_is_discretized_once_while_nothing_trains():
+def test_trained_theta_is_discretized_once_without_gradients():
     memory = LegendreMemory(4, 9.0, train_theta=True)
     with torch.no_grad():
         before = memory()

@@ -1,4 +1,4 @@
-"""Networks of several layers: configurations, streaming, lengths."""
+"""Networks of several layers: configuration, streaming, lengths."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_streaming_in_chunks_equals_one_pass():
     torch.testing.assert_close(torch.stack(parts, 1), whole, rtol=1e-12, atol=1e-12)
 
 
-def test_each_sequence_ends_at_its_length_whatever_follows():
+def test_padding_after_the_end_has_no_effect():
     model = make(HYBRID.model_copy(update={"return_sequences": False}))
     x = torch.randn(3, 9, 2, dtype=torch.float64)
     lengths = torch.tensor([9, 1, 4])
@@ -50,12 +50,12 @@ def test_each_sequence_ends_at_its_length_whatever_follows():
     torch.testing.assert_close(model(x, lengths), alone, rtol=1e-12, atol=1e-12)
 
 
-def test_the_number_of_states_must_fit():
+def test_wrong_number_of_states_is_rejected():
     with pytest.raises(InputError, match="1 states are given and the network has 4 layers"):
         make().run(torch.zeros(1, 2, 2, dtype=torch.float64), [None])
 
 
-def test_a_configuration_from_a_mapping_is_the_same_as_from_python():
+def test_configuration_from_mapping_equals_python():
     assert read_model_config(HYBRID.model_dump()) == HYBRID
 
 
@@ -70,6 +70,6 @@ def test_a_configuration_from_a_mapping_is_the_same_as_from_python():
         ({"layers": [{"kind": "lmu", "units": 3, "order": 2, "theta": 0.5}]}, "theta"),
     ],
 )
-def test_a_wrong_configuration_is_refused_in_a_sentence(change, message):
+def test_invalid_configuration_is_rejected(change, message):
     with pytest.raises(InputError, match=message):
         read_model_config({**HYBRID.model_dump(), **change})

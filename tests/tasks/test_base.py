@@ -6,20 +6,20 @@ from lmu_deploy.tasks.base import Split, Task, TaskData, get_task, task_names
 from lmu_deploy.tasks.digits import stratified_parts
 
 
-def test_an_unknown_task_is_refused_with_the_valid_names():
+def test_unknown_task_error_lists_names():
     with pytest.raises(InputError) as caught:
         get_task("digit")
     assert all(name in str(caught.value) for name in task_names())
 
 
-def test_every_name_leads_to_the_task_of_that_name():
+def test_task_names_match():
     for name in task_names():
         task = get_task(name)
         assert task.name == name
         assert task.metric == {"classification": "accuracy", "regression": "nrmse"}[task.kind]
 
 
-def test_regression_answers_at_every_step():
+def test_regression_has_targets_at_every_step():
     assert Task("t", "regression", 1, 1, 3, load=lambda: None).every_step
     assert not Task("t", "classification", 1, 2, 3, load=lambda: None).every_step
 
@@ -29,7 +29,7 @@ def _data(targets):
     return TaskData(split, split, split)
 
 
-def test_signals_are_cut_together_with_their_targets():
+def test_signals_and_targets_are_shortened_together():
     short = _data(np.arange(20.0).reshape(4, 5, 1)).shortened(steps=3, samples=2)
     for split in (short.train, short.validation, short.test):
         assert len(split) == 2
@@ -37,12 +37,12 @@ def test_signals_are_cut_together_with_their_targets():
         np.testing.assert_array_equal(split.targets[1, :, 0], [5.0, 6.0, 7.0])
 
 
-def test_sequences_with_one_answer_are_not_cut():
+def test_sequences_with_one_target_are_not_shortened():
     with pytest.raises(InputError, match="5 steps"):
         _data(np.zeros(4, int)).shortened(steps=3)
 
 
-def test_stratified_parts_keep_proportions_and_lose_nobody():
+def test_stratified_parts_keep_proportions_and_all_samples():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
     parts = stratified_parts(labels, (0.2, 0.1), seed=3)
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(160))
@@ -53,7 +53,7 @@ def test_stratified_parts_keep_proportions_and_lose_nobody():
     ]
 
 
-def test_another_seed_divides_otherwise():
+def test_seed_changes_the_split():
     labels = np.repeat([0, 1], 50)
     one, same, other = (stratified_parts(labels, (0.5,), seed=s)[0] for s in (1, 1, 2))
     np.testing.assert_array_equal(one, same)

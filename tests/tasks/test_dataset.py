@@ -26,7 +26,7 @@ def test_arrays_become_three_parts(arrays):
     assert (data.task.n_in, data.task.n_out, data.task.steps) == (2, 3, 6)
 
 
-def test_the_parts_are_those_of_a_file_with_the_same_arrays(arrays, tmp_path):
+def test_parts_are_those_of_a_file_with_the_same_arrays(arrays, tmp_path):
     path = tmp_path / "own.npz"
     np.savez(path, **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays, strict=True)))
     stored, given = load_task(path), Dataset(*arrays)
@@ -43,14 +43,14 @@ def test_lists_and_signals_are_taken_too(rng):
     assert repr(data) == "Dataset('signals', regression, 5 steps of 1 input, 2 outputs)"
 
 
-def test_a_built_in_task_is_loaded_when_it_is_used():
+def test_built_in_task_is_loaded_when_it_is_used():
     data = ld.load_task("digits")
     assert repr(data) == "Dataset('digits', classification, 8 steps of 8 inputs, 10 outputs)"
     assert data.train is get_task("digits").load().train
     assert data.test.x.shape[1:] == (8, 8)
 
 
-def test_sequences_of_different_lengths_are_refused(arrays):
+def test_sequences_of_different_lengths_are_rejected(arrays):
     x, *others = arrays
     with pytest.raises(InputError, match=r"x_train holds sequences of 4 to 6 steps"):
         Dataset([x[0], x[1][:4]], *others)
@@ -68,7 +68,7 @@ def test_sequences_of_different_lengths_are_refused(arrays):
         (3, np.zeros(8, dtype=int), "y_test"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(arrays, part, value, message):
+def test_arrays_that_do_not_fit_are_rejected(arrays, part, value, message):
     given = list(arrays)
     given[part] = value
     with pytest.raises(InputError, match=message):
@@ -81,7 +81,7 @@ def test_every_way_to_name_data_leads_to_one_task():
         assert find_task(way) is task
 
 
-def test_a_network_takes_data_of_its_own_shape(arrays):
+def test_network_takes_data_of_its_own_shape(arrays):
     network = load("examples/models/digits.safetensors")
     own = Dataset(np.zeros((20, 8, 8)), np.arange(20) % 4, np.zeros((2, 8, 8)), [0, 1])
     assert task_for(network, own) is own.task  # fewer classes than the network has outputs

@@ -27,7 +27,7 @@ def test_shapes_and_sizes():
         assert set(split.targets) == set(range(task.n_out))
 
 
-def test_the_parts_together_are_the_bundled_digits_once_each():
+def test_parts_contain_every_digit_once():
     images, labels = digits.read_digits()
     data = get_task("digits").load()
     parts = (data.train, data.validation, data.test)
@@ -49,7 +49,7 @@ def test_test_part_is_stratified_a_fifth():
     np.testing.assert_allclose(np.bincount(test.targets), 0.2 * np.bincount(labels), atol=0.5)
 
 
-def test_a_step_shows_a_row_top_first():
+def test_step_shows_a_row_top_first():
     images, labels = digits.read_digits()
     data = get_task("digits").load()
     where = next(i for i, x in enumerate(images) if np.array_equal(x, data.test.inputs[0]))
@@ -57,7 +57,7 @@ def test_a_step_shows_a_row_top_first():
     np.testing.assert_array_equal(data.test.inputs[0][0], images[where][0, :])
 
 
-def test_the_test_part_is_fixed_for_good():
+def test_test_part_is_fixed():
     test = get_task("digits").load().test
     pixels = np.rint(test.inputs * 16).astype(np.uint8)
     digest = hashlib.sha256(pixels.tobytes() + test.targets.astype(np.uint8).tobytes()).hexdigest()

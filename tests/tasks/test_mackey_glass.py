@@ -23,7 +23,7 @@ def test_targets_lie_in_the_future_and_a_planted_swap_is_caught(short):
         assert not _predicts_the_future(Split(split.targets, split.inputs))
 
 
-def test_the_equation_is_solved_as_written():
+def test_equation_is_solved_as_written():
     rng = np.random.RandomState(5)
     histories = 1.2 + 0.2 * (rng.rand(2, 170) - 0.5)
     solved = mackey_glass.simulate(2, 60, seed=5)
@@ -54,7 +54,7 @@ def test_no_series_is_in_two_parts():
     assert len(np.unique(parts[:, :50, 0], axis=0)) == 128
 
 
-def test_the_past_alone_does_not_give_the_future_away():
+def test_trivial_predictors_fail():
     test = get_task("mackey-glass").load().test
     persistence = np.sqrt(np.mean((test.inputs - test.targets) ** 2) / np.mean(test.targets**2))
     assert 0.5 < persistence < 2.0
@@ -72,13 +72,13 @@ def test_short_runs_keep_the_name_and_the_shape():
     assert _predicts_the_future(data.test)
 
 
-def test_a_seed_gives_the_same_series_and_another_gives_others(short):
+def test_seed_gives_the_same_series_and_another_gives_others(short):
     again = mackey_glass.make_data(steps=200, n_series=8)
     other = mackey_glass.make_data(steps=200, n_series=8, seed=1)
     np.testing.assert_array_equal(short.test.inputs, again.test.inputs)
     assert not np.allclose(short.test.inputs, other.test.inputs)
 
 
-def test_too_few_series_are_refused():
+def test_too_few_series_are_rejected():
     with pytest.raises(InputError, match="n_series"):
         mackey_glass.make_data(n_series=3)

@@ -65,7 +65,7 @@ def test_orders_show_the_same_test_images(data):
 
 
 @needs_mnist
-def test_nru_validates_on_the_images_it_drew_last(data):
+def test_nru_validates_on_the_last_images(data):
     images, labels, _, _ = mnist.read_mnist()
     order, pixels = mnist.nru_order()
     parts = data("psmnist-nru")
@@ -78,7 +78,7 @@ def test_nru_validates_on_the_images_it_drew_last(data):
 
 @needs_mnist
 @pytest.mark.parametrize("name", NAMES)
-def test_no_training_image_is_judged(data, name):
+def test_no_training_image_is_in_another_part(data, name):
     parts = data(name)
     digests = [
         {hashlib.md5(row.tobytes()).digest() for row in split.pixels}
@@ -89,7 +89,7 @@ def test_no_training_image_is_judged(data, name):
     assert not digests[1] & digests[2]
 
 
-def test_the_orders_are_fixed_for_good():
+def test_orders_are_fixed():
     def digest(order):
         return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()[:16]
 
@@ -102,7 +102,7 @@ def test_the_orders_are_fixed_for_good():
     np.testing.assert_array_equal(np.sort(images), np.arange(60_000))
 
 
-def test_a_folder_without_the_files_is_told_which_to_get(tmp_path, monkeypatch):
+def test_folder_without_files_error_lists_them(tmp_path, monkeypatch):
     monkeypatch.setenv("LMU_DEPLOY_DATA", str(tmp_path))
     with pytest.raises(InputError) as caught:
         mnist.read_mnist()
@@ -111,7 +111,7 @@ def test_a_folder_without_the_files_is_told_which_to_get(tmp_path, monkeypatch):
     assert "t10k-labels-idx1-ubyte.gz" in told
 
 
-def test_without_network_it_says_which_files_go_where(tmp_path, monkeypatch):
+def test_download_error_lists_files(tmp_path, monkeypatch):
     pooch = pytest.importorskip("pooch", reason="pooch downloads")
     monkeypatch.delenv("LMU_DEPLOY_DATA", raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
@@ -129,7 +129,7 @@ def test_without_network_it_says_which_files_go_where(tmp_path, monkeypatch):
     [b"not gzip", gzip.compress(b"\0" * 60_008, mtime=0), b""],
     ids=["no gzip", "too short", "empty"],  # the same in every process that collects tests
 )
-def test_other_content_is_refused(tmp_path, monkeypatch, content):
+def test_wrong_contents_are_rejected(tmp_path, monkeypatch, content):
     (tmp_path / "mnist").mkdir()
     for name in mnist._FILES:
         (tmp_path / "mnist" / name).write_bytes(content)
@@ -138,7 +138,7 @@ def test_other_content_is_refused(tmp_path, monkeypatch, content):
         mnist.read_mnist()
 
 
-def test_a_file_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, monkeypatch):
+def test_decompression_bomb_is_rejected(tmp_path, monkeypatch):
     (tmp_path / "mnist").mkdir()
     path = tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(b"\0" * 50_000_000))

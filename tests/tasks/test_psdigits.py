@@ -8,7 +8,7 @@ from lmu_deploy.tasks.pixels import PixelSplit
 pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
 
 
-def test_the_same_digits_in_the_same_split():
+def test_same_digits_in_the_same_split():
     rows, permuted = get_task("digits").load(), get_task("psdigits").load()
     for name in ("train", "validation", "test"):
         image, sequence = getattr(rows, name), getattr(permuted, name)
@@ -17,7 +17,7 @@ def test_the_same_digits_in_the_same_split():
         np.testing.assert_array_equal(flat[:, psdigits.permutation()], sequence.inputs)
 
 
-def test_the_permutation_is_fixed_and_complete():
+def test_permutation_is_fixed_and_complete():
     order = psdigits.permutation()
     np.testing.assert_array_equal(np.sort(order), np.arange(64))
     assert order[:8].tolist() == [45, 29, 43, 61, 34, 33, 31, 40]

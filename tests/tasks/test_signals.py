@@ -1,4 +1,4 @@
-"""The tasks made of white noise, and copying."""
+"""Tasks of white noise, and copying."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def _parts(data):
     return data.train, data.validation, data.test
 
 
-def test_noise_has_its_band_its_power_and_a_quiet_start():
+def test_white_noise_band_power_and_start():
     signals = white_noise(5, 1000, cycles=25, seed=0)
     spectrum = np.abs(np.fft.rfft(signals, axis=1))
     assert spectrum[:, 1:26].min() > 0.0
@@ -45,7 +45,7 @@ def test_targets_are_the_past_of_the_input(name):
 
 
 @pytest.mark.parametrize("name", ["capacity-100", "delay", "copy"])
-def test_no_sequence_is_in_two_parts_and_all_repeat(name):
+def test_parts_are_disjoint_and_reproducible(name):
     task = get_task(name)
     parts = [s.inputs.reshape(len(s), -1) for s in _parts(task.load())]
     joined = np.concatenate(parts)
@@ -56,7 +56,7 @@ def test_no_sequence_is_in_two_parts_and_all_repeat(name):
 
 
 @pytest.mark.parametrize("window", [100, 1000])
-def test_a_legendre_memory_recalls_a_window_without_training(window):
+def test_legendre_memory_recalls_a_window_without_training(window):
     task = get_task(f"capacity-{window}") if window != 1000 else get_task("capacity")
     test = task.load().test.batch(slice(0, 4))
     outputs = run_reference(capacity.untrained_network(window), test[0]).outputs
@@ -65,7 +65,7 @@ def test_a_legendre_memory_recalls_a_window_without_training(window):
     assert task.score(few_states, test[1]) > 0.3
 
 
-def test_copy_shows_symbols_blanks_signal_and_asks_at_the_end():
+def test_copy_inputs_and_targets():
     task = get_task("copy-7")
     split = copying.make_split(pause=7, samples=50, seed=3)
     assert split.inputs.shape == (50, task.steps, task.n_in) == (50, 27, 10)
@@ -78,7 +78,7 @@ def test_copy_shows_symbols_blanks_signal_and_asks_at_the_end():
     np.testing.assert_array_equal(blank, copying.BLANK)
 
 
-def test_copy_counts_only_the_answers():
+def test_copy_evaluates_only_the_last_steps():
     task = get_task("copy-7")
     split = copying.make_split(pause=7, samples=50, seed=3)
     outputs = np.zeros((50, task.steps, task.n_out))
@@ -94,11 +94,11 @@ def test_copy_counts_only_the_answers():
     "name",
     ["capacity-24", "capacity-1000001", "copy-0", "delay-11", "digits-5", "delay-", "copy-1e3"],
 )
-def test_impossible_windows_are_refused(name):
+def test_invalid_windows_are_rejected(name):
     with pytest.raises(InputError):
         get_task(name)
 
 
-def test_the_usual_window_has_the_plain_name():
+def test_default_window_has_the_plain_name():
     assert get_task("capacity-1000").name == "capacity"
     assert get_task("capacity-500").name == "capacity-500"

@@ -34,7 +34,7 @@ def _weights(result):
     return np.concatenate([array.ravel() for array in arrays])
 
 
-def test_an_interrupted_training_goes_on_exactly(tmp_path, monkeypatch):
+def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch):
     whole = train("digits", epochs=6, progress=False)
     with monkeypatch.context() as patch:
         _interrupt_in_epoch(patch, epoch=3)
@@ -56,7 +56,7 @@ def test_an_interrupted_training_goes_on_exactly(tmp_path, monkeypatch):
     assert resumed.figures["test_accuracy"] == whole.figures["test_accuracy"]
 
 
-def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch):
+def test_finished_training_is_not_repeated(tmp_path, monkeypatch):
     state = tmp_path / "state.ckpt"
     first = train("digits", epochs=2, progress=False, checkpoint=state)
     _interrupt_in_epoch(monkeypatch, epoch=2)
@@ -65,7 +65,7 @@ def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch):
     assert first.history == again.history
 
 
-def test_a_training_that_stopped_early_stays_stopped(tmp_path):
+def test_early_stopped_training_is_not_resumed(tmp_path):
     settings = {"epochs": 50, "learning_rate": 0.3, "schedule": "constant", "patience": 2}
     config = preset(get_task("digits"), "lmu").changed(settings, "t")
     state = tmp_path / "state.ckpt"
@@ -76,7 +76,7 @@ def test_a_training_that_stopped_early_stays_stopped(tmp_path):
     np.testing.assert_array_equal(_weights(first), _weights(again))
 
 
-def test_with_a_constant_rate_more_epochs_can_be_added(tmp_path):
+def test_epochs_can_be_added_at_constant_rate(tmp_path):
     settings = {"schedule": "constant", "learning_rate": 0.003}
     config = preset(get_task("digits"), "lmu").changed(settings, "t")
     state = tmp_path / "state.ckpt"
@@ -88,7 +88,7 @@ def test_with_a_constant_rate_more_epochs_can_be_added(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"model": "parallel"}, {"epochs": 3}])
-def test_a_checkpoint_of_another_training_is_refused(tmp_path, change):
+def test_checkpoint_of_another_training_is_rejected(tmp_path, change):
     state = tmp_path / "state.ckpt"
     train("digits", epochs=1, progress=False, checkpoint=state)
     before = state.read_bytes()
@@ -98,14 +98,14 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, change):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 broken"])
-def test_what_is_no_checkpoint_is_refused(tmp_path, content):
+def test_invalid_checkpoint_is_rejected(tmp_path, content):
     state = tmp_path / "state.ckpt"
     state.write_bytes(content)
     with pytest.raises(InputError, match="not a checkpoint"):
         train("digits", epochs=1, progress=False, checkpoint=state)
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+def test_checkpoint_with_code_is_rejected(tmp_path):
     import pickle
 
     class Evil:

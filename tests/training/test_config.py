@@ -17,20 +17,20 @@ def test_every_task_has_every_kind_of_network(task, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_own_data_gets_a_network_of_its_shape(model):
+def test_user_data_gets_a_network_of_its_shape(model):
     task = Task("own.npz", "regression", n_in=3, n_out=2, steps=20, load=lambda: None)
     network = preset(task, model).network_for(task)
     assert (network.n_in, network.n_out) == (3, 2)
 
 
-def test_a_parallel_network_feeds_nothing_back():
+def test_parallel_network_has_no_feedback():
     for name in task_names():
         for layer in preset(get_task(name), "parallel").layers:
             assert not (layer.hidden_to_memory or layer.memory_to_memory)
             assert layer.hidden != "recurrent"
 
 
-def test_a_file_replaces_only_what_it_names(tmp_path):
+def test_settings_file_replaces_named_settings(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text("learning_rate = 0.5\nepochs = 3\n")
     base = preset(get_task("digits"), "lmu")
@@ -59,7 +59,7 @@ def test_layers_can_be_replaced_from_a_file(tmp_path):
         ('[[layers]]\nkind = "lstm"\nunits = 3\ntheta = 4', "layers.0.lstm.theta"),
     ],
 )
-def test_wrong_settings_are_named(tmp_path, text, named):
+def test_invalid_settings_are_named(tmp_path, text, named):
     file = tmp_path / "mine.toml"
     file.write_text(text)
     with pytest.raises(InputError, match=named) as caught:
@@ -67,7 +67,7 @@ def test_wrong_settings_are_named(tmp_path, text, named):
     assert str(file) in str(caught.value)
 
 
-def test_what_is_no_toml_is_refused(tmp_path):
+def test_invalid_toml_is_rejected(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text("epochs: 3")
     with pytest.raises(InputError, match=r"mine\.toml is not TOML"):
@@ -77,13 +77,13 @@ def test_what_is_no_toml_is_refused(tmp_path):
         read_toml(file)
 
 
-def test_settings_survive_json():
+def test_settings_round_trip_through_json():
     for model in MODELS:
         config = preset(get_task("digits"), model)
         assert TrainConfig.model_validate_json(config.model_dump_json()) == config
 
 
-def test_layers_are_needed():
+def test_settings_without_layers_are_rejected():
     with pytest.raises(InputError, match="layers"):
         read_settings({"epochs": 3}, "here")
 

@@ -1,4 +1,4 @@
-"""The built-in networks have the sizes that the papers' figures are for."""
+"""Built-in networks have the sizes of those in the papers."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_mackey_glass_networks_have_about_equal_numbers_of_parameters():
     assert preset(get_task("mackey-glass"), "hybrid").epochs == 500
 
 
-def test_a_hardened_training_learns_pixels_in_random_order():
+def test_regularized_training_learns_permuted_pixels():
     from lmu_deploy.training import train
 
     task = get_task("psdigits")

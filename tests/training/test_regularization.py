@@ -1,4 +1,4 @@
-"""Dropout and worst-case inputs: they act as their papers say, in training alone, and repeat."""
+"""Regularization: dropout and adversarial input perturbation."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def _batch(n=200):
     return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
-def test_dropout_blanks_its_share_and_keeps_the_mean():
+def test_dropout_rate_and_mean():
     model, seen = _model(), []
     add_dropout(model, 0.25)
     model.readout.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
@@ -62,7 +62,7 @@ def test_perturbation_has_the_given_norm_and_raises_the_loss(distance):
         torch.testing.assert_close(rise, expected, rtol=0.05, atol=0.0)
 
 
-def test_a_step_learns_from_both_halves():
+def test_step_uses_original_and_perturbed_batch():
     config = preset(TASK, "parallel").changed({"adversary": 0.5}, "t")
     model = _model()
     module = TrainingModule(model, TASK, TASK.load(), config, seed=0)
@@ -79,7 +79,7 @@ def test_a_step_learns_from_both_halves():
         torch.testing.assert_close(one, other)
 
 
-def test_a_network_trained_so_holds_against_moved_inputs():
+def test_adversarial_training_improves_robustness():
     settings = {"epochs": 15, "patience": None}
     plain = preset(TASK, "parallel").changed(settings, "t")
     hard = plain.changed({"adversary": 0.5, "dropout": 0.2}, "t")
@@ -100,7 +100,7 @@ def _under_attack(config):
     return TASK.score(model(perturbed).detach().numpy(), test.targets)
 
 
-def test_an_interrupted_training_with_dropout_ends_as_one_without_the_break(tmp_path):
+def test_resumed_training_with_dropout_equals_uninterrupted(tmp_path):
     config = preset(TASK, "lmu").changed({"dropout": 0.3, "schedule": "constant"}, "t")
 
     def weights(epochs, checkpoint=None):
@@ -118,6 +118,6 @@ def test_an_interrupted_training_with_dropout_ends_as_one_without_the_break(tmp_
 
 
 @pytest.mark.parametrize("wrong", [{"dropout": 1.0}, {"dropout": -0.1}, {"adversary": -1.0}])
-def test_wrong_settings_are_named(wrong):
+def test_invalid_settings_are_named(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         preset(TASK, "lmu").changed(wrong, "t")

@@ -1,4 +1,4 @@
-"""Every task is learned at toy size: far better than chance, with a loss that falls."""
+"""Every task is learned at reduced size: far above chance, with a decreasing loss."""
 
 import os
 from pathlib import Path

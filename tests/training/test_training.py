@@ -47,7 +47,7 @@ def test_digits_are_learned_and_the_loss_falls(digits_result):
     assert losses[-1] < 0.2 * losses[0]
 
 
-def test_the_figure_is_the_references_too(digits_result):
+def test_metric_equals_that_of_the_reference(digits_result):
     task = get_task("digits")
     test = task.load().test
     outputs = run_reference(digits_result.network, test.inputs).outputs
@@ -85,7 +85,7 @@ def test_every_kind_of_network_learns_digits(model):
     assert result.figures["test_accuracy"] > 0.8  # chance is 0.1
 
 
-def test_a_seed_repeats_bit_for_bit_and_another_does_not(digits_result):
+def test_seed_determines_the_weights(digits_result):
     again = train("digits", epochs=15, progress=False)
     assert _same(digits_result.network, again.network)
     assert digits_result.history == again.history
@@ -102,7 +102,7 @@ def _with_validation_that_gets_worse():
     return Task("digits", "classification", 8, 10, 8, lambda: data)
 
 
-def test_the_best_validation_is_kept():
+def test_weights_are_those_of_the_best_validation():
     task = _with_validation_that_gets_worse()
     config = preset(task, "lmu").changed({"epochs": 6}, "t")
     result = train(task, config=config, progress=False)
@@ -116,14 +116,14 @@ def test_the_best_validation_is_kept():
     assert task.score(outputs, validation.targets) == kept
 
 
-def test_training_stops_when_nothing_gets_better():
+def test_early_stopping():
     task = _with_validation_that_gets_worse()
     config = preset(task, "lmu").changed({"epochs": 30, "patience": 3}, "t")
     figures = train(task, config=config, progress=False).figures
     assert figures["epochs"] == figures["best_epoch"] + 3 < 30
 
 
-def test_the_test_part_has_no_influence():
+def test_test_part_does_not_affect_training():
     task = get_task("digits")
     data = task.load()
     spoilt = Split(1.0 - data.test.inputs, (data.test.targets + 1) % 10)
@@ -135,7 +135,7 @@ def test_the_test_part_has_no_influence():
     assert one.figures["test_accuracy"] != two.figures["test_accuracy"]
 
 
-def test_the_file_tells_how_it_was_made(tmp_path):
+def test_file_has_provenance(tmp_path):
     out = tmp_path / "net.safetensors"
     result = train("digits", "lstm", epochs=1, seed=7, progress=False, out=out)
     network = load(out, FLOAT_CLASSES)
@@ -152,7 +152,7 @@ def test_the_file_tells_how_it_was_made(tmp_path):
     assert str(tmp_path) not in json.dumps(dict(told))
 
 
-def test_nothing_is_left_behind_and_nothing_is_said(tmp_path, monkeypatch, capfd):
+def test_training_leaves_no_files_and_no_output(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     train("digits", epochs=1, progress=False)
     said = capfd.readouterr()
@@ -169,7 +169,7 @@ def test_progress_is_logged_without_a_terminal(caplog, capfd):
     assert "validation accuracy" in last
 
 
-def test_training_does_not_touch_the_callers_generator():
+def test_training_restores_the_random_state():
     import torch
 
     torch.manual_seed(3)
@@ -192,7 +192,7 @@ def poison(monkeypatch, batches):
     monkeypatch.setattr(TrainingModule, "on_after_backward", on_after_backward)
 
 
-def test_a_batch_whose_gradient_overflows_is_left_out(monkeypatch):
+def test_batch_with_overflowing_gradient_is_skipped(monkeypatch):
     task = mackey_glass.short_task(steps=50, n_series=8)
     poison(monkeypatch, 1)
     settings = preset(task, "lstm").changed({"batch_size": 1}, "test")
@@ -201,7 +201,7 @@ def test_a_batch_whose_gradient_overflows_is_left_out(monkeypatch):
     assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
 
 
-def test_gradients_that_go_on_overflowing_end_in_one_sentence(monkeypatch):
+def test_persistent_overflow_raises_run_error(monkeypatch):
     task = mackey_glass.short_task(steps=20, n_series=128)
     poison(monkeypatch, 1000)
     settings = preset(task, "lstm").changed({"batch_size": 1}, "test")
@@ -209,7 +209,7 @@ def test_gradients_that_go_on_overflowing_end_in_one_sentence(monkeypatch):
         train(task, "lstm", config=settings, epochs=2, progress=False)
 
 
-def test_a_loss_that_is_no_number_ends_in_one_sentence():
+def test_nonfinite_loss_raises_run_error():
     task = mackey_glass.short_task(steps=50, n_series=8)
     whole = task.load()
     inputs = whole.train.inputs.copy()
@@ -233,12 +233,12 @@ def test_a_loss_that_is_no_number_ends_in_one_sentence():
         ({"task": "digits", "device": "tpu"}, "cuda"),
     ],
 )
-def test_wrong_usage_is_one_sentence(arguments, named):
+def test_invalid_arguments_are_rejected(arguments, named):
     with pytest.raises(InputError, match=named):
         train(**arguments, progress=False)
 
 
-def test_trained_layers_have_what_the_settings_ask_for():
+def test_trained_layers_follow_the_settings():
     task = get_task("mackey-glass")
     config = preset(task, "hybrid").changed({"epochs": 1, "steps": 20, "samples": 2}, "t")
     network = train(task, config=config, progress=False).network

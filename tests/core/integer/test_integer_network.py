@@ -62,13 +62,13 @@ def test_formats_are_symmetric():
     assert Format(8, 0.5).limit == 127
 
 
-def test_fan_out_counts_synapses_and_not_zeros():
+def test_fan_out_counts_nonzero_weights():
     slices = np.array([[[0, 1, 2], [0, 0, 3]], [[0, 0, 0], [0, 4, 0]]])
     ones, zeros = np.ones((2, 2), int), np.zeros((2, 2), int)
     assert Connection(slices, ones, zeros).fan_out.tolist() == [0, 2, 2]
 
 
-def test_types_are_narrowed_once_the_values_are_known_to_fit():
+def test_arrays_are_narrowed_to_small_types():
     big = Connection(np.full((1, 2, 2), -127), np.full((1, 2), 32767), np.full((1, 2), 31))
     assert (big.slices.dtype, big.multiplier.dtype, big.shift.dtype) == ("i1", "i4", "i4")
     assert big.slices.min() == -127
@@ -181,6 +181,6 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("part", "change", "message"), WRONG.values(), ids=WRONG)
-def test_a_wrong_field_is_refused_by_name(part, change, message):
+def test_wrong_field_is_rejected_by_name(part, change, message):
     with pytest.raises(InputError, match=message):
         replace(part, **change)

@@ -117,12 +117,12 @@ def test_file_with_the_earlier_name_of_the_presentation_time_loads(parts, tmp_pa
         ({"provenance": {"a": 1}}, "provenance a must be a string"),
     ],
 )
-def test_wrong_fields_are_refused(parts, change, message):
+def test_wrong_fields_are_rejected(parts, change, message):
     with pytest.raises(InputError, match=message):
         SpikingNetwork(**{**parts, **change})
 
 
-def test_memory_on_a_layer_without_one_is_refused(parts):
+def test_memory_on_a_layer_without_one_is_rejected(parts):
     memory = parts["memories"][0]
     with pytest.raises(InputError, match="layer 1 has no memory"):
         SpikingNetwork(**{**parts, "memories": (memory, memory)})
@@ -137,7 +137,7 @@ def test_memory_on_a_layer_without_one_is_refused(parts):
         ("input", np.full(ORDER, np.nan), "NaN"),
     ],
 )
-def test_wrong_memory_is_refused(parts, field, value, message):
+def test_wrong_memory_is_rejected(parts, field, value, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(parts["memories"][0], **{field: value})
 
@@ -156,7 +156,7 @@ def test_wrong_memory_is_refused(parts, field, value, message):
         (lambda: Calibration("guess", 0, 1, 0.0, 0.0), "choose one of"),
     ],
 )
-def test_wrong_chip_is_refused(make, message):
+def test_wrong_chip_is_rejected(make, message):
     with pytest.raises(InputError, match=message):
         make()
 
