@@ -34,7 +34,7 @@ from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.tasks.dataset import task_from_file
 
-FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "converters" / "importers" / "fixtures"
+FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "keras_lmu"
 ARCHITECTURE = FIXTURES / "keras3-feedback.json"
 LONGEST_SENTENCE = 3000
 

@@ -2,13 +2,12 @@
 
     python benchmarks/fuzz_importers.py --mutations 10000
 
-A worker damages files and reads them; this process watches it, so that a crash or a hang of the
-worker is a finding and not the end. Each file must be read, or be refused with one InputError of
-one sentence, within the time and without the memory going over the limit. Importers read in a
-process of their own; here that process is forked from the worker instead of started afresh, because
-ten thousand interpreters would take an hour (`--fresh` starts them).
+A worker damages files and reads them. This process watches it, so that a crash or a hang of the
+worker is a finding. Each file must be read, or be refused with one InputError of one sentence,
+within the limits of time and memory. Importers read in a sandboxed subprocess; here it is forked
+from the worker, because ten thousand new interpreters would take an hour (`--fresh` starts them).
 
-Exit code 1 when anything was found; the findings are printed, with what makes each of them again.
+Exit code 1 when there are findings; each is printed with the number that reproduces it.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def install(python: Path, arguments: Sequence[str], installer: str) -> None:
 def prepare_files(folder: Path) -> None:
     """Put the files that the tasks use beside them."""
     shutil.copy(ROOT / "examples" / "models" / "digits.safetensors", folder)
-    fixture = ROOT / "tests" / "importers" / "fixtures" / KERAS
+    fixture = ROOT / "tests" / "fixtures" / "keras_lmu" / KERAS
     shutil.copy(fixture, folder / "keras.h5")
 
 

@@ -37,7 +37,7 @@ Network = Any
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "examples" / "models"
-FIXTURES = ROOT / "tests" / "converters" / "importers" / "fixtures"
+FIXTURES = ROOT / "tests" / "fixtures" / "keras_lmu"
 
 REALIZATIONS = {
     "dense": "dense-incremental",
