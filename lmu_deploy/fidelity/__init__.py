@@ -1,4 +1,4 @@
-"""From a Run and the reference to figures: what was lost, where, when."""
+"""Fidelity of targets: metrics, errors, sources of error, energy and time."""
 
 from lmu_deploy.fidelity.assemble import Result, assemble, deploy_summary
 from lmu_deploy.fidelity.judge import judge

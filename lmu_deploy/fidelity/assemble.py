@@ -1,8 +1,7 @@
-"""All targets' results as one Fidelity, and one target's as the summary of ``deploy --json``.
+"""Assembly of fidelity.json from the runs of all targets, and the summary of ``deploy --json``.
 
-The float network and the task in words and numbers, as fidelity.json records them.
-
-Where figures come from: versions of what computed them, hashes of what they were computed on.
+The file also describes the task, the float network and the provenance of the figures: versions of
+libraries, and hashes of files and data.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from targets.base import Run
 
 
 def describe_task(task: Task) -> schema.TaskSummary:
-    """Say what a task asks."""
+    """Return the entry of a task."""
     kind: Literal["classification", "regression"] = (
         "classification" if task.kind == "classification" else "regression"
     )
@@ -49,7 +48,7 @@ def describe_task(task: Task) -> schema.TaskSummary:
 
 
 def describe_network(network: LMUNetwork) -> schema.NetworkSummary:
-    """Say what a network is made of."""
+    """Return the entry of a float network."""
     return schema.NetworkSummary(
         inputs=network.n_in,
         outputs=network.n_out,
@@ -111,7 +110,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of each library that can change a figure, unless it is absent."""
+    """Return the versions of Python and of the installed libraries that can change a figure."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -122,7 +121,7 @@ def versions() -> dict[str, str]:
 
 
 def hash_file(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(2**20):
@@ -131,11 +130,11 @@ def hash_file(path: Path | str) -> str:
 
 
 def hash_array(array: np.ndarray) -> str:
-    """SHA-256 of an array's type, shape and values (little-endian, C order), in hexadecimal."""
+    """Return the SHA-256 of type, shape and values of an array (little-endian, C order)."""
     array = np.ascontiguousarray(array)
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
-    digest.update(array.reshape(-1).view(np.uint8).data)  # its own memory, not a copy
+    digest.update(array.reshape(-1).view(np.uint8).data)  # a view, not a copy
     return digest.hexdigest()
 
 
@@ -144,19 +143,19 @@ Excerpts = dict[str, RasterExcerpt]
 
 @dataclass(frozen=True)
 class Result:
-    """One target's part of a validation.
+    """Result of one target in a validation.
 
     Attributes
     ----------
     run : Run
     network : LMUNetwork, IntegerNetwork or SpikingNetwork, optional
-        What it ran.
+        The network that it ran.
     variants : mapping of name to Result
-        The same target set up otherwise, such as without calibration.
+        The same target with other settings, such as without calibration.
     attribution : Attribution, optional
-        What each source of error costs an integer network.
+        Contribution of each source of error.
     ranges : LayerRanges, optional
-        Its signals, weights and sums, layer by layer.
+        Ranges of signals, weights and sums by layer.
     """
 
     run: Run
@@ -178,26 +177,26 @@ def assemble(
     files: Mapping[str, Path] | None = None,
     date: str | None = None,
 ) -> tuple[schema.Fidelity, Excerpts]:
-    """Judge every target and say where the figures come from.
+    """Evaluate every target and record the provenance of the figures.
 
     Parameters
     ----------
     results : sequence of Result
         One for each target, in the order of the report.
     reference : Run
-        Of target `reference`, on all samples; its states are needed for memory errors.
+        Run of target `reference` on all samples; memory errors need its states.
     task : Task
     split : Split
-        The samples that were run, the first of them first.
+        The samples that were run, in order.
     source : LMUNetwork
         The float network.
     command : str
-        What made this, for the reader to repeat.
+        The command that a reader can repeat.
     seed : int
     files : mapping of name to path, optional
         Model files whose hashes are recorded.
     date : str, optional
-        ISO 8601; now, by default.
+        In ISO 8601; by default the current time.
 
     Returns
     -------
@@ -207,14 +206,14 @@ def assemble(
     Raises
     ------
     InputError
-        When two results are of one target, or runs, samples and network do not fit each other.
+        When two results have the same target, or runs, samples and network do not match.
     """
     names = [result.run.target for result in results]
     if len(set(names)) < len(names):
-        raise InputError(f"targets {', '.join(names)} hold one twice; name each once.")
-    twins = _twins(results)
+        raise InputError(f"targets {', '.join(names)} contain a duplicate; name each target once.")
+    peers = _integer_peers(results)
     common = (reference, task, split, source, seed)
-    judged = {r.run.target: _judged(r, twins.get(r.run.target), *common) for r in results}
+    judged = {r.run.target: _judged(r, peers.get(r.run.target), *common) for r in results}
     hashes = {name: hash_file(path) for name, path in (files or {}).items()}
     fidelity = schema.Fidelity(
         command=command,
@@ -245,7 +244,7 @@ def deploy_summary(
     network: object = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Give what ``deploy --json`` writes of one run; parameters as in :func:`judge`."""
+    """Return the summary that ``deploy --json`` writes; parameters as in :func:`judge`."""
     found = judge(run, reference, task, targets, network=network, seed=seed)
     against = found.reference
     return {
@@ -271,21 +270,21 @@ def deploy_summary(
     }
 
 
-def _twins(results: Sequence[Result]) -> dict[str, Run]:
-    """Give each target that computes in integers the first one before it of the same network."""
+def _integer_peers(results: Sequence[Result]) -> dict[str, Run]:
+    """Map each integer target to the first one before it that ran the same type of network."""
     first: dict[type, Run] = {}
     found = {}
     for result in results:
         if is_integer(result.run.states):
-            twin = first.setdefault(type(result.network), result.run)
-            if twin is not result.run:
-                found[result.run.target] = twin
+            peer = first.setdefault(type(result.network), result.run)
+            if peer is not result.run:
+                found[result.run.target] = peer
     return found
 
 
 def _judged(
     result: Result,
-    twin: Run | None,
+    integer_peer: Run | None,
     reference: Run,
     task: Task,
     split: Split,
@@ -300,7 +299,7 @@ def _judged(
         split.targets,
         network=result.network,
         source=source,
-        twin=twin,
+        integer_peer=integer_peer,
         variants={name: _judged(v, None, *common) for name, v in result.variants.items()},
         attribution=result.attribution,
         ranges=result.ranges,

@@ -1,19 +1,17 @@
-r"""Two validations laid side by side: what changed from the one to the other, and how surely.
+r"""Comparison of two validations: changes of the metric with intervals, of figures and settings.
 
-Where both ran the same samples and say what came of each, answers are paired (paired.py). Else the
-two metrics count as independent, and the interval of a difference comes from both intervals by
-square-and-add: with
-:math:`[l_1, u_1]` around :math:`p_1` and :math:`[l_2, u_2]` around :math:`p_2`,
+Results are paired when both runs used the same samples and recorded the result of each. Otherwise
+the two metrics count as independent, and the interval of their difference follows from both
+intervals by square-and-add: with :math:`[l_1, u_1]` around :math:`p_1` and :math:`[l_2, u_2]`
+around :math:`p_2`,
 
 .. math::
    p_1 - p_2 - \sqrt{(p_1 - l_1)^2 + (u_2 - p_2)^2} \quad \ldots \quad
    p_1 - p_2 + \sqrt{(u_1 - p_1)^2 + (p_2 - l_2)^2}
 
-With Wilson's intervals it is method 10 of Newcombe 1998, "Interval estimation for the difference
-between independent proportions", Statistics in Medicine 17, 873-890; Zou, Donner 2008, Statistics
-in Medicine 27, 1693-1702, show that it holds for other intervals too.
-
-Two runs of the same samples, compared sample by sample: less may be a clear change then.
+For Wilson's intervals this is method 10 of Newcombe 1998, "Interval estimation for the difference
+between independent proportions", Statistics in Medicine 17, 873-890. Zou and Donner 2008,
+Statistics in Medicine 27, 1693-1702, extend it to other intervals.
 """
 
 from __future__ import annotations
@@ -36,19 +34,19 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Paired:
-    """How a metric changed on the same samples.
+    """Change of a metric on the same samples.
 
     Attributes
     ----------
     ci95 : pair of float, or None
-        Of after minus before: Agresti and Min 2005 for classes, the bootstrap on the same drawn
-        sequences for an NRMSE; None with too few samples.
+        95 % interval of after minus before: Agresti and Min 2005 for classes, the bootstrap on the
+        same resampled sequences for an NRMSE; None with too few samples.
     clear : bool
-        Whether McNemar's exact test is below 0.05, or the interval leaves out zero.
+        Whether the p-value of McNemar's exact test is below 0.05, or the interval excludes zero.
     lost, gained : int or None
-        Answers that were right before alone, and that are right now alone; None for an NRMSE.
+        Predictions that are correct only before, and only after; None for an NRMSE.
     p_value : float or None
-        McNemar's exact test; None for an NRMSE.
+        Of McNemar's exact test; None for an NRMSE.
     """
 
     ci95: Interval | None
@@ -59,19 +57,19 @@ class Paired:
 
 
 def pair(before: Answers | None, after: Answers | None, seed: int = 0) -> Paired | None:
-    """Compare what came of each of the same samples; None where that is not known of both.
+    """Compare the results of the same samples; return None when they are not recorded in both.
 
     Parameters
     ----------
     before, after : Answers or None
-        Of the same first samples of the same data, if there are as many.
+        Results of the same first samples of the same data.
     seed : int
         Of the bootstrap.
 
     Raises
     ------
     InputError
-        When one of them is damaged.
+        When one of them is corrupt.
     """
     if before is None or after is None or before.count != after.count:
         return None
@@ -99,7 +97,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class MetricChange:
-    """How a metric changed.
+    """Change of a metric.
 
     Attributes
     ----------
@@ -109,10 +107,10 @@ class MetricChange:
     ci95 : pair of float, or None
         None when one of the two has no interval.
     outcome : {"better", "worse", "no clear change"}
-        Clear when the interval leaves out zero, or McNemar's test is below 0.05 if answers are
-        paired.
+        A change is clear when the interval excludes zero or, for paired predictions, when the
+        p-value of McNemar's test is below 0.05.
     paired : Paired or None
-        What pairing the answers gave, where the same samples were run.
+        Paired comparison, if both ran the same samples.
     """
 
     before: Metric
@@ -125,7 +123,7 @@ class MetricChange:
 
 @dataclass(frozen=True)
 class Pair:
-    """One target in both."""
+    """One target that is in both validations."""
 
     name: str
     before: TargetFidelity
@@ -142,13 +140,13 @@ class Comparison:
     ----------
     before, after : Fidelity
     reference : MetricChange
-        Of the float networks themselves.
+        Change of the float networks.
     pairs : tuple of Pair
-        Targets in both, each followed by its variants in both.
+        Targets in both, each followed by the variants in both.
     only_before, only_after : tuple of str
-        Targets in one of them.
+        Targets in only one of them.
     provenance : mapping of name to (before, after)
-        Command, seed, versions and hashes that differ; None where one has none.
+        Command, seed, versions and hashes that differ; None for a missing entry.
     """
 
     before: Fidelity
@@ -161,22 +159,22 @@ class Comparison:
 
     @property
     def same_samples(self) -> bool:
-        """Whether the same inputs and answers were given to both."""
+        """Whether both used the same inputs and desired outputs."""
         return not {"hash of inputs", "hash of targets"} & set(self.provenance)
 
 
 def compare_runs(before: Fidelity, after: Fidelity) -> Comparison:
-    """Say what changed from one validation to another of the same task.
+    """Compare two validations of the same task.
 
     Raises
     ------
     InputError
-        When they are of different tasks.
+        When they belong to different tasks.
     """
     if before.task.name != after.task.name:
         raise InputError(
             f"one report is of task {after.task.name} and the other of {before.task.name}; "
-            "compare two of one task."
+            "compare two reports of one task."
         )
     old, new = dict(_named(before)), dict(_named(after))
     same = all(before.hashes.get(name) == after.hashes.get(name) for name in ("inputs", "targets"))
@@ -192,12 +190,13 @@ def compare_runs(before: Fidelity, after: Fidelity) -> Comparison:
 
 
 def metric_change(before: Metric, after: Metric, paired: Paired | None = None) -> MetricChange:
-    """Give the difference of two metrics of one name, with its interval; paired if that is known.
+    """Return the difference of two metrics of one name, with its interval.
 
     Parameters
     ----------
     before, after : Metric
     paired : Paired, optional
+        Paired comparison; by default the metrics count as independent.
     """
     difference = after.value - before.value
     interval = difference_interval(after, before) if paired is None else paired.ci95
@@ -211,7 +210,7 @@ def metric_change(before: Metric, after: Metric, paired: Paired | None = None) -
 
 
 def difference_interval(one: Metric, other: Metric) -> Range | None:
-    """95 % interval of one metric minus an independent other; None without their intervals."""
+    """Return the 95 % interval of `one` minus an independent `other`; None without intervals."""
     if one.ci95 is None or other.ci95 is None:
         return None
     difference = one.value - other.value
@@ -225,7 +224,7 @@ def difference_interval(one: Metric, other: Metric) -> Range | None:
 def differences(
     before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, tuple[str | None, str | None]]:
-    """List the entries that differ, as texts; None where one has none."""
+    """Return the entries that differ, as texts; None for a missing entry."""
     found = {}
     for name in dict.fromkeys([*before, *after]):
         old, new = (str(m[name]) if name in m else None for m in (before, after))
@@ -240,7 +239,7 @@ def _pair(name: str, before: TargetFidelity, after: TargetFidelity, same: bool, 
 
 
 def _change(before: Judged, after: Judged, same: bool, seed: int) -> MetricChange:
-    """Pair answers if the same samples were run."""
+    """Compare metrics, paired if both ran the same samples."""
     paired = pair(before.answers, after.answers, seed) if same else None
     return metric_change(before.metric, after.metric, paired)
 

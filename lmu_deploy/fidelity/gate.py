@@ -1,8 +1,4 @@
-"""Whether results are good enough to go on: one check for each target and each limit.
-
-In: figures and limits. Out: checks that hold or fail, each with the sentence that says why; a
-pipeline stops on those that fail.
-"""
+"""Acceptance limits on results: one check for each target and each limit, for pipelines."""
 
 from __future__ import annotations
 
@@ -15,19 +11,19 @@ from lmu_deploy.fidelity.schema import Fidelity, Fit, TargetFidelity
 
 @dataclass(frozen=True)
 class Limits:
-    """What a result must keep to; None where nothing is asked.
+    """Acceptance limits; None means no limit.
 
     Attributes
     ----------
     below : float or None
-        Least accuracy, in [0, 1].
+        Smallest accuracy, in [0, 1].
     above : float or None
         Largest NRMSE.
     loss : float or None
-        Most that may be lost against the float reference on the same samples: accuracy as a share
-        of all samples (0.002 is 0.2 points), NRMSE as a share of the reference's.
+        Largest loss against the float reference on the same samples: for accuracy a share of all
+        samples (0.002 is 0.2 points), for NRMSE a share of the NRMSE of the reference.
     fit : bool
-        Whether every network must fit the chip that it was made for.
+        Whether every network must fit its chip.
 
     Raises
     ------
@@ -52,7 +48,7 @@ class Limits:
 
     @property
     def asked(self) -> bool:
-        """Whether anything is asked at all."""
+        """Whether there is any limit."""
         figures = (self.below, self.above, self.loss)
         return self.fit or any(limit is not None for limit in figures)
 
@@ -64,36 +60,40 @@ class Check:
     Attributes
     ----------
     target, name : str
-        Which target, and what was asked of it.
-    held : bool
+        The target, and the name of the limit.
+    passed : bool
     sentence : str
-        What was found, and against which limit.
+        The value and the limit, in words.
     """
 
     target: str
     name: str
-    held: bool
+    passed: bool
     sentence: str
 
 
 def check_limits(fidelity: Fidelity, limits: Limits) -> list[Check]:
-    """Hold every target, without its variants, to the limits.
+    """Check every target, without its variants, against the limits.
 
     Raises
     ------
     InputError
-        When a limit is of another metric than the task's, or networks must fit their chips and none
-        is for a chip.
+        When a limit belongs to another metric than that of the task, or networks must fit their
+        chips and no network is for a chip.
     """
     metric = fidelity.reference.metric.name
     if metric == "nrmse" and limits.below is not None:
-        raise InputError("--fail-below is for accuracy, and this task has an NRMSE; --fail-above.")
+        raise InputError(
+            "--fail-below limits an accuracy, but this task has an NRMSE; use --fail-above."
+        )
     if metric == "accuracy" and limits.above is not None:
-        raise InputError("--fail-above is for an NRMSE, and this task has accuracy; --fail-below.")
+        raise InputError(
+            "--fail-above limits an NRMSE, but this task has an accuracy; use --fail-below."
+        )
     if limits.fit and all(found.fit is None for found in fidelity.targets.values()):
         raise InputError(
-            "--must-fit has nothing to hold: no target of this report runs a network that was made "
-            "for a chip; add one, such as integer, or leave it out."
+            "--must-fit has nothing to check: no target of this report runs a network for a chip; "
+            "add such a target, for example integer, or remove the option."
         )
     return [
         check for name, found in fidelity.targets.items() for check in _checks(name, found, limits)
@@ -103,10 +103,10 @@ def check_limits(fidelity: Fidelity, limits: Limits) -> list[Check]:
 def _checks(name: str, found: TargetFidelity, limits: Limits) -> Iterator[Check]:
     value = found.metric.value
     if limits.below is not None:
-        text = f"{name}: accuracy {value:.4f}, at least {limits.below:g} asked for"
+        text = f"{name}: accuracy {value:.4f}, at least {limits.below:g} required"
         yield Check(name, "accuracy", value >= limits.below, text)
     if limits.above is not None:
-        text = f"{name}: NRMSE {value:.4g}, at most {limits.above:g} asked for"
+        text = f"{name}: NRMSE {value:.4g}, at most {limits.above:g} allowed"
         yield Check(name, "nrmse", value <= limits.above, text)
     if limits.loss is not None:
         yield _check_loss(name, found, limits.loss)
@@ -117,14 +117,14 @@ def _checks(name: str, found: TargetFidelity, limits: Limits) -> Iterator[Check]
 def _check_loss(name: str, found: TargetFidelity, limit: float) -> Check:
     against = found.reference
     if against is None:
-        return Check(name, "loss", False, f"{name}: no float reference to lose against")
+        return Check(name, "loss", False, f"{name}: no float reference to compare with")
     if found.metric.name == "accuracy":
         lost = -against.difference
-        what = f"accuracy {lost:.4f} below float's {against.value:.4f}"
+        what = f"accuracy {lost:.4f} below float ({against.value:.4f})"
     else:
         lost = against.difference / against.value if against.value else float("inf")
-        what = f"NRMSE {100 * lost:.2f} % above float's {against.value:.4g}"
-    return Check(name, "loss", lost <= limit, f"{name}: {what}, at most {limit:g} asked for")
+        what = f"NRMSE {100 * lost:.2f} % above float ({against.value:.4g})"
+    return Check(name, "loss", lost <= limit, f"{name}: {what}, at most {limit:g} allowed")
 
 
 def _check_fit(name: str, found: Fit) -> Check:

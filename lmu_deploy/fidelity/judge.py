@@ -1,9 +1,7 @@
-"""From one target's Run and the reference's to one entry of fidelity.json.
+"""Evaluation of one target: from its Run and that of the reference to an entry of fidelity.json.
 
-A target may have run, or recorded the states of, fewer samples than the reference did; they are
-then the first ones, and the reference is judged on the same ones.
-
-Whether what was run fits the chip it was made for, and what does not.
+A target may run, or record the states of, fewer samples than the reference. These are the first
+samples, and the reference is evaluated on the same ones.
 """
 
 from __future__ import annotations
@@ -29,8 +27,8 @@ from lmu_deploy.fidelity.measures.memory_error import (
     MemoryShape,
     decode_window,
     delays,
-    liveliest_channel,
     memory_errors,
+    strongest_channel,
 )
 from lmu_deploy.fidelity.measures.metric import compare, keep_answers, measure
 from lmu_deploy.fidelity.measures.ranges import LayerRanges
@@ -45,13 +43,13 @@ from targets.base import Run, States
 
 
 def fit_of(network: object) -> Fit | None:
-    """Hold a network to its own profile; None of one that has none, or one unknown here.
+    """Check a network against its chip profile; return None without a known profile.
 
     Parameters
     ----------
     network : IntegerNetwork, LoihiNetwork or SpikingNetwork
-        Of one on a digital chip every rule of :mod:`lmu_deploy.hardware.preflight` is applied; of
-        one on an analog chip the number of neurons, its other limits being kept when it is made.
+        For a digital chip all rules of :mod:`lmu_deploy.hardware.preflight` apply. For an analog
+        chip only the number of neurons is checked; other limits apply at conversion.
     """
     if isinstance(network, SpikingNetwork):
         name = network.device.profile
@@ -95,42 +93,42 @@ def judge(
     *,
     network: object = None,
     source: LMUNetwork | None = None,
-    twin: Run | None = None,
+    integer_peer: Run | None = None,
     variants: Mapping[str, schema.TargetFidelity] | None = None,
     attribution: Attribution | None = None,
     ranges: LayerRanges | None = None,
     seed: int = 0,
 ) -> schema.TargetFidelity:
-    """Judge what a target did.
+    """Evaluate the run of a target.
 
     Parameters
     ----------
     run : Run
-        On the first samples of the test set.
+        Run on the first samples of the test set.
     reference : Run or None
-        Of target `reference`, on at least as many samples; None when there is no float network.
+        Run of target `reference` on at least as many samples; None without a float network.
     task : Task
     targets : ndarray, shape (at least samples, ...)
-        The right answers.
+        The desired outputs.
     network : LMUNetwork, IntegerNetwork or SpikingNetwork, optional
-        What the target ran, for its sizes, its costs, and whether it fits its chip.
+        The network that the target ran, for its sizes, costs and fit to a chip.
     source : LMUNetwork, optional
-        The float network, which says what the memory states mean.
-    twin : Run, optional
-        Another integer target, whose recorded states must equal this one's.
+        The float network, which defines the memory states.
+    integer_peer : Run, optional
+        Run of another integer target on the same network; the recorded states must be equal.
     variants : mapping of name to TargetFidelity, optional
-        The same target set up otherwise, such as without calibration.
+        The same target with other settings, such as without calibration.
     attribution : Attribution, optional
-        Of the network's errors to their sources.
+        Attribution of the errors to their sources.
     ranges : LayerRanges, optional
-        Of its signals, weights and sums.
+        Ranges of signals, weights and sums.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Raises
     ------
     InputError
-        When the runs and the answers do not fit each other.
+        When the runs and the desired outputs do not match.
     RunError
         When outputs are NaN or infinite.
     """
@@ -138,7 +136,7 @@ def judge(
     if len(targets) < samples or (reference is not None and len(reference.outputs) < samples):
         have = len(targets) if reference is None else min(len(targets), len(reference.outputs))
         raise InputError(
-            f"target {run.target} ran {samples} samples and only {have} can be judged; "
+            f"target {run.target} ran {samples} samples, but only {have} can be evaluated; "
             "run the reference on as many."
         )
     answers = targets[:samples]
@@ -146,7 +144,7 @@ def judge(
     total = sum(p.events for p in populations.values())
     sizes = network_sizes(network)
     truth = None if reference is None else reference.states
-    equal = _equal(run, twin)
+    equal = _equal(run, integer_peer)
     against = None
     if reference is not None:
         against = compare(run.outputs, reference.outputs[:samples], answers, task, seed)
@@ -229,7 +227,7 @@ def _memory(
 def _divergence(
     states: States | None, reference: States | None, source: LMUNetwork | None
 ) -> Divergence | None:
-    """Where states leave the reference's; a target that equals another has that one's."""
+    """Return the entry of the divergence; None without recorded states."""
     if states is None or reference is None or source is None or not states.m.size:
         return None
     return divergence_entry(diverge(states, reference, source))
@@ -238,9 +236,9 @@ def _divergence(
 def window_of(
     states: States | None, reference: States | None, source: LMUNetwork | None
 ) -> schema.Window | None:
-    """Decode the liveliest channel of the first layer, after the last step of sample 0.
+    """Decode the window of one channel of the first layer after the last step of sample 0.
 
-    The channel is chosen by the reference, so that all targets show the same one.
+    The channel is the one with the largest states in the reference, the same for all targets.
     """
     if states is None or reference is None or source is None or not states.m.size:
         return None
@@ -248,21 +246,21 @@ def window_of(
     if not isinstance(layer, LMULayer):
         return None
     size = layer.memory.size
-    channel = liveliest_channel(reference.m[0, -1, :size], layer)
+    channel = strongest_channel(reference.m[0, -1, :size], layer)
     decoded = decode_window(states.real_m(slice(0, 1))[0, -1, :size], layer, channel)
     return schema.Window(
         channel=channel, delays=rounded(delays(layer.memory.theta)), decoded=rounded(decoded)
     )
 
 
-def _equal(run: Run, twin: Run | None) -> schema.Equality | None:
-    if twin is None or run.states is None or twin.states is None:
+def _equal(run: Run, peer: Run | None) -> schema.Equality | None:
+    if peer is None or run.states is None or peer.states is None:
         return None
-    if not is_integer(run.states) or not is_integer(twin.states):
+    if not is_integer(run.states) or not is_integer(peer.states):
         return None
-    return schema.Equality(target=twin.target, **asdict(compare_states(run.states, twin.states)))
+    return schema.Equality(target=peer.target, **asdict(compare_states(run.states, peer.states)))
 
 
 def rounded(values: np.ndarray) -> list[float]:
-    """As a list of plain floats of five significant digits: enough for a plot, and compact."""
+    """Return a list of floats rounded to five significant digits, which suffice for a plot."""
     return [float(f"{value:.{_DIGITS}g}") for value in np.asarray(values, dtype=np.float64)]

@@ -1,4 +1,4 @@
-"""Attribution, divergence and ranges as entries of fidelity.json: compact numbers, no arrays."""
+"""Conversion of attribution, divergence and layer ranges to entries of fidelity.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOTHING = 1e-12
 
 
 def attribution_entry(found: Attribution) -> schema.Attribution:
-    """Write down what each source costs."""
+    """Return the entry of an attribution."""
     shares = zip(found.steps, found.shares_in_turn(), found.shares_alone(), strict=True)
     return schema.Attribution(
         samples=found.samples,
@@ -40,17 +40,17 @@ def attribution_entry(found: Attribution) -> schema.Attribution:
 
 
 def divergence_entry(found: Divergence) -> schema.Divergence:
-    """Write down where samples leave the reference."""
+    """Return the entry of a divergence."""
     return schema.Divergence(
         samples=found.samples,
         bound=found.bound,
-        partings=[schema.Parting(**asdict(parting)) for parting in found.partings],
+        points=[schema.DivergencePoint(**asdict(point)) for point in found.points],
         maps=[_map(each) for each in found.maps],
     )
 
 
 def ranges_entry(found: LayerRanges) -> schema.LayerRanges:
-    """Write down ranges and accumulators."""
+    """Return the entry of layer ranges."""
     return schema.LayerRanges(
         samples=found.samples,
         accumulator_samples=found.accumulator_samples,
@@ -60,7 +60,7 @@ def ranges_entry(found: LayerRanges) -> schema.LayerRanges:
 
 
 def _errors(found: Errors) -> schema.Errors:
-    """Write errors down; rounding errors of float64 count as none."""
+    """Return the entry of errors; rounding errors of float64 become zero."""
     output, memory = (0.0 if v < _NOTHING else v for v in (found.output, found.memory))
     return schema.Errors(metric=found.metric, output=output, memory=memory)
 

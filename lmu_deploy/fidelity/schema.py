@@ -1,13 +1,11 @@
-"""fidelity.json as types: schema ``lmu_deploy/fidelity``, version 1.
+"""Types of fidelity.json: schema ``lmu_deploy/fidelity``, version 2.
 
-Every number is finite; what cannot be said is null. `targets` and `variants` keep their order.
-:func:`json_schema` gives the JSON schema that other tools can check a file with.
+All numbers are finite; unknown values are null. `targets` and `variants` keep their order.
+:func:`json_schema` returns the JSON schema, with which other tools can validate a file.
 
-What all types of fidelity.json have in common.
-
-What a run would cost on a chip, and whether it fits there, as types of fidelity.json.
-
-Parts of fidelity.json that say what was lost: by which source, when, and in which layer.
+Version 2 differs from version 1 in names only: American spelling (``discretizer``), and
+``divergence.points`` and ``equal_to.on_host`` for ``partings`` and ``apart``.
+:func:`lmu_deploy.fidelity.store.read_fidelity` reads both.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Strict(BaseModel):
-    """No field that is unknown, nothing changed later, every number finite."""
+    """Base of all types: immutable, without unknown fields, all numbers finite."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
@@ -29,9 +27,9 @@ Interval = tuple[float, float]
 
 
 class Estimate(Strict):
-    """One published source's energy or time of one inference, from the least to the most.
+    """Energy or time of one inference according to one published source, as a range.
 
-    `counted` names the operations that the source has figures for, `sources` says where they stand.
+    `counted` lists the operations for which the source has figures, `sources` the references.
     """
 
     title: str
@@ -42,10 +40,10 @@ class Estimate(Strict):
 
 
 class Costs(Strict):
-    """Operations of a mean sample, and what the published figures make of them.
+    """Operations of a mean sample, and the estimated energy and time on a chip.
 
-    `energy` is in joules and `latency` in seconds; each holds the least and the most of all its
-    estimates, null where nothing is published.
+    `energy` is in joules and `latency` in seconds; each is the range over all estimates, or null
+    when no figures are published.
     """
 
     synops: float
@@ -59,7 +57,7 @@ class Costs(Strict):
 
 
 class Fit(Strict):
-    """Whether a network fits the chip it was made for; `violations` says what does not."""
+    """Whether a network fits its chip; `violations` is empty when it does."""
 
     profile: str
     title: str
@@ -67,7 +65,7 @@ class Fit(Strict):
 
 
 class SynapticOperations(Strict):
-    """Of a mean sample: with weights and messages that are not zero, and with all of them."""
+    """Synaptic operations of a mean sample: effective ones (nonzero) and dense ones (all)."""
 
     effective_macs: float = Field(alias="Effective_MACs")
     effective_acs: float = Field(alias="Effective_ACs")
@@ -75,7 +73,7 @@ class SynapticOperations(Strict):
 
 
 class NeuroBench(Strict):
-    """What NeuroBench defines, under its names; see :mod:`lmu_deploy.fidelity.measures.sizes`."""
+    """Metrics of NeuroBench, with its names; see :mod:`lmu_deploy.fidelity.measures.sizes`."""
 
     footprint: int
     connection_sparsity: float
@@ -87,7 +85,7 @@ Range = tuple[float, float]
 
 
 class Errors(Strict):
-    """The task's metric, the outputs' NRMSE to the reference's, the memory's relative rms error."""
+    """Metric of the task, NRMSE of the outputs with respect to float, relative memory error."""
 
     metric: float
     output: float
@@ -95,7 +93,7 @@ class Errors(Strict):
 
 
 class AttributionStep(Strict):
-    """One source of error: with all before it, and alone; shares are of squared output errors."""
+    """One source of error, after all earlier sources and alone; shares of squared output errors."""
 
     source: str
     places: list[str]
@@ -106,7 +104,7 @@ class AttributionStep(Strict):
 
 
 class Cause(Strict):
-    """One place where error enters; see :class:`lmu_deploy.fidelity.attribution.Cause`."""
+    """One cause of the output error; see :class:`lmu_deploy.fidelity.attribution.Cause`."""
 
     source: str
     place: str
@@ -118,9 +116,9 @@ class Cause(Strict):
 
 
 class Attribution(Strict):
-    """What each source of error costs, in the order in which they were switched on.
+    """Contribution of each source of error, in the order in which they are enabled.
 
-    `interaction` is what the shares alone leave of 1; `causes` come largest first.
+    `interaction` is 1 minus the sum of the shares alone; `causes` are sorted, largest first.
     """
 
     samples: int
@@ -130,10 +128,10 @@ class Attribution(Strict):
     causes: list[Cause]
 
 
-class Parting(Strict):
-    """First step and variable at which a sample leaves the reference by more than the bound.
+class DivergencePoint(Strict):
+    """First step and variable at which a sample differs from the reference by more than the bound.
 
-    With `step` null it never does, and the variable is the one with the largest error.
+    When it never does, `step` is null and the variable is the one with the largest error.
     """
 
     sample: int
@@ -145,9 +143,9 @@ class Parting(Strict):
 
 
 class ErrorMap(Strict):
-    """One layer's relative error by Legendre order (rows) and step (columns), in groups of both.
+    """Relative error of one layer by groups of Legendre orders (rows) and of steps (columns).
 
-    `growth` is the exponent of the error over time, of all orders and of each row.
+    `growth` is the exponent of the error over time, of all orders together and of each row.
     """
 
     layer: str
@@ -159,16 +157,16 @@ class ErrorMap(Strict):
 
 
 class Divergence(Strict):
-    """When a target leaves the reference; `bound` is a share of the rms of a variable's kind."""
+    """Divergence of a target from the reference; `bound` is relative to the rms of a group."""
 
     samples: int
     bound: float
-    partings: list[Parting]
+    points: list[DivergencePoint]
     maps: list[ErrorMap]
 
 
 class Histogram(Strict):
-    """Counts in equal bins from `low` to `high`, of the float network and of the integer one."""
+    """Counts in equal bins from `low` to `high`: before (float) and after (integer)."""
 
     low: float
     high: float
@@ -177,7 +175,7 @@ class Histogram(Strict):
 
 
 class SignalRange(Strict):
-    """One population's values in real numbers; `used` is a share of `limit`, before limiting."""
+    """Values of one population in real units; `used` is a share of `limit`, before saturation."""
 
     place: str
     bits: int
@@ -190,7 +188,7 @@ class SignalRange(Strict):
 
 
 class Accumulator(Strict):
-    """Bits that the sums of one slice have, need at most, and were seen to need."""
+    """Bits of the sums of one slice: available, needed at most (proved), and measured."""
 
     available: int
     proved: float
@@ -199,7 +197,7 @@ class Accumulator(Strict):
 
 
 class ConnectionRange(Strict):
-    """One connection's weights before and after rounding, and an accumulator for each slice."""
+    """Weights of one connection before and after rounding, and one accumulator per slice."""
 
     place: str
     rows: int
@@ -214,7 +212,7 @@ class ConnectionRange(Strict):
 
 
 class LayerRanges(Strict):
-    """Signals and connections in the order in which a step computes them."""
+    """Signals and connections in the order of computation within a step."""
 
     samples: int
     accumulator_samples: int
@@ -223,7 +221,7 @@ class LayerRanges(Strict):
 
 
 class Metric(Strict):
-    """The task's own metric on the samples that were run; `ci95` null when one sample ran."""
+    """Metric of the task on the samples that were run; `ci95` may be null."""
 
     name: Literal["accuracy", "nrmse"]
     value: float
@@ -231,10 +229,11 @@ class Metric(Strict):
 
 
 class Answers(Strict):
-    """What came of each sample, for a paired comparison with another run of the same ones.
+    """Result of each sample, for a paired comparison with another run of the same samples.
 
-    All are base64: `right` one bit an answer, the first one highest; `errors` and `norms` sums of
-    squared errors and of squared targets of each sequence, little-endian 32-bit floats.
+    All fields except `count` are base64. `right` has one bit per prediction, most significant bit
+    first. `errors` and `norms` are the sums of squared errors and of squared desired outputs of
+    each sequence, as little-endian 32-bit floats.
     """
 
     count: int
@@ -244,12 +243,12 @@ class Answers(Strict):
 
 
 class AgainstReference(Strict):
-    """The same samples in the float reference, and how far the answers agree.
+    """Comparison with the float reference on the same samples.
 
-    `agreement` is the share of equal predicted classes, `flips` the number that differ, of which
-    `lost` were right only in the reference and `gained` only here (all null for regression);
-    `deviation` is the NRMSE of the outputs to the reference's; `difference` is target minus
-    reference, with a paired interval; `p_value` is McNemar's exact test.
+    `agreement` is the share of equal predicted classes and `flips` the number that differ, of which
+    `lost` are correct only in the reference and `gained` only on the target (null for regression).
+    `deviation` is the NRMSE of the outputs with respect to the reference. `difference` is target
+    minus reference, with a paired interval; `p_value` is that of McNemar's exact test.
     """
 
     value: float
@@ -265,7 +264,7 @@ class AgainstReference(Strict):
 
 
 class Events(Strict):
-    """Messages or spikes: in all, of a mean sample, of a mean step of a sample, by population."""
+    """Messages or spikes: total, per sample, per step of a sample, and by population."""
 
     total: int
     per_sample: float
@@ -274,10 +273,11 @@ class Events(Strict):
 
 
 class Population(Strict):
-    """One population: events per neuron and step, mean events at each step and of each class.
+    """Events of one population; `rate` is events per neuron and step.
 
-    `intervals` counts the steps between a neuron's events in sample 0: entry k those of
-    2^(k-1) + 1 to 2^k steps, the first those of one step.
+    `by_step` and `by_class` are mean events of a sample, at each step and of each class.
+    `intervals` counts the intervals between events of a neuron in sample 0: entry k counts those of
+    2^(k-1) + 1 to 2^k steps, entry 0 those of one step.
     """
 
     neurons: int | None
@@ -291,7 +291,7 @@ class Population(Strict):
 
 
 class Sizes(Strict):
-    """What the representation takes to hold; see `fidelity.measures.sizes.Sizes`."""
+    """Size of a representation; see :class:`lmu_deploy.fidelity.measures.sizes.Sizes`."""
 
     representation: str
     parameters: int
@@ -304,7 +304,7 @@ class Sizes(Strict):
 
 
 class MemoryFidelity(Strict):
-    """Relative rms error of each layer's memory: overall, by step and by Legendre order."""
+    """Relative rms error of the memory of each layer: overall, by step and by Legendre order."""
 
     samples: int
     overall: dict[str, float | None]
@@ -313,10 +313,10 @@ class MemoryFidelity(Strict):
 
 
 class Equality(Strict):
-    """Recorded integers compared with those of another target, with ``==``.
+    """Comparison of recorded integers with those of another target, with ``==``.
 
-    `compared` says of which of m, h and y; `apart` which are real numbers of the host, and so not
-    among them.
+    `compared` lists which of m, h and y were compared; `on_host` lists those that the host computes
+    in floats, which are not compared.
     """
 
     target: str
@@ -327,11 +327,11 @@ class Equality(Strict):
     different: int
     first: str
     compared: list[str] = Field(default_factory=list)
-    apart: list[str] = Field(default_factory=list)
+    on_host: list[str] = Field(default_factory=list)
 
 
 class Window(Strict):
-    """One channel's window decoded from the memory after the last step of sample 0."""
+    """Window of one channel, decoded from the memory after the last step of sample 0."""
 
     channel: int
     delays: list[float]
@@ -339,7 +339,7 @@ class Window(Strict):
 
 
 class TargetFidelity(Strict):
-    """Everything about one target."""
+    """All figures of one target."""
 
     target: str
     samples: int
@@ -386,7 +386,7 @@ class Layer(Strict):
 
 
 class NetworkSummary(Strict):
-    """The float network's structure."""
+    """Structure of the float network."""
 
     inputs: int
     outputs: int
@@ -397,7 +397,7 @@ class NetworkSummary(Strict):
 
 
 class TaskSummary(Strict):
-    """What was asked of the network."""
+    """Task that the network solves."""
 
     name: str
     kind: Literal["classification", "regression"]
@@ -408,7 +408,7 @@ class TaskSummary(Strict):
 
 
 class Reference(Strict):
-    """The float reference on all samples that were asked for."""
+    """Float reference on all samples of the validation."""
 
     metric: Metric
     samples: int
@@ -421,12 +421,12 @@ class Reference(Strict):
 
 
 class Fidelity(Strict):
-    """The whole file."""
+    """Content of fidelity.json."""
 
     schema_name: Literal["lmu_deploy/fidelity"] = Field(
         default="lmu_deploy/fidelity", alias="schema"
     )
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     command: str
     date: str
     seed: int
@@ -439,6 +439,6 @@ class Fidelity(Strict):
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of fidelity.json."""
+    """Return the JSON schema (draft 2020-12) of fidelity.json."""
     schema = Fidelity.model_json_schema(by_alias=True, mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,9 +1,8 @@
-"""A folder of results: ``fidelity.json``, and ``plots.npz`` with the rasters that a report draws.
+"""Result folders: ``fidelity.json``, and ``plots.npz`` with the rasters that a report draws.
 
-The two are all that a report is made from, so it can be made again from the folder alone. Numbers
-of fidelity.json come back as they were written.
-
-JSON that people read and that compares line by line: one order, lists of numbers on one line.
+A report depends on these files only, so it can be regenerated from the folder. Numbers of
+fidelity.json are read exactly as they were written. The JSON text has a fixed order and lists of
+numbers on one line, so that two files can be compared line by line.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _NUMBERS = re.compile(r"\[\n[-+.,eE\d\snul]+\]")
 
 
 def plain(value: Any) -> Any:
-    """Turn what a target may put into its settings into what JSON can hold.
+    """Convert settings of a target into values that JSON can represent.
 
-    NumPy's numbers and arrays become Python's, numbers that are not finite None, and anything else
-    its text.
+    NumPy scalars and arrays become Python numbers and lists, non-finite numbers become None, and
+    any other object becomes its text.
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -47,7 +46,7 @@ def plain(value: Any) -> Any:
 
 
 def canonical_json(value: Any) -> str:
-    """Write plain values as JSON, in their own order, with a newline at the end.
+    """Return plain values as JSON text in their own order, with a newline at the end.
 
     Raises
     ------
@@ -59,7 +58,7 @@ def canonical_json(value: Any) -> str:
 
 
 def _on_one_line(found: re.Match[str]) -> str:
-    """Join the lines of a list of numbers; no text holds a bare newline, so none is matched."""
+    """Join the lines of a list of numbers; JSON strings contain no newline and never match."""
     return " ".join(found.group().split()).replace("[ ", "[").replace(" ]", "]")
 
 
@@ -70,7 +69,7 @@ PLOTS = "plots.npz"
 def write_fidelity(
     folder: Path | str, fidelity: Fidelity, excerpts: dict[str, RasterExcerpt] | None = None
 ) -> Path:
-    """Write both files into `folder`, which must exist; give the path of fidelity.json.
+    """Write both files into `folder`, which must exist; return the path of fidelity.json.
 
     Raises
     ------
@@ -87,53 +86,76 @@ def write_fidelity(
     return folder / FIDELITY
 
 
-_RENAMED = {
+_RENAMED_KEYS = {("divergence", "partings"): "points", ("equal_to", "apart"): "on_host"}
+_RENAMED_WORDS = {
     "discretiser": "discretizer",
-    "realisation": "realization",
     "discretisation": "discretization",
+    "realisation": "realization",
+    "synchronisation": "synchronization",
+    "hold_ms": "presentation_ms",
 }
-"""Names in files of versions before 0.2, and what they are called now."""
+_OLD_WORD = re.compile(rf"\b({'|'.join(_RENAMED_WORDS)})\b")
+_VERBATIM = "command"
+"""Key of texts that are never changed: a command must stay as it was run."""
 
 
-def _renamed(value: Any) -> Any:
-    """Return JSON data with the names of today as keys and texts."""
+def _upgraded(value: Any, key: str = "") -> Any:
+    """Return JSON data of version 1 with the names of version 2, as keys and in texts."""
     if isinstance(value, dict):
-        return {_RENAMED.get(key, key): _renamed(item) for key, item in value.items()}
+        return {_upgraded_key(key, name): _upgraded(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_renamed(item) for item in value]
-    return _RENAMED.get(value, value) if isinstance(value, str) else value
+        return [_upgraded(item, key) for item in value]
+    return _american(value) if isinstance(value, str) and key != _VERBATIM else value
+
+
+def _upgraded_key(parent: str, name: str) -> str:
+    return _RENAMED_KEYS.get((parent, name), _american(name))
+
+
+def _american(text: str) -> str:
+    return _OLD_WORD.sub(lambda found: _RENAMED_WORDS[found[0]], text)
+
+
+def _current(data: Any) -> Any:
+    """Return JSON data of any known version as that of the current version."""
+    if isinstance(data, dict) and data.get("version") == 1:
+        return {**_upgraded(data), "version": 2}
+    return data
 
 
 def read_fidelity(folder: Path | str) -> Fidelity:
-    """Read fidelity.json from `folder`.
+    """Read fidelity.json from `folder`, of version 2 or 1.
 
     Raises
     ------
     InputError
-        When it is not there, or holds something else.
+        When the file does not exist, is not JSON, or has another format.
     """
     path = Path(folder) / FIDELITY
     if not path.is_file():
-        raise InputError(f"{path}: no such file; make it with lmu-deploy validate.")
+        raise InputError(f"{path}: no such file; create it with lmu-deploy validate.")
     try:
-        return Fidelity.model_validate(_renamed(json.loads(path.read_bytes())))
+        return Fidelity.model_validate(_current(json.loads(path.read_bytes())))
     except ValueError as error:
         if not isinstance(error, ValidationError):
-            raise InputError(f"{path} is no JSON ({error}); make it again.") from error
+            raise InputError(
+                f"{path} is not JSON ({error}); create it again with lmu-deploy validate."
+            ) from error
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(
-            f"{path} is no fidelity.json of version 1 ({place}: {first['msg']}); make it again."
+            f"{path} is not a fidelity.json of version 1 or 2 ({place}: {first['msg']}); "
+            "create it again with lmu-deploy validate."
         ) from error
 
 
 def read_excerpts(folder: Path | str) -> dict[str, RasterExcerpt]:
-    """Read the rasters of plots.npz; none when the file is not there.
+    """Read the rasters of plots.npz; return an empty dict when there is no file.
 
     Raises
     ------
     InputError
-        When the file is damaged.
+        When the file is corrupt.
     """
     path = Path(folder) / PLOTS
     if not path.is_file():
@@ -143,4 +165,6 @@ def read_excerpts(folder: Path | str) -> dict[str, RasterExcerpt]:
             names = [str(name) for name in arrays["names"]]
             return {n: RasterExcerpt.unpacked(arrays[str(i)]) for i, n in enumerate(names)}
     except (ValueError, KeyError, OSError, IndexError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}); make it again.") from error
+        raise InputError(
+            f"{path} is corrupt ({type(error).__name__}); create it again with lmu-deploy validate."
+        ) from error

@@ -1,9 +1,9 @@
-"""A target's run in parts, so that what is held does not grow with the test set.
+"""Streamed runs: a target runs the test set in parts, with memory independent of its size.
 
-States and rasters are kept of the first samples, which plots and comparisons of states show; of the
-others only outputs and sums of events. What comes out is what one run would give: a target that
-draws numbers (noise, where membranes start) gives its parts itself, the samples of any other do not
-depend on each other.
+States and rasters are recorded for the first samples, which plots and comparisons of states use;
+for the others only outputs and sums of events are kept. The result equals that of one run. A target
+that draws random numbers (noise, initial membranes) generates its parts itself (`InParts`); for any
+other target samples are independent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lmu_deploy.fidelity.measures.events import Counted
 from targets.base import InParts, Run, States, Target
 
 PART_SAMPLES = 1000
-"""Samples run at once after the first part; a multiple of the reference's batches."""
+"""Samples of each part after the first; a multiple of the batch size of the reference."""
 KEPT_BYTES, KEPT_SAMPLES = 2**28, 400
 _RECORDED = ("m", "h", "y")
 _SEEDS = 2**31
@@ -29,33 +29,33 @@ _SEEDS = 2**31
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamedRun(Run):
-    """A run whose events have been added up as it went; `events` is empty.
+    """A run with summed events; `events` is empty.
 
     Attributes
     ----------
     counted : mapping of population to Counted
-        Of all samples.
+        Events of all samples.
     """
 
     counted: Mapping[str, Counted] = field(default_factory=dict)
 
 
 def counted_of(run: Run) -> Mapping[str, Counted]:
-    """Give a run's events by population, added up."""
+    """Return the summed events of a run by population."""
     if isinstance(run, StreamedRun):
         return run.counted
     return {name: Counted.of(counts) for name, counts in run.events.items()}
 
 
 def samples_kept(samples: int, steps: int, values: int) -> int:
-    """Count the first samples whose states are kept: at most 400, and 256 MB of float64.
+    """Return how many first samples are recorded: at most 400, and at most 256 MB of float64.
 
     Parameters
     ----------
     samples, steps : int
-        Of the test set.
+        Size of the test set.
     values : int
-        Numbers recorded of one step of one sample.
+        Numbers recorded for one step of one sample.
     """
     fit = KEPT_BYTES // max(1, 8 * steps * values)
     return max(1, min(samples, KEPT_SAMPLES, fit))
@@ -71,30 +71,31 @@ def run_streamed(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> StreamedRun:
-    """Run a target on all inputs, a part at a time; the same as one run of all.
+    """Run a target on all inputs in parts, with the result of one run.
 
-    Only a target that draws numbers and is not :class:`targets.base.InParts` draws others here than
-    it would in one run.
+    The result differs from that of one run only for a target that draws random numbers and does not
+    implement :class:`targets.base.InParts`.
 
     Parameters
     ----------
     runner : Target
-    network : what it accepts
+    network : object
+        Of a type that the target accepts.
     inputs : ndarray, shape (samples, steps, n_in)
     kept : int
-        How many of the first samples are recorded.
+        Number of first samples to record.
     part : int
-        Samples of each part after them, of a target that is not :class:`targets.base.InParts`.
+        Samples of each further part, for a target that is not :class:`targets.base.InParts`.
     seed : int
-        Of the run. Where a target is not InParts, of its first part; every other one has one of its
-        own that follows from it.
+        Seed of the run. For a target that is not InParts it is the seed of the first part, from
+        which the seeds of further parts are derived.
     progress : callable, optional
-        Called with (samples done, in all).
+        Called with (samples done, total).
 
     Raises
     ------
     InputError, RunError
-        As the target's own `run`.
+        As `run` of the target.
     """
     kept = check_integer("samples kept", kept, 1, 2**53)
     part = check_integer("samples of a part", part, 1, 2**53)
@@ -104,7 +105,7 @@ def run_streamed(
         runs = _parts(runner, network, inputs, kept, part, seed, progress)
     done: list[StreamedRun] = []
     for run in runs:
-        done.append(_added_up(run, kept))
+        done.append(_summed_run(run, kept))
         kept = max(0, kept - len(run.outputs))
     return _joined(done)
 
@@ -120,30 +121,30 @@ def _parts(
 ) -> Iterator[Run]:
     for number, (start, stop) in enumerate(_bounds(len(inputs), kept, part)):
         own = _seed(seed, number) if number else seed
-        told = _told(progress, start, len(inputs))
-        yield runner.run(network, inputs[start:stop], record=not number, seed=own, progress=told)
+        shifted = _shifted(progress, start, len(inputs))
+        yield runner.run(network, inputs[start:stop], record=not number, seed=own, progress=shifted)
 
 
 def _bounds(samples: int, kept: int, part: int) -> Iterator[tuple[int, int]]:
-    """Where parts begin and end; no samples are one part, which the target refuses."""
+    """Iterate over the bounds of parts; an empty test set is one part, which the target refuses."""
     yield 0, min(kept, samples)
     for start in range(kept, samples, part):
         yield start, min(start + part, samples)
 
 
 def _seed(seed: int, number: int) -> int:
-    """Give each part a seed of its own: the same noise twice would count as two samples of it."""
+    """Derive a separate seed for each part, so that parts have independent noise."""
     return int(np.random.default_rng([seed, number]).integers(_SEEDS))
 
 
-def _told(progress: Progress | None, start: int, samples: int) -> Progress | None:
+def _shifted(progress: Progress | None, start: int, samples: int) -> Progress | None:
     if progress is None:
         return None
     return lambda done, _: progress(start + done, samples)
 
 
-def _added_up(run: Run, kept: int) -> StreamedRun:
-    """Leave of a run what stays: sums of its events, states of so many of its samples."""
+def _summed_run(run: Run, kept: int) -> StreamedRun:
+    """Return a run with summed events and the states of its first `kept` samples."""
     given = {each.name: getattr(run, each.name) for each in fields(Run)}
     changed: dict[str, Any] = {"events": {}, "states": _first(run.states, kept)}
     return StreamedRun(**{**given, **changed}, counted=counted_of(run))
@@ -154,12 +155,12 @@ def _first(states: States | None, kept: int) -> States | None:
         return None
     if len(states.m) <= kept:
         return states
-    # Copied, so that the rest is given back.
+    # Copy, so that the memory of the other samples can be released.
     return replace(states, **{name: getattr(states, name)[:kept].copy() for name in _RECORDED})
 
 
 def _joined(parts: Sequence[StreamedRun]) -> StreamedRun:
-    """Join parts; rasters and settings are those of the first."""
+    """Concatenate parts; rasters and settings are those of the first."""
     first = parts[0]
     if len(parts) == 1:
         return first

@@ -1,4 +1,4 @@
-"""The hybrid simulator at both ends: all on it is the integer twin, all off the float network."""
+"""The hybrid simulator at both extremes: equal to the integer target, and equal to float."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.fidelity.attribution.simulator import Hybrid
+from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import SOURCES, Switches, sources
 from lmu_deploy.fidelity.attribution.synapses import Tally
 from targets.integer import IntegerTarget
@@ -22,7 +22,7 @@ FORMS = ("dense-incremental", "schur", "hessenberg", "sign-taylor", "fir")
 
 
 def make(seed, *, form="dense-incremental", units=6, activation="tanh", feedback=True, layers=1):
-    """A float network with all that `form` can hold, and inputs on which it is well behaved."""
+    """Return a float network with all features that `form` supports, and suitable inputs."""
     rng = np.random.default_rng(seed)
     feedback = feedback and form != "fir"
     made, n_in = [], 2
@@ -54,7 +54,7 @@ def make(seed, *, form="dense-incremental", units=6, activation="tanh", feedback
 
 
 def run(hybrid, inputs):
-    """States of every step: m, h, y in units, and m in the float network's."""
+    """Return m, h, y of every step in units of the formats, and m in float coordinates."""
     moments = list(hybrid.steps(inputs))
 
     def stacked(parts):
@@ -73,7 +73,7 @@ def everything(network):
 
 
 def narrowed(network, bits):
-    """The same with accumulators of so few bits that they saturate."""
+    """Return the network with accumulators so narrow that they saturate."""
     layer = network.layers[0]
     memory = layer.memory
     changes = {"input": dataclasses.replace(memory.input, accumulator_bits=bits)}
@@ -89,21 +89,21 @@ def narrowed(network, bits):
 
 
 def check_all_on(integer, inputs):
-    twin = IntegerTarget("numpy").run(integer, inputs, record=True)
+    target = IntegerTarget("numpy").run(integer, inputs, record=True)
     tally = Tally()
-    m, h, y, _ = run(Hybrid(integer, everything(integer), tally=tally), inputs)
-    assert (m == twin.states.m).all()
-    assert (h == twin.states.h).all()
-    assert (y == twin.states.y).all()
+    m, h, y, _ = run(HybridSimulator(integer, everything(integer), tally=tally), inputs)
+    assert (m == target.states.m).all()
+    assert (h == target.states.h).all()
+    assert (y == target.states.y).all()
     counted = {place: int(rows.sum()) for place, rows in tally.saturations.items()}
-    assert counted == {place: twin.saturations[place] for place in counted}
-    assert sum(counted.values()) == sum(twin.saturations.values())
+    assert counted == {place: target.saturations[place] for place in counted}
+    assert sum(counted.values()) == sum(target.saturations.values())
     return counted
 
 
 def check_all_off(network, integer, inputs):
     truth = run_reference(network, inputs, record=True)
-    _, h, y, m = run(Hybrid(integer, Switches.of()), inputs)
+    _, h, y, m = run(HybridSimulator(integer, Switches.of()), inputs)
     scales = [lay.hidden.message.scale for lay in integer.layers if lay.hidden is not None]
     h = np.concatenate(
         [part * s for part, s in zip(np.split(h, len(scales), axis=2), scales, strict=True)], axis=2
@@ -116,7 +116,7 @@ def check_all_off(network, integer, inputs):
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("units", [0, 6])
 @pytest.mark.parametrize("form", FORMS)
-def test_both_ends_of_every_form(form, units, layers):
+def test_both_extremes_of_every_form(form, units, layers):
     network, inputs = make(3, form=form, units=units, layers=layers)
     integer = quantize(network, inputs, realization=form)
     check_all_on(integer, inputs)
@@ -124,7 +124,7 @@ def test_both_ends_of_every_form(form, units, layers):
 
 
 @pytest.mark.parametrize("activation", ["relu", "linear", "hard-tanh"])
-def test_both_ends_of_every_activation(activation):
+def test_both_extremes_of_every_activation(activation):
     network, inputs = make(4, activation=activation)
     integer = quantize(network, inputs)
     check_all_on(integer, inputs)
@@ -132,7 +132,7 @@ def test_both_ends_of_every_activation(activation):
 
 
 @pytest.mark.parametrize("form", ["dense-incremental", "sign-taylor"])
-def test_saturations_are_the_twins(form):
+def test_saturations_equal_the_integer_target(form):
     network, inputs = make(5, form=form)
     integer = narrowed(quantize(network, inputs, realization=form), 10)
     counted = check_all_on(integer, 3.0 * inputs)
@@ -140,7 +140,7 @@ def test_saturations_are_the_twins(form):
     check_all_off(network, integer, 3.0 * inputs)
 
 
-def test_a_delay_line_that_forgets_is_given_back_what_it_lost():
+def test_a_delay_line_without_discretization_error_is_float():
     network, inputs = make(6, form="fir", layers=2)
     integer = quantize(network, inputs, realization="fir", taps=4)
     check_all_on(integer, inputs)
@@ -155,7 +155,7 @@ def test_a_delay_line_that_forgets_is_given_back_what_it_lost():
     st.sampled_from([4, 8, 12]),
     st.sampled_from([1, 2]),
 )
-def test_both_ends_of_any_network(seed, form, activation, bits, slices):
+def test_both_extremes_of_any_network(seed, form, activation, bits, slices):
     network, inputs = make(seed, form=form, activation=activation)
     integer = quantize(
         network, inputs, realization=form, message_bits=bits, hidden_bits=bits, slices=slices
@@ -165,15 +165,15 @@ def test_both_ends_of_any_network(seed, form, activation, bits, slices):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_source_changes_what_it_says(form):
+def test_each_source_has_its_own_effect(form):
     """One at a time: each that has an operation to switch moves the outputs, but by no more than
     a coarse network errs in all; none of the others does."""
     network, inputs = make(7, form=form)
     integer = quantize(network, inputs, realization=form, taps=6 if form == "fir" else None)
-    _, _, truth, _ = run(Hybrid(integer, Switches.of()), inputs)
+    _, _, truth, _ = run(HybridSimulator(integer, Switches.of()), inputs)
     moved = {}
     for name, switches in sources(integer).items():
-        _, _, y, _ = run(Hybrid(integer, Switches.of(switches)), inputs)
+        _, _, y, _ = run(HybridSimulator(integer, Switches.of(switches)), inputs)
         moved[name] = float(np.abs(y - truth).max()) * integer.readout.output.scale
     assert list(moved) == list(SOURCES)
     still = {name for name, change in moved.items() if change < 1e-12}
@@ -183,25 +183,25 @@ def test_each_source_changes_what_it_says(form):
 
 
 def test_rows_of_weights_add_up_to_the_place():
-    """All rows by themselves are the place; no row is the float matrix."""
+    """All rows together equal the place; no row equals the float matrix."""
     network, inputs = make(8)
     integer = quantize(network, inputs, slices=1)
     place = "layer0/memory/recurrent"
     whole = next(s for s in sources(integer)["memory weights"] if s.place == place)
     rows = [dataclasses.replace(whole, row=row) for row in range(10)]
-    _, _, one, _ = run(Hybrid(integer, Switches.of([whole])), inputs)
-    _, _, other, _ = run(Hybrid(integer, Switches.of(rows)), inputs)
+    _, _, one, _ = run(HybridSimulator(integer, Switches.of([whole])), inputs)
+    _, _, other, _ = run(HybridSimulator(integer, Switches.of(rows)), inputs)
     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-6)
 
 
-def test_without_its_float_network_there_is_nothing_to_compare_with():
+def test_a_network_without_its_float_network_is_refused():
     network, inputs = make(9)
     integer = dataclasses.replace(quantize(network, inputs), source=None)
-    with pytest.raises(InputError, match="does not carry the float network"):
-        Hybrid(integer, Switches.of())
+    with pytest.raises(InputError, match="does not contain the float network"):
+        HybridSimulator(integer, Switches.of())
 
 
-def test_messages_that_are_held_are_the_twins():
+def test_messages_with_thresholds_equal_the_integer_target():
     network, inputs = make(10, layers=2)
     integer = quantize(network, inputs)
     layers = []

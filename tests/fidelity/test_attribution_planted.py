@@ -1,4 +1,4 @@
-"""Faults planted on purpose: the attribution names their source, place and row first."""
+"""Planted faults: the attribution names their source, place and row first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNITS, ORDER, LAYERS = 12, 6, 2
 
 @pytest.fixture(scope="module")
 def planted():
-    """A network of two layers, quantized well, with a task that float answers perfectly."""
+    """Well quantized network of two layers, with a task that float solves perfectly."""
     rng = np.random.default_rng(20)
     layers, n_in = [], 2
     for _ in range(LAYERS):
@@ -45,7 +45,7 @@ def planted():
 
 
 def changed(network, number, part, **values):
-    """A network whose layer's memory or hidden part has other fields."""
+    """Return the network with changed fields of the memory or hidden part of one layer."""
     layer = network.layers[number]
     new = dataclasses.replace(getattr(layer, part), **values)
     layers = list(network.layers)
@@ -54,18 +54,18 @@ def changed(network, number, part, **values):
 
 
 def enlarged(connection, doublings):
-    """A connection whose gains are larger by `doublings` powers of two, of any shape like gains."""
+    """Return the connection with gains larger by `doublings` powers of two, by slice and row."""
     exponent = np.broadcast_to(doublings, connection.shift.shape) - connection.shift
     multiplier = connection.multiplier * 2 ** np.maximum(exponent, 0)
     return dataclasses.replace(connection, multiplier=multiplier, shift=np.maximum(-exponent, 0))
 
 
 def row_doubled(connection, row):
-    """One row's gains twice what they should be."""
+    """Return the connection with the gains of one row doubled."""
     return enlarged(connection, np.eye(connection.n_out, dtype=np.int64)[row])
 
 
-def test_a_good_network_loses_little_and_its_steps_add_up(planted):
+def test_a_good_network_has_small_errors_and_its_steps_add_up(planted):
     found = attribute(*planted)
     assert [step.source for step in found.steps] == list(SOURCES)
     assert found.reference.metric == 1.0
@@ -117,7 +117,7 @@ def test_a_wrong_bias_is_named(planted):
 
 
 def one_row_wide(connection, row):
-    """The same matrix, but all rows except one in weights of a sixteenth: their sums are small."""
+    """Return the same matrix with weights of a sixteenth in all rows but one: small sums."""
     hi, lo = connection.slices.astype(np.int64)
     coarse = split_digits(np.rint((128 * hi + lo) / 16).astype(np.int64), 2, 8)
     coarse[:, row] = connection.slices[:, row]
@@ -146,7 +146,7 @@ def test_one_accumulator_that_saturates_is_named(planted, number, part):
 
 
 def coarse_state(integer, number, bits):
-    """A layer's memory in states of so few bits, its messages in the same units."""
+    """Return the network with narrow memory states of one layer, messages in the same units."""
     memory, hidden = integer.layers[number].memory, integer.layers[number].hidden
     shift = memory.state.bits - bits - 2
     messages = shift - memory.message_shift
@@ -183,7 +183,7 @@ def test_a_fir_line_that_is_too_short_is_named(planted):
     assert first.place in ("layer0/memory", "layer1/memory")
 
 
-def test_messages_that_are_held_too_long_are_named(planted):
+def test_thresholds_that_are_too_large_are_named(planted):
     integer, *samples = planted
     held = dataclasses.replace(integer.layers[1].hidden.recurrent, threshold=900)
     found = attribute(changed(integer, 1, "hidden", recurrent=held), *samples)
@@ -200,7 +200,7 @@ def test_narrow_messages_are_named(planted):
     assert first.place in ("layer0/memory/message", "layer1/memory/message")
 
 
-def test_it_is_the_same_every_time_and_of_as_many_samples_as_asked(planted):
+def test_it_is_reproducible_and_uses_the_requested_samples(planted):
     seen = []
     one = attribute(*planted, samples=5, progress=lambda *done: seen.append(done))
     other = attribute(*planted, samples=5)
@@ -210,9 +210,9 @@ def test_it_is_the_same_every_time_and_of_as_many_samples_as_asked(planted):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_samples_without_answers_are_refused(planted):
+def test_samples_without_desired_outputs_are_refused(planted):
     integer, inputs, targets, task = planted
-    with pytest.raises(InputError, match="64 samples and 3 answers"):
+    with pytest.raises(InputError, match="64 samples and 3 desired outputs"):
         attribute(integer, inputs, targets[:3], task)
     with pytest.raises(InputError, match="samples of the attribution"):
         attribute(integer, inputs, targets, task, samples=0)

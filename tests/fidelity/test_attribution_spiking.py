@@ -1,4 +1,4 @@
-"""Populations taken apart: ideal they are float, spiking they are the chip, a bad one is named."""
+"""Attribution of spiking networks: ideal memories equal float, spiking ones the Brian2 target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Mem
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.attribution import chips
-from lmu_deploy.fidelity.attribution.chips import Chips, alike, run_hybrid
+from lmu_deploy.fidelity.attribution.chips import Chips, run_hybrid, same_chip
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
@@ -77,8 +77,8 @@ def test_ideal_populations_are_the_float_network(samples):
 @pytest.mark.parametrize(
     ("neuron", "noise"), [("lif", 0.0), ("lif", 0.3), ("dpi", 0.3), ("if", 0.0), ("poisson", 0.0)]
 )
-def test_all_on_is_the_brian2_target(samples, neuron, noise, units):
-    """Every state, hidden unit and answer of every step with ==, noise and all."""
+def test_all_sources_equal_the_brian2_target(samples, neuron, noise, units):
+    """All states, hidden units and outputs of every step are equal with ==, including noise."""
     pytest.importorskip("brian2", reason="Brian2 is not installed")
     from targets.brian2 import Brian2Target
 
@@ -102,10 +102,8 @@ def test_all_on_is_the_brian2_target(samples, neuron, noise, units):
         ("if", {"tau_mismatch": 0.3}),
     ],
 )
-def test_thresholds_that_waver_and_time_constants_that_differ_are_the_targets(
-    samples, neuron, sizes
-):
-    """Every state of Brian2's equations and of the NumPy twin's, in double precision."""
+def test_threshold_noise_and_time_constant_mismatch_equal_the_targets(samples, neuron, sizes):
+    """All states equal those of the Brian2 equations and of the simulator in double precision."""
     pytest.importorskip("brian2", reason="Brian2 is not installed")
     from targets.brian2 import Brian2Target
 
@@ -122,12 +120,12 @@ def test_thresholds_that_waver_and_time_constants_that_differ_are_the_targets(
             assert (run_hybrid(plain, inputs, [0], seed=5).m[0] != found.m[0]).any()
 
 
-def test_thresholds_waver_where_that_is_defined(samples):
+def test_threshold_noise_is_refused_where_undefined(samples):
     with pytest.raises(InputError, match=r"threshold_noise is 0\.1, and it is defined for"):
         spiking_of(samples, neuron="if", threshold_noise=0.1, calibration="none")
 
 
-def test_the_whole_is_the_real_run(samples, full, attributed):
+def test_the_total_is_the_real_run(samples, full, attributed):
     pytest.importorskip("brian2", reason="Brian2 is not installed")
     from targets.brian2 import Brian2Target
 
@@ -140,7 +138,7 @@ def test_the_whole_is_the_real_run(samples, full, attributed):
 
 @pytest.fixture(scope="module")
 def full(samples):
-    """A chip with every imperfection."""
+    """Network on a chip with all imperfections."""
     return spiking_of(samples, mismatch=0.3, membrane_noise=0.2, weight_bits=5)
 
 
@@ -152,7 +150,7 @@ def attributed(samples, full):
     )
 
 
-def test_sources_are_told_apart_and_add_up(samples, full, attributed):
+def test_sources_are_separated_and_add_up(samples, full, attributed):
     sources = [step.source for step in attributed.steps]
     assert sources == ["neurons of layer0", MISMATCH, NOISE, WEIGHT_BITS]
     assert sum(attributed.shares_in_turn()) == pytest.approx(1.0)
@@ -186,7 +184,7 @@ def test_a_planted_imperfection_is_named_first(samples, source):
 
 
 def noisy(network, population, spread, seed=3):
-    """The same network on a chip that has drifted in one population since its calibration."""
+    """Return the network on a chip where one population drifted since its calibration."""
     rng = np.random.default_rng(seed)
     memory = network.memories[0]
     populations = memory.populations
@@ -230,7 +228,7 @@ def test_units_on_neurons_come_last_and_are_named_when_they_fail(samples):
     assert bad.whole.output > 2 * good.whole.output
 
 
-def test_layers_are_switched_on_one_by_one(samples):
+def test_layers_are_enabled_one_after_another(samples):
     rng = np.random.default_rng(33)
     network = LMUNetwork((layer(rng, 2), layer(rng, 6)), Readout(rng.normal(size=(6, 3)), None))
     chip = spike(
@@ -252,21 +250,21 @@ def test_layers_are_switched_on_one_by_one(samples):
     assert (again.steps, again.causes) == (found.steps, found.causes)
 
 
-def test_what_does_not_fit_is_refused(samples, spiking):
-    with pytest.raises(InputError, match="24 samples and 2 answers"):
+def test_unsuitable_networks_and_data_are_refused(samples, spiking):
+    with pytest.raises(InputError, match="24 samples and 2 desired outputs"):
         attribute_spiking(spiking, samples[1], samples[2][:2], TASK)
-    with pytest.raises(InputError, match="no linear filters"):
+    with pytest.raises(InputError, match="not linear filters"):
         attribute_spiking(spiking_of(samples, synapse="dpi"), samples[1], samples[2], TASK)
 
 
-def test_chips_of_the_same_recipe_are_made_once(samples, spiking):
-    bench = Chips(spiking, samples[1])
-    ideal = bench.calibrated()
+def test_chips_of_the_same_settings_are_converted_once(samples, spiking):
+    made = Chips(spiking, samples[1])
+    ideal = made.calibrated()
     plain = spiking_of(samples, calibration="none")
-    assert bench.of(plain).calibrated() is ideal
-    assert bench.of(spiking_of(samples, mismatch=0.2)).calibrated() is not ideal
-    assert not alike(ideal, spiking)
-    assert alike(bench.calibrated(mismatch=True), spiking)
+    assert made.of(plain).calibrated() is ideal
+    assert made.of(spiking_of(samples, mismatch=0.2)).calibrated() is not ideal
+    assert not same_chip(ideal, spiking)
+    assert same_chip(made.calibrated(mismatch=True), spiking)
 
 
 def test_a_report_explains_the_uncalibrated_chip_too(samples, spiking, monkeypatch):

@@ -1,4 +1,4 @@
-"""Where and when a target leaves the reference: found where it was planted."""
+"""Divergence from the reference is found where it was planted."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from targets.reference import ReferenceTarget
 
 
 def same_states(states):
-    """A target that is the reference itself."""
+    """Return a copy of the states of the reference."""
     return dataclasses.replace(states, m=states.m.copy(), h=states.h.copy(), y=states.y.copy())
 
 
-def test_nothing_parts_from_itself(digits):
+def test_a_run_does_not_diverge_from_itself(digits):
     states = digits.reference.states
     found = diverge(same_states(states), states, digits.network)
-    assert [p.step for p in found.partings] == [None] * len(found.partings)
-    assert all(p.error == 0.0 for p in found.partings)
+    assert [p.step for p in found.points] == [None] * len(found.points)
+    assert all(p.error == 0.0 for p in found.points)
     assert found.maps[0].growth is None
     assert not found.maps[0].values.any()
 
@@ -39,12 +39,12 @@ def test_the_first_step_and_variable_are_those_that_were_changed(digits, array, 
     values[2, 5, 3] += 0.5 * rms
     values[2, 6, 1] += 5.0 * rms
     values[1, 4, 7] += 0.04 * rms  # below the bound
-    partings = {p.sample: p for p in diverge(bad, states, digits.network, bound=0.05).partings}
-    assert (partings[2].step, partings[2].variable) == (5, f"{name}[3]")
-    assert partings[2].error == pytest.approx(0.5)
-    assert partings[2].target - partings[2].reference == pytest.approx(0.5 * rms)
-    assert (partings[1].step, partings[1].variable) == (None, f"{name}[7]")
-    assert partings[0].error == 0.0
+    points = {p.sample: p for p in diverge(bad, states, digits.network, bound=0.05).points}
+    assert (points[2].step, points[2].variable) == (5, f"{name}[3]")
+    assert points[2].error == pytest.approx(0.5)
+    assert points[2].target - points[2].reference == pytest.approx(0.5 * rms)
+    assert (points[1].step, points[1].variable) == (None, f"{name}[7]")
+    assert points[0].error == 0.0
 
 
 def test_of_one_step_the_first_to_be_computed_is_named(digits):
@@ -52,7 +52,7 @@ def test_of_one_step_the_first_to_be_computed_is_named(digits):
     bad = same_states(states)
     for array in ("m", "h", "y"):
         getattr(bad, array)[0, 3, 0] += 10.0
-    first = diverge(bad, states, digits.network).partings[0]
+    first = diverge(bad, states, digits.network).points[0]
     assert (first.step, first.variable) == (3, "layer0/memory[0]")
 
 
@@ -60,7 +60,7 @@ def test_the_sample_with_the_worst_outputs_is_among_them(digits):
     states = digits.reference.states
     bad = same_states(states)
     bad.y[30] += 1.0
-    assert [p.sample for p in diverge(bad, states, digits.network).partings] == [0, 1, 2, 3, 30]
+    assert [p.sample for p in diverge(bad, states, digits.network).points] == [0, 1, 2, 3, 30]
 
 
 def test_the_map_shows_order_and_time_of_an_error(signal):
@@ -103,8 +103,8 @@ def test_integers_in_other_coordinates_are_compared_as_real_numbers(signal, form
     mine = IntegerTarget().run(integer, inputs, record=True).states
     truth = ReferenceTarget().run(signal.network, inputs, record=True).states
     found = diverge(mine, truth, signal.network)
-    assert all(p.step is None for p in found.partings)
-    assert 0 < max(p.error for p in found.partings) < 0.05
+    assert all(p.step is None for p in found.points)
+    assert 0 < max(p.error for p in found.points) < 0.05
     assert 0 < found.maps[0].values.max() < 0.05
 
 
@@ -115,5 +115,5 @@ def test_several_layers_and_targets_without_hidden_states(edge_cases):
     assert [m.layer for m in found.maps] == ["layer0", "layer2"]
     assert found.maps[1].values.shape == (7, 25)
     blind = dataclasses.replace(states, h=states.h[:, :, :0], h_scale=np.zeros(0))
-    parted = diverge(blind, deep.reference.states, deep.network).partings
+    parted = diverge(blind, deep.reference.states, deep.network).points
     assert all("hidden" not in p.variable for p in parted)

@@ -1,4 +1,4 @@
-"""Energy and time as ranges: counts times figures, a source for each, and never one number."""
+"""Energy and time as ranges: counts times published figures, each with a source."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def test_time_is_that_of_chip_steps_and_of_operations_on_top():
     assert estimate(COUNTS, {"chip": chip}).latency == pytest.approx((low * 1e-9, high * 1e-9))
 
 
-def test_analog_neurons_take_the_time_that_they_live_through():
+def test_analog_neurons_take_the_simulated_time():
     slow, fast = table("analog", time_factor=(1, 1)), table("analog", time_factor=(1e-3, 1e-3))
     found = estimate(COUNTS, {"slow": slow, "fast": fast})
     assert found.latency == pytest.approx((0.4e-3, 0.4))
     assert estimate(replace(COUNTS, seconds=None), {"slow": slow}).latency is None
 
 
-def test_disagreement_is_the_interval():
+def test_the_range_covers_all_sources():
     tables = {"one": table(synop_pj=(5, 6)), "other": table(synop_pj=(1, 2))}
     assert estimate(COUNTS, tables).energy == pytest.approx((1e-9, 6e-9))
 
 
-def test_what_has_no_figure_is_not_counted():
+def test_operations_without_figures_are_not_counted():
     found = estimate(COUNTS, {"chip": table(message_pj=(1, 1))})
     assert found.energies["chip"].counted == ["messages"]
     assert estimate(COUNTS, {"none": table()}).energy is None
@@ -114,22 +114,22 @@ def test_a_silent_network_still_updates_its_neurons(quantized):
     assert found.energies["loihi"].inference[0] == pytest.approx(52e-12 * found.updates)
 
 
-def test_a_network_is_held_to_its_own_chip(quantized):
+def test_a_network_is_checked_against_its_own_chip(quantized):
     assert fit_of(quantized).violations == []
     unfit = fit_of(replace(quantized, profile="loihi1")).violations
     assert any(text.startswith("messages of input, bits: 12, and at most 1") for text in unfit)
-    assert fit_of(replace(quantized, profile="nobody knows it")) is None
+    assert fit_of(replace(quantized, profile="unknown")) is None
     assert fit_of(replace(quantized, profile="braindrop")) is None
     assert fit_of(None) is None
 
 
-def test_the_verdict_says_what_does_not_fit(digits, assembled, quantized):
+def test_the_verdict_names_violations(digits, assembled, quantized):
     fidelity, _ = assembled(digits)
     target = fidelity.targets["integer"]
     unfit = fit_of(replace(quantized, profile="loihi1"))
-    said = on_chip(target.model_copy(update={"fit": unfit}))
-    assert said[0].startswith("Does not fit Intel Loihi (profile loihi1): ")
-    assert unfit.violations[0] in said[0]
+    sentences = on_chip(target.model_copy(update={"fit": unfit}))
+    assert sentences[0].startswith("The network does not fit Intel Loihi (profile loihi1): ")
+    assert unfit.violations[0] in sentences[0]
     words, tone = verdict(target.model_copy(update={"fit": unfit}))
     assert (words, tone) == (f"does not fit its chip; {verdict(target)[0]}", "worse")
     assert on_chip(target) == []
@@ -144,5 +144,5 @@ def test_the_verdict_says_what_does_not_fit(digits, assembled, quantized):
         ((9.999e-7, 1e-3), "1 µJ to 1 mJ"),
     ],
 )
-def test_amounts_are_written_with_their_prefix(interval, text):
+def test_quantities_have_an_si_prefix(interval, text):
     assert quantities(interval, "J").replace("\u202f", " ") == text

@@ -1,4 +1,4 @@
-"""Ranges, histograms and accumulators layer by layer, against what is recorded and recomputed."""
+"""Ranges, histograms and accumulators, compared with recorded and recomputed values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def integer(digits, request):
     return quantize(digits.network, digits.split.inputs, realization=request.param)
 
 
-def test_signals_are_what_the_twin_recorded(digits, integer):
+def test_signals_equal_the_integer_target(digits, integer):
     inputs = digits.split.inputs[:10]
     found = {s.place: s for s in layer_ranges(integer, inputs).signals}
     states = IntegerTarget().run(integer, inputs, record=True).states
@@ -46,13 +46,13 @@ def test_signals_are_what_the_twin_recorded(digits, integer):
         assert signal.saturations == 0
 
 
-def test_float_and_integer_signals_are_alike(digits, integer):
+def test_float_and_integer_signals_are_similar(digits, integer):
     for signal in layer_ranges(integer, digits.split.inputs).signals:
         size = max(map(abs, signal.before))
         np.testing.assert_allclose(signal.after, signal.before, atol=0.05 * size)
 
 
-def test_accumulators_need_what_their_sums_say(digits, integer):
+def test_accumulators_need_the_bits_of_their_sums(digits, integer):
     inputs = digits.split.inputs[:10]
     states = IntegerTarget().run(integer, inputs, record=True).states
     found = {c.place: c for c in layer_ranges(integer, inputs).connections}
@@ -119,7 +119,7 @@ def test_saturations_are_counted_where_they_are(digits):
     assert found.accumulators[0].measured > found.accumulators[0].available == 12
 
 
-def test_it_needs_the_float_network(digits):
+def test_a_network_without_its_float_network_is_refused(digits):
     integer = dataclasses.replace(quantize(digits.network, digits.split.inputs), source=None)
-    with pytest.raises(InputError, match="does not carry the float network"):
+    with pytest.raises(InputError, match="does not contain the float network"):
         layer_ranges(integer, digits.split.inputs)

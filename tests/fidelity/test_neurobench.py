@@ -1,4 +1,4 @@
-"""NeuroBench's own figures on networks that both ran (tests/fixtures/neurobench.json) are ours."""
+"""Figures equal those of NeuroBench on the same networks (tests/fixtures/neurobench.json)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECORDS = json.loads((ROOT / "tests/fixtures/neurobench.json").read_text(encodin
 
 @pytest.fixture(scope="module")
 def oracle():
-    """The script that wrote the file; it also makes its networks."""
+    """The script that wrote the file and builds its networks."""
     spec = importlib.util.spec_from_file_location(
         "neurobench_oracle", ROOT / "benchmarks/neurobench_oracle.py"
     )
@@ -66,7 +66,7 @@ def test_a_spiking_network_counts_as_neurobench_does(oracle):
     assert ours.synaptic_operations.effective_acs > 0
 
 
-def test_a_float_network_is_as_large_as_neurobench_says(oracle):
+def test_a_float_network_has_the_footprint_of_neurobench(oracle):
     record = RECORDS["float"]
     network = oracle.float_network(record)
     sizes = network_sizes(network)
@@ -121,7 +121,7 @@ def test_graded_relays_multiply_and_spikes_add(memory_alone):
     assert neurobench_of(run, uneven).synaptic_operations is None
 
 
-def test_a_network_that_sends_nothing_is_wholly_sparse(memory_alone):
+def test_a_network_without_messages_has_sparsity_one(memory_alone):
     network, inputs = memory_alone
     integer = quantize(network, inputs)
     run = IntegerTarget("numpy").run(integer, inputs)
@@ -134,7 +134,7 @@ def test_a_network_that_sends_nothing_is_wholly_sparse(memory_alone):
     assert neurobench_of(run, None) is None
 
 
-def test_what_the_host_sends_is_no_activation():
+def test_messages_of_the_host_are_not_activations():
     rng = np.random.default_rng(42)
     memory = Memory.legendre(3, 12.0, 1)
     lstm = LSTMLayer(*(rng.normal(size=s) / 2 for s in ((3, 16), (4, 16), (16,))))

@@ -1,4 +1,4 @@
-"""Which of its operations or imperfections a network owes its errors to, and at which place."""
+"""Attribution of the errors of a network to its operations or imperfections, and to places."""
 
 from lmu_deploy.fidelity.attribution.measure import Errors
 from lmu_deploy.fidelity.attribution.study import (

@@ -1,19 +1,16 @@
-"""A spiking network in NumPy, each of whose memories can be ideal; what its spikes lack, measured.
+"""Hybrid simulation of spiking networks in NumPy, and calibrated chips with fewer imperfections.
 
-A memory that spikes runs as spiking_network.py says: its synapses are the Brian2 target's own and
-its neurons draw what Brian2 draws, so its states are that target's with ``==`` (a batch of the
-target holds all samples here). An ideal memory has :math:`S^{-1} A' S x` in the place of
-W s / dt: with all ideal the network is the float one. Units on neurons read their layer's memory,
-so they spike where that does.
+In a hybrid simulation each memory either spikes or is ideal. A spiking memory uses the synapses of
+the Brian2 target and the same random numbers, so its states equal those of that target with ``==``
+(for a batch with all samples). An ideal memory uses :math:`S^{-1} A' S x` instead of W s / dt; with
+all memories ideal, the network is the float network. Units on neurons spike when the memory of
+their layer does.
 
-Runs of spiking networks with one float network, all judged on the same samples.
-
-The chips that a spiking network is compared with: better ones, each calibrated for itself.
-
-What imperfections cost cannot be taken out of a network that was fitted to all of them together. So
-the float network is put on other chips, by the same recipe and with the same tuning curves: one
-without mismatch, noise and rounded weights, then with one more of them at a time. Each is
-calibrated dynamically, so that an imperfection costs what calibration cannot make up for.
+The weights of a spiking network are fitted to all imperfections together, so the contribution of
+one imperfection cannot be removed from them. Instead the float network is converted for other chips
+with the same settings and tuning curves: first without mismatch, noise and weight rounding, then
+with one more imperfection at a time. Each chip is calibrated dynamically, so the error of an
+imperfection is the part that calibration cannot compensate.
 """
 
 from __future__ import annotations
@@ -39,18 +36,18 @@ from targets.brian2.units import Units
 from targets.host import HostLayer, run_lstm
 
 Observer = Callable[[int, np.ndarray, np.ndarray], None]
-"""Takes a layer's number, x before a step of the simulation, (samples, states), and its spikes,
-(samples, states, neurons)."""
+"""Callable with the layer number, the states x before a simulation step, (samples, states), and the
+spikes of the step, (samples, states, neurons)."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run gave.
+class HybridRun:
+    """Result of a hybrid simulation.
 
     Attributes
     ----------
     m : list of ndarray, shape (samples, steps, states)
-        Of each memory.
+        States of each memory.
     y : ndarray, shape (samples, steps, n_out)
     """
 
@@ -58,30 +55,30 @@ class Outcome:
     y: np.ndarray
 
 
-class Draws:
-    """The numbers that the Brian2 target draws for neurons: where membranes start, then noise.
+class Brian2Random:
+    """Random numbers in the order of the Brian2 target: initial membranes first, then noise.
 
-    Stands in for a NumPy generator. The noise comes from NumPy's old generator, as in Brian2, and
-    a memory and the units that read it draw it in turn.
+    The class implements the methods of a NumPy generator that neurons use. The noise comes from the
+    legacy generator of NumPy, as in Brian2; a memory and the units that read it share it.
 
     Parameters
     ----------
-    starts : Generator
+    initial : Generator
     noise : RandomState
     """
 
-    def __init__(self, starts: np.random.Generator, noise: np.random.RandomState) -> None:
-        self._starts, self._noise, self._started = starts, noise, False
+    def __init__(self, initial: np.random.Generator, noise: np.random.RandomState) -> None:
+        self._initial, self._noise, self._started = initial, noise, False
 
     def random(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
-        """Draw membranes the first time, chances of Poisson spikes after that; always float64."""
+        """Draw initial membranes in the first call, then uniform numbers of Poisson spikes."""
         if self._started:
             return np.asarray(self._noise.random_sample(shape))
         self._started = True
-        return self._starts.random(shape)
+        return self._initial.random(shape)
 
     def standard_normal(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Draw the noise of membranes."""
+        """Draw the membrane noise."""
         return np.asarray(self._noise.standard_normal(shape))
 
 
@@ -91,20 +88,20 @@ def run_hybrid(
     spiking: Collection[int],
     seed: int = 0,
     observe: Observer | None = None,
-) -> Outcome:
-    """Run a network of which only some memories spike.
+) -> HybridRun:
+    """Run a network in which only some memories spike.
 
     Parameters
     ----------
     network : SpikingNetwork
-        With synapses that are linear filters.
+        A network whose synapses are linear filters.
     inputs : ndarray, shape (samples, steps, n_in)
     spiking : collection of int
-        Numbers of the layers whose memory spikes.
+        Numbers of the layers with a spiking memory.
     seed : int
-        Of where membranes start and of noise, as in the Brian2 target.
+        Seed of initial membranes and noise, as in the Brian2 target.
     observe : callable, optional
-        Sees every step of the memories that spike.
+        Called at every step of the spiking memories.
     """
     signal, states, memories = inputs, list[np.ndarray](), 0
     units: Units | None = None
@@ -127,11 +124,11 @@ def run_hybrid(
         signal, memories = host.output, memories + 1
     readout = network.host.readout
     y = signal @ readout.kernel.astype(np.float64) if units is None else units.y
-    return Outcome(states, y if readout.bias is None else y + readout.bias)
+    return HybridRun(states, y if readout.bias is None else y + readout.bias)
 
 
 def ideal_drive(memory: SpikingMemory) -> Callable[[np.ndarray], np.ndarray]:
-    """Give the map from scaled states, (samples, states), to what W s / dt is meant to be."""
+    """Return the map from scaled states, shape (samples, states), to the ideal W s / dt."""
     order, matrix = memory.order, np.zeros((memory.states, memory.states))
     for channel, scales in enumerate(memory.scales):
         block = slice(channel * order, (channel + 1) * order)
@@ -140,7 +137,7 @@ def ideal_drive(memory: SpikingMemory) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def effects(memory: SpikingMemory, dt_ms: float) -> np.ndarray:
-    """Give what a spike adds to the drive; (channels, order, neurons, order), source first."""
+    """Return the change of the drive per spike, shape (channels, order, neurons, order)."""
     shape = (memory.channels, memory.order, memory.order, memory.populations.neurons)
     return np.asarray(memory.weights.reshape(shape).transpose(0, 2, 3, 1) / (dt_ms * 1e-3))
 
@@ -161,12 +158,14 @@ def _run_spiking(
     noise = np.random.RandomState(int(np.random.default_rng([*seeds, 1]).integers(2**31)))
     of_chip = (network.neuron, network.device, network.dt_ms, samples)
     kind = NEURONS[network.neuron.kind]
-    draws: Any = Draws(np.random.default_rng(seeds), noise)  # neurons use two of its methods
-    neurons: Neurons = kind(memory.populations, *of_chip, draws, np.float64)
+    random: Any = Brian2Random(
+        np.random.default_rng(seeds), noise
+    )  # neurons use two of its methods
+    neurons: Neurons = kind(memory.populations, *of_chip, random, np.float64)
     firing: Neurons | None = None
     if units is not None:
-        draws = Draws(units.starts, noise)
-        firing = kind(units.units[0].populations, *of_chip, draws, np.float64)
+        random = Brian2Random(units.starts, noise)
+        firing = kind(units.units[0].populations, *of_chip, random, np.float64)
     boundary = Boundary(host.channels, host.observe)
     synapses = Synapses(network, [memory], boundary, samples, steps, rasters=False)
     x = np.zeros((samples, memory.states))
@@ -190,28 +189,28 @@ def _run_ideal(network: SpikingNetwork, memory: SpikingMemory, host: HostLayer) 
         host.observe(step, x * memory.scales.reshape(-1))
 
 
-class Judge:
-    """Runs hybrids and says how far they are from float.
+class SpikingAblationRunner:
+    """Runs hybrid simulations of spiking networks and computes their errors against float.
 
     Parameters
     ----------
     host : LMUNetwork
-        The float network that all of them have.
+        The float network of all simulations.
     inputs : ndarray, shape (samples, steps, n_in)
     targets : ndarray, shape (samples, ...)
     task : Task
     seed : int
     progress : callable, optional
-        Called with (work done, `total`).
+        Called with (runs done, `total`).
 
     Attributes
     ----------
     reference : Errors
-        Of the float network.
+        Errors of the float network.
     layers : list of int
         Numbers of the layers with a memory.
     total : int
-        Runs and calibrations that are expected.
+        Expected number of runs and calibrations.
     """
 
     def __init__(
@@ -231,23 +230,23 @@ class Judge:
         self.total = self._done = 0
 
     def errors(self, network: SpikingNetwork, spiking: Collection[int]) -> Errors:
-        """Run a network of which some memories spike, and give its figures."""
+        """Run a network in which some memories spike; return its errors."""
         found = run_hybrid(network, self.inputs, spiking, self.seed)
         self.report()
         return self._judged(found, network.return_sequences)
 
     def report(self) -> None:
-        """Count a run, or a calibration."""
+        """Report one more run or calibration as done."""
         self._done += 1
         if self._progress:
             self._progress(min(self._done, self.total), self.total)
 
     def finish(self) -> None:
-        """Say that no more comes, where less was needed than expected."""
+        """Report all work as done, when less was needed than expected."""
         if self._done < self.total and self._progress:
             self._progress(self.total, self.total)
 
-    def _judged(self, found: Outcome, every_step: bool) -> Errors:
+    def _judged(self, found: HybridRun, every_step: bool) -> Errors:
         truth = self._truth
         assert truth.m is not None
         ends = np.cumsum([m.shape[2] for m in found.m])[:-1]
@@ -268,15 +267,14 @@ _IMPERFECTIONS = ("mismatch", "tau_mismatch", "membrane_noise", "threshold_noise
 
 
 class Chips:
-    """Makes them, each once.
+    """Converts a float network for chips with fewer imperfections, each once.
 
     Parameters
     ----------
     network : SpikingNetwork
-        Whose recipe is taken.
+        Network whose conversion settings are used.
     known : ndarray, shape (samples, steps, n_in)
-        Inputs to calibrate with: those that `network` was calibrated with, if its own calibration
-        is to come out again.
+        Calibration inputs. With those of `network`, its own calibration is reproduced.
     """
 
     def __init__(self, network: SpikingNetwork, known: np.ndarray) -> None:
@@ -284,23 +282,23 @@ class Chips:
         self._made: dict[tuple[float, ...], SpikingNetwork] = {}
 
     def of(self, network: SpikingNetwork) -> Chips:
-        """Give those of another network: these, if it has the same recipe but for its calibration.
+        """Return the chips of another network; equal settings share the converted chips.
 
         Parameters
         ----------
         network : SpikingNetwork
-            Such as the same one without calibration.
+            For example the same network without calibration.
         """
         others = Chips(network, self._known)
         same = fingerprint(network.host) == fingerprint(self.network.host)
-        if same and others._recipe() == self._recipe():
+        if same and others._settings() == self._settings():
             others._made = self._made
         return others
 
     def calibrated(
         self, *, mismatch: bool = False, noise: bool = False, bits: bool = False
     ) -> SpikingNetwork:
-        """Give the chip with its own mismatch, noise or few bits of a weight, or without."""
+        """Return the network on a chip with selected imperfections of the device, calibrated."""
         device = self.network.device
         found = (
             device.mismatch if mismatch else 0.0,
@@ -311,12 +309,14 @@ class Chips:
         )
         if found not in self._made:
             imperfections = dict(zip(_IMPERFECTIONS, found, strict=True))
-            recipe = self._recipe() | imperfections
-            self._made[found] = spike(self.network.host, self._known, calibration=METHOD, **recipe)
+            settings = self._settings() | imperfections
+            self._made[found] = spike(
+                self.network.host, self._known, calibration=METHOD, **settings
+            )
         return self._made[found]
 
-    def _recipe(self) -> dict[str, Any]:
-        """How the network was made, but for its float network and the method of calibration."""
+    def _settings(self) -> dict[str, Any]:
+        """Return the conversion settings, without the method of calibration."""
         network, device = self.network, self.network.device
         memory = next(memory for memory in network.memories if memory is not None)
         return {
@@ -335,12 +335,12 @@ class Chips:
             "calibration_samples": max(1, network.calibration.samples),
             "seed": network.calibration.seed,
             "chip_seed": device.seed,
-            "units": "host",  # they come last, read by the network's own memory
+            "units": "host",  # units are added last, on the memory of the network itself
         }
 
 
-def alike(network: SpikingNetwork, other: SpikingNetwork) -> bool:
-    """Whether two chips compute the very same: neurons, weights, times and noise."""
+def same_chip(network: SpikingNetwork, other: SpikingNetwork) -> bool:
+    """Return whether two networks compute the same: neurons, weights, time constants and noise."""
     plain = [
         fingerprint(replace(each, calibration=network.calibration)) for each in (network, other)
     ]

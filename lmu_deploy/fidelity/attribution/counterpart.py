@@ -1,9 +1,8 @@
-r"""What the float network has in the place of each connection and bias, in the integers' units.
+"""Float counterpart of an integer network: unrounded weights and biases in units of the integers.
 
-An entry of a matrix here is target units per message unit, as a real number that has not been
-rounded: what quantization would have liked to write. The scales and coordinates are those of the
-integer network, so only the weights themselves differ. The equations are those of
-docs/reference/integer-semantics.md, "Realizations".
+An entry of a matrix is a real number in target units per message unit, before rounding. Scales and
+coordinates are those of the integer network, so that only the weights differ. The equations are
+those of docs/reference/integer-semantics.md, section "Realizations".
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from lmu_deploy.core.network import LMULayer, LMUNetwork, Readout
 
 
 @dataclass(frozen=True)
-class SeriesTruth:
-    """What the series of one memory stands for.
+class SeriesCounterpart:
+    """Float counterpart of the exponential series of one memory.
 
     Attributes
     ----------
     gains : ndarray, shape (terms, order)
-        Of the rows of each G_k, in integer units.
+        Gains of the rows of each G_k, in integer units.
     state, drive : ndarray, shape (order, order) and (order,)
-        What a step of the float memory does beyond one of the exact series, to the state before and
-        to a channel's input: its error of discretization. Real numbers.
+        Difference between a step of the float memory and one of the exact series, applied to the
+        previous state and to the input of a channel: the discretization error, in real units.
     """
 
     gains: np.ndarray
@@ -40,8 +39,8 @@ class SeriesTruth:
 
 
 @dataclass
-class Exact:
-    """The float network in the units of an integer one.
+class FloatCounterpart:
+    """The float network in the units of an integer network.
 
     Attributes
     ----------
@@ -51,55 +50,56 @@ class Exact:
     biases : dict of place to ndarray, shape (n_out,)
         Target units.
     tails : dict of place to ndarray, shape (n_out, Legendre states)
-        Of connections that leave a delay line: target units for each real unit of the memory, by
-        which what the line has forgotten can be given back.
-    series : dict of layer number to SeriesTruth
+        For connections that leave a delay line: target units per real unit of the memory, with
+        which the response to inputs beyond the last tap can be added.
+    series : dict of layer number to SeriesCounterpart
     """
 
     source: LMUNetwork
     matrices: dict[str, np.ndarray] = field(default_factory=dict)
     biases: dict[str, np.ndarray] = field(default_factory=dict)
     tails: dict[str, np.ndarray] = field(default_factory=dict)
-    series: dict[int, SeriesTruth] = field(default_factory=dict)
+    series: dict[int, SeriesCounterpart] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Sender:
-    """Messages: their scale, and from what they stand for to the float network's signal."""
+    """Messages of a population: their scale, and the basis that maps them to the float signal."""
 
     scale: float
     basis: np.ndarray | None = None
     forgets: bool = False
 
 
-def exact_weights(network: IntegerNetwork) -> Exact:
-    """Work out what each connection and bias of `network` was rounded from.
+def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
+    """Compute the unrounded weights of each connection and bias of `network`.
 
     Raises
     ------
     InputError
-        When the network does not carry the float network that it was made from, or one of other
-        shapes.
+        When the network does not contain its float network, or one of other shapes.
     """
     source = network.source
     if source is None:
         raise InputError(
-            "attribution: the integer network does not carry the float network that it was made "
-            "from; make it anew with lmu-deploy quantize."
+            "attribution: the integer network does not contain the float network from which it was "
+            "converted; convert it again with lmu-deploy quantize."
         )
     if len(source.layers) != len(network.layers):
         raise InputError(
             f"attribution: the integer network has {len(network.layers)} layers and the float one "
-            f"that it carries {len(source.layers)}; make it anew with lmu-deploy quantize."
+            f"that it contains {len(source.layers)}; convert it again with lmu-deploy quantize."
         )
-    found, sender = Exact(source), _Sender(network.input.scale)
+    found, sender = FloatCounterpart(source), _Sender(network.input.scale)
     for number, (layer, truth) in enumerate(zip(network.layers, source.layers, strict=True)):
         if isinstance(layer, HostLayer):
             if layer.message is not None:
                 sender = _Sender(layer.message.scale)
             continue
         if not isinstance(truth, LMULayer):
-            raise InputError(f"attribution: layer {number} of the float network is no LMU.")
+            raise InputError(
+                f"attribution: layer {number} of the float network is not an LMU layer."
+            )
         maker = _Layer(f"layer{number}", truth, found)
         hidden = layer.hidden
         own = _Sender(0.0 if hidden is None else hidden.message.scale)
@@ -131,9 +131,9 @@ def exact_weights(network: IntegerNetwork) -> Exact:
 
 
 class _Layer:
-    """Writes one layer's matrices into an Exact."""
+    """Writer of the matrices of one layer into a FloatCounterpart."""
 
-    def __init__(self, place: str, layer: LMULayer | None, found: Exact) -> None:
+    def __init__(self, place: str, layer: LMULayer | None, found: FloatCounterpart) -> None:
         self._place, self._found, self._truth = place, found, layer
 
     @property
@@ -147,7 +147,7 @@ class _Layer:
             self._write(place, kernel.T.astype(np.float64), sender, unit)
 
     def integrators(self, memory: IntegerMemory, x: _Sender, h: _Sender) -> None:
-        """Write A - I in the memory's coordinates, and what enters through the encoders."""
+        """Write A - I in the coordinates of the memory, and the input through the encoders."""
         b_bar = self._layer.memory.b_bar.astype(np.float64)
         recurrent, inverse = increment(self._layer), None
         if memory.basis is not None:
@@ -160,7 +160,7 @@ class _Layer:
         self._entering(f"{self._place}/memory", b_bar, inverse, scale, x, h)
 
     def delay_line(self, memory: IntegerMemory, x: _Sender) -> None:
-        """Taps move along exactly; only encoders that stand before them can have been rounded."""
+        """Write a delay line: shifts are exact, only encoders before the taps are rounded."""
         recurrent, into = memory.recurrent, memory.input
         place = f"{self._place}/memory"
         self._found.matrices[f"{place}/recurrent"] = recurrent.dequantized
@@ -173,8 +173,8 @@ class _Layer:
         matrix[: encoders.shape[1]] = encoders.T
         self._write(f"{place}/input", matrix, x, memory.state.scale)
 
-    def series(self, memory: SeriesMemory, x: _Sender, h: _Sender) -> SeriesTruth:
-        """Gains of the exponential series, and what the float memory does beyond it."""
+    def series(self, memory: SeriesMemory, x: _Sender, h: _Sender) -> SeriesCounterpart:
+        """Compute the gains of the exponential series, and its difference from the float memory."""
         truth = self._layer.memory
         a, b = state_space(memory.order)
         step = 1.0 / (truth.theta * memory.substeps)
@@ -189,7 +189,7 @@ class _Layer:
         whole, entering = step_matrices([step / k * a for k in range(1, memory.terms + 1)],
                                    memory.substeps)  # fmt: skip
         a_bar, b_bar = truth.a_bar.astype(np.float64), truth.b_bar.astype(np.float64)
-        return SeriesTruth(np.array(gains), a_bar - whole, b_bar - entering @ (step * b))
+        return SeriesCounterpart(np.array(gains), a_bar - whole, b_bar - entering @ (step * b))
 
     def _entering(
         self,
@@ -200,7 +200,7 @@ class _Layer:
         x: _Sender,
         h: _Sender,
     ) -> None:
-        """Write inputs, hidden units and bias, through `response` (order,) into every channel."""
+        """Write inputs, hidden units and bias through `response`, (order,), to every channel."""
 
         def matrix(encoders: np.ndarray) -> np.ndarray:
             full = np.kron(encoders.T.astype(np.float64), response[:, None])

@@ -1,7 +1,8 @@
-r"""How far a hybrid is from the float reference, on batches that fit into memory.
+r"""Ablation runner: errors of a hybrid simulation relative to the float reference, in batches.
 
-Three figures: the task's metric; the output error, an NRMSE to the reference's outputs; the memory
-error, with e the error of the state m of layer l, all samples and steps together,
+There are three errors: the metric of the task; the output error, an NRMSE with respect to the
+outputs of the reference; and the memory error over all samples and steps, with e the error of the
+state m of layer l,
 
 .. math:: \sqrt{\tfrac{1}{L} \sum_l \overline{e_l^2} \,/\, \overline{m_l^2}} .
 """
@@ -17,8 +18,8 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.metrics import accuracy, nrmse
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.fidelity.attribution.counterpart import Exact
-from lmu_deploy.fidelity.attribution.simulator import Hybrid
+from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart
+from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.fidelity.measures.agreement import deviation
@@ -30,14 +31,14 @@ _BATCH_BYTES = 2**26
 
 @dataclass(frozen=True)
 class Errors:
-    """What a hybrid lost.
+    """Errors of a hybrid simulation.
 
     Attributes
     ----------
     metric : float
-        Accuracy, or NRMSE to the right answers.
+        Accuracy, or NRMSE with respect to the desired outputs.
     output : float
-        NRMSE to the reference's outputs; 0 where those are zero throughout.
+        NRMSE with respect to the outputs of the reference; 0 when these are all zero.
     memory : float
     """
 
@@ -47,27 +48,27 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A network and samples on which hybrids of it are compared.
+class AblationRunner:
+    """Runs hybrid simulations of one network on the same samples.
 
     Attributes
     ----------
     network : IntegerNetwork
-    exact : Exact
+    counterpart : FloatCounterpart
     inputs : ndarray, shape (samples, steps, n_in)
     targets : ndarray, shape (samples, ...)
     task : Task
     """
 
     network: IntegerNetwork
-    exact: Exact
+    counterpart: FloatCounterpart
     inputs: np.ndarray
     targets: np.ndarray
     task: Task
 
     def reference(self) -> Errors:
-        """Give the float reference's own figures: no errors, and its metric."""
-        outputs = run_reference(self.exact.source, self.inputs).outputs
+        """Return the metric of the float reference, with zero errors."""
+        outputs = run_reference(self.counterpart.source, self.inputs).outputs
         return Errors(metric_of(outputs, self.targets, self.task), 0.0, 0.0)
 
     def errors(
@@ -76,26 +77,28 @@ class Bench:
         tallies: Mapping[str, Tally] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Errors]:
-        """Run several hybrids on all samples.
+        """Run several hybrid simulations on all samples.
 
         Parameters
         ----------
         variants : mapping of name to Switches
         tallies : mapping of name to Tally, optional
-            Where to note sums and saturations of some of them.
+            Recorders of sums and saturations of some of them.
         progress : callable, optional
-            Called with (runs of a batch done, in all).
+            Called with (batch runs done, total).
         """
         hybrids = {
-            name: Hybrid(self.network, switches, self.exact, (tallies or {}).get(name))
+            name: HybridSimulator(
+                self.network, switches, self.counterpart, (tallies or {}).get(name)
+            )
             for name, switches in variants.items()
         }
         outputs: dict[str, list[np.ndarray]] = {name: [] for name in variants}
-        memories_held = len(self.network.on_chip)
-        squares = {name: np.zeros(memories_held) for name in variants}
-        powers, truths, batches = np.zeros(memories_held), [], self._batches()
+        n_memories = len(self.network.on_chip)
+        squares = {name: np.zeros(n_memories) for name in variants}
+        powers, truths, batches = np.zeros(n_memories), [], self._batches()
         for number, batch in enumerate(batches):
-            truth = run_reference(self.exact.source, self.inputs[batch], record=True)
+            truth = run_reference(self.counterpart.source, self.inputs[batch], record=True)
             assert truth.m is not None
             memories = np.split(truth.m, self._ends(), axis=2)
             powers += [np.sum(m**2) for m in memories]
@@ -113,16 +116,16 @@ class Bench:
         }
 
     def _run(
-        self, hybrid: Hybrid, inputs: np.ndarray, memories: list[np.ndarray]
+        self, hybrid: HybridSimulator, inputs: np.ndarray, memories: list[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Give the outputs of a batch, and each layer's sum of squared errors of the memory."""
+        """Run a batch; return its outputs, and the sum of squared memory errors of each layer."""
         every, wrong, kept = self.network.return_sequences, np.zeros(len(memories)), []
-        for t, moment in enumerate(hybrid.steps(inputs)):
-            pairs = zip(moment.real_m.values(), memories, strict=True)
+        for t, record in enumerate(hybrid.steps(inputs)):
+            pairs = zip(record.real_m.values(), memories, strict=True)
             for number, (mine, theirs) in enumerate(pairs):
                 wrong[number] += np.sum((mine - theirs[:, t]) ** 2)
             if every or t == inputs.shape[1] - 1:
-                kept.append(moment.y * self.network.y_scale)
+                kept.append(record.y * self.network.y_scale)
         return (np.stack(kept, axis=1) if every else kept[-1]), wrong
 
     def _judged(
@@ -137,7 +140,7 @@ class Bench:
         )
 
     def _batches(self) -> list[slice]:
-        """Batches whose recorded memories take at most 64 MB."""
+        """Return batches whose recorded memories take at most 64 MB."""
         samples, steps, _ = self.inputs.shape
         states = sum(self._sizes()) + self.network.n_out
         states += sum(layer.n_out for layer in self.network.layers)
@@ -148,13 +151,13 @@ class Bench:
         return np.cumsum(self._sizes())[:-1]
 
     def _sizes(self) -> list[int]:
-        """Legendre states of each layer."""
-        memories = [getattr(layer, "memory", None) for layer in self.exact.source.layers]
+        """Return the number of Legendre states of each layer."""
+        memories = [getattr(layer, "memory", None) for layer in self.counterpart.source.layers]
         return [memory.size for memory in memories if memory is not None]
 
 
 def metric_of(outputs: np.ndarray, targets: np.ndarray, task: Task) -> float:
-    """Give the task's metric of outputs, without an interval."""
+    """Return the metric of a task, without an interval."""
     if task.kind == "classification":
         return accuracy(answers(outputs, task), answers(targets, task))
     return nrmse(outputs, targets, task.washout)

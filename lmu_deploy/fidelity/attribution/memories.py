@@ -1,8 +1,8 @@
-r"""One layer's memory between float and integer, in either of its forms.
+r"""Memory of one layer in a hybrid simulation: integrators, delay line or exponential series.
 
-Where a series or a delay line is switched back to the float memory's own matrix, what it lacks is
-added: to a series, :math:`(\bar A - P) m + (\bar B - q) u` for the exact series' step P and q; to
-what reads a delay line, the response to inputs that have left its last tap.
+When the discretization is disabled, the difference from the float memory is added. For a series
+with exact step P and q it is :math:`(\bar A - P) m + (\bar B - q) u`. For the readers of a delay
+line it is the response to inputs that have left the last tap.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
 from lmu_deploy.core.integer.parts import Format, real_gains
 from lmu_deploy.core.network import LMULayer
-from lmu_deploy.fidelity.attribution.counterpart import SeriesTruth
+from lmu_deploy.fidelity.attribution.counterpart import SeriesCounterpart
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Tally, half_up, limited
 
 
-class Held:
-    """State and messages of a memory, and how they are rounded and limited.
+class MemoryState:
+    """State and messages of a memory, with rounding and saturation.
 
     Attributes
     ----------
@@ -43,28 +43,28 @@ class Held:
         self._switches, self._tally = switches, tally
 
     def limited(self, values: np.ndarray, form: Format, part: str) -> np.ndarray:
-        """Limit values at a place of this layer."""
+        """Saturate values at a place of this layer."""
         name = f"{self.place}/{part}"
         return limited(values, form.limit, name, self._switches, self._tally)
 
     def shifted(self, values: np.ndarray, shift: int, part: str) -> np.ndarray:
-        """Make messages of values: in units 2^shift as large, rounded and limited if switched."""
+        """Convert values to messages in units larger by 2^shift, with rounding and saturation."""
         values = values * 2.0**-shift
         if self._switches.has("width", f"{self.place}/{part}"):
             values = half_up(values)
         return self.limited(values, self.memory.message, part)
 
     def send(self) -> None:
-        """Make the messages of the states."""
+        """Update the messages from the states."""
         self.message = self.shifted(self.m, self.memory.message_shift, "memory/message")
 
     def whole(self, values: np.ndarray) -> np.ndarray:
-        """Round to units of the state if it has them."""
+        """Round to units of the state, if its width is enabled."""
         return half_up(values) if self.whole_states else values
 
 
-class Integrators(Held):
-    """Leak-free integrators; a delay line may be given back what it has forgotten."""
+class Integrators(MemoryState):
+    """Integrators without leak, and delay lines with an optional float remainder."""
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class Integrators(Held):
         self._whole_past = np.zeros((batch, self._truth.channels, self._truth.order))
 
     def advance(self, drive: np.ndarray) -> None:
-        """Add what has reached the memory, and send."""
+        """Add the input of one step, and send."""
         self.m = self.limited(self.m + drive, self.memory.state, "memory/state")
         self.send()
 
     def forgotten(self) -> np.ndarray:
-        """Response to what has left the line; real, (batch, Legendre states). Once a step."""
+        """Return the real response to inputs beyond the last tap; called once per step."""
         assert self._basis is not None
         lines = self._lines(self._basis)
         now = self.message[:, :lines] * self.memory.message.scale
@@ -98,20 +98,20 @@ class Integrators(Held):
         return self._whole_past.reshape(kept.shape) - kept
 
     def _lines(self, basis: np.ndarray) -> int:
-        """Lines that are delayed: as many as enter at the first taps."""
+        """Return the number of delayed lines, which is that of the inputs of the first taps."""
         assert isinstance(self.memory, IntegerMemory)
         entered = self.memory.input.slices.any(axis=(0, 2))
         return int(np.flatnonzero(entered)[-1]) + 1 if entered.any() else basis.shape[1]
 
 
-class Series(Held):
-    """The exponential series, in substeps."""
+class Series(MemoryState):
+    """Exponential series in substeps."""
 
     def __init__(
         self,
         place: str,
         memory: SeriesMemory,
-        truth: SeriesTruth,
+        truth: SeriesCounterpart,
         batch: int,
         switches: Switches,
         tally: Tally | None,
@@ -130,15 +130,15 @@ class Series(Held):
         self.lacks = not switches.has("realization", f"{place}/memory")
 
     def advance(self, drive: np.ndarray, inputs: Callable[[], np.ndarray]) -> None:
-        """Advance by a step of the task, and send.
+        """Advance by one step of the task, and send.
 
         Parameters
         ----------
         drive : ndarray, shape (batch, states)
-            All that reaches the series from elsewhere, and the bias.
+            Input of the series from other populations, and the bias.
         inputs : callable
-            Gives what goes into the channels, (batch, channels), real; asked for only where the
-            float memory's own step is wanted.
+            Returns the real input of the channels, shape (batch, channels). Called only when the
+            discretization is disabled.
         """
         memory, state = self._memory, self._memory.state
         correction = self._correction(inputs()) if self.lacks else None
@@ -158,7 +158,7 @@ class Series(Held):
             vector = self.message
 
     def _apply(self, k: int, vector: np.ndarray) -> np.ndarray:
-        """G_k, for every channel."""
+        """Apply G_k to every channel."""
         memory = self._memory
         sums = vector.reshape(-1, memory.channels, memory.order) @ self._signs
         sums = self.limited(sums, self._accumulator, "series/recurrent/slice0")

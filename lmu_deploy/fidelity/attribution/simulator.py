@@ -1,8 +1,8 @@
-"""The hybrid: a network between its float and its integer self, in float64, step by step.
+"""Hybrid simulator: a network between its float and its integer form, in float64, step by step.
 
-All numbers are in the units of the integer network's formats. Where everything is switched on they
-are whole and the same as the integer target's, with ``==``; where nothing is, they are the float
-reference's to rounding errors of float64. The tests hold it to both ends.
+All numbers are in the units of the formats of the integer network. With all operations enabled
+they are integers and equal those of the integer target with ``==``. With none they equal the float
+reference up to rounding errors of float64. Tests check both extremes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.integer.segments import HostSegment, segments
 from lmu_deploy.core.network import LMULayer, Readout
 from lmu_deploy.core.reference import activate
-from lmu_deploy.fidelity.attribution.counterpart import Exact, exact_weights
+from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
 from lmu_deploy.fidelity.attribution.memories import Integrators, Series
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import (
-    Moment,
+    MessageState,
+    StepRecord,
     Synapses,
     Tally,
-    Traffic,
     half_up,
     limited,
 )
@@ -34,34 +34,34 @@ from targets.host import HostSteps
 _OF_UNITS = ("/hidden", f"/{HOST}")
 
 
-class Hybrid:
-    """An integer network with some of its operations left as they are in float.
+class HybridSimulator:
+    """Simulator of an integer network in which selected operations are those of the float network.
 
     Parameters
     ----------
     network : IntegerNetwork
     switches : Switches
-        What is as in the integer network.
-    exact : Exact, optional
-        What `exact_weights` gave for `network`.
+        Operations of the integer network that are enabled.
+    counterpart : FloatCounterpart, optional
+        Result of :func:`float_counterpart` for `network`.
     tally : Tally, optional
-        Where to note sums and saturations.
+        Recorder of sums and saturations.
 
     Raises
     ------
     InputError
-        When the network does not carry the float network that it was made from.
+        When the network does not contain its float network.
     """
 
     def __init__(
         self,
         network: IntegerNetwork,
         switches: Switches,
-        exact: Exact | None = None,
+        counterpart: FloatCounterpart | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.network, self.switches, self.tally = network, switches, tally
-        self.exact = exact_weights(network) if exact is None else exact
+        self.counterpart = float_counterpart(network) if counterpart is None else counterpart
         rounded = {"readout": "readout/output"}
         for number, _ in network.on_chip:
             rounded[f"layer{number}/memory"] = f"layer{number}/memory/state"
@@ -74,7 +74,12 @@ class Hybrid:
                 continue  # applied by Series itself
             whole = switches.has("width", rounded[edge.target])
             synapses = Synapses(
-                edge.place, edge.connection, self.exact.matrices[edge.place], whole, switches, tally
+                edge.place,
+                edge.connection,
+                self.counterpart.matrices[edge.place],
+                whole,
+                switches,
+                tally,
             )
             self._into.setdefault(edge.target, []).append((edge.place, edge.source, synapses))
             if switches.has("threshold", edge.place):
@@ -83,8 +88,8 @@ class Hybrid:
             target: self._bias(f"{target}/bias", bias) for target, bias in biases(network).items()
         }
 
-    def steps(self, inputs: np.ndarray) -> Iterator[Moment]:
-        """Run real inputs, (batch, steps, n_in), from silence; give each step as it is done."""
+    def steps(self, inputs: np.ndarray) -> Iterator[StepRecord]:
+        """Run real inputs, shape (batch, steps, n_in), from zero states; yield each step."""
         network, batch = self.network, len(inputs)
         memories = {number: self._memory(number, batch) for number, _ in network.on_chip}
         hosts = {
@@ -92,8 +97,8 @@ class Hybrid:
             for part in segments(network)
             if isinstance(part, HostSegment)
         }
-        traffic = Traffic({})
-        sent, tails = traffic.sent, traffic.tails
+        messages = MessageState({})
+        sent, tails = messages.sent, messages.tails
         for number, own in network.on_chip:
             units = 0 if own.hidden is None else own.hidden.units
             sent[f"layer{number}/hidden"] = np.zeros((batch, units))
@@ -115,32 +120,32 @@ class Hybrid:
                         sent[sender] = self._encode(real, layer.message, sender)
                     continue
                 memory = memories[number]
-                self._advance(number, memory, sender, traffic)
+                self._advance(number, memory, sender, messages)
                 sent[f"{place}/memory"] = memory.message
                 if isinstance(memory, Integrators) and memory.forgets:
                     tails[f"{place}/memory"] = memory.forgotten()
                 sender = f"{place}/memory"
                 if layer.hidden is not None:
-                    z = self._total(f"{place}/hidden", traffic)
+                    z = self._total(f"{place}/hidden", messages)
                     sent[f"{place}/hidden"] = self._activate(number, layer.hidden, z)
                     sender = f"{place}/hidden"
-            yield Moment(
+            yield StepRecord(
                 sent["input"],
                 {n: memory.m for n, memory in memories.items()},
                 {n: memory.message for n, memory in memories.items()},
                 {_number(name): sent[name] for name in sent if name.endswith(_OF_UNITS)},
-                real if isinstance(network.readout, Readout) else self._read_out(traffic),
+                real if isinstance(network.readout, Readout) else self._read_out(messages),
                 {n: self._real(n, memory, tails) for n, memory in memories.items()},
             )
 
-    def _read_out(self, traffic: Traffic) -> np.ndarray:
+    def _read_out(self, messages: MessageState) -> np.ndarray:
         limit = self.network.chip_readout.output.limit
-        return self._limited(self._total("readout", traffic), limit, "readout/output")
+        return self._limited(self._total("readout", messages), limit, "readout/output")
 
     def _memory(self, number: int, batch: int) -> Integrators | Series:
         place, memory = f"layer{number}", self._own(number).memory
         if isinstance(memory, SeriesMemory):
-            truth = self.exact.series[number]
+            truth = self.counterpart.series[number]
             return Series(place, memory, truth, batch, self.switches, self.tally)
         layer = self._float_layer(number)
         return Integrators(place, memory, layer, batch, self.switches, self.tally)
@@ -150,17 +155,17 @@ class Hybrid:
         number: int,
         memory: Integrators | Series,
         sender: str,
-        traffic: Traffic,
+        messages: MessageState,
     ) -> None:
         if isinstance(memory, Integrators):
-            memory.advance(self._total(f"layer{number}/memory", traffic))
+            memory.advance(self._total(f"layer{number}/memory", messages))
             return
-        drive = self._total(f"layer{number}/series", traffic)
-        memory.advance(drive, lambda: self._channel_inputs(number, sender, traffic))
+        drive = self._total(f"layer{number}/series", messages)
+        memory.advance(drive, lambda: self._channel_inputs(number, sender, messages))
 
-    def _channel_inputs(self, number: int, sender: str, traffic: Traffic) -> np.ndarray:
-        """Give what goes into the channels of a memory, by the float encoders; real."""
-        sent, tails = traffic.sent, traffic.tails
+    def _channel_inputs(self, number: int, sender: str, messages: MessageState) -> np.ndarray:
+        """Return the real input of the channels of a memory, through the float encoders."""
+        sent, tails = messages.sent, messages.tails
         layer, own = self._float_layer(number), self._own(number)
         x = sent[sender] * populations(self.network)[sender].message.scale
         if sender.endswith("/memory"):
@@ -176,15 +181,15 @@ class Hybrid:
             u = u + m @ layer.memory_encoders
         return np.asarray(u if layer.memory_bias is None else u + layer.memory_bias)
 
-    def _total(self, target: str, traffic: Traffic) -> np.ndarray:
-        """Sum what reaches a population, and its bias."""
+    def _total(self, target: str, messages: MessageState) -> np.ndarray:
+        """Return the sum of the inputs of a population and its bias."""
         parts = []
         for place, source, synapses in self._into[target]:
             remembered = None
-            if source in traffic.tails and place in self.exact.tails:
-                remembered = traffic.tails[source] @ self.exact.tails[place].T
-            messages = traffic.delivered(place, source, self._thresholds.get(place, 0))
-            parts.append(synapses.drive(messages, remembered))
+            if source in messages.tails and place in self.counterpart.tails:
+                remembered = messages.tails[source] @ self.counterpart.tails[place].T
+            delivered = messages.delivered(place, source, self._thresholds.get(place, 0))
+            parts.append(synapses.drive(delivered, remembered))
         total = parts[0]
         for part in parts[1:]:
             total += part
@@ -231,35 +236,35 @@ class Hybrid:
         return layer
 
     def _before(self, number: int) -> IntegerLayer:
-        """Give the layer before one, which is on the chip."""
+        """Return the preceding layer, which is on the chip."""
         return self._own(number - 1)
 
     def _float_layer(self, number: int) -> LMULayer:
-        layer = self.exact.source.layers[number]
+        layer = self.counterpart.source.layers[number]
         assert isinstance(layer, LMULayer)
         return layer
 
     def _bias(self, place: str, bias: np.ndarray) -> np.ndarray:
-        """Integers if they are switched on, else what they were rounded from, row by row."""
+        """Return integer biases for enabled rows, unrounded ones for the others."""
         whole = bias.astype(np.float64)
         if self.switches.has("weights", place):
             return whole
-        mixed = self.exact.biases[place].copy()
+        mixed = self.counterpart.biases[place].copy()
         rows = self.switches.rows(place)
         mixed[rows] = whole[rows]
         return mixed
 
 
 def _number(population: str) -> int:
-    """Give the number of a population's layer."""
+    """Return the layer number of a population."""
     return int(population.split("/")[0].removeprefix("layer"))
 
 
 def least_line(lines: PiecewiseLinear, z: np.ndarray) -> np.ndarray:
-    """Apply the activation's lines to drives z of any shape, unrounded and unlimited.
+    """Apply the lines of an activation to drives z of any shape, without rounding or saturation.
 
-    Rounding afterwards gives what rounding each line gives: all intercepts are whole, and
-    floor(v + 1/2) keeps the order of values.
+    Rounding the result equals rounding each line, because intercepts are integers and
+    floor(v + 1/2) is monotonic.
     """
     slopes = lines.slope * 2.0**-lines.shift
     if lines.kind == "linear":

@@ -1,26 +1,23 @@
-r"""What a spiking network's errors come from: neurons, mismatch, noise, weight bits, calibration.
+r"""Attribution of the errors of a spiking network: neurons, mismatch, noise, weights, calibration.
 
-Sources are switched on one after the other. First the memories spike, layer by layer, on a chip
-without imperfections: what is lost is owed to the number and kind of neurons. Then the chip gets
-its mismatch, its noise and its rounded weights, each time calibrated dynamically (chips.py). Then
-comes the network as it is: what changes is owed to its own calibration, or to what has happened to
-the chip since. Hidden units and a readout that are on neurons come last. All but the neurons act on
-neurons only and cannot be alone: what one adds to the neurons' squared error counts as its error
-alone, and what units add to all before them.
+Sources are enabled one after another. First the memories spike, layer by layer, on a chip without
+imperfections; this error is caused by the number and type of neurons. Then mismatch, noise and
+weight rounding are added, each time with dynamic calibration (chips.py). The next step is the
+network itself: its change is caused by its own calibration, or by changes of the chip since then.
+Hidden units and a readout on neurons come last. All sources except neurons require neurons and
+cannot act alone; their error alone is what they add to the squared error of the neurons, and for
+units what they add to all earlier sources.
 
-Which sources, or which population, a spiking network owes most of its output error to.
-
-Which population of a spiking memory its calibration fits least, by fitting it anew alone.
-
-On the trajectory that the network really takes, what the synapses get differs from what they should
-by a residual r, filtered as the synapses filter,
+A population is a cause when refitting its weights alone reduces the error. On the actual trajectory
+of the network, the drive of the synapses differs from the ideal drive by the residual r, filtered
+as the synapses filter,
 
 .. math:: r = h * \big(S^{-1} A' S x - W s / dt\big).
 
-W was fitted to all populations together, so no population has a right contribution of its own. But
-one that has changed since leaves a residual that its own spikes explain:
-:math:`\Delta W_j` is the ridge regression of r on population j's filtered spikes alone, over half
-of the samples, and what it explains of the other half says how far j is to blame.
+W was fitted to all populations together, so a population has no correct contribution of its own.
+But a population that changed after the fit leaves a residual that its own spikes explain:
+:math:`\Delta W_j` is the ridge regression of r on the filtered spikes of population j, over half of
+the samples. The share that it explains of the other half measures how much j contributes.
 """
 
 from __future__ import annotations
@@ -36,11 +33,11 @@ from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity.attribution.chips import (
     Chips,
-    Judge,
-    alike,
+    SpikingAblationRunner,
     effects,
     ideal_drive,
     run_hybrid,
+    same_chip,
 )
 from lmu_deploy.fidelity.attribution.measure import Errors
 from lmu_deploy.fidelity.attribution.study import Attribution, Cause, Step
@@ -60,17 +57,17 @@ _EVERY = 4
 
 
 @dataclass(frozen=True)
-class Blame:
-    """One population.
+class PopulationRefit:
+    """Refit of the weights of one population.
 
     Attributes
     ----------
     layer, state : int
     explained : float
-        Share of the squared residual of its channel that fitting it anew takes away, on samples
-        that it was not fitted to; below zero where it does harm.
+        Share of the squared residual of its channel that the refit removes on held-out samples;
+        negative when the refit increases it.
     change : ndarray, shape (order, neurons)
-        To its columns of W, in seconds.
+        Change of its columns of W, in seconds.
     """
 
     layer: int
@@ -79,38 +76,40 @@ class Blame:
     change: np.ndarray
 
 
-def blame_populations(network: SpikingNetwork, inputs: np.ndarray, seed: int = 0) -> list[Blame]:
-    """Fit each population anew, all else as it is; the most to blame first.
+def refit_populations(
+    network: SpikingNetwork, inputs: np.ndarray, seed: int = 0
+) -> list[PopulationRefit]:
+    """Refit each population alone; return the refits, the most effective first.
 
     Parameters
     ----------
     network : SpikingNetwork
-        With synapses that are linear filters.
+        A network whose synapses are linear filters.
     inputs : ndarray, shape (at least 2, steps, n_in)
-        Samples of even number are fitted to, the others judge.
+        The refit uses samples with an even index; the others evaluate it.
     seed : int
     """
     layers = {n: _Layer(network, m) for n, m in enumerate(network.memories) if m is not None}
-    run_hybrid(network, inputs, layers, seed, lambda n, x, spikes: layers[n].take(x, spikes))
-    found = [blame for number, layer in layers.items() for blame in layer.blames(number)]
-    return sorted(found, key=lambda blame: -blame.explained)
+    run_hybrid(network, inputs, layers, seed, lambda n, x, spikes: layers[n].add(x, spikes))
+    found = [refit for number, layer in layers.items() for refit in layer.refits(number)]
+    return sorted(found, key=lambda refit: -refit.explained)
 
 
-def mended(network: SpikingNetwork, blame: Blame) -> SpikingNetwork:
-    """Give the network with one population's columns of W fitted anew."""
-    memory = network.memories[blame.layer]
+def with_refit(network: SpikingNetwork, refit: PopulationRefit) -> SpikingNetwork:
+    """Return the network with the refitted weights of one population."""
+    memory = network.memories[refit.layer]
     assert memory is not None
-    channel, state = divmod(blame.state, memory.order)
+    channel, state = divmod(refit.state, memory.order)
     weights = memory.weights.copy()
     neurons = memory.populations.neurons
-    weights[channel, :, state * neurons : (state + 1) * neurons] += blame.change
+    weights[channel, :, state * neurons : (state + 1) * neurons] += refit.change
     memories = list(network.memories)
-    memories[blame.layer] = replace(memory, weights=weights)
+    memories[refit.layer] = replace(memory, weights=weights)
     return replace(network, memories=tuple(memories))
 
 
 class _Layer:
-    """Sums of products for every population's regression, gathered step by step."""
+    """Accumulator of the normal equations of the regressions of all populations."""
 
     def __init__(self, network: SpikingNetwork, memory: SpikingMemory) -> None:
         self.memory, self.decay, self.dt_ms = memory, network.decay, network.dt_ms
@@ -122,8 +121,8 @@ class _Layer:
         self._power = np.zeros((2, memory.channels))
         self._step = 0
 
-    def take(self, x: np.ndarray, spikes: np.ndarray) -> None:
-        """Filter one step's spikes and residual, and add up their products now and then."""
+    def add(self, x: np.ndarray, spikes: np.ndarray) -> None:
+        """Filter spikes and residual of one step; add their products at every fourth step."""
         memory, samples = self.memory, len(x)
         shape = (samples, memory.channels, memory.order, memory.populations.neurons)
         fired = spikes.reshape(shape).astype(np.float64)
@@ -144,8 +143,8 @@ class _Layer:
             self._products[half] += rows.transpose(0, 2, 1) @ per_state
             self._power[half] += (wanted**2).sum(axis=(0, 2))
 
-    def blames(self, number: int) -> list[Blame]:
-        """Solve every population's regression."""
+    def refits(self, number: int) -> list[PopulationRefit]:
+        """Solve the regressions of all populations."""
         found = []
         for state in range(self.memory.states):
             squares, products = self._squares[0, state], self._products[0, state]
@@ -155,33 +154,33 @@ class _Layer:
             gained = 2.0 * np.sum(change * self._products[1, state])
             gained -= np.sum(change * (judged @ change))
             explained = float(gained / power) if power > 0 else 0.0
-            found.append(Blame(number, state, explained, change.T * (self.dt_ms * 1e-3)))
+            found.append(PopulationRefit(number, state, explained, change.T * (self.dt_ms * 1e-3)))
         return found
 
 
-_WORTH = 0.05
+_RELEVANT = 0.05
 _NEARLY_ALL = 0.9
 
 
 def find_causes(
-    judge: Judge, network: SpikingNetwork, steps: Sequence[Step], most: int
+    runner: SpikingAblationRunner, network: SpikingNetwork, steps: Sequence[Step], most: int
 ) -> list[Cause]:
-    """Name what the output error comes from, the largest first.
+    """Find the causes of the output error, the largest first.
 
-    A source's share is that of its error alone. A population's, and the calibration's, is what
-    calibrating anew takes away; a population that takes away nearly all of what the calibration
-    costs stands in its place.
+    The share of a source is that of its error alone. The share of a population, and of the
+    calibration, is what recalibration removes. A population that accounts for nearly all of the
+    share of the calibration replaces it.
 
     Parameters
     ----------
-    judge : Judge
+    runner : SpikingAblationRunner
     network : SpikingNetwork
     steps : sequence of Step
     most : int
-        Populations that are fitted anew, to see what that takes away.
+        Number of populations whose refit is tested.
     """
     whole = steps[-1].after.output
-    populations = list(_populations(judge, network, whole, most))
+    populations = list(_populations(runner, network, whole, most))
     causes = list(_sources(steps, whole))
     largest = max((cause.share for cause in populations), default=0.0)
     causes = [
@@ -193,14 +192,14 @@ def find_causes(
 
 
 def with_units(causes: Sequence[Cause], steps: Sequence[Step]) -> list[Cause]:
-    """Lay causes that were found without units on neurons beside what those add.
+    """Combine causes that were found without units on neurons with the error of the units.
 
     Parameters
     ----------
     causes : sequence of Cause
-        Shares of the squared error without units.
+        With shares of the squared error without units.
     steps : sequence of Step
-        The last one is that of the units.
+        The last step is that of the units.
     """
     before, last = steps[-2].after.output, steps[-1]
     if not (whole := last.after.output):
@@ -208,13 +207,13 @@ def with_units(causes: Sequence[Cause], steps: Sequence[Step]) -> list[Cause]:
     added = last.alone.output
     of_memories = min(before / whole, 1.0) ** 2
     found = [replace(cause, share=cause.share * of_memories) for cause in causes]
-    if (share := added**2 / whole**2) > _WORTH:
+    if (share := added**2 / whole**2) > _RELEVANT:
         found.append(Cause(last.source, last.places[0], None, added, share, None, None))
     return sorted(found, key=lambda cause: -cause.share)
 
 
 def _sources(steps: Sequence[Step], whole: float) -> Iterator[Cause]:
-    """Give sources of more than a twentieth of the squared error; of neurons, each layer."""
+    """Yield the sources of more than 5 % of the squared error; neurons by layer."""
     if not whole:
         return
     before = 0.0
@@ -223,23 +222,25 @@ def _sources(steps: Sequence[Step], whole: float) -> Iterator[Cause]:
         if step.source == CALIBRATION:
             left = before
         share = added**2 / whole**2
-        if share > _WORTH:
+        if share > _RELEVANT:
             named = NEURONS if step.source.startswith(NEURONS) else step.source
             place = step.places[0] if len(step.places) == 1 else "all memories"
             yield Cause(named, place, None, left, share, None, None)
         before = step.after.output
 
 
-def _populations(judge: Judge, network: SpikingNetwork, whole: float, most: int) -> Iterator[Cause]:
-    """Give populations that take output error away when they are fitted anew."""
-    blames = blame_populations(network, judge.inputs, judge.seed)[:most]
-    judge.report()
-    for blame in blames:
-        left = judge.errors(mended(network, blame), judge.layers).output
+def _populations(
+    runner: SpikingAblationRunner, network: SpikingNetwork, whole: float, most: int
+) -> Iterator[Cause]:
+    """Yield the populations whose refit reduces the output error."""
+    refits = refit_populations(network, runner.inputs, runner.seed)[:most]
+    runner.report()
+    for refit in refits:
+        left = runner.errors(with_refit(network, refit), runner.layers).output
         share = 1.0 - left**2 / whole**2 if whole else 0.0
-        if share > _WORTH:
-            place = f"layer{blame.layer}/memory/population{blame.state}"
-            yield Cause(CALIBRATION, place, None, left, share, blame.explained, None)
+        if share > _RELEVANT:
+            place = f"layer{refit.layer}/memory/population{refit.state}"
+            yield Cause(CALIBRATION, place, None, left, share, refit.explained, None)
 
 
 SAMPLES = 32
@@ -257,7 +258,7 @@ def attribute_spiking(
     progress: Progress | None = None,
     chips: Chips | None = None,
 ) -> Attribution:
-    """Switch every source of error of `network` on in turn, and find the causes.
+    """Attribute the errors of a spiking network to its sources and populations.
 
     Parameters
     ----------
@@ -266,54 +267,56 @@ def attribute_spiking(
     targets : ndarray, shape (as many, ...)
     task : Task
     samples : int, optional
-        How many of the first samples are run, at least 2; by default 32.
+        Number of first samples to run, at least 2; by default 32.
     seed : int
-        Of the neurons' starting points and noise.
+        Seed of initial membranes and noise.
     progress : callable, optional
-        Called with (calibrations and runs done, in all).
+        Called with (calibrations and runs done, total).
     chips : Chips, optional
-        What it is compared with; by default chips calibrated with `inputs`, to which they are then
-        fitted better than they deserve.
+        Chips for comparison; by default they are calibrated with `inputs`, which makes their errors
+        optimistic.
 
     Returns
     -------
     Attribution
-        Its whole is a run of `network` itself, equal to one of the Brian2 target on these samples.
-        A cause is a source, or a population of which less is lost once it is fitted anew.
+        The total is a run of `network` itself, equal to that of the Brian2 target on these samples.
+        A cause is a source, or a population whose refit reduces the error.
 
     Raises
     ------
     InputError
-        When inputs or targets do not fit, the synapses are no linear filters, or the network's
-        recipe is not possible any more, as when its profile has gone.
+        When inputs or targets do not match, the synapses are not linear filters, or the network
+        cannot be converted again, for example because its profile no longer exists.
     """
     if network.synapse is not None:
         raise InputError(
-            "attribution: the network's synapses are no linear filters, so that no memory can be "
-            "ideal by itself; make one with linear synapses."
+            "attribution: the synapses of the network are not linear filters, so a single memory "
+            "cannot be ideal; use a network with linear synapses."
         )
     samples = check_integer("samples of the attribution", samples or SAMPLES, 2, 2**31)
     inputs = check_inputs(inputs[:samples], network.n_in)
     if len(inputs) < 2 or len(targets) < len(inputs):
         raise InputError(
-            f"attribution: {len(inputs)} samples and {len(targets)} answers; give at least two "
-            "samples and an answer to each."
+            f"attribution: {len(inputs)} samples and {len(targets)} desired outputs; pass at least "
+            "two samples, and a desired output for each."
         )
     chips = Chips(network, inputs) if chips is None else chips.of(network)
-    judge = Judge(network.host, inputs, targets[: len(inputs)], task, seed, progress)
-    judge.total = _work(network) + 1 + _MOST_CAUSES + (network.units is not None)
+    runner = SpikingAblationRunner(
+        network.host, inputs, targets[: len(inputs)], task, seed, progress
+    )
+    runner.total = _work(network) + 1 + _MOST_CAUSES + (network.units is not None)
     memories = replace(network, units=None)
-    steps = list(_steps(memories, chips, judge))
-    causes = find_causes(judge, memories, steps, _MOST_CAUSES)
+    steps = list(_steps(memories, chips, runner))
+    causes = find_causes(runner, memories, steps, _MOST_CAUSES)
     if network.units is not None:
-        steps.append(_units(network, steps[-1].after, judge))
+        steps.append(_units(network, steps[-1].after, runner))
         causes = with_units(causes, steps)
-    judge.finish()
-    return Attribution(len(inputs), judge.reference, tuple(steps), tuple(causes), Tally())
+    runner.finish()
+    return Attribution(len(inputs), runner.reference, tuple(steps), tuple(causes), Tally())
 
 
 def _work(network: SpikingNetwork) -> int:
-    """Count calibrations and runs of all steps, so that progress knows how far it is."""
+    """Return the number of calibrations and runs of all steps, for the progress."""
     layers = sum(memory is not None for memory in network.memories)
     present = _imperfections(network)
     chips = sum((1 + any(present[:k])) * has for k, has in enumerate(present))
@@ -329,14 +332,14 @@ def _imperfections(network: SpikingNetwork) -> tuple[bool, bool, bool]:
     )
 
 
-def _steps(network: SpikingNetwork, chips: Chips, judge: Judge) -> Iterator[Step]:
-    """Switch on one source after the other; those that the network does not have are left out."""
-    layers = judge.layers
+def _steps(network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner) -> Iterator[Step]:
+    """Enable one source after another; skip sources that the network does not have."""
+    layers = runner.layers
     places = tuple(f"layer{number}/memory" for number in layers)
-    last, after = _calibrated(chips, judge), judge.reference
+    last, after = _calibrated(chips, runner), runner.reference
     for place, number in enumerate(layers):
-        after = judge.errors(last, layers[: place + 1])
-        alone = after if place == 0 else judge.errors(last, [number])
+        after = runner.errors(last, layers[: place + 1])
+        alone = after if place == 0 else runner.errors(last, [number])
         yield Step(f"{NEURONS} of layer{number}", (places[place],), after, alone)
     neurons, on = after, list[str]()
     for name, source, present in zip(
@@ -345,31 +348,31 @@ def _steps(network: SpikingNetwork, chips: Chips, judge: Judge) -> Iterator[Step
         if not present:
             continue
         on.append(name)
-        last = _calibrated(chips, judge, *on)
-        after = single = judge.errors(last, layers)
+        last = _calibrated(chips, runner, *on)
+        after = single = runner.errors(last, layers)
         if len(on) > 1:
-            single = judge.errors(_calibrated(chips, judge, name), layers)
-        yield Step(source, places, after, _added(neurons, single, judge.reference))
-    if not alike(network, last):
-        before, after = after, judge.errors(network, layers)
-        yield Step(CALIBRATION, places, after, _added(before, after, judge.reference))
+            single = runner.errors(_calibrated(chips, runner, name), layers)
+        yield Step(source, places, after, _added(neurons, single, runner.reference))
+    if not same_chip(network, last):
+        before, after = after, runner.errors(network, layers)
+        yield Step(CALIBRATION, places, after, _added(before, after, runner.reference))
 
 
-def _units(network: SpikingNetwork, before: Errors, judge: Judge) -> Step:
-    """Put the last layer's units and the readout on neurons, as they are in the network."""
-    after = judge.errors(network, judge.layers)
-    places = (f"layer{judge.layers[-1]}/hidden", "readout")
-    return Step(UNITS, places, after, _added(before, after, judge.reference))
+def _units(network: SpikingNetwork, before: Errors, runner: SpikingAblationRunner) -> Step:
+    """Enable the units of the last layer and the readout on neurons."""
+    after = runner.errors(network, runner.layers)
+    places = (f"layer{runner.layers[-1]}/hidden", "readout")
+    return Step(UNITS, places, after, _added(before, after, runner.reference))
 
 
-def _calibrated(chips: Chips, judge: Judge, *imperfections: str) -> SpikingNetwork:
+def _calibrated(chips: Chips, runner: SpikingAblationRunner, *imperfections: str) -> SpikingNetwork:
     found = chips.calibrated(**dict.fromkeys(imperfections, True))
-    judge.report()
+    runner.report()
     return found
 
 
 def _added(before: Errors, after: Errors, reference: Errors) -> Errors:
-    """Give what a source adds to the errors of neurons."""
+    """Return the errors that a source adds to those of the neurons."""
     return Errors(
         reference.metric + after.metric - before.metric,
         max(after.output**2 - before.output**2, 0.0) ** 0.5,

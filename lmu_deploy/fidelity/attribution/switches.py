@@ -1,8 +1,9 @@
-"""Every operation by which an integer network differs from its float one, as a switch of its own.
+"""Switches for the operations by which an integer network differs from its float network.
 
-A switch is a kind of operation at a place; the places are those of integer-semantics.md. With
-no switch on, the hybrid of simulator.py is the float network; with all on, it is the integer one.
-Sources are groups of switches, in the order in which a signal meets them: what a report lists.
+A switch is a kind of operation at a place of the network; docs/reference/integer-semantics.md lists
+the places. With no switch enabled, the simulator of simulator.py is the float network; with all
+switches enabled, it is the integer network. Sources of error are groups of switches in the order of
+computation; a report lists these sources.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ SOURCES = (
     "readout",
     "saturation",
 )
-"""In the order in which they are switched on."""
+"""Sources of error of an integer network, in the order in which they are enabled."""
 
 NEURONS, MISMATCH, NOISE = "neurons", "mismatch", "membrane noise"
 WEIGHT_BITS, CALIBRATION, UNITS = "weight bits", "calibration", "hidden units and readout"
-"""Sources of a spiking network, in the order in which they are switched on; the neurons stand for
-each layer. The calibration is to blame for what another set of weights would make up for."""
+"""Sources of error of a spiking network, in the order in which they are enabled; neurons are one
+source for each layer. The calibration is the source of errors that other weights would remove."""
 
 
 @dataclass(frozen=True, order=True)
@@ -44,13 +45,13 @@ class Switch:
     Attributes
     ----------
     kind : {"realization", "weights", "width", "threshold", "activation", "saturation"}
-        The memory's series or delay line in place of its matrix; integer weights or biases;
-        rounding to the units of a format; messages that are held until they have changed enough;
-        lines in place of the activation; limits.
+        A series or delay line instead of the memory matrix; integer weights or biases; rounding to
+        the units of a format; messages that are sent only after a sufficient change; a piecewise
+        linear activation; saturation.
     place : str
         Such as ``layer0/memory/recurrent`` (weights), ``layer0/memory/state`` (width, saturation).
     row : int or None
-        With weights, the only row that is of integers; None for all rows.
+        For weights, the only row with integers; None for all rows.
     """
 
     kind: Kind
@@ -60,7 +61,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Switches:
-    """Which switches are on.
+    """Set of enabled switches.
 
     Attributes
     ----------
@@ -71,23 +72,23 @@ class Switches:
 
     @classmethod
     def of(cls, *groups: Iterable[Switch]) -> Switches:
-        """Switch on all of several groups."""
+        """Enable all switches of several groups."""
         return cls(frozenset(switch for group in groups for switch in group))
 
     def has(self, kind: Kind, place: str) -> bool:
-        """Whether a whole place is switched on."""
+        """Return whether all rows of a place are enabled."""
         return Switch(kind, place) in self.on
 
     def rows(self, place: str) -> list[int]:
-        """Rows of a place whose weights are switched on by themselves."""
+        """Return the rows of a place whose weights are enabled individually."""
         return [s.row for s in self.on if s.place == place and s.row is not None]
 
 
 def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
-    """All switches of a network by source, in the order of :data:`SOURCES`.
+    """Return all switches of a network by source, in the order of :data:`SOURCES`.
 
-    A source that the network does not have is there without switches: a memory that applies the
-    float network's own matrix has no error of discretization.
+    A source that the network does not have has no switches. For example, a memory that applies the
+    matrix of the float network has no discretization error.
     """
     found: dict[str, list[Switch]] = {name: [] for name in SOURCES}
     for name in filter(from_outside, populations(network)):

@@ -1,15 +1,13 @@
-r"""A connection between float and integer: each of its roundings and limits can be left out.
+r"""Connections in a hybrid simulation: rounding and saturation can be disabled separately.
 
-With W_k, g_k the slices and gains that a chip holds and W the matrix they stand for,
+With W_k and g_k the slices and gains on the chip, and W the matrix that they represent,
 
 .. math:: D_i = \sum_k \mathrm{round}\Big(g_{ki}\,\mathrm{sat}\big(\sum_j W_{kij} X_j\big)\Big),
    \qquad \text{the last slice's sum with } \sum_j \big(W - \textstyle\sum_k g_k W_k\big)_{ij} X_j
-   \text{ where weights are left exact.}
+   \text{ when rounding of weights is disabled.}
 
-So accumulators saturate as on the chip even where the weights themselves are switched to exact
-ones, and what reaches a state is whole units wherever its width is switched on.
-
-What is under way in a hybrid: messages from step to step, and what one step has made.
+Accumulators therefore saturate as on the chip even with unrounded weights, and the input of a state
+is an integer whenever its width is enabled.
 """
 
 from __future__ import annotations
@@ -24,21 +22,21 @@ from lmu_deploy.fidelity.attribution.switches import Switches
 
 @dataclass
 class Tally:
-    """What a run met at each place, beyond its results.
+    """Recorder of saturations and largest values at each place of a run.
 
     Attributes
     ----------
     saturations : dict of place to ndarray, shape (n,), int64
-        Values limited, by row.
+        Number of saturated values by row.
     widest : dict of place to ndarray, shape (n,), float64
-        Largest magnitude of a sum or value before it was limited, by row.
+        Largest magnitude before saturation by row.
     """
 
     saturations: dict[str, np.ndarray] = field(default_factory=dict)
     widest: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def note(self, place: str, values: np.ndarray, limit: float) -> None:
-        """Count what `limit` is going to change; values have shape (..., n)."""
+    def record(self, place: str, values: np.ndarray, limit: float) -> None:
+        """Record values of shape (..., n) before they are limited to +-limit."""
         magnitudes = np.abs(values).reshape(-1, values.shape[-1])
         top = magnitudes.max(axis=0, initial=0.0)
         self.widest[place] = np.maximum(self.widest.get(place, 0.0), top)
@@ -48,21 +46,21 @@ class Tally:
 
 
 def half_up(values: np.ndarray) -> np.ndarray:
-    """Round to whole units as an arithmetic shift does: floor(v + 1/2)."""
+    """Round to integers as an arithmetic shift does: floor(v + 1/2)."""
     return np.asarray(np.floor(values + 0.5))
 
 
 def limited(
     values: np.ndarray, limit: int, place: str, switches: Switches, tally: Tally | None
 ) -> np.ndarray:
-    """Limit values to +-limit if that is switched on; a new array, or the one given."""
+    """Return values limited to +-limit if saturation is enabled at this place."""
     if tally is not None:
-        tally.note(place, values, limit)
+        tally.record(place, values, limit)
     return np.clip(values, -limit, limit) if switches.has("saturation", place) else values
 
 
 class Synapses:
-    """One connection made ready.
+    """One connection, prepared for simulation.
 
     Parameters
     ----------
@@ -70,12 +68,12 @@ class Synapses:
         Such as ``layer0/memory/recurrent``.
     connection : Connection
     exact : ndarray, shape (n_out, n_in)
-        What it stands for, unrounded.
+        The unrounded matrix.
     rounded : bool
-        Whether the target holds whole units.
+        Whether the sums of the target are integers.
     switches : Switches
     tally : Tally or None
-        Where to note sums and saturations; sums are then made slice by slice.
+        Recorder of sums and saturations; sums are then computed slice by slice.
     """
 
     def __init__(
@@ -105,14 +103,14 @@ class Synapses:
         self._columns = np.concatenate(stacked + [residual] * self._residual).T.copy()
 
     def drive(self, messages: np.ndarray, remembered: np.ndarray | None = None) -> np.ndarray:
-        """Give what reaches the target.
+        """Return the input of the target.
 
         Parameters
         ----------
         messages : ndarray, shape (batch, n_in)
-            In units of their format, whole or not.
+            In units of their format, integers or not.
         remembered : ndarray, shape (batch, n_out), optional
-            More for the target, to be rounded with the last slice.
+            Additional input, which is rounded together with the last slice.
         """
         sums = messages @ self._columns
         if not self._sliced:
@@ -132,35 +130,35 @@ class Synapses:
 
 
 @dataclass
-class Traffic:
-    """What is under way within and between steps.
+class MessageState:
+    """Messages within and between steps.
 
     Attributes
     ----------
     sent : dict of population to its last messages
     tails : dict of population to ndarray, shape (batch, Legendre states)
-        What delay lines have forgotten and are given back.
-    held : dict of connection to the messages that its target holds
-        Of those whose messages are sent when they have changed enough.
+        Responses of delay lines to inputs beyond the last tap.
+    last_sent : dict of connection to ndarray
+        Messages that were last sent over connections with a threshold.
     """
 
     sent: dict[str, np.ndarray]
     tails: dict[str, np.ndarray] = field(default_factory=dict)
-    held: dict[str, np.ndarray] = field(default_factory=dict)
+    last_sent: dict[str, np.ndarray] = field(default_factory=dict)
 
     def delivered(self, place: str, source: str, threshold: int) -> np.ndarray:
-        """Give what a connection's target holds; asked for once a step."""
+        """Return the messages at the target of a connection; called once per step."""
         messages = self.sent[source]
         if not threshold:
             return messages
-        held = self.held.get(place, np.zeros_like(messages))
-        self.held[place] = np.where(np.abs(messages - held) >= threshold, messages, held)
-        return self.held[place]
+        last = self.last_sent.get(place, np.zeros_like(messages))
+        self.last_sent[place] = np.where(np.abs(messages - last) >= threshold, messages, last)
+        return self.last_sent[place]
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One step of a batch, in units of the formats.
+class StepRecord:
+    """Values of one step of a batch, in units of the formats.
 
     Attributes
     ----------
@@ -168,10 +166,10 @@ class Moment:
     m, message : dict of layer number to ndarray
         States and memory messages of each layer on the chip.
     h : dict of layer number to ndarray
-        Hidden messages, empty without hidden units; of a layer on the host what it sends.
+        Hidden messages, empty without hidden units; for a layer on the host its messages.
     y : ndarray, shape (batch, n_out)
     real_m : dict of layer number to ndarray, shape (batch, Legendre states)
-        Each memory in the float network's coordinates.
+        Each memory in the coordinates of the float network.
     """
 
     x: np.ndarray
@@ -182,7 +180,7 @@ class Moment:
     real_m: dict[int, np.ndarray]
 
     def sent(self, population: str) -> np.ndarray:
-        """Messages of a population that is no series; see `Population`."""
+        """Return the messages of a population other than a series."""
         if population == "input":
             return self.x
         layer, _, part = population.partition("/")

@@ -1,9 +1,8 @@
-"""How far a target answers as the float reference does, whether or not either is right.
+"""Agreement of two runs: equal predictions, deviation of outputs, equality of integer states.
 
-Two networks of equal accuracy can differ on many samples; what counts for trust in a deployment is
-how many answers changed, and of those, how many were right before and how many are right now.
-
-Whether two integer targets did the very same: every state of every step, with ``==``.
+Two networks of equal accuracy can differ on many samples. Therefore the number of predictions that
+changed is reported, and how many of them are correct in only one of the two runs. For integer
+targets every state of every step is compared with ``==``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from targets.base import States
 
 @dataclass(frozen=True)
 class ClassAgreement:
-    """Answers of a classifier beside those of the reference, on the same samples.
+    """Predictions of a classifier compared with those of the reference on the same samples.
 
     Attributes
     ----------
@@ -29,7 +28,7 @@ class ClassAgreement:
     flips : int
         Samples on which the predicted class differs.
     lost, gained : int
-        Of the flips, those where only the reference is right, and those where only the target is.
+        Flips where only the reference is correct, and flips where only the target is correct.
     """
 
     samples: int
@@ -39,23 +38,23 @@ class ClassAgreement:
 
     @property
     def share(self) -> float:
-        """Share of equal predictions."""
+        """Share of samples with equal predictions."""
         return 1.0 - self.flips / self.samples
 
     @property
     def ci95(self) -> Interval:
-        """95 % interval of the share."""
+        """95 % interval of the share (Wilson)."""
         return wilson(self.samples - self.flips, self.samples)
 
     @property
     def p_value(self) -> float:
-        """Exact two-sided McNemar test that neither network is the more accurate (McNemar 1947)."""
+        """Two-sided p-value of the exact McNemar test of equal accuracy (McNemar 1947)."""
         changed = self.lost + self.gained
         return min(1.0, 2.0 * float(bdtr(min(self.lost, self.gained), changed, 0.5)))
 
     @property
     def difference_ci95(self) -> Interval:
-        """95 % interval of target's accuracy minus reference's, paired (Agresti and Min 2005)."""
+        """Paired 95 % interval of target minus reference accuracy (Agresti and Min 2005)."""
         lost, gained, samples = self.lost + 0.5, self.gained + 0.5, self.samples + 2
         difference = (gained - lost) / samples
         spread = math.sqrt(lost + gained - (gained - lost) ** 2 / samples) / samples
@@ -65,7 +64,7 @@ class ClassAgreement:
 def class_agreement(
     outputs: np.ndarray, reference: np.ndarray, targets: np.ndarray
 ) -> ClassAgreement:
-    """Compare predicted classes; the largest output wins, the first one of equals.
+    """Compare predicted classes; the class is the first index of the largest output.
 
     Parameters
     ----------
@@ -75,15 +74,15 @@ def class_agreement(
     Raises
     ------
     InputError
-        When there is no sample or the shapes differ.
+        When there is no sample, or the shapes differ.
     """
     if outputs.shape != reference.shape or outputs.ndim != 2 or len(outputs) != len(targets):
         raise InputError(
             f"outputs have shape {outputs.shape}, the reference's {reference.shape} and targets "
-            f"{targets.shape}; give the same samples of one classifier."
+            f"{targets.shape}; pass the same samples of one classifier."
         )
     if not len(outputs):
-        raise InputError("there is no sample to compare; give at least 1.")
+        raise InputError("there is no sample to compare; pass at least 1.")
     mine, theirs = outputs.argmax(axis=1), reference.argmax(axis=1)
     return ClassAgreement(
         samples=len(outputs),
@@ -94,17 +93,18 @@ def class_agreement(
 
 
 def deviation(outputs: np.ndarray, reference: np.ndarray, washout: int = 0) -> float | None:
-    """NRMSE of a target's outputs to the reference's: rms of the difference over rms of the latter.
+    """Return the NRMSE of the outputs of a target with respect to those of the reference.
 
     Parameters
     ----------
     outputs, reference : ndarray, shape (samples, n_out) or (samples, steps, n_out)
     washout : int
-        Steps left out at the start of a sequence; not used without steps.
+        Steps excluded at the start of a sequence; not used without steps.
 
     Returns
     -------
-    float, or None when the reference is zero throughout
+    float, or None
+        None when the outputs of the reference are all zero.
     """
     if outputs.ndim == 2 and reference.ndim == 2:
         outputs, reference, washout = outputs[:, None], reference[:, None], 0
@@ -115,20 +115,20 @@ def deviation(outputs: np.ndarray, reference: np.ndarray, washout: int = 0) -> f
 
 @dataclass(frozen=True)
 class Equality:
-    """What a comparison of recorded integers found.
+    """Result of a comparison of recorded integers.
 
     Attributes
     ----------
     samples, steps, values : int
-        How much was compared.
+        Numbers of samples, steps and integers that were compared.
     equal : bool
     different : int
-        Values that differ.
+        Number of integers that differ.
     first : str
-        Where the first difference in time is, in words; empty when there is none.
-    compared, apart : tuple of str
-        Which of m, h and y these integers are, and which are real numbers of the host and so not
-        among them, with the number of columns where they are not all: "h (49 of 149 columns)".
+        The first difference in time, in words; empty when there is none.
+    compared, on_host : tuple of str
+        Which of m, h and y were compared, and which the host computes in floats and are therefore
+        not compared. Partial arrays have a column count, such as "h (49 of 149 columns)".
     """
 
     samples: int
@@ -138,19 +138,19 @@ class Equality:
     different: int
     first: str
     compared: tuple[str, ...] = ()
-    apart: tuple[str, ...] = ()
+    on_host: tuple[str, ...] = ()
 
 
 def is_integer(states: States | None) -> bool:
-    """Whether a target holds its memory in integers, so that there is one right answer."""
+    """Return whether the memory states of a target are integers, which must be exactly equal."""
     return states is not None and states.m.dtype.kind == "i"
 
 
 def compare_states(states: States, other: States) -> Equality:
-    """Compare all integers of m, h and y, of the samples that both recorded.
+    """Compare all integers of m, h and y, of the samples that both targets recorded.
 
-    A column of integers in either is compared. Real numbers in both are the host's, which one code
-    computes from equal integers.
+    A column is compared when it contains integers in either target. Columns of floats in both are
+    computed by the host, with the same code and from equal integers.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def compare_states(states: States, other: States) -> Equality:
     """
     samples, steps = min(len(states.m), len(other.m)), states.m.shape[1]
     values = different = 0
-    compared, apart = [], []
+    compared, on_host = [], []
     first: tuple[int, int, str] | None = None
     for name in ("m", "h", "y"):
         mine, theirs = getattr(states, name)[:samples], getattr(other, name)[:samples]
@@ -168,7 +168,7 @@ def compare_states(states: States, other: States) -> Equality:
             return Equality(samples, steps, 0, False, 0, shapes)
         whole = integer_columns(states, name) | integer_columns(other, name)
         compared += _named(name, whole)
-        apart += _named(name, ~whole)
+        on_host += _named(name, ~whole)
         columns = np.flatnonzero(whole)
         if not len(columns):
             continue
@@ -180,13 +180,20 @@ def compare_states(states: States, other: States) -> Equality:
             words = f"{name}[{columns[index]}] at step {step} of sample {sample}"
             found = (int(step), int(sample), words)
             first = found if first is None else min(first, found)
-    told = first[2] if first else ""
-    equal = first is None
-    return Equality(samples, steps, values, equal, different, told, tuple(compared), tuple(apart))
+    return Equality(
+        samples,
+        steps,
+        values,
+        first is None,
+        different,
+        first[2] if first else "",
+        tuple(compared),
+        tuple(on_host),
+    )
 
 
 def integer_columns(states: States, name: str) -> np.ndarray:
-    """Say of each column of m, h or y whether it holds integers; shape (columns,), bool."""
+    """Return which columns of m, h or y are integers; shape (columns,), bool."""
     values = getattr(states, name)
     if name == "h" and states.h_on_host is not None:
         return ~np.asarray(states.h_on_host)

@@ -1,10 +1,8 @@
-"""When a target and the float reference part, and how their difference grows, for one target.
+"""Divergence of a target from the float reference: the first step, variable and values, and growth.
 
-Where a sample first leaves the float reference: the step, the variable, the values there.
-
-A variable parts at the first step at which its error exceeds a bound, which is stated as a share of
-the root mean square of all variables of its kind (one layer's memory, one layer's hidden units, the
-outputs) over all recorded steps of the reference.
+A variable diverges at the first step at which its error exceeds a bound. The bound is relative to
+the root mean square of the group of the variable (the memory of one layer, the hidden units of one
+layer, or the outputs) over all recorded steps of the reference.
 """
 
 from __future__ import annotations
@@ -23,20 +21,20 @@ _SAMPLES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Parting:
-    """Where one sample first leaves the reference.
+class DivergencePoint:
+    """First divergence of one sample from the reference.
 
     Attributes
     ----------
     sample : int
     step : int or None
-        None when it never does, and then the variable with the largest error is named.
+        None when the sample never diverges; the variable is then the one with the largest error.
     variable : str
         Such as ``layer0/memory[12]``, ``layer0/hidden[3]`` or ``output[0]``.
     target, reference : float
-        Values there.
+        Values of the variable at this step.
     error : float
-        Their difference, as a share of the rms of the variable's kind.
+        Magnitude of their difference, relative to the rms of the group of the variable.
     """
 
     sample: int
@@ -48,77 +46,78 @@ class Parting:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Variables that one rms is taken over: where they stand in the reference's arrays."""
+class Group:
+    """Variables with a common rms, and their columns in the arrays of the reference."""
 
     name: str
     array: str
     columns: slice
 
 
-def kinds_of(source: LMUNetwork, states: States, reference: States) -> Iterator[Kind]:
-    """All kinds of variables that both recorded, in the order in which a step computes them."""
+def groups_of(source: LMUNetwork, states: States, reference: States) -> Iterator[Group]:
+    """Iterate over the groups of variables that both recorded, in the order of computation."""
     m = h = 0
     hidden = states.h.shape == (len(states.h), *reference.h.shape[1:])
     for number, layer in enumerate(source.layers):
         if isinstance(layer, LMULayer):
-            yield Kind(f"layer{number}/memory", "m", slice(m, m + layer.memory.size))
+            yield Group(f"layer{number}/memory", "m", slice(m, m + layer.memory.size))
             m += layer.memory.size
         if has_hidden(layer):
             if hidden:
-                yield Kind(f"layer{number}/hidden", "h", slice(h, h + layer.n_out))
+                yield Group(f"layer{number}/hidden", "h", slice(h, h + layer.n_out))
             h += layer.n_out
-    yield Kind("output", "y", slice(None))
+    yield Group("output", "y", slice(None))
 
 
-def size_of(kind: Kind, reference: States, both: int) -> float:
-    """Root mean square of a kind over the samples that both recorded."""
-    return _rms(getattr(reference, kind.array)[:both, :, kind.columns])
+def size_of(group: Group, reference: States, both: int) -> float:
+    """Return the root mean square of a group over the first `both` samples of the reference."""
+    return _rms(getattr(reference, group.array)[:both, :, group.columns])
 
 
 def output_errors(states: States, reference: States, both: int) -> np.ndarray:
-    """Sum of squared errors of each sample's outputs."""
+    """Return the sum of squared output errors of each sample; shape (both,)."""
     wrong = _real(states, "y", slice(both)) - reference.y[:both]
     return np.asarray(np.einsum("sto,sto->s", wrong, wrong))
 
 
-def first_parting(
+def first_divergence(
     sample: int,
     states: States,
     reference: States,
-    kinds: Sequence[Kind],
+    groups: Sequence[Group],
     sizes: dict[str, float],
     bound: float,
-) -> Parting:
-    """Find where one sample parts, or else where its error is largest.
+) -> DivergencePoint:
+    """Find the first divergence of one sample, or its largest error if it never diverges.
 
     Parameters
     ----------
     sample : int
     states, reference : States
-    kinds : sequence of Kind
-        In the order in which a step computes them.
+    groups : sequence of Group
+        In the order of computation within a step.
     sizes : dict of str to float
-        Root mean square of each kind, by name.
+        Root mean square of each group, by name.
     bound : float
+        Relative to the rms of a group.
     """
     here = slice(sample, sample + 1)
     first: tuple[int, int] | None = None
-    largest: Parting | None = None
-    found: Parting | None = None
-    for place, kind in enumerate(kinds):
-        mine = _real(states, kind.array, here)[0][:, kind.columns]
-        truth = getattr(reference, kind.array)[sample][:, kind.columns]
-        if not truth.size or not sizes[kind.name]:
+    largest: DivergencePoint | None = None
+    found: DivergencePoint | None = None
+    for place, group in enumerate(groups):
+        mine = _real(states, group.array, here)[0][:, group.columns]
+        truth = getattr(reference, group.array)[sample][:, group.columns]
+        if not truth.size or not sizes[group.name]:
             continue
-        error = np.abs(mine - truth) / sizes[kind.name]
+        error = np.abs(mine - truth) / sizes[group.name]
         beyond = np.flatnonzero((error > bound).any(axis=1))
         step = int(beyond[0]) if beyond.size else int(error.max(axis=1).argmax())
         index = int(error[step].argmax())
-        at = Parting(
+        at = DivergencePoint(
             sample,
             step if beyond.size else None,
-            f"{kind.name}[{index}]",
+            f"{group.name}[{index}]",
             float(mine[step, index]),
             float(truth[step, index]),
             float(error[step, index]),
@@ -127,11 +126,11 @@ def first_parting(
             first, found = (step, place), at
         if largest is None or at.error > largest.error:
             largest = at
-    return found or largest or Parting(sample, None, "output[0]", 0.0, 0.0, 0.0)
+    return found or largest or DivergencePoint(sample, None, "output[0]", 0.0, 0.0, 0.0)
 
 
 def _real(states: States, array: str, samples: slice) -> np.ndarray:
-    """Values in real numbers and the reference's coordinates."""
+    """Return states in real units and in the coordinates of the reference."""
     if array == "m":
         return states.real_m(samples)
     if array == "h":
@@ -151,21 +150,23 @@ CHOSEN_SAMPLES = 4
 
 @dataclass(frozen=True)
 class Divergence:
-    """All of it for one target.
+    """Divergence of one target from the reference.
 
     Attributes
     ----------
     samples : int
-        That were recorded by both.
+        Number of samples that both recorded.
     bound : float
-    partings : list of Parting
-        Of the first samples, and of the one whose outputs differ most.
+        Relative to the rms of a group.
+    points : list of DivergencePoint
+        Of the first samples, and of the sample whose outputs differ most.
     maps : list of ErrorMap
+        One for each layer with a memory.
     """
 
     samples: int
     bound: float
-    partings: Sequence[Parting]
+    points: Sequence[DivergencePoint]
     maps: Sequence[ErrorMap]
 
 
@@ -176,29 +177,31 @@ def diverge(
     bound: float = BOUND,
     samples: int = CHOSEN_SAMPLES,
 ) -> Divergence:
-    """Find where and how a target's states leave the reference's.
+    """Compare the states of a target with those of the reference.
 
     Parameters
     ----------
     states, reference : States
-        Of the same first samples; only those that both recorded are looked at.
+        Of the same first samples; only samples that both recorded are compared.
     source : LMUNetwork
-        Whose memory the reference's states are.
+        The float network that the reference ran.
     bound : float
-        Of the error, as a share of the rms of the variable's kind.
+        Of the error, relative to the rms of the group of a variable.
     samples : int
-        How many of the first samples get a Parting; the one with the worst outputs comes after.
+        Number of first samples to examine, besides the sample with the largest output error.
     """
     both = min(len(states.m), len(reference.m))
-    kinds = list(kinds_of(source, states, reference))
-    sizes = {k.name: size_of(k, reference, both) for k in kinds}
+    groups = list(groups_of(source, states, reference))
+    sizes = {k.name: size_of(k, reference, both) for k in groups}
     worst = int(np.argmax(output_errors(states, reference, both)))
     chosen = list(dict.fromkeys([*range(min(samples, both)), worst]))
-    partings = [first_parting(number, states, reference, kinds, sizes, bound) for number in chosen]
+    points = [
+        first_divergence(number, states, reference, groups, sizes, bound) for number in chosen
+    ]
     maps, start = [], 0
     for number, layer in enumerate(source.layers):
         if isinstance(layer, LMULayer) and reference.m.size:
             columns = slice(start, start + layer.memory.size)
             maps.append(error_map(f"layer{number}", layer, columns, states, reference, both))
             start = columns.stop
-    return Divergence(both, bound, partings, maps)
+    return Divergence(both, bound, points, maps)

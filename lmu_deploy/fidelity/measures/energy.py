@@ -1,8 +1,8 @@
-"""Energy and time of an inference, as the ranges that published figures leave open.
+"""Estimated energy and time of an inference on a chip, as ranges over published figures.
 
-In: how often each operation happens in a mean sample, and tables of what one takes. Each table is
-one estimate, the sum of count times figure over the operations that it knows; the interval over
-all of them is the answer, for no single figure is trusted. Static power is in none of them.
+Each cost table gives one estimate: the sum of operation counts of a mean sample times published
+costs, over the operations that the table covers. The result is the range over all tables, because
+published figures disagree. Static power is not included.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Counts:
     Attributes
     ----------
     synops, messages, updates : float
-        Synaptic operations, messages or spikes sent, updates of neurons.
+        Synaptic operations, messages or spikes sent, neuron updates.
     steps, chip_steps : int
-        Steps of the task, and of the chip.
+        Steps of the task and of the chip.
     seconds : float or None
-        What the neurons live through; None where a step stands for no time.
+        Simulated time of the neurons; None when a step has no duration.
     """
 
     synops: float
@@ -51,13 +51,13 @@ class Counts:
 
 
 def costs_of(run: Run, network: object) -> schema.Costs | None:
-    """Estimate what a run takes of a chip; None of a network that is for none.
+    """Estimate the energy and time of a run on a chip; None for a network without a chip.
 
     Parameters
     ----------
     run : Run
     network : IntegerNetwork, LoihiNetwork or SpikingNetwork
-        What was run; anything else gives None, as does a run that counted nothing.
+        The network that was run. The result is None for other types, or without events.
     """
     kind = next((kind for cls, kind in _KINDS if isinstance(network, cls)), None)
     if kind is None or not counted_of(run) or not len(run.outputs):
@@ -67,24 +67,24 @@ def costs_of(run: Run, network: object) -> schema.Costs | None:
 
 
 def count(run: Run, network: object) -> Counts:
-    """Count a mean sample's operations: on a chip, every neuron is updated at every step."""
+    """Count the operations of a mean sample; every neuron is updated at every chip step."""
     samples = len(run.outputs)
     neurons = sum(n for name, n in run.neurons.items() if not from_outside(name))
-    lived = None
+    simulated = None
     if isinstance(network, SpikingNetwork | LoihiNetwork):
-        lived = run.steps * network.presentation_ms / 1000.0
+        simulated = run.steps * network.presentation_ms / 1000.0
     return Counts(
         synops=run.synops / samples,
         messages=sum(counts.total for counts in counted_of(run).values()) / samples,
         updates=float(neurons * run.chip_steps),
         steps=run.steps,
         chip_steps=run.chip_steps,
-        seconds=lived,
+        seconds=simulated,
     )
 
 
 def estimate(counts: Counts, tables: Mapping[str, CostTable]) -> schema.Costs:
-    """Turn counts into one estimate for each table, and the interval over all of them."""
+    """Compute the estimate of each cost table, and the range over all of them."""
     energies = {n: found for n, t in tables.items() if (found := _energy(counts, t)) is not None}
     latencies = {n: found for n, t in tables.items() if (found := _latency(counts, t)) is not None}
     return schema.Costs(
@@ -112,12 +112,12 @@ def _energy(counts: Counts, table: CostTable) -> schema.Estimate | None:
 
 
 def _latency(counts: Counts, table: CostTable) -> schema.Estimate | None:
-    """Sum a digital chip's operations behind its steps, or take an analog one's own time."""
+    """Sum the operations and steps of a digital chip, or return the time of analog neurons."""
     if table.time_factor is not None:
         if counts.seconds is None:
             return None
-        lived = {"time of the neurons": (counts.seconds, 1.0, table.time_factor)}
-        return _sum(counts, table.title, lived)
+        neurons = {"time of the neurons": (counts.seconds, 1.0, table.time_factor)}
+        return _sum(counts, table.title, neurons)
     if table.step_ns is None:
         return None
     return _sum(

@@ -1,14 +1,9 @@
-"""Messages and spikes counted: in all, per sample, per step, by population and by class.
+"""Counts of messages and spikes by sample, step, population and class, and excerpts of rasters.
 
-In: what a target counted, a (samples, steps) array of integers for each population, or its sums.
-An event is one message or spike sent by one neuron; how many synapses it meets is the target's
-`synops`.
-
-Rasters cut down to what a plot can show: few neurons, and few enough cells of time.
-
-A raster of thousands of neurons and steps is mostly ink; a few dozen neurons, evenly taken, show
-the same. Where even those send too much to draw one by one, their events are counted in bins of
-time. Each excerpt is one integer array, so that a folder's plots fit one small `.npz` file.
+An event is one message or spike sent by one neuron. Synaptic operations are counted by the target
+(`synops`). An excerpt of a raster has a few dozen evenly spaced neurons; if they send many events,
+the events are counted in time bins. Each excerpt is one integer array, so that the rasters of a
+result folder fit in one small `.npz` file.
 """
 
 from __future__ import annotations
@@ -21,14 +16,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Counted:
-    """A population's events added up both ways: all that figures need, and no (samples, steps).
+    """Events of a population, summed over samples and over steps.
 
     Attributes
     ----------
     by_step : ndarray, shape (steps,), int64
-        Of all samples.
+        Sum over all samples.
     by_sample : ndarray, shape (samples,), int64
-        Of all steps.
+        Sum over all steps.
     """
 
     by_step: np.ndarray
@@ -36,29 +31,29 @@ class Counted:
 
     @classmethod
     def of(cls, counts: np.ndarray) -> Counted:
-        """Add up counts of shape (samples, steps)."""
+        """Sum counts of shape (samples, steps)."""
         return cls(counts.sum(axis=0, dtype=np.int64), counts.sum(axis=1, dtype=np.int64))
 
     @classmethod
     def joined(cls, parts: Sequence[Counted]) -> Counted:
-        """Join parts of a test set in their order."""
+        """Concatenate the sums of successive parts of a test set."""
         by_step = np.stack([part.by_step for part in parts]).sum(axis=0)
         return cls(by_step, np.concatenate([part.by_sample for part in parts]))
 
     @property
     def total(self) -> int:
-        """Events of all samples and steps."""
+        """Number of events of all samples and steps."""
         return int(self.by_step.sum())
 
 
 @dataclass(frozen=True)
 class PopulationEvents:
-    """What one population sent.
+    """Summary of the events of one population.
 
     Attributes
     ----------
     neurons : int or None
-        None when the target did not say.
+        None when the target does not report it.
     total : int
     per_sample : float
     rate : float or None
@@ -68,9 +63,9 @@ class PopulationEvents:
     by_class : mapping of class to float, or None
         Mean events of a sample of that class.
     silent : int or None
-        Neurons that sent nothing in sample 0; None without a raster.
+        Number of neurons without an event in sample 0; None without a raster.
     intervals : ndarray of int, or None
-        Of :func:`count_intervals`, in sample 0.
+        Result of :func:`count_intervals` for sample 0.
     """
 
     neurons: int | None
@@ -89,7 +84,7 @@ def count_population(
     raster: np.ndarray | None = None,
     classes: np.ndarray | None = None,
 ) -> PopulationEvents:
-    """Summarize one population's events.
+    """Summarize the events of one population.
 
     Parameters
     ----------
@@ -116,12 +111,12 @@ def count_population(
 
 
 def silent_neurons(raster: np.ndarray) -> int:
-    """Count the neurons that sent nothing; `raster` has shape (chip_steps, neurons)."""
+    """Count the neurons without an event; `raster` has shape (chip_steps, neurons)."""
     return int((~np.asarray(raster, dtype=bool).any(axis=0)).sum())
 
 
 def count_intervals(raster: np.ndarray) -> np.ndarray:
-    """Count the steps from each event of a neuron to its next one, in bins that double.
+    """Count the intervals between successive events of each neuron, in bins of doubling width.
 
     Parameters
     ----------
@@ -130,12 +125,12 @@ def count_intervals(raster: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of int64, shape (bins,)
-        Entry k counts intervals of 2^(k-1) + 1 to 2^k steps, the first those of one step; empty
-        when no neuron sent twice.
+        Entry k counts intervals of 2^(k-1) + 1 to 2^k steps, entry 0 those of one step. Empty when
+        no neuron sent two events.
     """
     neuron, step = np.nonzero(np.asarray(raster, dtype=bool).T)
-    apart = np.diff(step)[np.diff(neuron) == 0]
-    return np.bincount(np.ceil(np.log2(apart)).astype(np.int64)).astype(np.int64)
+    intervals = np.diff(step)[np.diff(neuron) == 0]
+    return np.bincount(np.ceil(np.log2(intervals)).astype(np.int64)).astype(np.int64)
 
 
 def _means(by_sample: np.ndarray, classes: np.ndarray) -> dict[int, float]:
@@ -155,9 +150,9 @@ class RasterExcerpt:
     ----------
     chip_steps : int
     neurons : ndarray, shape (shown,), int32
-        Which neurons are shown, ascending.
+        Indices of the neurons, ascending.
     counts : ndarray, shape (shown, bins), int32
-        Events of each in equal parts of time; there are `chip_steps` bins unless they are too many.
+        Events of each neuron in time bins of equal width, at most one bin for each chip step.
     """
 
     chip_steps: int
@@ -166,17 +161,17 @@ class RasterExcerpt:
 
     @property
     def exact(self) -> bool:
-        """Whether every event has its own step."""
+        """Whether every bin is one chip step."""
         return int(self.counts.shape[1]) == self.chip_steps
 
     def packed(self) -> np.ndarray:
-        """As one int32 array: chip_steps, number of neurons, neurons, counts."""
+        """Return one int32 array: chip_steps, number of neurons, neurons, counts."""
         head = np.array([self.chip_steps, len(self.neurons)])
         return np.concatenate([head, self.neurons, self.counts.ravel()]).astype(np.int32)
 
     @classmethod
     def unpacked(cls, packed: np.ndarray) -> RasterExcerpt:
-        """Read what :meth:`packed` made."""
+        """Build an excerpt from the result of :meth:`packed`."""
         shown = int(packed[1])
         counts = packed[2 + shown :].reshape(shown, -1)
         return cls(int(packed[0]), packed[2 : 2 + shown], counts)
@@ -188,13 +183,14 @@ def excerpt(
     most_events: int = MOST_EVENTS,
     most_bins: int = MOST_BINS,
 ) -> RasterExcerpt:
-    """Take evenly spaced neurons, and count in bins of time if they still send too much.
+    """Select evenly spaced neurons, and count in time bins if they send many events.
 
     Parameters
     ----------
     raster : ndarray, shape (chip_steps, neurons)
-        Nonzero where an event was sent.
+        Nonzero for an event.
     most_neurons, most_events, most_bins : int
+        Largest number of neurons, of events without binning, and of bins.
     """
     active = (np.asarray(raster) != 0).T
     neurons, chip_steps = active.shape
@@ -205,7 +201,7 @@ def excerpt(
 
 
 def binned(found: RasterExcerpt, most_bins: int = MOST_BINS) -> RasterExcerpt:
-    """Count events in at most so many equal parts of time; what has no more stays as it is."""
+    """Count events in at most `most_bins` time bins; an excerpt with fewer bins is not changed."""
     bins = found.counts.shape[1]
     if bins <= most_bins:
         return found

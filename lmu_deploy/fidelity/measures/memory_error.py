@@ -1,4 +1,4 @@
-r"""How wrong the memory is, at which step and in which Legendre order.
+r"""Error of the memory over time and by Legendre order, its growth, and the decoded window.
 
 With e = m_target - m_reference over samples s, steps t and states i:
 
@@ -8,22 +8,20 @@ With e = m_target - m_reference over samples s, steps t and states i:
    \epsilon_k = \sqrt{\overline{e_{s,t,i}^2}^{\,s,t,i \in k} \Big/
                       \overline{m_{s,t,i}^2}^{\,s,t,i \in k}}
 
-The error of a step is relative to the memory's rms value over the whole run, not to that step's:
-before the first input arrives the memory is zero, and a relative error there means nothing. The
-mean square of the first over t is thus the square of the error overall. The error of order k takes
-all channels' states of that order together and is relative to their own rms value.
+The error of a step is relative to the rms of the memory over the whole run, not of the step: before
+the first input the memory is zero, and a relative error would be undefined. Therefore the
+mean square of :math:`\epsilon(t)` over t is the square of the overall error. The error of order k
+covers the states of that order in all channels and is relative to their own rms.
 
-One layer's error by Legendre order and time, and how it grows.
+The growth of the error is the exponent g in :math:`\epsilon(t) \sim t^g`, from a least squares fit
+of logarithms over the second half of the steps: g = 0 is a constant error, 1/2 a random walk, 1 a
+linear accumulation.
 
-The growth of a layer's error is the exponent g in :math:`\epsilon(t) \sim t^g`, by least squares of
-logarithms over the second half of the steps: 0 is an error that stays, 1/2 one that adds up at
-random, 1 one that adds up in one direction.
-
-The window that a memory holds, read out of it: what a target still remembers of one sample.
+The window of a channel is decoded from its states as
 
 .. math:: u(t - r\theta) \approx \sum_i P_i(2r - 1)\, m_i(t)
 
-(Voelker, Kajic, Eliasmith 2019, equation 3), beside the channel's true input in the reference run,
+(Voelker, Kajic, Eliasmith 2019, equation 3). The true input of the channel in the reference run is
 
 .. math:: u_t = x_t E_x + h_{t-1} E_h + m_{t-1} E_m + b_u .
 """
@@ -46,7 +44,7 @@ _SAMPLES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class MemoryShape:
-    """One layer's part of the states: `channels` times `order`, channel by channel."""
+    """Shape of the states of one layer: `channels` times `order`, channel by channel."""
 
     layer: str
     channels: int
@@ -66,10 +64,10 @@ class LayerError:
     ----------
     layer : str
     overall : float or None
-        None when the reference is zero throughout, here and below.
+        None when all states of the reference are zero; likewise below.
     by_step : ndarray, shape (steps,), or None
     by_order : ndarray, shape (order,)
-        NaN where the reference's states of that order are zero throughout.
+        NaN where all states of that order are zero in the reference.
     """
 
     layer: str
@@ -85,39 +83,39 @@ def memory_errors(
     shapes: Sequence[MemoryShape],
     basis: np.ndarray | None = None,
 ) -> list[LayerError]:
-    """Relative rms error of every layer's memory.
+    """Compute the relative rms error of the memory of every layer.
 
     Parameters
     ----------
     states : ndarray, shape (samples, steps, states)
-        As the target holds them; integers for integer targets.
+        States in units of the target; integers for integer targets.
     scale : ndarray, shape (states,)
         Real value of one unit.
     reference : ndarray, shape (at least samples, steps, states), float64
         Of the same first samples.
     shapes : sequence of MemoryShape
-        Layers in the order in which their states stand.
+        Layers in the order of their states.
     basis : ndarray, shape (the reference's states, states), optional
         ``basis @ (states * scale)`` is comparable with the reference; by default the identity.
 
     Raises
     ------
     InputError
-        When the shapes do not fit each other.
+        When the shapes do not match.
     """
     size = sum(shape.size for shape in shapes)
     reference = reference[: len(states)]
-    held = size if basis is None else basis.shape[1]
+    width = size if basis is None else basis.shape[1]
     if (
         states.shape[:2] != reference.shape[:2]
         or reference.shape[2] != size
-        or states.shape[2] != held
-        or scale.shape != (held,)
+        or states.shape[2] != width
+        or scale.shape != (width,)
         or (basis is not None and len(basis) != size)
     ):
         raise InputError(
             f"memory states have shape {states.shape}, the reference's {reference.shape}, their "
-            f"scales {scale.shape}, and the layers hold {size}; all must fit each other."
+            f"scales {scale.shape}, and the layers have {size} states; all must match."
         )
     errors, powers = np.zeros(reference.shape[1:]), np.zeros(reference.shape[1:])
     for start in range(0, len(states), _SAMPLES_AT_ONCE):
@@ -134,7 +132,7 @@ def memory_errors(
 
 
 def _layer_error(shape: MemoryShape, errors: np.ndarray, powers: np.ndarray) -> LayerError:
-    """From squares summed over samples, (steps, states), to ratios of roots."""
+    """Compute relative errors from squares summed over samples; shape (steps, states)."""
     power = float(powers.sum())
     overall = math.sqrt(float(errors.sum()) / power) if power > 0 else None
     by_step = np.sqrt(errors.mean(axis=1) / powers.mean()) if power > 0 else None
@@ -151,21 +149,21 @@ _MAP_SAMPLES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class ErrorMap:
-    """One layer's relative error by Legendre order and time.
+    """Relative error of one layer by Legendre order and time.
 
     Attributes
     ----------
     layer : str
     orders : ndarray, shape (rows + 1,), int64
-        Where the rows' groups of orders begin and end.
+        Boundaries of the groups of orders of the rows.
     times : ndarray, shape (columns + 1,), int64
-        The same of steps.
+        Boundaries of the groups of steps of the columns.
     values : ndarray, shape (rows, columns)
-        Root mean square error over samples and channels, relative to that of the layer's memory.
+        Root mean square error over samples and channels, relative to the rms of the memory.
     growth : float or None
-        Exponent of the error over time; None with too few steps, or where there is no error.
+        Exponent of the error over time; None with too few steps or without error.
     growth_by_order : list of float or None
-        The same of each row.
+        Exponent of each row.
     """
 
     layer: str
@@ -184,18 +182,18 @@ def error_map(
     reference: States,
     both: int,
 ) -> ErrorMap:
-    """Make the map of one layer.
+    """Compute the error map of one layer.
 
     Parameters
     ----------
     name : str
-        Of the layer.
+        Name of the layer.
     layer : LMULayer
     columns : slice
-        Where its states stand in the reference's.
+        Columns of its states in the reference.
     states, reference : States
     both : int
-        Samples that both recorded.
+        Number of samples that both recorded.
     """
     steps, memory = reference.m.shape[1], layer.memory
     squares, power = np.zeros((steps, memory.order)), 0.0
@@ -218,12 +216,12 @@ def error_map(
 
 
 def growth(squares: np.ndarray) -> float | None:
-    """Exponent of an error over time from its squares at each step, (steps,).
+    """Fit the exponent of an error over time from its squares at each step, shape (steps,).
 
     Returns
     -------
     float, or None
-        None with fewer than 8 steps, or no error in some step of the second half.
+        None with fewer than 8 steps, or when the error of a step of the second half is zero.
     """
     steps = len(squares)
     later = squares[steps // 2 :]
@@ -239,17 +237,17 @@ POINTS = 65
 
 
 def delays(theta: float, points: int = POINTS) -> np.ndarray:
-    """Delays in steps, from 0 (now) to theta, at which a window is read."""
+    """Return the delays, in steps from 0 (now) to theta, at which a window is decoded."""
     return np.linspace(0.0, theta, points)
 
 
 def decode_window(m: np.ndarray, layer: LMULayer, channel: int, points: int = POINTS) -> np.ndarray:
-    """Read one channel's window from the states of one step.
+    """Decode the window of one channel from the states of one step.
 
     Parameters
     ----------
     m : ndarray, shape (states,)
-        Real values of the layer's memory.
+        Memory states of the layer in real units.
     layer : LMULayer
     channel : int
     points : int
@@ -272,7 +270,7 @@ def true_window(
     channel: int,
     points: int = POINTS,
 ) -> np.ndarray:
-    """Give what went into one channel over the last theta steps, held constant within a step.
+    """Return the input of one channel over the last theta steps, constant within a step.
 
     Parameters
     ----------
@@ -280,9 +278,9 @@ def true_window(
         The first layer of its network.
     inputs : ndarray, shape (steps, n_in)
     m : ndarray, shape (steps, states)
-        The layer's memory in the reference run.
+        Memory states of the layer in the reference run.
     h : ndarray, shape (steps, units)
-        Its hidden units there; not used without hidden encoders.
+        Hidden units of the layer there; not used without hidden encoders.
     channel : int
     points : int
 
@@ -302,7 +300,7 @@ def true_window(
     return np.where(back < steps, u[np.maximum(steps - 1 - back, 0)], 0.0)
 
 
-def liveliest_channel(m: np.ndarray, layer: LMULayer) -> int:
-    """Give the channel whose states are largest at one step; `m` has shape (states,)."""
+def strongest_channel(m: np.ndarray, layer: LMULayer) -> int:
+    """Return the channel with the largest squared states at one step; `m` has shape (states,)."""
     energy = (m.reshape(layer.memory.channels, layer.memory.order) ** 2).sum(axis=1)
     return int(energy.argmax())

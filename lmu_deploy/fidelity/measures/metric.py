@@ -1,13 +1,9 @@
-"""A task's metric with its interval, alone and beside the reference's.
+"""Metric of a task with its interval, comparison with the reference, and results of each sample.
 
-In: outputs, the reference's outputs on the same samples, the right answers. Out: entries of
-fidelity.json.
-
-What came of each sample, packed so small that two reports of the same samples can be paired.
-
-Of a classifier one bit an answer says whether it was right; of a signal two numbers a sample, the
-sums of squared errors and of squared targets, say what it adds to an NRMSE. 10,000 samples take
-2 kB, or 100 kB, of fidelity.json.
+The results of each sample are stored compactly, so that two reports of the same samples can be
+compared pairwise: one bit per prediction of a classifier, or two numbers per sequence of a
+regression, the sums of squared errors and of squared desired outputs. 10,000 samples take 2 kB or
+100 kB of fidelity.json.
 """
 
 from __future__ import annotations
@@ -31,20 +27,20 @@ from lmu_deploy.tasks.base import Task
 
 
 def answers(values: np.ndarray, task: Task) -> np.ndarray:
-    """Set what a classifier answers at every step past the washout one after the other.
+    """Flatten the steps after the washout, for a classifier that predicts at every step.
 
     Parameters
     ----------
     values : ndarray, shape (samples, n_out) or (samples, steps, n_out), or (samples,) or
         (samples, steps) if of integers
-        Outputs, or the right classes; without steps they stay as they are.
+        Outputs, or the correct classes; arrays without steps are returned unchanged.
     """
     ends = values.ndim - (0 if values.dtype.kind in "iu" else 1)
     return values if ends < 2 else values[:, task.washout :].reshape(-1, *values.shape[2:])
 
 
 def measure(outputs: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0) -> Metric:
-    """Judge outputs by the task's metric.
+    """Compute the metric of a task with its 95 % interval.
 
     Parameters
     ----------
@@ -57,14 +53,14 @@ def measure(outputs: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0)
     Raises
     ------
     InputError
-        When outputs and targets do not fit each other or the task.
+        When the shapes of outputs and targets do not match each other or the task.
     RunError
         When an output is NaN or infinite.
     """
     if not len(outputs):
-        raise InputError("no sample was run, so there is nothing to judge; give at least 1.")
+        raise InputError("no sample was run, so there is no metric; run at least 1.")
     if not np.isfinite(outputs).all():
-        raise RunError("the outputs hold NaN or infinite values, so they cannot be judged.")
+        raise RunError("the outputs contain NaN or infinite values, so they have no metric.")
     if task.kind == "classification":
         outputs, targets = answers(outputs, task), answers(targets, task)
         value = accuracy(outputs, targets)
@@ -78,7 +74,7 @@ def measure(outputs: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0)
 def compare(
     outputs: np.ndarray, reference: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0
 ) -> AgainstReference:
-    """Lay outputs beside the reference's on the same samples; parameters as in :func:`measure`."""
+    """Compare outputs with the reference on the same samples; parameters as in :func:`measure`."""
     away = deviation(outputs, reference, task.washout)
     theirs = measure(reference, targets, task, seed).value
     difference = measure(outputs, targets, task, seed).value - theirs
@@ -113,16 +109,16 @@ def compare(
 
 
 MOST_ANSWERS = 2**20
-"""More of them (131 kB of bits) are not kept."""
+"""Largest number of predictions that are stored (131 kB of bits)."""
 
 
 def keep_answers(outputs: np.ndarray, targets: np.ndarray, task: Task) -> Answers | None:
-    """Pack what came of each sample; parameters as in `measure`.
+    """Pack the result of each sample; parameters as in :func:`measure`.
 
     Returns
     -------
     Answers, or None
-        None where there are more than :data:`MOST_ANSWERS`.
+        None when there are more than :data:`MOST_ANSWERS` predictions.
     """
     if task.kind != "classification":
         errors, norms = squared_sums(outputs, targets, task.washout)
@@ -137,34 +133,38 @@ def keep_answers(outputs: np.ndarray, targets: np.ndarray, task: Task) -> Answer
 
 
 def right_answers(found: Answers) -> np.ndarray | None:
-    """Unpack which answers were right, bool of shape (answers,); None of a regression.
+    """Unpack which predictions are correct; shape (predictions,), bool. None for a regression.
 
     Raises
     ------
     InputError
-        When what was packed is damaged.
+        When the packed data are corrupt.
     """
     if found.right is None:
         return None
     bits = np.unpackbits(_array(found.right, np.uint8))
     if not 0 <= len(bits) - found.count < 8:
-        raise _damaged()
+        raise _corrupt()
     return bits[: found.count].astype(bool)
 
 
 def error_sums(found: Answers) -> tuple[np.ndarray, np.ndarray] | None:
-    """Unpack squared errors and squared targets, float64 of shape (samples,); None of classes.
+    """Unpack the sums of squared errors and of squared desired outputs; None for a classifier.
+
+    Returns
+    -------
+    errors, norms : ndarray, shape (samples,), float64
 
     Raises
     ------
     InputError
-        When what was packed is damaged.
+        When the packed data are corrupt.
     """
     if found.errors is None or found.norms is None:
         return None
     errors, norms = (_array(text, np.dtype("<f4")) for text in (found.errors, found.norms))
     if not len(errors) == len(norms) == found.count or not np.isfinite([errors, norms]).all():
-        raise _damaged()
+        raise _corrupt()
     return errors.astype(np.float64), norms.astype(np.float64)
 
 
@@ -180,11 +180,11 @@ def _array(text: str, kind: np.dtype | type) -> np.ndarray:
     try:
         return np.frombuffer(base64.b64decode(text, validate=True), kind)
     except (binascii.Error, ValueError) as error:
-        raise _damaged() from error
+        raise _corrupt() from error
 
 
-def _damaged() -> InputError:
+def _corrupt() -> InputError:
     return InputError(
-        "the answers in fidelity.json are damaged: they are not as many as it says; make it again "
-        "with lmu-deploy validate."
+        "the results of samples in fidelity.json are corrupt: their number differs from the "
+        "recorded count; create the file again with lmu-deploy validate."
     )

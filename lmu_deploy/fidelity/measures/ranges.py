@@ -1,14 +1,10 @@
-r"""Layer by layer: what integers hold beside what float has, and what accumulators need.
+r"""Ranges of signals, weights and accumulators of an integer network, compared with float.
 
-Signals are measured in the integer network and in the float one side by side, in the same units and
-coordinates (both ends of attribution/simulator.py). Bits of a sum are :math:`1 + \log_2(|a| + 1)`,
-proved from weights and message widths, and measured; a need that is not whole shows how near to the
-next bit it is.
-
-What the populations of an integer network send, beside the same in float: ranges and histograms.
-
-Values are taken step by step, so that what is kept does not grow with samples or steps: counts in
-fine bins over the format's range, which are merged into a few in the end.
+Signals of both networks are measured in the same units and coordinates, with the two extremes of
+the simulator (attribution/simulator.py). A sum a needs :math:`1 + \log_2(|a| + 1)` bits; this
+number is computed for the largest measured sum, and as an upper bound from weights and message
+widths. Histograms are accumulated step by step in fine bins over the range of the format and are
+merged at the end, so that memory does not grow with samples or steps.
 """
 
 from __future__ import annotations
@@ -22,10 +18,10 @@ from converters.quantize.connections import bits_of
 from lmu_deploy.core.integer.graph import HOST, Edge, edges, populations
 from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Format
-from lmu_deploy.fidelity.attribution.counterpart import Exact, exact_weights
-from lmu_deploy.fidelity.attribution.simulator import Hybrid
+from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
+from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switches, sources
-from lmu_deploy.fidelity.attribution.synapses import Moment, Tally
+from lmu_deploy.fidelity.attribution.synapses import StepRecord, Tally
 
 BINS = 24
 _FINE = 4096
@@ -38,9 +34,9 @@ class Histogram:
     Attributes
     ----------
     low, high : float
-        Where the first bin begins and the last one ends; real numbers.
+        Lower edge of the first bin and upper edge of the last bin, in real units.
     before, after : ndarray, shape (bins,), int64
-        Of the float network and of the integer one.
+        Counts of the float network and of the integer network.
     """
 
     low: float
@@ -51,19 +47,19 @@ class Histogram:
 
 @dataclass(frozen=True)
 class SignalRange:
-    """One population's values, all neurons, samples and steps together.
+    """Range of the values of one population over all neurons, samples and steps.
 
     Attributes
     ----------
     place : str
-        Such as ``layer0/memory/state``; the saturations counted there are its own.
+        Such as ``layer0/memory/state``.
     bits : int
     limit : float
-        Largest real value that the format holds.
+        Largest real value of the format.
     before, after : (float, float)
-        Least and greatest value in the float network and in the integer one.
+        Smallest and largest value in the float network and in the integer network.
     used : float
-        Largest magnitude in the integer network before it was limited, as a share of `limit`.
+        Largest magnitude in the integer network before saturation, as a share of `limit`.
     saturations : int
     histogram : Histogram
     """
@@ -79,7 +75,7 @@ class SignalRange:
 
 
 def formats(network: IntegerNetwork) -> dict[str, Format]:
-    """Give the formats of all signals, in the order in which a step computes them."""
+    """Return the formats of all signals, in the order of computation within a step."""
     found: dict[str, Format] = {}
     if "input" in populations(network):
         found["input"] = network.input
@@ -98,33 +94,33 @@ def formats(network: IntegerNetwork) -> dict[str, Format]:
     return found
 
 
-def signals(network: IntegerNetwork, moment: Moment) -> dict[str, np.ndarray]:
-    """Give the values of one step by place, in units of their formats."""
-    found = {"input": moment.x, "readout/output": moment.y}
+def signals(network: IntegerNetwork, record: StepRecord) -> dict[str, np.ndarray]:
+    """Return the values of one step by place, in units of their formats."""
+    found = {"input": record.x, "readout/output": record.y}
     for number, layer in enumerate(network.layers):
         place = f"layer{number}"
         if isinstance(layer, HostLayer):
             if layer.message is not None:
-                found[f"{place}/{HOST}"] = moment.h[number]
+                found[f"{place}/{HOST}"] = record.h[number]
             continue
-        found[f"{place}/memory/state"] = moment.m[number]
-        found[f"{place}/memory/message"] = moment.message[number]
+        found[f"{place}/memory/state"] = record.m[number]
+        found[f"{place}/memory/message"] = record.message[number]
         if layer.hidden is not None:
-            found[f"{place}/hidden/message"] = moment.h[number]
+            found[f"{place}/hidden/message"] = record.h[number]
     return {place: found[place] for place in formats(network)}
 
 
 @dataclass
 class Meter:
-    """Ranges and fine histograms of one signal, step by step."""
+    """Accumulator of the range and the fine histogram of one signal."""
 
     form: Format
     low: np.ndarray = field(default_factory=lambda: np.full(2, np.inf))
     high: np.ndarray = field(default_factory=lambda: np.full(2, -np.inf))
     counts: np.ndarray = field(default_factory=lambda: np.zeros((2, _FINE), np.int64))
 
-    def take(self, before: np.ndarray, after: np.ndarray) -> None:
-        """Take one step's values of the float network and of the integer one."""
+    def add(self, before: np.ndarray, after: np.ndarray) -> None:
+        """Add the values of one step of the float network and of the integer network."""
         for number, values in enumerate((before, after)):
             self.low[number] = min(self.low[number], values.min())
             self.high[number] = max(self.high[number], values.max())
@@ -133,7 +129,7 @@ class Meter:
             self.counts[number] += np.bincount(cells, minlength=_FINE)
 
     def range(self, place: str, tally: Tally) -> SignalRange:
-        """Say what has been seen; `tally` knows what was limited there."""
+        """Return the range so far; `tally` has the saturations."""
         form, scale = self.form, self.form.scale
         widest = float(tally.widest[place].max(initial=0.0))
         (low, lower), (high, higher) = self.low * scale, self.high * scale
@@ -149,7 +145,7 @@ class Meter:
         )
 
     def _histogram(self) -> Histogram:
-        """Merge fine bins into 24 that span all that is not empty, symmetrically."""
+        """Merge fine bins into 24 symmetric bins that cover all values."""
         occupied, middle = np.flatnonzero(self.counts.any(axis=0)), _FINE // 2
         reach = max(middle - occupied[0], occupied[-1] + 1 - middle)
         merged_bins = -(-reach // (BINS // 2))
@@ -165,16 +161,16 @@ PLOT_SAMPLES = 16
 
 @dataclass(frozen=True)
 class Accumulator:
-    """Sums of one slice of a connection, its widest row.
+    """Bits of the sums of one slice of a connection, for its widest row.
 
     Attributes
     ----------
     available : int
-        Bits, sign included.
+        Bits of the accumulator, sign included.
     proved : float
-        Bits that no input can exceed.
+        Bits that suffice for any input.
     measured : float
-        Bits of the largest sum met.
+        Bits of the largest measured sum.
     saturations : int
     """
 
@@ -186,7 +182,7 @@ class Accumulator:
 
 @dataclass(frozen=True)
 class ConnectionRange:
-    """One connection's weights, and its accumulators.
+    """Weights and accumulators of one connection.
 
     Attributes
     ----------
@@ -195,14 +191,14 @@ class ConnectionRange:
         Rows and columns.
     weight_bits : int
     largest : float
-        Greatest magnitude of a float weight; real units.
+        Largest magnitude of a float weight in real units.
     error : float
-        Root mean square of what rounding changed, relative to that of the float weights.
+        Root mean square rounding error, relative to the rms of the float weights.
     worst_row : int
     worst_error : float
-        The same of the row that was changed most for its size.
+        Relative rounding error of the row where it is largest.
     histogram : Histogram or None
-        None for the matrix of signs of a series, which is exact.
+        None for the sign matrix of a series, which is exact.
     accumulators : list of Accumulator
         One for each slice.
     """
@@ -220,14 +216,14 @@ class ConnectionRange:
 
 @dataclass(frozen=True)
 class LayerRanges:
-    """All signals and connections, in the order in which a step computes them.
+    """Ranges of all signals and connections, in the order of computation within a step.
 
     Attributes
     ----------
     samples : int
-        On which signals were measured.
+        Number of samples for the signals.
     accumulator_samples : int
-        On which sums and saturations were.
+        Number of samples for sums and saturations.
     signals : list of SignalRange
     connections : list of ConnectionRange
     """
@@ -250,40 +246,42 @@ def layer_ranges(
     Parameters
     ----------
     network : IntegerNetwork
-        With the float network that it was made from.
+        With its float network as `source`.
     inputs : ndarray, shape (at least 1, steps, n_in)
-        Of which the first `samples` are run.
+        The first `samples` are run.
     tally : Tally, optional
-        Sums and saturations of the integer network on more samples, if they are known.
+        Sums and saturations of the integer network on more samples, if known.
     tally_samples : int
-        How many those are.
+        Number of these samples.
     samples : int
 
     Raises
     ------
     InputError
-        When the network does not carry its float network.
+        When the network does not contain its float network.
     """
     inputs = inputs[:samples]
-    exact, own = exact_weights(network), Tally()
+    counterpart, own = float_counterpart(network), Tally()
     everything = Switches.of(*sources(network).values())
-    before = Hybrid(network, Switches.of(), exact).steps(inputs)
-    after = Hybrid(network, everything, exact, own).steps(inputs)
+    before = HybridSimulator(network, Switches.of(), counterpart).steps(inputs)
+    after = HybridSimulator(network, everything, counterpart, own).steps(inputs)
     meters = {place: Meter(form) for place, form in formats(network).items()}
     for truth, found in zip(before, after, strict=True):
         for place, mine in signals(network, found).items():
-            meters[place].take(signals(network, truth)[place], mine)
+            meters[place].add(signals(network, truth)[place], mine)
     if tally is None:
         tally, tally_samples = own, len(inputs)
     return LayerRanges(
         len(inputs),
         tally_samples,
         [meter.range(place, tally) for place, meter in meters.items()],
-        [_connection(network, edge, exact, tally) for edge in edges(network)],
+        [_connection(network, edge, counterpart, tally) for edge in edges(network)],
     )
 
 
-def _connection(network: IntegerNetwork, edge: Edge, exact: Exact, tally: Tally) -> ConnectionRange:
+def _connection(
+    network: IntegerNetwork, edge: Edge, counterpart: FloatCounterpart, tally: Tally
+) -> ConnectionRange:
     connection, sent = edge.connection, populations(network)[edge.source].message
     bound = np.abs(connection.slices.astype(np.int64)).sum(axis=2) * sent.limit
     accumulators = [
@@ -296,12 +294,12 @@ def _connection(network: IntegerNetwork, edge: Edge, exact: Exact, tally: Tally)
         for k, place in enumerate(f"{edge.place}/slice{k}" for k in range(len(bound)))
     ]
     shape = (connection.n_out, connection.n_in)
-    if edge.place not in exact.matrices:
+    if edge.place not in counterpart.matrices:
         return ConnectionRange(
             edge.place, shape, connection.weight_bits, 1.0, 0.0, 0, 0.0, None, accumulators
         )
     unit = _target_scale(network, edge.target) / sent.scale
-    truth, found = exact.matrices[edge.place] * unit, connection.dequantized * unit
+    truth, found = counterpart.matrices[edge.place] * unit, connection.dequantized * unit
     wrong, size = _row_rms(found - truth), _row_rms(truth)
     rows = np.divide(wrong, size, out=np.zeros_like(wrong), where=size > 0)
     power = float(np.sqrt(np.mean(size**2)))
@@ -325,7 +323,7 @@ def _row_rms(matrix: np.ndarray) -> np.ndarray:
 
 
 def _target_scale(network: IntegerNetwork, target: str) -> float:
-    """Real value of one unit of what a population adds up."""
+    """Return the real value of one unit of the sums of a population."""
     if target == "readout":
         return network.y_scale
     layer = dict(network.on_chip)[int(target.split("/")[0].removeprefix("layer"))]

@@ -1,24 +1,21 @@
-"""What a network takes to hold: parameters, synapses, and bytes of weights and of states.
+"""Sizes of networks (parameters, synapses, bytes), and the metrics that NeuroBench defines.
 
-Bytes are those of the representation's own widths (an 8-bit weight is one byte, a 24-bit state
-three), not of the arrays that hold it in Python. What a chip needs beyond them (routing tables,
-axons) depends on its mapping and is not counted. Of a spiking network only the part on neurons is:
-decoders, gains and biases, membranes and synapses; of an integer network the layers on the chip.
+Bytes are counted at the widths of the representation (one for an 8-bit weight, three for a 24-bit
+state), not at those of the arrays in Python. Routing tables and axons depend on the mapping to a
+chip and are not counted. For a spiking network only the part on neurons is counted (decoders, gains
+and biases, membranes and synapses), for an integer network only the layers on the chip.
 
-The metrics that NeuroBench defines, under its names, of the part of a network on the chip.
+The metrics of the part on the chip follow NeuroBench 2.3 (Yik et al. 2025, "The NeuroBench
+framework for benchmarking neuromorphic computing algorithms and systems", Nature Communications 16,
+1545). For networks that both can run the figures are equal (benchmarks/neurobench_oracle.py). A
+layer of NeuroBench is one slice of a connection here; an activation is a message or a spike.
 
-Definitions are those of NeuroBench 2.3 (Yik et al. 2025, "The NeuroBench framework for benchmarking
-neuromorphic computing algorithms and systems", Nature Communications 16, 1545); a network that
-both can run gives equal figures (benchmarks/neurobench_oracle.py). A layer of theirs is a
-connection here, each slice of it one of its own, and an activation is a message or a spike.
-
-- ``footprint``: bytes of all parameters, at the widths of the representation; of what changes from
-  step to step nothing.
+- ``footprint``: bytes of all parameters at the widths of the representation, without states.
 - ``connection_sparsity``: share of weights that are zero.
-- ``activation_sparsity``: share of messages that are zero, over populations, steps and samples;
-  what the host sends (inputs, LSTM layers) is no activation.
-- ``synaptic_operations``: of a mean sample, with messages and weights that are not zero: with
-  graded messages ``Effective_MACs``, with spikes ``Effective_ACs``; ``Dense`` counts zeros too.
+- ``activation_sparsity``: share of messages that are zero, over populations, steps and samples.
+  Messages of the host (inputs, LSTM layers) are not activations.
+- ``synaptic_operations``: operations of a mean sample with nonzero messages and weights:
+  ``Effective_MACs`` for graded messages, ``Effective_ACs`` for spikes. ``Dense`` includes zeros.
 """
 
 from __future__ import annotations
@@ -48,26 +45,26 @@ _LOIHI_BIAS_BITS = 13
 
 @dataclass(frozen=True)
 class Sizes:
-    """What one representation of a network takes.
+    """Size of one representation of a network.
 
     Attributes
     ----------
     representation : str
-        Name of its class.
+        Name of the class.
     parameters : int
-        Numbers stored: weights, gains, biases, the memory's matrices.
+        Stored numbers: weights, gains, biases, matrices of the memory.
     weights : int
-        All of them, zeros included; each slice of an integer weight is one.
+        All weights, zeros included; each slice of an integer weight counts as one.
     synapses : int
         Weights that are not zero.
     weight_bits : int
-        Width of one weight.
+        Width of one weight in bits.
     weight_bytes : int
         All weights, zeros included.
     neuron_bytes : int
-        What is stored per neuron: biases, gains, shifts, activation tables.
+        Parameters of neurons: biases, gains, shifts, activation tables.
     state_bytes : int
-        What changes from step to step, for one sample.
+        States of one sample.
     """
 
     representation: str
@@ -81,7 +78,7 @@ class Sizes:
 
 
 def network_sizes(network: object) -> Sizes | None:
-    """Measure a network; None for a representation that has no widths of its own."""
+    """Return the size of a network; None for an unknown representation."""
     if isinstance(network, LMUNetwork):
         return _float_sizes(network)
     if isinstance(network, IntegerNetwork):
@@ -92,7 +89,7 @@ def network_sizes(network: object) -> Sizes | None:
 
 
 def _float_sizes(network: LMUNetwork) -> Sizes:
-    """As single precision, the least that keeps a trained network as it is."""
+    """Return the size in single precision, in which networks are trained."""
     weights: list[np.ndarray | None] = [network.readout.kernel]
     biases: list[np.ndarray | None] = [network.readout.bias]
     states = 0
@@ -125,7 +122,7 @@ def _float_sizes(network: LMUNetwork) -> Sizes:
 
 
 def _integer_sizes(network: IntegerNetwork) -> Sizes:
-    """Only what is on the chip."""
+    """Return the size of the part on the chip."""
     connections: list[Connection] = []
     if isinstance(network.readout, IntegerReadout):
         connections.append(network.readout.connection)
@@ -153,7 +150,7 @@ def _integer_sizes(network: IntegerNetwork) -> Sizes:
 
 
 def _spiking_sizes(network: SpikingNetwork) -> Sizes:
-    """Only what is on neurons; real numbers in single precision, as are weights without bits."""
+    """Return the size of the part on neurons; floats have single precision."""
     memories = [memory for memory in network.memories if memory is not None]
     weights = [memory.weights for memory in memories]
     n_states = sum(memory.states for memory in memories)
@@ -175,7 +172,7 @@ def _spiking_sizes(network: SpikingNetwork) -> Sizes:
 
 
 def _loihi_sizes(network: LoihiNetwork) -> Sizes:
-    """Only what is on the chip: decoders, encoders, gains, biases; relays, currents, membranes."""
+    """Return the size of the part on the chip, with relays, currents and membranes as states."""
     memories = [memory for memory in network.memories if memory is not None]
     n_neurons = sum(memory.size for memory in memories)
     n_states = sum(memory.states for memory in memories)
@@ -212,13 +209,13 @@ _OF_HOST = (INPUT, "host")
 
 
 def neurobench_of(run: Run, network: object) -> NeuroBench | None:
-    """Give NeuroBench's metrics of a run; None of a network without widths of its own.
+    """Compute the NeuroBench metrics of a run; None for a network of unknown size.
 
     Parameters
     ----------
     run : Run
     network : LMUNetwork, IntegerNetwork, LoihiNetwork or SpikingNetwork
-        What was run. A float network sends nothing, so that of it only the first two are known.
+        The network that was run. A float network sends no messages and has the first two metrics.
     """
     sizes = network_sizes(network)
     if sizes is None or not sizes.weights:
@@ -232,7 +229,7 @@ def neurobench_of(run: Run, network: object) -> NeuroBench | None:
 
 
 def _activation_sparsity(run: Run, network: object) -> float | None:
-    """Share of messages that were not sent, of those that could have been."""
+    """Return the share of possible messages that were not sent."""
     counted = {n: c for n, c in counted_of(run).items() if not _by_host(n)}
     possible = _messages(run, network)
     if not counted or possible is None:
@@ -243,7 +240,7 @@ def _activation_sparsity(run: Run, network: object) -> float | None:
 
 
 def _messages(run: Run, network: object) -> dict[str, int] | None:
-    """Count the messages of one sample by population, zeros included."""
+    """Count the possible messages of one sample by population, zeros included."""
     if isinstance(network, IntegerNetwork):
         found: dict[str, int] = {}
         for outlet in outlets(network):
@@ -258,7 +255,7 @@ def _messages(run: Run, network: object) -> dict[str, int] | None:
 
 
 def _operations(run: Run, network: object) -> SynapticOperations | None:
-    """Count what a mean sample takes; None of a float network, or one that counted no events."""
+    """Count the synaptic operations of a mean sample; None without events."""
     if not counted_of(run):
         return None
     effective = run.synops / len(run.outputs)
@@ -275,9 +272,10 @@ def _operations(run: Run, network: object) -> SynapticOperations | None:
 
 
 def _loihi_operations(run: Run, network: LoihiNetwork) -> SynapticOperations | None:
-    """Spikes are added, what relays and the host send is multiplied.
+    """Count accumulations for spikes, and multiplications for messages of relays and host.
 
-    None where relays do not all reach as many neurons: a run does not count the events of each.
+    Return None when relays reach different numbers of neurons, because a run does not count the
+    events of each relay.
     """
     graded, dense = 0, 0
     for number, memory in enumerate(network.memories):
@@ -300,7 +298,7 @@ def _by_host(population: str) -> bool:
 
 
 def _applied(network: IntegerNetwork, source: str) -> int:
-    """Say how often a population sends in a step: a series once for each of its terms."""
+    """Return how often a population sends in a step: a series once for each of its terms."""
     layer, _, part = source.partition("/")
     if part != "series":
         return 1

@@ -1,15 +1,14 @@
-r"""How far a figure can be trusted: 95 % intervals from the number of samples that it rests on.
+"""95 % confidence intervals of accuracies (Wilson) and of NRMSEs (bootstrap over sequences).
 
-An accuracy is a share of n independent samples, so Wilson's score interval holds for any n and
-any share. An NRMSE is a ratio of sums over whole sequences, so sequences are drawn again and again
-(the bootstrap): steps inside a sequence depend on each other, sequences do not.
+An accuracy is a share of n independent samples, for which Wilson's score interval is valid at any n
+and any share. An NRMSE is a ratio of sums over whole sequences. The bootstrap resamples sequences,
+because the steps of a sequence depend on each other.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+from scipy.stats import binomtest
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_integer
@@ -22,44 +21,47 @@ _ROWS_AT_ONCE, _DRAWN_AT_ONCE = 100, 2**18
 
 
 def wilson(successes: int, trials: int) -> Interval:
-    """95 % interval of a share (Wilson 1927, the score interval).
+    """Return the 95 % score interval of a share (Wilson 1927).
 
     Parameters
     ----------
     successes, trials : int
+        At least one trial, and at most as many successes as trials.
 
     Returns
     -------
-    low, high : float, in [0, 1]
+    low, high : float
+        In [0, 1].
 
     Raises
     ------
     InputError
-        When there is no trial, or more successes than trials.
+        When there is no trial, or there are more successes than trials.
+
+    Examples
+    --------
+    >>> low, high = wilson(97, 100)
+    >>> round(low, 4), round(high, 4)
+    (0.9155, 0.9897)
     """
     trials = check_integer("number of samples", trials, 1, 2**53)
     successes = check_integer("number of successes", successes, 0, trials)
-    share = successes / trials
-    scale = 1.0 + Z95**2 / trials
-    middle = (share + Z95**2 / (2 * trials)) / scale
-    half = Z95 / scale * math.sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2))
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    high = 1.0 if successes == trials else min(1.0, middle + half)
-    return low, high
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def squared_sums(
     outputs: np.ndarray, targets: np.ndarray, washout: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum squared error and squared target, one of each a sample.
+    """Compute the sums of squared errors and of squared desired outputs of each sample.
 
-    An NRMSE over any choice of samples is the root of the ratio of their totals.
+    The NRMSE over any selection of samples is the square root of the ratio of their totals.
 
     Parameters
     ----------
     outputs, targets : ndarray, shape (samples, steps, n_out)
     washout : int
-        Steps left out at the start.
+        Steps excluded at the start.
 
     Returns
     -------
@@ -78,7 +80,7 @@ def squared_sums(
 def bootstrap_nrmse(
     errors: np.ndarray, norms: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval | None:
-    """95 % percentile interval of the NRMSE, by drawing samples with replacement (Efron 1979).
+    """Return the 95 % percentile bootstrap interval of an NRMSE (Efron 1979).
 
     Parameters
     ----------
@@ -86,12 +88,12 @@ def bootstrap_nrmse(
         From :func:`squared_sums`.
     seed : int
     resamples : int
+        Number of resamples with replacement.
 
     Returns
     -------
     low, high : float, or None
-        None with fewer than two samples, or targets that are zero throughout: then nothing can
-        be said.
+        None with fewer than two samples, or when the desired outputs are all zero.
     """
     if len(errors) < 2 or not norms.sum() > 0:
         return None
@@ -105,7 +107,7 @@ def bootstrap_nrmse_difference(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval | None:
-    """95 % interval of target's NRMSE minus reference's, both on the same drawn samples.
+    """Return the 95 % paired bootstrap interval of target NRMSE minus reference NRMSE.
 
     Parameters
     ----------
@@ -123,7 +125,7 @@ def bootstrap_nrmse_difference(
 
 
 def _resampled(sums: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """Roots of (column / last column) of the totals of each drawing; (resamples, columns - 1)."""
+    """Return sqrt(column / last column) of the totals; (resamples, columns - 1)."""
     generator = np.random.default_rng(seed)
     samples = len(sums)
     totals, at_once = [], max(1, min(_ROWS_AT_ONCE, _DRAWN_AT_ONCE // samples))

@@ -1,4 +1,4 @@
-"""What a report takes to make grows with the samples kept for plots, not with the test set."""
+"""Streamed runs: memory does not grow with the test set, and figures equal those of one run."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_streamed_figures_are_those_of_one_run(networks, tmp_path):
     assert parts.targets["integer"].memory_error.samples == KEPT
 
 
-class Drawn:
-    """A target that answers with the numbers that its seed draws."""
+class Random:
+    """Target whose outputs are random numbers from its seed."""
 
     name, accepts = "drawn", (object,)
 
@@ -106,8 +106,8 @@ class Drawn:
         return Run("drawn", outputs, {"p": 1}, events, 1, {"x": 1}, STEPS, STEPS, 0.1, seed)
 
 
-class DrawnInParts(Drawn):
-    """The same, which knows how to go on where it was."""
+class RandomInParts(Random):
+    """Same target, which generates its parts itself."""
 
     def parts(self, network, inputs, *, record=0, seed=0, progress=None):
         drawn = np.random.default_rng(seed)
@@ -121,31 +121,31 @@ class DrawnInParts(Drawn):
 
 
 @pytest.mark.parametrize("kept", [1, 4, 6, 10])
-def test_a_target_that_gives_parts_itself_draws_what_it_draws_in_one_run(kept):
-    assert not isinstance(Drawn(), InParts)
+def test_a_target_with_parts_draws_the_numbers_of_one_run(kept):
+    assert not isinstance(Random(), InParts)
     inputs = np.zeros((10, STEPS, 2))
-    found = run_streamed(DrawnInParts(), None, inputs, kept, part=3, seed=5)
-    assert (found.outputs == Drawn().run(None, inputs, seed=5).outputs).all()
+    found = run_streamed(RandomInParts(), None, inputs, kept, part=3, seed=5)
+    assert (found.outputs == Random().run(None, inputs, seed=5).outputs).all()
     for recorded in (found.states.m, found.states.h, found.states.y):
         assert recorded.ravel().tolist() == list(range(kept))
     assert (found.synops, found.seed) == (3, 5)
 
 
-def test_each_part_draws_numbers_of_its_own_and_the_same_ones_again():
-    inputs, told = np.zeros((10, STEPS, 2)), []
+def test_each_part_has_its_own_reproducible_numbers():
+    inputs, reported = np.zeros((10, STEPS, 2)), []
     runs = [
-        run_streamed(Drawn(), None, inputs, 4, part=4, progress=lambda *d: told.append(d))
+        run_streamed(Random(), None, inputs, 4, part=4, progress=lambda *d: reported.append(d))
         for _ in range(2)
     ]
     assert (runs[0].outputs == runs[1].outputs).all()
     assert len(np.unique(runs[0].outputs)) == runs[0].outputs.size
-    assert (runs[0].outputs[:4] == Drawn().run(None, inputs[:4]).outputs).all()
-    assert told == [(4, 10), (8, 10), (10, 10)] * 2
+    assert (runs[0].outputs[:4] == Random().run(None, inputs[:4]).outputs).all()
+    assert reported == [(4, 10), (8, 10), (10, 10)] * 2
     assert (runs[0].synops, runs[0].saturations, runs[0].seed) == (3, {"x": 3}, 0)
     assert counted_of(runs[0])["p"].total == 10 * STEPS
 
 
-def test_sums_join_and_states_that_are_kept_are_bounded(rng):
+def test_sums_are_joined_and_recorded_states_are_bounded(rng):
     counts = rng.integers(0, 9, (7, 5))
     parts = [Counted.of(counts[:3]), Counted.of(counts[3:])]
     whole = Counted.of(counts)

@@ -1,4 +1,4 @@
-"""Agreement with the reference, counted by hand and against scipy."""
+"""Agreement with the reference, compared with SciPy and with counts by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmu_deploy.core.metrics import nrmse
 from lmu_deploy.fidelity.measures.agreement import ClassAgreement, class_agreement, deviation
 
 
-def test_flips_are_told_apart():
+def test_flips_are_counted():
     answers = np.array([0, 1, 2, 0, 1])
     reference = np.eye(3)[[0, 1, 2, 1, 0]]
     outputs = np.eye(3)[[0, 2, 2, 0, 2]]

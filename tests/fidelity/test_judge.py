@@ -1,10 +1,12 @@
-"""fidelity.json: whole, valid, the same every time, and equal to figures worked out apart."""
+"""fidelity.json: valid, reproducible, and equal to independently computed figures."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +27,10 @@ from lmu_deploy.fidelity.measures.metric import compare, measure
 from lmu_deploy.fidelity.measures.statistics import wilson
 from lmu_deploy.fidelity.store import canonical_json, plain
 
+VERSION_1 = Path(__file__).parents[1] / "fixtures" / "fidelity-version-1.json"
 
-def test_figures_equal_those_worked_out_apart(digits, assembled):
+
+def test_figures_equal_an_independent_computation(digits, assembled):
     fidelity, _ = assembled(digits)
     for result in digits.results:
         run, found = result.run, fidelity.targets[result.run.target]
@@ -43,7 +47,7 @@ def test_figures_equal_those_worked_out_apart(digits, assembled):
         assert found.events.per_step == pytest.approx(found.events.per_sample / run.steps)
 
 
-def test_the_twin_is_named_and_equal(digits, assembled):
+def test_the_bit_identical_target_is_named(digits, assembled):
     targets = assembled(digits)[0].targets
     assert targets["integer"].equal_to is None
     assert targets["onnxruntime"].equal_to is None
@@ -85,19 +89,19 @@ def test_one_sample_has_no_bootstrap_interval(signal, assembled):
     "case",
     ["nothing recorded", "no events", "long names", "one sample", "three layers", "no targets"],
 )
-def test_odd_runs_are_judged(case, edge_cases, assembled, tmp_path):
+def test_unusual_runs_are_evaluated(case, edge_cases, assembled, tmp_path):
     fidelity, excerpts = assembled(edge_cases[case])
     write_fidelity(tmp_path, fidelity, excerpts)
     assert read_fidelity(tmp_path) == fidelity
 
 
-def test_the_file_is_valid_and_comes_back(digits, assembled, tmp_path):
+def test_the_file_is_valid_and_is_read_back(digits, assembled, tmp_path):
     fidelity, excerpts = assembled(digits)
     path = write_fidelity(tmp_path, fidelity, excerpts)
     text = path.read_text()
     assert "NaN" not in text and "Infinity" not in text
     raw = json.loads(text)
-    assert (raw["schema"], raw["version"]) == ("lmu_deploy/fidelity", 1)
+    assert (raw["schema"], raw["version"]) == ("lmu_deploy/fidelity", 2)
     Fidelity.model_validate(raw, strict=False)
     assert set(raw) == set(json_schema()["properties"])
     assert read_fidelity(tmp_path) == fidelity
@@ -107,7 +111,7 @@ def test_the_file_is_valid_and_comes_back(digits, assembled, tmp_path):
         assert (again[name].packed() == one.packed()).all()
 
 
-def test_run_again_the_files_are_equal(digits, assembled, tmp_path):
+def test_files_are_reproducible(digits, assembled, tmp_path):
     contents = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -116,23 +120,52 @@ def test_run_again_the_files_are_equal(digits, assembled, tmp_path):
     assert contents[0] == contents[1]
 
 
-def test_an_older_or_foreign_file_is_refused(digits, assembled, tmp_path):
+def numbers(value):
+    """Return all numbers of JSON data in their order."""
+    if isinstance(value, dict):
+        return [n for item in value.values() for n in numbers(item)]
+    if isinstance(value, list):
+        return [n for item in value for n in numbers(item)]
+    return [] if isinstance(value, str | None) else [value]
+
+
+def test_version_1_is_read_with_new_names_and_the_same_numbers(tmp_path):
+    old = json.loads(VERSION_1.read_text())
+    shutil.copyfile(VERSION_1, tmp_path / "fidelity.json")
+    found = read_fidelity(tmp_path)
+    assert (old["version"], found.version) == (1, 2)
+    assert [layer.discretizer for layer in found.network.layers] == ["zoh"]
+    assert '"discretizer":"zoh"' in found.network.provenance["settings"].replace(" ", "")
+    integer = found.targets["integer"]
+    assert integer.attribution.steps[0].source == "discretization"
+    points = old["targets"]["integer"]["divergence"]["partings"]
+    assert [point.variable for point in integer.divergence.points] == [
+        p["variable"] for p in points
+    ]
+    assert found.command == old["command"]
+    write_fidelity(tmp_path, found)
+    new = json.loads((tmp_path / "fidelity.json").read_text())
+    assert numbers({**new, "version": 1}) == numbers(old)
+    assert read_fidelity(tmp_path) == found
+
+
+def test_an_unknown_version_or_format_is_refused(digits, assembled, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_fidelity(tmp_path)
     path = write_fidelity(tmp_path, *assembled(digits))
     text = path.read_text()
-    for wrong in (text[:-9], "[]", re.sub('"version": ?1', '"version": 2', text), "{}"):
+    for wrong in (text[:-9], "[]", re.sub('"version": ?2', '"version": 3', text), "{}"):
         path.write_text(wrong)
         with pytest.raises(InputError, match=re.escape("fidelity.json")):
             read_fidelity(tmp_path)
     (tmp_path / "plots.npz").write_bytes(b"PK")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="corrupt"):
         read_excerpts(tmp_path)
 
 
-def test_what_cannot_be_judged_is_refused(digits):
+def test_runs_that_cannot_be_evaluated_are_refused(digits):
     run, targets = digits.results[1].run, digits.split.targets
-    with pytest.raises(InputError, match="only 100 can be judged"):
+    with pytest.raises(InputError, match="only 100 can be evaluated"):
         judge(run, digits.reference, digits.task, targets[:100])
     broken = replace(run, outputs=np.full_like(run.outputs, np.nan))
     with pytest.raises(RunError, match="NaN"):
@@ -142,8 +175,8 @@ def test_what_cannot_be_judged_is_refused(digits):
         judge(empty, digits.reference, digits.task, targets)
 
 
-def test_a_target_is_named_once(digits, assembled):
-    with pytest.raises(InputError, match="twice"):
+def test_a_duplicate_target_is_refused(digits, assembled):
+    with pytest.raises(InputError, match="duplicate"):
         assembled(digits, results=[digits.results[0]] * 2)
 
 
@@ -161,7 +194,7 @@ def test_deploy_summary_has_the_documented_keys(digits):
     assert alone["reference"]["value"] is None
 
 
-def test_json_is_compact_and_leaves_texts_alone():
+def test_json_is_compact_and_keeps_texts():
     value = {"a": [1, 2.5, None], "b": "[\n 1,\n 2\n]", "c": [[1], [2]], "d": [], "e": ["x"]}
     text = canonical_json(value)
     assert json.loads(text) == value
@@ -170,12 +203,12 @@ def test_json_is_compact_and_leaves_texts_alone():
         canonical_json([float("nan")])
 
 
-def test_settings_become_plain():
+def test_settings_become_plain_values():
     odd = {"a": np.float32(0.5), 2: np.arange(2), "n": float("inf"), "p": (True, {3})}
     assert plain(odd) == {"a": 0.5, "2": [0, 1], "n": None, "p": [True, "{3}"]}
 
 
-def test_classes_asked_at_every_step_count_each(digits, rng):
+def test_classes_at_every_step_count_separately(digits, rng):
     task = replace(digits.task, washout=2)
     outputs, reference = rng.normal(size=(2, 6, 9, 4))
     classes = rng.integers(0, 4, (6, 9))
@@ -187,7 +220,7 @@ def test_classes_asked_at_every_step_count_each(digits, rng):
     assert compare(outputs, reference, classes, task).flips == changed
 
 
-def test_every_layer_with_a_memory_is_judged(edge_cases, assembled):
+def test_every_layer_with_a_memory_is_evaluated(edge_cases, assembled):
     fidelity, _ = assembled(edge_cases["three layers"])
     error = fidelity.targets["plugin"].memory_error
     assert {name: len(orders) for name, orders in error.by_order.items()} == {

@@ -1,4 +1,4 @@
-"""Intervals against scipy, against resampling done the plain way, and against their promise."""
+"""Intervals compared with SciPy, with direct resampling, and with their nominal coverage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lmu_deploy.fidelity.measures.statistics import (
 def test_wilson_equals_scipy(counts):
     successes, trials = counts
     expected = binomtest(successes, trials).proportion_ci(0.95, "wilson")
-    assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson(successes, trials) == (expected.low, expected.high)
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (3, 2), (-1, 4)])

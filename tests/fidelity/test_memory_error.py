@@ -1,4 +1,4 @@
-"""Memory errors against loops, and the window against the input that went in."""
+"""Memory errors compared with loops, and windows compared with the true input."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lmu_deploy.core.network import LMULayer, Memory
 from lmu_deploy.fidelity.measures.memory_error import (
     MemoryShape,
     decode_window,
-    liveliest_channel,
     memory_errors,
+    strongest_channel,
     true_window,
 )
 
@@ -46,7 +46,7 @@ def test_a_planted_error_is_found_where_it_is(rng):
     assert second.overall == 0.0
 
 
-def test_a_silent_reference_has_no_relative_error():
+def test_a_zero_reference_has_no_relative_error():
     first, _ = memory_errors(np.ones((2, 3, 10)), np.ones(10), np.zeros((2, 3, 10)), SHAPES)
     assert first.overall is None
     assert first.by_step is None
@@ -58,7 +58,7 @@ def test_shapes_must_fit():
         memory_errors(np.ones((2, 3, 9)), np.ones(9), np.ones((2, 3, 9)), SHAPES)
 
 
-def test_window_shows_what_went_in():
+def test_the_window_shows_the_input():
     steps, order = 400, 24
     memory = Memory.legendre(order, 200.0, channels=2)
     layer = LMULayer(np.array([[1.0, 0.5]]), None, None, np.array([0.0, 0.1]), memory, None)
@@ -72,7 +72,7 @@ def test_window_shows_what_went_in():
         decoded = decode_window(m[-1], layer, channel)
         truth = true_window(layer, inputs, m, np.zeros((steps, 0)), channel)
         assert np.sqrt(np.mean((decoded - truth) ** 2) / np.mean(truth**2)) < 0.06
-    assert liveliest_channel(m[-1], layer) == 0
+    assert strongest_channel(m[-1], layer) == 0
 
 
 def test_true_window_counts_feedback():
@@ -83,7 +83,7 @@ def test_true_window_counts_feedback():
     assert window.tolist() == [23.0, 12.0, 1.0, 0.0, 0.0]
 
 
-def test_states_in_other_coordinates_are_brought_back(rng):
+def test_states_in_other_coordinates_are_transformed(rng):
     truth = rng.normal(size=(3, 6, 10))
     basis = rng.normal(size=(10, 14))
     states = truth @ np.linalg.pinv(basis).T
@@ -91,5 +91,5 @@ def test_states_in_other_coordinates_are_brought_back(rng):
     assert all(error.overall < 1e-12 for error in found)
     basis[4] *= 2.0
     assert memory_errors(states / 0.5, np.full(14, 0.5), truth, SHAPES, basis)[0].overall > 0.1
-    with pytest.raises(InputError, match="must fit each other"):
+    with pytest.raises(InputError, match="all must match"):
         memory_errors(states, np.ones(14), truth, SHAPES, basis[:9])

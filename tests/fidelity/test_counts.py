@@ -1,4 +1,4 @@
-"""Events, sizes, equality, hashes and excerpts: things that are counted, so they are exact."""
+"""Events, sizes, equality, hashes and excerpts, all of which are exact."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _integer_network():
     return IntegerNetwork(Format(8, 1.0), (IntegerLayer(memory, hidden),), readout)
 
 
-def test_integer_sizes_are_in_the_chips_widths():
+def test_integer_sizes_have_the_widths_of_the_chip():
     sizes = network_sizes(_integer_network())
     weights = 2 * 36 + 12 + 18 + 6
     assert sizes.synapses == weights - (2 + 1 + 1 + 1)
@@ -97,7 +97,7 @@ def test_integer_sizes_are_in_the_chips_widths():
     assert sizes.state_bytes == 6 * (24 + 12) // 8 + 3
 
 
-def test_spiking_sizes_are_of_what_is_on_neurons(digits):
+def test_spiking_sizes_cover_the_part_on_neurons(digits):
     states, neurons, rng = 48, 5, np.random.default_rng(0)
     ones = np.ones((states, neurons))
     weights = rng.normal(size=(8, 6, 6 * neurons))
@@ -160,8 +160,8 @@ def test_the_first_difference_in_time_is_named(rng):
     assert compare_states(late, _states(m)).first == "y[0] at step 0 of sample 0"
 
 
-def test_integers_of_the_chip_are_compared_where_the_host_has_its_own_among_them(rng):
-    """A hybrid: of h's five columns the host computed three, and the readout too."""
+def test_integers_are_compared_when_the_host_computes_other_columns(rng):
+    """The host computed three of the five columns of h, and the readout."""
     m, chip = rng.integers(-9, 9, (5, 4, 3)), rng.integers(-9, 9, (5, 4, 2))
     h = np.concatenate([rng.random((5, 4, 3)), chip], axis=2)
     on_host = np.array([True, True, True, False, False])
@@ -170,7 +170,7 @@ def test_integers_of_the_chip_are_compared_where_the_host_has_its_own_among_them
     assert found.equal
     assert found.values == 5 * 4 * (3 + 2)
     assert found.compared == ("m", "h (2 of 5 columns)")
-    assert found.apart == ("h (3 of 5 columns)", "y")
+    assert found.on_host == ("h (3 of 5 columns)", "y")
     spoilt = h.copy()
     spoilt[1, 2, 4] += 1
     found = compare_states(mixed, replace(mixed, h=spoilt))
@@ -184,7 +184,7 @@ def test_integers_of_the_chip_are_compared_where_the_host_has_its_own_among_them
 
 def test_all_of_a_chip_is_compared(rng):
     found = compare_states(*[_states(rng.integers(-9, 9, (5, 4, 3)))] * 2)
-    assert (found.compared, found.apart) == (("m", "h", "y"), ())
+    assert (found.compared, found.on_host) == (("m", "h", "y"), ())
 
 
 def test_other_shapes_are_not_equal(rng):
@@ -222,7 +222,7 @@ def test_hashes(tmp_path):
     assert len({hash_array(a) for a in [array, *others]}) == 5
 
 
-def test_versions_name_what_computed():
+def test_versions_name_the_libraries():
     assert {"python", "numpy", "scipy", "lmu-deploy"} <= set(versions())
 
 
