@@ -75,6 +75,6 @@ def write_report(
         write_comparison(folder, against)
     if junit is not None:
         write_junit(junit, checks, fidelity.task.name)
-    if failed := [check.sentence for check in checks if not check.held]:
+    if failed := [check.sentence for check in checks if not check.passed]:
         raise RunError(f"{'; '.join(failed)}.")
     return path

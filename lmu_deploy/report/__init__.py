@@ -1,4 +1,4 @@
-"""From figures to report.html."""
+"""Reports of a validation as HTML and Markdown, generated from its figures."""
 
 from lmu_deploy.report.write import write_report
 

@@ -1,4 +1,4 @@
-"""What a run would cost on a chip: sentences for the verdict, a section, and its sources."""
+"""Estimated energy and time on a chip: sentences for the verdict, a section, its sources."""
 
 from __future__ import annotations
 
@@ -12,39 +12,46 @@ from lmu_deploy.report.wording import count, plural, quantities
 
 
 def on_chip(found: TargetFidelity) -> list[str]:
-    """Say whether a target's network fits its chip, and what an inference takes there."""
-    said = []
+    """Describe whether a network fits its chip, and the cost of an inference there."""
+    sentences = []
     if (fit := found.fit) is not None:
-        said.append(f"Fits {fit.title} (profile {fit.profile}).")
+        sentences.append(f"The network fits {fit.title} (profile {fit.profile}).")
         if fit.violations:
             more = len(fit.violations) - 1
-            others = f" And {plural(more, 'violation')} more: see Limits and sizes." if more else ""
-            said[-1] = (
-                f"Does not fit {fit.title} (profile {fit.profile}): {fit.violations[0]}{others}"
+            others = ""
+            if more:
+                others = f" Limits and sizes lists {plural(more, 'further violation')}."
+            sentences[-1] = (
+                f"The network does not fit {fit.title} (profile {fit.profile}): "
+                f"{fit.violations[0]}{others}"
             )
     if (costs := found.costs) is not None:
-        said.append(_sentence(costs))
-    return said
+        sentences.append(_sentence(costs))
+    return sentences
 
 
 def _sentence(costs: Costs) -> str:
     text = (
-        f"{count(costs.messages)} events and {count(costs.synops)} synaptic operations an inference"
+        f"An inference takes {count(costs.messages)} events and {count(costs.synops)} synaptic "
+        "operations."
     )
     if costs.energy is not None:
-        text += f": {quantities(costs.energy, 'J')} of dynamic energy"
-        text += f" by {plural(len(costs.energies), 'published source')}"
+        text += f" Its estimated dynamic energy is {quantities(costs.energy, 'J')}"
+        text += f" ({plural(len(costs.energies), 'published source')})."
     if costs.latency is not None:
-        text += f"; {quantities(costs.latency, 's')} on a chip"
-    return f"{text}."
+        text += f" Its estimated time on a chip is {quantities(costs.latency, 's')}."
+    return text
 
 
 def costs(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Section]:
-    """Each target's energy and time by source; one that only repeats another's has none."""
+    """Build the energy and time of each target by source.
+
+    A target that is bit-identical to another and ran fewer samples is left out.
+    """
     sections = []
     for name, found in with_variants(fidelity):
-        twin = found.equal_to is not None and found.equal_to.equal
-        if found.costs is None or (twin and found.samples < fidelity.reference.samples):
+        repeats = found.equal_to is not None and found.equal_to.equal
+        if found.costs is None or (repeats and found.samples < fidelity.reference.samples):
             continue
         sections.append(_section(name, found.costs, looks[name]))
     return sections
@@ -78,13 +85,13 @@ def _table(
         for found in estimates.values()
     ]
     if len(rows) > 1:
-        rows.append(["all of them", quantities(whole, unit), "", ""])
-    columns = ["figures of", "an inference", "a step of the task", "what is counted"]
+        rows.append(["all sources", quantities(whole, unit), "", ""])
+    columns = ["source", "per inference", "per task step", "operations counted"]
     return Table(f"{what}, by published source", columns, rows, numeric=False)
 
 
 def cost_sources(fidelity: Fidelity) -> list[tuple[str, list[str]]]:
-    """List every source that any target's estimates rest on, once."""
+    """List the sources of all estimates, each source once."""
     found: dict[str, dict[str, None]] = {}
     for _, target in with_variants(fidelity):
         if target.costs is None:

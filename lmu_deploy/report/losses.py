@@ -1,7 +1,4 @@
-"""What was lost by which source, when, and in which layer: the sections of each target.
-
-Tables of what was lost: sources, causes, partings, ranges, accumulators and weights.
-"""
+"""Sections on the errors of each target: sources of error, divergence from float, layer ranges."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ from lmu_deploy.report.wording import (
 
 
 def sources(found: Attribution, accuracy: bool) -> Table:
-    """List every source in the order in which it was switched on, and what remains between them."""
+    """Build the errors by source, in the order of enabling, and their interaction."""
     name, unit = ("accuracy", "accuracy") if accuracy else ("nrmse", "NRMSE")
     rows, before, alone = [], found.reference, 0.0
     for step in found.steps:
@@ -75,14 +72,14 @@ def sources(found: Attribution, accuracy: bool) -> Table:
          significant(before.output), share(whole), significant(before.memory),
          metric_difference(name, change), share(whole), significant(before.memory)]
     )  # fmt: skip
-    columns = ["source", f"{unit} with it and all above", "change", "output error"]
-    columns += ["of its square", "memory error"]
-    columns += [f"{unit} change alone", "of the squared output error alone", "memory error alone"]
-    return Table("Sources of error, switched on from top to bottom", columns, rows)
+    columns = ["source", f"cumulative {unit}", "change", "cumulative output error"]
+    columns += ["share of squared error", "cumulative memory error"]
+    columns += [f"{unit} change alone", "share of squared error alone", "memory error alone"]
+    return Table("Sources of error, enabled from top to bottom", columns, rows)
 
 
 def causes(found: Attribution, remedies: Mapping[str, str]) -> Table:
-    """List the places that cost most, and what could be done."""
+    """Build the largest causes, with a suggested fix for each."""
     rows = [
         [
             cause.place,
@@ -94,31 +91,33 @@ def causes(found: Attribution, remedies: Mapping[str, str]) -> Table:
         ]
         for cause in found.causes
     ]
-    columns = ["place", "source", "mostly in", "of the squared output error", "saturations"]
-    return Table("Where it comes from", [*columns, "what may mend it"], rows, numeric=False)
+    columns = ["place", "source", "dominant row", "share of squared error", "saturations"]
+    return Table(
+        "Largest causes of the output error", [*columns, "suggested fix"], rows, numeric=False
+    )
 
 
-def partings_table(found: Divergence) -> Table:
-    """List the first step and variable at which each sample leaves float."""
+def divergence_table(found: Divergence) -> Table:
+    """Build the first step and variable at which each sample diverges from float."""
     rows = [
         [
-            f"sample {parting.sample}",
-            NOTHING if parting.step is None else str(parting.step),
-            parting.variable,
-            significant(parting.target),
-            significant(parting.reference),
-            share(parting.error),
+            f"sample {point.sample}",
+            NOTHING if point.step is None else str(point.step),
+            point.variable,
+            significant(point.target),
+            significant(point.reference),
+            share(point.error),
         ]
-        for parting in found.partings
+        for point in found.points
     ]
-    columns = ["sample", "first step", "variable", "there", "in float", "difference, of its rms"]
+    columns = ["sample", "first step", "variable", "target", "float", "difference relative to rms"]
     bound = f"{100 * found.bound:g}{SPACE}%"
-    caption = f"First step at which a variable is more than {bound} of its rms off"
+    caption = f"First step at which a variable differs from float by more than {bound} of its rms"
     return Table(caption, columns, rows)
 
 
 def signals(found: LayerRanges) -> Table:
-    """List what each population holds."""
+    """Build the range of values of each population."""
     rows = [
         [
             signal.place,
@@ -131,12 +130,19 @@ def signals(found: LayerRanges) -> Table:
         ]
         for signal in found.signals
     ]
-    columns = ["signal", "bits", "range in float", "range in integers", "limit", "used"]
+    columns = [
+        "signal",
+        "bits",
+        "range in float",
+        "range in integers",
+        "format limit",
+        "share used",
+    ]
     return Table("Values of each population", [*columns, "saturations"], rows)
 
 
 def accumulators(found: LayerRanges) -> Table:
-    """List the bits that sums need."""
+    """Build the bits that accumulators have and need."""
     rows = [
         [
             f"{each.place}/slice{number}",
@@ -150,13 +156,13 @@ def accumulators(found: LayerRanges) -> Table:
         for each in found.connections
         for number, one in enumerate(each.accumulators)
     ]
-    columns = ["accumulator", "sums", "bits there", "bits needed here", "at most"]
+    columns = ["accumulator", "size", "bits available", "bits needed", "upper bound"]
     caption = f"Bits of the accumulators, on {found.accumulator_samples:,} samples"
-    return Table(caption, [*columns, "room", "saturations"], rows)
+    return Table(caption, [*columns, "headroom", "saturations"], rows)
 
 
 def weights(found: LayerRanges) -> Table:
-    """List what rounding did to each connection's weights."""
+    """Build the rounding error of the weights of each connection."""
     rows = [
         [
             each.place,
@@ -173,7 +179,7 @@ def weights(found: LayerRanges) -> Table:
 
 
 def accumulators_too_narrow(found: LayerRanges) -> list[tuple[str, float, int]]:
-    """Give place, bits needed and bits there of all accumulators that saturated."""
+    """Return place, bits needed and bits available of each accumulator that saturated."""
     return [
         (f"{each.place}/slice{number}", one.measured, one.available)
         for each in found.connections
@@ -185,7 +191,7 @@ def accumulators_too_narrow(found: LayerRanges) -> list[tuple[str, float, int]]:
 def _headroom(available: int, measured: float, proved: float) -> str:
     if measured > available:
         return "too narrow"
-    return "proved" if proved <= available else f"{available - measured:.1f}{SPACE}bits left"
+    return "safe for any input" if proved <= available else f"{available - measured:.1f}{SPACE}bits"
 
 
 def _range(pair: tuple[float, float]) -> str:
@@ -193,39 +199,39 @@ def _range(pair: tuple[float, float]) -> str:
 
 
 NEGLIGIBLE = 1e-4
-"""Relative error of a memory below which a map of it would show rounding errors of float32."""
+"""Relative memory error below which a map would show only rounding errors of float32."""
 
 REMEDIES = {
-    "discretization": "more --taps, or another --realization",
-    "memory weights": "one more slice (--slices), or --scales free",
+    "discretization": "use more --taps or another --realization",
+    "memory weights": "use one more slice (--slices) or --scales free",
     "memory state width": "choose a profile whose states have more bits",
-    "message widths": "wider messages (--message-bits, --hidden-bits, --input-bits)",
-    "message thresholds": "allow less loss for silence (--sparsity-loss)",
-    "activation": "wider hidden messages get more lines (--hidden-bits)",
+    "message widths": "use wider messages (--message-bits, --hidden-bits, --input-bits)",
+    "message thresholds": "reduce the loss allowed for sparsity (--sparsity-loss)",
+    "activation": "use wider hidden messages (--hidden-bits)",
     "hidden weights": "give hidden weights one more slice (--kernel-slices)",
     "hidden drive width": "choose a profile whose states have more bits",
     "readout": "give the readout one more slice (--kernel-slices)",
-    NEURONS: "more neurons for each state (spike --neurons-per-state)",
-    MISMATCH: "more neurons for each state, or a chip with less mismatch",
-    NOISE: "more neurons for each state, or slower synapses (--tau-ms)",
+    NEURONS: "use more neurons per state (spike --neurons-per-state)",
+    MISMATCH: "use more neurons per state or a chip with less mismatch",
+    NOISE: "use more neurons per state or slower synapses (--tau-ms)",
     WEIGHT_BITS: "choose a profile whose weights have more bits",
-    CALIBRATION: "calibrate this chip anew (spike --calibration dynamic)",
-    UNITS: "more neurons for each unit (--neurons-per-unit), or --units host",
-    "saturation": "calibrate on inputs as large as these, or send narrower messages",
+    CALIBRATION: "recalibrate this chip (spike --calibration dynamic)",
+    UNITS: "use more --neurons-per-unit or --units host",
+    "saturation": "calibrate on larger inputs or use narrower messages",
 }
-"""What a quantization, or a calibration, can do about each source."""
+"""Suggested fix for each source of error."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One target's part of a section.
+    """Part of a section that belongs to one target.
 
     Attributes
     ----------
     name : str
     swatch : Markup
     sentences : sequence of str
-        What it comes to, in plain words.
+        Summary in words.
     plots : sequence of Markup
     tables : sequence of Table
     """
@@ -238,7 +244,7 @@ class Section:
 
 
 def losses(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Section]:
-    """Say which source costs what, for each target that was taken apart."""
+    """Build the sources of error of each target that has an attribution."""
     accuracy = fidelity.reference.metric.name == "accuracy"
     return [
         _losses(number, looks[name], found.attribution, accuracy)
@@ -247,44 +253,47 @@ def losses(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Section]:
     ]
 
 
-def partings(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Section]:
-    """Say when each target leaves the reference."""
+def divergences(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Section]:
+    """Build the divergence of each target from float."""
     return [
-        _parting(number, looks[name], found.divergence)
+        _divergence(number, looks[name], found.divergence)
         for number, (name, found) in enumerate(with_variants(fidelity))
         if found.divergence is not None
     ]
 
 
-def insides(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Section]:
-    """Say what each layer holds."""
+def layer_sections(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Section]:
+    """Build the ranges of values of each layer, for each target."""
     return [
-        _inside(number, looks[name], found.ranges)
+        _layers(number, looks[name], found.ranges)
         for number, (name, found) in enumerate(with_variants(fidelity))
         if found.ranges is not None
     ]
 
 
 def first_cause(found: TargetFidelity) -> str | None:
-    """Name the largest cause of a target's output error in one sentence; None if unknown."""
+    """Describe the largest cause of the output error in one sentence; return None if unknown."""
     if found.attribution is None or not found.attribution.causes:
         return None
     cause = found.attribution.causes[0]
     if cause.source == CALIBRATION:
         return (
-            f"Calibrating {cause.place} anew would take away "
-            f"{wording.share(cause.share)} of its squared output error."
+            f"Recalibrating {cause.place} would remove "
+            f"{wording.share(cause.share)} of the squared output error."
         )
-    if cause.share > 1.0:  # others make up for some of it, by skill or by chance
-        return f"Its output error comes from {where(cause)}, which alone would make more of it."
+    if cause.share > 1.0:  # other sources compensate for part of it
+        return (
+            f"The largest cause of the output error is {where(cause)}; alone it causes a larger "
+            "error than all sources together."
+        )
     return (
-        f"The largest part of its output error comes from {where(cause)} "
-        f"({wording.share(cause.share)} by itself)."
+        f"The largest cause of the output error is {where(cause)}; alone it causes "
+        f"{wording.share(cause.share)} of the squared error."
     )
 
 
 def where(cause: Cause) -> str:
-    """Name a cause: source, place, and the row if one stands out."""
+    """Name a cause: source, place, and the row if one dominates."""
     if cause.place == cause.source:  # such as the readout, which is a source and a place
         return f"the {cause.place}" if cause.row is None else f"the {cause.place}, row {cause.row}"
     named = f"{cause.source} at {cause.place}"
@@ -300,7 +309,7 @@ def _losses(number: int, series: Series, found: Attribution, accuracy: bool) -> 
     plots = [waterfall_plot(number, series, bars).svg()] if bars else []
     tables = [sources(found, accuracy)]
     return Section(
-        series.label, swatch(series), _told(found, accuracy), plots, [*tables, *_causes(found)]
+        series.label, swatch(series), _summary(found, accuracy), plots, [*tables, *_causes(found)]
     )
 
 
@@ -308,60 +317,61 @@ def _causes(found: Attribution) -> list[Table]:
     return [causes(found, REMEDIES)] if found.causes else []
 
 
-def _told(found: Attribution, accuracy: bool) -> list[str]:
-    """Say what the whole is, and how far the sources act by themselves."""
+def _summary(found: Attribution, accuracy: bool) -> list[str]:
+    """Describe the total error, and the part that the sources cause independently."""
     whole, samples = found.steps[-1].after, wording.plural(found.samples, "sample")
     if not whole.output:
-        return [f"On {samples} its outputs are those of float: nothing was lost."]
+        return [f"On {samples} the outputs equal those of float, so there is no error."]
     name = "accuracy" if accuracy else "nrmse"
     change = wording.metric_difference(name, whole.metric - found.reference.metric)
     changed = whole.metric != found.reference.metric
-    told = (
-        f"On {samples} its outputs are {wording.significant(whole.output)} (NRMSE) from float's, "
-        f"its memory {wording.significant(whole.memory)}, and the "
-        f"{'accuracy' if accuracy else 'NRMSE'} "
-        f"{f'changes by {change}' if changed else 'is the same'}."
+    total = (
+        f"On {samples} the NRMSE of the outputs with respect to float is "
+        f"{wording.significant(whole.output)}, the memory error is "
+        f"{wording.significant(whole.memory)}, and the {'accuracy' if accuracy else 'NRMSE'} "
+        f"{f'changes by {change}' if changed else 'does not change'}."
     )
     if found.interaction is None:
-        return [told]
+        return [total]
     return [
-        told,
-        f"Alone, the sources make {wording.share(1.0 - found.interaction)} of the squared output "
-        f"error; the remaining {wording.share(found.interaction)} is how they act on each other.",
+        total,
+        f"The sources acting alone add up to {wording.share(1.0 - found.interaction)} of the "
+        f"squared output error. Their interaction accounts for {wording.share(found.interaction)}.",
     ]
 
 
-def _parting(number: int, series: Series, found: Divergence) -> Section:
+def _divergence(number: int, series: Series, found: Divergence) -> Section:
     maps = [each for each in found.maps if largest(each) >= NEGLIGIBLE]
     plot = error_map_plot(number, series, maps)
     sentences = [sentence for each in maps if (sentence := _growth(each.layer, each.growth))]
     if not maps and found.maps:
         worst = wording.significant(max(largest(each) for each in found.maps), 2)
-        sentences = [f"No part of its memory is ever more than {worst} off, relative to its rms."]
+        sentences = [f"The memory error never exceeds {worst}, relative to the rms of the memory."]
     return Section(
         series.label,
         swatch(series),
         sentences,
         [] if plot is None else [plot.svg()],
-        [partings_table(found)],
+        [divergence_table(found)],
     )
 
 
 def _growth(layer: str, exponent: float | None) -> str:
-    """Say what an exponent of growth means."""
+    """Describe the growth of an error from its exponent."""
     if exponent is None:
         return ""
-    power = f"time to the power of {wording.significant(exponent, 2)}"
-    if exponent > 0.75:
-        return f"The error of {layer} adds up: over the second half it grows as {power}."
-    if exponent > 0.25:
-        return f"The error of {layer} wanders: over the second half it grows as {power}."
-    if exponent > -0.25:
-        return f"The error of {layer} neither grows nor shrinks over the second half of the steps."
-    return f"The error of {layer} shrinks over the second half of the steps."
+    power = f"as time to the power {wording.significant(exponent, 2)}"
+    change = f"grows {power}, so it accumulates"
+    if exponent <= 0.75:
+        change = f"grows {power}, like a random walk"
+    if exponent <= 0.25:
+        change = "is constant"
+    if exponent <= -0.25:
+        change = "decreases"
+    return f"Over the second half of the run, the error of {layer} {change}."
 
 
-def _inside(number: int, series: Series, found: LayerRanges) -> Section:
+def _layers(number: int, series: Series, found: LayerRanges) -> Section:
     signal_panels = [Panel(signal.place, signal.histogram) for signal in found.signals]
     weight_panels = [
         Panel(each.place, each.histogram)
@@ -378,7 +388,7 @@ def _inside(number: int, series: Series, found: LayerRanges) -> Section:
         ),
     ]
     sentences = [
-        f"{place} would need {need:.1f} bits and has {available}; it saturates."
+        f"Accumulator {place} needs {need:.1f} bits but has {available}, so it saturates."
         for place, need, available in accumulators_too_narrow(found)
     ]
     return Section(

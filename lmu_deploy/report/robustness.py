@@ -1,4 +1,4 @@
-"""How far the figures hold: on many virtual chips, and with other settings."""
+"""Robustness section: the metric on many virtual chips and with other settings."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from lmu_deploy.report.wording import (
     significant,
 )
 
-_SHARES = {"worst chip": 1.0, "99 % reach": 0.99, "95 % reach": 0.95, "half reach": 0.5}
+_SHARES = {"worst chip": 1.0, "99 % of chips": 0.99, "95 % of chips": 0.95, "median chip": 0.5}
 _MOST_ROWS = 12
 
 
 def robustness(found: Robustness, fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Section]:
-    """Draw every yield study and every sweep."""
+    """Build the sections of all yield studies and all sweeps."""
     chip = next((looks[n] for n, t in fidelity.targets.items() if n == "brian2"), None)
     chip = chip or assign(["brian2"])["brian2"]
     front = assign(["sweep"])["sweep"]
@@ -61,10 +61,11 @@ def _yield(number: int, study: YieldStudy, series: Series) -> Section:
     marks = Marks(study.reference, study.ideal)
     plot = chips_plot(number, study.metric, study.samples, rows, marks)
     sentences = [
-        f"Profile {study.profile}, each chip on {plural(study.samples, 'sample')} of "
-        f"{plural(study.steps, 'step')}; {_options(study.settings)}.",
+        f"Each chip of profile {study.profile} ran {plural(study.samples, 'sample')} of "
+        f"{plural(study.steps, 'step')}. Settings: {_options(study.settings)}.",
         *(good(study, method) for method in METHODS),
-        "The line is float; the broken one is a chip without mismatch, noise and rounded weights.",
+        "The solid line is float. The dashed line is an ideal chip, without mismatch, noise and "
+        "weight rounding.",
     ]
     title = f"{plural(study.chips, 'virtual chip')} of {study.profile}"
     return Section(title, swatch(series), sentences, [plot.svg()], [_reached(study)])
@@ -81,12 +82,12 @@ def _reached(study: YieldStudy) -> Table:
         spikes = study.spikes.get(method)
         fired = count(round(float(np.mean(spikes)))) if spikes else NOTHING
         rows.append([name, *(metric_value(study.metric, value) for value in values), fired])
-    for name, value in (("a perfect chip", study.ideal), ("float", study.reference)):
+    for name, value in (("ideal chip", study.ideal), ("float", study.reference)):
         rows.append([name, *[metric_value(study.metric, value)] * len(_SHARES), NOTHING])
     unit = "Accuracy" if study.metric == "accuracy" else "NRMSE"
     return Table(
-        f"{unit} that a share of the chips reaches",
-        ["chips", *_SHARES, "spikes of a sample"],
+        f"{unit} that a share of the chips reaches or exceeds",
+        ["chips", *_SHARES, "spikes per sample"],
         rows,
     )
 
@@ -101,13 +102,13 @@ def _sweep(number: int, found: SweepTable, series: Series) -> Section:
     varied = [each for each in varied if len(each.choices) > 1]
     references = {found.values("reference")[n] for n in done}
     reference = references.pop() if len(references) == 1 else None
-    sentences = [f"{plural(trials, 'trial')}, of which {len(done):,} could be done."]
+    sentences = [f"{len(done):,} of {plural(trials, 'trial')} could be run."]
     if len(done) == trials:
-        sentences = [f"{plural(trials, 'trial')}, all done."]
+        sentences = [f"The sweep has {plural(trials, 'trial')}."]
     plots, tables = [], []
     if varied:
-        sentences[0] += " A dot is a trial, the colored line joins the best at each value"
-        sentences[0] += "." if reference is None else ", and the black line is float."
+        sentences[0] += " Each dot is a trial; the colored line joins the best trial at each value."
+        sentences[0] += "" if reference is None else " The horizontal line is float."
         plots.append(trials_plot(number, series, metric, varied, reference).svg())
     if shown := _shown(found):
         labels = _labels(found, metric)
@@ -133,7 +134,7 @@ def _shown(found: SweepTable) -> list[Trial]:
 
 
 def _front_table(found: SweepTable, labels: tuple[str, str], metric: str) -> Table:
-    """List the best trades, cheapest first."""
+    """Build the Pareto front, cheapest trial first."""
     first, second = found.objectives
     rows = sorted(found.front, key=lambda n: found.values(second)[n])
     texts = [
@@ -147,7 +148,7 @@ def _front_table(found: SweepTable, labels: tuple[str, str], metric: str) -> Tab
         ]
         for n in rows
     ]
-    caption = "Trials that no other beats in both"
+    caption = "Trials on the Pareto front"
     if len(texts) > _MOST_ROWS:
         caption += f", the first {_MOST_ROWS} of {len(texts)}"
     return Table(caption, [*labels, *found.varied], texts[:_MOST_ROWS])

@@ -1,7 +1,7 @@
-"""robustness.json beside fidelity.json: yield over virtual chips, and sweeps, that a report shows.
+"""File robustness.json of a report folder: copies of chip yields and sweeps that the report shows.
 
-What `lmu-deploy yield` and `lmu-deploy sweep` wrote is copied here, so that a report can be made
-again from its folder alone.
+The results of `lmu-deploy yield` and `lmu-deploy sweep` are copied, so that the report can be
+regenerated from its folder alone.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ UNCALIBRATED, CALIBRATED = "none", "dynamic"
 
 
 class _Read(BaseModel):
-    """A part of a file that another command wrote; what a report does not need is left out."""
+    """Base of models of files that other commands write; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class YieldStudy(_Read):
-    """What `lmu-deploy yield` found: the metric of every chip, by how it was calibrated.
+    """Result of `lmu-deploy yield`: the metric of every chip, by calibration method.
 
-    `reference` is the float network's metric and `ideal` that of a chip without imperfections.
+    `reference` is the metric of the float network, `ideal` that of a chip without imperfections.
     """
 
     task: str
@@ -46,14 +46,14 @@ class YieldStudy(_Read):
 
     @property
     def chips(self) -> int:
-        """How many chips were judged."""
+        """Number of chips that were evaluated."""
         return min((len(values) for values in self.values.values()), default=0)
 
 
 class SweepTable(_Read):
-    """What `lmu-deploy sweep` found: its table by columns, and which rows are on the front.
+    """Result of `lmu-deploy sweep`: its table by columns, and the rows on the Pareto front.
 
-    `tasks` is empty where the sweep was made before sweeps recorded it.
+    `tasks` is empty in files of versions that did not record it.
     """
 
     name: str = ""
@@ -65,12 +65,12 @@ class SweepTable(_Read):
     columns: dict[str, list[Any]]
 
     def values(self, name: str) -> list[Any]:
-        """Give a column; None for each trial where there is none of that name."""
+        """Return a column; a column that does not exist is None for every trial."""
         return self.columns.get(name, [None] * len(self.columns["status"]))
 
     @property
     def done(self) -> list[int]:
-        """Rows of the trials that have figures."""
+        """Rows of the trials that completed."""
         return [n for n, status in enumerate(self.values("status")) if status == "done"]
 
 
@@ -89,12 +89,12 @@ _Model = TypeVar("_Model", bound=_Read)
 
 
 def read_robustness(folder: Path | str) -> Robustness:
-    """Read robustness.json from a report's folder; an empty one when it is not there.
+    """Read robustness.json from a report folder; return an empty one when there is no file.
 
     Raises
     ------
     InputError
-        When the file holds something else.
+        When the file has another format.
     """
     path = Path(folder) / ROBUSTNESS
     if not path.is_file():
@@ -105,22 +105,22 @@ def read_robustness(folder: Path | str) -> Robustness:
 def gather(
     folder: Path | str, task: str, yields: Sequence[Path | str], sweeps: Sequence[Path | str]
 ) -> None:
-    """Copy yields and sweeps into a report's folder, each kind in place of what was there of it.
+    """Copy yields and sweeps into a report folder; each kind replaces the earlier ones of its kind.
 
     Parameters
     ----------
     folder : path
     task : str
-        Whose yields and sweeps they must be.
+        Task of the report; yields and sweeps of another task are refused.
     yields : sequence of path
-        Files that `lmu-deploy yield` wrote; when empty, those that were there stay.
+        Files written by `lmu-deploy yield`; when empty, the present ones are kept.
     sweeps : sequence of path
-        Folders that `lmu-deploy sweep` wrote; likewise.
+        Folders written by `lmu-deploy sweep`; when empty, the present ones are kept.
 
     Raises
     ------
     InputError
-        When a file is not there, holds something else, or is of another task.
+        When a file does not exist, has another format, or belongs to another task.
     """
     before = read_robustness(folder)
     found = Robustness(
@@ -132,7 +132,7 @@ def gather(
 
 
 def forget_robustness(folder: Path | str) -> None:
-    """Take away what was gathered beside figures that are no longer there."""
+    """Delete robustness.json, which belongs to earlier figures."""
     (Path(folder) / ROBUSTNESS).unlink(missing_ok=True)
 
 
@@ -140,10 +140,13 @@ def _yield(path: Path, task: str) -> YieldStudy:
     found = _read(path, YieldStudy, "lmu-deploy yield --out")
     if not _same_task(found.task, task):
         raise InputError(
-            f"{path} is of task {found.task} and the report of {task}; give a yield of {task}."
+            f"{path} is a yield of task {found.task}, but the report is of task {task}; "
+            f"pass a yield of {task}."
         )
     if set(found.values) != {UNCALIBRATED, CALIBRATED} or not found.chips:
-        raise InputError(f"{path} holds no chips before and after calibration; make it again.")
+        raise InputError(
+            f"{path} has no chips before and after calibration; run lmu-deploy yield again."
+        )
     return found
 
 
@@ -151,21 +154,21 @@ def _sweep(folder: Path, task: str) -> SweepTable:
     found = _read(folder / SWEEP, SweepTable, "lmu-deploy sweep --out")
     if not all(_same_task(name, task) for name in found.tasks):
         raise InputError(
-            f"{folder} is a sweep of task {' and '.join(found.tasks)} and the report of {task}; "
-            f"give a sweep of {task} alone."
+            f"{folder} is a sweep of task {' and '.join(found.tasks)}, but the report is of task "
+            f"{task}; pass a sweep of {task} only."
         )
     lengths = {len(column) for column in found.columns.values()}
     kept = {*found.varied, *found.objectives, "status", "metric", "metric_name", "reference"}
     (rows,) = lengths if len(lengths) == 1 else (0,)
     whole = kept - {"reference"} <= set(found.columns) and all(0 <= n < rows for n in found.front)
     if not whole or not found.done:
-        raise InputError(f"{folder} holds no trial with figures; run lmu-deploy sweep again.")
+        raise InputError(f"{folder} has no completed trial; run lmu-deploy sweep again.")
     columns = {name: values for name, values in found.columns.items() if name in kept}
     return found.model_copy(update={"name": folder.name, "columns": columns})
 
 
 def _same_task(one: str, other: str) -> bool:
-    """Whether two names are of one task; that of own data is a path, told from where it was run."""
+    """Return whether two names denote one task; own data are compared by file name, not by path."""
     if one.endswith(".npz") and other.endswith(".npz"):
         return Path(one).name == Path(other).name
     return one == other
@@ -175,10 +178,11 @@ def _read(path: Path, model: type[_Model], maker: str) -> _Model:
     try:
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; make it with {maker}.") from error
+        raise InputError(f"{path}: {error.strerror}; create it with {maker}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(
-            f"{path} is none that {maker} writes ({place}: {first['msg']}); make it again."
+            f"{path} does not have the format that {maker} writes ({place}: {first['msg']}); "
+            "create it again."
         ) from error

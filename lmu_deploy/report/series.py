@@ -1,10 +1,8 @@
-"""How each target looks in every plot: a color, a mark and a dash, so that none rests on color.
+"""Line style of each target in all plots: color, marker and dashes, and its legend swatch.
 
-Colors are names of CSS variables (style.css gives each a light and a dark value, after Okabe and
-Ito 2008, who chose them to differ for color-blind readers). Matplotlib knows only hexadecimal
-ones, so each variable has a stand-in that svg.py replaces.
-
-The sample of a target's line and mark that stands beside its name, drawn as plots draw it.
+Colors are CSS variables; style.css defines a light and a dark value of each, after the palette of
+Okabe and Ito (2008) for color-blind readers. Matplotlib accepts hexadecimal colors only, so each
+variable has a placeholder color that svg.py replaces.
 """
 
 from __future__ import annotations
@@ -30,19 +28,19 @@ _KNOWN = {"integer": 0, "lava": 1, "brian2": 2, "onnxruntime": 3, "spiking": 4, 
 
 @dataclass(frozen=True)
 class Series:
-    """One target's look.
+    """Line style of one target.
 
     Attributes
     ----------
     label : str
     color : str
-        A stand-in of :data:`VARIABLES`.
+        A placeholder, a key of :data:`VARIABLES`.
     marker : str
-        Matplotlib's name of it.
+        A marker of Matplotlib.
     dash : tuple
-        Matplotlib's line style.
+        A line style of Matplotlib.
     hollow : bool
-        Whether the marks are outlines; so are those of variants.
+        Whether markers are outlines, as those of variants are.
     """
 
     label: str
@@ -53,7 +51,7 @@ class Series:
 
     @property
     def variable(self) -> str:
-        """The color as CSS."""
+        """Color as a CSS value."""
         return VARIABLES[self.color]
 
 
@@ -61,7 +59,7 @@ FLOAT = Series("float", MUTED, "|", (0, ()))
 
 
 def assign(targets: Iterable[str]) -> dict[str, Series]:
-    """Give each target its look: the known ones always the same, the others what is left."""
+    """Assign a style to each target; known targets always have the same one."""
     targets = list(targets)
     taken = {_KNOWN[name] for name in targets if name in _KNOWN}
     free = [number for number in range(len(_SERIES)) if number not in taken] or [0]
@@ -75,7 +73,7 @@ def assign(targets: Iterable[str]) -> dict[str, Series]:
 
 
 def variant(series: Series, name: str) -> Series:
-    """Give the look of a variant: its target's, hollow and finely dashed."""
+    """Return the style of a variant: that of its target, hollow and finely dashed."""
     return replace(series, label=f"{series.label} · {name}", hollow=True, dash=(0, (1.5, 2.5)))
 
 
@@ -90,7 +88,7 @@ _SHAPES = {
 
 
 def swatch(series: Series) -> Markup:
-    """Draw a line and a mark, 34 by 14 pixels; hidden from screen readers, for a name follows."""
+    """Draw a line and a marker, 34 by 14 pixels, hidden from screen readers."""
     if series is FLOAT:
         body = '<path d="M 2 7 H 32" style="stroke: var(--muted); stroke-width: 7; opacity: .35"/>'
         return _framed(body)

@@ -1,13 +1,10 @@
-"""Figures as inline SVG: text stays text, colors follow the page, the same bytes every time.
+"""Figures as compact inline SVG: selectable text, colors of the page, reproducible bytes.
 
-A plot is drawn twice, for wide and for narrow pages, and style.css shows the one that fits; so text
-has its own size on both, and nothing is shrunk until it cannot be read.
-
-Tags of a drawing, written shorter: the same picture without what is said twice or not seen.
-
-Path data of a drawing, written shorter: relative, in tenths of a pixel, which nobody can see.
-
-A report holds every plot twice, for wide and for narrow pages, and most of it are paths.
+Each plot is drawn twice, for wide and for narrow pages, and style.css shows the one that fits, so
+that text has a readable size on both. The SVG of Matplotlib is about twice as large as necessary,
+with or without gzip; ARCHITECTURE.md has the measurement. Therefore path data become relative
+coordinates in tenths of a pixel, and redundant styles and groups are removed. The picture stays the
+same.
 """
 
 from __future__ import annotations
@@ -35,15 +32,15 @@ Pieces = list[tuple[str, list[int]]]
 
 
 def compact_path(data: str) -> str:
-    """Write absolute path data relative, in tenths of a pixel.
+    """Convert absolute path data to relative coordinates in tenths of a pixel.
 
-    The absolute points are rounded, not the steps between them, so that errors do not add up along
-    a line. Pieces along an axis that go on in one direction are joined, which draws the same.
+    The absolute points are rounded, not the differences, so that errors do not accumulate along a
+    line. Successive segments along one axis in the same direction are joined.
 
     Parameters
     ----------
     data : str
-        Path data of the commands M, L, C, Q and z, as matplotlib writes it.
+        Path data with the commands M, L, C, Q and z, as Matplotlib writes them.
     """
     here = start = (0, 0)
     pieces: Pieces = []
@@ -70,7 +67,7 @@ def _commands(data: str) -> Iterator[tuple[str, list[Point]]]:
 
 
 def _add_line(pieces: Pieces, dx: int, dy: int) -> None:
-    """Add a straight piece, or make the one before it longer."""
+    """Append a straight segment, or extend the previous one."""
     last, steps = pieces[-1]
     if dx and dy:
         pieces.append(("l", [dx, dy]))
@@ -78,7 +75,7 @@ def _add_line(pieces: Pieces, dx: int, dy: int) -> None:
     command, step = ("v", dy) if dy else ("h", dx)
     if last == command and (steps[0] > 0) == (step > 0):
         steps[0] += step
-    elif step or last == "m":  # a first piece of no length may be a dot
+    elif step or last == "m":  # a first segment of zero length may be a dot
         pieces.append((command, [step]))
 
 
@@ -93,21 +90,21 @@ def _written(pieces: Pieces) -> str:
 
 
 def _number(tenths: int) -> str:
-    """Write 15 as 1.5, -5 as -.5 and 30 as 3."""
+    """Format 15 as 1.5, -5 as -.5 and 30 as 3."""
     whole, rest = divmod(abs(tenths), _UNITS_PER_PIXEL)
     text = (str(whole) if whole or not rest else "") + (f".{rest}" if rest else "")
     return f"-{text}" if tenths < 0 else text
 
 
 USUAL_TEXT = {"font-size": "11.5px", "fill": "var(--muted)", "text-anchor": "start"}
-"""Style of a text that says nothing of it; style.css and SVG have the same."""
+"""Default style of texts, as in style.css and in SVG; it need not be repeated."""
 
 
 def compact(drawing: str) -> str:
-    """Shorten paths and styles, and leave out groups without attributes and paths without ink.
+    """Shorten paths and styles; remove groups without attributes and invisible paths.
 
-    Only what stands inside tags is changed. Paths with an id, the marks that stand at many places,
-    are small and keep their fractions.
+    Only the content of tags is changed. Paths with an id (markers, which are reused) are small and
+    keep their precision.
     """
     drawing = re.sub(r'<path d="[^"]*" style="fill: none"/>', "", drawing)
     drawing = re.sub(r'(?<=<path d=")[^"]*', lambda data: compact_path(data[0]), drawing)
@@ -130,13 +127,13 @@ def _joined(style: dict[str, str]) -> str:
 
 
 def _left(style: str, known: dict[str, str]) -> str:
-    """Give the attribute for what is not known of a style; none if that is nothing."""
+    """Return the style attribute without known entries; an empty string if nothing is left."""
     left = {name: value for name, value in _split(style).items() if known.get(name) != value}
     return f' style="{_joined(left)}"' if left else ""
 
 
 def _marks_styled_once(drawing: str) -> str:
-    """Take from each mark that is used what its definition says already."""
+    """Remove from each use of a marker the styles of its definition."""
     defined = re.findall(r'<path id="([^"]*)"[^>]* style="([^"]*)"', drawing)
     known = {name: _split(style) for name, style in defined}
     return re.sub(
@@ -153,7 +150,7 @@ def _texts_of_usual_style(drawing: str) -> str:
 
 
 def _without_plain_groups(drawing: str) -> str:
-    """Drop groups without attributes, with their ends."""
+    """Remove groups without attributes, and their end tags."""
     dropped: list[bool] = []
 
     def tag(found: re.Match[str]) -> str:
@@ -196,14 +193,14 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """A width to draw for, in CSS pixels."""
+    """Width of a drawing in CSS pixels."""
 
     name: str
     width: int
 
     @property
     def narrow(self) -> bool:
-        """Whether this is the one for phones."""
+        """Whether this is the layout for phones."""
         return self.name == "narrow"
 
 
@@ -212,16 +209,16 @@ WIDE, NARROW = Layout("wide", 960), Layout("narrow", 340)
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot that can be drawn at either width.
+    """Plot that can be drawn at both widths.
 
     Attributes
     ----------
     name : str
         Unique on the page; letters, digits and hyphens.
     title, description : str
-        For those who do not see it: what it is, and what it shows.
+        Text alternatives for screen readers.
     draw : callable
-        From a Layout to a Figure of that width.
+        Function that draws a Figure for a Layout.
     """
 
     name: str
@@ -230,17 +227,17 @@ class Plot:
     draw: Callable[[Layout], Figure]
 
     def svg(self) -> Markup:
-        """Both drawings."""
+        """Return the drawings at both widths."""
         return Markup("\n").join(_render(self, layout) for layout in (WIDE, NARROW))
 
 
 def blank(layout: Layout, height: int) -> Figure:
-    """Make an empty figure whose points are CSS pixels."""
+    """Build an empty figure in which a point is a CSS pixel."""
     return Figure(figsize=(layout.width / 72, height / 72), dpi=72)
 
 
 def place(figure: Figure, left: float, top: float, right: float, bottom: float) -> Axes:
-    """Add axes whose edges are so many pixels from the figure's edges."""
+    """Add axes with distances in pixels from the edges of the figure."""
     width, height = figure.get_size_inches() * 72
     box = (left / width, bottom / height, (width - left - right) / width)
     return figure.add_axes((*box, (height - top - bottom) / height))
@@ -272,9 +269,9 @@ def _render(plot: Plot, layout: Layout) -> Markup:
 
 
 def _inline(text: str, name: str) -> str:
-    """Make a stand-alone drawing part of a page: own ids, the page's fonts and colors.
+    """Convert a stand-alone drawing to a part of a page: unique ids, fonts and colors of the page.
 
-    Only what stands inside tags is changed, so that every text comes out as it was drawn.
+    Only the content of tags is changed, so that texts stay as they were drawn.
     """
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)

@@ -1,7 +1,4 @@
-"""The report's tables as rows of text: what stands beside what, and in which order.
-
-NeuroBench's metrics as a table, under its names.
-"""
+"""Tables of a report as rows of text: comparison, memory error, events, sizes, NeuroBench."""
 
 from __future__ import annotations
 
@@ -24,17 +21,17 @@ from lmu_deploy.report.wording import (
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column heads its rows.
+    """A table whose first column contains the row headers.
 
     Attributes
     ----------
     caption : str
     columns : sequence of str
-        The first one heads the row heads.
+        Column headers; the first belongs to the row headers.
     rows : sequence of sequence of str
-        As many texts as there are columns.
+        One text for each column.
     numeric : bool
-        Whether all but the first column is set flush right.
+        Whether all columns except the first are right-aligned.
     """
 
     caption: str
@@ -47,7 +44,7 @@ Named = tuple[str, TargetFidelity]
 
 
 def with_variants(fidelity: Fidelity) -> Iterator[Named]:
-    """All targets, each followed by its variants, with the names that the report calls them."""
+    """Iterate over all targets, each followed by its variants, with their names in the report."""
     for name, found in fidelity.targets.items():
         yield name, found
         for variant, other in found.variants.items():
@@ -55,11 +52,16 @@ def with_variants(fidelity: Fidelity) -> Iterator[Named]:
 
 
 def comparison(fidelity: Fidelity) -> Table:
-    """Everything side by side, float first."""
+    """Build the comparison of float and all targets; float comes first."""
     accuracy = fidelity.reference.metric.name == "accuracy"
-    columns = ["target", "accuracy" if accuracy else "NRMSE", "95 % interval", "against float"]
-    columns += ["same answers" if accuracy else "output deviation", "memory error", "samples"]
-    columns += ["events per sample", "SynOps per sample", "saturations", "time"]
+    columns = [
+        "target",
+        "accuracy" if accuracy else "NRMSE",
+        "95 % interval",
+        "difference from float",
+    ]
+    columns += ["agreement" if accuracy else "output deviation", "memory error", "samples"]
+    columns += ["events per sample", "SynOps per sample", "saturations", "run time"]
     truth = fidelity.reference
     first = ["float", metric_value(truth.metric.name, truth.metric.value)]
     first += [metric_interval(truth.metric), *[NOTHING] * 3, f"{truth.samples:,}"]
@@ -81,7 +83,7 @@ def comparison(fidelity: Fidelity) -> Table:
         row += [count(found.synops_per_sample) if counted else NOTHING]
         row += [count(sum(found.saturations.values())) if found.saturations else NOTHING]
         rows.append([*row, wording.seconds(found.wall_seconds)])
-    return Table("All targets side by side", columns, rows)
+    return Table("Comparison of float and all targets", columns, rows)
 
 
 def _memory(found: TargetFidelity) -> str:
@@ -92,7 +94,7 @@ def _memory(found: TargetFidelity) -> str:
 
 
 def memory(fidelity: Fidelity) -> Table | None:
-    """Memory error of each layer, overall, at the last step, and the worst order."""
+    """Build the memory error of each layer: overall, at the last step, and of the worst order."""
     rows = []
     for name, found in with_variants(fidelity):
         if (error := found.memory_error) is None:
@@ -110,7 +112,7 @@ def memory(fidelity: Fidelity) -> Table | None:
 
 
 def populations(found: TargetFidelity) -> Table | None:
-    """Events of one target by population."""
+    """Build the events of one target by population."""
     if not found.populations:
         return None
     rows = [
@@ -130,7 +132,7 @@ def populations(found: TargetFidelity) -> Table | None:
 
 
 def classes(found: TargetFidelity) -> Table | None:
-    """Mean events of a sample, by class and population."""
+    """Build the mean events per sample by population and class."""
     by_class = {n: p.by_class for n, p in found.populations.items() if p.by_class}
     labels = sorted({label for means in by_class.values() for label in means})
     if len(labels) < 2:
@@ -140,11 +142,11 @@ def classes(found: TargetFidelity) -> Table | None:
         for name, means in by_class.items()
     ]
     columns = ["population", *(f"class {label}" for label in labels)]
-    return Table("Mean events of a sample, by class", columns, rows)
+    return Table("Mean events per sample, by class", columns, rows)
 
 
 def saturations(fidelity: Fidelity) -> Table | None:
-    """Places where values were limited or out of range, of every target that has such places."""
+    """Build the saturation counts by place, for every target that has any."""
     counted = [(name, found.saturations) for name, found in with_variants(fidelity)]
     counted = [(name, places) for name, places in counted if any(places.values())]
     places = sorted({p for _, found in counted for p, n in found.items() if n})
@@ -152,19 +154,19 @@ def saturations(fidelity: Fidelity) -> Table | None:
         return None
     rows = [[p, *(count(found.get(p, 0)) for _, found in counted)] for p in places]
     return Table(
-        "Values at, or beyond, the edge of their range",
+        "Values at or beyond the limits of their range",
         ["place", *(name for name, _ in counted)],
         rows,
     )
 
 
 def sizes(fidelity: Fidelity) -> Table | None:
-    """Say what each representation takes."""
+    """Build the sizes of each representation."""
     named = [("float", fidelity.reference.sizes)]
     named += [(name, found.sizes) for name, found in with_variants(fidelity)]
     rows = [_size_row(name, found) for name, found in named if found is not None]
-    columns = ["target", "representation", "parameters", "nonzero weights", "bits of a weight"]
-    columns += ["weights", "biases and gains", "states of one sample"]
+    columns = ["target", "representation", "parameters", "nonzero weights", "bits per weight"]
+    columns += ["weights", "biases and gains", "state per sample"]
     return Table("Size of each representation", columns, rows) if rows else None
 
 
@@ -182,7 +184,7 @@ def _size_row(name: str, found: Sizes) -> list[str]:
 
 
 def layers(network: NetworkSummary) -> Table:
-    """List the network's layers."""
+    """Build the list of the layers of the network."""
     rows = [
         [
             f"layer{number}",
@@ -202,7 +204,7 @@ def layers(network: NetworkSummary) -> Table:
 
 
 def neurobench(fidelity: Fidelity) -> Table | None:
-    """List what NeuroBench defines, of each target whose network has widths of its own."""
+    """Build the metrics that NeuroBench defines, for each target with a known bit width."""
     rows = [
         _row(name, found.neurobench)
         for name, found in with_variants(fidelity)
@@ -210,7 +212,7 @@ def neurobench(fidelity: Fidelity) -> Table | None:
     ]
     columns = ["target", "footprint", "connection sparsity", "activation sparsity"]
     columns += ["effective MACs", "effective ACs", "dense"]
-    return Table("NeuroBench's metrics, of a mean sample", columns, rows) if rows else None
+    return Table("NeuroBench metrics of a mean sample", columns, rows) if rows else None
 
 
 def _row(name: str, found: NeuroBench) -> list[str]:

@@ -1,7 +1,4 @@
-"""What the template shows, in its order: cards, tables, plots and legends made from a Fidelity.
-
-Settings as names and values that stand beside each other, however deep they were nested.
-"""
+"""View of a report: verdicts, tables, plots and legends that the template shows."""
 
 from __future__ import annotations
 
@@ -16,13 +13,19 @@ from lmu_deploy.fidelity.measures.events import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.report import tables, wording
 from lmu_deploy.report.costs import cost_sources, costs, on_chip
-from lmu_deploy.report.losses import Section, first_cause, insides, losses, partings
+from lmu_deploy.report.losses import (
+    Section,
+    divergences,
+    first_cause,
+    layer_sections,
+    losses,
+)
 from lmu_deploy.report.plots.events import (
     MOST_DASHES,
     Activity,
     activity_plot,
-    excerpts_told,
-    shared,
+    describe_excerpts,
+    limit_dashes,
 )
 from lmu_deploy.report.plots.losses import intervals_plot
 from lmu_deploy.report.plots.memory import error_plot, window_plot
@@ -37,15 +40,15 @@ Pairs = list[tuple[str, str]]
 
 
 def pairs(settings: Mapping[str, Any], path: str = "") -> Pairs:
-    """List settings; those inside others get the names of both, with a dot between."""
+    """Flatten settings; nested ones are named by their path, joined with dots."""
     found: Pairs = []
     for name, value in settings.items():
         found += _entry(f"{path}{name}", value)
     return found
 
 
-def unfolded(text: str) -> str | Pairs:
-    """Read a text that holds a JSON object as settings; any other stays a text."""
+def parse_settings(text: str) -> str | Pairs:
+    """Parse a text that is a JSON object as settings; return any other text unchanged."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -64,7 +67,7 @@ def _entry(name: str, value: Any) -> Pairs:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One target's verdict."""
+    """Verdict on one target."""
 
     name: str
     swatch: Markup
@@ -77,21 +80,31 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Key:
-    """A line of a legend."""
+    """Entry of a legend."""
 
     name: str
     swatch: Markup
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """A target's events; `twin` names the target that it equals bit for bit, if there is one.
+class EventSection:
+    """Events of one target.
 
-    `excerpts` says what the plot leaves out, if it leaves anything out.
+    Attributes
+    ----------
+    name : str
+    same_as : str
+        Target to which this one is bit-identical; empty when there is none.
+    swatch : Markup
+    tables : sequence of Table
+    plot : Markup
+    excerpts : str
+        Description of what the rasters omit; empty when they are complete.
+    intervals : Markup or None
     """
 
     name: str
-    twin: str
+    same_as: str
     swatch: Markup
     tables: Sequence[Table]
     plot: Markup
@@ -101,7 +114,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class View:
-    """Everything that the template needs."""
+    """All content of a report, in the order of the template."""
 
     fidelity: Fidelity
     verdicts: Sequence[Verdict]
@@ -109,7 +122,7 @@ class View:
     comparison: Table
     metric: Markup
     losses: Sequence[Section]
-    partings: Sequence[Section]
+    divergences: Sequence[Section]
     layer_sections: Sequence[Section]
     robustness: Sequence[Section]
     errors: Sequence[Markup]
@@ -117,7 +130,7 @@ class View:
     memory: Table | None
     window: Markup | None
     window_keys: Sequence[Key]
-    speakers: Sequence[Speaker]
+    events: Sequence[EventSection]
     costs: Sequence[Section]
     cost_sources: Sequence[tuple[str, Sequence[str]]]
     violations: Sequence[tuple[str, Sequence[str]]]
@@ -131,9 +144,9 @@ class View:
 
 
 def make_view(
-    fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt], elsewhere: Robustness
+    fidelity: Fidelity, excerpts: Mapping[str, RasterExcerpt], studies: Robustness
 ) -> View:
-    """Work out all that the page shows."""
+    """Build all content of a report."""
     looks = _looks(fidelity)
     everything = list(tables.with_variants(fidelity))
     recorded = [(n, f) for n, f in everything if f.memory_error is not None]
@@ -143,15 +156,15 @@ def make_view(
         fidelity=fidelity,
         verdicts=[
             _float(fidelity),
-            *(_verdict(n, f, looks[n], on_many_chips(elsewhere, n, f)) for n, f in everything),
+            *(_verdict(n, f, looks[n], on_many_chips(studies, n, f)) for n, f in everything),
         ],
         date=wording.readable_date(fidelity.date),
         comparison=tables.comparison(fidelity),
         metric=metric_plot(_dots(fidelity, looks)).svg(),
         losses=losses(fidelity, looks),
-        partings=partings(fidelity, looks),
-        layer_sections=insides(fidelity, looks),
-        robustness=robustness(elsewhere, fidelity, looks),
+        divergences=divergences(fidelity, looks),
+        layer_sections=layer_sections(fidelity, looks),
+        robustness=robustness(studies, fidelity, looks),
         errors=_errors(recorded, looks),
         error_keys=[_key(looks[name]) for name, _ in recorded],
         memory=tables.memory(fidelity),
@@ -161,7 +174,7 @@ def make_view(
             window.delays, fidelity.reference.true_window, window.decoded, decoded
         ).svg(),
         window_keys=[_key(FLOAT), *(_key(series) for series, _ in decoded)],
-        speakers=_speakers(everything, looks, excerpts),
+        events=_event_sections(everything, looks, excerpts),
         costs=costs(fidelity, looks),
         cost_sources=cost_sources(fidelity),
         violations=[(n, f.fit.violations) for n, f in everything if f.fit and f.fit.violations],
@@ -171,7 +184,7 @@ def make_view(
         layers=tables.layers(fidelity.network),
         notes=_notes(fidelity),
         settings=[(n, pairs(f.settings)) for n, f in everything if f.settings],
-        provenance=[(n, unfolded(text)) for n, text in fidelity.network.provenance.items()],
+        provenance=[(n, parse_settings(text)) for n, text in fidelity.network.provenance.items()],
     )
 
 
@@ -184,7 +197,7 @@ def _looks(fidelity: Fidelity) -> dict[str, Series]:
 
 
 def _notes(fidelity: Fidelity) -> list[tuple[str, Sequence[str]]]:
-    """List what a reader has to know of each target; a variant's only where it says more."""
+    """List the notes of each target; of a variant only the notes that its target does not have."""
     found: list[tuple[str, Sequence[str]]] = []
     for name, target in fidelity.targets.items():
         found.append((name, target.notes))
@@ -207,7 +220,7 @@ def _verdict(name: str, found: TargetFidelity, series: Series, on_chips: Sequenc
         sentences.append(cause)
     there = on_chip(found)
     if found.fit is not None and found.fit.violations:
-        sentences.insert(0, there.pop(0))  # what stops it comes before how well it would do
+        sentences.insert(0, there.pop(0))  # a violation matters more than the metric
     sentences += [*there, *on_chips]
     return Verdict(
         name=name,
@@ -230,7 +243,7 @@ def _float(fidelity: Fidelity) -> Verdict:
         interval=wording.metric_interval(reference.metric),
         words="the reference",
         tone="unknown",
-        sentences=[f"The trained network itself, in float64, on {samples}."],
+        sentences=[f"The trained network in float64 on {samples}."],
     )
 
 
@@ -257,38 +270,38 @@ def _errors(recorded: Sequence[tables.Named], looks: Mapping[str, Series]) -> li
     return [plot.svg() for plot in plots if plot is not None]
 
 
-def _speakers(
+def _event_sections(
     everything: Sequence[tables.Named],
     looks: Mapping[str, Series],
     excerpts: Mapping[str, RasterExcerpt],
-) -> list[Speaker]:
-    speaking = [(n, name, f) for n, (name, f) in enumerate(everything) if f.populations]
-    most = MOST_DASHES // max(1, len(speaking))
-    return [_speaker(n, name, f, looks[name], excerpts, most) for n, name, f in speaking]
+) -> list[EventSection]:
+    sending = [(n, name, f) for n, (name, f) in enumerate(everything) if f.populations]
+    most = MOST_DASHES // max(1, len(sending))
+    return [_event_section(n, name, f, looks[name], excerpts, most) for n, name, f in sending]
 
 
-def _speaker(
+def _event_section(
     number: int,
     name: str,
     found: TargetFidelity,
     series: Series,
     excerpts: Mapping[str, RasterExcerpt],
     most_dashes: int,
-) -> Speaker:
+) -> EventSection:
     path = name.replace(" · ", "/", 1) if " · " in name else f"{name}/"
-    rasters = shared([excerpts.get(f"{path}/{p}") for p in found.populations], most_dashes)
+    rasters = limit_dashes([excerpts.get(f"{path}/{p}") for p in found.populations], most_dashes)
     activities = [
         Activity(p, population.neurons, raster, population.by_step)
         for (p, population), raster in zip(found.populations.items(), rasters, strict=True)
     ]
     shown = [tables.populations(found), tables.classes(found)]
-    apart = {n: p.intervals for n, p in found.populations.items() if p.intervals}
-    return Speaker(
+    intervals = {n: p.intervals for n, p in found.populations.items() if p.intervals}
+    return EventSection(
         name=name,
-        twin=found.equal_to.target if found.equal_to and found.equal_to.equal else "",
+        same_as=found.equal_to.target if found.equal_to and found.equal_to.equal else "",
         swatch=swatch(series),
         tables=[table for table in shown if table is not None],
         plot=activity_plot(number, series, activities).svg(),
-        excerpts=excerpts_told(activities),
-        intervals=intervals_plot(number, series, apart).svg() if apart else None,
+        excerpts=describe_excerpts(activities),
+        intervals=intervals_plot(number, series, intervals).svg() if intervals else None,
     )

@@ -1,7 +1,4 @@
-"""Numbers and findings in words: one way to write a percentage, a count, a size, a verdict.
-
-How many of a batch of virtual chips would do, in numbers and in words.
-"""
+"""Formatting of numbers and findings: percentages, counts, sizes, verdicts, yield of chips."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ PRACTICALLY_EQUAL = 0.01
 
 
 def metric_value(name: str, value: float) -> str:
-    """Write an accuracy as a percentage, an NRMSE with three significant digits.
+    """Format an accuracy as a percentage, an NRMSE with three significant digits.
 
-    Two decimals of a percentage: one answer of ten thousand has to show.
+    Percentages have two decimals, so that one prediction of ten thousand is visible.
     """
     return f"{100 * value:.2f}{SPACE}%" if name == "accuracy" else significant(value)
 
 
 def metric_interval(metric: Metric) -> str:
-    """Write the 95 % interval, or a dash."""
+    """Format the 95 % interval, or return a dash when there is none."""
     if metric.ci95 is None:
         return NOTHING
     low, high = metric.ci95
@@ -42,7 +39,7 @@ def metric_interval(metric: Metric) -> str:
 
 
 def metric_difference(name: str, difference: float) -> str:
-    """Write target minus reference, with its sign: percentage points, or NRMSE."""
+    """Format target minus reference with its sign, in percentage points or as NRMSE."""
     if name == "accuracy":
         return f"{_signed(f'{100 * difference:+.2f}')} points"
     return _signed(f"{difference:+.2g}") if difference else "0"
@@ -53,7 +50,7 @@ def _signed(text: str) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """Write a number with a few significant digits; very small ones as powers of ten."""
+    """Format a number with a few significant digits; very small numbers get a power of ten."""
     if value == 0:
         return "0"
     if abs(value) < 1e-4:
@@ -64,12 +61,12 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def superscript(exponent: int) -> str:
-    """Write an exponent in superscript digits."""
+    """Format an exponent in superscript digits."""
     return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def count(value: float) -> str:
-    """Write a count: exact below a million, thousands set apart; else in millions and so on."""
+    """Format a count: exact below a million, else in units of 10^6 (M), 10^9 (G) or 10^12 (T)."""
     for limit, factor, unit in ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M")):
         if abs(value) >= limit:
             return f"{value / factor:.2f}{SPACE}{unit}"
@@ -78,7 +75,7 @@ def count(value: float) -> str:
 
 
 def size(n_bytes: int) -> str:
-    """Write a size in bytes, kB or MB (powers of ten)."""
+    """Format a size in bytes, kB, MB or GB (powers of ten)."""
     for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if n_bytes >= factor:
             return f"{n_bytes / factor:.1f}{SPACE}{unit}"
@@ -86,14 +83,14 @@ def size(n_bytes: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """Write a time."""
+    """Format a time in ms, s or min."""
     if value < 1:
         return f"{1000 * value:.0f}{SPACE}ms"
     return f"{value:.1f}{SPACE}s" if value < 120 else f"{value / 60:.1f}{SPACE}min"
 
 
 def quantity(value: float, unit: str) -> str:
-    """Write an amount with two significant digits and the prefix that suits it: 3.4 nJ."""
+    """Format a quantity with two significant digits and an SI prefix, such as 3.4 nJ."""
     for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p")):
         if value >= 0.9995 * factor:
             return f"{float(f'{value / factor:.2g}'):,g}{SPACE}{prefix}{unit}"
@@ -101,13 +98,13 @@ def quantity(value: float, unit: str) -> str:
 
 
 def quantities(interval: tuple[float, float], unit: str) -> str:
-    """Write a range of amounts; one amount where the two are written alike."""
+    """Format a range of quantities; one quantity when both ends have the same text."""
     low, high = (quantity(value, unit) for value in interval)
     return low if low == high else f"{low} to {high}"
 
 
 def share(value: float | None) -> str:
-    """Write a part of a whole as a percentage, which may be negative or too small for a digit."""
+    """Format a share as a percentage; it may be negative, or too small to show a digit."""
     if value is None:
         return NOTHING
     if 0 < value < 0.0005:
@@ -116,7 +113,7 @@ def share(value: float | None) -> str:
 
 
 def setting(value: Any) -> str:
-    """Write one setting of a target."""
+    """Format one setting of a target."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -127,28 +124,30 @@ def setting(value: Any) -> str:
 
 
 def readable_date(date: str) -> str:
-    """Turn 2026-01-02T03:04:05+00:00 into 2026-01-02 03:04 UTC; other forms stay."""
+    """Format 2026-01-02T03:04:05+00:00 as 2026-01-02 03:04 UTC; return other forms unchanged."""
     if date.endswith("+00:00") and date[10:11] == "T":
         return f"{date[:10]} {date[11:16]} UTC"
     return date
 
 
 def plural(number: int, noun: str) -> str:
-    """Write a number and its noun: 1 sample, 2 samples."""
+    """Format a number and its noun: 1 sample, 2 samples."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def verdict(found: TargetFidelity) -> tuple[str, str]:
-    """Say in a few words how a target stands to float, and which sign goes with it.
+    """Summarize how a target compares with float.
 
-    A network that does not fit its chip is no good there, however well it answers.
+    A network that violates the limits of its chip always counts as worse.
 
     Returns
     -------
     words : str
+        A few words for the headline.
     tone : {"same", "close", "worse", "better", "unknown"}
+        Selects the sign and the color of the headline.
     """
-    words, tone = _standing(found)
+    words, tone = _against_float(found)
     if found.fit is None:
         return words, tone
     if found.fit.violations:
@@ -156,21 +155,21 @@ def verdict(found: TargetFidelity) -> tuple[str, str]:
     return f"{words}; fits its chip", tone
 
 
-def _standing(found: TargetFidelity) -> tuple[str, str]:
+def _against_float(found: TargetFidelity) -> tuple[str, str]:
     against = found.reference
     if against is None:
         return "no float reference", "unknown"
     if found.metric.name == "accuracy":
         if against.flips == 0:
-            return f"every answer as in float, on {plural(found.samples, 'sample')}", "same"
+            return f"same predictions as float on {plural(found.samples, 'sample')}", "same"
         changed = against.p_value is not None and against.p_value < SIGNIFICANT
     elif against.difference_ci95 is None:
-        return "too few samples to tell", "unknown"
+        return "undecided: too few samples", "unknown"
     else:
         low, high = against.difference_ci95
         small = abs(against.difference) <= PRACTICALLY_EQUAL * against.value
         if small:
-            return "within 1 % of float", "close"
+            return "error within 1 % of float", "close"
         changed = low > 0 or high < 0
     if not changed:
         return "no significant difference from float", "close"
@@ -179,79 +178,79 @@ def _standing(found: TargetFidelity) -> tuple[str, str]:
 
 
 def sentence(name: str, found: TargetFidelity) -> str:
-    """Say in one plain sentence what became of the metric on a target."""
+    """Describe the metric of a target and of float in plain sentences."""
     metric, against = found.metric, found.reference
     value = metric_value(metric.name, metric.value)
     interval = "" if metric.ci95 is None else f" (95{SPACE}% interval {metric_interval(metric)})"
-    what = f"{name} answers {value} right"
-    if metric.name != "accuracy":
-        what = f"{name} reaches an NRMSE of {value}"
+    what = "an accuracy" if metric.name == "accuracy" else "an NRMSE"
+    reaches = f"{name} reaches {what} of {value}{interval}"
     if against is None:
-        return f"{what}{interval} on {plural(found.samples, 'sample')}."
+        return f"{reaches} on {plural(found.samples, 'sample')}."
     theirs = metric_value(metric.name, against.value)
     return (
-        f"{what}{interval} against {theirs} in float on the same "
-        f"{plural(found.samples, 'sample')}; {_changes(against)}."
+        f"{reaches}; float reaches {theirs} on the same {plural(found.samples, 'sample')}. "
+        f"{_changes(against)}."
     )
 
 
 def _changes(against: AgainstReference) -> str:
     if against.flips is None:
         away = NOTHING if against.deviation is None else significant(against.deviation)
-        return f"its outputs are {away} (NRMSE) from float's"
+        return f"Its outputs deviate from those of float by an NRMSE of {away}"
     if against.flips == 0:
-        return "no answer differs"
+        return "All predictions are the same as in float"
     verb = "differs" if against.flips == 1 else "differ"
     parts = [f"{against.lost} lost" if against.lost else ""]
     parts += [f"{against.gained} gained" if against.gained else ""]
-    detail = ", ".join(part for part in parts if part) or "wrong in both"
+    detail = ", ".join(part for part in parts if part) or "incorrect in both"
     test = "" if against.p_value is None else f"; McNemar's test: {p_value(against.p_value)}"
-    return f"{plural(against.flips, 'answer')} {verb} ({detail}{test})"
+    return f"{plural(against.flips, 'prediction')} {verb} from float ({detail}{test})"
 
 
 def p_value(value: float) -> str:
-    """Write the p-value of a test."""
+    """Format the p-value of a test."""
     if value < 0.001:
         return f"p{SPACE}<{SPACE}0.001"
     return f"p{SPACE}={SPACE}{value:.3f}" if value < 0.1 else f"p{SPACE}={SPACE}{value:.2f}"
 
 
 def equality(found: Equality) -> str:
-    """Say whether recorded integers equal those of another target."""
+    """Describe whether the recorded integers equal those of another target."""
+    if not found.equal and not found.values:
+        return (
+            f"The recorded states cannot be compared with those of {found.target}: {found.first}."
+        )
     where = f"{plural(found.samples, 'sample')}, {plural(found.steps, 'step')}"
-    integers = f"{found.values:,} integers of {where}"
     if found.compared:
-        integers += f", all of {listed(found.compared)}"
+        where += f"; {listed(found.compared)}"
+    integers = f"{found.values:,} recorded integers ({where})"
     if found.equal:
-        sentence = f"Equal to {found.target} bit for bit: {integers}."
-    elif not found.values:
-        return f"Cannot be compared with {found.target}: {found.first}."
+        sentence = f"The results are bit-identical to {found.target} in all {integers}."
     else:
         sentence = (
-            f"Differs from {found.target} in {found.different:,} of {integers}; first at "
-            f"{found.first}."
+            f"The results differ from {found.target} in {found.different:,} of {integers}. "
+            f"The first difference is {found.first}."
         )
-    if found.apart:
-        apart = listed(found.apart)
-        sentence += f" Not compared, for the host computes it in floats: {apart}."
+    if found.on_host:
+        sentence += f" The host computes {listed(found.on_host)} in floats; these are not compared."
     return sentence
 
 
 def listed(names: Sequence[str]) -> str:
-    """Write names with commas and an "and"."""
+    """Join names with commas and an "and"."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
 
 
 ACCURACY_LOSS = 0.01
 NRMSE_GROWTH = 1.1
-"""What a chip may lose: a point of accuracy against float, or a tenth of a perfect chip's error."""
+"""Largest accepted loss of a chip: one point of accuracy, or 1.1 times the ideal NRMSE."""
 
 METHODS = {UNCALIBRATED: "before calibration", CALIBRATED: "after calibration"}
 
 
 def on_many_chips(found: Robustness, name: str, target: TargetFidelity) -> list[str]:
-    """Say beside a target how many chips of its profile would do."""
+    """Describe the yield of the chip profile that a target used, for its verdict."""
     if target.fit is None or name != "brian2":
         return []
     return [
@@ -260,28 +259,28 @@ def on_many_chips(found: Robustness, name: str, target: TargetFidelity) -> list[
 
 
 def reached_by(study: YieldStudy, method: str, share: float) -> float:
-    """Give the metric that at least this share of the chips reaches or betters."""
+    """Return the metric that at least this share of the chips reaches or exceeds."""
     ordered = sorted(study.values[method], reverse=study.metric == "accuracy")
     return ordered[max(ceil(round(share * len(ordered), 9)), 1) - 1]
 
 
 def good_chips(study: YieldStudy, method: str) -> int:
-    """Count the chips that lose no more than is allowed."""
+    """Count the chips whose loss is acceptable."""
     values = np.asarray(study.values[method])
     if study.metric == "accuracy":
-        # Accuracies are multiples of a sample: rounding in the last digit must decide nothing.
+        # Accuracies are multiples of 1/samples: a rounding error in the last digit must not decide.
         return int((values >= study.reference - ACCURACY_LOSS - 1e-9).sum())
     return int((values <= NRMSE_GROWTH * study.ideal).sum())
 
 
 def good(study: YieldStudy, method: str) -> str:
-    """Say in a sentence how many chips would do, and what that says of all such chips."""
+    """Describe how many chips have an acceptable loss, with the interval of this yield."""
     enough, chips = good_chips(study, method), len(study.values[method])
     low, high = wilson(enough, chips)
     allowed = "are at most 1 point below float"
     if study.metric == "nrmse":
-        allowed = f"have at most {NRMSE_GROWTH:g} times the error of a perfect chip"
+        allowed = f"have at most {NRMSE_GROWTH:g} times the NRMSE of an ideal chip"
     return (
         f"{enough:,} of {plural(chips, 'virtual chip')} {allowed} {METHODS[method]} "
-        f"(95{SPACE}% interval of such chips {100 * low:.1f} to {100 * high:.1f}{SPACE}%)."
+        f"(95{SPACE}% interval of the yield: {100 * low:.1f} to {100 * high:.1f}{SPACE}%)."
     )

@@ -1,10 +1,7 @@
-"""report.html and report.md from a folder of results; the same figures give the same files.
+"""Writers of report.html, report.md and JUnit files; equal figures give identical files.
 
-report.md: the verdict of a report in a page that fits a pull request.
-
-Checks as a JUnit file, which continuous integration reads: one test case for each check.
-
-A template and what it shows, as one HTML file that needs no other.
+report.html is one file without external resources. report.md is a summary for a pull request. The
+JUnit file, for continuous integration, has one test case for each check of a limit.
 """
 
 from __future__ import annotations
@@ -28,26 +25,26 @@ from lmu_deploy.report.tables import Table, comparison, with_variants
 from lmu_deploy.report.wording import on_many_chips
 
 _SIGNS = {"same": "✅", "close": "✅", "better": "✅", "worse": "❌", "unknown": "❔"}
-_COLUMNS = 8  # of the comparison: what a pull request has room for
+_COLUMNS = 8  # of the comparison; more do not fit into a pull request
 
 
-def make_markdown(fidelity: Fidelity, elsewhere: Robustness) -> str:
-    """Write the verdict of every target, the comparison, and what made it."""
-    lines = [f"## {plain(fidelity.task.name)}: what survived", ""]
+def make_markdown(fidelity: Fidelity, studies: Robustness) -> str:
+    """Return report.md: the verdict of every target, the comparison and the provenance."""
+    lines = [f"## {plain(fidelity.task.name)}: fidelity report", ""]
     for name, found in with_variants(fidelity):
         words, tone = wording.verdict(found)
-        said = wording.sentence(name, found)
-        lines.append(f"- {_SIGNS[tone]} **{plain(name)}**: {words}. {plain(said)}")
+        metric = plain(wording.sentence(name, found))
+        lines.append(f"- {_SIGNS[tone]} **{plain(name)}**: {words}. {metric}")
         if found.equal_to is not None:
             lines.append(f"  - {plain(wording.equality(found.equal_to))}")
-        chips = on_many_chips(elsewhere, name, found)
-        lines += [f"  - {plain(said)}" for said in [*on_chip(found), *chips]]
+        chips = on_many_chips(studies, name, found)
+        lines += [f"  - {plain(sentence)}" for sentence in [*on_chip(found), *chips]]
     lines += ["", table(comparison(fidelity), _COLUMNS), "", _provenance(fidelity)]
     return "\n".join(lines) + "\n"
 
 
 def table(content: Table, columns: int | None = None) -> str:
-    """Write a table, or its first columns, in the form that GitHub and GitLab show."""
+    """Format a table, or its first columns, as a Markdown table."""
     heads = list(content.columns)[:columns]
     rows = [heads, [":--", *["--:" if content.numeric else ":--"] * (len(heads) - 1)]]
     rows += [list(row)[:columns] for row in content.rows]
@@ -59,27 +56,27 @@ def _cell(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Let names of others be text, never tags; a line stays a line."""
+    """Escape HTML and join lines, so that foreign names cannot contain markup."""
     return " ".join(escape(text, quote=False).split("\n"))
 
 
 def _provenance(fidelity: Fidelity) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in fidelity.versions.items())
     return (
-        f"Made on {fidelity.date} by `{plain(fidelity.command.replace('`', ''))}` "
+        f"Generated on {fidelity.date} by `{plain(fidelity.command.replace('`', ''))}` "
         f"with seed {fidelity.seed}; {plain(versions)}."
     )
 
 
 def missing(error: ImportError) -> MissingDependencyError:
-    """Say which command brings what a report needs."""
+    """Return an error that names the command to install the requirements of reports."""
     return MissingDependencyError(
         f"a report needs jinja2 and matplotlib ({error}); run: pip install 'lmu-deploy[report]'"
     )
 
 
 def render(template: str, **values: object) -> str:
-    """Fill a template of this package in; texts are escaped, and the style is part of the page.
+    """Render a template of this package, with escaped texts and the style sheet included.
 
     Raises
     ------
@@ -103,7 +100,7 @@ def render(template: str, **values: object) -> str:
 
 
 def _breakable(name: str) -> str:
-    """Let a long name break after its slashes."""
+    """Allow line breaks after the slashes of a name."""
     from markupsafe import Markup, escape
 
     return Markup("/<wbr>").join(escape(part) for part in name.split("/"))
@@ -131,14 +128,14 @@ def make_html(
 
 
 def write_report(folder: Path | str) -> Path:
-    """Write both into `folder` from the figures that stand in it; give report.html's path.
+    """Write report.html and report.md into `folder`; return the path of report.html.
 
-    They are fidelity.json, and where they are there plots.npz and robustness.json.
+    The figures come from fidelity.json and, if present, plots.npz and robustness.json in `folder`.
 
     Raises
     ------
     InputError
-        When the folder has no fidelity.json, one of another version, or a damaged file.
+        When the folder has no fidelity.json, one of an unknown version, or a damaged file.
     MissingDependencyError
         When jinja2 or matplotlib is absent.
     """
@@ -152,20 +149,20 @@ def write_report(folder: Path | str) -> Path:
 
 
 def write_junit(path: Path | str, checks: Sequence[Check], task: str) -> None:
-    """Write the checks; a class for each target, named after the task.
+    """Write the checks of limits as a JUnit file, with one class per task and target.
 
     Raises
     ------
     InputError
         When the file cannot be written.
     """
-    failed = sum(not check.held for check in checks)
+    failed = sum(not check.passed for check in checks)
     suite = Element(
         "testsuite", name="lmu-deploy", tests=str(len(checks)), failures=str(failed), errors="0"
     )
     for check in checks:
         case = SubElement(suite, "testcase", classname=f"{task}.{check.target}", name=check.name)
-        if check.held:
+        if check.passed:
             SubElement(case, "system-out").text = check.sentence
         else:
             SubElement(case, "failure", message=check.sentence)

@@ -1,1 +1,1 @@
-"""One kind of plot a file: each makes a Plot from figures of fidelity.json."""
+"""Plots of a report, built from the figures of fidelity.json."""

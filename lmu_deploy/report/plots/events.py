@@ -1,12 +1,9 @@
-"""When each population speaks: a raster of sample 0, and mean events at every step.
+"""Events of each population: a raster of sample 0, and mean events at every step.
 
-A raster as broken lines: a dash for each event, or shades of dashes where they were counted.
-
-How much of its rasters a report draws: a budget of dashes, shared among populations.
-
-What a raster takes grows with the number of spikes, and a report is to stay a file that can be
-sent by mail. So where all of a figure's rasters together need more dashes than it has, those that
-need most are counted in bins of time, and if that does not do, fewer of their neurons are shown.
+A raster is drawn as dashes: one for each event, or shaded dashes for counts per time bin. The size
+of a raster grows with the number of events, and a report must stay small enough to be sent by
+mail. Therefore all rasters of a figure share a budget of dashes. Rasters above their share are
+counted in time bins; if they are still too large, fewer neurons are drawn.
 """
 
 from __future__ import annotations
@@ -32,10 +29,10 @@ _SHORTEST = 1.0 / 300.0
 
 
 def cells(found: RasterExcerpt, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Give lines along the neurons' rows, one set for each shade.
+    """Compute the lines along the rows of the neurons, one set for each shade.
 
-    Few cells of time are set apart by gaps; many are joined where they follow each other, which
-    looks the same and is far smaller.
+    A raster of few time bins has gaps between dashes. In a raster of many bins adjacent dashes are
+    joined, which looks the same and is far smaller.
 
     Parameters
     ----------
@@ -46,9 +43,9 @@ def cells(found: RasterExcerpt, steps: int) -> Iterator[tuple[np.ndarray, np.nda
     Yields
     ------
     x, y : ndarray
-        Ends of the dashes, with NaN between one and the next.
+        Ends of the dashes, with NaN between dashes.
     strength : float
-        How dark they are, up to 1; relative to the most events of a cell.
+        Opacity in (0, 1], relative to the largest number of events of a bin.
     """
     bins = found.counts.shape[1]
     most = int(found.counts.max())
@@ -71,7 +68,7 @@ def _apart(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _joined(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find where runs of cells begin and end."""
+    """Find the begin and end of runs of adjacent bins."""
     change = np.diff(mask.astype(np.int8), axis=1, prepend=0, append=0)
     row, begin = np.nonzero(change == 1)
     return row, begin.astype(np.float64), np.nonzero(change == -1)[1].astype(np.float64)
@@ -101,28 +98,28 @@ class Activity:
 
 
 def activity_plot(number: int, series: Series, activities: Sequence[Activity]) -> Plot:
-    """Make one target's plot: a row for each population; `number` tells targets apart."""
-    told = "; ".join(
+    """Build the plot of one target, a row for each population; `number` is unique on the page."""
+    description = "; ".join(
         f"{a.name}: {count(float(np.sum(a.by_step)))} events of a mean sample" for a in activities
     )
     return Plot(
         f"events-{number}",
         f"Events of {series.label}: raster of sample 0 and mean events at each step",
-        f"{told}.",
+        f"{description}.",
         lambda layout: _draw(series, activities, layout),
     )
 
 
-def excerpts_told(activities: Sequence[Activity]) -> str:
-    """Say what the rasters leave out, one sentence for all populations of which it is the same."""
+def describe_excerpts(activities: Sequence[Activity]) -> str:
+    """Describe what the rasters omit, in one sentence for all populations that omit the same."""
     alike: dict[str, list[str]] = {}
     for activity in activities:
         if words := _left_out(activity):
             alike.setdefault(words, []).append(activity.name)
     if not alike:
         return ""
-    told = " ".join(f"{', '.join(names)}: {words}." for words, names in alike.items())
-    return f"The rasters are excerpts. {told} Means are of all neurons and samples."
+    omitted = " ".join(f"{', '.join(names)}: {words}." for words, names in alike.items())
+    return f"The rasters are excerpts. {omitted} The means cover all neurons and samples."
 
 
 def _left_out(activity: Activity) -> str:
@@ -131,9 +128,9 @@ def _left_out(activity: Activity) -> str:
         return ""
     words = []
     if activity.neurons is not None and len(found.neurons) < activity.neurons:
-        words.append(f"{len(found.neurons)} of {activity.neurons:,} neurons, evenly taken")
+        words.append(f"{len(found.neurons)} of {activity.neurons:,} neurons, evenly spaced")
     if not found.exact:
-        words.append(f"events counted in {found.counts.shape[1]} equal parts of time")
+        words.append(f"events counted in {found.counts.shape[1]} time bins")
     return "; ".join(words)
 
 
@@ -187,7 +184,7 @@ def _raster(axes: Axes, series: Series, activity: Activity, layout: Layout) -> N
 
 
 def _title(activity: Activity, layout: Layout) -> str:
-    """Name the population, and say how many of its neurons are shown if not all are."""
+    """Return the name of the population, with the number of neurons drawn if not all are."""
     drawn = 0 if activity.raster is None else len(activity.raster.neurons)
     shown = ""
     if activity.neurons is not None and 0 < drawn < activity.neurons:
@@ -212,16 +209,16 @@ def _histogram(axes: Axes, series: Series, activity: Activity) -> None:
 
 
 MOST_DASHES = 12_000
-"""In all figures of a report together; one is drawn with some eight bytes, at two widths."""
+"""Budget of all figures of a report; a dash takes about eight bytes at each of two widths."""
 
 Rasters = Sequence[RasterExcerpt | None]
 
 
-def shared(rasters: Rasters, most: int = MOST_DASHES) -> list[RasterExcerpt | None]:
-    """Cut rasters down until they need at most so many dashes together.
+def limit_dashes(rasters: Rasters, most: int = MOST_DASHES) -> list[RasterExcerpt | None]:
+    """Reduce rasters until they need at most `most` dashes together.
 
-    Those that need less than an equal share stay as they are and leave the rest of it to others;
-    of every population at least one neuron is left.
+    A raster that needs less than an equal share is not changed, and the remainder is available to
+    the others. At least one neuron of every population is kept.
 
     Parameters
     ----------
@@ -236,7 +233,7 @@ def shared(rasters: Rasters, most: int = MOST_DASHES) -> list[RasterExcerpt | No
 
 
 def equal_share(needs: Sequence[int], most: int) -> int:
-    """Give the largest share of which nobody gets more, so that all together get at most `most`.
+    """Return the largest limit per raster for which the total is at most `most`.
 
     Examples
     --------
@@ -253,14 +250,14 @@ def equal_share(needs: Sequence[int], most: int) -> int:
 
 
 def dashes(raster: RasterExcerpt | None) -> int:
-    """Count the dashes that a raster is drawn with."""
+    """Count the dashes of a raster."""
     if raster is None or not raster.counts.any():
         return 0
     return sum(len(x) // 3 for x, _, _ in cells(raster, steps=1))
 
 
 def _fewer_neurons(raster: RasterExcerpt, most: int) -> RasterExcerpt:
-    """Take as many neurons as are drawn with at most so many dashes, evenly."""
+    """Select evenly spaced neurons, as many as need at most `most` dashes."""
     found = raster
     for rows in range(len(raster.neurons) - 1, 0, -1):
         chosen = np.linspace(0, len(raster.neurons) - 1, rows).astype(np.int64)

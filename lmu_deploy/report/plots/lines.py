@@ -1,4 +1,4 @@
-"""Lines of several targets over one axis: what the memory's plots share."""
+"""Line plots of several targets over one axis, and axis formats that plots share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_POINTS = 240
 
 @dataclass(frozen=True)
 class Line:
-    """One target's values; `x` and `y` have the same length, y may hold NaN."""
+    """Values of one target; `x` and `y` have the same length, `y` may contain NaN."""
 
     series: Series
     x: np.ndarray
@@ -28,12 +28,12 @@ class Line:
 def thinned(
     values: Sequence[float], squares: bool = False, most: int = MOST_POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take means (or roots of mean squares) of neighbors until few enough points are left.
+    """Average neighboring values, or their squares, until at most `most` points are left.
 
     Returns
     -------
     x, y : ndarray, shape (at most `most`,)
-        Middles of the neighborhoods, counted from 0, and their means.
+        Centers of the groups of neighbors, counted from 0, and their means.
     """
     y = np.asarray(values, dtype=np.float64)
     edges = np.linspace(0, len(y), min(len(y), most) + 1).astype(np.int64)
@@ -43,7 +43,7 @@ def thinned(
 
 
 def draw_line(axes: Axes, line: Line) -> None:
-    """Draw one line, with about a dozen marks on it."""
+    """Draw one line with about a dozen markers."""
     series = line.series
     axes.plot(
         line.x,
@@ -61,7 +61,7 @@ def draw_line(axes: Axes, line: Line) -> None:
 
 
 def log_axis(axes: Axes, lines: Sequence[Line]) -> None:
-    """Make the vertical axis logarithmic, from the least to the largest power of ten needed."""
+    """Make the vertical axis logarithmic, over the powers of ten that contain the values."""
     values = np.concatenate([line.y for line in lines])
     values = values[np.isfinite(values) & (values > 0)]
     low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
@@ -73,18 +73,18 @@ def log_axis(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def whole_numbers(axes: Axes, label: str, most: int) -> None:
-    """Let the horizontal axis show whole numbers only."""
+    """Restrict the ticks of the horizontal axis to integers."""
     axes.xaxis.set_major_locator(MaxNLocator(most, integer=True))
     axes.set_xlabel(label)
 
 
 def percent_axis(axis: Axis) -> None:
-    """Write an axis of shares in percent."""
+    """Format an axis of shares in percent."""
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{np.round(100 * v, 6):g} %"))
 
 
 def inner_ticks(axis: Axis, low: float, high: float, most: int) -> None:
-    """Put ticks on round values, none so near an end that its text meets the other axis's."""
+    """Place ticks at round values, but none near an end, where labels of both axes overlap."""
     margin = 0.04 * (high - low)
     ticks = MaxNLocator(most).tick_values(low, high)
     axis.set_ticks([float(t) for t in ticks if low + margin <= t <= high - margin])

@@ -1,9 +1,4 @@
-"""Sources of error as a waterfall: what each adds to the squared output error, and alone.
-
-Small histograms side by side: float values as a gray shape, those of the integers as a line.
-
-How far apart the events of a neuron are: a small histogram for each population.
-"""
+"""Plots of errors: waterfall of sources, histograms of values, intervals between events."""
 
 from __future__ import annotations
 
@@ -28,7 +23,7 @@ _BAR = 0.52
 
 @dataclass(frozen=True)
 class Bar:
-    """One source: its share in turn, and alone."""
+    """One source: its share in turn (after all earlier sources), and alone."""
 
     name: str
     in_turn: float
@@ -36,12 +31,14 @@ class Bar:
 
 
 def waterfall_plot(number: int, series: Series, bars: Sequence[Bar]) -> Plot:
-    """Make one target's plot; `number` tells targets apart."""
-    told = "; ".join(f"{b.name} {share(b.in_turn)} in turn, {share(b.alone)} alone" for b in bars)
+    """Build the waterfall plot of one target; `number` is unique on the page."""
+    description = "; ".join(
+        f"{b.name} {share(b.in_turn)} in turn, {share(b.alone)} alone" for b in bars
+    )
     return Plot(
         f"losses-{number}",
-        f"What each source adds to the squared output error of {series.label}",
-        f"{told}.",
+        f"Contribution of each source to the squared output error of {series.label}",
+        f"{description}.",
         lambda layout: _draw(series, bars, layout),
     )
 
@@ -68,13 +65,13 @@ def _draw(series: Series, bars: Sequence[Bar], layout: Layout) -> Figure:
         _label(axes, bar, number, y, layout)
     axes.xaxis.set_major_locator(MaxNLocator(4 if layout.narrow else 8, steps=[1, 2, 2.5, 5, 10]))
     percent_axis(axes.xaxis)
-    axes.set_xlabel("of the squared output error")
+    axes.set_xlabel("share of the squared output error")
     axes.grid(axis="x")
     return figure
 
 
 def _bar(axes: Axes, series: Series, bar: Bar, y: float, reach: tuple[float, float]) -> None:
-    """Draw a bar from where the one before ended, hollow where it takes away."""
+    """Draw a bar from the end of the previous one; it is hollow when it reduces the error."""
     start, end = reach
     axes.barh(
         [y], [end - start], left=[start], height=_BAR, zorder=2, linewidth=1.4,
@@ -106,19 +103,21 @@ _HEIGHT, _OVER, _UNDER, _GAP = 74, 26, 34, 28
 
 @dataclass(frozen=True)
 class Panel:
-    """One histogram and what it is of; `limits` are drawn as uprights if they are in sight."""
+    """One histogram and its title."""
 
     name: str
     histogram: Histogram
 
 
 def histogram_plot(name: str, title: str, series: Series, panels: Sequence[Panel]) -> Plot:
-    """Make a plot of all panels; `name` must be unique on the page."""
-    told = "; ".join(
+    """Build a plot of small histograms; `name` must be unique on the page."""
+    description = "; ".join(
         f"{panel.name}, {significant(panel.histogram.low)} to {significant(panel.histogram.high)}"
         for panel in panels
     )
-    return Plot(name, title, f"{told}.", lambda layout: _draw_histograms(series, panels, layout))
+    return Plot(
+        name, title, f"{description}.", lambda layout: _draw_histograms(series, panels, layout)
+    )
 
 
 def _draw_histograms(series: Series, panels: Sequence[Panel], layout: Layout) -> Figure:
@@ -156,7 +155,7 @@ def _panel(axes: Axes, series: Series, panel: Panel, letters: int) -> None:
 
 
 def _round(high: float) -> float:
-    """Give a short number of about two thirds of `high`."""
+    """Return a number of one digit near two thirds of `high`."""
     power = 10.0 ** np.floor(np.log10(0.7 * high))
     return float(np.floor(0.7 * high / power) * power)
 
@@ -170,29 +169,29 @@ _MOST_LABELS = {"wide": 5, "narrow": 3}
 
 
 def intervals_plot(number: int, series: Series, counts: Mapping[str, Sequence[int]]) -> Plot:
-    """Make one target's plot; `number` tells targets apart.
+    """Build the plot of intervals between events; `number` is unique on the page.
 
     Parameters
     ----------
     counts : mapping of population to counts
-        Entry k counts intervals of 2^(k-1) + 1 to 2^k steps, the first those of one step; none of
-        them is empty.
+        Entry k counts intervals of 2^(k-1) + 1 to 2^k steps; entry 0 counts intervals of one step.
+        No population is empty.
     """
-    told = "; ".join(
+    description = "; ".join(
         f"{name}: "
         + ", ".join(f"{steps(k)}, {share(n / sum(found))}" for k, n in enumerate(found) if n)
         for name, found in counts.items()
     )
     return Plot(
         f"intervals-{number}",
-        f"Chip steps from an event of a neuron to its next in sample 0, for {series.label}",
-        f"{told}.",
+        f"Intervals between successive events of a neuron in sample 0, for {series.label}",
+        f"{description}.",
         lambda layout: _draw_intervals(series, counts, layout),
     )
 
 
 def steps(k: int) -> str:
-    """Name the intervals that entry k counts."""
+    """Return the range of intervals that entry k counts, in words."""
     first, last = 2**k // 2 + 1, 2**k
     if last == 1:
         return "1 step"

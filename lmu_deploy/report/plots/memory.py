@@ -1,9 +1,7 @@
-"""Where the memory goes wrong: error over time and by Legendre order, and the window it holds.
+"""Plots of the memory: error over time and by Legendre order, error map, decoded window.
 
-The error of a memory by Legendre order and time, in a few shades; each shade is one line.
-
-Neighboring cells of one shade are drawn as one dash, so that the size stays below that of the
-worst case, a dash for each of a few thousand cells.
+An error map has a few shades. Adjacent cells of one shade are drawn as one dash, which keeps the
+drawing small.
 """
 
 from __future__ import annotations
@@ -26,13 +24,13 @@ def error_plot(
     by_step: Sequence[tuple[Series, Sequence[float]]],
     by_order: Sequence[tuple[Series, Sequence[float | None]]],
 ) -> Plot | None:
-    """Draw both errors of one layer side by side; None when no target has an error to draw."""
+    """Build the plot of both errors of one layer; return None when no target has an error."""
     steps = [Line(s, *thinned(values, squares=True)) for s, values in by_step]
     orders = [_order_line(s, values) for s, values in by_order]
     steps, orders = [line for line in steps if _drawn(line)], [o for o in orders if _drawn(o)]
     if not steps or not orders:
         return None
-    told = "; ".join(
+    description = "; ".join(
         f"{line.series.label} {significant(float(line.y[0]))} at the first step, "
         f"{significant(float(line.y[-1]))} at the last"
         for line in steps
@@ -40,7 +38,7 @@ def error_plot(
     return Plot(
         f"memory-{_safe(layer)}",
         f"Relative error of the memory of {layer}, over time and by Legendre order",
-        f"{told}.",
+        f"{description}.",
         lambda layout: _draw_errors(layer, steps, orders, layout),
     )
 
@@ -51,15 +49,16 @@ def window_plot(
     reference: Sequence[float],
     decoded: Sequence[tuple[Series, Sequence[float]]],
 ) -> Plot:
-    """Draw what each target's memory still knows of one sample after its last step."""
-    told = ", ".join(
+    """Build the plot of the window decoded from each memory after the last step of one sample."""
+    distances = ", ".join(
         f"{series.label} {significant(float(np.sqrt(np.mean(np.subtract(v, reference) ** 2))))}"
         for series, v in decoded
     )
     return Plot(
         "window",
-        "The window that each memory holds after the last step of sample 0",
-        f"Root mean square distance from float's window: {told or 'no target recorded states'}.",
+        "Window decoded from each memory after the last step of sample 0",
+        "Root mean square distance from the window of float: "
+        f"{distances or 'no target recorded states'}.",
         lambda layout: _draw_window(np.asarray(delays), truth, reference, decoded, layout),
     )
 
@@ -130,23 +129,23 @@ _HEIGHT = 190
 
 
 def error_map_plot(number: int, series: Series, maps: Sequence[ErrorMap]) -> Plot | None:
-    """Draw all layers of one target; None when there is no error anywhere."""
+    """Build the error maps of one target; return None when there is no error."""
     shown = [found for found in maps if largest(found) > 0]
     if not shown:
         return None
-    told = "; ".join(
+    description = "; ".join(
         f"{found.layer}: at most {significant(largest(found))}, {_worst(found)}" for found in shown
     )
     return Plot(
         f"map-{number}",
         f"Relative error of the memory of {series.label} by Legendre order and step",
-        f"{told}.",
+        f"{description}.",
         lambda layout: _draw(series, shown, layout),
     )
 
 
 def shades(values: np.ndarray) -> np.ndarray:
-    """Give each cell a shade, 0 for nothing to SHADES; one less is a root of 10 less error."""
+    """Return the shade of each cell, 0 (no error) to SHADES; one shade is a factor of sqrt(10)."""
     top = float(values.max(initial=0.0))
     found = np.zeros(values.shape, dtype=np.int64)
     drawn = values > 0
@@ -156,7 +155,7 @@ def shades(values: np.ndarray) -> np.ndarray:
 
 
 def largest(found: ErrorMap) -> float:
-    """Give the largest cell of a map."""
+    """Return the largest cell of a map."""
     return max((value for row in found.values for value in row), default=0.0)
 
 
@@ -180,7 +179,7 @@ def _draw(series: Series, maps: Sequence[ErrorMap], layout: Layout) -> Figure:
 
 
 def _height(found: ErrorMap) -> int:
-    """Give each row a whole number of pixels, so that no seams show between them."""
+    """Return a height with an integer number of pixels per row, which avoids visible seams."""
     rows = len(found.values)
     return rows * max(1, round(_HEIGHT / rows))
 
@@ -215,7 +214,7 @@ def _panel(axes: Axes, series: Series, found: ErrorMap) -> None:
 
 
 def _key(axes: Axes, series: Series, top: float) -> None:
-    """Draw the shades in a row, with the errors at both ends."""
+    """Draw the color key: all shades, with the errors at both ends."""
     axes.set_xlim(-5, SHADES + 5)
     axes.set_ylim(0, 1)
     axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""The metric of every target as a dot on its 95 % interval, beside float on the same samples."""
+"""Plot of the metric of every target with its 95 % interval, and of float on the same samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LETTER = 6.6
 
 @dataclass(frozen=True)
 class Dot:
-    """One row of the plot; `reference` is float's metric on the same samples."""
+    """One row of the plot; `reference` is the metric of float on the same samples."""
 
     series: Series
     metric: Metric
@@ -30,9 +30,9 @@ class Dot:
 
 
 def metric_plot(dots: Sequence[Dot]) -> Plot:
-    """Make the plot; the first dot is float itself."""
+    """Build the plot; the first row is float."""
     name = dots[0].metric.name
-    told = "; ".join(
+    description = "; ".join(
         f"{dot.series.label} {metric_value(name, dot.metric.value)}, interval "
         f"{metric_interval(dot.metric)}, {plural(dot.samples, 'sample')}"
         for dot in dots
@@ -40,13 +40,13 @@ def metric_plot(dots: Sequence[Dot]) -> Plot:
     return Plot(
         "metric",
         f"{name} of every target with its 95 % interval",
-        f"{told}.",
+        f"{description}.",
         lambda layout: _draw(dots, layout),
     )
 
 
 def shortened(text: str, letters: int) -> str:
-    """Take out the middle of a text that is too long."""
+    """Replace the middle of a text of more than `letters` letters with an ellipsis."""
     if len(text) <= letters:
         return text
     half = (letters - 1) // 2
@@ -98,7 +98,7 @@ def _row(axes: Axes, dot: Dot, number: int, layout: Layout) -> None:
 
 
 def _scale(axes: Axes, dots: Sequence[Dot], layout: Layout) -> None:
-    """Span all that is drawn, with a margin; accuracies end at 100 %."""
+    """Set the range of the axis to all values plus a margin; accuracies end at 100 %."""
     values = [dot.metric.value for dot in dots]
     values += [value for dot in dots for value in dot.metric.ci95 or ()]
     values += [dot.reference for dot in dots if dot.reference is not None]

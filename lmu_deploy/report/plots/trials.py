@@ -1,11 +1,7 @@
-"""The metric of every trial of a sweep against each setting that was varied, and the best at each.
+"""Plots of trials: metric against settings of a sweep, its Pareto front, metric of many chips.
 
-A dot is a trial. The line joins the best trials: what a value of one setting allows when the others
-suit it.
-
-Two figures of every trial of a sweep, and its Pareto front: trials that none beats in both.
-
-The metric of many virtual chips as two histograms, before calibration above and after below.
+In the plot against settings each dot is a trial, and the line joins the best trial at each value.
+The chips are two histograms, before calibration (top) and after calibration (bottom).
 """
 
 from __future__ import annotations
@@ -33,7 +29,7 @@ _MOST_TICKS = 6
 
 @dataclass(frozen=True)
 class Varied:
-    """One setting: its value in each trial (None where it was left as it is), and the metric."""
+    """One setting: its value in each trial (None for the default), and the metric."""
 
     name: str
     values: Sequence[Any]
@@ -41,17 +37,17 @@ class Varied:
 
     @property
     def numeric(self) -> bool:
-        """Whether it has a scale of its own."""
+        """Whether all values are numbers."""
         return all(isinstance(v, int | float) and not isinstance(v, bool) for v in self.values)
 
     @property
     def choices(self) -> list[Any]:
-        """The values that occur, each once: in rising order, or that of the trials."""
+        """Unique values: numbers in ascending order, others in the order of the trials."""
         known = list({_text(value): value for value in self.values}.values())
         return sorted(known) if self.numeric else known
 
     def best(self, more: bool) -> list[float]:
-        """Give the best metric at each choice."""
+        """Return the best metric at each choice."""
         best = max if more else min
         pairs = list(zip(self.values, self.metric, strict=True))
         return [best(m for v, m in pairs if _text(v) == _text(c)) for c in self.choices]
@@ -60,9 +56,9 @@ class Varied:
 def trials_plot(
     number: int, series: Series, metric: str, varied: Sequence[Varied], reference: float | None
 ) -> Plot:
-    """Make a plot with a panel for each setting; `number` tells sweeps apart."""
+    """Build a plot with a panel for each setting; `number` is unique on the page."""
     more = metric == "accuracy"
-    told = "; ".join(
+    description = "; ".join(
         f"{found.name}: best "
         + ", ".join(
             f"{metric_value(metric, value)} at {_text(choice)}"
@@ -72,8 +68,8 @@ def trials_plot(
     )
     return Plot(
         f"trials-{number}",
-        f"{metric} of each trial against each setting that was varied",
-        f"{told}.",
+        f"{metric} of each trial against each varied setting",
+        f"{description}.",
         lambda layout: _draw(series, metric, varied, reference, layout),
     )
 
@@ -126,7 +122,7 @@ def _panel(axes: Axes, series: Series, metric: str, found: Varied, letters: int)
 
 
 def _ticks(axes: Axes, found: Varied, places: dict[str, float]) -> None:
-    """Put a tick at each value where there are few, at round ones else."""
+    """Place ticks at each value if there are few, else at round values."""
     if found.numeric and len(places) > _MOST_TICKS:
         axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
         return
@@ -136,7 +132,7 @@ def _ticks(axes: Axes, found: Varied, places: dict[str, float]) -> None:
 
 
 def _text(value: Any) -> str:
-    """Write a value of a setting; one that was left as it is, as such."""
+    """Format a value of a setting; None is the default."""
     if value is None:
         return "default"
     return setting(value) if isinstance(value, bool | int | float | str) else json.dumps(value)
@@ -148,7 +144,7 @@ _LOG_FROM = 20.0
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial's two figures."""
+    """Two objectives of one trial."""
 
     vertical: float
     horizontal: float
@@ -158,13 +154,13 @@ class Trial:
 def front_plot(
     number: int, series: Series, labels: tuple[str, str], trials: Sequence[Trial]
 ) -> Plot:
-    """Make the plot; `number` tells sweeps apart, `labels` name the vertical axis first."""
+    """Build the plot of the Pareto front; `labels` are those of the y and x axes."""
     front = _front(trials)
-    told = ", ".join(f"{t.vertical:.4g} at {count(t.horizontal)}" for t in front)
+    points = ", ".join(f"{t.vertical:.4g} at {count(t.horizontal)}" for t in front)
     return Plot(
         f"front-{number}",
         f"{labels[0]} against {labels[1]}: {len(trials)} trials, {len(front)} on the Pareto front",
-        f"On the front: {told}.",
+        f"On the front: {points}.",
         lambda layout: _draw_front(series, labels, trials, layout),
     )
 
@@ -233,7 +229,7 @@ _CHIPS_HEIGHT, _CHIPS_TOP, _CHIPS_BOTTOM = 96, 30, 46
 
 @dataclass(frozen=True)
 class Chips:
-    """The metric of every chip, set up in one way."""
+    """Metric of every chip for one calibration method."""
 
     name: str
     series: Series
@@ -242,38 +238,38 @@ class Chips:
 
 @dataclass(frozen=True)
 class Marks:
-    """What the chips are measured against."""
+    """Metric of float and of an ideal chip."""
 
     reference: float
     ideal: float
 
 
 def chips_plot(number: int, metric: str, samples: int, rows: Sequence[Chips], marks: Marks) -> Plot:
-    """Make the plot; `number` tells studies apart, `samples` is how many a chip was judged on."""
-    told = "; ".join(
+    """Build the histograms of the chips; `samples` is the number of samples that each chip ran."""
+    description = "; ".join(
         f"{row.name}: {len(row.values)} chips from {metric_value(metric, min(row.values))} to "
-        f"{metric_value(metric, max(row.values))}, half of them up to "
+        f"{metric_value(metric, max(row.values))}, median "
         f"{metric_value(metric, float(np.median(row.values)))}"
         for row in rows
     )
-    told += (
-        f"; float {metric_value(metric, marks.reference)}, a perfect chip "
+    description += (
+        f"; float {metric_value(metric, marks.reference)}, an ideal chip "
         f"{metric_value(metric, marks.ideal)}."
     )
     edges = bin_edges(np.concatenate([row.values for row in rows]), metric, samples)
     return Plot(
         f"chips-{number}",
         f"{metric} of virtual chips, before and after calibration",
-        told,
+        description,
         lambda layout: _draw_chips(metric, rows, marks, edges, layout),
     )
 
 
 def bin_edges(values: np.ndarray, metric: str, samples: int) -> np.ndarray:
-    """Give edges of equal bins that hold all values.
+    """Return the edges of equal bins that contain all values.
 
-    An accuracy is a whole number of samples, so bins end between two such numbers and are equally
-    many wide: bins of any other width would hold two numbers here and three there.
+    An accuracy is a multiple of 1/samples. Bin edges lie halfway between such multiples, and every
+    bin contains equally many of them; other widths would make the histogram uneven.
     """
     low, high = float(values.min()), float(values.max())
     if metric == "accuracy":

@@ -1,0 +1,169 @@
+"""Reports in a browser: drawn, readable, without errors, within the width of the page."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WIDTHS = {1280: 900, 390: 844}
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = sorted((ROOT / "docs" / "reports").glob("*/report.html"))
+
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+# For every drawing that is shown: how much is drawn besides the frame, texts that leave it or meet.
+DRAWINGS = """() => [...document.querySelectorAll('figure svg')].filter(s => s.checkVisibility())
+.map(svg => {
+  const frame = svg.getBoundingClientRect();
+  const drawn = [...svg.querySelectorAll('text')];
+  const texts = drawn.map(t => [t.textContent, t.getBoundingClientRect()]);
+  const apart = 1;
+  const clipped = texts.filter(([_, b]) => b.left < frame.left - apart
+    || b.right > frame.right + apart || b.top < frame.top - apart
+    || b.bottom > frame.bottom + apart).map(([text]) => text);
+  const meeting = [];
+  texts.forEach(([one, a], i) => texts.slice(i + 1).forEach(([other, b]) => {
+    if (a.left + apart < b.right && b.left + apart < a.right
+        && a.top + 3 < b.bottom && b.top + 3 < a.bottom) meeting.push(one + ' | ' + other);
+  }));
+  const marks = [...svg.querySelectorAll('path, use')].filter(mark => {
+    const box = mark.getBoundingClientRect(), style = getComputedStyle(mark);
+    const grid = /--grid/.test(mark.getAttribute('style'));
+    return !mark.closest('defs') && mark.closest('[clip-path]') && !grid
+      && box.width + box.height > 1 && (style.stroke !== 'none' || style.fill !== 'none');
+  });
+  const scale = svg.getScreenCTM().a;
+  const size = Math.min(...drawn.map(t => scale * parseFloat(getComputedStyle(t).fontSize)));
+  return {title: svg.querySelector('title').textContent, clipped, meeting, marks: marks.length,
+          width: frame.width, height: frame.height, letters: size};
+})"""
+
+# Texts of the page that are cut off by their own box, tables apart (they scroll in theirs).
+CUT = """() => [...document.querySelectorAll('h1, h2, h3, p, dt, dd, li, caption, summary')]
+.filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0
+  && getComputedStyle(e).display !== 'inline').map(e => e.textContent.trim().slice(0, 60))"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine; apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-background-networking"]
+        with playwright.chromium.launch(executable_path=CHROMIUM, args=flags) as one:
+            yield one
+
+
+@pytest.fixture
+def shown(browser):
+    """Function that opens a file at a width; returns the page, and its messages and requests."""
+    contexts = []
+
+    def show(path, width, scheme="light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": WIDTHS[width]}, color_scheme=scheme
+        )
+        contexts.append(context)
+        page, messages = context.new_page(), []
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: messages.append(request.url))
+        page.goto(path.as_uri())
+        messages.remove(path.as_uri())
+        return page, [h for h in messages if not h.startswith("data:")]
+
+    yield show
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def opened(shown, reported):
+    """Function that opens the report of a case."""
+    return lambda case, *look: shown(reported(case), *look)
+
+
+def check(page, messages):
+    assert messages == []
+    assert page.evaluate(OVERFLOW) <= 0
+    assert page.evaluate(CUT) == []
+    drawings = page.evaluate(DRAWINGS)
+    assert drawings
+    for drawing in drawings:
+        assert drawing["clipped"] == [], drawing["title"]
+        assert drawing["meeting"] == [], drawing["title"]
+        assert drawing["marks"] >= 1, drawing["title"]
+        assert drawing["width"] > 300
+        assert drawing["letters"] >= 10.5
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "digits",
+        "signal",
+        "explained",
+        "nothing recorded",
+        "no events",
+        "long names",
+        "one sample",
+        "three layers",
+    ],
+)
+def test_reports_are_drawn(case, width, opened):
+    check(*opened(case, width))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
+def test_published_reports_are_drawn(path, shown):
+    """Every figure at both widths with all details open, and the page in dark mode."""
+    for width in WIDTHS:
+        page, messages = shown(path, width)
+        page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        check(page, messages)
+        page, messages = shown(path, width, "dark")
+        assert messages == []
+        assert page.evaluate(OVERFLOW) <= 0
+
+
+def test_there_are_published_reports():
+    assert len(PUBLISHED) >= 5
+
+
+def test_dark_pages_are_dark(opened):
+    seen = {}
+    for scheme in ("light", "dark"):
+        page, _ = opened("digits", 1280, scheme)
+        seen[scheme] = page.evaluate(
+            """() => ['body', 'figure svg.wide text'].map(name => {
+              const s = getComputedStyle(document.querySelector(name));
+              const c = name === 'body' ? s.backgroundColor : s.fill;
+              return c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0);
+            })"""
+        )
+    assert seen["light"][0] > 700 > 350 > seen["light"][1]
+    assert seen["dark"][0] < 100 < 400 < seen["dark"][1]
+
+
+def test_keyboard_reaches_the_verdict_and_the_tables(opened):
+    page, _ = opened("digits", 390)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    boxes = page.evaluate("[...document.querySelectorAll('.scroll')].map(e => e.tabIndex)")
+    assert boxes
+    assert set(boxes) == {0}
+
+
+def test_it_prints_within_its_pages(opened):
+    page, _ = opened("digits", 1280)
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 760, "height": 1000})
+    assert page.evaluate(OVERFLOW) <= 0
+    cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+    assert page.evaluate(f"{cut}.map(e => e.getAttribute('aria-label'))") == []

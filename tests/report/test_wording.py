@@ -1,0 +1,118 @@
+"""Formatting of numbers and findings in a report."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmu_deploy.fidelity.schema import Equality
+from lmu_deploy.report.view import pairs, parse_settings
+from lmu_deploy.report.wording import (
+    count,
+    equality,
+    metric_difference,
+    metric_value,
+    seconds,
+    sentence,
+    significant,
+    size,
+    verdict,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.05342, "0.0534"),
+        (0.1, "0.100"),
+        (1.0, "1.00"),
+        (123.4, "123"),
+        (12345.6, "12,346"),
+        (0.9999, "1.00"),
+        (3.94e-7, "3.9·10⁻⁷"),
+        (-0.25, "\u22120.250"),
+    ],
+)
+def test_significant(value, text):
+    assert significant(value) == text
+
+
+@given(st.floats(1e-4, 1e3))
+def test_significant_keeps_three_digits(value):
+    assert float(significant(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
+
+
+def test_units_and_signs():
+    assert metric_value("accuracy", 0.9721) == "97.21\u202f%"
+    assert metric_difference("accuracy", -0.0051) == "\u22120.51 points"
+    assert metric_difference("accuracy", 0.0001) == "+0.01 points"
+    assert metric_difference("accuracy", -0.00001) == "0.00 points"
+    assert metric_difference("nrmse", 0.00333) == "+0.0033"
+    assert metric_difference("nrmse", 0.0) == "0"
+    assert [count(v) for v in (0, 12, 12.3456, 999_999, 1234.5, 2.5e6)] == [
+        "0", "12", "12.3", "999,999", "1,234", "2.50\u202fM",
+    ]  # fmt: skip
+    assert [size(v) for v in (12, 8900, 2_500_000)] == ["12\u202fB", "8.9\u202fkB", "2.5\u202fMB"]
+    assert [seconds(v) for v in (0.25, 21.04, 600)] == [
+        "250\u202fms",
+        "21.0\u202fs",
+        "10.0\u202fmin",
+    ]
+
+
+def _changed(found, **changes):
+    return found.model_copy(update={"reference": found.reference.model_copy(update=changes)})
+
+
+def test_verdicts_follow_the_tests(digits, signal, assembled):
+    found = assembled(digits)[0].targets["brian2"]
+    assert verdict(_changed(found, flips=0))[1] == "same"
+    few = _changed(found, flips=9, lost=6, gained=3, difference=-0.015, p_value=0.5)
+    assert verdict(few) == ("no significant difference from float", "close")
+    assert (
+        "9 predictions differ from float (6 lost, 3 gained; McNemar's test: p\u202f=\u202f0.50)"
+        in sentence("brian2", few)
+    )
+    many = _changed(found, flips=9, lost=9, gained=0, difference=-0.045, p_value=0.004)
+    assert verdict(many)[1] == "worse"
+    up = _changed(found, flips=9, lost=0, gained=9, difference=0.045, p_value=0.004)
+    assert verdict(up)[1] == "better"
+    found = assembled(signal)[0].targets["brian2"]
+    assert verdict(found)[1] == "worse"
+    assert verdict(_changed(found, difference=-0.1, difference_ci95=(-0.2, -0.05)))[1] == "better"
+    assert verdict(_changed(found, difference=0.1, difference_ci95=(-0.2, 0.3)))[1] == "close"
+    assert verdict(_changed(found, difference=1e-4, difference_ci95=(1e-5, 1e-3)))[1] == "close"
+    assert verdict(_changed(found, difference_ci95=None))[1] == "unknown"
+    assert verdict(found.model_copy(update={"reference": None}))[1] == "unknown"
+
+
+def test_equality_in_words():
+    shared = {"target": "integer", "samples": 8, "steps": 1, "values": 1440}
+    equal = equality(Equality(**shared, equal=True, different=0, first=""))
+    assert equal == (
+        "The results are bit-identical to integer in all 1,440 recorded integers "
+        "(8 samples, 1 step)."
+    )
+    differs = Equality(**shared, equal=False, different=2, first="m[3] at step 0 of sample 1")
+    assert "2 of 1,440" in equality(differs)
+    assert "m[3] at step 0 of sample 1" in equality(differs)
+    parts = {"compared": ["m", "h", "y"], "on_host": []}
+    text = equality(Equality(**shared, equal=True, different=0, first="", **parts))
+    assert text.endswith("1,440 recorded integers (8 samples, 1 step; m, h and y).")
+    parts = {"compared": ["m"], "on_host": ["h (3 of 8 columns)", "y"]}
+    text = equality(Equality(**shared, equal=True, different=0, first="", **parts))
+    assert "(8 samples, 1 step; m). The host computes h (3 of 8 columns) and y in floats" in text
+
+
+def test_nested_settings_are_flattened():
+    settings = {"a": 1, "b": {"c": 0.123456, "d": [1, 2]}, "e": [{"f": None}], "g": "x", "h": 50.0}
+    settings |= {"i": True, "j": 5262.0}
+    assert pairs(settings) == [
+        ("a", "1"), ("b.c", "0.123"), ("b.d", "1 2"), ("e.0.f", "none"), ("g", "x"), ("h", "50"),
+        ("i", "yes"), ("j", "5262"),
+    ]  # fmt: skip
+    assert parse_settings('{"a": {"b": 2}}') == [("a.b", "2")]
+    for text in ("plain", "[1, 2]", '{"a": ', "3"):
+        assert parse_settings(text) == text
