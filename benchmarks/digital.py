@@ -22,8 +22,8 @@ from converters.quantize import calibrate, quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.graph import edges
-from lmu_deploy.core.integer.layers import REALIZATIONS
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
+from lmu_deploy.core.options import REALIZATIONS
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import Split, get_task
 from targets.integer import IntegerTarget

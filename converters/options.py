@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import REALIZATIONS
-from lmu_deploy.core.options import Options, option, options_of
-from lmu_deploy.core.spiking.chip import CALIBRATIONS, NEURON_KINDS
+from lmu_deploy.core.options import (
+    CALIBRATIONS,
+    NEURON_KINDS,
+    REALIZATIONS,
+    Options,
+    option,
+    options_of,
+)
 
 CALIBRATION_METHODS = ("max", "percentile", "mse")
 SCALES = ("power-of-two", "free")

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.validation import check_choice, check_flag, check_integer, check_number
+
+INTEGRATORS = ("dense-incremental", "schur", "hessenberg", "fir")
+SERIES = "sign-taylor"
+REALIZATIONS = (*INTEGRATORS, SERIES)
+"""Realizations of the memory of an integer network."""
+NEURON_KINDS = ("lif", "dpi", "if", "poisson")
+"""Neuron models of a virtual analog chip."""
+CALIBRATIONS = ("none", "static", "dynamic")
+"""Methods of calibrating the decoders of a virtual analog chip."""
 
 _METADATA = "option"
 _LARGEST_SHOWN = 1e6
@@ -84,6 +92,14 @@ class Option:
         InputError
             If the value has another type, is not a choice or is out of range.
         """
+        # Validation imports NumPy, which the command line does not need for its help.
+        from lmu_deploy.core.validation import (
+            check_choice,
+            check_flag,
+            check_integer,
+            check_number,
+        )
+
         if value is None and type(None) in typing.get_args(self.annotation):
             return None
         if self.type is bool:

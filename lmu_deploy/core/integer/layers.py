@@ -25,12 +25,9 @@ from lmu_deploy.core.integer.parts import (
     check_type,
     largest,
 )
+from lmu_deploy.core.options import INTEGRATORS, SERIES
 from lmu_deploy.core.representation import Part
 from lmu_deploy.core.validation import check_array, check_choice, check_integer, set_fields
-
-INTEGRATORS = ("dense-incremental", "schur", "hessenberg", "fir")
-SERIES = "sign-taylor"
-REALIZATIONS = (*INTEGRATORS, SERIES)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

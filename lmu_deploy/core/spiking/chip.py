@@ -22,6 +22,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import LATER
+from lmu_deploy.core.options import CALIBRATIONS, NEURON_KINDS
 from lmu_deploy.core.representation import Part
 from lmu_deploy.core.validation import (
     check_array,
@@ -123,11 +124,9 @@ class DPISynapse:
             )
 
 
-NEURON_KINDS = ("lif", "dpi", "if", "poisson")
 NOISY_KINDS = ("lif", "dpi")
 """Neuron models for which membrane noise and threshold noise are defined."""
 _REFRACTORY = ("lif", "dpi")
-CALIBRATIONS = ("none", "static", "dynamic")
 REACH = 1.5
 """Of a state's range: as far as dynamic calibration shows a chip its states."""
 

@@ -11,15 +11,11 @@ from hypothesis import strategies as st
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import edges
-from lmu_deploy.core.integer.layers import (
-    REALIZATIONS,
-    IntegerHidden,
-    IntegerMemory,
-    PiecewiseLinear,
-)
+from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.options import REALIZATIONS
 from targets.conformance.drawn import integer_networks, loud_and_quiet
 from targets.conformance.networks import example
 from targets.integer import IntegerTarget

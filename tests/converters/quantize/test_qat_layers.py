@@ -18,9 +18,9 @@ from converters.quantize.qat import rounding_model
 from converters.quantize.qat_layers import ports, rounded
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import REALIZATIONS
 from lmu_deploy.core.legendre import impulse_response
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.options import REALIZATIONS
 from lmu_deploy.nn.convert import to_torch
 from lmu_deploy.nn.model import SequenceModel
 

@@ -15,8 +15,8 @@ from converters.quantize.memory_analysis import memory_matrix, spectral_radius, 
 from lmu_deploy.cli import app
 from lmu_deploy.core.files import save
 from lmu_deploy.core.integer.graph import with_connections
-from lmu_deploy.core.integer.layers import REALIZATIONS
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.options import REALIZATIONS
 from targets.integer import IntegerTarget
 
 INPUTS = np.random.default_rng(0).uniform(-1.0, 1.0, (8, 40, 1))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from converters.quantize import quantize
-from lmu_deploy.core.integer.layers import REALIZATIONS, SeriesMemory
+from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection
+from lmu_deploy.core.options import REALIZATIONS
 from targets.conformance.networks import example
 from targets.integer import IntegerTarget
 from targets.lava import LavaTarget
