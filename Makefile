@@ -1,9 +1,9 @@
-# The two commands of the README, and what the developers need besides.
+# `demo` and `test` are for users; the other targets are for developers.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LAVA := lava-nc==0.10.0
-# MNIST for the tests that want it; they say so and are skipped when it is absent.
+# Folder of MNIST; tests that need it are skipped if it is absent.
 export LMU_DEPLOY_DATA ?= $(abspath ../shared/data)
 
 .PHONY: demo test lint docs dist format venv clean
@@ -14,7 +14,7 @@ demo: venv  ## train, convert, deploy everywhere, and print the path of the repo
 test: venv  ## the whole suite, with coverage
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
 
-lint: venv  ## style and types
+lint: venv  ## style, types, import contracts, sizes, results pages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -35,10 +35,9 @@ format: venv
 
 venv: $(VENV)/.installed
 
-# lava-nc declares Python <3.11 and needs no more than a patched import on later ones (see
-# targets/lava/compat.py), so it is installed apart, without asking what it declares. An *.egg-info
-# that some build left beside the packages would be found before what is installed, and hide targets
-# and importers that pyproject.toml has gained since.
+# lava-nc declares Python <3.11 but runs on later versions with a patched import (targets/lava/compat.py),
+# so it is installed separately and without its declared requirements. A leftover *.egg-info in the
+# checkout would hide entry points that pyproject.toml has gained since.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	rm -rf *.egg-info
 	$(PYTHON) -m venv $(VENV)

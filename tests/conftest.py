@@ -1,6 +1,6 @@
-"""What several tests need: few threads, and networks drawn over every option they have.
+"""Fixtures of several test files: a random generator, and a strategy of float networks.
 
-A test file cannot import this one; it asks for the fixtures by name.
+Each process uses one thread per library, because pytest-xdist runs several processes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from lmu_deploy.core.network import (  # noqa: E402
     Readout,
 )
 
-# In continuous integration every run draws the same examples; `--hypothesis-profile deep` draws
-# many more, for whoever looks for trouble.
+# In continuous integration every run uses the same examples; `--hypothesis-profile deep` runs
+# many more.
 usual = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("suite", max_examples=25, derandomize="CI" in os.environ, **usual)
 settings.register_profile("deep", max_examples=2000, **usual)
@@ -35,13 +35,13 @@ settings.load_profile("suite")
 
 @pytest.fixture
 def rng():
-    """A random generator, the same in every run."""
+    """Return a random generator with a fixed seed."""
     return np.random.default_rng(20_190_812)
 
 
 @pytest.fixture(scope="session")
 def networks():
-    """The strategy that draws float networks: every kind of layer, with every option."""
+    """Return a strategy of float networks with every kind of layer and every option."""
     return _networks()
 
 
@@ -106,5 +106,5 @@ def _lstm_layers(draw, weights, n_in):
 
 
 def _array(weights, *shape):
-    """Float32 entries of the size that keeps sums over the first axis near one."""
+    """Return float32 entries whose sums over the first axis are near one in size."""
     return (weights.normal(size=shape) / np.sqrt(2.0 * shape[0])).astype(np.float32)

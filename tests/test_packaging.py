@@ -1,4 +1,4 @@
-"""What is installed: a quick import, every file in the wheel, a wheel from the source archive."""
+"""The package: a quick import, every file in the wheel, a wheel from the source archive."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_import_loads_nothing_heavy(module):
 
 
 def source_files() -> set[str]:
-    """Every file that belongs into a wheel."""
+    """Return every file that a wheel must contain."""
     found = set()
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
@@ -66,7 +66,7 @@ def source_files() -> set[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Source archive of a copy of the tree, and the wheel that is made from that archive."""
+    """Build a source archive from a copy of the tree, and a wheel from that archive."""
     pytest.importorskip("build", reason="the extra [dev] is not installed")
     copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
     for package in PACKAGES:
@@ -86,7 +86,7 @@ def built(tmp_path_factory):
     return archive, wheel
 
 
-def test_the_wheel_holds_every_file_and_no_other(built):
+def test_the_wheel_contains_every_file_and_no_other(built):
     _, wheel = built
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -94,14 +94,14 @@ def test_the_wheel_holds_every_file_and_no_other(built):
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
 
 
-def test_the_source_archive_holds_what_a_wheel_is_made_of(built):
+def test_the_source_archive_contains_every_file_of_a_wheel(built):
     archive, _ = built
     with tarfile.open(archive) as files:
         names = {name.partition("/")[2] for name in files.getnames()}
     assert source_files() | {"pyproject.toml", "README.md", "LICENSE"} <= names
 
 
-def test_the_wheel_says_what_it_is(built):
+def test_metadata_of_the_wheel(built):
     _, wheel = built
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))

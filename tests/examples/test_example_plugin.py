@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("packaging")
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder into which pip has put the plugin, without network and without its dependencies."""
+    """Return a folder into which pip has installed the plugin, offline and without dependencies."""
     pytest.importorskip("setuptools", reason="the extra [dev] is not installed")
     source = tmp_path_factory.mktemp("source") / "plugin"
     shutil.copytree(PLUGIN, source, ignore=shutil.ignore_patterns("__pycache__"))
@@ -32,7 +32,7 @@ def installed(tmp_path_factory):
 
 @pytest.fixture
 def run(installed, tmp_path):
-    """Run Python with the plugin installed, in an empty folder."""
+    """Return a function that runs Python with the plugin installed, in an empty folder."""
 
     def call(*arguments: object) -> str:
         path = os.pathsep.join([str(installed), str(ROOT), os.environ.get("PYTHONPATH", "")])

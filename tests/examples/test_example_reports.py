@@ -1,4 +1,4 @@
-"""The example reports: made by commands that exist, and drawn from the figures beside them."""
+"""The example reports: their commands exist, and they show the figures in their folder."""
 
 from __future__ import annotations
 
