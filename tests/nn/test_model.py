@@ -73,3 +73,13 @@ def test_configuration_from_mapping_equals_python():
 def test_invalid_configuration_is_rejected(change, message):
     with pytest.raises(InputError, match=message):
         read_model_config({**HYBRID.model_dump(), **change})
+
+
+def test_earlier_name_of_the_initialization_is_accepted():
+    layer = {"kind": "lmu", "units": 3, "order": 4, "theta": 9.0}
+    now, earlier = ({**layer, name: "memory"} for name in ("init", "start"))
+    configs = [
+        read_model_config({"n_in": 1, "n_out": 2, "layers": [each]}) for each in (now, earlier)
+    ]
+    assert configs[0] == configs[1]
+    assert configs[0].layers[0].init == "memory"
