@@ -24,59 +24,23 @@ from safetensors.numpy import save_file
 
 from lmu_deploy.core.errors import InputError
 
-
-@contextmanager
-def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path` and rename it to `path` when the block succeeds.
-
-    When the block raises, the temporary file is removed and an older file at `path` is unchanged.
-
-    Raises
-    ------
-    InputError
-        When the folder does not exist or cannot be written, or `path` is a folder.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file to write.")
-    try:
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-        )
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; give a folder that exists."
-        ) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path | str, text: str) -> None:
-    """Write `text` to `path` atomically, in UTF-8."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 FORMAT = 1
+
 HEADER = "lmu_deploy"
+
 LATER: Mapping[str, bool] = {"later": True}
 """Field metadata: files written before the field existed lack it and get its default."""
 
 _LONGEST_QUOTE = 200
+
 _RENAMED: Mapping[str, str] = {
     "discretiser": "discretizer",
     "hold_ms": "presentation_ms",
     "realisation": "realization",
 }
 """Field names in files written before version 0.2, with their present names."""
+
+_NOT_COUNTED = ("provenance", "task")
 
 
 def save(instance: Any, path: Path | str) -> None:
@@ -138,6 +102,31 @@ def load(path: Path | str, classes: tuple[type, ...]) -> Any:
         ) from error
 
 
+def fingerprint(instance: Any) -> str:
+    """Return a SHA-256 hash of every number in a representation with its key, shape and type.
+
+    Networks that compute the same with the same arrays have equal fingerprints.
+
+    Parameters
+    ----------
+    instance : frozen dataclass
+        What :func:`lmu_deploy.core.files.save` can write.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits. Provenance and the name of the task are excluded, because they do
+        not affect what the network computes.
+    """
+    tree, tensors = to_tree(instance)
+    digest = hashlib.sha256(json.dumps(_without(tree), sort_keys=True).encode())
+    for key in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[key])
+        digest.update(f"{key} {tensor.dtype.str} {tensor.shape}".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
 def to_tree(instance: Any) -> tuple[Any, dict[str, np.ndarray]]:
     """Split a representation into a JSON tree and the arrays that the tree refers to.
 
@@ -166,6 +155,46 @@ def from_tree(tree: Any, tensors: Mapping[str, np.ndarray], classes: tuple[type,
         wanted = " or ".join(sorted(cls.__name__ for cls in classes))
         raise InputError(f"it contains no {wanted} at its root; create the file again.")
     return instance
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and rename it to `path` when the block succeeds.
+
+    When the block raises, the temporary file is removed and an older file at `path` is unchanged.
+
+    Raises
+    ------
+    InputError
+        When the folder does not exist or cannot be written, or `path` is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file to write.")
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+        )
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; give a folder that exists."
+        ) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write `text` to `path` atomically, in UTF-8."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _encode(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
@@ -233,34 +262,6 @@ def _short(value: Any) -> str:
     """Return `value` as text of limited length; text from a file may be as long as the file."""
     text = str(value)
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
-
-
-_NOT_COUNTED = ("provenance", "task")
-
-
-def fingerprint(instance: Any) -> str:
-    """Return a SHA-256 hash of every number in a representation with its key, shape and type.
-
-    Networks that compute the same with the same arrays have equal fingerprints.
-
-    Parameters
-    ----------
-    instance : frozen dataclass
-        What :func:`lmu_deploy.core.files.save` can write.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits. Provenance and the name of the task are excluded, because they do
-        not affect what the network computes.
-    """
-    tree, tensors = to_tree(instance)
-    digest = hashlib.sha256(json.dumps(_without(tree), sort_keys=True).encode())
-    for key in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[key])
-        digest.update(f"{key} {tensor.dtype.str} {tensor.shape}".encode())
-        digest.update(tensor.tobytes())
-    return digest.hexdigest()
 
 
 def _without(node: Any) -> Any:

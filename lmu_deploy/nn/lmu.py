@@ -33,35 +33,10 @@ from lmu_deploy.nn.weights import LMUWeights
 
 INITIALIZATIONS = ("random", "memory")
 
-
-def init_weights(weights: Iterable[tuple[str, Tensor]], scheme: str) -> None:
-    """Initialize weights in place.
-
-    Parameters
-    ----------
-    weights : iterable of (str, Tensor)
-        Names as in :class:`LMU`, and the weights.
-    scheme : {"random", "memory"}
-        "random": encoders of input and hidden units LeCun uniform, kernels Xavier normal, memory
-        encoders and biases zero (Voelker et al. 2019, section 2.2 "Layer Design"). "memory": the
-        layer starts as a delay line with a random readout: input encoders one, memory kernel
-        Xavier normal, all other weights zero (the settings of the paper's psMNIST experiment).
-    """
-    with torch.no_grad():
-        for name, weight in weights:
-            random = scheme == "random" or name == "memory_kernel"
-            if name == "input_encoders" and scheme == "memory":
-                weight.fill_(1.0)
-            elif random and name in ("input_encoders", "hidden_encoders"):
-                limit = math.sqrt(3.0 / weight.shape[0])
-                weight.uniform_(-limit, limit)
-            elif random and name.endswith("kernel"):
-                nn.init.xavier_normal_(weight)
-            else:
-                weight.zero_()
-
-
 FORMS = ("auto", "step", "recurrent", "parallel")
+
+HIDDEN_KINDS = ("recurrent", "feedforward", "none")
+
 Form = Callable[
     [LMUWeights, Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor, Tensor]
 ]
@@ -69,40 +44,9 @@ Form = Callable[
 
 _WORTH_BLOCKS = 1e6
 """Multiplications per step that blocks must save to outweigh their overhead."""
+
 _WORTH_DRIVING = 2e6
 """Multiplications per step above which computing the drive in each step is faster."""
-
-
-def choose_form(form: str, weights: LMUWeights, batch: int) -> Form:
-    """Return the fastest evaluation that `form` allows.
-
-    Parameters
-    ----------
-    form : {"auto", "step", "recurrent", "parallel"}
-        "auto" uses the parallel form whenever the memory receives no feedback from hidden units;
-        feedback of the memory into itself is linear and does not prevent it.
-    weights : LMUWeights
-    batch : int
-    """
-    if form == "step":
-        return run_stepwise
-    if weights.hidden_encoders is None:
-        if form == "recurrent":
-            return run_recurrent
-        return run_driven if _is_driven(weights, batch) else run_parallel
-    saved = batch * weights.states * (weights.units + weights.states)
-    return run_coupled if saved > _WORTH_BLOCKS else run_recurrent
-
-
-def _is_driven(weights: LMUWeights, batch: int) -> bool:
-    """Return whether hidden units are recurrent and computing the drive in each step pays."""
-    own = weights.recurrent_kernel
-    if own is None or takes_channels(weights) or has_fused(own, weights.activation):
-        return False
-    return batch * weights.units * (weights.units + weights.states) > _WORTH_DRIVING
-
-
-HIDDEN_KINDS = ("recurrent", "feedforward", "none")
 
 
 class LMUState(NamedTuple):
@@ -340,3 +284,59 @@ class LMU(nn.Module):
         form = choose_form(self.form, weights, len(x))
         y, m, h = form(weights, x, m, h, lengths, last_only)
         return (y if last_only else zero_after(y, lengths)), LMUState(m, h)
+
+
+def init_weights(weights: Iterable[tuple[str, Tensor]], scheme: str) -> None:
+    """Initialize weights in place.
+
+    Parameters
+    ----------
+    weights : iterable of (str, Tensor)
+        Names as in :class:`LMU`, and the weights.
+    scheme : {"random", "memory"}
+        "random": encoders of input and hidden units LeCun uniform, kernels Xavier normal, memory
+        encoders and biases zero (Voelker et al. 2019, section 2.2 "Layer Design"). "memory": the
+        layer starts as a delay line with a random readout: input encoders one, memory kernel
+        Xavier normal, all other weights zero (the settings of the paper's psMNIST experiment).
+    """
+    with torch.no_grad():
+        for name, weight in weights:
+            random = scheme == "random" or name == "memory_kernel"
+            if name == "input_encoders" and scheme == "memory":
+                weight.fill_(1.0)
+            elif random and name in ("input_encoders", "hidden_encoders"):
+                limit = math.sqrt(3.0 / weight.shape[0])
+                weight.uniform_(-limit, limit)
+            elif random and name.endswith("kernel"):
+                nn.init.xavier_normal_(weight)
+            else:
+                weight.zero_()
+
+
+def choose_form(form: str, weights: LMUWeights, batch: int) -> Form:
+    """Return the fastest evaluation that `form` allows.
+
+    Parameters
+    ----------
+    form : {"auto", "step", "recurrent", "parallel"}
+        "auto" uses the parallel form whenever the memory receives no feedback from hidden units;
+        feedback of the memory into itself is linear and does not prevent it.
+    weights : LMUWeights
+    batch : int
+    """
+    if form == "step":
+        return run_stepwise
+    if weights.hidden_encoders is None:
+        if form == "recurrent":
+            return run_recurrent
+        return run_driven if _is_driven(weights, batch) else run_parallel
+    saved = batch * weights.states * (weights.units + weights.states)
+    return run_coupled if saved > _WORTH_BLOCKS else run_recurrent
+
+
+def _is_driven(weights: LMUWeights, batch: int) -> bool:
+    """Return whether hidden units are recurrent and computing the drive in each step pays."""
+    own = weights.recurrent_kernel
+    if own is None or takes_channels(weights) or has_fused(own, weights.activation):
+        return False
+    return batch * weights.units * (weights.units + weights.states) > _WORTH_DRIVING

@@ -34,6 +34,117 @@ from lmu_deploy.tasks.base import Task, TaskData
 from lmu_deploy.training.config import TrainConfig
 from lmu_deploy.training.module import TrainingModule
 
+_LOG = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+_SECONDS_BETWEEN_LINES_WITHIN = 30.0
+
+_BAR_WIDTH = 12  # leaves room for the figures on a terminal of 80 columns
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model with the weights of its best validation.
+
+    Attributes
+    ----------
+    model : SequenceModel
+    best_epoch : int
+    validation_loss, validation_metric : float
+        Loss and metric of that epoch.
+    history : list of dict
+        Losses and metric of each epoch.
+    device : str
+        Device of the training and of the model: cpu, cuda or mps.
+    """
+
+    model: SequenceModel
+    best_epoch: int
+    validation_loss: float
+    validation_metric: float
+    history: list[dict[str, float]]
+    device: str
+
+
+def fit(
+    task: Task,
+    data: TaskData,
+    config: TrainConfig,
+    seed: int,
+    *,
+    show: bool = True,
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    prepare: Callable[[SequenceModel], None] | None = None,
+) -> Fitted:
+    """Train a network on a task.
+
+    Parameters
+    ----------
+    task : Task
+    data : TaskData
+    config : TrainConfig
+    seed : int
+        Seed of the initial weights and of the order of the training data.
+    show : bool
+        Show progress on standard error.
+    checkpoint : path, optional
+        Written after every epoch. If it exists, training resumes from it, with the same result as
+        without the interruption.
+    device : {"auto", "cpu", "cuda", "mps"}
+    prepare : callable, optional
+        Modifies the initial network in place before training, for studies of initialization.
+
+    Raises
+    ------
+    InputError
+        When `checkpoint` is of another training, or the device is not available.
+    RunError
+        When the loss is NaN or infinite.
+    """
+    _check_device(device)
+    epochs_matter = config.schedule != "constant"
+    about = config.model_dump_json(exclude=None if epochs_matter else {"epochs"})
+    about = f"{task.name} {seed} {about}"
+    resume = checkpoint is not None and checkpoint.exists()
+    if checkpoint is not None and resume:
+        check_resumable(checkpoint, about)
+    with _repeatable(seed), _quiet(), tempfile.TemporaryDirectory() as scratch:
+        model = SequenceModel(config.network_for(task))
+        if prepare is not None:
+            prepare(model)
+        module = TrainingModule(model, task, data, config, seed)
+        lower_is_better = config.choose_by == "loss" or task.metric == "nrmse"
+        best = KeepBest(config.choose_by, lower_is_better, config.patience)
+        history = History()
+        callbacks: list[pl.Callback] = [best, history]
+        if show:
+            callbacks.append(ShowProgress(task.name, config.epochs))
+        if checkpoint is not None:
+            callbacks.append(SaveLast(checkpoint, about))
+        trainer = pl.Trainer(
+            max_epochs=config.epochs,
+            accelerator=device,
+            devices=1,
+            deterministic=True,
+            gradient_clip_val=config.clip_norm,
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=callbacks,
+            enable_checkpointing=checkpoint is not None,
+            default_root_dir=scratch,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(module, ckpt_path=checkpoint if resume else None, weights_only=True)
+        model.load_state_dict(best.best["weights"])
+    used = trainer.strategy.root_device.type
+    found = best.best
+    model = model.to(used).eval()
+    return Fitted(model, found["epoch"], found["loss"], found["metric"], history.rows, used)
+
 
 class KeepBest(Callback):
     """Keep the weights of the best validation and stop after `patience` epochs without a better.
@@ -156,12 +267,6 @@ def check_resumable(path: Path, about: str) -> None:
         )
 
 
-_SECONDS_BETWEEN_LINES = 5.0
-_SECONDS_BETWEEN_LINES_WITHIN = 30.0
-_LOG = logging.getLogger(__name__)
-_BAR_WIDTH = 12  # leaves room for the figures on a terminal of 80 columns
-
-
 class ShowProgress(Callback):
     """Show the epoch, the loss and the metric of the validation."""
 
@@ -251,109 +356,6 @@ class ShowProgress(Callback):
         if self._bar:
             self._bar.stop()
             self._bar = None
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained model with the weights of its best validation.
-
-    Attributes
-    ----------
-    model : SequenceModel
-    best_epoch : int
-    validation_loss, validation_metric : float
-        Loss and metric of that epoch.
-    history : list of dict
-        Losses and metric of each epoch.
-    device : str
-        Device of the training and of the model: cpu, cuda or mps.
-    """
-
-    model: SequenceModel
-    best_epoch: int
-    validation_loss: float
-    validation_metric: float
-    history: list[dict[str, float]]
-    device: str
-
-
-def fit(
-    task: Task,
-    data: TaskData,
-    config: TrainConfig,
-    seed: int,
-    *,
-    show: bool = True,
-    checkpoint: Path | None = None,
-    device: str = "auto",
-    prepare: Callable[[SequenceModel], None] | None = None,
-) -> Fitted:
-    """Train a network on a task.
-
-    Parameters
-    ----------
-    task : Task
-    data : TaskData
-    config : TrainConfig
-    seed : int
-        Seed of the initial weights and of the order of the training data.
-    show : bool
-        Show progress on standard error.
-    checkpoint : path, optional
-        Written after every epoch. If it exists, training resumes from it, with the same result as
-        without the interruption.
-    device : {"auto", "cpu", "cuda", "mps"}
-    prepare : callable, optional
-        Modifies the initial network in place before training, for studies of initialization.
-
-    Raises
-    ------
-    InputError
-        When `checkpoint` is of another training, or the device is not available.
-    RunError
-        When the loss is NaN or infinite.
-    """
-    _check_device(device)
-    epochs_matter = config.schedule != "constant"
-    about = config.model_dump_json(exclude=None if epochs_matter else {"epochs"})
-    about = f"{task.name} {seed} {about}"
-    resume = checkpoint is not None and checkpoint.exists()
-    if checkpoint is not None and resume:
-        check_resumable(checkpoint, about)
-    with _repeatable(seed), _quiet(), tempfile.TemporaryDirectory() as scratch:
-        model = SequenceModel(config.network_for(task))
-        if prepare is not None:
-            prepare(model)
-        module = TrainingModule(model, task, data, config, seed)
-        lower_is_better = config.choose_by == "loss" or task.metric == "nrmse"
-        best = KeepBest(config.choose_by, lower_is_better, config.patience)
-        history = History()
-        callbacks: list[pl.Callback] = [best, history]
-        if show:
-            callbacks.append(ShowProgress(task.name, config.epochs))
-        if checkpoint is not None:
-            callbacks.append(SaveLast(checkpoint, about))
-        trainer = pl.Trainer(
-            max_epochs=config.epochs,
-            accelerator=device,
-            devices=1,
-            deterministic=True,
-            gradient_clip_val=config.clip_norm,
-            reload_dataloaders_every_n_epochs=1,
-            callbacks=callbacks,
-            enable_checkpointing=checkpoint is not None,
-            default_root_dir=scratch,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        trainer.fit(module, ckpt_path=checkpoint if resume else None, weights_only=True)
-        model.load_state_dict(best.best["weights"])
-    used = trainer.strategy.root_device.type
-    found = best.best
-    model = model.to(used).eval()
-    return Fitted(model, found["epoch"], found["loss"], found["metric"], history.rows, used)
 
 
 def _check_device(device: str) -> None:

@@ -23,43 +23,6 @@ from lmu_deploy.training.config import TrainConfig, preset, read_toml
 _PACKAGES = ("lmu-deploy", "numpy", "torch", "lightning", "scikit-learn")
 
 
-def describe(
-    command: list[str], seed: int, config: TrainConfig, figures: Mapping[str, float], device: str
-) -> dict[str, str]:
-    """Return the provenance of a training run.
-
-    Parameters
-    ----------
-    command : list of str
-        Command line that repeats the training.
-    seed : int
-    config : TrainConfig
-    figures : mapping of str to float
-    device : str
-        Device of the training, such as "cpu".
-
-    Returns
-    -------
-    provenance : dict of str to str
-        command, seed, date (UTC), settings and figures (JSON), versions (JSON), hardware.
-    """
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "command": shlex.join(command),
-        "seed": str(seed),
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "settings": config.model_dump_json(exclude_none=True),
-        "figures": json.dumps(dict(figures)),
-        "versions": json.dumps(versions),
-        "hardware": f"{device}, {platform.machine()}",
-    }
-
-
 @dataclass(frozen=True)
 class TrainResult:
     """Result of a training run.
@@ -169,6 +132,43 @@ def train(
     if out is not None:
         save(network, out)
     return TrainResult(network, figures, fitted.history, settings)
+
+
+def describe(
+    command: list[str], seed: int, config: TrainConfig, figures: Mapping[str, float], device: str
+) -> dict[str, str]:
+    """Return the provenance of a training run.
+
+    Parameters
+    ----------
+    command : list of str
+        Command line that repeats the training.
+    seed : int
+    config : TrainConfig
+    figures : mapping of str to float
+    device : str
+        Device of the training, such as "cpu".
+
+    Returns
+    -------
+    provenance : dict of str to str
+        command, seed, date (UTC), settings and figures (JSON), versions (JSON), hardware.
+    """
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "command": shlex.join(command),
+        "seed": str(seed),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "settings": config.model_dump_json(exclude_none=True),
+        "figures": json.dumps(dict(figures)),
+        "versions": json.dumps(versions),
+        "hardware": f"{device}, {platform.machine()}",
+    }
 
 
 def _settings(
