@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import results
+
 ROOT = Path(__file__).resolve().parents[1]
 KERAS = "keras3-stack.h5"
 SECONDS = 1800
@@ -114,6 +116,7 @@ def main() -> None:
     parser.add_argument("--extra", action="append", choices=list(TASKS), help="only this one")
     parser.add_argument("--installer", choices=("pip", "uv"), default="pip")
     parser.add_argument("--out", type=Path, required=True, help="results, as JSON")
+    results.add_options(parser)
     options = parser.parse_args()
     known = json.loads(options.out.read_text()) if options.out.exists() else []
     tried = [Tried(**row) for row in known]
@@ -128,7 +131,7 @@ def main() -> None:
                 tried.append(found)
                 print(found.python, found.extra, found.result, file=sys.stderr, flush=True)
                 options.out.write_text(json.dumps([asdict(t) for t in tried], indent=1) + "\n")
-    print(table(tried))
+    results.publish(*table(tried), options)
 
 
 def attempt(python: str, version: str, extra: str, wheel: Path, installer: str) -> Tried:
@@ -170,15 +173,15 @@ def installations(extra: str, wheel: Path, version: str) -> list[list[str]]:
 
 def install(python: Path, arguments: Sequence[str], installer: str) -> None:
     """Install with pip or uv; what does not say that it fits this Python goes by pip alone."""
-    held = [] if "--no-deps" in arguments else ["-c", str(ROOT / "constraints.txt")]
+    pinned = [] if "--no-deps" in arguments else ["-c", str(ROOT / "constraints.txt")]
     apart = "--no-deps" in arguments
     if installer == "pip" or apart:
         if installer == "uv":
             output(["uv", "pip", "install", "-q", "--python", python, "pip"])
         ignoring = ["--ignore-requires-python"] if apart else []
-        output([python, "-m", "pip", "install", "-q", *ignoring, *arguments, *held])
+        output([python, "-m", "pip", "install", "-q", *ignoring, *arguments, *pinned])
     else:
-        output(["uv", "pip", "install", "-q", "--python", python, *arguments, *held])
+        output(["uv", "pip", "install", "-q", "--python", python, *arguments, *pinned])
 
 
 def prepare_files(folder: Path) -> None:
@@ -216,15 +219,15 @@ def output(command: Sequence[object], folder: Path | None = None) -> str:
     return done.stdout.strip()
 
 
-def table(tried: Sequence[Tried]) -> str:
-    """Return the results as a Markdown table, a row for each extra and a column for each Python."""
+def table(tried: Sequence[Tried]) -> tuple[results.Columns, list[list[results.Cell]]]:
+    """Return columns and rows: a row for each extra and a column for each Python."""
     pythons = sorted({t.python for t in tried}, key=lambda v: [int(p) for p in v.split(".")])
     found = {(t.python, t.extra): t.result for t in tried}
-    rows = [f"| extra | {' | '.join(pythons)} |", "|---|" + "---|" * len(pythons)]
-    for extra in TASKS:
-        cells = [found.get((python, extra), "not tried") for python in pythons]
-        rows.append(f"| `{extra}` | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    rows: list[list[results.Cell]] = [
+        [f"`{extra}`", *(found.get((python, extra), "not tried") for python in pythons)]
+        for extra in TASKS
+    ]
+    return [("extra", "{}"), *((python, "{}") for python in pythons)], rows
 
 
 if __name__ == "__main__":
