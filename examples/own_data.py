@@ -1,4 +1,4 @@
-"""Use data of your own: write an .npz file, and give it wherever a task's name can stand.
+"""Use data of your own: a Dataset made of arrays, wherever the name of a task can stand.
 
 The data here are noisy sines of two frequencies, to be classified from 40 steps. Training takes a
 few seconds. Run: python examples/own_data.py
@@ -6,20 +6,17 @@ few seconds. Run: python examples/own_data.py
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 
-import lmu_deploy
+import lmu_deploy as ld
 
-SETTINGS = """
-epochs = 12
-batch_size = 20
-learning_rate = 0.02
-schedule = "one-cycle"
-layers = [{ kind = "lmu", units = 16, order = 8, theta = 40 }]
-"""
+SETTINGS = {
+    "epochs": 12,
+    "batch_size": 20,
+    "learning_rate": 0.02,
+    "schedule": "one-cycle",
+    "layers": [{"kind": "lmu", "units": 16, "order": 8, "theta": 40}],
+}
 
 
 def sines(samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -33,22 +30,14 @@ def sines(samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 def main() -> None:
-    """Write the data, train on them, and deploy the network as integers."""
+    """Train on the data, and run the network as integers."""
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        x_train, y_train = sines(400, rng)
-        x_test, y_test = sines(200, rng)
-        data = folder / "sines.npz"
-        np.savez(data, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-        settings = folder / "settings.toml"
-        settings.write_text(SETTINGS)
-
-        network = lmu_deploy.train(str(data), config=settings).network
-        integers = lmu_deploy.quantize(network, data=str(data))
-        found = lmu_deploy.run(integers, target="integer", data=str(data)).summary()
-    against = found["reference"]
-    print(f"float {against['value']:.4f}, integers {found['metric']['value']:.4f}")
+    data = ld.Dataset(*sines(400, rng), *sines(200, rng), name="sines")
+    network = ld.train(data, config=SETTINGS).network
+    found = ld.run(ld.quantize(network, data), data)
+    assert found.metric is not None
+    assert found.against_reference is not None
+    print(f"float {found.against_reference.value:.4f}, integers {found.metric.value:.4f}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _LOIHI_HOST = (
 
 
 def check(network: OnChip | Path | str, *, profile: str = "loihi2") -> list[Violation]:
-    """List every way in which `network` does not fit the chip, each with the least mending change.
+    """List every violation of the chip's limits, each with the smallest change that fixes it.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def placement(network: OnChip | Path | str, *, profile: str = "loihi2") -> str:
 
 
 def remarks(network: OnChip | Path | str) -> list[str]:
-    """Say what breaks no rule but should be known: layers on the host, memories that grow.
+    """Return what breaks no rule but is worth knowing: layers on the host, memories that grow.
 
     Raises
     ------

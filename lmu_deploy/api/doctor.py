@@ -1,11 +1,7 @@
-"""`doctor`: which libraries work here, and what mends those that do not.
-
-What stands behind `lmu-deploy doctor`: each library, whether it works, and what mends it.
+"""`doctor`: which libraries work here, and how to repair those that do not.
 
 Every library is imported in an interpreter of its own, because some imports change the interpreter
 (Lava sets how processes start), some crash, and all of them together are slow.
-
-The commands that mend a library which does not work: what pip installs, and how it is typed.
 """
 
 from __future__ import annotations
@@ -29,14 +25,14 @@ Command = tuple[str, ...]
 
 
 def commands_for(name: str) -> tuple[Command, ...]:
-    """Give the commands that install a library, by the name that pip has for it."""
+    """Return the commands that install a library, by the name that pip has for it."""
     return _lava_commands() if name == LAVA else (_pip(requirement(name)),)
 
 
 def requirement(name: str) -> str:
-    """Give what this package asks of a library, such as ``onnx>=1.16``; the bare name if nothing.
+    """Return the version that this package requires, such as ``onnx>=1.16``, or the bare name.
 
-    Environment markers are left out: the answer is for the interpreter that runs now.
+    Environment markers are left out, because the result is for the running interpreter.
     """
     try:
         lines = metadata.requires("lmu-deploy") or []
@@ -50,7 +46,7 @@ def requirement(name: str) -> str:
 
 
 def as_typed(commands: Iterable[Command]) -> str:
-    """Give commands as a person types them, one after the other."""
+    """Return commands as they are typed in a shell, one after the other."""
     return " && ".join(
         shlex.join(["python" if part == sys.executable else part for part in command])
         for command in commands
@@ -58,7 +54,7 @@ def as_typed(commands: Iterable[Command]) -> str:
 
 
 def run_commands(commands: Iterable[Command]) -> None:
-    """Run commands in turn, each once.
+    """Run commands one after the other, each once.
 
     Raises
     ------
@@ -75,7 +71,7 @@ def run_commands(commands: Iterable[Command]) -> None:
 
 
 def _lava_commands() -> tuple[Command, ...]:
-    """Install lava-nc without its claim to Python <3.11, and what it needs, apart."""
+    """Return commands that install lava-nc without its limit to Python <3.11."""
     if sys.version_info < (3, 11):
         return (_pip(f"{LAVA}==0.10.0"),)
     needs = map(requirement, ("asteval", "networkx", "scikit-learn", "scipy"))
@@ -86,10 +82,10 @@ def _lava_commands() -> tuple[Command, ...]:
 
 
 def _pip(*arguments: str) -> Command:
-    """Give a pip command, held to the exact versions of a checkout if this is one."""
+    """Return a pip command, with the exact versions of a checkout if this is one."""
     constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
-    held = ("-c", str(constraints)) if constraints.is_file() else ()
-    return (sys.executable, "-m", "pip", "install", *arguments, *held)
+    pinned = ("-c", str(constraints)) if constraints.is_file() else ()
+    return (sys.executable, "-m", "pip", "install", *arguments, *pinned)
 
 
 _SECONDS_FOR_AN_IMPORT = 180
@@ -152,7 +148,7 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What is true of one library.
+    """The state of one library.
 
     Attributes
     ----------
@@ -164,9 +160,9 @@ class Finding:
         Empty when it works.
     needed_for : str
     commands : tuple of tuple of str
-        What :func:`mend` runs; empty when it works, or pip cannot mend it.
+        Commands that :func:`repair` runs; empty when it works, or pip cannot repair it.
     advice : str
-        What a person types or does; empty when it works.
+        What to type or do; empty when it works.
     """
 
     name: str
@@ -181,7 +177,7 @@ class Finding:
 def examine(
     names: Iterable[str] | None = None, progress: Callable[[int, int], None] | None = None
 ) -> list[Finding]:
-    """Find out about all libraries, or those named, in the order of `LIBRARIES`.
+    """Check all libraries, or those named, in the order of `LIBRARIES`.
 
     Parameters
     ----------
@@ -208,8 +204,10 @@ def examine(
     return findings
 
 
-def mend(findings: Sequence[Finding]) -> None:
-    """Run the commands of everything that does not work, each once; examine again afterwards.
+def repair(findings: Sequence[Finding]) -> None:
+    """Run the commands that repair what does not work, each once.
+
+    Call :func:`examine` again afterwards.
 
     Raises
     ------
@@ -220,8 +218,8 @@ def mend(findings: Sequence[Finding]) -> None:
 
 
 def to_table(findings: Sequence[Finding]) -> list[tuple[str, str, str, str, str]]:
-    """Give the findings as rows of text, the first of them the headings."""
-    rows = [("library", "version", "works", "needed for", "to mend it")]
+    """Return the findings as rows of text, headings first."""
+    rows = [("library", "version", "works", "needed for", "how to fix it")]
     for f in findings:
         works = "yes" if f.works else f"no: {f.problem}"
         rows.append((f.name, f.version or "-", works, f.needed_for, f.advice))
@@ -261,7 +259,7 @@ def _version(name: str) -> str | None:
 
 
 def _failure(source: str) -> str:
-    """Run Python source in a fresh interpreter; give its last words if it failed, else nothing."""
+    """Run Python source in a fresh interpreter; return its last line if it failed, else nothing."""
     packages = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
     try:
@@ -284,26 +282,26 @@ def _failure(source: str) -> str:
 
 
 def doctor(*, fix: bool = False) -> list[Finding]:
-    """Examine every library, print a table of them, and mend what does not work if asked to.
+    """Check every library, print a table, and repair what does not work if asked to.
 
     Parameters
     ----------
     fix : bool
-        Run the commands that mend what does not work, then look again.
+        Run the commands that repair what does not work, then check again.
 
     Returns
     -------
     list of Finding
-        As they are at the end.
+        The state after all repairs.
 
     Raises
     ------
     RunError
-        When a command that mends failed.
+        When a repair failed.
     """
     findings = _examine_targets()
     if fix and not all(finding.works for finding in findings):
-        mend(findings)
+        repair(findings)
         findings = _examine_targets()
     return findings
 

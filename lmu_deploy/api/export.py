@@ -55,7 +55,7 @@ def export(
     Returns
     -------
     path
-        `out`, written whole.
+        `out`.
 
     Raises
     ------

@@ -52,7 +52,7 @@ class Forms:
         self._keep("float", lambda: self.source)
 
     def needed_by(self, runner: Target, form: str = "") -> Network:
-        """Give the representation that a target runs.
+        """Return the representation that a target runs.
 
         Parameters
         ----------
@@ -88,9 +88,9 @@ class Forms:
         return self._keep("spiking", lambda: self._spike("dynamic"))
 
     def uncalibrated(self) -> Network | None:
-        """Give the spiking network whose decoders know nothing of the chip's mismatch.
+        """Return the spiking network whose decoders ignore the chip's mismatch.
 
-        None beside a spiking network that was given: what its uncalibrated twin is, nobody said.
+        The result is None beside a spiking network that was given without an uncalibrated one.
         """
         if "spiking" in self.given and UNCALIBRATED not in self.given:
             return None

@@ -1,4 +1,4 @@
-"""`import`: a network of another program as an LMUNetwork file."""
+"""Import networks from files of other programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def import_network(
     ----------
     file : path
     out : path, optional
-        Where to write it, whole or not at all.
+        The `.safetensors` file to write.
     format : str, optional
         keras-lmu, paper-lmu, pytorch-lmu, onnx or a plug-in's; recognized from the file when
         absent.
@@ -34,7 +34,7 @@ def import_network(
     options : mapping of str to str, optional
         For bare weights, what they do not say, such as ``{"theta": "784"}``.
     task : str, optional
-        Task to record, so that later commands need not be told.
+        Task to record in the network, which later commands use by default.
 
     Returns
     -------

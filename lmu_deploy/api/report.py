@@ -1,4 +1,4 @@
-"""`report`: report.html and report.md made anew from a folder of results, and a gate on them."""
+"""Write the report of a folder of results again, and check its figures against limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_report(
     must_fit: bool = False,
     junit: Path | str | None = None,
 ) -> Path:
-    """Write report.html and report.md from the fidelity.json of `folder`; give report.html's path.
+    """Write report.html and report.md from the fidelity.json of a folder; return the former's path.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def announce(label: str, runner: Target, network: Network, inputs: np.ndarray) -
         return
     samples, steps, _ = inputs.shape
     hold = getattr(network, "steps_per_presentation", 1)
-    held = f" of {hold:,} chip steps" if hold > 1 else ""
+    shown = f" of {hold:,} chip steps" if hold > 1 else ""
     _LOG.info(
         "%s: %s, %s; %s of %s%s",
         label,
@@ -64,7 +64,7 @@ def announce(label: str, runner: Target, network: Network, inputs: np.ndarray) -
         counted(sizes.synapses, "synapse"),
         counted(samples, "sample"),
         counted(steps, "step"),
-        held,
+        shown,
     )
 
 

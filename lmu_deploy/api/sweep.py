@@ -129,7 +129,7 @@ def sweep(
 
 
 def describe(point: Point, objectives: tuple[str, str]) -> str:
-    """Say a trial in one line: its objectives, and what it has of its own."""
+    """Return a trial in one line: its objectives, and its varied settings."""
     varied = ", ".join(
         f"{name} = {value if isinstance(value, str) else json.dumps(value)}"
         for name, value in point.row.trial.varied.items()
@@ -139,7 +139,7 @@ def describe(point: Point, objectives: tuple[str, str]) -> str:
 
 
 def _labels(point: Point, objectives: tuple[str, str]) -> tuple[str, str]:
-    """Name the axes for people: the metric by its own name, the others without underscores."""
+    """Return names of the axes: the metric by its own name, the others without underscores."""
     metric = str(point.row.record.figures[METRIC_NAME])
     vertical, horizontal = (metric if n == METRIC else n.replace("_", " ") for n in objectives)
     return vertical, horizontal

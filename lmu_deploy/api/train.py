@@ -1,13 +1,11 @@
-"""`train`: a network on a task, one `.safetensors` file out.
-
-`demo`: the whole chain on data that comes with scikit-learn, in a few minutes.
-"""
+"""`train` a network on a task; `demo` runs everything on the digits of scikit-learn."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmu_deploy.api.export import export
 from lmu_deploy.api.fidelity import FidelityReport
@@ -16,6 +14,7 @@ from lmu_deploy.tasks.dataset import TaskLike
 
 if TYPE_CHECKING:
     from lmu_deploy.training import TrainResult
+    from lmu_deploy.training.config import TrainConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ def train(
     data: TaskLike,
     model: str = "lmu",
     *,
-    config: Path | str | None = None,
+    config: Path | str | Mapping[str, Any] | TrainConfig | None = None,
     seed: int = 0,
     epochs: int | None = None,
     out: Path | str | None = None,
@@ -39,8 +38,8 @@ def train(
         Name of a task, or one's own data as an ``.npz`` file or a dataset.
     model : {"lmu", "parallel", "lstm", "hybrid"}
         Which built-in network; see :mod:`lmu_deploy.training.config`.
-    config : path, optional
-        A TOML file that replaces some of the built-in settings.
+    config : path, mapping or TrainConfig, optional
+        A TOML file, or names and values, that replaces some of the built-in settings.
     seed : int
         Of the first weights and of the order of the training data.
     epochs : int, optional
@@ -68,7 +67,7 @@ def train(
     return fit(
         data,
         model,
-        config=None if config is None else Path(config),
+        config=Path(config) if isinstance(config, str) else config,
         seed=seed,
         epochs=epochs,
         out=None if out is None else Path(out),

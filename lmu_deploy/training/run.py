@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import save
@@ -49,7 +50,7 @@ def train(
     task: TaskLike,
     model: str = "lmu",
     *,
-    config: Path | str | TrainConfig | None = None,
+    config: Path | str | Mapping[str, Any] | TrainConfig | None = None,
     seed: int = 0,
     epochs: int | None = None,
     progress: bool = True,
@@ -65,7 +66,7 @@ def train(
         Name of a task, or one's own data as an .npz file or a Dataset.
     model : {"lmu", "parallel", "lstm", "hybrid"}
         Built-in network; see :mod:`lmu_deploy.training.config`.
-    config : path or TrainConfig, optional
+    config : path, mapping or TrainConfig, optional
         A TOML file that replaces some of the built-in settings, or all settings.
     seed : int
         Seed of the initial weights and of the order of the training data. On one machine the same
@@ -172,14 +173,20 @@ def describe(
 
 
 def _settings(
-    task: Task, model: str, config: Path | str | TrainConfig | None, epochs: int | None
+    task: Task,
+    model: str,
+    config: Path | str | Mapping[str, Any] | TrainConfig | None,
+    epochs: int | None,
 ) -> TrainConfig:
     if isinstance(config, TrainConfig):
         settings = config
     else:
         settings = preset(task, model)
         if config is not None:
-            settings = settings.changed(read_toml(config), str(config))
+            if isinstance(config, Mapping):
+                settings = settings.changed(dict(config), "config")
+            else:
+                settings = settings.changed(read_toml(config), str(config))
     return settings if epochs is None else settings.changed({"epochs": epochs}, "epochs")
 
 
@@ -198,14 +205,14 @@ def _with_exact_memory(network: LMUNetwork) -> LMUNetwork:
 def _command(
     task: Task,
     model: str,
-    config: Path | str | TrainConfig | None,
+    config: Path | str | Mapping[str, Any] | TrainConfig | None,
     seed: int,
     epochs: int | None,
     out: Path | str | None,
 ) -> list[str]:
     """Return the command line that repeats a training, with file names without folders."""
     command = ["lmu-deploy", "train", task.name, "--model", model, "--seed", str(seed)]
-    if isinstance(config, TrainConfig):
+    if isinstance(config, TrainConfig | Mapping):
         command += ["--config", "settings.toml"]
     elif config is not None:
         command += ["--config", Path(config).name]

@@ -1,4 +1,4 @@
-"""The doctor sees what is absent and what is broken, says what mends it, and does it."""
+"""The doctor finds absent and broken libraries, and names and runs what repairs them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lmu_deploy.api.doctor import Finding, examine, mend, requirement, to_table
+from lmu_deploy.api.doctor import Finding, examine, repair, requirement, to_table
 from lmu_deploy.core.errors import InputError, RunError
 
 doctor = sys.modules["lmu_deploy.api.doctor"]
@@ -94,10 +94,10 @@ def test_mend_runs_each_command_once_and_reports_failure(capfd):
     good = (sys.executable, "-c", "print('mended')")
     bad = (sys.executable, "-c", "raise SystemExit(3)")
     broken = Finding("a", None, False, "absent", "b", (good, good), "")
-    mend([broken, broken, Finding("c", "1", True, "", "d")])
+    repair([broken, broken, Finding("c", "1", True, "", "d")])
     assert capfd.readouterr().out == "mended\n"
     with pytest.raises(RunError, match="failed with exit code 3"):
-        mend([Finding("a", None, False, "absent", "b", (bad,), "")])
+        repair([Finding("a", None, False, "absent", "b", (bad,), "")])
 
 
 def test_the_commands_are_ones_that_pip_understands(monkeypatch):
