@@ -1,4 +1,4 @@
-"""Lowering a float network's memories to LIF neurons in Loihi's fixed point."""
+"""Conversion of a float network to LIF neurons in Loihi's fixed point."""
 
 from converters.loihi.lower import loihi_spike, loihi_spike_with
 

@@ -1,9 +1,4 @@
-"""LMUNetwork to LoihiNetwork: memories onto calibrated LIF neurons in fixed point.
-
-What is refused before any work is done, each with one sentence that says how to mend it.
-
-One memory of the float network made into one LoihiMemory.
-"""
+"""Convert an LMUNetwork into a LoihiNetwork: memories on calibrated LIF neurons in fixed point."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converters.loihi.simulator import FixedPointBench
+from converters.loihi.simulator import FixedPointSimulator
 from converters.loihi.tuning import LARGEST_ROUNDED, MESSAGE_ONE, draw_neurons, round_rows
 from converters.options import (
     CALIBRATION_SAMPLES,
@@ -50,7 +45,7 @@ def check_fit(
     tau_ms: float,
     chip: DigitalProfile,
 ) -> None:
-    """Refuse what cannot be lowered to this chip.
+    """Raise InputError for memories that do not fit this chip.
 
     Parameters
     ----------
@@ -88,12 +83,12 @@ def check_fit(
 
 
 _INPUT_MARGIN = 1.25
-"""Inputs may be so much larger than any seen in calibration before they are limited."""
+"""Largest input before saturation, relative to the largest calibration input."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all memories of a network have in common.
+    """Options that all memories of a network share.
 
     Attributes
     ----------
@@ -101,10 +96,10 @@ class Recipe:
     dt_ms, presentation_ms : float
         Milliseconds.
     decay : int
-        Of the relays, in 4096ths.
+        Decay of the relays, in 4096ths.
     neurons_per_state : int
     seed : int
-        Of tuning curves and calibration.
+        Seed of tuning curves and calibration.
     """
 
     figures: LifFigures
@@ -116,7 +111,7 @@ class Recipe:
 
     @property
     def parts(self) -> int:
-        """Chip steps in a hold."""
+        """Chip steps of one presentation."""
         return round(self.presentation_ms / self.dt_ms)
 
 
@@ -130,11 +125,11 @@ def build_memory(
     recipe : Recipe
     memory : Memory
     u : ndarray, shape (samples, steps, channels)
-        What reaches the memory while it is calibrated.
+        Inputs of the memory for its calibration.
     number : int
-        Which memory of the network: each has its own neurons.
+        Number of the memory in the network: each has its own neurons.
     progress : callable, optional
-        Called with (steps of calibration done, in all).
+        Called with (calibration steps done, steps in total).
 
     Raises
     ------
@@ -147,11 +142,13 @@ def build_memory(
     neurons = draw_neurons(
         recipe.figures, memory.size, recipe.neurons_per_state, recipe.dt_ms, drawn
     )
-    bench = FixedPointBench(neurons, memory.order, recipe.dt_ms, recipe.decay)
+    simulator = FixedPointSimulator(neurons, memory.order, recipe.dt_ms, recipe.decay)
     measuring = np.random.default_rng([recipe.seed, number, 3])
     per_spike = lost / (recipe.dt_ms * 1e-3) * ONE
     largest = LARGEST_ROUNDED / per_spike
-    found = dynamic(bench, scaled.targets, scaled.trajectory, measuring, progress, largest=largest)
+    found = dynamic(
+        simulator, scaled.targets, scaled.trajectory, measuring, progress, largest=largest
+    )
     decoders = round_rows(found.weights.reshape(memory.size, -1) * per_spike)
     input_scale = np.maximum(np.abs(u).max(axis=(0, 1)) * _INPUT_MARGIN, 1e-9) / MESSAGE_LIMIT
     per_message = lost * ONE * scaled.b_prime / scaled.scales * input_scale[:, None]
@@ -183,35 +180,36 @@ def loihi_spike(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> LoihiNetwork:
-    """Put the memories of `network` on a chip's LIF neurons, and calibrate their decoders.
+    """Map the memories of `network` onto a chip's LIF neurons, and calibrate their decoders.
 
-    States are scaled by their 99.9 % range over the calibration inputs and held by the discrete
-    Principle 3 (:mod:`converters.spiking.principle3`); the decoders are the ridge regression from
-    the twin's own spikes behind the relays, its states forced along real trajectories.
+    States are scaled by their 99.9 % range over the calibration inputs, and their dynamics are
+    implemented by the discrete Principle 3 (:mod:`converters.spiking.principle3`). The decoders
+    are the ridge regression from the spikes of the bit-exact simulator behind the relays, with its
+    states forced along trajectories of the calibration inputs.
 
     Parameters
     ----------
     network : LMUNetwork
         Encoders, hidden units, LSTM layers and readout stay on the host.
     calibration_inputs : ndarray, shape (samples, steps, n_in)
-        Of the kind that the network will see, never the ones it will be judged by. At most 200
-        samples are used, drawn by `seed`, and of long sequences the beginning.
+        Training data, never test data. At most 200 samples are used, drawn at random with `seed`,
+        and the beginning of long sequences.
     profile : str or DigitalProfile
-        Digital chip with LIF neurons, by name or with figures of one's own.
+        Digital chip with LIF neurons: the name of a profile, or a profile of your own.
     neurons_per_state : int
         Neurons of each population; there is one population for each state.
     presentation_ms : float
-        Milliseconds that an input of the task is held; the window lasts theta times as long.
+        Presentation time of one input, milliseconds; the window lasts theta times as long.
     tau_ms : float, optional
-        Time constant of the relays, milliseconds; the profile's if absent. It is rounded to what a
-        decay of 12 bits can be.
+        Time constant of the relays, milliseconds; the profile's if absent. It is rounded to a
+        decay of 12 bits.
     maximum_rates : (float, float), optional
-        Between which a neuron's rate at the end of its range is drawn, hertz; the profile's if
-        absent.
+        Range of the neurons' maximum rates, hertz, from which each is drawn uniformly; the
+        profile's if absent.
     seed : int
         Of the tuning curves and of the calibration.
     progress : callable, optional
-        Called with (steps of calibration done, in all).
+        Called with (calibration steps done, steps in total).
 
     Returns
     -------
@@ -220,8 +218,8 @@ def loihi_spike(
     Raises
     ------
     InputError
-        When a time is no whole multiple of the step, the window is shorter than the relays can
-        serve, the chip has too few neurons, or a value is out of range.
+        When a time is not a whole multiple of the step, the window is too short for the relays,
+        the chip has too few neurons, or a value is out of range.
     """
     options = PopulationOptions(
         neurons_per_state=neurons_per_state,
@@ -281,7 +279,7 @@ def loihi_spike_with(
 
 
 def lif_chip(profile: str | DigitalProfile) -> tuple[DigitalProfile, LifFigures]:
-    """Give a digital chip and the figures of its LIF neurons.
+    """Return a digital chip and the figures of its LIF neurons.
 
     Raises
     ------
@@ -300,7 +298,7 @@ def lif_chip(profile: str | DigitalProfile) -> tuple[DigitalProfile, LifFigures]
 
 
 def _with_rates(figures: LifFigures, lowest: float, highest: float) -> LifFigures:
-    """Give the same neurons with other rates at the ends of their ranges."""
+    """Return the same neurons with other maximum rates."""
     lowest = check_number("lowest maximum rate", lowest, 1.0, 900.0)
     highest = check_number("highest maximum rate", highest, lowest, 900.0)
     given = {"lowest_rate": lowest, "highest_rate": highest}
@@ -317,7 +315,7 @@ def _has_lif(name: str) -> bool:
 def _build(
     network: LMUNetwork, recipe: Recipe, inputs: np.ndarray, progress: Progress | None
 ) -> list[tuple[LoihiMemory | None, Fit | None]]:
-    """Lower each memory in turn, as parts of one piece of work."""
+    """Lower each memory in turn."""
     reaching = memory_inputs(network, inputs)
     total = sum(u is not None for u in reaching)
     built: list[tuple[LoihiMemory | None, Fit | None]] = []

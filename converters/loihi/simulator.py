@@ -1,4 +1,4 @@
-"""The twin's neurons as something that a dynamic calibration can drive and measure."""
+"""Fixed-point LIF neurons as a simulator for dynamic calibration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lmu_deploy.core.spiking.loihi import DECAY_ONE, MESSAGE_LIMIT, LoihiNeurons
 
 
 @dataclass(frozen=True)
-class FixedPointBench:
-    """Neurons on the chip behind relays; see :class:`converters.spiking.neurons.Bench`.
+class FixedPointSimulator:
+    """Neurons on the chip behind relays; see :class:`converters.spiking.neurons.NeuronSimulator`.
 
     Attributes
     ----------
@@ -21,7 +21,7 @@ class FixedPointBench:
     order : int
     dt_ms : float
     decay : int
-        Of the relays, in 4096ths.
+        Decay of the relays, in 4096ths.
     """
 
     populations: LoihiNeurons
@@ -36,21 +36,21 @@ class FixedPointBench:
 
     @property
     def neurons_per_state(self) -> int:
-        """Neurons of a population."""
+        """Number of neurons of a population."""
         return self.populations.neurons
 
     @property
     def tau_ms(self) -> float:
-        """Time constant whose exponential decay is the relays', milliseconds."""
+        """Time constant of the relays, milliseconds."""
         return float(-self.dt_ms / np.log1p(-self.decay / DECAY_ONE))
 
     def neurons(self, copies: int, rng: np.random.Generator) -> Forced:
-        """Make neurons that have settled where a sample begins."""
+        """Build neurons in the state in which every sample begins."""
         return Forced(self.populations, copies)
 
 
 class Forced:
-    """Neurons that are sent given states, and see them one step later, as on the chip.
+    """Neurons that receive given states one step later, as on the chip.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Forced:
         self._sent = np.zeros((copies, populations.states), np.int64)
 
     def step(self, x: np.ndarray) -> np.ndarray:
-        """Take scaled states (copies, states); give spikes (copies, states, neurons), bool."""
+        """Encode scaled states (copies, states); return spikes (copies, states, neurons), bool."""
         spikes = self._neurons.step(self._sent)
         exact = np.rint(x * MESSAGE_ONE)
         self._sent = np.clip(exact, -MESSAGE_LIMIT, MESSAGE_LIMIT).astype(np.int64)

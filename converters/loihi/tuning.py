@@ -1,11 +1,9 @@
-"""Tuning curves in a chip's integers: encoders, biases, and what scales them.
+"""Tuning curves of LIF neurons, and rounding of real weights to int8 rows with gains.
 
 A neuron fires where its current, in the long run, lifts the membrane above threshold: at
 u = 64 vth dv / 4096. Curves are drawn in units of that current, as in
 :func:`converters.spiking.populations.make_populations`, and rounded to the widths of
 :class:`lmu_deploy.core.spiking.loihi.LoihiNeurons`.
-
-Real weights as integers with a gain for each row: int8, a multiplier, a shift.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from lmu_deploy.core.spiking.loihi import DECAY_ONE, LoihiNeurons
 from lmu_deploy.hardware.profile import Figure, LifFigures
 
 MESSAGE_ONE = 2**13
-"""What x = 1 is in a relay's message: four times as much still fits."""
+"""Value of x = 1 in a relay's message; messages reach four times as far."""
 _LARGEST_WEIGHT = 127
 _BIASES = (-4096, 4095)
 _LARGEST_EXPONENT = 7
@@ -39,9 +37,9 @@ def draw_neurons(
     ----------
     figures : LifFigures
     states, neurons : int
-        Populations, and neurons in each.
+        Number of populations, and of neurons in each.
     dt_ms : float
-        What a chip step stands for.
+        Duration of a chip step, milliseconds.
     rng : Generator
 
     Raises
@@ -79,7 +77,7 @@ def _uniform(
 
 
 def _rounded_encoders(currents: np.ndarray) -> tuple[np.ndarray, int]:
-    """Give weights and their exponent for the currents that x = 1 shall make."""
+    """Return the weights and the exponent of encoders; `currents` are those of x = 1."""
     per_unit = currents / (64 * MESSAGE_ONE)
     largest = float(np.abs(per_unit).max())
     exponent = int(np.floor(np.log2(_LARGEST_WEIGHT / largest)))
@@ -93,7 +91,7 @@ def _rounded_encoders(currents: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _rounded_biases(currents: np.ndarray) -> tuple[np.ndarray, int]:
-    """Give mantissas and the least exponent for which they all fit."""
+    """Return mantissas and the least exponent for which all fit."""
     for exponent in range(_LARGEST_EXPONENT + 1):
         mantissas = np.rint(currents / 2.0**exponent)
         if mantissas.min() >= _BIASES[0] and mantissas.max() <= _BIASES[1]:
@@ -107,7 +105,7 @@ def _rounded_biases(currents: np.ndarray) -> tuple[np.ndarray, int]:
 _MULTIPLIER_BITS = 15
 _LARGEST_SHIFT = 31
 LARGEST_ROUNDED = float(_LARGEST_WEIGHT * (2**_MULTIPLIER_BITS - 1))
-"""Of the weights that :func:`round_rows` can hold, in units of what the sum is added to."""
+"""Largest weight that :func:`round_rows` can represent, in units of the state."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +124,12 @@ class RowsOfWeights:
 
 
 def round_rows(real: np.ndarray) -> RowsOfWeights:
-    """Round each row of weights to int8 times a gain of its own.
+    """Round each row of weights to int8 times a gain.
 
     Parameters
     ----------
     real : ndarray, shape (rows, columns)
-        In units of what the sum is added to.
+        In units of the state that the sum is added to.
 
     Raises
     ------
@@ -149,7 +147,7 @@ def round_rows(real: np.ndarray) -> RowsOfWeights:
     if np.any(shift < 0) or np.any(multiplier > 2**_MULTIPLIER_BITS - 1):
         raise InputError(
             f"a weight of {np.abs(real).max():.4g} units of state does not fit 8 bits and a gain "
-            "of 15; hold inputs longer or use more neurons."
+            "of 15; use a longer presentation time or more neurons."
         )
     multiplier = np.maximum(multiplier, 1.0)
     rounded = np.rint(real / (multiplier / 2.0**shift)[:, None])

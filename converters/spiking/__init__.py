@@ -1,4 +1,4 @@
-"""Lowering a float network's memories to spiking neurons of virtual analog chips."""
+"""Conversion of a float network to spiking neurons of virtual analog chips."""
 
 from converters.spiking.lower import spike, spike_chips, spike_with
 

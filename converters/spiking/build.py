@@ -1,9 +1,4 @@
-"""One memory of the float network made into a spiking memory, on one virtual chip or several.
-
-What a last layer's hidden units and the readout are to do, whatever the neurons are.
-
-What reaches each memory of a float network: the channels u of every step.
-"""
+"""Build one memory on one or several virtual chips, and the targets of the last layer."""
 
 from __future__ import annotations
 
@@ -30,7 +25,7 @@ class Built:
     Attributes
     ----------
     scaled : ScaledMemory
-        What it is to hold, and its states on the way.
+        The dynamics to implement, and the states along the calibration inputs.
     chips : tuple of Chip
     fits : tuple of Fit
         One for each chip.
@@ -41,7 +36,7 @@ class Built:
     fits: tuple[Fit, ...]
 
     def memories(self) -> list[SpikingMemory]:
-        """Give the memory of each chip, its weights as the chip holds them."""
+        """Return the memory of each chip, its weights rounded as the chip stores them."""
         scaled = self.scaled
         return [
             SpikingMemory(
@@ -49,7 +44,7 @@ class Built:
                 scaled.a_prime,
                 scaled.b_prime,
                 scaled.scales,
-                chip.held(fit.weights),
+                chip.rounded(fit.weights),
             )
             for chip, fit in zip(self.chips, self.fits, strict=True)
         ]
@@ -70,16 +65,16 @@ def build_memory(
         One for each chip; only the seeds of their devices differ.
     memory : Memory
     u : ndarray, shape (samples, steps, channels)
-        What reaches the memory while it is calibrated.
+        Inputs of the memory for its calibration.
     number : int
-        Which memory of the network: each has its own neurons on the chip.
+        Number of the memory in the network: each has its own neurons on the chip.
     progress : callable, optional
-        Called with (steps of calibration done, in all).
+        Called with (calibration steps done, steps in total).
 
     Raises
     ------
     InputError
-        When the memory cannot be divided into steps of the simulation.
+        When the memory cannot be divided into simulation steps.
     """
     recipe = recipes[0]
     decay = float(np.exp(-recipe.dt_ms / recipe.tau_ms))
@@ -104,20 +99,20 @@ _SMALLEST_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
-class Head:
-    """What is to be put on neurons.
+class LastLayer:
+    """The last layer and the readout, with inputs and target outputs for their calibration.
 
     Attributes
     ----------
     layer : LMULayer
-        The last one.
+        The last layer.
     readout : Readout
     scaled : ScaledMemory
-        Of its memory.
+        The layer's memory.
     x : ndarray, shape (samples, steps, n_in)
-        What reaches the layer while the chip is calibrated.
+        Inputs of the layer for its calibration.
     parts : int
-        Steps of the simulation in a hold.
+        Simulation steps of one presentation.
     """
 
     layer: LMULayer
@@ -127,7 +122,7 @@ class Head:
     parts: int
 
     def drives(self, step: int) -> np.ndarray:
-        """Z (z + i) of an ideal chip after a step of the simulation, shape (samples, units)."""
+        """Return Z (z + i) of an ideal chip after a simulation step, shape (samples, units)."""
         hidden = self.layer.hidden
         assert hidden is not None
         states = self.scaled.trajectory[step] * self.scaled.scales
@@ -137,14 +132,14 @@ class Head:
         return np.asarray(z if hidden.bias is None else z + hidden.bias, dtype=np.float64)
 
     def answers(self, step: int) -> np.ndarray:
-        """Give what they stand for, without the readout's bias, shape (samples, n_out)."""
+        """Return the target outputs without the readout's bias, shape (samples, n_out)."""
         hidden = self.layer.hidden
         assert hidden is not None
         h = activate(hidden.activation, self.drives(step))
         return np.asarray(h @ self.readout.kernel.astype(np.float64))
 
     def ranges(self) -> np.ndarray:
-        """99.9 % of each drive's sizes at the ends of holds, shape (units,), never zero."""
+        """Return the 99.9 % range of each drive at the ends of presentations, shape (units,)."""
         ends = range(self.parts - 1, len(self.scaled.trajectory), self.parts)
         seen = np.concatenate([self.drives(step) for step in ends])
         size = np.percentile(np.abs(seen), _RANGE_PERCENTILE, axis=0)
@@ -152,7 +147,7 @@ class Head:
 
 
 def memory_inputs(network: LMUNetwork, inputs: np.ndarray) -> list[np.ndarray | None]:
-    """Channels that the float network feeds to its memories.
+    """Compute the inputs of each memory of a float network: the channels u of every step.
 
     Parameters
     ----------
@@ -184,8 +179,8 @@ def memory_inputs(network: LMUNetwork, inputs: np.ndarray) -> list[np.ndarray | 
     return found
 
 
-def reaching_last(network: LMUNetwork, inputs: np.ndarray) -> np.ndarray:
-    """Give what the float network feeds to its last layer, shape (samples, steps, n_in)."""
+def last_layer_inputs(network: LMUNetwork, inputs: np.ndarray) -> np.ndarray:
+    """Compute the inputs of the last layer, shape (samples, steps, n_in)."""
     *before, last = network.layers
     if not before:
         return np.asarray(inputs, dtype=np.float64)

@@ -1,6 +1,6 @@
-"""The calibrations of a memory on several chips, by the name that a user gives.
+"""Calibration of a memory on several chips: dynamic, static, or none.
 
-Static calibration: each state decoded from the measured rate curves of its own population.
+A static calibration decodes each state from the measured rate curves of its own population.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SETTLE_MS, _COUNT_MS = 100.0, 1000.0
 def static(
     chip: Chip, targets: np.ndarray, rng: np.random.Generator, progress: Progress | None = None
 ) -> Fit:
-    """Decode each state from its own population's rate curves, then multiply by A'.
+    """Fit decoders of each state to its own population's rate curves, and multiply them by A'.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def static(
         A' in scaled states.
     rng : Generator
     progress : callable, optional
-        Called with (steps done, steps in all).
+        Called with (steps done, steps in total).
     """
     rates = measure_rates(chip, rng, progress)
     states, neurons = rates.shape[1:]
@@ -51,7 +51,7 @@ def static(
 def measure_rates(
     chip: Chip, rng: np.random.Generator, progress: Progress | None = None
 ) -> np.ndarray:
-    """Hold every state at each level and count spikes.
+    """Measure the rates of all neurons with every state constant at each level.
 
     Returns
     -------
@@ -74,13 +74,13 @@ def measure_rates(
 
 
 def _expected_rates(chip: Chip) -> np.ndarray:
-    """Like :func:`measure_rates`, for Poisson neurons: counting them would take minutes."""
+    """Return what :func:`measure_rates` would, for Poisson neurons, without counting spikes."""
     current = LEVELS[:, None, None] * chip.populations.slopes + chip.populations.offsets
     return np.asarray(np.maximum(current, 0.0) / (chip.model.membrane_tau_ms * 1e-3))
 
 
 _MEASURING, _PREDICTING, _TRYING = 3, 4, 5
-"""What a generator is for, beside the seed."""
+"""Streams of random numbers."""
 
 
 def calibrate(
@@ -91,25 +91,25 @@ def calibrate(
     seed: Sequence[int],
     progress: Progress | None = None,
 ) -> list[Fit]:
-    """Find W for each chip; what a chip gets does not depend on the others.
+    """Compute W for each chip, independently of the other chips.
 
     Parameters
     ----------
     method : {"dynamic", "static", "none"}
     perfect : Chip
-        The chip without mismatch and noise.
+        An ideal chip, without mismatch and noise.
     chips : sequence of Chip
-        Alike but for their devices.
+        They differ in their devices only.
     scaled : ScaledMemory
     seed : sequence of int
     progress : callable, optional
-        Called with (steps of calibration done, in all).
+        Called with (calibration steps done, steps in total).
 
     Returns
     -------
     list of Fit
-        Of "dynamic", the one of the three methods by which the chip holds its states best in a
-        closed loop, so that a calibration never leaves a chip worse than it was.
+        For "dynamic", the result of the method that has the smallest error in a closed loop, so
+        that a calibration never makes a chip worse.
     """
     if method == "none":
         return _without(perfect, scaled, seed, progress) * len(chips)
@@ -142,5 +142,5 @@ def _static(
 def _without(
     perfect: Chip, scaled: ScaledMemory, seed: Sequence[int], progress: Progress | None
 ) -> list[Fit]:
-    """Give what an ideal chip would be calibrated to."""
+    """Return the calibration of an ideal chip."""
     return _static([perfect], scaled, seed, progress)

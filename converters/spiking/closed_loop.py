@@ -1,21 +1,16 @@
-r"""Maps tried out before they are used: chips run freely by them, and the best is taken.
+r"""Closed-loop behavior of a chip: predicted deviations, and the choice among calibrated maps.
 
-A regression sees states that are forced; whether a chip holds them by itself shows in a closed
-loop alone.
-
-How far the states of a chip will stray from those that they should have, before it is fitted.
-
-In a closed loop nothing forces the states. Each population j reads its own with an error
-:math:`\eta_j`, and the deviations of all of them follow the memory's own dynamics,
+A regression sees states that are forced. In a closed loop nothing forces them. Each population j
+decodes its own state with an error :math:`\eta_j`, and the deviations of all states follow the
+memory's own dynamics,
 
 .. math:: \delta \leftarrow a\,\delta + (1 - a)\,A' (\delta + \eta)
 
-A' of scaled states is anything but normal where the window is short or a range small: it carries
-an error of half a per cent of the first state as one of half the range into the last. A map that
-has only been fitted to states nearer than that is extrapolated where the chip really is, and may
-hold the states out there for good.
-
-A memory as neurons are to hold it: states scaled to +-1 behind a first-order synapse.
+A' of scaled states is far from normal where the window is short or a range small: an error of half
+a percent in the first state becomes one of half the range in the last. A map that was only fitted
+to states nearer than that is extrapolated where the chip really is, and may keep the states there.
+The deviations are therefore predicted and added to the calibration's trajectory, and several maps
+are compared on chips that run freely.
 """
 
 from __future__ import annotations
@@ -36,20 +31,20 @@ from lmu_deploy.core.progress import Progress
 
 @dataclass(frozen=True)
 class ScaledMemory:
-    """What is to be lowered, whatever the neurons are.
+    """A memory divided into simulation steps, with states scaled to +-1 behind a synapse.
 
     Attributes
     ----------
     a_prime : ndarray, shape (order, order)
-        A' of Principle 3 for one step of the simulation, states unscaled.
+        A' of Principle 3 for one simulation step, states unscaled.
     b_prime : ndarray, shape (order,)
-        B', likewise.
+        B' of Principle 3 for one simulation step, states unscaled.
     scales : ndarray, shape (channels, order)
-        The state that x = 1 stands for.
+        The state that x = 1 represents.
     targets : ndarray, shape (channels, order, order)
         A' in scaled states.
     trajectory : ndarray, shape (steps, samples, channels, order), float32
-        Scaled states at every step of the simulation.
+        Scaled states at every simulation step.
     """
 
     a_prime: np.ndarray
@@ -60,22 +55,22 @@ class ScaledMemory:
 
 
 def scale_memory(memory: Memory, u: np.ndarray, parts: int, decay: float) -> ScaledMemory:
-    """Divide a memory into steps of the simulation, and follow and scale its states.
+    """Divide a memory into simulation steps, and compute and scale its states.
 
     Parameters
     ----------
     memory : Memory
     u : ndarray, shape (samples, steps, channels)
-        What reaches it.
+        Inputs of the memory.
     parts : int
-        Steps of the simulation in a hold.
+        Simulation steps of one presentation.
     decay : float
-        What the synapse keeps over one of them.
+        Decay factor of the synapse over one simulation step.
 
     Raises
     ------
     InputError
-        When the memory cannot be divided so.
+        When the memory cannot be divided into `parts` steps.
     """
     a_bar, b_bar = divide_step(memory, parts)
     a_prime, b_prime = behind_synapse(a_bar, b_bar, decay)
@@ -87,7 +82,7 @@ def scale_memory(memory: Memory, u: np.ndarray, parts: int, decay: float) -> Sca
 
 
 _LEAST, _MOST = 2, 8
-"""Samples that a map is tried on: what a calibration holds out, but no fewer and no more."""
+"""Limits of the number of samples on which maps are compared: the held-out part of them."""
 _NEURONS_AT_ONCE = 500_000
 
 
@@ -98,20 +93,20 @@ def best_in_loop(
     seed: Sequence[int],
     progress: Progress | None = None,
 ) -> list[Fit]:
-    """Take for each chip the map by which it holds its states best; the first of equals.
+    """Choose for each chip the map with the smallest closed-loop error; the first of equals.
 
     Parameters
     ----------
     chips : sequence of Chip
-        Alike but for their devices.
+        They differ in their devices only.
     candidates : sequence of sequences of Fit
-        Each has one for every chip; they are tried as the chip will hold them, rounded.
+        Each has one for every chip; they are compared as the chip stores them, rounded.
     scaled : ScaledMemory
-        Its last samples are what the chips are tried on.
+        Its last samples are the inputs of the comparison.
     seed : sequence of int
-        Of where membranes start, alike for all maps and chips, and of their noise.
+        Seed of initial membranes, the same for all maps and chips, and of noise.
     progress : callable, optional
-        Called with (steps done, steps in all).
+        Called with (steps done, steps in total).
     """
     copies = len(candidates) * _tried_on(scaled)
     together = max(1, _NEURONS_AT_ONCE // (copies * chips[0].populations.encoders.size))
@@ -132,11 +127,11 @@ def loop_errors(
     seed: Sequence[int],
     progress: Progress | None = None,
 ) -> np.ndarray:
-    r"""Errors of the states of chips that run freely, relative to the states themselves.
+    r"""Compute the errors of the states of chips that run freely, relative to the states.
 
     Every step computes :math:`x \leftarrow a x + (1 - a)(W s / dt + S^{-1} B' u)`; the input's
-    part is what an ideal memory's trajectory is short of :math:`A' x`. Errors are those of the
-    states that the host reads, unscaled.
+    part is the ideal trajectory less :math:`A' x`. Errors are those of unscaled states, as the host
+    reads them.
 
     Returns
     -------
@@ -147,13 +142,13 @@ def loop_errors(
     steps, samples = truth.shape[:2]
     decay = float(np.exp(-chip.dt_ms / chip.tau_ms))
     maps = np.stack(
-        [one.held(f.weights) for fits in candidates for one, f in zip(chips, fits, strict=True)]
+        [one.rounded(f.weights) for fits in candidates for one, f in zip(chips, fits, strict=True)]
     )
     # Seconds become steps; (maps * channels, features, order), so that each has its own product.
     effects = maps.reshape(-1, order, maps.shape[-1]).swapaxes(1, 2) / (chip.dt_ms * 1e-3)
     effects = np.ascontiguousarray(effects, dtype=np.float32)
 
-    # A chip with another map is another chip: its membranes start alike.
+    # Each map runs on a copy of its chip, with the same initial membranes.
     neurons = Batch([*chips] * len(candidates)).apart(samples, np.random.default_rng(seed))
     x = np.zeros((samples, len(maps), channels, order))
     before, squares = np.zeros_like(truth[0]), np.zeros(len(maps))
@@ -181,7 +176,7 @@ def _tried_on(scaled: ScaledMemory) -> int:
 _SAMPLES = 8
 _RIDGE = 1e-3
 _FARTHEST = 1.0
-"""Of the range, root mean square: a state that strays farther is lost, and not worth learning."""
+"""Largest predicted deviation, root mean square, in units of the range."""
 
 
 def predict_spread(
@@ -191,7 +186,7 @@ def predict_spread(
     rng: np.random.Generator,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Measure what each population misses of its own state, and what the loop makes of that.
+    """Predict the closed-loop deviations from the decoding error of each population.
 
     Parameters
     ----------
@@ -199,26 +194,26 @@ def predict_spread(
     targets : ndarray, shape (channels, order, order)
         A' in scaled states.
     trajectory : ndarray, shape (steps, samples, channels, order)
-        Scaled states at every step of the simulation; eight samples are used at most.
+        Scaled states at every simulation step; eight samples are used at most.
     rng : Generator
     progress : callable, optional
-        Called with (steps done, steps in all).
+        Called with (steps done, steps in total).
 
     Returns
     -------
     ndarray, shape (channels, order, order)
-        Symmetric square roots of the covariances of the deviations, in scaled states, white
-        errors assumed; made smaller where a state would stray by more than its range.
+        Symmetric square roots of the covariances of the deviations, in scaled states, assuming
+        white errors; scaled down where a state would deviate by more than its range.
     """
     decay = float(np.exp(-chip.dt_ms / chip.tau_ms))
-    missed = _missed(chip, trajectory, rng, progress).reshape(targets.shape[:2])
-    return np.stack([loop_spread(*of, decay) for of in zip(targets, missed, strict=True)])
+    errors = _decoding_errors(chip, trajectory, rng, progress).reshape(targets.shape[:2])
+    return np.stack([loop_spread(*of, decay) for of in zip(targets, errors, strict=True)])
 
 
-def _missed(
+def _decoding_errors(
     chip: Chip, trajectory: np.ndarray, rng: np.random.Generator, progress: Progress | None
 ) -> np.ndarray:
-    """Mean squares that populations miss of their states behind the synapse, shape (states,)."""
+    """Return the mean square decoding error of each state behind the synapse, shape (states,)."""
     steps, samples = trajectory.shape[:2]
     samples, states = min(samples, _SAMPLES), chip.populations.states
     alone = replace(chip, order=1)
@@ -231,26 +226,26 @@ def _missed(
     return np.array(squares)
 
 
-def loop_spread(a_prime: np.ndarray, missed: np.ndarray, decay: float) -> np.ndarray:
-    """Deviations that a loop of one channel keeps up when its states are misread.
+def loop_spread(a_prime: np.ndarray, errors: np.ndarray, decay: float) -> np.ndarray:
+    """Compute the deviations of one channel's closed loop from the errors of its decoding.
 
     Parameters
     ----------
     a_prime : ndarray, shape (order, order)
         In scaled states.
-    missed : ndarray, shape (order,)
+    errors : ndarray, shape (order,)
         Mean squares of the errors behind the synapse.
     decay : float
-        What the synapse keeps over a step.
+        Decay factor of the synapse over one step.
 
     Returns
     -------
     ndarray, shape (order, order)
         Symmetric square root of their covariance, the solution P of
-        ``P = step P step^T + (1 - decay^2) A' diag(missed) A'^T``; see :func:`predict_spread`.
+        ``P = step P step^T + (1 - decay^2) A' diag(errors) A'^T``; see :func:`predict_spread`.
     """
     step = decay * np.eye(len(a_prime)) + (1.0 - decay) * a_prime
-    shaken = (1.0 - decay**2) * (a_prime * missed) @ a_prime.T
+    shaken = (1.0 - decay**2) * (a_prime * errors) @ a_prime.T
     values, vectors = np.linalg.eigh(solve_discrete_lyapunov(step, shaken))
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     farthest = float(np.sqrt(np.square(root).sum(axis=1).max()))

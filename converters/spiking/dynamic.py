@@ -1,11 +1,8 @@
-"""Dynamic calibration: all of W fitted to the filtered spikes of neurons whose states are forced.
+"""Dynamic calibration: fit all of W to the filtered spikes of neurons whose states are forced.
 
-In: neurons with all their imperfections, the memory's dynamics in scaled states, trajectories of
-those states. Out: W, shape (channels, order, order * neurons), as spiking_network.py defines it.
-
-Neurons whose states are forced, and the sums of products that a regression needs of them.
-
-What the states of a memory do at every step of the simulation, and how large they get.
+Neurons with mismatch and noise are driven along trajectories of scaled states. The regression
+yields W, shape (channels, order, order * neurons), as
+:class:`lmu_deploy.core.spiking.network.SpikingMemory` defines it.
 """
 
 from __future__ import annotations
@@ -14,14 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from converters.spiking.neurons import Batch, Bench, Chip, Driven, Fit, part
+from converters.spiking.neurons import Batch, Chip, Driven, Fit, NeuronSimulator, part
 from converters.spiking.ridge import Products, fit, round_and_refit
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.core.spiking.chip import REACH
+from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
 
 _NOISE_SHARE = (0.02, 0.10)
-_STRAYING = (0.5, 2.5)
-"""Of the predicted deviations; the spread also covers what the prediction leaves out."""
+_DEVIATIONS = (0.5, 2.5)
+"""Range of the noise in units of the predicted deviations, wide enough for errors of these."""
 _EVERY_MS = 5.0
 _BLOCK = 20
 
@@ -29,18 +26,18 @@ _BLOCK = 20
 class Recorder:
     """Forced neurons, their spikes behind the synapse, and A' x behind the same synapse.
 
-    They are driven by x = reach * trajectory + noise. The noise is as slow as the synapse and the
-    sum of 2 to 10 % of the range, alike in all states, and of 0.5 to 2.5 times `spread`; how much
-    of each is drawn for each sample. The reach is drawn too, between 1 and 1.5 for every second
-    sample and 1 for the others: a memory is linear, so what it does with a larger signal is known,
-    and a map that was never fitted out there leaves the states of such a signal astray.
+    They are driven by x = margin * trajectory + noise. The noise is as slow as the synapse. It is
+    the sum of 2 to 10 % of the range, independent of the state, and of 0.5 to 2.5 times `spread`;
+    both factors are drawn for each sample. The margin is drawn between 1 and 1.5 for every second
+    sample and is 1 for the others: the memory is linear, so its response to a larger signal is
+    known, and a map that was never fitted to such states is wrong there.
 
     Parameters
     ----------
-    bench : Bench
+    simulator : NeuronSimulator
         Any of the chips.
     driven : Driven
-        Neurons of all chips, chip by chip, that have not moved yet.
+        Neurons of all chips, chip by chip, in their initial state.
     chips, samples : int
     targets : ndarray, shape (channels, order, order)
         A' in scaled states.
@@ -51,7 +48,7 @@ class Recorder:
 
     def __init__(
         self,
-        bench: Bench,
+        simulator: NeuronSimulator,
         driven: Driven,
         chips: int,
         samples: int,
@@ -59,29 +56,29 @@ class Recorder:
         rng: np.random.Generator,
         spread: np.ndarray | None = None,
     ) -> None:
-        self.bench, self.driven, self.chips = bench, driven, chips
+        self.simulator, self.driven, self.chips = simulator, driven, chips
         self.targets, self.rng = targets.astype(np.float32), rng
-        self.decay = np.float32(np.exp(-bench.dt_ms / bench.tau_ms))
-        shape = (samples, bench.channels, bench.order)
-        farther = rng.uniform(1.0, REACH, (samples, 1, 1))
+        self.decay = np.float32(np.exp(-simulator.dt_ms / simulator.tau_ms))
+        shape = (samples, simulator.channels, simulator.order)
+        farther = rng.uniform(1.0, CALIBRATION_MARGIN, (samples, 1, 1))
         every_second = np.arange(samples).reshape(farther.shape) % 2 == 1
-        self.reach = np.where(every_second, farther, 1.0).astype(np.float32)
+        self.margin = np.where(every_second, farther, 1.0).astype(np.float32)
         self.size = rng.uniform(*_NOISE_SHARE, (samples, 1, 1)).astype(np.float32)
         self.noise: np.ndarray = rng.standard_normal(shape).astype(np.float32)
         self.spread = None if spread is None else spread.astype(np.float32)
         if spread is not None:
-            self.straying = rng.uniform(*_STRAYING, (samples, 1, 1)).astype(np.float32)
-        cells = (samples, chips * bench.channels * bench.order, bench.neurons_per_state)
+            self.deviation = rng.uniform(*_DEVIATIONS, (samples, 1, 1)).astype(np.float32)
+        cells = (samples, chips * simulator.channels * simulator.order, simulator.neurons_per_state)
         self.filtered = np.zeros(cells, dtype=np.float32)
         self.goal: np.ndarray = np.zeros(shape, dtype=np.float32)
 
     def advance(self, states: np.ndarray) -> None:
-        """Move by one step; `states` has shape (samples, channels, order)."""
-        x = self.reach * states + self.size * self.noise
+        """Advance by one step; `states` has shape (samples, channels, order)."""
+        x = self.margin * states + self.size * self.noise
         if self.spread is not None:
-            x += self.straying * _each_channel(self.spread, self.noise)
+            x += self.deviation * _each_channel(self.spread, self.noise)
         spikes = self.driven.step(x.reshape(len(x), -1))
-        hertz = np.float32((1.0 - self.decay) / (self.bench.dt_ms * 1e-3))
+        hertz = np.float32((1.0 - self.decay) / (self.simulator.dt_ms * 1e-3))
         self.filtered *= self.decay
         self.filtered += hertz * spikes
         push = _each_channel(self.targets, x)
@@ -90,37 +87,43 @@ class Recorder:
         self.noise = self.decay * self.noise + np.sqrt(1 - self.decay**2) * fresh
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Give features (samples, chips * channels, features), goal (samples, channels, order)."""
-        shape = (len(self.filtered), self.chips * self.bench.channels, -1)
+        """Return features and goal.
+
+        Returns
+        -------
+        features : ndarray, shape (samples, chips * channels, features)
+        goal : ndarray, shape (samples, channels, order)
+        """
+        shape = (len(self.filtered), self.chips * self.simulator.channels, -1)
         return self.filtered.reshape(shape).copy(), self.goal
 
 
 def gather(
     recorder: Recorder, trajectory: np.ndarray, progress: Progress | None = None
 ) -> tuple[list[Products], list[Products]]:
-    """Drive the neurons along the trajectory, and add up what they did.
+    """Drive the neurons along the trajectory, and accumulate the products of the regression.
 
     Parameters
     ----------
     recorder : Recorder
     trajectory : ndarray, shape (steps, samples, channels, order)
-        Scaled states at every step of the simulation.
+        Scaled states at every simulation step.
     progress : callable, optional
-        Called with (steps done, steps in all).
+        Called with (steps done, steps in total).
 
     Returns
     -------
     learned, held_out : list of Products, one for each channel of each chip, chip by chip
-        Held out is the last fifth of the samples; of the time, if there are fewer than five.
+        The last fifth of the samples (of the time, if there are fewer than five) is held out.
     """
     steps, samples = trajectory.shape[:2]
-    bench, maps = recorder.bench, recorder.chips * recorder.bench.channels
-    features = bench.order * bench.neurons_per_state
-    learned = [Products(features, bench.order) for _ in range(maps)]
-    held_out = [Products(features, bench.order) for _ in range(maps)]
+    simulator, maps = recorder.simulator, recorder.chips * recorder.simulator.channels
+    features = simulator.order * simulator.neurons_per_state
+    learned = [Products(features, simulator.order) for _ in range(maps)]
+    held_out = [Products(features, simulator.order) for _ in range(maps)]
     learning = samples - samples // 5
     last_learned = steps if samples >= 5 else steps - steps // 5
-    every = max(round(_EVERY_MS / bench.dt_ms), 1)
+    every = max(round(_EVERY_MS / simulator.dt_ms), 1)
     block: list[tuple[np.ndarray, np.ndarray]] = []
     for step in range(steps):
         recorder.advance(trajectory[step])
@@ -131,7 +134,7 @@ def gather(
             block = []
             share = learning if step < last_learned else 0
             for number in range(maps):
-                aim = goal[:, :, number % bench.channels]
+                aim = goal[:, :, number % simulator.channels]
                 _add(learned[number], phi[:, :share, number], aim[:, :share])
                 _add(held_out[number], phi[:, share:, number], aim[:, share:])
         if progress:
@@ -150,13 +153,13 @@ def _add(products: Products, phi: np.ndarray, goal: np.ndarray) -> None:
 
 DYNAMIC_RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _NEURONS_AT_ONCE = 50_000
-"""Of all chips and samples: more do not go faster."""
+"""Neurons of all chips and samples; larger batches are not faster."""
 _PRODUCTS_AT_ONCE = 10_000_000
-"""Sums of products of all chips, 16 bytes each with those of the held-out part."""
+"""Sums of products of all chips, 16 bytes each including those of the held-out part."""
 
 
 def dynamic(
-    bench: Bench,
+    simulator: NeuronSimulator,
     targets: np.ndarray,
     trajectory: np.ndarray,
     rng: np.random.Generator,
@@ -167,31 +170,31 @@ def dynamic(
     """Force the states along a trajectory with slow noise, and fit all of W to A' x at once.
 
     The populations are driven by x = trajectory + noise (2 to 10 % of the range, as slow as the
-    synapse, drawn for each sample, and what the closed loop will stray by); W is the ridge
-    regression from the spikes filtered by the synapse to A' x filtered alike, so that it makes up
-    for mismatch, for what neurons remember, and for what the synapse adds. The last fifth of the
-    samples (of the time, if there are fewer than five) is held out and chooses the regularization.
+    synapse, drawn for each sample, plus the predicted deviations of the closed loop). W is the
+    ridge regression from the filtered spikes to A' x, filtered by the same synapse, so that it
+    compensates for mismatch and for the dynamics of neurons and synapse. The last fifth of the
+    samples (of the time, if there are fewer than five) is held out and selects the regularization.
 
     Parameters
     ----------
-    bench : Bench
+    simulator : NeuronSimulator
         A :class:`converters.spiking.neurons.Chip`, or other neurons.
     targets : ndarray, shape (channels, order, order)
         A' in scaled states.
     trajectory : ndarray, shape (steps, samples, channels, order)
-        Scaled states at every step of the simulation.
+        Scaled states at every simulation step.
     rng : Generator
     progress : callable, optional
-        Called with (steps done, steps in all).
+        Called with (steps done, steps in total).
     spread : ndarray, shape (channels, order, order), optional
         See :func:`converters.spiking.closed_loop.predict_spread`; zero if absent.
     largest : float
-        Weight that the chip can hold; a regularization that leaves larger ones is only taken if
-        all do.
+        Largest weight that the chip can store; a regularization with larger weights is chosen only
+        if all have them.
     """
     samples = trajectory.shape[1]
-    driven = bench.neurons(samples, rng)
-    recorder = Recorder(bench, driven, 1, samples, targets, rng, spread)
+    driven = simulator.neurons(samples, rng)
+    recorder = Recorder(simulator, driven, 1, samples, targets, rng, spread)
     return _choose(*gather(recorder, trajectory, progress), bits=0, largest=largest)
 
 
@@ -203,20 +206,20 @@ def dynamic_for_each(
     progress: Progress | None = None,
     spread: np.ndarray | None = None,
 ) -> list[Fit]:
-    """Calibrate several chips, as many at once as is quick; each fit is that of its chip alone.
+    """Calibrate several chips in batches; each result is that of its chip alone.
 
-    The weights are those that the chip will hold: of few bits, where it has few.
+    The weights are rounded as the chip stores them.
 
     Parameters
     ----------
     chips : sequence of Chip
-        Alike but for their devices.
+        They differ in their devices only.
     targets, trajectory, spread
         As for :func:`dynamic`.
     seed : sequence of int
-        Of the generator that :func:`dynamic` would be given, for every chip.
+        Seed of the generator, the same for every chip.
     progress : callable, optional
-        Called with (steps done, steps in all).
+        Called with (steps done, steps in total).
     """
     channels, samples = chips[0].channels, trajectory.shape[1]
     together = _together(chips[0], samples)
@@ -244,7 +247,7 @@ def _together(chip: Chip, samples: int) -> int:
 def _choose(
     learned: list[Products], held_out: list[Products], bits: int, largest: float = np.inf
 ) -> Fit:
-    """Take the regularization with the least error on what was held out, all channels together."""
+    """Choose the regularization with the smallest held-out error over all channels."""
     maps = [fit(products, DYNAMIC_RIDGES) for products in learned]
     errors = [_error(held_out, [of_channel[r] for of_channel in maps]) for r in range(len(maps[0]))]
     sizes = [max(np.abs(of_channel[r]).max() for of_channel in maps) for r in range(len(maps[0]))]
@@ -269,20 +272,20 @@ _SMALLEST_SHARE = 1e-3
 
 
 def follow(a_bar: np.ndarray, b_bar: np.ndarray, u: np.ndarray, parts: int) -> np.ndarray:
-    """States of an ideal memory, each input held for `parts` steps.
+    """Compute the states of an ideal memory, each input constant for `parts` steps.
 
     Parameters
     ----------
     a_bar : ndarray, shape (order, order)
     b_bar : ndarray, shape (order,)
-        For one step of the simulation.
+        For one simulation step.
     u : ndarray, shape (samples, steps, channels)
     parts : int
 
     Returns
     -------
     m : ndarray, shape (steps * parts, samples, channels, order), float32
-        After every step of the simulation.
+        After every simulation step.
     """
     samples, steps, channels = u.shape
     m = np.zeros((samples, channels, len(b_bar)))
@@ -296,10 +299,10 @@ def follow(a_bar: np.ndarray, b_bar: np.ndarray, u: np.ndarray, parts: int) -> n
 
 
 def ranges(trajectory: np.ndarray) -> np.ndarray:
-    """Give the 99.9 % range of each state, shape (channels, order).
+    """Return the 99.9 % range of each state, shape (channels, order).
 
-    A state that hardly moves (less than a thousandth of the largest) gets that thousandth, so
-    that nothing is divided by zero.
+    A range of less than a thousandth of the largest is replaced by that thousandth, so that
+    nothing is divided by zero.
     """
     size = np.percentile(np.abs(trajectory), _RANGE_PERCENTILE, axis=(0, 1)).astype(np.float64)
     return np.maximum(size, max(_SMALLEST_SHARE * float(size.max()), 1e-12))

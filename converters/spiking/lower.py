@@ -1,7 +1,4 @@
-"""LMUNetwork to SpikingNetwork: memories onto calibrated populations of a virtual chip.
-
-All memories of a network on chips, and its last units where they go there too, put together.
-"""
+"""Convert an LMUNetwork into a SpikingNetwork on populations of a virtual chip."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from converters.options import (
     PRESENTATION_MS,
     SpikeOptions,
 )
-from converters.spiking.build import Head, build_memory, memory_inputs, reaching_last
+from converters.spiking.build import LastLayer, build_memory, last_layer_inputs, memory_inputs
 from converters.spiking.neurons import Fit, part
 from converters.spiking.recipe import (
     Recipe,
@@ -48,7 +45,7 @@ def build_networks(
     inputs: np.ndarray,
     progress: Progress | None,
 ) -> list[SpikingNetwork]:
-    """Lower each memory in turn, and then the last layer's units, as parts of one piece of work.
+    """Lower each memory, and then the units of the last layer, on every chip.
 
     Parameters
     ----------
@@ -58,7 +55,7 @@ def build_networks(
     inputs : ndarray, shape (samples, steps, n_in)
         To calibrate on.
     progress : callable, optional
-        Called with (steps of calibration done, in all).
+        Called with (calibration steps done, steps in total).
     """
     memories: list[list[SpikingMemory | None]] = [[] for _ in recipes]
     fits: list[list[Fit]] = [[] for _ in recipes]
@@ -77,15 +74,15 @@ def build_networks(
             fits[chip].append(built.fits[chip])
         number += 1
         if on_chip and layer is network.layers[-1]:
-            head = Head(
+            last = LastLayer(
                 layer,
                 network.readout,
                 built.scaled,
-                reaching_last(network, inputs),
+                last_layer_inputs(network, inputs),
                 recipes[0].parts,
             )
             shown = part(progress, number, total)
-            units = list(build_units(recipes, head, built, number - 1, shown))
+            units = list(build_units(recipes, last, built, number - 1, shown))
     return [
         assemble(network, recipe, tuple(of_chip), _summary(recipe, len(inputs), found), on_neurons)
         for recipe, of_chip, found, on_neurons in zip(recipes, memories, fits, units, strict=True)
@@ -109,7 +106,7 @@ def assemble(
     calibration: Calibration,
     units: SpikingUnits | None,
 ) -> SpikingNetwork:
-    """Put one chip's parts together; each has what the recipe says of all."""
+    """Build the SpikingNetwork of one chip from its parts and the common recipe."""
     return SpikingNetwork(
         memories=memories,
         host=network,
@@ -153,27 +150,27 @@ def spike(
     chip_seed: int | None = None,
     progress: Progress | None = None,
 ) -> SpikingNetwork:
-    """Put the memories of `network` on spiking neurons of one virtual chip, and calibrate them.
+    """Map the memories of `network` onto spiking neurons of one virtual chip, and calibrate them.
 
-    States are scaled by their 99.9 % range over the calibration inputs and held by the discrete
-    Principle 3; see :mod:`converters.spiking.principle3`, :mod:`converters.spiking.calibration` and
-    :mod:`converters.spiking.dynamic`.
+    States are scaled by their 99.9 % range over the calibration inputs, and their dynamics are
+    implemented by the discrete Principle 3; see :mod:`converters.spiking.principle3`,
+    :mod:`converters.spiking.calibration` and :mod:`converters.spiking.dynamic`.
 
     Parameters
     ----------
     network : LMUNetwork
-        Encoders and LSTM layers stay on the host, and so do hidden units and readout, but for
-        those of a last layer whose units are feed-forward: see `units`.
+        Encoders and LSTM layers stay on the host, and so do hidden units and readout, except
+        those of a last layer with feed-forward units: see `units`.
     calibration_inputs : ndarray, shape (samples, steps, n_in)
-        Of the kind that the network will see, never the ones it will be judged by. At most
-        `calibration_samples` are used, drawn by `seed`, and of each the first `calibration_steps`
-        (by default as many as fit in memory).
+        Training data, never test data. At most `calibration_samples` are used, drawn at random
+        with `seed`, and of each the first `calibration_steps` (by default as many as fit in
+        memory).
     profile : str or AnalogProfile
-        Analog chip, by name or with figures of one's own.
+        Analog chip: the name of a profile, or a profile of your own.
     neurons_per_state : int
         Neurons of each population; there is one population for each state.
     presentation_ms : float
-        Milliseconds that an input of the task is held; the window lasts theta times as long.
+        Presentation time of one input, milliseconds; the window lasts theta times as long.
     tau_ms : float, optional
         Time constant of the synapses, milliseconds; the profile's if absent.
     dt_ms : float
@@ -185,29 +182,30 @@ def spike(
     mismatch, membrane_noise, weight_bits : float, float, int, optional
         See :class:`lmu_deploy.core.spiking.chip.Device`; the profile's if absent.
     threshold_noise, tau_mismatch : float
-        Likewise; no profile has a figure for them.
+        See :class:`lmu_deploy.core.spiking.chip.Device`; no profile has a figure for them.
     maximum_rates : (float, float), optional
-        Between which a neuron's rate at the end of its range is drawn, hertz; if absent, half of
-        the profile's maximum rate and the whole of it.
+        Range of the neurons' maximum rates, hertz, from which each is drawn uniformly; from half
+        the profile's maximum rate up to that rate if absent.
     calibration : {"dynamic", "static", "none"}
-        "none" gives the figure before calibration: an ideal chip's decoders on this chip.
+        "none" uses the decoders of an ideal chip on this chip.
     units : {"auto", "chip", "host"}
-        Where the last layer's hidden units and the readout are: "auto" puts them on neurons where
-        that can be and the chip has room (:mod:`lmu_deploy.core.spiking.units`).
+        Where the last layer's hidden units and the readout run: "auto" puts them on neurons where
+        that is possible and the chip has room (:mod:`lmu_deploy.core.spiking.units`).
     neurons_per_unit : int
         Neurons of each hidden unit on the chip.
     readout_tau_ms : float, optional
-        Time constant of the readout's synapses there; 0.3 of a hold if absent.
+        Time constant of the readout's synapses, milliseconds; 0.3 of the presentation time if
+        absent.
     calibration_samples : int
     calibration_steps : int, optional
     saved : SavedCalibration, optional
-        Used instead of measuring the chip again; it must be of this network, chip and options.
+        Used instead of a new calibration; it must be of this network, chip and options.
     seed : int
         Of the tuning curves and of the calibration.
     chip_seed : int, optional
-        Which virtual chip, by its mismatch; `seed` if absent.
+        Seed of the chip's mismatch; `seed` if absent.
     progress : callable, optional
-        Called with (steps of calibration done, in all).
+        Called with (calibration steps done, steps in total).
 
     Returns
     -------
@@ -216,9 +214,8 @@ def spike(
     Raises
     ------
     InputError
-        When a time is no whole multiple of the step, the window is shorter than the synapse can
-        serve, the chip has too few neurons, `saved` is of something else, or a value is out of
-        range.
+        When a time is not a whole multiple of the step, the window is too short for the synapse,
+        the chip has too few neurons, `saved` does not match, or a value is out of range.
     """
     options = SpikeOptions(
         neurons_per_state=neurons_per_state,
@@ -272,9 +269,9 @@ def spike_chips(
     *,
     progress: Progress | None = None,
 ) -> list[SpikingNetwork]:
-    """Put one network on several virtual chips of a profile: for each what :func:`spike` gives.
+    """Map one network onto several virtual chips of a profile, each as :func:`spike` does.
 
-    What does not depend on the chip is done once, and small chips are measured side by side.
+    What does not depend on the chip is computed once, and small chips are measured together.
 
     Parameters
     ----------
@@ -285,7 +282,7 @@ def spike_chips(
     options : SpikeOptions, optional
         Its `chip_seed` has no effect. By default every option has its default.
     progress : callable, optional
-        Called with (steps of calibration done, in all).
+        Called with (calibration steps done, steps in total).
 
     Returns
     -------
@@ -294,12 +291,12 @@ def spike_chips(
     Raises
     ------
     InputError
-        As :func:`spike`, and when no chip is named.
+        As :func:`spike`, and when `chip_seeds` is empty.
     """
     options = options or SpikeOptions()
     inputs = check_inputs(calibration_inputs, network.n_in)
     if not chip_seeds:
-        raise InputError("there is no chip to put the network on; give one seed or more.")
+        raise InputError("there is no chip to put the network on; give at least one seed.")
     recipe = _recipe(network, profile, options)
     if options.calibration_steps is not None:
         inputs = inputs[:, : options.calibration_steps]

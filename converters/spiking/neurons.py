@@ -1,19 +1,14 @@
-"""A NumPy twin of the chip's neurons, used to measure them: currents in, spikes out.
+"""NumPy simulation of a chip's neurons, for calibration.
 
-The update and its order are those of the Brian2 target, so that a calibration made here fits the
-run there: (1) membranes move over a step with constant current, (2) those above threshold spike,
-(3) and are reset. The equations stand in :class:`lmu_deploy.core.spiking.chip.NeuronModel`.
+The update and its order are those of target `brian2`, so that a calibration fits the runs there:
+(1) membranes advance by one step with constant current, (2) those above threshold spike, (3) and
+are reset. The equations are in :class:`lmu_deploy.core.spiking.chip.NeuronModel`. Decoders always
+come from simulated spikes, because the analytic LIF rate is wrong where a spike can only fall on
+whole milliseconds.
 
-What a calibration measures: neurons of some chip behind first-order synapses, and their map W.
-
-Decoders always come from simulated spikes: the analytic LIF rate is wrong where a spike can only
-fall on whole milliseconds.
-
-Several virtual chips measured side by side, each exactly as it would be alone.
-
-A calibration of one small chip spends its time between array operations, not in them; a batch of
-chips takes hardly longer. All chips of a batch see the same states, and their membranes start and
-are shaken alike, as those of a chip measured alone are: chips differ by their devices, not by luck.
+Several virtual chips can be simulated together (:class:`Batch`), each exactly as it would be alone:
+all see the same states, and initial membranes and noise are the same. A batch of small chips takes
+hardly longer than one of them.
 """
 
 from __future__ import annotations
@@ -31,20 +26,20 @@ from lmu_deploy.core.spiking.chip import Device, NeuronModel, Populations
 
 
 class Neurons(ABC):
-    """Many copies of one chip's populations, each copy with states of its own.
+    """Several copies of one chip's populations, each with its own states.
 
     Parameters
     ----------
     populations : Populations
     model : NeuronModel
     device : Device
-        Its noise counts; its mismatch stands in the factors of `populations`.
+        Noise; the mismatch is in the factors of `populations`.
     dt_ms : float
     copies : int
     rng : Generator
-        Draws where membranes start (uniform between rest and threshold), and the noise.
+        Draws initial membranes (uniform between rest and threshold) and noise.
     dtype : dtype
-        Single precision measures as well and faster; double repeats the Brian2 target's spikes.
+        Single precision is faster; double reproduces the spikes of target `brian2`.
     """
 
     def __init__(
@@ -67,16 +62,16 @@ class Neurons(ABC):
         self.prepare(device, dt_ms)
 
     def taus(self, populations: Populations) -> Any:
-        """Give membranes' time constants, milliseconds: one, or of shape (states, neurons)."""
+        """Return the membranes' time constants, milliseconds: one, or (states, neurons)."""
         nominal, factors = self.model.membrane_tau_ms, populations.tau_factors
         return nominal if factors is None else nominal * factors
 
     def typed(self, value: Any) -> Any:
-        """Give a number, or an array, in the precision of the membranes."""
+        """Convert a number or an array to the precision of the membranes."""
         return self.dtype(value) if np.ndim(value) == 0 else np.asarray(value, self.dtype)
 
     def prepare(self, device: Device, dt_ms: float) -> None:  # noqa: B027 - optional
-        """Set up what a model needs besides its membranes."""
+        """Set up further state variables and constants of a model."""
 
     def step(self, x: np.ndarray) -> np.ndarray:
         """Advance by one step.
@@ -96,28 +91,28 @@ class Neurons(ABC):
 
     @abstractmethod
     def spikes(self, current: np.ndarray) -> np.ndarray:
-        """Spikes of one step with `current`, both of shape (copies, states, neurons)."""
+        """Advance by one step with `current`; return the spikes, (copies, states, neurons)."""
 
 
 class Refractory(Neurons):
-    """Neurons that rest for a while after a spike, their membranes at reset."""
+    """Neurons with a refractory time after each spike, their membranes at reset."""
 
     threshold, reset = 1.0, 0.0
 
     def prepare(self, device: Device, dt_ms: float) -> None:
-        """Set up the counters of steps left to rest."""
+        """Set up the counters of remaining refractory steps."""
         self.refractory_steps = max(round(self.model.refractory_ms / dt_ms), 1)
         self.waiting = np.zeros(self.shape, dtype=np.int16)
-        self.wobble = self.dtype(device.threshold_noise)
+        self.threshold_noise = self.dtype(device.threshold_noise)
 
     def fire(self, moved: np.ndarray) -> np.ndarray:
-        """Take the moved membranes where neurons do not rest, and give their spikes."""
+        """Update the membranes of neurons that are not refractory, and return the spikes."""
         self.waiting -= 1
         self.v = np.where(self.waiting <= 0, moved, self.v)
         spikes = self.v > self.threshold
-        if self.wobble:
+        if self.threshold_noise:
             drawn = self.rng.standard_normal(self.shape).astype(self.dtype)
-            spikes = self.v > self.threshold * (self.dtype(1.0) + self.wobble * drawn)
+            spikes = self.v > self.threshold * (self.dtype(1.0) + self.threshold_noise * drawn)
             spikes &= self.waiting <= 0  # a threshold may fall below the reset
         np.putmask(self.v, spikes, self.reset)
         np.putmask(self.waiting, spikes, self.refractory_steps)
@@ -149,8 +144,8 @@ class LeakyIntegrateAndFire(Refractory):
 class DifferentialPairIntegrator(Refractory):
     """``dpi``: Euler's method on the circuit's equation, membranes in units of its onset.
 
-    The noise is added to the input current, of such a size that a linear filter's membrane would
-    vary by what the device states.
+    The noise is added to the input current. Its size is such that the membrane of a linear filter
+    would vary by the device's membrane noise.
     """
 
     def prepare(self, device: Device, dt_ms: float) -> None:
@@ -186,7 +181,7 @@ class DifferentialPairIntegrator(Refractory):
 
 
 class IntegrateAndFire(Neurons):
-    """``if``: the rectified current is summed, and a spike takes one threshold away."""
+    """``if``: the rectified current is integrated, and a spike subtracts one threshold."""
 
     def spikes(self, current: np.ndarray) -> np.ndarray:
         """See :meth:`Neurons.spikes`."""
@@ -197,7 +192,7 @@ class IntegrateAndFire(Neurons):
 
 
 class PoissonRectifiedLinear(Neurons):
-    """``poisson``: a spike by chance, as likely as the rectified current is large."""
+    """``poisson``: spikes at random, with a probability proportional to the rectified current."""
 
     def spikes(self, current: np.ndarray) -> np.ndarray:
         """See :meth:`Neurons.spikes`."""
@@ -213,29 +208,29 @@ NEURONS: dict[str, type[Neurons]] = {
 
 
 _FINE = 1000
-"""Steps that a part of a calibration is shown as, however many it has."""
+"""Steps of progress that each part of a calibration is reported as."""
 
 
 def part(progress: Progress | None, number: int, parts: int) -> Progress | None:
-    """Show the progress of one of several parts as that of the whole, as if all took as long."""
+    """Return a callable that reports progress of one of several equal parts as that of all."""
     if progress is None:
         return None
     return lambda done, steps: progress(round(_FINE * (number + done / steps)), _FINE * parts)
 
 
 class Driven(Protocol):
-    """Neurons whose states are given to them at every step."""
+    """Neurons that encode given states at every step."""
 
     def step(self, x: np.ndarray) -> np.ndarray:
-        """Take scaled states (copies, states); give spikes (copies, states, neurons), bool."""
+        """Encode scaled states (copies, states); return spikes (copies, states, neurons), bool."""
 
 
-class Bench(Protocol):
-    """What a dynamic calibration measures: any neurons behind first-order synapses."""
+class NeuronSimulator(Protocol):
+    """What a dynamic calibration needs to measure: neurons behind first-order synapses."""
 
     @property
     def order(self) -> int:
-        """States of a channel."""
+        """Number of states of a channel."""
 
     @property
     def channels(self) -> int:
@@ -243,23 +238,23 @@ class Bench(Protocol):
 
     @property
     def neurons_per_state(self) -> int:
-        """Neurons of a population."""
+        """Number of neurons of a population."""
 
     @property
     def dt_ms(self) -> float:
-        """Step of the simulation, milliseconds."""
+        """Simulation step, milliseconds."""
 
     @property
     def tau_ms(self) -> float:
         """Time constant of the synapses, milliseconds."""
 
     def neurons(self, copies: int, rng: np.random.Generator) -> Driven:
-        """Make simulated copies of the chip."""
+        """Build simulated copies of the chip."""
 
 
 @dataclass(frozen=True)
 class Chip:
-    """What a calibration measures: neurons with all their imperfections, and their synapses."""
+    """Neurons of a virtual chip with mismatch and noise, and their synapses."""
 
     populations: Populations
     model: NeuronModel
@@ -279,19 +274,19 @@ class Chip:
         return self.populations.neurons
 
     def neurons(self, copies: int, rng: np.random.Generator) -> Neurons:
-        """Make simulated copies of the chip."""
+        """Build simulated copies of the chip."""
         return NEURONS[self.model.kind](
             self.populations, self.model, self.device, self.dt_ms, copies, rng
         )
 
-    def held(self, weights: np.ndarray) -> np.ndarray:
-        """Give weights (channels, order, features) as the chip holds them."""
+    def rounded(self, weights: np.ndarray) -> np.ndarray:
+        """Round weights (channels, order, features) as the chip stores them."""
         return round_weights(weights, self.device.weight_bits)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A map and how it was found; see :class:`lmu_deploy.core.spiking.chip.Calibration`."""
+    """A map W and how it was fitted; see :class:`lmu_deploy.core.spiking.chip.Calibration`."""
 
     weights: np.ndarray
     ridge: float
@@ -300,7 +295,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Batch:
-    """Chips that differ in the devices of their populations alone.
+    """Chips that differ only in the devices of their populations.
 
     Attributes
     ----------
@@ -310,21 +305,24 @@ class Batch:
     chips: Sequence[Chip]
 
     def neurons(self, copies: int, rng: np.random.Generator) -> Driven:
-        """Make simulated copies of every chip.
+        """Build simulated copies of every chip, which all encode the same states.
 
-        Their `step` takes scaled states (copies, states) that all chips see, and gives spikes
+        Their `step` takes scaled states (copies, states) and returns spikes
         (copies, chips * states, neurons), chip by chip.
         """
         driven = self.apart(copies, rng)
         return driven if len(self.chips) == 1 else _Shared(driven, len(self.chips))
 
     def apart(self, copies: int, rng: np.random.Generator) -> Driven:
-        """Make the same, but for states of their own: `step` takes (copies, chips * states)."""
+        """Build copies whose chips encode states of their own.
+
+        Their `step` takes scaled states (copies, chips * states).
+        """
         if len(self.chips) == 1:
             return self.chips[0].neurons(copies, rng)
-        alike: Any = _Alike(rng, len(self.chips))
+        repeated: Any = _Repeated(rng, len(self.chips))
         whole = replace(self.chips[0], populations=_side_by_side(self.chips))
-        return whole.neurons(copies, alike)
+        return whole.neurons(copies, repeated)
 
 
 def _side_by_side(chips: Sequence[Chip]) -> Populations:
@@ -337,7 +335,7 @@ def _side_by_side(chips: Sequence[Chip]) -> Populations:
 
 
 class _Shared:
-    """Neurons of several chips that are shown the same states."""
+    """Neurons of several chips that encode the same states."""
 
     def __init__(self, neurons: Driven, chips: int) -> None:
         self._neurons, self._chips = neurons, chips
@@ -346,8 +344,8 @@ class _Shared:
         return self._neurons.step(np.tile(x, (1, self._chips)))
 
 
-class _Alike:
-    """What neurons ask of a Generator: arrays (copies, states, neurons), repeated for each chip."""
+class _Repeated:
+    """Generator of arrays (copies, states, neurons) that are repeated for each chip."""
 
     def __init__(self, rng: np.random.Generator, chips: int) -> None:
         self._rng, self._chips = rng, chips

@@ -1,8 +1,7 @@
-"""Heterogeneous populations for given states, and what the chip's mismatch makes of them.
+"""Heterogeneous populations for given states, and the mismatch of a chip.
 
-The current that makes a neuron fire at a wanted rate, in continuous time.
-
-It only chooses tuning curves; decoders are never made from it, for spikes fall on whole steps.
+Tuning curves are chosen with the rate of a neuron in continuous time. Decoders are never computed
+from that rate, because simulated spikes fall on whole steps.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ _MEMBRANES = 4001
 
 
 def currents_for(model: NeuronModel, rates: np.ndarray) -> tuple[float, np.ndarray]:
-    """Give the current at which a neuron starts to fire, and those for the given rates.
+    """Return the current at which a neuron starts to fire, and those for the given rates.
 
     Parameters
     ----------
     model : NeuronModel
     rates : ndarray
-        Hertz; for neurons with a refractory time below its inverse.
+        Hertz; below the inverse of the refractory time, if there is one.
 
     Returns
     -------
@@ -39,7 +38,7 @@ def currents_for(model: NeuronModel, rates: np.ndarray) -> tuple[float, np.ndarr
 
 
 def _dpi(model: NeuronModel, circuit: DPICircuit, rates: np.ndarray) -> tuple[float, np.ndarray]:
-    """Integrate the time from reset to spike for many currents, and read off the one wanted.
+    """Integrate the time from reset to spike for many currents, and interpolate.
 
     With v = I / onset, h = gain / onset and the model's current J, the circuit's equation is
     tau d(ln v)/dt = J / (v + h) - 1 + a(v), so it fires where J exceeds (v + h)(1 - a) for all v.
@@ -74,25 +73,24 @@ def make_populations(
     Each neuron has an encoder +-1, an intercept (the encoded state at which it starts to fire)
     uniform in +-0.95, and a rate at the end of its range uniform between the two
     `maximum_rates`. Gains and biases follow from the rate in continuous time
-    (Eliasmith, Anderson 2003, "Neural Engineering", section 2.1), which only chooses curves:
-    decoders are never made from it.
+    (Eliasmith, Anderson 2003, "Neural Engineering", section 2.1).
 
     Parameters
     ----------
     states, neurons : int
-        Populations, and neurons in each.
+        Number of populations, and of neurons in each.
     model : NeuronModel
     maximum_rates : (float, float)
         Hertz, the lower one first.
     rng : Generator
     rectified : bool
-        Nothing below zero is to be told apart: all encoders are +1 and intercepts are uniform from
-        -0.05 to 0.95.
+        Negative states need not be distinguished: all encoders are +1 and intercepts are uniform
+        from -0.05 to 0.95.
 
     Returns
     -------
     Populations
-        With factors of one.
+        With mismatch factors of one.
     """
     shape = (states, neurons)
     encoders = np.ones(shape) if rectified else rng.choice([-1.0, 1.0], shape)
@@ -110,18 +108,18 @@ def with_mismatch(
     rng: np.random.Generator,
     tau_mismatch: float = 0.0,
 ) -> Populations:
-    """Give the populations the factors of one virtual chip.
+    """Return the populations with the mismatch factors of one virtual chip.
 
     Gains and biases are multiplied by lognormal factors of mean one and coefficient of variation
-    `mismatch`, time constants of membranes by those of `tau_mismatch`. The refractory time is left
-    alone: at a step of 1 ms it could only change by whole steps.
+    `mismatch`, time constants of membranes by those of `tau_mismatch`. The refractory time has no
+    mismatch: at a step of 1 ms it could only change by whole steps.
 
     Parameters
     ----------
     populations : Populations
     mismatch : float
     rng : Generator
-        The chip: another one draws other factors.
+        Draws the factors; its seed identifies the chip.
     tau_mismatch : float
     """
     shape = populations.gains.shape

@@ -1,10 +1,9 @@
-r"""The memory of one task step, divided into steps of the simulation and put behind a synapse.
+r"""Discrete Principle 3: the memory of one task step, divided into steps behind a synapse.
 
-In: the memory's discrete matrices for one task step. Out: the same dynamics for one step of the
-simulation (n of them make a hold, at the end of which the states are equal), and the matrices of
-the discrete Principle 3 of the Neural Engineering Framework (Voelker, Eliasmith 2018, "Improving
-spiking dynamical networks", equation 4.7 ff.), for a first-order synapse
-:math:`x \leftarrow a x + (1-a) v` with :math:`a = e^{-dt/\tau}`:
+The memory's discrete matrices for one task step are divided into n simulation steps, after which
+the states are equal. The discrete Principle 3 of the Neural Engineering Framework (Voelker,
+Eliasmith 2018, "Improving spiking dynamical networks", equation 4.7 ff.) gives the matrices for a
+first-order synapse :math:`x \leftarrow a x + (1-a) v` with :math:`a = e^{-dt/\tau}`:
 
 .. math:: A' = (\bar A - a I) / (1 - a), \qquad B' = \bar B / (1 - a)
 """
@@ -24,17 +23,17 @@ _EXACT = 1e-9
 
 
 def divide_step(memory: Memory, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices of one `parts`-th of a task step, the input held.
+    """Compute the matrices of one `parts`-th of a task step with constant input.
 
     For a memory made by zero-order hold this is the zero-order hold of the shorter step. For any
-    other, a_bar is divided by its real matrix logarithm and b_bar so that a whole hold gives it
-    back.
+    other, a_bar is divided by its real matrix logarithm, and b_bar so that all parts together
+    reproduce it.
 
     Parameters
     ----------
     memory : Memory
     parts : int
-        Steps of the simulation in a task step.
+        Simulation steps of one task step.
 
     Returns
     -------
@@ -44,17 +43,17 @@ def divide_step(memory: Memory, parts: int) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     InputError
-        When a_bar has no real root that gives it back to 1e-9 (an eigenvalue on the negative real
-        axis, say).
+        When a_bar has no real root that reproduces it to 1e-9 (for example with an eigenvalue on
+        the negative real axis).
     """
     if memory.discretizer == "zoh":
         return discretize(memory.order, memory.theta * parts, "zoh")
     whole = memory.a_bar.astype(np.float64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what logm doubts is checked below
+        warnings.simplefilter("ignore")  # the result is checked below
         root = expm(np.real(logm(whole)) / parts)
-    b_bar = np.linalg.lstsq(held_gain(root, parts), memory.b_bar.astype(np.float64))[0]
-    again = np.linalg.matrix_power(root, parts), held_gain(root, parts) @ b_bar
+    b_bar = np.linalg.lstsq(zoh_gain(root, parts), memory.b_bar.astype(np.float64))[0]
+    again = np.linalg.matrix_power(root, parts), zoh_gain(root, parts) @ b_bar
     error = max(np.abs(again[0] - whole).max(), np.abs(again[1] - memory.b_bar).max())
     if not error <= _EXACT * max(1.0, float(np.abs(whole).max())):
         raise InputError(
@@ -64,8 +63,8 @@ def divide_step(memory: Memory, parts: int) -> tuple[np.ndarray, np.ndarray]:
     return root, b_bar
 
 
-def held_gain(a_bar: np.ndarray, parts: int) -> np.ndarray:
-    """Sum of the first `parts` powers of `a_bar`: what an input held so long is multiplied by."""
+def zoh_gain(a_bar: np.ndarray, parts: int) -> np.ndarray:
+    """Return the sum of the first `parts` powers of `a_bar`: the gain of a constant input."""
     total, power = np.zeros_like(a_bar), np.eye(len(a_bar))
     for _ in range(parts):
         total, power = total + power, power @ a_bar
@@ -75,14 +74,14 @@ def held_gain(a_bar: np.ndarray, parts: int) -> np.ndarray:
 def behind_synapse(
     a_bar: np.ndarray, b_bar: np.ndarray, decay: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give A' and B' of the discrete Principle 3.
+    """Return A' and B' of the discrete Principle 3.
 
     Parameters
     ----------
     a_bar : ndarray, shape (order, order)
     b_bar : ndarray, shape (order,)
     decay : float
-        a, what the synapse keeps over a step; in (0, 1).
+        a, the decay factor of the synapse over one step; in (0, 1).
 
     Returns
     -------

@@ -22,8 +22,8 @@ from lmu_deploy.hardware.profile import AnalogProfile
 _LOWEST_SHARE = 0.5
 """Lower limit of maximum rates, as a fraction of the profile's maximum rate."""
 _READOUT_SHARE = 0.3
-"""Time constant of the readout's synapses as a fraction of the time for which an input is shown:
-long enough to average spikes, short enough to settle before the next input."""
+"""Time constant of the readout's synapses as a fraction of the presentation time: long enough to
+average spikes, short enough to settle before the next input."""
 _SYNAPSES = {"linear": None, "dpi": DPISynapse()}
 
 
@@ -36,8 +36,8 @@ class Recipe:
     model : NeuronModel
     device : Device
     dt_ms, tau_ms, presentation_ms : float
-        Step of the simulation, time constant of the synapses, and time for which each input is
-        shown, in milliseconds.
+        Step of the simulation, time constant of the synapses, and presentation time,
+        milliseconds.
     neurons_per_state : int
     maximum_rates : (float, float)
         Range from which the rate of a neuron at the end of its range is drawn, in hertz.
@@ -67,7 +67,7 @@ class Recipe:
 
     @property
     def parts(self) -> int:
-        """Number of simulation steps for which each input is shown."""
+        """Number of simulation steps of one presentation."""
         return round(self.presentation_ms / self.dt_ms)
 
     def on_chip(self, seed: int) -> Recipe:
@@ -191,8 +191,7 @@ def check_window(memory: Memory, presentation_ms: float, tau_ms: float) -> None:
     if window < least:
         raise InputError(
             f"a window of {memory.theta:g} steps of {presentation_ms:g} ms lasts {window:g} ms, "
-            f"and for order {memory.order} a synapse of {tau_ms:g} ms can serve {least:g} ms or "
-            "more; "
+            f"and for order {memory.order} a synapse of {tau_ms:g} ms needs {least:g} ms or more; "
             f"present each input for at least {least / memory.theta:.4g} ms or use a faster "
             "synapse."
         )
@@ -204,8 +203,8 @@ def check_map(memory: Memory, neurons_per_state: int, calibration: str) -> None:
     if calibration == "dynamic" and features > LARGEST_MAP:
         raise InputError(
             f"dynamic calibration of order {memory.order} with {neurons_per_state} neurons per "
-            f"state has {features} weights for each state, and {LARGEST_MAP} can be fitted; use "
-            f"at most {max(LARGEST_MAP // memory.order, 1)} neurons per state, or static."
+            f"state has {features} weights for each state, and {LARGEST_MAP} can be fitted; "
+            f"use at most {max(LARGEST_MAP // memory.order, 1)} neurons per state, or static."
         )
 
 

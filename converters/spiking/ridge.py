@@ -1,6 +1,6 @@
-"""Ridge regression from sums of products, so that features need never be held all at once.
+"""Ridge regression from sums of products, and rounding of weights to few bits.
 
-Weights as a chip with few bits holds them.
+Features never need to be in memory all at once.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from scipy.linalg import cho_solve, cholesky
 
 
 class Products:
-    """Running sums of features' and targets' products.
+    """Running sums of the products of features and targets.
 
     Parameters
     ----------
     features, targets : int
-        Numbers of columns.
+        Number of columns.
     """
 
     def __init__(self, features: int, targets: int) -> None:
@@ -34,17 +34,17 @@ class Products:
         self.tt += np.square(targets, dtype=np.float64).sum(axis=0)
 
     def penalized(self, ridge: float) -> np.ndarray:
-        """Matrix of the normal equations of this regularization; positive definite."""
+        """Return the regularized matrix of the normal equations; positive definite."""
         unit = np.trace(self.ff) / len(self.ff)
-        # Silent neurons, and sums of few rows, leave no more than rounding errors on the diagonal.
+        # Silent neurons, and sums of few rows, leave only rounding errors on the diagonal.
         return self.ff + max(ridge * unit, 1e-9 * unit, 1e-300) * np.eye(len(self.ff))
 
     def relative_error(self, weights: np.ndarray) -> float:
-        """Root mean square error of ``features @ weights`` over that of the targets."""
+        """Return the root mean square error of ``features @ weights``, relative to the targets."""
         return float(np.sqrt(self._squares(weights) / max(self.tt.sum(), 1e-300)))
 
     def mean_square_error(self, weights: np.ndarray) -> float:
-        """Mean over the rows of the squared error of ``features @ weights``, all targets added."""
+        """Return the mean over rows of the squared error of ``features @ weights``."""
         return self._squares(weights) / max(self.rows, 1)
 
     def _squares(self, weights: np.ndarray) -> float:
@@ -54,7 +54,7 @@ class Products:
 
 
 def fit(train: Products, ridges: Sequence[float]) -> list[np.ndarray]:
-    """Weights for each strength of regularization.
+    """Fit weights for each strength of regularization.
 
     Parameters
     ----------
@@ -75,10 +75,10 @@ def fit(train: Products, ridges: Sequence[float]) -> list[np.ndarray]:
 
 
 def fit_few_rows(features: np.ndarray, targets: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights of one strength, quickly where there are few rows and many features.
+    """Fit weights for one strength where there are few rows and many features.
 
-    The same regression as :func:`fit` by ``F^T (F F^T + penalty I)^-1 y``, which takes the cube
-    of the rows and not of the features.
+    The same regression as :func:`fit` by ``F^T (F F^T + penalty I)^-1 y``, whose cost is cubic in
+    the rows instead of the features.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def round_weights(weights: np.ndarray, bits: int) -> np.ndarray:
     ----------
     weights : ndarray, shape (..., rows, columns)
     bits : int
-        Sign included; 0 leaves the weights as they are.
+        Including the sign; 0 does not round.
     """
     if bits == 0:
         return weights
@@ -115,19 +115,19 @@ def round_weights(weights: np.ndarray, bits: int) -> np.ndarray:
 
 
 def round_and_refit(weights: np.ndarray, bits: int, products: np.ndarray) -> np.ndarray:
-    """Round one column after the other, and let the rest make up for it each time.
+    """Round one column after the other, and refit the remaining ones each time.
 
-    What rounding one weight changes in the outputs is fitted again by the weights that are still
+    The change of the outputs by rounding one weight is compensated by the weights that are still
     free ("optimal brain surgery": Hassibi, Stork 1993; as a pass over the columns: Frantar et al.
-    2022, "GPTQ"), where :func:`round_weights` lets all errors add up. The largest weight of a row
-    keeps its value, so that :func:`round_weights` gives the result back as it is.
+    2022, "GPTQ"), where the errors of :func:`round_weights` add up. The largest weight of a row
+    keeps its value, so that :func:`round_weights` does not change the result.
 
     Parameters
     ----------
     weights : ndarray, shape (rows, columns)
         The least-squares map.
     bits : int
-        Sign included; not 0.
+        Including the sign; not 0.
     products : ndarray, shape (columns, columns)
         Sums of products of the features that the columns weigh, with the regularization; positive
         definite.
@@ -137,7 +137,7 @@ def round_and_refit(weights: np.ndarray, bits: int, products: np.ndarray) -> np.
     ndarray, shape (rows, columns)
     """
     largest, scale = _largest(bits), _scales(weights, bits)[:, 0]
-    # The features that matter most come first, while there is most left to make up for them.
+    # The most important features come first, while most weights are left to compensate for them.
     order = np.argsort(-np.diag(products), kind="stable")
     columns = len(order)
     inverse = cho_solve(

@@ -1,7 +1,7 @@
-"""A calibration kept in a file, so that one virtual chip is measured once.
+"""Calibrations in files, so that one virtual chip is measured only once.
 
-It belongs to one network on one chip: what it was measured with is kept beside it and compared
-before it is used.
+A calibration belongs to one network on one chip. The file contains the settings that it was
+measured with, and they are compared before it is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lmu_deploy.core.validation import check_integer, check_text
 
 @dataclass(frozen=True)
 class SavedCalibration:
-    """What was measured on a chip, and on which.
+    """The calibration of one chip, and the settings it was measured with.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class SavedCalibration:
     memories : tuple of SpikingMemory or None
         As :class:`lmu_deploy.core.spiking.network.SpikingNetwork` has them.
     maximum_rates : (float, float), optional
-        Likewise.
+        As :class:`lmu_deploy.core.spiking.network.SpikingNetwork` has them.
     units : SpikingUnits, optional
-        Likewise.
+        As :class:`lmu_deploy.core.spiking.network.SpikingNetwork` has them.
     """
 
     network: str
@@ -61,14 +61,14 @@ class SavedCalibration:
         kinds = (NeuronModel, Device, Calibration)
         given = (self.neuron, self.device, self.calibration)
         if not all(isinstance(v, kind) for v, kind in zip(given, kinds, strict=True)):
-            raise InputError("a saved calibration lacks its chip; make the file again.")
+            raise InputError("a saved calibration lacks its chip; create the file again.")
 
 
 CALIBRATION_CLASSES: tuple[type, ...] = (SavedCalibration, *SPIKING_CLASSES)
 
 
 def keep_calibration(network: SpikingNetwork) -> SavedCalibration:
-    """Take the calibration out of a spiking network."""
+    """Return the calibration of a spiking network."""
     memories = [memory for memory in network.memories if memory is not None]
     return SavedCalibration(
         network=fingerprint(network.host),
@@ -91,30 +91,30 @@ def load_calibration(path: Path | str) -> SavedCalibration:
     Raises
     ------
     InputError
-        When there is no such file, or it holds something else.
+        When there is no such file, or it contains something else.
     """
     found = files.load(path, CALIBRATION_CLASSES)
     if not isinstance(found, SavedCalibration):
         raise InputError(
-            f"{path} holds a {type(found).__name__}, not a calibration; give a file that "
+            f"{path} contains a {type(found).__name__}, not a calibration; give a file that "
             "--save-calibration wrote."
         )
     return found
 
 
 def check_calibration(saved: SavedCalibration, network: LMUNetwork, recipe: Recipe) -> None:
-    """Refuse a calibration that was made for anything else than what is asked for.
+    """Raise InputError when a calibration does not match the network and the recipe.
 
     Raises
     ------
     InputError
-        Naming the first thing that differs.
+        With the first setting that differs.
     """
     for name, theirs, ours in _compared(saved, network, recipe):
         if theirs != ours:
             raise InputError(
-                f"the saved calibration is for {name} {theirs}, and {ours} is asked for; ask for "
-                "what it was made for, or calibrate anew."
+                f"the saved calibration is for {name} {theirs}, and {ours} is requested; request "
+                f"{theirs}, or calibrate again."
             )
 
 

@@ -1,14 +1,10 @@
-"""The last layer's hidden units and the readout onto populations, on one virtual chip or several.
+"""Put the last layer's hidden units and the readout on populations of one or several chips.
 
-In: the layer, the readout, the memory's map as each chip holds it, states on the way. Out:
-:class:`lmu_deploy.core.spiking.units.SpikingUnits`, whose equations stand there.
-
-Drives need no fit of their own, for they are linear in what the memory's map gives. What the
-populations make of them is decoded unit by unit from rate curves ("none" and "static"), or all at
-once from filtered spikes while the whole chip runs freely ("dynamic"): that makes up for mismatch,
-for rounded weights of the drives, and for the lag of the readout's synapses.
-
-A whole chip run freely, memory and units, and decoders fitted to what the units really do.
+The equations are those of :class:`lmu_deploy.core.spiking.units.SpikingUnits`. The drives need no
+fit of their own, because they are linear in the states that the memory's map produces. The readout
+decodes the populations unit by unit from rate curves ("none" and "static"), or all at once from
+filtered spikes while the whole chip runs freely ("dynamic"). The latter also compensates for
+mismatch, for rounded drive weights, and for the lag of the readout's synapses.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.spiking.build import Built, Head
+from converters.spiking.build import Built, LastLayer
 from converters.spiking.calibration import LEVELS, STATIC_RIDGE, measure_rates
 from converters.spiking.neurons import NEURONS, Chip, Fit, part
 from converters.spiking.populations import make_populations, with_mismatch
@@ -30,55 +26,56 @@ from lmu_deploy.core.spiking.chip import Populations
 from lmu_deploy.core.spiking.units import SpikingUnits
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-_LISTENED = (0.6, 0.8, 1.0)
-"""Of a hold: answers are read at its end; what comes shortly before it is much like it."""
+_READ_AT = (0.6, 0.8, 1.0)
+"""Shares of a presentation at which outputs are compared: its end, and shortly before it."""
 
 
-def listen(
+def fit_readout(
     chip: Chip,
     weights: np.ndarray,
     units: SpikingUnits,
-    head: Head,
+    last: LastLayer,
     seed: Sequence[int],
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Fit decoders to a chip that runs freely.
+    """Fit the readout's decoders to a chip that runs freely.
 
-    The memory holds its states by itself, as it will; the ridge regression is from the units'
-    spikes behind the readout's synapses to what the float network would answer then. The last fifth
-    of the samples (of the time, if there are fewer than five) is held out and chooses the ridge.
+    Nothing forces the states of the memory. The ridge regression is from the units' spikes,
+    filtered by the readout's synapses, to the float network's outputs. The last fifth of the
+    samples (of the time, if there are fewer than five) is held out and selects the
+    regularization.
 
     Parameters
     ----------
     chip : Chip
         With the memory's populations.
     weights : ndarray, shape (channels, order, features)
-        W as the chip holds it.
+        W as the chip stores it.
     units : SpikingUnits
-        Whose decoders do not count.
-    head : Head
-        What the units are to answer, and inputs to run on.
+        Their decoders are not used.
+    last : LastLayer
+        Target outputs, and the inputs to run on.
     seed : sequence of int
-        Of where membranes start, and of noise.
+        Seed of initial membranes and of noise.
     progress : callable, optional
-        Called with (steps done, steps in all).
+        Called with (steps done, steps in total).
 
     Returns
     -------
     ndarray, shape (n_out, units * neurons)
-        In seconds, rounded so that the chip's few bits hold them as they are.
+        In seconds, rounded to values that the chip's weights can represent.
     """
-    steps, samples = head.scaled.trajectory.shape[:2]
-    outputs = head.readout.kernel.shape[1]
+    steps, samples = last.scaled.trajectory.shape[:2]
+    outputs = last.readout.kernel.shape[1]
     learned, held_out = (Products(units.neurons, outputs) for _ in range(2))
     share = samples - samples // 5
     last_learned = steps if samples >= 5 else steps - steps // 5
-    rows = {round(of * head.parts) - 1 for of in _LISTENED}
-    run = _FreeRun(chip, weights, units, head, seed)
+    rows = {round(of * last.parts) - 1 for of in _READ_AT}
+    run = _FreeRun(chip, weights, units, last, seed)
     for step in range(steps):
         run.advance(step)
-        if step % head.parts in rows:
-            aim = head.answers(step)
+        if step % last.parts in rows:
+            aim = last.answers(step)
             cut = share if step < last_learned else 0
             learned.add(run.filtered[:cut], aim[:cut])
             held_out.add(run.filtered[cut:], aim[cut:])
@@ -92,19 +89,22 @@ def listen(
 
 
 class _FreeRun:
-    """Memory and units of one chip, many samples at once; see lmu_deploy/core/spiking/units.py."""
+    """Memory and units of one chip running freely, many samples at once.
+
+    The equations are those of :mod:`lmu_deploy.core.spiking.units`.
+    """
 
     def __init__(
         self,
         chip: Chip,
         weights: np.ndarray,
         units: SpikingUnits,
-        head: Head,
+        last: LastLayer,
         seed: Sequence[int],
     ) -> None:
         rng = np.random.default_rng(seed)
-        self.chip, self.units, self.head = chip, units, head
-        samples = head.scaled.trajectory.shape[1]
+        self.chip, self.units, self.last = chip, units, last
+        samples = last.scaled.trajectory.shape[1]
         self.memory = chip.neurons(samples, rng)
         self.firing = NEURONS[chip.model.kind](
             units.populations, chip.model, chip.device, chip.dt_ms, samples, rng
@@ -121,9 +121,9 @@ class _FreeRun:
         self.filtered: np.ndarray = np.zeros((samples, units.neurons), dtype=np.float32)
 
     def advance(self, step: int) -> None:
-        """Move by one step; the input's part is what an ideal memory is short of A' x."""
-        scaled, samples = self.head.scaled, len(self.z)
-        injected = self.units.injected(self.head.layer, self.head.x[:, step // self.head.parts])
+        """Advance by one step; the input's part is the ideal trajectory less A' x."""
+        scaled, samples = self.last.scaled, len(self.z)
+        injected = self.units.injected(self.last.layer, self.last.x[:, step // self.last.parts])
         spikes = self.memory.step(self.x.reshape(samples, -1))
         fired = spikes.reshape(samples, -1).astype(np.float32)
         own = self.firing.step(self.z + injected).reshape(samples, -1)
@@ -141,20 +141,20 @@ class _FreeRun:
         self.before = truth
 
     def _from_states(self, scaled: np.ndarray) -> np.ndarray:
-        """Give Z^-1 K^T S of something in scaled states, shape (samples, channels, order)."""
-        hidden = self.head.layer.hidden
+        """Return Z^-1 K^T S times scaled states of shape (samples, channels, order)."""
+        hidden = self.last.layer.hidden
         assert hidden is not None
-        states = (scaled * self.head.scaled.scales).reshape(len(scaled), -1)
+        states = (scaled * self.last.scaled.scales).reshape(len(scaled), -1)
         return np.asarray(states @ hidden.memory_kernel / self.units.scales)
 
 
 _TUNING, _MISMATCH, _MEASURING = 6, 7, 8
-"""What a generator is for, beside the seed; memories have the numbers below."""
+"""Streams of random numbers, beside those of memories, which have the numbers below."""
 
 
 def build_units(
     recipes: Sequence[Recipe],
-    head: Head,
+    last: LastLayer,
     built: Built,
     number: int,
     progress: Progress | None = None,
@@ -165,15 +165,15 @@ def build_units(
     ----------
     recipes : sequence of Recipe
         One for each chip; only the seeds of their devices differ.
-    head : Head
+    last : LastLayer
     built : Built
         The memory on each chip.
     number : int
-        Which memory of the network.
+        Number of the memory in the network.
     progress : callable, optional
-        Called with (steps of calibration done, in all).
+        Called with (calibration steps done, steps in total).
     """
-    recipe, hidden = recipes[0], head.layer.hidden
+    recipe, hidden = recipes[0], last.layer.hidden
     assert hidden is not None
     drawn = np.random.default_rng([recipe.seed, number, _TUNING])
     nominal = make_populations(
@@ -184,37 +184,37 @@ def build_units(
         drawn,
         rectified=hidden.activation == "relu",
     )
-    ranges, found = head.ranges(), []
+    ranges, found = last.ranges(), []
     on_chips = zip(recipes, built.chips, built.fits, strict=True)
     for chip_number, (one, chip, chip_fit) in enumerate(on_chips):
         made = np.random.default_rng([one.device.seed, number, _MISMATCH])
         populations = with_mismatch(nominal, one.device.mismatch, made, one.device.tau_mismatch)
-        units = _undecoded(one, head, populations, ranges, chip, chip_fit)
+        units = _undecoded(one, last, populations, ranges, chip, chip_fit)
         shown = part(progress, chip_number, len(recipes))
         seed = [recipe.seed, number, _MEASURING]
         if recipe.calibration == "dynamic":
-            decoders = listen(chip, chip.held(chip_fit.weights), units, head, seed, shown)
+            decoders = fit_readout(chip, chip.rounded(chip_fit.weights), units, last, seed, shown)
         else:
             curves = replace(chip, populations=populations, order=1)
             if recipe.calibration == "none":
                 ideal = chip.device.ideal()
                 curves = replace(curves, populations=nominal, device=ideal)
-            decoders = _static(curves, head, ranges, np.random.default_rng(seed), shown)
-        held = round_weights(decoders, one.device.weight_bits)
-        found.append(replace(units, decoders=held))
+            decoders = _static(curves, last, ranges, np.random.default_rng(seed), shown)
+        rounded = round_weights(decoders, one.device.weight_bits)
+        found.append(replace(units, decoders=rounded))
     return found
 
 
 def _undecoded(
     recipe: Recipe,
-    head: Head,
+    last: LastLayer,
     populations: Populations,
     ranges: np.ndarray,
     chip: Chip,
     fit: Fit,
 ) -> SpikingUnits:
-    """Give units with all but their decoders: V and C from the memory's own W and B'."""
-    hidden, scaled = head.layer.hidden, head.scaled
+    """Build units with zero decoders: V and C follow from the memory's W and B'."""
+    hidden, scaled = last.layer.hidden, last.scaled
     assert hidden is not None
     kernel = hidden.memory_kernel.astype(np.float64).reshape(chip.channels, chip.order, -1)
     from_states = kernel * scaled.scales[:, :, None] / ranges
@@ -225,24 +225,24 @@ def _undecoded(
         round_weights(drive, recipe.device.weight_bits),
         entering,
         ranges,
-        np.zeros((head.readout.kernel.shape[1], populations.states * populations.neurons)),
+        np.zeros((last.readout.kernel.shape[1], populations.states * populations.neurons)),
         recipe.readout_tau_ms,
     )
 
 
 def _static(
     chip: Chip,
-    head: Head,
+    last: LastLayer,
     ranges: np.ndarray,
     rng: np.random.Generator,
     progress: Progress | None,
 ) -> np.ndarray:
-    """Decode f from each unit's rate curves, then weigh it as the readout does."""
-    hidden, rates = head.layer.hidden, measure_rates(chip, rng, progress)
+    """Fit decoders of f to each unit's rate curves, and multiply them by the readout's weights."""
+    hidden, rates = last.layer.hidden, measure_rates(chip, rng, progress)
     assert hidden is not None
     decoders = np.empty(rates.shape[1:])
     for unit, size in enumerate(ranges):
         aim = activate(hidden.activation, LEVELS * size)[:, None]
         decoders[unit] = fit_few_rows(rates[:, unit], aim, STATIC_RIDGE)[:, 0]
-    kernel = head.readout.kernel.astype(np.float64)
+    kernel = last.readout.kernel.astype(np.float64)
     return np.asarray((kernel.T[:, :, None] * decoders).reshape(kernel.shape[1], -1))

@@ -18,7 +18,7 @@ import numpy as np
 
 from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.core.spiking.chip import REACH, Populations
+from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN, Populations
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.spiking.units import SpikingUnits
 from targets.brian2.library import brian2_library
@@ -262,7 +262,7 @@ class Pipeline:
     def _beyond(self, name: str, m: np.ndarray) -> np.ndarray:
         by_chip = np.abs(m.reshape(self.chips, -1, m.shape[2]))
         ranges = np.stack([memory.scales.reshape(-1) for memory in self.memories[name]])
-        return np.count_nonzero(by_chip > REACH * ranges[:, None], axis=(1, 2))
+        return np.count_nonzero(by_chip > CALIBRATION_MARGIN * ranges[:, None], axis=(1, 2))
 
     def _synops(self, activities: Mapping[str, Activity]) -> np.ndarray:
         synops = np.zeros(self.chips, np.int64)

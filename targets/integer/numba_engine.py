@@ -12,18 +12,16 @@ The series of the compiled engine: what its kernel takes, made ready once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
-from lmu_deploy.core.integer.parts import Connection, Format, largest
+from lmu_deploy.core.integer.parts import Connection, largest
 from targets.integer import numba_kernels
 from targets.integer.numpy_engine import Advance, SeriesSender
 from targets.integer.operands import Drive, Stack, by_lines, find_flat
-from targets.integer.torch_engine import Int8Products, pool, thread_count
+from targets.integer.torch_engine import Int8Products, Int32Engine
 
 _MOST_NARROW = 8
 _ROWS_FOR_NARROW = 16
@@ -232,74 +230,6 @@ class CompiledSeries(SeriesSender):
         return Advance(m, message, sent, saturations)
 
 
-class CompiledEngine:
-    """Arrays of int32; see :class:`targets.integer.engine.Engine`."""
-
-    name = "numba"
-
-    @property
-    def threads(self) -> int:
-        """As many as PyTorch may use."""
-        return thread_count()
-
-    def pool(self, threads: int) -> AbstractContextManager[Executor]:
-        """Give threads in which PyTorch uses no others."""
-        return pool(threads)
-
-    def zeros(self, batch: int, width: int) -> np.ndarray:
-        """Make an array of zeros."""
-        return np.zeros((batch, width), dtype=np.int32)
-
-    def array(self, values: np.ndarray) -> np.ndarray:
-        """Take integers over."""
-        return np.array(values, dtype=np.int32, order="C")
-
-    def numpy(self, values: np.ndarray) -> np.ndarray:
-        """Give the array itself."""
-        return values
-
-    def copy(self, values: np.ndarray) -> np.ndarray:
-        """Copy an array."""
-        return values.copy()
-
-    def encode(self, x: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
-        """Give input messages for real inputs, and how many were limited."""
-        messages = np.rint(x / message.scale)
-        limited = int(np.count_nonzero(np.abs(messages) > message.limit))
-        return self.array(messages.clip(-message.limit, message.limit)), limited
-
-    def saturate(self, values: np.ndarray, limit: int) -> int:
-        """Limit values in place; give how many that changed."""
-        return numba_kernels.saturate(values, limit)
-
-    def emit(
-        self, m: np.ndarray, limit: int, shift: int, message_limit: int
-    ) -> tuple[np.ndarray, int, int]:
-        """Limit states in place, give their messages, and how many of each that changed."""
-        messages = np.empty_like(m)
-        return messages, *numba_kernels.emit(m, limit, shift, message_limit, messages)
-
-    def silence(self, values: np.ndarray, threshold: int) -> None:
-        """Set values of magnitude below a threshold to zero, in place."""
-        values[np.abs(values) < threshold] = 0
-
-    def fan(self, connections: Mapping[str, Connection], limit: int) -> WideFan | NarrowFan:
-        """Make the synapses of an outlet ready."""
-        return compiled_fan(connections, limit)
-
-    def sender(self, fan_out: np.ndarray) -> CompiledSender:
-        """Make ready to count the events of an outlet."""
-        return CompiledSender(fan_out)
-
-    def activation(self, hidden: IntegerHidden) -> CompiledActivation:
-        """Make an activation ready."""
-        return CompiledActivation(hidden)
-
-    def series(self, memory: SeriesMemory) -> CompiledSeries:
-        """Make a series memory ready."""
-        return CompiledSeries(memory)
-
-
 class CompiledSender:
     """Counts events in one pass."""
 
@@ -338,3 +268,43 @@ class CompiledActivation:
             return h.astype(np.int32), limited
         h = np.empty_like(z)
         return h, numba_kernels.activate(z, self._slope, self._offset, *self._rest, h)
+
+
+class CompiledEngine(Int32Engine):
+    """Arrays of int32; see :class:`targets.integer.engine.Engine`."""
+
+    name = "numba"
+
+    def zeros(self, batch: int, width: int) -> np.ndarray:
+        """Make an array of zeros."""
+        return np.zeros((batch, width), dtype=np.int32)
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        """Take integers over."""
+        return np.array(values, dtype=np.int32, order="C")
+
+    def numpy(self, values: np.ndarray) -> np.ndarray:
+        """Give the array itself."""
+        return values
+
+    def copy(self, values: np.ndarray) -> np.ndarray:
+        """Copy an array."""
+        return values.copy()
+
+    def saturate(self, values: np.ndarray, limit: int) -> int:
+        """Limit values in place; give how many that changed."""
+        return numba_kernels.saturate(values, limit)
+
+    def emit(
+        self, m: np.ndarray, limit: int, shift: int, message_limit: int
+    ) -> tuple[np.ndarray, int, int]:
+        """Limit states in place, give their messages, and how many of each that changed."""
+        messages = np.empty_like(m)
+        return messages, *numba_kernels.emit(m, limit, shift, message_limit, messages)
+
+    def silence(self, values: np.ndarray, threshold: int) -> None:
+        """Set values of magnitude below a threshold to zero, in place."""
+        values[np.abs(values) < threshold] = 0
+
+    fan = staticmethod(compiled_fan)
+    sender, activation, series = CompiledSender, CompiledActivation, CompiledSeries

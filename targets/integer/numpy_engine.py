@@ -126,78 +126,6 @@ def _limited(values: np.ndarray, limit: int, place: str, counts: Counter[str]) -
     return limited
 
 
-class NumpyEngine:
-    """Arrays of float64; see :class:`targets.integer.engine.Engine`."""
-
-    name = "numpy"
-
-    threads = 1  # its products have threads of their own, all the rest is quickly done
-
-    def pool(self, threads: int) -> AbstractContextManager[Executor]:
-        """Give threads."""
-        return ThreadPoolExecutor(threads)
-
-    def zeros(self, batch: int, width: int) -> np.ndarray:
-        """Make an array of zeros."""
-        return np.zeros((batch, width))
-
-    def array(self, values: np.ndarray) -> np.ndarray:
-        """Take integers over."""
-        return np.asarray(values, dtype=np.float64)
-
-    def numpy(self, values: np.ndarray) -> np.ndarray:
-        """Give the array itself."""
-        return values
-
-    def copy(self, values: np.ndarray) -> np.ndarray:
-        """Copy an array."""
-        return values.copy()
-
-    def encode(self, x: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
-        """Give input messages for real inputs, and how many were limited."""
-        messages = np.rint(x / message.scale)
-        return messages, self.saturate(messages, message.limit)
-
-    def saturate(self, values: np.ndarray, limit: int) -> int:
-        """Limit values in place; give how many that changed."""
-        if not values.size or (values.max() <= limit and values.min() >= -limit):
-            return 0
-        limited = int(np.count_nonzero(np.abs(values) > limit))
-        np.clip(values, -limit, limit, out=values)
-        return limited
-
-    def emit(
-        self, m: np.ndarray, limit: int, shift: int, message_limit: int
-    ) -> tuple[np.ndarray, int, int]:
-        """Limit states in place, give their messages, and how many of each that changed."""
-        limited = self.saturate(m, limit)
-        messages = m * 2.0**-shift
-        if shift > 0:
-            messages += 0.5
-            np.floor(messages, out=messages)
-        return messages, limited, self.saturate(messages, message_limit)
-
-    def silence(self, values: np.ndarray, threshold: int) -> None:
-        """Set values of magnitude below a threshold to zero, in place."""
-        values[np.abs(values) < threshold] = 0.0
-
-    def fan(self, connections: Mapping[str, Connection], limit: int) -> NumpyFan:
-        """Make the synapses of an outlet ready."""
-        return NumpyFan(connections, limit)
-
-    def sender(self, fan_out: np.ndarray) -> NumpySender:
-        """Make ready to count the events of an outlet."""
-        return NumpySender(fan_out)
-
-    def activation(self, hidden: IntegerHidden) -> NumpyActivation:
-        """Make an activation ready."""
-        return NumpyActivation(hidden)
-
-    def series(self, memory: SeriesMemory) -> Series:
-        """Make a series memory ready."""
-        return Series(memory)
-
-
 class NumpyFan:
     """The synapses of an outlet, as one matrix product.
 
@@ -259,9 +187,65 @@ class NumpyActivation:
         table = self._table
         if table is None:
             return by_lines(self._hidden, z)
-        limited = int(np.count_nonzero(z > table.last_unlimited))
-        if table.odd:
-            limited += int(np.count_nonzero(z < -table.last_unlimited))
+        limited = table.count_limited(z, np.count_nonzero)
         index = np.clip(z, table.least, table.greatest).astype(np.intp)
         index -= table.least
         return self._values[index], limited
+
+
+class NumpyEngine:
+    """Arrays of float64; see :class:`targets.integer.engine.Engine`."""
+
+    name = "numpy"
+
+    threads = 1  # its products have threads of their own, all the rest is quickly done
+
+    def pool(self, threads: int) -> AbstractContextManager[Executor]:
+        """Give threads."""
+        return ThreadPoolExecutor(threads)
+
+    def zeros(self, batch: int, width: int) -> np.ndarray:
+        """Make an array of zeros."""
+        return np.zeros((batch, width))
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        """Take integers over."""
+        return np.asarray(values, dtype=np.float64)
+
+    def numpy(self, values: np.ndarray) -> np.ndarray:
+        """Give the array itself."""
+        return values
+
+    def copy(self, values: np.ndarray) -> np.ndarray:
+        """Copy an array."""
+        return values.copy()
+
+    def encode(self, x: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
+        """Give input messages for real inputs, and how many were limited."""
+        messages = np.rint(x / message.scale)
+        return messages, self.saturate(messages, message.limit)
+
+    def saturate(self, values: np.ndarray, limit: int) -> int:
+        """Limit values in place; give how many that changed."""
+        if not values.size or (values.max() <= limit and values.min() >= -limit):
+            return 0
+        limited = int(np.count_nonzero(np.abs(values) > limit))
+        np.clip(values, -limit, limit, out=values)
+        return limited
+
+    def emit(
+        self, m: np.ndarray, limit: int, shift: int, message_limit: int
+    ) -> tuple[np.ndarray, int, int]:
+        """Limit states in place, give their messages, and how many of each that changed."""
+        limited = self.saturate(m, limit)
+        messages = m * 2.0**-shift
+        if shift > 0:
+            messages += 0.5
+            np.floor(messages, out=messages)
+        return messages, limited, self.saturate(messages, message_limit)
+
+    def silence(self, values: np.ndarray, threshold: int) -> None:
+        """Set values of magnitude below a threshold to zero, in place."""
+        values[np.abs(values) < threshold] = 0.0
+
+    fan, sender, activation, series = NumpyFan, NumpySender, NumpyActivation, Series

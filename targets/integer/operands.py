@@ -11,7 +11,7 @@ What a connection brings its target: worked out when it is sent, or when it is u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -100,6 +100,8 @@ class Table:
         Largest drive whose value the message's width does not limit; where the activation is odd,
         its negative is the smallest.
     odd : bool
+    always_fits : bool
+        Whether the message's width limits no value of any drive.
     """
 
     values: np.ndarray
@@ -107,6 +109,23 @@ class Table:
     greatest: int
     last_unlimited: int
     odd: bool
+    always_fits: bool
+
+    def count_limited(self, z: Any, count_nonzero: Callable[[Any], Any]) -> int:
+        """Count the drives whose value the message's width limits.
+
+        Parameters
+        ----------
+        z : array of any library
+        count_nonzero : callable
+            That of the library.
+        """
+        if self.always_fits:
+            return 0
+        limited = int(count_nonzero(z > self.last_unlimited))
+        if self.odd:
+            limited += int(count_nonzero(z < -self.last_unlimited))
+        return limited
 
 
 @dataclass(frozen=True)
@@ -145,7 +164,9 @@ def make_table(hidden: IntegerHidden) -> Table | None:
     half = least_line(lines, np.arange(flat.least + 1)).clip(max=limit).astype(np.int64)
     odd = lines.kind == "odd"
     values = np.concatenate([-half[:0:-1], half]) if odd else half
-    return Table(values, -flat.least if odd else 0, flat.least, flat.last_unlimited, odd)
+    always_fits = flat.last_unlimited >= hidden.drive.limit
+    least = -flat.least if odd else 0
+    return Table(values, least, flat.least, flat.last_unlimited, odd, always_fits)
 
 
 def least_line(lines: PiecewiseLinear, p: np.ndarray) -> np.ndarray:

@@ -12,15 +12,17 @@ Threads that each run a part of a test set, with one thread of PyTorch's own in 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 
-from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
+from lmu_deploy.core.integer.layers import IntegerHidden
 from lmu_deploy.core.integer.parts import Connection, Format
 from targets.integer.numpy_engine import Series
 from targets.integer.operands import ReadyDrive, Stack, by_lines, make_table, ready_drives
@@ -84,100 +86,6 @@ class Int8Products:
         """Multiply the digits by the weights."""
         digits, products = self._flat
         torch._int_mm(digits, self._matrix, out=products)
-
-
-def thread_count() -> int:
-    """How many threads PyTorch may use here; OMP_NUM_THREADS sets it."""
-    return int(torch.get_num_threads())
-
-
-@contextmanager
-def pool(threads: int) -> Iterator[Executor]:
-    """Give threads; what has not begun when the block is left is not begun any more.
-
-    PyTorch keeps a number of threads for each thread, and a default for those to come, which is as
-    before afterwards.
-    """
-    before = torch.get_num_threads()
-    executor = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield executor
-    finally:
-        executor.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
-
-
-class TorchEngine:
-    """Tensors of int32; see :class:`targets.integer.engine.Engine`."""
-
-    name = "torch"
-
-    @property
-    def threads(self) -> int:
-        """As many as PyTorch may use."""
-        return thread_count()
-
-    def pool(self, threads: int) -> AbstractContextManager[Executor]:
-        """Give threads in which PyTorch uses no others."""
-        return pool(threads)
-
-    def zeros(self, batch: int, width: int) -> torch.Tensor:
-        """Make a tensor of zeros."""
-        return torch.zeros((batch, width), dtype=torch.int32)
-
-    def array(self, values: np.ndarray) -> torch.Tensor:
-        """Take integers over from NumPy."""
-        return torch.from_numpy(np.array(values, dtype=np.int32))
-
-    def numpy(self, values: torch.Tensor) -> np.ndarray:
-        """Give integers as NumPy, without a copy."""
-        return values.numpy()
-
-    def copy(self, values: torch.Tensor) -> torch.Tensor:
-        """Copy a tensor."""
-        return values.clone()
-
-    def encode(self, x: np.ndarray, message: Format) -> tuple[torch.Tensor, int]:
-        """Give input messages for real inputs, and how many were limited."""
-        messages = np.rint(x / message.scale)
-        limited = int(np.count_nonzero(np.abs(messages) > message.limit))
-        return self.array(messages.clip(-message.limit, message.limit)), limited
-
-    def saturate(self, values: torch.Tensor, limit: int) -> int:
-        """Limit values in place; give how many that changed."""
-        if not _beyond(values, limit):
-            return 0
-        limited = int(torch.count_nonzero(values.abs() > limit))
-        values.clamp_(-limit, limit)
-        return limited
-
-    def emit(
-        self, m: torch.Tensor, limit: int, shift: int, message_limit: int
-    ) -> tuple[torch.Tensor, int, int]:
-        """Limit states in place, give their messages, and how many of each that changed."""
-        limited = self.saturate(m, limit)
-        messages = (m + ((1 << shift) >> 1)).bitwise_right_shift_(shift)
-        return messages, limited, self.saturate(messages, message_limit)
-
-    def silence(self, values: torch.Tensor, threshold: int) -> None:
-        """Set values of magnitude below a threshold to zero, in place."""
-        values.masked_fill_(values.abs() < threshold, 0)
-
-    def fan(self, connections: Mapping[str, Connection], limit: int) -> TorchFan:
-        """Make the synapses of an outlet ready."""
-        return TorchFan(connections, limit)
-
-    def sender(self, fan_out: np.ndarray) -> TorchSender:
-        """Make ready to count the events of an outlet."""
-        return TorchSender(fan_out)
-
-    def activation(self, hidden: IntegerHidden) -> TorchActivation:
-        """Make an activation ready."""
-        return TorchActivation(hidden)
-
-    def series(self, memory: SeriesMemory) -> Series:
-        """Make a series memory ready."""
-        return Series(memory)
 
 
 class TorchFan:
@@ -259,7 +167,6 @@ class TorchActivation:
         self._hidden, self._table = hidden, make_table(hidden)
         if self._table is not None:
             self._values = torch.from_numpy(self._table.values.astype(np.int32))
-            self._always_fits = self._table.last_unlimited >= hidden.drive.limit
 
     def __call__(self, z: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Give H and how many of its entries the message's width limited."""
@@ -267,11 +174,87 @@ class TorchActivation:
         if table is None:
             h, limited = by_lines(self._hidden, z.numpy())
             return torch.from_numpy(h.astype(np.int32)), limited
-        limited = 0 if self._always_fits else int(torch.count_nonzero(z > table.last_unlimited))
-        if table.odd and not self._always_fits:
-            limited += int(torch.count_nonzero(z < -table.last_unlimited))
+        limited = table.count_limited(z, torch.count_nonzero)
         index = z.clamp(table.least, table.greatest).sub_(table.least)
         return torch.index_select(self._values, 0, index.view(-1)).view(z.shape), limited
+
+
+class Int32Engine(ABC):
+    """What engines have in common that multiply int8 and add int32; see torch's and Numba's."""
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that PyTorch may use; OMP_NUM_THREADS sets it."""
+        return int(torch.get_num_threads())
+
+    @contextmanager
+    def pool(self, threads: int) -> Iterator[Executor]:
+        """Return an executor whose threads each use PyTorch with one thread.
+
+        Tasks that have not begun at the end of the block are canceled. PyTorch keeps a number of
+        threads for each thread, and a default for new ones, which is restored afterwards.
+        """
+        before = torch.get_num_threads()
+        executor = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield executor
+        finally:
+            executor.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
+
+    @abstractmethod
+    def array(self, values: np.ndarray) -> Any:
+        """Convert integers of NumPy."""
+
+    def encode(self, x: np.ndarray, message: Format) -> tuple[Any, int]:
+        """Encode real inputs as messages; return them and how many were limited."""
+        messages = np.rint(x / message.scale)
+        limited = int(np.count_nonzero(np.abs(messages) > message.limit))
+        return self.array(messages.clip(-message.limit, message.limit)), limited
+
+
+class TorchEngine(Int32Engine):
+    """Tensors of int32; see :class:`targets.integer.engine.Engine`."""
+
+    name = "torch"
+
+    def zeros(self, batch: int, width: int) -> torch.Tensor:
+        """Make a tensor of zeros."""
+        return torch.zeros((batch, width), dtype=torch.int32)
+
+    def array(self, values: np.ndarray) -> torch.Tensor:
+        """Take integers over from NumPy."""
+        return torch.from_numpy(np.array(values, dtype=np.int32))
+
+    def numpy(self, values: torch.Tensor) -> np.ndarray:
+        """Give integers as NumPy, without a copy."""
+        return values.numpy()
+
+    def copy(self, values: torch.Tensor) -> torch.Tensor:
+        """Copy a tensor."""
+        return values.clone()
+
+    def saturate(self, values: torch.Tensor, limit: int) -> int:
+        """Limit values in place; give how many that changed."""
+        if not _beyond(values, limit):
+            return 0
+        limited = int(torch.count_nonzero(values.abs() > limit))
+        values.clamp_(-limit, limit)
+        return limited
+
+    def emit(
+        self, m: torch.Tensor, limit: int, shift: int, message_limit: int
+    ) -> tuple[torch.Tensor, int, int]:
+        """Limit states in place, give their messages, and how many of each that changed."""
+        limited = self.saturate(m, limit)
+        messages = (m + ((1 << shift) >> 1)).bitwise_right_shift_(shift)
+        return messages, limited, self.saturate(messages, message_limit)
+
+    def silence(self, values: torch.Tensor, threshold: int) -> None:
+        """Set values of magnitude below a threshold to zero, in place."""
+        values.masked_fill_(values.abs() < threshold, 0)
+
+    fan, sender, activation, series = TorchFan, TorchSender, TorchActivation, Series
 
 
 def _beyond(values: torch.Tensor, limit: int) -> bool:

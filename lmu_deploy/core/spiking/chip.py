@@ -127,8 +127,8 @@ class DPISynapse:
 NOISY_KINDS = ("lif", "dpi")
 """Neuron models for which membrane noise and threshold noise are defined."""
 _REFRACTORY = ("lif", "dpi")
-REACH = 1.5
-"""Of a state's range: as far as dynamic calibration shows a chip its states."""
+CALIBRATION_MARGIN = 1.5
+"""Largest state of a dynamic calibration, relative to the range of the state."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.core.spiking.chip import REACH
+from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer
 from targets.base import Run, States, check_supported
@@ -69,7 +69,7 @@ def run_layers(
         for step in range(inputs.shape[1]):
             host.observe(step, outcome.m[:, step])
         outcomes[f"layer{number}/memory"] = outcome
-        reached = REACH * job.memory.scales.reshape(-1)
+        reached = CALIBRATION_MARGIN * job.memory.scales.reshape(-1)
         beyond[f"layer{number}/memory/state"] = int(np.count_nonzero(np.abs(host.m) > reached))
         m.append(host.m)
         h.append(host.h)

@@ -57,7 +57,7 @@ def case():
 def narrow(case):
     """Fits of old: nothing but 2 to 10 % of noise about the states, the least regularization."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("converters.spiking.dynamic.REACH", 1.0)
+        patched.setattr("converters.spiking.dynamic.CALIBRATION_MARGIN", 1.0)
         patched.setattr("converters.spiking.dynamic.DYNAMIC_RIDGES", (1e-6,))
         return case.measured()
 
@@ -113,7 +113,7 @@ def test_the_loop_is_that_of_the_memory_and_its_input(case, narrow):
     scaled, (chip, fit) = case.scaled, (case.chips[0], narrow[0])
     ((found,),) = loop_errors([chip], [[fit]], scaled, [3])
     neurons = Batch([chip]).apart(2, np.random.default_rng([3]))
-    weights, x, squares = chip.held(fit.weights)[0], np.zeros((2, 4)), 0.0
+    weights, x, squares = chip.rounded(fit.weights)[0], np.zeros((2, 4)), 0.0
     truth = scaled.trajectory[:, -2:, 0]
     for step, states in enumerate(truth):
         rates = 1e3 * neurons.step(x).reshape(2, -1)
@@ -157,7 +157,7 @@ def test_a_signal_larger_than_any_of_the_calibration_is_held(case, monkeypatch):
     wide = case.measured(case.spread())
     larger = replace(case.scaled, trajectory=1.5 * case.scaled.trajectory)
     with monkeypatch.context() as patched:
-        patched.setattr("converters.spiking.dynamic.REACH", 1.0)
+        patched.setattr("converters.spiking.dynamic.CALIBRATION_MARGIN", 1.0)
         within = case.measured(case.spread())
     before, after = loop_errors(case.chips, [within, wide], larger, [3])
     assert before.max() > 0.08 and after.max() < 0.06
@@ -195,12 +195,12 @@ def test_states_are_forced_to_where_the_loop_would_stray(case):
     recorder = Recorder(case.perfect, witness, 1, samples, case.scaled.targets, rng, spread)
     for _ in range(200):
         recorder.advance(np.full((samples, 1, 4), 0.25, dtype=np.float32))
-    assert 0.4 < np.mean(recorder.reach == 1.0) < 0.6
-    assert 1.4 < recorder.reach.max() < 1.5
-    off = np.stack(witness.shown) - 0.25 * recorder.reach[..., 0]
+    assert 0.4 < np.mean(recorder.margin == 1.0) < 0.6
+    assert 1.4 < recorder.margin.max() < 1.5
+    off = np.stack(witness.shown) - 0.25 * recorder.margin[..., 0]
     alone = np.square(recorder.size).mean() * np.eye(4)
-    both = 2.0 * (recorder.size * recorder.straying).mean() * spread[0]
-    expected = alone + both + np.square(recorder.straying).mean() * spread[0] @ spread[0]
+    both = 2.0 * (recorder.size * recorder.deviation).mean() * spread[0]
+    expected = alone + both + np.square(recorder.deviation).mean() * spread[0] @ spread[0]
     found = np.cov(off.reshape(-1, 4).T)
     np.testing.assert_allclose(np.sqrt(np.diag(found)), np.sqrt(np.diag(expected)), rtol=0.1)
     assert np.abs(off.mean()) < 0.02

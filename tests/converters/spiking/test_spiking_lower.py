@@ -40,7 +40,7 @@ def inputs(rng):
         ({"dt_ms": 0.3}, "not a whole multiple of the simulation step of 0.3 ms"),
         (
             {"presentation_ms": 5.0},
-            "lasts 40 ms, and for order 3 a synapse of 100 ms can serve 100 ms",
+            "lasts 40 ms, and for order 3 a synapse of 100 ms needs 100 ms",
         ),
         ({"neurons_per_state": 20_000}, "need 120000 neurons and profile generic-analog has 65536"),
         ({"neurons_per_state": 0}, "neurons_per_state is 0"),
@@ -71,7 +71,7 @@ def test_bad_inputs_and_networks_are_refused(network, inputs, rng):
 
 def test_higher_orders_need_longer_windows(inputs, rng):
     network = LMUNetwork((lmu(rng, 2, Memory.legendre(16, 8.0)),), Readout(np.ones((4, 1)), None))
-    with pytest.raises(InputError, match=r"can serve 200 ms or more; present each .* 25 ms"):
+    with pytest.raises(InputError, match=r"needs 200 ms or more; present each .* 25 ms"):
         spike(network, inputs, presentation_ms=24.0, neurons_per_state=2)
     assert spike(
         network, inputs, presentation_ms=25.0, neurons_per_state=2, calibration="none"

@@ -92,14 +92,14 @@ def test_a_calibration_of_something_else_is_refused(refused, network, options, t
 
 def test_a_network_is_no_calibration(refused):
     told = refused("spike {digits} --out o.safetensors --load-calibration dpi.safetensors")
-    assert "holds a SpikingNetwork, not a calibration" in told
+    assert "contains a SpikingNetwork, not a calibration" in told
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         ("--tau-ms 100.3", "not a whole multiple"),
-        ("--presentation-ms 5", "can serve"),
+        ("--presentation-ms 5", "needs"),
         ("--profile brainscales2", "brainscales2 has 512; use at most 32"),
         ("--profile loihi1", "choose a profile that is analog"),
         ("--chips 0", "chips is 0"),

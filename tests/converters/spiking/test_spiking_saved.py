@@ -86,7 +86,7 @@ def test_the_command_keeps_and_takes_calibrations(saved, tmp_path):
     command(DIGITS, out=tmp_path / "a.safetensors", save_calibration=kept, **options)
     command(DIGITS, out=tmp_path / "b.safetensors", load_calibration=kept, **options)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    with pytest.raises(InputError, match="holds a SpikingNetwork, not a calibration"):
+    with pytest.raises(InputError, match="contains a SpikingNetwork, not a calibration"):
         command(DIGITS, load_calibration=tmp_path / "a.safetensors", **options)
     with pytest.raises(InputError, match="SavedCalibration"):
         load(kept)

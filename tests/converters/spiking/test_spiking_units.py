@@ -161,7 +161,7 @@ def test_files_and_saved_calibrations_keep_units(tmp_path):
     kept = keep_calibration(spiking)
     used = spiking_of(network, saved=kept)
     assert (used.units.drive == spiking.units.drive).all()
-    with pytest.raises(InputError, match="for neurons of a hidden unit 20, and 0 is asked for"):
+    with pytest.raises(InputError, match="for neurons of a hidden unit 20, and 0 is requested"):
         spiking_of(network, saved=kept, units="host")
 
 

@@ -228,7 +228,7 @@ def test_a_calibrated_memory_follows_the_float_one(rng, monkeypatch):
     assert nrmse(run.states.real_m(), true, washout=200) < 0.08
     assert not any(run.saturations.values())
     # The fit is judged beyond the range too, where it is worse; within it, as well as ever.
-    monkeypatch.setattr("converters.spiking.dynamic.REACH", 1.0)
+    monkeypatch.setattr("converters.spiking.dynamic.CALIBRATION_MARGIN", 1.0)
     within = loihi_spike(
         network,
         sines(np.random.default_rng(6), 20, 800) * 0.5,

@@ -269,7 +269,7 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
     assert (run.outputs.shape, run.synops, run.rasters) == ((2, 1), 10, {})
     assert told == [(1, 2), (2, 2)]
     assert run.saturations == expected.saturations
-    monkeypatch.setattr(target, "REACH", 0.0)
+    monkeypatch.setattr(target, "CALIBRATION_MARGIN", 0.0)
     again = Brian2CppTarget().run(spiking, inputs[:2], seed=6, progress=lambda *_: None)
     assert again.saturations == {"layer0/memory/state": 2 * 4 * 8, "layer2/memory/state": 2 * 4 * 2}
     second = expected.states.h[..., 5:8] @ bare.input_encoders
