@@ -228,7 +228,7 @@ def _small_networks() -> list[Case]:
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
 
-    from targets.conformance.drawn import integer_networks, loud_and_quiet
+    from targets.conformance.strategies import integer_networks, loud_and_quiet
 
     cases: list[Case] = []
     every = settings(

@@ -1,1 +1,1 @@
-"""Where a network can run; see targets.base for the interface."""
+"""Targets: simulators and chips that run a network; targets.base defines the interface."""

@@ -1,7 +1,7 @@
-"""What every target is: a name, what it can run, and `run`, which gives a Run.
+"""Interface of targets: a name, the representations it runs, and `run`, which returns a Run.
 
-Targets register by the entry-point group ``lmu_deploy.targets``; a name leads to a class whose
-module is imported only when the target is asked for.
+Targets register in the entry-point group ``lmu_deploy.targets``. A name leads to a class whose
+module is imported only when the target is requested.
 """
 
 from __future__ import annotations
@@ -13,32 +13,37 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import memory_basis
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.representation import Part
+from lmu_deploy.core.validation import check_inputs, check_integer
 
 GROUP = "lmu_deploy.targets"
+LARGEST_RASTER = 50_000_000
+"""Bytes of a population's raster above which it is not recorded."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class States(Part):
-    """States of every step, as the target holds them: integers for integer targets.
+    """States of every step in the target's own numbers: integers for integer targets.
 
     Attributes
     ----------
     m : ndarray, shape (samples, steps, states)
-        Memory of all layers, one layer after the other; for spiking targets the decoded state.
+        Memories of all layers in order; for spiking targets the decoded states.
     h : ndarray, shape (samples, steps, units)
-        Hidden units of all layers, likewise.
+        Hidden units of all layers in order.
     y : ndarray, shape (samples, steps, n_out)
     m_scale, h_scale : ndarray, shape (states,) and (units,)
-        Real value of one unit; see `real_m` for what is comparable with the reference.
+        Real value of one unit; `real_m` is comparable with the reference.
     y_scale : float
     m_basis : ndarray, shape (the reference's states, states), or None
-        Real coordinates in which a target holds its memory; None when they are the reference's.
+        Coordinates of the target's memory states; None when they are the reference's.
     h_on_host : ndarray, shape (units,), bool, or None
-        Of a network in integers with layers on the host, the columns of h that are theirs and so
-        hold real numbers, whole numbers being in the others; None where all are alike.
+        For an integer network with layers on the host, the columns of h that belong to these
+        layers and are real numbers; None for all other networks.
     """
 
     m: np.ndarray
@@ -50,15 +55,42 @@ class States(Part):
     m_basis: np.ndarray | None = None
     h_on_host: np.ndarray | None = None
 
+    @classmethod
+    def of_reals(cls, m: np.ndarray, h: np.ndarray, y: np.ndarray) -> States:
+        """Build states that are real numbers, with scales of one."""
+        return cls(m, h, y, np.ones(m.shape[2]), np.ones(h.shape[2]))
+
+    @classmethod
+    def of_integers(
+        cls, network: IntegerNetwork, m: np.ndarray, h: np.ndarray, y: np.ndarray
+    ) -> States:
+        """Build states of a network that is all on the chip, with the scales of its formats."""
+        layers = [layer for _, layer in network.on_chip]
+        m_scale = [np.full(layer.memory.size, layer.memory.state.scale) for layer in layers]
+        h_scale = [
+            np.full(layer.hidden.units, layer.hidden.message.scale)
+            for layer in layers
+            if layer.hidden is not None
+        ]
+        return cls(
+            m,
+            h,
+            y,
+            np.concatenate(m_scale),
+            np.concatenate([*h_scale, np.zeros(0)]),
+            network.chip_readout.output.scale,
+            memory_basis(network),
+        )
+
     def real_m(self, samples: slice = slice(None)) -> np.ndarray:
-        """Memory of some samples in the reference's coordinates and in real numbers."""
+        """Return memory states as real numbers in the reference's coordinates."""
         values = self.m[samples] * self.m_scale
         return values if self.m_basis is None else values @ self.m_basis.T
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run(Part):
-    """What a target did with a set of inputs.
+    """Outputs and measurements of a target for a set of inputs.
 
     Attributes
     ----------
@@ -67,28 +99,28 @@ class Run(Part):
         Real numbers (integers times their scale).
     neurons : mapping of population to its number of neurons
     events : mapping of population to ndarray, shape (samples, steps), int64
-        Messages or spikes sent, counted where they are sent. A graded message of zero is not sent.
+        Messages or spikes sent. A graded message of zero is not sent.
     synops : int
-        Synaptic operations of all samples: each event times the synapses it meets.
+        Synaptic operations of all samples: each event times the synapses that receive it.
     saturations : mapping of place to int
-        How often a value was limited there; all samples. On analog chips nothing is limited: how
-        often a state was beyond what calibration covers.
+        Number of saturated values, all samples. On analog chips, where nothing saturates, the
+        number of states outside the range that the calibration covers.
     steps : int
-        Steps of one sample, as the task counts them.
+        Task steps of one sample.
     chip_steps : int
-        Time steps that the target took for one sample.
+        Time steps of the target for one sample.
     wall_seconds : float
     seed : int
     states : States or None
-        Given when recording was asked for.
+        Present when `record` was true.
     rasters : mapping of population to ndarray, shape (chip_steps, neurons), uint8
         Events of sample 0, for plots; may be empty.
     carried : mapping of connection to int
-        Events that each connection carried, all samples; empty where that is not counted.
+        Events on each connection, all samples; empty where they are not counted.
     notes : tuple of str
-        What a reader of the results has to know, such as which part ran on the host.
+        Remarks for readers of the results, such as which part ran on the host.
     settings : mapping of str to JSON values
-        How the target was set up: mismatch, calibration, provider, versions.
+        Configuration of the target: mismatch, calibration, provider, versions.
     """
 
     target: str
@@ -110,13 +142,13 @@ class Run(Part):
 
 @runtime_checkable
 class Target(Protocol):
-    """Something that runs one of the representations."""
+    """A simulator or chip that runs one of the representations."""
 
     name: str
     accepts: tuple[type, ...]
 
     def unsupported(self, network: Any) -> list[str]:
-        """Say why `network` cannot run here, all reasons at once; empty when it can."""
+        """Return all reasons why `network` cannot run here; empty when it can."""
 
     def run(
         self,
@@ -132,19 +164,19 @@ class Target(Protocol):
         Raises
         ------
         InputError
-            On inputs of another shape or with NaN, no samples or no steps, or a network that it
-            cannot run.
+            On inputs of another shape or with NaN, without samples or steps, or on a network that
+            the target cannot run.
         RunError
-            When the run itself failed.
+            When the run failed.
         """
 
 
 @runtime_checkable
 class InParts(Protocol):
-    """A target that can give a run part by part, as one that draws random numbers should.
+    """A target that can return a run in parts, for targets that draw random numbers.
 
-    Which numbers a sample meets depends on all that were drawn before it. Whoever does not want to
-    hold a whole run at once, and calls `run` with some samples at a time, gets others.
+    The random numbers of a sample depend on all samples before it. Calls of `run` with some of the
+    samples at a time would therefore give other results.
     """
 
     def parts(
@@ -156,29 +188,29 @@ class InParts(Protocol):
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Iterator[Run]:
-        """Give the runs of consecutive samples, which together are what `run` gives.
+        """Yield the runs of consecutive samples, which together equal the result of `run`.
 
         Parameters
         ----------
         network, inputs, seed, progress
             As for :meth:`Target.run`; progress counts all samples.
         record : int
-            States are needed of so many of the first samples; parts that begin before have them.
+            Number of first samples whose states are needed; parts that begin before have states.
         """
 
 
 def target_names() -> list[str]:
-    """Names of all targets that are installed, sorted; nothing is imported."""
+    """Return the names of all installed targets, sorted, without importing them."""
     return plugin_names(GROUP)
 
 
 def get_target(name: str) -> Target:
-    """Import and make the target called `name`.
+    """Import and build the target called `name`.
 
     Raises
     ------
     InputError
-        When there is none of that name (the valid names are listed).
+        When there is no target of that name (the valid names are listed).
     MissingDependencyError
         When its library is absent.
     """
@@ -187,15 +219,29 @@ def get_target(name: str) -> Target:
 
 
 def check_supported(target: Target, network: Any) -> None:
-    """Raise one InputError with every reason why `target` cannot run `network`."""
+    """Raise an InputError with all reasons why `target` cannot run `network`."""
     if not isinstance(network, target.accepts):
         wanted = " or ".join(cls.__name__ for cls in target.accepts)
         raise InputError(
-            f"target {target.name} runs {wanted}, and the file holds {type(network).__name__}; "
+            f"target {target.name} runs {wanted}, and the file contains {type(network).__name__}; "
             f"{_CONVERT.get(wanted, 'convert it first')}."
         )
     if reasons := target.unsupported(network):
         raise InputError(f"target {target.name} cannot run this network: {'; '.join(reasons)}.")
+
+
+def check_run(
+    target: Target, network: Any, inputs: np.ndarray, seed: int
+) -> tuple[np.ndarray, int]:
+    """Check the arguments of a run on a target that takes a seed; return inputs and seed.
+
+    Raises
+    ------
+    InputError
+        See :meth:`Target.run`.
+    """
+    check_supported(target, network)
+    return check_inputs(inputs, network.n_in), check_integer("seed", seed, 0, 2**32 - 1)
 
 
 _CONVERT = {

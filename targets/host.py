@@ -1,12 +1,8 @@
-"""What the host computes in float around a memory on the chip: channels in, hidden units out.
+"""Float64 computations on the host around layers on a chip.
 
-Every sample is computed by itself: a product of a whole batch is summed in another order than that
-of a single sample, and a spiking memory carries the last bit on into its spikes.
-
-The host's part of an integer network: LSTM layers and a readout in float64, step by step.
-
-Every target that runs integers calls this one code, and each sample is computed by itself, so that
-a sample's numbers do not depend on what runs beside it, nor on the target around it.
+Every target calls this code for channels, hidden units, LSTM layers and the readout. Each sample is
+computed by itself: a product of a whole batch is summed in another order than that of a single
+sample, and spiking memories amplify a difference in the last bit.
 """
 
 from __future__ import annotations
@@ -19,13 +15,13 @@ from lmu_deploy.core.reference import activate, run_reference
 
 
 class HostLayer:
-    """The float part of one LMU layer for a batch; the chip supplies m once a hold.
+    """Float part of one LMU layer for a batch; the chip supplies m once per presentation.
 
     Parameters
     ----------
     layer : LMULayer
     signal : ndarray, shape (samples, steps, n_in)
-        What reaches the layer.
+        Inputs of the layer.
     """
 
     def __init__(self, layer: LMULayer, signal: np.ndarray) -> None:
@@ -36,7 +32,7 @@ class HostLayer:
         self.h = np.zeros((samples, steps, units))
 
     def channels(self, step: int) -> np.ndarray:
-        """Input of the memory for `step`, shape (samples, channels); earlier steps are observed."""
+        """Return the input of the memory for `step`, shape (samples, channels)."""
         layer = self.layer
         u = each(self.signal[:, step], layer.input_encoders)
         if layer.memory_bias is not None:
@@ -48,7 +44,7 @@ class HostLayer:
         return u
 
     def observe(self, step: int, m: np.ndarray) -> None:
-        """Take the memory at the end of `step`, shape (samples, states), and go on to the units."""
+        """Store the memory at the end of `step`, shape (samples, states); compute hidden units."""
         self.m[:, step] = m
         hidden = self.layer.hidden
         if hidden is None:
@@ -64,24 +60,59 @@ class HostLayer:
 
     @property
     def output(self) -> np.ndarray:
-        """What the layer sends on, shape (samples, steps, n_out)."""
+        """Outputs of the layer, shape (samples, steps, n_out)."""
         return self.m if self.layer.hidden is None else self.h
 
 
 def each(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Give ``rows @ matrix`` in float64, each row by itself; shape (samples, columns)."""
-    product: np.ndarray = rows[:, None, :] @ matrix.astype(np.float64)
+    """Return ``rows @ matrix`` in float64, each row by itself; shape (samples, columns)."""
+    return _by_row(rows, matrix.astype(np.float64))
+
+
+def _by_row(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    product: np.ndarray = rows[:, None, :] @ matrix
     return product[:, 0]
 
 
+def observed(layer: LMULayer, signal: np.ndarray, m: np.ndarray) -> HostLayer:
+    """Return the float part of a layer after the states m of all steps."""
+    host = HostLayer(layer, signal)
+    for step in range(signal.shape[1]):
+        host.observe(step, m[:, step])
+    return host
+
+
+def apply_readout(readout: Readout, signal: np.ndarray) -> np.ndarray:
+    """Return the outputs of a readout in float64, shape (samples, steps, n_out)."""
+    y = signal @ readout.kernel.astype(np.float64)
+    return np.asarray(y if readout.bias is None else y + readout.bias)
+
+
+def feedback_notes(host: LMUNetwork) -> list[str]:
+    """Return the note on feedback through the host, if a layer has any."""
+    if not any(isinstance(layer, LMULayer) and layer.feeds_back for layer in host.layers):
+        return []
+    return [
+        "Feedback from hidden units or memory into the memory's input went through the host once "
+        "per presentation."
+    ]
+
+
+def lstm_notes(host: LMUNetwork) -> list[str]:
+    """Return the note on LSTM layers, if there are any."""
+    if all(isinstance(layer, LMULayer) for layer in host.layers):
+        return []
+    return ["LSTM layers ran on the host in float."]
+
+
 def run_lstm(layer: LSTMLayer, signal: np.ndarray) -> np.ndarray:
-    """Hidden states of an LSTM layer at every step, shape (samples, steps, units)."""
+    """Compute the hidden states of an LSTM layer, shape (samples, steps, units)."""
     alone = LMUNetwork((layer,), Readout(np.eye(layer.n_out), None), return_sequences=True)
     return np.concatenate([run_reference(alone, sample[None]).outputs for sample in signal])
 
 
 class HostSteps:
-    """A segment on the host, and the state that it carries from step to step.
+    """A segment on the host, step by step.
 
     Parameters
     ----------
@@ -91,7 +122,7 @@ class HostSteps:
     Attributes
     ----------
     h : list of ndarray, shape (samples, units)
-        Output of each layer after the last step.
+        Outputs of each layer after the last step.
     """
 
     def __init__(self, segment: HostSegment, samples: int) -> None:
@@ -104,19 +135,19 @@ class HostSteps:
         self._c = [np.zeros_like(h) for h in self.h]
 
     def advance(self, x: np.ndarray, remembered: np.ndarray | None = None) -> np.ndarray:
-        """Go one step on.
+        """Advance by one step.
 
         Parameters
         ----------
         x : ndarray, shape (samples, n)
-            What the messages before stand for, or real inputs.
+            Real values of the messages from the segment before, or real inputs.
         remembered : ndarray, shape (samples, features), optional
-            Added to the features; for who studies what messages do not hold.
+            Added to the features, to study what messages leave out.
 
         Returns
         -------
         output : ndarray, shape (samples, n_out)
-            Of the last layer, or of the readout if there is one.
+            Outputs of the readout, or of the last layer if there is none.
         """
         signal = x if self._basis is None else _each(x, self._basis)
         if remembered is not None:
@@ -130,7 +161,7 @@ class HostSteps:
         return y if self._bias is None else y + self._bias
 
     def copy(self) -> HostSteps:
-        """Give one that stays as it is when this one is advanced."""
+        """Return an independent copy."""
         other: HostSteps = object.__new__(HostSteps)
         other.__dict__.update(self.__dict__)
         other.h, other._c = list(self.h), list(self._c)
@@ -138,14 +169,14 @@ class HostSteps:
 
 
 class _LSTM:
-    """The equations of :class:`lmu_deploy.core.network.LSTMLayer`."""
+    """Equations of :class:`lmu_deploy.core.network.LSTMLayer`."""
 
     def __init__(self, layer: LSTMLayer) -> None:
         self._kernel, self._recurrent = _matrix(layer.kernel), _matrix(layer.recurrent_kernel)
         self._bias, self._units = layer.bias.astype(np.float64), layer.n_out
 
     def advance(self, x: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give h and c after a step; both are new arrays."""
+        """Return h and c after a step; both are new arrays."""
         z = _each(x, self._kernel) + _each(h, self._recurrent) + self._bias
         g = np.tanh(np.ascontiguousarray(z[:, 2 * self._units : 3 * self._units]))
         i, f, _, o = np.split(0.5 * (1.0 + np.tanh(0.5 * z)), 4, axis=1)
@@ -158,6 +189,5 @@ def _matrix(values: np.ndarray) -> np.ndarray:
 
 
 def _each(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Give ``rows @ matrix``, each row by itself; shape (samples, columns)."""
-    product: np.ndarray = np.ascontiguousarray(rows)[:, None, :] @ matrix
-    return product[:, 0]
+    """Return ``rows @ matrix``, each row by itself; shape (samples, columns)."""
+    return _by_row(np.ascontiguousarray(rows), matrix)

@@ -1,7 +1,7 @@
-"""A network partly on the host, on a target that runs what is all on the chip.
+"""Networks that are partly on the host, on targets that run what is all on the chip.
 
-Each segment runs on whole sequences, one after the other: the chip's on the target, the host's
-here. What the target counts is put together under the names of the whole network.
+The segments run one after the other on whole sequences: those of the chip on the target, those of
+the host here. Counts are combined under the names of the whole network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class _HostRun:
-    """Real outputs of a segment on the host at every step, and its layers' h if recorded."""
+    """Real outputs of a segment on the host, and the h of its layers if recorded."""
 
     outputs: np.ndarray
     h: np.ndarray | None
@@ -42,7 +42,7 @@ def run_in_segments(
     record: bool,
     progress: Progress | None,
 ) -> Run:
-    """Run a network of which a part is on the host.
+    """Run a network that is partly on the host.
 
     Parameters
     ----------
@@ -50,15 +50,15 @@ def run_in_segments(
     inputs : ndarray, shape (samples, steps, n_in)
     run_chip : callable
     record : bool
-        Keep m, h and y of every step. Those of the chip are integers with ``==``; h of the host's
-        layers, and y after them, are real numbers of scale 1.
+        Record m, h and y of every step. Those of the chip are integers; h of the host's layers,
+        and y after them, are real numbers of scale 1.
     progress : callable, optional
-        Called with (samples done, in all), the segments on the chip one after another.
+        Called with (samples done, in total), the segments on the chip one after another.
 
     Returns
     -------
     run : Run
-        `chip_steps` are those of the longest segment, because all may work at the same time, each
+        `chip_steps` are those of the longest segment, because all segments work in parallel, each
         on another step.
     """
     start, parts = time.perf_counter(), segments(network)
@@ -71,8 +71,8 @@ def run_in_segments(
             hosts.append((part, _run_host(part, signal, record)))
             signal = hosts[-1][1].outputs
             continue
-        told = _share(progress, len(runs), on_chip)
-        runs.append((part, run_chip(part.network, signal, record, told)))
+        shown = _share(progress, len(runs), on_chip)
+        runs.append((part, run_chip(part.network, signal, record, shown)))
         signal = runs[-1][1].outputs
     at_the_end = isinstance(parts[-1], HostSegment) and not network.return_sequences
     counted = [_renamed(part, run) for part, run in runs]
@@ -110,16 +110,16 @@ def _run_host(segment: HostSegment, signal: np.ndarray, record: bool) -> _HostRu
 
 
 def _share(progress: Progress | None, done: int, total: int) -> Progress | None:
-    """Progress of one of several segments, as progress of all of them."""
+    """Return a callable that reports progress of one of several segments as that of all."""
     if progress is None:
         return None
     return lambda now, samples: progress((done * samples + now) // total, samples)
 
 
 def _renamed(segment: ChipSegment, run: Run) -> Run:
-    """Give the counts of a segment by the names of the whole network, less what hands it over."""
+    """Return the counts of a segment under the names of the whole network."""
     synops, carried, saturations = run.synops, dict(run.carried), dict(run.saturations)
-    if segment.hands_over:  # over the identity, which is no synapse of the chip
+    if segment.hands_over:  # through the identity, which is not on the chip
         synops -= carried.pop("readout")
         saturations = {p: n for p, n in saturations.items() if not p.startswith("readout/")}
 
@@ -138,7 +138,7 @@ def _renamed(segment: ChipSegment, run: Run) -> Run:
 
 
 def _whole_name(name: str, first: int) -> str:
-    """Name in the whole network of a population or place of a segment from layer `first` on."""
+    """Return the name in the whole network of a population or place of a segment."""
     if first == 0 or name.split("/")[0] == "readout":
         return name
     if name == "input":
@@ -156,7 +156,7 @@ def _states(
     runs: list[tuple[ChipSegment, Run]],
     hosts: list[tuple[HostSegment, _HostRun]],
 ) -> States:
-    """Put the states of all segments one after the other."""
+    """Concatenate the states of all segments."""
     chip = [(part.first, run.states) for part, run in runs]
     pieces = {first: (s.h, s.h_scale, False) for first, s in chip if s is not None}
     for part, host in hosts:

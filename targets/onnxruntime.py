@@ -1,13 +1,9 @@
-"""The target itself: which graph a network becomes, and the Run that comes of it.
+"""Target `onnxruntime`: networks as ONNX graphs on ONNX Runtime's CPU provider.
 
-Graphs are made in memory: a float network's by :mod:`converters.onnx.models`, an integer
-network's by :mod:`converters.onnx.quantized`.
-
-A float network in float32; its states are not sent as events, so none are counted.
-
-An integer network in integer operators; what it sends and limits is counted by the graph.
-
-A model made ready in ONNX Runtime on the CPU, and batch after batch through it.
+Graphs are built in memory: those of float networks by :mod:`converters.onnx.models`, those of
+integer networks by :mod:`converters.onnx.quantized`. A float network runs in float32; its states
+are not sent as events, so none are counted. An integer network runs in integer operators; its graph
+counts events and saturations.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
-from lmu_deploy.core.integer.graph import memory_basis, outlets, populations
+from lmu_deploy.core.integer.graph import outlets, populations
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.network import LMUNetwork
@@ -35,12 +31,12 @@ if TYPE_CHECKING:
 
 
 def narrowed(inputs: np.ndarray) -> np.ndarray:
-    """Give the inputs in float32.
+    """Convert inputs to float32.
 
     Raises
     ------
     InputError
-        When an entry is beyond it.
+        When an entry is out of range.
     """
     with np.errstate(over="ignore"):
         narrow = inputs.astype(np.float32)
@@ -52,7 +48,7 @@ def narrowed(inputs: np.ndarray) -> np.ndarray:
 def collect_floats(
     network: LMUNetwork, steps: int, batches: Iterable[dict[str, np.ndarray]], record: bool
 ) -> dict[str, Any]:
-    """Give what a Run says of a float network; `batches` are the outputs of the sequence model."""
+    """Return fields of the Run of a float network; `batches` are outputs of its model."""
     parts = list(batches)
     results = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return {
@@ -66,14 +62,13 @@ def collect_floats(
 
 
 def _states(results: dict[str, np.ndarray], steps: int) -> States:
-    """Give the recorded states; a kind that no layer has is left out of the model."""
+    """Return the recorded states; the model has no output for a kind that no layer has."""
     none = np.empty((len(results["y"]), steps, 0), dtype=np.float32)
-    m, h = results.get("m", none), results.get("h", none)
-    return States(m, h, results["y"], np.ones(m.shape[2]), np.ones(h.shape[2]))
+    return States.of_reals(results.get("m", none), results.get("h", none), results["y"])
 
 
 def messages_of(inputs: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
-    """Give the input messages ``sat(rint(real / scale))``, int32, and how many were limited."""
+    """Return the input messages ``sat(rint(real / scale))``, int32, and their saturations."""
     exact = np.rint(inputs / message.scale)
     limited = int(np.count_nonzero(np.abs(exact) > message.limit))
     return np.clip(exact, -message.limit, message.limit).astype(np.int32), limited
@@ -82,39 +77,39 @@ def messages_of(inputs: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
 def collect_integers(
     network: IntegerNetwork, limited: int, batches: Iterable[dict[str, np.ndarray]], record: bool
 ) -> dict[str, Any]:
-    """Give what a Run says of an integer network.
+    """Return fields of the Run of an integer network.
 
     Parameters
     ----------
     network : IntegerNetwork
     limited : int
-        Inputs that were limited.
+        Number of saturated inputs.
     batches : iterable of mapping
         Outputs of the sequence model with its tally; see :mod:`converters.onnx.quantized.integers`.
     record : bool
-        Whether they hold the states.
+        Whether they include the states.
     """
     neurons = {name: population.neurons for name, population in populations(network).items()}
-    wires_of = {
+    edges_of = {
         f"events/{outlet.source}/{outlet.threshold}": outlet.edges for outlet in outlets(network)
     }
-    wanted = ["output", *wires_of] + (["m", "h", "y"] * record)
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    wanted = ["output", *edges_of] + (["m", "h", "y"] * record)
+    collected: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     saturations = Counter({"input": limited})
-    # A series of one term sends no V_k, so its graph has no such place to count at.
+    # A series of one term sends no V_k, so its graph does not count there.
     saturations.update({f"{name}/message": 0 for name in neurons if name.endswith("/series")})
     rasters: dict[str, np.ndarray] = {}
     for batch in batches:
         for name in set(wanted) & set(batch):
-            kept[name].append(batch[name])
+            collected[name].append(batch[name])
         for name, value in batch.items():
             kind, _, where = name.partition("/")
             if kind == "saturations":
                 saturations[where] += int(value)
             elif kind == "first":
                 rasters.setdefault(where, value.clip(max=255).astype(np.uint8))
-    results = {name: np.concatenate(parts) for name, parts in kept.items() if parts}
-    counts = {name: results[name].astype(np.int64) for name in wires_of}
+    results = {name: np.concatenate(parts) for name, parts in collected.items() if parts}
+    counts = {name: results[name].astype(np.int64) for name in edges_of}
     return {
         "outputs": results["output"] * network.chip_readout.output.scale,
         "neurons": neurons,
@@ -122,7 +117,7 @@ def collect_integers(
         "synops": sum(int(counted[..., 1].sum()) for counted in counts.values()),
         "carried": {
             edge.place: int(counts[name][..., 0].sum())
-            for name, served in wires_of.items()
+            for name, served in edges_of.items()
             for edge in served
         },
         "saturations": dict(saturations),
@@ -132,55 +127,41 @@ def collect_integers(
 
 
 def _events(counts: dict[str, np.ndarray], population: str) -> np.ndarray:
-    """Add up what a population sent under all thresholds; shape (samples, steps)."""
+    """Sum the events of a population under all thresholds; shape (samples, steps)."""
     own = [c[..., 0] for name, c in counts.items() if name.startswith(f"events/{population}/")]
     return np.asarray(np.sum(own, axis=0, dtype=np.int64))
 
 
 def _integer_states(network: IntegerNetwork, results: dict[str, np.ndarray]) -> States:
-    """Give the recorded states; a network without hidden units has no ``h``."""
-    m, y = results["m"], results["y"]
+    """Return the recorded states; a network without hidden units has no ``h``."""
+    m = results["m"]
     h = results.get("h", np.empty((*m.shape[:2], 0), dtype=np.int32))
-    m_scale = [np.full(layer.memory.size, layer.memory.state.scale) for _, layer in network.on_chip]
-    h_scale = [
-        np.full(layer.hidden.units, layer.hidden.message.scale)
-        for _, layer in network.on_chip
-        if layer.hidden is not None
-    ]
-    return States(
-        m,
-        h,
-        y,
-        np.concatenate(m_scale),
-        np.concatenate([*h_scale, np.empty(0)]),
-        network.chip_readout.output.scale,
-        memory_basis(network),
-    )
+    return States.of_integers(network, m, h, results["y"])
 
 
 PROVIDER = "CPUExecutionProvider"
 
 
 def import_runtime() -> Any:
-    """Give the library onnxruntime.
+    """Import and return onnxruntime.
 
     Raises
     ------
     MissingDependencyError
-        When it is absent or broken.
+        When it is missing or broken.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
-            "target onnxruntime needs the library onnxruntime, which is absent or broken "
+            "target onnxruntime needs the library onnxruntime, which is missing or broken "
             f"({error}); install it with: pip install 'lmu-deploy[onnx]'."
         ) from error
     return onnxruntime
 
 
 class Session:
-    """A model whose input is called ``input``.
+    """Inference session of a model with one input called ``input``.
 
     Parameters
     ----------
@@ -204,9 +185,9 @@ class Session:
     def batches(
         self, inputs: np.ndarray, batch_size: int
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Give, batch by batch, how many samples are done and the outputs by name.
+        """Yield the number of samples done and the outputs by name, batch by batch.
 
-        States after the last step, which end in ``.next``, are left out.
+        States after the last step, whose names end in ``.next``, are left out.
 
         Raises
         ------
@@ -226,21 +207,21 @@ class Session:
 
 
 def _errors_of(runtime: Any) -> tuple[type[Exception], ...]:
-    """Give ONNX Runtime's errors, which share no base, and what its bindings raise besides."""
+    """Return the exceptions of ONNX Runtime, which have no common base class."""
     own = vars(runtime.capi.onnxruntime_pybind11_state).values()
     named = [cls for cls in own if isinstance(cls, type) and issubclass(cls, Exception)]
     return (*named, RuntimeError, ValueError, MemoryError)
 
 
 class OnnxRuntimeTarget:
-    """Runs every IntegerNetwork, and every LMUNetwork whose weights fit float32.
+    """Run integer networks, and float networks whose weights fit float32.
 
     Parameters
     ----------
     threads : int
         Threads within one operation; 0 leaves the choice to ONNX Runtime.
     batch_size : int
-        Samples run at once; recording holds every state of so many.
+        Samples per batch.
     """
 
     name = "onnxruntime"
@@ -251,7 +232,7 @@ class OnnxRuntimeTarget:
         self.batch_size = check_integer("batch_size", batch_size, 1, 1_000_000)
 
     def unsupported(self, network: LMUNetwork | IntegerNetwork) -> list[str]:
-        """Say which weights do not fit float32, or that they do not fit one ONNX file."""
+        """Return why the weights do not fit float32 or one ONNX file."""
         from converters.onnx.graph import Weights
 
         if isinstance(network, IntegerNetwork):
@@ -291,8 +272,8 @@ class OnnxRuntimeTarget:
             return run_in_segments(
                 network,
                 inputs,
-                lambda part, x, kept, told: self.run(
-                    part, x, record=kept, seed=seed, progress=told
+                lambda part, x, recording, shown: self.run(
+                    part, x, record=recording, seed=seed, progress=shown
                 ),
                 record=record,
                 progress=progress,

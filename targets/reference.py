@@ -1,6 +1,6 @@
-"""Target `reference`: the NumPy float64 forward pass of an LMUNetwork, behind the Target interface.
+"""Target `reference`: the NumPy float64 forward pass of an LMUNetwork.
 
-Every other target is judged against it. Float states are not sent as events, so it counts none.
+All other targets are compared with it. Float states are not sent as events, so it counts none.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from targets.base import Run, States, check_supported
 
 
 class ReferenceTarget:
-    """Runs every LMUNetwork."""
+    """Run every LMUNetwork in float64."""
 
     name = "reference"
     accepts: tuple[type, ...] = (LMUNetwork,)
 
     def unsupported(self, network: LMUNetwork) -> list[str]:
-        """Nothing is unsupported."""
+        """Return no reason: every LMUNetwork is supported."""
         return []
 
     def run(
@@ -40,8 +40,7 @@ class ReferenceTarget:
         trace = run_reference(network, inputs, record=record, progress=progress)
         states = None
         if trace.m is not None and trace.h is not None and trace.y is not None:
-            units = np.ones(trace.m.shape[2]), np.ones(trace.h.shape[2])
-            states = States(trace.m, trace.h, trace.y, *units)
+            states = States.of_reals(trace.m, trace.h, trace.y)
         return Run(
             target=self.name,
             outputs=trace.outputs,
@@ -58,7 +57,7 @@ class ReferenceTarget:
 
 
 def float_populations(network: LMUNetwork) -> dict[str, int]:
-    """Name the populations of a float network, each with its number of states or units."""
+    """Return the populations of a float network with their numbers of states or units."""
     neurons = {}
     for number, layer in enumerate(network.layers):
         if isinstance(layer, LMULayer):

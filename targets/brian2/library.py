@@ -1,8 +1,8 @@
-"""Brian2, imported without what it does to the process besides.
+"""Import of Brian2 without its side effects.
 
-Importing it writes a debug log and a copy of the main script to the temporary folder, sends
-Python's warnings to its own log and takes over what happens on an uncaught exception and on an
-interruption. None of that is wanted here: it is all put back.
+On import, Brian2 writes a debug log and a copy of the main script to the temporary folder,
+redirects Python's warnings to its own log, and replaces the handlers of uncaught exceptions and
+interrupts. All of this is undone.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from types import ModuleType
 
 from lmu_deploy.core.errors import MissingDependencyError
 
-_MEND = 'install it with: python -m pip install "lmu-deploy[brian2]"'
+_REMEDY = 'install it with: python -m pip install "lmu-deploy[brian2]"'
 
 
 @cache
 def brian2_library() -> ModuleType:
-    """Give the module `brian2`, silent and without side effects.
+    """Import and return `brian2` without side effects.
 
     Raises
     ------
     MissingDependencyError
-        When it is absent, or broken by another library's version.
+        When it is not installed, or incompatible with another library.
     """
     hook = sys.excepthook
     try:
-        with _interruption_left_alone():
+        with _signal_handlers_unchanged():
             import brian2
         from brian2.utils.logger import BrianLogger
     except ImportError as error:
         raise MissingDependencyError(
-            f"target brian2 needs Brian2, which is not installed ({error}); {_MEND}."
+            f"target brian2 needs Brian2, which is not installed ({error}); {_REMEDY}."
         ) from error
     except AttributeError as error:
         raise MissingDependencyError(
-            f"Brian2 cannot be imported beside this NumPy ({error}); {_MEND}."
+            f"Brian2 cannot be imported beside this NumPy ({error}); {_REMEDY}."
         ) from error
     finally:
         sys.excepthook = hook
@@ -61,11 +61,11 @@ def brian2_library() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _interruption_left_alone() -> Iterator[None]:
-    """Let no import change what a signal does.
+def _signal_handlers_unchanged() -> Iterator[None]:
+    """Prevent changes of signal handlers.
 
-    Brian2's own handler ends an interrupted run early, as if it had been completed; and outside the
-    main thread, where a worker of a sweep is, setting one is an error.
+    Brian2's own handler ends an interrupted run early, as if it were complete. Outside the main
+    thread, as in a worker of a sweep, setting a handler raises an error.
     """
     set_handler = signal.signal
     signal.signal = lambda number, _: signal.getsignal(number)  # type: ignore[assignment]
@@ -76,7 +76,7 @@ def _interruption_left_alone() -> Iterator[None]:
 
 
 def code_generator() -> str:
-    """Name what Brian2 runs its equations with: cython where there is a compiler, else numpy."""
+    """Return Brian2's code generator: cython where there is a compiler, else numpy."""
     b2 = brian2_library()
     from brian2.devices.device import auto_target
 

@@ -1,4 +1,4 @@
-"""The neuron models in Brian2's own words; see `core.spiking.chip.NeuronModel`."""
+"""Neuron models as Brian2 equations; see :class:`lmu_deploy.core.spiking.chip.NeuronModel`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ jitter_size : 1 (constant)
 
 
 @dataclass(frozen=True)
-class Words:
-    """What a NeuronGroup is made with, besides its size, refractory time and namespace.
+class Equations:
+    """Equations, threshold and reset of a NeuronGroup.
 
     Attributes
     ----------
@@ -41,13 +41,13 @@ class Words:
     reset: str | None
 
 
-LIF = Words(
+LIF = Equations(
     "dv/dt = (current - v) / membrane_tau : 1 (unless refractory)" + _ENCODING,
     "exact",
     "v > 1",
     "v = 0",
 )
-NOISY_LIF = Words(
+NOISY_LIF = Equations(
     "dv/dt = (current + jitter - v) / membrane_tau : 1 (unless refractory)\n"
     "jitter = jitter_size * randn() : 1 (constant over dt)" + _ENCODING,
     LIF.method,
@@ -60,13 +60,13 @@ push = I_gain * I_in / (I_leak * (I_mem + I_gain)) + I_feedback / I_leak - 1 : 1
 I_feedback = I_most * (1 + tanh((I_mem - I_onset) / (2 * I_width))) / 2 : amp
 """
 _DPI_INPUT = "I_in = I_leak * I_onset / I_gain * clip({}, 0, inf) : amp"
-DPI = Words(
+DPI = Equations(
     _DPI + _DPI_INPUT.format("current") + _ENCODING,
     "euler",
     "I_mem > I_spike",
     "I_mem = I_reset",
 )
-NOISY_DPI = Words(
+NOISY_DPI = Equations(
     _DPI
     + _DPI_INPUT.format("current + jitter")
     + "\njitter = jitter_size * randn() : 1 (constant over dt)"
@@ -75,14 +75,14 @@ NOISY_DPI = Words(
     DPI.threshold,
     DPI.reset,
 )
-IF = Words(
+IF = Equations(
     # The current does not change within a step, so that Euler's method is exact.
     "dv/dt = clip(current, 0, inf) / membrane_tau : 1" + _ENCODING,
     "euler",
     "v > 1",
     "v -= 1",
 )
-POISSON = Words(
+POISSON = Equations(
     "rate = current / membrane_tau : Hz" + _ENCODING,
     "euler",
     "rand() < rate * dt",
@@ -92,7 +92,7 @@ POISSON = Words(
 
 @dataclass(frozen=True)
 class Curves:
-    """What the neurons of a group have of their own, each of shape (all neurons,).
+    """Tuning curves of the neurons of a group, each of shape (all neurons,).
 
     Attributes
     ----------
@@ -120,8 +120,8 @@ class Curves:
         )
 
 
-def words(network: SpikingNetwork) -> Words:
-    """Choose the model of a network."""
+def model_equations(network: SpikingNetwork) -> Equations:
+    """Return the equations of a network's neuron model."""
     noisy = network.device.membrane_noise > 0.0
     found = {
         "lif": NOISY_LIF if noisy else LIF,
@@ -145,7 +145,7 @@ def neuron_group(
     clock: Any,
     name: str,
 ) -> Any:
-    """Make a group of a network's neurons, each linked to the state that it encodes.
+    """Build a group of a network's neurons, each linked to the state that it encodes.
 
     Parameters
     ----------
@@ -153,13 +153,13 @@ def neuron_group(
     network : SpikingNetwork
     curves : Curves
     encoded : (NeuronGroup, ndarray of int, shape (all neurons,))
-        Whose `x` is encoded, and which of them by each neuron.
+        Group whose `x` is encoded, and the index of each neuron's state.
     membranes : ndarray, shape (all neurons,)
-        Where they start, as shares of the threshold; of a DPI, of its onset.
+        Initial membranes, relative to the threshold; of a DPI, to its onset.
     clock : Clock
     name : str
     """
-    model, refractory = words(network), network.neuron.refractory_ms
+    model, refractory = model_equations(network), network.neuron.refractory_ms
     group = b2.NeuronGroup(
         len(membranes),
         model.equations,
@@ -185,7 +185,7 @@ def neuron_group(
 
 
 def namespace(network: SpikingNetwork, b2: Any) -> dict[str, Any]:
-    """Values of the names in the equations, with their units."""
+    """Return the values of the names in the equations, with their units."""
     tau, circuit = network.neuron.membrane_tau_ms, network.neuron.circuit
     values: dict[str, Any] = {"threshold_noise": network.device.threshold_noise}
     if not network.device.tau_mismatch:  # else each neuron has its own
@@ -198,8 +198,8 @@ def namespace(network: SpikingNetwork, b2: Any) -> dict[str, Any]:
 
 
 def _jitter(network: SpikingNetwork, tau_ms: Any) -> Any:
-    """Size the noise: a free membrane that gets (1 - kept) of it each step varies as it should."""
-    kept = np.exp(-network.dt_ms / tau_ms)
+    """Return the noise amplitude for which a free membrane has the device's membrane noise."""
+    decay = np.exp(-network.dt_ms / tau_ms)
     if network.neuron.circuit is not None:  # stepped by Euler's method
-        kept = 1.0 - network.dt_ms / tau_ms
-    return network.device.membrane_noise * np.sqrt((1.0 + kept) / (1.0 - kept))
+        decay = 1.0 - network.dt_ms / tau_ms
+    return network.device.membrane_noise * np.sqrt((1.0 + decay) / (1.0 - decay))

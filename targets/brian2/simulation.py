@@ -1,11 +1,9 @@
-"""One memory on Brian2: all populations of many samples, on many chips, in one group of neurons.
+"""Simulation of a spiking network in Brian2: one memory at a time, many samples on many chips.
 
-The last layer's units are a second group, which reads drives in the place of states.
-
-Encoding is part of the neurons' equation (each reads its state through a linked variable).
-Decoding, the synapse and the input are one network operation; see synapses.py.
-
-A batch through all layers: memories, maybe the last units, on chips; all else on the host.
+All populations of a memory are one group of neurons. Each neuron reads its state through a linked
+variable, so encoding is part of the neurons' equation. Decoding, synapses and input are one network
+operation; see synapses.py. The last layer's units are a second group, which reads drives instead
+of states. Everything else runs on the host.
 """
 
 from __future__ import annotations
@@ -21,11 +19,12 @@ from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN, Populations
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.spiking.units import SpikingUnits
+from targets.base import LARGEST_RASTER
 from targets.brian2.library import brian2_library
 from targets.brian2.neurons import Curves, neuron_group
 from targets.brian2.synapses import Activity, Boundary, Synapses
 from targets.brian2.units import Units
-from targets.host import HostLayer, run_lstm
+from targets.host import HostLayer, apply_readout, run_lstm
 
 
 def run_memory(
@@ -39,24 +38,24 @@ def run_memory(
     rasters: bool = False,
     units: Units | None = None,
 ) -> Activity:
-    """Simulate a memory for a batch, on each of several chips, and units that read it.
+    """Simulate a memory, and optionally units that read it, for a batch on several chips.
 
     Parameters
     ----------
     network : SpikingNetwork
-        Its times, neuron model, synapses and noise, which all chips share.
+        Times, neuron model, synapses and noise of all chips.
     memories : sequence of SpikingMemory
-        One for each chip, all of the same shape.
+        One for each chip, of the same shape.
     boundary : Boundary
     samples, steps : int
-        Of each chip, and of the task.
+        Samples of each chip, and task steps.
     starts : Generator
-        Draws where membranes start, sample after sample, alike on every chip.
+        Draws initial membranes, sample after sample, the same on every chip.
     noise_seed : int
     rasters : bool
-        Keep the spikes of each chip's sample 0.
+        Record the spikes of each chip's sample 0.
     units : Units, optional
-        Of the same copies; they keep what they did.
+        Units of the same copies; they record their results.
     """
     b2 = brian2_library()
     clock = b2.Clock(dt=network.dt_ms * b2.ms, name="lmu_clock")
@@ -103,7 +102,7 @@ def _neuron_group(
     starts: np.random.Generator,
     name: str,
 ) -> Any:
-    """Give the neurons of all copies, chip by chip; membranes start alike on every chip."""
+    """Build the neurons of all copies, chip by chip, with the same membranes on every chip."""
     neurons = chips[0].neurons
     membranes = starts.random((samples, chips[0].states * neurons)).reshape(-1)
     return neuron_group(
@@ -117,12 +116,9 @@ def _neuron_group(
     )
 
 
-_LARGEST_RASTER = 50_000_000
-
-
 @dataclass(frozen=True)
 class Batch:
-    """What some samples did on every chip.
+    """Results of some samples on every chip.
 
     Attributes
     ----------
@@ -131,9 +127,9 @@ class Batch:
     events : mapping of population to ndarray, shape (chips, samples, steps), int64
     synops : ndarray, shape (chips,), int64
     beyond : mapping of memory to ndarray, shape (chips,), int64
-        How often a state at the end of a hold was farther out than any that a calibration shows.
+        Number of states at the ends of presentations outside the range of the calibration.
     rasters : mapping of population to ndarray, shape (chips, chip_steps, neurons), uint8
-        Of the run's sample 0; left out where it would take more than 50 MB.
+        Events of the run's sample 0; missing where they would take more than 50 MB.
     """
 
     m: np.ndarray
@@ -163,14 +159,14 @@ class Batch:
 
 
 class Pipeline:
-    """Runs batches one after the other; their order decides which numbers each draws.
+    """Runs batches in order; the random numbers of a batch depend on those before it.
 
     Parameters
     ----------
     chips : sequence of SpikingNetwork
-        One network on several virtual chips; all alike but for mismatch and weights.
+        One network on several virtual chips, which differ in mismatch and weights only.
     samples, steps : int
-        Of all batches together, on each chip.
+        Samples of all batches on each chip, and task steps.
     seed : int
     progress : callable, optional
     """
@@ -195,13 +191,13 @@ class Pipeline:
         self.noise = {name: np.random.default_rng([seed, number, 1]) for number, name in numbered}
         self.units = [chip.units for chip in chips if chip.units is not None]
         self.unit_starts = np.random.default_rng([seed, len(numbered), 2])
-        self.chips, self._holds_done = len(chips), 0
+        self.chips, self._presented = len(chips), 0
 
     def run(self, inputs: np.ndarray) -> Batch:
         """Run the next batch on every chip; inputs of shape (samples, steps, n_in)."""
         signal = np.tile(inputs, (self.chips, 1, 1))
         m, h = [signal[:, :, :0]], [signal[:, :, :0]]
-        activities, first, units = {}, not self._holds_done, None
+        activities, first, units = {}, not self._presented, None
         beyond: dict[str, np.ndarray] = {}
         for number, layer in enumerate(self.network.host.layers):
             if isinstance(layer, LSTMLayer):
@@ -210,17 +206,19 @@ class Pipeline:
                 continue
             name = f"layer{number}/memory"
             if self.units and layer is self.network.host.layers[-1]:
-                kept = first and self._raster_size(self.units) <= _LARGEST_RASTER
-                starts = self.unit_starts
-                units = Units(self.network, self.units, layer, signal, starts, rasters=kept)
+                recorded = first and self._raster_size(self.units) <= LARGEST_RASTER
+                rng = self.unit_starts
+                units = Units(self.network, self.units, layer, signal, rng, rasters=recorded)
             host, activities[name] = self._run_layer(name, layer, signal, first, units)
             beyond[f"{name}/state"] = self._beyond(name, host.m)
             m.append(host.m)
             h.append(host.h if units is None else units.h)
             signal = host.output
         readout = self.network.host.readout
-        y = signal @ readout.kernel.astype(np.float64) if units is None else units.y
-        y = y if readout.bias is None else y + readout.bias
+        if units is None:
+            y = apply_readout(readout, signal)
+        else:
+            y = units.y if readout.bias is None else units.y + readout.bias
         synops = self._synops(activities)
         if units is not None:
             synops += self._synops_of_units(units, activities[name])
@@ -254,7 +252,7 @@ class Pipeline:
             steps=self.steps,
             starts=self.starts[name],
             noise_seed=int(self.noise[name].integers(2**31)),
-            rasters=first and self._raster_size(memories) <= _LARGEST_RASTER,
+            rasters=first and self._raster_size(memories) <= LARGEST_RASTER,
             units=units,
         )
         return host, activity
@@ -272,7 +270,7 @@ class Pipeline:
         return synops
 
     def _synops_of_units(self, units: Units, memory: Activity) -> np.ndarray:
-        """Count what the memory's spikes do to units, and theirs to the answers."""
+        """Count the synaptic operations of all spikes in units and readout."""
         own = units.activity().by_neuron
         return np.array(
             [
@@ -286,8 +284,8 @@ class Pipeline:
         return len(chips) * chips[0].neurons * chip_steps
 
     def _report(self, samples: int) -> None:
-        """Count holds of all memories, told as whole samples."""
-        self._holds_done += samples
+        """Count presentations of all memories, and report whole samples."""
+        self._presented += samples
         if self.progress:
             per_sample = self.steps * len(self.memories)
-            self.progress(self._holds_done // per_sample, self.samples)
+            self.progress(self._presented // per_sample, self.samples)

@@ -1,7 +1,8 @@
-"""Decoding, synapses and input of many copies of a memory: what happens between spike and state.
+"""Synapses of many copies of a memory: decoding, filters, input, and records.
 
-Run by Brian2 once a step, between threshold and reset, which is the order that
-spiking_network.py's equations have. Copies are ordered chip by chip, and sample by sample on each.
+Brian2 runs this network operation once per step, between threshold and reset, which is the order of
+the equations in :mod:`lmu_deploy.core.spiking.network`. Copies are ordered chip by chip, and sample
+by sample on each.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where host and chips meet, once for each hold.
+    """Interface of host and chips, used once per presentation.
 
     Attributes
     ----------
     channels : callable
-        Gives the memories' input for a step, shape (copies, channels).
+        Returns the memories' input for a task step, shape (copies, channels).
     observe : callable
-        Takes (step, states at its end), shape (copies, states).
+        Receives (task step, states at its end), shape (copies, states).
     """
 
     channels: Callable[[int], np.ndarray]
@@ -40,9 +41,9 @@ class Activity:
     ----------
     counts : ndarray, shape (chips, samples, steps), int64
     by_neuron : ndarray, shape (chips, neurons), int64
-        All samples together.
+        Sum over all samples.
     rasters : ndarray, shape (chips, chip_steps, neurons), uint8, or None
-        Sample 0 of each chip.
+        Events of sample 0 of each chip.
     """
 
     counts: np.ndarray
@@ -51,7 +52,7 @@ class Activity:
 
 
 class LinearFilter:
-    """First-order synapses; see spiking_network.py."""
+    """First-order synapses; see :mod:`lmu_deploy.core.spiking.network`."""
 
     parts = 1
 
@@ -59,7 +60,7 @@ class LinearFilter:
         self.decay = decay
 
     def advance(self, x: np.ndarray, drive: np.ndarray) -> None:
-        """Move `x` in place; both shape (rows, order)."""
+        """Advance `x` in place; both shape (rows, order)."""
         x *= self.decay
         x += (1.0 - self.decay) * drive
 
@@ -74,7 +75,7 @@ class DPIFilter:
         self.current = np.full((rows, 2 * order), synapse.dark)
 
     def advance(self, x: np.ndarray, drive: np.ndarray) -> None:
-        """Move `x` in place, shape (rows, order); drives (rows, 2 * order) excite, then inhibit."""
+        """Advance `x` in place, shape (rows, order); drives are excitatory, then inhibitory."""
         current, order = self.current, x.shape[1]
         share = (1.0 - self.decay) * current / (current + self.synapse.gain)
         current *= self.decay
@@ -84,19 +85,19 @@ class DPIFilter:
 
 
 class Synapses:
-    """The network operation: spikes through W, the input, the synapse, and what is recorded.
+    """Network operation: decoding by W, input, synapses, and records.
 
     Parameters
     ----------
     network : SpikingNetwork
-        For times and synapses.
+        Times and synapses.
     memories : sequence of SpikingMemory
-        One for each chip, all of the same shape.
+        One for each chip, of the same shape.
     boundary : Boundary
     samples, steps : int
-        Of each chip, and of the task.
+        Samples of each chip, and task steps.
     rasters : bool
-        Keep the spikes of each chip's sample 0.
+        Record the spikes of each chip's sample 0.
     """
 
     def __init__(
@@ -109,7 +110,11 @@ class Synapses:
         rasters: bool,
     ) -> None:
         self.memory, self.chips = memories[0], len(memories)
-        self.boundary, self.samples, self.hold = boundary, samples, network.steps_per_presentation
+        self.boundary, self.samples, self.presentation_steps = (
+            boundary,
+            samples,
+            network.steps_per_presentation,
+        )
         channels, order, per_channel = self.memory.weights.shape
         self.copies = self.chips * samples
         rows = self.copies * channels
@@ -128,14 +133,17 @@ class Synapses:
         self._last = np.zeros(0, np.int64), np.zeros(self.copies + 1, np.int64)
         self.counts = np.zeros((self.copies, steps), dtype=np.int64)
         self.by_neuron = np.zeros(self.chips * self.memory.neurons, dtype=np.int64)
-        shape = (self.chips, steps * self.hold, self.memory.neurons)
+        shape = (self.chips, steps * self.presentation_steps, self.memory.neurons)
         self.rasters = np.zeros(shape, np.uint8) if rasters else None
 
     def advance(self, x: np.ndarray, spikes: np.ndarray) -> None:
-        """Move the states `x` (flat; written in place) over one step of the simulation."""
-        neurons, (hold, part) = self.memory.neurons, divmod(self.step, self.hold)
+        """Advance the states `x` (flat, in place) by one simulation step."""
+        neurons, (presentation, part) = (
+            self.memory.neurons,
+            divmod(self.step, self.presentation_steps),
+        )
         if part == 0:
-            self.input = self._input(hold)
+            self.input = self._input(presentation)
         ends = np.searchsorted(spikes, self.bounds)
         copy, neuron = np.divmod(spikes, neurons)
         column = copy // self.samples * neurons + neuron
@@ -146,36 +154,36 @@ class Synapses:
         self.by_neuron += np.bincount(column, minlength=len(self.by_neuron))
         of_copies = ends[:: self.memory.channels]
         self._last = column, of_copies
-        self.counts[:, hold] += np.diff(of_copies)
+        self.counts[:, presentation] += np.diff(of_copies)
         if self.rasters is not None:
             for chip, first in enumerate(range(0, self.copies, self.samples)):
                 fired = neuron[of_copies[first] : of_copies[first + 1]]
                 self.rasters[chip, self.step, fired] = 1
         self.step += 1
-        if part == self.hold - 1:
+        if part == self.presentation_steps - 1:
             states = x.reshape(self.chips, self.samples, -1) * self.scales[:, None]
-            self.boundary.observe(hold, states.reshape(self.copies, -1))
+            self.boundary.observe(presentation, states.reshape(self.copies, -1))
 
     def fired(self) -> csr_array:
-        """Spikes of the last step, shape (copies, chips * neurons), each copy's with its chip's."""
+        """Return the spikes of the last step, shape (copies, chips * neurons)."""
         column, ends = self._last
         shape = (self.copies, self.chips * self.memory.neurons)
         return csr_array((np.ones(len(column)), column, ends), shape=shape)
 
-    def _input(self, hold: int) -> np.ndarray:
-        self.u = self.boundary.channels(hold)
+    def _input(self, presentation: int) -> np.ndarray:
+        self.u = self.boundary.channels(presentation)
         u = self.u.reshape(self.chips, self.samples, -1, 1)
         effect = u * self.scaled_input[:, None]
         return self._split(effect.reshape(-1, self.memory.order))
 
     def _split(self, effects: np.ndarray) -> np.ndarray:
-        """Give effects to the synapses that they reach: one linear, or one of two DPIs."""
+        """Return effects by synapse: one linear, or a pair of DPIs."""
         if self.filter.parts == 1:
             return effects
         return np.hstack([np.maximum(effects, 0.0), np.maximum(-effects, 0.0)])
 
     def activity(self) -> Activity:
-        """Give what was recorded."""
+        """Return the records."""
         return Activity(
             self.counts.reshape(self.chips, self.samples, -1),
             self.by_neuron.reshape(self.chips, -1),

@@ -1,19 +1,15 @@
-"""The Target interface on top of the pipeline: batches, notes and settings.
-
-What a reader of the results has to know of a run on Brian2: notes and settings.
-"""
+"""Target `brian2`: spiking networks on Brian2 in batches, and the Run of a spiking network."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import fingerprint
-from lmu_deploy.core.network import LMULayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.spiking.units import why_on_host
@@ -21,40 +17,87 @@ from lmu_deploy.core.validation import check_inputs, check_integer
 from targets.base import Run, States, check_supported
 from targets.brian2.library import brian2_library, code_generator
 from targets.brian2.simulation import Batch, Pipeline
+from targets.host import feedback_notes, lstm_notes
 
 
-def notes_of(network: SpikingNetwork) -> tuple[str, ...]:
-    """Say which part ran where, and what else a reader has to know."""
-    told = [
+def make_run(
+    target: str,
+    network: SpikingNetwork,
+    m: np.ndarray,
+    h: np.ndarray,
+    y: np.ndarray,
+    *,
+    events: Mapping[str, np.ndarray],
+    synops: int,
+    saturations: Mapping[str, int],
+    rasters: Mapping[str, np.ndarray],
+    record: bool,
+    seed: int,
+    wall_seconds: float,
+    version: str,
+    codegen: str,
+) -> Run:
+    """Build the Run of a target for SpikingNetworks.
+
+    Parameters
+    ----------
+    target : str
+    network : SpikingNetwork
+    m, h, y : ndarray, shape (samples, steps, states | units | n_out)
+    events, synops, saturations, rasters, seed, wall_seconds
+        As in :class:`targets.base.Run`.
+    record : bool
+        Whether states were requested.
+    version : str
+        Version of Brian2.
+    codegen : str
+        What it ran its equations with.
+    """
+    steps = y.shape[1]
+    sizes = [memory.neurons for memory in network.memories if memory is not None]
+    sizes += [] if network.units is None else [network.units.neurons]
+    return Run(
+        target=target,
+        outputs=y if network.return_sequences else y[:, -1],
+        neurons=dict(zip(events, sizes, strict=True)),
+        events=events,
+        synops=synops,
+        saturations=saturations,
+        steps=steps,
+        chip_steps=steps * network.steps_per_presentation,
+        wall_seconds=wall_seconds,
+        seed=seed,
+        states=States.of_reals(m, h, y) if record else None,
+        rasters=rasters,
+        notes=_notes(network),
+        settings=_settings(network, version, codegen),
+    )
+
+
+def _notes(network: SpikingNetwork) -> tuple[str, ...]:
+    notes = [
         _where(network),
         f"Each input was presented for {network.presentation_ms:g} ms; m is the state of the "
         "synapses at the end of the presentation.",
-        "Synaptic operations count every neuron that a spike reaches, weights not factored.",
+        "Synaptic operations count every neuron that receives a spike, weights not factored.",
+        *feedback_notes(network.host),
     ]
-    layers = [layer for layer in network.host.layers if isinstance(layer, LMULayer)]
-    if any(layer.feeds_back for layer in layers):
-        told.append(
-            "Feedback from hidden units or memory into the memory's input went through the host "
-            "once in each hold."
-        )
     if network.synapse is not None:
-        told.append(
+        notes.append(
             f"Synapses were pairs of DPIs of gain {network.synapse.gain:g}; W was calibrated for "
             "linear ones."
         )
-    if len(layers) < len(network.host.layers):
-        told.append("LSTM layers ran on the host in float.")
-    return tuple(told)
+    return (*notes, *lstm_notes(network.host))
 
 
 def _where(network: SpikingNetwork) -> str:
     if network.units is not None:
-        told = (
+        note = (
             "Memories, the last layer's hidden units and the readout ran on spiking neurons; "
-            "encoders and biases came from the host. h is what the units' drives stand for, y "
+            "encoders and biases came from the host. h is computed from the units' drives, y is "
             "the state of the readout's synapses."
         )
-        return told + (
+        return note + (
             " Hidden units of other layers ran on the host in float."
             if len(network.host.layers) > 1
             else ""
@@ -63,12 +106,12 @@ def _where(network: SpikingNetwork) -> str:
     return (
         "The memory ran on spiking neurons; encoders, hidden layer and readout ran on the host "
         "in float"
-        + (f", for {reason}." if reason else ", though they could be on neurons (--units chip).")
+        + (f", for {reason}." if reason else ", although they can run on neurons (--units chip).")
     )
 
 
-def settings_of(network: SpikingNetwork, version: str, codegen: str) -> dict[str, Any]:
-    """Say how the chip and the simulation were set up, as JSON values."""
+def _settings(network: SpikingNetwork, version: str, codegen: str) -> dict[str, Any]:
+    """Return the configuration of chip and simulation as JSON values."""
     memories = [memory for memory in network.memories if memory is not None]
     units = network.units
     return {
@@ -101,13 +144,13 @@ _MOST_SAMPLES = 128
 
 
 class Brian2Target:
-    """Runs every SpikingNetwork, many samples at once."""
+    """Run spiking networks, many samples at once."""
 
     name = "brian2"
     accepts: tuple[type, ...] = (SpikingNetwork,)
 
     def unsupported(self, network: SpikingNetwork) -> list[str]:
-        """Nothing that a SpikingNetwork can hold is unsupported."""
+        """Return no reason: every SpikingNetwork is supported."""
         return []
 
     def run(
@@ -121,7 +164,7 @@ class Brian2Target:
     ) -> Run:
         """Run on Brian2; see :class:`targets.base.Target`.
 
-        `seed` draws where membranes start and the noise; the chip's mismatch is in the network.
+        `seed` is that of initial membranes and noise; the chip's mismatch is in the network.
         """
         check_supported(self, network)
         return self.run_chips([network], inputs, record=record, seed=seed, progress=progress)[0]
@@ -135,31 +178,31 @@ class Brian2Target:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> list[Run]:
-        """Run one network on several virtual chips at once, all in one group of neurons.
+        """Run one network on several virtual chips in one group of neurons.
 
         Parameters
         ----------
         chips : sequence of SpikingNetwork
-            The same network, neuron model, times and noise; mismatch and weights may differ.
+            They may differ in mismatch and weights only.
         inputs : ndarray, shape (samples, steps, n_in)
-            Every chip gets all of them.
+            Inputs of every chip.
         record : bool
-            Keep the states of every step.
+            Record the states of every step.
         seed : int
-            Membranes start alike on every chip, as they would if it ran alone; noise and Poisson
-            spikes are drawn anew for each.
+            Initial membranes are the same on every chip, as if it ran alone; noise and Poisson
+            spikes are drawn for each.
         progress : callable, optional
-            Called with (samples done on every chip, in all).
+            Called with (samples done on every chip, samples in total).
 
         Returns
         -------
         list of Run
-            One for each chip; its wall_seconds are an equal share of the whole.
+            One for each chip; its wall_seconds are an equal share of the total.
 
         Raises
         ------
         InputError
-            When there is no chip, or two of them differ in more than mismatch and weights.
+            When there is no chip, or two chips differ in more than mismatch and weights.
         """
         start = time.perf_counter()
         whole = Batch.joined(list(self._batches(chips, inputs, seed, progress)))
@@ -178,11 +221,11 @@ class Brian2Target:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Iterator[Run]:
-        """Give what `run` gives batch by batch; see :class:`targets.base.InParts`."""
+        """Yield the result of `run` batch by batch; see :class:`targets.base.InParts`."""
         done, start = 0, time.perf_counter()
         for batch in self._batches([network], inputs, seed, progress):
-            kept, seconds = done < record, time.perf_counter() - start
-            yield self._run_of(network, batch, 0, record=kept, seed=seed, wall_seconds=seconds)
+            recorded, seconds = done < record, time.perf_counter() - start
+            yield self._run_of(network, batch, 0, record=recorded, seed=seed, wall_seconds=seconds)
             done, start = done + batch.y.shape[1], time.perf_counter()
 
     def _batches(
@@ -194,9 +237,9 @@ class Brian2Target:
     ) -> Iterator[Batch]:
         for number, network in enumerate(chips):
             check_supported(self, network)
-            _check_alike(chips[0], network, number)
+            _check_same(chips[0], network, number)
         if not chips:
-            raise InputError("there is no chip to run on; give one network or more.")
+            raise InputError("there is no chip to run on; give at least one network.")
         inputs = check_inputs(inputs, chips[0].n_in)
         seed = check_integer("seed", seed, 0, 2**32 - 1)
         b2 = brian2_library()
@@ -220,34 +263,26 @@ class Brian2Target:
         seed: int,
         wall_seconds: float,
     ) -> Run:
-        m, h, y = batch.m[chip], batch.h[chip], batch.y[chip]
-        steps = y.shape[1]
-        sizes = [memory.neurons for memory in network.memories if memory is not None]
-        sizes += [] if network.units is None else [network.units.neurons]
-        return Run(
-            target=self.name,
-            outputs=y if network.return_sequences else y[:, -1],
-            neurons=dict(zip(batch.events, sizes, strict=True)),
+        return make_run(
+            self.name,
+            network,
+            batch.m[chip],
+            batch.h[chip],
+            batch.y[chip],
             events={name: counts[chip] for name, counts in batch.events.items()},
             synops=int(batch.synops[chip]),
             saturations={name: int(counts[chip]) for name, counts in batch.beyond.items()},
-            steps=steps,
-            chip_steps=steps * network.steps_per_presentation,
-            wall_seconds=wall_seconds,
-            seed=seed,
-            states=_states(m, h, y) if record else None,
             rasters={name: rasters[chip] for name, rasters in batch.rasters.items()},
-            notes=notes_of(network),
-            settings=settings_of(network, brian2_library().__version__, code_generator()),
+            record=record,
+            seed=seed,
+            wall_seconds=wall_seconds,
+            version=brian2_library().__version__,
+            codegen=code_generator(),
         )
 
 
-def _states(m: np.ndarray, h: np.ndarray, y: np.ndarray) -> States:
-    return States(m, h, y, np.ones(m.shape[2]), np.ones(h.shape[2]))
-
-
-def _check_alike(first: SpikingNetwork, other: SpikingNetwork, number: int) -> None:
-    """Refuse a chip that cannot share a simulation with the first."""
+def _check_same(first: SpikingNetwork, other: SpikingNetwork, number: int) -> None:
+    """Raise InputError for a chip that cannot run together with the first."""
     for name, of in (
         ("network", lambda n: fingerprint(n.host)),
         ("neuron model", lambda n: n.neuron),

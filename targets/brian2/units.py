@@ -1,7 +1,7 @@
-"""The last layer's units and the readout: their synapses, and what is recorded of them.
+"""Units of the last layer and the readout: their synapses and records.
 
-Moved in the same operation as the memory's synapses (synapses.py), from the same spikes; the
-equations stand in lmu_deploy/core/spiking/units.py. Copies are ordered as the memory's are.
+They advance in the same operation as the memory's synapses (synapses.py), from the same spikes. The
+equations are those of :mod:`lmu_deploy.core.spiking.units`. Copies are ordered as the memory's.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from targets.brian2.synapses import Activity
 
 
 class Units:
-    """Drives and answers of many copies of the units, on several chips.
+    """Drives and outputs of many copies of the units on several chips.
 
     Parameters
     ----------
     network : SpikingNetwork
-        For times.
+        Times.
     units : sequence of SpikingUnits
-        One for each chip, all of the same shape.
+        One for each chip, of the same shape.
     layer : LMULayer
-        The last one.
+        The last layer.
     signal : ndarray, shape (copies, steps, n_in)
-        What reaches it.
+        Its inputs.
     starts : Generator
-        Draws where membranes start, sample after sample, alike on every chip.
+        Draws initial membranes, sample after sample, the same on every chip.
     rasters : bool
-        Keep the spikes of each chip's sample 0.
+        Record the spikes of each chip's sample 0.
 
     Attributes
     ----------
     shown : ndarray, shape (copies, units)
-        What the neurons see: z + i.
+        Drives of the neurons: z + i.
     h : ndarray, shape (copies, steps, units)
-        What the drives at the end of each hold stand for, f(Z(z + i)).
+        f(Z(z + i)) at the end of each presentation.
     y : ndarray, shape (copies, steps, n_out)
-        The answers at the end of each hold, without the readout's bias.
+        Outputs at the end of each presentation, without the readout's bias.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Units:
     ) -> None:
         self.units, self.layer, self.signal, self.starts = list(units), layer, signal, starts
         first, (copies, steps, _) = units[0], signal.shape
-        self.samples, self.hold = copies // len(units), network.steps_per_presentation
+        self.samples, self.presentation_steps = copies // len(units), network.steps_per_presentation
         self.decay = network.decay
         self.readout_decay = float(np.exp(-network.dt_ms / first.tau_ms))
         per_spike = 1.0 / (network.dt_ms * 1e-3)
@@ -69,25 +69,25 @@ class Units:
         self.y = np.zeros((copies, steps, len(first.decoders)))
         self.counts = np.zeros((copies, steps), dtype=np.int64)
         self.by_neuron = np.zeros(len(units) * first.neurons, dtype=np.int64)
-        shape = (len(units), steps * self.hold, first.neurons)
+        shape = (len(units), steps * self.presentation_steps, first.neurons)
         self.rasters = np.zeros(shape, np.uint8) if rasters else None
         self.step, self.entering = 0, self.z
         self.injected = self._injected(0)
         self.shown = self.injected.copy()
 
     def advance(self, u: np.ndarray, fired: csr_array, spikes: np.ndarray) -> None:
-        """Move by one step of the simulation.
+        """Advance by one simulation step.
 
         Parameters
         ----------
         u : ndarray, shape (copies, channels)
-            What enters the memory during this hold.
+            Inputs of the memory during this presentation.
         fired : sparse array, shape (copies, chips * memory's neurons)
-            The memory's spikes, each copy's in the columns of its chip.
+            The memory's spikes, those of each copy in the columns of its chip.
         spikes : ndarray of int
-            The units' neurons that fired, all copies, ascending.
+            Spiking neurons of the units, all copies, ascending.
         """
-        hold, part = divmod(self.step, self.hold)
+        presentation, part = divmod(self.step, self.presentation_steps)
         if part == 0:
             self.entering = self._entering(u)
         drive = fired @ self.drive + self.entering
@@ -97,34 +97,34 @@ class Units:
         column = copy // self.samples * neurons + neuron
         ends = np.searchsorted(spikes, np.arange(copies + 1) * neurons)
         own = csr_array((np.ones(len(spikes)), column, ends), shape=(copies, len(self.decoders)))
-        kept = self.readout_decay
-        self.answer = kept * self.answer + (1.0 - kept) * (own @ self.decoders)
+        decay = self.readout_decay
+        self.answer = decay * self.answer + (1.0 - decay) * (own @ self.decoders)
         self.by_neuron += np.bincount(column, minlength=len(self.by_neuron))
-        self.counts[:, hold] += np.diff(ends)
+        self.counts[:, presentation] += np.diff(ends)
         if self.rasters is not None:
             for chip, first in enumerate(range(0, copies, self.samples)):
                 self.rasters[chip, self.step, neuron[ends[first] : ends[first + 1]]] = 1
         self.step += 1
-        if part == self.hold - 1:
-            self._observe(hold)
+        if part == self.presentation_steps - 1:
+            self._observe(presentation)
         self.shown[...] = self.z + self.injected
 
-    def _observe(self, hold: int) -> None:
+    def _observe(self, presentation: int) -> None:
         hidden = self.layer.hidden
         assert hidden is not None
         scales = np.repeat([one.scales for one in self.units], self.samples, axis=0)
-        self.h[:, hold] = activate(hidden.activation, (self.z + self.injected) * scales)
-        self.y[:, hold] = self.answer
-        if hold + 1 < self.signal.shape[1]:
-            self.injected = self._injected(hold + 1)
+        self.h[:, presentation] = activate(hidden.activation, (self.z + self.injected) * scales)
+        self.y[:, presentation] = self.answer
+        if presentation + 1 < self.signal.shape[1]:
+            self.injected = self._injected(presentation + 1)
 
-    def _injected(self, hold: int) -> np.ndarray:
-        x = self._by_chip(self.signal[:, hold])
+    def _injected(self, presentation: int) -> np.ndarray:
+        x = self._by_chip(self.signal[:, presentation])
         found = [one.injected(self.layer, of) for one, of in zip(self.units, x, strict=True)]
         return np.concatenate(found)
 
     def _entering(self, u: np.ndarray) -> np.ndarray:
-        """C u, each sample by itself, so that a batch does not change its last bits."""
+        """Return C u, each sample by itself, so that its last bits do not depend on the batch."""
         parts = zip(self.units, self._by_chip(u), strict=True)
         return np.concatenate([(of[:, None, :] @ one.input.T)[:, 0] for one, of in parts])
 
@@ -132,7 +132,7 @@ class Units:
         return rows.reshape(len(self.units), self.samples, -1)
 
     def activity(self) -> Activity:
-        """Give what was recorded of the spikes."""
+        """Return the records of the spikes."""
         return Activity(
             self.counts.reshape(len(self.units), self.samples, -1),
             self.by_neuron.reshape(len(self.units), -1),

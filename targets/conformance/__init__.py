@@ -1,9 +1,9 @@
-"""Cases that every target must pass; tests/targets/conformance shows how to run them.
+"""Conformance suite of targets; tests/targets/conformance shows how to run it.
 
 A case is a function ``case(target, make_network)`` that raises :class:`ConformanceError` when the
-target breaks a promise of :mod:`targets.base`. `make_network` turns a small float network and
-calibration inputs into what the target runs; :func:`maker` gives it for our own representations,
-of each of their :func:`kinds`. With pytest:
+target violates the interface of :mod:`targets.base`. `make_network` converts a small float network
+and calibration inputs into the target's representation; :func:`maker` returns it for the
+representations of this package, for each of their :func:`kinds`. With pytest:
 
     TARGET = MyTarget()
     MAKE = maker(IntegerNetwork)
@@ -12,9 +12,9 @@ of each of their :func:`kinds`. With pytest:
     def test_conformance(name):
         CASES[name](TARGET, MAKE)
 
-A target declares a case that it cannot pass in ``conformance_exceptions``, a mapping of the case's
-name to the reason, and how far its answers may lie from the float reference, relative to them, in
-``conformance_tolerance``; see :func:`targets.conformance.bench.tolerance` for what holds otherwise.
+A target declares cases that it cannot pass in ``conformance_exceptions``, a mapping from the name
+of the case to the reason. It declares the largest relative deviation from the float reference in
+``conformance_tolerance``; see :func:`targets.conformance.fixtures.tolerance` for the default.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from targets.base import Target
 from targets.conformance import cases
-from targets.conformance.bench import ConformanceError, MakeNetwork, kinds, maker
+from targets.conformance.fixtures import ConformanceError, MakeNetwork, kinds, maker
 
 Case = Callable[[Target, MakeNetwork], None]
 
@@ -38,7 +38,7 @@ CASES: Mapping[str, Case] = {
         cases.case_answers_agree_with_the_reference,
         cases.case_silence_is_answered_with_silence,
         cases.case_one_step_is_the_first_of_many,
-        cases.case_integers_equal_the_twin,
+        cases.case_integers_equal_the_simulator,
         cases.case_the_run_says_what_it_was,
         cases.case_states_are_recorded_at_every_step,
         cases.case_states_agree_with_the_reference,
@@ -53,17 +53,17 @@ CASES: Mapping[str, Case] = {
         cases.case_unsupported_networks_are_refused_with_every_reason,
     )
 }
-"""Every case by its name."""
+"""All cases by name."""
 
 _ONLY_FOR: Mapping[str, tuple[type, ...]] = {
-    "integers_equal_the_twin": (IntegerNetwork, LoihiNetwork),
+    "integers_equal_the_simulator": (IntegerNetwork, LoihiNetwork),
     "samples_do_not_meet": (LMUNetwork, IntegerNetwork, LoihiNetwork),
 }
-"""Cases that mean something for some representations alone: noise is drawn for a whole batch."""
+"""Cases that apply to some representations only; noise, for example, is drawn for a whole batch."""
 
 
 def cases_for(target: Target, representation: type) -> list[str]:
-    """Name the cases that `target` has to pass when it runs networks of a representation."""
+    """Return the names of the cases that `target` has to pass for a representation."""
     return [
         name
         for name in CASES
@@ -73,18 +73,18 @@ def cases_for(target: Target, representation: type) -> list[str]:
 
 
 def exceptions(target: Any) -> Mapping[str, str]:
-    """Give the cases that `target` declares it cannot pass, with the reasons.
+    """Return the cases that `target` declares it cannot pass, with reasons.
 
     Raises
     ------
     ConformanceError
-        When it declares a case that does not exist, or gives no reason.
+        When it declares an unknown case, or no reason.
     """
     declared: Mapping[str, str] = getattr(target, "conformance_exceptions", {})
     for name, reason in declared.items():
         if name not in CASES or not reason.strip():
             raise ConformanceError(
-                f"{target.name} declares {name!r} without a reason, or no such case."
+                f"{target.name} declares {name!r} without a reason, or there is no such case."
             )
     return declared
 

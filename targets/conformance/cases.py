@@ -1,11 +1,4 @@
-"""Cases on what a target answers.
-
-Cases on what a run says of itself, its states and its events.
-
-Cases on what a target refuses: always an InputError, and before anything is run.
-
-Cases on running again: seeds, batches, inputs, progress.
-"""
+"""Conformance cases: outputs, states and events, invalid arguments, and repeated runs."""
 
 from __future__ import annotations
 
@@ -19,7 +12,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from targets.base import Run, States, Target, get_target
-from targets.conformance.bench import (
+from targets.conformance.fixtures import (
     SEED,
     ConformanceError,
     MakeNetwork,
@@ -35,14 +28,14 @@ from targets.conformance.bench import (
 from targets.conformance.networks import SAMPLES, STEPS, example
 
 EXAMPLES = ("recurrent", "stacked", "memory")
-TWINS = {IntegerNetwork: "integer", LoihiNetwork: "spiking"}
-"""The target that computes what each exact representation is defined to be."""
+SIMULATORS = {IntegerNetwork: "integer", LoihiNetwork: "spiking"}
+"""The bit-exact simulator of each representation that has one."""
 
 
 def case_answers_are_real_numbers_of_the_right_shape(
     target: Target, make_network: MakeNetwork
 ) -> None:
-    """Check that there is a finite answer for each sample, or each step of a sequence network."""
+    """Check that there is a finite output for each sample, or each step of a sequence network."""
     for name in EXAMPLES:
         outputs = recorded(target, make_network, name).outputs
         expected = reference(name).outputs.shape
@@ -52,7 +45,7 @@ def case_answers_are_real_numbers_of_the_right_shape(
 
 
 def case_answers_agree_with_the_reference(target: Target, make_network: MakeNetwork) -> None:
-    """Check that answers lie within the target's tolerance of the float reference."""
+    """Check that outputs lie within the target's tolerance of the float reference."""
     for name in EXAMPLES:
         outputs = recorded(target, make_network, name).outputs
         off = deviation(outputs, reference(name).outputs)
@@ -63,7 +56,7 @@ def case_answers_agree_with_the_reference(target: Target, make_network: MakeNetw
 def case_silence_is_answered_with_silence(target: Target, make_network: MakeNetwork) -> None:
     """Check that zero inputs to a network without biases move no state and send no event.
 
-    A network on spiking neurons, which fire at rest, may answer within its tolerance.
+    The outputs of spiking neurons, which fire at rest, may lie within the tolerance.
     """
     network = made(make_network, "recurrent")
     inputs = np.zeros_like(example("recurrent").inputs)
@@ -84,7 +77,7 @@ def case_silence_is_answered_with_silence(target: Target, make_network: MakeNetw
 
 
 def case_one_step_is_the_first_of_many(target: Target, make_network: MakeNetwork) -> None:
-    """Check that a single step gives what the first step of a longer sequence gave."""
+    """Check that a single step has the outputs of the first step of a longer sequence."""
     network = made(make_network, "stacked")
     one = target.run(network, example("stacked").inputs[:, :1], seed=SEED)
     many = recorded(target, make_network, "stacked").outputs[:, :1]
@@ -98,18 +91,18 @@ def case_one_step_is_the_first_of_many(target: Target, make_network: MakeNetwork
     require(np.allclose(one.outputs, many, rtol=1e-6, atol=1e-6), "one step gives another answer")
 
 
-def case_integers_equal_the_twin(target: Target, make_network: MakeNetwork) -> None:
-    """Check that every state, event and saturation is the one right one, bit for bit."""
-    twin = get_target(TWINS[type(made(make_network, EXAMPLES[0]))])
+def case_integers_equal_the_simulator(target: Target, make_network: MakeNetwork) -> None:
+    """Check that all states, events and saturations equal those of the bit-exact simulator."""
+    simulator = get_target(SIMULATORS[type(made(make_network, EXAMPLES[0]))])
     for name in EXAMPLES:
         ours = recorded(target, make_network, name)
-        theirs = recorded(twin, make_network, name)
+        theirs = recorded(simulator, make_network, name)
         require(np.array_equal(ours.outputs, theirs.outputs), f"{name}: outputs differ")
         for kind in ("m", "h", "y"):
             value, right = getattr(ours.states, kind), getattr(theirs.states, kind)
             same_type = value.dtype.kind == right.dtype.kind
             require(same_type, f"{name}: {kind} has type {value.dtype}, not {right.dtype}")
-            require(np.array_equal(value, right), f"{name}: {kind} differs from the twin's")
+            require(np.array_equal(value, right), f"{name}: {kind} differs from the simulator's")
         require(set(ours.events) == set(theirs.events), f"{name}: populations differ")
         for population, counts in ours.events.items():
             same = np.array_equal(counts, theirs.events[population])

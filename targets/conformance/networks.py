@@ -1,7 +1,6 @@
-"""Small networks that the cases run, with inputs: few steps, for a target may be slow.
+"""Example networks of the conformance cases, with few steps, because targets may be slow.
 
-Windows of ten steps and more, and feedback well below one, so that targets of every kind can hold
-them.
+Windows of ten steps and more, and feedback well below one, suit targets of every kind.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _CALIBRATION_SAMPLES = 32
 
 @dataclass(frozen=True)
 class Example:
-    """A float network, inputs to judge a target by, and others to calibrate it on.
+    """A float network with test inputs and calibration inputs.
 
     Attributes
     ----------
@@ -36,10 +35,10 @@ class Example:
 
 @cache
 def example(name: str) -> Example:
-    """Give an example by name.
+    """Return an example by name.
 
-    ``recurrent`` has every feedback there is and no bias, and answers after the last step;
-    ``stacked`` has two layers with biases and answers at every step; ``memory`` has no hidden
+    ``recurrent`` has all kinds of feedback and no bias, and an output after the last step;
+    ``stacked`` has two layers with biases and an output at every step; ``memory`` has no hidden
     units.
     """
     makers = {"recurrent": _recurrent, "stacked": _stacked, "memory": _memory}
@@ -91,12 +90,12 @@ def _memory(rng: np.random.Generator) -> LMUNetwork:
 
 
 def _array(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Entries whose sums over the first axis are about one."""
+    """Draw entries whose sums over the first axis are about one."""
     return rng.normal(size=shape) / np.sqrt(shape[0])
 
 
 def _smooth(rng: np.random.Generator, samples: int, features: int) -> np.ndarray:
-    """Sines of random phase, a half to one and a half periods long; read-only."""
+    """Draw sines of random phase, a half to one and a half periods long; read-only."""
     periods = rng.uniform(0.5, 1.5, size=(samples, 1, features))
     phase = rng.uniform(0.0, 2.0 * np.pi, size=(samples, 1, features))
     t = np.arange(STEPS)[None, :, None] / STEPS

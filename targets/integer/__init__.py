@@ -1,4 +1,4 @@
-"""The vectorized twin: runs an integer network exactly, on whole test sets or step by step."""
+"""Bit-exact simulator of integer networks, for whole test sets or step by step."""
 
 from targets.integer.run import Stream, step
 from targets.integer.target import IntegerTarget

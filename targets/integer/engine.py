@@ -1,17 +1,16 @@
-"""What the machine asks of an array library, and which one runs a network.
+"""Engines of the integer simulator: their interface, and the choice of one for a network.
 
-An engine holds integers in arrays of its own and does the few operations of the specification on
-them. There are three: NumPy in float64, which every network can use; PyTorch in products of int8
-and sums of int32, several times faster, where bounds.py proves that int32 is enough; and the same
-products with everything between them compiled by Numba, faster again. All give the same integers.
+An engine stores integers in arrays of its own and implements the few operations of the
+specification. There are three: NumPy in float64, for every network; PyTorch with products of int8
+and sums of int32, several times faster; and Numba, which compiles everything between these
+products. All produce the same integers.
 
-Proofs that an engine's numbers hold every value of a network exactly, from weights and widths.
-
-A sum of a slice is at most its row's weights in magnitude times the largest message. An engine in
-float64 needs each of them, times its multiplier, below 2^52 (a half is added before the floor). One
-in int32 also adds up in int32 all that reaches a population, its bias and its state, and takes
-differences of messages where changes are sent. A series is computed in int64 (series.py), which
-holds the sum of 4,096 messages of 32 bits times 15 bits.
+The bounds prove from weights and widths that an engine represents every value of a network exactly.
+The sum of a slice is at most its row's weights in magnitude times the largest message. In float64,
+each sum times its multiplier must be below 2^52 (a half is added before the floor). In int32, so
+must the total drive of a population with its bias and state, and differences of messages where
+changes are sent. A series is computed in int64, which holds the sum of 4,096 messages of 32 bits
+times 15 bits.
 """
 
 from __future__ import annotations
@@ -38,17 +37,17 @@ from targets.integer.operands import Drive
 FLOAT64_LIMIT = 2**52
 INT32_LIMIT = 2**31 - 1
 _ROUNDING_OF_DIGITS = 64
-"""What is added to a message before it is cut into digits of base 128."""
+"""Added to a message before it is split into digits of base 128."""
 
 
 def worst_sums(edge: Edge, limit: int) -> np.ndarray:
-    """Largest magnitude of each sum before it saturates; shape (slices, n_out), int64."""
+    """Return the largest magnitude of each sum before saturation, shape (slices, n_out), int64."""
     weights = np.abs(edge.connection.slices.astype(np.int64)).sum(axis=2)
     return np.asarray(weights * limit)
 
 
 def float64_objections(network: IntegerNetwork) -> list[str]:
-    """Say which sums float64 could not hold exactly; empty when it holds all."""
+    """Return the sums that float64 cannot represent exactly, as sentences."""
     found = []
     for edge, sums in _sums(network):
         worst = int((sums * edge.connection.multiplier).max(initial=0))
@@ -58,7 +57,7 @@ def float64_objections(network: IntegerNetwork) -> list[str]:
 
 
 def int32_objections(network: IntegerNetwork) -> list[str]:
-    """Say which values int32 could not hold; empty when it holds all."""
+    """Return the values that int32 cannot represent, as sentences."""
     found = []
     limits = {name: p.message.limit for name, p in populations(network).items()}
     inflow: dict[str, int] = defaultdict(int)
@@ -71,7 +70,9 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
         if worst > INT32_LIMIT:
             found.append(f"sums of {edge.place} need {worst.bit_length() + 1} bits, int32 has 32")
         if limits[edge.source] > INT32_LIMIT - _ROUNDING_OF_DIGITS:
-            found.append(f"messages on {edge.place} of 32 bits cannot be cut into digits in int32")
+            found.append(
+                f"messages on {edge.place} of 32 bits cannot be split into digits in int32"
+            )
         change = 2 * limits[edge.source]
         if connection.threshold and change > INT32_LIMIT:
             found.append(
@@ -104,41 +105,41 @@ def _sums(network: IntegerNetwork) -> list[tuple[Edge, np.ndarray]]:
 ENGINES = ("auto", "numpy", "torch", "numba")
 
 _NEEDS = {"torch": [("torch", "train")], "numba": [("torch", "fast"), ("numba", "fast")]}
-"""Libraries of each engine, and the extras that bring them."""
+"""Libraries of each engine, and the extras that install them."""
 
 _WORTH_IMPORTING_TORCH = 5e10
-"""Products of weights and messages in a run above which torch saves more than its import takes."""
+"""Products of weights and messages above which torch saves more time than its import takes."""
 
 _WORTH_COMPILING = 3e11
-"""Above which Numba saves more than its import and the loading of compiled code take."""
+"""Products above which Numba saves more time than its import and loading take."""
 
 _PRODUCTS_OF_A_TERM = 1000
-"""Products that take as long as NumPy takes for an entry of a term of a series."""
+"""Products that take as long as one entry of a term of a series in NumPy."""
 
 
 class Sender(Protocol):
-    """What counts the events of an outlet."""
+    """Event counter of an outlet."""
 
     def tally(self, sent: Any) -> tuple[np.ndarray, int]:
         """Count nonzero entries of each sample, and the synapses that all of them meet."""
 
 
 class Fan(Protocol):
-    """The synapses of an outlet."""
+    """Synapses of an outlet."""
 
     def deliver(self, messages: Any) -> Mapping[str, Drive]:
-        """Give each connection's drive, by place; the next call may write over them."""
+        """Return each connection's drive, by place; the next call may overwrite them."""
 
 
 class Activation(Protocol):
     """H = f(z)."""
 
     def __call__(self, z: Any) -> tuple[Any, int]:
-        """Give H, (batch, units), and how many of its entries the message's width limited."""
+        """Return H, shape (batch, units), and the number of saturated entries."""
 
 
 class SeriesStep(Sender, Protocol):
-    """A series memory, which also counts its own events."""
+    """Series memory, which also counts its own events."""
 
     def advance(self, m: np.ndarray, message: np.ndarray, drive: np.ndarray) -> Advance:
         """Advance by one sample step; NumPy arrays, (batch, states)."""
@@ -151,71 +152,71 @@ class Engine(Protocol):
 
     @property
     def threads(self) -> int:
-        """How many parts of a test set are to run at the same time."""
+        """Number of parts of a test set that run in parallel."""
 
     def pool(self, threads: int) -> AbstractContextManager[Executor]:
-        """Give threads for them."""
+        """Return an executor for these parts."""
 
     def zeros(self, batch: int, width: int) -> Any:
-        """Make an array of zeros."""
+        """Build an array of zeros."""
 
     def array(self, values: np.ndarray) -> Any:
-        """Take integers over from NumPy."""
+        """Convert integers of NumPy."""
 
     def numpy(self, values: Any) -> np.ndarray:
-        """Give integers as NumPy."""
+        """Return integers as NumPy."""
 
     def copy(self, values: Any) -> Any:
         """Copy an array."""
 
     def encode(self, x: np.ndarray, message: Format) -> tuple[Any, int]:
-        """Give input messages for real inputs, and how many were limited."""
+        """Encode real inputs as messages; return them and the number of saturations."""
 
     def saturate(self, values: Any, limit: int) -> int:
-        """Limit values to +-limit in place; give how many that changed."""
+        """Limit values to +-limit in place; return the number of saturations."""
 
     def emit(self, m: Any, limit: int, shift: int, message_limit: int) -> tuple[Any, int, int]:
-        """Limit states in place, give their messages, and how many of each that changed.
+        """Limit states in place; return their messages and the saturations of both.
 
-        The messages are ms(m, 1, shift), limited too, in a new array.
+        The messages are ms(m, 1, shift), limited as well, in a new array.
         """
 
-    def silence(self, values: Any, threshold: int) -> None:
+    def suppress(self, values: Any, threshold: int) -> None:
         """Set values of magnitude below a threshold to zero, in place."""
 
     def fan(self, connections: Mapping[str, Connection], limit: int) -> Fan:
-        """Make synapses ready for messages of at most `limit` in magnitude."""
+        """Build the synapses of an outlet for messages of at most `limit` in magnitude."""
 
     def sender(self, fan_out: np.ndarray) -> Sender:
-        """Make ready to count events; `fan_out` is the synapses that one of each neuron meets."""
+        """Build an event counter; `fan_out` is the number of synapses of each neuron."""
 
     def activation(self, hidden: IntegerHidden) -> Activation:
-        """Make an activation ready."""
+        """Build the activation of hidden units."""
 
     def series(self, memory: SeriesMemory) -> SeriesStep:
-        """Make a series memory ready."""
+        """Build a series memory."""
 
 
 def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int = 0) -> Engine:
-    """Give the engine called `name`, or for ``auto`` the one that is done first.
+    """Return the engine called `name`, or for ``auto`` the fastest one.
 
     Parameters
     ----------
     network : IntegerNetwork
     name : {"auto", "numpy", "torch", "numba"}
     sample_steps : int
-        How many steps of how many samples will be run.
+        Number of samples times steps to run.
 
     Raises
     ------
     InputError
-        When the engine cannot hold the network's values exactly.
+        When the engine cannot represent the network's values exactly.
     MissingDependencyError
         When a library of the engine is absent.
     """
     check_choice("engine", name, ENGINES)
     if name == "auto":
-        name = _soonest_done(network, sample_steps)
+        name = _fastest(network, sample_steps)
     if name == "numpy":
         if objections := float64_objections(network):
             raise InputError(f"engine numpy cannot run this network: {'; '.join(objections)}.")
@@ -240,8 +241,8 @@ def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int
     return CompiledEngine()
 
 
-def _soonest_done(network: IntegerNetwork, sample_steps: int) -> str:
-    """Name the engine that saves more time than its import takes, of those that can be had."""
+def _fastest(network: IntegerNetwork, sample_steps: int) -> str:
+    """Return the name of the fastest installed engine, including the time of its import."""
     if find_spec("torch") is None or int32_objections(network):
         return "numpy"
     work = sum(edge.connection.slices.size for edge in edges(network)) * sample_steps

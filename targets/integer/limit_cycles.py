@@ -1,19 +1,19 @@
-r"""How far rounding can keep two runs apart that have had the same inputs for long.
+r"""Bounds on limit cycles: how far rounding can keep two runs with the same inputs apart.
 
-A float memory forgets. An integer one rounds what it sends itself, so that a state may come to rest
-elsewhere, or go round in a small limit cycle, and two runs with different pasts need not meet. With
-m = the states of one run less those of the other, and all inputs alike,
+A float memory forgets. An integer memory rounds its recurrent messages, so that a state may settle
+elsewhere or enter a small limit cycle, and two runs with different histories need not converge. Let
+m be the difference of the states of two runs with the same inputs. Then
 
 .. math:: m_t = \hat A m_{t-1} + L e_t, \qquad |e_t| \le 2 r,
 
-where :math:`\hat A` is the matrix that the integers stand for, e are the errors of a step's
-roundings and r the largest that each can be. As long as nothing saturates it follows that
+where :math:`\hat A` is the matrix that the integers represent, e are the rounding errors of a step
+and r their largest magnitudes. As long as nothing saturates it follows that
 
 .. math:: |m_t| \le |\hat A^t|\,|m_0| + 2 \sum_{k<t} |\hat A^k L|\, r,
 
 for every state and every t: a bound on limit cycles that does not grow with time (peak gains; Boyd,
-Barratt, Linear Controller Design, 1991, section 5.2). It is that of the worst inputs and is rarely
-come near.
+Barratt, Linear Controller Design, 1991, section 5.2). It holds for the worst inputs and is rarely
+approached.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from lmu_deploy.core.integer.parts import Connection, real_gains
 def deviation_bound(
     memory: IntegerMemory | SeriesMemory, steps: int, apart: np.ndarray
 ) -> np.ndarray:
-    """Bound the difference of two runs' states after steps of the same inputs.
+    """Bound the difference of the states of two runs after `steps` steps of the same inputs.
 
     Parameters
     ----------
     memory : IntegerMemory or SeriesMemory
-        One into which no hidden units feed back.
+        Without feedback from hidden units.
     steps : int
     apart : ndarray, shape (states,)
-        How far apart the states were before, at most; in units of the state.
+        Largest difference of the states before, in units of the state.
 
     Returns
     -------
@@ -48,12 +48,12 @@ def deviation_bound(
     Raises
     ------
     InputError
-        When hidden units feed back: an activation is no matrix.
+        When hidden units feed back, because their activation is not linear.
     """
     if memory.hidden is not None:
         raise InputError(
-            "the memory has a connection from hidden units, whose activation no linear bound "
-            "covers; measure the deviation instead."
+            "the memory has a connection from hidden units, whose activation is not covered by a "
+            "linear bound; measure the deviation instead."
         )
     step = _series(memory) if isinstance(memory, SeriesMemory) else _integrators(memory)
     power, errors, total = np.eye(memory.size), step.into, np.zeros(memory.size)
@@ -79,14 +79,14 @@ def _integrators(memory: IntegerMemory) -> _Step:
 
 
 def _through(connection: Connection, shift: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give what a connection makes of the states that are its messages.
+    """Return the linear map of a connection, and its rounding errors.
 
     Returns
     -------
     matrix : ndarray, shape (n_out, n_in)
     into : ndarray, shape (n_out, n_in + n_out)
-        Of the errors of messages, which are rounded and withheld below a threshold, then of the
-        drives'.
+        Effect of the errors of messages, which are rounded and suppressed below a threshold, and
+        of the errors of drives.
     largest : ndarray, shape (n_in + n_out,)
     """
     weights = connection.dequantized
@@ -101,11 +101,11 @@ def _half(shift: int) -> float:
 
 
 def _series(memory: SeriesMemory) -> _Step:
-    """Follow m, c and every error through the applications, as the specification writes them."""
+    """Propagate m, c and every error through the applications of a series."""
     size, signs = memory.size, sign_matrix(memory.order).astype(np.float64)
     shifts = [memory.message_shift, *memory.term_shift.tolist()]
     sources = 2 * size * memory.applications
-    columns = 2 * size + sources  # what a state is made of: m, c, and each error of the step
+    columns = 2 * size + sources  # m, c, and each error of the step
     made = np.eye(size, columns)
     c = np.eye(size, columns, k=size)
     largest, first = [], 2 * size

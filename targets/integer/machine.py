@@ -1,13 +1,12 @@
-"""An integer network made ready to run: its populations in order, and one step of all of them.
+"""Integer network on an engine: the populations in order, and one step of all of them.
 
-The arrays are an engine's (engine.py). A drive that a population has been sent stays in
-`State.drives` until the population uses it: in the same step when the sender comes before it, in
-the next when it comes after, which is how the recurrent connections get their delay of one step.
+The arrays are an engine's (engine.py). A drive stays in `State.drives` until its target uses it: in
+the same step when the sender comes before the target, in the next when it comes after. This gives
+recurrent connections their delay of one step.
 
-Delay lines among memories of integrators: what only moves along needs no matrix product.
-
-With weights of +-1 that move each tap to the next, m = M, and a state's own message takes away what
-it held: m[t] is what stood one tap earlier, or at the first taps what came in.
+Delay lines among memories of integrators need no matrix product. With weights of +-1 that move each
+tap to the next, a state's own message removes its old value: m[t] is the value of the tap before,
+or at the first taps the input.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from targets.integer.operands import Drive, ReadyDrive
 
 
 def line_width(memory: IntegerMemory | SeriesMemory) -> int | None:
-    """Count the lines of a memory that does exactly what delay lines do, whatever it is called.
+    """Return the number of delay lines of a memory that consists of nothing else.
 
     Returns
     -------
     width : int or None
-        State n moves to n + width; None when any weight, gain or width is another.
+        State n moves to n + width; None for any other memory.
     """
     if isinstance(memory, SeriesMemory) or memory.hidden is not None or memory.bias is not None:
         return None
@@ -61,49 +60,49 @@ OutletKey = tuple[str, int]
 
 @dataclass
 class State:
-    """All that a batch carries from one step to the next, in an engine's arrays.
+    """State of a batch between two steps, in an engine's arrays.
 
     Attributes
     ----------
     m : list of arrays, shape (batch, states)
-        Memory states, a layer each.
+        Memory states of each layer.
     messages : dict of population to array, shape (batch, neurons)
-        Of the last step, whether they were sent or not.
-    held : dict of (population, threshold) to array, shape (batch, neurons)
-        The message that each outlet with a threshold sent last.
+        Messages of the last step, sent or not.
+    last_sent : dict of (population, threshold) to array, shape (batch, neurons)
+        The message that the receivers of each outlet with a threshold know.
     sent : dict of (population, threshold) to array, shape (batch, neurons)
-        Nonzero where the outlet sent an event in the last step; of a series how many each sent.
+        Nonzero where the outlet sent an event in the last step; for a series the number of events.
     drives : dict of connection to Drive
-        Last delivered.
+        Delivered last.
     saturations : dict of place to int
-        So far.
+        Counted so far.
     synops : int
-        So far.
+        Counted so far.
     """
 
     m: list[Any]
     messages: dict[str, Any] = field(default_factory=dict)
-    held: dict[OutletKey, Any] = field(default_factory=dict)
+    last_sent: dict[OutletKey, Any] = field(default_factory=dict)
     sent: dict[OutletKey, Any] = field(default_factory=dict)
     drives: dict[str, Drive] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     synops: int = 0
 
     def copy(self, engine: Engine) -> State:
-        """Give a state that stays as it is when this one, or another, is advanced."""
+        """Return an independent copy."""
         return State(
             [engine.copy(m) for m in self.m],
             dict(self.messages),
-            dict(self.held),
+            dict(self.last_sent),
             dict(self.sent),
-            {place: drive.kept() for place, drive in self.drives.items()},
+            {place: drive.snapshot() for place, drive in self.drives.items()},
             defaultdict(int, self.saturations),
             self.synops,
         )
 
 
 class Machine:
-    """Runs an IntegerNetwork step by step on batches.
+    """Run an IntegerNetwork step by step on batches.
 
     Attributes
     ----------
@@ -112,7 +111,7 @@ class Machine:
     populations : dict of name to number of neurons
         The input first, then each layer's memory and hidden units.
     senders : dict of (population, threshold) to Sender
-        What counts the events of each outlet.
+        Event counter of each outlet.
     places_of : dict of (population, threshold) to list of str
         The connections that each outlet serves.
     """
@@ -163,7 +162,7 @@ class Machine:
         self._bias = {name: engine.array(bias) for name, bias in biases(network).items()}
 
     def places(self) -> list[str]:
-        """All places where saturations are counted, in the order of the populations."""
+        """Return all places where saturations are counted, in the order of the populations."""
         places = ["input"]
         for number, layer in self.network.on_chip:
             places += [f"layer{number}/memory/state", f"layer{number}/memory/message"]
@@ -179,7 +178,7 @@ class Machine:
         return [*places, "readout/output", *accumulators]
 
     def start(self, batch: int) -> State:
-        """Give the state before the first step."""
+        """Return the initial state."""
         zeros = self.engine.zeros
         state = State([zeros(batch, layer.memory.size) for _, layer in self.network.on_chip])
         for target, places in self._into.items():
@@ -187,7 +186,7 @@ class Machine:
             state.drives |= {place: ReadyDrive(zeros(batch, width)) for place in places}
         for name, threshold in self.senders:
             if threshold:
-                state.held[name, threshold] = zeros(batch, self.populations[name])
+                state.last_sent[name, threshold] = zeros(batch, self.populations[name])
         return state
 
     def advance(self, state: State, x: np.ndarray) -> Any:
@@ -206,7 +205,7 @@ class Machine:
         return self.receive(state, self.encode(state, x))
 
     def encode(self, state: State, x: np.ndarray) -> Any:
-        """Give input messages for real inputs of any shape, and count what was limited."""
+        """Encode real inputs of any shape as messages, and count saturations."""
         messages, limited = self.engine.encode(x, self.network.input)
         state.saturations["input"] += limited
         return messages
@@ -260,14 +259,14 @@ class Machine:
         self._send(name, messages, state)
 
     def _total(self, target: str, state: State) -> Any:
-        """Sum what has reached a population and its bias; a new array."""
+        """Return the sum of the drives and the bias of a population, a new array."""
         width = self.populations.get(target, self.network.n_out)
         total = self.engine.zeros(len(state.m[0]), width)
         self._gather(target, total, state)
         return total
 
     def _gather(self, target: str, total: Any, state: State) -> None:
-        """Add to `total` what has reached a population and its bias; count what was limited."""
+        """Add the drives and the bias of a population to `total`; count saturations."""
         for place in self._into[target]:
             for accumulator, count in state.drives[place].add_to(total).items():
                 state.saturations[accumulator] += count
@@ -280,11 +279,12 @@ class Machine:
     def _send(self, name: str, messages: Any, state: State) -> None:
         state.messages[name] = messages
         for threshold, fan in self._fans[name].items():
-            sent = held = messages
+            sent = received = messages
             if threshold:
-                sent = messages - state.held[name, threshold]
-                self.engine.silence(sent, threshold)
-                held = state.held[name, threshold] = state.held[name, threshold] + sent
+                sent = messages - state.last_sent[name, threshold]
+                self.engine.suppress(sent, threshold)
+                received = state.last_sent[name, threshold] + sent
+                state.last_sent[name, threshold] = received
             state.sent[name, threshold] = sent
             if fan is not None:
-                state.drives.update(fan.deliver(held))
+                state.drives.update(fan.deliver(received))

@@ -1,12 +1,9 @@
-"""The engine whose products are PyTorch's and all else compiled: NumPy arrays of int32.
+"""The engine in Numba: PyTorch's products of int8, everything else compiled, in arrays of int32.
 
-Synapses of the compiled engine, whose drives wait in what they are made of until they are used.
-
-Then limits, gains, shifts and the sum over slices take one pass (kernels.py). From most populations
-drives are made of products of int8; from a few neurons, straight of their messages, most of which
-are zero where the neurons are pixels.
-
-The series of the compiled engine: what its kernel takes, made ready once.
+A drive is stored as the products or messages that it is computed from until it is used. Limits,
+gains, shifts and the sum over slices then take one pass (numba_kernels.py). Most populations store
+products of int8. A few neurons store their messages, most of which are zero where the neurons are
+pixels.
 """
 
 from __future__ import annotations
@@ -25,16 +22,16 @@ from targets.integer.torch_engine import Int8Products, Int32Engine
 
 _MOST_NARROW = 8
 _ROWS_FOR_NARROW = 16
-"""Rows a neuron from which on a product of int8 takes longer to write and read than to make."""
+"""Rows per neuron above which writing and reading a product of int8 is its main cost."""
 
 
 def compiled_fan(connections: Mapping[str, Connection], limit: int) -> WideFan | NarrowFan:
-    """Make the synapses of an outlet ready.
+    """Build the synapses of an outlet.
 
     Parameters
     ----------
     connections : mapping of place to Connection
-        All with as many inputs as the population has neurons.
+        All from one population.
     limit : int
         Largest magnitude of a message.
     """
@@ -47,7 +44,7 @@ def compiled_fan(connections: Mapping[str, Connection], limit: int) -> WideFan |
 
 @dataclass(frozen=True)
 class _Link:
-    """A connection as the kernels take it.
+    """Arguments of the kernels for one connection.
 
     Attributes
     ----------
@@ -55,9 +52,9 @@ class _Link:
     gains : tuple of three ndarrays, shape (slices, n_out), int32
         Multiplier, half and shift.
     limit : int
-        Of its accumulators.
+        Largest magnitude of its accumulators.
     limited : ndarray, shape (slices,), int64
-        Room to count saturations in.
+        Buffer for the count of saturations.
     """
 
     place: str
@@ -67,19 +64,19 @@ class _Link:
 
     @classmethod
     def of(cls, place: str, connection: Connection) -> _Link:
-        """Take over a connection."""
+        """Convert a connection."""
         half = (np.int64(1) << connection.shift.astype(np.int64)) >> 1
         gains = connection.multiplier, half.astype(np.int32), connection.shift
         room = np.zeros(len(half), np.int64)
         return cls(place, gains, largest(connection.accumulator_bits), room)
 
     def saturations(self) -> dict[str, int]:
-        """Name what was counted."""
+        """Return the counted saturations by accumulator."""
         return {f"{self.place}/slice{k}": int(n) for k, n in enumerate(self.limited)}
 
 
 class WideFan:
-    """Synapses whose drives wait in products of int8."""
+    """Synapses whose drives are stored as products of int8."""
 
     def __init__(self, connections: Mapping[str, Connection], stack: Stack, limit: int) -> None:
         may_saturate = stack.may_saturate(limit)
@@ -94,7 +91,7 @@ class WideFan:
         self._resize(0)
 
     def deliver(self, messages: np.ndarray) -> Mapping[str, Drive]:
-        """Give each connection's drive, good until the next call."""
+        """Return each connection's drive, by place, valid until the next call."""
         if self._buffers.batch != len(messages):
             self._resize(len(messages))
         numba_kernels.split(messages, self._digits)
@@ -114,13 +111,13 @@ class WideFan:
 
 @dataclass(frozen=True)
 class DriveInProducts:
-    """What a connection brings, still in products of digits of messages.
+    """Drive of a connection, stored as products of digits of messages.
 
     Attributes
     ----------
     link : _Link
     first : int
-        Column of the connection's first row.
+        Column of the connection's first product.
     may_saturate : bool
     products : ndarray, shape (digits, batch, rows), int32
     """
@@ -131,7 +128,7 @@ class DriveInProducts:
     products: np.ndarray
 
     def add_to(self, total: np.ndarray) -> Mapping[str, int]:
-        """Limit the sums, shift them and add them up."""
+        """Limit and shift the sums, and add them to `total`; return saturations."""
         link = self.link
         if not self.may_saturate:
             numba_kernels.add_drive(self.products, self.first, *link.gains, total)
@@ -141,13 +138,13 @@ class DriveInProducts:
             return link.saturations()
         return {}
 
-    def kept(self) -> DriveInProducts:
+    def snapshot(self) -> DriveInProducts:
         """Copy the products."""
         return replace(self, products=self.products.copy())
 
 
 class NarrowFan:
-    """Synapses of a few neurons, whose drives wait in their messages."""
+    """Synapses of a few neurons, whose drives are stored as messages."""
 
     def __init__(self, connections: Mapping[str, Connection]) -> None:
         self._links = [
@@ -159,7 +156,7 @@ class NarrowFan:
         ]
 
     def deliver(self, messages: np.ndarray) -> Mapping[str, Drive]:
-        """Give each connection's drive."""
+        """Return each connection's drive, by place."""
         return {
             link.place: DriveInMessages(link, weights, messages) for link, weights in self._links
         }
@@ -167,7 +164,7 @@ class NarrowFan:
 
 @dataclass(frozen=True)
 class DriveInMessages:
-    """What a connection brings, still in messages.
+    """Drive of a connection, stored as messages.
 
     Attributes
     ----------
@@ -181,15 +178,15 @@ class DriveInMessages:
     messages: np.ndarray
 
     def add_to(self, total: np.ndarray) -> Mapping[str, int]:
-        """Multiply by the weights, limit the sums, shift them and add them up."""
+        """Multiply by the weights, limit and shift the sums, and add them to `total`."""
         link = self.link
         saturated = numba_kernels.add_narrow_drive(
             self.messages, self.weights, *link.gains, link.limit, total, link.limited
         )
         return link.saturations() if saturated else {}
 
-    def kept(self) -> DriveInMessages:
-        """Give itself: messages stay as they are."""
+    def snapshot(self) -> DriveInMessages:
+        """Return itself, because messages are never overwritten."""
         return self
 
 
@@ -204,7 +201,7 @@ _PLACES = {
 
 
 class CompiledSeries(SeriesSender):
-    """A SeriesMemory made ready; see :class:`targets.integer.numpy_engine.Series`."""
+    """A SeriesMemory, compiled; see :class:`targets.integer.numpy_engine.Series`."""
 
     def __init__(self, memory: SeriesMemory) -> None:
         super().__init__(memory)
@@ -220,7 +217,7 @@ class CompiledSeries(SeriesSender):
         self._limits = accumulators, memory.state.limit, memory.message.limit
 
     def advance(self, m: np.ndarray, message: np.ndarray, drive: np.ndarray) -> Advance:
-        """Advance by one sample step; arrays of int32, (batch, states), which stay as they are."""
+        """Advance by one sample step; arrays of int32, (batch, states), which are not changed."""
         m, message, sent = m.copy(), message.copy(), np.empty_like(m)
         found = np.zeros(len(_PLACES), np.int64)
         numba_kernels.advance(
@@ -231,19 +228,19 @@ class CompiledSeries(SeriesSender):
 
 
 class CompiledSender:
-    """Counts events in one pass."""
+    """Count events in one pass."""
 
     def __init__(self, fan_out: np.ndarray) -> None:
         self._fan_out = fan_out.astype(np.int64)
 
     def tally(self, sent: np.ndarray) -> tuple[np.ndarray, int]:
-        """Count nonzero entries of each sample, and the synapses that all of them meet."""
+        """Return the number of events of each sample, and the synaptic operations of all."""
         events = np.empty(len(sent), np.int64)
         return events, numba_kernels.tally(sent, self._fan_out, events)
 
 
 class CompiledActivation:
-    """H = f(z) for whole batches, by the least of its lines."""
+    """H = f(z) of a batch, by the least of its lines."""
 
     def __init__(self, hidden: IntegerHidden) -> None:
         self._hidden, lines = hidden, hidden.activation
@@ -253,16 +250,16 @@ class CompiledActivation:
         flat = find_flat(hidden)
         offset = (lines.intercept.astype(np.int64) << lines.shift) + (1 << lines.shift >> 1)
         most = flat.least * int(lines.slope.max()) + int(offset.max())
-        held = np.int32 if most < 2**31 else np.int64
+        dtype = np.int32 if most < 2**31 else np.int64
         filled = (0, -len(offset) % 4)
         self._slope, self._offset = (
-            np.pad(part, filled, "edge").astype(held) for part in (lines.slope, offset)
+            np.pad(part, filled, "edge").astype(dtype) for part in (lines.slope, offset)
         )
         limits = flat.least, flat.last_unlimited, hidden.message.limit
         self._rest = lines.shift, lines.kind == "odd", *limits
 
     def __call__(self, z: np.ndarray) -> tuple[np.ndarray, int]:
-        """Give H and how many of its entries the message's width limited."""
+        """Return H and the number of saturated entries."""
         if self._linear:
             h, limited = by_lines(self._hidden, z)
             return h.astype(np.int32), limited
@@ -276,15 +273,15 @@ class CompiledEngine(Int32Engine):
     name = "numba"
 
     def zeros(self, batch: int, width: int) -> np.ndarray:
-        """Make an array of zeros."""
+        """Build an array of zeros."""
         return np.zeros((batch, width), dtype=np.int32)
 
     def array(self, values: np.ndarray) -> np.ndarray:
-        """Take integers over."""
+        """Convert integers of NumPy."""
         return np.array(values, dtype=np.int32, order="C")
 
     def numpy(self, values: np.ndarray) -> np.ndarray:
-        """Give the array itself."""
+        """Return the array."""
         return values
 
     def copy(self, values: np.ndarray) -> np.ndarray:
@@ -292,17 +289,17 @@ class CompiledEngine(Int32Engine):
         return values.copy()
 
     def saturate(self, values: np.ndarray, limit: int) -> int:
-        """Limit values in place; give how many that changed."""
+        """Limit values in place; return the number of saturations."""
         return numba_kernels.saturate(values, limit)
 
     def emit(
         self, m: np.ndarray, limit: int, shift: int, message_limit: int
     ) -> tuple[np.ndarray, int, int]:
-        """Limit states in place, give their messages, and how many of each that changed."""
+        """Limit states in place; return their messages and the saturations of both."""
         messages = np.empty_like(m)
         return messages, *numba_kernels.emit(m, limit, shift, message_limit, messages)
 
-    def silence(self, values: np.ndarray, threshold: int) -> None:
+    def suppress(self, values: np.ndarray, threshold: int) -> None:
         """Set values of magnitude below a threshold to zero, in place."""
         values[np.abs(values) < threshold] = 0
 

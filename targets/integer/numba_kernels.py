@@ -162,7 +162,7 @@ def add_narrow_drive(
 
 @_compiled
 def saturate(values: np.ndarray, limit: int) -> int:
-    """Limit values, (batch, n), in place; give how many that changed."""
+    """Limit values, (batch, n), in place; return how many that changed."""
     limited = 0
     for b in range(values.shape[0]):
         row, count = values[b], 0
@@ -247,7 +247,7 @@ def activate(
 
 @_compiled
 def tally(sent: np.ndarray, fan_out: np.ndarray, events: np.ndarray) -> int:
-    """Count what is not zero in each sample, and give the synapses that all of it meets."""
+    """Count what is not zero in each sample, and return the synapses that all of it meets."""
     synapses = 0
     for b in range(sent.shape[0]):
         row, count, met = sent[b], 0, 0
@@ -360,7 +360,7 @@ def _subtract_totals(vector: np.ndarray, sums: np.ndarray) -> None:
 
 @_compiled
 def _limit(values: np.ndarray, limit: int) -> int:
-    """Limit values in place; give how many that changed."""
+    """Limit values in place; return how many that changed."""
     limited = 0
     for i in range(values.size):
         within = max(-limit, min(limit, values[i]))
@@ -387,7 +387,7 @@ def _add(values: np.ndarray, others: np.ndarray) -> None:
 
 @_compiled
 def _emit(values: np.ndarray, shift: int, limit: int, messages: np.ndarray) -> int:
-    """Write the messages of values; give how many were limited."""
+    """Write the messages of values; return how many were limited."""
     half, limited = (1 << shift) >> 1, 0
     for i in range(values.size):
         message = (values[i] + half) >> shift

@@ -1,16 +1,15 @@
-r"""The engine in NumPy: integers held as float64, where every operation is exact.
+r"""The engine in NumPy: integers in float64, where every operation is exact.
 
-The gains stand in the synaptic matrix: its columns are :math:`W_k g_k 2^{-s_k}`, so that
+The synaptic matrix includes the gains: its columns are :math:`W_k g_k 2^{-s_k}`, so that
 :math:`ms(a, g, s) = \lfloor a g 2^{-s} + 1/2 \rfloor` is a product, a sum and a floor. In units of
-:math:`2^{-s}` all sums stay below 2^52, as bounds.py proves.
+:math:`2^{-s}` all sums stay below 2^52, as engine.py proves.
 
-One step of a series memory in NumPy, in int64, by prefix sums: the form that others must equal.
-
-With :math:`S_{ij} = -1` above the diagonal and :math:`(-1)^{i-j+1}` on and below it,
+A step of a series memory is computed in int64 by prefix sums. With :math:`S_{ij} = -1` above the
+diagonal and :math:`(-1)^{i-j+1}` on and below it,
 
 .. math:: (S v)_i = -\Big(\sum_{j>i} v_j + (-1)^i \sum_{j \le i} (-1)^j v_j\Big),
 
-two running sums of O(order) instead of a matrix of order squared.
+two running sums of O(order) instead of a product with a matrix of order squared.
 """
 
 from __future__ import annotations
@@ -30,16 +29,15 @@ from targets.integer.operands import ReadyDrive, Stack, by_lines, make_table, re
 
 @dataclass(frozen=True)
 class Advance:
-    """What a step made.
+    """Result of one step of a series memory.
 
     Attributes
     ----------
     m, message : ndarray, shape (batch, states)
     sent : ndarray, shape (batch, states)
-        How many messages each neuron sent to the series itself, those that the matrix of signs was
-        applied to.
+        Number of messages that each neuron sent to the series itself.
     saturations : mapping of str to int
-        By the last parts of the places' names, such as ``series/term``.
+        By the last parts of the places, such as ``series/term``.
     """
 
     m: np.ndarray
@@ -49,19 +47,19 @@ class Advance:
 
 
 class SeriesSender:
-    """Counts what a series sends to itself."""
+    """Count the messages that a series sends to itself."""
 
     def __init__(self, memory: SeriesMemory) -> None:
         self._order = memory.order
 
     def tally(self, sent: np.ndarray) -> tuple[np.ndarray, int]:
-        """Add up the messages of each sample, and the synapses that all of them meet."""
+        """Return the number of messages of each sample, and the synaptic operations of all."""
         events = sent.sum(axis=1, dtype=np.int64)
         return events, int(events.sum()) * self._order
 
 
 class Series(SeriesSender):
-    """A SeriesMemory made ready."""
+    """A SeriesMemory in int64."""
 
     def __init__(self, memory: SeriesMemory) -> None:
         super().__init__(memory)
@@ -77,9 +75,9 @@ class Series(SeriesSender):
         Parameters
         ----------
         m, message : ndarray, shape (batch, states)
-            State and messages after the step before; integers in any type.
+            States and messages after the previous step; integers of any type.
         drive : ndarray, shape (batch, states)
-            All that reaches the series from elsewhere, and the bias, unlimited.
+            Drive from other populations and bias, before saturation.
         """
         memory, counts = self._memory, Counter[str]()
         state = memory.state
@@ -101,7 +99,7 @@ class Series(SeriesSender):
         return Advance(m, vector, sent, counts)
 
     def _apply(self, k: int, vector: np.ndarray, counts: Counter[str]) -> np.ndarray:
-        """G_k, for every channel."""
+        """Apply the matrix of signs and the gains G_k to every channel."""
         memory = self._memory
         v = vector.reshape(len(vector), memory.channels, memory.order)
         after = v.sum(axis=2, keepdims=True) - v.cumsum(axis=2)
@@ -127,12 +125,12 @@ def _limited(values: np.ndarray, limit: int, place: str, counts: Counter[str]) -
 
 
 class NumpyFan:
-    """The synapses of an outlet, as one matrix product.
+    """Synapses of an outlet as one matrix product.
 
     Parameters
     ----------
     connections : mapping of place to Connection
-        All with as many inputs as the population has neurons.
+        All from one population.
     limit : int
         Largest magnitude of a message.
     """
@@ -146,7 +144,7 @@ class NumpyFan:
         self._may_saturate = bool(stack.may_saturate(limit).any())
 
     def deliver(self, messages: np.ndarray) -> dict[str, ReadyDrive]:
-        """Give each connection's drive."""
+        """Return each connection's drive, by place."""
         sums = messages @ self._matrix
         saturations = self._saturate(sums) if self._may_saturate else {}
         sums += self._half
@@ -154,7 +152,7 @@ class NumpyFan:
         return ready_drives(sums, self._stack.places, saturations, lasting=True)
 
     def _saturate(self, sums: np.ndarray) -> dict[str, int]:
-        """Limit the sums in place; give how many were, by accumulator."""
+        """Limit the sums in place; return the saturations by accumulator."""
         if not ((sums.max(axis=0) > self._limit) | (sums.min(axis=0) < -self._limit)).any():
             return {}
         beyond = np.abs(sums) > self._limit
@@ -163,19 +161,19 @@ class NumpyFan:
 
 
 class NumpySender:
-    """Counts events by one product of what was sent with ones and fan-outs."""
+    """Count events by one product of what was sent with ones and fan-outs."""
 
     def __init__(self, fan_out: np.ndarray) -> None:
         self._tally = np.column_stack([np.ones(len(fan_out)), fan_out]).astype(np.float64)
 
     def tally(self, sent: np.ndarray) -> tuple[np.ndarray, int]:
-        """Count nonzero entries of each sample, and the synapses that all of them meet."""
+        """Return the number of events of each sample, and the synaptic operations of all."""
         counts = (sent != 0.0).astype(np.float64) @ self._tally
         return counts[:, 0], int(counts[:, 1].sum())
 
 
 class NumpyActivation:
-    """H = f(z) for whole batches, by table where there is one."""
+    """H = f(z) of a batch, by a table where there is one."""
 
     def __init__(self, hidden: IntegerHidden) -> None:
         self._hidden, self._table = hidden, make_table(hidden)
@@ -183,7 +181,7 @@ class NumpyActivation:
             self._values = self._table.values.astype(np.float64)
 
     def __call__(self, z: np.ndarray) -> tuple[np.ndarray, int]:
-        """Give H and how many of its entries the message's width limited."""
+        """Return H and the number of saturated entries."""
         table = self._table
         if table is None:
             return by_lines(self._hidden, z)
@@ -198,22 +196,22 @@ class NumpyEngine:
 
     name = "numpy"
 
-    threads = 1  # its products have threads of their own, all the rest is quickly done
+    threads = 1  # NumPy's products use threads of their own
 
     def pool(self, threads: int) -> AbstractContextManager[Executor]:
-        """Give threads."""
+        """Return an executor."""
         return ThreadPoolExecutor(threads)
 
     def zeros(self, batch: int, width: int) -> np.ndarray:
-        """Make an array of zeros."""
+        """Build an array of zeros."""
         return np.zeros((batch, width))
 
     def array(self, values: np.ndarray) -> np.ndarray:
-        """Take integers over."""
+        """Convert integers of NumPy."""
         return np.asarray(values, dtype=np.float64)
 
     def numpy(self, values: np.ndarray) -> np.ndarray:
-        """Give the array itself."""
+        """Return the array."""
         return values
 
     def copy(self, values: np.ndarray) -> np.ndarray:
@@ -221,12 +219,12 @@ class NumpyEngine:
         return values.copy()
 
     def encode(self, x: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
-        """Give input messages for real inputs, and how many were limited."""
+        """Encode real inputs as messages; return them and the number of saturations."""
         messages = np.rint(x / message.scale)
         return messages, self.saturate(messages, message.limit)
 
     def saturate(self, values: np.ndarray, limit: int) -> int:
-        """Limit values in place; give how many that changed."""
+        """Limit values in place; return the number of saturations."""
         if not values.size or (values.max() <= limit and values.min() >= -limit):
             return 0
         limited = int(np.count_nonzero(np.abs(values) > limit))
@@ -236,7 +234,7 @@ class NumpyEngine:
     def emit(
         self, m: np.ndarray, limit: int, shift: int, message_limit: int
     ) -> tuple[np.ndarray, int, int]:
-        """Limit states in place, give their messages, and how many of each that changed."""
+        """Limit states in place; return their messages and the saturations of both."""
         limited = self.saturate(m, limit)
         messages = m * 2.0**-shift
         if shift > 0:
@@ -244,7 +242,7 @@ class NumpyEngine:
             np.floor(messages, out=messages)
         return messages, limited, self.saturate(messages, message_limit)
 
-    def silence(self, values: np.ndarray, threshold: int) -> None:
+    def suppress(self, values: np.ndarray, threshold: int) -> None:
         """Set values of magnitude below a threshold to zero, in place."""
         values[np.abs(values) < threshold] = 0.0
 

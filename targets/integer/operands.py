@@ -1,12 +1,8 @@
-"""All slices of an outlet's connections, one above the other, so that one product serves all.
+"""Operands that all engines share: stacked weights, activations and drives.
 
-An activation made ready: its lines, where it is flat, and a table where that comes soon.
-
-A concave, monotone activation has one value for all drives beyond some point, so lines or a table
-up to that point say everything. Lines are exact in float64: a drive has at most 32 bits and a slope
-15.
-
-What a connection brings its target: worked out when it is sent, or when it is used.
+The slices of all connections of an outlet are stacked, so that one product serves all. A concave,
+monotone activation is constant beyond some point, so lines or a table up to that point define all
+of it. Lines are exact in float64: a drive has at most 32 bits and a slope 15.
 """
 
 from __future__ import annotations
@@ -24,17 +20,17 @@ from lmu_deploy.core.integer.parts import Connection, largest
 
 @dataclass(frozen=True)
 class Stack:
-    """The rows of all slices of all connections that leave an outlet.
+    """Rows of all slices of all connections of an outlet.
 
     Attributes
     ----------
     weights : ndarray, shape (rows, n_in), int8
     multiplier, shift, half : ndarray, shape (rows,), int64
-        A sum a becomes ``(a * multiplier + half) >> shift``; half is what rounds half up.
+        A sum a becomes ``(a * multiplier + half) >> shift``; the half rounds half up.
     accumulator : ndarray, shape (rows,), int64
-        Largest magnitude that each sum is limited to.
+        Largest magnitude of each sum.
     places : dict of str to list of slice
-        Which rows are each connection's, a slice of weights each.
+        Rows of each slice of each connection.
     """
 
     weights: np.ndarray
@@ -46,7 +42,7 @@ class Stack:
 
     @classmethod
     def of(cls, connections: Mapping[str, Connection]) -> Stack:
-        """Stack connections, by place, that all have as many inputs."""
+        """Stack connections of one population, by place."""
         links = list(connections.values())
         multiplier, shift = (
             np.concatenate([rows.ravel() for rows in each]).astype(np.int64)
@@ -63,12 +59,12 @@ class Stack:
         )
 
     def may_saturate(self, limit: int) -> np.ndarray:
-        """Which rows could reach their accumulator's limit, for messages of that magnitude."""
+        """Return which rows can saturate with messages of at most `limit` in magnitude."""
         weights = np.abs(self.weights.astype(np.int64)).sum(axis=1)
         return np.asarray(weights * limit > self.accumulator)
 
     def count(self, beyond: Any) -> dict[str, int]:
-        """Count what went beyond its limit, (batch, rows), by the names of the accumulators."""
+        """Count the true entries of `beyond`, shape (batch, rows), by accumulator."""
         return {
             f"{place}/slice{number}": int(beyond[:, rows].sum())
             for place, slices in self.places.items()
@@ -130,12 +126,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Flat:
-    """Where an activation of kind odd or positive is flat.
+    """Where an activation of kind odd or positive is constant.
 
     Attributes
     ----------
     least : int
-        Least drive with the largest value that H can have; all greater ones have it too.
+        Least drive for which H has its largest value.
     last_unlimited : int
         Largest drive whose value the message's width does not limit.
     """
@@ -145,7 +141,7 @@ class Flat:
 
 
 def find_flat(hidden: IntegerHidden) -> Flat:
-    """Find where an activation of kind odd or positive is flat, among the drives there can be."""
+    """Find where an activation of kind odd or positive is constant."""
     lines, limit, top = hidden.activation, hidden.message.limit, hidden.drive.limit
     value = min(int(least_line(lines, np.array([top]))[0]), limit)
     return Flat(
@@ -154,7 +150,7 @@ def find_flat(hidden: IntegerHidden) -> Flat:
 
 
 def make_table(hidden: IntegerHidden) -> Table | None:
-    """Make the table of a layer's activation; None where it would be long or is never flat."""
+    """Build the table of a layer's activation; None where it would be too long."""
     lines, limit = hidden.activation, hidden.message.limit
     if lines.kind == "linear":
         return None
@@ -170,7 +166,7 @@ def make_table(hidden: IntegerHidden) -> Table | None:
 
 
 def least_line(lines: PiecewiseLinear, p: np.ndarray) -> np.ndarray:
-    """``min_k(ms(p, slope_k, shift) + intercept_k)`` of integers p, as float64."""
+    """Compute ``min_k(ms(p, slope_k, shift) + intercept_k)`` of integers p, as float64."""
     p = np.asarray(p, dtype=np.float64)
     half = 0.5 if lines.shift > 0 else 0.0
     values = (
@@ -184,7 +180,7 @@ def least_line(lines: PiecewiseLinear, p: np.ndarray) -> np.ndarray:
 
 
 def by_lines(hidden: IntegerHidden, z: np.ndarray) -> tuple[np.ndarray, int]:
-    """Give H of any drives without a table, and how many entries were limited; float64."""
+    """Compute H in float64 without a table; return it and the number of saturated entries."""
     lines, limit = hidden.activation, hidden.message.limit
     z = np.asarray(z, dtype=np.float64)
     p = {"odd": np.abs(z), "positive": np.maximum(z, 0.0), "linear": z}[lines.kind]
@@ -195,7 +191,7 @@ def by_lines(hidden: IntegerHidden, z: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _first_drive_above(lines: PiecewiseLinear, value: int, top: int) -> int:
-    """Least drive from 0 whose lines exceed `value`; top + 1 when none does (by bisection)."""
+    """Return the least drive from 0 whose lines exceed `value`, by bisection, or top + 1."""
     low, high = 0, top + 1
     while low < high:
         middle = (low + high) // 2
@@ -210,25 +206,25 @@ _NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Drive(Protocol):
-    """What a connection brings; its accumulators' saturations count in the step that uses it."""
+    """Drive of a connection; its saturations count in the step that uses it."""
 
     def add_to(self, total: Any) -> Mapping[str, int]:
-        """Add it to what reaches the target, (batch, n_out), in place; give the saturations."""
+        """Add the drive to `total`, shape (batch, n_out), in place; return the saturations."""
 
-    def kept(self) -> Drive:
-        """Give one that stays as it is when its fan delivers again."""
+    def snapshot(self) -> Drive:
+        """Return a drive that does not change when its fan delivers again."""
 
 
 class ReadyDrive:
-    """Sums that have been limited and shifted already.
+    """Drive of a connection, computed.
 
     Parameters
     ----------
     values : array, shape (batch, n_out)
-        Nothing but the fan that made them may write to them.
+        Only their fan may write to them.
     saturations : mapping of accumulator to int
     lasting : bool
-        Whether the fan leaves them alone, and makes new ones when it delivers again.
+        Whether the fan allocates new arrays when it delivers again.
     """
 
     __slots__ = ("_lasting", "_saturations", "_values")
@@ -243,8 +239,8 @@ class ReadyDrive:
         total += self._values
         return self._saturations
 
-    def kept(self) -> ReadyDrive:
-        """Copy the values, or give itself where that is not needed."""
+    def snapshot(self) -> ReadyDrive:
+        """Copy the values, unless the fan never overwrites them."""
         return self if self._lasting else ReadyDrive(self._values + 0, self._saturations)
 
 
@@ -254,18 +250,18 @@ def ready_drives(
     saturations: Mapping[str, int],
     lasting: bool,
 ) -> dict[str, ReadyDrive]:
-    """Add up the slices of each connection, in place in the columns of its first.
+    """Sum the slices of each connection in place, in the columns of its first slice.
 
     Parameters
     ----------
     sums : array, shape (batch, rows of all connections)
         Limited and shifted.
     places : mapping of place to list of slice
-        Each connection's columns.
+        Columns of each connection.
     saturations : mapping of accumulator to int
-        Of all connections; only those that saturated.
+        Saturations of all connections, without zeros.
     lasting : bool
-        Whether `sums` stay as they are when the fan delivers again.
+        Whether `sums` are not overwritten when the fan delivers again.
     """
     drives = {}
     for place, (first, *others) in places.items():

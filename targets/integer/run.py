@@ -1,12 +1,9 @@
-"""Feeding a network step by step, as its data come: all that is carried from call to call.
+"""Runs of the integer simulator: a test set in tiles of samples, or step by step as data arrive.
 
-What a run of the twin keeps of each step: outputs, events and, if asked for, every state.
-
-A test set in tiles of samples, each run from its first step to its last, several at a time.
-
-Tiles have nothing in common but the arrays that their results go into, a part of them each, and
-sums of integers: threads change nothing in what comes out. A thread has a machine of its own, for a
-machine writes over its buffers at every step.
+A tile is run from its first step to its last, several tiles in parallel. Tiles share only the
+arrays of results, of which each has its own part, and sums of integers, so that threads do not
+change the results. Each thread has a machine of its own, because a machine overwrites its buffers
+at every step.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import memory_basis
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.segments import ChipSegment, segments
 from lmu_deploy.core.progress import Progress
@@ -36,10 +32,10 @@ from targets.integer.machine import Machine, State
 
 @dataclass(frozen=True)
 class Stream:
-    """What :func:`step` carries from call to call: a network made ready, and its state.
+    """State of :func:`step` between calls: a network on an engine, and its state.
 
-    A network that is partly on the host has a stream for each of its segments, in `parts`, and the
-    machine and the state here are those of the first on the chip.
+    A network that is partly on the host has a stream for each of its segments, in `parts`;
+    `machine` and `state` are then those of the first segment on the chip.
     """
 
     machine: Machine
@@ -51,25 +47,25 @@ class Stream:
 def step(
     network: IntegerNetwork, x: np.ndarray, stream: Stream | None = None, engine: str = "numpy"
 ) -> tuple[np.ndarray, Stream]:
-    """Run one step, so that a caller can feed a network as its data come.
+    """Run one step of a network.
 
     Parameters
     ----------
     network : IntegerNetwork
     x : ndarray, shape (samples, n_in)
-        Real inputs of this step.
+        Real inputs of the step.
     stream : Stream, optional
-        What the call for the step before gave; None starts anew.
+        Returned by the call for the previous step; None for the first step.
     engine : {"numpy", "torch", "numba", "auto"}
-        Of a new stream.
+        Engine of a new stream.
 
     Returns
     -------
     y : ndarray, shape (samples, n_out), int64
-        The readout; ``y * network.readout.output.scale`` is the real value. Where the readout is on
+        Output; ``y * network.readout.output.scale`` is the real value. Where the readout is on
         the host, real numbers.
     stream : Stream
-        For the next step; the one given stays as it was.
+        For the next step; the given one is not changed.
 
     Raises
     ------
@@ -80,7 +76,7 @@ def step(
     if stream is None:
         stream = _start(network, len(x), engine)
     elif (stream.network or stream.machine.network) is not network:
-        raise InputError("the stream belongs to another network; start one anew with None.")
+        raise InputError("the stream belongs to another network; start a new one with None.")
     check_array("input", x, (len(stream.state.m[0]), network.n_in))
     if not stream.parts:
         return _advance(stream, x)
@@ -94,7 +90,7 @@ def step(
             continue
         signal, after = _advance(part, signal)
         parts.append(after)
-        if part is not stream.parts[-1]:  # what the messages that are handed over stand for
+        if part is not stream.parts[-1]:  # the real values of the messages
             signal = signal * part.machine.network.chip_readout.output.scale
     return signal, _together(network, tuple(parts))
 
@@ -126,7 +122,7 @@ def _advance(stream: Stream, x: np.ndarray) -> tuple[np.ndarray, Stream]:
 
 
 class Collector:
-    """Takes each batch's steps and makes the Run of them.
+    """Collect the steps of all batches, and build the Run.
 
     Parameters
     ----------
@@ -157,13 +153,13 @@ class Collector:
         self._saturations: dict[str, int] = defaultdict(int)
 
     def take(self, batch: slice, t: int, y: Any, state: State) -> None:
-        """Keep one step of one batch."""
+        """Store one step of one batch."""
         numpy, senders = self._machine.engine.numpy, self._machine.senders
         for key, sent in state.sent.items():
             self._events[key][t, batch], synops = senders[key].tally(sent)
             state.synops += synops
             if batch.start == 0:
-                self._draw(key[0], t, np.asarray(sent[0]))
+                self._draw_raster(key[0], t, np.asarray(sent[0]))
         if self._every_step or t == self._steps - 1:
             self._y[batch, t if self._every_step else 0] = numpy(y)
         if self._m is not None and self._h is not None:
@@ -172,19 +168,19 @@ class Collector:
                 hidden = [numpy(state.messages[name]) for name in self._hiddens]
                 self._h[batch, t] = np.concatenate(hidden, axis=1)
 
-    def _draw(self, name: str, t: int, sent: np.ndarray) -> None:
-        """Note what the first sample has sent, once or, in a series, several times."""
+    def _draw_raster(self, name: str, t: int, sent: np.ndarray) -> None:
+        """Store the events of the first sample in the raster."""
         times = sent.clip(max=255) if name.endswith("/series") else sent != 0
         self._rasters[name][t] += times.astype(np.uint8)
 
     def close(self, state: State) -> None:
-        """Take over what a finished batch counted."""
+        """Add the counts of a finished batch."""
         self._synops += state.synops
         for place, count in state.saturations.items():
             self._saturations[place] += count
 
     def run(self, target: str, seed: int, wall_seconds: float) -> Run:
-        """Make the Run."""
+        """Build the Run."""
         scale = self._network.chip_readout.output.scale
         outputs = self._y * scale
         return Run(
@@ -205,7 +201,7 @@ class Collector:
         )
 
     def _population_events(self) -> dict[str, np.ndarray]:
-        """Add up the events of all outlets of a population; each (samples, steps)."""
+        """Sum the events of all outlets of each population; shape (samples, steps)."""
         found: dict[str, np.ndarray] = {}
         for (name, _), events in self._events.items():
             found[name] = found[name] + events.T if name in found else events.T
@@ -221,31 +217,15 @@ class Collector:
     def _states(self) -> States | None:
         if self._m is None or self._h is None:
             return None
-        basis = memory_basis(self._network)
-        return States(self._m, self._h, self._y, *scales(self._network), basis)
-
-
-def scales(network: IntegerNetwork) -> tuple[np.ndarray, np.ndarray, float]:
-    """Real values of one unit of each memory state, each hidden message, and the readout."""
-    memories = [np.full(lay.memory.size, lay.memory.state.scale) for _, lay in network.on_chip]
-    hiddens = [
-        np.full(lay.hidden.units, lay.hidden.message.scale)
-        for _, lay in network.on_chip
-        if lay.hidden is not None
-    ]
-    return (
-        np.concatenate(memories),
-        np.concatenate(hiddens) if hiddens else np.zeros(0),
-        network.chip_readout.output.scale,
-    )
+        return States.of_integers(self._network, self._m, self._h, self._y)
 
 
 _STEPS_ENCODED = 1024
-"""Steps whose inputs are encoded at once: many, for that is slow; not all of a long sequence."""
+"""Number of steps whose inputs are encoded at once."""
 
 
 def cut(samples: int, largest: int, threads: int) -> list[slice]:
-    """Cut samples into tiles of about one size, none too large, and one or more for each thread."""
+    """Divide samples into tiles of nearly equal size, at least one per thread."""
     tiles = max(-(-samples // largest), min(threads, samples))
     return [slice(*ends) for ends in pairwise(samples * n // tiles for n in range(tiles + 1))]
 
@@ -257,18 +237,18 @@ def run_tiles(
     collector: Collector,
     progress: Progress | None,
 ) -> None:
-    """Run all tiles, as many at a time as there are machines.
+    """Run all tiles, in parallel on all machines.
 
     Parameters
     ----------
     machines : list of Machine
         Of one network, one for each thread.
     tiles : list of slice
-        Samples of each.
+        Samples of each tile.
     inputs : ndarray, shape (samples, steps, n_in)
     collector : Collector
     progress : callable, optional
-        Called with (samples done, in all), always in this thread.
+        Called with (samples done, in total), always in this thread.
     """
     done, work = 0, _Work(inputs, collector)
     several = len(machines) > 1
@@ -281,20 +261,20 @@ def run_tiles(
 
 
 class _Work:
-    """What is done with a tile, here or in threads."""
+    """Run tiles in this thread or in several."""
 
     def __init__(self, inputs: np.ndarray, collector: Collector) -> None:
         self._inputs, self._collector, self._stopped = inputs, collector, Event()
 
     def in_turn(self, machine: Machine, tiles: list[slice]) -> Iterator[tuple[slice, State]]:
-        """Run one after the other; give each with its last state."""
+        """Run tiles one after the other; yield each with its last state."""
         for tile in tiles:
             yield tile, self._run(machine, tile)
 
     def side_by_side(
         self, machines: list[Machine], tiles: list[slice]
     ) -> Iterator[tuple[slice, State]]:
-        """Run in threads; give each with its last state, as they end."""
+        """Run tiles in threads; yield each with its last state when it ends."""
         idle: SimpleQueue[Machine] = SimpleQueue()
         for machine in machines:
             idle.put(machine)
@@ -310,7 +290,7 @@ class _Work:
             try:
                 for future in as_completed([pool.submit(run, tile) for tile in tiles]):
                     yield future.result()
-            finally:  # a thread that goes on would keep an interrupted run waiting
+            finally:  # otherwise an interrupted run would wait for its threads
                 self._stopped.set()
 
     def _run(self, machine: Machine, tile: slice) -> State:

@@ -1,4 +1,4 @@
-"""Target `integer`: the vectorized twin of an integer network, whole test sets in batches."""
+"""Target `integer`: the bit-exact simulator of an integer network, whole test sets in batches."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _BATCH = 256
 
 
 class IntegerTarget:
-    """Runs every IntegerNetwork as docs/reference/integer-semantics.md says.
+    """Run integer networks as docs/reference/integer-semantics.md specifies.
 
     Parameters
     ----------
     engine : {"auto", "numpy", "torch", "numba"}
-        Which arrays hold the integers; all give the same ones. See engine.py.
+        Array library; all produce the same integers. See engine.py.
     """
 
     name = "integer"
@@ -34,7 +34,7 @@ class IntegerTarget:
         self._engine = check_choice("engine", engine, ENGINES)
 
     def unsupported(self, network: IntegerNetwork) -> list[str]:
-        """Name the connections whose sums float64 could not hold exactly."""
+        """Return the connections whose sums float64 cannot represent exactly."""
         return float64_objections(network)
 
     def run(
@@ -53,8 +53,8 @@ class IntegerTarget:
             return run_in_segments(
                 network,
                 inputs,
-                lambda part, x, kept, told: self.run(
-                    part, x, record=kept, seed=seed, progress=told
+                lambda part, x, recording, shown: self.run(
+                    part, x, record=recording, seed=seed, progress=shown
                 ),
                 record=record,
                 progress=progress,

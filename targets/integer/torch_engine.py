@@ -1,13 +1,9 @@
 r"""The engine in PyTorch: products of int8, everything else in sums of int32.
 
-Products of int8 weights with messages of any width, exact in int32.
-
-A message of more than 8 bits is cut into digits of base 128 as weights are,
+A message of more than 8 bits is split into digits of base 128,
 :math:`X = \sum_p 128^p X_p` with :math:`-64 \le X_p \le 63` below the highest, and
-:math:`W X = \sum_p 128^p (W X_p)` in exact int32; bounds.py proves that nothing passes 2^31. Such
-products run several times faster than those of float32 on a processor with int8 instructions.
-
-Threads that each run a part of a test set, with one thread of PyTorch's own in each.
+:math:`W X = \sum_p 128^p (W X_p)` is exact in int32; engine.py proves that nothing exceeds 2^31.
+Such products are several times faster than those of float32 on a processor with int8 instructions.
 """
 
 from __future__ import annotations
@@ -33,7 +29,7 @@ HALF_BASE = 64
 
 @cache
 def products_are_exact() -> bool:
-    """Whether int8 products are exact here; some processors saturate pairs of them at 16 bits."""
+    """Return whether int8 products are exact; some processors saturate pairs at 16 bits."""
     signs = np.array([-128, 127, -127, 126], dtype=np.int8)
     left, right = signs[np.arange(8 * 512) % 4], signs[np.arange(512 * 8) % 3]
     a, b = left.reshape(8, 512), right.reshape(512, 8)
@@ -42,7 +38,7 @@ def products_are_exact() -> bool:
 
 
 def digits_of(limit: int) -> int:
-    """How many digits a message of that magnitude takes; the highest is one of int8 too."""
+    """Return the number of digits of a message of at most `limit` in magnitude."""
     digits = 1
     while limit > 127:
         digits, limit = digits + 1, (limit + HALF_BASE) >> BASE_BITS
@@ -50,7 +46,7 @@ def digits_of(limit: int) -> int:
 
 
 class Int8Products:
-    """Weights, and room for the digits of a batch's messages and for what they are multiplied to.
+    """Weights, with buffers for the digits of a batch's messages and for their products.
 
     Parameters
     ----------
@@ -61,21 +57,21 @@ class Int8Products:
     Attributes
     ----------
     batch : int
-        How many samples there is room for.
+        Number of samples that the buffers hold.
     digits : tensor, shape (digits, batch, n_in), int8
-        To be filled, lowest first, before `multiply`.
+        Input of `multiply`, lowest digit first.
     products : tensor, shape (digits, batch, rows), int32
-        Those of each digit.
+        Output of `multiply`, the products of each digit.
     """
 
     def __init__(self, weights: np.ndarray, limit: int) -> None:
-        # Of one row too, strides have to be those of a matrix that lies row by row.
+        # torch._int_mm needs the strides of a row-major matrix, even for one row.
         self._matrix = torch.from_numpy(weights.T.copy(order="C"))
         self._n_digits = digits_of(limit)
         self.resize(0)
 
     def resize(self, batch: int) -> None:
-        """Make room for another batch."""
+        """Allocate buffers for a batch of another size."""
         self.batch = batch
         n_in, rows = self._matrix.shape
         self.digits = torch.empty((self._n_digits, batch, n_in), dtype=torch.int8)
@@ -89,7 +85,7 @@ class Int8Products:
 
 
 class TorchFan:
-    """The synapses of an outlet, as products of int8.
+    """Synapses of an outlet as products of int8.
 
     Parameters
     ----------
@@ -111,7 +107,7 @@ class TorchFan:
         self._multiplies = bool((stack.multiplier != 1).any())
 
     def deliver(self, messages: torch.Tensor) -> dict[str, ReadyDrive]:
-        """Give each connection's drive, good until the next call."""
+        """Return each connection's drive, by place, valid until the next call."""
         sums = self._sums(messages)
         saturations = self._saturate(sums) if self._may_saturate else {}
         if self._multiplies:
@@ -121,7 +117,7 @@ class TorchFan:
         return ready_drives(sums, self._stack.places, saturations, lasting=False)
 
     def _sums(self, messages: torch.Tensor) -> torch.Tensor:
-        """Multiply by the weights, digit by digit of the messages, lowest first."""
+        """Multiply the weights by the messages, digit by digit, lowest first."""
         buffers = self._products
         if buffers.batch != len(messages):
             buffers.resize(len(messages))
@@ -138,7 +134,7 @@ class TorchFan:
         return sums
 
     def _saturate(self, sums: torch.Tensor) -> dict[str, int]:
-        """Limit the sums in place; give how many were, by place."""
+        """Limit the sums in place; return the saturations by accumulator."""
         if not _beyond(sums, self._narrowest):
             return {}
         beyond = sums.abs() > self._limit
@@ -147,21 +143,21 @@ class TorchFan:
 
 
 class TorchSender:
-    """Counts events by one product of int8, the fan-outs cut into digits of base 128."""
+    """Count events by one product of int8, with fan-outs split into digits of base 128."""
 
     def __init__(self, fan_out: np.ndarray) -> None:
         tally = [np.ones_like(fan_out), *(fan_out >> b & 127 for b in range(0, 32, BASE_BITS))]
         self._tally = torch.from_numpy(np.column_stack(tally).astype(np.int8))
 
     def tally(self, sent: torch.Tensor) -> tuple[np.ndarray, int]:
-        """Count nonzero entries of each sample, and the synapses that all of them meet."""
+        """Return the number of events of each sample, and the synaptic operations of all."""
         counts = torch._int_mm(sent.ne(0).view(torch.int8), self._tally).numpy()
         synapses = counts[:, 1:].sum(axis=0, dtype=np.int64)
         return counts[:, 0], int((synapses << np.arange(0, 32, BASE_BITS)).sum())
 
 
 class TorchActivation:
-    """H = f(z) for whole batches, by table where there is one."""
+    """H = f(z) of a batch, by a table where there is one."""
 
     def __init__(self, hidden: IntegerHidden) -> None:
         self._hidden, self._table = hidden, make_table(hidden)
@@ -169,7 +165,7 @@ class TorchActivation:
             self._values = torch.from_numpy(self._table.values.astype(np.int32))
 
     def __call__(self, z: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Give H and how many of its entries the message's width limited."""
+        """Return H and the number of saturated entries."""
         table = self._table
         if table is None:
             h, limited = by_lines(self._hidden, z.numpy())
@@ -180,7 +176,7 @@ class TorchActivation:
 
 
 class Int32Engine(ABC):
-    """What engines have in common that multiply int8 and add int32; see torch's and Numba's."""
+    """Base of engines with products of int8 and sums of int32: threads and inputs."""
 
     @property
     def threads(self) -> int:
@@ -207,7 +203,7 @@ class Int32Engine(ABC):
         """Convert integers of NumPy."""
 
     def encode(self, x: np.ndarray, message: Format) -> tuple[Any, int]:
-        """Encode real inputs as messages; return them and how many were limited."""
+        """Encode real inputs as messages; return them and the number of saturations."""
         messages = np.rint(x / message.scale)
         limited = int(np.count_nonzero(np.abs(messages) > message.limit))
         return self.array(messages.clip(-message.limit, message.limit)), limited
@@ -219,15 +215,15 @@ class TorchEngine(Int32Engine):
     name = "torch"
 
     def zeros(self, batch: int, width: int) -> torch.Tensor:
-        """Make a tensor of zeros."""
+        """Build a tensor of zeros."""
         return torch.zeros((batch, width), dtype=torch.int32)
 
     def array(self, values: np.ndarray) -> torch.Tensor:
-        """Take integers over from NumPy."""
+        """Convert integers of NumPy."""
         return torch.from_numpy(np.array(values, dtype=np.int32))
 
     def numpy(self, values: torch.Tensor) -> np.ndarray:
-        """Give integers as NumPy, without a copy."""
+        """Return the integers as a NumPy array, without a copy."""
         return values.numpy()
 
     def copy(self, values: torch.Tensor) -> torch.Tensor:
@@ -235,7 +231,7 @@ class TorchEngine(Int32Engine):
         return values.clone()
 
     def saturate(self, values: torch.Tensor, limit: int) -> int:
-        """Limit values in place; give how many that changed."""
+        """Limit values in place; return the number of saturations."""
         if not _beyond(values, limit):
             return 0
         limited = int(torch.count_nonzero(values.abs() > limit))
@@ -245,12 +241,12 @@ class TorchEngine(Int32Engine):
     def emit(
         self, m: torch.Tensor, limit: int, shift: int, message_limit: int
     ) -> tuple[torch.Tensor, int, int]:
-        """Limit states in place, give their messages, and how many of each that changed."""
+        """Limit states in place; return their messages and the saturations of both."""
         limited = self.saturate(m, limit)
         messages = (m + ((1 << shift) >> 1)).bitwise_right_shift_(shift)
         return messages, limited, self.saturate(messages, message_limit)
 
-    def silence(self, values: torch.Tensor, threshold: int) -> None:
+    def suppress(self, values: torch.Tensor, threshold: int) -> None:
         """Set values of magnitude below a threshold to zero, in place."""
         values.masked_fill_(values.abs() < threshold, 0)
 
@@ -258,7 +254,7 @@ class TorchEngine(Int32Engine):
 
 
 def _beyond(values: torch.Tensor, limit: int) -> bool:
-    """Whether any entry is larger than `limit` in magnitude."""
+    """Return whether any entry exceeds `limit` in magnitude."""
     if values.numel() == 0:
         return False
     least, greatest = torch.aminmax(values)

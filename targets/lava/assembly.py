@@ -1,6 +1,6 @@
-"""Turn a plan into Lava processes: a Dense for each outlet, and the neurons of this package.
+"""Build the Lava processes of a plan: a Dense for each outlet, and the neurons of this package.
 
-Only the worker imports this module, for it imports Lava.
+Only the worker imports this module, because it imports Lava.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import numpy as np
 from lmu_deploy.core.integer.graph import Outlet
 from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
 from targets.lava.plan import Group, Plan
-from targets.lava.processes import neurons  # before Lava's own modules: it mends their import
+from targets.lava.processes import neurons  # first, because it patches the import of Lava
 
 from lava.proc.dense.process import Dense  # isort: skip
 from lava.utils.weightutils import SignMode  # isort: skip
 
 
 def build(plan: Plan, folder: Path) -> Any:
-    """Make and connect all processes.
+    """Build and connect all processes.
 
     Parameters
     ----------
     plan : Plan
     folder : Path
-        Where the input messages are, and where the groups keep their records.
+        Folder of the input messages and of the records.
 
     Returns
     -------
@@ -80,10 +80,10 @@ def _out_port(group: Group, number: int, processes: dict[str, Any]) -> Any:
 
 
 def _synapses(outlet: Outlet) -> Any:
-    """Make a Dense of graded messages whose sums are exact, a row for each slice and target.
+    """Build a Dense of graded messages with exact sums, one row per slice and target.
 
-    Loihi stores weights of mixed sign as even numbers in [-256, 254]. Twice an 8-bit weight is
-    one of these, and the exponent of -1 halves the sum, which is even, without a remainder.
+    Loihi stores weights of mixed sign as even numbers in [-256, 254]. Twice an 8-bit weight is such
+    a number, and the exponent of -1 halves the sum, which is even, without a remainder.
     """
     slices = [edge.connection.slices for edge in outlet.edges]
     rows = np.concatenate([part.reshape(-1, part.shape[2]) for part in slices])

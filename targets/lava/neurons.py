@@ -1,12 +1,8 @@
-"""The arithmetic of docs/reference/integer-semantics.md, with operations that a neuron program has.
+"""Arithmetic, axons and dendrites of docs/reference/integer-semantics.md.
 
-Add, subtract, multiply, arithmetic right shift, minimum, maximum, absolute value, comparison and
-selection on int64 arrays; nothing here can overflow 64 bits for the widths that an IntegerNetwork
-allows (32-bit values, 15-bit multipliers).
-
-The sending end of an outlet: of each message itself, or of its change once that is large.
-
-The receiving end of a population's connections: hold, add up, saturate and scale.
+All arithmetic uses operations of a neuron program on int64 arrays: add, subtract, multiply,
+arithmetic right shift, minimum, maximum, absolute value, comparison and selection. Nothing can
+overflow 64 bits for the widths of an IntegerNetwork (32-bit values, 15-bit multipliers).
 """
 
 from __future__ import annotations
@@ -33,7 +29,7 @@ def saturate(values: np.ndarray, bits: int) -> tuple[np.ndarray, int]:
     -------
     limited : ndarray, int64
     changed : int
-        How many entries were limited.
+        Number of saturated entries.
     """
     top = largest(bits)
     limited = np.minimum(np.maximum(values, -top), top)
@@ -43,7 +39,7 @@ def saturate(values: np.ndarray, bits: int) -> tuple[np.ndarray, int]:
 def multiply_shift(
     values: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int
 ) -> np.ndarray:
-    """Give ``floor((values * multiplier + r) / 2^shift)``, r = 2^(shift-1), or 0 for shift 0."""
+    """Return ``floor((values * multiplier + r) / 2^shift)``, r = 2^(shift-1), or 0 for shift 0."""
     shift = np.asarray(shift, dtype=np.int64)
     half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
     product: np.ndarray = values * np.asarray(multiplier, dtype=np.int64) + half
@@ -53,7 +49,7 @@ def multiply_shift(
 def activate(
     function: PiecewiseLinear, drive: np.ndarray, message: Format
 ) -> tuple[np.ndarray, int]:
-    """Apply a piecewise-linear activation; the message, and how many of its entries saturated.
+    """Apply a piecewise-linear activation; return the message and the number of saturations.
 
     Parameters
     ----------
@@ -61,7 +57,7 @@ def activate(
     drive : ndarray, shape (units,), int64
         z, already saturated.
     message : Format
-        Of the result.
+        Format of the result.
     """
     if function.kind == "linear":
         return saturate(multiply_shift(drive, int(function.slope[0]), function.shift), message.bits)
@@ -77,7 +73,7 @@ def activate(
 
 
 class Axon:
-    """What leaves a population under one threshold.
+    """Sending end of an outlet: messages, or their changes above a threshold.
 
     Parameters
     ----------
@@ -86,28 +82,28 @@ class Axon:
 
     def __init__(self, outlet: Outlet) -> None:
         self._threshold = outlet.threshold
-        self._held = np.zeros(outlet.fan_out.shape, dtype=np.int64)
+        self._last_sent = np.zeros(outlet.fan_out.shape, dtype=np.int64)
 
     def events(self, message: np.ndarray, first: bool) -> np.ndarray:
-        """Give what is sent, shape (neurons,), zero where nothing is.
+        """Return the events, shape (neurons,), zero where nothing is sent.
 
         Parameters
         ----------
         message : ndarray, shape (neurons,), int64
         first : bool
-            Whether it is that of a sample's first step, before which 0 is held.
+            Whether it is the message of a sample's first step, whose reference is 0.
         """
         if not self._threshold:
             return message
-        held = np.zeros_like(message) if first else self._held
-        change = message - held
+        last_sent = np.zeros_like(message) if first else self._last_sent
+        change = message - last_sent
         sent = np.where(np.abs(change) >= self._threshold, change, 0)
-        self._held = held + sent
+        self._last_sent = last_sent + sent
         return sent
 
 
 class Dendrite:
-    """The accumulators of one connection, one for each slice and neuron.
+    """Receiving end of a connection: delay, accumulators and gains of each slice and neuron.
 
     Parameters
     ----------
@@ -123,11 +119,11 @@ class Dendrite:
         self._of_changes = connection.threshold > 0
         silence = np.zeros(self._multiplier.shape, dtype=np.int64)
         self._sums = silence
-        self._held = deque([silence] * link.delay)
+        self._delayed = deque([silence] * link.delay)
         self.places = tuple(f"{link.edge.place}/slice{k}" for k in range(len(silence)))
 
     def receive(self, arriving: np.ndarray) -> np.ndarray:
-        """Take what arrives at this chip step; give what is due.
+        """Take the arriving sums of this chip step; return those that are due.
 
         Parameters
         ----------
@@ -137,20 +133,20 @@ class Dendrite:
         -------
         due : ndarray, shape (slices, neurons), int64
         """
-        self._held.append(arriving[self._rows].reshape(self._multiplier.shape).astype(np.int64))
-        return self._held.popleft()
+        self._delayed.append(arriving[self._rows].reshape(self._multiplier.shape).astype(np.int64))
+        return self._delayed.popleft()
 
     def accumulate(self, due: np.ndarray, first: bool) -> tuple[np.ndarray, list[int]]:
-        """Give a_k of docs/reference/integer-semantics.md, and how often each slice's saturated.
+        """Return a_k of the specification, and the number of saturations of each slice.
 
-        What is due are sums of messages, or of changes, which are added to those since the `first`
-        step of the sample.
+        The due sums are those of messages, or of changes, which are accumulated from the `first`
+        step of the sample on.
         """
         self._sums = due if first or not self._of_changes else self._sums + due
         limited = [saturate(row, self._bits) for row in self._sums]
         return np.stack([row for row, _ in limited]), [changed for _, changed in limited]
 
     def drive(self, accumulators: np.ndarray) -> np.ndarray:
-        """Give D of docs/reference/integer-semantics.md, shape (neurons,)."""
+        """Return D of the specification, shape (neurons,)."""
         scaled: np.ndarray = multiply_shift(accumulators, self._multiplier, self._shift).sum(axis=0)
         return scaled

@@ -1,22 +1,17 @@
-"""Which populations there are, what joins them, and how long their messages are held.
+"""Schedule of an integer network on Lava: groups of neurons, their links, and when they work.
 
-All synapses of an outlet are one Dense, whatever they lead to; each receiver takes the rows that
-are its own. Every Dense adds one chip step between what is sent and what is received: inputs are
-sent at offset 0, a memory follows its input by one, the hidden units follow their memory by one,
-the readout follows the last layer. A series sends itself a vector at each of the chip steps between
-its input and its memory's message, one for each application of its matrix. Where a message comes
-sooner than it is needed, the receiver holds it for `delay` chip steps.
+All synapses of an outlet are one Dense; each receiver uses the rows that belong to it. Every Dense
+adds one chip step between sending and receiving: inputs are sent at offset 0, a memory follows its
+input by one step, the hidden units follow their memory by one, the readout follows the last layer.
+A series sends itself a vector at each chip step between its input and its memory's message, one for
+each application of its matrix. A receiver delays what arrives too early by `delay` chip steps.
 
 Without feedback from hidden units into a memory, a sample step takes as many chip steps as the
-longest series has applications, and one where there is none; with it one more, for m[t+1] needs
-h[t], which needs m[t].
+longest series has applications, and one where there is no series. With feedback it takes one more,
+because m[t+1] needs h[t], which needs m[t]. A population with offset o works on sample step t at
+chip step ``o + period * t``. After each sample one idle step discards what still arrives.
 
-The plan is pure: the target and its worker make the same one from the same network.
-
-When each population works on each step of each sample.
-
-A population with offset o works on sample step t at chip step ``o + period * t``. After each sample
-one idle step lets what is still on its way arrive unused.
+The plan is deterministic: the target and its worker compute the same one from the same network.
 """
 
 from __future__ import annotations
@@ -30,13 +25,13 @@ from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, Intege
 
 @dataclass(frozen=True)
 class Timetable:
-    """When each step of each sample is worked on.
+    """Chip steps at which each step of each sample is computed.
 
     Attributes
     ----------
     samples, steps : int
     period : int
-        Chip steps a sample step.
+        Chip steps per sample step.
     depth : int
         Offset of the last population, the readout.
     """
@@ -62,7 +57,7 @@ class Timetable:
         return (self.samples - 1) * self.span + self.chip_steps
 
     def at(self, tick: int, offset: int) -> tuple[int, int] | None:
-        """Sample and step that a population works on at chip step `tick` (from 0), or None."""
+        """Return the sample and step that a population works on at chip step `tick`, or None."""
         sample, phase = divmod(tick - offset, self.span)
         step, rest = divmod(phase, self.period)
         if rest or step >= self.steps or not 0 <= sample < self.samples:
@@ -81,11 +76,11 @@ class Link:
     ----------
     edge : Edge
     width : int
-        Rows of the outlet's Dense.
+        Number of rows of the outlet's Dense.
     rows : slice
         Those of them that are this edge's: all of one slice, then all of the next.
     delay : int
-        Chip steps for which the receiver holds what arrives before it uses it.
+        Chip steps by which the receiver delays what arrives.
     """
 
     edge: Edge
@@ -101,18 +96,18 @@ class Group:
     Attributes
     ----------
     name : str
-        Of the population, or ``readout``.
+        Name of the population, or ``readout``.
     neurons : int
     offset : int
-        Of what it sends; a series' is that of the first of its vectors.
+        Offset of its messages; of a series, that of its first vector.
     part : IntegerMemory, SeriesMemory, IntegerHidden, IntegerReadout, or None
-        None for the input, and for the memory of a series, which works within the series' group.
+        None for the input, and for the memory of a series, which the series' group computes.
     links : tuple of Link
-        What ends here.
+        Incoming links.
     outlets : tuple of Outlet
-        What begins here.
+        Outgoing synapses.
     places : tuple of str
-        Where saturations are counted: every accumulator, then the neuron's own.
+        Places of saturations: accumulators, then those of the neurons.
     """
 
     name: str
@@ -125,7 +120,7 @@ class Group:
 
     @property
     def has_states(self) -> bool:
-        """Whether it has states that may be recorded: m, H or y."""
+        """Whether it has states that can be recorded: m, H or y."""
         return not self.name.endswith(("input", "/series"))
 
 
@@ -143,7 +138,7 @@ class Plan:
 
 
 def make_plan(network: IntegerNetwork, samples: int, steps: int) -> Plan:
-    """Lay out `network` for a number of samples of equal length."""
+    """Schedule `network` for a number of samples of equal length."""
     period = max(_applications(lay) + (lay.memory.hidden is not None) for _, lay in network.on_chip)
     offsets = _offsets(network)
     links, parts = _links(network, offsets, period), _parts(network)
@@ -164,12 +159,12 @@ def make_plan(network: IntegerNetwork, samples: int, steps: int) -> Plan:
 
 
 def _applications(layer: IntegerLayer) -> int:
-    """Chip steps from what a layer is sent to what its memory sends."""
+    """Return the chip steps from a layer's input to its memory's message."""
     return layer.memory.applications if isinstance(layer.memory, SeriesMemory) else 1
 
 
 def _offsets(network: IntegerNetwork) -> dict[str, int]:
-    """Chip step at which each group first works, by name, in the order of sending."""
+    """Return the chip step at which each group first works, by name, in the order of sending."""
     found, now = {"input": 0}, 0
     for number, layer in network.on_chip:
         if isinstance(layer.memory, SeriesMemory):
@@ -201,7 +196,7 @@ def _links(network: IntegerNetwork, offsets: dict[str, int], period: int) -> lis
         for edge in outlet.edges:
             stop = start + edge.connection.multiplier.size
             delay = 0
-            if not edge.source.endswith("/series"):  # its own are used as they come
+            if not edge.source.endswith("/series"):  # its own vectors are not delayed
                 used = offsets[edge.target] + edge.target.endswith("/series")
                 delay = used + (period if edge.place in late else 0) - offsets[edge.source] - 1
             found[edge.place] = Link(edge, width, slice(start, stop), delay)

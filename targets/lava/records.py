@@ -1,8 +1,8 @@
-"""What the neuron processes write down while they run, as `.npy` files, a folder for a network.
+"""Records of Lava runs: `.npy` files that neuron processes write while they run.
 
-Each group of neurons has its own files, mapped into memory: its process writes them in place, the
-worker's parent reads them when the run is over. Moving states out through ``Var.get`` would take
-one message a value.
+Each network has a folder, and each group of neurons files of its own, mapped into memory. Its
+process writes them in place, and the worker's parent reads them after the run. Reading states
+through ``Var.get`` would take one message per value.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _PROGRESS = "progress.npy"
 
 @dataclass(frozen=True)
 class Record:
-    """What one group did.
+    """Recorded events and states of one group.
 
     Attributes
     ----------
     events : ndarray, shape (samples, steps), int64
-        Messages or changes that were sent.
+        Messages or changes sent.
     synops : int
     carried : dict of connection to int
-        Events that each connection carried.
+        Events on each connection.
     saturations : dict of place to int
     states : ndarray, shape (samples, steps, neurons), int32, or None
         m of a memory, H of hidden units, y of the readout; None unless recorded.
@@ -45,7 +45,7 @@ class Record:
 
 
 def create(folder: Path, plan: Plan, inputs: np.ndarray, record: bool) -> None:
-    """Make all files before the run: input messages, and records of zeros.
+    """Create all files before the run: input messages, and records of zeros.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def create(folder: Path, plan: Plan, inputs: np.ndarray, record: bool) -> None:
     plan : Plan
     inputs : ndarray, shape (samples, steps, n_in), integer
     record : bool
-        Whether states of memories and hidden units are kept.
+        Whether states of memories and hidden units are recorded.
     """
     np.save(folder / _INPUTS, inputs.astype(np.int32), allow_pickle=False)
     _create(folder / _PROGRESS, (1,), np.int64)
@@ -70,7 +70,7 @@ def create(folder: Path, plan: Plan, inputs: np.ndarray, record: bool) -> None:
 
 
 def read(folder: Path, group: Group) -> Record:
-    """Read what the group wrote into `folder`; the arrays are copies."""
+    """Read the record of a group; the arrays are copies."""
     stem = _stem(folder, group)
     counts = np.load(f"{stem}.counts.npy", allow_pickle=False)
     carried = np.load(f"{stem}.carried.npy", allow_pickle=False).tolist()
@@ -91,7 +91,7 @@ def read(folder: Path, group: Group) -> Record:
 
 
 def input_messages(folder: Path) -> np.ndarray:
-    """Input messages, shape (samples, steps, n_in), int32, left where they are."""
+    """Return the input messages, shape (samples, steps, n_in), int32, mapped from the file."""
     return np.asarray(np.load(folder / _INPUTS, mmap_mode="r", allow_pickle=False))
 
 
@@ -118,17 +118,17 @@ class Recorder:
         self._progress = _open(folder / _PROGRESS)
 
     def saturated(self, place: str, times: int) -> None:
-        """Count saturations at a place of the group's."""
+        """Count saturations at a place of the group."""
         if times:
             self._saturations[self._numbers[place]] += times
 
     def state(self, sample: int, step: int, values: np.ndarray) -> None:
-        """Keep the states of a step, if that was asked for."""
+        """Record the states of a step, if requested."""
         if self._states is not None:
             self._states[sample, step] = values
 
     def sent(self, sample: int, step: int, tick: int, outlet: int, events: np.ndarray) -> None:
-        """Count what leaves an outlet of the group's, and the synaptic operations that it costs."""
+        """Count the events of an outlet, and their synaptic operations."""
         event = events != 0
         number = np.count_nonzero(event)
         self._counts[sample, step, 0] += number
@@ -138,22 +138,22 @@ class Recorder:
             self._raster[tick] += event
 
     def finished(self, steps: int) -> None:
-        """Say that `steps` sample steps of the whole run are done."""
+        """Report that `steps` sample steps of the whole run are done."""
         self._progress[0] = steps
 
 
 def cases(folder: Path) -> list[Path]:
-    """Folders of all networks of a run, in order."""
+    """Return the folders of all networks of a run, in order."""
     return sorted(path.parent for path in folder.glob(f"*/{_PROGRESS}"))
 
 
 def case_folder(folder: Path, number: int) -> Path:
-    """Name the folder of the network of that number, from 0."""
+    """Return the folder of a network by its number, from 0."""
     return folder / f"{number:06}"
 
 
 def progress(folder: Path) -> int:
-    """Sample steps done so far, of all networks in the folder; 0 before the run has begun."""
+    """Return the number of sample steps done, of all networks; 0 before the run has begun."""
     try:
         files = folder.rglob(_PROGRESS)
         return sum(int(np.load(path, allow_pickle=False)[0]) for path in files)

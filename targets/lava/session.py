@@ -1,12 +1,9 @@
-"""One run of connected Lava processes, watched from the interpreter that started it.
+"""Run connected Lava processes, and end the worker when one of them or the parent dies.
 
-Lava keeps to itself what its processes raise, and waits for ever for those that died. Here each
-of them leaves word of its end in the run's folder, and the wait ends with the first that is gone.
-
-End the worker as soon as a process of Lava is dead, or whoever waits for the worker.
-
-Lava itself waits for its processes for ever, in calls that return only when they answer. A timer's
-signal is handled within those calls, from the first fork of Lava's start on.
+Lava does not report exceptions of its processes, and waits forever for dead ones, in calls that
+return only when they answer. Here each process reports its failure in the run's folder, and a
+timer's signal, which is handled within those calls, checks the processes and the parent from the
+first fork of Lava's start on.
 """
 
 from __future__ import annotations
@@ -25,18 +22,17 @@ from unittest import mock
 from targets import workers
 
 PARENT = "LMU_DEPLOY_LAVA_PARENT"
-"""Environment variable with the process that waits for the worker, which may be dead already."""
+"""Environment variable with the number of the process that waits for the worker."""
 
-_SECONDS_BETWEEN_LOOKS = 0.05
+_SECONDS_BETWEEN_CHECKS = 0.05
 
 
 @contextmanager
 def watched(folder: Path) -> Iterator[None]:
-    """Watch all processes that are started within, and the parent.
+    """Watch the parent and all processes that are started within.
 
-    When one of them dies, word of it is left in `folder` and this interpreter ends. When the
-    parent dies, which would have removed the folder, it is removed and the whole process group
-    ends.
+    When a process dies, a failure is reported in `folder` and this interpreter ends. When the
+    parent dies, the folder is removed and the whole process group ends.
 
     Parameters
     ----------
@@ -45,39 +41,39 @@ def watched(folder: Path) -> Iterator[None]:
     parent, children = int(os.environ[PARENT]), list[BaseProcess]()
     start = BaseProcess.start
 
-    def start_and_keep(process: BaseProcess) -> None:
+    def start_and_watch(process: BaseProcess) -> None:
         start(process)
         children.append(process)
 
-    def look(*_: Any) -> None:
+    def check(*_: Any) -> None:
         if os.getppid() != parent:
             workers.abandon(folder)
             os._exit(1)
         codes = [process.exitcode for process in children]
         if dead := [code for code in codes if code is not None]:
-            workers.write_failure(folder, _obituary(dead))
+            workers.write_failure(folder, _cause_of_death(dead))
             os._exit(1)
 
-    before = signal.signal(signal.SIGALRM, look)
+    before = signal.signal(signal.SIGALRM, check)
     try:
-        with mock.patch.object(BaseProcess, "start", start_and_keep):
-            signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_LOOKS, _SECONDS_BETWEEN_LOOKS)
+        with mock.patch.object(BaseProcess, "start", start_and_watch):
+            signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_CHECKS, _SECONDS_BETWEEN_CHECKS)
             yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-def _obituary(codes: list[int]) -> str:
+def _cause_of_death(codes: list[int]) -> str:
     if min(codes) < 0:
         return f"a process of Lava was killed by {signal.Signals(-min(codes)).name}"
     return f"a process of Lava ended early with exit code {max(codes)}"
 
 
 def run_to_end(source: Any, chip_steps: int, folder: Path) -> None:
-    """Run a set of connected processes, and stop them.
+    """Run connected processes, and stop them.
 
-    The interpreter ends when one of them dies: see :mod:`targets.lava.session`.
+    The interpreter ends when one of them dies; see :func:`watched`.
 
     Parameters
     ----------
@@ -85,7 +81,7 @@ def run_to_end(source: Any, chip_steps: int, folder: Path) -> None:
         One of the processes; running it runs them all.
     chip_steps : int
     folder : Path
-        Where a process that fails leaves word; see :func:`targets.workers.write_failure`.
+        A process that fails reports it there; see :func:`targets.workers.write_failure`.
     """
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
@@ -97,9 +93,9 @@ def run_to_end(source: Any, chip_steps: int, folder: Path) -> None:
 
 
 def let_models_report(folder: Path) -> None:
-    """Make every process of Lava that starts from now on leave word of the exception that ends it.
+    """Make all processes that Lava starts from now on report the exception that ends them.
 
-    Lava starts each through `runtime.target_fn` and keeps what is raised to itself.
+    Lava starts each through `runtime.target_fn`, which does not report exceptions.
     """
     from lava.magma.runtime import runtime
 
@@ -118,9 +114,9 @@ def let_models_report(folder: Path) -> None:
 
 
 def work_in_folder(work: Callable[[Path], None]) -> None:
-    """Do `work` in the folder that the command line names: the main function of a worker.
+    """Call `work` with the folder on the command line: the main function of a worker.
 
-    On failure it leaves word of it and ends at once, whatever Lava still waits for.
+    On failure the worker reports it and ends at once, even if Lava still waits for processes.
     """
     folder = Path(sys.argv[1])
     try:

@@ -1,9 +1,9 @@
-"""Start the worker, watch it, and leave nothing of it behind.
+"""Start a Lava worker, watch it, and clean up after it.
 
-However a run of Lava ends, its whole process group is told to end. The resource tracker of
-Python's multiprocessing ignores that signal, sees its clients gone, removes the shared memory that
-they left and ends as well. All of them hold the worker's output open, so the end of that output is
-the proof that none is left.
+However a run ends, the worker's whole process group is terminated. The resource tracker of Python's
+multiprocessing ignores that signal; it removes the remaining shared memory when its clients are
+gone, and then ends. All of these processes keep the worker's output open, so its end proves that
+none is left.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _LONGEST_FOLDER = 70
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Give a folder for one run, removed with all that is in it.
+    """Create a folder for one run, and remove it afterwards.
 
-    Python's shared-memory manager makes a socket in it, and the path of a socket has at most 107
-    bytes; where the usual place for temporary files has too long a name, /tmp has to do.
+    Python's shared-memory manager creates a socket in it, and the path of a socket has at most 107
+    bytes. If the name of the usual folder for temporary files is too long, /tmp is used.
     """
     usual = tempfile.gettempdir()
     place = (
@@ -52,18 +52,18 @@ def temporary_folder() -> Iterator[Path]:
 def prepare(
     case: Path, network: IntegerNetwork, inputs: np.ndarray, plan: Plan, record: bool
 ) -> None:
-    """Write what the worker reads of one network, and the empty records that it fills.
+    """Write the files of one network for the worker, and its empty records.
 
     Parameters
     ----------
     case : Path
-        A folder in that of the run; it is made.
+        New folder in that of the run.
     network : IntegerNetwork
     inputs : ndarray, shape (samples, steps, n_in), integer
         Input messages.
     plan : Plan
     record : bool
-        Whether states of memories and hidden units are kept.
+        Whether states of memories and hidden units are recorded.
     """
     case.mkdir()
     save(network, case / NETWORK)
@@ -76,17 +76,17 @@ def supervise(
     progress: Callable[[int], None] | None = None,
     worker_module: str = "targets.lava.worker",
 ) -> None:
-    """Run the worker on a prepared folder, until it is done.
+    """Run the worker on a prepared folder.
 
     Parameters
     ----------
     folder : Path
     time_limit : float
-        Seconds after which the run is given up.
+        Seconds after which the run is terminated.
     progress : callable, optional
-        Called now and then with the number of sample steps done.
+        Called repeatedly with the number of sample steps done.
     worker_module : str
-        What the interpreter runs, with the folder as its argument.
+        Module that the interpreter runs with the folder as its argument.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def _watch(
     deadline: float,
     progress: Callable[[int], None] | None,
 ) -> bytes | None:
-    """Wait for the end; give the worker's output, or None when the deadline came first."""
+    """Wait for the end; return the worker's output, or None when the deadline came first."""
     while time.monotonic() < deadline:
         try:
             output, _ = worker.communicate(timeout=_POLL_SECONDS)
@@ -140,7 +140,7 @@ def _watch(
 def _end_all(worker: subprocess.Popen[bytes]) -> None:
     """End the worker's process group and wait until no member of it is left."""
     if worker.stdout is not None and worker.stdout.closed:
-        return  # read to its end: all are gone, and their number may be another's by now
+        return  # all processes are gone, and their number may be in use again
     for signals in ((signal.SIGTERM, signal.SIGCONT), (signal.SIGKILL,)):
         for number in signals:
             try:

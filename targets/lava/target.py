@@ -1,11 +1,7 @@
-"""The target: from networks and real inputs to Runs, by way of a folder and a worker.
-
-One network on its inputs: messages for Lava's processes, and the Run of what they recorded.
-"""
+"""Target `lava`: Runs of integer networks by way of a folder and a worker that imports Lava."""
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import edges, memory_basis, populations
+from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.progress import Progress
@@ -21,7 +17,7 @@ from lmu_deploy.core.validation import check_inputs, check_number
 from targets.base import Run, States, check_supported
 from targets.in_segments import run_in_segments
 from targets.lava import records, supervisor
-from targets.lava.compat import lava_version
+from targets.lava.compat import lava_settings, lava_version
 from targets.lava.plan import Plan, make_plan
 from targets.lava.records import Record
 
@@ -50,23 +46,23 @@ class Case:
     def make_run(
         self, found: dict[str, Record], record: bool, seed: int, seconds: float, version: str
     ) -> Run:
-        """Make the Run of what was recorded.
+        """Build the Run from the records.
 
         Parameters
         ----------
         found : dict of str to Record
-            By group, from :meth:`read`.
+            Records by group, from :meth:`read`.
         record : bool
-            Whether states were asked for.
+            Whether states were requested.
         seed : int
         seconds : float
-            On the clock.
+            Wall time.
         version : str
-            Of lava-nc.
+            Version of lava-nc.
         """
         network, plan = self.network, self.plan
         y = found["readout"].states
-        assert y is not None  # the readout's are always recorded
+        assert y is not None  # those of the readout are always recorded
         outputs = y * network.chip_readout.output.scale
         senders = {group.name: found[group.name] for group in plan.senders}
         return Run(
@@ -89,7 +85,7 @@ class Case:
 
 
 def _to_messages(inputs: np.ndarray, form: Format) -> tuple[np.ndarray, int]:
-    """Give input messages ``sat(rint(real / scale))``, and how many were limited."""
+    """Return input messages ``sat(rint(real / scale))``, and the number of saturations."""
     exact = np.rint(inputs / form.scale)
     limited = np.clip(exact, -form.limit, form.limit)
     return limited.astype(np.int64), int(np.count_nonzero(limited != exact))
@@ -100,39 +96,28 @@ def _saturations(found: Iterable[Record]) -> dict[str, int]:
 
 
 def _states(network: IntegerNetwork, found: dict[str, Record], y: np.ndarray) -> States:
-    memories, hiddens = [], []
-    for number, layer in network.on_chip:
-        memories.append((found[f"layer{number}/memory"].states, layer.memory.state.scale))
-        if layer.hidden is not None:
-            hiddens.append((found[f"layer{number}/hidden"].states, layer.hidden.message.scale))
-    m, m_scale = _side_by_side(memories, y.shape[:2])
-    h, h_scale = _side_by_side(hiddens, y.shape[:2])
-    basis = memory_basis(network)
-    return States(m, h, y, m_scale, h_scale, network.chip_readout.output.scale, basis)
+    memories = [found[f"layer{n}/memory"].states for n, _ in network.on_chip]
+    hiddens = [
+        found[f"layer{n}/hidden"].states for n, layer in network.on_chip if layer.hidden is not None
+    ]
+    m, h = (_side_by_side(parts, y.shape[:2]) for parts in (memories, hiddens))
+    return States.of_integers(network, m, h, y)
 
 
-def _side_by_side(
-    parts: Sequence[tuple[np.ndarray | None, float]], shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Join states of several layers, and the scale of each of them."""
-    arrays, scales = [np.zeros((*shape, 0), np.int32)], [np.zeros(0)]
-    for array, scale in parts:
-        assert array is not None  # it was asked for
+def _side_by_side(parts: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray:
+    """Concatenate the states of several layers."""
+    arrays = [np.zeros((*shape, 0), np.int32)]
+    for array in parts:
+        assert array is not None  # they were recorded
         arrays.append(array)
-        scales.append(np.full(array.shape[2], scale))
-    return np.concatenate(arrays, axis=2), np.concatenate(scales)
+    return np.concatenate(arrays, axis=2)
 
 
 def _settings(plan: Plan, version: str) -> dict[str, Any]:
     dense = sum(len(group.outlets) for group in plan.groups)
     neurons = sum(group.part is not None or group.name == "input" for group in plan.groups)
     return {
-        "versions": {
-            "lava-nc": version,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "run_config": "Loihi2SimCfg(select_tag='fixed_pt')",
+        **lava_settings(version),
         "chip_steps_per_step": plan.timetable.period,
         "processes": dense + neurons,
     }
@@ -141,26 +126,35 @@ def _settings(plan: Plan, version: str) -> dict[str, Any]:
 _INT32_MAX = 2**31 - 1
 
 
-class LavaTarget:
-    """Runs every IntegerNetwork whose sums fit the 32-bit integers of Lava's Dense.
+class TimeLimited:
+    """Base of targets whose runs may take a limited time.
 
     Parameters
     ----------
     time_limit : float, optional
-        Seconds after which a run is given up; by default two minutes and a tenth of a second a
-        chip step, some forty times what it takes.
+        Seconds after which a run is terminated; by default two minutes and a tenth of a second per
+        chip step, at least forty times the usual duration.
     """
-
-    name = "lava"
-    accepts: tuple[type, ...] = (IntegerNetwork,)
 
     def __init__(self, time_limit: float | None = None) -> None:
         if time_limit is not None:
             time_limit = check_number("time limit", time_limit, 1.0, 1e7)
         self.time_limit = time_limit
 
+    def seconds(self, *chip_steps: int) -> float:
+        """Return the time limit of jobs of that many chip steps each."""
+        generous = sum(120.0 + 0.1 * steps for steps in chip_steps)
+        return generous if self.time_limit is None else self.time_limit
+
+
+class LavaTarget(TimeLimited):
+    """Run integer networks whose sums fit the 32-bit integers of Lava's Dense."""
+
+    name = "lava"
+    accepts: tuple[type, ...] = (IntegerNetwork,)
+
     def unsupported(self, network: IntegerNetwork) -> list[str]:
-        """Name empty populations, and sums that could leave 32 bits."""
+        """Return empty populations, and sums that could exceed 32 bits."""
         senders = populations(network)
         sizes = {name: sender.neurons for name, sender in senders.items()}
         sizes["readout"] = network.n_out
@@ -195,20 +189,20 @@ class LavaTarget:
         inputs : ndarray, shape (samples, steps, n_in)
             Real numbers.
         record : bool
-            Keep m, h and y of every step.
+            Record m, h and y of every step.
         seed : int
             Not used: nothing is random.
         progress : callable, optional
-            Called with (samples done, samples in all).
+            Called with (samples done, samples in total).
 
         Raises
         ------
         InputError
             On inputs of another shape or with NaN, or a network that cannot run here.
         MissingDependencyError
-            When Lava is absent.
+            When Lava is not installed.
         RunError
-            When Lava failed, died, or passed the time limit.
+            When Lava failed, died, or exceeded the time limit.
         """
         case = network, inputs
         if not isinstance(network, IntegerNetwork) or not network.on_host:
@@ -217,7 +211,9 @@ class LavaTarget:
         return run_in_segments(
             network,
             check_inputs(inputs, network.n_in),
-            lambda part, x, kept, told: self.run(part, x, record=kept, seed=seed, progress=told),
+            lambda part, x, recording, shown: self.run(
+                part, x, record=recording, seed=seed, progress=shown
+            ),
             record=record,
             progress=progress,
         )
@@ -230,18 +226,18 @@ class LavaTarget:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> list[Run]:
-        """Run several networks in one interpreter, whose start is most of a short run's time.
+        """Run several networks in one interpreter, because its start dominates short runs.
 
         Parameters
         ----------
         cases : sequence of (IntegerNetwork, ndarray of shape (samples, steps, n_in))
         record, seed, progress
-            As those of :meth:`run`; progress counts the samples of all networks together.
+            As for :meth:`run`; progress counts the samples of all networks together.
 
         Returns
         -------
         runs : list of Run
-            The wall seconds of each are those of all together.
+            The wall seconds of each are those of all of them.
 
         Raises
         ------
@@ -265,7 +261,8 @@ class LavaTarget:
             places = [records.case_folder(folder, number) for number in range(len(prepared))]
             for place, case in zip(places, prepared, strict=True):
                 supervisor.prepare(place, case.network, case.messages, case.plan, record)
-            supervisor.supervise(folder, self._seconds(prepared), show)
+            limit = self.seconds(*(case.plan.timetable.total for case in prepared))
+            supervisor.supervise(folder, limit, show)
             found = [case.read(place) for place, case in zip(places, prepared, strict=True)]
         if progress:
             progress(samples, samples)
@@ -275,13 +272,9 @@ class LavaTarget:
             for case, part in zip(prepared, found, strict=True)
         ]
 
-    def _seconds(self, cases: Sequence[Case]) -> float:
-        generous = sum(120.0 + 0.1 * case.plan.timetable.total for case in cases)
-        return generous if self.time_limit is None else self.time_limit
-
 
 def _samples_done(cases: Sequence[Case], steps_done: int) -> int:
-    """Count whole samples among the steps that are done, case by case."""
+    """Return the number of whole samples among the steps that are done, case by case."""
     samples = 0
     for case in cases:
         table = case.plan.timetable

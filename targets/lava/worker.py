@@ -1,8 +1,8 @@
-"""The interpreter that runs Lava: ``python -m targets.lava.worker FOLDER``.
+"""Interpreter that runs Lava: ``python -m targets.lava.worker FOLDER``.
 
-In: a folder with one folder for each network, as `supervisor.prepare` made them. Out: the records
-in those, or ``failure.json``. It runs in a process group of its own, which the supervisor ends when
-anything goes wrong, because Lava itself then waits for ever.
+The folder contains one folder per network, written by `supervisor.prepare`. The worker writes the
+records in these, or reports a failure. It runs in a process group of its own, which the supervisor
+terminates on any failure, because Lava itself would wait forever.
 """
 
 from __future__ import annotations

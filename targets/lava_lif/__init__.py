@@ -1,7 +1,7 @@
-"""Target `lava-lif`: a LoihiNetwork as processes of Intel's Lava, stock LIF neurons and Dense.
+"""Target `lava-lif`: LoihiNetworks as Lava's LIF neurons and Dense synapses.
 
-Written from loihi-semantics.md: its spikes must equal those of the target `spiking`. Lava
-runs in an interpreter of its own, as for the target `lava`; importing this package does not import
+Written from docs/reference/loihi-semantics.md, so that its spikes equal those of target `spiking`.
+Lava runs in an interpreter of its own, as for target `lava`; importing this package does not import
 it.
 """
 

@@ -1,8 +1,8 @@
-"""Turn a job into Lava processes: stock LIF and Dense, and the parts of this package.
+"""Build the Lava processes of a job: Lava's LIF and Dense, and the parts of this package.
 
-Only the worker imports this module, for it imports Lava. Loihi stores weights of mixed sign as
-even numbers from -256 to 254, so a Dense holds twice each weight of 8 bits, and its exponent is one
-less: the shift takes the factor out again without a remainder.
+Only the worker imports this module, because it imports Lava. Loihi stores weights of mixed sign as
+even numbers from -256 to 254, so a Dense stores twice each weight of 8 bits, and its exponent is
+one less: the shift removes the factor without a remainder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from targets.lava_lif.processes import parts  # before Lava's own modules: it mends their import
+from targets.lava_lif.processes import parts  # first, because it patches the import of Lava
 from targets.spiking.layers import Job
 
 from lava.proc.dense.process import Dense  # isort: skip
@@ -23,13 +23,13 @@ _GRADED, _BINARY = 24, 0
 
 
 def build(job: Job, folder: Path) -> Any:
-    """Make and connect all processes of a job.
+    """Build and connect all processes of a job.
 
     Parameters
     ----------
     job : Job
     folder : Path
-        Where its records are.
+        Folder of its records.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def build(job: Job, folder: Path) -> Any:
 
 
 def _synapses(job: Job, weights: np.ndarray, message_bits: int, divided: int = 0) -> Any:
-    """Make a Dense for all samples side by side; sums are divided by 2^divided, rounding down."""
+    """Build a Dense for all samples side by side; sums are divided by 2^divided, rounding down."""
     copies = np.kron(np.eye(job.samples, dtype=np.int32), 2 * weights.astype(np.int32))
     return Dense(
         weights=copies,
@@ -74,7 +74,7 @@ def _synapses(job: Job, weights: np.ndarray, message_bits: int, divided: int = 0
 
 
 def _columns(rows: np.ndarray) -> np.ndarray:
-    """From each source's weights to its own targets, give the matrix (targets, sources)."""
+    """Return the matrix (targets, sources) of sources that each have targets of their own."""
     sources, targets = rows.shape
     matrix = np.zeros((sources, targets, sources), np.int8)
     matrix[np.arange(sources), :, np.arange(sources)] = rows
@@ -82,7 +82,7 @@ def _columns(rows: np.ndarray) -> np.ndarray:
 
 
 def _blocks(blocks: np.ndarray) -> np.ndarray:
-    """Put blocks (number, rows, columns) along a diagonal."""
+    """Build a block-diagonal matrix of blocks (number, rows, columns)."""
     number, rows, columns = blocks.shape
     matrix = np.zeros((number, rows, number, columns), np.int8)
     matrix[np.arange(number), :, np.arange(number)] = blocks

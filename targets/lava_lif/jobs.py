@@ -1,9 +1,8 @@
-"""Jobs on their way to the worker and back, a folder for each.
+"""Jobs and their records as files, a folder per job and part.
 
-Samples of a job run side by side in one run of Lava, as many as its Dense processes can hold at
-the speed of one; the rest follow in further runs.
-
-What the host process writes down while it runs, as `.npy` files mapped into memory.
+Samples of a job run side by side in one run of Lava, as many as its Dense processes can simulate
+at the speed of one; the others follow in further runs. The host process writes its records while it
+runs, as `.npy` files mapped into memory.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _PROGRESS = "progress.npy"
 
 
 def create(folder: Path, empty: Activity) -> None:
-    """Write the arrays of an activity of zeros, and the file of progress."""
+    """Create the files of an activity of zeros, and the file of progress."""
     for name, array in _arrays(empty).items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     np.save(folder / _PROGRESS, np.zeros(1, np.int64), allow_pickle=False)
 
 
 def opened(folder: Path, mode: str | None = "r+") -> Activity:
-    """Give the activity whose arrays are the files; saturations as far as they were written.
+    """Return the activity in the files of a folder.
 
     Parameters
     ----------
@@ -56,15 +55,15 @@ def opened(folder: Path, mode: str | None = "r+") -> Activity:
 
 
 def write_saturations(folder: Path, counts: dict[str, int]) -> None:
-    """Leave the counts of some places, once, at the end of a run."""
+    """Write the saturations of some places, once, at the end of a run."""
     name = "-".join(place.replace("/", "-") for place in counts)
     path = folder / f"saturations-{name}.json"
     path.write_text(json.dumps(counts), encoding="utf-8")
 
 
-def note_progress(folder: Path, holds: int) -> None:
-    """Say how many holds of all samples are done."""
-    np.load(folder / _PROGRESS, mmap_mode="r+", allow_pickle=False)[0] = holds
+def note_progress(folder: Path, presentations: int) -> None:
+    """Report the number of presentations done, of all samples."""
+    np.load(folder / _PROGRESS, mmap_mode="r+", allow_pickle=False)[0] = presentations
 
 
 def _arrays(activity: Activity) -> dict[str, np.ndarray]:
@@ -90,7 +89,7 @@ def run_jobs(
     time_limit : float
         Seconds, for all of them.
     progress : callable, optional
-        Called now and then with the number of holds done, of all jobs and samples together.
+        Called repeatedly with the number of presentations done, of all jobs and samples.
 
     Raises
     ------
@@ -112,24 +111,24 @@ def run_jobs(
 
 
 def chip_steps(job: Job) -> int:
-    """Chip steps that a job takes in all runs of Lava."""
+    """Return the chip steps of a job in all runs of Lava."""
     return sum(part.chip_steps for _, part in _side_by_side(job))
 
 
 def job_folders(folder: Path) -> list[Path]:
-    """List the folders of all jobs, in the order in which they run."""
+    """Return the folders of all jobs, in the order in which they run."""
     return sorted(path.parent for path in folder.glob(f"*/{_SIGNAL}"))
 
 
 def read_job(place: Path) -> Job:
-    """Read what :func:`run_jobs` wrote."""
-    hold_steps = int(np.load(place / "hold_steps.npy", allow_pickle=False))
+    """Read a job that :func:`run_jobs` wrote."""
+    presentation_steps = int(np.load(place / "presentation_steps.npy", allow_pickle=False))
     return Job(
         place.name,
         load(place / _MEMORY, LOIHI_CLASSES),
         load(place / _LAYER, LOIHI_CLASSES),
         np.load(place / _SIGNAL, allow_pickle=False),
-        hold_steps,
+        presentation_steps,
     )
 
 
@@ -138,13 +137,15 @@ def _write_job(place: Path, job: Job, raster: bool) -> None:
     save(job.memory, place / _MEMORY)
     save(job.layer, place / _LAYER)
     np.save(place / _SIGNAL, job.signal, allow_pickle=False)
-    np.save(place / "hold_steps.npy", np.int64(job.hold_steps), allow_pickle=False)
-    empty = empty_activity(job.memory, job.samples, job.holds, job.hold_steps, raster)
+    np.save(place / "presentation_steps.npy", np.int64(job.presentation_steps), allow_pickle=False)
+    empty = empty_activity(
+        job.memory, job.samples, job.presentations, job.presentation_steps, raster
+    )
     create(place, empty)
 
 
 def _side_by_side(job: Job) -> list[tuple[int, Job]]:
-    """Divide a job into parts, each with the number of its first sample."""
+    """Divide a job into parts; return each with the number of its first sample."""
     one = job.memory.states * job.memory.size
     together = max(1, int(np.sqrt(_LARGEST_DENSE / one)))
     firsts = range(0, job.samples, together)

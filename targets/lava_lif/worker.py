@@ -1,7 +1,7 @@
-"""The interpreter that runs Lava: ``python -m targets.lava_lif.worker FOLDER``.
+"""Interpreter that runs Lava: ``python -m targets.lava_lif.worker FOLDER``.
 
-In: a folder with one folder for each job, as `session.prepare` made them. Out: the records in
-these, or ``failure.json``.
+The folder contains one folder per job, written by `jobs.run_jobs`. The worker writes the records in
+these, or reports a failure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from targets.lava_lif.jobs import job_folders, read_job
 
 
 def run(folder: Path) -> None:
-    """Run all jobs in `folder`, one after the other."""
+    """Run all jobs in `folder` in order."""
     from targets.lava_lif.assembly import build
 
     let_models_report(folder)

@@ -1,6 +1,7 @@
-"""Target `spiking`: a LoihiNetwork in NumPy, spike for spike what `lava-lif` does, and faster.
+"""Target `spiking`: the bit-exact simulator of LoihiNetworks in NumPy.
 
-Written from docs/reference/loihi-semantics.md.
+It implements docs/reference/loihi-semantics.md and produces the spikes of target `lava-lif`, but
+faster.
 """
 
 from targets.spiking.target import SpikingTarget

@@ -1,4 +1,4 @@
-"""What one memory on neurons did with a batch of samples."""
+"""Recorded activity of one memory on neurons: states, events and saturations of a batch."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmu_deploy.core.spiking.loihi import LoihiMemory
+from targets.base import LARGEST_RASTER
 
-LARGEST_RASTER = 50_000_000
 _BYTE = 255
 KINDS = ("memory", "relay", "input")
 """Populations of a layer: LIF neurons, relays, and the host's messages."""
 PLACES = ("input", "relay/state", "relay/message")
-"""Where something may saturate."""
+"""Places of saturations."""
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where host and chip meet, once for each hold.
+    """Interface of host and chip, used once per presentation.
 
     Attributes
     ----------
     channels : callable
-        Gives the memory's input for a hold, shape (samples, channels).
+        Returns the memory's input for a presentation, shape (samples, channels).
     observe : callable
-        Takes (hold, states m at its end), shape (samples, states).
+        Receives (presentation, states m at its end), shape (samples, states).
     """
 
     channels: Callable[[int], np.ndarray]
@@ -35,18 +35,18 @@ class Boundary:
 
 @dataclass
 class Activity:
-    """Filled while a batch runs.
+    """States and events of a batch, recorded while it runs.
 
     Attributes
     ----------
-    states : ndarray, shape (samples, holds, states), int32
-        X of the relays at the end of each hold.
-    counts : mapping of kind to ndarray, shape (samples, holds), int64
+    states : ndarray, shape (samples, presentations, states), int32
+        X of the relays at the end of each presentation.
+    counts : mapping of kind to ndarray, shape (samples, presentations), int64
         Events.
     by_neuron : mapping of kind to ndarray, shape (senders,), int64
-        Events of each sender, all samples and holds together.
+        Events of each sender, all samples and presentations together.
     rasters : mapping of kind to ndarray, shape (chip steps, senders), uint8
-        Events of sample 0; empty where they were not wanted.
+        Events of sample 0; empty where they were not recorded.
     saturations : mapping of place to int
     """
 
@@ -57,18 +57,18 @@ class Activity:
     saturations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
 
     def synops(self, memory: LoihiMemory) -> int:
-        """Synaptic operations of all events."""
+        """Return the synaptic operations of all events."""
         fans = memory.fan_out
         return sum(int(self.by_neuron[kind] @ fans[kind]) for kind in KINDS)
 
 
 class Tally:
-    """Counts the events of one kind, quickly: bytes are summed when they could overflow.
+    """Event counter of one kind; it counts in bytes and sums them before they can overflow.
 
     Parameters
     ----------
     done : Activity
-        Where the counts go.
+        Receives the counts.
     kind : str
     """
 
@@ -76,55 +76,55 @@ class Tally:
         self._counts, self._by_sender = done.counts[kind], done.by_neuron[kind]
         self._raster = done.rasters.get(kind)
         self._bytes = np.zeros((len(self._counts), len(self._by_sender)), np.uint8)
-        self._held = 0
+        self._steps = 0
 
-    def add(self, events: np.ndarray, hold: int, step: int) -> None:
+    def add(self, events: np.ndarray, presentation: int, step: int) -> None:
         """Count the events of a chip step, bool with a row for each sample."""
         rows = events.reshape(self._bytes.shape)
         self._bytes += rows.view(np.uint8)
-        self._held += 1
+        self._steps += 1
         if self._raster is not None:
             self._raster[step] = rows[0]
-        if self._held == _BYTE:
-            self.flush(hold)
+        if self._steps == _BYTE:
+            self.flush(presentation)
 
-    def flush(self, hold: int) -> None:
-        """Put what was counted since the last time down to `hold`; at the end of each hold."""
-        self._counts[:, hold] += self._bytes.sum(axis=1, dtype=np.int64)
+    def flush(self, presentation: int) -> None:
+        """Add the counts since the last call to a presentation; call it at the end of each."""
+        self._counts[:, presentation] += self._bytes.sum(axis=1, dtype=np.int64)
         self._by_sender += self._bytes.sum(axis=0, dtype=np.int64)
         self._bytes[:] = 0
-        self._held = 0
+        self._steps = 0
 
 
 def senders(memory: LoihiMemory) -> dict[str, int]:
-    """Give the number of senders of each kind."""
+    """Return the number of senders of each kind."""
     return {"memory": memory.size, "relay": memory.states, "input": memory.channels}
 
 
 def empty_activity(
-    memory: LoihiMemory, samples: int, holds: int, hold_steps: int, raster: bool
+    memory: LoihiMemory, samples: int, presentations: int, presentation_steps: int, raster: bool
 ) -> Activity:
-    """Give an activity of zeros.
+    """Build an activity of zeros.
 
     Parameters
     ----------
     memory : LoihiMemory
     samples, holds, hold_steps : int
     raster : bool
-        Keep every event of sample 0, where that takes no more than 50 MB.
+        Record every event of sample 0, if that takes at most 50 MB.
     """
-    sizes, chip_steps = senders(memory), holds * hold_steps + 1
+    sizes, chip_steps = senders(memory), presentations * presentation_steps + 1
     keep = raster and memory.size * chip_steps <= LARGEST_RASTER
     return Activity(
-        states=np.zeros((samples, holds, memory.states), np.int32),
-        counts={kind: np.zeros((samples, holds), np.int64) for kind in KINDS},
+        states=np.zeros((samples, presentations, memory.states), np.int32),
+        counts={kind: np.zeros((samples, presentations), np.int64) for kind in KINDS},
         by_neuron={kind: np.zeros(size, np.int64) for kind, size in sizes.items()},
         rasters={k: np.zeros((chip_steps, n), np.uint8) for k, n in sizes.items() if keep},
     )
 
 
 def merged(parts: Sequence[Activity]) -> Activity:
-    """Put the activities of consecutive batches together; rasters are those of the first.
+    """Merge the activities of consecutive batches; rasters are those of the first.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""All layers of a LoihiNetwork, one after the other: memories on neurons, all else on the host.
+"""All layers of a LoihiNetwork in order: memories on neurons, everything else on the host.
 
-The two targets that run such a network differ in how they run one memory, and in nothing else.
+The two targets that run such networks differ only in how they run one memory.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import numpy as np
 
 from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.spiking.loihi import LoihiMemory, LoihiNetwork
-from targets.host import HostLayer, run_lstm
+from targets.host import apply_readout, observed, run_lstm
 from targets.spiking.activity import KINDS, Activity
 
 
 @dataclass(frozen=True)
 class Job:
-    """One memory to run, for all samples.
+    """Simulation of one memory for all samples.
 
     Attributes
     ----------
     name : str
-        Of the layer.
+        Name of the layer.
     memory : LoihiMemory
     layer : LMULayer
-        Whose other parts the host computes.
+        Its other parts run on the host.
     signal : ndarray, shape (samples, holds, n_in)
-        What reaches the layer.
+        Inputs of the layer.
     hold_steps : int
-        Chip steps of a hold.
+        Chip steps of one presentation.
     """
 
     name: str
     memory: LoihiMemory
     layer: LMULayer
     signal: np.ndarray
-    hold_steps: int
+    presentation_steps: int
 
     @property
     def samples(self) -> int:
@@ -45,23 +45,25 @@ class Job:
         return len(self.signal)
 
     @property
-    def holds(self) -> int:
+    def presentations(self) -> int:
         """Task steps of a sample."""
         return int(self.signal.shape[1])
 
     @property
     def chip_steps(self) -> int:
         """Chip steps of a sample."""
-        return self.holds * self.hold_steps + 1
+        return self.presentations * self.presentation_steps + 1
 
     def part(self, samples: slice) -> Job:
-        """Give the same job for some of the samples."""
-        return Job(self.name, self.memory, self.layer, self.signal[samples], self.hold_steps)
+        """Return the job for some of the samples."""
+        return Job(
+            self.name, self.memory, self.layer, self.signal[samples], self.presentation_steps
+        )
 
 
 @dataclass
 class Outcome:
-    """What all layers did.
+    """Results of all layers.
 
     Attributes
     ----------
@@ -86,7 +88,7 @@ class Outcome:
     synops: int = 0
 
     def add(self, job: Job, done: Activity) -> None:
-        """Take in what one memory did."""
+        """Add the activity of one memory."""
         sizes = {kind: len(counts) for kind, counts in done.by_neuron.items()}
         for kind in KINDS:
             name = f"{job.name}/{kind}"
@@ -121,7 +123,7 @@ def run_layers(
             h.append(signal)
             continue
         memory = network.memories[number]
-        assert memory is not None  # the network was checked when it was made
+        assert memory is not None  # a LoihiNetwork has one for every LMU layer
         job = Job(f"layer{number}", memory, layer, signal, network.steps_per_presentation)
         done = run_job(job)
         outcome.add(job, done)
@@ -130,17 +132,7 @@ def run_layers(
         h.append(host.h)
         unit.append(memory.state_unit)
         signal = host.output
-    readout = network.host.readout
-    y = signal @ readout.kernel.astype(np.float64)
-    outcome.y = y if readout.bias is None else y + readout.bias
+    outcome.y = apply_readout(network.host.readout, signal)
     outcome.m, outcome.h = np.concatenate(m, axis=2), np.concatenate(h, axis=2)
     outcome.unit = np.concatenate(unit)
     return outcome
-
-
-def observed(layer: LMULayer, signal: np.ndarray, m: np.ndarray) -> HostLayer:
-    """Give the host's part of a layer after it has seen all states m."""
-    host = HostLayer(layer, signal)
-    for step in range(signal.shape[1]):
-        host.observe(step, m[:, step])
-    return host

@@ -1,6 +1,6 @@
-"""One memory for a batch of samples: relays, neurons and the host's boundary, step by step.
+"""Simulation of one memory: relays, LIF neurons, and the messages of the host, step by step.
 
-The relays of a memory, as loihi-semantics.md says: spikes and input in, messages out.
+The equations are those of docs/reference/loihi-semantics.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from targets.spiking.activity import KINDS, Activity, Boundary, Tally, empty_act
 
 
 class Relays:
-    """The states of many samples, from zero.
+    """Relays of several samples, whose states start at zero.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class Relays:
     ----------
     x : ndarray, shape (samples, states), int64
     saturated : int
-        How often a state was limited.
+        Number of saturated states.
     messages_saturated : int
     """
 
@@ -42,22 +42,22 @@ class Relays:
         self.saturated = self.messages_saturated = 0
 
     def step(self, spikes: np.ndarray | None, inputs: np.ndarray) -> np.ndarray:
-        """Advance by one chip step; give the messages.
+        """Advance by one chip step; return the messages.
 
         Parameters
         ----------
         spikes : ndarray, shape (samples, states, neurons), bool, or None
-            Of the step before; None stands for silence.
+            Of the previous step; None for no spikes.
         inputs : ndarray, shape (samples, channels), int64
-            The host's messages of the step before.
+            The host's messages of the previous step.
 
         Returns
         -------
         messages : ndarray, shape (samples, states), int64
         """
         memory = self._memory
-        kept = self.x * (DECAY_ONE - memory.decay)
-        x = (kept + (kept < 0) * (DECAY_ONE - 1)) >> 12
+        decayed = self.x * (DECAY_ONE - memory.decay)
+        x = (decayed + (decayed < 0) * (DECAY_ONE - 1)) >> 12
         if spikes is not None:
             x += scaled(self._decoded(spikes), self._decoder_gain, self._decoder_shift)
         driven = self._input_weights * np.repeat(inputs, memory.order, axis=1)
@@ -69,20 +69,20 @@ class Relays:
         return messages
 
     def _decoded(self, spikes: np.ndarray) -> np.ndarray:
-        """Sum the decoders of what spiked, channel by channel, shape (samples, states), int64."""
+        """Sum the decoders of all spikes, channel by channel, shape (samples, states), int64."""
         rows = spikes.reshape(self._samples, self._memory.channels, -1).astype(self._exact)
         sums: np.ndarray = np.matmul(rows.transpose(1, 0, 2), self._decoders)
         return sums.transpose(1, 0, 2).reshape(self._samples, -1).astype(np.int64)
 
 
 def scaled(values: np.ndarray, gain: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
-    """Give ``ms(values, gain, shift)`` of the page."""
+    """Return ``ms(values, gain, shift)`` of the specification."""
     result: np.ndarray = (values * gain + ((np.int64(1) << shift) >> 1)) >> shift
     return result
 
 
 def limited(values: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
-    """Limit integers to +-limit; give them and how many were changed."""
+    """Limit integers to +-limit; return them and the number of saturations."""
     result = np.minimum(np.maximum(values, -limit), limit)
     return result, int(np.count_nonzero(result != values))
 
@@ -91,8 +91,8 @@ def run_memory(
     memory: LoihiMemory,
     boundary: Boundary,
     samples: int,
-    holds: int,
-    hold_steps: int,
+    presentations: int,
+    presentation_steps: int,
     raster: bool = False,
 ) -> Activity:
     """Simulate `memory` for a batch.
@@ -103,41 +103,41 @@ def run_memory(
     boundary : Boundary
     samples, holds : int
     hold_steps : int
-        Chip steps of a hold.
+        Chip steps of one presentation.
     raster : bool
-        Keep every event of sample 0.
+        Record every event of sample 0.
     """
-    done = empty_activity(memory, samples, holds, hold_steps, raster)
+    done = empty_activity(memory, samples, presentations, presentation_steps, raster)
     relays, neurons = Relays(memory, samples), make_neurons(memory.neurons, samples)
     tallies = {kind: Tally(done, kind) for kind in KINDS}
     arriving = np.zeros((samples, memory.channels), np.int64)
     messages = np.zeros((samples, memory.states), np.int64)
     inputs, spikes = arriving, None
-    for step in range(holds * hold_steps + 1):
+    for step in range(presentations * presentation_steps + 1):
         before = messages
         messages = relays.step(spikes, arriving)
-        hold, phase = divmod(step, hold_steps)
+        presentation, phase = divmod(step, presentation_steps)
         if phase == 0:
-            if hold:
-                done.states[:, hold - 1] = relays.x
-                boundary.observe(hold - 1, relays.x * memory.state_unit)
-            if hold == holds:
+            if presentation:
+                done.states[:, presentation - 1] = relays.x
+                boundary.observe(presentation - 1, relays.x * memory.state_unit)
+            if presentation == presentations:
                 break
-            inputs = to_messages(memory, boundary.channels(hold), done)
+            inputs = to_messages(memory, boundary.channels(presentation), done)
         spikes = neurons.step(before)
         arriving = inputs
         events = {"memory": spikes, "relay": messages != 0, "input": inputs != 0}
         for kind, tally in tallies.items():
-            tally.add(events[kind], hold, step)
-            if phase == hold_steps - 1:
-                tally.flush(hold)
+            tally.add(events[kind], presentation, step)
+            if phase == presentation_steps - 1:
+                tally.flush(presentation)
     done.saturations["relay/state"] = relays.saturated
     done.saturations["relay/message"] = relays.messages_saturated
     return done
 
 
 def to_messages(memory: LoihiMemory, channels: np.ndarray, done: Activity) -> np.ndarray:
-    """Give the host's messages for real inputs, and count those that are limited.
+    """Return the host's messages for real inputs, and count saturations in `done`.
 
     Parameters
     ----------

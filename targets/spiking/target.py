@@ -1,7 +1,4 @@
-"""The target `spiking`: the NumPy twin of a LoihiNetwork, many samples at once.
-
-The Run of a LoihiNetwork: what every target of it says of itself.
-"""
+"""Target `spiking`: LoihiNetworks in NumPy, many samples at once, and the Run of such a network."""
 
 from __future__ import annotations
 
@@ -13,9 +10,8 @@ import numpy as np
 from lmu_deploy.core.network import LMULayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
-from lmu_deploy.core.validation import check_inputs, check_integer
-from targets.base import Run, States, check_supported
-from targets.host import HostLayer
+from targets.base import Run, States, check_run
+from targets.host import HostLayer, feedback_notes, lstm_notes
 from targets.spiking.activity import Activity, Boundary, merged
 from targets.spiking.layers import Job, Outcome, run_layers
 from targets.spiking.memory import run_memory
@@ -32,7 +28,7 @@ def make_run(
     notes: tuple[str, ...] = (),
     settings: dict[str, Any] | None = None,
 ) -> Run:
-    """Put together what a target gives back.
+    """Build the Run of a target for LoihiNetworks.
 
     Parameters
     ----------
@@ -44,13 +40,12 @@ def make_run(
     seed : int
     wall_seconds : float
     notes, settings
-        What this target adds to those of all.
+        Additional ones of the target.
     """
     steps = outcome.y.shape[1]
     states = None
     if record:
-        h_scale = np.ones(outcome.h.shape[2])
-        states = States(outcome.m, outcome.h, outcome.y, outcome.unit, h_scale)
+        states = States(outcome.m, outcome.h, outcome.y, outcome.unit, np.ones(outcome.h.shape[2]))
     return Run(
         target=target,
         outputs=outcome.y if network.return_sequences else outcome.y[:, -1],
@@ -74,21 +69,14 @@ def _notes(network: LoihiNetwork) -> tuple[str, ...]:
     notes = [
         "The memory ran on LIF neurons in Loihi's fixed point; encoders, hidden layer and readout "
         "ran on the host in float.",
-        "Relays hold the state and send graded messages, which the first Loihi cannot: there an "
-        "embedded core or the host does their work.",
+        "Relays store the state and send graded messages, which the first Loihi does not support: "
+        "there an embedded core or the host computes them.",
         f"Each input was presented for {network.presentation_ms:g} ms; m is the state of the "
         "relays at the end of the presentation.",
     ]
     if len(layers) > 1:
         notes.append("Layers ran one after the other, each for the whole of the input.")
-    if any(layer.feeds_back for layer in layers):
-        notes.append(
-            "Feedback from hidden units or memory into the memory's input went through the host "
-            "once in each hold."
-        )
-    if len(layers) < len(network.host.layers):
-        notes.append("LSTM layers ran on the host in float.")
-    return tuple(notes)
+    return (*notes, *feedback_notes(network.host), *lstm_notes(network.host))
 
 
 def _settings(network: LoihiNetwork) -> dict[str, Any]:
@@ -111,17 +99,17 @@ def _settings(network: LoihiNetwork) -> dict[str, Any]:
 
 
 _NEURONS_AT_ONCE = 60_000
-"""Of all samples of a batch: so that what a step touches stays in a core's cache."""
+"""Neurons of all samples of a batch, such that the data of a step stay in a core's cache."""
 
 
 class SpikingTarget:
-    """Runs every LoihiNetwork as docs/reference/loihi-semantics.md says."""
+    """Run LoihiNetworks as docs/reference/loihi-semantics.md specifies."""
 
     name = "spiking"
     accepts: tuple[type, ...] = (LoihiNetwork,)
 
     def unsupported(self, network: LoihiNetwork) -> list[str]:
-        """Nothing that a LoihiNetwork can hold is unsupported."""
+        """Return no reason: every LoihiNetwork is supported."""
         return []
 
     def run(
@@ -134,9 +122,7 @@ class SpikingTarget:
         progress: Progress | None = None,
     ) -> Run:
         """Run in NumPy; see :class:`targets.base.Target`. Nothing is random: `seed` is not used."""
-        check_supported(self, network)
-        inputs = check_inputs(inputs, network.n_in)
-        seed = check_integer("seed", seed, 0, 2**32 - 1)
+        inputs, seed = check_run(self, network, inputs, seed)
         start = time.perf_counter()
         watch = Watch(network, len(inputs), inputs.shape[1], progress)
         outcome = run_layers(network, inputs, lambda job: run_job(job, watch))
@@ -145,7 +131,7 @@ class SpikingTarget:
 
 
 class Watch:
-    """Turns holds done into whole samples of all layers together."""
+    """Progress in whole samples, from the presentations of all layers."""
 
     def __init__(
         self, network: LoihiNetwork, samples: int, steps: int, progress: Progress | None
@@ -154,15 +140,15 @@ class Watch:
         self._per_sample, self._samples = steps * memories, samples
         self._progress, self._done = progress, 0
 
-    def held(self, samples: int) -> None:
-        """Note that so many samples have come one hold further."""
+    def presented(self, samples: int) -> None:
+        """Count one presentation of `samples` samples."""
         self._done += samples
         if self._progress:
             self._progress(self._done // self._per_sample, self._samples)
 
 
 def run_job(job: Job, watch: Watch | None = None) -> Activity:
-    """Run one memory, in batches of as many samples as are fastest.
+    """Run one memory in batches of the fastest size.
 
     Parameters
     ----------
@@ -175,15 +161,20 @@ def run_job(job: Job, watch: Watch | None = None) -> Activity:
         part = job.part(slice(first, first + batch))
         host = HostLayer(part.layer, part.signal)
 
-        def observe(hold: int, m: np.ndarray, host: HostLayer = host) -> None:
-            host.observe(hold, m)
+        def observe(presentation: int, m: np.ndarray, host: HostLayer = host) -> None:
+            host.observe(presentation, m)
             if watch:
-                watch.held(len(m))
+                watch.presented(len(m))
 
         boundary = Boundary(host.channels, observe)
         parts.append(
             run_memory(
-                job.memory, boundary, part.samples, job.holds, job.hold_steps, raster=first == 0
+                job.memory,
+                boundary,
+                part.samples,
+                job.presentations,
+                job.presentation_steps,
+                raster=first == 0,
             )
         )
     return merged(parts)

@@ -77,7 +77,7 @@ def test_every_reason_is_given_at_once():
 
 
 def test_another_representation_says_how_to_get_the_right_one():
-    with pytest.raises(InputError, match="picky runs LMUNetwork, and the file holds str; give"):
+    with pytest.raises(InputError, match="picky runs LMUNetwork, and the file contains str; give"):
         check_supported(Picky(), "text")
     target = Picky()
     target.accepts = (IntegerNetwork,)

@@ -1,7 +1,7 @@
-"""Target `brian2-cpp`: a spiking memory as one compiled program, for large networks and long runs.
+"""Target `brian2-cpp`: spiking memories as compiled programs, for large networks and long runs.
 
-Brian2 writes, compiles and runs it in a process of its own, since its choice of device is one for
-a whole interpreter: whatever happens there, Brian2 is in this one as it was.
+Brian2's device applies to a whole interpreter, so Brian2 generates, compiles and runs each program
+in a subprocess.
 """
 
 from targets.brian2.standalone.target import Brian2CppTarget

@@ -1,24 +1,21 @@
-r"""One memory in Brian2's own objects alone, which its C++ device can make a program of.
+r"""One memory as Brian2 objects for the C++ device, and the records of the compiled program.
 
-States and what is counted are all moved by one equation once a step, between thresholds and resets,
-as in spiking_network.py:
+One equation advances states and counters once per step, between thresholds and resets, as in
+:mod:`lmu_deploy.core.spiking.network`:
 
-.. math:: x \leftarrow k\, x + q\,(\text{what spikes bring} + r\, u)
+.. math:: x \leftarrow k\, x + q\,(\text{effects of spikes} + r\, u)
 
 with :math:`k = a`, :math:`q = 1 - a` and r of :math:`S^{-1} B'` for a state. Each channel has two
-more "states" with :math:`k = q = 1`, r = 0, that count its spikes and the synapses these meet.
+more "states" with :math:`k = q = 1`, r = 0, which count its spikes and their synapses.
 
-What spikes bring to the states in one step, as a function in C++ that Brian2's equations call.
+The effects of spikes are computed by a C++ function that Brian2's equations call. Brian2's own
+Synapses look up each synapse of a spike by number, in a queue; here a spike's row of W is added at
+once, and all samples share one W.
 
-Brian2's own Synapses look up each of a spike's synapses by number, in a queue; here a spike's row
-of W is added at once, and all samples share one W.
-
-What a program writes down as it runs: states at the ends of holds, and the spikes of sample 0.
-
-Brian2's monitors do not fit. One of states would need a clock of its own for the holds, which is
-compared with that of the steps to 1e-14 s, whatever the time: beyond 64 s the last bits of two
-clocks differ by more, and a state would be taken a step late. One of spikes cannot watch a part of
-a group that has linked variables, and would keep all samples.
+Brian2's monitors do not fit the records. A monitor of states at the ends of presentations would
+need a clock of its own, which Brian2 compares with that of the steps to 1e-14 s; beyond 64 s the
+rounding errors of two clocks exceed this, and a state would be recorded one step late. A monitor of
+spikes cannot record a part of a group that has linked variables, and would record all samples.
 """
 
 from __future__ import annotations
@@ -60,27 +57,27 @@ static double lmu_arriving(const int state)
 
 
 def arriving(b2: Any, neurons: Any, effects: np.ndarray, channels: int, recording: str) -> Any:
-    """Give the function of a state's number, for code that goes through all states in order.
+    """Build the function of a state's number, for code that iterates over all states in order.
 
     Parameters
     ----------
     b2 : module
-        Brian2, with the device of C++ programs.
+        Brian2 with the C++ device.
     neurons : NeuronGroup
-        Samples one after the other, each of `len(effects)` neurons.
+        Sample by sample, `len(effects)` neurons each.
     effects : ndarray, shape (neurons of a sample, states of a channel)
-        What a spike adds to the states of its own channel. Neurons are ordered channel by channel,
-        as many in each.
+        Effect of a spike on the states of its channel. Neurons are ordered channel by channel, with
+        equal numbers.
     channels : int
-        Of a sample. States are ordered alike: samples, channels, states of a channel.
+        Channels of a sample. States are ordered by sample, channel and state.
     recording : str
-        C++ that is run once a step, before any state has moved.
+        C++ that runs once per step, before the states advance.
 
     Returns
     -------
     brian2.Function
-        Of one integer; spikes are those of the same step, so it belongs after thresholds. A spike
-        list is sorted, so that each is read once, by the first state of its sample and channel.
+        Of one integer. It uses the spikes of the same step, so it must run after thresholds. The
+        list of spikes is sorted; each is read once, by the first state of its sample and channel.
     """
     count, width = effects.shape
     spikes = b2.get_device().get_array_name(neurons.variables["_spikespace"])
@@ -105,14 +102,14 @@ def arriving(b2: Any, neurons: Any, effects: np.ndarray, channels: int, recordin
 
 
 def _never_in_python(state: Any) -> Any:
-    raise NotImplementedError("it runs in the compiled program alone")
+    raise NotImplementedError("it runs in the compiled program only")
 
 
 ENDS, SPIKES = "ends.bin", "spikes.bin"
 _ENDS_CODE = """
         static std::ofstream ends("../FILE", std::ios::binary);
         static int64_t step = 0;
-        if (step > 0 && step % HOLD == 0) ends.write((const char*)STATES, COUNT * sizeof(double));
+        if (step > 0 && step % PERIOD == 0) ends.write((const char*)STATES, COUNT * sizeof(double));
         step++;"""
 
 _SPIKES_CODE = """
@@ -125,34 +122,35 @@ _SPIKES_CODE = """
 
 @dataclass(frozen=True)
 class Records:
-    """Two files that a program fills.
+    """Two files that a program writes.
 
     Attributes
     ----------
     folder : Path
-        The program's own is in it.
-    hold : int
-        Steps of one.
+        Parent of the program's folder.
+    presentation_steps : int
+        Simulation steps of one presentation.
     neurons : int
-        Of a sample.
+        Neurons of a sample.
     raster : bool
-        Whether spikes are written down.
+        Whether spikes are recorded.
     """
 
     folder: Path
-    hold: int
+    presentation_steps: int
     neurons: int
     raster: bool
 
     def code(self, b2: Any, states: Any) -> str:
-        """Give the C++ for the moment of a step when its spikes are known and no state has moved.
+        """Return the C++ that runs once per step, after thresholds and before the states advance.
 
-        There, `spike` and `end` are pointers to the first of the step's sorted spikes and behind
-        the last. The states are those of the step before, so that the last hold's are left out.
+        There, `spike` and `end` point to the first of the step's sorted spikes and behind the last.
+        The states are those of the previous step, so that those of the last presentation are not
+        recorded.
         """
         x = b2.get_device().get_array_name(states.variables["x"])
         values = {
-            "HOLD": self.hold,
+            "PERIOD": self.presentation_steps,
             "STATES": f"brian::{x}",
             "COUNT": len(states),
             "NEURONS": self.neurons,
@@ -165,16 +163,22 @@ class Records:
         return code
 
     def read_ends(self, last: np.ndarray) -> np.ndarray:
-        """Give the states at the ends of all holds, shape (holds, states); `last` is the last."""
+        """Read the states at the ends of all presentations, shape (presentations, states).
+
+        Parameters
+        ----------
+        last : ndarray, shape (states,)
+            States at the end of the last presentation.
+        """
         return np.vstack([np.fromfile(self.folder / ENDS).reshape(-1, len(last)), last])
 
     def read_raster(self, steps: int) -> np.ndarray:
-        """Give which neurons fired, shape (steps, neurons), uint8; no steps if not recorded."""
+        """Read the spikes, shape (steps, neurons), uint8; without steps if not recorded."""
         if not self.raster:
             return np.zeros((0, self.neurons), np.uint8)
         raster = np.zeros((steps, self.neurons), np.uint8)
         numbers, place = np.fromfile(self.folder / SPIKES, np.int32), 0
-        for step in raster:  # how many fired, and which
+        for step in raster:  # the number of spikes, and their neurons
             beyond = place + 1 + numbers[place]
             step[numbers[place + 1 : beyond]] = 1
             place = beyond
@@ -186,23 +190,22 @@ _STATES = """
 x : 1
 kept : 1 (constant)
 share : 1 (constant)
-reach : 1 (constant)
+per_input : 1 (constant)
 channel : integer (constant)
 """
-_UPDATE = "x = kept * x + share * (lmu_arriving(i) + reach * lmu_held(t, channel))"
+_UPDATE = "x = kept * x + share * (lmu_arriving(i) + per_input * lmu_input(t, channel))"
 _SECONDS_BETWEEN_REPORTS = 0.5
 _Seconds = Mapping[str, tuple[float, float]]
 
 
 def simulate(job: Job, folder: Path) -> Outcome:
-    """Write, compile and run the program of a job; Brian2 is spent in this process afterwards.
+    """Generate, compile and run the program of a job; use Brian2 only once per process.
 
     Parameters
     ----------
     job : Job
     folder : Path
-        For the program's folder, and the files that it writes beside it: its records, and how far
-        it is, if the job asks for that.
+        Parent of the program's folder, and folder of its records and its progress.
     """
     b2 = brian2_library()
     b2.set_device("cpp_standalone", build_on_run=False)
@@ -215,7 +218,7 @@ def simulate(job: Job, folder: Path) -> Outcome:
     simulation.run(
         job.channels.shape[1] * network.presentation_ms * b2.ms,
         namespace={},
-        report=f'std::ofstream("../{PROGRESS}") << completed;' if job.tell else None,
+        report=f'std::ofstream("../{PROGRESS}") << completed;' if job.report_progress else None,
         report_period=_SECONDS_BETWEEN_REPORTS * b2.second,
     )
     device.build(directory=str(folder / "program"), compile=True, run=False)
@@ -229,27 +232,27 @@ def simulate(job: Job, folder: Path) -> Outcome:
 
 
 def _objects(b2: Any, job: Job, records: Records) -> tuple[Any, Any, Any]:
-    """Give the states, the neurons, and the states' update."""
-    network, memory, (samples, holds, _) = job.network, job.memory, job.channels.shape
+    """Build the states, the neurons, and the update of states."""
+    network, memory, (samples, presentations, _) = job.network, job.memory, job.channels.shape
     clock = b2.Clock(dt=network.dt_ms * b2.ms, name="lmu_clock")
     states = _state_group(b2, network, memory, samples, clock)
     neurons = _neuron_group(b2, network, memory, states, job.membranes, clock)
-    values = job.channels.transpose(1, 0, 2).reshape(holds, -1)
-    held = b2.TimedArray(values, network.presentation_ms * b2.ms, "lmu_held")
+    values = job.channels.transpose(1, 0, 2).reshape(presentations, -1)
+    inputs = b2.TimedArray(values, network.presentation_ms * b2.ms, "lmu_input")
     effects, recording = _effects(network, memory), records.code(b2, states)
     function = arriving(b2, neurons, effects, memory.channels, recording)
-    states.namespace.update({"lmu_held": held, "lmu_arriving": function})
+    states.namespace.update({"lmu_input": inputs, "lmu_arriving": function})
     update = states.run_regularly(_UPDATE, clock=clock, when="synapses", name="lmu_update")
     return states, neurons, update
 
 
 def _outcome(job: Job, x: np.ndarray, raster: np.ndarray, seconds: _Seconds) -> Outcome:
-    """Part states from counters; `x` has the ends of all holds, shape (holds, all of them)."""
-    memory, (samples, holds, _) = job.memory, job.channels.shape
-    x = x.reshape(holds, samples, memory.channels, -1).swapaxes(0, 1)
+    """Separate states and counters; `x` are those at the ends of presentations."""
+    memory, (samples, presentations, _) = job.memory, job.channels.shape
+    x = x.reshape(presentations, samples, memory.channels, -1).swapaxes(0, 1)
     counted = np.rint(x[..., memory.order :].sum(axis=2)).astype(np.int64)
     return Outcome(
-        m=(x[..., : memory.order] * memory.scales).reshape(samples, holds, -1),
+        m=(x[..., : memory.order] * memory.scales).reshape(samples, presentations, -1),
         counts=np.diff(counted[..., 0], axis=1, prepend=0),
         synops=int(counted[:, -1, 1].sum()),
         raster=raster,
@@ -259,7 +262,7 @@ def _outcome(job: Job, x: np.ndarray, raster: np.ndarray, seconds: _Seconds) -> 
 
 
 def _effects(network: SpikingNetwork, memory: SpikingMemory) -> np.ndarray:
-    """Give what one spike brings to a channel's states and counters, shape (neurons, order + 2)."""
+    """Return each neuron's effect on states and counters, shape (neurons, order + 2)."""
     per_spike = 1.0 / (network.dt_ms * 1e-3)
     effects = memory.weights.transpose(0, 2, 1).reshape(memory.neurons, memory.order) * per_spike
     return np.column_stack([effects, np.ones(memory.neurons), memory.synapses])
@@ -268,16 +271,16 @@ def _effects(network: SpikingNetwork, memory: SpikingMemory) -> np.ndarray:
 def _state_group(
     b2: Any, network: SpikingNetwork, memory: SpikingMemory, samples: int, clock: Any
 ) -> Any:
-    """Give the states of all samples, two counters behind those of each channel."""
+    """Build the states of all samples, with two counters after those of each channel."""
     channels, order, decay = memory.channels, memory.order, network.decay
     copies, width = samples * channels, order + _COUNTERS
     counter = np.arange(width) >= order
-    reach = np.zeros((channels, width))
-    reach[:, :order] = memory.scaled_input
+    per_input = np.zeros((channels, width))
+    per_input[:, :order] = memory.scaled_input
     group = b2.NeuronGroup(copies * width, _STATES, clock=clock, name="lmu_states", namespace={})
     group.kept = np.tile(np.where(counter, 1.0, decay), copies)
     group.share = np.tile(np.where(counter, 1.0, 1.0 - decay), copies)
-    group.reach = np.tile(reach.reshape(-1), samples)
+    group.per_input = np.tile(per_input.reshape(-1), samples)
     group.channel = np.repeat(np.arange(copies), width)
     return group
 
@@ -290,7 +293,7 @@ def _neuron_group(
     membranes: np.ndarray,
     clock: Any,
 ) -> Any:
-    """Give the neurons of all samples, each linked to the state that it encodes."""
+    """Build the neurons of all samples, each linked to the state that it encodes."""
     samples, curves = len(membranes), memory.populations
     numbers = np.arange(len(states)).reshape(-1, memory.order + _COUNTERS)[:, : memory.order]
     return neuron_group(
@@ -305,12 +308,12 @@ def _neuron_group(
 
 
 def _spent(start: os.times_result, end: os.times_result) -> tuple[float, float]:
-    """Give seconds of the clock, and of the processor in this process and those it waited for."""
+    """Return seconds of wall time, and of processor time including child processes."""
     return end.elapsed - start.elapsed, sum(end[:4]) - sum(start[:4])
 
 
 def _processors() -> int:
-    """Processors that this process may use, to compile on."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,7 +1,4 @@
-"""Start the worker, wait for it, and leave nothing of it behind.
-
-A memory's job and what came of it, and the files in which they go to the worker and back.
-"""
+"""Jobs of compiled simulations, their files, and the subprocess that runs them."""
 
 from __future__ import annotations
 
@@ -27,28 +24,28 @@ from targets import workers
 _NETWORK, _ARRAYS, _NUMBERS = "network.safetensors", "job.npz", "job.json"
 _OUTCOME, _COSTS = "outcome.npz", "costs.json"
 PROGRESS = "progress.txt"
-"""Where the program writes the share of its steps that is done."""
+"""File in which the program reports the share of its steps that is done."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A memory to simulate, with all that reaches it.
+    """Simulation of one memory.
 
     Attributes
     ----------
     network : SpikingNetwork
-        Its times, neuron model and noise, and the memories.
+        Times, neuron model, noise and memories.
     layer : int
-        The layer whose memory it is.
-    channels : ndarray, shape (samples, holds, channels)
-        Input of the memory.
+        Layer of the memory.
+    channels : ndarray, shape (samples, presentations, channels)
+        Inputs of the memory.
     membranes : ndarray, shape (samples, neurons)
-        Where they start, as shares of the threshold (of a DPI, of its onset).
+        Initial membranes, relative to the threshold; of a DPI, to its onset.
     noise_seed : int
     raster : bool
-        Keep sample 0's spikes.
-    tell : bool
-        Write how far it is, for :func:`read_progress`.
+        Record the spikes of sample 0.
+    report_progress : bool
+        Write the progress for :func:`read_progress`.
     """
 
     network: SpikingNetwork
@@ -57,35 +54,34 @@ class Job:
     membranes: np.ndarray
     noise_seed: int
     raster: bool
-    tell: bool
+    report_progress: bool
 
     @property
     def memory(self) -> SpikingMemory:
         """The memory to simulate."""
         memory = self.network.memories[self.layer]
-        assert memory is not None  # whoever made the job looked
+        assert memory is not None  # jobs are built for layers with a memory
         return memory
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a memory did.
+    """Results of one memory.
 
     Attributes
     ----------
-    m : ndarray, shape (samples, holds, states)
-        Unscaled states at the ends of the holds.
-    counts : ndarray, shape (samples, holds), int64
-        Spikes.
+    m : ndarray, shape (samples, presentations, states)
+        Unscaled states at the ends of presentations.
+    counts : ndarray, shape (samples, presentations), int64
+        Number of spikes.
     synops : int
-        Synapses that these spikes met, all samples.
+        Synaptic operations, all samples.
     raster : ndarray, shape (chip_steps, neurons), uint8
-        Of sample 0; of no steps where it was not asked for.
+        Spikes of sample 0; without steps if not recorded.
     seconds : mapping of "build" and "run" to (float, float)
-        Spent on writing and compiling the program, and on running it: by the clock, and of the
-        processor.
+        Wall time and processor time of generating and compiling the program, and of running it.
     version : str
-        Of Brian2.
+        Version of Brian2.
     """
 
     m: np.ndarray
@@ -97,15 +93,17 @@ class Outcome:
 
 
 def write_job(job: Job, folder: Path) -> None:
-    """Write what :func:`read_job` reads."""
+    """Write the files of a job."""
     save(job.network, folder / _NETWORK)
     np.savez(folder / _ARRAYS, channels=job.channels, membranes=job.membranes)
-    numbers = {name: getattr(job, name) for name in ("layer", "noise_seed", "raster", "tell")}
+    numbers = {
+        name: getattr(job, name) for name in ("layer", "noise_seed", "raster", "report_progress")
+    }
     (folder / _NUMBERS).write_text(json.dumps(numbers))
 
 
 def read_job(folder: Path) -> Job:
-    """Read what :func:`write_job` wrote."""
+    """Read the files of a job."""
     with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
         given = {name: arrays[name] for name in arrays.files}
     numbers = json.loads((folder / _NUMBERS).read_text())
@@ -113,47 +111,47 @@ def read_job(folder: Path) -> Job:
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
-    """Write what :func:`read_outcome` reads."""
+    """Write the files of an outcome."""
     np.savez(folder / _OUTCOME, m=outcome.m, counts=outcome.counts, raster=outcome.raster)
-    told = {name: getattr(outcome, name) for name in ("synops", "seconds", "version")}
-    (folder / _COSTS).write_text(json.dumps(told))
+    costs = {name: getattr(outcome, name) for name in ("synops", "seconds", "version")}
+    (folder / _COSTS).write_text(json.dumps(costs))
 
 
 def read_outcome(folder: Path) -> Outcome:
-    """Read what :func:`write_outcome` wrote."""
+    """Read the files of an outcome."""
     with np.load(folder / _OUTCOME, allow_pickle=False) as arrays:
         given = {name: arrays[name] for name in arrays.files}
     return Outcome(**given, **json.loads((folder / _COSTS).read_text()))
 
 
 def read_progress(folder: Path) -> float:
-    """Read the share of a job that is done; 0 where nothing can be read yet."""
+    """Read the share of a job that is done; 0 before the first report."""
     try:
         return float((folder / PROGRESS).read_text())
-    except (OSError, ValueError):  # not begun, or in the middle of being written
+    except (OSError, ValueError):  # missing, or being written
         return 0.0
 
 
 _WORKER = "targets.brian2.standalone.worker"
-_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_BETWEEN_CHECKS = 0.1
 _MOST_LINES = 3
 
 
 def run_job(job: Job, progress: Callable[[float], None] | None = None) -> Outcome:
-    """Compile and run a memory in a process of its own.
+    """Compile and run a memory in a subprocess.
 
     Parameters
     ----------
     job : Job
     progress : callable, optional
-        Called now and then with the share that is done, if the job tells.
+        Called repeatedly with the share that is done, if the job reports it.
 
     Raises
     ------
     MissingDependencyError
         When there is no compiler, no make, or no Brian2.
     RunError
-        When the program could not be made, or failed.
+        When the program could not be compiled, or failed.
     """
     check_compiler()
     with tempfile.TemporaryDirectory(prefix="lmu-brian2-") as name:
@@ -164,13 +162,13 @@ def run_job(job: Job, progress: Callable[[float], None] | None = None) -> Outcom
 
 
 def check_compiler() -> None:
-    """Raise MissingDependencyError unless the programs that Brian2 calls are there."""
+    """Raise MissingDependencyError unless a C++ compiler and make are installed."""
     for program in (_cxx().split()[0], "make"):
         if shutil.which(program) is None:
             raise MissingDependencyError(
-                f"target brian2-cpp needs a C++ compiler and make, and {program} is not there; "
-                "install them with: apt-get install g++ make (or as your system does it), or use "
-                "target brian2, which runs the same network without."
+                f"target brian2-cpp needs a C++ compiler and make, and {program} is not installed; "
+                "install them with: apt-get install g++ make (or your system's command), or use "
+                "target brian2, which runs the same network without them."
             )
 
 
@@ -193,7 +191,7 @@ def _work(folder: Path, progress: Callable[[float], None] | None) -> None:
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = worker.wait(_SECONDS_BETWEEN_LOOKS)
+                code = worker.wait(_SECONDS_BETWEEN_CHECKS)
                 break
             if progress:
                 progress(read_progress(folder))
@@ -207,7 +205,7 @@ def _work(folder: Path, progress: Callable[[float], None] | None) -> None:
 
 
 def _compiler_errors(log: Path) -> str:
-    """Give the compiler's errors, which the worker's own exception does not hold."""
+    """Return the compiler's errors, which the worker's exception does not include."""
     lines = log.read_text(errors="replace").splitlines()
-    told = [line.strip() for line in lines if "error" in line.lower() and "Error (" not in line]
-    return f" ({'; '.join(told[:_MOST_LINES])})" if told else ""
+    errors = [line.strip() for line in lines if "error" in line.lower() and "Error (" not in line]
+    return f" ({'; '.join(errors[:_MOST_LINES])})" if errors else ""

@@ -1,7 +1,4 @@
-"""The Target interface on top of compiled programs: what they can run, batches, notes, settings.
-
-A batch through all layers: each memory a compiled program, everything else on the host.
-"""
+"""Target `brian2-cpp`: memories of spiking networks as compiled programs, the rest on the host."""
 
 from __future__ import annotations
 
@@ -16,18 +13,15 @@ from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.core.validation import check_inputs, check_integer
-from targets.base import Run, States, check_supported
+from targets.base import LARGEST_RASTER, Run, check_run
 from targets.brian2.standalone.process import Job, Outcome, run_job
-from targets.brian2.target import notes_of, settings_of
-from targets.host import HostLayer, run_lstm
-
-_LARGEST_RASTER = 50_000_000
+from targets.brian2.target import make_run
+from targets.host import HostLayer, apply_readout, observed, run_lstm
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What all layers did.
+    """Results of all layers.
 
     Attributes
     ----------
@@ -35,7 +29,7 @@ class Answers:
         As :class:`targets.base.States` orders them.
     outcomes : mapping of population to Outcome
     beyond : mapping of memory to int
-        How often a state at the end of a hold was farther out than any that a calibration shows.
+        Number of states at the ends of presentations outside the range of the calibration.
     """
 
     m: np.ndarray
@@ -48,35 +42,33 @@ class Answers:
 def run_layers(
     network: SpikingNetwork, inputs: np.ndarray, seed: int, progress: Progress | None
 ) -> Answers:
-    """Run layer after layer; inputs of shape (samples, steps, n_in).
+    """Run all layers in order on inputs of shape (samples, steps, n_in).
 
-    Membranes start where target brian2 has them start with the same seed.
+    Initial membranes are those of target brian2 with the same seed.
     """
     signal = inputs
     m, h = [signal[:, :, :0]], [signal[:, :, :0]]
     outcomes: dict[str, Outcome] = {}
     beyond: dict[str, int] = {}
-    told = _Told(sum(memory is not None for memory in network.memories), len(inputs), progress)
+    reported = _Reported(
+        sum(memory is not None for memory in network.memories), len(inputs), progress
+    )
     for number, layer in enumerate(network.host.layers):
         if isinstance(layer, LSTMLayer):
             signal = run_lstm(layer, signal)
             h.append(signal)
             continue
-        job = _job(network, number, layer, signal, [seed, len(outcomes)], told.wanted)
-        outcome = run_job(job, told.share)
-        told.one_more()
-        host = HostLayer(layer, signal)
-        for step in range(inputs.shape[1]):
-            host.observe(step, outcome.m[:, step])
+        job = _job(network, number, layer, signal, [seed, len(outcomes)], progress is not None)
+        outcome = run_job(job, reported.share)
+        reported.finish_memory()
+        host = observed(layer, signal, outcome.m)
         outcomes[f"layer{number}/memory"] = outcome
         reached = CALIBRATION_MARGIN * job.memory.scales.reshape(-1)
         beyond[f"layer{number}/memory/state"] = int(np.count_nonzero(np.abs(host.m) > reached))
         m.append(host.m)
         h.append(host.h)
         signal = host.output
-    readout = network.host.readout
-    y = signal @ readout.kernel.astype(np.float64)
-    y = y if readout.bias is None else y + readout.bias
+    y = apply_readout(network.host.readout, signal)
     return Answers(np.concatenate(m, axis=2), np.concatenate(h, axis=2), y, outcomes, beyond)
 
 
@@ -86,7 +78,7 @@ def _job(
     layer: LMULayer,
     signal: np.ndarray,
     seeds: list[int],
-    tell: bool,
+    report_progress: bool,
 ) -> Job:
     memory = network.memories[number]
     assert memory is not None  # a SpikingNetwork has one for every LMU layer
@@ -98,32 +90,27 @@ def _job(
         channels=np.stack([host.channels(step) for step in range(steps)], axis=1),
         membranes=np.random.default_rng(seeds).random((samples, memory.neurons)),
         noise_seed=int(np.random.default_rng([*seeds, 1]).integers(2**31)),
-        raster=memory.neurons * steps * network.steps_per_presentation <= _LARGEST_RASTER,
-        tell=tell,
+        raster=memory.neurons * steps * network.steps_per_presentation <= LARGEST_RASTER,
+        report_progress=report_progress,
     )
 
 
-class _Told:
-    """Shares of programs, told as whole samples, each number once."""
+class _Reported:
+    """Progress of several programs, reported as whole samples, each number once."""
 
     def __init__(self, memories: int, samples: int, progress: Progress | None) -> None:
         self.memories, self.samples, self.progress = memories, samples, progress
         self.done, self.last = 0, 0
 
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody listens."""
-        return self.progress is not None
-
     def share(self, share: float) -> None:
-        """Tell that so much of the present program is done."""
+        """Report the share of the current program that is done."""
         samples = int((self.done + min(share, 1.0)) / self.memories * self.samples)
         if self.progress and samples > self.last:
             self.last = samples
             self.progress(samples, self.samples)
 
-    def one_more(self) -> None:
-        """Tell that a program is done."""
+    def finish_memory(self) -> None:
+        """Report that the current program is done."""
         self.done += 1
         self.share(0.0)
 
@@ -131,13 +118,13 @@ class _Told:
 _MOST_NEURONS = 5_000_000
 _EXAMPLES = (
     "the suite's example feeds its hidden units and memory back into the memory, which needs the "
-    "host once a hold, and its kind dpi has synapses that are not linear; tests of its own hold "
-    "this target to target brian2, spike for spike"
+    "host once per presentation, and its kind dpi has synapses that are not linear; separate tests "
+    "compare the spikes of this target with those of target brian2"
 )
 
 
 class Brian2CppTarget:
-    """Runs a SpikingNetwork's memories as compiled programs, one for each, all samples at once."""
+    """Run each memory of a spiking network as a compiled program, all samples at once."""
 
     name = "brian2-cpp"
     accepts: tuple[type, ...] = (SpikingNetwork,)
@@ -161,20 +148,20 @@ class Brian2CppTarget:
     )
 
     def unsupported(self, network: SpikingNetwork) -> list[str]:
-        """Name each feedback that needs the host, synapses that are no linear filters, units."""
+        """Return feedback that needs the host, nonlinear synapses, and units on neurons."""
         reasons = []
         layers = [each for each in network.host.layers if isinstance(each, LMULayer)]
         for what, name in (("hidden units", "hidden_encoders"), ("the memory", "memory_encoders")):
             if any(getattr(layer, name) is not None for layer in layers):
                 reasons.append(
-                    f"{what} fed back into a memory must pass the host once a hold, and a compiled "
-                    "program does not stop for it"
+                    f"{what} fed back into a memory must pass the host once per presentation, and "
+                    "a compiled program does not stop for it"
                 )
         if network.synapse is not None:
             reasons.append("its synapses are pairs of DPIs, and the compiled ones are linear")
         if network.units is not None:
             reasons.append(
-                "its hidden units are on neurons, and memories alone are compiled: make it with "
+                "its hidden units are on neurons, and only memories are compiled: create it with "
                 "spike --units host"
             )
         return reasons
@@ -190,16 +177,14 @@ class Brian2CppTarget:
     ) -> Run:
         """Compile and run; see :class:`targets.base.Target`.
 
-        `seed` draws where membranes start, as on target brian2, and the noise.
+        `seed` is that of initial membranes, as on target brian2, and of noise.
 
         Raises
         ------
         MissingDependencyError
-            When there is no C++ compiler, no make, or no Brian2.
+            When a C++ compiler, make, or Brian2 is not installed.
         """
-        check_supported(self, network)
-        inputs = check_inputs(inputs, network.n_in)
-        seed = check_integer("seed", seed, 0, 2**32 - 1)
+        inputs, seed = check_run(self, network, inputs, seed)
         _check_size(network, len(inputs))
         start = time.perf_counter()
         answers = run_layers(network, inputs, seed, progress)
@@ -215,7 +200,7 @@ class Brian2CppTarget:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Iterator[Run]:
-        """Give the whole run in one part, which is compiled once; see `targets.base.InParts`."""
+        """Yield the whole run in one part, which is compiled once; see `targets.base.InParts`."""
         yield self.run(network, inputs, record=record > 0, seed=seed, progress=progress)
 
     def _run_of(
@@ -227,33 +212,27 @@ class Brian2CppTarget:
         seed: int,
         wall_seconds: float,
     ) -> Run:
-        m, h, y = answers.m, answers.h, answers.y
         outcomes = answers.outcomes
-        present = [memory for memory in network.memories if memory is not None]
-        neurons = {n: memory.neurons for n, memory in zip(outcomes, present, strict=True)}
-        steps = y.shape[1]
-        chip_steps = steps * network.steps_per_presentation
-        version = next((outcome.version for outcome in outcomes.values()), "")
-        return Run(
-            target=self.name,
-            outputs=y if network.return_sequences else y[:, -1],
-            neurons=neurons,
+        return make_run(
+            self.name,
+            network,
+            answers.m,
+            answers.h,
+            answers.y,
             events={name: outcome.counts for name, outcome in outcomes.items()},
             synops=sum(outcome.synops for outcome in outcomes.values()),
             saturations=dict(answers.beyond),
-            steps=steps,
-            chip_steps=chip_steps,
-            wall_seconds=wall_seconds,
-            seed=seed,
-            states=States(m, h, y, np.ones(m.shape[2]), np.ones(h.shape[2])) if record else None,
             rasters={n: o.raster for n, o in outcomes.items() if len(o.raster)},
-            notes=notes_of(network),
-            settings=settings_of(network, version, "cpp_standalone"),
+            record=record,
+            seed=seed,
+            wall_seconds=wall_seconds,
+            version=next((outcome.version for outcome in outcomes.values()), ""),
+            codegen="cpp_standalone",
         )
 
 
 def _check_size(network: SpikingNetwork, samples: int) -> None:
-    """Refuse more neurons than belong in one program."""
+    """Raise InputError for too many neurons for one program."""
     largest = max((m.neurons for m in network.memories if m is not None), default=0)
     if samples * largest > _MOST_NEURONS:
         raise InputError(

@@ -1,7 +1,7 @@
-"""Lava processes and their models, and nothing else.
+"""Lava processes and their models.
 
-To find the model of a process, Lava executes every file in the folder where the process is
-defined, so no file that does something when it is executed may stand here.
+To find the model of a process, Lava executes every file in the folder of the process, so this
+folder must not contain files with side effects.
 """
 
 from targets.lava.compat import import_lava

@@ -1,4 +1,4 @@
-"""How the processes compute, in fixed point, as docs/reference/integer-semantics.md says."""
+"""Fixed-point models of the processes, as docs/reference/integer-semantics.md specifies."""
 
 # mypy: allow-subclassing-any, allow-untyped-decorators
 
@@ -28,14 +28,14 @@ from targets.lava.records import Recorder, input_messages
 
 
 class NeuronsModel(PyLoihiProcessModel):
-    """Receives at every chip step, and works when the timetable says so."""
+    """Receives at every chip step, and computes at those of the timetable."""
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         group: Group = proc_params["group"]
         self.timetable: Timetable = proc_params["timetable"]
         self.group = group
-        self.part: Any = group.part  # of the kind for which assembly.py takes this model
+        self.part: Any = group.part  # of the class for which assembly.py chooses this model
         self.dendrites = [Dendrite(link) for link in group.links]
         bias = None if self.part is None else self.part.bias
         self.silence = np.zeros(group.neurons, np.int64)
@@ -43,7 +43,7 @@ class NeuronsModel(PyLoihiProcessModel):
         self.recorder = Recorder(proc_params["folder"], group, self.timetable)
 
     def run_spk(self) -> None:
-        """One chip step."""
+        """Compute one chip step."""
         due = self.receive()
         tick = self.time_step - 1
         now = self.timetable.at(tick, self.group.offset)
@@ -53,34 +53,34 @@ class NeuronsModel(PyLoihiProcessModel):
         self.emit(message, tick, now)
 
     def receive(self) -> list[tuple[Dendrite, np.ndarray]]:
-        """Take what arrives at every in-port; give each dendrite and what is due to it."""
+        """Receive at every in-port; return each dendrite with the sums that are due."""
         ports = zip(IN_PORTS, self.dendrites, strict=False)
         return [
             (dendrite, dendrite.receive(getattr(self, port).recv())) for port, dendrite in ports
         ]
 
     def drive(self, due: list[tuple[Dendrite, np.ndarray]], first: bool) -> np.ndarray:
-        """Sum of what these connections and the bias drive the neurons with."""
+        """Return the total drive of these connections and the bias."""
         total = self.bias
         for dendrite, sums in due:
             total = total + dendrite.drive(self.accumulate(dendrite, sums, first))
         return total
 
     def accumulate(self, dendrite: Dendrite, due: np.ndarray, first: bool) -> np.ndarray:
-        """Accumulators of one connection, saturated and counted."""
+        """Return the saturated accumulators of one connection, and count saturations."""
         accumulators, saturations = dendrite.accumulate(due, first)
         for place, changed in zip(dendrite.places, saturations, strict=True):
             self.recorder.saturated(place, changed)
         return accumulators
 
     def limit(self, values: np.ndarray, bits: int, place: str) -> np.ndarray:
-        """Saturate, and count it at that place."""
+        """Saturate `values`, and count saturations at a place."""
         limited, changed = saturate(values, bits)
         self.recorder.saturated(place, changed)
         return limited
 
     def work(self, sample: int, step: int, drive: np.ndarray) -> np.ndarray:
-        """Advance by one sample step; give the messages."""
+        """Advance by one sample step; return the messages."""
         raise NotImplementedError
 
     def emit(self, message: np.ndarray, tick: int, now: tuple[int, int] | None) -> None:
@@ -88,14 +88,14 @@ class NeuronsModel(PyLoihiProcessModel):
 
 
 class SendingModel(NeuronsModel):
-    """Sends at every chip step, zeros while it waits, and counts what is not zero."""
+    """Sends at every chip step, zeros outside the timetable, and counts events."""
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self.axons = [Axon(outlet) for outlet in self.group.outlets]
 
     def emit(self, message: np.ndarray, tick: int, now: tuple[int, int] | None) -> None:
-        """Count and send."""
+        """Count events and send them."""
         send(self, self.axons, self.recorder, message, tick, now)
 
 
@@ -107,7 +107,7 @@ def send(
     tick: int,
     now: tuple[int, int] | None,
 ) -> None:
-    """Send a message over every axon, as it is outside the timetable, and count the events."""
+    """Send a message over every axon, and count the events of the timetable."""
     for number, axon in enumerate(axons):
         events = message
         if now is not None:
@@ -126,14 +126,14 @@ for _name in OUT_PORTS:
 @requires(CPU)
 @tag("fixed_pt")
 class InputModel(SendingModel):
-    """Sends the input messages as their steps come."""
+    """Sends the input messages of each step."""
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self.messages = input_messages(proc_params["folder"])
 
     def work(self, sample: int, step: int, drive: np.ndarray) -> np.ndarray:
-        """Give the messages of a step."""
+        """Return the messages of a step."""
         return self.messages[sample, step].astype(np.int64)
 
 
@@ -163,7 +163,7 @@ class HiddenModel(SendingModel):
     """H = f(sat(drive))."""
 
     def work(self, sample: int, step: int, drive: np.ndarray) -> np.ndarray:
-        """Apply the activation to what drives the units."""
+        """Apply the activation to the drive of the units."""
         name = self.group.name
         limited = self.limit(drive, self.part.drive.bits, f"{name}/drive")
         message, changed = activate(self.part.activation, limited, self.part.message)
@@ -179,7 +179,7 @@ class ReadoutModel(NeuronsModel):
     """y = sat(drive); nothing is sent on."""
 
     def work(self, sample: int, step: int, drive: np.ndarray) -> np.ndarray:
-        """Write the output down."""
+        """Record the output."""
         output = self.limit(drive, self.part.output.bits, "readout/output")
         self.recorder.state(sample, step, output)
         self.recorder.finished(sample * self.timetable.steps + step + 1)

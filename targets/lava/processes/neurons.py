@@ -1,6 +1,6 @@
-"""The processes: populations of neurons, with a port for each link that ends or outlet that begins.
+"""Lava processes of populations of neurons, with a port for each link and outlet.
 
-Lava wants the same ports of every instance; some stay unused.
+Lava requires the same ports of every instance; some are unused.
 """
 
 # mypy: allow-subclassing-any
@@ -22,14 +22,14 @@ OUT_PORTS = [f"s_out_{number}" for number in range(MOST_OUTLETS)]
 
 
 class Neurons(AbstractProcess):
-    """A population that receives.
+    """A population that receives messages.
 
     Parameters
     ----------
     group : Group
     timetable : Timetable
     folder : Path
-        Where its records are.
+        Folder of its records.
     """
 
     def __init__(self, group: Group, timetable: Timetable, folder: Path, **more: object) -> None:
@@ -40,7 +40,7 @@ class Neurons(AbstractProcess):
 
 
 class SendingNeurons(Neurons):
-    """A population that sends graded messages too."""
+    """A population that also sends graded messages."""
 
     def __init__(self, group: Group, timetable: Timetable, folder: Path, **more: object) -> None:
         super().__init__(group, timetable, folder, **more)
@@ -49,7 +49,7 @@ class SendingNeurons(Neurons):
 
 
 class InputNeurons(SendingNeurons):
-    """Sends the input messages that stand in the folder."""
+    """Sends the input messages in the folder."""
 
 
 class MemoryNeurons(SendingNeurons):
@@ -66,7 +66,7 @@ class SeriesNeurons(SendingNeurons):
     Parameters
     ----------
     group, memory : Group
-        The series', whose links end here, and its memory's, whose outlets begin here.
+        Group of the series, with the links, and of its memory, with the outlets.
     timetable : Timetable
     folder : Path
     """
@@ -82,4 +82,4 @@ class HiddenNeurons(SendingNeurons):
 
 
 class ReadoutNeurons(Neurons):
-    """The end of the network; what it adds up is the output."""
+    """Computes the output of the network."""

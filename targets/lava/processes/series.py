@@ -1,4 +1,4 @@
-"""How a series computes: one application of its matrix of signs a chip step."""
+"""Fixed-point model of a series: one application of its matrix of signs per chip step."""
 
 # mypy: allow-subclassing-any, allow-untyped-decorators
 
@@ -25,9 +25,10 @@ from targets.lava.records import Recorder
 @requires(CPU)
 @tag("fixed_pt")
 class SeriesModel(SendingModel):
-    """Sends V_0 at its offset; at each chip step after it takes S V_k, adds a term, sends the next.
+    """Sends V_0 at its offset; then receives S V_k, adds a term and sends the next at each step.
 
-    With the last term the step's m and M are complete: M goes to all else, and is the next V_0.
+    With the last term the step's m and M are complete: M is sent to all others, and is the next
+    V_0.
     """
 
     m: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
@@ -48,7 +49,7 @@ class SeriesModel(SendingModel):
         self.c = self.message = self.silence
 
     def run_spk(self) -> None:
-        """One chip step: the application that is under way, then the start of a new step."""
+        """Compute one chip step: the current application, then the start of a new sample step."""
         due = self.receive()
         tick = self.time_step - 1
         vector, complete, done = self.silence, self.silence, None
@@ -67,14 +68,14 @@ class SeriesModel(SendingModel):
         send(self, self.axons, self.memory_recorder, complete, tick, done)
 
     def begin(self, step: tuple[int, int]) -> np.ndarray:
-        """Take up a sample step, from zero states at the first of a sample; give V_0."""
+        """Start a sample step, from zero states at the first of a sample; return V_0."""
         self.working, self.applied = step, 0
         if step[1] == 0:
             self.m, self.message = np.zeros_like(self.m), self.silence
         return self.message
 
     def apply(self, due: list[tuple[Dendrite, np.ndarray]], step: int) -> np.ndarray:
-        """Add a term to m; give the vector that the next application needs."""
+        """Add a term to m; return the vector of the next application."""
         series, name = self.series, self.name
         (dendrite, signed), *others = due
         if self.applied == 0:
@@ -95,6 +96,6 @@ class SeriesModel(SendingModel):
         return self.limit(vector, series.message.bits, f"{self.memory_name}/message")
 
     def finish(self, sample: int, step: int, message: np.ndarray) -> None:
-        """Keep what a sample step has led to."""
+        """Record the result of a sample step."""
         self.message = message
         self.memory_recorder.state(sample, step, self.m)

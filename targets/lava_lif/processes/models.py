@@ -1,4 +1,4 @@
-"""How the processes compute, as docs/reference/loihi-semantics.md says."""
+"""Models of the processes, as docs/reference/loihi-semantics.md specifies."""
 
 # mypy: allow-subclassing-any, allow-untyped-decorators
 
@@ -52,7 +52,7 @@ class RelaysModel(PyLoihiProcessModel):
         self.limited = self.limited_messages = 0
 
     def run_spk(self) -> None:
-        """One chip step."""
+        """Compute one chip step."""
         multiplier, shift, input_multiplier, input_shift = self.gains
         decoded = multiply_shift(self.decoded_in.recv().astype(np.int64), multiplier, shift)
         driven = self.driven_in.recv().astype(np.int64)
@@ -78,7 +78,7 @@ class RelaysModel(PyLoihiProcessModel):
 @requires(CPU)
 @tag("fixed_pt")
 class HostModel(PyLoihiProcessModel):
-    """Float64 around the chip: states in, the next hold's messages out."""
+    """Float64 computations of the host: from states to messages of the next presentation."""
 
     state_in: PyInPort = _in_port()
     message_in: PyInPort = _in_port()
@@ -95,34 +95,34 @@ class HostModel(PyLoihiProcessModel):
         self.limited = 0
 
     def run_spk(self) -> None:
-        """One chip step."""
+        """Compute one chip step."""
         job, step = self.job, self.time_step - 1
         states = self.state_in.recv().reshape(job.samples, -1)
         relayed, spikes = self.message_in.recv(), self.spikes_in.recv()
-        hold, phase = divmod(step, job.hold_steps)
+        presentation, phase = divmod(step, job.presentation_steps)
         if phase == 0:
-            self.exchange(hold, states)
+            self.exchange(presentation, states)
         self.input_out.send(self.message.reshape(-1))
-        if hold == job.holds:
+        if presentation == job.presentations:
             return
         events = {"memory": spikes != 0, "relay": relayed != 0, "input": self.message != 0}
         for kind, tally in self.tallies.items():
-            tally.add(events[kind], hold, step)
-            if phase == job.hold_steps - 1:
-                tally.flush(hold)
+            tally.add(events[kind], presentation, step)
+            if phase == job.presentation_steps - 1:
+                tally.flush(presentation)
 
-    def exchange(self, hold: int, states: np.ndarray) -> None:
-        """Take the states at the end of the hold before, and make the messages of this one."""
+    def exchange(self, presentation: int, states: np.ndarray) -> None:
+        """Receive the states after the previous presentation; compute the next messages."""
         job = self.job
-        if hold:
-            self.done.states[:, hold - 1] = states
-            self.host.observe(hold - 1, states * job.memory.state_unit)
-            jobs.note_progress(self.folder, hold * job.samples)
-        if hold == job.holds:
+        if presentation:
+            self.done.states[:, presentation - 1] = states
+            self.host.observe(presentation - 1, states * job.memory.state_unit)
+            jobs.note_progress(self.folder, presentation * job.samples)
+        if presentation == job.presentations:
             jobs.write_saturations(self.folder, {"input": self.limited})
             self.message[:] = 0
             return
-        units = np.rint(self.host.channels(hold) / job.memory.input_scale)
+        units = np.rint(self.host.channels(presentation) / job.memory.input_scale)
         top = 2**15 - 1
         limited = np.minimum(np.maximum(units, -top), top)
         self.limited += int(np.count_nonzero(limited != units))

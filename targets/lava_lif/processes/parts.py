@@ -1,7 +1,6 @@
-"""The processes that are not stock: the relays, and the host at the chip's edge.
+"""Lava processes beyond LIF and Dense: the relays, and the host.
 
-Samples run side by side, as copies of the network that do not meet; every port carries sample after
-sample.
+Samples run side by side, as separate copies of the network; every port carries sample after sample.
 """
 
 # mypy: allow-subclassing-any
@@ -18,13 +17,13 @@ from targets.spiking.layers import Job
 
 
 class Relays(AbstractProcess):
-    """Leaky integrators that send their state, rounded for the chip and whole for the host.
+    """Leaky integrators that send their state, rounded to the chip and in full to the host.
 
     Parameters
     ----------
     job : Job
     folder : Path
-        Where the records are.
+        Folder of the records.
     """
 
     def __init__(self, job: Job, folder: Path) -> None:
@@ -38,7 +37,7 @@ class Relays(AbstractProcess):
 
 
 class Host(AbstractProcess):
-    """Takes the states once in each hold, answers with the next input, and counts all events.
+    """Receives the states once per presentation, sends the next input, and counts all events.
 
     Parameters
     ----------

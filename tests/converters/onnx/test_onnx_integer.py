@@ -16,8 +16,9 @@ from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, Intege
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.options import REALIZATIONS
-from targets.conformance.drawn import integer_networks, loud_and_quiet
+from targets.conformance.strategies import integer_networks, loud_and_quiet
 from targets.conformance.networks import example
+from targets.conformance.strategies import integer_networks, loud_and_quiet
 from targets.integer import IntegerTarget
 from targets.onnxruntime import OnnxRuntimeTarget
 

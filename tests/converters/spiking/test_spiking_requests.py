@@ -78,8 +78,8 @@ def test_spike_says_what_cannot_be(refused, options, told):
 @pytest.mark.parametrize(
     ("network", "options", "told"),
     [
-        ("{digits}", "--chip-seed 4", "is for chip seed 3, and 4 is asked for"),
-        ("{digits}", "--chip-seed 3 --mismatch 0.3", "is for mismatch 0.1, and 0.3 is asked for"),
+        ("{digits}", "--chip-seed 4", "is for chip seed 3, and 4 is requested"),
+        ("{digits}", "--chip-seed 3 --mismatch 0.3", "is for mismatch 0.1, and 0.3 is requested"),
         ("{digits}", "--chip-seed 3 --profile braindrop", "is for profile generic-analog, and"),
         ("{digits}", "--chip-seed 3 --tau-ms 50", "is for tau_ms 100.0, and 50.0"),
         ("other.safetensors", "--chip-seed 3", "is for network "),
@@ -115,7 +115,7 @@ def test_yield_says_what_cannot_be_before_it_starts(refused, options, told):
 def test_dpi_synapses_run_on_brian2_alone(folder, refused, target):
     assert load(folder / "dpi.safetensors").synapse is not None
     told = refused(f"deploy dpi.safetensors --target {target} --limit 1")
-    assert f"target {target} runs " in told and "the file holds SpikingNetwork" in told
+    assert f"target {target} runs " in told and "the file contains SpikingNetwork" in told
 
 
 def test_nir_refuses_dpi_synapses(refused):

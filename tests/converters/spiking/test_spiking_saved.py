@@ -49,8 +49,8 @@ def test_a_kept_calibration_gives_the_same_network(network, inputs, saved, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"profile": "braindrop"}, "is for profile generic-analog, and braindrop is asked for"),
-        ({"chip_seed": 4}, "is for chip seed 3, and 4 is asked for"),
+        ({"profile": "braindrop"}, "is for profile generic-analog, and braindrop is requested"),
+        ({"chip_seed": 4}, "is for chip seed 3, and 4 is requested"),
         ({"mismatch": 0.1}, "is for mismatch 0.2, and 0.1"),
         ({"weight_bits": 6}, "is for weight_bits 0, and 6"),
         ({"neuron": "dpi"}, "is for neuron model lif, and dpi"),

@@ -9,7 +9,7 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from targets.base import get_target, target_names
 from targets.conformance import CASES, cases_for, exceptions, kinds, maker
-from targets.conformance.bench import made
+from targets.conformance.fixtures import made
 
 target = cache(get_target)
 

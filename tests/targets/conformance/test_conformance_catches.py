@@ -142,10 +142,10 @@ FAULTS = {
         "one_step_is_the_first_of_many",
         changed(outputs=lambda v, _: v / (1.0 + v.shape[1])),
     ),
-    "one unit off": ("integers_equal_the_twin", changed_states(m=one_more)),
-    "one event off": ("integers_equal_the_twin", changed_events(one_more)),
-    "one synop off": ("integers_equal_the_twin", changed(synops=lambda v, _: v + 1)),
-    "float states": ("integers_equal_the_twin", changed_states(h=lambda v: v.astype(float))),
+    "one unit off": ("integers_equal_the_simulator", changed_states(m=one_more)),
+    "one event off": ("integers_equal_the_simulator", changed_events(one_more)),
+    "one synop off": ("integers_equal_the_simulator", changed(synops=lambda v, _: v + 1)),
+    "float states": ("integers_equal_the_simulator", changed_states(h=lambda v: v.astype(float))),
     "another name": ("the_run_says_what_it_was", changed(target="other")),
     "another seed": ("the_run_says_what_it_was", changed(seed=8)),
     "no JSON": ("the_run_says_what_it_was", changed(settings={"a": np.float32(1.0)})),
@@ -198,7 +198,7 @@ def test_every_case_has_a_fault():
 
 def test_cases_for_floats_leave_out_the_integer_twin_and_declared_exceptions():
     target = get_target("reference")
-    assert "integers_equal_the_twin" not in cases_for(target, LMUNetwork)
+    assert "integers_equal_the_simulator" not in cases_for(target, LMUNetwork)
     assert "samples_do_not_meet" in cases_for(target, LMUNetwork)
     target.conformance_exceptions = {"samples_do_not_meet": "they share a wire"}
     assert "samples_do_not_meet" not in cases_for(target, LMUNetwork)

@@ -17,7 +17,7 @@ from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.base import check_supported
-from targets.conformance.drawn import integer_networks, loud_and_quiet
+from targets.conformance.strategies import integer_networks, loud_and_quiet
 from targets.integer import IntegerTarget, step
 from targets.integer.engine import choose_engine, float64_objections, int32_objections, worst_sums
 from targets.integer.machine import Machine

@@ -150,7 +150,7 @@ def test_a_relay_without_spikes_filters_its_input_for_exactly_one_hold(rng):
     layer = delay().layers[0]
     signal = np.zeros((1, 3, 1))
     signal[0, 0] = 0.5
-    done = run_job(Job("layer0", memory, layer, signal, hold_steps=7))
+    done = run_job(Job("layer0", memory, layer, signal, presentation_steps=7))
     x = [0, 0, 0]
     for step in range(1, 22):  # messages of steps 0 to 20 arrive one step later
         message = 500 if step <= 7 else 0
@@ -174,7 +174,9 @@ def test_relays_saturate_and_say_so(rng):
 
 def test_events_synops_and_rasters_agree(rng):
     memory = memory_of(rng)
-    done = run_job(Job("layer0", memory, delay().layers[0], sines(rng, 3, 300) * 20, hold_steps=1))
+    done = run_job(
+        Job("layer0", memory, delay().layers[0], sines(rng, 3, 300) * 20, presentation_steps=1)
+    )
     for kind in ("memory", "relay", "input"):
         assert done.counts[kind].sum() == done.by_neuron[kind].sum() > 0
         assert np.array_equal(done.rasters[kind][:-1].sum(axis=1), done.counts[kind][0])

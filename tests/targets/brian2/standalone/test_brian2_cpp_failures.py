@@ -52,14 +52,15 @@ def compiler(folder: Path, script: str) -> str:
 def test_without_a_compiler_the_command_that_mends_it_is_named(case, place, monkeypatch, missing):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(process.shutil, "which", lambda name: None if name == missing else name)
-    told = rf"{missing.replace('+', '.')} is not there; install .* apt-get install g\+\+ make .*\.$"
+    name = missing.replace("+", ".")
+    told = rf"{name} is not installed; install .* apt-get install g\+\+ make .*\.$"
     with pytest.raises(MissingDependencyError, match=told):
         Brian2CppTarget().run(*case)
 
 
 def test_a_compiler_of_ones_own_is_looked_for(case, place, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
-    with pytest.raises(MissingDependencyError, match="no-such-compiler is not there"):
+    with pytest.raises(MissingDependencyError, match="no-such-compiler is not installed"):
         Brian2CppTarget().run(*case)
 
 

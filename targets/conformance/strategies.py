@@ -1,7 +1,7 @@
-"""Random integer networks, drawn by hypothesis: whatever the representation allows, and small.
+"""Hypothesis strategies for integer networks: all that the representation allows, and small.
 
-Widths are so narrow that every place saturates now and then; some sums pass 2^31, some products
-come near 2^52. For tests and benchmarks of targets that claim to be exact; it needs hypothesis.
+Widths are so narrow that every place saturates occasionally; some sums exceed 2^31, and some
+products come near 2^52. For tests and benchmarks of targets that claim to be exact.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ def integer_networks(draw: st.DrawFn, thresholds: bool = False) -> IntegerNetwor
     thresholds : bool
         Whether connections may send changes of messages.
     """
-    drawn = _Drawn(draw, thresholds)
-    width = drawn.pick(1, 3)
-    entry, layers = Format(drawn.pick(2, 12), 0.05), []
-    for _ in range(drawn.pick(1, 3)):
-        size, units = drawn.pick(1, 6), drawn.pick(0, 4)
-        memory = drawn.memory(size, width, units)
-        layers.append(IntegerLayer(memory, drawn.hidden(units, size, width) if units else None))
+    parts = _Parts(draw, thresholds)
+    width = parts.pick(1, 3)
+    entry, layers = Format(parts.pick(2, 12), 0.05), []
+    for _ in range(parts.pick(1, 3)):
+        size, units = parts.pick(1, 6), parts.pick(0, 4)
+        memory = parts.memory(size, width, units)
+        layers.append(IntegerLayer(memory, parts.hidden(units, size, width) if units else None))
         width = layers[-1].n_out
-    n_out = drawn.pick(1, 3)
-    readout = IntegerReadout(drawn.connection(n_out, width), drawn.bias(n_out), drawn.state())
+    n_out = parts.pick(1, 3)
+    readout = IntegerReadout(parts.connection(n_out, width), parts.bias(n_out), parts.state())
     return IntegerNetwork(entry, tuple(layers), readout, draw(st.booleans()))
 
 
 def loud_and_quiet(
     network: IntegerNetwork, seed: int, samples: int = 3, steps: int = 7
 ) -> np.ndarray:
-    """Make inputs that reach the limits in their second half, with one silent step.
+    """Build inputs that saturate in their second half, with one step of zeros.
 
     Returns
     -------
@@ -61,8 +61,8 @@ def loud_and_quiet(
     return inputs
 
 
-class _Drawn:
-    """Makes the parts; what has a shape is hypothesis' choice, the integers are NumPy's."""
+class _Parts:
+    """Draws parts of a network; hypothesis chooses shapes, NumPy the integers."""
 
     def __init__(self, draw: st.DrawFn, thresholds: bool) -> None:
         self._draw, self._thresholds = draw, thresholds

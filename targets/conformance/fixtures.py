@@ -1,7 +1,4 @@
-"""What the cases share: a run of each example, kept, and the way to say what is wrong.
-
-From a small float network to each representation of ours, for the cases.
-"""
+"""Fixtures of the conformance cases: examples in each representation, and their runs."""
 
 from __future__ import annotations
 
@@ -23,30 +20,30 @@ from targets.base import Run, Target
 from targets.conformance.networks import example
 
 MakeNetwork = Callable[[LMUNetwork, np.ndarray], Any]
-"""From a float network and calibration inputs to what the target runs."""
+"""Converts a float network, with calibration inputs, to the target's representation."""
 
 SEED = 7
 
 
 class ConformanceError(AssertionError):
-    """A target breaks a promise; the message says which, with the values."""
+    """A target violates the interface; the message says how, with the values."""
 
 
-def require(kept: Any, message: str) -> None:
-    """Raise a ConformanceError unless `kept`."""
-    if not kept:
+def require(condition: Any, message: str) -> None:
+    """Raise a ConformanceError unless `condition` is true."""
+    if not condition:
         raise ConformanceError(message)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run of an example and what could be seen of it from outside.
+    """A run of an example, with its inputs and progress.
 
     Attributes
     ----------
     run : Run
     given : ndarray
-        The inputs that were handed over, as they were afterwards.
+        The inputs after the run.
     progress : list of (done, total)
     """
 
@@ -57,19 +54,19 @@ class Recorded:
 
 @lru_cache(maxsize=64)
 def made(make_network: MakeNetwork, name: str) -> Any:
-    """Give an example as the target's representation; made once."""
+    """Return an example in the target's representation, converted once."""
     given = example(name)
     return make_network(given.network, given.calibration)
 
 
-_KEPT: dict[tuple[int, int, str], tuple[Target, MakeNetwork, Recorded]] = {}
-"""Runs by target, maker and example; both are held so that no other takes their identity."""
+_RUNS: dict[tuple[int, int, str], tuple[Target, MakeNetwork, Recorded]] = {}
+"""Runs by target, maker and example; references to both keep their identities unique."""
 
 
 def observed(target: Target, make_network: MakeNetwork, name: str) -> Recorded:
-    """Run an example with its states, or give the run of before, for a target may be slow."""
+    """Run an example with states, or return the earlier run, because targets may be slow."""
     key = id(target), id(make_network), name
-    if key not in _KEPT:
+    if key not in _RUNS:
         calls: list[tuple[int, int]] = []
         given = example(name).inputs.copy()
         run = target.run(
@@ -79,32 +76,32 @@ def observed(target: Target, make_network: MakeNetwork, name: str) -> Recorded:
             seed=SEED,
             progress=lambda done, total: calls.append((done, total)),
         )
-        _KEPT[key] = target, make_network, Recorded(run, given, calls)
-    return _KEPT[key][2]
+        _RUNS[key] = target, make_network, Recorded(run, given, calls)
+    return _RUNS[key][2]
 
 
 def recorded(target: Target, make_network: MakeNetwork, name: str) -> Run:
-    """Give the run of an example with its states."""
+    """Return the run of an example with its states."""
     return observed(target, make_network, name).run
 
 
 @lru_cache(maxsize=8)
 def reference(name: str) -> Trace:
-    """Give what the float reference does on an example."""
+    """Return the states and outputs of the float reference on an example."""
     given = example(name)
     return run_reference(given.network, given.inputs, record=True)
 
 
 def is_spiking(network: Any) -> bool:
-    """Whether a network is run by noise and spikes, so that no two inputs run alike."""
+    """Return whether a network runs on spiking neurons."""
     return not isinstance(network, LMUNetwork | IntegerNetwork)
 
 
 def tolerance(target: Any, network: Any) -> float:
-    """How far answers may lie from the reference, as a share of its root mean square.
+    """Return the largest deviation from the reference, relative to its root mean square.
 
-    A target says so in ``conformance_tolerance``; otherwise 1e-5 holds for a float network, 0.03
-    for an integer one, and 0.1 for others.
+    It is the target's ``conformance_tolerance``; by default 1e-5 for float networks, 0.03 for
+    integer networks, and 0.1 for others.
     """
     usual = 1e-5 if isinstance(network, LMUNetwork) else 0.1
     if isinstance(network, IntegerNetwork):
@@ -113,7 +110,7 @@ def tolerance(target: Any, network: Any) -> float:
 
 
 def deviation(values: np.ndarray, expected: np.ndarray) -> float:
-    """Root mean square of the difference, as a share of that of `expected`."""
+    """Return the root mean square of the difference, relative to that of `expected`."""
     size = np.sqrt(np.mean(np.square(expected)))
     return float(np.sqrt(np.mean(np.square(np.asarray(values) - expected))) / size)
 
@@ -122,25 +119,24 @@ USUAL = "usual"
 
 
 def kinds(representation: type) -> tuple[str, ...]:
-    """Name the kinds of network that :func:`maker` makes of a representation, the usual first."""
+    """Return the kinds of network that :func:`maker` supports for a representation."""
     return tuple(_MAKERS.get(representation, {}))
 
 
 def maker(representation: type, kind: str = USUAL) -> MakeNetwork:
-    """Give the `make_network` that makes networks of a representation.
+    """Return the function that converts a float network to a representation.
 
     Parameters
     ----------
     representation : type
     kind : str
-        One of :func:`kinds`; "usual" is there for each, and "dpi" of `SpikingNetwork`: silicon
-        neurons and synapses that are differential pair integrators.
+        One of :func:`kinds`: "usual", or "dpi" for `SpikingNetwork` with neurons and synapses that
+        are differential pair integrators.
 
     Raises
     ------
     InputError
-        When the representation is none of ours (a target of its own kind brings its own), or has
-        no such kind.
+        When the representation is not one of this package, or has no such kind.
     """
     if representation not in _MAKERS:
         raise InputError(
@@ -175,7 +171,7 @@ def _spiking_on_dpi(network: LMUNetwork, calibration: np.ndarray) -> Any:
 def _loihi(network: LMUNetwork, calibration: np.ndarray) -> Any:
     from converters.loihi import loihi_spike
 
-    # Few chip steps, for Lava is slow: the window is as many synapses long as by default.
+    # Few chip steps, because Lava is slow; the ratio of window and synapse is the default.
     return loihi_spike(
         network, calibration, neurons_per_state=200, presentation_ms=10.0, tau_ms=20.0
     )
