@@ -111,8 +111,8 @@ def _bound(
         bound = deviation_bound(memory, window, before)
     except InputError:
         return "hidden units feed back, so the specification has no bound"
-    kept = "within" if np.all(apart <= bound) else "BEYOND"
-    return f"{kept} the specification's bound, {bound.max():.0f} units at most"
+    result = "within" if np.all(apart <= bound) else "BEYOND"
+    return f"{result} the specification's bound, {bound.max():.0f} units at most"
 
 
 def _memories(stream: Stream) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ The simulator in each of its engines, ONNX Runtime on the integer graph and Lava
 inputs: 20 images of permuted MNIST in each realization of the trained networks, and networks of
 random weights where there is none trained (a series at the order where it is the right choice, two
 layers with feedback, a regression). Last, 20 small networks that hypothesis draws, as the tests of
-the integer target do, some of which only the engine numpy can hold exactly. Prints a Markdown
+the integer target do, some of which only the engine numpy can represent exactly. Prints a Markdown
 table; the exit code is 1 if anything differs. Needs MNIST (LMU_DEPLOY_DATA).
 
     python benchmarks/equality.py
@@ -137,16 +137,20 @@ def other_engines(cases: list[Case], simulators: list[Run]) -> tuple[str, bool]:
     """Run the cases in the other engines; return their names, and whether all results are equal."""
     names, equal = ["numpy"], True
     for engine in ("torch", "numba"):
-        held = 0
+        representable = 0
         for case, simulator in zip(cases, simulators, strict=True):
             try:
                 run = IntegerTarget(engine).run(case.network, case.inputs, record=True)
             except InputError:
-                continue  # what int32 cannot hold exactly
-            held += 1
+                continue  # not exact in int32
+            representable += 1
             equal = equal and run.settings["engine"] == engine and same(simulator, run)
-        if held:
-            names.append(engine if held == len(cases) else f"{engine} ({held} of {len(cases)})")
+        if representable:
+            names.append(
+                engine
+                if representable == len(cases)
+                else f"{engine} ({representable} of {len(cases)})"
+            )
     return ", ".join(names), equal
 
 

@@ -1,9 +1,9 @@
 """Error of a spiking memory against neurons and order, for each neuron model.
 
-Voelker, Kajic and Eliasmith (2019) state that m Poisson neurons hold a memory of order d with an
-error of O(d / sqrt(m)): on a log-log plot, a slope of -1/2, and one constant for all orders if m
-counts the neurons of each state (it does not if m counts all of them). Here an ideal chip
-(no mismatch, no noise) holds a memory of 0.5 s behind synapses of 0.1 s at steps of 1 ms, driven
+Voelker, Kajic and Eliasmith (2019) state that m Poisson neurons represent a memory of order d with
+an error of O(d / sqrt(m)): on a log-log plot, a slope of -1/2, and one constant for all orders if m
+counts the neurons of each state (it does not if m counts all of them). Here an ideal chip (no
+mismatch, no noise) represents a memory of 0.5 s behind synapses of 0.1 s at steps of 1 ms, driven
 by white noise to 1 Hz of rms 0.3, and the decoded states are compared with the float memory's.
 
     python benchmarks/spiking_error.py                            # a table for orders 3 and 6
@@ -138,7 +138,7 @@ def table(points: Sequence[Point]) -> tuple[results.Columns, list[list[results.C
 
 
 def constants(points: Sequence[Point]) -> str:
-    """Say how well error = c d / sqrt(p) holds for Poisson neurons, p of them for each state."""
+    """Return how well error = c d / sqrt(p) holds for Poisson neurons, p of them for each state."""
     stable = [p for p in points if p.kind == "poisson" and p.error < STABLE]
     if not stable:
         return "No stable Poisson memory."

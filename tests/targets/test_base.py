@@ -28,8 +28,8 @@ def test_our_targets_are_registered_and_keep_the_interface():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    told = r"unknown target 'loihi3'; choose one of brian2, brian2-cpp, integer"
-    with pytest.raises(InputError, match=told):
+    message = r"unknown target 'loihi3'; choose one of brian2, brian2-cpp, integer"
+    with pytest.raises(InputError, match=message):
         get_target("loihi3")
 
 

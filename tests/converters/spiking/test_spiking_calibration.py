@@ -268,7 +268,7 @@ def test_a_neuron_of_a_short_time_constant_is_that_of_such_a_model(model):
         assert mixed[0, 0, number] == pytest.approx(alone[0, 0, 0], abs=1.0)
 
 
-def test_a_wavering_threshold_is_passed_as_often_as_the_normal_law_says():
+def test_threshold_noise_gives_the_rate_of_a_normal_distribution():
     """A membrane at 0.9 of a threshold that varies by 0.05: two standard deviations, 2.28 %."""
     device = dataclasses.replace(IDEAL, threshold_noise=0.05)
     rng = np.random.default_rng(5)

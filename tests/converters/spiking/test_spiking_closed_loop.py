@@ -1,4 +1,4 @@
-"""Calibrations that hold in a closed loop: where its states go, and which map is taken."""
+"""Calibrations in a closed loop: predicted deviations, and the choice of a map."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def narrow(case):
         return case.measured()
 
 
-def test_chips_that_ran_away_hold_their_states_when_measured_where_they_will_be(case, narrow):
+def test_chips_are_stable_when_calibrated_at_the_predicted_deviations(case, narrow):
     wide = case.measured(case.spread())
     before, after = loop_errors(case.chips, [narrow, wide], case.scaled, [3])
     assert np.sum(before > 0.4) >= 4 and before.max() > 5.0
@@ -152,7 +152,7 @@ def test_the_spread_shrinks_with_neurons_and_ends_at_the_range(case):
     assert np.sqrt(np.square(lost).sum(axis=1)).max() == pytest.approx(1.0)
 
 
-def test_a_signal_larger_than_any_of_the_calibration_is_held(case, monkeypatch):
+def test_a_signal_larger_than_any_of_the_calibration_is_represented(case, monkeypatch):
     """Half as large again; maps that were fitted within the range alone stray on some chips."""
     wide = case.measured(case.spread())
     larger = replace(case.scaled, trajectory=1.5 * case.scaled.trajectory)
@@ -164,7 +164,7 @@ def test_a_signal_larger_than_any_of_the_calibration_is_held(case, monkeypatch):
     assert (after < 0.95 * before).all()
 
 
-def test_a_regularization_is_taken_whose_weights_the_chip_can_hold(case):
+def test_a_regularization_is_chosen_whose_weights_the_chip_can_store(case):
     def fitted(largest):
         rng, scaled = np.random.default_rng(6), case.scaled
         return dynamic(case.chips[0], scaled.targets, scaled.trajectory, rng, largest=largest)
@@ -188,7 +188,7 @@ class Witness:
         return np.zeros((*x.shape, self.neurons), dtype=bool)
 
 
-def test_states_are_forced_to_where_the_loop_would_stray(case):
+def test_states_are_forced_to_the_predicted_deviations(case):
     spread, samples = case.spread(), 400
     witness = Witness(50)
     rng = np.random.default_rng(5)

@@ -78,7 +78,7 @@ def test_higher_orders_need_longer_windows(inputs, rng):
     ).memories
 
 
-def test_network_holds_what_was_asked_for(network, inputs, tmp_path):
+def test_network_has_the_requested_options(network, inputs, tmp_path):
     made = spike(
         network,
         inputs,
@@ -173,7 +173,7 @@ def test_every_lmu_layer_gets_neurons_of_its_own(inputs, rng):
     assert shown == sorted(shown)
 
 
-def test_long_sequences_are_cut_and_many_samples_drawn(network, rng, monkeypatch):
+def test_long_sequences_are_truncated_and_samples_drawn(network, rng, monkeypatch):
     monkeypatch.setattr("converters.spiking.recipe._TRAJECTORY_ELEMENTS", 12 * 6 * 50 * 5)
     followed = []
 

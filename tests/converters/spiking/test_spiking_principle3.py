@@ -1,4 +1,4 @@
-"""Principle 3 with ideal populations must be the network's own memory, at the end of every hold."""
+"""Principle 3 with ideal populations equals the network's memory after every presentation."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from lmu_deploy.core.reference import run_reference
 
 
 def behind_ideal_populations(memory, u, parts, decay):
-    """States at the end of each hold when W s / dt is exactly A' x."""
+    """States at the end of each presentation when W s / dt is exactly A' x."""
     a_prime, b_prime = behind_synapse(*divide_step(memory, parts), decay)
     m = np.zeros((len(u), memory.channels, memory.order))
     ends = []
@@ -39,7 +39,7 @@ def only_memory(memory, encoders):
     tau=st.floats(2.0, 200.0),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_zoh_memory_is_equal_at_the_end_of_each_hold(order, channels, theta, parts, tau, seed):
+def test_zoh_memory_is_equal_after_each_presentation(order, channels, theta, parts, tau, seed):
     rng = np.random.default_rng(seed)
     memory = Memory.legendre(order, theta, channels)
     network = only_memory(memory, rng.normal(size=(2, channels)))

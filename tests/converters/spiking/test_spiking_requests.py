@@ -51,7 +51,7 @@ def refused(folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (
             "--tau-ms 100.3",
@@ -71,12 +71,12 @@ def refused(folder, monkeypatch, capsys):
         ("--profile loihi2", "choose one of loihi1"),
     ],
 )
-def test_spike_says_what_cannot_be(refused, options, told):
-    assert told in refused(f"spike {{digits}} --out o.safetensors {options}")
+def test_spike_reports_what_is_impossible(refused, options, message):
+    assert message in refused(f"spike {{digits}} --out o.safetensors {options}")
 
 
 @pytest.mark.parametrize(
-    ("network", "options", "told"),
+    ("network", "options", "message"),
     [
         ("{digits}", "--chip-seed 4", "is for chip seed 3, and 4 is requested"),
         ("{digits}", "--chip-seed 3 --mismatch 0.3", "is for mismatch 0.1, and 0.3 is requested"),
@@ -85,18 +85,18 @@ def test_spike_says_what_cannot_be(refused, options, told):
         ("other.safetensors", "--chip-seed 3", "is for network "),
     ],
 )
-def test_a_calibration_of_something_else_is_refused(refused, network, options, told):
+def test_a_calibration_of_something_else_is_refused(refused, network, options, message):
     made_with = "--neurons-per-state 2 --calibration static --load-calibration chip3.safetensors"
-    assert told in refused(f"spike {network} --out o.safetensors {made_with} {options}")
+    assert message in refused(f"spike {network} --out o.safetensors {made_with} {options}")
 
 
 def test_a_network_is_no_calibration(refused):
-    told = refused("spike {digits} --out o.safetensors --load-calibration dpi.safetensors")
-    assert "contains a SpikingNetwork, not a calibration" in told
+    message = refused("spike {digits} --out o.safetensors --load-calibration dpi.safetensors")
+    assert "contains a SpikingNetwork, not a calibration" in message
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("--tau-ms 100.3", "not a whole multiple"),
         ("--presentation-ms 5", "needs"),
@@ -107,18 +107,18 @@ def test_a_network_is_no_calibration(refused):
         ("--out absent/yield.json", "cannot write absent/yield.json"),
     ],
 )
-def test_yield_says_what_cannot_be_before_it_starts(refused, options, told):
-    assert told in refused(f"yield {{digits}} {options} --limit 2")
+def test_yield_reports_what_is_impossible_before_it_starts(refused, options, message):
+    assert message in refused(f"yield {{digits}} {options} --limit 2")
 
 
 @pytest.mark.parametrize("target", sorted(set(target_names()) - {"brian2", "brian2-cpp"}))
 def test_dpi_synapses_run_on_brian2_alone(folder, refused, target):
     assert load(folder / "dpi.safetensors").synapse is not None
-    told = refused(f"deploy dpi.safetensors --target {target} --limit 1")
-    assert f"target {target} runs " in told and "the file contains SpikingNetwork" in told
+    message = refused(f"deploy dpi.safetensors --target {target} --limit 1")
+    assert f"target {target} runs " in message and "the file contains SpikingNetwork" in message
 
 
 def test_nir_refuses_dpi_synapses(refused):
     pytest.importorskip("nir", reason="an export to NIR needs nir")
-    told = refused("export dpi.safetensors --to nir --out o.nir")
-    assert "NIR has no node for pairs of DPI synapses" in told
+    message = refused("export dpi.safetensors --to nir --out o.nir")
+    assert "NIR has no node for pairs of DPI synapses" in message

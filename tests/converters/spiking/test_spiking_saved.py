@@ -1,4 +1,4 @@
-"""Calibrations kept in files: the same network again, and a refusal for anything else."""
+"""Calibrations in files: the same network again, and an error for anything else."""
 
 import dataclasses
 import sys
@@ -38,11 +38,11 @@ def saved(network, inputs):
     return keep_calibration(spike(network, inputs, **OPTIONS))
 
 
-def test_a_kept_calibration_gives_the_same_network(network, inputs, saved, tmp_path):
+def test_a_saved_calibration_gives_the_same_network(network, inputs, saved, tmp_path):
     made = spike(network, inputs, **OPTIONS)
     save(saved, tmp_path / "c.safetensors")
-    kept = load_calibration(tmp_path / "c.safetensors")
-    again = spike(network, inputs[:1], saved=kept, **OPTIONS)
+    stored = load_calibration(tmp_path / "c.safetensors")
+    again = spike(network, inputs[:1], saved=stored, **OPTIONS)
     np.testing.assert_equal(dataclasses.asdict(again), dataclasses.asdict(made))
 
 
@@ -82,14 +82,14 @@ def test_the_command_keeps_and_takes_calibrations(saved, tmp_path):
         "presentation_ms": 20.0,
         "tau_ms": 20.0,
     }
-    kept = tmp_path / "c.safetensors"
-    command(DIGITS, out=tmp_path / "a.safetensors", save_calibration=kept, **options)
-    command(DIGITS, out=tmp_path / "b.safetensors", load_calibration=kept, **options)
+    stored = tmp_path / "c.safetensors"
+    command(DIGITS, out=tmp_path / "a.safetensors", save_calibration=stored, **options)
+    command(DIGITS, out=tmp_path / "b.safetensors", load_calibration=stored, **options)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     with pytest.raises(InputError, match="contains a SpikingNetwork, not a calibration"):
         command(DIGITS, load_calibration=tmp_path / "a.safetensors", **options)
     with pytest.raises(InputError, match="SavedCalibration"):
-        load(kept)
+        load(stored)
 
 
 def test_options_of_the_command_line_reach_the_network(tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_every_analog_profile_names_its_sources_and_makes_a_network(network, inp
     assert load_profile("dynapse2", "analog").neuron.value == "dpi"
 
 
-def test_a_network_that_a_small_chip_cannot_hold_is_refused(network, inputs):
+def test_a_network_too_large_for_a_chip_is_refused(network, inputs):
     with pytest.raises(InputError, match=r"brainscales2 has 512; use at most 256 neurons"):
         spike(network, inputs, "brainscales2", neurons_per_state=257)
     with pytest.raises(InputError, match="synapse is 'alpha'; choose one of"):

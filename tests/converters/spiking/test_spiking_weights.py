@@ -27,7 +27,7 @@ def test_what_is_refitted_loses_less_than_what_is_rounded_alone(products, bits):
 
 
 @pytest.mark.parametrize("bits", [2, 5])
-def test_refitted_weights_are_what_the_chip_can_hold(products, bits):
+def test_refitted_weights_are_representable_on_the_chip(products, bits):
     (best,) = fit(products, [1e-4])
     refitted = round_and_refit(best.T, bits, products.penalized(1e-4))
     np.testing.assert_allclose(round_weights(refitted, bits), refitted, rtol=1e-12, atol=0.0)

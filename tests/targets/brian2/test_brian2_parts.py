@@ -45,11 +45,17 @@ def whole(noisy, inputs):
 
 @settings(max_examples=4)
 @given(kept=st.integers(1, SAMPLES), part=st.integers(1, SAMPLES))
-def test_whatever_the_parts_the_answers_are_those_of_one_run(noisy, inputs, whole, kept, part):
+def test_the_outputs_of_any_parts_equal_those_of_one_run(noisy, inputs, whole, kept, part):
     assert isinstance(Brian2Target(), InParts)
-    told = []
+    reported = []
     found = run_streamed(
-        Brian2Target(), noisy, inputs, kept, part=part, seed=9, progress=lambda *d: told.append(d)
+        Brian2Target(),
+        noisy,
+        inputs,
+        kept,
+        part=part,
+        seed=9,
+        progress=lambda *d: reported.append(d),
     )
     assert (found.outputs == whole.outputs).all()
     assert (found.synops, found.seed, found.steps) == (whole.synops, 9, STEPS)
@@ -65,7 +71,7 @@ def test_whatever_the_parts_the_answers_are_those_of_one_run(noisy, inputs, whol
         whole.settings,
         whole.notes,
     )
-    assert told == sorted(told) and told[-1] == (SAMPLES, SAMPLES)
+    assert reported == sorted(reported) and reported[-1] == (SAMPLES, SAMPLES)
 
 
 def test_noise_is_what_this_is_about(noisy, inputs, whole):

@@ -1,4 +1,4 @@
-"""Target brian2: the same spikes as a NumPy twin, what a Run says, and what is left behind."""
+"""Target brian2: the spikes of a NumPy simulation, the fields of a Run, and no side effects."""
 
 import builtins
 import dataclasses
@@ -59,7 +59,7 @@ def run(case):
     return Brian2Target().run(case[2], case[1], record=True, seed=4)
 
 
-def twin(spiking, x, seed):
+def simulate(spiking, x, seed):
     """One layer without feedback, closed in NumPy: states, spikes of sample 0, counts."""
     (memory,) = spiking.memories
     layer = spiking.host.layers[0]
@@ -89,19 +89,19 @@ def twin(spiking, x, seed):
     return np.stack(ends, axis=1), np.stack(raster), counts
 
 
-def test_equals_the_numpy_twin_spike_for_spike(case, run):
-    m, raster, counts = twin(case[2], case[1], seed=4)
+def test_equals_a_numpy_simulation_spike_for_spike(case, run):
+    m, raster, counts = simulate(case[2], case[1], seed=4)
     np.testing.assert_array_equal(run.rasters["layer0/memory"], raster)
     np.testing.assert_array_equal(run.events["layer0/memory"], counts)
     np.testing.assert_allclose(run.states.m, m, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["if", "dpi"])
-def test_other_neurons_equal_their_twins_spike_for_spike(case, kind):
+def test_other_neurons_equal_their_simulations_spike_for_spike(case, kind):
     network, inputs, _ = case
     spiking = spike(network, inputs, neurons_per_state=20, neuron=kind, calibration="static")
     run = Brian2Target().run(spiking, inputs[:5], seed=2)
-    _, raster, counts = twin(spiking, inputs[:5], seed=2)
+    _, raster, counts = simulate(spiking, inputs[:5], seed=2)
     np.testing.assert_array_equal(run.rasters["layer0/memory"], raster)
     np.testing.assert_array_equal(run.events["layer0/memory"], counts)
 
@@ -168,13 +168,13 @@ def test_dpi_synapses_of_little_gain_are_linear(case, run):
     assert any("DPI" in note for note in again.notes)
 
 
-def test_poisson_neurons_fire_as_often_as_their_twin_and_repeat_by_seed(case):
+def test_poisson_neurons_fire_as_often_as_simulated_and_repeat_by_seed(case):
     network, inputs, _ = case
     spiking = spike(network, inputs, neurons_per_state=100, neuron="poisson", calibration="static")
     run, again, other = (
         Brian2Target().run(spiking, inputs, record=True, seed=seed) for seed in (2, 2, 3)
     )
-    _, _, counts = twin(spiking, inputs, seed=2)
+    _, _, counts = simulate(spiking, inputs, seed=2)
     # Between seeds the count varies by 0.4 %: chance moves the states, and these move the rates.
     assert run.events["layer0/memory"].sum() == pytest.approx(counts.sum(), rel=0.02)
     np.testing.assert_array_equal(run.states.m, again.states.m)
@@ -293,7 +293,7 @@ def test_noise_repeats_by_seed_leaves_numpys_generator_alone(case):
     assert not np.array_equal(plain.states.m, first.states.m)
 
 
-def test_noise_makes_silent_neurons_fire_as_often_as_in_the_twin(case):
+def test_noise_makes_silent_neurons_fire_as_often_as_simulated(case):
     """Currents of 0.8 thresholds, no input and no weights: every spike is the noise's."""
     _, inputs, spiking = case
     (memory,) = spiking.memories
@@ -318,7 +318,7 @@ def test_noise_makes_silent_neurons_fire_as_often_as_in_the_twin(case):
     assert quiet.events["layer0/memory"].sum() == 0
 
 
-def test_feedback_goes_through_the_host_once_a_hold():
+def test_feedback_goes_through_the_host_once_per_presentation():
     rng = np.random.default_rng(2)
     network = make_network(rng, feedback=True, return_sequences=True)
     inputs = rng.uniform(0, 1, (120, STEPS, 3))
@@ -385,7 +385,7 @@ def test_importing_brian2_leaves_the_process_and_its_files_as_they_were(tmp_path
 
 
 @pytest.mark.parametrize("error", [ImportError("No module named 'brian2'"), AttributeError("ptp")])
-def test_absent_or_broken_brian2_is_named_with_its_mending(monkeypatch, error):
+def test_missing_or_broken_brian2_is_named_with_the_remedy(monkeypatch, error):
     real = builtins.__import__
 
     def no_brian2(name, *rest):

@@ -17,7 +17,7 @@ target = cache(get_target)
 def parameters():
     """Each target, network and case, and the declared exceptions with their reasons."""
     for name in target_names():
-        # Runs are kept and shared by the cases of a target, which so belong in one process.
+        # The cases of a target share its runs, so they belong in one process.
         together = pytest.mark.xdist_group(f"conformance-{name}")
         try:
             instance = target(name)

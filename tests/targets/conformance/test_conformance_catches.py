@@ -78,7 +78,7 @@ def lets_samples_meet(self, network, inputs, **options):
     return self.inner.run(network, shifted, **options)
 
 
-def mends_nan(self, network, inputs, **options):
+def replaces_nan(self, network, inputs, **options):
     return self.inner.run(network, np.nan_to_num(inputs), **options)
 
 
@@ -176,7 +176,7 @@ FAULTS = {
     "stops short": ("progress_reaches_its_end", progress_that([(1, 4), (3, 4)])),
     "goes back": ("progress_reaches_its_end", progress_that([(2, 4), (1, 4), (4, 4)])),
     "another total": ("progress_reaches_its_end", progress_that([(1, 2), (4, 4)])),
-    "mends NaN": ("wrong_inputs_are_refused", mends_nan),
+    "replaces NaN": ("wrong_inputs_are_refused", replaces_nan),
     "answers no samples": ("wrong_inputs_are_refused", answers_no_samples),
     "crashes": ("other_representations_are_refused", crashes_on_other_networks),
     "never asks": (
@@ -196,7 +196,7 @@ def test_every_case_has_a_fault():
     assert {case for case, _ in FAULTS.values()} == set(CASES)
 
 
-def test_cases_for_floats_leave_out_the_integer_twin_and_declared_exceptions():
+def test_cases_for_floats_leave_out_the_integer_simulator_and_declared_exceptions():
     target = get_target("reference")
     assert "integers_equal_the_simulator" not in cases_for(target, LMUNetwork)
     assert "samples_do_not_meet" in cases_for(target, LMUNetwork)

@@ -1,4 +1,4 @@
-"""Engines run only what they hold exactly, agree with each other, and at the paper's size too."""
+"""Engines run only what they represent exactly, and agree, also at the paper's size."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def with_recurrent(network, **changes):
     return dataclasses.replace(network, layers=(dataclasses.replace(layer, memory=memory),))
 
 
-def test_what_int32_cannot_hold_goes_to_numpy(large):
+def test_networks_beyond_int32_run_on_numpy(large):
     network, inputs = large
     wide = with_recurrent(network, multiplier=np.full((2, 256), 9_999), shift=np.full((2, 256), 20))
     assert any("memory/recurrent" in text for text in int32_objections(wide))
@@ -155,7 +155,7 @@ def test_values_that_add_up_beyond_int32_are_seen(large):
     assert any(text.startswith("values of layer0/memory need") for text in int32_objections(wide))
 
 
-def test_what_float64_cannot_hold_is_refused():
+def test_networks_beyond_float64_are_refused():
     rng = np.random.default_rng(0)
     network = quantize(psmnist_like(rng, 8, 4, 20.0), pixels(rng, 4, 30))
     memory = dataclasses.replace(
@@ -219,12 +219,12 @@ def test_threads_change_nothing(engine, large, run_by_numpy, monkeypatch):
     network, inputs = large
     monkeypatch.setattr(f"targets.integer.{MODULES[engine]}.thread_count", lambda: 3)
     monkeypatch.setattr("targets.integer.target._BATCH", 2)
-    told, threads = [], torch.get_num_threads()
+    reported, threads = [], torch.get_num_threads()
     run = IntegerTarget(engine).run(
-        network, inputs, record=True, progress=lambda *done: told.append((done, get_ident()))
+        network, inputs, record=True, progress=lambda *done: reported.append((done, get_ident()))
     )
     assert differences(run, run_by_numpy) == []
-    assert told == [((done, 12), get_ident()) for done in (2, 4, 6, 8, 10, 12)]
+    assert reported == [((done, 12), get_ident()) for done in (2, 4, 6, 8, 10, 12)]
     assert torch.get_num_threads() == threads
 
 

@@ -1,4 +1,4 @@
-"""The twin equals a naive execution in Python integers on networks of every kind."""
+"""The simulator equals a naive execution in Python integers on networks of every kind."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Naive:
     def drive(self, c: Connection | None, messages: list[int], place: str) -> list[int]:
         drives = [0] * (0 if c is None else c.n_out)
         if c is not None and c.threshold:
-            messages = self.held.get(id(c), [0] * c.n_in)
+            messages = self.last_sent.get(id(c), [0] * c.n_in)
         for k in range(0 if c is None else len(c.slices)):
             for i in range(c.n_out):
                 a = sum(int(w) * x for w, x in zip(c.slices[k, i], messages, strict=True))
@@ -77,10 +77,10 @@ class Naive:
         if threshold == 0:
             return [v != 0 for v in messages]
         links = [c for c in links if c.threshold == threshold]
-        before = self.held.get(id(links[0]), [0] * len(messages))
+        before = self.last_sent.get(id(links[0]), [0] * len(messages))
         sent = [abs(q - s) >= threshold for q, s in zip(messages, before, strict=True)]
         after = [q if e else s for q, s, e in zip(messages, before, sent, strict=True)]
-        self.held.update({id(c): after for c in links})
+        self.last_sent.update({id(c): after for c in links})
         return sent
 
     def run(self, sample: np.ndarray) -> None:
@@ -89,7 +89,7 @@ class Naive:
         mm = [[0] * layer.memory.size for layer in net.layers]
         h = [[0] * (layer.hidden.units if layer.hidden else 0) for layer in net.layers]
         self.events.append({})
-        self.held = {}
+        self.last_sent = {}
         for values in (self.m, self.h, self.y):
             values.append([])
         for row in sample:
@@ -271,7 +271,7 @@ def integer_networks(draw):
 
 
 def differences(network, inputs, naive, engine) -> list[str]:
-    """What differs between the twin and a naive execution: names of states and counts."""
+    """Return the states and counts that differ from those of a naive execution."""
     run = IntegerTarget(engine).run(network, inputs, record=True)
     assert run.settings["engine"] == engine
     for sample in inputs:
@@ -298,10 +298,10 @@ def differences(network, inputs, naive, engine) -> list[str]:
 
 
 @settings(max_examples=40)
-@given(drawn=integer_networks(), seed=st.integers(0, 1000))
+@given(given_network=integer_networks(), seed=st.integers(0, 1000))
 @pytest.mark.parametrize("engine", ENGINES)
-def test_twin_equals_naive_execution(engine, drawn, seed):
-    network, n_in = drawn
+def test_simulator_equals_naive_execution(engine, given_network, seed):
+    network, n_in = given_network
     inputs = np.random.default_rng(seed).normal(size=(2, 6, n_in))
     inputs[:, 3:] *= 10.0
     inputs[0, 0] = 0.0

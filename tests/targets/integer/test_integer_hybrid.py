@@ -112,7 +112,7 @@ def test_drawn_hybrids_are_the_same_on_onnxruntime_stream_and_batch(networks, da
 
 
 @needs("lava")
-def test_lava_runs_segment_by_segment_and_gives_every_number_of_the_twin():
+def test_lava_runs_segment_by_segment_and_equals_the_simulator():
     network = with_fraction(quantize(network_of("LHL"), INPUTS), 0.05)
     inputs = INPUTS[:2, :8]
     lava = get_target("lava").run(network, inputs, record=True)

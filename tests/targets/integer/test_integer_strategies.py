@@ -1,4 +1,4 @@
-"""Networks that hypothesis draws: ONNX Runtime and Lava give every integer of the twin.
+"""Networks that hypothesis draws: ONNX Runtime and Lava equal the bit-exact simulator.
 
 Two hundred networks for ONNX Runtime; twenty for Lava, which run in one interpreter, because its
 start is most of what they take.
@@ -61,20 +61,20 @@ def differences(ours: Run, theirs: Run) -> list[str]:
     return found
 
 
-def twin(network: IntegerNetwork, inputs: np.ndarray) -> Run:
+def simulate(network: IntegerNetwork, inputs: np.ndarray) -> Run:
     return IntegerTarget("numpy").run(network, inputs, record=True)
 
 
 @needs("onnxruntime")
 @settings(max_examples=FOR_ONNX)
 @given(network=integer_networks(), seed=SEEDS)
-def test_onnx_runtime_equals_the_twin(network, seed):
+def test_onnx_runtime_equals_the_simulator(network, seed):
     from targets.onnxruntime import OnnxRuntimeTarget
 
     inputs = loud_and_quiet(network, seed)
     assume(not IntegerTarget().unsupported(network))
     ours = OnnxRuntimeTarget().run(network, inputs, record=True)
-    assert differences(ours, twin(network, inputs)) == []
+    assert differences(ours, simulate(network, inputs)) == []
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +101,13 @@ def on_lava():
 
 
 @needs("lava")
-def test_lava_equals_the_twin(on_lava):
+def test_lava_equals_the_simulator(on_lava):
     for number, ((network, inputs), run) in enumerate(on_lava):
-        assert differences(run, twin(network, inputs)) == [], f"network {number}: {network}"
+        assert differences(run, simulate(network, inputs)) == [], f"network {number}: {network}"
 
 
 @needs("lava")
-def test_what_lava_was_given_covers_the_representation(on_lava):
+def test_networks_for_lava_cover_the_representation(on_lava):
     networks = [network for (network, _), _ in on_lava]
     layers = [layer for network in networks for layer in network.layers]
     assert {len(network.layers) for network in networks} == {1, 2, 3}
@@ -122,6 +122,6 @@ def test_what_lava_was_given_covers_the_representation(on_lava):
 @needs("lava")
 def test_one_changed_answer_is_seen(on_lava):
     (network, inputs), run = on_lava[0]
-    other = twin(network, inputs)
+    other = simulate(network, inputs)
     other.states.y[-1, -1, -1] += 1
     assert differences(run, other) == ["y"]

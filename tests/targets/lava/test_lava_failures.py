@@ -256,7 +256,7 @@ def test_an_error_before_lava_starts_is_shown(place):
             supervisor.supervise(folder, 60)
 
 
-def test_absent_lava_is_named_with_what_mends_it(monkeypatch):
+def test_missing_lava_is_named_with_the_remedy(monkeypatch):
     def absent(name):
         raise importlib.metadata.PackageNotFoundError(name)
 

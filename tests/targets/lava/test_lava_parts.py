@@ -100,14 +100,14 @@ def test_every_step_of_every_sample_has_its_one_chip_step(samples, steps, period
     ticks = np.array([tick for tick, step in found.items() if step is not None])
     gaps = np.diff(ticks.reshape(samples, steps), axis=1)
     assert np.all(gaps == period)
-    # What is sent at the last step of a sample arrives, after `period`, when nobody works.
+    # What is sent at the last step of a sample arrives, after `period`, when no population works.
     assert not {
         table.at(last + period, offset) for last in ticks.reshape(samples, steps)[:, -1]
     } - {None}
     assert table.at(-1, 0) is None
 
 
-def test_of_several_failures_the_first_is_kept(tmp_path):
+def test_the_first_of_several_failures_stays(tmp_path):
     assert workers.read_failure(tmp_path) is None
     workers.write_failure(tmp_path, "first")
     workers.write_failure(tmp_path, "second")

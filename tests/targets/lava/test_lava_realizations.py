@@ -1,4 +1,4 @@
-"""Every realization of a memory gives on Lava the integers, events and counts of the twin."""
+"""Every realization of a memory on Lava equals the bit-exact simulator."""
 
 from __future__ import annotations
 
@@ -77,20 +77,20 @@ def runs():
 
 
 @pytest.mark.parametrize("name", [*CASES, ONE_SERIES, CHANGES])
-def test_lava_equals_the_twin(name, runs):
+def test_lava_equals_the_simulator(name, runs):
     network, inputs, run = runs[name]
-    twin = IntegerTarget("numpy").run(network, inputs, record=True)
+    simulator = IntegerTarget("numpy").run(network, inputs, record=True)
     for kind in ("m", "h", "y"):
         states = getattr(run.states, kind)
-        np.testing.assert_array_equal(states, getattr(twin.states, kind), err_msg=kind)
+        np.testing.assert_array_equal(states, getattr(simulator.states, kind), err_msg=kind)
         assert states.size == 0 or len(np.unique(states)) > 20, "a network that says nothing"
-    np.testing.assert_array_equal(run.outputs, twin.outputs)
-    np.testing.assert_array_equal(run.states.real_m(), twin.states.real_m())
-    for population, events in twin.events.items():
+    np.testing.assert_array_equal(run.outputs, simulator.outputs)
+    np.testing.assert_array_equal(run.states.real_m(), simulator.states.real_m())
+    for population, events in simulator.events.items():
         np.testing.assert_array_equal(run.events[population], events, err_msg=population)
-    assert run.synops == twin.synops
-    assert dict(run.carried) == dict(twin.carried)
-    assert dict(run.saturations) == dict(twin.saturations)
+    assert run.synops == simulator.synops
+    assert dict(run.carried) == dict(simulator.carried)
+    assert dict(run.saturations) == dict(simulator.saturations)
     for population, raster in run.rasters.items():
         assert raster.shape == (run.chip_steps, run.neurons[population])
         assert raster.sum() == run.events[population][0].sum()

@@ -253,15 +253,15 @@ def cases():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_lava_equals_the_oracle_and_the_twin(name, cases):
+def test_lava_equals_the_oracle_and_the_simulator(name, cases):
     network, inputs, run = cases[name]
     found = facts(run)
     assert found == oracle_facts(network, inputs)
-    twin = IntegerTarget().run(network, inputs, record=True)
-    assert found == facts(twin)
-    np.testing.assert_array_equal(run.outputs, twin.outputs)
-    np.testing.assert_array_equal(run.states.m_scale, twin.states.m_scale)
-    np.testing.assert_array_equal(run.states.h_scale, twin.states.h_scale)
+    simulator = IntegerTarget().run(network, inputs, record=True)
+    assert found == facts(simulator)
+    np.testing.assert_array_equal(run.outputs, simulator.outputs)
+    np.testing.assert_array_equal(run.states.m_scale, simulator.states.m_scale)
+    np.testing.assert_array_equal(run.states.h_scale, simulator.states.h_scale)
     for place in ("m", "h", "y"):
         states = getattr(run.states, place)
         assert states.size == 0 or len(np.unique(states)) > 20, "a network that says nothing"

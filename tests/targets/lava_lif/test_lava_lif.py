@@ -1,4 +1,4 @@
-"""Lava's own LIF and Dense do what the twin does, spike for spike."""
+"""Lava's LIF and Dense equal the bit-exact simulator, spike for spike."""
 
 from __future__ import annotations
 
@@ -79,30 +79,30 @@ def drawn_job(rng, name, channels=MEMORIES_EACH):
     return Job(name, memory, layer, rng.normal(size=(2, 5, 2)), int(rng.integers(1, 7)))
 
 
-def assert_same(lava, twin):
-    assert np.array_equal(lava.states, twin.states)
+def assert_same(lava, simulator):
+    assert np.array_equal(lava.states, simulator.states)
     for kind in ("memory", "relay", "input"):
-        assert np.array_equal(lava.counts[kind], twin.counts[kind]), kind
-        assert np.array_equal(lava.by_neuron[kind], twin.by_neuron[kind]), kind
-        assert np.array_equal(lava.rasters[kind], twin.rasters[kind]), kind
-    assert lava.saturations == twin.saturations
+        assert np.array_equal(lava.counts[kind], simulator.counts[kind]), kind
+        assert np.array_equal(lava.by_neuron[kind], simulator.by_neuron[kind]), kind
+        assert np.array_equal(lava.rasters[kind], simulator.rasters[kind]), kind
+    assert lava.saturations == simulator.saturations
 
 
 def test_fifty_drawn_memories_with_saturations_and_wraps(rng, monkeypatch):
     jobs = [drawn_job(rng, f"layer{number}") for number in range(NETWORKS)]
     assert sum(job.memory.channels for job in jobs) == 50
     lava = run_jobs(jobs, time_limit=280.0)
-    twins = [run_job(job) for job in jobs]
-    for ours, twin in zip(lava, twins, strict=True):
-        assert_same(ours, twin)
+    simulated = [run_job(job) for job in jobs]
+    for ours, simulator in zip(lava, simulated, strict=True):
+        assert_same(ours, simulator)
     # The test would be blind if nothing spiked, saturated or wrapped.
     for place in ("input", "relay/state", "relay/message"):
-        assert sum(twin.saturations[place] > 0 for twin in twins) >= 5, place
-    assert all(twin.counts["memory"].sum() > 0 for twin in twins)
+        assert sum(simulator.saturations[place] > 0 for simulator in simulated) >= 5, place
+    assert all(simulator.counts["memory"].sum() > 0 for simulator in simulated)
     monkeypatch.setattr(lif, "_wrapped_once", lambda current: current)
     different = [
-        not np.array_equal(run_job(job).rasters["memory"], twin.rasters["memory"])
-        for job, twin in zip(jobs, twins, strict=True)
+        not np.array_equal(run_job(job).rasters["memory"], simulator.rasters["memory"])
+        for job, simulator in zip(jobs, simulated, strict=True)
     ]
     assert sum(different) >= 2, "wrapping changed nothing"
 
@@ -119,14 +119,14 @@ def test_a_lowered_network(rng, order, neurons):
     lava = LavaLifTarget().run(
         lowered, inputs[:2], record=True, progress=lambda *done: calls.append(done)
     )
-    twin = SpikingTarget().run(lowered, inputs[:2], record=True)
-    assert np.array_equal(lava.states.m, twin.states.m)
+    simulator = SpikingTarget().run(lowered, inputs[:2], record=True)
+    assert np.array_equal(lava.states.m, simulator.states.m)
     assert lava.states.m.dtype.kind == "i"
-    assert np.array_equal(lava.outputs, twin.outputs)
-    for name, raster in twin.rasters.items():
+    assert np.array_equal(lava.outputs, simulator.outputs)
+    for name, raster in simulator.rasters.items():
         assert np.array_equal(lava.rasters[name], raster)
         assert raster.sum() > 0
-    assert lava.synops == twin.synops
+    assert lava.synops == simulator.synops
     assert calls[-1] == (2, 2)
     assert "versions" in lava.settings
 

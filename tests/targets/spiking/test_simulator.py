@@ -1,4 +1,4 @@
-"""The NumPy twin of a Loihi network does what docs/reference/loihi-semantics.md says."""
+"""The NumPy simulator of a Loihi network does what docs/reference/loihi-semantics.md says."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def test_neurons_against_one_in_plain_python(rng, exponent, most, current_decay)
         current_decay=current_decay,
     )
     messages = rng.integers(-32767, 32768, (60, 2, 3))
-    twin = make_neurons(neurons, 2)
-    spikes = np.stack([twin.step(m).copy() for m in messages])
+    simulator = make_neurons(neurons, 2)
+    spikes = np.stack([simulator.step(m).copy() for m in messages])
     assert 0.0 < spikes.mean() < 0.9
     for state in range(3):
         for neuron in range(9):
@@ -145,7 +145,7 @@ def test_fast_neurons_equal_the_plain_ones(seed, exponent, decay, size, bias, th
         assert np.array_equal(plain.v, fast.v)
 
 
-def test_a_relay_without_spikes_filters_its_input_for_exactly_one_hold(rng):
+def test_a_relay_without_spikes_filters_its_input_for_exactly_one_presentation(rng):
     memory = memory_of(rng, decoders=np.zeros((1, 3, 27), np.int8))
     layer = delay().layers[0]
     signal = np.zeros((1, 3, 1))

@@ -74,15 +74,15 @@ def runtime(case):
 
 @pytest.fixture(scope="module")
 def compiled(case, runtime):
-    """The one build: the run, and what was told of it."""
-    told: list[tuple[int, int]] = []
+    """The one build: the run, and the progress it reported."""
+    reported: list[tuple[int, int]] = []
     found = list(
         Brian2CppTarget().parts(
-            case[2], case[1], record=1, seed=4, progress=lambda *both: told.append(both)
+            case[2], case[1], record=1, seed=4, progress=lambda *both: reported.append(both)
         )
     )
     assert len(found) == 1
-    return found[0], told
+    return found[0], reported
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def unbuilt(monkeypatch):
     monkeypatch.setattr(target, "run_job", refuse)
 
 
-def twin(spiking, inputs, seed, fault=""):
+def simulate(spiking, inputs, seed, fault=""):
     """The network of the case in NumPy, right or with a fault: the raster of sample 0."""
     (memory,), layer = spiking.memories, spiking.host.layers[0]
     x = inputs[:1]
@@ -150,7 +150,7 @@ def test_every_neuron_spikes_as_on_target_brian2(compiled, runtime):
     ],
 )
 def test_rasters_tell_the_equations_from_faulty_ones(case, compiled, fault, same):
-    raster = twin(case[2], case[1], seed=4, fault=fault)
+    raster = simulate(case[2], case[1], seed=4, fault=fault)
     assert np.array_equal(compiled[0].rasters[PLACE], raster) == same
 
 
@@ -164,14 +164,14 @@ def test_target_brian2_gives_what_it_gave_before(case, compiled, runtime):
 
 
 def test_the_run_says_what_it_was(case, compiled, runtime):
-    run, told = compiled
+    run, reported = compiled
     assert isinstance(run, Run) and run.target == "brian2-cpp"
     assert (run.steps, run.chip_steps, run.seed) == (STEPS, STEPS * HOLD, 4)
     assert run.neurons == {PLACE: 240} and run.saturations == runtime.saturations
     assert run.settings == {**runtime.settings, "codegen": "cpp_standalone"}
     assert run.notes == runtime.notes
     json.dumps(run.settings)
-    assert told == sorted(set(told)) and told[-1] == (SAMPLES, SAMPLES)
+    assert reported == sorted(set(reported)) and reported[-1] == (SAMPLES, SAMPLES)
     events, raster = run.events[PLACE], run.rasters[PLACE]
     assert (events.shape, events.dtype) == ((SAMPLES, STEPS), np.int64)
     np.testing.assert_array_equal(raster.reshape(STEPS, -1).sum(axis=1), events[0])
@@ -220,7 +220,7 @@ def test_units_on_neurons_are_refused_with_what_makes_them_the_hosts(case, unbui
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda x: np.where(x == x[0, 0, 0], np.nan, x), "NaN|finite"),
         (lambda x: x[..., :2], "input"),
@@ -228,8 +228,8 @@ def test_units_on_neurons_are_refused_with_what_makes_them_the_hosts(case, unbui
         (lambda x: x[:, :0], "no steps"),
     ],
 )
-def test_wrong_inputs_are_refused_before_anything_is_compiled(case, unbuilt, spoil, told):
-    with pytest.raises(InputError, match=told):
+def test_wrong_inputs_are_refused_before_anything_is_compiled(case, unbuilt, spoil, message):
+    with pytest.raises(InputError, match=message):
         Brian2CppTarget().run(case[2], spoil(case[1]))
 
 
@@ -260,14 +260,14 @@ def test_layers_run_in_turn_with_lstm_layers_on_the_host(case, monkeypatch):
         return target.Outcome(m, counts, 5, np.zeros((0, 1), np.uint8), {}, "2.9")
 
     monkeypatch.setattr(target, "run_job", replayed)
-    told = []
+    reported = []
     run = Brian2CppTarget().run(
-        spiking, inputs[:2], record=True, seed=6, progress=lambda *both: told.append(both)
+        spiking, inputs[:2], record=True, seed=6, progress=lambda *both: reported.append(both)
     )
     for name in ("m", "h", "y"):
         np.testing.assert_array_equal(getattr(run.states, name), getattr(expected.states, name))
     assert (run.outputs.shape, run.synops, run.rasters) == ((2, 1), 10, {})
-    assert told == [(1, 2), (2, 2)]
+    assert reported == [(1, 2), (2, 2)]
     assert run.saturations == expected.saturations
     monkeypatch.setattr(target, "CALIBRATION_MARGIN", 0.0)
     again = Brian2CppTarget().run(spiking, inputs[:2], seed=6, progress=lambda *_: None)

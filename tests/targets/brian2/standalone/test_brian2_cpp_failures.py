@@ -49,12 +49,12 @@ def compiler(folder: Path, script: str) -> str:
 
 
 @pytest.mark.parametrize("missing", ["g++", "make"])
-def test_without_a_compiler_the_command_that_mends_it_is_named(case, place, monkeypatch, missing):
+def test_without_a_compiler_the_command_to_install_it_is_named(case, place, monkeypatch, missing):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(process.shutil, "which", lambda name: None if name == missing else name)
     name = missing.replace("+", ".")
-    told = rf"{name} is not installed; install .* apt-get install g\+\+ make .*\.$"
-    with pytest.raises(MissingDependencyError, match=told):
+    message = rf"{name} is not installed; install .* apt-get install g\+\+ make .*\.$"
+    with pytest.raises(MissingDependencyError, match=message):
         Brian2CppTarget().run(*case)
 
 
@@ -65,7 +65,7 @@ def test_a_compiler_of_ones_own_is_looked_for(case, place, monkeypatch):
 
 
 @linux
-def test_what_the_compiler_says_is_told(case, place, monkeypatch):
+def test_errors_of_the_compiler_are_reported(case, place, monkeypatch):
     monkeypatch.setenv("CXX", compiler(place, "echo 'error: disk on fire' >&2; exit 1"))
     with pytest.raises(RunError, match=r"compilation failed.*error: disk on fire.*\.$") as caught:
         Brian2CppTarget().run(*case)
@@ -163,7 +163,7 @@ def test_a_job_that_cannot_be_read_is_a_failure_with_its_cause(place):
 
 
 def _ended(number: int) -> bool:
-    """Whether a process is gone, or a zombie that nobody has waited for."""
+    """Whether a process is gone, or a zombie that its parent has not waited for."""
     limit = time.monotonic() + 10
     while time.monotonic() < limit:
         try:
