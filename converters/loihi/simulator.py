@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.loihi.tuning import MESSAGE_ONE
+from converters.spiking.neurons import PopulationSizes
 from lmu_deploy.core.spiking.lif import make_neurons
 from lmu_deploy.core.spiking.loihi import DECAY_ONE, MESSAGE_LIMIT, LoihiNeurons
 
 
 @dataclass(frozen=True)
-class FixedPointSimulator:
+class FixedPointSimulator(PopulationSizes):
     """Neurons on the chip behind relays; see :class:`converters.spiking.neurons.NeuronSimulator`.
 
     Attributes
@@ -28,16 +29,6 @@ class FixedPointSimulator:
     order: int
     dt_ms: float
     decay: int
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return self.populations.states // self.order
-
-    @property
-    def neurons_per_state(self) -> int:
-        """Number of neurons of a population."""
-        return self.populations.neurons
 
     @property
     def tau_ms(self) -> float:

@@ -23,6 +23,7 @@ import numpy as np
 from converters.spiking.ridge import round_weights
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Device, NeuronModel, Populations
+from lmu_deploy.core.spiking.loihi import LoihiNeurons
 
 
 class Neurons(ABC):
@@ -252,15 +253,10 @@ class NeuronSimulator(Protocol):
         """Build simulated copies of the chip."""
 
 
-@dataclass(frozen=True)
-class Chip:
-    """Neurons of a virtual chip with mismatch and noise, and their synapses."""
+class PopulationSizes:
+    """Sizes of simulators that have populations of `order` states per channel."""
 
-    populations: Populations
-    model: NeuronModel
-    device: Device
-    dt_ms: float
-    tau_ms: float
+    populations: Populations | LoihiNeurons
     order: int
 
     @property
@@ -272,6 +268,18 @@ class Chip:
     def neurons_per_state(self) -> int:
         """Number of neurons of a population."""
         return self.populations.neurons
+
+
+@dataclass(frozen=True)
+class Chip(PopulationSizes):
+    """Neurons of a virtual chip with mismatch and noise, and their synapses."""
+
+    populations: Populations
+    model: NeuronModel
+    device: Device
+    dt_ms: float
+    tau_ms: float
+    order: int
 
     def neurons(self, copies: int, rng: np.random.Generator) -> Neurons:
         """Build simulated copies of the chip."""

@@ -112,7 +112,7 @@ def case_integers_equal_the_simulator(target: Target, make_network: MakeNetwork)
 
 
 def _sent(saturations: object) -> dict[str, int]:
-    """Places where something saturated; one that never did may be listed or not."""
+    """Return the places with saturations; places without may be listed or not."""
     return {place: count for place, count in dict(saturations).items() if count}  # type: ignore[call-overload]
 
 

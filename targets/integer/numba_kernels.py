@@ -1,19 +1,17 @@
-r"""The specification's operations on whole batches, each in one pass, compiled by Numba.
+r"""Operations of the specification on whole batches, each in one pass, compiled by Numba.
 
-All arrays lie row by row and hold int32; what is worked out in between is int64, where nothing can
-overflow. Rows are taken apart before the innermost loops, so that those go over contiguous memory
-and the compiler makes vector instructions of them. No kernel holds Python's lock.
+All arrays are row-major and contain int32; intermediate values are int64, which cannot overflow
+(engine.py). Rows are separated before the innermost loops, so that these iterate over contiguous
+memory and the compiler vectorizes them. The kernels release the global interpreter lock.
 
-A step of a series for a whole batch, compiled by Numba; the equations are series.py's.
-
-A sample goes through all substeps before the next one does, so that its vectors, of some kilobytes,
-stay in the processor's nearest memory. Entries of S are -1, but for +1 below the diagonal
-where i - j is odd, so that one running sum for each parity is enough:
+A step of a series processes all substeps of one sample before the next sample, so that its vectors,
+of some kilobytes, stay in the processor's first cache. Entries of S are -1, except +1 below the
+diagonal where i - j is odd, so that one running sum for each parity suffices:
 
 .. math:: (S v)_i = 2 \sum_{j < i,\; i - j\ \mathrm{odd}} v_j - \sum_j v_j .
 
-Everything is int64, where nothing can overflow (bounds.py). Each operation is a loop of its own
-over contiguous memory, of which the compiler makes vector instructions; of all in one it made none.
+Each operation of it is a separate loop over contiguous memory, because the compiler does not
+vectorize one loop with all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ _compiled = numba.njit(nogil=True, cache=True)
 
 @_compiled
 def split(messages: np.ndarray, digits: np.ndarray) -> None:
-    """Cut messages, (batch, n), into digits of base 128, (digits, batch, n), lowest first."""
+    """Split messages, (batch, n), into digits of base 128, (digits, batch, n), lowest first."""
     n, top = messages.shape[1], digits.shape[0] - 1
     rest = np.empty(n, np.int32)
     for b in range(messages.shape[0]):
@@ -48,7 +46,7 @@ def split(messages: np.ndarray, digits: np.ndarray) -> None:
 
 @_compiled
 def fold(products: np.ndarray) -> None:
-    """Add the products of all digits from the second on up in those of the second."""
+    """Sum the products of all digits from the second on, in place of those of the second."""
     for p in range(products.shape[0] - 1, 1, -1):
         for b in range(products.shape[1]):
             upper, lower = products[p, b], products[p - 1, b]
@@ -100,7 +98,7 @@ def add_limited_drive(
     total: np.ndarray,
     limited: np.ndarray,
 ) -> bool:
-    """Do the same with sums that may have to be limited; count them by slice in `limited`."""
+    """Do the same with sums that may saturate; count saturations by slice in `limited`."""
     n = total.shape[1]
     base = (1 << BASE_BITS) if products.shape[0] > 1 else 0
     other = min(1, products.shape[0] - 1)
@@ -131,7 +129,7 @@ def add_narrow_drive(
     total: np.ndarray,
     limited: np.ndarray,
 ) -> bool:
-    """Do the same straight from messages, of which there are few, most of them zero.
+    """Do the same from few messages, most of which are zero.
 
     Parameters
     ----------
@@ -162,7 +160,7 @@ def add_narrow_drive(
 
 @_compiled
 def saturate(values: np.ndarray, limit: int) -> int:
-    """Limit values, (batch, n), in place; return how many that changed."""
+    """Limit values, (batch, n), in place; return the number of saturations."""
     limited = 0
     for b in range(values.shape[0]):
         row, count = values[b], 0
@@ -178,7 +176,7 @@ def saturate(values: np.ndarray, limit: int) -> int:
 def emit(
     m: np.ndarray, limit: int, shift: int, message_limit: int, messages: np.ndarray
 ) -> tuple[int, int]:
-    """Limit states in place, write their limited messages, and count what was limited of each."""
+    """Limit states in place and write their messages; return the saturations of both."""
     half = (1 << shift) >> 1
     states, unsent = 0, 0
     for b in range(m.shape[0]):
@@ -207,7 +205,7 @@ def activate(
     limit: int,
     h: np.ndarray,
 ) -> int:
-    """Write H = f(z) and count what the message's width limited.
+    """Write H = f(z); return the number of saturations.
 
     The least of roundings down is the rounding down of the least: there is one shift for all lines.
 
@@ -247,7 +245,7 @@ def activate(
 
 @_compiled
 def tally(sent: np.ndarray, fan_out: np.ndarray, events: np.ndarray) -> int:
-    """Count what is not zero in each sample, and return the synapses that all of it meets."""
+    """Count the events of each sample; return the synaptic operations of all."""
     synapses = 0
     for b in range(sent.shape[0]):
         row, count, met = sent[b], 0, 0
@@ -325,7 +323,7 @@ def advance(
 
 @_compiled
 def _count(vector: np.ndarray, times: np.ndarray) -> None:
-    """Add one for each message that is not zero."""
+    """Count nonzero messages."""
     for i in range(vector.size):
         times[i] += vector[i] != 0
 
@@ -334,7 +332,7 @@ def _count(vector: np.ndarray, times: np.ndarray) -> None:
 def _sum_parities(
     evens: np.ndarray, odds: np.ndarray, at_even: np.ndarray, at_odd: np.ndarray
 ) -> None:
-    """Write for each message, by channel, the sum of those before it of the other parity."""
+    """Write, for each message of a channel, the sum of previous ones of the other parity."""
     pairs = odds.shape[1]
     for c in range(evens.shape[0]):
         even, odd = 0, 0
@@ -349,7 +347,7 @@ def _sum_parities(
 
 @_compiled
 def _subtract_totals(vector: np.ndarray, sums: np.ndarray) -> None:
-    """Double the sums and take the sum of all messages of their channel away."""
+    """Double the sums and subtract the sum of all messages of their channel."""
     for c in range(vector.shape[0]):
         total = 0
         for i in range(vector.shape[1]):
@@ -360,7 +358,7 @@ def _subtract_totals(vector: np.ndarray, sums: np.ndarray) -> None:
 
 @_compiled
 def _limit(values: np.ndarray, limit: int) -> int:
-    """Limit values in place; return how many that changed."""
+    """Limit values in place; return the number of saturations."""
     limited = 0
     for i in range(values.size):
         within = max(-limit, min(limit, values[i]))
@@ -387,7 +385,7 @@ def _add(values: np.ndarray, others: np.ndarray) -> None:
 
 @_compiled
 def _emit(values: np.ndarray, shift: int, limit: int, messages: np.ndarray) -> int:
-    """Write the messages of values; return how many were limited."""
+    """Write the messages of values; return the number of saturations."""
     half, limited = (1 << shift) >> 1, 0
     for i in range(values.size):
         message = (values[i] + half) >> shift

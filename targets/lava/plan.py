@@ -188,7 +188,7 @@ def _parts(network: IntegerNetwork) -> dict[str, Part]:
 
 
 def _links(network: IntegerNetwork, offsets: dict[str, int], period: int) -> list[Link]:
-    """All edges, in the order of `graph.edges`."""
+    """Return the links of all edges, in the order of `graph.edges`."""
     late, found = set(delayed(network)), {}
     for outlet in outlets(network):
         width = sum(edge.connection.multiplier.size for edge in outlet.edges)
