@@ -225,7 +225,7 @@ def test_units_on_neurons_are_refused_with_what_makes_them_the_hosts(case, unbui
         (lambda x: np.where(x == x[0, 0, 0], np.nan, x), "NaN|finite"),
         (lambda x: x[..., :2], "input"),
         (lambda x: x[:0], "no samples"),
-        (lambda x: x[:, :0], "no steps"),
+        (lambda x: x[:, :0], "without steps"),
     ],
 )
 def test_wrong_inputs_are_refused_before_anything_is_compiled(case, unbuilt, spoil, message):
