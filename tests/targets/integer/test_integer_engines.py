@@ -27,7 +27,6 @@ torch = pytest.importorskip("torch", reason="the torch engine needs torch")
 NEEDS_NUMBA = pytest.mark.skipif(
     find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
 )
-MODULES = {"torch": "torch_engine", "numba": "numba_engine"}
 FAST = ["torch", pytest.param("numba", marks=NEEDS_NUMBA)]
 
 
@@ -217,7 +216,7 @@ def test_limit_cycles_of_a_memory_without_input_stay_small():
 @pytest.mark.parametrize("engine", FAST)
 def test_threads_change_nothing(engine, large, run_by_numpy, monkeypatch):
     network, inputs = large
-    monkeypatch.setattr(f"targets.integer.{MODULES[engine]}.thread_count", lambda: 3)
+    monkeypatch.setattr("targets.integer.torch_engine.Int32Engine.threads", 3)
     monkeypatch.setattr("targets.integer.target._BATCH", 2)
     reported, threads = [], torch.get_num_threads()
     run = IntegerTarget(engine).run(
@@ -231,7 +230,7 @@ def test_threads_change_nothing(engine, large, run_by_numpy, monkeypatch):
 @pytest.mark.parametrize("engine", FAST)
 def test_what_fails_in_a_thread_ends_the_run_and_the_other_threads(engine, large, monkeypatch):
     network, inputs = large
-    monkeypatch.setattr(f"targets.integer.{MODULES[engine]}.thread_count", lambda: 2)
+    monkeypatch.setattr("targets.integer.torch_engine.Int32Engine.threads", 2)
     steps = []
 
     def receive(machine, state, messages):
