@@ -253,7 +253,7 @@ WRONG = {
     "a format at the end": (
         AT_THE_END,
         (AT_THE_END.layers[0], replace(AT_THE_END.layers[1], message=Format(8, 1.0))),
-        "layer 1 is on the host, and needs a format of messages exactly if",
+        "layer 1 is on the host and needs a message format exactly if",
     ),
     "widths": (HYBRID, (LAYERS[0], LAYERS[0]), "layer 0 sends 5 messages"),
     "readout on the chip": (AT_THE_END, AT_THE_END.layers[:1], "needs a IntegerReadout"),
