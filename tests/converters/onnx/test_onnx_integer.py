@@ -16,7 +16,6 @@ from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, Intege
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.options import REALIZATIONS
-from targets.conformance.strategies import integer_networks, loud_and_quiet
 from targets.conformance.networks import example
 from targets.conformance.strategies import integer_networks, loud_and_quiet
 from targets.integer import IntegerTarget
