@@ -22,7 +22,7 @@ from lmu_deploy.core.reference import run_reference
 from lmu_deploy.core.spiking.lif import FastLifNeurons, LifNeurons, is_fast, make_neurons
 from lmu_deploy.core.spiking.loihi import LOIHI_CLASSES, LoihiMemory, LoihiNetwork, LoihiNeurons
 from lmu_deploy.fidelity import Result
-from lmu_deploy.fidelity.assemble import _twins
+from lmu_deploy.fidelity.assemble import _integer_peers
 from lmu_deploy.fidelity.measures.agreement import compare_states
 from lmu_deploy.fidelity.measures.sizes import network_sizes
 from targets.spiking import SpikingTarget
@@ -374,7 +374,7 @@ def test_targets_are_compared_with_the_first_of_the_same_representation(rng):
     of_integers = dataclasses.replace(run, target="integer")
     results = [Result(of_integers, None), Result(run, lowered), Result(floats, delay())]
     results.append(Result(other, lowered))
-    assert _twins(results) == {"lava-lif": run}
+    assert _integer_peers(results) == {"lava-lif": run}
     assert compare_states(other.states, run.states).equal
     spoilt = dataclasses.replace(run.states, m=run.states.m + 1)
     assert not compare_states(spoilt, run.states).equal
