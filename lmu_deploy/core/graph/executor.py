@@ -1,0 +1,222 @@
+"""Run a Network in float64: whole sequences in the fastest exact form, or frame by frame.
+
+Nodes are computed in order, a batch of samples at a time. Where only the last step of a node is
+needed, only that step is computed: a linear memory then is one product with its impulse response.
+:class:`Stream` runs the same network one frame at a time, straight from the equations, and is what
+the fast forms are tested against.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.progress import Progress
+from lmu_deploy.core.validation import check_array
+
+_VALUES_AT_ONCE = 2**26
+"""Values of the widest signal that a batch holds (half a gigabyte in float64)."""
+
+
+def run(
+    network: Network,
+    inputs: np.ndarray,
+    lengths: np.ndarray | None = None,
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return the outputs of a network.
+
+    Parameters
+    ----------
+    network : Network
+    inputs : ndarray, shape (samples, steps, *frame)
+    lengths : ndarray of int, shape (samples,), optional
+        Steps of each sequence that count, from its first; what follows is padding. By default all.
+    batch_size : int, optional
+        Samples computed at once; by default as many as fit into about half a gigabyte.
+    progress : callable, optional
+        Called with (samples done, samples in all).
+
+    Returns
+    -------
+    ndarray, shape (samples, steps, *frame) or (samples, *frame), float64
+
+    Raises
+    ------
+    InputError
+        When inputs or lengths do not fit.
+    """
+    inputs = check_frames(inputs, network.frame)
+    samples, steps = inputs.shape[:2]
+    if lengths is not None:
+        lengths = _check_lengths(lengths, samples, steps)
+    if batch_size is None:
+        widest = max(shape.size for shape in network.shapes.values())
+        batch_size = max(1, min(samples, _VALUES_AT_ONCE // (widest * steps)))
+    parts = []
+    for start in range(0, samples, batch_size):
+        batch = slice(start, min(start + batch_size, samples))
+        some = None if lengths is None else lengths[batch]
+        parts.append(_forward(network, inputs[batch].astype(np.float64), some))
+        if progress:
+            progress(batch.stop, samples)
+    return np.concatenate(parts)
+
+
+def check_frames(inputs: Any, frame: tuple[int, ...]) -> np.ndarray:
+    """Return inputs as an array of shape (samples, steps, *frame), all finite.
+
+    Raises
+    ------
+    InputError
+        When they have another shape, or there are none.
+    """
+    array = np.asarray(inputs)
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float64)
+    checked = check_array("input", array, (None, None, *frame))
+    if 0 in checked.shape[:2]:
+        raise InputError("input has no samples or no steps; give at least one of each.")
+    return checked
+
+
+def _check_lengths(lengths: Any, samples: int, steps: int) -> np.ndarray:
+    array = np.asarray(lengths)
+    if array.shape != (samples,) or array.dtype.kind not in "iu":
+        raise InputError(f"lengths must be {samples} whole numbers, one for each sequence.")
+    if array.min() < 1 or array.max() > steps:
+        raise InputError(
+            f"lengths go from {array.min()} to {array.max()}; each must be from 1 to {steps}."
+        )
+    return array.astype(np.int64)
+
+
+def _demands(network: Network, lengths: np.ndarray | None) -> dict[str, bool]:
+    """Say of every node whether all its steps are needed; otherwise its last one is."""
+    needed = {network.output: True}
+    for node in reversed(network.nodes):
+        whole = needed.get(node.name, False)
+        operator = node.operator
+        last = isinstance(operator, Reduce) and operator.kind == "last" and lengths is None
+        through = last or (operator.framewise and not whole)
+        for name in node.inputs:
+            needed[name] = needed.get(name, False) or not through
+    return needed
+
+
+def _forward(network: Network, inputs: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    needed = _demands(network, lengths)
+    uses = {name: sum(name in node.inputs for node in network.nodes) for name in needed}
+    values: dict[str, np.ndarray] = {INPUT: inputs if needed[INPUT] else inputs[:, -1]}
+    counts: dict[str, np.ndarray | None] = {INPUT: lengths}
+    for node in network.nodes:
+        given = [values[name] for name in node.inputs]
+        counts[node.name] = _count(node, counts)
+        values[node.name] = _value(node, network, given, needed, counts[node.inputs[0]])
+        for name in set(node.inputs):
+            uses[name] -= 1
+            if not uses[name] and name != network.output:
+                del values[name]
+    return values[network.output]
+
+
+def _count(node: Node, counts: dict[str, np.ndarray | None]) -> np.ndarray | None:
+    """Return how many steps of a node's output count."""
+    before = counts[node.inputs[0]]
+    return None if before is None else node.operator.lengths(before)
+
+
+def _value(
+    node: Node,
+    network: Network,
+    given: Sequence[np.ndarray],
+    needed: dict[str, bool],
+    lengths: np.ndarray | None,
+) -> np.ndarray:
+    """Compute a node's output: all steps, or the frame of the last one."""
+    operator = node.operator
+    whole = {len(x[0]) for name, x in zip(node.inputs, given, strict=True) if needed[name]}
+    if network.shapes[node.inputs[0]].sequence and len(whole) > 1:
+        raise InputError(
+            f"the inputs of node {node.name} have {' and '.join(map(str, sorted(whole)))} steps; "
+            "they must have equally many."
+        )
+    if not network.shapes[node.inputs[0]].sequence:
+        return operator.forward(*given)
+    if isinstance(operator, Reduce) and operator.kind == "last" and lengths is None:
+        (x,) = given
+        return x[:, -1] if needed[node.inputs[0]] else x
+    if needed[node.name] or not network.shapes[node.name].sequence:
+        return operator.forward(*given, lengths=lengths)
+    if operator.framewise:
+        frames = [
+            x[:, -1] if needed[name] else x for name, x in zip(node.inputs, given, strict=True)
+        ]
+        return operator.forward(*frames)
+    return operator.last(*given)
+
+
+class Stream:
+    """A network that is fed one frame at a time.
+
+    Parameters
+    ----------
+    network : Network
+    samples : int
+        How many sequences are fed side by side.
+
+    Examples
+    --------
+    ``outputs = stream.push(frame)`` returns the frames of the output that are ready, and
+    ``stream.finish()`` those that remain when the sequences end.
+    """
+
+    def __init__(self, network: Network, samples: int = 1) -> None:
+        self.network = network
+        self._states = {node.name: node.operator.start(samples) for node in network.nodes}
+        self._waiting: dict[tuple[str, int], deque[np.ndarray]] = {
+            (node.name, i): deque() for node in network.nodes for i in range(len(node.inputs))
+        }
+
+    def push(self, frame: np.ndarray) -> list[np.ndarray]:
+        """Feed one frame of every sequence, shape (samples, *frame)."""
+        return self._spread({INPUT: [np.asarray(frame, np.float64)]}, end=False)
+
+    def finish(self) -> list[np.ndarray]:
+        """End the sequences; return the frames that remain."""
+        return self._spread({}, end=True)
+
+    def _spread(self, ready: dict[str, list[np.ndarray]], end: bool) -> list[np.ndarray]:
+        """Take frames through all nodes; return those that the output node gives."""
+        for node in self.network.nodes:
+            for i, name in enumerate(node.inputs):
+                self._waiting[node.name, i].extend(ready.get(name, []))
+            queues = [self._waiting[node.name, i] for i in range(len(node.inputs))]
+            found: list[np.ndarray] = []
+            while all(queues):
+                frames = [queue.popleft() for queue in queues]
+                self._states[node.name], some = node.operator.step(self._states[node.name], *frames)
+                found += some
+            if end:
+                found += node.operator.finish(self._states[node.name])
+            ready[node.name] = found
+        return ready[self.network.output]
+
+
+def run_stepwise(network: Network, inputs: np.ndarray) -> np.ndarray:
+    """Return the outputs of a network, computed frame by frame: the oracle of :func:`run`."""
+    inputs = check_frames(inputs, network.frame)
+    stream = Stream(network, len(inputs))
+    found = [y for t in range(inputs.shape[1]) for y in stream.push(inputs[:, t])]
+    found += stream.finish()
+    if not network.return_sequences:
+        return found[-1]
+    return np.stack(found, axis=1) if found else np.empty((len(inputs), 0, network.n_out))
