@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.graph.executor import Stream, run, run_stepwise
-from lmu_deploy.core.graph.frames import FramePool, Permute, Reshape
+from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, OPERATORS, Network, Node
-from lmu_deploy.core.graph.normalization import LayerNorm, RMSNorm
 from lmu_deploy.core.graph.pointwise import NAMES, Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LMU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Delay, Pool, Reduce, Reverse, RunningMean
+from lmu_deploy.core.graph.transforms import fold, to_layers
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 
@@ -371,3 +371,73 @@ def test_a_stream_gives_frames_as_soon_as_they_are_ready():
     frames = [float(y[0, 0]) for t in (1.0, 2.0, 4.0) for y in stream.push(np.full((1, 1), t))]
     assert frames == [4.0, 9.0]
     assert [float(y[0, 0]) for y in stream.finish()] == [10.0]
+
+
+@settings(max_examples=60)
+@given(graphs())
+def test_folding_changes_no_answer(drawn):
+    network, inputs = drawn
+    folded = fold(network)
+    close(run(folded, inputs), run(network, inputs))
+    names = {node.name for node in folded.nodes}
+    assert names <= {node.name for node in network.nodes}
+    assert len(folded.nodes) <= len(network.nodes)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Conv1d(np.ones((2, 3, 2)), np.ones(2), stride=2),
+        Conv1d(np.ones((2, 3, 2)), left=1),
+        Dense(np.ones((3, 2)), np.ones(2)),
+        LinearMemory(Memory.legendre(3, 6.0, 2), np.ones((3, 2)), None, Activation("relu")),
+        GRU(np.ones((3, 6)), np.ones((2, 6)), None, np.ones(6)),
+    ],
+)
+def test_a_batch_normalization_folds_into_what_follows(operator):
+    rng = np.random.default_rng(1)
+    norm = Affine.from_batch_norm(
+        rng.normal(size=3), rng.uniform(0.5, 2.0, 3), rng.normal(size=3), rng.normal(size=3), 1e-3
+    )
+    nodes = (
+        Node("dense", Dense(rng.normal(size=(4, 3))), (INPUT,)),
+        Node("norm", norm, ("dense",)),
+    )
+    network = Network((*nodes, Node("next", operator, ("norm",))), (4,), "next")
+    inputs = rng.normal(size=(2, 9, 4))
+    folded = fold(network)
+    close(run(folded, inputs), run(network, inputs))
+    padded = isinstance(operator, Conv1d) and operator.left
+    assert [node.name for node in folded.nodes] == (["norm", "next"] if padded else ["next"])
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_layers_become_a_graph_and_layers_again(networks, data):
+    network = data.draw(networks)
+    again = to_layers(Network.from_layers(network))
+    assert again.return_sequences == network.return_sequences
+    inputs = np.random.default_rng(0).normal(size=(2, 20, network.n_in))
+    close(run_reference(again, inputs).outputs, run_reference(network, inputs).outputs, 1e-12)
+
+
+def test_a_parallel_stack_becomes_layers_and_anything_else_is_named():
+    memory = LinearMemory(Memory.legendre(3, 6.0), np.ones((2, 1)))
+    nodes = [
+        Node("scale", Affine(np.full(2, 0.5), np.ones(2)), (INPUT,)),
+        Node("memory", memory, ("scale",)),
+        Node("units", Dense(np.ones((3, 4))), ("memory",)),
+        Node("relu", Activation("relu"), ("units",)),
+        Node("last", Reduce("last"), ("relu",)),
+    ]
+    network = Network(tuple(nodes), (2,), "last")
+    inputs = np.random.default_rng(0).normal(size=(2, 12, 2))
+    layers = to_layers(network)
+    assert len(layers.layers) == 1
+    close(run_reference(layers, inputs).outputs, run(network, inputs))
+    nodes[-1:] = [
+        Node("mean", Reduce("mean"), ("relu",)),
+        Node("norm", RMSNorm(np.ones(4)), ("mean",)),
+    ]
+    with pytest.raises(InputError, match=r"mean \(mean over time\), norm \(RMS normalization\)"):
+        to_layers(Network(tuple(nodes), (2,), "norm"))

@@ -2,12 +2,21 @@ r"""Linear operators: dense, scale and offset, convolutions over time and over f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.operator import Framewise, Operator, Shape, State, check_vector, count
+from lmu_deploy.core.graph.operator import (
+    Framewise,
+    Operator,
+    Shape,
+    State,
+    check_vector,
+    count,
+    plus,
+    through,
+)
 from lmu_deploy.core.validation import check_array, check_integer, set_fields
 
 _LONGEST = 1_000_000
@@ -46,6 +55,10 @@ class Dense(Framewise):
         if self.bias is not None:
             product += self.bias
         return product.reshape(*x.shape[:-1], self.kernel.shape[1])
+
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> Dense:
+        """Return a dense operator with the product of both kernels."""
+        return Dense(through(kernel, self.kernel), plus(self.bias, bias @ self.kernel))
 
     @property
     def n_parameters(self) -> int:
@@ -100,6 +113,13 @@ class Affine(Framewise):
     def apply(self, *frames: np.ndarray) -> np.ndarray:
         """Compute on arrays of shape (..., features)."""
         return frames[0] * self.scale + self.offset
+
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> Operator:
+        """Return the scale and offset, or the dense operator, of both maps."""
+        offset = bias * self.scale + self.offset
+        if kernel.ndim == 1:
+            return Affine(kernel * self.scale, offset)
+        return Dense(kernel * self.scale, offset)
 
     @property
     def n_parameters(self) -> int:
@@ -228,6 +248,14 @@ class Conv1d(Operator):
             taps = padded[:, first : first + steps * self.stride : self.stride]
             y += grouped_product(taps, self.kernel[k], self.groups)
         return y if self.bias is None else y + self.bias
+
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> Conv1d | None:
+        """Return the convolution with every tap multiplied, if no padding meets the bias."""
+        padded = self.left or self.right
+        if self.groups > 1 or (padded and bias.any()):
+            return None
+        taps = np.stack([through(kernel, tap) for tap in self.kernel])
+        return replace(self, kernel=taps, bias=plus(self.bias, (bias @ self.kernel).sum(axis=0)))
 
     def start(self, samples: int) -> State:
         """Return the number of samples, `left` frames of zeros, and how many frames to skip."""

@@ -10,13 +10,13 @@ two matrix products for a whole block instead of L products that wait for each o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.operator import Recurrent, State, count
+from lmu_deploy.core.graph.operator import Recurrent, State, count, plus, through
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.legendre import impulse_response
 from lmu_deploy.core.network import Memory
@@ -82,6 +82,11 @@ class LinearMemory(Recurrent):
         if self.activation is not None:
             u = self.activation.apply(u)
         return u.reshape(*x.shape[:-1], self.memory.channels)
+
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> LinearMemory:
+        """Return the memory with other encoders."""
+        encoders = through(kernel, self.encoders)
+        return replace(self, encoders=encoders, bias=plus(self.bias, bias @ self.encoders))
 
     def start(self, samples: int) -> State:
         """Return states of zero."""

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.frames import FramePool, Permute, Reshape
+from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.memory import LinearMemory
-from lmu_deploy.core.graph.normalization import LayerNorm, RMSNorm
 from lmu_deploy.core.graph.operator import Operator, Shape
 from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LMU, LSTM, SimpleRNN

@@ -127,6 +127,21 @@ class Operator(Part):
         """Return the frames that remain when the sequence ends."""
         return []
 
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> Operator | None:
+        """Return the operator that computes from x what this one computes from ``x K + b``.
+
+        Parameters
+        ----------
+        kernel : ndarray, shape (n_in, features), or shape (features,) for a diagonal K
+        bias : ndarray, shape (features,)
+
+        Returns
+        -------
+        Operator or None
+            None where no operator of this kind does.
+        """
+        return None
+
     @property
     def n_parameters(self) -> int:
         """Number of trained values."""
@@ -222,6 +237,17 @@ class Recurrent(Operator):
         for t in range(x.shape[1]):
             state, output = self.advance(state, x[:, t])
         return output
+
+
+def through(kernel: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return ``K W`` in float64; K is diagonal where it has one axis."""
+    weights = weights.astype(np.float64)
+    return np.asarray(kernel[:, None] * weights if kernel.ndim == 1 else kernel @ weights)
+
+
+def plus(bias: np.ndarray | None, more: np.ndarray) -> np.ndarray:
+    """Return the sum of a bias, which may be None, and another."""
+    return more if bias is None else bias + more
 
 
 def count(*arrays: np.ndarray | None) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.memory import Blocks, step_memory
-from lmu_deploy.core.graph.operator import Recurrent, State, count
+from lmu_deploy.core.graph.operator import Recurrent, State, count, plus, through
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.validation import check_array, check_flag, set_fields
@@ -58,6 +59,10 @@ class SimpleRNN(Recurrent):
     def start(self, samples: int) -> State:
         """Return the initial state of every sample."""
         return _repeated(self.initial, samples, self.n_out)
+
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> SimpleRNN:
+        """Return the units with another kernel and bias."""
+        return _absorbed(self, kernel, bias)
 
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step."""
@@ -128,6 +133,10 @@ class LSTM(Recurrent):
     def start(self, samples: int) -> State:
         """Return the initial h and c of every sample."""
         return tuple(_repeated(v, samples, self.n_out) for v in (self.initial_h, self.initial_c))
+
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> LSTM:
+        """Return the units with another kernel and bias."""
+        return _absorbed(self, kernel, bias)
 
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step."""
@@ -207,6 +216,10 @@ class GRU(Recurrent):
     def start(self, samples: int) -> State:
         """Return the initial state of every sample."""
         return _repeated(self.initial, samples, self.n_out)
+
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> GRU:
+        """Return the units with another kernel and bias."""
+        return _absorbed(self, kernel, bias)
 
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step."""
@@ -318,6 +331,20 @@ class LMU(Recurrent):
         cell = None if self.hidden is None else self.hidden.start(samples)
         output = cell[0] if isinstance(cell, tuple) else cell
         return np.zeros((samples, self.memory.size)), cell, output
+
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> LMU:
+        """Return the layer with other encoders and another kernel of the hidden cell."""
+        hidden = self.hidden
+        if hidden is not None and self.hidden_takes_input:
+            memory, own = np.split(hidden.kernel.astype(np.float64), [self.memory.size])
+            whole = np.concatenate([memory, through(kernel, own)])
+            hidden = replace(hidden, kernel=whole, bias=plus(hidden.bias, bias @ own))
+        return replace(
+            self,
+            hidden=hidden,
+            input_encoders=through(kernel, self.input_encoders),
+            memory_bias=plus(self.memory_bias, bias @ self.input_encoders),
+        )
 
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step, as the equations are written."""
@@ -453,6 +480,15 @@ class _Blocked:
         rows = m.reshape(-1, memory.order) @ self.blocks.powers[now].T
         given = u.swapaxes(1, 2).reshape(-1, now) @ self.blocks.response[now - 1 :: -1]
         return (rows + given).reshape(m.shape)
+
+
+_Cell = TypeVar("_Cell", SimpleRNN, LSTM, GRU)
+
+
+def _absorbed(cell: _Cell, kernel: np.ndarray, bias: np.ndarray) -> _Cell:
+    """Return the cell for an input that a dense operator no longer transforms."""
+    own = plus(cell.bias, bias @ cell.kernel)
+    return replace(cell, kernel=through(kernel, cell.kernel), bias=own)
 
 
 def _check(operator: Recurrent, shapes: dict[str, tuple[int | None, ...]]) -> None:
