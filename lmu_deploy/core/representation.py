@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.core import files
-
 REPR_LENGTH = 100
 """Characters that the repr of a network or of a part of one has at most."""
 
@@ -144,11 +142,15 @@ class Representation(Part):
         InputError
             When `path` cannot be written.
         """
+        from lmu_deploy.core import files  # only here: importing a target loads no file library
+
         files.save(self, path)
         return Path(path)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of every number; networks that compute the same have the same."""
+        from lmu_deploy.core import files
+
         return files.fingerprint(self)
 
     def __repr__(self) -> str:

@@ -10,10 +10,11 @@ from lmu_deploy.core.files import load, save
 from lmu_deploy.core.graph.executor import Stream, run, run_stepwise
 from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
+from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, OPERATORS, Network, Node
 from lmu_deploy.core.graph.pointwise import NAMES, Activation, Add, Concat, Multiply
-from lmu_deploy.core.graph.recurrent import GRU, LMU, LSTM, SimpleRNN
+from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Delay, Pool, Reduce, Reverse, RunningMean
 from lmu_deploy.core.graph.transforms import fold, to_layers
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout

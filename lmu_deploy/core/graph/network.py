@@ -14,10 +14,11 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
+from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.operator import Operator, Shape
 from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
-from lmu_deploy.core.graph.recurrent import GRU, LMU, LSTM, SimpleRNN
+from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Delay, Pool, Reduce, Reverse, RunningMean
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory
 from lmu_deploy.core.representation import Part, Representation, Summary, counted

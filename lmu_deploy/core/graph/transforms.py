@@ -13,10 +13,11 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.linear import Affine, Dense
+from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation
-from lmu_deploy.core.graph.recurrent import LMU, LSTM, SimpleRNN
+from lmu_deploy.core.graph.recurrent import LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.network import (
     ACTIVATIONS,
