@@ -39,7 +39,7 @@ def parameters():
                 )
 
 
-@pytest.mark.parametrize(("name", "representation", "kind", "case"), parameters())
+@pytest.mark.parametrize(("name", "representation", "kind", "case"), list(parameters()))
 def test_conformance(name, representation, kind, case):
     try:
         CASES[case](target(name), maker(representation, kind))
@@ -47,7 +47,7 @@ def test_conformance(name, representation, kind, case):
         pytest.skip(str(error))
 
 
-def test_spiking_networks_are_of_the_kind_that_was_asked_for():
+def test_spiking_networks_are_of_the_requested_kind():
     for kind, neuron, linear in (("usual", "lif", True), ("dpi", "dpi", False)):
         network = made(maker(SpikingNetwork, kind), "memory")
         assert network.neuron.kind == neuron
