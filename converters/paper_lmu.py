@@ -27,7 +27,7 @@ class PaperLMUImporter:
         """Return whether an HDF5 file has the weight names of the paper's package."""
         if not sniff.head.startswith(HDF5_SIGNATURE) or sniff.is_nir:
             return False
-        return sniff.holds(b"memory_encoders")
+        return sniff.holds(b"memory_encoders") and not sniff.holds(b"model_config")
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
         """Read a network; see :func:`read_paper_lmu` for the options."""

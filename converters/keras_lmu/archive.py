@@ -147,6 +147,9 @@ class LayerWeights:
             ("", expected.own, own),
             ("hidden/", expected.hidden, hidden),
         ):
+            if not prefix:
+                names = {_role(path) for path in arrays}
+                wanted = (*wanted, *(role for role in expected.optional if role in names))
             if len(wanted) != len(arrays):
                 problems.append(
                     f"{layer} has {len(arrays)} {'hidden ' if prefix else ''}weights in the file, "
@@ -188,9 +191,14 @@ def _parent(path: str) -> str:
     return path.rpartition("/")[0]
 
 
+def _role(path: str) -> str:
+    """Return the last part of a path without the number that Keras 2 puts behind it."""
+    return path.rpartition("/")[2].partition(":")[0]
+
+
 def _assign(prefix: str, wanted: tuple[str, ...], arrays: Arrays) -> Arrays:
     """Assign arrays to roles: by name where they have one, otherwise in order of creation."""
-    names = {path.rpartition("/")[2].partition(":")[0]: array for path, array in arrays.items()}
+    names = {_role(path): array for path, array in arrays.items()}
     if set(names) == set(wanted):
         return {prefix + role: names[role] for role in wanted}
     ordered = sorted(arrays.items(), key=lambda item: _number(item[0]))
@@ -220,8 +228,11 @@ def _named_groups(contents: FileContents) -> dict[str, Arrays]:
     root = "model_weights/" if "model_weights" in attributes else ""
     groups: dict[str, Arrays] = {}
     for layer in _list(attributes.get(root.rstrip("/"), {}), "layer_names"):
-        names = _list(attributes.get(f"{root}{layer}", {}), "weight_names")
-        paths = [f"{root}{layer}/{name}" for name in names]
+        group = f"{root}{layer}"
+        names = _list(attributes.get(group, {}), "weight_names")
+        paths = [f"{group}/{name}" for name in names] or [
+            path for path in contents.arrays if path.startswith(f"{group}/")
+        ]
         found = {path: contents.arrays[path] for path in paths if path in contents.arrays}
         if found:
             groups[layer] = found

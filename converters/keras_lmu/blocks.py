@@ -14,16 +14,26 @@ from typing import Any
 
 from converters.importers import MOST_ORDER
 from converters.keras_lmu.architecture import KerasLayer
+from converters.weight_files import PAPER_NAMES
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice, check_flag, check_integer, check_number
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Roles of the weights of a layer, in the order in which Keras creates them."""
+    """Roles of the weights of a layer, in the order in which Keras creates them.
+
+    Attributes
+    ----------
+    own, hidden : tuple of str
+        Weights of the layer itself and of the hidden cell inside it.
+    optional : tuple of str
+        Weights that some versions store, by name, with the layer's own.
+    """
 
     own: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,18 @@ class HiddenOptions:
     activation: str
     use_bias: bool
     recurrent: bool
+
+
+STORED_MATRICES = ("A", "B")
+"""Memory matrices, which keras-lmu stored as weights before version 0.3."""
+
+
+@dataclass(frozen=True)
+class PaperBlock:
+    """The cell of the paper's package in a model of Keras; its configuration has no sizes."""
+
+    return_sequences: bool
+    expected = Expected(PAPER_NAMES, optional=("bias",))
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,7 @@ class LMUBlock:
         return Expected(
             tuple(role for role, there in own if there),
             tuple(role for role, there in hidden if there),
+            STORED_MATRICES,
         )
 
 
@@ -109,7 +132,8 @@ class SoftmaxBlock:
     expected = Expected()
 
 
-Block = LMUBlock | LSTMBlock | DenseBlock | SoftmaxBlock
+Block = LMUBlock | PaperBlock | LSTMBlock | DenseBlock | SoftmaxBlock
+RECURRENT = (LMUBlock, PaperBlock, LSTMBlock)
 
 
 _LARGEST = 65_536
@@ -268,6 +292,8 @@ def _read_rnn(options: Configuration) -> Block | None:
     if kind != "LMUCell":
         options.problem(f"cell {kind[:80]} (only LMUCell is supported)")
         return None
+    if "order" not in cell.config:
+        return PaperBlock(options.flag("return_sequences"))
     cell.config = {**cell.config, "return_sequences": options.config.get("return_sequences", False)}
     return _read_lmu(cell)
 

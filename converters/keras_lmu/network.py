@@ -13,6 +13,7 @@ The memory's matrices are in no file; :mod:`.matrices` provides them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,14 @@ from converters.keras_lmu.archive import (
     parse_json,
 )
 from converters.keras_lmu.blocks import (
+    RECURRENT,
+    STORED_MATRICES,
     Block,
     DenseBlock,
     HiddenOptions,
     LMUBlock,
     LSTMBlock,
+    PaperBlock,
     SoftmaxBlock,
     read_block,
 )
@@ -42,6 +46,7 @@ from converters.keras_lmu.matrices import MemoryMatrices
 from converters.linear_maps import identity, join
 from converters.sandbox import FileContents
 from converters.sandbox.process import check_file
+from converters.weight_files import PAPER_NAMES, one_channel_layer, recognize_memory
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Hidden, Layer, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.validation import check_array, check_number
@@ -58,7 +63,8 @@ class KerasLMUImporter:
     def recognizes(self, sniff: Sniff) -> bool:
         """Return whether the file is an HDF5 file of Keras, or an archive with its entries."""
         if sniff.head.startswith(HDF5_SIGNATURE):
-            return not sniff.holds(b"memory_encoders") and not sniff.is_nir
+            whole = sniff.holds(b"model_config")
+            return (whole or not sniff.holds(b"memory_encoders")) and not sniff.is_nir
         return CONFIG in sniff.entries or WEIGHTS in sniff.entries
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
@@ -152,8 +158,9 @@ def assemble(
     for layer, block, arrays in found:
         try:
             if isinstance(block, LMUBlock):
-                lmu = make_lmu(block, arrays)
-                layers.append(matrices.put_into(lmu, layer.name, block.trainable_theta))
+                layers.append(_lmu_layer(layer, block, arrays, matrices))
+            elif isinstance(block, PaperBlock):
+                layers.append(make_paper_layer(arrays))
             elif isinstance(block, LSTMBlock):
                 layers.append(make_lstm(block, arrays))
             elif isinstance(block, DenseBlock):
@@ -161,7 +168,7 @@ def assemble(
         except InputError as error:
             problems.append(f"{layer}: {str(error).rstrip('.')}")
     raise_problems(problems, REFUSED)
-    last = [block for _, block in blocks if isinstance(block, LMUBlock | LSTMBlock)][-1]
+    last = [block for _, block in blocks if isinstance(block, RECURRENT)][-1]
     return LMUNetwork(
         layers=tuple(layers),
         readout=readout or Readout(identity(layers[-1].n_out), None),
@@ -172,7 +179,7 @@ def assemble(
 
 def _check_order(blocks: list[tuple[KerasLayer, Block]], problems: list[str]) -> None:
     """Check that recurrent layers come first, then Dense, then softmax."""
-    recurrent = [(layer, b) for layer, b in blocks if isinstance(b, LMUBlock | LSTMBlock)]
+    recurrent = [(layer, b) for layer, b in blocks if isinstance(b, RECURRENT)]
     if not recurrent:
         problems.append("the model has no LMU layer")
     for layer, block in recurrent[:-1]:
@@ -189,6 +196,9 @@ def _check_order(blocks: list[tuple[KerasLayer, Block]], problems: list[str]) ->
 
 def _provenance(blocks: list[Block], matrices: MemoryMatrices) -> dict[str, str]:
     notes = {"imported from": "keras-lmu", "memory matrices": matrices.note}
+    if any(isinstance(block, PaperBlock) for block in blocks):
+        notes["memory matrices"] = "from the file"
+        notes["assumed"] = "hidden units of the paper's cell are tanh; the file does not say"
     if _has_softmax(blocks[-1]):
         notes["left out"] = "the softmax at the end: outputs are logits"
     return notes
@@ -196,6 +206,51 @@ def _provenance(blocks: list[Block], matrices: MemoryMatrices) -> dict[str, str]
 
 def _has_softmax(block: Block) -> bool:
     return isinstance(block, SoftmaxBlock) or (isinstance(block, DenseBlock) and block.softmax)
+
+
+def _lmu_layer(
+    layer: KerasLayer, block: LMUBlock, arrays: Arrays, matrices: MemoryMatrices
+) -> LMULayer:
+    """Build an LMU layer with the matrices of the file, or else with those that were chosen."""
+    stored = {role: arrays.pop(role) for role in STORED_MATRICES if role in arrays}
+    lmu = make_lmu(block, arrays)
+    if not stored:
+        return matrices.put_into(lmu, layer.name, block.trainable_theta)
+    matrices.note = "from the file"
+    return with_stored_matrices(lmu, *(stored[role] for role in STORED_MATRICES))
+
+
+def with_stored_matrices(layer: LMULayer, a: np.ndarray, b: np.ndarray) -> LMULayer:
+    """Return the layer with the matrices that early versions of keras-lmu stored as weights.
+
+    The step is either ``m A + u B`` or ``m + m A + u B``; the form is chosen whose matrix is
+    nearer to that of the layer's order and theta.
+
+    Raises
+    ------
+    InputError
+        When a matrix has the wrong shape.
+    """
+    memory = layer.memory
+    stored = check_array("A", _float(a), (memory.order, memory.order)).T.astype(np.float64)
+    b_bar = check_array("B", _float(b), (1, memory.order))[0].astype(np.float64)
+    forms = stored, stored + np.eye(memory.order)
+    a_bar = min(forms, key=lambda form: float(np.linalg.norm(form - memory.a_bar)))
+    found = recognize_memory(a_bar, b_bar, memory.theta)
+    return replace(layer, memory=replace(found, channels=memory.channels))
+
+
+def make_paper_layer(weights: Arrays) -> LMULayer:
+    """Build the layer of the paper's cell, with tanh units: the file does not record them.
+
+    Raises
+    ------
+    InputError
+        When a weight has the wrong shape, or the window length cannot be inferred.
+    """
+    arrays = {role: _float(array) for role, array in weights.items()}
+    ordered = [(name, arrays[name]) for name in PAPER_NAMES]
+    return one_channel_layer(ordered, arrays.get("bias"), None, "tanh", incremental=True)
 
 
 def make_lmu(block: LMUBlock, weights: Arrays) -> LMULayer:

@@ -1,13 +1,20 @@
 """Files of the paper's package and of PyTorch LMUs, compared with a loop over their equations."""
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from converters.importers import import_file
 from converters.weight_files import recognize_memory
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.executor import run
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.reference import run_reference
+from lmu_deploy.tasks.base import get_task
 
 N_IN, UNITS, ORDER, N_OUT = 2, 5, 6, 3
 
@@ -64,6 +71,58 @@ def test_a_file_of_the_paper_follows_the_equations_of_the_paper(tmp_path, weight
     np.testing.assert_allclose(found, paper_answer(weights, inputs), rtol=0, atol=1e-12)
     assert network.layers[0].memory.theta == 14.0
     assert network.layers[0].memory.discretizer == "zoh"
+
+
+def save_whole(path, weights, names=True):
+    """Save the same model as Keras 2 saves whole models; its cell's configuration is empty."""
+    h5py = pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
+    cell = {"class_name": "LMUCell", "config": {"name": "lmu_cell_1", "trainable": True}}
+    rnn = {"name": "rnn", "return_sequences": True, "cell": cell}
+    dense = {"name": "dense", "units": N_OUT, "activation": "softmax", "use_bias": True}
+    layers = [{"class_name": "RNN", "config": rnn}, {"class_name": "Dense", "config": dense}]
+    model = {"class_name": "Sequential", "config": {"name": "sequential", "layers": layers}}
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(model)
+        file["optimizer_weights/Adam/iterations:0"] = 1
+        root = file.create_group("model_weights")
+        root.attrs["layer_names"] = [b"rnn", b"dense"]
+        for name, array in weights.items():
+            layer = "dense" if name in ("kernel", "bias") else "rnn"
+            root[f"{layer}/{layer}/{name}:0"] = array[0] if name == "bias" else array
+        for layer in ("rnn", "dense") if names else ():
+            inside = [f"{layer}/{name}".encode() for name in root[f"{layer}/{layer}"]]
+            root[layer].attrs["weight_names"] = inside
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_a_whole_model_with_the_cell_of_the_paper_equals_its_weights(
+    tmp_path, weights, inputs, names
+):
+    save_paper(tmp_path / "bare.hdf5", weights)
+    save_whole(tmp_path / "whole.hdf5", weights, names)
+    bare, whole = (import_file(tmp_path / name) for name in ("bare.hdf5", "whole.hdf5"))
+    assert whole.return_sequences, "the whole model says so, the bare weights cannot"
+    assert not bare.return_sequences
+    found = run_reference(whole, inputs).outputs
+    assert (found[:, -1] == run_reference(bare, inputs).outputs).all()
+    assert "tanh" in whole.provenance["assumed"]
+
+
+PUBLISHED = Path(os.environ.get("LMU_DEPLOY_DATA", ".")) / "published"
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("psMNIST-standard", "psmnist-nru"), ("psMNIST-weights", "psmnist")]
+)
+def test_published_files_classify_their_images(name, task):
+    """With another permutation of the pixels, or a wrong equation, it is one of ten."""
+    if not (PUBLISHED / f"{name}.hdf5").is_file():
+        pytest.skip("the published files are absent; set LMU_DEPLOY_DATA")
+    network = import_file(PUBLISHED / f"{name}.hdf5")
+    assert network.provenance["memory matrices"] == "from the file"
+    images, labels = get_task(task).load().test.batch(slice(200))
+    outputs = run(Network.from_layers(network), images)
+    assert (outputs.argmax(axis=1) == labels).mean() > 0.95
 
 
 def test_missing_and_surplus_weights_are_reported(tmp_path, weights):
