@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import memory_basis
-from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.representation import Part
 from lmu_deploy.core.validation import check_inputs, check_integer
+
+if TYPE_CHECKING:
+    from lmu_deploy.core.integer.network import IntegerNetwork
 
 GROUP = "lmu_deploy.targets"
 LARGEST_RASTER = 50_000_000
@@ -65,6 +66,8 @@ class States(Part):
         cls, network: IntegerNetwork, m: np.ndarray, h: np.ndarray, y: np.ndarray
     ) -> States:
         """Build states of a network that is all on the chip, with the scales of its formats."""
+        from lmu_deploy.core.integer.graph import memory_basis  # which imports SciPy
+
         layers = [layer for _, layer in network.on_chip]
         m_scale = [np.full(layer.memory.size, layer.memory.state.scale) for layer in layers]
         h_scale = [

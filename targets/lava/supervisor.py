@@ -125,6 +125,7 @@ def _watch(
     progress: Callable[[int], None] | None,
 ) -> bytes | None:
     """Wait for the end; return the worker's output, or None when the deadline came first."""
+    done = 0
     while time.monotonic() < deadline:
         try:
             output, _ = worker.communicate(timeout=_POLL_SECONDS)
@@ -133,7 +134,9 @@ def _watch(
             if worker.poll() is not None or (folder / workers.FAILURE).exists():
                 return waiting.output or b""
         if progress:
-            progress(records.progress(folder))
+            # A folder that changes while it is searched is read as no progress.
+            done = max(done, records.progress(folder))
+            progress(done)
     return None
 
 

@@ -64,4 +64,6 @@ def test_perturbation_moves_the_diagonal_alone():
     (layer,) = model.layers
     before = layer.memory.a_bar.clone().numpy()
     _script("perturbation")["perturb"](model, 0.25)
-    np.testing.assert_allclose(layer.memory.a_bar - before, 0.25 * np.eye(len(before)), atol=1e-6)
+    np.testing.assert_allclose(
+        layer.memory.a_bar.numpy() - before, 0.25 * np.eye(len(before)), atol=1e-6
+    )

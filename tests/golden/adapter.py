@@ -294,16 +294,24 @@ def deploy(network: Network, target: str, **options: Any) -> list[float]:
 _NOT_RESULTS = {"wall_seconds", "seed", "version", "versions", "settings", "provenance", "hashes"}
 
 
-def _numbers(node: Any) -> list[float]:
-    """Return the numbers in a tree of JSON, in the order of the file."""
+def _numbers(node: Any, digits: int | None = None) -> list[float]:
+    """Return the numbers in a tree of JSON, in the order of the file.
+
+    Bounds of confidence intervals are rounded to 12 significant digits, because their last bits
+    are those of a library function.
+    """
     if isinstance(node, Mapping):
-        kept = (value for key, value in node.items() if key not in _NOT_RESULTS)
-        return [number for value in kept for number in _numbers(value)]
+        kept = ((key, value) for key, value in node.items() if key not in _NOT_RESULTS)
+        return [
+            number
+            for key, value in kept
+            for number in _numbers(value, 12 if key.endswith("ci95") else digits)
+        ]
     if isinstance(node, list | tuple):
-        return [number for value in node for number in _numbers(value)]
+        return [number for value in node for number in _numbers(value, digits)]
     if isinstance(node, bool) or node is None or isinstance(node, str):
         return []
-    return [float(node)]
+    return [float(node) if digits is None else float(f"{node:.{digits}g}")]
 
 
 def attribution(

@@ -174,12 +174,12 @@ def test_every_step_follows_from_the_held_messages(engine):
 
 
 class SendsBeyondIt(NumpyEngine):
-    def silence(self, values, threshold):
-        super().silence(values, threshold + 1)
+    def suppress(self, values, threshold):
+        super().suppress(values, threshold + 1)
 
 
 class SendsAll(NumpyEngine):
-    def silence(self, values, threshold):
+    def suppress(self, values, threshold):
         pass
 
 
