@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.memory import Blocks, step_memory
+from lmu_deploy.core.graph.memory import Blocks, LinearMemory, step_memory
 from lmu_deploy.core.graph.operator import Recurrent, State, count, plus, through
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN, check_weights
 from lmu_deploy.core.network import Memory
@@ -138,7 +138,21 @@ class LMU(Recurrent):
         return outputs
 
     def last(self, *signals: np.ndarray) -> np.ndarray:
-        """Compute the output of the last step; with a SimpleRNN inside, block by block."""
+        """Compute the output of the last step in the form that needs least.
+
+        Where nothing feeds back, the last state of the memory is a product with its impulse
+        response, and dense hidden units are computed once. With a SimpleRNN inside, the layer goes
+        block by block.
+        """
+        (x,) = signals
+        cell = self.hidden
+        dense = isinstance(cell, SimpleRNN) and cell.recurrent_kernel is None
+        if not self.feeds_back and (cell is None or dense):
+            m = LinearMemory(self.memory, self.input_encoders, self.memory_bias).last(x)
+            if cell is None:
+                return m
+            given = np.concatenate([m, x[:, -1]], axis=1) if self.hidden_takes_input else m
+            return cell.advance(cell.start(len(x)), given)[1]
         if not isinstance(self.hidden, SimpleRNN):
             return super().last(*signals)
         (output,) = deque(_Blocked(self, self.hidden).outputs(signals[0]), maxlen=1)
