@@ -12,6 +12,10 @@ from lmu_deploy.core.representation import REPR_LENGTH
 DIGITS = "examples/models/digits.safetensors"
 
 
+# Tests that share an expensive fixture run in one worker.
+pytestmark = pytest.mark.xdist_group("fidelity report")
+
+
 @pytest.fixture(scope="module")
 def report():
     network, data = ld.load(DIGITS), ld.load_task("digits")

@@ -21,6 +21,10 @@ def timeless(value):
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
+# Tests that share an expensive fixture run in one worker.
+pytestmark = pytest.mark.xdist_group("repeatable")
+
+
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory):
     folders = [tmp_path_factory.mktemp("validated") for _ in range(2)]

@@ -13,6 +13,10 @@ from lmu_deploy.core.representation import REPR_LENGTH
 DIGITS = "examples/models/digits.safetensors"
 
 
+# Tests that share an expensive fixture run in one worker.
+pytestmark = pytest.mark.xdist_group("run")
+
+
 @pytest.fixture(scope="module")
 def network():
     return ld.load(DIGITS)

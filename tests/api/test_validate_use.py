@@ -20,6 +20,10 @@ from targets.base import get_target
 DIGITS = "examples/models/digits.safetensors"
 
 
+# Tests that share an expensive fixture run in one worker.
+pytestmark = pytest.mark.xdist_group("validate use")
+
+
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory):
     """The digits network in one slice and 8-bit messages."""
