@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -205,7 +206,10 @@ def _work(folder: Path, progress: Callable[[float], None] | None) -> None:
 
 
 def _compiler_errors(log: Path) -> str:
-    """Return the compiler's errors, which the worker's exception does not include."""
+    """Return the compiler's errors, which the worker's exception does not include.
+
+    A path in a command of make may contain the word too, so the colon counts.
+    """
     lines = log.read_text(errors="replace").splitlines()
-    errors = [line.strip() for line in lines if "error" in line.lower() and "Error (" not in line]
+    errors = [line.strip() for line in lines if re.search(r"\berror:", line, re.IGNORECASE)]
     return f" ({'; '.join(errors[:_MOST_LINES])})" if errors else ""
