@@ -118,7 +118,7 @@ def eligible(network: IntegerNetwork) -> list[Edge]:
 
 
 def with_fraction(network: IntegerNetwork, fraction: float) -> IntegerNetwork:
-    """Give every eligible connection a threshold that is a fraction of its messages' range.
+    """Set the threshold of every eligible connection to a fraction of its messages' range.
 
     Parameters
     ----------
