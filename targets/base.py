@@ -6,6 +6,7 @@ module is imported only when the target is requested.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -20,6 +21,7 @@ from lmu_deploy.core.validation import check_inputs, check_integer
 
 if TYPE_CHECKING:
     from lmu_deploy.core.integer.network import IntegerNetwork
+    from lmu_deploy.core.integer.parts import Place
 
 GROUP = "lmu_deploy.targets"
 LARGEST_RASTER = 50_000_000
@@ -43,8 +45,11 @@ class States(Part):
     m_basis : ndarray, shape (the reference's states, states), or None
         Coordinates of the target's memory states; None when they are the reference's.
     h_on_host : ndarray, shape (units,), bool, or None
-        For an integer network with layers on the host, the columns of h that belong to these
-        layers and are real numbers; None for all other networks.
+        For an integer network with nodes on the host, the columns of h that belong to these
+        nodes and are real numbers; None for all other networks.
+    parts : mapping of population to ndarray, shape (samples, frames, neurons)
+        Of an integer network, the states of every population, which may have fewer frames than
+        the input has steps. m and h join those with the most common number of frames.
     """
 
     m: np.ndarray
@@ -55,6 +60,7 @@ class States(Part):
     y_scale: float = 1.0
     m_basis: np.ndarray | None = None
     h_on_host: np.ndarray | None = None
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of_reals(cls, m: np.ndarray, h: np.ndarray, y: np.ndarray) -> States:
@@ -62,27 +68,39 @@ class States(Part):
         return cls(m, h, y, np.ones(m.shape[2]), np.ones(h.shape[2]))
 
     @classmethod
-    def of_integers(
-        cls, network: IntegerNetwork, m: np.ndarray, h: np.ndarray, y: np.ndarray
-    ) -> States:
-        """Build states of a network that is all on the chip, with the scales of its formats."""
-        from lmu_deploy.core.integer.graph import memory_basis  # which imports SciPy
+    def of_integers(cls, network: IntegerNetwork, parts: Mapping[Place, np.ndarray]) -> States:
+        """Build the states of an integer network, with the scales of its formats.
 
-        layers = [layer for _, layer in network.on_chip]
-        m_scale = [np.full(layer.memory.size, layer.memory.state.scale) for layer in layers]
-        h_scale = [
-            np.full(layer.hidden.units, layer.hidden.message.scale)
-            for layer in layers
-            if layer.hidden is not None
-        ]
+        Parameters
+        ----------
+        network : IntegerNetwork
+        parts : mapping of Place to ndarray, shape (samples, frames, neurons)
+            Integers, or real numbers for nodes on the host.
+        """
+        from lmu_deploy.core.integer.graph import memory_basis  # which imports SciPy
+        from lmu_deploy.core.integer.network import HostNodes
+
+        memories, units = list(network.memories), list(network.units)
+        frames = Counter(parts[p.place].shape[1] for p in (*memories, *units))
+        common = frames.most_common(1)[0][0] if frames else 0
+        memories, units = (
+            [p for p in group if parts[p.place].shape[1] == common] for group in (memories, units)
+        )
+        y = parts[network.output]
+        none = np.zeros((len(y), common, 0), np.int32)
+        on_host = np.concatenate(
+            [np.zeros(0, bool), *(np.full(p.size, isinstance(p, HostNodes)) for p in units)]
+        )
         return cls(
-            m,
-            h,
+            np.concatenate([none, *(parts[p.place] for p in memories)], axis=2),
+            np.concatenate([none, *(parts[p.place] for p in units)], axis=2),
             y,
-            np.concatenate(m_scale),
-            np.concatenate([*h_scale, np.zeros(0)]),
-            network.chip_readout.output.scale,
-            memory_basis(network),
+            np.concatenate([np.zeros(0), *(np.full(p.size, p.scale) for p in memories)]),
+            np.concatenate([np.zeros(0), *(np.full(p.size, p.scale) for p in units)]),
+            network.y_scale,
+            memory_basis(network) if len(memories) == len(network.memories) else None,
+            on_host if on_host.any() else None,
+            {str(place): values for place, values in parts.items()},
         )
 
     def real_m(self, samples: slice = slice(None)) -> np.ndarray:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmu_deploy.core.integer.segments import HostSegment
+from lmu_deploy.core.graph.executor import Stream
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Readout
 from lmu_deploy.core.reference import activate, run_reference
 
@@ -111,83 +112,48 @@ def run_lstm(layer: LSTMLayer, signal: np.ndarray) -> np.ndarray:
     return np.concatenate([run_reference(alone, sample[None]).outputs for sample in signal])
 
 
-class HostSteps:
-    """A segment on the host, step by step.
+class HostStreams:
+    """Nodes on the host for a batch; each sample is computed by itself.
 
     Parameters
     ----------
-    segment : HostSegment
+    network : Network
     samples : int
 
     Attributes
     ----------
-    h : list of ndarray, shape (samples, units)
-        Outputs of each layer after the last step.
+    taken : int
+        Number of frames so far.
     """
 
-    def __init__(self, segment: HostSegment, samples: int) -> None:
-        self._basis = None if segment.basis is None else _matrix(segment.basis.T)
-        self._layers = [_LSTM(layer) for layer in segment.layers]
-        self._readout = None if segment.readout is None else _matrix(segment.readout.kernel)
-        bias = None if segment.readout is None else segment.readout.bias
-        self._bias = None if bias is None else bias.astype(np.float64)
-        self.h = [np.zeros((samples, layer.n_out)) for layer in segment.layers]
-        self._c = [np.zeros_like(h) for h in self.h]
+    def __init__(self, network: Network, samples: int) -> None:
+        self._streams = [Stream(network) for _ in range(samples)]
+        self.taken = 0
 
-    def advance(self, x: np.ndarray, remembered: np.ndarray | None = None) -> np.ndarray:
-        """Advance by one step.
+    def push(self, x: np.ndarray) -> list[np.ndarray]:
+        """Take a frame of shape (samples, n_in); return those that are ready, (samples, n_out)."""
+        self.taken += 1
+        frame = self._streams[0].network.frame
+        ready = [
+            stream.push(np.ascontiguousarray(row).reshape(1, *frame))
+            for stream, row in zip(self._streams, x, strict=True)
+        ]
+        return _together(ready)
 
-        Parameters
-        ----------
-        x : ndarray, shape (samples, n)
-            Real values of the messages from the segment before, or real inputs.
-        remembered : ndarray, shape (samples, features), optional
-            Added to the features, to study what messages leave out.
+    def finish(self) -> list[np.ndarray]:
+        """Return the frames that appear at the end."""
+        return _together([stream.finish() for stream in self._streams])
 
-        Returns
-        -------
-        output : ndarray, shape (samples, n_out)
-            Outputs of the readout, or of the last layer if there is none.
-        """
-        signal = x if self._basis is None else _each(x, self._basis)
-        if remembered is not None:
-            signal = signal + remembered
-        for number, layer in enumerate(self._layers):
-            signal, self._c[number] = layer.advance(signal, self.h[number], self._c[number])
-            self.h[number] = signal
-        if self._readout is None:
-            return signal
-        y = _each(signal, self._readout)
-        return y if self._bias is None else y + self._bias
-
-    def copy(self) -> HostSteps:
+    def copy(self) -> HostStreams:
         """Return an independent copy."""
-        other: HostSteps = object.__new__(HostSteps)
-        other.__dict__.update(self.__dict__)
-        other.h, other._c = list(self.h), list(self._c)
+        other: HostStreams = object.__new__(HostStreams)
+        other._streams, other.taken = [stream.copy() for stream in self._streams], self.taken
         return other
 
 
-class _LSTM:
-    """Equations of :class:`lmu_deploy.core.network.LSTMLayer`."""
-
-    def __init__(self, layer: LSTMLayer) -> None:
-        self._kernel, self._recurrent = _matrix(layer.kernel), _matrix(layer.recurrent_kernel)
-        self._bias, self._units = layer.bias.astype(np.float64), layer.n_out
-
-    def advance(self, x: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return h and c after a step; both are new arrays."""
-        z = _each(x, self._kernel) + _each(h, self._recurrent) + self._bias
-        g = np.tanh(np.ascontiguousarray(z[:, 2 * self._units : 3 * self._units]))
-        i, f, _, o = np.split(0.5 * (1.0 + np.tanh(0.5 * z)), 4, axis=1)
-        c = f * c + i * g
-        return o * np.tanh(c), c
-
-
-def _matrix(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values, dtype=np.float64)
-
-
-def _each(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return ``rows @ matrix``, each row by itself; shape (samples, columns)."""
-    return _by_row(np.ascontiguousarray(rows), matrix)
+def _together(ready: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """Stack the frames of all samples, which become ready at the same steps."""
+    return [
+        np.concatenate([frame.reshape(1, -1) for frame in frames])
+        for frames in zip(*ready, strict=True)
+    ]

@@ -150,9 +150,9 @@ def from_tree(tree: Any, tensors: Mapping[str, np.ndarray], classes: tuple[type,
         When the tree is corrupt, its root is none of `classes`, it refers to another class or a
         missing tensor, or a class rejects its fields.
     """
-    instance = _decode(tree, tensors, {cls.__name__: cls for cls in classes})
+    instance = _decode(tree, tensors, {_file_name(cls): cls for cls in classes})
     if not isinstance(instance, classes):
-        wanted = " or ".join(sorted(cls.__name__ for cls in classes))
+        wanted = " or ".join(sorted(_file_name(cls) for cls in classes))
         raise InputError(f"it contains no {wanted} at its root; create the file again.")
     return instance
 
@@ -206,7 +206,7 @@ def _encode(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
             f.name: _encode(getattr(value, f.name), f"{path}.{f.name}".lstrip("."), tensors)
             for f in dataclasses.fields(value)
         }
-        return {"type": type(value).__name__, "fields": fields}
+        return {"type": _file_name(type(value)), "fields": fields}
     if isinstance(value, Mapping):
         return {"map": {k: _encode(v, f"{path}.{k}", tensors) for k, v in value.items()}}
     if isinstance(value, tuple | list):
@@ -256,6 +256,11 @@ def _check_fields(cls: type, fields: Mapping[str, Any]) -> None:
             f"{cls.__name__} lacks {_short(', '.join(missing))}: an older version wrote the file, "
             "or it is corrupt; create it again (lmu-deploy quantize, spike, train or import)."
         )
+
+
+def _file_name(cls: type) -> str:
+    """Return the name of a class in files, where it is not the name in the code."""
+    return str(getattr(cls, "FILE_NAME", cls.__name__))
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load as load_tree
+from lmu_deploy.core.integer.layered import LAYERED_CLASSES, LayeredNetwork
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.core.spiking.loihi import LOIHI_CLASSES, LoihiNetwork
@@ -20,7 +21,7 @@ FORMS: Mapping[str, type] = {
     "loihi": LoihiNetwork,
 }
 """Representations by the name that follows a target's, such as ``integer``."""
-_ALL = tuple(dict.fromkeys((*FLOAT_CLASSES, *INTEGER_CLASSES, *SPIKING_CLASSES, *LOIHI_CLASSES)))
+_ALL = tuple(dict.fromkeys((*FLOAT_CLASSES, *INTEGER_CLASSES, *LAYERED_CLASSES, *SPIKING_CLASSES, *LOIHI_CLASSES)))
 
 
 def load(path: Path | str) -> Network:
@@ -46,6 +47,8 @@ def load(path: Path | str) -> Network:
     LMUNetwork(8 inputs, 10 outputs, 5,262 parameters, task digits)
     """
     network = load_tree(path, _ALL)
+    if isinstance(network, LayeredNetwork):
+        network = network.graph()
     if not isinstance(network, Network):
         raise InputError(
             f"{path} contains a {type(network).__name__}, not a network; give a network file."

@@ -26,12 +26,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
-from lmu_deploy.core.integer.graph import Edge, edges, populations
-from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
+from lmu_deploy.core.integer.graph import edges, sources
+from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Connection, Format, largest
+from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
+from lmu_deploy.core.integer.populations import Pointwise
 from lmu_deploy.core.validation import check_choice
-from targets.integer.numpy_engine import Advance, NumpyEngine
+from targets.integer.numpy_engine import NumpyEngine, SeriesStep
 from targets.integer.operands import Drive
 
 FLOAT64_LIMIT = 2**52
@@ -59,8 +60,8 @@ def float64_objections(network: IntegerNetwork) -> list[str]:
 def int32_objections(network: IntegerNetwork) -> list[str]:
     """Return the values that int32 cannot represent, as sentences."""
     found = []
-    limits = {name: p.message.limit for name, p in populations(network).items()}
-    inflow: dict[str, int] = defaultdict(int)
+    limits = {place: source.message.limit for place, source in sources(network).items()}
+    inflow: dict[Place, int] = defaultdict(int)
     for edge, sums in _sums(network):
         connection = edge.connection
         limited = np.minimum(sums, largest(connection.accumulator_bits))
@@ -79,13 +80,12 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
                 f"changes on {edge.place} need {change.bit_length() + 1} bits, int32 has 32"
             )
         inflow[edge.target] += int((products >> connection.shift).sum(axis=0).max(initial=0)) + 1
-    own = {"readout": largest(24)}
-    for number, layer in network.on_chip:
-        rounding = (1 << layer.memory.message_shift) >> 1
-        own[f"layer{number}/memory"] = layer.memory.state.limit + largest(24) + rounding
-        own[f"layer{number}/series"] = largest(24)
-        if layer.hidden is not None:
-            own[f"layer{number}/hidden"] = largest(24)
+    own: dict[Place, int] = {}
+    for population in network.on_chip:
+        own[population.entrance] = largest(24)
+        if isinstance(population, Integrators):
+            rounding = (1 << population.message_shift) >> 1
+            own[population.place] += population.state.limit + rounding
     for target, worst in inflow.items():
         if worst + own[target] > INT32_LIMIT:
             bits = (worst + own[target]).bit_length() + 1
@@ -94,12 +94,9 @@ def int32_objections(network: IntegerNetwork) -> list[str]:
 
 
 def _sums(network: IntegerNetwork) -> list[tuple[Edge, np.ndarray]]:
-    limits = {name: p.message.limit for name, p in populations(network).items()}
-    return [
-        (edge, worst_sums(edge, limits[edge.source]))
-        for edge in edges(network)
-        if not edge.source.endswith("/series")
-    ]
+    """Return the largest sums of every edge, except those inside the update of a series."""
+    limits = {place: source.message.limit for place, source in sources(network).items()}
+    return [(edge, worst_sums(edge, limits[edge.source])) for edge in network.edges]
 
 
 ENGINES = ("auto", "numpy", "torch", "numba")
@@ -136,13 +133,6 @@ class Activation(Protocol):
 
     def __call__(self, z: Any) -> tuple[Any, int]:
         """Return H, shape (batch, units), and the number of saturated entries."""
-
-
-class SeriesStep(Sender, Protocol):
-    """Series memory, which also counts its own events."""
-
-    def advance(self, m: np.ndarray, message: np.ndarray, drive: np.ndarray) -> Advance:
-        """Advance by one sample step; NumPy arrays, (batch, states)."""
 
 
 class Engine(Protocol):
@@ -190,11 +180,20 @@ class Engine(Protocol):
     def sender(self, fan_out: np.ndarray) -> Sender:
         """Build an event counter; `fan_out` is the number of synapses of each neuron."""
 
-    def activation(self, hidden: IntegerHidden) -> Activation:
-        """Build the activation of hidden units."""
+    def activation(self, hidden: Pointwise) -> Activation:
+        """Build the function of a pointwise population."""
 
-    def series(self, memory: SeriesMemory) -> SeriesStep:
-        """Build a series memory."""
+    def series(self, series: Series) -> SeriesStep:
+        """Build the step of a series, on integers of NumPy."""
+
+    def series_sender(self, series: Series) -> Sender:
+        """Build the event counter of a series' messages to itself."""
+
+    def room(self, *shape: int) -> Any:
+        """Return an array to be filled."""
+
+    def side_by_side(self, signals: list[Any]) -> Any:
+        """Concatenate arrays along their last axis."""
 
 
 def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int = 0) -> Engine:
@@ -246,8 +245,9 @@ def _fastest(network: IntegerNetwork, sample_steps: int) -> str:
     if find_spec("torch") is None or int32_objections(network):
         return "numpy"
     work = sum(edge.connection.slices.size for edge in edges(network)) * sample_steps
-    memories = [layer.memory for _, layer in network.on_chip]
-    terms = sum(m.size * m.applications for m in memories if isinstance(m, SeriesMemory))
+    terms = sum(
+        p.size * p.applications for p in network.on_chip if isinstance(p, Series)
+    )
     to_compile = work + _PRODUCTS_OF_A_TERM * terms * sample_steps
     loaded = "targets.integer.numba_kernels" in sys.modules
     compiled = bool(find_spec("numba")) and (loaded or to_compile >= _WORTH_COMPILING)

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
+from lmu_deploy.core.integer.functions import PiecewiseLinear
+from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.parts import Connection, largest
+from lmu_deploy.core.integer.populations import Pointwise
 from targets.integer import numba_kernels
-from targets.integer.numpy_engine import Advance, SeriesSender
+from targets.integer.numpy_engine import SeriesSender
 from targets.integer.operands import Drive, Stack, by_lines, find_flat
 from targets.integer.torch_engine import Int8Products, Int32Engine
 
@@ -190,41 +192,43 @@ class DriveInMessages:
         return self
 
 
-_PLACES = {
-    numba_kernels.DRIVE: "series/drive",
-    numba_kernels.ACCUMULATOR: "series/recurrent/slice0",
-    numba_kernels.TERM: "series/term",
-    numba_kernels.TERM_MESSAGE: "series/message",
-    numba_kernels.STATE: "memory/state",
-    numba_kernels.MESSAGE: "memory/message",
-}
+class CompiledSeries:
+    """A series, compiled; a :data:`targets.integer.numpy_engine.SeriesStep`."""
 
-
-class CompiledSeries(SeriesSender):
-    """A SeriesMemory, compiled; see :class:`targets.integer.numpy_engine.Series`."""
-
-    def __init__(self, memory: SeriesMemory) -> None:
-        super().__init__(memory)
-        half = (np.int64(1) << memory.shift.astype(np.int64)) >> 1
+    def __init__(self, series: Series) -> None:
+        half = (np.int64(1) << series.shift.astype(np.int64)) >> 1
         multiplier, half, shift = (
-            np.tile(gain.astype(np.int32), memory.channels)
-            for gain in (memory.multiplier, half, memory.shift)
+            np.tile(gain.astype(np.int32), series.channels)
+            for gain in (series.multiplier, half, series.shift)
         )
         self._gains = multiplier, half, shift
-        self._shifts = np.append(memory.term_shift, memory.message_shift).astype(np.int64)
-        self._steps = memory.substeps, memory.channels
-        accumulators = largest(memory.accumulator_bits)
-        self._limits = accumulators, memory.state.limit, memory.message.limit
+        self._shifts = np.append(series.term_shift, series.message_shift).astype(np.int64)
+        self._steps = series.substeps, series.channels
+        accumulators = largest(series.accumulator_bits)
+        self._limits = accumulators, series.state.limit, series.message.limit
+        self._driven = series.driven
+        terms, own = series.inner, series.place
+        self._places = {
+            numba_kernels.DRIVE: f"{terms}/drive",
+            numba_kernels.ACCUMULATOR: f"{terms}/recurrent/slice0",
+            numba_kernels.TERM: f"{terms}/term",
+            numba_kernels.TERM_MESSAGE: f"{terms}/message",
+            numba_kernels.STATE: f"{own}/state",
+            numba_kernels.MESSAGE: f"{own}/message",
+        }
 
-    def advance(self, m: np.ndarray, message: np.ndarray, drive: np.ndarray) -> Advance:
-        """Advance by one sample step; arrays of int32, (batch, states), which are not changed."""
-        m, message, sent = m.copy(), message.copy(), np.empty_like(m)
-        found = np.zeros(len(_PLACES), np.int64)
+    def __call__(
+        self, state: tuple[np.ndarray, ...], drive: np.ndarray
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray, dict[str, int]]:
+        """Advance by one sample step."""
+        m, message = (part.astype(np.int32) for part in state[:2])
+        sent, drives = np.empty_like(m), self._driven(drive).astype(np.int32)
+        found = np.zeros(len(self._places), np.int64)
         numba_kernels.advance(
-            m, message, drive, sent, self._gains, self._shifts, self._steps, self._limits, found
+            m, message, drives, sent, self._gains, self._shifts, self._steps, self._limits, found
         )
-        saturations = {place: int(found[index]) for index, place in _PLACES.items()}
-        return Advance(m, message, sent, saturations)
+        saturations = {place: int(found[index]) for index, place in self._places.items()}
+        return (m, message, sent), message, saturations
 
 
 class CompiledSender:
@@ -242,10 +246,10 @@ class CompiledSender:
 class CompiledActivation:
     """H = f(z) of a batch, by the least of its lines."""
 
-    def __init__(self, hidden: IntegerHidden) -> None:
-        self._hidden, lines = hidden, hidden.activation
-        self._linear = lines.kind == "linear"
-        if self._linear:
+    def __init__(self, hidden: Pointwise) -> None:
+        self._hidden, lines = hidden, hidden.function
+        self._by_lines = not isinstance(lines, PiecewiseLinear) or lines.kind == "linear"
+        if self._by_lines or not isinstance(lines, PiecewiseLinear):
             return
         flat = find_flat(hidden)
         offset = (lines.intercept.astype(np.int64) << lines.shift) + (1 << lines.shift >> 1)
@@ -260,7 +264,7 @@ class CompiledActivation:
 
     def __call__(self, z: np.ndarray) -> tuple[np.ndarray, int]:
         """Return H and the number of saturated entries."""
-        if self._linear:
+        if self._by_lines:
             h, limited = by_lines(self._hidden, z)
             return h.astype(np.int32), limited
         h = np.empty_like(z)
@@ -303,5 +307,14 @@ class CompiledEngine(Int32Engine):
         """Set values of magnitude below a threshold to zero, in place."""
         values[np.abs(values) < threshold] = 0
 
+    def room(self, *shape: int) -> np.ndarray:
+        """Return an array to be filled."""
+        return np.empty(shape, dtype=np.int32)
+
+    def side_by_side(self, signals: list[np.ndarray]) -> np.ndarray:
+        """Concatenate along the last axis."""
+        return np.concatenate(signals, axis=-1)
+
     fan = staticmethod(compiled_fan)
-    sender, activation, series = CompiledSender, CompiledActivation, CompiledSeries
+    sender, activation = CompiledSender, CompiledActivation
+    series, series_sender = CompiledSeries, SeriesSender

@@ -3,125 +3,41 @@ r"""The engine in NumPy: integers in float64, where every operation is exact.
 The synaptic matrix includes the gains: its columns are :math:`W_k g_k 2^{-s_k}`, so that
 :math:`ms(a, g, s) = \lfloor a g 2^{-s} + 1/2 \rfloor` is a product, a sum and a floor. In units of
 :math:`2^{-s}` all sums stay below 2^52, as engine.py proves.
-
-A step of a series memory is computed in int64 by prefix sums. With :math:`S_{ij} = -1` above the
-diagonal and :math:`(-1)^{i-j+1}` on and below it,
-
-.. math:: (S v)_i = -\Big(\sum_{j>i} v_j + (-1)^i \sum_{j \le i} (-1)^j v_j\Big),
-
-two running sums of O(order) instead of a product with a matrix of order squared.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
-from lmu_deploy.core.integer.parts import Connection, Format, largest, real_gains
+from lmu_deploy.core.integer.memories import Series
+from lmu_deploy.core.integer.parts import Connection, Format, real_gains
+from lmu_deploy.core.integer.populations import Pointwise
 from targets.integer.operands import ReadyDrive, Stack, by_lines, make_table, ready_drives
 
-
-@dataclass(frozen=True)
-class Advance:
-    """Result of one step of a series memory.
-
-    Attributes
-    ----------
-    m, message : ndarray, shape (batch, states)
-    sent : ndarray, shape (batch, states)
-        Number of messages that each neuron sent to the series itself.
-    saturations : mapping of str to int
-        By the last parts of the places, such as ``series/term``.
-    """
-
-    m: np.ndarray
-    message: np.ndarray
-    sent: np.ndarray
-    saturations: Mapping[str, int]
+SeriesStep = Callable[[Any, np.ndarray], tuple[Any, np.ndarray, dict[str, int]]]
+"""From the state and the drive of a series to its next state, its messages and saturations."""
 
 
 class SeriesSender:
     """Count the messages that a series sends to itself."""
 
-    def __init__(self, memory: SeriesMemory) -> None:
-        self._order = memory.order
+    def __init__(self, series: Series) -> None:
+        self._order = series.order
 
     def tally(self, sent: np.ndarray) -> tuple[np.ndarray, int]:
         """Return the number of messages of each sample, and the synaptic operations of all."""
-        events = sent.sum(axis=1, dtype=np.int64)
+        events = np.asarray(sent).sum(axis=1, dtype=np.int64)
         return events, int(events.sum()) * self._order
 
 
-class Series(SeriesSender):
-    """A SeriesMemory in int64."""
-
-    def __init__(self, memory: SeriesMemory) -> None:
-        super().__init__(memory)
-        self._memory = memory
-        self._signs = np.where(np.arange(memory.order) % 2 == 0, 1, -1)
-        self._multiplier = memory.multiplier.astype(np.int64)
-        self._shift = memory.shift.astype(np.int64)
-        self._half = (np.int64(1) << self._shift) >> 1
-
-    def advance(self, m: np.ndarray, message: np.ndarray, drive: np.ndarray) -> Advance:
-        """Advance by one sample step.
-
-        Parameters
-        ----------
-        m, message : ndarray, shape (batch, states)
-            States and messages after the previous step; integers of any type.
-        drive : ndarray, shape (batch, states)
-            Drive from other populations and bias, before saturation.
-        """
-        memory, counts = self._memory, Counter[str]()
-        state = memory.state
-        c = _saturated(drive.astype(np.int64), state, "series/drive", counts)
-        m, vector = m.astype(np.int64), message.astype(np.int64)
-        sent = np.zeros(m.shape, np.int32)
-        for _ in range(memory.substeps):
-            sent += vector != 0
-            term = _saturated(c + self._apply(0, vector, counts), state, "series/term", counts)
-            m = _saturated(m + term, state, "memory/state", counts)
-            for k in range(1, memory.terms):
-                vector = _rounded_shift(term, int(memory.term_shift[k - 1]))
-                vector = _saturated(vector, memory.message, "series/message", counts)
-                sent += vector != 0
-                term = _saturated(self._apply(k, vector, counts), state, "series/term", counts)
-                m = _saturated(m + term, state, "memory/state", counts)
-            vector = _rounded_shift(m, memory.message_shift)
-            vector = _saturated(vector, memory.message, "memory/message", counts)
-        return Advance(m, vector, sent, counts)
-
-    def _apply(self, k: int, vector: np.ndarray, counts: Counter[str]) -> np.ndarray:
-        """Apply the matrix of signs and the gains G_k to every channel."""
-        memory = self._memory
-        v = vector.reshape(len(vector), memory.channels, memory.order)
-        after = v.sum(axis=2, keepdims=True) - v.cumsum(axis=2)
-        before = self._signs * (self._signs * v).cumsum(axis=2)
-        limit = largest(memory.accumulator_bits)
-        sums = _limited(-(after + before), limit, "series/recurrent/slice0", counts)
-        driven = (sums * self._multiplier[k] + self._half[k]) >> self._shift[k]
-        return driven.reshape(vector.shape)
-
-
-def _rounded_shift(values: np.ndarray, shift: int) -> np.ndarray:
-    return (values + ((1 << shift) >> 1)) >> shift
-
-
-def _saturated(values: np.ndarray, to: Format, place: str, counts: Counter[str]) -> np.ndarray:
-    return _limited(values, to.limit, place, counts)
-
-
-def _limited(values: np.ndarray, limit: int, place: str, counts: Counter[str]) -> np.ndarray:
-    limited = np.clip(values, -limit, limit)
-    counts[place] += int(np.count_nonzero(limited != values))
-    return limited
+def series_step(series: Series) -> SeriesStep:
+    """Return the step of a series: the definition, in int64."""
+    return series.update
 
 
 class NumpyFan:
@@ -175,7 +91,7 @@ class NumpySender:
 class NumpyActivation:
     """H = f(z) of a batch, by a table where there is one."""
 
-    def __init__(self, hidden: IntegerHidden) -> None:
+    def __init__(self, hidden: Pointwise) -> None:
         self._hidden, self._table = hidden, make_table(hidden)
         if self._table is not None:
             self._values = self._table.values.astype(np.float64)
@@ -246,4 +162,13 @@ class NumpyEngine:
         """Set values of magnitude below a threshold to zero, in place."""
         values[np.abs(values) < threshold] = 0.0
 
-    fan, sender, activation, series = NumpyFan, NumpySender, NumpyActivation, Series
+    def room(self, *shape: int) -> np.ndarray:
+        """Return an array to be filled."""
+        return np.empty(shape)
+
+    def side_by_side(self, signals: list[np.ndarray]) -> np.ndarray:
+        """Concatenate along the last axis."""
+        return np.concatenate(signals, axis=-1)
+
+    fan, sender, activation = NumpyFan, NumpySender, NumpyActivation
+    series, series_sender = staticmethod(series_step), SeriesSender

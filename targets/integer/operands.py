@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lmu_deploy.core.integer.layers import IntegerHidden, PiecewiseLinear
+from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.parts import Connection, largest
+from lmu_deploy.core.integer.populations import Pointwise
 
 
 @dataclass(frozen=True)
@@ -140,19 +141,24 @@ class Flat:
     last_unlimited: int
 
 
-def find_flat(hidden: IntegerHidden) -> Flat:
+def find_flat(hidden: Pointwise) -> Flat:
     """Find where an activation of kind odd or positive is constant."""
-    lines, limit, top = hidden.activation, hidden.message.limit, hidden.drive.limit
+    lines, limit, top = _lines(hidden), hidden.message.limit, hidden.drive.limit
     value = min(int(least_line(lines, np.array([top]))[0]), limit)
     return Flat(
         _first_drive_above(lines, value - 1, top), _first_drive_above(lines, limit, top) - 1
     )
 
 
-def make_table(hidden: IntegerHidden) -> Table | None:
+def _lines(hidden: Pointwise) -> PiecewiseLinear:
+    assert isinstance(hidden.function, PiecewiseLinear)
+    return hidden.function
+
+
+def make_table(hidden: Pointwise) -> Table | None:
     """Build the table of a layer's activation; None where it would be too long."""
-    lines, limit = hidden.activation, hidden.message.limit
-    if lines.kind == "linear":
+    lines, limit = hidden.function, hidden.message.limit
+    if not isinstance(lines, PiecewiseLinear) or lines.kind == "linear":
         return None
     flat = find_flat(hidden)
     if flat.least >= _LONGEST_TABLE:
@@ -179,9 +185,13 @@ def least_line(lines: PiecewiseLinear, p: np.ndarray) -> np.ndarray:
     return least
 
 
-def by_lines(hidden: IntegerHidden, z: np.ndarray) -> tuple[np.ndarray, int]:
+def by_lines(hidden: Pointwise, z: np.ndarray) -> tuple[np.ndarray, int]:
     """Compute H in float64 without a table; return it and the number of saturated entries."""
-    lines, limit = hidden.activation, hidden.message.limit
+    lines, limit = hidden.function, hidden.message.limit
+    if not isinstance(lines, PiecewiseLinear):
+        values = lines(z)
+        limited = np.clip(values, -limit, limit)
+        return limited, int(np.count_nonzero(limited != values))
     z = np.asarray(z, dtype=np.float64)
     p = {"odd": np.abs(z), "positive": np.maximum(z, 0.0), "linear": z}[lines.kind]
     value = least_line(lines, p)

@@ -9,39 +9,33 @@ at every step.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from itertools import pairwise
 from queue import SimpleQueue
 from threading import Event
-from typing import Any
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.segments import ChipSegment, segments
+from lmu_deploy.core.integer.graph import frame_counts, host_sentence, latency
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_array
 from targets.base import Run, States
-from targets.host import HostSteps
+from targets.integer.components import Produced, State
 from targets.integer.engine import choose_engine
-from targets.integer.machine import Machine, State
+from targets.integer.machine import Machine
 
 
 @dataclass(frozen=True)
 class Stream:
-    """State of :func:`step` between calls: a network on an engine, and its state.
-
-    A network that is partly on the host has a stream for each of its segments, in `parts`;
-    `machine` and `state` are then those of the first segment on the chip.
-    """
+    """State of :func:`step` between calls: a network on an engine, and its state."""
 
     machine: Machine
     state: State
-    parts: tuple[Stream | HostSteps, ...] = ()
-    network: IntegerNetwork | None = None
 
 
 def step(
@@ -62,8 +56,9 @@ def step(
     Returns
     -------
     y : ndarray, shape (samples, n_out), int64
-        Output; ``y * network.readout.output.scale`` is the real value. Where the readout is on
-        the host, real numbers.
+        Output; ``y * network.y_scale`` is the real value. Where the host computes it, real
+        numbers. A network that looks ahead or has a stride returns an array of shape
+        (frames, samples, n_out) with the frames that are ready, which may be none.
     stream : Stream
         For the next step; the given one is not changed.
 
@@ -74,138 +69,143 @@ def step(
     """
     x = check_array("input", np.asarray(x, dtype=np.float64), (None, network.n_in))
     if stream is None:
-        stream = _start(network, len(x), engine)
-    elif (stream.network or stream.machine.network) is not network:
-        raise InputError("the stream belongs to another network; start a new one with None.")
-    check_array("input", x, (len(stream.state.m[0]), network.n_in))
-    if not stream.parts:
-        return _advance(stream, x)
-    signal = x
-    parts: list[Stream | HostSteps] = []
-    for part in stream.parts:
-        if isinstance(part, HostSteps):
-            host = part.copy()
-            signal = host.advance(signal)
-            parts.append(host)
-            continue
-        signal, after = _advance(part, signal)
-        parts.append(after)
-        if part is not stream.parts[-1]:  # the real values of the messages
-            signal = signal * part.machine.network.chip_readout.output.scale
-    return signal, _together(network, tuple(parts))
-
-
-def _start(network: IntegerNetwork, samples: int, engine: str) -> Stream:
-    if not network.on_host:
         machine = Machine(network, choose_engine(network, engine))
-        return Stream(machine, machine.start(samples))
-    parts = tuple(
-        _start(part.network, samples, engine)
-        if isinstance(part, ChipSegment)
-        else HostSteps(part, samples)
-        for part in segments(network)
-    )
-    return _together(network, parts)
-
-
-def _together(network: IntegerNetwork, parts: tuple[Stream | HostSteps, ...]) -> Stream:
-    first = next(part for part in parts if isinstance(part, Stream))
-    return Stream(first.machine, first.state, parts, network)
-
-
-def _advance(stream: Stream, x: np.ndarray) -> tuple[np.ndarray, Stream]:
-    """Advance a network that is all on the chip."""
-    machine = stream.machine
-    state = stream.state.copy(machine.engine)
-    y = machine.engine.numpy(machine.advance(state, x))
-    return y.astype(np.int64), Stream(machine, state.copy(machine.engine))
+        stream = Stream(machine, machine.start(len(x)))
+    elif stream.machine.network is not network:
+        raise InputError("the stream belongs to another network; start a new one with None.")
+    check_array("input", x, (stream.state.batch, network.n_in))
+    machine, state = stream.machine, stream.state.copy(stream.machine)
+    found = machine.feed(state, x[None])
+    frames = [machine.output(part) for part in found.get(network.output, [])]
+    y = np.concatenate(frames) if frames else np.zeros((0, len(x), network.n_out), np.int64)
+    return (y[0] if len(y) == 1 else y), Stream(machine, state.copy(machine))
 
 
 class Collector:
-    """Collect the steps of all batches, and build the Run.
+    """Collect the frames of all batches, and build the Run.
 
     Parameters
     ----------
     machine : Machine
     shape : (samples, steps, n_in)
     record : bool
-        Keep m, h and y of every step.
+        Keep the states of every frame.
     """
 
     def __init__(self, machine: Machine, shape: tuple[int, ...], record: bool) -> None:
-        self._machine, self._network = machine, machine.network
-        samples, self._steps, _ = shape
-        self._every_step = record or self._network.return_sequences
-        n_y = self._network.n_out
-        self._y = np.zeros((samples, self._steps if self._every_step else 1, n_y), np.int64)
-        self._memories = [n for n in machine.populations if n.endswith("/memory")]
-        self._hiddens = [n for n in machine.populations if n.endswith("/hidden")]
-        n_m = sum(machine.populations[n] for n in self._memories)
-        n_h = sum(machine.populations[n] for n in self._hiddens)
-        self._m = np.zeros((samples, self._steps, n_m), np.int32) if record else None
-        self._h = np.zeros((samples, self._steps, n_h), np.int32) if record else None
-        self._events = {key: np.zeros((self._steps, samples), np.int64) for key in machine.senders}
+        self._machine, self._network, self.record = machine, machine.network, record
+        self._samples, self._steps, _ = shape
+        network = self._network
+        self._frames = frame_counts(network, self._steps)
+        self._last_only = not (record or network.return_sequences)
+        y_frames = 1 if self._last_only else self._frames[network.output]
+        self._y = self._room(network.output, y_frames)
+        self._parts = {
+            p.place: self._room(p.place, self._frames[p.place])
+            for p in network.populations
+            if record and p.place not in (network.output, network.input.place)
+        }
+        self._events = {
+            key: np.zeros((self._frames[network[key[0]].place], self._samples), np.int64)
+            for key in machine.senders
+        }
         self._rasters = {
-            name: np.zeros((self._steps, neurons), np.uint8)
-            for name, neurons in machine.populations.items()
+            place: np.zeros((self._frames[network[place].place], source.neurons), np.uint8)
+            for place, source in machine.sources.items()
         }
         self._synops = 0
         self._saturations: dict[str, int] = defaultdict(int)
 
-    def take(self, batch: slice, t: int, y: Any, state: State) -> None:
-        """Store one step of one batch."""
-        numpy, senders = self._machine.engine.numpy, self._machine.senders
-        for key, sent in state.sent.items():
-            self._events[key][t, batch], synops = senders[key].tally(sent)
-            state.synops += synops
-            if batch.start == 0:
-                self._draw_raster(key[0], t, np.asarray(sent[0]))
-        if self._every_step or t == self._steps - 1:
-            self._y[batch, t if self._every_step else 0] = numpy(y)
-        if self._m is not None and self._h is not None:
-            self._m[batch, t] = np.concatenate([numpy(m) for m in state.m], axis=1)
-            if self._hiddens:
-                hidden = [numpy(state.messages[name]) for name in self._hiddens]
-                self._h[batch, t] = np.concatenate(hidden, axis=1)
+    def _room(self, place: Place, frames: int) -> np.ndarray:
+        population = self._network[place]
+        kind = np.float64 if isinstance(population, HostNodes) else np.int32
+        return np.zeros((self._samples, frames, population.size), kind)
 
-    def _draw_raster(self, name: str, t: int, sent: np.ndarray) -> None:
-        """Store the events of the first sample in the raster."""
-        times = sent.clip(max=255) if name.endswith("/series") else sent != 0
-        self._rasters[name][t] += times.astype(np.uint8)
+    def take(self, tile: slice, found: Mapping[Place, list[Produced]]) -> int:
+        """Store new frames of one batch; return their synaptic operations."""
+        synops = 0
+        for place, parts in found.items():
+            for produced in parts:
+                synops += self._count(tile, produced)
+                if place == self._network.output:
+                    self._store_output(tile, produced)
+                elif place in self._parts:
+                    values = self._machine.numpy(produced.values)
+                    frames = slice(produced.first, produced.first + len(values))
+                    self._parts[place][tile, frames] = values.swapaxes(0, 1)
+        return synops
 
-    def close(self, state: State) -> None:
+    def _count(self, tile: slice, produced: Produced) -> int:
+        """Count the events of new frames, and draw those of the first sample."""
+        total = 0
+        for key, sent in produced.sent.items():
+            senders = self._machine.senders[key]
+            frames, batch, neurons = sent.shape
+            for phase, sender in enumerate(senders):
+                first = (phase - produced.first) % len(senders)
+                some = sent[first :: len(senders)]
+                if len(some):
+                    events, synops = sender.tally(some.reshape(len(some) * batch, neurons))
+                    at = slice(produced.first + first, produced.first + frames, len(senders))
+                    self._events[key][at, tile] = events.reshape(len(some), batch)
+                    total += synops
+            if tile.start == 0:
+                of_first = self._machine.numpy(sent)[:, 0]
+                times = of_first.clip(0, 255) if self._inside(key[0]) else of_first != 0
+                at = slice(produced.first, produced.first + frames)
+                self._rasters[key[0]][at] += times.astype(np.uint8)
+        return total
+
+    def _inside(self, place: Place) -> bool:
+        """Return whether a source is the terms of a series, which send several times a step."""
+        return self._network[place].place != place
+
+    def _store_output(self, tile: slice, produced: Produced) -> None:
+        values = self._machine.output(produced)
+        if not self._last_only:
+            frames = slice(produced.first, produced.first + len(values))
+            self._y[tile, frames] = values.swapaxes(0, 1)
+        elif produced.first + len(values) == self._frames[self._network.output]:
+            self._y[tile, 0] = values[-1]
+
+    def close(self, synops: int, state: State) -> None:
         """Add the counts of a finished batch."""
-        self._synops += state.synops
+        self._synops += synops
         for place, count in state.saturations.items():
             self._saturations[place] += count
 
     def run(self, target: str, seed: int, wall_seconds: float) -> Run:
         """Build the Run."""
-        scale = self._network.chip_readout.output.scale
-        outputs = self._y * scale
+        network, machine = self._network, self._machine
+        outputs = self._y * network.y_scale
+        sentence = host_sentence(network)
+        settings: dict[str, object] = {"engine": machine.engine.name}
+        if network.on_host:
+            settings["nodes on the host"] = [n.name for h in network.on_host for n in h.network.nodes]
         return Run(
             target=target,
-            outputs=outputs if self._network.return_sequences else outputs[:, -1],
-            neurons=dict(self._machine.populations),
-            events=self._population_events(),
+            outputs=outputs if network.return_sequences else outputs[:, -1],
+            neurons={str(place): source.neurons for place, source in machine.sources.items()},
+            events=self._events_of_sources(),
             synops=self._synops,
-            saturations={place: self._saturations[place] for place in self._machine.places()},
+            saturations={place: self._saturations[place] for place in machine.places()},
             steps=self._steps,
-            chip_steps=self._steps,
+            chip_steps=self._steps + latency(network),
             wall_seconds=wall_seconds,
             seed=seed,
             states=self._states(),
-            rasters=self._rasters,
+            rasters={str(place): raster for place, raster in self._rasters.items()},
             carried=self._carried(),
-            settings={"engine": self._machine.engine.name},
+            notes=() if sentence is None else (sentence,),
+            settings=settings,
         )
 
-    def _population_events(self) -> dict[str, np.ndarray]:
-        """Sum the events of all outlets of each population; shape (samples, steps)."""
-        found: dict[str, np.ndarray] = {}
-        for (name, _), events in self._events.items():
-            found[name] = found[name] + events.T if name in found else events.T
-        return {name: found[name] for name in self._machine.populations}
+    def _events_of_sources(self) -> dict[str, np.ndarray]:
+        """Sum the events of all outlets of each source; shape (samples, frames)."""
+        found: dict[Place, np.ndarray] = {}
+        for (place, _), events in self._events.items():
+            found[place] = found[place] + events.T if place in found else events.T
+        return {str(place): found[place] for place in self._machine.sources}
 
     def _carried(self) -> dict[str, int]:
         return {
@@ -215,13 +215,9 @@ class Collector:
         }
 
     def _states(self) -> States | None:
-        if self._m is None or self._h is None:
+        if not self.record:
             return None
-        return States.of_integers(self._network, self._m, self._h, self._y)
-
-
-_STEPS_ENCODED = 1024
-"""Number of steps whose inputs are encoded at once."""
+        return States.of_integers(self._network, {**self._parts, self._network.output: self._y})
 
 
 def cut(samples: int, largest: int, threads: int) -> list[slice]:
@@ -252,12 +248,16 @@ def run_tiles(
     """
     done, work = 0, _Work(inputs, collector)
     several = len(machines) > 1
-    states = work.side_by_side(machines, tiles) if several else work.in_turn(machines[0], tiles)
-    for tile, state in states:
-        collector.close(state)
+    parts = work.side_by_side(machines, tiles) if several else work.in_turn(machines[0], tiles)
+    for tile, synops, state in parts:
+        collector.close(synops, state)
         done += tile.stop - tile.start
         if progress:
             progress(done, len(inputs))
+
+
+Done = tuple[slice, int, State]
+"""A tile, its synaptic operations, and its last state."""
 
 
 class _Work:
@@ -266,23 +266,21 @@ class _Work:
     def __init__(self, inputs: np.ndarray, collector: Collector) -> None:
         self._inputs, self._collector, self._stopped = inputs, collector, Event()
 
-    def in_turn(self, machine: Machine, tiles: list[slice]) -> Iterator[tuple[slice, State]]:
-        """Run tiles one after the other; yield each with its last state."""
+    def in_turn(self, machine: Machine, tiles: list[slice]) -> Iterator[Done]:
+        """Run tiles one after the other; yield each when it ends."""
         for tile in tiles:
-            yield tile, self._run(machine, tile)
+            yield self._run(machine, tile)
 
-    def side_by_side(
-        self, machines: list[Machine], tiles: list[slice]
-    ) -> Iterator[tuple[slice, State]]:
-        """Run tiles in threads; yield each with its last state when it ends."""
+    def side_by_side(self, machines: list[Machine], tiles: list[slice]) -> Iterator[Done]:
+        """Run tiles in threads; yield each when it ends."""
         idle: SimpleQueue[Machine] = SimpleQueue()
         for machine in machines:
             idle.put(machine)
 
-        def run(tile: slice) -> tuple[slice, State]:
+        def run(tile: slice) -> Done:
             machine = idle.get()
             try:
-                return tile, self._run(machine, tile)
+                return self._run(machine, tile)
             finally:
                 idle.put(machine)
 
@@ -293,14 +291,15 @@ class _Work:
             finally:  # otherwise an interrupted run would wait for its threads
                 self._stopped.set()
 
-    def _run(self, machine: Machine, tile: slice) -> State:
-        state = machine.start(tile.stop - tile.start)
-        steps = self._inputs.shape[1]
-        for first in range(0, steps, _STEPS_ENCODED):
-            block = range(first, min(first + _STEPS_ENCODED, steps))
-            x = self._inputs[tile, first : block.stop].swapaxes(0, 1)
-            for t, messages in zip(block, machine.encode(state, x), strict=True):
-                if self._stopped.is_set():
-                    return state
-                self._collector.take(tile, t, machine.receive(state, messages), state)
-        return state
+    def _run(self, machine: Machine, tile: slice) -> Done:
+        batch, synops = tile.stop - tile.start, 0
+        state = machine.start(batch)
+        steps, at_once = self._inputs.shape[1], machine.frames_at_once(batch)
+        for first in range(0, steps, at_once):
+            if self._stopped.is_set():
+                break
+            stop = min(first + at_once, steps)
+            x = self._inputs[tile, first:stop].swapaxes(0, 1)
+            found = machine.feed(state, x, stop == steps, self._collector.record)
+            synops += self._collector.take(tile, found)
+        return tile, synops, state

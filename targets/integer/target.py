@@ -10,7 +10,6 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_choice, check_inputs
 from targets.base import Run, check_supported
-from targets.in_segments import run_in_segments
 from targets.integer.engine import ENGINES, choose_engine, float64_objections
 from targets.integer.machine import Machine
 from targets.integer.run import Collector, cut, run_tiles
@@ -49,16 +48,6 @@ class IntegerTarget:
         """Run a set of inputs; see :class:`targets.base.Target`. `seed` is not used."""
         check_supported(self, network)
         inputs = check_inputs(inputs, network.n_in)
-        if network.on_host:
-            return run_in_segments(
-                network,
-                inputs,
-                lambda part, x, recording, shown: self.run(
-                    part, x, record=recording, seed=seed, progress=shown
-                ),
-                record=record,
-                progress=progress,
-            )
         start = time.perf_counter()
         sample_steps = inputs.shape[0] * inputs.shape[1]
         engine = choose_engine(network, self._engine, sample_steps)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmu_deploy.core.integer.layers import IntegerHidden
 from lmu_deploy.core.integer.parts import Connection, Format
-from targets.integer.numpy_engine import Series
+from lmu_deploy.core.integer.populations import Pointwise
+from targets.integer.numpy_engine import SeriesSender, series_step
 from targets.integer.operands import ReadyDrive, Stack, by_lines, make_table, ready_drives
 
 BASE_BITS = 7
@@ -159,7 +159,7 @@ class TorchSender:
 class TorchActivation:
     """H = f(z) of a batch, by a table where there is one."""
 
-    def __init__(self, hidden: IntegerHidden) -> None:
+    def __init__(self, hidden: Pointwise) -> None:
         self._hidden, self._table = hidden, make_table(hidden)
         if self._table is not None:
             self._values = torch.from_numpy(self._table.values.astype(np.int32))
@@ -250,7 +250,16 @@ class TorchEngine(Int32Engine):
         """Set values of magnitude below a threshold to zero, in place."""
         values.masked_fill_(values.abs() < threshold, 0)
 
-    fan, sender, activation, series = TorchFan, TorchSender, TorchActivation, Series
+    def room(self, *shape: int) -> torch.Tensor:
+        """Return a tensor to be filled."""
+        return torch.empty(shape, dtype=torch.int32)
+
+    def side_by_side(self, signals: list[torch.Tensor]) -> torch.Tensor:
+        """Concatenate along the last axis."""
+        return torch.cat(signals, dim=-1)
+
+    fan, sender, activation = TorchFan, TorchSender, TorchActivation
+    series, series_sender = staticmethod(series_step), SeriesSender
 
 
 def _beyond(values: torch.Tensor, limit: int) -> bool:

@@ -194,6 +194,13 @@ class Stream:
         """End the sequences; return the frames that remain."""
         return self._spread({}, end=True)
 
+    def copy(self) -> Stream:
+        """Return an independent copy; an operator never changes a state in place."""
+        other: Stream = object.__new__(Stream)
+        other.network, other._states = self.network, dict(self._states)
+        other._waiting = {key: deque(queue) for key, queue in self._waiting.items()}
+        return other
+
     def _spread(self, ready: dict[str, list[np.ndarray]], end: bool) -> list[np.ndarray]:
         """Take frames through all nodes; return those that the output node gives."""
         for node in self.network.nodes:

@@ -154,6 +154,14 @@ class Network(Representation):
         """Whether the network answers at every step, not once for a sequence."""
         return self.shapes[self.output].sequence
 
+    def frames(self, steps: int) -> int:
+        """Return how many frames the output has for an input of that many steps."""
+        found = {INPUT: np.array(steps)}
+        for node in self.nodes:
+            lengths = node.operator.lengths(found[node.inputs[0]])
+            found[node.name] = lengths if self.shapes[node.name].sequence else np.array(1)
+        return int(found[self.output])
+
     @property
     def n_parameters(self) -> int:
         """Number of trained values."""

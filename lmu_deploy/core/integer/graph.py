@@ -1,204 +1,204 @@
-"""The graph of an integer network: populations, edges between them, and transforms of edges.
+"""Questions to the graph of an integer network, and transforms of its edges.
 
-Names are those of docs/reference/integer-semantics.md. A population is called ``layer0/memory``,
-for example; an edge is identified by its place, such as ``layer0/memory/recurrent`` or ``readout``.
+Names are those of docs/reference/integer-semantics.md. An edge is identified by its place, such as
+``layer0/memory/recurrent`` or ``readout``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import block_diag
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import SeriesMemory
-from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork
-from lmu_deploy.core.integer.parts import Connection, Format
-from lmu_deploy.core.network import Readout
-
-HOST = "host"
-"""Last part of the name of the population that represents the output of a host layer."""
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
+from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
+from lmu_deploy.core.integer.populations import Input, Reduction
 
 
 @dataclass(frozen=True)
-class Population:
-    """A group of neurons that send messages of one format.
+class Source:
+    """What sends events: a population, the terms of a series, or the host.
 
     Attributes
     ----------
-    name : str
-        ``input``, ``layer<i>/series``, ``layer<i>/memory``, ``layer<i>/hidden``, or
-        ``layer<i>/host`` for the messages from a host layer to the chip.
+    place : Place
     neurons : int
     message : Format
+    outside : bool
+        Whether it is outside the chip: the input, or messages of the host.
     """
 
-    name: str
+    place: Place
     neurons: int
     message: Format
+    outside: bool
 
 
-def from_outside(name: str) -> bool:
-    """Return whether a population is external to the chip: the input, or messages of the host."""
-    return name == "input" or name.endswith(f"/{HOST}")
+def sources(network: IntegerNetwork) -> dict[Place, Source]:
+    """Return everything that sends events, in the order of computation.
 
-
-@dataclass(frozen=True)
-class Edge:
-    """A connection with its source and target.
-
-    Attributes
-    ----------
-    place : str
-        Identifier such as ``layer0/memory/recurrent``; accumulators are ``<place>/slice<k>``.
-    source : str
-        Name of the population that sends.
-    target : str
-        Name of the population that receives, or ``readout``.
-    connection : Connection
+    The input is absent if only the host reads it.
     """
+    found = []
+    reached = {edge.source for edge in network.edges}
+    for population in network.populations:
+        if not population.sends or population.message is None:
+            continue
+        if isinstance(population, Input) and population.place not in reached:
+            continue
+        outside = isinstance(population, Input | HostNodes)
+        for place in dict.fromkeys((population.entrance, population.place)):
+            found.append(Source(place, population.size, population.message, outside))
+    return {source.place: source for source in found}
 
-    place: str
-    source: str
-    target: str
-    connection: Connection
+
+def edges(network: IntegerNetwork) -> list[Edge]:
+    """Return all edges, grouped by target in the order in which the targets are updated.
+
+    Edges that act within an update, such as that of a series to itself, are included.
+    """
+    found: list[Edge] = []
+    for population in network.populations:
+        found += population.inner_edges
+        found += network.entering(population.entrance)
+    return found
 
 
 @dataclass(frozen=True)
 class Outlet:
-    """The edges that share the events of a population: same source and same threshold.
+    """The edges that share the events of a source: same source and same threshold.
 
     Attributes
     ----------
-    source : str
-        Name of the population.
+    source : Place
     threshold : int
         Threshold of all edges; see :class:`lmu_deploy.core.integer.parts.Connection`.
     edges : tuple of Edge
     """
 
-    source: str
+    source: Place
     threshold: int
     edges: tuple[Edge, ...]
 
     @property
-    def fan_out(self) -> np.ndarray:
-        """Synaptic operations per event of each neuron; shape (neurons,), int64."""
-        return np.asarray(sum(edge.connection.fan_out for edge in self.edges), dtype=np.int64)
+    def period(self) -> int:
+        """Number of frames after which the strides of all edges meet again."""
+        return math.lcm(*(edge.stride for edge in self.edges))
 
+    def fan_out(self, phase: int = 0) -> np.ndarray:
+        """Return the synaptic operations per event of each neuron; shape (neurons,), int64.
 
-def populations(network: IntegerNetwork) -> dict[str, Population]:
-    """Return all populations by name in the order of computation: input, then layer by layer.
-
-    The input is absent if the first layer is on the host, and so is the output of a host layer
-    whose successor is on the host.
-    """
-    found = []
-    if not isinstance(network.layers[0], HostLayer):
-        found.append(Population("input", network.n_in, network.input))
-    for number, layer in enumerate(network.layers):
-        if isinstance(layer, HostLayer):
-            if layer.message is not None:
-                found.append(Population(f"layer{number}/{HOST}", layer.n_out, layer.message))
-            continue
-        memory, hidden = layer.memory, layer.hidden
-        if isinstance(memory, SeriesMemory):
-            found.append(Population(f"layer{number}/series", memory.size, memory.message))
-        found.append(Population(f"layer{number}/memory", memory.size, memory.message))
-        if hidden is not None:
-            found.append(Population(f"layer{number}/hidden", hidden.units, hidden.message))
-    return {population.name: population for population in found}
-
-
-def edges(network: IntegerNetwork) -> list[Edge]:
-    """Return all edges, grouped by target in the order in which the targets are updated."""
-    found: list[tuple[str, str, str, Connection | None]] = []
-    sender = "input"
-    for number, layer in enumerate(network.layers):
-        if isinstance(layer, HostLayer):
-            sender = f"layer{number}/{HOST}"
-            continue
-        memory, hidden = f"layer{number}/memory", f"layer{number}/hidden"
-        found += _into_memory(number, layer, sender)
-        if layer.hidden is not None:
-            found += [
-                ("memory", memory, hidden, layer.hidden.memory),
-                ("input", sender, hidden, layer.hidden.input),
-                ("recurrent", hidden, hidden, layer.hidden.recurrent),
-            ]
-        sender = memory if layer.hidden is None else hidden
-    joined = [
-        Edge(f"{target}/{name}", source, target, connection)
-        for name, source, target, connection in found
-        if connection is not None
-    ]
-    if isinstance(network.readout, Readout):
-        return joined
-    return [*joined, Edge("readout", sender, "readout", network.readout.connection)]
-
-
-def biases(network: IntegerNetwork) -> dict[str, np.ndarray]:
-    """Return the integer biases by name of the target, where there is one.
-
-    The bias of the readout has the name ``readout``; it is absent where the host computes the
-    readout.
-    """
-    found: dict[str, np.ndarray | None] = {}
-    if not isinstance(network.readout, Readout):
-        found["readout"] = network.readout.bias
-    for number, layer in network.on_chip:
-        part = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
-        found[f"layer{number}/{part}"] = layer.memory.bias
-        if layer.hidden is not None:
-            found[f"layer{number}/hidden"] = layer.hidden.bias
-    return {name: bias for name, bias in found.items() if bias is not None}
+        `phase` is the number of the frame modulo the period.
+        """
+        return np.asarray(sum(edge.fan_out(phase) for edge in self.edges), dtype=np.int64)
 
 
 def outlets(network: IntegerNetwork) -> list[Outlet]:
     """Return all outlets, ordered by source in the order of computation, then by threshold."""
-    leaving: dict[tuple[str, int], list[Edge]] = {}
+    leaving: dict[tuple[Place, int], list[Edge]] = {}
     for edge in edges(network):
         leaving.setdefault((edge.source, edge.connection.threshold), []).append(edge)
-    order = list(populations(network))
+    order = list(sources(network))
     keys = sorted(leaving, key=lambda key: (order.index(key[0]), key[1]))
     return [Outlet(*key, tuple(leaving[key])) for key in keys]
 
 
-def _into_memory(
-    number: int, layer: IntegerLayer, sender: str
-) -> list[tuple[str, str, str, Connection | None]]:
-    """Return name, source, target and connection of the edges into the memory of a layer."""
-    memory, hidden = f"layer{number}/memory", f"layer{number}/hidden"
-    if isinstance(layer.memory, SeriesMemory):
-        series = f"layer{number}/series"
-        return [
-            ("recurrent", series, series, layer.memory.recurrent),
-            ("input", sender, series, layer.memory.input),
-            ("feedback", memory, series, layer.memory.feedback),
-            ("hidden", hidden, series, layer.memory.hidden),
-        ]
-    return [
-        ("recurrent", memory, memory, layer.memory.recurrent),
-        ("input", sender, memory, layer.memory.input),
-        ("hidden", hidden, memory, layer.memory.hidden),
-    ]
+@dataclass(frozen=True)
+class Component:
+    """Populations that feed back into each other, or one that does not.
+
+    Attributes
+    ----------
+    populations : tuple of Population or HostNodes
+        In the order of computation.
+    inside, outside : tuple of Edge
+        Edges between them, and edges into them from others.
+    """
+
+    populations: tuple[Node, ...]
+    inside: tuple[Edge, ...]
+    outside: tuple[Edge, ...]
+
+    @cached_property
+    def stateless(self) -> bool:
+        """Whether all frames can be computed at once."""
+        return not self.inside and all(p.stateless for p in self.populations)
+
+
+def components(network: IntegerNetwork) -> list[Component]:
+    """Return the strongly connected components of the graph in the order of computation."""
+    pairs = [(network.order(e.source), network.order(e.target)) for e in network.edges]
+    pairs += [(network.order(r.source), network.order(r.target)) for r in network.readings]
+    count = len(network.populations)
+    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(count, count))
+    _, labels = connected_components(graph, connection="strong")
+    found = []
+    for label in dict.fromkeys(labels):
+        members = tuple(p for p, own in zip(network.populations, labels, strict=True) if own == label)
+        places = {place for p in members for place in (p.place, p.entrance)}
+        into = [edge for edge in network.edges if edge.target in places]
+        inside = tuple(edge for edge in into if edge.source in places)
+        outside = tuple(edge for edge in into if edge.source not in places)
+        found.append(Component(members, inside, outside))
+    return found
+
+
+def frame_counts(network: IntegerNetwork, steps: int) -> dict[Place, int]:
+    """Return how many frames every population computes of an input of that many steps."""
+    found: dict[Place, int] = {}
+    for population in network.populations:
+        place = population.place
+        if isinstance(population, Input):
+            found[place] = steps
+        elif isinstance(population, HostNodes):
+            read = [found[r.source] for r in network.readings if r.target == place]
+            found[place] = population.network.frames(min(read))
+        elif isinstance(population, Reduction):
+            found[place] = 1
+        else:
+            into = network.entering(population.entrance)
+            found[place] = min(e.frames(found[e.source]) for e in into if not e.recurrent)
+    return found
+
+
+def latency(network: IntegerNetwork) -> int:
+    """Return by how many steps the output's last frame follows the last step of the input.
+
+    Operators that look ahead, such as a centered convolution, wait for frames that are still to
+    come; at the end of a sequence these are the frames of zeros behind it.
+    """
+    period: dict[Place, int] = {}
+    late: dict[Place, int] = {}
+    for population in network.populations:
+        place = population.place
+        into = [e for e in network.entering(population.entrance) if not e.recurrent]
+        into = [] if isinstance(population, Input | HostNodes) else into
+        read = [r.source for r in network.readings if r.target == place]
+        period[place] = max(
+            [period[e.source] * e.stride for e in into] + [period[p] for p in read], default=1
+        )
+        waits = [late[e.source] + e.after * period[e.source] for e in into]
+        late[place] = max(waits + [late[p] for p in read], default=0)
+    return late[network.output]
+
+
+def biases(network: IntegerNetwork) -> dict[Place, np.ndarray]:
+    """Return the integer biases by entrance of the population, where there is one."""
+    return {p.entrance: p.bias for p in network.populations if p.bias is not None}
 
 
 def delayed(network: IntegerNetwork) -> list[str]:
-    """Return the places of the edges that carry messages of the previous step.
-
-    The recurrent edge of a series is not one of them: it acts within a step.
-    """
-    order = [*populations(network), "readout"]
-    return [
-        edge.place
-        for edge in edges(network)
-        if order.index(edge.source) >= order.index(edge.target)
-        and not edge.source.endswith("/series")
-    ]
+    """Return the places of the edges that carry messages of the previous step."""
+    return [edge.place for edge in network.edges if edge.recurrent]
 
 
 def memory_basis(network: IntegerNetwork) -> np.ndarray | None:
@@ -207,14 +207,49 @@ def memory_basis(network: IntegerNetwork) -> np.ndarray | None:
     Returns
     -------
     basis : ndarray, shape (the float network's states, states), or None
-        Block diagonal with the basis of each layer; ``basis @ (m * m_scale)`` is the memory of
+        Block diagonal with the basis of each memory; ``basis @ (m * m_scale)`` is the memory of
         the reference. None means the identity.
     """
-    memories = [layer.memory for _, layer in network.on_chip]
+    memories = network.memories
     if all(memory.basis is None for memory in memories):
         return None
-    blocks = [np.eye(m.size) if m.basis is None else m.basis for m in memories]
-    return np.asarray(block_diag(*blocks))
+    return np.asarray(
+        block_diag(*(np.eye(m.size) if m.basis is None else m.basis for m in memories))
+    )
+
+
+def memory_line(network: IntegerNetwork, memory: Integrators) -> int | None:
+    """Return the number of delay lines of a memory that consists of nothing else.
+
+    With weights of +-1 that move each tap to the next, a state's own message removes its old
+    value: m[t] is the value of the tap before, or at the first taps the input.
+
+    Returns
+    -------
+    width : int or None
+        State n moves to n + width; None for any other memory.
+    """
+    entering = {edge.name: edge for edge in network.entering(memory.place)}
+    if set(entering) != {"recurrent", "input"} or memory.bias is not None:
+        return None
+    recurrent, limit = entering["recurrent"].connection, memory.state.limit
+    plain = (
+        entering["recurrent"].recurrent
+        and memory.message_shift == 0
+        and memory.message.bits == memory.state.bits
+        and recurrent.slices.shape[0] == 1
+        and recurrent.threshold <= 1
+        and bool((recurrent.multiplier == 1).all() and (recurrent.shift == 0).all())
+        and 2 * limit <= largest(recurrent.accumulator_bits)
+    )
+    entered = np.flatnonzero(entering["input"].connection.slices.any(axis=(0, 2)))
+    if not plain or not entered.size:
+        return None
+    width = int(entered[-1]) + 1
+    if width >= memory.size:
+        return None
+    shift = np.eye(memory.size, k=-width, dtype=np.int8) - np.eye(memory.size, dtype=np.int8)
+    return width if np.array_equal(recurrent.slices[0], shift) else None
 
 
 def with_connections(
@@ -233,15 +268,16 @@ def with_connections(
     InputError
         When the network has no such place, or a shape differs.
     """
-    _check_places([edge.place for edge in edges(network)], connections)
-    layers = tuple(
-        _layer(f"layer{number}", layer, connections) if isinstance(layer, IntegerLayer) else layer
-        for number, layer in enumerate(network.layers)
+    for population in network.populations:
+        for edge in population.inner_edges:
+            if edge.place in connections:
+                raise InputError(f"{edge.place} is the sign matrix and cannot be replaced.")
+    _check_places([edge.place for edge in network.edges], connections)
+    changed = tuple(
+        replace(edge, connection=connections.get(edge.place, edge.connection))
+        for edge in network.edges
     )
-    readout = network.readout
-    if "readout" in connections:
-        readout = replace(network.chip_readout, connection=connections["readout"])
-    return replace(network, layers=layers, readout=readout)
+    return replace(network, edges=changed)
 
 
 def with_thresholds(network: IntegerNetwork, thresholds: Mapping[str, int]) -> IntegerNetwork:
@@ -269,6 +305,29 @@ def with_thresholds(network: IntegerNetwork, thresholds: Mapping[str, int]) -> I
     return with_connections(network, changed)
 
 
+def host_sentence(network: IntegerNetwork) -> str | None:
+    """Return a sentence that lists the nodes on the host; None if there are none."""
+    nodes = [
+        f"{node.name} ({node.operator.describe()})"
+        for host in network.on_host
+        for node in host.network.nodes
+    ]
+    if not nodes:
+        return None
+    listed = f"{', '.join(nodes[:-1])} and {nodes[-1]}" if len(nodes) > 1 else nodes[0]
+    return (
+        f"On the host, in float64: {listed}. Events, synaptic operations, saturations, placement "
+        "and costs are those of the other nodes alone."
+    )
+
+
+def applications(network: IntegerNetwork, edge: Edge) -> int:
+    """Return how often an edge acts in a step: once, but for that of a series to itself."""
+    population = network[edge.target]
+    inner = isinstance(population, Series) and edge.source == population.inner
+    return population.applications if inner and isinstance(population, Series) else 1
+
+
 def _check_places(present: Iterable[str], wanted: Iterable[str]) -> None:
     """Raise InputError when a wanted place is not present."""
     present = list(present)
@@ -276,24 +335,3 @@ def _check_places(present: Iterable[str], wanted: Iterable[str]) -> None:
         raise InputError(
             f"the network has no connection {unknown[0]}; choose one of {', '.join(present)}."
         )
-
-
-def _layer(name: str, layer: IntegerLayer, connections: Mapping[str, Connection]) -> IntegerLayer:
-    inside = {
-        tuple(place.split("/")[1:]): connection
-        for place, connection in connections.items()
-        if place.startswith(f"{name}/")
-    }
-    into_memory: dict[str, Any] = {
-        field: c for (part, field), c in inside.items() if part != "hidden"
-    }
-    into_hidden: dict[str, Any] = {
-        field: c for (part, field), c in inside.items() if part == "hidden"
-    }
-    if ("series", "recurrent") in inside:
-        raise InputError(f"{name}/series/recurrent is the sign matrix and cannot be replaced.")
-    memory = replace(layer.memory, **into_memory) if into_memory else layer.memory
-    hidden = layer.hidden
-    if into_hidden and hidden is not None:
-        hidden = replace(hidden, **into_hidden)
-    return replace(layer, memory=memory, hidden=hidden)

@@ -1,44 +1,38 @@
-r"""IntegerNetwork: a network in integer arithmetic, in which every state is fully specified.
+r"""IntegerNetwork: populations and connections in integers, in which every state is specified.
 
-The operations are specified in docs/reference/integer-semantics.md. In short, with x, M, H the
-messages of input, memory and hidden units and D the drive of a connection
-(:mod:`lmu_deploy.core.integer.parts`), one step is
+docs/reference/integer-semantics.md specifies the operations. A population computes one frame at a
+time from the sum of the drives of its edges (:mod:`lmu_deploy.core.integer.parts`) by its own rule
+(:mod:`lmu_deploy.core.integer.populations`). An edge with negative offsets reads earlier frames of
+its source; edges to the same or an earlier population, which are recurrent, read the frame before.
 
-.. math::
-   m_t &= \mathrm{sat}_{24}(m_{t-1} + D^{rec}(M_{t-1}) + D^{in}(x_t) + D^{hid}(H_{t-1}) + b) \\
-   M_t &= \mathrm{sat}(\mathrm{ms}(m_t, 1, s_M)) \\
-   z_t &= \mathrm{sat}_{24}(D^{mem}(M_t) + D^{in}(x_t) + D^{rec}(H_{t-1}) + b),
-   \qquad H_t = f(z_t) \\
-   y_t &= \mathrm{sat}_{24}(D^{out}(H_t) + b)
-
-where the first two lines describe a memory of integrators
-(:mod:`lmu_deploy.core.integer.layers` has the other realization). LSTM layers, and a readout that
-follows one, run on the host in float64.
+What has no integer form runs on the host, in float64: :class:`HostNodes` hold operators of the
+float network, read dequantized messages, and send messages or the outputs of the network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import (
-    IntegerHidden,
-    IntegerMemory,
-    PiecewiseLinear,
-    SeriesMemory,
+from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
+from lmu_deploy.core.integer.functions import PiecewiseLinear, Segments
+from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, check_type
+from lmu_deploy.core.integer.populations import (
+    Input,
+    Maximum,
+    Pointwise,
+    Population,
+    Product,
+    Output,
+    Reduction,
 )
-from lmu_deploy.core.integer.parts import (
-    Connection,
-    Format,
-    check_bias,
-    check_connection,
-    check_type,
-)
-from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork, LSTMLayer, Readout
+from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.representation import Part, Representation, Summary, counted
 from lmu_deploy.core.validation import (
     check_array,
@@ -50,209 +44,232 @@ from lmu_deploy.core.validation import (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HostLayer(Part):
-    """An LSTM layer that the host computes in float64.
-
-    Its input is real: the input of the network, the dequantized messages of the previous layer, or
-    the output of a previous host layer.
+class HostNodes(Part):
+    """Nodes of the float network that the host computes in float64.
 
     Attributes
     ----------
-    lstm : LSTMLayer
+    place : Place
+    network : Network
+        The nodes; its input is the sum of all readings.
     message : Format or None
-        Format of the messages to the next layer, ``sat(rint(real / scale))``, ties to even; None
-        where the next layer is on the host too.
+        Format of the messages to the chip, ``sat(rint(real / scale))``, ties to even; None where
+        nothing on the chip receives them.
     """
 
-    lstm: LSTMLayer
+    place: Place
+    network: Network
     message: Format | None
+    bias: ClassVar[None] = None
+    stateless: ClassVar[bool] = False
+    sends: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_type("host layer", self.lstm, LSTMLayer)
+        check_type("host", self.place, Place)
+        check_type("host", self.network, Network)
         if self.message is not None:
-            check_type("host layer", self.message, Format)
+            check_type("host", self.message, Format)
 
     @property
-    def n_in(self) -> int:
-        """Number of input features."""
-        return self.lstm.n_in
+    def size(self) -> int:
+        """Number of values of a frame that the host computes."""
+        return self.network.n_out
 
     @property
-    def n_out(self) -> int:
-        """Number of units, which is the number of output features."""
-        return self.lstm.n_out
+    def drive_size(self) -> int:
+        """Number of values of a frame that the host reads."""
+        return self.network.n_in
 
     @property
-    def n_features(self) -> int:
-        """Number of output features in the float network; the same as `n_out`."""
-        return self.lstm.n_out
+    def entrance(self) -> Place:
+        """Place at which readings enter."""
+        return self.place
+
+    @property
+    def inner_edges(self) -> tuple[Edge, ...]:
+        """None."""
+        return ()
+
+    @property
+    def scale(self) -> float:
+        """Real value of one unit of what is recorded: real numbers."""
+        return 1.0
+
+    @property
+    def saturation_places(self) -> tuple[str, ...]:
+        """The messages, where there are any."""
+        return () if self.message is None else (str(self.place),)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class IntegerLayer(Part):
-    """A memory and, optionally, hidden units; its output is H, or M without hidden units."""
+class Reading(Part):
+    """What the host reads: ``matrix @ (M * scale)`` for the messages M of a population.
 
-    memory: IntegerMemory | SeriesMemory
-    hidden: IntegerHidden | None
+    Attributes
+    ----------
+    source, target : Place
+    matrix : ndarray, shape (values, source.size), or None
+        None means the identity.
+    """
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.memory, SeriesMemory):
-            check_type("layer", self.memory, IntegerMemory)
-        if self.hidden is None:
-            if self.memory.hidden is not None:
-                raise InputError("memory hidden needs hidden units, and this layer has none.")
-            return
-        check_type("layer", self.hidden, IntegerHidden)
-        check_connection("hidden memory", self.hidden.memory, None, self.memory.size)
-        if self.hidden.input is not None:
-            check_connection("hidden input", self.hidden.input, None, self.n_in)
-        if self.memory.hidden is not None:
-            check_connection("memory hidden", self.memory.hidden, None, self.hidden.units)
-
-    @property
-    def n_in(self) -> int:
-        """Number of input messages."""
-        return self.memory.input.n_in
-
-    @property
-    def n_out(self) -> int:
-        """Number of output messages."""
-        return self.memory.size if self.hidden is None else self.hidden.units
-
-    @property
-    def output(self) -> Format:
-        """Format of the output messages."""
-        return self.memory.message if self.hidden is None else self.hidden.message
-
-    @property
-    def output_basis(self) -> np.ndarray | None:
-        """Matrix from the dequantized messages to the output of the float layer; None: identity."""
-        return self.memory.basis if self.hidden is None else None
-
-    @property
-    def n_features(self) -> int:
-        """Number of output features of the float layer that the messages represent."""
-        basis = self.output_basis
-        return self.n_out if basis is None else len(basis)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class IntegerReadout(Part):
-    """Linear readout, ``y = sat(D(messages of the last layer) + b)``."""
-
-    connection: Connection
-    bias: np.ndarray | None
-    output: Format
+    source: Place
+    target: Place
+    matrix: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        check_type("readout", self.output, Format)
-        check_connection("readout", self.connection, None, None)
-        set_fields(self, bias=check_bias("readout bias", self.bias, self.connection.n_out))
+        check_type("reading", self.source, Place)
+        check_type("reading", self.target, Place)
+        if self.matrix is not None:
+            set_fields(self, matrix=check_array("reading matrix", self.matrix, (None, None)))
+
+
+Node = Population | HostNodes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IntegerNetwork(Representation):
-    """A network with LMU layers in integers and LSTM layers, if any, in float64 on the host.
+    """A network as populations and connections in integers.
 
     Attributes
     ----------
-    input : Format
-        Format of the input messages, ``x = sat(rint(real / scale))``, ties to even. Unused where
-        the first layer is on the host, whose input is real.
-    layers : tuple of IntegerLayer or HostLayer
-        At least one of them an IntegerLayer.
-    readout : IntegerReadout, or Readout after a HostLayer
+    populations : tuple of Population or HostNodes
+        In the order of computation; the first is the Input.
+    edges : tuple of Edge
+    readings : tuple of Reading
+    output : Place
+        Of a Output, a Reduction, or nodes of the host without messages.
     return_sequences : bool
+        Whether the network answers at every frame of its output; otherwise at its last.
     task : str or None
     profile : str
         Name of the hardware profile for which it was quantized.
     provenance : mapping of str to str
-    source : LMUNetwork or None
+    source : Network, LMUNetwork or None
         The float network from which it was quantized, so that a file can be evaluated alone.
 
     Raises
     ------
     InputError
-        At construction, when a shape, type or value is invalid.
+        At construction, when a place is missing or taken, or a shape or type is invalid.
     """
 
-    input: Format
-    layers: tuple[IntegerLayer | HostLayer, ...]
-    readout: IntegerReadout | Readout
+    populations: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    readings: tuple[Reading, ...]
+    output: Place
     return_sequences: bool = False
     task: str | None = None
     profile: str = "loihi2"
     provenance: Mapping[str, str] = field(default_factory=dict)
-    source: LMUNetwork | None = None
+    source: Network | LMUNetwork | None = None
+
+    FILE_NAME: ClassVar[str] = "IntegerGraph"
 
     def __post_init__(self) -> None:
-        layers = tuple(self.layers)
-        check_type("network", self.input, Format)
-        _check_layers(layers)
-        _check_readout(self.readout, layers[-1])
+        populations, edges, readings = (
+            tuple(self.populations),
+            tuple(self.edges),
+            tuple(self.readings),
+        )
+        for population in populations:
+            if not isinstance(population, HostNodes | Population):
+                raise InputError(f"a {type(population).__name__} is no population.")
+        for edge in edges:
+            check_type("network", edge, Edge)
+        for reading in readings:
+            check_type("network", reading, Reading)
         if self.task is not None:
             check_text("task", self.task, 200)
         check_text("profile", self.profile, 200)
         check_flag("return_sequences", self.return_sequences)
-        if self.source is not None:
-            check_type("network source", self.source, LMUNetwork)
-        set_fields(self, layers=layers, provenance=check_provenance(self.provenance))
+        if self.source is not None and not isinstance(self.source, Network | LMUNetwork):
+            raise InputError("the source of an integer network is a float network.")
+        set_fields(
+            self,
+            populations=populations,
+            edges=edges,
+            readings=readings,
+            provenance=check_provenance(self.provenance),
+        )
+        object.__setattr__(self, "_index", _check_populations(populations))
+        _check_edges(self)
+        if self.output not in self._by_place:
+            raise InputError(f"the output {self.output} is no population of the network.")
+
+    @property
+    def _by_place(self) -> dict[Place, int]:
+        found: dict[Place, int] = self.__dict__["_index"]
+        return found
+
+    def __getitem__(self, place: Place) -> Node:
+        """Return the population at a place, or the series whose terms are there."""
+        return self.populations[self._by_place[place]]
+
+    def order(self, place: Place) -> int:
+        """Return the position of a population in the order of computation."""
+        return self._by_place[place]
+
+    @property
+    def on_chip(self) -> tuple[Population, ...]:
+        """The populations in integers, the input included."""
+        return tuple(p for p in self.populations if isinstance(p, Population))
+
+    @property
+    def on_host(self) -> tuple[HostNodes, ...]:
+        """The nodes that the host computes."""
+        return tuple(p for p in self.populations if isinstance(p, HostNodes))
+
+    @property
+    def memories(self) -> tuple[Integrators | Series, ...]:
+        """The linear memories, in order."""
+        return tuple(p for p in self.populations if isinstance(p, Integrators | Series))
+
+    @property
+    def units(self) -> tuple[Node, ...]:
+        """What computes hidden units, on the chip or on the host, in order."""
+        others = Input, Integrators, Series, Output
+        return tuple(
+            p for p in self.populations if not isinstance(p, others) and p.place != self.output
+        )
+
+    @property
+    def input(self) -> Input:
+        """The input."""
+        first = self.populations[0]
+        assert isinstance(first, Input)
+        return first
 
     @property
     def n_in(self) -> int:
         """Number of input features."""
-        return self.layers[0].n_in
+        return self.input.features
 
     @property
     def n_out(self) -> int:
         """Number of outputs."""
-        if isinstance(self.readout, Readout):
-            return int(self.readout.kernel.shape[1])
-        return self.readout.connection.n_out
+        return self[self.output].size
 
     @property
-    def on_chip(self) -> tuple[tuple[int, IntegerLayer], ...]:
-        """Numbers and layers of those in integers."""
-        return tuple((n, la) for n, la in enumerate(self.layers) if isinstance(la, IntegerLayer))
+    def y_scale(self) -> float:
+        """Real value of one unit of the output; 1 where the host computes it in float64."""
+        return self[self.output].scale
 
-    @property
-    def on_host(self) -> tuple[tuple[int, HostLayer], ...]:
-        """Numbers and layers of those on the host."""
-        return tuple((n, la) for n, la in enumerate(self.layers) if isinstance(la, HostLayer))
+    def entering(self, place: Place) -> tuple[Edge, ...]:
+        """Return the edges that enter at a place, without those inside an update."""
+        return tuple(edge for edge in self.edges if edge.target == place)
 
     def summary(self) -> Summary:
         """Return the populations of the network with their widths and weights, as a table."""
-        rows = [("input", "", f"{self.n_in:,}", f"{self.input.bits}", "0")]
-        weights = 0
-        for number, layer in enumerate(self.layers):
-            name = f"layer{number}"
-            if isinstance(layer, HostLayer):
-                rows.append((name, "LSTM on the host, float", f"{layer.n_out:,}", "", ""))
-                continue
-            memory, hidden = layer.memory, layer.hidden
-            found = _weights(memory.input, memory.recurrent, memory.hidden)
+        rows, weights = [], 0
+        for population in self.populations:
+            entering = self.entering(population.entrance)
+            found = sum(edge.connection.slices.size for edge in entering)
             weights += found
-            rows.append(
-                (
-                    f"{name}/memory",
-                    memory.realization,
-                    f"{memory.size:,}",
-                    f"{memory.message.bits}",
-                    f"{found:,}",
-                )
-            )
-            if hidden is not None:
-                found = _weights(hidden.memory, hidden.input, hidden.recurrent)
-                weights += found
-                bits = f"{hidden.message.bits}"
-                rows.append((f"{name}/hidden", "units", f"{hidden.units:,}", bits, f"{found:,}"))
-        if isinstance(self.readout, Readout):
-            rows.append(("readout", "on the host, float", f"{self.n_out:,}", "", ""))
-        else:
-            found = _weights(self.readout.connection)
-            weights += found
-            bits = f"{self.readout.output.bits}"
-            rows.append(("readout", "dense", f"{self.n_out:,}", bits, f"{found:,}"))
+            kind = _kind(population)
+            bits = "" if population.message is None else f"{population.message.bits}"
+            on_host = isinstance(population, HostNodes)
+            shown = "" if on_host else f"{found:,}"
+            rows.append((str(population.place), kind, f"{population.size:,}", bits, shown))
         facts = [
             counted(self.n_in, "input"),
             counted(self.n_out, "output"),
@@ -262,72 +279,99 @@ class IntegerNetwork(Representation):
         ]
         return Summary(facts, ("population", "kind", "size", "message bits", "weights"), rows)
 
-    @property
-    def y_scale(self) -> float:
-        """Real value of one unit of the readout; 1 where the host computes it in float64."""
-        return 1.0 if isinstance(self.readout, Readout) else self.readout.output.scale
 
-    @property
-    def chip_readout(self) -> IntegerReadout:
-        """The readout in integers; raise InputError where the host computes it."""
-        if isinstance(self.readout, Readout):
-            raise InputError("the readout of this network is on the host and has no integers.")
-        return self.readout
+def _kind(population: Node) -> str:
+    if isinstance(population, HostNodes):
+        operators = ", ".join(n.operator.describe() for n in population.network.nodes)
+        return f"on the host, float: {operators}"
+    if isinstance(population, Integrators | Series):
+        return population.realization
+    return type(population).__name__.lower()
 
 
-def _weights(*connections: Connection | None) -> int:
-    """Return the number of weights of all slices, zeros included."""
-    return sum(connection.slices.size for connection in connections if connection is not None)
+def _check_populations(populations: tuple[Node, ...]) -> dict[Place, int]:
+    """Return the number of the population at every place."""
+    if not populations or not isinstance(populations[0], Input):
+        raise InputError("the first population of an integer network is its input.")
+    found: dict[Place, int] = {}
+    texts: set[str] = set()
+    for number, population in enumerate(populations):
+        if number and isinstance(population, Input):
+            raise InputError("an integer network has one input.")
+        for place in dict.fromkeys((population.place, population.entrance)):
+            if str(place) in texts:
+                raise InputError(f"two populations have the place {place}; each needs its own.")
+            texts.add(str(place))
+            found[place] = number
+    return found
 
 
-def _check_layers(layers: tuple[IntegerLayer | HostLayer, ...]) -> None:
-    """Raise InputError unless the shapes of consecutive layers match."""
-    if not any(isinstance(layer, IntegerLayer) for layer in layers):
-        raise InputError("an integer network needs at least one layer in integers.")
-    for layer in layers:
-        if not isinstance(layer, HostLayer):
-            check_type("network", layer, IntegerLayer)
-    for number, (before, after) in enumerate(pairwise(layers)):
-        on_chip = isinstance(before, IntegerLayer) and isinstance(after, IntegerLayer)
-        sent = before.n_out if on_chip else before.n_features
-        if sent != after.n_in:
+def _check_edges(network: IntegerNetwork) -> None:
+    """Raise InputError unless edges and readings fit what they join."""
+    index = network._by_place
+    places: set[str] = set()
+    for edge in network.edges:
+        if edge.place in places:
+            raise InputError(f"two edges have the place {edge.place}; each needs its own.")
+        places.add(edge.place)
+        for end in (edge.source, edge.target):
+            if end not in index:
+                raise InputError(f"edge {edge.place} joins {end}, which is no population.")
+        source, target = network[edge.source], network[edge.target]
+        if source.message is None or not source.sends or source.place != edge.source:
+            raise InputError(f"edge {edge.place} leaves {edge.source}, which sends no messages.")
+        if isinstance(target, HostNodes | Input) or target.entrance != edge.target:
+            raise InputError(f"edge {edge.place} enters {edge.target}, which takes no drive.")
+        if edge.n_source != source.size:
             raise InputError(
-                f"layer {number} sends {sent} messages and layer {number + 1} "
-                f"has {after.n_in} inputs; the two must be equal."
+                f"edge {edge.place} takes {edge.n_source} messages and {edge.source} sends "
+                f"{source.size}; the two must be equal."
             )
-    for number, (layer, following) in enumerate(zip(layers, (*layers[1:], None), strict=True)):
-        if isinstance(layer, HostLayer):
-            sends = isinstance(following, IntegerLayer)
-            if sends != (layer.message is not None):
-                raise InputError(
-                    f"layer {number} is on the host and needs a message format exactly if the next "
-                    "layer is on the chip; create the file again."
-                )
-
-
-def _check_readout(readout: object, last: IntegerLayer | HostLayer) -> None:
-    """Raise InputError unless the readout matches the last layer in shape and in where it runs."""
-    if isinstance(last, HostLayer):
-        check_type("readout of the host", readout, Readout)
-        assert isinstance(readout, Readout)
-        check_array("readout kernel", readout.kernel, (last.n_out, None))
-        return
-    check_type("network", readout, IntegerReadout)
-    assert isinstance(readout, IntegerReadout)
-    check_connection("readout", readout.connection, None, last.n_out)
+        if edge.row + edge.connection.n_out > target.drive_size:
+            raise InputError(
+                f"edge {edge.place} drives {edge.row + edge.connection.n_out} sums and "
+                f"{edge.target} has {target.drive_size}."
+            )
+        if index[edge.source] >= index[edge.target] and not edge.recurrent:
+            raise InputError(
+                f"edge {edge.place} leads back to {edge.target}; it must read the frame before."
+            )
+    for reading in network.readings:
+        for end in (reading.source, reading.target):
+            if end not in index:
+                raise InputError(f"a reading joins {end}, which is no population.")
+        source, host = network[reading.source], network[reading.target]
+        if not isinstance(host, HostNodes) or index[reading.source] >= index[reading.target]:
+            raise InputError(f"a reading of {reading.source} must lead to the host, behind it.")
+        rows = source.size if reading.matrix is None else len(reading.matrix)
+        columns = source.size if reading.matrix is None else reading.matrix.shape[1]
+        if columns != source.size or rows != host.drive_size:
+            raise InputError(
+                f"{reading.target} reads {host.drive_size} values and {reading.source} gives "
+                f"{rows} of {columns} messages; the shapes must fit."
+            )
 
 
 INTEGER_CLASSES: tuple[type, ...] = (
     IntegerNetwork,
-    IntegerLayer,
-    HostLayer,
-    IntegerMemory,
-    SeriesMemory,
-    IntegerHidden,
-    IntegerReadout,
+    HostNodes,
+    Reading,
+    Input,
+    Integrators,
+    Series,
+    Pointwise,
+    Product,
+    LSTMUnits,
+    GRUUnits,
+    Maximum,
+    Reduction,
+    Output,
     PiecewiseLinear,
+    Segments,
+    Edge,
+    Place,
     Connection,
     Format,
-    *FLOAT_CLASSES,
+    *GRAPH_CLASSES,
 )
 """Classes that may occur in a file of this representation, for `core.files.load`."""

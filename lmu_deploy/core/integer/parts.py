@@ -20,11 +20,45 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import LATER
 from lmu_deploy.core.representation import Part
-from lmu_deploy.core.validation import check_array, check_integer, check_number, set_fields
+from lmu_deploy.core.validation import (
+    check_array,
+    check_integer,
+    check_number,
+    check_text,
+    set_fields,
+)
 
 LARGEST_MULTIPLIER = 2**15 - 1
+LARGEST_OFFSET = 1_000_000
 LARGEST_SHIFT = 31
 LARGEST_THRESHOLD = 2**31 - 1
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A population of an integer network: the node of the float network and the part of it.
+
+    Its text, such as ``lmu_1/memory``, names it in results, ONNX tensors and reports; code passes
+    the value and never takes a text apart.
+
+    Attributes
+    ----------
+    node : str
+        Name of the node that the population computes.
+    part : str
+        Empty where the node has one population.
+    """
+
+    node: str
+    part: str = ""
+
+    def __post_init__(self) -> None:
+        check_text("place node", self.node, 200)
+        check_text("place part", self.part, 40)
+
+    def __str__(self) -> str:
+        """Return the text of the place."""
+        return f"{self.node}/{self.part}" if self.part else self.node
 
 
 def real_gains(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -174,3 +208,91 @@ def check_range(name: str, value: np.ndarray, low: int, high: int) -> None:
             f"{name} has entries from {value.min()} to {value.max()}; they must lie in {low} to "
             f"{high}."
         )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Edge(Part):
+    r"""A connection from one population to another, or to itself.
+
+    Frame n of the target receives the drive of the source's frames ``stride * n + offset``, one
+    for each offset, side by side: the connection has ``len(offsets) * source.size`` columns. Frames
+    outside the sequence are zero. A recurrent edge has the offset -1; a convolution over time has
+    one offset for each tap.
+
+    Attributes
+    ----------
+    source, target : Place
+    name : str
+        What it carries, such as ``input`` or ``recurrent``.
+    connection : Connection
+    offsets : tuple of int
+    stride : int
+    after : int
+        Frames of zeros that follow the sequence of the source.
+    row : int
+        First entry of the target's drive that the connection adds to.
+    """
+
+    source: Place
+    target: Place
+    name: str
+    connection: Connection
+    offsets: tuple[int, ...] = (0,)
+    stride: int = 1
+    after: int = 0
+    row: int = 0
+
+    def __post_init__(self) -> None:
+        check_type("edge", self.source, Place)
+        check_type("edge", self.target, Place)
+        check_text("edge name", self.name, 40)
+        check_connection(f"edge {self.place}", self.connection, None, None)
+        offsets = tuple(
+            check_integer("offset", n, -LARGEST_OFFSET, LARGEST_OFFSET) for n in self.offsets
+        )
+        if not offsets or self.connection.n_in % len(offsets):
+            raise InputError(
+                f"edge {self.place} has {self.connection.n_in} columns for {len(offsets)} "
+                "offsets; it needs equally many for each."
+            )
+        set_fields(
+            self,
+            offsets=offsets,
+            stride=check_integer("stride", self.stride, 1, LARGEST_OFFSET),
+            after=check_integer("frames after", self.after, 0, LARGEST_OFFSET),
+            row=check_integer("row", self.row, 0, 2**31 - 1),
+        )
+
+    @property
+    def place(self) -> str:
+        """Text that identifies the edge, such as ``lmu_1/memory/recurrent``."""
+        return f"{self.target}/{self.name}" if self.name else str(self.target)
+
+    @property
+    def n_source(self) -> int:
+        """Number of neurons of the source."""
+        return self.connection.n_in // len(self.offsets)
+
+    @property
+    def plain(self) -> bool:
+        """Whether every frame of the target receives one frame of the source."""
+        return len(self.offsets) == 1 and self.stride == 1
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it carries messages of the step before, within a node."""
+        return self.offsets == (-1,) and self.stride == 1 and not self.after
+
+    def frames(self, frames: int) -> int:
+        """Return how many frames of the target a source of that many frames can drive."""
+        return max((frames + self.after - 1 - max(self.offsets)) // self.stride + 1, 0)
+
+    def fan_out(self, phase: int = 0) -> np.ndarray:
+        """Return how many synapses an event of each source neuron reaches; (n_source,), int64.
+
+        With a stride, the taps that read a frame depend on the frame's number; `phase` is that
+        number modulo the stride.
+        """
+        by_tap = self.connection.fan_out.reshape(len(self.offsets), -1)
+        reads = [(phase - offset) % self.stride == 0 for offset in self.offsets]
+        return np.asarray(by_tap[reads].sum(axis=0), dtype=np.int64)

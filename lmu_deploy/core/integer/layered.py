@@ -1,0 +1,289 @@
+"""Files of integer networks as they were before version 0.3: layers instead of a graph.
+
+The classes hold what such a file contains; :meth:`LayeredNetwork.graph` returns the same network,
+integer for integer, as populations and edges, which check every value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import LATER
+from lmu_deploy.core.graph.linear import Dense
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.recurrent import LSTM
+from lmu_deploy.core.integer.functions import PiecewiseLinear
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
+from lmu_deploy.core.integer.network import Node as Population
+from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, check_type
+from lmu_deploy.core.integer.populations import Input, Output, Pointwise
+from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork, LSTMLayer, Readout
+from lmu_deploy.core.representation import Part
+
+_ENTRANCE = Place(INPUT)
+_EXIT = Place("readout")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerMemory(Part):
+    """Integrators with the edges that enter them."""
+
+    state: Format
+    message: Format
+    message_shift: int
+    recurrent: Connection
+    input: Connection
+    hidden: Connection | None
+    bias: np.ndarray | None
+    realization: str = "dense-incremental"
+    basis: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SeriesMemory(Part):
+    """A Taylor series with the edges that enter it."""
+
+    channels: int
+    order: int
+    substeps: int
+    state: Format
+    message: Format
+    message_shift: int
+    term_shift: np.ndarray
+    multiplier: np.ndarray
+    shift: np.ndarray
+    input: Connection
+    feedback: Connection | None
+    hidden: Connection | None
+    bias: np.ndarray | None
+    accumulator_bits: int = 24
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerHidden(Part):
+    """Hidden units with the edges that enter them."""
+
+    drive: Format
+    message: Format
+    memory: Connection
+    input: Connection | None
+    recurrent: Connection | None
+    bias: np.ndarray | None
+    activation: PiecewiseLinear
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerLayer(Part):
+    """A memory and, optionally, hidden units."""
+
+    memory: IntegerMemory | SeriesMemory
+    hidden: IntegerHidden | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HostLayer(Part):
+    """An LSTM layer that the host computes, and the format of its messages to the chip."""
+
+    lstm: LSTMLayer
+    message: Format | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerReadout(Part):
+    """A linear readout."""
+
+    connection: Connection
+    bias: np.ndarray | None
+    output: Format
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayeredNetwork(Part):
+    """An integer network as layers one behind the other."""
+
+    FILE_NAME: ClassVar[str] = "IntegerNetwork"
+
+    input: Format
+    layers: tuple[IntegerLayer | HostLayer, ...]
+    readout: IntegerReadout | Readout
+    return_sequences: bool = False
+    task: str | None = None
+    profile: str = "loihi2"
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    source: LMUNetwork | None = field(default=None, metadata=LATER)
+
+    def graph(self) -> IntegerNetwork:
+        """Return the network as populations and edges.
+
+        Raises
+        ------
+        InputError
+            When a part of it is invalid.
+        """
+        return _Upgrade(self).network()
+
+
+class _Upgrade:
+    """Collects the populations and edges of a network of layers."""
+
+    def __init__(self, old: LayeredNetwork) -> None:
+        self.old = old
+        check_type("network", old.input, Format)
+        if not isinstance(old.layers, tuple) or not old.layers:
+            raise InputError("an integer network needs at least one layer.")
+        self.populations: list[Population] = []
+        self.edges: list[Edge] = []
+        self.readings: list[Reading] = []
+        self.sender, self.basis = _ENTRANCE, None
+
+    def network(self) -> IntegerNetwork:
+        old = self.old
+        self.populations.append(Input(_ENTRANCE, _n_in(old.layers[0]), old.input))
+        for number, layer in enumerate(old.layers):
+            if isinstance(layer, HostLayer):
+                self._host(f"layer{number}", layer)
+            else:
+                check_type("layer", layer, IntegerLayer)
+                self._layer(f"layer{number}", layer)
+        self._readout(old.readout)
+        return IntegerNetwork(
+            tuple(self.populations),
+            tuple(self.edges),
+            tuple(self.readings),
+            _EXIT,
+            old.return_sequences,
+            old.task,
+            old.profile,
+            old.provenance,
+            old.source,
+        )
+
+    def _join(self, source: Place, target: Place, **connections: object) -> None:
+        for name, connection in connections.items():
+            if connection is not None:
+                check_type(name, connection, Connection)
+                assert isinstance(connection, Connection)
+                back = (-1,) if name in ("recurrent", "feedback", "hidden") else (0,)
+                self.edges.append(Edge(source, target, name, connection, back))
+
+    def _layer(self, name: str, layer: IntegerLayer) -> None:
+        memory, hidden = layer.memory, layer.hidden
+        at, units = Place(name, "memory"), Place(name, "hidden")
+        if isinstance(memory, SeriesMemory):
+            inner = Place(name, "series")
+            self.populations.append(
+                Series(
+                    at,
+                    inner,
+                    memory.channels,
+                    memory.order,
+                    memory.substeps,
+                    memory.state,
+                    memory.message,
+                    memory.message_shift,
+                    memory.term_shift,
+                    memory.multiplier,
+                    memory.shift,
+                    memory.bias,
+                    memory.accumulator_bits,
+                )
+            )
+            self._join(self.sender, inner, input=memory.input)
+            self._join(at, inner, feedback=memory.feedback)
+            self._join(units, inner, hidden=memory.hidden)
+        else:
+            check_type("layer", memory, IntegerMemory)
+            check_type("memory recurrent", memory.recurrent, Connection)
+            self.populations.append(
+                Integrators(
+                    at,
+                    memory.recurrent.n_out,
+                    memory.state,
+                    memory.message,
+                    memory.message_shift,
+                    memory.bias,
+                    memory.realization,
+                    memory.basis,
+                )
+            )
+            self._join(at, at, recurrent=memory.recurrent)
+            self._join(self.sender, at, input=memory.input)
+            self._join(units, at, hidden=memory.hidden)
+        before, self.sender, self.basis = self.sender, at, getattr(memory, "basis", None)
+        if hidden is not None:
+            self._hidden(units, hidden, at, before)
+
+    def _hidden(self, at: Place, hidden: IntegerHidden, memory: Place, before: Place) -> None:
+        check_type("layer", hidden, IntegerHidden)
+        check_type("hidden memory", hidden.memory, Connection)
+        self.populations.append(
+            Pointwise(
+                at,
+                hidden.memory.n_out,
+                hidden.drive,
+                hidden.message,
+                hidden.activation,
+                hidden.bias,
+            )
+        )
+        self._join(memory, at, memory=hidden.memory)
+        self._join(before, at, input=hidden.input)
+        self._join(at, at, recurrent=hidden.recurrent)
+        self.sender, self.basis = at, None
+
+    def _host(self, name: str, layer: HostLayer) -> None:
+        check_type("host layer", layer.lstm, LSTMLayer)
+        cell = layer.lstm
+        operator = LSTM(cell.kernel, cell.recurrent_kernel, cell.bias)
+        network = Network((Node(name, operator, (INPUT,)),), (cell.n_in,), name)
+        self._read(HostNodes(Place(name, "host"), network, layer.message))
+
+    def _read(self, host: HostNodes) -> None:
+        self.populations.append(host)
+        self.readings.append(Reading(self.sender, host.place, self.basis))
+        self.sender, self.basis = host.place, None
+
+    def _readout(self, readout: Any) -> None:
+        if isinstance(readout, Readout):
+            dense = Dense(readout.kernel, readout.bias)
+            network = Network((Node("readout", dense, (INPUT,)),), (dense.kernel.shape[0],), "readout")
+            self._read(HostNodes(_EXIT, network, None))
+            return
+        check_type("readout", readout, IntegerReadout)
+        check_type("readout", readout.connection, Connection)
+        size = readout.connection.n_out
+        self.populations.append(Output(_EXIT, size, readout.output, readout.bias))
+        self.edges.append(Edge(self.sender, _EXIT, "", readout.connection))
+
+
+def _n_in(layer: Any) -> int:
+    if isinstance(layer, HostLayer):
+        check_type("host layer", layer.lstm, LSTMLayer)
+        return layer.lstm.n_in
+    check_type("layer", layer, IntegerLayer)
+    connection = getattr(layer.memory, "input", None)
+    check_type("memory input", connection, Connection)
+    assert isinstance(connection, Connection)
+    return connection.n_in
+
+
+LAYERED_CLASSES: tuple[type, ...] = (
+    LayeredNetwork,
+    IntegerLayer,
+    HostLayer,
+    IntegerMemory,
+    SeriesMemory,
+    IntegerHidden,
+    IntegerReadout,
+    PiecewiseLinear,
+    Connection,
+    Format,
+    *FLOAT_CLASSES,
+)
+"""Classes that may occur in such a file, for `core.files.load`."""

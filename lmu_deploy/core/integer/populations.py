@@ -1,0 +1,413 @@
+r"""Populations of an integer network: what their neurons store, and how they update.
+
+Every class states one update rule of docs/reference/integer-semantics.md. :meth:`Population.update`
+is that rule in int64, one frame of a batch at a time; it is what every faster form is compared
+with. With D the sum of the drives of all edges that enter a population, and b its bias:
+
+===============  ==========================================================================
+Integrators      m = sat(m + D + b), M = sat(ms(m, 1, shift))
+Series           the Taylor series of a Legendre memory, in substeps
+Pointwise        z = sat(D + b), H = sat(f(z))
+Product          H = sat(ms(f(z1), g(z2), shift))
+LSTMUnits        c = sat(ms(c, F, 15) + ms(G, I, ...)), H = sat(ms(a(c), O, ...))
+GRUUnits         h = sat(h + ms(sat(n - h), 1 - Z, 15)), H = sat(ms(h, 1, shift))
+Maximum          H = the greatest of several drives
+Reduction        the sum, mean, maximum or last of all frames, once, at the end
+Output          y = sat(D + b)
+===============  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.functions import Function, PiecewiseLinear, Segments, rounded_shift
+from lmu_deploy.core.integer.parts import (
+    LARGEST_SHIFT,
+    Edge,
+    Format,
+    Place,
+    check_bias,
+    check_type,
+    largest,
+)
+from lmu_deploy.core.representation import Part
+from lmu_deploy.core.validation import check_choice, check_flag, check_integer, set_fields
+
+GATE_BITS = 15
+"""Fraction bits of a gate: the integer 32,767 stands for almost 1."""
+GATE = Format(GATE_BITS + 1, 2.0**-GATE_BITS)
+REDUCTIONS = ("sum", "mean", "max", "last")
+LARGEST_SIZE = 2**24
+
+Counts = dict[str, int]
+"""Saturated values by the last part of their place, such as ``state``."""
+
+
+def saturated(values: np.ndarray, limit: int, name: str, counts: Counts) -> np.ndarray:
+    """Return values limited to +-limit, and add the number of limited ones to `counts`."""
+    limited = np.clip(values, -limit, limit)
+    counts[name] = counts.get(name, 0) + int(np.count_nonzero(limited != values))
+    return limited
+
+
+class Population(Part):
+    """A group of neurons with one update rule, which send messages of one format.
+
+    Attributes
+    ----------
+    place : Place
+    size : int
+        Number of neurons.
+    message : Format
+    bias : ndarray, shape (drive_size,), int32, or None
+    drives : int
+        Number of accumulated drives of each neuron.
+    stateless : bool
+        Whether a message follows from the drive of the same frame alone.
+    counted : tuple of str
+        What can saturate, besides accumulators.
+    """
+
+    place: Place
+    size: int
+    message: Format
+    bias: np.ndarray | None
+    drives: ClassVar[int] = 1
+    stateless: ClassVar[bool] = True
+    counted: ClassVar[tuple[str, ...]] = ("message",)
+    sends: ClassVar[bool] = True
+
+    @property
+    def drive_size(self) -> int:
+        """Number of sums that enter the population."""
+        return self.drives * self.size
+
+    @property
+    def entrance(self) -> Place:
+        """Place at which edges enter; that of the population, except for a series."""
+        return self.place
+
+    @property
+    def inner_edges(self) -> tuple[Edge, ...]:
+        """Edges that act within an update, such as that of a series to itself."""
+        return ()
+
+    def start(self, batch: int) -> Any:
+        """Return the state before the first frame."""
+        return None
+
+    def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
+        """Update all neurons by one frame.
+
+        Parameters
+        ----------
+        state : what `start` or the last update returned
+        drive : ndarray, shape (batch, drive_size), int64
+            Sum of all drives, without the bias.
+
+        Returns
+        -------
+        state
+        messages : ndarray, shape (batch, size), int64
+        counts : dict of str to int
+            Saturated values.
+        """
+        raise NotImplementedError
+
+    def recorded(self, state: Any, messages: Any) -> Any:
+        """Return what a recording of the population holds: its messages, or its states."""
+        return messages
+
+    @property
+    def first_message(self) -> np.ndarray | None:
+        """Message before the first frame, shape (size,); None if it is zero."""
+        return None
+
+    @property
+    def scale(self) -> float:
+        """Real value of one unit of what is recorded."""
+        return self.message.scale
+
+    @property
+    def saturation_places(self) -> tuple[str, ...]:
+        """Texts of the places where saturations of neurons are counted."""
+        return tuple(f"{self.place}/{name}" for name in self.counted)
+
+    def driven(self, drive: np.ndarray) -> np.ndarray:
+        """Return the drive with the bias."""
+        return drive if self.bias is None else drive + self.bias
+
+    def check(self) -> None:
+        """Raise InputError when a field that all populations have is invalid."""
+        check_type("population", self.place, Place)
+        check_type(f"{self.place}", self.message, Format)
+        set_fields(
+            self,
+            size=check_integer(f"{self.place} size", self.size, 1, LARGEST_SIZE),
+            bias=check_bias(f"{self.place} bias", self.bias, self.drive_size),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Input(Population):
+    """Messages of the real inputs, ``x = sat(rint(real / scale))``, ties to even.
+
+    Attributes
+    ----------
+    place : Place
+    size : int
+        Number of features, or of tokens.
+    message : Format
+    tokens : bool
+        Whether the input is one whole number, the index of the only neuron that sends, a 1.
+    """
+
+    place: Place
+    size: int
+    message: Format
+    tokens: bool = False
+    bias: ClassVar[None] = None
+    counted: ClassVar[tuple[str, ...]] = ("",)
+
+    def __post_init__(self) -> None:
+        check_type("population", self.place, Place)
+        check_type(f"{self.place}", self.message, Format)
+        check_flag("input tokens", self.tokens)
+        set_fields(self, size=check_integer("input size", self.size, 1, LARGEST_SIZE))
+
+    @property
+    def features(self) -> int:
+        """Number of real values of a frame."""
+        return 1 if self.tokens else self.size
+
+    @property
+    def saturation_places(self) -> tuple[str, ...]:
+        """The input itself."""
+        return (str(self.place),)
+
+    def one_hot(self, tokens: np.ndarray) -> np.ndarray:
+        """Return the messages of tokens of shape (..., 1).
+
+        Raises
+        ------
+        InputError
+            When a token is no whole number or has no neuron.
+        """
+        index = tokens[..., 0].astype(np.int64)
+        wrong = (index != tokens[..., 0]) | (index < 0) | (index >= self.size)
+        if wrong.any():
+            raise InputError(
+                f"token {tokens[..., 0][wrong].flat[0]:g} is outside 0 to {self.size - 1}; give "
+                "whole numbers that the embedding has a row for."
+            )
+        found = np.zeros((*index.shape, self.size), np.int64)
+        np.put_along_axis(found, index[..., None], 1, axis=-1)
+        return found
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pointwise(Population):
+    """Units that apply a function to their drive: ``z = sat(D + b)``, ``H = sat(f(z))``.
+
+    Attributes
+    ----------
+    place, size, message, bias
+    drive : Format
+        Of z.
+    function : PiecewiseLinear or Segments
+    """
+
+    place: Place
+    size: int
+    drive: Format
+    message: Format
+    function: Function
+    bias: np.ndarray | None = None
+    counted: ClassVar[tuple[str, ...]] = ("drive", "message")
+
+    def __post_init__(self) -> None:
+        self.check()
+        check_type(f"{self.place}", self.drive, Format)
+        check_function(str(self.place), self.function)
+
+    def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
+        """Apply the function."""
+        counts: Counts = {}
+        z = saturated(self.driven(drive), self.drive.limit, "drive", counts)
+        return state, saturated(self.function(z), self.message.limit, "message", counts), counts
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Product(Population):
+    """Products of two drives: ``H = sat(ms(f(z1), g(z2), shift))``.
+
+    ``z1`` is the first half of the drive and has 24 bits; ``g(z2)`` has 16 bits, so that the
+    product is the one that a gain needs. Either function may be absent.
+
+    Attributes
+    ----------
+    place, size, message, bias
+    first_drive, second_drive : Format
+    shift : int
+        0 to 31.
+    first, second : PiecewiseLinear or Segments, or None
+    """
+
+    place: Place
+    size: int
+    first_drive: Format
+    second_drive: Format
+    message: Format
+    shift: int
+    first: Function | None = None
+    second: Function | None = None
+    bias: np.ndarray | None = None
+    drives: ClassVar[int] = 2
+    counted: ClassVar[tuple[str, ...]] = ("drive", "factor", "message")
+
+    def __post_init__(self) -> None:
+        self.check()
+        for each in (self.first_drive, self.second_drive):
+            check_type(f"{self.place}", each, Format)
+        for function in (self.first, self.second):
+            if function is not None:
+                check_function(str(self.place), function)
+        set_fields(self, shift=check_integer("product shift", self.shift, 0, LARGEST_SHIFT))
+
+    def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
+        """Multiply."""
+        counts: Counts = {}
+        z1, z2 = np.split(self.driven(drive), 2, axis=1)
+        z1 = saturated(z1, self.first_drive.limit, "drive", counts)
+        z2 = saturated(z2, self.second_drive.limit, "drive", counts)
+        a = z1 if self.first is None else self.first(z1)
+        b = z2 if self.second is None else self.second(z2)
+        a = saturated(a, largest(24), "factor", counts)
+        b = saturated(b, GATE.limit, "factor", counts)
+        product = rounded_shift(a * b, self.shift)
+        return state, saturated(product, self.message.limit, "message", counts), counts
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Maximum(Population):
+    """The greatest of several drives of each neuron: pooling over steps or features.
+
+    Attributes
+    ----------
+    place, size, message
+    choices : int
+        Number of drives of each neuron; drive ``k * size + i`` is choice k of neuron i.
+    """
+
+    place: Place
+    size: int
+    message: Format
+    choices: int
+    bias: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        set_fields(self, choices=check_integer("maximum choices", self.choices, 1, 65_536))
+        check_type("population", self.place, Place)
+        check_type(f"{self.place}", self.message, Format)
+        set_fields(self, size=check_integer(f"{self.place} size", self.size, 1, LARGEST_SIZE))
+
+    @property
+    def drive_size(self) -> int:
+        """Number of sums that enter the population."""
+        return self.choices * self.size
+
+    def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
+        """Take the greatest."""
+        counts: Counts = {}
+        greatest = drive.reshape(len(drive), self.choices, self.size).max(axis=1)
+        return state, saturated(greatest, self.message.limit, "message", counts), counts
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reduction(Population):
+    """The sum, mean, maximum or last of the frames of a sequence, sent once, at its end.
+
+    ``s = sat(s + D)`` at every frame, or ``s = max(s, sat(D))``. At the end the message is
+    ``sat(floor((2 s + n) / (2 n)))`` for a mean of n frames, which is one division on the host, and
+    ``sat(s)`` otherwise.
+
+    Attributes
+    ----------
+    place, size, message
+    kind : {"sum", "mean", "max", "last"}
+    state : Format
+        Of s, up to 32 bits.
+    """
+
+    place: Place
+    size: int
+    state: Format
+    message: Format
+    kind: str
+    bias: np.ndarray | None = None
+    stateless: ClassVar[bool] = False
+    counted: ClassVar[tuple[str, ...]] = ("state", "message")
+
+    def __post_init__(self) -> None:
+        self.check()
+        check_type(f"{self.place}", self.state, Format)
+        set_fields(self, kind=check_choice("reduction", self.kind, REDUCTIONS))
+
+    def start(self, batch: int) -> Any:
+        """Return a sum of zero of no frames."""
+        return 0, np.zeros((batch, self.size), np.int64)
+
+    def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
+        """Take a frame; the messages are what would be sent if it were the last."""
+        counts: Counts = {}
+        frames, s = state
+        new = self.driven(drive)
+        if self.kind in ("sum", "mean"):
+            new = s + new
+        new = saturated(new, self.state.limit, "state", counts)
+        s = np.maximum(s, new) if self.kind == "max" and frames else new
+        return (frames + 1, s), s, counts
+
+    def finish(self, state: Any) -> tuple[np.ndarray, Counts]:
+        """Return the messages at the end of the sequence."""
+        counts: Counts = {}
+        frames, s = state
+        if self.kind == "mean":
+            s = (2 * s + frames) // (2 * max(frames, 1))
+        return saturated(s, self.message.limit, "message", counts), counts
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Output(Population):
+    """Outputs of the network, ``y = sat(D + b)``, which leave the chip.
+
+    Attributes
+    ----------
+    place, size, message, bias
+        `message` is the format of y.
+    """
+
+    place: Place
+    size: int
+    message: Format
+    bias: np.ndarray | None = None
+    counted: ClassVar[tuple[str, ...]] = ("output",)
+    sends: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
+        """Limit the sums."""
+        counts: Counts = {}
+        return state, saturated(self.driven(drive), self.message.limit, "output", counts), counts
+
+
+def check_function(place: str, function: object) -> None:
+    if not isinstance(function, PiecewiseLinear | Segments):
+        raise InputError(f"{place} needs a function, not {type(function).__name__}.")
