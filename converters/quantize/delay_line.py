@@ -13,7 +13,7 @@ import numpy as np
 from converters.quantize.calibration import Signal, clip_range
 from converters.quantize.connections import Connector, Source
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import IntegerMemory
+from lmu_deploy.core.integer.layered import IntegerMemory
 from lmu_deploy.core.integer.parts import Connection, Format, largest
 from lmu_deploy.core.legendre import impulse_response
 from lmu_deploy.core.network import LMULayer

@@ -26,7 +26,7 @@ import numpy as np
 from converters.quantize.calibration import Signal, clip_range
 from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import PiecewiseLinear
+from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.parts import Format, largest
 from lmu_deploy.core.network import Hidden, Readout
 
@@ -232,14 +232,7 @@ def piecewise(name: str, message: Format, guard: int = GUARD_BITS) -> PiecewiseL
 
 def evaluate(activation: PiecewiseLinear, z: np.ndarray, message_bits: int) -> np.ndarray:
     """Apply an activation to integer drives of any shape (docs/reference/integer-semantics.md)."""
-    z = np.asarray(z, dtype=np.int64)
-    half = (1 << activation.shift) >> 1
-    slope = activation.slope.astype(np.int64)
-    p = {"odd": np.abs(z), "positive": np.maximum(z, 0), "linear": z}[activation.kind]
-    lines = (p[..., None] * slope + half) >> activation.shift
-    value = (lines + activation.intercept).min(axis=-1)
-    value = np.clip(value, -largest(message_bits), largest(message_bits))
-    return np.sign(z) * value if activation.kind == "odd" else value
+    return np.clip(activation(z), -largest(message_bits), largest(message_bits))
 
 
 def tanh_pieces(bits: int) -> int:

@@ -32,7 +32,7 @@ from converters.quantize.calibration import Signal
 from converters.quantize.connections import Connector, Source, round_to_format
 from converters.quantize.formats import FAINTEST, memory_formats
 from converters.quantize.memory_analysis import LinearMemory, coordinates, increment, linear_memory
-from lmu_deploy.core.integer.layers import IntegerMemory
+from lmu_deploy.core.integer.layered import IntegerMemory
 from lmu_deploy.core.network import LMULayer
 
 _UNCERTAINTY = 0.01

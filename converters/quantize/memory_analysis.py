@@ -37,10 +37,16 @@ from scipy.linalg import block_diag, hessenberg, schur
 
 from converters.quantize.connections import real_matrix
 from converters.quantize.sign_taylor import step_matrices
-from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
+from lmu_deploy.core.integer.graph import host_sentence
+from lmu_deploy.core.integer.layered import (
+    IntegerMemory,
+    SeriesMemory,
+    float_layers,
+    memory_views,
+)
+from lmu_deploy.core.integer.memories import sign_matrix
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format, real_gains
-from lmu_deploy.core.integer.segments import host_sentence
 from lmu_deploy.core.legendre import impulse_response
 from lmu_deploy.core.network import LMULayer
 
@@ -338,13 +344,13 @@ def unstable_memories(network: IntegerNetwork) -> list[str]:
         activation limits it.
     """
     found = []
-    for number, layer in network.on_chip:
-        radius = spectral_radius(memory_matrix(layer.memory))
+    truths = float_layers(network.source)
+    for place, memory in memory_views(network).items():
+        radius = spectral_radius(memory_matrix(memory))
         if radius <= _GROWS:
             continue
-        remedy = f"{_remedy(layer.memory)} reset the state between sequences"
-        truth = None if network.source is None else network.source.layers[number]
-        if isinstance(truth, LMULayer):
+        remedy = f"{_remedy(memory)} reset the state between sequences"
+        if (truth := truths.get(place.node)) is not None:
             own = spectral_radius(np.eye(truth.memory.size) + increment(truth))
             if own > _GROWS:
                 remedy = (
@@ -353,7 +359,7 @@ def unstable_memories(network: IntegerNetwork) -> list[str]:
                 )
         tenfold = math.log(10.0) / math.log(radius)
         found.append(
-            f"the rounded layer{number}/memory has a spectral radius of {radius:.5f}: in an "
+            f"the rounded {place} has a spectral radius of {radius:.5f}: in an "
             f"endless stream its states grow tenfold every {tenfold:.3g} steps until they "
             f"saturate; {remedy.strip()}."
         )

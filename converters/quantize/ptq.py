@@ -35,9 +35,17 @@ from converters.quantize.memory_analysis import predicted_error
 from converters.quantize.settings import Settings
 from converters.quantize.sign_taylor import series_memory
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import edges
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
-from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.graph import applications, edges
+from lmu_deploy.core.integer.layered import (
+    HostLayer,
+    IntegerHidden,
+    IntegerLayer,
+    IntegerMemory,
+    IntegerReadout,
+    LayeredNetwork,
+    SeriesMemory,
+)
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer
 from lmu_deploy.hardware.preflight import check
@@ -58,6 +66,10 @@ class Quantizer:
 
     def network(self, network: LMUNetwork) -> IntegerNetwork:
         """Quantize the whole network."""
+        return self.layered(network).graph()
+
+    def layered(self, network: LMUNetwork) -> LayeredNetwork:
+        """Quantize the whole network, layer by layer."""
         bits, option = self.settings.input_width
         x = Source(self.calibration.x, input_format(self.calibration.x, bits), option)
         source = x
@@ -82,7 +94,7 @@ class Quantizer:
                 {place: str(need) for place, need in self.connector.needs.items()}
             ),
         }
-        return IntegerNetwork(
+        return LayeredNetwork(
             x.format,
             tuple(layers),
             readout,
@@ -216,14 +228,15 @@ def choose_realization(
     refused: dict[str, str] = {}
     for name, tried in _variants(settings):
         try:
-            candidate = Quantizer(tried, calibration).network(network)
+            layered = Quantizer(tried, calibration).layered(network)
+            candidate = layered.graph()
         except InputError as reason:
             refused[name] = str(reason)
             continue
         if violations := check(candidate, settings.profile):
             refused[name] = str(violations[0])
         else:
-            error = _largest_error(network, candidate, calibration)
+            error = _largest_error(network, layered, calibration)
             fitting.append(Candidate(name, candidate, error, synaptic_operations(candidate)))
     if not fitting:
         reasons = " ".join(f"{name}: {reason}" for name, reason in refused.items())
@@ -235,12 +248,7 @@ def synaptic_operations(network: IntegerNetwork) -> int:
     """Count the synaptic operations of a step in which every neuron sends all its messages."""
     total = 0
     for edge in edges(network):
-        times = 1
-        if edge.source.endswith("/series"):
-            memory = dict(network.on_chip)[int(edge.source[5:-7])].memory
-            assert isinstance(memory, SeriesMemory)
-            times = memory.applications
-        total += times * int(np.count_nonzero(edge.connection.slices))
+        total += applications(network, edge) * int(np.count_nonzero(edge.connection.slices))
     return total
 
 
@@ -256,7 +264,7 @@ def _variants(settings: Settings) -> list[tuple[str, Settings]]:
 
 
 def _largest_error(
-    network: LMUNetwork, candidate: IntegerNetwork, calibration: Calibration
+    network: LMUNetwork, candidate: LayeredNetwork, calibration: Calibration
 ) -> float:
     """Predict the relative rms error of each memory; return the largest."""
     worst, message, basis = 0.0, candidate.input, None

@@ -25,7 +25,13 @@ from converters.quantize.ptq import Quantizer
 from converters.quantize.qat_layers import RoundedLMU, RoundedReadout
 from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError, MissingDependencyError
-from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.layered import (
+    HostLayer,
+    IntegerLayer,
+    IntegerReadout,
+    LayeredNetwork,
+)
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
 from lmu_deploy.nn.config import LMUConfig, ModelConfig
 from lmu_deploy.nn.convert import to_torch
@@ -133,11 +139,12 @@ def train_quantized(
         )
     start = time.perf_counter()
     quantizer = Quantizer(settings, calibration)
-    integer = quantizer.network(network)
+    layered = quantizer.layered(network)
+    integer = layered.graph()
     with _require_torch():
         from lmu_deploy.nn.convert import from_torch
         from lmu_deploy.training.fit import fit
-    prepare = rounding_model(network, integer, quantizer.connector.roundings)
+    prepare = rounding_model(network, layered, quantizer.connector.roundings)
     before = evaluate(prepare, config.network_for(task), task, data.validation)
     fitted = fit(
         task,
@@ -199,7 +206,7 @@ Prepare = Callable[[SequenceModel], None]
 
 def rounding_model(
     network: LMUNetwork,
-    integer: IntegerNetwork,
+    integer: LayeredNetwork,
     roundings: Mapping[str, Rounding],
     rank: int | None = None,
 ) -> Prepare:
@@ -209,7 +216,7 @@ def rounding_model(
     ----------
     network : LMUNetwork
         Network with the model's initial weights.
-    integer : IntegerNetwork
+    integer : LayeredNetwork
         The quantized network.
     roundings : mapping of str to Rounding
         Rounding of each kernel, by the quantizer's names of places.
@@ -244,7 +251,7 @@ def rounding_model(
     return prepare
 
 
-def _refuse_bases_before_the_host(integer: IntegerNetwork) -> None:
+def _refuse_bases_before_the_host(integer: LayeredNetwork) -> None:
     """Raise InputError if an LSTM on the host reads a memory in other coordinates."""
     for number, (before, after) in enumerate(pairwise(integer.layers)):
         if not (isinstance(before, IntegerLayer) and isinstance(after, HostLayer)):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from converters.quantize.connections import Rounding, round_to_format
 from converters.quantize.memory_analysis import LinearMemory, linear_memory
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerReadout
+from lmu_deploy.core.integer.layered import IntegerLayer, IntegerReadout
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.nn.config import LMUConfig
 from lmu_deploy.nn.lmu import LMU, LMUState

@@ -31,7 +31,7 @@ from converters.quantize.connections import (
 )
 from converters.quantize.formats import memory_formats
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.layered import SeriesMemory
 from lmu_deploy.core.integer.parts import LARGEST_MULTIPLIER, LARGEST_SHIFT, Connection, Format
 from lmu_deploy.core.legendre import impulse_response, state_space
 from lmu_deploy.core.network import LMULayer, Memory

@@ -19,8 +19,9 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import Edge, edges, populations, with_thresholds
+from lmu_deploy.core.integer.graph import sources, with_thresholds
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Edge
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_number
 
@@ -93,7 +94,6 @@ Thresholds = dict[str, int]
 TOO_MUCH = 0.05
 """Relative mean squared change of the outputs beyond which no larger threshold is tried."""
 
-_OWN_LOOP = ("/memory/recurrent", "/series/recurrent", "/series/feedback")
 
 
 class Answers(Protocol):
@@ -114,7 +114,8 @@ Runner = Callable[[IntegerNetwork, np.ndarray], Answers]
 
 def eligible(network: IntegerNetwork) -> list[Edge]:
     """Return the connections that may have a threshold: all but those of a memory's own loop."""
-    return [edge for edge in edges(network) if not edge.place.endswith(_OWN_LOOP)]
+    own = {p.place for p in network.memories}
+    return [e for e in network.edges if not (e.source in own and e.recurrent)]
 
 
 def with_fraction(network: IntegerNetwork, fraction: float) -> IntegerNetwork:
@@ -132,7 +133,7 @@ def with_fraction(network: IntegerNetwork, fraction: float) -> IntegerNetwork:
         When the fraction is out of range.
     """
     fraction = check_number("sparsity threshold", fraction, 0.0, 1.0)
-    limits = {name: p.message.limit for name, p in populations(network).items()}
+    limits = {place: source.message.limit for place, source in sources(network).items()}
     return with_thresholds(
         network,
         {w.place: max(1, round(fraction * limits[w.source])) for w in eligible(network)},
@@ -153,11 +154,10 @@ def silent_shares(
         Samples times steps of that run. The loop of a series, which sends several times per step,
         is not counted.
     """
-    neurons = {name: p.neurons for name, p in populations(network).items()}
+    neurons = {place: source.neurons for place, source in sources(network).items()}
     possible = {
         edge.place: sample_steps * neurons[edge.source]
-        for edge in edges(network)
-        if not edge.source.endswith("/series")
+        for edge in network.edges
     }
     shares = {place: 1.0 - carried[place] / most for place, most in possible.items()}
     shares["total"] = 1.0 - sum(carried[place] for place in possible) / sum(possible.values())
@@ -198,7 +198,7 @@ def make_ladder(
     progress : callable, optional
         Called with (runs done, largest number of runs).
     """
-    limits = {name: p.message.limit for name, p in populations(network).items()}
+    limits = {place: source.message.limit for place, source in sources(network).items()}
     tried = {w.place: _doubled(limits[w.source]) for w in eligible(network)}
     done, total = 0, 2 + sum(len(thresholds) for thresholds in tried.values())
 
@@ -302,7 +302,7 @@ def _margins(outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 def _settable(network: IntegerNetwork) -> list[Edge]:
     """Return the connections that can have a threshold at all."""
-    return [edge for edge in edges(network) if not edge.source.endswith("/series")]
+    return list(network.edges)
 
 
 def _doubled(limit: int) -> Sequence[int]:

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from lmu_deploy.core.integer.graph import from_outside, outlets, populations
-from lmu_deploy.core.integer.network import IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.graph import outlets, sources
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.populations import Input, Population
 from lmu_deploy.core.spiking.loihi import MESSAGE_BITS, LoihiMemory, LoihiNetwork
 from lmu_deploy.hardware.profile import DigitalProfile, Figure
 
@@ -148,23 +149,31 @@ class Core:
 
 
 def demands(network: IntegerNetwork) -> list[Demand]:
-    """Return the demands of all populations, the readout last."""
-    neurons = {name: p.neurons for name, p in populations(network).items()}
-    sizes = {name: size for name, size in neurons.items() if not from_outside(name)}
-    if isinstance(network.readout, IntegerReadout):
-        sizes["readout"] = network.n_out
-    total = sum(neurons[outlet.source] for outlet in outlets(network))
-    taken = {name: np.zeros(size) for name, size in sizes.items()}
-    sources = {name: np.zeros((size, total), dtype=bool) for name, size in sizes.items()}
+    """Return the demands of all populations in the order of computation."""
+    senders = sources(network)
+    sizes = {place: s.neurons for place, s in senders.items() if not s.outside}
+    for population in network.populations:
+        if population.place not in senders and isinstance(population, Population):
+            if not isinstance(population, Input):
+                sizes[population.place] = population.size
+    total = sum(senders[outlet.source].neurons for outlet in outlets(network))
+    taken = {place: np.zeros(size) for place, size in sizes.items()}
+    projecting = {place: np.zeros((size, total), dtype=bool) for place, size in sizes.items()}
     start = 0
     for outlet in outlets(network):
-        stop = start + neurons[outlet.source]
+        stop = start + senders[outlet.source].neurons
         for edge in outlet.edges:
+            # Drives of one neuron, such as the gates of an LSTM, have rows of their own.
             synapses = edge.connection.slices != 0
-            taken[edge.target] += synapses.sum(axis=(0, 2)) * (edge.connection.weight_bits / 8.0)
-            sources[edge.target][:, start:stop] |= synapses.any(axis=0)
+            bits = synapses.sum(axis=(0, 2)) * (edge.connection.weight_bits / 8.0)
+            by_tap = synapses.any(axis=0).reshape(len(bits), len(edge.offsets), -1).any(axis=1)
+            rows = (edge.row + np.arange(len(bits))) % sizes[edge.target]
+            np.add.at(taken[edge.target], rows, bits)
+            found = projecting[edge.target][:, start:stop]
+            for row, connected in zip(rows, by_tap, strict=True):
+                found[row] |= connected
         start = stop
-    return [Demand(name, taken[name], csr_array(sources[name])) for name in sizes]
+    return [Demand(str(place), taken[place], csr_array(projecting[place])) for place in sizes]
 
 
 def demands_on(profile: DigitalProfile, network: OnChip) -> list[Demand]:
@@ -236,10 +245,10 @@ def _senders(network: OnChip, profile: DigitalProfile) -> list[Sender]:
     """Return the senders in the order of the columns of the demands."""
     if isinstance(network, LoihiNetwork):
         return loihi_senders(network, profile)
-    neurons = {name: population.neurons for name, population in populations(network).items()}
+    senders = sources(network)
     return [
-        Sender(outlet.source, neurons[outlet.source], from_outside(outlet.source))
-        for outlet in outlets(network)
+        Sender(str(place), senders[place].neurons, senders[place].outside)
+        for place in (outlet.source for outlet in outlets(network))
     ]
 
 

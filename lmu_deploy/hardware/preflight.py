@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lmu_deploy.core.integer.graph import edges, populations
-from lmu_deploy.core.integer.network import IntegerNetwork, IntegerReadout
-from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.graph import edges, sources
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.populations import Input
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.hardware.loihi_rules import LOIHI_RULES
 from lmu_deploy.hardware.placement import OnChip
@@ -60,38 +61,31 @@ def accumulator_widths(network: IntegerNetwork, profile: DigitalProfile) -> list
 
 def state_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
     """Check that no state, drive or output is wider than a state variable of a neuron."""
-    states: dict[str, Format] = {}
-    if isinstance(network.readout, IntegerReadout):
-        states["readout"] = network.readout.output
-    for number, layer in network.on_chip:
-        states[f"layer{number}/memory"] = layer.memory.state
-        if layer.hidden is not None:
-            states[f"layer{number}/hidden"] = layer.hidden.drive
     return [
         too_wide(
-            f"states of {name}",
-            state.bits,
+            f"states of {population.place}",
+            population.stored.bits,
             profile.state_bits,
             f"quantize for profile {profile.name}",
         )
-        for name, state in states.items()
-        if state.bits > profile.state_bits.value
+        for population in network.on_chip
+        if not isinstance(population, Input) and population.stored.bits > profile.state_bits.value
     ]
 
 
 def message_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Violation]:
     """Check that no message is wider than the payload of a spike."""
     allowed = int(profile.message_bits)
-    options = {"input": "message", "memory": "message", "hidden": "hidden", "host": "hidden"}
     found = []
-    for name, population in populations(network).items():
-        if population.message.bits > allowed:
-            option = options[name.rsplit("/", maxsplit=1)[-1]]
+    for place, source in sources(network).items():
+        if source.message.bits > allowed:
+            memory = isinstance(network[place], Input | Integrators | Series)
+            option = "message" if memory else "hidden"
             remedy = f"quantize with --{option}-bits {allowed}"
             if allowed < 2:
                 remedy = "create a spiking network with lmu-deploy spike"
-            messages = f"messages of {name}"
-            found.append(too_wide(messages, population.message.bits, profile.message_bits, remedy))
+            messages = f"messages of {place}"
+            found.append(too_wide(messages, source.message.bits, profile.message_bits, remedy))
     return found
 
 
@@ -100,7 +94,7 @@ def change_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
 
     A change can be twice as large as a message.
     """
-    bits = {name: population.message.bits for name, population in populations(network).items()}
+    bits = {place: source.message.bits for place, source in sources(network).items()}
     allowed = int(profile.message_bits)
     return [
         too_wide(

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
+from lmu_deploy.core.integer.layered import IntegerMemory, SeriesMemory
+from lmu_deploy.core.integer.memories import sign_matrix
 from lmu_deploy.core.integer.parts import Connection, real_gains
 
 

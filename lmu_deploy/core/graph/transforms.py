@@ -183,6 +183,12 @@ def _layer(operators: Iterable[object]) -> tuple[int, Layer | None]:
     return 0, None
 
 
+def as_layer(operator: object) -> LMULayer | None:
+    """Return a single operator as an LMU layer; None if it is none."""
+    _, layer = _layer([operator])
+    return layer if isinstance(layer, LMULayer) else None
+
+
 def _hidden(layer: LMU, cell: SimpleRNN) -> Hidden | None:
     """Return the hidden units of an LMU, if they are of the usual kind."""
     if cell.activation.name not in ACTIVATIONS or cell.initial is not None:

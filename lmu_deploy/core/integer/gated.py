@@ -71,6 +71,11 @@ class LSTMUnits(Population):
             check_function(str(self.place), function)
         _check_gated(self, 2 * self.size, "cell_shift", "message_shift")
 
+    @property
+    def stored(self) -> Format:
+        """Format of the state."""
+        return self.state
+
     def start(self, batch: int) -> np.ndarray:
         """Return the initial c."""
         return _initial(self.initial, self.size, self.size, batch)
@@ -149,6 +154,11 @@ class GRUUnits(Population):
             check_function(str(self.place), function)
         check_flag(f"{self.place} resets", self.resets)
         _check_gated(self, 2 * self.size, "candidate_shift", "message_shift")
+
+    @property
+    def stored(self) -> Format:
+        """Format of the state."""
+        return self.state
 
     def start(self, batch: int) -> np.ndarray:
         """Return the initial h."""

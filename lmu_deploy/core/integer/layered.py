@@ -1,7 +1,8 @@
-"""Files of integer networks as they were before version 0.3: layers instead of a graph.
+"""Layers of integers: memories and units together with the connections that enter them.
 
-The classes hold what such a file contains; :meth:`LayeredNetwork.graph` returns the same network,
-integer for integer, as populations and edges, which check every value.
+Files before version 0.3 hold integer networks in this form; :meth:`LayeredNetwork.graph` returns
+the same network, integer for integer, as populations and edges, which check every value. The
+quantizer builds its layers in this form, and the analysis of memories reads it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,21 @@ from lmu_deploy.core.files import LATER
 from lmu_deploy.core.graph.linear import Dense
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.recurrent import LSTM
+from lmu_deploy.core.graph.transforms import as_layer
 from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
 from lmu_deploy.core.integer.network import Node as Population
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, check_type
 from lmu_deploy.core.integer.populations import Input, Output, Pointwise
-from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork, LSTMLayer, Readout
+from lmu_deploy.core.network import (
+    FLOAT_CLASSES,
+    LMULayer,
+    LMUNetwork,
+    LSTMLayer,
+    Readout,
+)
+from lmu_deploy.core.options import SERIES
 from lmu_deploy.core.representation import Part
 
 _ENTRANCE = Place(INPUT)
@@ -44,6 +53,11 @@ class IntegerMemory(Part):
     realization: str = "dense-incremental"
     basis: np.ndarray | None = None
 
+    @property
+    def size(self) -> int:
+        """Number of states."""
+        return self.recurrent.n_out
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SeriesMemory(Part):
@@ -63,6 +77,13 @@ class SeriesMemory(Part):
     hidden: Connection | None
     bias: np.ndarray | None
     accumulator_bits: int = 24
+    realization: ClassVar[str] = SERIES
+    basis: ClassVar[None] = None
+
+    @property
+    def size(self) -> int:
+        """Number of states."""
+        return self.channels * self.order
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,6 +105,16 @@ class IntegerLayer(Part):
 
     memory: IntegerMemory | SeriesMemory
     hidden: IntegerHidden | None
+
+    @property
+    def output(self) -> Format:
+        """Format of the output messages."""
+        return self.memory.message if self.hidden is None else self.hidden.message
+
+    @property
+    def output_basis(self) -> np.ndarray | None:
+        """Matrix from the dequantized messages to the output of the float layer."""
+        return self.memory.basis if self.hidden is None else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,6 +148,7 @@ class LayeredNetwork(Part):
     profile: str = "loihi2"
     provenance: Mapping[str, str] = field(default_factory=dict)
     source: LMUNetwork | None = field(default=None, metadata=LATER)
+
 
     def graph(self) -> IntegerNetwork:
         """Return the network as populations and edges.
@@ -260,6 +292,56 @@ class _Upgrade:
         size = readout.connection.n_out
         self.populations.append(Output(_EXIT, size, readout.output, readout.bias))
         self.edges.append(Edge(self.sender, _EXIT, "", readout.connection))
+
+
+def memory_views(network: IntegerNetwork) -> dict[Place, IntegerMemory | SeriesMemory]:
+    """Return every memory of a network together with the connections that enter it.
+
+    Of several inputs the first is the view's input.
+    """
+    found: dict[Place, IntegerMemory | SeriesMemory] = {}
+    for p in network.memories:
+        into = {edge.name: edge.connection for edge in network.entering(p.entrance)}
+        if isinstance(p, Integrators):
+            found[p.place] = IntegerMemory(
+                p.state,
+                p.message,
+                p.message_shift,
+                into["recurrent"],
+                into["input"],
+                into.get("hidden"),
+                p.bias,
+                p.realization,
+                p.basis,
+            )
+        else:
+            found[p.place] = SeriesMemory(
+                p.channels,
+                p.order,
+                p.substeps,
+                p.state,
+                p.message,
+                p.message_shift,
+                p.term_shift,
+                p.multiplier,
+                p.shift,
+                into["input"],
+                into.get("feedback"),
+                into.get("hidden"),
+                p.bias,
+                p.accumulator_bits,
+            )
+    return found
+
+
+def float_layers(source: Network | LMUNetwork | None) -> dict[str, LMULayer]:
+    """Return the LMU layers of a float network by the name of their node."""
+    if source is None:
+        return {}
+    if isinstance(source, LMUNetwork):
+        source = Network.from_layers(source)
+    found = {node.name: as_layer(node.operator) for node in source.nodes}
+    return {name: layer for name, layer in found.items() if layer is not None}
 
 
 def _n_in(layer: Any) -> int:

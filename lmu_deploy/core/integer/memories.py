@@ -73,6 +73,11 @@ class Integrators(Population):
             realization=check_choice("realization", self.realization, INTEGRATORS),
         )
 
+    @property
+    def stored(self) -> Format:
+        """Format of the state."""
+        return self.state
+
     def start(self, batch: int) -> np.ndarray:
         """Return states of zero."""
         return np.zeros((batch, self.size), np.int64)
@@ -220,6 +225,11 @@ class Series(Population):
     def scale(self) -> float:
         """Real value of one unit of the state."""
         return self.state.scale
+
+    @property
+    def stored(self) -> Format:
+        """Format of the state."""
+        return self.state
 
     def start(self, batch: int) -> Any:
         """Return states and messages of zero, and no events."""

@@ -134,6 +134,11 @@ class Population(Part):
         return self.message.scale
 
     @property
+    def stored(self) -> Format:
+        """Format of the widest value that a neuron keeps or adds up."""
+        return self.message
+
+    @property
     def saturation_places(self) -> tuple[str, ...]:
         """Texts of the places where saturations of neurons are counted."""
         return tuple(f"{self.place}/{name}" for name in self.counted)
@@ -235,6 +240,11 @@ class Pointwise(Population):
         check_type(f"{self.place}", self.drive, Format)
         check_function(str(self.place), self.function)
 
+    @property
+    def stored(self) -> Format:
+        """Format of z."""
+        return self.drive
+
     def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
         """Apply the function."""
         counts: Counts = {}
@@ -278,6 +288,11 @@ class Product(Population):
             if function is not None:
                 check_function(str(self.place), function)
         set_fields(self, shift=check_integer("product shift", self.shift, 0, LARGEST_SHIFT))
+
+    @property
+    def stored(self) -> Format:
+        """Format of z1."""
+        return self.first_drive
 
     def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
         """Multiply."""
@@ -357,6 +372,11 @@ class Reduction(Population):
         self.check()
         check_type(f"{self.place}", self.state, Format)
         set_fields(self, kind=check_choice("reduction", self.kind, REDUCTIONS))
+
+    @property
+    def stored(self) -> Format:
+        """Format of s."""
+        return self.state
 
     def start(self, batch: int) -> Any:
         """Return a sum of zero of no frames."""
