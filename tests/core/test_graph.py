@@ -1,21 +1,23 @@
 """Networks as graphs: the fast forms against the plain loop, and both against other code."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from graphs import fewest_steps, networks, runs, steps_of
+from graphs import fewest_steps, inputs_for, networks, runs, steps_of
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.graph.executor import Stream, run, run_stepwise
-from lmu_deploy.core.graph.frames import FramePool, Permute, Reshape, RMSNorm
+from lmu_deploy.core.graph.frames import FramePool, Permute, Reshape, RMSNorm, Slice
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, OPERATORS, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation, Add
 from lmu_deploy.core.graph.recurrent import GRU, LSTM
-from lmu_deploy.core.graph.time import Pool, Reduce
+from lmu_deploy.core.graph.time import Mask, Pool, Reduce
 from lmu_deploy.core.graph.transforms import fold, to_layers
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -39,7 +41,7 @@ def test_the_strategy_draws_every_operator():
         drawn.update(type(node.operator) for node in network.nodes)
 
     collect()
-    assert drawn == set(OPERATORS)
+    assert drawn == set(OPERATORS) - {Mask}  # which the tests of masks draw
 
 
 @settings(max_examples=60)
@@ -220,6 +222,52 @@ def test_errors_name_the_node():
     with pytest.raises(InputError, match="have 3 and 6 steps"):
         pool = Node("pool", Pool("max", 2, 2), (INPUT,))
         run(Network((pool, Node("s", Add(), ("pool", INPUT))), (2,), "s"), np.ones((1, 6, 2)))
+
+
+@settings(max_examples=20)
+@given(networks(), st.integers(0, 2**32 - 1))
+def test_frames_of_padding_count_nowhere(network, seed):
+    """A network behind a mask answers as it does alone to the frames that are not padding."""
+    assume(not any(isinstance(node.operator, Embedding) for node in network.nodes))
+    assume(not any(getattr(node.operator, "right", 0) for node in network.nodes))
+    rng = np.random.default_rng(seed)
+    steps = fewest_steps(network) + 12
+    inputs = inputs_for(network, 3, steps, seed)
+    counts = rng.random((3, steps)) < 0.7
+    counts[:, : fewest_steps(network)] = True
+    counts = rng.permuted(counts, axis=1)
+    inputs[~counts] = 2.5
+    behind = [
+        replace(n, inputs=tuple("mask" if i == INPUT else i for i in n.inputs))
+        for n in network.nodes
+    ]
+    masked = replace(network, nodes=(Node("mask", Mask(2.5), (INPUT,)), *behind))
+    found, stepwise = run(masked, inputs), run_stepwise(masked, inputs)
+    for sample in range(3):
+        alone = run(network, inputs[sample, counts[sample]][None])[0]
+        counted = steps_of(network, int(counts[sample].sum()))[network.output]
+        for answer in (found, stepwise):
+            close(answer[sample, :counted] if network.return_sequences else answer[sample], alone)
+
+
+def test_a_mask_needs_a_frame_that_counts():
+    network = Network((Node("mask", Mask(), (INPUT,)),), (2,), "mask")
+    inputs = np.array([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    with pytest.raises(InputError, match="sequence 1 has only frames of 0"):
+        run(network, inputs)
+    assert (run(network, inputs[:1])[0] == inputs[0]).all()
+    with pytest.raises(InputError, match="feed one at a time"):
+        Stream(network, 2).push(np.array([[1.0, 1.0], [0.0, 0.0]]))
+
+
+def test_some_features_of_a_frame():
+    x = np.arange(24.0).reshape(2, 3, 4)
+    network = Network((Node("part", Slice(1, 3), (INPUT,)),), (4,), "part")
+    assert (run(network, x) == x[..., 1:3]).all()
+    with pytest.raises(InputError, match="node part: features 1 to 2 are not all in"):
+        Network((Node("part", Slice(1, 3), (INPUT,)),), (2,), "part")
+    with pytest.raises(InputError, match="slice end"):
+        Slice(2, 2)
 
 
 def test_a_network_prints_as_a_table():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm
+from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm, Slice
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
@@ -134,7 +134,8 @@ class _Builder:
 
     def activation(self, *names: str) -> Activation:
         slope = self.draw(st.floats(0.1, 1.0))
-        return Activation(self.one(*(names or NAMES)), slope)
+        smooth = [name for name in NAMES if name != "step"]  # a step shows every rounding
+        return Activation(self.one(*(names or smooth)), slope)
 
     def memory(self, most_channels: int = 3) -> Memory:
         order = self.size(1, 7)
@@ -226,6 +227,9 @@ class _Builder:
         if kind in (Affine, LayerNorm, RMSNorm):
             vectors = [self.weights(n, scale=1.0) for _ in range(1 if kind is RMSNorm else 2)]
             return kind(*vectors, *([] if kind is Affine else [0.1]))
+        if kind is Slice:
+            start = self.size(0, n - 1)
+            return Slice(start, self.size(start + 1, n))
         if kind is Permute:
             return Permute(tuple(self.draw(st.permutations(range(len(frame))))))
         if kind in (RunningMean, Reverse):
@@ -246,6 +250,7 @@ class _Builder:
     def kinds(self, signal: Signal) -> list[type[Operator]]:
         """Return the classes of operators that take the signal."""
         found: list[type[Operator]] = [Dense, Affine, LayerNorm, RMSNorm, Activation, Activation]
+        found.append(Slice)
         axes = len(signal.shape.frame)
         if signal.shape.sequence:
             found += [RunningMean, Reverse, Delay, Pool]
