@@ -1,21 +1,23 @@
 """Networks as graphs: the fast forms against the plain loop, and both against other code."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from graphs import fewest_steps, inputs_for, networks, runs, steps_of
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.graph.executor import Stream, run, run_stepwise
-from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm
+from lmu_deploy.core.graph.frames import FramePool, Permute, Reshape, RMSNorm, Slice
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
-from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, OPERATORS, Network, Node
-from lmu_deploy.core.graph.pointwise import NAMES, Activation, Add, Concat, Multiply
-from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
-from lmu_deploy.core.graph.time import Delay, Pool, Reduce, Reverse, RunningMean
+from lmu_deploy.core.graph.pointwise import Activation, Add
+from lmu_deploy.core.graph.recurrent import GRU, LSTM
+from lmu_deploy.core.graph.time import Mask, Pool, Reduce
 from lmu_deploy.core.graph.transforms import fold, to_layers
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -25,190 +27,54 @@ def weights(rng, *shape, scale=0.5):
     return rng.normal(scale=scale / np.sqrt(max(shape[0], 1)), size=shape)
 
 
-def maybe(draw, value):
-    return value if draw(st.booleans()) else None
-
-
-def activations():
-    names = [name for name in NAMES if name != "softmax"]
-    return st.builds(Activation, st.sampled_from(names), st.floats(0.1, 1.0))
-
-
-def drawn_memory(draw, channels):
-    order = draw(st.integers(1, 7))
-    theta = draw(st.floats(2.0 * order, 40.0))
-    return Memory.legendre(order, theta, channels, draw(st.sampled_from(["zoh", "bilinear"])))
-
-
-def drawn_cell(draw, rng, n_in):
-    units = draw(st.integers(1, 5))
-    kind = draw(st.sampled_from(["simple", "dense", "lstm", "gru"]))
-    if kind == "lstm":
-        initial = [maybe(draw, weights(rng, units)) for _ in range(2)]
-        sizes = (n_in, 4 * units), (units, 4 * units)
-        bias = maybe(draw, weights(rng, 4 * units))
-        return LSTM(weights(rng, *sizes[0]), weights(rng, *sizes[1]), bias, *_gates(draw), *initial)
-    if kind == "gru":
-        biases = [maybe(draw, weights(rng, 3 * units)) for _ in range(2)]
-        sizes = (n_in, 3 * units), (units, 3 * units)
-        kernels = weights(rng, *sizes[0]), weights(rng, *sizes[1])
-        return GRU(*kernels, *biases, draw(st.booleans()), *_gates(draw))
-    recurrent = weights(rng, units, units) if kind == "simple" else None
-    bias, initial = maybe(draw, weights(rng, units)), maybe(draw, weights(rng, units))
-    return SimpleRNN(weights(rng, n_in, units), recurrent, bias, draw(activations()), initial)
-
-
-def _gates(draw):
-    gate = draw(st.sampled_from(["sigmoid", "hard-sigmoid", "hard-sigmoid-keras2"]))
-    return Activation("tanh"), Activation(gate)
-
-
-def drawn_lmu(draw, rng, n_in):
-    memory = drawn_memory(draw, draw(st.integers(1, 3)))
-    encoders = weights(rng, n_in, memory.channels)
-    feedback = maybe(draw, weights(rng, memory.size, memory.channels, scale=0.1))
-    bias = maybe(draw, weights(rng, memory.channels))
-    if draw(st.integers(0, 4)) == 0:
-        return LMU(memory, encoders, memory_encoders=feedback, memory_bias=bias)
-    takes_input = draw(st.booleans())
-    cell = drawn_cell(draw, rng, memory.size + (n_in if takes_input else 0))
-    from_hidden = maybe(draw, weights(rng, cell.n_out, memory.channels, scale=0.1))
-    return LMU(memory, encoders, cell, takes_input, from_hidden, feedback, bias)
-
-
-def drawn_conv(draw, rng, n_in):
-    groups = draw(st.sampled_from([g for g in (1, 2, 3) if n_in % g == 0]))
-    width, n_out = draw(st.integers(1, 4)), groups * draw(st.integers(1, 3))
-    kernel = weights(rng, width, n_in // groups, n_out)
-    dilation = draw(st.integers(1, 3))
-    reach = dilation * (width - 1)
-    left = draw(st.integers(0, reach))
-    bias = maybe(draw, weights(rng, n_out))
-    return Conv1d(kernel, bias, 1, dilation, groups, left, reach - left)
-
-
-def drawn_framewise(draw, rng, n):
-    return draw(
-        st.sampled_from(
-            [
-                Dense(weights(rng, n, n), maybe(draw, weights(rng, n))),
-                Affine(weights(rng, n), weights(rng, n)),
-                LayerNorm(weights(rng, n), weights(rng, n), 0.1),
-                RMSNorm(weights(rng, n), 0.1),
-                Activation("softmax"),
-                Reshape((n,), (n, 1)),
-            ]
-        )
-        | activations()
-    )
-
-
-@st.composite
-def graphs(draw):
-    """A network of up to eight nodes in any order, with branches that meet again."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    n_in = draw(st.integers(1, 4))
-    nodes, ends = [], [(INPUT, n_in)]
-
-    def add(operator, inputs, features):
-        nodes.append(Node(f"block.{len(nodes)}", operator, tuple(inputs)))
-        ends.append((nodes[-1].name, features))
-
-    for _ in range(draw(st.integers(1, 6))):
-        name, n = draw(st.sampled_from(ends))
-        kind = draw(st.sampled_from(["framewise", "recurrent", "lmu", "memory", "conv", "time"]))
-        if kind == "framewise":
-            operator = drawn_framewise(draw, rng, n)
-            add(operator, [name], n)
-            if isinstance(operator, Reshape):
-                (reshaped, _) = ends.pop()
-                add(Reshape((n, 1), (n,)), [reshaped], n)
-        elif kind == "recurrent":
-            cell = drawn_cell(draw, rng, n)
-            add(cell, [name], cell.n_out)
-        elif kind == "lmu":
-            layer = drawn_lmu(draw, rng, n)
-            add(layer, [name], layer.n_out)
-        elif kind == "memory":
-            memory = drawn_memory(draw, draw(st.integers(1, 3)))
-            encoders = weights(rng, n, memory.channels)
-            bias = maybe(draw, weights(rng, memory.channels))
-            add(LinearMemory(memory, encoders, bias, maybe(draw, Activation("relu"))), [name],
-                memory.size)  # fmt: skip
-        elif kind == "conv":
-            conv = drawn_conv(draw, rng, n)
-            add(conv, [name], conv.kernel.shape[2])
-        else:
-            operator = draw(
-                st.sampled_from(
-                    [
-                        RunningMean(), Reverse(), Delay(2), Delay(30),
-                        Pool("max", 3, 1, 1, 1), Pool("average", 3, 1, 2, 0),
-                        Pool("average", 2, 1, 0, 1, count_padding=True),
-                    ]
-                )
-            )  # fmt: skip
-            add(operator, [name], n)
-        same = [other for other, features in ends[:-1] if features == ends[-1][1]]
-        if same and draw(st.booleans()):
-            other = draw(st.sampled_from(same))
-            add(draw(st.sampled_from([Add(), Multiply()])), [other, ends[-1][0]], ends[-1][1])
-    used = {name for node in nodes for name in node.inputs}
-    loose = [(name, n) for name, n in ends[1:] if name not in used]
-    if len(loose) > 1:
-        add(Concat(), [name for name, _ in loose], sum(n for _, n in loose))
-    if draw(st.booleans()):
-        add(Reduce(draw(st.sampled_from(["last", "mean", "max", "sum"]))), [ends[-1][0]],
-            ends[-1][1])  # fmt: skip
-    name, n = ends[-1]
-    add(Dense(weights(rng, n, 2), weights(rng, 2)), [name], 2)
-    network = Network(tuple(nodes), (n_in,), nodes[-1].name)
-    steps = draw(st.integers(1, 45))
-    return network, rng.normal(size=(3, steps, n_in))
-
-
 def close(one, other, rtol=1e-9):
     scale = max(np.abs(other).max(initial=0.0), 1e-3)
     np.testing.assert_allclose(one, other, rtol=0, atol=rtol * scale)
 
 
+def test_the_strategy_draws_every_operator():
+    drawn = set()
+
+    @settings(max_examples=200, derandomize=True, phases=[Phase.generate])
+    @given(networks())
+    def collect(network):
+        drawn.update(type(node.operator) for node in network.nodes)
+
+    collect()
+    assert drawn == set(OPERATORS) - {Mask}  # which the tests of masks draw
+
+
 @settings(max_examples=60)
-@given(graphs())
+@given(runs())
 def test_the_fast_forms_agree_with_the_plain_loop(drawn):
     network, inputs = drawn
     close(run(network, inputs), run_stepwise(network, inputs))
 
 
 @settings(max_examples=15)
-@given(graphs())
+@given(runs())
 def test_batches_change_nothing(drawn):
     network, inputs = drawn
     close(run(network, inputs, batch_size=1), run(network, inputs), 1e-12)
 
 
 @settings(max_examples=25)
-@given(graphs(), st.integers(0, 2**32 - 1))
+@given(runs(), st.integers(0, 2**32 - 1))
 def test_padding_changes_nothing(drawn, seed):
     """Where an operator that looks ahead sees padding, so does a framework, so none is drawn."""
     network, inputs = drawn
-    ahead = [
-        node
-        for node in network.nodes
-        if (isinstance(node.operator, Conv1d | Pool) and node.operator.right)
-    ]
-    if ahead:
-        return
+    assume(not any(getattr(node.operator, "right", 0) for node in network.nodes))
     rng = np.random.default_rng(seed)
-    steps = inputs.shape[1]
-    lengths = rng.integers(1, steps + 1, size=len(inputs))
+    lengths = rng.integers(fewest_steps(network), inputs.shape[1] + 1, size=len(inputs))
     found = run(network, inputs, lengths)
     for sample, length in enumerate(lengths):
         alone = run(network, inputs[sample : sample + 1, :length])[0]
-        close(found[sample, :length] if network.return_sequences else found[sample], alone)
+        counted = steps_of(network, int(length))[network.output]
+        close(found[sample, :counted] if network.return_sequences else found[sample], alone)
 
 
 @settings(max_examples=25)
-@given(graphs())
+@given(runs())
 def test_a_file_holds_the_whole_network(drawn):
     import tempfile
     from pathlib import Path
@@ -358,6 +224,52 @@ def test_errors_name_the_node():
         run(Network((pool, Node("s", Add(), ("pool", INPUT))), (2,), "s"), np.ones((1, 6, 2)))
 
 
+@settings(max_examples=20)
+@given(networks(), st.integers(0, 2**32 - 1))
+def test_frames_of_padding_count_nowhere(network, seed):
+    """A network behind a mask answers as it does alone to the frames that are not padding."""
+    assume(not any(isinstance(node.operator, Embedding) for node in network.nodes))
+    assume(not any(getattr(node.operator, "right", 0) for node in network.nodes))
+    rng = np.random.default_rng(seed)
+    steps = fewest_steps(network) + 12
+    inputs = inputs_for(network, 3, steps, seed)
+    counts = rng.random((3, steps)) < 0.7
+    counts[:, : fewest_steps(network)] = True
+    counts = rng.permuted(counts, axis=1)
+    inputs[~counts] = 2.5
+    behind = [
+        replace(n, inputs=tuple("mask" if i == INPUT else i for i in n.inputs))
+        for n in network.nodes
+    ]
+    masked = replace(network, nodes=(Node("mask", Mask(2.5), (INPUT,)), *behind))
+    found, stepwise = run(masked, inputs), run_stepwise(masked, inputs)
+    for sample in range(3):
+        alone = run(network, inputs[sample, counts[sample]][None])[0]
+        counted = steps_of(network, int(counts[sample].sum()))[network.output]
+        for answer in (found, stepwise):
+            close(answer[sample, :counted] if network.return_sequences else answer[sample], alone)
+
+
+def test_a_mask_needs_a_frame_that_counts():
+    network = Network((Node("mask", Mask(), (INPUT,)),), (2,), "mask")
+    inputs = np.array([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    with pytest.raises(InputError, match="sequence 1 has only frames of 0"):
+        run(network, inputs)
+    assert (run(network, inputs[:1])[0] == inputs[0]).all()
+    with pytest.raises(InputError, match="feed one at a time"):
+        Stream(network, 2).push(np.array([[1.0, 1.0], [0.0, 0.0]]))
+
+
+def test_some_features_of_a_frame():
+    x = np.arange(24.0).reshape(2, 3, 4)
+    network = Network((Node("part", Slice(1, 3), (INPUT,)),), (4,), "part")
+    assert (run(network, x) == x[..., 1:3]).all()
+    with pytest.raises(InputError, match="node part: features 1 to 2 are not all in"):
+        Network((Node("part", Slice(1, 3), (INPUT,)),), (2,), "part")
+    with pytest.raises(InputError, match="slice end"):
+        Slice(2, 2)
+
+
 def test_a_network_prints_as_a_table():
     network = Network((Node("lmu_1", Dense(np.ones((2, 3))), (INPUT,)),), (2,), "lmu_1")
     assert repr(network) == "Network(1 node, 2 inputs, 3 outputs, 6 parameters)"
@@ -375,7 +287,7 @@ def test_a_stream_gives_frames_as_soon_as_they_are_ready():
 
 
 @settings(max_examples=60)
-@given(graphs())
+@given(runs())
 def test_folding_changes_no_answer(drawn):
     network, inputs = drawn
     folded = fold(network)

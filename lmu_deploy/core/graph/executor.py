@@ -16,7 +16,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import INPUT, Network, Node
-from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.graph.time import Mask, Reduce
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_array
 
@@ -102,14 +102,25 @@ def _check_lengths(lengths: Any, samples: int, steps: int) -> np.ndarray:
 def _demands(network: Network, lengths: np.ndarray | None) -> dict[str, bool]:
     """Say of every node whether all its steps are needed; otherwise its last one is."""
     needed = {network.output: True}
+    masked = _masked(network)
     for node in reversed(network.nodes):
         whole = needed.get(node.name, False)
         operator = node.operator
         last = isinstance(operator, Reduce) and operator.kind == "last" and lengths is None
+        last = last and masked.isdisjoint(node.inputs)
         through = last or (operator.framewise and not whole)
         for name in node.inputs:
             needed[name] = needed.get(name, False) or not through
     return needed
+
+
+def _masked(network: Network) -> set[str]:
+    """Return the nodes at whose outputs sequences have lengths of their own."""
+    found: set[str] = set()
+    for node in network.nodes:
+        if isinstance(node.operator, Mask) or not found.isdisjoint(node.inputs):
+            found.add(node.name)
+    return found
 
 
 def _forward(network: Network, inputs: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
@@ -119,19 +130,13 @@ def _forward(network: Network, inputs: np.ndarray, lengths: np.ndarray | None) -
     counts: dict[str, np.ndarray | None] = {INPUT: lengths}
     for node in network.nodes:
         given = [values[name] for name in node.inputs]
-        counts[node.name] = _count(node, counts)
+        counts[node.name] = node.operator.counted(counts[node.inputs[0]], *given)
         values[node.name] = _value(node, network, given, needed, counts[node.inputs[0]])
         for name in set(node.inputs):
             uses[name] -= 1
             if not uses[name] and name != network.output:
                 del values[name]
     return values[network.output]
-
-
-def _count(node: Node, counts: dict[str, np.ndarray | None]) -> np.ndarray | None:
-    """Return how many steps of a node's output count."""
-    before = counts[node.inputs[0]]
-    return None if before is None else node.operator.lengths(before)
 
 
 def _value(
@@ -219,11 +224,24 @@ class Stream:
 
 
 def run_stepwise(network: Network, inputs: np.ndarray) -> np.ndarray:
-    """Return the outputs of a network, computed frame by frame: the oracle of :func:`run`."""
+    """Return the outputs of a network, computed frame by frame: the oracle of :func:`run`.
+
+    Where a network leaves out padding, sequences go one at a time, and zeros fill up the outputs.
+    """
     inputs = check_frames(inputs, network.frame)
+    if len(inputs) > 1 and _masked(network):
+        each = [run_stepwise(network, inputs[i : i + 1]) for i in range(len(inputs))]
+        return np.concatenate(_filled(each) if network.return_sequences else each)
     stream = Stream(network, len(inputs))
     found = [y for t in range(inputs.shape[1]) for y in stream.push(inputs[:, t])]
     found += stream.finish()
     if not network.return_sequences:
         return found[-1]
     return np.stack(found, axis=1) if found else np.empty((len(inputs), 0, network.n_out))
+
+
+def _filled(outputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Return outputs of different numbers of steps with zeros behind the shorter ones."""
+    steps = max(y.shape[1] for y in outputs)
+    rest = [(0, 0)] * (outputs[0].ndim - 2)
+    return [np.pad(y, [(0, 0), (0, steps - y.shape[1]), *rest]) for y in outputs]

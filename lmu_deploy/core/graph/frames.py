@@ -1,4 +1,4 @@
-r"""Operators within single frames: reshape, transpose, pooling, layer and RMS normalization."""
+r"""Operators within single frames: reshape, transpose, slice, pooling, layer and RMS norm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.linear import Dense
 from lmu_deploy.core.graph.operator import Framewise, Shape, check_vector, count
 from lmu_deploy.core.graph.time import POOLS
 from lmu_deploy.core.validation import (
@@ -94,6 +95,45 @@ class Permute(Framewise):
     def describe(self) -> str:
         """Return the operator in a few words."""
         return "transpose"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Slice(Framewise):
+    r"""Some features of every frame, :math:`y_i = x_{begin + i}` for :math:`begin + i < end`.
+
+    Attributes
+    ----------
+    begin, end : int
+        The first of them, and the first behind them, on the last axis.
+    """
+
+    begin: int
+    end: int
+
+    def __post_init__(self) -> None:
+        begin = check_integer("slice begin", self.begin, 0, _LONGEST - 1)
+        end = check_integer("slice end", self.end, begin + 1, _LONGEST)
+        set_fields(self, begin=begin, end=end)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        """Return the shape with fewer features."""
+        (given,) = inputs
+        if given.features < self.end:
+            raise InputError(f"features {self.begin} to {self.end - 1} are not all in {given}.")
+        return Shape((*given.frame[:-1], self.end - self.begin), given.sequence)
+
+    def apply(self, *frames: np.ndarray) -> np.ndarray:
+        """Take the features."""
+        return frames[0][..., self.begin : self.end]
+
+    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> Dense | None:
+        """Return the dense operator with some of its units."""
+        some = slice(self.begin, self.end)
+        return None if kernel.ndim == 1 else Dense(kernel[:, some], bias[some])
+
+    def describe(self) -> str:
+        """Return the operator in a few words."""
+        return f"features {self.begin:,} to {self.end - 1:,}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

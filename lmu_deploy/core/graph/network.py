@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm
+from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm, Slice
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.operator import Operator, Shape
 from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
-from lmu_deploy.core.graph.time import Delay, Pool, Reduce, Reverse, RunningMean
+from lmu_deploy.core.graph.time import Delay, Mask, Pool, Reduce, Reverse, RunningMean
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory
 from lmu_deploy.core.representation import Part, Representation, Summary, counted
 from lmu_deploy.core.validation import check_integer, check_text, set_fields
@@ -30,8 +30,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     Activation, Add, Multiply, Concat,
     LinearMemory, LMU, LSTM, GRU, SimpleRNN,
     LayerNorm, RMSNorm,
-    Reduce, RunningMean, Pool, Delay, Reverse,
-    Reshape, Permute, FramePool,
+    Reduce, RunningMean, Pool, Delay, Reverse, Mask,
+    Reshape, Permute, Slice, FramePool,
 )  # fmt: skip
 """Every operator, in the order of the documentation's table."""
 

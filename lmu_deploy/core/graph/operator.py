@@ -109,6 +109,10 @@ class Operator(Part):
         """Return how many steps of the output count, given how many of the input do."""
         return lengths
 
+    def counted(self, lengths: np.ndarray | None, *signals: np.ndarray) -> np.ndarray | None:
+        """Return how many steps of the output count, given the input; None if all do."""
+        return None if lengths is None else self.lengths(lengths)
+
     def start(self, samples: int) -> State:
         """Return the state before the first step."""
         return None

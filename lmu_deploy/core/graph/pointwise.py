@@ -53,11 +53,13 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "silu": lambda z: z * sigmoid(z),
     "softsign": lambda z: z / (1.0 + np.abs(z)),
     "softplus": _softplus,
+    "step": lambda z: np.where(z >= 0.0, 1.0, 0.0),
     "softmax": _softmax,
 }
 """Activation functions without a parameter. ``gelu`` is the exact form and ``gelu-tanh`` its
 approximation (Hendrycks, Gimpel 2016); ``hard-sigmoid`` is clip(z / 6 + 1/2) of PyTorch and Keras
-3, ``hard-sigmoid-keras2`` clip(z / 5 + 1/2); ``softmax`` acts on the last axis."""
+3, ``hard-sigmoid-keras2`` clip(z / 5 + 1/2); ``step`` is 1 from zero on and 0 below; ``softmax``
+acts on the last axis."""
 
 _WITH_SLOPE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "leaky-relu": lambda z, slope: np.where(z < 0.0, slope * z, z),

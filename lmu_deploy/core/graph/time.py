@@ -1,4 +1,4 @@
-r"""Operators over time: reductions of whole sequences, pooling, delay, reversal, running mean."""
+r"""Operators over time: reductions of sequences, pooling, delay, reversal, running mean, mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.operator import Operator, Shape, State
-from lmu_deploy.core.validation import check_choice, check_flag, check_integer, set_fields
+from lmu_deploy.core.validation import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    set_fields,
+)
 
 REDUCTIONS = ("last", "mean", "max", "sum")
 POOLS = ("average", "max")
@@ -272,3 +278,74 @@ class Pool(Operator):
     def describe(self) -> str:
         """Return the operator in a few words."""
         return f"{self.kind} over windows of {self.width} steps"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mask(Operator):
+    r"""The frames that are not padding, in their order; padding has the same value everywhere.
+
+    With :math:`t_1 < t_2 < ...` the steps at which some :math:`x_{t,i} \ne v`,
+
+    .. math:: y_k = x_{t_k}
+
+    Each sequence is as long as it has such steps, wherever they are: what is padded before, behind
+    or between frames leaves the states of the operators that follow unchanged. Behind the last of
+    them a whole sequence is filled with zeros, which do not count.
+
+    Attributes
+    ----------
+    value : float
+        v, the value of padding.
+    """
+
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        set_fields(self, value=check_number("mask value", self.value, -1e30, 1e30))
+
+    def shape(self, *inputs: Shape) -> Shape:
+        """Return the shape of the input."""
+        return _sequence(inputs[0], "Mask")
+
+    def _counts(self, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+        """Return which steps count, shape (samples, steps)."""
+        counts = np.asarray((x != self.value).reshape(*x.shape[:2], -1).any(axis=-1))
+        if lengths is not None:
+            counts &= np.arange(x.shape[1]) < lengths[:, None]
+        if not counts.any(axis=1).all():
+            sample = int(np.argmin(counts.any(axis=1)))
+            raise InputError(
+                f"sequence {sample} has only frames of {self.value:g}, which are padding; leave it "
+                "out."
+            )
+        return counts
+
+    def forward(self, *signals: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        """Put the frames that count first."""
+        (x,) = signals
+        counts = self._counts(x, lengths)
+        order = np.argsort(~counts, axis=1, kind="stable")
+        found = np.take_along_axis(x, _axes(order, x), axis=1)
+        kept = np.arange(x.shape[1]) < counts.sum(axis=1)[:, None]
+        return np.where(_axes(kept, x), found, 0.0)
+
+    def counted(self, lengths: np.ndarray | None, *signals: np.ndarray) -> np.ndarray | None:
+        """Return how many frames of each sequence count."""
+        return self._counts(signals[0], lengths).sum(axis=1)
+
+    def step(self, state: State, *frames: np.ndarray) -> tuple[State, list[np.ndarray]]:
+        """Take a frame and return it, unless it is padding."""
+        (x,) = frames
+        counts = (x != self.value).reshape(len(x), -1).any(axis=1)
+        if counts.all():
+            return state, [x]
+        if counts.any():
+            raise InputError(
+                "sequences that are padded at different steps cannot be fed side by side; feed one "
+                "at a time."
+            )
+        return state, []
+
+    def describe(self) -> str:
+        """Return the operator in a few words."""
+        return f"frames other than {self.value:g}"
