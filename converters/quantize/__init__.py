@@ -6,10 +6,10 @@ import numpy as np
 
 from converters.options import AUTO, QuantizeOptions
 from converters.quantize.calibration import Calibration, calibrate
-from converters.quantize.ptq import Quantizer, choose_realization
+from converters.quantize.ptq import choose_realization, lower
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.hardware.profile import DigitalProfile
 
@@ -17,7 +17,7 @@ __all__ = ["Calibration", "calibrate", "quantize", "quantize_with"]
 
 
 def quantize(
-    network: LMUNetwork,
+    network: Network,
     calibration: np.ndarray | Calibration,
     profile: str | DigitalProfile = "loihi2",
     *,
@@ -38,7 +38,7 @@ def quantize(
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network
         Its LSTM layers, and a readout after one of them, stay in float for the host.
     calibration : ndarray, shape (samples, steps, n_in), or Calibration
         Inputs on which ranges are measured, such as a part of the training data; or the result of
@@ -99,7 +99,7 @@ def quantize(
 
 
 def quantize_with(
-    network: LMUNetwork,
+    network: Network,
     calibration: np.ndarray | Calibration,
     profile: str | DigitalProfile = "loihi2",
     options: QuantizeOptions | None = None,
@@ -112,4 +112,4 @@ def quantize_with(
         signals = calibrate(network, signals, progress)
     if settings.realization == AUTO:
         return choose_realization(network, signals, settings)
-    return Quantizer(settings, signals).network(network)
+    return lower(network, signals, settings).result

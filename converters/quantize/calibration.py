@@ -1,24 +1,32 @@
-"""Measure the signals of a float network on calibration inputs, with the reference.
+"""Measure the signals of a float network on calibration inputs, with the plain loop.
 
-In: a network and inputs (samples, steps, n_in). Out: for the input, each layer's m and h, and y,
-the largest magnitude over all steps, and rows spread over the calibration, from which percentiles
-and the needs of accumulators are computed. :func:`clip_range` computes the range that messages of
-a signal cover.
+In: a network and inputs (samples, steps, *frame). Out: for the input and everything that a node
+computes, the largest magnitude over all steps, and rows spread over the calibration, from which
+percentiles and the needs of accumulators are computed. :func:`clip_range` computes the range that
+messages of a signal cover.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from converters.options import CALIBRATION_METHODS
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.parts import largest
-from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
+from lmu_deploy.core.graph.executor import check_frames
+from lmu_deploy.core.graph.linear import Dense
+from lmu_deploy.core.graph.lmu import LMU
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
+from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.graph.transforms import operator_layer
+from lmu_deploy.core.integer.parts import Place, largest
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.core.reference import has_hidden, run_reference
-from lmu_deploy.core.validation import check_choice, check_inputs
+from lmu_deploy.core.reference import LayerSteps
+from lmu_deploy.core.validation import check_choice
 
 PERCENTILE = 99.99
 _MARGIN = 1.05
@@ -46,29 +54,49 @@ class Signal:
     rows: np.ndarray
     sequences: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
+    def tapped(self, offsets: tuple[int, ...], stride: int) -> Signal:
+        """Return the frames ``stride * n + offset`` side by side, from the whole sequences."""
+        frames = self.sequences.shape[1]
+        low, high = min(*offsets, 0), max(*offsets, 0)
+        padded = np.pad(self.sequences, ((0, 0), (-low, high), (0, 0)))
+        numbers = np.arange(0, frames, stride)
+        whole = np.concatenate([padded[:, numbers + n - low] for n in offsets], axis=2)
+        rows = whole.reshape(-1, whole.shape[2])
+        return Signal(self.largest, rows[:: -(-len(rows) // _ROWS)], whole)
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """Signals of the input, of each layer's memory and hidden units, and of the readout.
+    """Signals of a float network on its calibration inputs.
 
-    `m` and `h` have an entry for each layer: m is None for an LSTM, h for a layer without units.
+    Attributes
+    ----------
+    signals : mapping of Place to Signal
+        Those of the input, of every node (with an empty part), and of what a node computes inside:
+        ``encoder``, ``memory``, ``hidden``, ``cell``.
     """
 
-    x: Signal
-    m: tuple[Signal | None, ...]
-    h: tuple[Signal | None, ...]
-    y: Signal
+    signals: Mapping[Place, Signal]
+
+    def __getitem__(self, place: Place) -> Signal:
+        """Return the signal at a place."""
+        return self.signals[place]
+
+    @property
+    def x(self) -> Signal:
+        """The input."""
+        return self.signals[Place(INPUT)]
 
 
 def calibrate(
-    network: LMUNetwork, inputs: np.ndarray, progress: Progress | None = None
+    network: Network, inputs: np.ndarray, progress: Progress | None = None
 ) -> Calibration:
-    """Run the reference on calibration inputs in batches and measure all signals.
+    """Run a network on calibration inputs in batches, step by step, and measure all signals.
 
     Parameters
     ----------
-    network : LMUNetwork
-    inputs : ndarray, shape (samples, steps, n_in)
+    network : Network
+    inputs : ndarray, shape (samples, steps, *frame)
     progress : callable, optional
         Called with (samples done, samples in all).
 
@@ -77,51 +105,144 @@ def calibrate(
     InputError
         When there are no inputs, they do not fit the network, or a signal becomes infinite.
     """
-    inputs = check_inputs(inputs, network.n_in)
-    samples, steps, _ = inputs.shape
-    if samples * steps == 0:
-        raise InputError("calibration has no samples or steps; give at least one of each.")
-    layers = network.layers
-    width = sum(_memory_size(layer) + layer.n_out for layer in layers) + network.n_out
+    inputs = check_frames(inputs, network.frame)
+    samples, steps = inputs.shape[:2]
+    width = sum(_width(node, network) for node in network.nodes)
     batch = max(1, min(samples, _BATCH_BYTES // (8 * steps * width)))
-    every = -(-samples * steps // _ROWS)
-    sampled: dict[str, list[np.ndarray]] = {}
-    widest: dict[str, float] = {}
-    whole: dict[str, np.ndarray] = {}
+    measured: dict[Place, _Measured] = {}
     for start in range(0, samples, batch):
         part = inputs[start : start + batch]
-        trace = run_reference(network, part, record=True)
-        signals = {"x": part, "m": trace.m, "h": trace.h, "y": trace.y}
-        for name, signal in signals.items():
-            assert signal is not None
-            rows = signal.reshape(len(part) * steps, signal.shape[-1])
-            for place, columns in _columns(name, layers, signal.shape[-1]):
-                block = rows[:, columns]
-                top = float(np.abs(block).max(initial=0.0))
-                if not np.isfinite(top):
-                    raise InputError(
-                        f"the network diverges in calibration: {place} is {top}; train it again."
-                    )
-                widest[place] = max(widest.get(place, 0.0), top)
-                first = -(start * steps) % every
-                sampled.setdefault(place, []).append(block[first::every].astype(np.float32))
-                if start == 0:
-                    few = max(1, _SEQUENCE_VALUES // max(1, steps * block.shape[1]))
-                    sequences = block[: few * steps].astype(np.float32)
-                    whole[place] = sequences.reshape(-1, steps, block.shape[1])
+        for place, signal in record(network, part).items():
+            flat = signal.reshape(len(part), signal.shape[1], -1)
+            measured.setdefault(place, _Measured(place, samples * signal.shape[1])).take(flat)
         if progress:
             progress(min(start + batch, samples), samples)
-    signal_of = {
-        place: Signal(widest[place], np.concatenate(sampled[place]), whole[place])
-        for place in widest
-    }
-    numbers = range(len(layers))
-    return Calibration(
-        signal_of["x"],
-        tuple(signal_of.get(f"m{i}") for i in numbers),
-        tuple(signal_of.get(f"h{i}") for i in numbers),
-        signal_of["y"],
-    )
+    return Calibration({place: found.signal for place, found in measured.items()})
+
+
+class _Measured:
+    """Measurements of one signal while batches of it come in."""
+
+    def __init__(self, place: Place, frames: int) -> None:
+        self._place, self._every = place, -(-frames // _ROWS)
+        self._seen, self._widest = 0, 0.0
+        self._rows: list[np.ndarray] = []
+        self._whole: np.ndarray | None = None
+
+    def take(self, signal: np.ndarray) -> None:
+        """Measure more sequences, shape (samples, frames, n)."""
+        samples, frames, n = signal.shape
+        rows = signal.reshape(samples * frames, n)
+        top = float(np.abs(rows).max(initial=0.0))
+        if not np.isfinite(top):
+            raise InputError(
+                f"the network diverges in calibration: {self._place} is {top}; train it again."
+            )
+        self._widest = max(self._widest, top)
+        self._rows.append(rows[-self._seen % self._every :: self._every].astype(np.float32))
+        self._seen += len(rows)
+        if self._whole is None:
+            few = max(1, _SEQUENCE_VALUES // max(1, frames * n))
+            self._whole = signal[:few].astype(np.float32)
+
+    @property
+    def signal(self) -> Signal:
+        """All measurements."""
+        assert self._whole is not None
+        return Signal(self._widest, np.concatenate(self._rows), self._whole)
+
+
+def record(network: Network, inputs: np.ndarray) -> dict[Place, np.ndarray]:
+    """Compute all signals of a float network, step by step as its equations are written.
+
+    Where the network answers once, at the last step, all its nodes are computed at every step, as
+    they are on a chip.
+
+    Parameters
+    ----------
+    network : Network
+    inputs : ndarray, shape (samples, steps, *frame)
+
+    Returns
+    -------
+    dict of Place to ndarray, shape (samples, frames, *frame)
+    """
+    at_every_step = answers_at_every_step(network)
+    found = {Place(INPUT): np.asarray(inputs, np.float64)}
+    for node in network.nodes:
+        given = [found[Place(name)] for name in node.inputs]
+        sequence = network.shapes[node.inputs[0]].sequence
+        found |= _signals(node, given, sequence or at_every_step)
+    return found
+
+
+def answers_at_every_step(network: Network) -> bool:
+    """Return whether the chip may compute what follows a reduction at every step.
+
+    That is so where the only reductions are to the last step, so that the answers before are not
+    used.
+    """
+    kinds = {n.operator.kind for n in network.nodes if isinstance(n.operator, Reduce)}
+    return kinds <= {"last"}
+
+
+def _signals(node: Node, given: list[np.ndarray], sequence: bool) -> dict[Place, np.ndarray]:
+    operator, name = node.operator, node.name
+    if isinstance(operator, LMU | LSTM):
+        return _stepwise(name, operator, given[0])
+    found: dict[Place, np.ndarray] = {}
+    if isinstance(operator, LinearMemory) and operator.activation is not None:
+        found[Place(name, "encoder")] = operator.encode(given[0])
+    if isinstance(operator, Reduce):
+        passes = sequence and operator.kind == "last"
+        output = given[0] if passes else operator.forward(*given)[:, None]
+    elif isinstance(operator, Dense):
+        (x,) = given
+        output = np.stack([operator.apply(x[:, t]) for t in range(x.shape[1])], axis=1)
+    elif operator.framewise:
+        output = operator.forward(*given)
+    else:
+        output = operator.forward(*given)
+    part = {LinearMemory: "memory", GRU: "hidden", SimpleRNN: "hidden"}.get(type(operator))
+    if part is not None:
+        found[Place(name, part)] = output
+    found[Place(name)] = output
+    return found
+
+
+def _stepwise(name: str, operator: LMU | LSTM, x: np.ndarray) -> dict[Place, np.ndarray]:
+    """Return the signals inside an LMU or an LSTM."""
+    layer = operator_layer(operator)
+    found: dict[str, list[np.ndarray]] = {}
+    if layer is not None:
+        steps = LayerSteps(layer, len(x))
+        for t in range(x.shape[1]):
+            steps.advance(x[:, t])
+            for part, value in steps.signals().items():
+                found.setdefault(part, []).append(value)
+    else:
+        state = operator.start(len(x))
+        for t in range(x.shape[1]):
+            state, h = operator.advance(state, x[:, t])
+            m, cell = (state[0], state[1]) if isinstance(operator, LMU) else (None, state)
+            values = {"memory": m, "hidden": None if h is m else h}
+            inner = operator.hidden if isinstance(operator, LMU) else operator
+            values["cell"] = cell[1] if isinstance(inner, LSTM) else None
+            for part, value in values.items():
+                if value is not None:
+                    found.setdefault(part, []).append(value)
+    stacked = {Place(name, part): np.stack(values, axis=1) for part, values in found.items()}
+    output = Place(name, "hidden" if "hidden" in found else "memory")
+    return {**stacked, Place(name): stacked[output]}
+
+
+def _width(node: Node, network: Network) -> int:
+    """Return how many values of a node are recorded in a step, for the size of a batch."""
+    operator = node.operator
+    if isinstance(operator, Reduce):
+        return 0
+    memory = operator.memory.size if isinstance(operator, LMU | LinearMemory) else 0
+    return memory + network.shapes[node.name].size
 
 
 def clip_range(signal: Signal, method: str, bits: int) -> float:
@@ -153,21 +274,3 @@ def _squared_error(magnitudes: np.ndarray, clip: float, bits: int) -> float:
     scale = clip / largest(bits)
     rounded = np.minimum(np.rint(magnitudes / scale), largest(bits)) * scale
     return float(np.mean((rounded - magnitudes) ** 2))
-
-
-def _memory_size(layer: Layer) -> int:
-    return layer.memory.size if isinstance(layer, LMULayer) else 0
-
-
-def _columns(name: str, layers: tuple[Layer, ...], width: int) -> list[tuple[str, slice]]:
-    """Return the columns of each layer in a recorded signal."""
-    if name in "xy":
-        return [(name, slice(0, width))]
-    places, start = [], 0
-    for number, layer in enumerate(layers):
-        if not (has_hidden(layer) if name == "h" else isinstance(layer, LMULayer)):
-            continue
-        size = _memory_size(layer) if name == "m" else layer.n_out
-        places.append((f"{name}{number}", slice(start, start + size)))
-        start += size
-    return places

@@ -34,6 +34,7 @@ from lmu_deploy.core.integer.parts import (
     LARGEST_SHIFT,
     Connection,
     Format,
+    Place,
     largest,
     real_gains,
 )
@@ -305,12 +306,24 @@ class Source:
         The command-line option that sets their width.
     basis : ndarray, shape (n, neurons), or None
         Maps their values to the signal that the float network's matrices expect.
+    place : Place
     """
 
     signal: Signal
     format: Format
     option: str
     basis: np.ndarray | None = None
+    place: Place = Place("")
+
+    @property
+    def features(self) -> int:
+        """Number of values that the messages of a frame stand for."""
+        return self.signal.rows.shape[1] if self.basis is None else len(self.basis)
+
+    def tapped(self, offsets: tuple[int, ...], stride: int) -> Source:
+        """Return the messages of the frames ``stride * n + offset`` side by side."""
+        basis = None if self.basis is None else np.kron(np.eye(len(offsets)), self.basis)
+        return replace(self, signal=self.signal.tapped(offsets, stride), basis=basis)
 
     def inflow(self, matrix: np.ndarray) -> float:
         """Return the largest product of an entry of a matrix (n_out, n) and a message."""

@@ -59,7 +59,7 @@ def delay_line(
         )
     response = impulse_response(memory.a_bar.astype(np.float64), memory.b_bar, taps)
     basis = np.einsum("ki,jc->cikj", response, to_channels).reshape(memory.size, states)
-    into_first_tap = _exact(np.eye(states, width, dtype=np.int8), settings.accumulator_bits)
+    into_first_tap = exact(np.eye(states, width, dtype=np.int8), settings.accumulator_bits)
     if not direct:
         matrix = np.zeros((states, layer.n_in))
         matrix[:width] = encoders.T
@@ -85,10 +85,11 @@ def _shift_by_one(taps: int, width: int, accumulator_bits: int) -> Connection:
     """Return the connection that moves each tap to the next, as increments of the states."""
     states = taps * width
     weights = np.eye(states, k=-width, dtype=np.int8) - np.eye(states, dtype=np.int8)
-    return _exact(weights, accumulator_bits)
+    return exact(weights, accumulator_bits)
 
 
-def _exact(weights: np.ndarray, accumulator_bits: int) -> Connection:
+def exact(weights: np.ndarray, accumulator_bits: int) -> Connection:
+    """Return a connection of whole weights and a gain of 1."""
     rows = (1, len(weights))
     one, zero = np.ones(rows, np.int32), np.zeros(rows, np.int32)
     return Connection(weights[None], one, zero, 2, accumulator_bits)

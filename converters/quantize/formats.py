@@ -19,6 +19,7 @@ Splines, 1978, chapter III), which is equal everywhere when the knots are at equ
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -28,7 +29,6 @@ from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.parts import Format, largest
-from lmu_deploy.core.network import Hidden, Readout
 
 HEADROOM_BITS = 2
 _OUTPUT_HEADROOM = 4.0
@@ -81,7 +81,12 @@ def memory_formats(
 
 
 def hidden_format(
-    hidden: Hidden, inflow: float, m: Signal, h: Signal, settings: Settings
+    activation: str,
+    inflow: float,
+    carried: Sequence[tuple[np.ndarray | None, Signal]],
+    bias: np.ndarray | None,
+    h: Signal,
+    settings: Settings,
 ) -> Format:
     """Choose the format of hidden messages: up to 1 for tanh and hard-tanh, else as calibrated.
 
@@ -89,30 +94,28 @@ def hidden_format(
 
     Parameters
     ----------
-    hidden : Hidden
+    activation : str
     inflow : float
         Largest product of a weight of the input kernel and the input messages.
-    m, h : Signal
-        Signals of the layer's memory and of the hidden units themselves.
+    carried : sequence of (kernel, Signal)
+        Kernels of what a layer computes itself, its memory and its units, with their signals.
+    bias : ndarray, shape (units,), or None
+    h : Signal
+        The hidden units.
     settings : Settings
     """
     bits = settings.hidden_bits
-    if hidden.activation in ("tanh", "hard-tanh"):
+    if activation in ("tanh", "hard-tanh"):
         return Format(bits, 1.0 / largest(bits))
-    carried = (hidden.memory_kernel, m), (hidden.recurrent_kernel, h)
-    inflow = max(inflow, *(_widest(kernel, s) for kernel, s in carried if kernel is not None))
+    inflow = max(inflow, 0.0, *(_widest(kernel, s) for kernel, s in carried if kernel is not None))
     clip = clip_range(h, settings.calibration_method, bits)
     unit = max(clip, inflow * FAINTEST) / largest(bits)
-    return Format(bits, max(unit, _widest_bias(hidden.bias) / bias_limit(settings.state_bits)))
+    return Format(bits, max(unit, _widest_bias(bias) / bias_limit(settings.state_bits)))
 
 
-def unit_format(h: Signal, settings: Settings) -> Format:
-    """Choose the format of the messages of LSTM units: the calibrated range, at most 1."""
-    bits = settings.hidden_bits
-    return Format(bits, min(1.0, clip_range(h, settings.calibration_method, bits)) / largest(bits))
-
-
-def output_format(readout: Readout, inflow: float, y: Signal, settings: Settings) -> Format:
+def output_format(
+    bias: np.ndarray | None, inflow: float, y: Signal, settings: Settings
+) -> Format:
     """Choose the format of the readout: four times the calibrated range, and at least its bias.
 
     A bias may be far larger than the output where it cancels against the product of the kernel.
@@ -121,7 +124,7 @@ def output_format(readout: Readout, inflow: float, y: Signal, settings: Settings
     widest = max(y.largest, inflow * FAINTEST) or 1.0
     bits = settings.state_bits
     unit = widest * _OUTPUT_HEADROOM / largest(bits)
-    return Format(bits, max(unit, _widest_bias(readout.bias) / bias_limit(bits)))
+    return Format(bits, max(unit, _widest_bias(bias) / bias_limit(bits)))
 
 
 def _widest_bias(bias: np.ndarray | None) -> float:

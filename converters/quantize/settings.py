@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from converters.options import LEAST_BITS, QuantizeOptions, default_slices
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.options import options_of
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.hardware.profile import DigitalProfile, load_profile
@@ -91,7 +91,7 @@ class Settings(QuantizeOptions):
 
 
 def settings_for(
-    network: LMUNetwork,
+    network: Network,
     profile: str | DigitalProfile,
     options: QuantizeOptions | None = None,
 ) -> Settings:
@@ -99,7 +99,7 @@ def settings_for(
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network
     profile : str or DigitalProfile
     options : QuantizeOptions, optional
         By default every option has its default.
@@ -107,13 +107,8 @@ def settings_for(
     Raises
     ------
     InputError
-        If the network has no LMU layer, or the profile does not allow a value.
+        If the profile does not allow a value.
     """
-    if not any(isinstance(layer, LMULayer) for layer in network.layers):
-        raise InputError(
-            "quantize: the network has only LSTM layers, which stay on the host, so nothing is "
-            "left for a chip; give a network with an LMU layer."
-        )
     values = (options or QuantizeOptions()).values()
     every_step = network.return_sequences
     values["slices"] = default_slices(values["slices"])

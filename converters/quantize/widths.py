@@ -18,14 +18,14 @@ import numpy as np
 
 from converters.options import AUTO
 from converters.quantize.calibration import Calibration
-from converters.quantize.ptq import Quantizer
+from converters.quantize.ptq import lower
 from converters.quantize.settings import Settings
 from converters.quantize.sparsity import Runner
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import edges, with_connections
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection
-from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.progress import Progress
 
 Width = tuple[int, int]
@@ -62,7 +62,7 @@ def memory_of(connection: Connection) -> int:
 
 
 def at_width(
-    network: LMUNetwork, calibration: Calibration, settings: Settings, width: Width
+    network: Network, calibration: Calibration, settings: Settings, width: Width
 ) -> IntegerNetwork:
     """Quantize a network with the same width for every connection."""
     slices, bits = width
@@ -77,7 +77,7 @@ def at_width(
         kernel_bits=None,
         refit=False,
     )
-    return Quantizer(uniform, calibration).network(network)
+    return lower(network, calibration, uniform).result
 
 
 def connections_of(network: IntegerNetwork) -> dict[str, Connection]:
@@ -122,7 +122,7 @@ NARROWER: tuple[Width, ...] = ((2, 6), (1, 8), (1, 6), (1, 5), (1, 4), (1, 3))
 
 
 def search_widths(
-    network: LMUNetwork,
+    network: Network,
     calibration: Calibration,
     settings: Settings,
     budget: int,
@@ -134,7 +134,7 @@ def search_widths(
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network
     calibration : Calibration
     settings : Settings
         Its slices and kernel widths are ignored.

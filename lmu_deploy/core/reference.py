@@ -82,7 +82,7 @@ def run_reference(
     kernel = network.readout.kernel.astype(np.float64)
     for start in range(0, samples, batch_size):
         batch = slice(start, min(start + batch_size, samples))
-        states = [_Step(layer, len(inputs[batch])) for layer in network.layers]
+        states = [LayerSteps(layer, len(inputs[batch])) for layer in network.layers]
         for t in range(steps):
             signal = inputs[batch, t]
             for state in states:
@@ -104,8 +104,8 @@ def has_hidden(layer: LMULayer | LSTMLayer) -> bool:
     return isinstance(layer, LSTMLayer) or layer.hidden is not None
 
 
-class _Step:
-    """States of one layer for a batch, and the update of one step."""
+class LayerSteps:
+    """States of one layer for a batch, and the update of one step, as its equations are written."""
 
     def __init__(self, layer: LMULayer | LSTMLayer, batch: int) -> None:
         self.layer = layer
@@ -121,6 +121,13 @@ class _Step:
             return self.m
         self._advance_hidden(self.layer.hidden, x)
         return self.h
+
+    def signals(self) -> dict[str, np.ndarray]:
+        """Return what the layer holds after a step, by name: memory, hidden, cell."""
+        if isinstance(self.layer, LSTMLayer):
+            return {"hidden": self.h, "cell": self.c}
+        hidden = {} if self.layer.hidden is None else {"hidden": self.h}
+        return {"memory": self.m, **hidden}
 
     def _advance_memory(self, layer: LMULayer, x: np.ndarray) -> None:
         u = x @ layer.input_encoders.astype(np.float64)

@@ -183,10 +183,9 @@ def _layer(operators: Iterable[object]) -> tuple[int, Layer | None]:
     return 0, None
 
 
-def as_layer(operator: object) -> LMULayer | None:
-    """Return a single operator as an LMU layer; None if it is none."""
-    _, layer = _layer([operator])
-    return layer if isinstance(layer, LMULayer) else None
+def operator_layer(operator: object) -> LMULayer | LSTMLayer | None:
+    """Return a single operator as an LMU or LSTM layer; None if it is none."""
+    return _layer([operator])[1]
 
 
 def _hidden(layer: LMU, cell: SimpleRNN) -> Hidden | None:

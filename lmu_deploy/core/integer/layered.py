@@ -18,7 +18,7 @@ from lmu_deploy.core.files import LATER
 from lmu_deploy.core.graph.linear import Dense
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.recurrent import LSTM
-from lmu_deploy.core.graph.transforms import as_layer
+from lmu_deploy.core.graph.transforms import operator_layer
 from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
@@ -161,20 +161,100 @@ class LayeredNetwork(Part):
         return _Upgrade(self).network()
 
 
-class _Upgrade:
+class Assembly:
+    """Collects the populations, edges and readings of a network.
+
+    Attributes
+    ----------
+    populations : list of Population or HostNodes
+    edges : list of Edge
+    readings : list of Reading
+    """
+
+    def __init__(self) -> None:
+        self.populations: list[Population] = []
+        self.edges: list[Edge] = []
+        self.readings: list[Reading] = []
+
+    def join(self, source: Place, target: Place, **connections: object) -> None:
+        """Add an edge for each connection; those that feed back read the frame before."""
+        for name, connection in connections.items():
+            if connection is not None:
+                check_type(name, connection, Connection)
+                assert isinstance(connection, Connection)
+                back = (-1,) if name in ("recurrent", "feedback", "hidden") else (0,)
+                self.edges.append(Edge(source, target, name, connection, back))
+
+    def memory(
+        self, node: str, memory: IntegerMemory | SeriesMemory, sender: Place, units: Place
+    ) -> Place:
+        """Add a memory with the connections that enter it, and return its place.
+
+        Parameters
+        ----------
+        node : str
+        memory : IntegerMemory or SeriesMemory
+        sender, units : Place
+            Of the input, and of the hidden units that feed back.
+        """
+        at = Place(node, "memory")
+        if isinstance(memory, SeriesMemory):
+            inner = Place(node, "series")
+            self.populations.append(
+                Series(
+                    at,
+                    inner,
+                    memory.channels,
+                    memory.order,
+                    memory.substeps,
+                    memory.state,
+                    memory.message,
+                    memory.message_shift,
+                    memory.term_shift,
+                    memory.multiplier,
+                    memory.shift,
+                    memory.bias,
+                    memory.accumulator_bits,
+                )
+            )
+            self.join(sender, inner, input=memory.input)
+            self.join(at, inner, feedback=memory.feedback)
+            self.join(units, inner, hidden=memory.hidden)
+            return at
+        check_type("layer", memory, IntegerMemory)
+        check_type("memory recurrent", memory.recurrent, Connection)
+        self.populations.append(
+            Integrators(
+                at,
+                memory.recurrent.n_out,
+                memory.state,
+                memory.message,
+                memory.message_shift,
+                memory.bias,
+                memory.realization,
+                memory.basis,
+            )
+        )
+        self.join(at, at, recurrent=memory.recurrent)
+        self.join(sender, at, input=memory.input)
+        self.join(units, at, hidden=memory.hidden)
+        return at
+
+
+class _Upgrade(Assembly):
     """Collects the populations and edges of a network of layers."""
 
     def __init__(self, old: LayeredNetwork) -> None:
+        super().__init__()
         self.old = old
         check_type("network", old.input, Format)
         if not isinstance(old.layers, tuple) or not old.layers:
             raise InputError("an integer network needs at least one layer.")
-        self.populations: list[Population] = []
-        self.edges: list[Edge] = []
-        self.readings: list[Reading] = []
-        self.sender, self.basis = _ENTRANCE, None
+        self.sender: Place = _ENTRANCE
+        self.basis: np.ndarray | None = None
 
     def network(self) -> IntegerNetwork:
+        """Return the network."""
         old = self.old
         self.populations.append(Input(_ENTRANCE, _n_in(old.layers[0]), old.input))
         for number, layer in enumerate(old.layers):
@@ -196,60 +276,12 @@ class _Upgrade:
             old.source,
         )
 
-    def _join(self, source: Place, target: Place, **connections: object) -> None:
-        for name, connection in connections.items():
-            if connection is not None:
-                check_type(name, connection, Connection)
-                assert isinstance(connection, Connection)
-                back = (-1,) if name in ("recurrent", "feedback", "hidden") else (0,)
-                self.edges.append(Edge(source, target, name, connection, back))
-
     def _layer(self, name: str, layer: IntegerLayer) -> None:
-        memory, hidden = layer.memory, layer.hidden
-        at, units = Place(name, "memory"), Place(name, "hidden")
-        if isinstance(memory, SeriesMemory):
-            inner = Place(name, "series")
-            self.populations.append(
-                Series(
-                    at,
-                    inner,
-                    memory.channels,
-                    memory.order,
-                    memory.substeps,
-                    memory.state,
-                    memory.message,
-                    memory.message_shift,
-                    memory.term_shift,
-                    memory.multiplier,
-                    memory.shift,
-                    memory.bias,
-                    memory.accumulator_bits,
-                )
-            )
-            self._join(self.sender, inner, input=memory.input)
-            self._join(at, inner, feedback=memory.feedback)
-            self._join(units, inner, hidden=memory.hidden)
-        else:
-            check_type("layer", memory, IntegerMemory)
-            check_type("memory recurrent", memory.recurrent, Connection)
-            self.populations.append(
-                Integrators(
-                    at,
-                    memory.recurrent.n_out,
-                    memory.state,
-                    memory.message,
-                    memory.message_shift,
-                    memory.bias,
-                    memory.realization,
-                    memory.basis,
-                )
-            )
-            self._join(at, at, recurrent=memory.recurrent)
-            self._join(self.sender, at, input=memory.input)
-            self._join(units, at, hidden=memory.hidden)
-        before, self.sender, self.basis = self.sender, at, getattr(memory, "basis", None)
-        if hidden is not None:
-            self._hidden(units, hidden, at, before)
+        units, before = Place(name, "hidden"), self.sender
+        at = self.memory(name, layer.memory, before, units)
+        self.sender, self.basis = at, layer.memory.basis
+        if layer.hidden is not None:
+            self._hidden(units, layer.hidden, at, before)
 
     def _hidden(self, at: Place, hidden: IntegerHidden, memory: Place, before: Place) -> None:
         check_type("layer", hidden, IntegerHidden)
@@ -264,9 +296,9 @@ class _Upgrade:
                 hidden.bias,
             )
         )
-        self._join(memory, at, memory=hidden.memory)
-        self._join(before, at, input=hidden.input)
-        self._join(at, at, recurrent=hidden.recurrent)
+        self.join(memory, at, memory=hidden.memory)
+        self.join(before, at, input=hidden.input)
+        self.join(at, at, recurrent=hidden.recurrent)
         self.sender, self.basis = at, None
 
     def _host(self, name: str, layer: HostLayer) -> None:
@@ -340,8 +372,8 @@ def float_layers(source: Network | LMUNetwork | None) -> dict[str, LMULayer]:
         return {}
     if isinstance(source, LMUNetwork):
         source = Network.from_layers(source)
-    found = {node.name: as_layer(node.operator) for node in source.nodes}
-    return {name: layer for name, layer in found.items() if layer is not None}
+    found = {node.name: operator_layer(node.operator) for node in source.nodes}
+    return {name: layer for name, layer in found.items() if isinstance(layer, LMULayer)}
 
 
 def _n_in(layer: Any) -> int:

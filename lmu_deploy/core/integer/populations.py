@@ -225,6 +225,8 @@ class Pointwise(Population):
     drive : Format
         Of z.
     function : PiecewiseLinear or Segments
+    initial : ndarray, shape (size,), int32, or None
+        Messages before the first frame; zero if None.
     """
 
     place: Place
@@ -233,12 +235,20 @@ class Pointwise(Population):
     message: Format
     function: Function
     bias: np.ndarray | None = None
+    initial: np.ndarray | None = None
     counted: ClassVar[tuple[str, ...]] = ("drive", "message")
 
     def __post_init__(self) -> None:
         self.check()
         check_type(f"{self.place}", self.drive, Format)
         check_function(str(self.place), self.function)
+        name = f"{self.place} initial"
+        set_fields(self, initial=check_bias(name, self.initial, self.size))
+
+    @property
+    def first_message(self) -> np.ndarray | None:
+        """Messages before the first frame; None if they are zero."""
+        return self.initial
 
     @property
     def stored(self) -> Format:

@@ -1,0 +1,1 @@
+"""Lower a float network to populations and edges in integers, operator by operator."""

@@ -1,0 +1,250 @@
+r"""Lower LSTM and GRU to gated populations; docs/reference/integer-semantics.md has their rules.
+
+Gates and the functions of the cell have 15 fraction bits. Every unit of them is a power of two, so
+that the products inside a neuron need shifts alone: with the cell's unit :math:`2^{-e}`, the
+product of the activation (unit :math:`2^{-q}`) and a gate (:math:`2^{-15}`) is shifted by
+:math:`q + 15 - e`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.quantize.calibration import Signal
+from converters.quantize.connections import Source, round_to_format
+from converters.quantize.lowering.fitting import RANGES, fit
+from converters.quantize.lowering.forms import Form
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.graph.recurrent import GRU, LSTM
+from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
+from lmu_deploy.core.integer.parts import Edge, Format, Place, largest
+from lmu_deploy.core.integer.populations import GATE, GATE_BITS, Product
+
+if TYPE_CHECKING:
+    from converters.quantize.lowering.operators import Lowering
+
+_DRIVE_RANGE = 8
+"""Binary exponent of the largest drive: gates are constant far below 256."""
+
+
+def _power(largest_value: float, bits: int, least: int = -8, most: int = 30) -> int:
+    """Return e such that values up to `largest_value` fit into `bits` bits of unit 2^-e."""
+    exponent = math.floor(math.log2(largest(bits) / max(largest_value, 1e-9)))
+    return int(np.clip(exponent, least, most))
+
+
+@dataclass(frozen=True)
+class _Functions:
+    """Functions of a gated population, and the units of what they return."""
+
+    gate: Activation
+    value: Activation
+    exponent: int
+
+    @property
+    def result(self) -> Format:
+        """Format of the activation's values, 16 bits."""
+        return Format(GATE_BITS + 1, 2.0**-self.exponent)
+
+
+def _functions(operator: LSTM | GRU, name: str, largest_value: float) -> _Functions:
+    gate, value = operator.gate_activation, operator.activation
+    if RANGES.get(gate.name, (-1.0, 2.0)) != (0.0, 1.0):
+        raise InputError(
+            f"quantize: node {name} has the gate activation {gate.describe()}, and gates on the "
+            "chip go from 0 to 1; train it with sigmoid or hard-sigmoid."
+        )
+    if value.name in RANGES and max(map(abs, RANGES[value.name])) <= 1.0:
+        return _Functions(gate, value, GATE_BITS)
+    return _Functions(gate, value, _power(2.0 * largest_value, GATE_BITS + 1, 0, GATE_BITS))
+
+
+def message_format(operator: LSTM | GRU, signal: Signal, bits: int) -> Format:
+    """Return the format of the messages: a power of two, up to 1 for bounded units."""
+    if operator.activation.name in RANGES and max(RANGES[operator.activation.name]) <= 1.0:
+        return Format(bits, 2.0 ** -(bits - 1))
+    return Format(bits, 2.0 ** -_power(1.05 * signal.largest, bits))
+
+
+def _drive(state_bits: int, functions: _Functions, largest_value: float) -> Format:
+    reach = _DRIVE_RANGE
+    if functions.value.name not in RANGES:
+        reach = max(reach, math.ceil(math.log2(4.0 * max(largest_value, 1.0))))
+    return Format(state_bits, 2.0 ** -(state_bits - 1 - reach))
+
+
+def lstm(
+    lowering: Lowering,
+    place: Place,
+    operator: LSTM,
+    inputs: list[tuple[str, Form]],
+    signals: tuple[Signal, Signal],
+    h: Source,
+) -> None:
+    """Add an LSTM.
+
+    Parameters
+    ----------
+    lowering : Lowering
+    place : Place
+    operator : LSTM
+        Its kernel has been applied to the inputs already.
+    inputs : list of (name, Form)
+        What enters the four gates, with the bias in the first form.
+    signals : tuple of Signal
+        Of h and c on the calibration.
+    h : Source
+        The messages of the units.
+    """
+    bits = lowering.settings.state_bits
+    signal_h, signal_c = signals
+    functions = _functions(operator, place.node, max(signal_h.largest, signal_c.largest))
+    cell = _power(4.0 * signal_c.largest, bits, GATE_BITS - 4, 30)
+    cell = min(cell, functions.exponent + GATE_BITS)
+    state, drive = Format(bits, 2.0**-cell), _drive(bits, functions, signal_c.largest)
+    e_message = -round(math.log2(h.format.scale))
+    shift = functions.exponent + GATE_BITS - e_message
+    if not 0 <= shift <= 31:
+        raise InputError(
+            f"quantize: messages of {place} need a shift of {shift}, and a neuron shifts by 0 to "
+            "31; use other --hidden-bits."
+        )
+    lowering.assembly.populations.append(
+        LSTMUnits(
+            place,
+            operator.n_out,
+            drive,
+            state,
+            h.format,
+            fit(functions.gate, drive, GATE),
+            fit(functions.value, drive, functions.result),
+            fit(functions.value, state, functions.result),
+            functions.exponent + GATE_BITS - cell,
+            shift,
+            lowering.bias(inputs, drive),
+            _initial(operator.initial_h, operator.initial_c, h.format, state, operator.n_out),
+        )
+    )
+    lowering.connect(place, inputs, drive)
+    recurrent = lowering.kernel(f"{place}/recurrent", operator.recurrent_kernel.T, h, drive)
+    lowering.assembly.edges.append(Edge(place, place, "recurrent", recurrent, (-1,)))
+
+
+def gru(
+    lowering: Lowering,
+    place: Place,
+    operator: GRU,
+    inputs: list[tuple[str, Form]],
+    signal: Signal,
+    h: Source,
+) -> None:
+    """Add a GRU; its inputs enter the sums of r, z and the candidate.
+
+    Parameters
+    ----------
+    lowering, place, operator, inputs, h
+        As for :func:`lstm`.
+    signal : Signal
+        Of h on the calibration.
+    """
+    bits, units = lowering.settings.state_bits, operator.n_out
+    functions = _functions(operator, place.node, signal.largest)
+    own = _power(2.0 * max(signal.largest, 2.0**-8), bits, 0, functions.exponent + GATE_BITS)
+    own = min(max(own, functions.exponent), functions.exponent + GATE_BITS)
+    state, drive = Format(bits, 2.0**-own), _drive(bits, functions, signal.largest)
+    e_message = -round(math.log2(h.format.scale))
+    gate = fit(functions.gate, drive, GATE)
+    recurrent = operator.recurrent_kernel.astype(np.float64)
+    two, last = slice(0, 2 * units), slice(2 * units, None)
+    given = operator.recurrent_bias
+    extra = np.zeros(3 * units) if given is None else given.astype(np.float64)
+    bias = np.zeros(4 * units)
+    entering = lowering.real_bias(inputs)
+    bias[: 3 * units] += 0.0 if entering is None else entering
+    bias[two] += extra[two]
+    bias[3 * units if operator.reset_after else 2 * units :][:units] += extra[last]
+    initial = _initial(operator.initial, operator.initial, h.format, state, units)
+    reset = Place(place.node, "reset")
+    if not operator.reset_after:
+        _reset(lowering, reset, (operator, inputs, bias[:units], extra), functions, h, place)
+    lowering.assembly.populations.append(
+        GRUUnits(
+            place,
+            units,
+            drive,
+            state,
+            h.format,
+            gate,
+            fit(functions.value, drive, functions.result),
+            own - functions.exponent,
+            own - e_message,
+            operator.reset_after,
+            round_to_format(bias, drive),
+            initial,
+        )
+    )
+    lowering.connect(place, inputs, drive)
+    edges, kernel = lowering.assembly.edges, lowering.kernel
+    gates = kernel(f"{place}/recurrent", recurrent[:, two].T, h, drive)
+    edges.append(Edge(place, place, "recurrent", gates, (-1,)))
+    if operator.reset_after:
+        candidate = kernel(f"{place}/candidate", recurrent[:, last].T, h, drive)
+        edges.append(Edge(place, place, "candidate", candidate, (-1,), row=3 * units))
+    else:
+        source = Source(signal, h.format, "--hidden-bits", None, reset)
+        candidate = kernel(f"{place}/candidate", recurrent[:, last].T, source, drive)
+        edges.append(Edge(reset, place, "candidate", candidate, row=2 * units))
+
+
+def _reset(
+    lowering: Lowering,
+    place: Place,
+    parts: tuple[GRU, list[tuple[str, Form]], np.ndarray, np.ndarray],
+    functions: _Functions,
+    h: Source,
+    units_at: Place,
+) -> None:
+    """Add the population that sends r * h, where the reset gate acts before the weights."""
+    operator, inputs, bias, _ = parts
+    units, bits = operator.n_out, lowering.settings.state_bits
+    drive = _drive(bits, functions, 1.0)
+    # z1 = h, in its own messages; g(z2) = r with 15 fraction bits.
+    lowering.assembly.populations.append(
+        Product(
+            place,
+            units,
+            h.format,
+            drive,
+            h.format,
+            GATE_BITS,
+            None,
+            fit(functions.gate, drive, GATE),
+            np.concatenate([np.zeros(units, np.int32), round_to_format(bias, drive)]),
+        )
+    )
+    first = [(name, form.rows(slice(0, units))) for name, form in inputs]
+    lowering.connect(place, first, drive, row=units)
+    one = lowering.exact(np.eye(units, dtype=np.int8))
+    edges = lowering.assembly.edges
+    edges.append(Edge(units_at, place, "units", one, (-1,)))
+    recurrent = operator.recurrent_kernel.astype(np.float64)[:, :units]
+    own = lowering.kernel(f"{place}/recurrent", recurrent.T, h, drive)
+    edges.append(Edge(units_at, place, "recurrent", own, (-1,), row=units))
+
+
+def _initial(
+    message: np.ndarray | None, state: np.ndarray | None, form: Format, own: Format, units: int
+) -> np.ndarray | None:
+    """Return the initial message and state as integers; None where both are zero."""
+    if message is None and state is None:
+        return None
+    parts = []
+    for values, to in ((message, form), (state, own)):
+        real = np.zeros(units) if values is None else values
+        parts.append(np.clip(np.rint(real / to.scale), -to.limit, to.limit))
+    return np.concatenate(parts).astype(np.int32)

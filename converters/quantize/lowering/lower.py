@@ -1,0 +1,332 @@
+r"""Lower every operator of a float network to populations and edges.
+
+Linear operators only change forms (:mod:`.forms`); everything else makes populations from the forms
+that it reads (:mod:`.operators`, :mod:`.cells`). A form becomes a population of its own, with linear
+units, where something needs single frames of it (a maximum, the host, a padded convolution behind a
+bias) and where that takes fewer synapses than folding.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from converters.quantize.calibration import Calibration, Signal, answers_at_every_step, clip_range
+from converters.quantize.connections import Connector, Source, round_to_format
+from converters.quantize.delay_line import exact
+from converters.quantize.formats import (
+    FAINTEST,
+    bias_limit,
+    drive_format,
+    guard_bits,
+    input_format,
+    output_format,
+    piecewise,
+)
+from converters.quantize.lowering.fitting import RANGES, fit
+from converters.quantize.lowering.forms import Form, synapses_behind
+from converters.quantize.lowering.operators import LOWERED, host_nodes
+from converters.quantize.settings import Settings
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.frames import Reshape
+from lmu_deploy.core.graph.linear import Affine, Embedding
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.integer.functions import Function
+from lmu_deploy.core.integer.layered import Assembly
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
+from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
+from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Reduction
+from lmu_deploy.core.network import LMULayer
+
+CONCAVE = ("linear", "relu", "tanh", "hard-tanh")
+"""Activations with a concave form, :class:`lmu_deploy.core.integer.functions.PiecewiseLinear`."""
+
+
+class Lowering:
+    """Lowers one network.
+
+    Parameters
+    ----------
+    network : Network
+    settings : Settings
+    calibration : Calibration
+
+    Attributes
+    ----------
+    connector : Connector
+        Makes and records all connections.
+    assembly : Assembly
+        What has been made so far.
+    forms : dict of str to Form
+        What every node is, by its name.
+    memories : dict of Place to (LMULayer, Source)
+        The float layer of every memory, for the messages that enter it.
+    result : IntegerNetwork
+        After :meth:`run`.
+    """
+
+    def __init__(self, network: Network, settings: Settings, calibration: Calibration) -> None:
+        self.network, self.settings, self.calibration = network, settings, calibration
+        self.connector, self.assembly = Connector(settings), Assembly()
+        self.at_every_step = answers_at_every_step(network)
+        self.forms: dict[str, Form] = {}
+        self.memories: dict[Place, tuple[LMULayer, Source]] = {}
+        self.result: IntegerNetwork
+        self._on_host = host_nodes(network)
+
+    def run(self, provenance: dict[str, str]) -> IntegerNetwork:
+        """Return the integer network; `provenance` is added to that of the float network.
+
+        Raises
+        ------
+        InputError
+            When an accumulator would be too narrow, or a node has no integer form.
+        """
+        network = self.network
+        self.forms[INPUT] = Form.of(self._input())
+        for node in network.nodes:
+            forms = [self.forms[name] for name in node.inputs]
+            if node.name in self._on_host:
+                self.forms[node.name] = self._host(node)
+            else:
+                self.forms[node.name] = LOWERED[type(node.operator)](self, node, forms)
+        output = self._output(network[network.output])
+        self.connector.check_accumulators()
+        needs = {place: str(need) for place, need in self.connector.needs.items()}
+        self.result = IntegerNetwork(
+            tuple(self.assembly.populations),
+            tuple(self.assembly.edges),
+            tuple(self.assembly.readings),
+            output,
+            network.return_sequences,
+            network.task,
+            self.settings.profile.name,
+            {**network.provenance, **provenance, "accumulators": json.dumps(needs)},
+            network,
+        )
+        return self.result
+
+    # What operators are lowered with.
+
+    def signal(self, *place: str) -> Signal:
+        """Return what the calibration measured at a place."""
+        return self.calibration[Place(*place)]
+
+    def kernel(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
+        """Quantize a matrix; see :meth:`Connector.kernel`."""
+        return self.connector.kernel(place, matrix, source, target)
+
+    def exact(self, weights: np.ndarray) -> Connection:
+        """Return a connection of whole weights and a gain of 1."""
+        return exact(weights, self.settings.accumulator_bits)
+
+    def connect(
+        self, target: Place, inputs: list[tuple[str, Form]], drive: Format, row: int = 0
+    ) -> None:
+        """Add the edges of all terms of forms that enter a population."""
+        used: set[str] = {e.name for e in self.assembly.edges if e.target == target}
+        for name, form in inputs:
+            for term in form.terms:
+                unique, number = name, 2
+                while unique in used:
+                    unique, number = f"{name}_{number}", number + 1
+                used.add(unique)
+                place = f"{target}/{unique}" if unique else f"{target}"
+                connection = self.kernel(place, term.dense, term.reading(), drive)
+                edge = Edge(
+                    term.source.place,
+                    target,
+                    unique,
+                    connection,
+                    term.offsets,
+                    term.stride,
+                    term.after,
+                    row,
+                )
+                self.assembly.edges.append(edge)
+
+    def real_bias(self, inputs: list[tuple[str, Form]]) -> np.ndarray | None:
+        """Return the sum of the constants of forms."""
+        there = [form.bias for _, form in inputs if form.bias is not None]
+        return np.sum(there, axis=0) if there else None
+
+    def bias(self, inputs: list[tuple[str, Form]], drive: Format) -> np.ndarray | None:
+        """Return the sum of the constants of forms as integers."""
+        bias = self.real_bias(inputs)
+        return None if bias is None else round_to_format(bias, drive)
+
+    def pointwise(
+        self,
+        place: Place,
+        inputs: list[tuple[str, Form]],
+        activation: Activation,
+        signal: Signal,
+        bits: tuple[int, str],
+        message: Format | None = None,
+    ) -> Source:
+        """Add units that apply an activation to the sum of forms; return their messages.
+
+        Parameters
+        ----------
+        place : Place
+        inputs : list of (name, Form)
+        activation : Activation
+        signal : Signal
+            The units on the calibration.
+        bits : tuple
+            Width of a message, and the option that sets it.
+        message : Format, optional
+            By default chosen from activation, signal and inflow.
+        """
+        bias = self.real_bias(inputs)
+        widest = 0.0 if bias is None else float(np.abs(bias).max(initial=0.0))
+        terms = [term for _, form in inputs for term in form.terms]
+        if message is None:
+            inflow = max((t.reading().inflow(t.dense) for t in terms), default=0.0)
+            message = self.message_format(activation, signal, bits[0], inflow, widest)
+        guard = guard_bits(str(place), message, self.settings.state_bits, widest)
+        drive = drive_format(message, self.settings.state_bits, guard)
+        function = self._function(activation, drive, message, guard)
+        own = None if bias is None else round_to_format(bias, drive)
+        size = inputs[0][1].size
+        self.assembly.populations.append(Pointwise(place, size, drive, message, function, own))
+        self.connect(place, inputs, drive)
+        return Source(signal, message, bits[1], None, place)
+
+    def message_format(
+        self, activation: Activation, signal: Signal, bits: int, inflow: float, bias: float
+    ) -> Format:
+        """Choose the format of messages: the range of a bounded function, else as calibrated."""
+        if activation.name in RANGES:
+            widest = max(map(abs, RANGES[activation.name]))
+            return Format(bits, widest / largest(bits))
+        clip = clip_range(signal, self.settings.calibration_method, bits)
+        unit = max(clip, inflow * FAINTEST) / largest(bits)
+        return Format(bits, max(unit, bias / bias_limit(self.settings.state_bits)))
+
+    def _function(
+        self, activation: Activation, drive: Format, message: Format, guard: int
+    ) -> Function:
+        if activation.name in CONCAVE:
+            return piecewise(activation.name, message, guard)
+        return fit(activation, drive, message)
+
+    def materialized(self, name: str) -> Source:
+        """Return a node's form as one population, adding linear units where it is not one."""
+        form = self.forms[name]
+        if (source := form.single) is not None:
+            return source
+        bits = self.settings.message_bits, "--message-bits"
+        place, linear = Place(name), Activation("linear")
+        source = self.pointwise(place, [("input", form)], linear, self.signal(name), bits)
+        self.forms[name] = Form.of(source)
+        return source
+
+    def folded(self, node: Node, number: int, matrix: np.ndarray) -> Form:
+        """Return the form of an input, as a population where folding a matrix would cost more."""
+        name = node.inputs[number]
+        form = self.forms[name]
+        if form.single is None:
+            behind = sum(synapses_behind(matrix, term) for term in form.terms)
+            if behind > form.synapses + int(np.count_nonzero(matrix)):
+                self.materialized(name)
+        return self.forms[name]
+
+    def alone(self, node: Node) -> Source:
+        """Return a node's only input as one population."""
+        return self.materialized(node.inputs[0])
+
+    # The ends of the network, and the host.
+
+    def _input(self) -> Source:
+        network, place = self.network, Place(INPUT)
+        readers = [node for node in network.nodes if INPUT in node.inputs]
+        tables = {n.operator.table.shape[0] for n in readers if isinstance(n.operator, Embedding)}
+        if tables:
+            if len(tables) > 1 or not all(isinstance(n.operator, Embedding) for n in readers):
+                raise InputError(
+                    "quantize: the input goes to an embedding and to something else; give tokens "
+                    "and real values as networks of their own."
+                )
+            (size,) = tables
+            one = Format(2, 1.0)
+            self.assembly.populations.append(Input(place, size, one, tokens=True))
+            tokens = self.calibration.x
+            return Source(_one_hot(tokens, size), one, "--message-bits", None, place)
+        bits, option = self.settings.input_width
+        form = input_format(self.calibration.x, bits)
+        self.assembly.populations.append(Input(place, network.n_in, form))
+        return Source(self.calibration.x, form, option, None, place)
+
+    def _output(self, node: Node) -> Place:
+        """Add what leaves the chip, and return its place."""
+        form, taken = self.forms[node.name], {p.place for p in self.assembly.populations}
+        place = Place(node.name)
+        if place in taken:
+            end = next(p for p in self.assembly.populations if p.place == place)
+            if isinstance(end, HostNodes) and end.message is None:
+                return place
+            if isinstance(end, Reduction) and not any(e.source == place for e in self.assembly.edges):
+                return place
+            place = Place(node.name, "output")
+        bias = form.bias
+        inflow = max(term.reading().inflow(term.dense) for term in form.terms)
+        unit = output_format(bias, inflow, self.signal(node.name), self.settings)
+        own = None if bias is None else round_to_format(bias, unit)
+        self.assembly.populations.append(Output(place, form.size, unit, own))
+        self.connect(place, [("", form)], unit)
+        return place
+
+    def _host(self, node: Node) -> Form:
+        """Keep a node on the host, together with nodes of the host that only it reads."""
+        assembly, network = self.assembly, self.network
+        before = node.inputs[0]
+        users = [other for other in network.nodes if before in other.inputs]
+        source = self.forms[before].single
+        own = next((p for p in assembly.populations if source and p.place == source.place), None)
+        last = node.name == network.output
+        message = None if last else self._host_format(node)
+        place = Place(node.name)
+        frame = network.shapes[before].frame
+        if isinstance(own, HostNodes) and len(users) == 1:
+            assembly.populations.remove(own)
+            nodes = (*own.network.nodes, Node(node.name, node.operator, (own.network.output,)))
+            inner = replace(own.network, nodes=nodes, output=node.name)
+            readings = [replace(r, target=place) for r in assembly.readings if r.target == own.place]
+            assembly.readings = [r for r in assembly.readings if r.target != own.place] + readings
+        else:
+            if not self.forms[before].plain:
+                self.materialized(before)
+            form, nodes = self.forms[before], ()
+            reads = INPUT
+            if form.bias is not None:
+                offset = Affine(np.ones(form.size), form.bias)
+                flat = Node(f"{node.name}.bias", offset, (INPUT,))
+                axes = Node(f"{node.name}.axes", Reshape((form.size,), frame), (flat.name,))
+                nodes, reads, frame = (flat, axes), axes.name, (form.size,)
+            nodes = (*nodes, Node(node.name, node.operator, (reads,)))
+            inner = Network(nodes, frame, node.name)
+            for term in form.terms:
+                matrix = term.matrix
+                if (basis := term.source.basis) is not None:
+                    matrix = basis if matrix is None else matrix @ basis
+                assembly.readings.append(Reading(term.source.place, place, matrix))
+        assembly.populations.append(HostNodes(place, inner, message))
+        signal = self.signal(node.name)
+        form_of_message = message or self._host_format(node)
+        return Form.of(Source(signal, form_of_message, "--message-bits", None, place))
+
+    def _host_format(self, node: Node) -> Format:
+        bits = self.settings.message_bits
+        clip = clip_range(self.signal(node.name), self.settings.calibration_method, bits)
+        return Format(bits, clip / largest(bits))
+
+
+def _one_hot(tokens: Signal, size: int) -> Signal:
+    def of(values: np.ndarray) -> np.ndarray:
+        return np.eye(size, dtype=np.float32)[values[..., 0].astype(np.int64)]
+
+    return Signal(1.0, of(tokens.rows), of(tokens.sequences))
