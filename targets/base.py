@@ -251,6 +251,12 @@ def check_supported(target: Target, network: Any) -> None:
         raise InputError(f"target {target.name} cannot run this network: {'; '.join(reasons)}.")
 
 
+def flat_frames(inputs: Any) -> np.ndarray:
+    """Return inputs with the axes of every frame as one, shape (samples, steps, values)."""
+    array = np.asarray(inputs)
+    return array.reshape(*array.shape[:2], -1) if array.ndim > 3 else array
+
+
 def check_run(
     target: Target, network: Any, inputs: np.ndarray, seed: int
 ) -> tuple[np.ndarray, int]:
@@ -262,7 +268,7 @@ def check_run(
         See :meth:`Target.run`.
     """
     check_supported(target, network)
-    return check_inputs(inputs, network.n_in), check_integer("seed", seed, 0, 2**32 - 1)
+    return check_inputs(flat_frames(inputs), network.n_in), check_integer("seed", seed, 0, 2**32 - 1)
 
 
 _CONVERT = {

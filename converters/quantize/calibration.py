@@ -171,8 +171,7 @@ def record(network: Network, inputs: np.ndarray) -> dict[Place, np.ndarray]:
     found = {Place(INPUT): np.asarray(inputs, np.float64)}
     for node in network.nodes:
         given = [found[Place(name)] for name in node.inputs]
-        sequence = network.shapes[node.inputs[0]].sequence
-        found |= _signals(node, given, sequence or at_every_step)
+        found |= _signals(node, given, at_every_step)
     return found
 
 
@@ -186,7 +185,7 @@ def answers_at_every_step(network: Network) -> bool:
     return kinds <= {"last"}
 
 
-def _signals(node: Node, given: list[np.ndarray], sequence: bool) -> dict[Place, np.ndarray]:
+def _signals(node: Node, given: list[np.ndarray], at_every_step: bool) -> dict[Place, np.ndarray]:
     operator, name = node.operator, node.name
     if isinstance(operator, LMU | LSTM):
         return _stepwise(name, operator, given[0])
@@ -194,7 +193,7 @@ def _signals(node: Node, given: list[np.ndarray], sequence: bool) -> dict[Place,
     if isinstance(operator, LinearMemory) and operator.activation is not None:
         found[Place(name, "encoder")] = operator.encode(given[0])
     if isinstance(operator, Reduce):
-        passes = sequence and operator.kind == "last"
+        passes = at_every_step and operator.kind == "last"
         output = given[0] if passes else operator.forward(*given)[:, None]
     elif isinstance(operator, Dense):
         (x,) = given

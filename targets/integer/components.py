@@ -229,7 +229,7 @@ class ChipRunner:
         limits = []
         for inflow in self._inflows:
             edge, count = inflow.sample, state.buffers[inflow.key].count
-            limits.append(replace(edge, after=0).frames(count) if edge.source not in ended else edge.frames(count))
+            limits.append(edge.frames(count, edge.source in ended))
         return max(min(limits, default=0) - state.produced[self.places[0]], 0)
 
     def advance(self, state: State, frames: int, record: bool) -> dict[Place, Produced]:
@@ -361,7 +361,8 @@ class HostRunner:
 
     @staticmethod
     def _threshold(source: Node) -> int:
-        real = isinstance(source, Input) or (isinstance(source, HostNodes) and not source.message)
+        real = isinstance(source, Input) and not source.tokens
+        real = real or (isinstance(source, HostNodes) and source.message is None)
         return REAL if real else 0
 
     def start(self, state: State) -> None:

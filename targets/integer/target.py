@@ -9,7 +9,7 @@ import numpy as np
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_choice, check_inputs
-from targets.base import Run, check_supported
+from targets.base import Run, check_supported, flat_frames
 from targets.integer.engine import ENGINES, choose_engine, float64_objections
 from targets.integer.machine import Machine
 from targets.integer.run import Collector, cut, run_tiles
@@ -47,7 +47,7 @@ class IntegerTarget:
     ) -> Run:
         """Run a set of inputs; see :class:`targets.base.Target`. `seed` is not used."""
         check_supported(self, network)
-        inputs = check_inputs(inputs, network.n_in)
+        inputs = check_inputs(flat_frames(inputs), network.n_in)
         start = time.perf_counter()
         sample_steps = inputs.shape[0] * inputs.shape[1]
         engine = choose_engine(network, self._engine, sample_steps)

@@ -26,11 +26,11 @@ from converters.quantize.formats import (
     piecewise,
 )
 from converters.quantize.lowering.fitting import RANGES, fit
-from converters.quantize.lowering.forms import Form, synapses_behind
+from converters.quantize.lowering.forms import Form, concatenated, synapses_behind
 from converters.quantize.lowering.operators import LOWERED, host_nodes
 from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.frames import Reshape
+from lmu_deploy.core.graph.frames import Reshape, Slice
 from lmu_deploy.core.graph.linear import Affine, Embedding
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation
@@ -132,7 +132,7 @@ class Lowering:
             for term in form.terms:
                 unique, number = name, 2
                 while unique in used:
-                    unique, number = f"{name}_{number}", number + 1
+                    unique, number = f"{name or 'input'}_{number}", number + 1
                 used.add(unique)
                 place = f"{target}/{unique}" if unique else f"{target}"
                 connection = self.kernel(place, term.dense, term.reading(), drive)
@@ -252,7 +252,7 @@ class Lowering:
                     "and real values as networks of their own."
                 )
             (size,) = tables
-            one = Format(2, 1.0)
+            one = Format(8, 2.0**-6)
             self.assembly.populations.append(Input(place, size, one, tokens=True))
             tokens = self.calibration.x
             return Source(_one_hot(tokens, size), one, "--message-bits", None, place)
@@ -281,43 +281,64 @@ class Lowering:
         return place
 
     def _host(self, node: Node) -> Form:
-        """Keep a node on the host, together with nodes of the host that only it reads."""
+        """Keep a node on the host, together with a node of the host that only it reads."""
         assembly, network = self.assembly, self.network
-        before = node.inputs[0]
-        users = [other for other in network.nodes if before in other.inputs]
-        source = self.forms[before].single
-        own = next((p for p in assembly.populations if source and p.place == source.place), None)
-        last = node.name == network.output
-        message = None if last else self._host_format(node)
+        message = None if node.name == network.output else self._host_format(node)
         place = Place(node.name)
-        frame = network.shapes[before].frame
-        if isinstance(own, HostNodes) and len(users) == 1:
-            assembly.populations.remove(own)
-            nodes = (*own.network.nodes, Node(node.name, node.operator, (own.network.output,)))
-            inner = replace(own.network, nodes=nodes, output=node.name)
-            readings = [replace(r, target=place) for r in assembly.readings if r.target == own.place]
-            assembly.readings = [r for r in assembly.readings if r.target != own.place] + readings
+        before = self._only_host_before(node)
+        if before is not None:
+            assembly.populations.remove(before)
+            nodes = (*before.network.nodes, replace(node, inputs=(before.network.output,)))
+            inner = replace(before.network, nodes=nodes, output=node.name)
+            assembly.readings = [
+                replace(r, target=place) if r.target == before.place else r
+                for r in assembly.readings
+            ]
         else:
-            if not self.forms[before].plain:
-                self.materialized(before)
-            form, nodes = self.forms[before], ()
-            reads = INPUT
-            if form.bias is not None:
-                offset = Affine(np.ones(form.size), form.bias)
-                flat = Node(f"{node.name}.bias", offset, (INPUT,))
-                axes = Node(f"{node.name}.axes", Reshape((form.size,), frame), (flat.name,))
-                nodes, reads, frame = (flat, axes), axes.name, (form.size,)
-            nodes = (*nodes, Node(node.name, node.operator, (reads,)))
-            inner = Network(nodes, frame, node.name)
+            for name in node.inputs:
+                if not self.forms[name].plain:
+                    self.materialized(name)
+            form = concatenated([self.forms[name] for name in node.inputs])
+            inner = self._inner(node, form.bias)
             for term in form.terms:
                 matrix = term.matrix
                 if (basis := term.source.basis) is not None:
                     matrix = basis if matrix is None else matrix @ basis
                 assembly.readings.append(Reading(term.source.place, place, matrix))
         assembly.populations.append(HostNodes(place, inner, message))
-        signal = self.signal(node.name)
-        form_of_message = message or self._host_format(node)
-        return Form.of(Source(signal, form_of_message, "--message-bits", None, place))
+        own = message or self._host_format(node)
+        return Form.of(Source(self.signal(node.name), own, "--message-bits", None, place))
+
+    def _only_host_before(self, node: Node) -> HostNodes | None:
+        """Return the nodes of the host that this node alone reads, if it reads nothing else."""
+        source = self.forms[node.inputs[0]].single
+        users = [other for other in self.network.nodes if node.inputs[0] in other.inputs]
+        if source is None or len(node.inputs) > 1 or len(users) > 1:
+            return None
+        for population in self.assembly.populations:
+            if isinstance(population, HostNodes) and population.place == source.place:
+                return population
+        return None
+
+    def _inner(self, node: Node, bias: np.ndarray | None) -> Network:
+        """Return the network of one node on the host, whose inputs come one behind the other."""
+        frames = [self.network.shapes[name].frame for name in node.inputs]
+        sizes = [int(np.prod(frame)) for frame in frames]
+        if len(frames) == 1 and bias is None:
+            return Network((replace(node, inputs=(INPUT,)),), frames[0], node.name)
+        nodes: list[Node] = []
+        whole, start, ends = INPUT, 0, []
+        if bias is not None:
+            whole = f"{node.name}.bias"
+            nodes.append(Node(whole, Affine(np.ones(sum(sizes)), bias), (INPUT,)))
+        for number, (frame, size) in enumerate(zip(frames, sizes, strict=True)):
+            part, shaped = f"{node.name}.part_{number}", f"{node.name}.input_{number}"
+            nodes.append(Node(part, Slice(start, start + size), (whole,)))
+            nodes.append(Node(shaped, Reshape((size,), frame), (part,)))
+            ends.append(shaped)
+            start += size
+        nodes.append(replace(node, inputs=tuple(ends)))
+        return Network(tuple(nodes), (sum(sizes),), node.name)
 
     def _host_format(self, node: Node) -> Format:
         bits = self.settings.message_bits

@@ -183,7 +183,7 @@ def _conv1d(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
 def _delay(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
     assert isinstance(node.operator, Delay)
     taps = {-node.operator.steps: np.eye(forms[0].size)}
-    return _convolution(lowering, node, taps, None, 1, (node.operator.steps, 0))
+    return _convolution(lowering, node, taps, None, 1, (node.operator.steps, -node.operator.steps))
 
 
 def _pool(lowering: Lowering, node: Node, forms: list[Form]) -> Form:

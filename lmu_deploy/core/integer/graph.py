@@ -45,7 +45,7 @@ class Source:
 def sources(network: IntegerNetwork) -> dict[Place, Source]:
     """Return everything that sends events, in the order of computation.
 
-    The input is absent if only the host reads it.
+    The input is absent if only the host reads it, unless it is a token.
     """
     found = []
     reached = {edge.source for edge in network.edges}
@@ -53,7 +53,8 @@ def sources(network: IntegerNetwork) -> dict[Place, Source]:
         if not population.sends or population.message is None:
             continue
         if isinstance(population, Input) and population.place not in reached:
-            continue
+            if not population.tokens:
+                continue
         outside = isinstance(population, Input | HostNodes)
         for place in dict.fromkeys((population.entrance, population.place)):
             found.append(Source(place, population.size, population.message, outside))
@@ -186,7 +187,7 @@ def latency(network: IntegerNetwork) -> int:
         period[place] = max(
             [period[e.source] * e.stride for e in into] + [period[p] for p in read], default=1
         )
-        waits = [late[e.source] + e.after * period[e.source] for e in into]
+        waits = [late[e.source] + max(e.after, 0) * period[e.source] for e in into]
         late[place] = max(waits + [late[p] for p in read], default=0)
     return late[network.output]
 

@@ -228,7 +228,8 @@ class Edge(Part):
     offsets : tuple of int
     stride : int
     after : int
-        Frames of zeros that follow the sequence of the source.
+        Frames of zeros that follow the sequence of the source; less than zero where a delay leaves
+        out its last frames.
     row : int
         First entry of the target's drive that the connection adds to.
     """
@@ -259,7 +260,7 @@ class Edge(Part):
             self,
             offsets=offsets,
             stride=check_integer("stride", self.stride, 1, LARGEST_OFFSET),
-            after=check_integer("frames after", self.after, 0, LARGEST_OFFSET),
+            after=check_integer("frames after", self.after, -LARGEST_OFFSET, LARGEST_OFFSET),
             row=check_integer("row", self.row, 0, 2**31 - 1),
         )
 
@@ -275,17 +276,25 @@ class Edge(Part):
 
     @property
     def plain(self) -> bool:
-        """Whether every frame of the target receives one frame of the source."""
-        return len(self.offsets) == 1 and self.stride == 1
+        """Whether every frame of the target receives the same frame of the source."""
+        return self.offsets == (0,) and self.stride == 1 and not self.after
 
     @property
     def recurrent(self) -> bool:
         """Whether it carries messages of the step before, within a node."""
         return self.offsets == (-1,) and self.stride == 1 and not self.after
 
-    def frames(self, frames: int) -> int:
-        """Return how many frames of the target a source of that many frames can drive."""
-        return max((frames + self.after - 1 - max(self.offsets)) // self.stride + 1, 0)
+    def frames(self, frames: int, ended: bool = True) -> int:
+        """Return how many frames of the target a source of that many frames can drive.
+
+        Parameters
+        ----------
+        frames : int
+        ended : bool
+            Whether the source has no more frames, so that zeros follow.
+        """
+        after = self.after if ended else min(self.after, 0)
+        return max((frames + after - 1 - max(self.offsets)) // self.stride + 1, 0)
 
     def fan_out(self, phase: int = 0) -> np.ndarray:
         """Return how many synapses an event of each source neuron reaches; (n_source,), int64.

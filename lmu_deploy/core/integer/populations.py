@@ -169,7 +169,8 @@ class Input(Population):
         Number of features, or of tokens.
     message : Format
     tokens : bool
-        Whether the input is one whole number, the index of the only neuron that sends, a 1.
+        Whether the input is one whole number, the index of the only neuron that sends; its message
+        is ``rint(1 / scale)``.
     """
 
     place: Place
@@ -211,7 +212,7 @@ class Input(Population):
                 "whole numbers that the embedding has a row for."
             )
         found = np.zeros((*index.shape, self.size), np.int64)
-        np.put_along_axis(found, index[..., None], 1, axis=-1)
+        np.put_along_axis(found, index[..., None], round(1.0 / self.message.scale), axis=-1)
         return found
 
 
