@@ -80,12 +80,10 @@ class States(Part):
         from lmu_deploy.core.integer.graph import memory_basis  # which imports SciPy
         from lmu_deploy.core.integer.network import HostNodes
 
-        memories, units = list(network.memories), list(network.units)
-        frames = Counter(parts[p.place].shape[1] for p in (*memories, *units))
+        frames = Counter(parts[p.place].shape[1] for p in (*network.memories, *network.units))
         common = frames.most_common(1)[0][0] if frames else 0
-        memories, units = (
-            [p for p in group if parts[p.place].shape[1] == common] for group in (memories, units)
-        )
+        memories = [p for p in network.memories if parts[p.place].shape[1] == common]
+        units = [p for p in network.units if parts[p.place].shape[1] == common]
         y = parts[network.output]
         none = np.zeros((len(y), common, 0), np.int32)
         on_host = np.concatenate(
@@ -268,7 +266,9 @@ def check_run(
         See :meth:`Target.run`.
     """
     check_supported(target, network)
-    return check_inputs(flat_frames(inputs), network.n_in), check_integer("seed", seed, 0, 2**32 - 1)
+    return check_inputs(flat_frames(inputs), network.n_in), check_integer(
+        "seed", seed, 0, 2**32 - 1
+    )
 
 
 _CONVERT = {

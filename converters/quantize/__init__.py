@@ -8,8 +8,8 @@ from converters.options import AUTO, QuantizeOptions
 from converters.quantize.calibration import Calibration, calibrate
 from converters.quantize.ptq import choose_realization, lower
 from converters.quantize.settings import settings_for
-from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.hardware.profile import DigitalProfile
 

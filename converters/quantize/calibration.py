@@ -224,12 +224,15 @@ def _stepwise(name: str, operator: LMU | LSTM, x: np.ndarray) -> dict[Place, np.
         for t in range(x.shape[1]):
             state, h = operator.advance(state, x[:, t])
             m, cell = (state[0], state[1]) if isinstance(operator, LMU) else (None, state)
-            values = {"memory": m, "hidden": None if h is m else h}
             inner = operator.hidden if isinstance(operator, LMU) else operator
-            values["cell"] = cell[1] if isinstance(inner, LSTM) else None
-            for part, value in values.items():
-                if value is not None:
-                    found.setdefault(part, []).append(value)
+            parts = {
+                "memory": m,
+                "hidden": None if h is m else h,
+                "cell": cell[1] if isinstance(inner, LSTM) else None,
+            }
+            for part, array in parts.items():
+                if array is not None:
+                    found.setdefault(part, []).append(array)
     stacked = {Place(name, part): np.stack(values, axis=1) for part, values in found.items()}
     output = Place(name, "hidden" if "hidden" in found else "memory")
     return {**stacked, Place(name): stacked[output]}

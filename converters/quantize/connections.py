@@ -313,7 +313,7 @@ class Source:
     format: Format
     option: str
     basis: np.ndarray | None = None
-    place: Place = Place("")
+    place: Place = field(default_factory=lambda: Place(""))
 
     @property
     def features(self) -> int:

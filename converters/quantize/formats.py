@@ -113,9 +113,7 @@ def hidden_format(
     return Format(bits, max(unit, _widest_bias(bias) / bias_limit(settings.state_bits)))
 
 
-def output_format(
-    bias: np.ndarray | None, inflow: float, y: Signal, settings: Settings
-) -> Format:
+def output_format(bias: np.ndarray | None, inflow: float, y: Signal, settings: Settings) -> Format:
     """Choose the format of the readout: four times the calibrated range, and at least its bias.
 
     A bias may be far larger than the output where it cancels against the product of the kernel.

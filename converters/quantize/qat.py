@@ -1,6 +1,6 @@
 """Quantization-aware training: train a float network with the weights that the chip will have.
 
-In: a trained LMUNetwork, its task, and the settings of a quantization. Out: an IntegerNetwork with
+In: a trained Network, its task, and the settings of a quantization. Out: an IntegerNetwork with
 the rounded weights of the trained network. During training, every weight is rounded as in the
 integer network (:mod:`.qat_layers`).
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,18 +20,17 @@ import torch
 
 from converters.options import AUTO
 from converters.quantize.calibration import Calibration
-from converters.quantize.connections import Rounding
-from converters.quantize.ptq import Quantizer
+from converters.quantize.lowering.lower import Lowering
+from converters.quantize.ptq import lower
 from converters.quantize.qat_layers import RoundedLMU, RoundedReadout
 from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError, MissingDependencyError
-from lmu_deploy.core.integer.layered import (
-    HostLayer,
-    IntegerLayer,
-    IntegerReadout,
-    LayeredNetwork,
-)
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.graph.transforms import to_layers
+from lmu_deploy.core.integer.layered import IntegerLayer, IntegerReadout, layer_views
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
 from lmu_deploy.nn.config import LMUConfig, ModelConfig
 from lmu_deploy.nn.convert import to_torch
@@ -52,7 +51,7 @@ class QatResult:
     ----------
     integer : IntegerNetwork
         The quantized network; its source is the network below.
-    network : LMUNetwork
+    network : Network
         The float network before rounding.
     figures : dict of str to float
         validation_METRIC of the rounded weights in floats, and validation_METRIC_before of the
@@ -62,12 +61,12 @@ class QatResult:
     """
 
     integer: IntegerNetwork
-    network: LMUNetwork
+    network: Network
     figures: dict[str, float]
     history: list[dict[str, float]]
 
 
-def qat_config(network: LMUNetwork, values: Mapping[str, Any] | None = None) -> TrainConfig:
+def qat_config(network: Network, values: Mapping[str, Any] | None = None) -> TrainConfig:
     """Return the settings of a training of `network`; `values` override the defaults.
 
     Raises
@@ -83,12 +82,12 @@ def qat_config(network: LMUNetwork, values: Mapping[str, Any] | None = None) -> 
             raise InputError(f"settings of qat: {name} is the network's own; leave it out.")
     with _require_torch():
         from lmu_deploy.nn.convert import to_torch
-    own = to_torch(network).config.model_dump(include={"layers", "readout_bias"})
+    own = to_torch(as_chain(network)[0]).config.model_dump(include={"layers", "readout_bias"})
     return read_settings({**DEFAULTS, **own, **values}, "settings of qat")
 
 
 def train_quantized(
-    network: LMUNetwork,
+    network: Network,
     task: Task,
     data: TaskData,
     calibration: Calibration,
@@ -108,8 +107,8 @@ def train_quantized(
 
     Parameters
     ----------
-    network : LMUNetwork
-        Its LSTM layers are trained without rounding, since the host computes them in float.
+    network : Network
+        Its LSTM layers are trained without rounding.
     task : Task
     data : TaskData
     calibration : Calibration
@@ -138,13 +137,13 @@ def train_quantized(
             "ptq --realization auto first to see which one it chooses, and name that."
         )
     start = time.perf_counter()
-    quantizer = Quantizer(settings, calibration)
-    layered = quantizer.layered(network)
-    integer = layered.graph()
+    layers, names = as_chain(network)
+    lowering = lower(network, calibration, settings)
+    integer = lowering.result
     with _require_torch():
         from lmu_deploy.nn.convert import from_torch
         from lmu_deploy.training.fit import fit
-    prepare = rounding_model(network, layered, quantizer.connector.roundings)
+    prepare = rounding_model(layers, names, lowering)
     before = evaluate(prepare, config.network_for(task), task, data.validation)
     fitted = fit(
         task,
@@ -160,8 +159,9 @@ def train_quantized(
     gain = after[config.choose_by] - before[config.choose_by]
     better = gain < 0 if config.choose_by == "loss" or task.metric == "nrmse" else gain > 0
     if better:
-        network = _with_kernels(network, from_torch(fitted.model), config, seed)
-        integer = Quantizer(settings, calibration).network(network)
+        trained = _with_kernels(layers, from_torch(fitted.model), config, seed)
+        network = _renamed(trained, network, names)
+        integer = lower(network, calibration, settings).result
     figures = {
         f"validation_{task.metric}_before": before["metric"],
         f"validation_{task.metric}": (after if better else before)["metric"],
@@ -198,17 +198,42 @@ def _require_torch() -> Iterator[None]:
         ) from error
 
 
-KERNELS = ("memory", "input", "recurrent")
 _BATCH = 100
 
 Prepare = Callable[[SequenceModel], None]
 
 
+def as_chain(network: Network) -> tuple[LMUNetwork, list[str]]:
+    """Return a network as layers one behind the other, and the names of their nodes.
+
+    Raises
+    ------
+    InputError
+        When a node is no layer that the training knows.
+    """
+    layers = to_layers(network)
+    names = [n.name for n in network.nodes if not isinstance(n.operator, Reduce)][:-1]
+    same = Network.from_layers(layers)
+    if len(same.nodes) != len(network.nodes) or len(names) != len(layers.layers):
+        raise InputError(
+            "qat trains networks whose nodes are LMU and LSTM layers with a dense readout; use "
+            "--method ptq."
+        )
+    return layers, names
+
+
+def _renamed(layers: LMUNetwork, network: Network, names: list[str]) -> Network:
+    """Return layers as a graph with the names of the nodes of another."""
+    trained = Network.from_layers(layers)
+    nodes = tuple(
+        replace(node, operator=new.operator)
+        for node, new in zip(network.nodes, trained.nodes, strict=True)
+    )
+    return replace(network, nodes=nodes, provenance=layers.provenance)
+
+
 def rounding_model(
-    network: LMUNetwork,
-    integer: LayeredNetwork,
-    roundings: Mapping[str, Rounding],
-    rank: int | None = None,
+    network: LMUNetwork, names: Sequence[str], lowering: Lowering, rank: int | None = None
 ) -> Prepare:
     """Return a function that turns a new model into one that rounds its weights.
 
@@ -216,51 +241,50 @@ def rounding_model(
     ----------
     network : LMUNetwork
         Network with the model's initial weights.
-    integer : LayeredNetwork
-        The quantized network.
-    roundings : mapping of str to Rounding
-        Rounding of each kernel, by the quantizer's names of places.
+    names : sequence of str
+        Names of the nodes of its layers.
+    lowering : Lowering
+        What the quantizer decided for them.
     rank : int, optional
         See :class:`converters.quantize.qat_layers.RoundedLMU`.
     """
-    _refuse_bases_before_the_host(integer)
+    integer, roundings = lowering.result, lowering.connector.roundings
+    views = layer_views(integer, names)
+    _refuse_bases_before_lstm(views, network)
+    (last,) = integer.entering(integer.output)
+    output = integer[integer.output]
+    assert output.message is not None
+    readout = IntegerReadout(last.connection, output.bias, output.message)
 
     def prepare(model: SequenceModel) -> None:
-        n_in, x = model.config.n_in, integer.input
-        for number, (config, part) in enumerate(
-            zip(model.config.layers, integer.layers, strict=True)
-        ):
-            if isinstance(part, HostLayer):
-                n_in, x = config.n_out, part.message or x
+        n_in, x = model.config.n_in, integer.input.message
+        for number, (config, part) in enumerate(zip(model.config.layers, views, strict=True)):
+            if part is None:  # an LSTM, which is trained without rounding
+                units = integer[Place(names[number], "hidden")]
+                assert units.message is not None
+                n_in, x = config.n_out, units.message
                 continue
             assert isinstance(config, LMUConfig)
-            places = {name: f"layer{number}/hidden/{name}" for name in KERNELS}
+            hidden = Place(names[number], "hidden")
+            places = {e.name: e.place for e in integer.entering(hidden)} if part.hidden else {}
             own = {n: roundings[place] for n, place in places.items() if place in roundings}
             model.layers[number] = RoundedLMU(n_in, config, part, x, own, rank)
             n_in, x = config.n_out, part.output
-        if isinstance(integer.readout, IntegerReadout):
-            model.readout = RoundedReadout(
-                n_in,
-                model.config.n_out,
-                model.config.readout_bias,
-                integer.readout,
-                roundings["readout"],
-            )
+        model.readout = RoundedReadout(
+            n_in, model.config.n_out, model.config.readout_bias, readout, roundings[last.place]
+        )
         model.load_state_dict(to_torch(network).state_dict())
 
     return prepare
 
 
-def _refuse_bases_before_the_host(integer: LayeredNetwork) -> None:
-    """Raise InputError if an LSTM on the host reads a memory in other coordinates."""
-    for number, (before, after) in enumerate(pairwise(integer.layers)):
-        if not (isinstance(before, IntegerLayer) and isinstance(after, HostLayer)):
-            continue
-        if before.output_basis is not None:
+def _refuse_bases_before_lstm(views: Sequence[IntegerLayer | None], network: LMUNetwork) -> None:
+    """Raise InputError if an LSTM reads a memory in other coordinates."""
+    for number, (before, after) in enumerate(pairwise(views)):
+        if before is not None and after is None and before.output_basis is not None:
             raise InputError(
-                f"qat: layer {number} sends its memory to an LSTM on the host, in other "
-                "coordinates than the float network; use --no-refit with realization "
-                "dense-incremental, or method ptq."
+                f"qat: layer {number} sends its memory to an LSTM, in other coordinates than the "
+                "float network; use --no-refit with realization dense-incremental, or method ptq."
             )
 
 

@@ -95,7 +95,6 @@ TOO_MUCH = 0.05
 """Relative mean squared change of the outputs beyond which no larger threshold is tried."""
 
 
-
 class Answers(Protocol):
     """Result of a run, such as :class:`targets.base.Run`."""
 
@@ -155,10 +154,7 @@ def silent_shares(
         is not counted.
     """
     neurons = {place: source.neurons for place, source in sources(network).items()}
-    possible = {
-        edge.place: sample_steps * neurons[edge.source]
-        for edge in network.edges
-    }
+    possible = {edge.place: sample_steps * neurons[edge.source] for edge in network.edges}
     shares = {place: 1.0 - carried[place] / most for place, most in possible.items()}
     shares["total"] = 1.0 - sum(carried[place] for place in possible) / sum(possible.values())
     return shares

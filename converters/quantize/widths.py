@@ -22,10 +22,10 @@ from converters.quantize.ptq import lower
 from converters.quantize.settings import Settings
 from converters.quantize.sparsity import Runner
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import edges, with_connections
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection
-from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.progress import Progress
 
 Width = tuple[int, int]

@@ -21,7 +21,11 @@ FORMS: Mapping[str, type] = {
     "loihi": LoihiNetwork,
 }
 """Representations by the name that follows a target's, such as ``integer``."""
-_ALL = tuple(dict.fromkeys((*FLOAT_CLASSES, *INTEGER_CLASSES, *LAYERED_CLASSES, *SPIKING_CLASSES, *LOIHI_CLASSES)))
+_ALL = tuple(
+    dict.fromkeys(
+        (*FLOAT_CLASSES, *INTEGER_CLASSES, *LAYERED_CLASSES, *SPIKING_CLASSES, *LOIHI_CLASSES)
+    )
+)
 
 
 def load(path: Path | str) -> Network:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lmu_deploy.core.integer.graph import Component
-from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import HostNodes, Node, Reading
 from lmu_deploy.core.integer.parts import Edge, Place
 from lmu_deploy.core.integer.populations import Input, Population, Reduction
@@ -147,7 +146,9 @@ class State:
 class Runner(Protocol):
     """What computes a component."""
 
-    places: tuple[Place, ...]
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Places of the populations."""
 
     def start(self, state: State) -> None:
         """Add the initial state."""

@@ -245,9 +245,7 @@ def _fastest(network: IntegerNetwork, sample_steps: int) -> str:
     if find_spec("torch") is None or int32_objections(network):
         return "numpy"
     work = sum(edge.connection.slices.size for edge in edges(network)) * sample_steps
-    terms = sum(
-        p.size * p.applications for p in network.on_chip if isinstance(p, Series)
-    )
+    terms = sum(p.size * p.applications for p in network.on_chip if isinstance(p, Series))
     to_compile = work + _PRODUCTS_OF_A_TERM * terms * sample_steps
     loaded = "targets.integer.numba_kernels" in sys.modules
     compiled = bool(find_spec("numba")) and (loaded or to_compile >= _WORTH_COMPILING)

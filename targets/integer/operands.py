@@ -189,9 +189,9 @@ def by_lines(hidden: Pointwise, z: np.ndarray) -> tuple[np.ndarray, int]:
     """Compute H in float64 without a table; return it and the number of saturated entries."""
     lines, limit = hidden.function, hidden.message.limit
     if not isinstance(lines, PiecewiseLinear):
-        values = lines(z)
-        limited = np.clip(values, -limit, limit)
-        return limited, int(np.count_nonzero(limited != values))
+        exact = lines(z)
+        within = np.clip(exact, -limit, limit)
+        return within, int(np.count_nonzero(within != exact))
     z = np.asarray(z, dtype=np.float64)
     p = {"odd": np.abs(z), "positive": np.maximum(z, 0.0), "linear": z}[lines.kind]
     value = least_line(lines, p)

@@ -14,7 +14,7 @@ import numpy as np
 from lmu_deploy.core.integer.graph import memory_line
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.populations import Pointwise, Population, Output, Reduction
+from lmu_deploy.core.integer.populations import Output, Pointwise, Population, Reduction
 from targets.integer.engine import Engine
 
 Counted = Iterable[tuple[str, int]]
@@ -71,6 +71,10 @@ class Rule:
     def recorded(self, state: Any, messages: Any) -> Any:
         """Return what is recorded of a frame."""
         return messages
+
+    def sent(self, state: Any) -> Any:
+        """Return the events of a source inside the population, such as the terms of a series."""
+        raise NotImplementedError
 
 
 class IntegratorRule(Rule):

@@ -181,7 +181,9 @@ class Collector:
         sentence = host_sentence(network)
         settings: dict[str, object] = {"engine": machine.engine.name}
         if network.on_host:
-            settings["nodes on the host"] = [n.name for h in network.on_host for n in h.network.nodes]
+            settings["nodes on the host"] = [
+                n.name for h in network.on_host for n in h.network.nodes
+            ]
         return Run(
             target=target,
             outputs=outputs if network.return_sequences else outputs[:, -1],

@@ -18,6 +18,7 @@ from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import Node
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
+from lmu_deploy.core.integer.layered import IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.integer.populations import Pointwise
 from lmu_deploy.core.network import Hidden, LMULayer
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 _CONCAVE = ("linear", "relu", "tanh", "hard-tanh")
 
 
-def _memory_layer(lowering: Lowering, node: str, layer: LMULayer, x: Source, h: Source | None) -> Source:
+def _memory_layer(
+    lowering: Lowering, node: str, layer: LMULayer, x: Source, h: Source | None
+) -> Source:
     """Add a linear memory in the realization of the settings; return its messages."""
     settings, connector = lowering.settings, lowering.connector
     signal = lowering.signal(node, "memory")
+    memory: IntegerMemory | SeriesMemory
     if settings.realization == "fir":
         memory, source = delay_line(node, layer, x, connector)
     elif settings.realization == "sign-taylor":
@@ -113,7 +117,11 @@ def _hidden(operator: LMU, units: int) -> Hidden:
 
 
 def _unit_messages(
-    lowering: Lowering, node: Node, cell: SimpleRNN | LSTM | GRU, inflow: float, m: np.ndarray | None
+    lowering: Lowering,
+    node: Node,
+    cell: SimpleRNN | LSTM | GRU,
+    inflow: float,
+    m: np.ndarray | None,
 ) -> Source:
     """Return the messages of the units of a cell, before the cell is lowered.
 

@@ -26,7 +26,7 @@ from lmu_deploy.core.integer.parts import Edge, Format, Place, largest
 from lmu_deploy.core.integer.populations import GATE, GATE_BITS, Product
 
 if TYPE_CHECKING:
-    from converters.quantize.lowering.operators import Lowering
+    from converters.quantize.lowering.lower import Lowering
 
 _DRIVE_RANGE = 8
 """Binary exponent of the largest drive: gates are constant far below 256."""

@@ -269,7 +269,9 @@ class Lowering:
             end = next(p for p in self.assembly.populations if p.place == place)
             if isinstance(end, HostNodes) and end.message is None:
                 return place
-            if isinstance(end, Reduction) and not any(e.source == place for e in self.assembly.edges):
+            if isinstance(end, Reduction) and not any(
+                e.source == place for e in self.assembly.edges
+            ):
                 return place
             place = Place(node.name, "output")
         bias = form.bias

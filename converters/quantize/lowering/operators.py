@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -137,7 +137,9 @@ def _product(
         for form, to in zip(forms, (first, second), strict=True)
     ]
     lowering.assembly.populations.append(
-        Product(place, forms[0].size, first, second, message, shift, None, None, np.concatenate(biases))
+        Product(
+            place, forms[0].size, first, second, message, shift, None, None, np.concatenate(biases)
+        )
     )
     lowering.connect(place, [("first", forms[0])], first)
     lowering.connect(place, [("second", forms[1])], second, row=forms[0].size)
@@ -215,7 +217,7 @@ def _maximum(
     lowering: Lowering,
     node: Node,
     source: Source,
-    choices: list[tuple[np.ndarray, tuple[int, ...], int]],
+    choices: Sequence[tuple[np.ndarray, tuple[int, ...], int]],
 ) -> Form:
     """Add the greatest of several choices, each of which is a message of the source."""
     place, size = Place(node.name), len(choices[0][0])
@@ -244,10 +246,10 @@ def _frame_pool(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
     source = _without_basis(lowering, node)
     frame = lowering.network.shapes[node.inputs[0]].frame
     numbers = np.arange(source.features).reshape(frame)
-    windows = np.lib.stride_tricks.sliding_window_view(
-        numbers, pool.widths, axis=tuple(range(len(pool.widths)))
-    )
-    windows = windows[tuple(slice(None, None, stride) for stride in pool.strides)]
+    windows: np.ndarray = numbers
+    for axis, (width, stride) in enumerate(zip(pool.widths, pool.strides, strict=True)):
+        every = np.lib.stride_tricks.sliding_window_view(windows, width, axis=axis)
+        windows = every[(slice(None),) * axis + (slice(None, None, stride),)]
     picked = windows.reshape(-1, int(np.prod(pool.widths)))
     weights = np.eye(source.features, dtype=np.int8)
     choices = [(weights[column], (0,), 1) for column in picked.T]

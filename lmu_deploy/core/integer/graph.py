@@ -144,7 +144,9 @@ def components(network: IntegerNetwork) -> list[Component]:
     _, labels = connected_components(graph, connection="strong")
     found = []
     for label in dict.fromkeys(labels):
-        members = tuple(p for p, own in zip(network.populations, labels, strict=True) if own == label)
+        members = tuple(
+            p for p, own in zip(network.populations, labels, strict=True) if own == label
+        )
         places = {place for p in members for place in (p.place, p.entrance)}
         into = [edge for edge in network.edges if edge.target in places]
         inside = tuple(edge for edge in into if edge.source in places)

@@ -7,7 +7,7 @@ quantizer builds its layers in this form, and the analysis of memories reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -81,6 +81,11 @@ class SeriesMemory(Part):
     basis: ClassVar[None] = None
 
     @property
+    def applications(self) -> int:
+        """Number of applications of the sign matrix per step."""
+        return self.substeps * len(self.multiplier)
+
+    @property
     def size(self) -> int:
         """Number of states."""
         return self.channels * self.order
@@ -148,7 +153,6 @@ class LayeredNetwork(Part):
     profile: str = "loihi2"
     provenance: Mapping[str, str] = field(default_factory=dict)
     source: LMUNetwork | None = field(default=None, metadata=LATER)
-
 
     def graph(self) -> IntegerNetwork:
         """Return the network as populations and edges.
@@ -316,7 +320,9 @@ class _Upgrade(Assembly):
     def _readout(self, readout: Any) -> None:
         if isinstance(readout, Readout):
             dense = Dense(readout.kernel, readout.bias)
-            network = Network((Node("readout", dense, (INPUT,)),), (dense.kernel.shape[0],), "readout")
+            network = Network(
+                (Node("readout", dense, (INPUT,)),), (dense.kernel.shape[0],), "readout"
+            )
             self._read(HostNodes(_EXIT, network, None))
             return
         check_type("readout", readout, IntegerReadout)
@@ -363,6 +369,39 @@ def memory_views(network: IntegerNetwork) -> dict[Place, IntegerMemory | SeriesM
                 p.bias,
                 p.accumulator_bits,
             )
+    return found
+
+
+def layer_views(network: IntegerNetwork, names: Sequence[str]) -> list[IntegerLayer | None]:
+    """Return the memory and units of nodes with the connections that enter them.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    names : sequence of str
+        Of LMU nodes whose units are simple; None stands for every other node.
+    """
+    memories = memory_views(network)
+    units = {p.place: p for p in network.on_chip if isinstance(p, Pointwise)}
+    found: list[IntegerLayer | None] = []
+    for name in names:
+        memory, hidden = memories.get(Place(name, "memory")), units.get(Place(name, "hidden"))
+        if memory is None:
+            found.append(None)
+            continue
+        view = None
+        if hidden is not None and isinstance(hidden.function, PiecewiseLinear):
+            into = {edge.name: edge.connection for edge in network.entering(hidden.place)}
+            view = IntegerHidden(
+                hidden.drive,
+                hidden.message,
+                into["memory"],
+                into.get("input"),
+                into.get("recurrent"),
+                hidden.bias,
+                hidden.function,
+            )
+        found.append(IntegerLayer(memory, view))
     return found
 
 

@@ -26,10 +26,10 @@ from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, check
 from lmu_deploy.core.integer.populations import (
     Input,
     Maximum,
+    Output,
     Pointwise,
     Population,
     Product,
-    Output,
     Reduction,
 )
 from lmu_deploy.core.network import LMUNetwork

@@ -177,8 +177,11 @@ class Input(Population):
     size: int
     message: Format
     tokens: bool = False
-    bias: ClassVar[None] = None
     counted: ClassVar[tuple[str, ...]] = ("",)
+
+    @property
+    def bias(self) -> None:  # type: ignore[override]
+        """None: inputs are encoded as they are."""
 
     def __post_init__(self) -> None:
         check_type("population", self.place, Place)
@@ -334,7 +337,10 @@ class Maximum(Population):
     size: int
     message: Format
     choices: int
-    bias: ClassVar[None] = None
+
+    @property
+    def bias(self) -> None:  # type: ignore[override]
+        """None: the drives are compared as they are."""
 
     def __post_init__(self) -> None:
         set_fields(self, choices=check_integer("maximum choices", self.choices, 1, 65_536))
