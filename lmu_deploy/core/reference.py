@@ -114,6 +114,7 @@ class LayerSteps:
         self.c = np.zeros_like(self.h)
 
     def advance(self, x: np.ndarray) -> np.ndarray:
+        """Take an input, shape (batch, n_in); return the output of the layer."""
         if isinstance(self.layer, LSTMLayer):
             return self._advance_lstm(self.layer, x)
         self._advance_memory(self.layer, x)

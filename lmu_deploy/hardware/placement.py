@@ -153,9 +153,9 @@ def demands(network: IntegerNetwork) -> list[Demand]:
     senders = sources(network)
     sizes = {place: s.neurons for place, s in senders.items() if not s.outside}
     for population in network.populations:
-        if population.place not in senders and isinstance(population, Population):
-            if not isinstance(population, Input):
-                sizes[population.place] = population.size
+        on_chip = isinstance(population, Population) and not isinstance(population, Input)
+        if on_chip and population.place not in senders:
+            sizes[population.place] = population.size
     total = sum(senders[outlet.source].neurons for outlet in outlets(network))
     taken = {place: np.zeros(size) for place, size in sizes.items()}
     projecting = {place: np.zeros((size, total), dtype=bool) for place, size in sizes.items()}

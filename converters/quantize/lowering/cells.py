@@ -49,6 +49,7 @@ def _memory_layer(
 
 
 def linear_memory(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
+    """Lower a memory, and units for its encoders where these have an activation."""
     operator = node.operator
     assert isinstance(operator, LinearMemory)
     encoders, bias = operator.encoders.astype(np.float64), operator.bias
@@ -79,6 +80,7 @@ def _encoded(
 
 
 def lmu(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
+    """Lower an LMU to its memory and the population of its cell."""
     operator = node.operator
     assert isinstance(operator, LMU)
     form = lowering.forms[node.inputs[0]]

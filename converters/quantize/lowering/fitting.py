@@ -11,6 +11,7 @@ the message's unit, up to :data:`MOST_LINES`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def _knots(
     if not lines:
         return np.array(fixed)
     masses, grids = [], []
-    for left, right in zip(fixed[:-1], fixed[1:], strict=True):
+    for left, right in pairwise(fixed):
         grid = np.linspace(left, right, _GRID)
         step = grid[1] - grid[0]
         values = function(grid)

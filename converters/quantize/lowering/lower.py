@@ -1,9 +1,9 @@
 r"""Lower every operator of a float network to populations and edges.
 
 Linear operators only change forms (:mod:`.forms`); everything else makes populations from the forms
-that it reads (:mod:`.operators`, :mod:`.cells`). A form becomes a population of its own, with linear
-units, where something needs single frames of it (a maximum, the host, a padded convolution behind a
-bias) and where that takes fewer synapses than folding.
+that it reads (:mod:`.operators`, :mod:`.cells`). A form becomes a population of its own, with
+linear units, where something needs single frames of it (a maximum, the host, a padded convolution
+behind a bias) and where that takes fewer synapses than folding.
 """
 
 from __future__ import annotations

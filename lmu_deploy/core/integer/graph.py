@@ -52,9 +52,9 @@ def sources(network: IntegerNetwork) -> dict[Place, Source]:
     for population in network.populations:
         if not population.sends or population.message is None:
             continue
-        if isinstance(population, Input) and population.place not in reached:
-            if not population.tokens:
-                continue
+        real = isinstance(population, Input) and not population.tokens
+        if real and population.place not in reached:
+            continue
         outside = isinstance(population, Input | HostNodes)
         for place in dict.fromkeys((population.entrance, population.place)):
             found.append(Source(place, population.size, population.message, outside))

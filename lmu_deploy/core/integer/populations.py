@@ -446,5 +446,6 @@ class Output(Population):
 
 
 def check_function(place: str, function: object) -> None:
+    """Raise InputError unless a population has a function."""
     if not isinstance(function, PiecewiseLinear | Segments):
         raise InputError(f"{place} needs a function, not {type(function).__name__}.")
