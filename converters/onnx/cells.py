@@ -80,20 +80,20 @@ class CellEmitter(RecurrentEmitter[R]):
     def _advance_gru(self, cell: GRU, given: str, before: States) -> str:
         h, units = before["hidden"], cell.n_out
         two, one = self._gru_parts("recurrent_kernel", 1, units)
-        biases = None
+        bias_two, bias_one = None, None
         if cell.recurrent_bias is not None:
-            biases = self._gru_parts("recurrent_bias", 0, units)
+            bias_two, bias_one = self._gru_parts("recurrent_bias", 0, units)
         gates_x, n_x = self._split(given, units)
-        own = self.affine(h, two, biases and biases[0], "gates.from_hidden")
+        own = self.affine(h, two, bias_two, "gates.from_hidden")
         gates = self.activate(cell.gate_activation, self.total([gates_x, own], "gates"), "gates")
         names = [self.name("reset_gate"), self.name("update_gate")]
         r, z = self.graph.nodes("Split", [gates], names, axis=-1)
         if cell.reset_after:
-            after = self.affine(h, one, biases and biases[1], "candidate.from_hidden")
+            after = self.affine(h, one, bias_one, "candidate.from_hidden")
             from_state = self.part_of("Mul", [r, after], "candidate.reset")
         else:
             reset = self.part_of("Mul", [r, h], "hidden.reset")
-            from_state = self.affine(reset, one, biases and biases[1], "candidate.from_hidden")
+            from_state = self.affine(reset, one, bias_one, "candidate.from_hidden")
         n = self.activate(cell.activation, self.total([n_x, from_state], "n"), "candidate")
         # z h + (1 - z) n = n + z (h - n)
         change = self.part_of("Mul", [z, self.part_of("Sub", [h, n], "change")], "kept")

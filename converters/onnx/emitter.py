@@ -11,6 +11,9 @@ starts elsewhere is stored as its difference from there.
 **Readiness.** An operator with a stride, or a convolution without padding, has no output at some
 steps. The boolean tensor `ready`, (batch, 1), says whether there is one, and the states of what
 follows advance only where it is true.
+
+**Lengths.** Behind a Mask, sequences of one batch have lengths of their own. In the form of whole
+sequences the tensor `lengths`, (batch,), has the number of steps that count.
 """
 
 from __future__ import annotations
@@ -63,7 +66,11 @@ class Emitter(Generic[O]):
         Axes of a frame of the output.
     gives : str or None
         Whether there is an output at this step, after `step`.
+    lengths : str or None
+        Number of steps of each sequence that count, for `sequence`; None if all do.
     """
+
+    lengths: str | None = None
 
     def __init__(
         self,
@@ -92,6 +99,10 @@ class Emitter(Generic[O]):
         """Add the last step alone, computed from whole sequences, shape (batch, *frame)."""
         whole = self.sequence(*inputs)
         return self.part_of("Gather", [whole, self.integer(-1)], "last", axis=1)
+
+    def lengths_after(self) -> str | None:
+        """Return how many steps of the output count; None if all do."""
+        return self.lengths
 
     @property
     def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -164,7 +175,7 @@ class Emitter(Generic[O]):
         name = f"integer.{value}"
         return self.graph.weights.constant(name, np.array(value, dtype=np.int64))
 
-    def sizes(self, x: str, first: int, end: int, part: str) -> str:
+    def axes_of(self, x: str, first: int, end: int, part: str) -> str:
         """Add the sizes of some axes of a tensor, as a vector."""
         return self.part_of("Shape", [x], part, start=first, end=end)
 
@@ -210,6 +221,6 @@ class Framewise(Emitter[O]):
         if self.leading == 1:
             return self.output_of("Identity", [frames])
         own = self.graph.integers(*self.frame)
-        axes = self.part_of("Concat", [self.sizes(like, 0, 2, "batch_and_time"), own], "shape",
+        axes = self.part_of("Concat", [self.axes_of(like, 0, 2, "batch_and_time"), own], "shape",
                             axis=0)  # fmt: skip
         return self.output_of("Reshape", [frames, axes])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from converters.onnx.emitter import Framewise, emits
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm
+from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm, Slice
 from lmu_deploy.core.graph.linear import Affine, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
 
@@ -147,6 +147,16 @@ class PermuteEmitter(Framewise[Permute]):
         """Add the frames with permuted axes."""
         order = [self.leading + axis for axis in self.operator.order]
         return self.output_of("Transpose", inputs, perm=[*range(self.leading), *order])
+
+
+@emits(Slice)
+class SliceEmitter(Framewise[Slice]):
+    """Slice of the last axis."""
+
+    def frames(self, *inputs: str) -> str:
+        """Add some of the features."""
+        bounds = [self.graph.integers(n) for n in (self.operator.begin, self.operator.end, -1)]
+        return self.output_of("Slice", [inputs[0], *bounds])
 
 
 @emits(FramePool)

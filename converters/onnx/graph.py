@@ -278,6 +278,10 @@ class Graph:
         if kind in _LIMITS:
             limits = [self.number(limit) for limit in _LIMITS[kind]]
             return self.node("Clip", [z, *limits], output)
+        if kind == "step":
+            passed = self.weights.names.take(f"{output}.passed")
+            self.node("GreaterOrEqual", [z, self.number(0.0)], passed)
+            return self.node("Cast", [passed], output, to=TensorProto.FLOAT)
         if kind in ("gelu", "gelu-tanh", "silu"):
             return self.node("Mul", [z, self._gate(kind, z, output)], output)
         op, attributes = _OPERATORS[kind]

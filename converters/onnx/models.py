@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from converters.onnx import cells, frames, over_time, recurrent
+from converters.onnx import cells, frames, over_time, recurrent, windows
 from converters.onnx.emitter import EMITTERS, Emitter
 from converters.onnx.graph import Dimension, Graph, Weights, describe
 from converters.onnx.over_time import ReduceEmitter
@@ -24,10 +24,10 @@ from converters.onnx.recurrent import RecurrentEmitter
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import demands
 from lmu_deploy.core.graph.network import INPUT, Network, Node
-from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.graph.time import Mask, Reduce
 from lmu_deploy.core.network import LMUNetwork
 
-REGISTERED = (cells, frames, over_time, recurrent)
+REGISTERED = (cells, frames, over_time, recurrent, windows)
 """Modules that register emitters."""
 
 _LENGTHS = np.arange(1, 1025)
@@ -187,7 +187,11 @@ def _steps(network: Network, every: bool) -> dict[str, np.ndarray]:
 
 def _check_record(network: Network, steps: Mapping[str, np.ndarray]) -> None:
     """Raise InputError when nodes have fewer steps than the input, so that no record holds all."""
-    fewer = [node.name for node in network.nodes if (steps[node.name] != _LENGTHS).any()]
+    fewer = [
+        node.name
+        for node in network.nodes
+        if isinstance(node.operator, Mask) or (steps[node.name] != _LENGTHS).any()
+    ]
     if fewer:
         raise InputError(
             f"the states of every step cannot be recorded, because {', '.join(fewer)} and the "
@@ -213,6 +217,7 @@ class _Sequence:
         self._signals = {INPUT: x}
         self._has_time = {INPUT: True}
         self._lasts: dict[str, str] = {}
+        self._lengths: dict[str, str | None] = {INPUT: None}
         self._recorded: dict[str, dict[str, int]] = {"m": {}, "h": {}}
 
     def add(self, node: Node) -> None:
@@ -221,14 +226,13 @@ class _Sequence:
         has_time = [self._has_time[name] for name in node.inputs]
         given = [self._signals[name] for name in node.inputs]
         emitter = _emitter(self.graph, self.network, node, 2 if all(has_time) else 1)
+        emitter.lengths = self._lengths[node.inputs[0]]
         last = isinstance(operator, Reduce) and operator.kind == "last"
         if isinstance(emitter, ReduceEmitter) and self.record:
             found, timed = emitter.so_far(*given), True
         elif last and not has_time[0]:
             found, timed = emitter.output_of("Identity", given), False
-        elif not any(has_time):
-            found, timed = emitter.sequence(*given), False
-        elif isinstance(operator, Reduce):
+        elif not any(has_time) or isinstance(operator, Reduce):
             found, timed = emitter.sequence(*given), False
         elif self._whole[node.name]:
             if isinstance(emitter, RecurrentEmitter):
@@ -239,6 +243,7 @@ class _Sequence:
             found, timed = emitter.sequence(*(self._last(name) for name in node.inputs)), False
         else:
             found, timed = emitter.last(*given), False
+        self._lengths[node.name] = emitter.lengths_after()
         self._signals[node.name], self._has_time[node.name] = found, timed
         if self.record and isinstance(emitter, RecurrentEmitter):
             self._keep(emitter, found)

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from types import MappingProxyType
 from typing import TypeVar
 
 from onnx import TensorProto
 
 from converters.onnx.emitter import Emitter, emits
+from converters.onnx.graph import Dimension
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.operator import Recurrent
 from lmu_deploy.core.network import Memory
@@ -39,9 +41,7 @@ class RecurrentEmitter(Emitter[R]):
         The states at every step that `sequence` added, by name.
     """
 
-    has_hidden = True
-    """Whether the output is that of hidden units."""
-    traced: States = {}
+    traced: States = MappingProxyType({})
     traces_all = False
     """Whether `sequence` adds all states at every step, not only those that the output needs."""
 
@@ -49,6 +49,11 @@ class RecurrentEmitter(Emitter[R]):
     def sizes(self) -> Mapping[str, int]:
         """Number of values of each state."""
         raise NotImplementedError
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether the output is that of hidden units."""
+        return True
 
     def initial(self, state: str) -> str | None:
         """Return the tensor of the value before the first step, (size,); None if it is zero."""
@@ -121,15 +126,11 @@ class RecurrentEmitter(Emitter[R]):
 
     def _first(self, state: str, like: str) -> str:
         """Add the value of a state before the first step, for as many samples as `like` has."""
-        batch = self.sizes_of(like)
+        batch = self.axes_of(like, 0, 1, "batch")
         size = self.graph.integers(self.sizes[state])
         shape = self.part_of("Concat", [batch, size], f"{state}.shape", axis=0)
         value = self.initial(state) or self.graph.number(0.0)
         return self.part_of("Expand", [value, shape], f"{state}.first")
-
-    def sizes_of(self, x: str) -> str:
-        """Add the number of samples of a tensor, as a vector."""
-        return self.part_of("Shape", [x], "batch", start=0, end=1)
 
     @property
     def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -186,12 +187,12 @@ class RecurrentEmitter(Emitter[R]):
         blocks = self.part_of("Reshape", [whole, shape], "u.blocks")
         drive = self.part_of("MatMul", [blocks, response], "u.drive")
         body = graph.body_graph(f"{self.node.name}.block")
-        axes = ["rows", memory.order]
+        axes: list[Dimension] = ["rows", memory.order]
         m = body.input(self.name("step.memory"), axes)
         given = body.input(self.name("step.drive"), axes)
         after = body.node("Gemm", [m, power, given], self.name("step.memory.after"), transB=1)
         body.output(after, axes)
-        rows = self.sizes_of(drive)
+        rows = self.axes_of(drive, 0, 1, "rows")
         first = self.part_of("Expand", [graph.number(0.0), self.part_of(
             "Concat", [rows, graph.integers(memory.order)], "memory.shape", axis=0)],
             "memory.first")  # fmt: skip
@@ -228,8 +229,12 @@ class RecurrentEmitter(Emitter[R]):
 class LinearMemoryEmitter(RecurrentEmitter[LinearMemory]):
     """A Scan over steps, or over blocks where only the last state is needed."""
 
-    has_hidden = False
     answers = "memory"
+
+    @property
+    def has_hidden(self) -> bool:
+        """Return False."""
+        return False
 
     @property
     def sizes(self) -> Mapping[str, int]:
