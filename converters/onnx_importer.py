@@ -6,6 +6,7 @@ from pathlib import Path
 
 from converters.formats import Sniff
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.transforms import to_layers
 from lmu_deploy.core.network import LMUNetwork
 
 
@@ -25,4 +26,4 @@ class OnnxImporter:
 
         if architecture is not None or options:
             raise InputError("an ONNX file is complete; leave out --architecture and --option.")
-        return read_onnx(path)
+        return to_layers(read_onnx(path))

@@ -21,12 +21,12 @@ NETWORK = Path(__file__).parent / "models" / "digits.safetensors"
 def run(model: Path, inputs: np.ndarray) -> np.ndarray:
     """Return the output after the last step; `inputs` has shape (samples, steps, features)."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    sizes = {i.name: i.shape[1] for i in session.get_inputs() if i.name != "input"}
-    states = {name: np.zeros((len(inputs), size), np.float32) for name, size in sizes.items()}
-    names = ["output", *(f"{name}.next" for name in sizes)]
+    given = [i for i in session.get_inputs() if i.name != "input"]
+    states = {i.name: np.zeros((len(inputs), *i.shape[1:]), np.float32) for i in given}
+    names = ["output", *(f"{name}.next" for name in states)]
     for step in range(inputs.shape[1]):
         output, *after = session.run(names, {"input": inputs[:, step], **states})
-        states = dict(zip(sizes, after, strict=True))
+        states = dict(zip(states, after, strict=True))
     return np.asarray(output)
 
 

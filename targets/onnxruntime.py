@@ -233,12 +233,12 @@ class OnnxRuntimeTarget:
 
     def unsupported(self, network: LMUNetwork | IntegerNetwork) -> list[str]:
         """Return why the weights do not fit float32 or one ONNX file."""
-        from converters.onnx.graph import Weights
+        from converters.onnx import to_onnx
 
         if isinstance(network, IntegerNetwork):
             return []
         try:
-            Weights(network)
+            to_onnx(network)
         except InputError as error:
             return [str(error).rstrip(".")]
         return []

@@ -1,7 +1,7 @@
-"""Read a Keras model's configuration as a chain of layers, from the input to the output.
+"""Read a Keras model's configuration as calls of layers, from the inputs to the outputs.
 
-In: the JSON of `model.to_json()` or of a saved file, Keras 2 or 3, Sequential or Functional. Out:
-the layers in the order in which signals pass through them. Whatever is not a chain is reported.
+In: the JSON of `model.to_json()` or of a saved file, Keras 2 or 3, Sequential or Functional. Out: a
+:class:`KerasModel`, whose calls name the tensors that they take.
 
 :func:`architecture_from_options` builds such a configuration from a few options, for weights-only
 files of one LMU layer and a Dense readout.
@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lmu_deploy.core.errors import InputError
 
 MOST_LAYERS = 1000
+MODELS = ("Sequential", "Functional", "Model")
+"""Class names of models; Keras before 2.3 called a functional model Model."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,120 @@ class KerasLayer:
         return f"layer {self.name!r} ({self.kind})"
 
 
-def read_chain(model: dict[str, Any], problems: list[str]) -> list[KerasLayer]:
-    """Return the layers of a Sequential or Functional model in order; add to `problems`.
+@dataclass(frozen=True)
+class Tensor:
+    """One output of one call of a layer.
+
+    Attributes
+    ----------
+    layer : str
+    call, index : int
+        Number of the call of this layer, and of the output of that call.
+    """
+
+    layer: str
+    call: int
+    index: int
+
+
+@dataclass(frozen=True)
+class KerasCall:
+    """One call of a layer.
+
+    Attributes
+    ----------
+    layer : KerasLayer
+    inputs : tuple of Tensor
+    keywords : tuple of str
+        Names of the arguments, other than the inputs, that are tensors.
+    """
+
+    layer: KerasLayer
+    inputs: tuple[Tensor, ...]
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KerasModel:
+    """A model, whole or inside another one.
+
+    Attributes
+    ----------
+    layers : tuple of KerasLayer
+        In the order of the file, which is that of its weights.
+    calls : mapping of (str, int) to KerasCall
+        By name of the layer and number of the call.
+    inputs, outputs : tuple of Tensor
+    output_names : tuple of str
+        The user's own, or else the names of the layers.
+    """
+
+    layers: tuple[KerasLayer, ...]
+    calls: Mapping[tuple[str, int], KerasCall]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    output_names: tuple[str, ...]
+
+    def call_of(self, tensor: Tensor) -> tuple[str, int]:
+        """Return which call a tensor comes from.
+
+        Raises
+        ------
+        InputError
+            When there is no such call.
+        """
+        key = (tensor.layer, tensor.call)
+        if key in self.calls:
+            return key
+        others = [each for each in self.calls if each[0] == tensor.layer]
+        if len(others) == 1:  # inside another model Keras may count a call that is not stored
+            return others[0]
+        raise InputError(f"the configuration has no call {tensor.call} of layer {tensor.layer!r}.")
+
+    def needed(self, outputs: Sequence[Tensor]) -> list[tuple[str, int]]:
+        """Return the calls that some outputs need, each behind those that it takes.
+
+        Raises
+        ------
+        InputError
+            When layers take their outputs in a circle, or a tensor has no source.
+        """
+        order: list[tuple[str, int]] = []
+        state: dict[tuple[str, int], bool] = {}  # False while its inputs are looked at
+        stack = [(self.call_of(tensor), False) for tensor in reversed(outputs)]
+        while stack:
+            key, ready = stack.pop()
+            if ready:
+                state[key] = True
+                order.append(key)
+            elif key not in state:
+                state[key] = False
+                stack.append((key, True))
+                for tensor in reversed(self.calls[key].inputs):
+                    source = self.call_of(tensor)
+                    if state.get(source) is False:
+                        raise InputError(
+                            f"layer {source[0]!r} takes its own output through {key[0]!r}; a "
+                            "model has no circles."
+                        )
+                    stack.append((source, False))
+        return order
+
+
+def read_model(model: Mapping[str, Any]) -> KerasModel:
+    """Return the layers and calls of a Sequential or Functional model.
 
     Raises
     ------
     InputError
-        When the configuration is so damaged that no layer can be found.
+        When the model is of another kind, or so damaged that no layer can be found.
     """
     kind = model.get("class_name")
     config = model.get("config")
-    if kind not in ("Sequential", "Functional", "Model"):
+    if kind not in MODELS:
         raise InputError(
-            f"the model is a {str(kind)[:80]!r}; only Sequential and Functional models can be "
-            "imported."
+            f"the model is a {str(kind)[:80]!r}, whose Python code is in no file; rebuild it as a "
+            "Functional model, load its weights there, and save that."
         )
     nodes = config if isinstance(config, list) else None  # Keras before 2.2 stored a plain list
     if isinstance(config, dict):
@@ -65,27 +167,27 @@ def read_chain(model: dict[str, Any], problems: list[str]) -> list[KerasLayer]:
         raise InputError("the model's configuration lists no layers; save it again.")
     if len(nodes) > MOST_LAYERS:
         raise InputError(f"the model has {len(nodes)} layers, more than {MOST_LAYERS}.")
-    layers = _describe(nodes)
+    layers = tuple(_describe(nodes))
     if kind == "Sequential":
-        return layers
-    sources = [_sources(node.get("inbound_nodes")) for node in nodes]
-    return _follow(layers, sources, problems)
+        return _sequential(layers, config if isinstance(config, dict) else {})
+    assert isinstance(config, dict)
+    return _functional(layers, nodes, config)
 
 
-def _describe(nodes: list[dict[str, Any]]) -> list[KerasLayer]:
+def _describe(nodes: list[dict[str, Any]]) -> Iterator[KerasLayer]:
     counts: dict[str, int] = {}
-    layers = []
     for number, node in enumerate(nodes):
         config = node.get("config")
         kind = node.get("class_name")
+        if isinstance(config, list):  # a Sequential model inside another, before Keras 2.2
+            config = {"layers": config}
         if not isinstance(config, dict) or not isinstance(kind, str):
             raise InputError(f"layer {number} has no configuration; save the model again.")
         base = snake_case(kind.rsplit(">", 1)[-1])
         count = counts[base] = counts.get(base, -1) + 1
-        name = str(config.get("name") or node.get("name") or base)[:200]
+        name = str(config.get("name") or node.get("name") or base)[:150]
         key = base if count == 0 else f"{base}_{count}"
-        layers.append(KerasLayer(kind.rsplit(">", 1)[-1], name, key, config))
-    return layers
+        yield KerasLayer(kind.rsplit(">", 1)[-1], name, key, config)
 
 
 def snake_case(name: str) -> str:
@@ -95,54 +197,115 @@ def snake_case(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _sources(calls: Any) -> list[list[str]]:
-    """Return, for each call of a layer, the names of the layers whose outputs it takes."""
-    return [list(_tensors(call)) for call in calls] if isinstance(calls, list) else []
+def _sequential(layers: tuple[KerasLayer, ...], config: dict[str, Any]) -> KerasModel:
+    """Return the calls of layers one behind the other, with an input layer if they lack one."""
+    if not layers:
+        raise InputError("the model has no layers; save one that has.")
+    chain = list(layers)
+    if layers[0].kind != "InputLayer":
+        shape = _first_shape(layers[0], config)
+        name = f"{layers[0].name}_input"
+        chain.insert(0, KerasLayer("InputLayer", name, "", {"batch_shape": shape}))
+    calls: dict[tuple[str, int], KerasCall] = {}
+    before: tuple[Tensor, ...] = ()
+    for layer in chain:
+        number = sum(name == layer.name for name, _ in calls)
+        calls[layer.name, number] = KerasCall(layer, before)
+        before = (Tensor(layer.name, number, 0),)
+    inputs = (Tensor(chain[0].name, 0, 0),)
+    return KerasModel(layers, calls, inputs, before, (before[0].layer,))
 
 
-def _tensors(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if node.get("class_name") == "__keras_tensor__" and isinstance(node.get("config"), dict):
-            history = node["config"].get("keras_history")
-            if isinstance(history, list) and history:
-                yield str(history[0])
+def _first_shape(layer: KerasLayer, config: Mapping[str, Any]) -> Any:
+    """Return the shape that a Sequential model without an input layer has recorded, or None."""
+    while True:
+        for name in ("batch_input_shape", "batch_shape"):
+            if name in layer.config:
+                return layer.config[name]
+        if layer.kind not in MODELS or not isinstance(layer.config.get("layers"), list):
+            return config.get("build_input_shape")
+        inner = read_model({"class_name": layer.kind, "config": layer.config})
+        layer = inner.calls[inner.call_of(inner.inputs[0])].layer
+
+
+def _functional(
+    layers: tuple[KerasLayer, ...], nodes: list[dict[str, Any]], config: dict[str, Any]
+) -> KerasModel:
+    if len({layer.name for layer in layers}) < len(layers):
+        raise InputError("two layers of the model have the same name; save the model again.")
+    calls: dict[tuple[str, int], KerasCall] = {}
+    for layer, node in zip(layers, nodes, strict=True):
+        inbound = node.get("inbound_nodes")
+        for number, call in enumerate(inbound if isinstance(inbound, list) else []):
+            calls[layer.name, number] = _call(layer, call)
+        if not inbound:
+            calls[layer.name, 0] = KerasCall(layer, ())
+    if len(calls) > MOST_LAYERS:
+        raise InputError(f"the model calls layers {len(calls)} times, more than {MOST_LAYERS}.")
+    inputs, outputs = (tuple(_places(config.get(f"{end}_layers"))) for end in ("input", "output"))
+    if not inputs or not outputs:
+        raise InputError("the model's configuration names no inputs or outputs; save it again.")
+    names = _output_names(config["output_layers"], outputs)
+    return KerasModel(layers, calls, inputs, outputs, names)
+
+
+def _output_names(listed: Any, outputs: tuple[Tensor, ...]) -> tuple[str, ...]:
+    """Return the keys of outputs by name, or else the layers, numbered where one has several."""
+    if isinstance(listed, dict) and len(listed) == len(outputs):
+        return tuple(map(str, listed))
+    layers = [tensor.layer for tensor in outputs]
+    return tuple(
+        name if layers.count(name) == 1 else f"{name}.{layers[:place].count(name)}"
+        for place, name in enumerate(layers)
+    )
+
+
+def _call(layer: KerasLayer, call: Any) -> KerasCall:
+    """Return one call, as Keras 3 (arguments by name) or Keras 2 (a list of tensors) writes it."""
+    if isinstance(call, dict):
+        inputs = tuple(_tensors(call.get("args")))
+        named = call.get("kwargs") or {}
+        if not isinstance(named, dict):
+            raise InputError(f"{layer} has damaged inputs; save the model again.")
+        found = {name: tuple(_tensors(value)) for name, value in named.items()}
+    else:
+        inputs = tuple(_places(call))
+        found = {
+            name: tuple(_places(value))
+            for each in (call if isinstance(call, list) else [])
+            if isinstance(each, list) and len(each) > 3 and isinstance(each[3], dict)
+            for name, value in each[3].items()
+        }
+    if not inputs and "inputs" in found:
+        inputs = found.pop("inputs")
+    extra = tuple(tensor for tensors in found.values() for tensor in tensors)
+    return KerasCall(layer, inputs + extra, tuple(name for name in found if found[name]))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in the arguments of a call that Keras 3 wrote."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "__keras_tensor__" and isinstance(value.get("config"), dict):
+            yield from _places(value["config"].get("keras_history"))
             return
-        for value in node.values():
-            yield from _tensors(value)
-    elif isinstance(node, list):
-        if len(node) >= 3 and isinstance(node[0], str) and isinstance(node[1], int):
-            yield node[0]  # Keras 2: [layer, call, tensor, arguments]
-            return
-        for value in node:
-            yield from _tensors(value)
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _tensors(each)
 
 
-def _follow(
-    layers: list[KerasLayer], sources: list[list[list[str]]], problems: list[str]
-) -> list[KerasLayer]:
-    """Order layers from the one without a source to the one without a target."""
-    after: dict[str, list[KerasLayer]] = {}
-    start = []
-    for layer, calls in zip(layers, sources, strict=True):
-        if len(calls) > 1:
-            problems.append(f"{layer} is used {len(calls)} times")
-        names = [name for call in calls for name in call]
-        if not names:
-            start.append(layer)
-        elif len(set(names)) > 1:
-            problems.append(f"{layer} takes {len(set(names))} inputs")
-        for name in dict.fromkeys(names):
-            after.setdefault(name, []).append(layer)
-    if len(start) != 1:
-        problems.append(f"the model has {len(start)} inputs instead of one")
-    chain = start[:1]
-    while chain and len(chain) <= len(layers) and (following := after.get(chain[-1].name)):
-        if len(following) > 1:
-            problems.append(f"{chain[-1]} feeds {len(following)} layers")
-        chain.append(following[0])
-    left = [layer for layer in layers if layer not in chain]
-    problems.extend(f"{layer} is not on the chain from input to output" for layer in left)
-    return chain if not left else layers
+def _places(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists of ``[layer, call, index]``."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return
+    if len(value) >= 3 and isinstance(value[0], str):
+        if all(isinstance(number, int) for number in value[1:3]):
+            yield Tensor(value[0], value[1], value[2])
+        return
+    for each in value:
+        yield from _places(each)
 
 
 LMU_OPTIONS = (

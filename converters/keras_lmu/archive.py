@@ -1,17 +1,8 @@
-"""Open a file that Keras saved: its configuration, if it has one, and the arrays of each layer.
+"""Open a file that Keras saved: its configuration, if it has one, its arrays, and its version.
 
 A `.keras` file is an archive of `config.json` and `model.weights.h5`; a whole-model `.h5` stores
 the configuration in an attribute; a weights-only `.h5` has none. No entry is ever unpacked under
 the name that the archive gives it.
-
-Keras has two layouts of weights:
-
-- By variables (`.keras`, `.weights.h5`): ``layers/KEY/.../vars/NUMBER``, with KEY from the layer's
-  class, numbered in the order in which the layer created them. The hidden cell has a group
-  ``hidden_cell`` of its own.
-- By names (`.h5` of Keras 2, whole-model `.h5` of both): ``LAYER/...`` with the attribute
-  `weight_names`, whose last parts are kernel, recurrent_kernel, bias, theta_inv; those of the
-  hidden cell are one level deeper.
 """
 
 from __future__ import annotations
@@ -20,25 +11,40 @@ import json
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
-from converters.keras_lmu.architecture import KerasLayer
-from converters.keras_lmu.blocks import Expected
 from converters.sandbox import FileContents, limits, read_in_sandbox
 from lmu_deploy.core.errors import InputError
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
+METADATA = "metadata.json"
 _DIGITS = 30
 _BLOCK = 2**20
 
 
-def open_keras(path: Path) -> tuple[dict[str, Any] | None, FileContents]:
-    """Return the model's configuration (None for a weights-only file) and the file's contents.
+@dataclass(frozen=True)
+class KerasFile:
+    """What a file of Keras holds.
+
+    Attributes
+    ----------
+    config : dict or None
+        The model's configuration; None for a weights-only file.
+    contents : FileContents
+    version : str
+        Version of Keras that wrote it, such as ``2.2.4``; empty if the file does not say.
+    """
+
+    config: dict[str, Any] | None
+    contents: FileContents
+    version: str
+
+
+def open_keras(path: Path) -> KerasFile:
+    """Read a file that Keras saved.
 
     Raises
     ------
@@ -50,8 +56,12 @@ def open_keras(path: Path) -> tuple[dict[str, Any] | None, FileContents]:
     if is_archive:
         return _open_archive(path)
     contents = read_in_sandbox("hdf5", path)
-    text = contents.header["attributes"].get("", {}).get("model_config")
-    return (parse_json(text, str(path)) if isinstance(text, str) else None), contents
+    root = contents.header["attributes"].get("", {})
+    inner = contents.header["attributes"].get("model_weights", {})
+    text = root.get("model_config")
+    config = parse_json(text, str(path)) if isinstance(text, str) else None
+    version = root.get("keras_version", inner.get("keras_version", ""))
+    return KerasFile(config, contents, version if isinstance(version, str) else "")
 
 
 def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
@@ -80,15 +90,16 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _open_archive(path: Path) -> tuple[dict[str, Any], FileContents]:
+def _open_archive(path: Path) -> KerasFile:
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             _check_names(path, archive.namelist())
             config = parse_json(_take(archive, CONFIG, limits.JSON_BYTES), str(path))
+            version = _version(archive, str(path))
             weights = Path(folder) / WEIGHTS
             weights.write_bytes(_take(archive, WEIGHTS, limits.ARRAY_BYTES))
             try:
-                return config, read_in_sandbox("hdf5", weights)
+                return KerasFile(config, read_in_sandbox("hdf5", weights), version)
             except InputError as error:
                 raise InputError(str(error).replace(str(weights), f"{path}, {WEIGHTS}")) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
@@ -123,129 +134,9 @@ def _take(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     return bytes(taken)
 
 
-Arrays = dict[str, np.ndarray]
-_VARIABLE_ROOTS = ("layers", "_layer_checkpoint_dependencies")
-_NOT_WEIGHTS = ("delay_layer", "seed_generator", "dropout_layer")
-
-
-class LayerWeights:
-    """The arrays of all layers of one file."""
-
-    def __init__(self, contents: FileContents, layers: Iterable[KerasLayer]) -> None:
-        self._arrays = contents.arrays
-        self._roots = _variable_groups(contents.arrays)
-        self._named = _named_groups(contents)
-        self._order = [layer.name for layer in layers]
-
-    def of(
-        self, layer: KerasLayer, expected: Expected, problems: list[str]
-    ) -> dict[str, np.ndarray]:
-        """Return a layer's arrays by role (``kernel``, ``hidden/kernel``); add to `problems`."""
-        own, hidden = self._by_variables(layer) if self._roots else self._by_names(layer, expected)
-        found: Arrays = {}
-        for prefix, wanted, arrays in (
-            ("", expected.own, own),
-            ("hidden/", expected.hidden, hidden),
-        ):
-            if not prefix:
-                names = {_role(path) for path in arrays}
-                wanted = (*wanted, *(role for role in expected.optional if role in names))
-            if len(wanted) != len(arrays):
-                problems.append(
-                    f"{layer} has {len(arrays)} {'hidden ' if prefix else ''}weights in the file, "
-                    f"and its configuration needs {len(wanted)}"
-                )
-                continue
-            found.update(_assign(prefix, wanted, arrays))
-        return found
-
-    def unused(self, layers: Iterable[KerasLayer]) -> list[str]:
-        """Return the names of groups with weights that belong to none of `layers`."""
-        if self._roots:
-            return sorted(set(self._roots) - {layer.key for layer in layers})
-        by_place = len(self._order) == len(self._named)
-        return [] if by_place else sorted(set(self._named) - {layer.name for layer in layers})
-
-    def _by_variables(self, layer: KerasLayer) -> tuple[Arrays, Arrays]:
-        group = self._roots.get(layer.key, {})
-        own = {path: array for path, array in group.items() if "hidden_cell" not in path.split("/")}
-        hidden = {path: array for path, array in group.items() if path not in own}
-        return own, hidden
-
-    def _by_names(self, layer: KerasLayer, expected: Expected) -> tuple[Arrays, Arrays]:
-        group = self._named.get(layer.name)
-        if group is None and layer.name in self._order and len(self._order) == len(self._named):
-            group = list(self._named.values())[self._order.index(layer.name)]
-        if group is None:
-            return {}, {}
-        parents = sorted({_parent(path) for path in group}, key=len)
-        if not expected.hidden or (not expected.own and len(parents) == 1):
-            return ({}, group) if expected.hidden else (group, {})
-        own = {
-            path: array for path, array in group.items() if path.rpartition("/")[0] == parents[0]
-        }
-        return own, {path: array for path, array in group.items() if path not in own}
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-def _role(path: str) -> str:
-    """Return the last part of a path without the number that Keras 2 puts behind it."""
-    return path.rpartition("/")[2].partition(":")[0]
-
-
-def _assign(prefix: str, wanted: tuple[str, ...], arrays: Arrays) -> Arrays:
-    """Assign arrays to roles: by name where they have one, otherwise in order of creation."""
-    names = {_role(path): array for path, array in arrays.items()}
-    if set(names) == set(wanted):
-        return {prefix + role: names[role] for role in wanted}
-    ordered = sorted(arrays.items(), key=lambda item: _number(item[0]))
-    return {prefix + role: array for role, (_, array) in zip(wanted, ordered, strict=True)}
-
-
-def _number(path: str) -> int:
-    last = path.rpartition("/")[2]
-    return int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 0
-
-
-def _variable_groups(arrays: Arrays) -> dict[str, Arrays]:
-    """Group ``layers/KEY/...`` by KEY, without variables that do not affect the output."""
-    groups: dict[str, Arrays] = {}
-    for path, array in arrays.items():
-        root, _, rest = path.partition("/")
-        key, _, inner = rest.partition("/")
-        parts = inner.split("/")
-        if root in _VARIABLE_ROOTS and "vars" in parts and not set(parts) & set(_NOT_WEIGHTS):
-            groups.setdefault(key, {})[inner] = array
-    return groups
-
-
-def _named_groups(contents: FileContents) -> dict[str, Arrays]:
-    """Group arrays by the layer that names them, in the order of the layers."""
-    attributes: dict[str, dict[str, Any]] = contents.header["attributes"]
-    root = "model_weights/" if "model_weights" in attributes else ""
-    groups: dict[str, Arrays] = {}
-    for layer in _list(attributes.get(root.rstrip("/"), {}), "layer_names"):
-        group = f"{root}{layer}"
-        names = _list(attributes.get(group, {}), "weight_names")
-        paths = [f"{group}/{name}" for name in names] or [
-            path for path in contents.arrays if path.startswith(f"{group}/")
-        ]
-        found = {path: contents.arrays[path] for path in paths if path in contents.arrays}
-        if found:
-            groups[layer] = found
-    return groups
-
-
-def _list(attributes: dict[str, Any], name: str) -> list[str]:
-    """Read a list of texts, which Keras splits into name0, name1, ... when it is long."""
-    whole = attributes.get(name)
-    if isinstance(whole, list):
-        return whole
-    pieces: list[str] = []
-    for number in range(len(attributes)):
-        piece = attributes.get(f"{name}{number}")
-        pieces.extend(piece if isinstance(piece, list) else [])
-    return pieces
+def _version(archive: zipfile.ZipFile, what: str) -> str:
+    """Return the version that an archive records, if it does."""
+    if METADATA not in archive.namelist():
+        return ""
+    found = parse_json(_take(archive, METADATA, limits.JSON_BYTES), what).get("keras_version")
+    return found if isinstance(found, str) else ""

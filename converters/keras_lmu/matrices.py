@@ -22,7 +22,7 @@ import numpy as np
 from converters.sandbox import limits
 from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.network import LMULayer, Memory
+from lmu_deploy.core.network import Memory
 from lmu_deploy.core.validation import check_array, check_integer
 from lmu_deploy.tasks.dataset import DAMAGED
 
@@ -46,6 +46,8 @@ class MemoryMatrices:
     ----------
     note : str
         The choice in words, for `provenance`.
+    used : bool
+        Whether a memory took its matrices from here.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class MemoryMatrices:
 
     def __init__(self, choice: Path | str = "exact") -> None:
         text = str(choice)
+        self.used = False
         self._cache_kib = 0
         self._from_file: Matrices | None = None
         self._work = 0
@@ -69,29 +72,29 @@ class MemoryMatrices:
             self._from_file = read_matrices(choice)
             self.note = f"from {Path(choice).name}"
 
-    def put_into(self, layer: LMULayer, name: str, theta_trained: bool) -> LMULayer:
-        """Return the layer with the chosen matrices in place of its exact ones.
+    def put_into(self, memory: Memory, name: str, theta_trained: bool) -> Memory:
+        """Return the memory of a layer with the chosen matrices in place of its exact ones.
 
         Raises
         ------
         InputError
             When a file has none for the layer, or they differ by more than rounding.
         """
+        self.used = True
         if self._from_file is not None:
-            return with_matrices(layer, name, self._from_file)
+            return with_matrices(memory, name, self._from_file)
         if not self._cache_kib:
-            return layer
-        memory: Memory = layer.memory
+            return memory
         self._work += memory.order**3
         if self._work > MOST_WORK:
             self.note += f"; exact in layer {name!r}, where that takes too long"
-            return layer
+            return memory
         from converters.keras_lmu.tensorflow_matrices import keras_matrices
 
         a_bar, b_bar = keras_matrices(
             memory.order, memory.theta, memory.discretizer, theta_trained, self._cache_kib
         )
-        return replace(layer, memory=replace(memory, a_bar=a_bar, b_bar=b_bar))
+        return replace(memory, a_bar=a_bar, b_bar=b_bar)
 
 
 def _cache_kib(text: str | None) -> int:
@@ -124,15 +127,14 @@ def read_matrices(path: Path | str) -> Matrices:
         ) from error
 
 
-def with_matrices(layer: LMULayer, name: str, matrices: Matrices) -> LMULayer:
-    """Return the layer with matrices that Keras computed in place of its exact ones.
+def with_matrices(memory: Memory, name: str, matrices: Matrices) -> Memory:
+    """Return the memory of a layer with matrices that Keras computed in place of its exact ones.
 
     Raises
     ------
     InputError
         When a matrix of the layer is missing or differs from the exact one by more than rounding.
     """
-    memory = layer.memory
     if missing := [key for key in (f"{name}/A", f"{name}/B") if key not in matrices]:
         raise InputError(f"the file of matrices has no {missing[0]}; save it from this model")
     a_bar = check_array("matrix A", matrices[f"{name}/A"], (memory.order, memory.order)).T
@@ -144,4 +146,4 @@ def with_matrices(layer: LMULayer, name: str, matrices: Matrices) -> LMULayer:
             f"norm, more than {TOLERANCE:g}; save it from this model"
         )
     a_bar, b_bar = np.ascontiguousarray(a_bar), np.ascontiguousarray(b_bar)
-    return replace(layer, memory=replace(memory, a_bar=a_bar, b_bar=b_bar))
+    return replace(memory, a_bar=a_bar, b_bar=b_bar)

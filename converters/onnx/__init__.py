@@ -1,4 +1,4 @@
-"""Convert LMUNetwork to and from ONNX, and IntegerNetwork to ONNX."""
+"""Convert Network to and from ONNX, and IntegerNetwork to ONNX."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lmu_deploy.core.errors import MissingDependencyError
 
 try:
     from converters.onnx.graph import check_onnx, save_onnx
-    from converters.onnx.models import network_states, to_onnx, to_onnx_step
+    from converters.onnx.models import to_onnx, to_onnx_step
     from converters.onnx.quantized import to_onnx_integer, to_onnx_integer_step, to_onnx_qdq
     from converters.onnx.reader import from_onnx, read_onnx
 except ModuleNotFoundError as error:
@@ -19,7 +19,6 @@ except ModuleNotFoundError as error:
 __all__ = [
     "check_onnx",
     "from_onnx",
-    "network_states",
     "read_onnx",
     "save_onnx",
     "to_onnx",

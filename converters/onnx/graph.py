@@ -1,21 +1,25 @@
 """Build, check and write ONNX models.
 
 :class:`Graph` collects nodes and returns the finished model. The caller names every tensor, and a
-node has the name of its result, so that viewers and error messages show ``layers.0.u`` rather than
+node has the name of its result, so that viewers and error messages show ``lmu_1.u`` rather than
 a number.
 
-:class:`Weights` holds the initializers. Those of a float network are float32 arrays named by their
-path, such as ``layers.0.memory.a_bar``; equal arrays are stored once. `structure` is the JSON text
-from which :mod:`converters.onnx.reader` restores the network.
+:class:`Weights` holds the initializers. Those of a float network are named by the network's own
+nodes, such as ``lmu_1.memory.a_bar``; equal arrays are stored once. They are stored in float32
+where that loses nothing and in float64 otherwise, with a Cast behind them, so that the network can
+be restored exactly and yet is computed in float32. `structure` is the JSON text from which
+:mod:`converters.onnx.reader` restores the network.
 
 :func:`describe` returns the metadata_props of a float model. ``lmu_deploy.structure`` is for
 :mod:`converters.onnx.reader`; the rest is for human readers and other programs. Lists are JSON and
-have one entry for each LMU layer.
+have one entry for each memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,19 +30,38 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write, to_tree
-from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.graph.lmu import LMU
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.network import Memory
 
 LARGEST_MODEL = 2**31 - 2**24
 """Most bytes of weights in one ONNX file: the limit of protobuf, 2 GiB, minus the graph."""
 
 
+class Names:
+    """Names of tensors, each given once."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, name: str, *endings: str) -> str:
+        """Return a name that is free, with each of the endings as well, and reserve them all."""
+        while any(name + ending in self._taken for ending in ("", *endings)):
+            name += "_"
+        self._taken.update(name + ending for ending in ("", *endings))
+        return name
+
+
 class Weights:
-    """The initializers of one model.
+    """The initializers of one model, and the nodes that compute on them alone.
 
     Parameters
     ----------
-    network : LMUNetwork, optional
+    network : Network, optional
         Network whose arrays are added; without it the caller adds each by `constant`.
+    reserved : sequence of str
+        Names that no tensor gets: those of inputs and outputs.
 
     Raises
     ------
@@ -47,60 +70,118 @@ class Weights:
 
     Attributes
     ----------
+    names : Names
     structure : str
-        The network as JSON, with arrays referred to by initializer.
+        The network as JSON, with arrays referred to by initializer: ``{"tensor": name}``, or
+        ``{"tensor": "name:float64"}`` for an array of another type than its initializer.
+    nodes : list of onnx.NodeProto
     """
 
-    def __init__(self, network: LMUNetwork | None = None) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
-        self._names: dict[str, str] = {}
+    def __init__(self, network: Network | None = None, reserved: Sequence[str] = ()) -> None:
+        self.names = Names()
         self.structure = ""
+        self.nodes: list[onnx.NodeProto] = []
+        self._arrays: dict[str, np.ndarray] = {}
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._tensors: dict[tuple[str, str], str] = {}
+        self._wide: dict[str, str] = {}
+        self._derived: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for name in reserved:
+            self.names.take(name)
         if network is not None:
             self._add(network)
 
-    def _add(self, network: LMUNetwork) -> None:
+    def _add(self, network: Network) -> None:
+        for node in network.nodes:
+            self._tensors[node.name, ""] = self.names.take(node.name)
         tree, tensors = to_tree(network)
-        needed = sum(4 * array.size for array in tensors.values())
-        if needed > LARGEST_MODEL:
+        places = {path: _place(network, path) for path in tensors}
+        stored = {p: _stored(".".join(places[p]), array) for p, array in tensors.items()}
+        if (needed := sum(array.nbytes for array in stored.values())) > LARGEST_MODEL:
             raise InputError(
                 f"the network has {needed:,} bytes of weights, and one ONNX file can have "
                 f"{LARGEST_MODEL:,}; give a smaller network."
             )
-        for path, array in tensors.items():
-            self._names[path] = self.constant(path, _as_float32(path, array))
-        self.structure = json.dumps(_renamed(tree, self._names))
+        references = {}
+        for path, array in stored.items():
+            name = self.constant(".".join(places[path]), array)
+            same = array.dtype == tensors[path].dtype
+            references[path] = name if same else f"{name}:{tensors[path].dtype.name}"
+            if array.dtype == np.float64:
+                narrow = self.derive(f"{name}.float32", "Cast", [name], to=TensorProto.FLOAT)
+                self._wide[narrow], name = name, narrow
+            self._tensors[places[path]] = name
+        self.structure = json.dumps(_renamed(tree, references))
 
-    def __getitem__(self, path: str) -> str:
-        """Return the name of the initializer of the array at `path` of the network."""
-        return self._names[path]
+    def __getitem__(self, place: tuple[str, str]) -> str:
+        """Return the float32 tensor of a weight of a node, or without one of the node's output.
+
+        Parameters
+        ----------
+        place : tuple of two str
+            Names of the node and of the weight, such as ``memory.a_bar``.
+        """
+        return self._tensors[place]
+
+    def double(self, node: str, weight: str) -> str:
+        """Return the float64 tensor of a weight of a node."""
+        name = self[node, weight]
+        if name in self._wide:
+            return self._wide[name]
+        return self.derive(f"{name}.float64", "Cast", [name], to=TensorProto.DOUBLE)
 
     def constant(self, name: str, array: np.ndarray) -> str:
         """Add an array and return its name, which is that of an equal array if there is one."""
-        for existing, other in self._arrays.items():
-            if other.dtype == array.dtype and np.array_equal(other, array):
-                return existing
-        assert name not in self._arrays, f"two arrays are called {name}"
-        self._arrays[name] = array
-        return name
+        digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
+        key = array.dtype.str, array.shape, digest
+        if key not in self._known:
+            self._known[key] = self.names.take(name)
+            self._arrays[self._known[key]] = array
+        return self._known[key]
+
+    def derive(self, name: str, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add a node that computes on initializers, once; return the name of its output.
+
+        A runtime computes such nodes when it loads the model.
+        """
+        return self.derive_all([name], op, inputs, **attributes)[0]
+
+    def derive_all(
+        self, names: Sequence[str], op: str, inputs: Sequence[str], **attributes: Any
+    ) -> list[str]:
+        """Add a node with several outputs; see `derive`."""
+        key = names[0], tuple(inputs)
+        if key not in self._derived:
+            outputs = [self.names.take(name) for name in names]
+            self.nodes.append(helper.make_node(op, inputs, outputs, name=outputs[0], **attributes))
+            self._derived[key] = outputs
+        return self._derived[key]
 
     def tensors(self) -> list[onnx.TensorProto]:
         """Return every array as an ONNX initializer."""
         return [numpy_helper.from_array(array, name) for name, array in self._arrays.items()]
 
 
-def _as_float32(path: str, array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
+def _place(network: Network, path: str) -> tuple[str, str]:
+    """Return node and weight of an array, given its path in the tree of the network."""
+    _, number, _, weight = path.split(".", 3)  # nodes.3.operator.memory.a_bar
+    return network.nodes[int(number)].name, weight
+
+
+def _stored(label: str, array: np.ndarray) -> np.ndarray:
+    """Return an array as it is stored: in float32 if no bit is lost."""
+    with np.errstate(over="ignore", under="ignore"):
         narrow = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(narrow).all():
         raise InputError(
-            f"{path} has entries beyond float32 (3.4e38), which an ONNX float model cannot have; "
+            f"{label} has entries beyond float32 (3.4e38), which an ONNX float model cannot have; "
             "scale the network."
         )
-    return narrow
+    return narrow if (narrow == array).all() else np.ascontiguousarray(array, dtype=np.float64)
 
 
 def _renamed(tree: Any, names: Mapping[str, str]) -> Any:
-    """Replace the paths of arrays in a tree by the names of their initializers."""
+    """Replace the paths of arrays in a tree by their references."""
     if isinstance(tree, list):
         return [_renamed(item, names) for item in tree]
     if not isinstance(tree, dict):
@@ -115,6 +196,22 @@ IR_VERSION = 8
 """Supported by ONNX Runtime 1.12 and later."""
 
 Dimension = int | str
+
+_LIMITS = {"relu6": (0.0, 6.0), "hard-tanh": (-1.0, 1.0)}
+_OPERATORS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "linear": ("Identity", {}),
+    "relu": ("Relu", {}),
+    "tanh": ("Tanh", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "hard-sigmoid": ("HardSigmoid", {"alpha": 1.0 / 6.0, "beta": 0.5}),
+    "hard-sigmoid-keras2": ("HardSigmoid", {"alpha": 0.2, "beta": 0.5}),
+    "softsign": ("Softsign", {}),
+    "softplus": ("Softplus", {}),
+    "softmax": ("Softmax", {"axis": -1}),
+    "leaky-relu": ("LeakyRelu", {}),
+    "elu": ("Elu", {}),
+}
+"""Activation functions that are one operator of ONNX."""
 
 
 class Graph:
@@ -176,15 +273,49 @@ class Graph:
             result = self.node("Add", [result, term], output if last else f"{output}.{number}")
         return result
 
-    def activation(self, kind: str, z: str, output: str, limits: str = "limit.") -> str:
-        """Add a float activation; `limits` is the prefix of the constants of hard-tanh."""
-        if kind == "hard-tanh":
-            names = [
-                self.weights.constant(f"{limits}{v:+d}", np.array(v, dtype=np.float32))
-                for v in (-1, 1)
-            ]
-            return self.node("Clip", [z, *names], output)
-        return self.node({"linear": "Identity", "relu": "Relu", "tanh": "Tanh"}[kind], [z], output)
+    def activation(self, kind: str, z: str, output: str, slope: float = 1.0) -> str:
+        """Add an activation function of :mod:`lmu_deploy.core.graph.pointwise`."""
+        if kind in _LIMITS:
+            limits = [self.number(limit) for limit in _LIMITS[kind]]
+            return self.node("Clip", [z, *limits], output)
+        if kind == "step":
+            passed = self.weights.names.take(f"{output}.passed")
+            self.node("GreaterOrEqual", [z, self.number(0.0)], passed)
+            return self.node("Cast", [passed], output, to=TensorProto.FLOAT)
+        if kind in ("gelu", "gelu-tanh", "silu"):
+            return self.node("Mul", [z, self._gate(kind, z, output)], output)
+        op, attributes = _OPERATORS[kind]
+        if kind in ("leaky-relu", "elu"):
+            attributes = {"alpha": slope}
+        return self.node(op, [z], output, **attributes)
+
+    def number(self, value: float) -> str:
+        """Return a constant, float32."""
+        return self.weights.constant(f"number.{value:g}", np.array(value, dtype=np.float32))
+
+    def integers(self, *values: int) -> str:
+        """Return a constant vector, int64."""
+        name = f"integers.{'.'.join(map(str, values))}"
+        return self.weights.constant(name, np.array(values, dtype=np.int64))
+
+    def _gate(self, kind: str, z: str, output: str) -> str:
+        """Add what z is multiplied by: the logistic function, or a form of that of Gauss."""
+
+        def add(op: str, inputs: Sequence[str], part: str) -> str:
+            return self.node(op, inputs, self.weights.names.take(f"{output}.{part}"))
+
+        if kind == "silu":
+            return add("Sigmoid", [z], "gate")
+        if kind == "gelu":
+            root = add("Mul", [z, self.number(math.sqrt(0.5))], "scaled")
+            share = add("Erf", [root], "erf")
+        else:
+            cube = add("Mul", [add("Mul", [z, z], "square"), z], "cube")
+            bent = add("Add", [z, add("Mul", [cube, self.number(0.044715)], "bend")], "bent")
+            share = add("Tanh", [add("Mul", [bent, self.number(math.sqrt(2.0 / math.pi))],
+                                     "scaled")], "tanh")  # fmt: skip
+        half = self.number(0.5)
+        return add("Add", [add("Mul", [share, half], "half"), half], "gate")
 
     def swap_time(self, x: str, output: str) -> str:
         """Add the exchange of batch and time of a tensor of rank 3."""
@@ -195,6 +326,10 @@ class Graph:
         index = self.weights.constant(index, np.array(-1, dtype=np.int64))
         return self.node("Gather", [x, index], output, axis=0)
 
+    def body_graph(self, name: str) -> Graph:
+        """Return an empty graph for the body of a Scan, with the initializers of this one."""
+        return Graph(name, self.weights)
+
     def body(self) -> onnx.GraphProto:
         """Return the graph as the body of a Scan, which can use the initializers of the model."""
         return helper.make_graph(self._nodes, self.name, self._inputs, self._outputs)
@@ -203,8 +338,9 @@ class Graph:
         self, metadata: Mapping[str, str], opset: int = OPSET, ir_version: int = IR_VERSION
     ) -> onnx.ModelProto:
         """Return the graph as a model with its initializers, inferred shapes and metadata."""
+        nodes = [*self.weights.nodes, *self._nodes]
         graph = helper.make_graph(
-            self._nodes, self.name, self._inputs, self._outputs, self.weights.tensors()
+            nodes, self.name, self._inputs, self._outputs, self.weights.tensors()
         )
         model = helper.make_model(
             graph,
@@ -218,35 +354,37 @@ class Graph:
         )
 
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the structure of float models; version 1 held layers one behind the other."""
+
 PREFIX = "lmu_deploy."
 
 
-def describe(network: LMUNetwork, form: str, structure: str) -> dict[str, str]:
+def describe(network: Network, form: str, structure: str) -> dict[str, str]:
     """Return the metadata of a float model.
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network
     form : {"sequence", "step"}
     structure : str
         The network as JSON, with arrays referred to by initializer.
     """
+    operators = [node.operator for node in network.nodes]
     values = {
         "format": str(FORMAT),
         "form": form,
         "task": network.task or "",
         "return_sequences": json.dumps(network.return_sequences),
-        **describe_memories(network),
+        **describe_memories([o.memory for o in operators if isinstance(o, LMU | LinearMemory)]),
         "dt": "1",
         "structure": structure,
     }
     return {PREFIX + key: value for key, value in values.items()}
 
 
-def describe_memories(network: LMUNetwork) -> dict[str, str]:
-    """Return the properties of the memories of a float network, each a JSON list by layer."""
-    memories = [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
+def describe_memories(memories: Sequence[Memory]) -> dict[str, str]:
+    """Return the properties of memories, each a JSON list in the order of the network."""
     return {
         name: json.dumps([getattr(memory, name) for memory in memories])
         for name in ("theta", "order", "channels", "discretizer")

@@ -1,206 +1,287 @@
-"""Convert LMUNetwork to ONNX models of whole sequences and of one step.
+"""Convert networks to ONNX models of whole sequences and of one step.
 
-:func:`to_onnx` returns a model of sequences with batch and time of any length. Each layer's
-recurrence is one Scan, whose body is the step of :mod:`converters.onnx.cell`; everything that does
-not recur is computed before and after it for all steps at once. Internally, time is the first axis.
-
-:func:`to_onnx_step` returns a streaming model: one step, with the states as inputs and outputs.
-Start with states of zero, and pass each output ``layers.0.m.next`` as the input ``layers.0.m`` of
-the next step. ``output`` is the readout of the step.
+:func:`to_onnx` returns a model of sequences with batch and time of any length; a recurrence is one
+Scan. :func:`to_onnx_step` returns a streaming model: one step, with the states as inputs and
+outputs; see :mod:`converters.onnx.emitter`. Start with states of zero, and pass each output
+``lmu_1.memory.next`` as the input ``lmu_1.memory`` of the next step. The output of a node of the
+network is the tensor of its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
-from converters.onnx import cell
-from converters.onnx.graph import Graph, Weights, describe
-from lmu_deploy.core.network import Layer, LMUNetwork
-from lmu_deploy.core.reference import has_hidden
+from converters.onnx import cells, frames, over_time, recurrent, windows
+from converters.onnx.emitter import EMITTERS, Emitter
+from converters.onnx.graph import Dimension, Graph, Weights, describe
+from converters.onnx.over_time import ReduceEmitter
+from converters.onnx.recurrent import RecurrentEmitter
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.executor import demands
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.time import Mask, Reduce
+from lmu_deploy.core.network import LMUNetwork
 
+REGISTERED = (cells, frames, over_time, recurrent, windows)
+"""Modules that register emitters."""
 
-def network_states(network: LMUNetwork) -> dict[str, int]:
-    """Return name and size of every state of a network's ONNX models, such as ``layers.0.m``."""
-    return {
-        f"layers.{number}.{name}": size
-        for number, layer in enumerate(network.layers)
-        for name, size in cell.state_sizes(layer).items()
-    }
-
-
-def to_onnx_step(network: LMUNetwork) -> onnx.ModelProto:
-    """Convert a network to a model of one step.
-
-    Parameters
-    ----------
-    network : LMUNetwork
-
-    Returns
-    -------
-    model : onnx.ModelProto
-        Inputs: ``input``, (batch, n_in), and each state of :func:`network_states`,
-        (batch, size). Outputs: ``output``, (batch, n_out), and each state after the step, named
-        with the suffix ``.next``. All float32.
-
-    Raises
-    ------
-    InputError
-        When a weight exceeds float32.
-    """
-    weights = Weights(network)
-    graph = Graph("lmu_step", weights)
-    signal = graph.input("input", ["batch", network.n_in])
-    for name, size in network_states(network).items():
-        graph.input(name, ["batch", size])
-    for number, layer in enumerate(network.layers):
-        path = f"layers.{number}"
-        parts = cell.project(graph, path, layer, signal)
-        before = {name: f"{path}.{name}" for name in cell.state_sizes(layer)}
-        after = cell.advance(graph, path, layer, parts, before)
-        signal = cell.answer(graph, path, layer, signal, after)
-    bias = None if network.readout.bias is None else weights["readout.bias"]
-    graph.output(
-        graph.affine(signal, weights["readout.kernel"], bias, "output"), ["batch", network.n_out]
-    )
-    for name, size in network_states(network).items():
-        graph.output(f"{name}.next", ["batch", size])
-    return graph.model(describe(network, "step", weights.structure))
+_LENGTHS = np.arange(1, 1025)
+"""Numbers of steps for which signals are compared."""
 
 
-Names = dict[str, str]
-
-
-def to_onnx(
-    network: LMUNetwork, *, record: bool = False, stateful: bool = False
-) -> onnx.ModelProto:
+def to_onnx(network: Network | LMUNetwork, *, record: bool = False) -> onnx.ModelProto:
     """Convert a network to a model of sequences.
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
     record : bool
-        Add outputs ``m``, ``h`` and ``y``, (batch, time, size): the states and readouts of every
-        step, layer after layer. ``m`` or ``h`` is missing if no layer has any.
-    stateful : bool
-        Take the initial states as inputs instead of zeros, so that a long stream can be run in
-        chunks.
+        Add outputs ``m``, ``h`` and ``y``, (batch, time, size): the memories, the hidden units and
+        the answers of every step. ``m`` or ``h`` is missing if no node has any. The answer of a
+        network that answers once is that for the steps so far.
 
     Returns
     -------
     model : onnx.ModelProto
-        Input ``input``, (batch, time, n_in). Outputs: ``output``, (batch, n_out), or
-        (batch, time, n_out) if the network returns sequences; then the states after the last
-        step, named ``layers.0.m.next`` and so on, (batch, size). All float32.
+        Input ``input``, (batch, time, *frame). Output ``output``, (batch, *frame), or
+        (batch, time, *frame) if the network returns sequences. All float32.
 
     Raises
     ------
     InputError
-        When a weight exceeds float32.
+        When a weight exceeds float32, or a node has no form in ONNX.
     """
-    weights = Weights(network)
+    network = _graph(network)
+    steps = _steps(network, every=False)
+    _check_record(network, steps) if record else None
+    weights = Weights(network, ("input", "output", *(("m", "h", "y") if record else ())))
     graph = Graph("lmu_sequence", weights)
-    x = graph.input("input", ["batch", "time", network.n_in])
-    before = _first_states(graph, network, x, stateful)
-    signal = graph.swap_time(x, "input.by_time")
-    traces: list[Names] = []
-    for number, layer in enumerate(network.layers):
-        path = f"layers.{number}"
-        at_every_step = record or network.return_sequences or number < len(network.layers) - 1
-        traced = _traced(layer, record) if at_every_step else []
-        last, trace = _scan(graph, path, layer, signal, before, traced)
-        if at_every_step:
-            signal = cell.answer(graph, path, layer, signal, trace)
-            traces.append(trace | ({"h": signal} if has_hidden(layer) else {}))
-        else:
-            if cell.answers_from_input(layer):
-                signal = graph.last_step(signal, f"{path}.x.last", "last")
-            signal = cell.answer(graph, path, layer, signal, last)
-    _read_out(graph, network, signal, record)
-    for name, size in network_states(network).items():
-        graph.output(f"{name}.next", ["batch", size])
-    if record:
-        _add_record(graph, network, traces)
+    writer = _Sequence(graph, network, record)
+    for node in network.nodes:
+        writer.add(node)
+    writer.finish("time" if (steps[network.output] == _LENGTHS).all() else "time_out")
     return graph.model(describe(network, "sequence", weights.structure))
 
 
-def _first_states(graph: Graph, network: LMUNetwork, x: str, stateful: bool) -> Names:
-    """Return the names of the initial states: inputs of the model, or zeros."""
-    sizes = network_states(network)
-    if stateful:
-        return {name: graph.input(name, ["batch", size]) for name, size in sizes.items()}
-    batch = graph.node("Shape", [x], "batch_size", start=0, end=1)
-    zero = graph.weights.constant("zero", np.zeros((1, 1), dtype=np.float32))
-    names = {}
-    for name, size in sizes.items():
-        width = graph.weights.constant(f"width.{size}", np.array([size], dtype=np.int64))
-        shape = graph.node("Concat", [batch, width], f"{name}.shape", axis=0)
-        names[name] = graph.node("Expand", [zero, shape], f"{name}.first")
-    return names
+def to_onnx_step(network: Network | LMUNetwork) -> onnx.ModelProto:
+    """Convert a network to a model of one step.
+
+    Parameters
+    ----------
+    network : Network or LMUNetwork
+
+    Returns
+    -------
+    model : onnx.ModelProto
+        Inputs: ``input``, (batch, *frame), and the states, such as ``lmu_1.memory``. Outputs:
+        ``output``, (batch, *frame), and each state after the step, named with the suffix ``.next``.
+        All float32. A network that does not answer at every step has ``ready`` too, (batch, 1),
+        bool: whether there is an output. A network that answers once gives its answer for the
+        steps so far.
+
+    Raises
+    ------
+    InputError
+        When a weight exceeds float32, or a node needs inputs of later steps; all such nodes are
+        named.
+    """
+    network = _graph(network)
+    _steps(network, every=True)
+    _check_ahead(network)
+    weights = Weights(network, ("input", "output", "ready"))
+    graph = Graph("lmu_step", weights)
+    signals = {INPUT: graph.input("input", ["batch", *network.frame])}
+    ready: dict[str, str | None] = {INPUT: None}
+    states: dict[str, list[Dimension]] = {}
+    for node in network.nodes:
+        due = _all_ready(graph, node, [ready[name] for name in node.inputs])
+        emitter = _emitter(graph, network, node, 1, due)
+        before = {}
+        for part, shape in emitter.state_shapes.items():
+            name = weights.names.take(f"{node.name}.{part}", ".next")
+            before[part] = graph.input(name, ["batch", *shape])
+        signals[node.name], after = emitter.step(before, *(signals[name] for name in node.inputs))
+        ready[node.name] = emitter.gives
+        for part, shape in emitter.state_shapes.items():
+            name = f"{before[part]}.next"
+            emitter.when_ready(after[part], before[part], name, 1 + len(shape))
+            states[name] = ["batch", *shape]
+    frame = network.shapes[network.output].frame
+    output = graph.node("Identity", [signals[network.output]], "output")
+    graph.output(output, ["batch", *frame])
+    if (due := ready[network.output]) is not None:
+        graph.output(graph.node("Identity", [due], "ready"), ["batch", 1], TensorProto.BOOL)
+    for name, axes in states.items():
+        graph.output(name, axes)
+    return graph.model(describe(network, "step", weights.structure))
 
 
-def _traced(layer: Layer, record: bool) -> list[str]:
-    """Return the names of the states that are needed at every step."""
-    sizes = cell.state_sizes(layer)
-    wanted = {"h"} if "h" in sizes else {"m"}
-    return [name for name in sizes if name in wanted or (record and name == "m")]
+def _graph(network: Network | LMUNetwork) -> Network:
+    return Network.from_layers(network) if isinstance(network, LMUNetwork) else network
 
 
-def _scan(
-    graph: Graph, path: str, layer: Layer, x: str, first: Mapping[str, str], traced: list[str]
-) -> tuple[Names, Names]:
-    """Add the recurrence of a layer; return its last states, and the traced states by step."""
-    parts = cell.project(graph, path, layer, x)
-    sizes = cell.state_sizes(layer)
-    body = Graph(f"{path}.step", graph.weights, scope="step.")
-    before = {name: body.input(f"{path}.{name}", ["batch", size]) for name, size in sizes.items()}
-    part_sizes = cell.project_sizes(layer)
-    now = {name: body.input(f"{path}.{name}", ["batch", part_sizes[name]]) for name in parts}
-    after = cell.advance(body, path, layer, now, before)
-    for name, size in sizes.items():
-        body.output(after[name], ["batch", size])
-    for name in traced:
-        copy = body.node("Identity", [after[name]], f"{path}.{name}.traced")
-        body.output(copy, ["batch", sizes[name]])
-    outputs = graph.nodes(
-        "Scan",
-        [first[f"{path}.{name}"] for name in sizes] + list(parts.values()),
-        [f"{path}.{name}.next" for name in sizes] + [f"{path}.{name}.steps" for name in traced],
-        num_scan_inputs=len(parts),
-        body=body.body(),
-    )
-    last = dict(zip(sizes, outputs, strict=False))
-    return last, dict(zip(traced, outputs[len(sizes) :], strict=True))
+def _emitter(
+    graph: Graph, network: Network, node: Node, leading: int, ready: str | None = None
+) -> Emitter:
+    return EMITTERS[type(node.operator)](graph, network, node, leading, ready)
 
 
-def _read_out(graph: Graph, network: LMUNetwork, signal: str, record: bool) -> None:
-    """Add the readout: ``output``, and ``y`` if every step is recorded."""
-    weights, n_out = graph.weights, network.n_out
-    kernel = weights["readout.kernel"]
-    bias = None if network.readout.bias is None else weights["readout.bias"]
-    if not record and not network.return_sequences:
-        graph.output(graph.affine(signal, kernel, bias, "output"), ["batch", n_out])
-        return
-    by_time = graph.affine(signal, kernel, bias, "output.by_time")
-    if network.return_sequences:
-        graph.output(graph.swap_time(by_time, "output"), ["batch", "time", n_out])
-    else:
-        graph.output(graph.last_step(by_time, "output", "last"), ["batch", n_out])
-    if record:
-        graph.output(graph.swap_time(by_time, "y"), ["batch", "time", n_out])
+def _all_ready(graph: Graph, node: Node, flags: list[str | None]) -> str | None:
+    """Return whether all inputs of a node are there at this step."""
+    found = list(dict.fromkeys(flag for flag in flags if flag is not None))
+    while len(found) > 1:
+        name = graph.weights.names.take(f"{node.name}.inputs_ready")
+        found[:2] = [graph.node("And", found[:2], name)]
+    return found[0] if found else None
 
 
-def _add_record(graph: Graph, network: LMUNetwork, traces: list[Names]) -> None:
-    """Add the outputs ``m`` and ``h``: the traced states, layer after layer."""
-    for kind in ("m", "h"):
-        parts = [trace[kind] for trace in traces if kind in trace]
-        sizes = [
-            layer.n_out if kind == "h" else cell.state_sizes(layer)["m"]
-            for layer, trace in zip(network.layers, traces, strict=True)
-            if kind in trace
-        ]
-        if parts:
-            joined = graph.node("Concat", parts, f"{kind}.by_time", axis=-1)
-            graph.output(graph.swap_time(joined, kind), ["batch", "time", sum(sizes)])
+def _check_ahead(network: Network) -> None:
+    """Raise InputError that names every node that needs inputs of later steps."""
+    graph = Graph("", Weights())
+    ahead = [
+        f"{node.name} ({node.operator.describe()})"
+        for node in network.nodes
+        if _emitter(graph, network, node, 1).looks_ahead()
+    ]
+    if ahead:
+        raise InputError(
+            f"one step of this network cannot be exported, because {', '.join(ahead)} needs inputs "
+            "of later steps; export the whole sequence (onnx), or train it with causal padding."
+        )
+
+
+def _steps(network: Network, every: bool) -> dict[str, np.ndarray]:
+    """Return how many steps each signal has, for an input of each of `_LENGTHS`.
+
+    Parameters
+    ----------
+    network : Network
+    every : bool
+        Whether inputs of one node must have equally many for inputs of any length, not for some.
+
+    Raises
+    ------
+    InputError
+        When the inputs of a node do not.
+    """
+    steps = {INPUT: _LENGTHS}
+    for node in network.nodes:
+        first, *others = (steps[name] for name in node.inputs)
+        steps[node.name] = first
+        if not network.shapes[node.inputs[0]].sequence:
+            continue
+        equal = np.logical_and.reduce([np.full(len(first), True), *(first == o for o in others)])
+        if not (equal.all() if every else equal.any()):
+            raise InputError(
+                f"the inputs of node {node.name} do not have equally many steps; give them the "
+                "same strides and padding."
+            )
+        steps[node.name] = node.operator.lengths(first)
+    return steps
+
+
+def _check_record(network: Network, steps: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError when nodes have fewer steps than the input, so that no record holds all."""
+    fewer = [
+        node.name
+        for node in network.nodes
+        if isinstance(node.operator, Mask) or (steps[node.name] != _LENGTHS).any()
+    ]
+    if fewer:
+        raise InputError(
+            f"the states of every step cannot be recorded, because {', '.join(fewer)} and the "
+            "input do not have equally many steps; run it without record."
+        )
+
+
+@dataclass
+class _Sequence:
+    """Writes the nodes of a network into a model of sequences.
+
+    A node of which only the last step is needed has a tensor without time.
+    """
+
+    graph: Graph
+    network: Network
+    record: bool
+
+    def __post_init__(self) -> None:
+        needed = demands(self.network)
+        self._whole = dict.fromkeys(needed, True) if self.record else needed
+        x = self.graph.input("input", ["batch", "time", *self.network.frame])
+        self._signals = {INPUT: x}
+        self._has_time = {INPUT: True}
+        self._lasts: dict[str, str] = {}
+        self._lengths: dict[str, str | None] = {INPUT: None}
+        self._recorded: dict[str, dict[str, int]] = {"m": {}, "h": {}}
+
+    def add(self, node: Node) -> None:
+        """Add a node."""
+        operator = node.operator
+        has_time = [self._has_time[name] for name in node.inputs]
+        given = [self._signals[name] for name in node.inputs]
+        emitter = _emitter(self.graph, self.network, node, 2 if all(has_time) else 1)
+        emitter.lengths = self._lengths[node.inputs[0]]
+        last = isinstance(operator, Reduce) and operator.kind == "last"
+        if isinstance(emitter, ReduceEmitter) and self.record:
+            found, timed = emitter.so_far(*given), True
+        elif last and not has_time[0]:
+            found, timed = emitter.output_of("Identity", given), False
+        elif not any(has_time) or isinstance(operator, Reduce):
+            found, timed = emitter.sequence(*given), False
+        elif self._whole[node.name]:
+            if isinstance(emitter, RecurrentEmitter):
+                emitter.traces_all = self.record
+            found, timed = emitter.sequence(*given), True
+        elif operator.framewise:
+            emitter.leading = 1
+            found, timed = emitter.sequence(*(self._last(name) for name in node.inputs)), False
+        else:
+            found, timed = emitter.last(*given), False
+        self._lengths[node.name] = emitter.lengths_after()
+        self._signals[node.name], self._has_time[node.name] = found, timed
+        if self.record and isinstance(emitter, RecurrentEmitter):
+            self._keep(emitter, found)
+
+    def _last(self, name: str) -> str:
+        """Return the last frame of a signal."""
+        if not self._has_time[name]:
+            return self._signals[name]
+        if name not in self._lasts:
+            part = self.graph.weights.names.take(f"{name}.last")
+            self._lasts[name] = self._last_of(self._signals[name], part)
+        return self._lasts[name]
+
+    def _last_of(self, signal: str, output: str) -> str:
+        index = self.graph.weights.constant("integer.-1", np.array(-1, dtype=np.int64))
+        return self.graph.node("Gather", [signal, index], output, axis=1)
+
+    def _keep(self, emitter: RecurrentEmitter, output: str) -> None:
+        """Keep what a recurrent node has at every step for the record."""
+        if "memory" in emitter.traced:
+            self._recorded["m"][emitter.traced["memory"]] = emitter.sizes["memory"]
+        if emitter.has_hidden:
+            self._recorded["h"][output] = emitter.operator.n_out
+
+    def finish(self, time: str) -> None:
+        """Add the outputs of the model; `time` is the name of the axis of time."""
+        graph, network = self.graph, self.network
+        shape = network.shapes[network.output]
+        found = self._signals[network.output]
+        if self.record and not shape.sequence:
+            self._last_of(found, "output")
+        else:
+            graph.node("Identity", [found], "output")
+        graph.output("output", ["batch", *[time] * shape.sequence, *shape.frame])
+        if not self.record:
+            return
+        for kind, parts in self._recorded.items():
+            if parts:
+                joined = graph.node("Concat", list(parts), kind, axis=-1)
+                graph.output(joined, ["batch", "time", sum(parts.values())])
+        graph.output(graph.node("Identity", [found], "y"), ["batch", "time", *shape.frame])

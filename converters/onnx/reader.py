@@ -1,13 +1,15 @@
-"""Convert float ONNX models of lmu_deploy back to LMUNetwork.
+"""Convert float ONNX models of lmu_deploy back to Network.
 
-In: a model of :mod:`converters.onnx.models`. Out: the network, with arrays in float32. The arrays
+In: a model of :mod:`converters.onnx.models`. Out: the network, equal in every weight. The arrays
 are read from the initializers as the metadata describes; the nodes are not read, and models of
-other programs are refused.
+other programs are refused. Models of format 1, whose structure is layers one behind the other, are
+read too, with arrays in float32.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,13 @@ from onnx import TensorProto, numpy_helper
 from converters.onnx.graph import FORMAT, PREFIX
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import from_tree
+from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
 
+_DTYPES = ("float16", "float32", "float64")
 
-def read_onnx(path: Path | str) -> LMUNetwork:
+
+def read_onnx(path: Path | str) -> Network:
     """Read a network from an ONNX file that lmu_deploy wrote.
 
     Raises
@@ -45,8 +50,8 @@ def read_onnx(path: Path | str) -> LMUNetwork:
         raise InputError(f"{path}: {error}") from error
 
 
-def from_onnx(model: onnx.ModelProto) -> LMUNetwork:
-    """Convert a float model of lmu_deploy back to the network, in float32.
+def from_onnx(model: onnx.ModelProto) -> Network:
+    """Convert a float model of lmu_deploy back to the network.
 
     Parameters
     ----------
@@ -67,22 +72,51 @@ def from_onnx(model: onnx.ModelProto) -> LMUNetwork:
         )
     if f"{PREFIX}structure" not in metadata:
         raise InputError("this ONNX model was not made by lmu_deploy; no other models can be read.")
-    if metadata.get(f"{PREFIX}format") != str(FORMAT):
+    if metadata.get(f"{PREFIX}format") not in ("1", str(FORMAT)):
         raise InputError("this ONNX model has a format that this version cannot read; update it.")
     try:
         tree = json.loads(metadata[f"{PREFIX}structure"])
-        floats = (t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
-        tensors = {tensor.name: _array(tensor) for tensor in floats}
-        network = from_tree(tree, tensors, FLOAT_CLASSES)
+        initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        network = from_tree(tree, _Arrays(initializers), (*GRAPH_CLASSES, *FLOAT_CLASSES))
     except InputError:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"the ONNX model is damaged ({type(error).__name__}); export it again."
         ) from error
-    if not isinstance(network, LMUNetwork):
+    if isinstance(network, LMUNetwork):
+        return Network.from_layers(network)
+    if not isinstance(network, Network):
         raise InputError("the ONNX model has no complete network; export it again.")
     return network
+
+
+class _Arrays(Mapping[str, np.ndarray]):
+    """The arrays of initializers by their references, ``name`` or ``name:float64``.
+
+    Each is made once, so that a file cannot ask for more memory than a few times its own size.
+    """
+
+    def __init__(self, initializers: Mapping[str, onnx.TensorProto]) -> None:
+        self._initializers = initializers
+        self._made: dict[tuple[str, str], np.ndarray] = {}
+
+    def __getitem__(self, reference: str) -> np.ndarray:
+        name, dtype = reference, ""
+        if reference not in self._initializers:
+            name, _, dtype = reference.rpartition(":")
+        if name not in self._initializers or dtype not in ("", *_DTYPES):
+            raise KeyError(reference)
+        if (name, dtype) not in self._made:
+            array = _array(self._initializers[name])
+            self._made[name, dtype] = array.astype(dtype) if dtype else array
+        return self._made[name, dtype]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._initializers)
+
+    def __len__(self) -> int:
+        return len(self._initializers)
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:

@@ -121,8 +121,64 @@ def test_published_files_classify_their_images(name, task):
     network = import_file(PUBLISHED / f"{name}.hdf5")
     assert network.provenance["memory matrices"] == "from the file"
     images, labels = get_task(task).load().test.batch(slice(200))
-    outputs = run(Network.from_layers(network), images)
+    outputs = run(network if isinstance(network, Network) else Network.from_layers(network), images)
     assert (outputs.argmax(axis=1) == labels).mean() > 0.95
+
+
+def sigmoid(z):
+    return 1.0 / (1.0 + np.exp(-z))
+
+
+def lstm_answer(w, x):
+    """The equations of an LSTM as Keras orders them: i, f, c, o."""
+    units = len(w["recurrent_kernel"])
+    h, c = np.zeros((len(x), units)), np.zeros((len(x), units))
+    found = []
+    for t in range(x.shape[1]):
+        i, f, g, o = np.split(x[:, t] @ w["kernel"] + h @ w["recurrent_kernel"] + w["bias"], 4, 1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        found.append(h)
+    return np.stack(found, axis=1)
+
+
+def cell_answer(w, x):
+    """The step of the paper's package with its bias, at every step."""
+    units, order = w["hidden_kernel"].shape[0], len(w["AT"])
+    h, m = np.zeros((len(x), units)), np.zeros((len(x), order))
+    found = []
+    for t in range(x.shape[1]):
+        u = x[:, t] @ w["input_encoders"] + h @ w["hidden_encoders"] + m @ w["memory_encoders"]
+        m = m + m @ w["AT"] + u @ w["BT"]
+        z = x[:, t] @ w["input_kernel"] + h @ w["hidden_kernel"] + m @ w["memory_kernel"]
+        h = np.tanh(z + w["bias"])
+        found.append(h)
+    return np.stack(found, axis=1)
+
+
+@pytest.mark.parametrize("name", ["hybrid-mackey-glass", "lstm-mackey-glass"])
+def test_published_predictors_follow_their_equations(rng, name):
+    path = PUBLISHED / f"{name}.hdf5"
+    if not path.is_file():
+        pytest.skip("the published files are absent; set LMU_DEPLOY_DATA")
+    h5py = pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
+    x = found = rng.normal(scale=0.3, size=(2, 120, 1))
+    with h5py.File(path) as file:
+        for layer in file["model_weights"].attrs["layer_names"]:
+            layer = layer if isinstance(layer, str) else layer.decode()
+            stored = file[f"model_weights/{layer}/{layer}"]
+            w = {role.removesuffix(":0"): stored[role][()].astype(np.float64) for role in stored}
+            if "AT" in w:
+                found = cell_answer(w, found)
+            elif "recurrent_kernel" in w:
+                found = lstm_answer(w, found)
+            else:
+                found = np.tanh(found @ w["kernel"] + w["bias"])
+    network = import_file(path)
+    answer = run(network, x)
+    assert np.ptp(answer) > 0.01
+    np.testing.assert_allclose(answer, found, rtol=1e-6, atol=1e-9)
+    assert network.return_sequences
 
 
 def test_missing_and_surplus_weights_are_reported(tmp_path, weights):

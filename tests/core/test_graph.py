@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from graphs import fewest_steps, inputs_for, networks, runs, steps_of
-from hypothesis import Phase, assume, given, settings
+from hypothesis import Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 
 from lmu_deploy.core.errors import InputError
@@ -33,15 +33,18 @@ def close(one, other, rtol=1e-9):
 
 
 def test_the_strategy_draws_every_operator():
-    drawn = set()
+    drawn, wanted = set(), set(OPERATORS) - {Mask}  # which the tests of masks draw
 
-    @settings(max_examples=200, derandomize=True, phases=[Phase.generate])
+    @settings(max_examples=100, database=None, phases=[Phase.generate])
     @given(networks())
     def collect(network):
         drawn.update(type(node.operator) for node in network.nodes)
 
-    collect()
-    assert drawn == set(OPERATORS) - {Mask}  # which the tests of masks draw
+    for number in range(20):
+        seed(number)(collect)()
+        if drawn >= wanted:
+            break
+    assert drawn == wanted
 
 
 @settings(max_examples=60)
@@ -60,11 +63,11 @@ def test_batches_change_nothing(drawn):
 
 @settings(max_examples=25)
 @given(runs(), st.integers(0, 2**32 - 1))
-def test_padding_changes_nothing(drawn, seed):
+def test_padding_changes_nothing(drawn, start):
     """Where an operator that looks ahead sees padding, so does a framework, so none is drawn."""
     network, inputs = drawn
     assume(not any(getattr(node.operator, "right", 0) for node in network.nodes))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(start)
     lengths = rng.integers(fewest_steps(network), inputs.shape[1] + 1, size=len(inputs))
     found = run(network, inputs, lengths)
     for sample, length in enumerate(lengths):
@@ -226,13 +229,13 @@ def test_errors_name_the_node():
 
 @settings(max_examples=20)
 @given(networks(), st.integers(0, 2**32 - 1))
-def test_frames_of_padding_count_nowhere(network, seed):
+def test_frames_of_padding_count_nowhere(network, start):
     """A network behind a mask answers as it does alone to the frames that are not padding."""
     assume(not any(isinstance(node.operator, Embedding) for node in network.nodes))
     assume(not any(getattr(node.operator, "right", 0) for node in network.nodes))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(start)
     steps = fewest_steps(network) + 12
-    inputs = inputs_for(network, 3, steps, seed)
+    inputs = inputs_for(network, 3, steps, start)
     counts = rng.random((3, steps)) < 0.7
     counts[:, : fewest_steps(network)] = True
     counts = rng.permuted(counts, axis=1)

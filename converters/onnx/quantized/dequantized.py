@@ -93,7 +93,7 @@ class Dequantized:
 
     def activate(self, place: str, z: str, hidden: IntegerHidden) -> Messages:
         """Quantize f(z), with the activation f of the float network."""
-        real = self.graph.activation(self._activations[place], z, f"{place}/value", "limit/")
+        real = self.graph.activation(self._activations[place], z, f"{place}/value")
         return self._quantize(place, real, hidden.message)
 
     def _quantize(self, place: str, real: str, message: Format) -> Messages:

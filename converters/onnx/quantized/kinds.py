@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import onnx
 
 from converters.onnx.graph import (
-    FORMAT,
     IR_VERSION,
     OPSET,
     PREFIX,
@@ -25,13 +24,14 @@ from converters.onnx.quantized.dequantized import Dequantized
 from converters.onnx.quantized.integers import Integers, Tally
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 
 
 def describe(network: IntegerNetwork, form: str) -> dict[str, str]:
     """Return the metadata of a model of a form, such as ``integer-sequence``."""
     memories = [layer.memory for _, layer in network.on_chip]
     values: dict[str, Any] = {
-        "format": str(FORMAT),
+        "format": "1",
         "form": form,
         "task": network.task or "",
         "profile": network.profile,
@@ -40,9 +40,13 @@ def describe(network: IntegerNetwork, form: str) -> dict[str, str]:
         "states": json.dumps([memory.size for memory in memories]),
         "realization": json.dumps([memory.realization for memory in memories]),
         "formats": json.dumps(_formats(network)),
-        **({} if network.source is None else describe_memories(network.source)),
+        **({} if network.source is None else describe_memories(_memories(network.source))),
     }
     return {PREFIX + key: value for key, value in values.items()}
+
+
+def _memories(network: LMUNetwork) -> list[Memory]:
+    return [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
 
 
 def _formats(network: IntegerNetwork) -> dict[str, dict[str, Any]]:

@@ -99,7 +99,7 @@ def _check_lengths(lengths: Any, samples: int, steps: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _demands(network: Network, lengths: np.ndarray | None) -> dict[str, bool]:
+def demands(network: Network, lengths: np.ndarray | None = None) -> dict[str, bool]:
     """Say of every node whether all its steps are needed; otherwise its last one is."""
     needed = {network.output: True}
     masked = _masked(network)
@@ -124,7 +124,7 @@ def _masked(network: Network) -> set[str]:
 
 
 def _forward(network: Network, inputs: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
-    needed = _demands(network, lengths)
+    needed = demands(network, lengths)
     uses = {name: sum(name in node.inputs for node in network.nodes) for name in needed}
     values: dict[str, np.ndarray] = {INPUT: inputs if needed[INPUT] else inputs[:, -1]}
     counts: dict[str, np.ndarray | None] = {INPUT: lengths}

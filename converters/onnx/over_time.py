@@ -1,0 +1,221 @@
+"""Emitters of what goes over time without a window: reductions, reversal and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import TensorProto
+
+from converters.onnx.emitter import O, emits
+from converters.onnx.graph import Dimension
+from converters.onnx.windows import LAST, OverTime
+from lmu_deploy.core.graph.time import Mask, Reduce, Reverse, RunningMean
+
+
+@emits(Reduce)
+class ReduceEmitter(OverTime[Reduce]):
+    """A reduction of all steps; step by step, and for a record, that of the steps so far."""
+
+    def sequence(self, *inputs: str) -> str:
+        """Add the reduction of a whole sequence."""
+        (x,), kind = inputs, self.operator.kind
+        if self.lengths is not None:
+            return self._of_lengths(x, self.lengths)
+        if kind == "last":
+            return self.output_of("Gather", [x, self.integer(-1)], axis=1)
+        if kind == "sum":
+            return self.output_of("ReduceSum", [x, self.graph.integers(1)], keepdims=0)
+        op = "ReduceMean" if kind == "mean" else "ReduceMax"
+        return self.output_of(op, [x], axes=[1], keepdims=0)
+
+    def _of_lengths(self, x: str, lengths: str) -> str:
+        """Add the reduction of the steps that count."""
+        kind, axes = self.operator.kind, self.graph.integers(1)
+        if kind == "last":
+            before = self.part_of("Sub", [lengths, self.integer(1)], "last")
+            index = self.reshaped(before, "last.column", -1, 1)
+            first = self.part_of("Slice", [x, *(self.graph.integers(n) for n in (0, 1, 1))],
+                                 "first")  # fmt: skip
+            return self.output_of("Squeeze", [self.gathered(x, index, first), axes])
+        rest = self.graph.number(-np.inf if kind == "max" else 0.0)
+        masked = self.part_of("Where", [self.counting(x, lengths), x, rest], "masked")
+        if kind == "max":
+            return self.output_of("ReduceMax", [masked], axes=[1], keepdims=0)
+        if kind == "sum":
+            return self.output_of("ReduceSum", [masked, axes], keepdims=0)
+        total = self.part_of("ReduceSum", [masked, axes], "sum", keepdims=0)
+        real = self.part_of("Cast", [lengths], "lengths.float32", to=TensorProto.FLOAT)
+        divisor = self.reshaped(real, "divisor", -1, *[1] * len(self.frame))
+        return self.output_of("Div", [total, divisor])
+
+    def so_far(self, x: str) -> str:
+        """Add the reduction of the steps so far, at every step."""
+        if self.operator.kind == "last":
+            return self.output_of("Identity", [x])
+        if self.operator.kind == "max":
+            return self._maximum_so_far(x)
+        return _sums(self, x, self.operator.kind == "mean")
+
+    def _maximum_so_far(self, x: str) -> str:
+        """Add the maximum of the steps so far, a Scan."""
+        body = self.graph.body_graph(f"{self.node.name}.maximum")
+        axes: list[Dimension] = ["batch", *self.frame]
+        before = body.input(self.name("step.before"), axes)
+        frame = body.input(self.name("step.frame"), axes)
+        after = body.node("Max", [before, frame], self.name("step.after"))
+        body.output(after, axes)
+        body.output(body.node("Identity", [after], self.name("step.so_far")), axes)
+        first = self.part_of("Gather", [x, self.integer(0)], "first", axis=1)
+        names = [self.name("maximum"), self.output]
+        return self.graph.nodes(
+            "Scan",
+            [first, x],
+            names,
+            body=body.body(),
+            num_scan_inputs=1,
+            scan_input_axes=[1],
+            scan_output_axes=[1],
+        )[1]
+
+    @property
+    def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the sum, maximum or last frame so far, and the number of frames."""
+        kind = self.operator.kind
+        counts = kind in ("mean", "max") or self.ready is not None
+        keeps = kind != "last" or self.ready is not None
+        return {**({kind: self.frame} if keeps else {}), **({"count": (1,)} if counts else {})}
+
+    def step(self, before: Mapping[str, str], *inputs: str) -> tuple[str, Mapping[str, str]]:
+        """Add the reduction of the steps so far."""
+        (x,), kind, number = inputs, self.operator.kind, self.graph.number
+        rank = 1 + len(self.frame)
+        found, after = x, dict[str, str]()
+        if kind == "max":
+            begun = self.part_of("Greater", [before["count"], number(0)], "has_begun")
+            largest = self.part_of("Max", [before["max"], x], "largest")
+            found = self.part_of("Where", [self.spread(begun, "begun"), largest, x], "so_far")
+        elif kind != "last":
+            name = "sum" if kind == "sum" else "mean"
+            found = self.part_of("Add", [before[name], x], "so_far")
+        if kind in before:
+            found = after[kind] = self.when_ready(found, before[kind], self.name("now"), rank)
+        if "count" in before:
+            grown = self.part_of("Add", [before["count"], number(1)], "count.grown")
+            after["count"] = self.when_ready(grown, before["count"], self.name("count.now"), 2)
+        if self.ready is not None:
+            self.gives = self.part_of("Greater", [after["count"], number(0)], "ready")
+        if kind == "mean":
+            steps = self.part_of("Max", [after["count"], number(1)], "steps")
+            return self.output_of("Div", [found, self.spread(steps, "divisor")]), after
+        return self.output_of("Identity", [found]), after
+
+
+def _sums(emitter: OverTime[O], x: str, mean: bool) -> str:
+    """Add the sums of the steps so far, or their means."""
+    inputs = [x, emitter.integer(1)]
+    if not mean:
+        return emitter.output_of("CumSum", inputs)
+    total = emitter.part_of("CumSum", inputs, "sum")
+    numbers = emitter.part_of("Add", [emitter.steps(x), emitter.integer(1)], "numbers")
+    real = emitter.part_of("Cast", [numbers], "numbers.float32", to=TensorProto.FLOAT)
+    divisor = emitter.reshaped(real, "divisor", -1, *[1] * len(emitter.frame))
+    return emitter.output_of("Div", [total, divisor])
+
+
+@emits(RunningMean)
+class RunningMeanEmitter(OverTime[RunningMean]):
+    """CumSum divided by the number of steps."""
+
+    def sequence(self, *inputs: str) -> str:
+        """Add the mean of the steps so far, at every step."""
+        return _sums(self, inputs[0], mean=True)
+
+    @property
+    def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the sum and the number of steps."""
+        return {"sum": self.frame, "count": (1,)}
+
+    def step(self, before: Mapping[str, str], *inputs: str) -> tuple[str, Mapping[str, str]]:
+        """Add the mean of the steps so far."""
+        total = self.part_of("Add", [before["sum"], inputs[0]], "sum.after")
+        count = self.part_of("Add", [before["count"], self.graph.number(1)], "count.after")
+        output = self.output_of("Div", [total, self.spread(count, "divisor")])
+        return output, {"sum": total, "count": count}
+
+
+@emits(Reverse)
+class ReverseEmitter(OverTime[Reverse]):
+    """Slice from the last step to the first."""
+
+    def sequence(self, *inputs: str) -> str:
+        """Add the reversed sequence; steps that do not count stay where they are."""
+        (x,) = inputs
+        if self.lengths is None:
+            bounds = [self.graph.integers(value) for value in (-1, -LAST, 1, -1)]
+            return self.output_of("Slice", [x, *bounds])
+        steps = self.steps(x)
+        column = self.reshaped(self.lengths, "lengths.column", -1, 1)
+        counts = self.part_of("Less", [steps, column], "counts")
+        end = self.part_of("Sub", [column, self.integer(1)], "end")
+        back = self.part_of("Sub", [end, steps], "back")
+        index = self.part_of("Where", [counts, back, steps], "index")
+        return self.output_of("Identity", [self.gathered(x, index, x)])
+
+    def looks_ahead(self) -> bool:
+        """Return True."""
+        return True
+
+
+@emits(Mask)
+class MaskEmitter(OverTime[Mask]):
+    """ScatterElements of the frames that are no padding to the front."""
+
+    def _present(self, x: str) -> str:
+        """Add whether frames are no padding, without the axes of a frame."""
+        axes = list(range(self.leading, self.leading + len(self.frame)))
+        value = self.graph.number(self.operator.value)
+        same = self.part_of("Equal", [x, value], "is_padding")
+        other = self.part_of("Cast", [self.part_of("Not", [same], "differs")], "differs.int32",
+                             to=TensorProto.INT32)  # fmt: skip
+        most = self.part_of("ReduceMax", [other], "differs.any", axes=axes, keepdims=0)
+        return self.part_of("Cast", [most], "is_present", to=TensorProto.BOOL)
+
+    def sequence(self, *inputs: str) -> str:
+        """Add the frames that are no padding, and zeros behind them."""
+        (x,), integer = inputs, self.integer
+        present, steps = self._present(x), self.steps(x)
+        if self.lengths is not None:
+            column = self.reshaped(self.lengths, "lengths.column", -1, 1)
+            counts = self.part_of("Less", [steps, column], "counts")
+            present = self.part_of("And", [present, counts], "is_counted")
+        number = self.part_of("Cast", [present], "number", to=TensorProto.INT64)
+        rank = self.part_of("CumSum", [number, integer(1)], "rank")
+        place = self.part_of("Sub", [rank, integer(1)], "place")
+        # Padding goes to a step behind the last, which is cut off.
+        length = self.part_of("Squeeze", [self.part_of("Shape", [x], "all", start=1, end=2)],
+                              "behind")  # fmt: skip
+        target = self.part_of("Where", [present, place, length], "target")
+        column = self.reshaped(target, "target.frames", 0, 0, *[1] * len(self.frame))
+        shape = self.part_of("Shape", [x], "shape")
+        index = self.part_of("Expand", [column, shape], "target.whole")
+        blank = self.part_of("Mul", [x, self.graph.number(0.0)], "blank")
+        pads = self.graph.integers(*[0] * (3 + len(self.frame)), 1, *[0] * len(self.frame))
+        longer = self.part_of("Pad", [blank, pads], "blank.longer")
+        spread = self.part_of("ScatterElements", [longer, index, x], "scattered", axis=1)
+        self._own = self.part_of("ReduceSum", [number, self.graph.integers(1)], "lengths",
+                                 keepdims=0)  # fmt: skip
+        bounds = [self.graph.integers(value) for value in (0, -1, 1)]
+        return self.output_of("Slice", [spread, *bounds])
+
+    def lengths_after(self) -> str | None:
+        """Return how many frames are no padding."""
+        return self._own
+
+    def step(self, before: Mapping[str, str], *inputs: str) -> tuple[str, Mapping[str, str]]:
+        """Add the frame, and whether it is no padding."""
+        present = self.reshaped(self._present(inputs[0]), "is_due", -1, 1)
+        self.gives = present
+        if self.ready is not None:
+            self.gives = self.part_of("And", [self.ready, present], "ready")
+        return self.output_of("Identity", [inputs[0]]), {}
