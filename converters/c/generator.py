@@ -1,0 +1,511 @@
+"""The header and the source of a network in C: one function for each component of its graph.
+
+A network is one struct: states, and rings of the last messages that something reads. ``step`` takes
+the messages of one frame of the input and computes every population whose frames are there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import lmu_deploy
+from converters.c import runtime
+from converters.c.layout import Key, Layout, identifier
+from converters.c.rules import Tables, array, each, finish, state_size, update
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import Component, sources
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Edge, Place, largest
+from lmu_deploy.core.integer.populations import Input, Population, Reduction
+
+_INT32 = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Generated text, with its sizes.
+
+    Attributes
+    ----------
+    name : str
+        Prefix of all public names, and of the files.
+    header, code : str
+    flash, ram : int
+        Bytes of constant arrays, and of the struct.
+    """
+
+    name: str
+    header: str
+    code: str
+    flash: int
+    ram: int
+
+
+def generate(network: IntegerNetwork, name: str, sparse: bool = False) -> Source:
+    """Return a network as C99.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    name : str
+        Prefix of all public names.
+    sparse : bool
+        Whether connections store nonzero weights alone where that takes less room.
+
+    Raises
+    ------
+    InputError
+        When nodes run on the host.
+    """
+    return _Generator(network, identifier(name).lower(), sparse).source()
+
+
+class _Generator:
+    def __init__(self, network: IntegerNetwork, name: str, sparse: bool) -> None:
+        self.network, self.name, self.sparse = network, name, sparse
+        self.layout, self.tables = Layout(network), Tables()
+        self.limits = {place: s.message.limit for place, s in sources(network).items()}
+        self.total = "int64_t" if self._wide() else "int32_t"
+        self.used: set[str] = set()
+        self.longest = 0
+        self.late: list[str] = []
+        self.fields: list[tuple[str, int]] = []
+
+    def source(self) -> Source:
+        """Return the files."""
+        bodies = [self._component(number, c) for number, c in enumerate(self.layout.components)]
+        self._add_fields()
+        note = runtime.HEADER_NOTE.format(
+            name=self.name,
+            version=lmu_deploy.__version__,
+            fingerprint=self.network.fingerprint()[:16],
+        )
+        ram = 4 * sum(size for _, size in self.fields) + 8 * len(self.network.populations)
+        parts = [note, f'#include "{self.name}.h"\n', runtime.RUNTIME, *self._helpers()]
+        parts += [*self.tables.texts, *bodies, self._interface()]
+        return Source(self.name, note + self._header(), "\n".join(parts), self.tables.bytes, ram)
+
+    # What the struct holds.
+
+    def _add_fields(self) -> None:
+        layout = self.layout
+        for key, depth in layout.depths.items():
+            size = self.network[key[0]].size
+            self.fields.append((f"{layout.ring(key)}_ring[{depth}][{size}]", depth * size))
+            if key[1]:
+                self.fields.append((f"{layout.ring(key)}_held[{size}]", size))
+        for population in layout.populations:
+            own = layout.names[population.place]
+            if (size := state_size(population)) > 0:
+                self.fields.append((f"{own}_state[{size}]", size))
+            if isinstance(population, Series):
+                self.fields.append((f"{own}_vector[{size}]", size))
+                self.fields.append((f"{own}_term[{size}]", size))
+            if isinstance(population, Reduction):
+                self.fields.append((f"{own}_sum[{population.size}]", population.size))
+
+    def _header(self) -> str:
+        name, network = self.name, self.network
+        guard, entry = f"{name.upper()}_H", network.input
+        fields = [f"    int32_t {declaration};" for declaration, _ in self.fields]
+        counts = [f"    int64_t {self.layout.names[p.place]}_count;" for p in network.populations]
+        output = network[network.output]
+        what = "the index of a token" if entry.tokens else "its messages"
+        return "\n".join(
+            [
+                f"#ifndef {guard}",
+                f"#define {guard}",
+                "",
+                "#include <stddef.h>",
+                "#include <stdint.h>",
+                "",
+                f"#define {name.upper()}_INPUTS {entry.features}",
+                f"#define {name.upper()}_OUTPUTS {network.n_out}",
+                "/* A real input x is the message rint(x / INPUT_SCALE), limited to +-INPUT_LIMIT. */",
+                f"#define {name.upper()}_INPUT_SCALE {entry.message.scale!r}",
+                f"#define {name.upper()}_INPUT_LIMIT {entry.message.limit}",
+                "/* An output y stands for the real value y * OUTPUT_SCALE. */",
+                f"#define {name.upper()}_OUTPUT_SCALE {output.scale!r}",
+                "",
+                "typedef struct {",
+                *fields,
+                *counts,
+                f"}} {name}_t;",
+                "",
+                "#ifdef __cplusplus",
+                'extern "C" {',
+                "#endif",
+                "",
+                "/* Prepare a network, or start a new sequence. */",
+                f"void {name}_init({name}_t *s);",
+                f"void {name}_reset({name}_t *s);",
+                "",
+                f"/* Take one frame of the input ({what}); return how many frames of the output",
+                " * are new, of which y holds the last. */",
+                f"int {name}_step({name}_t *s, const int32_t x[{entry.features}], "
+                f"int32_t y[{network.n_out}]);",
+                "",
+                "/* End the sequence; return how many frames of the output remain, as above. Call it",
+                " * only where a network looks ahead or answers once for a whole sequence. */",
+                f"int {name}_finish({name}_t *s, int32_t y[{network.n_out}]);",
+                "",
+                "#ifdef __cplusplus",
+                "}",
+                "#endif",
+                "",
+                "#endif",
+                "",
+            ]
+        )
+
+    # One component.
+
+    def _component(self, number: int, component: Component) -> str:
+        names, network = self.layout.names, self.network
+        first = component.populations[0]
+        count = f"s->{names[first.place]}_count"
+        conditions = []
+        for edge in component.outside:
+            there = f"s->{names[edge.source]}_count"
+            after = f" + (ended ? {edge.after} : 0)" if edge.after > 0 else ""
+            missing = f" - {-edge.after}" if edge.after < 0 else ""
+            last = f"n * {edge.stride}" if edge.stride > 1 else "n"
+            shift = max(edge.offsets)
+            text = f" + {shift}" if shift > 0 else f" - {-shift}" if shift < 0 else ""
+            conditions.append(f"{last}{text} < {there}{missing}{after}")
+        conditions = list(dict.fromkeys(conditions))
+        lines = [
+            f"/* {', '.join(str(p.place) for p in component.populations)} */",
+            f"static int {self.name}_compute_{number}({self.name}_t *s, int ended, int32_t *y)",
+            "{",
+            "    int frames = 0;",
+        ]
+        reduces = isinstance(first, Reduction)
+        own = f"s->{names[first.place]}_frames" if reduces else count
+        if reduces:
+            self.fields.append((f"{names[first.place]}_frames", 1))
+        lines += [
+            "    for (;;) {",
+            f"        const int64_t n = {own};",
+            f"        if (!({' && '.join(conditions)})) {{",
+            "            break;",
+            "        }",
+        ]
+        for population in component.populations:
+            assert isinstance(population, Population)
+            lines += [f"        {line}" for line in self._frame(population)]
+        if reduces:
+            lines.append(f"        {own}++;")
+        lines += ["        frames++;", "    }"]
+        if reduces:
+            assert isinstance(first, Reduction)
+            lines += [f"    {line}" for line in self._reduced(first, own)]
+        output = any(p.place == network.output for p in component.populations)
+        lines += ["    (void)ended;", *([] if output else ["    (void)y;"])]
+        if reduces:
+            lines.append("    (void)frames;")
+            lines.append(f"    return ended ? (int){count} : 0;")
+        else:
+            lines.append("    return frames;")
+        return "\n".join([*lines, "}", ""])
+
+    def _frame(self, population: Population) -> list[str]:
+        """Return the statements of one frame of a population."""
+        name, size = self.layout.names[population.place], population.size
+        # A reduction has no messages before its end.
+        messages = [] if isinstance(population, Reduction) else [f"int32_t h[{size}];"]
+        lines = [
+            "{",
+            f"    {self.total} d[{population.drive_size}];",
+            *(f"    {line}" for line in messages),
+            "    size_t i;",
+        ]
+        bias = population.bias
+        start = "0"
+        if bias is not None:
+            start = f"{self.tables.add('int32_t', f'{name}_bias', bias)}[i]"
+        lines += [f"    {line}" for line in each(population.drive_size, [f"d[i] = {start};"])]
+        for edge in self.network.entering(population.entrance):
+            lines += [f"    {line}" for line in self._drive(edge)]
+        lines += [f"    {line}" for line in update(population, name, self.tables)]
+        if not isinstance(population, Reduction):
+            lines += [f"    {line}" for line in self._send(population)]
+        return [*lines, "}"]
+
+    def _reduced(self, population: Reduction, frames: str) -> list[str]:
+        count = f"s->{self.layout.names[population.place]}_count"
+        lines = [
+            f"if (ended && {count} == 0) {{",
+            f"    const int64_t n = {frames};",
+            f"    int32_t h[{population.size}];",
+            "    size_t i;",
+            *(f"    {line}" for line in finish(population, self.layout.names[population.place])),
+            *(f"    {line}" for line in self._send(population)),
+            *([] if population.kind == "mean" else ["    (void)n;"]),
+            "}",
+        ]
+        return lines
+
+    def _send(self, population: Population) -> list[str]:
+        """Return the statements that keep messages, count the frame, and hand out outputs."""
+        name = self.layout.names[population.place]
+        count, lines = f"s->{name}_count", []
+        states = isinstance(population, Integrators | Series)
+        recorded = f"s->{name}_state" if states else "h"
+        order = self.network.order(population.place)
+        lines += self._trace(order, recorded, population.size, count)
+        for key in self.layout.keys(population.place):
+            lines += self._keep(key)
+        if population.place == self.network.output:
+            lines += each(population.size, ["y[i] = h[i];"])
+        lines.append(f"{count}++;")
+        return lines
+
+    def _keep(self, key: Key) -> list[str]:
+        """Return the statements that put the messages h into a ring."""
+        ring, size = self.layout.ring(key), self.network[key[0]].size
+        name = self.layout.names[key[0]]
+        slot = f"s->{ring}_ring[(size_t)s->{name}_count & {self.layout.depths[key] - 1}u][i]"
+        number = list(self.layout.depths).index(key)
+        if not key[1]:
+            kept = each(size, [f"{slot} = h[i];"])
+            return [*kept, *self._trace(number, "h", size, f"s->{name}_count", "EVENTS")]
+        held = f"s->{ring}_held[i]"
+        return [
+            "{",
+            f"    int32_t e[{size}];",
+            *(
+                f"    {line}"
+                for line in each(
+                    size,
+                    (
+                        f"const int32_t change = h[i] - {held};",
+                        f"e[i] = change >= {key[1]} || change <= -{key[1]} ? change : 0;",
+                        f"{held} += e[i];",
+                        f"{slot} = {held};",
+                    ),
+                )
+            ),
+            *(f"    {t}" for t in self._trace(number, "e", size, f"s->{name}_count", "EVENTS")),
+            "    (void)e;",
+            "}",
+        ]
+
+    def _trace(
+        self, number: int, what: str, size: int, frame: str, kind: str = "FRAME"
+    ) -> list[str]:
+        """Return a call that tests may define, with what a population holds in a frame."""
+        return [
+            f"#ifdef LMU_TRACE_{kind}",
+            f"LMU_TRACE_{kind}({number}, {frame}, {what}, {size});",
+            "#endif",
+        ]
+
+    # Drives.
+
+    def _drive(self, edge: Edge) -> list[str]:
+        connection, layout = edge.connection, self.layout
+        key = edge.source, connection.threshold
+        name = (
+            f"w_{layout.names[self.network[edge.target].place]}_{identifier(edge.name or 'input')}"
+        )
+        ring, depth = layout.ring(key), layout.depths[key]
+        source, size = layout.names[edge.source], self.network[edge.source].size
+        pointers = []
+        for number, offset in enumerate(edge.offsets):
+            at = f"n * {edge.stride}" if edge.stride > 1 else "n"
+            at += f" + {offset}" if offset > 0 else f" - {-offset}" if offset < 0 else ""
+            frame = f"s->{ring}_ring[(size_t)({at}) & {depth - 1}u]"
+            if offset < 0 or edge.after > 0:
+                there = []
+                if offset < 0:
+                    there.append(f"{at} >= 0")
+                if edge.after > 0:
+                    there.append(f"{at} < s->{source}_count")
+                before = self._initial(edge.source) if edge.recurrent else self._zeros(size)
+                frame = f"{' && '.join(there)} ? {frame} : {before}"
+            pointers.append(f"x[{number}] = {frame};")
+        limit = largest(connection.accumulator_bits)
+        slices, rows, _ = connection.slices.shape
+        gains = self.tables.add("int16_t", f"{name}_gain", connection.multiplier)
+        shifts = self.tables.add("uint8_t", f"{name}_shift", connection.shift)
+        sums = np.abs(connection.slices.astype(np.int64)).sum(axis=2) * self.limits[edge.source]
+        wide = int(sums.max(initial=0)) > _INT32
+        kind = "_wide" if wide else ""
+        target = f"d + {edge.row}" if edge.row else "d"
+        nonzero = int(np.count_nonzero(connection.slices))
+        columns = len(edge.offsets) * size
+        if (
+            self.sparse
+            and columns < 2**16
+            and 3 * nonzero + 2 * slices * rows < connection.slices.size
+        ):
+            weights = self._sparse(name, connection.slices)
+            self.used.add(f"sparse{kind}")
+            call = (
+                f"lmu_sparse{kind}({weights}, {gains}, {shifts}, {slices}u, {rows}u, {size}u, "
+                f"{limit}, x, {target});"
+            )
+        else:
+            weights = self.tables.add("int8_t", name, connection.slices)
+            self.used.add(f"drive{kind}")
+            call = (
+                f"lmu_drive{kind}({weights}, {gains}, {shifts}, {slices}u, {rows}u, "
+                f"{len(edge.offsets)}u, {size}u, {limit}, x, {target});"
+            )
+        return [
+            "{",
+            f"    const int32_t *x[{len(edge.offsets)}];",
+            *(f"    {line}" for line in pointers),
+            f"    {call}",
+            "}",
+        ]
+
+    def _sparse(self, name: str, slices: np.ndarray) -> str:
+        """Store nonzero weights with their columns; return the three names."""
+        flat = slices.reshape(-1, slices.shape[2])
+        rows, columns = np.nonzero(flat)
+        values = self.tables.add("int8_t", name, flat[rows, columns])
+        index = self.tables.add("uint16_t", f"{name}_column", columns)
+        counts = np.bincount(rows, minlength=len(flat))
+        return f"{values}, {index}, {self.tables.add('uint16_t', f'{name}_row', counts)}"
+
+    def _zeros(self, size: int) -> str:
+        """Return the name of an array of at least that many zeros."""
+        self.longest = max(self.longest, size)
+        return "lmu_zeros"
+
+    def _initial(self, place: Place) -> str:
+        """Return the name of the messages before the first frame."""
+        population = self.network[place]
+        first = getattr(population, "first_message", None)
+        if first is None:
+            return self._zeros(population.size)
+        name = f"{self.layout.names[place]}_initial"
+        if name not in self.used:
+            self.used.add(name)
+            self.tables.add("int32_t", name, first)
+        return name
+
+    def _helpers(self) -> list[str]:
+        """Return the functions of the runtime that the network calls."""
+        total, text = self.total, "\n".join(self.tables.texts)
+        found = []
+        if self.longest:
+            found.append(f"static const int32_t lmu_zeros[{self.longest}] = {{0}};\n")
+        for kind, sum_type in (("", "int32_t"), ("_wide", "int64_t")):
+            if f"drive{kind}" in self.used:
+                found.append(runtime.DRIVE.format(kind=kind, total=total, sum=sum_type))
+            if f"sparse{kind}" in self.used:
+                found.append(runtime.SPARSE_DRIVE.format(kind=kind, total=total, sum=sum_type))
+        if "_slope" in text:
+            found += [runtime.LINES] if self._has_lines() else []
+            found += [runtime.SEGMENTS] if "_points" in text else []
+        return found
+
+    def _has_lines(self) -> bool:
+        text = "\n".join(self.tables.texts)
+        return text.count("_slope[") > text.count("_points[")
+
+    def _wide(self) -> bool:
+        """Return whether a sum of drives may exceed 32 bits."""
+        for population in self.layout.populations:
+            inflow = largest(24)
+            for edge in self.network.entering(population.entrance):
+                connection = edge.connection
+                weights = np.abs(connection.slices.astype(np.int64)).sum(axis=2)
+                sums = np.minimum(
+                    weights * self.limits[edge.source], largest(connection.accumulator_bits)
+                )
+                drives = (sums * connection.multiplier >> connection.shift) + 1
+                inflow += int(drives.sum(axis=0).max(initial=0))
+            if inflow > _INT32:
+                return True
+        return False
+
+    # The functions that a program calls.
+
+    def _interface(self) -> str:
+        name, network, layout = self.name, self.network, self.layout
+        entry = network.input
+        own = layout.names[entry.place]
+        keys = layout.keys(entry.place)
+        lines = [
+            f"void {name}_init({name}_t *s)",
+            "{",
+            "    unsigned char *const bytes = (unsigned char *)s;",
+            "    size_t i;",
+            "    for (i = 0; i < sizeof(*s); i++) {",
+            "        bytes[i] = 0;",
+            "    }",
+        ]
+        for population in layout.populations:
+            initial = getattr(population, "initial", None)
+            place, size = layout.names[population.place], population.size
+            if initial is not None and len(initial) == 2 * size:
+                start = self._start(f"{place}_start", initial[size:])
+                lines += [
+                    f"    {line}" for line in each(size, [f"s->{place}_state[i] = {start}[i];"])
+                ]
+            first = getattr(population, "first_message", None)
+            for key in layout.keys(population.place):
+                if first is not None and key[1]:
+                    held = f"s->{layout.ring(key)}_held[i]"
+                    lines += [
+                        f"    {line}" for line in each(size, [f"{held} = {place}_initial[i];"])
+                    ]
+        lines += ["}", "", f"void {name}_reset({name}_t *s)", "{", f"    {name}_init(s);", "}", ""]
+        take = [f"static void {name}_take({name}_t *s, const int32_t *x)", "{", "    size_t i;"]
+        take.append(f"    int32_t h[{entry.size}];")
+        if entry.tokens:
+            value = round(1.0 / entry.message.scale)
+            take += [
+                f"    {l}" for l in each(entry.size, [f"h[i] = (int32_t)i == x[0] ? {value} : 0;"])
+            ]
+        else:
+            limited = f"h[i] = lmu_sat(x[i], {entry.message.limit});"
+            take += [f"    {line}" for line in each(entry.size, [limited])]
+        for key in keys:
+            take += [f"    {line}" if line[:1] != "#" else line for line in self._keep(key)]
+        take += [f"    s->{own}_count++;", "    (void)h;", "}", ""]
+        lines = take + lines
+        last = len(layout.components) - 1
+        calls = {
+            number: f"{name}_compute_{number}(s, ENDED, y)"
+            for number in range(len(layout.components))
+        }
+        answers = next(
+            number
+            for number, c in enumerate(layout.components)
+            if any(p.place == network.output for p in c.populations)
+        )
+        for function, ended, given in (("step", 0, True), ("finish", 1, False)):
+            arguments = f"{name}_t *s, "
+            if given:
+                arguments += f"const int32_t x[{entry.features}], "
+            lines += [f"int {name}_{function}({arguments}int32_t y[{network.n_out}])", "{"]
+            lines.append("    int frames = 0;")
+            if given:
+                lines.append(f"    {name}_take(s, x);")
+            for number in range(last + 1):
+                call = calls[number].replace("ENDED", str(ended))
+                lines.append(f"    frames = {call};" if number == answers else f"    (void){call};")
+            lines += ["    return frames;", "}", ""]
+        return "\n".join([*self.late, "\n".join(lines)])
+
+    def _start(self, name: str, values: np.ndarray) -> str:
+        """Add the states before the first frame, behind the other tables."""
+        self.late.append(array("int32_t", name, values))
+        self.tables.bytes += 4 * len(values)
+        return name
+
+
+def check_exportable(network: IntegerNetwork) -> None:
+    """Raise InputError where a network has no form in C."""
+    if not isinstance(network, IntegerNetwork):
+        raise InputError("export to c needs an integer network; make one with lmu-deploy quantize.")
+    if not any(isinstance(p, Population) and not isinstance(p, Input) for p in network.populations):
+        raise InputError("the network has no population on the chip.")

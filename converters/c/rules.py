@@ -1,0 +1,298 @@
+"""C statements of every update rule, from the sums of a frame to states and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from lmu_deploy.core.integer.functions import Function, PiecewiseLinear
+from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.parts import largest
+from lmu_deploy.core.integer.populations import (
+    GATE,
+    GATE_BITS,
+    Maximum,
+    Output,
+    Pointwise,
+    Population,
+    Product,
+    Reduction,
+)
+
+_KINDS = {"linear": 0, "positive": 1, "odd": 2}
+
+
+def array(kind: str, name: str, values: np.ndarray) -> str:
+    """Return a constant array as C text, eight to sixteen values in a line."""
+    flat = np.asarray(values).ravel().tolist()
+    least = {"int8_t": -128, "int16_t": -32768, "int32_t": -(2**31)}.get(kind)
+    # The least int32 has no literal of its own type.
+    texts = [f"({kind})({v + 1} - 1)" if v == least and kind == "int32_t" else str(v) for v in flat]
+    lines = [", ".join(texts[i : i + 16]) for i in range(0, len(texts), 16)]
+    body = ",\n    ".join(lines)
+    return f"static const {kind} {name}[{max(len(flat), 1)}] = {{\n    {body or '0'}\n}};\n"
+
+
+class Tables:
+    """Constant arrays of a source file, and how many bytes they take."""
+
+    _BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4}
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.bytes = 0
+
+    def add(self, kind: str, name: str, values: np.ndarray) -> str:
+        """Add an array and return its name."""
+        self.texts.append(array(kind, name, values))
+        self.bytes += self._BYTES[kind] * max(np.asarray(values).size, 1)
+        return name
+
+    def function(self, name: str, function: Function) -> Callable[[str, int], str]:
+        """Add the arrays of a function; return what gives the expression of its value.
+
+        That takes the expression of the drive, and the limit of the result.
+        """
+        slope = self.add("int16_t", f"{name}_slope", function.slope)
+        intercept = self.add("int32_t", f"{name}_intercept", function.intercept)
+        n, shift = len(function.slope), function.shift
+        if isinstance(function, PiecewiseLinear):
+            kind = _KINDS[function.kind]
+            return lambda z, limit: (
+                f"lmu_lines({z}, {slope}, {intercept}, {n}u, {shift}u, {kind}, {limit})"
+            )
+        points = self.add("int32_t", f"{name}_points", function.breakpoints)
+        return lambda z, limit: (
+            f"lmu_sat(lmu_segments({z}, {points}, {slope}, {intercept}, {n}u, {shift}u), {limit})"
+        )
+
+
+def each(size: int, lines: Iterable[str], index: str = "i") -> list[str]:
+    """Return a loop over neurons."""
+    body = [f"    {line}" for line in lines]
+    return [f"for ({index} = 0; {index} < {size}u; {index}++) {{", *body, "}"]
+
+
+def update(population: Population, name: str, tables: Tables) -> list[str]:
+    """Return the statements of a frame.
+
+    They read the sums ``d`` (with the bias), may read and write the state ``s->{name}_state``, and
+    write the messages ``h``; ``i`` is a free index.
+    """
+    return _RULES[type(population)](population, name, tables)
+
+
+def state_size(population: Population) -> int:
+    """Return how many 32-bit integers a population keeps besides messages."""
+    if isinstance(population, Series):
+        return population.size
+    return 0 if population.stateless or isinstance(population, Reduction) else population.size
+
+
+def _integrators(p: Population, name: str, tables: Tables) -> list[str]:
+    assert isinstance(p, Integrators)
+    state = f"s->{name}_state[i]"
+    return each(
+        p.size,
+        (
+            f"{state} = lmu_sat((int64_t){state} + d[i], {p.state.limit});",
+            f"h[i] = lmu_sat(lmu_ms({state}, 1, {p.message_shift}u), {p.message.limit});",
+        ),
+    )
+
+
+def _series(p: Population, name: str, tables: Tables) -> list[str]:
+    assert isinstance(p, Series)
+    gains = tables.add("int16_t", f"{name}_gain", p.multiplier)
+    shifts = tables.add("uint8_t", f"{name}_shift", p.shift)
+    terms = tables.add("uint8_t", f"{name}_term_shift", p.term_shift)
+    limit, message, order = p.state.limit, p.message.limit, p.order
+    m, v, w = f"s->{name}_state", f"s->{name}_vector", f"s->{name}_term"
+    return [
+        "{",
+        "    size_t c, k, step;",
+        f"    for (i = 0; i < {p.size}u; i++) {{",
+        f"        d[i] = lmu_sat(d[i], {limit});",
+        "    }",
+        f"    for (step = 0; step < {p.substeps}u; step++) {{",
+        f"        for (k = 0; k < {p.terms}u; k++) {{",
+        f"            for (c = 0; c < {p.channels}u; c++) {{",
+        f"                const int32_t *const x = {v} + c * {order}u;",
+        "                int64_t total = 0, even = 0, odd = 0;",
+        f"                for (i = 0; i < {order}u; i++) {{",
+        "                    total += x[i];",
+        "                }",
+        f"                for (i = 0; i < {order}u; i++) {{",
+        "                    int64_t before, sum;",
+        "                    if (i & 1u) {",
+        "                        odd += x[i];",
+        "                        before = odd - even;",
+        "                    } else {",
+        "                        even += x[i];",
+        "                        before = even - odd;",
+        "                    }",
+        "                    sum = -(total - even - odd + before);",
+        f"                    sum = lmu_sat(sum, {largest(p.accumulator_bits)});",
+        f"                    sum = lmu_ms(sum, {gains}[k * {order}u + i], "
+        f"{shifts}[k * {order}u + i]);",
+        f"                    {w}[c * {order}u + i] = lmu_sat("
+        f"k ? sum : sum + d[c * {order}u + i], {limit});",
+        "                }",
+        "            }",
+        f"            for (i = 0; i < {p.size}u; i++) {{",
+        f"                {m}[i] = lmu_sat((int64_t){m}[i] + {w}[i], {limit});",
+        f"                if (k + 1u < {p.terms}u) {{",
+        f"                    {v}[i] = lmu_sat(lmu_ms({w}[i], 1, {terms}[k]), {message});",
+        "                }",
+        "            }",
+        "        }",
+        f"        for (i = 0; i < {p.size}u; i++) {{",
+        f"            {v}[i] = lmu_sat(lmu_ms({m}[i], 1, {p.message_shift}u), {message});",
+        "        }",
+        "    }",
+        f"    for (i = 0; i < {p.size}u; i++) {{",
+        f"        h[i] = {v}[i];",
+        "    }",
+        "}",
+    ]
+
+
+def _pointwise(p: Population, name: str, tables: Tables) -> list[str]:
+    assert isinstance(p, Pointwise)
+    value = tables.function(name, p.function)(f"lmu_sat(d[i], {p.drive.limit})", p.message.limit)
+    return each(p.size, [f"h[i] = (int32_t){value};"])
+
+
+def _product(p: Population, name: str, tables: Tables) -> list[str]:
+    assert isinstance(p, Product)
+    a = f"lmu_sat(d[i], {p.first_drive.limit})"
+    b = f"lmu_sat(d[{p.size}u + i], {p.second_drive.limit})"
+    if p.first is not None:
+        a = tables.function(f"{name}_first", p.first)(a, largest(24))
+    if p.second is not None:
+        b = tables.function(f"{name}_second", p.second)(b, GATE.limit)
+    return each(
+        p.size,
+        (
+            f"const int64_t a = lmu_sat({a}, {largest(24)});",
+            f"const int32_t b = lmu_sat({b}, {GATE.limit});",
+            f"h[i] = lmu_sat(lmu_ms(a, b, {p.shift}u), {p.message.limit});",
+        ),
+    )
+
+
+def _lstm(p: Population, name: str, tables: Tables) -> list[str]:
+    assert isinstance(p, LSTMUnits)
+    gate = tables.function(f"{name}_gate", p.gate)
+    value = tables.function(f"{name}_value", p.activation)
+    output = tables.function(f"{name}_output", p.output)
+    c, drive = f"s->{name}_state[i]", p.drive.limit
+    z = [f"lmu_sat(d[{n * p.size}u + i], {drive})" for n in range(4)]
+    return each(
+        p.size,
+        (
+            f"const int32_t gi = (int32_t){gate(z[0], GATE.limit)};",
+            f"const int32_t gf = (int32_t){gate(z[1], GATE.limit)};",
+            f"const int64_t g = {value(z[2], GATE.limit)};",
+            f"const int32_t go = (int32_t){gate(z[3], GATE.limit)};",
+            f"const int64_t kept = lmu_ms({c}, gf, {GATE_BITS}u);",
+            f"{c} = lmu_sat(kept + lmu_ms(g, gi, {p.cell_shift}u), {p.state.limit});",
+            f"h[i] = lmu_sat(lmu_ms({output(c, GATE.limit)}, go, {p.message_shift}u), "
+            f"{p.message.limit});",
+        ),
+    )
+
+
+def _gru(p: Population, name: str, tables: Tables) -> list[str]:
+    assert isinstance(p, GRUUnits)
+    gate = tables.function(f"{name}_gate", p.gate)
+    value = tables.function(f"{name}_value", p.activation)
+    state, drive = f"s->{name}_state[i]", p.drive.limit
+    z = [f"lmu_sat(d[{n * p.size}u + i], {drive})" for n in range(4)]
+    x = [f"const int64_t x = {z[2]};"]
+    if p.resets:
+        x = [
+            f"const int32_t r = (int32_t){gate(z[0], GATE.limit)};",
+            f"const int64_t x = lmu_sat({z[2]} + lmu_ms({z[3]}, r, {GATE_BITS}u), {drive});",
+        ]
+    return each(
+        p.size,
+        (
+            *x,
+            f"const int32_t u = (int32_t){gate(f'-(int64_t){z[1]}', GATE.limit)};",
+            f"const int64_t target = {value('x', GATE.limit)} * {2**p.candidate_shift} - {state};",
+            f"const int64_t change = lmu_sat(target, {p.state.limit});",
+            f"{state} = lmu_sat({state} + lmu_ms(change, u, {GATE_BITS}u), {p.state.limit});",
+            f"h[i] = lmu_sat(lmu_ms({state}, 1, {p.message_shift}u), {p.message.limit});",
+        ),
+    )
+
+
+def _maximum(p: Population, name: str, tables: Tables) -> list[str]:
+    assert isinstance(p, Maximum)
+    return each(
+        p.size,
+        (
+            "int64_t best = d[i];",
+            "size_t k;",
+            f"for (k = 1; k < {p.choices}u; k++) {{",
+            f"    if (d[k * {p.size}u + i] > best) {{",
+            f"        best = d[k * {p.size}u + i];",
+            "    }",
+            "}",
+            f"h[i] = lmu_sat(best, {p.message.limit});",
+        ),
+    )
+
+
+def _reduction(p: Population, name: str, tables: Tables) -> list[str]:
+    assert isinstance(p, Reduction)
+    sums = f"s->{name}_sum[i]"
+    new = f"lmu_sat({sums} + d[i], {p.state.limit})"
+    if p.kind in ("max", "last"):
+        new = f"lmu_sat(d[i], {p.state.limit})"
+    if p.kind == "max":
+        return each(
+            p.size,
+            (
+                f"const int32_t v = {new};",
+                f"if (n == 0 || v > {sums}) {{",
+                f"    {sums} = v;",
+                "}",
+            ),
+        )
+    return each(p.size, [f"{sums} = {new};"])
+
+
+def finish(p: Reduction, name: str) -> list[str]:
+    """Return the statements of a reduction's only frame, at the end of n frames."""
+    value = f"s->{name}_sum[i]"
+    if p.kind == "mean":
+        return each(
+            p.size,
+            (
+                f"const int64_t a = 2 * (int64_t){value} + n, b = 2 * n;",
+                "const int64_t q = a / b;",
+                f"h[i] = lmu_sat(a % b < 0 ? q - 1 : q, {p.message.limit});",
+            ),
+        )
+    return each(p.size, [f"h[i] = lmu_sat({value}, {p.message.limit});"])
+
+
+def _output(p: Population, name: str, tables: Tables) -> list[str]:
+    return each(p.size, [f"h[i] = lmu_sat(d[i], {p.message.limit});"])
+
+
+_RULES: dict[type[Population], Callable[[Population, str, Tables], list[str]]] = {
+    Integrators: _integrators,
+    Series: _series,
+    Pointwise: _pointwise,
+    Product: _product,
+    LSTMUnits: _lstm,
+    GRUUnits: _gru,
+    Maximum: _maximum,
+    Reduction: _reduction,
+    Output: _output,
+}
