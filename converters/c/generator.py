@@ -12,14 +12,14 @@ import numpy as np
 
 import lmu_deploy
 from converters.c import runtime
+from converters.c.interface import header, interface
 from converters.c.layout import Key, Layout, identifier
-from converters.c.rules import Tables, array, each, finish, state_size, update
-from lmu_deploy.core.errors import InputError
+from converters.c.rules import NUMBER, Tables, each, finish, state_size, update
 from lmu_deploy.core.integer.graph import Component, sources
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place, largest
-from lmu_deploy.core.integer.populations import Input, Population, Reduction
+from lmu_deploy.core.integer.populations import Population, Reduction
 
 _INT32 = 2**31 - 1
 
@@ -60,10 +60,12 @@ def generate(network: IntegerNetwork, name: str, sparse: bool = False) -> Source
     InputError
         When nodes run on the host.
     """
-    return _Generator(network, identifier(name).lower(), sparse).source()
+    return Generator(network, identifier(name).lower(), sparse).source()
 
 
-class _Generator:
+class Generator:
+    """Text of a network in C, collected population by population."""
+
     def __init__(self, network: IntegerNetwork, name: str, sparse: bool) -> None:
         self.network, self.name, self.sparse = network, name, sparse
         self.layout, self.tables = Layout(network), Tables()
@@ -85,8 +87,8 @@ class _Generator:
         )
         ram = 4 * sum(size for _, size in self.fields) + 8 * len(self.network.populations)
         parts = [note, f'#include "{self.name}.h"\n', runtime.RUNTIME, *self._helpers()]
-        parts += [*self.tables.texts, *bodies, self._interface()]
-        return Source(self.name, note + self._header(), "\n".join(parts), self.tables.bytes, ram)
+        parts += [*self.tables.texts, *bodies, interface(self)]
+        return Source(self.name, note + header(self), "\n".join(parts), self.tables.bytes, ram)
 
     # What the struct holds.
 
@@ -106,60 +108,6 @@ class _Generator:
                 self.fields.append((f"{own}_term[{size}]", size))
             if isinstance(population, Reduction):
                 self.fields.append((f"{own}_sum[{population.size}]", population.size))
-
-    def _header(self) -> str:
-        name, network = self.name, self.network
-        guard, entry = f"{name.upper()}_H", network.input
-        fields = [f"    int32_t {declaration};" for declaration, _ in self.fields]
-        counts = [f"    int64_t {self.layout.names[p.place]}_count;" for p in network.populations]
-        output = network[network.output]
-        what = "the index of a token" if entry.tokens else "its messages"
-        return "\n".join(
-            [
-                f"#ifndef {guard}",
-                f"#define {guard}",
-                "",
-                "#include <stddef.h>",
-                "#include <stdint.h>",
-                "",
-                f"#define {name.upper()}_INPUTS {entry.features}",
-                f"#define {name.upper()}_OUTPUTS {network.n_out}",
-                "/* A real input x is the message rint(x / INPUT_SCALE), limited to +-INPUT_LIMIT. */",
-                f"#define {name.upper()}_INPUT_SCALE {entry.message.scale!r}",
-                f"#define {name.upper()}_INPUT_LIMIT {entry.message.limit}",
-                "/* An output y stands for the real value y * OUTPUT_SCALE. */",
-                f"#define {name.upper()}_OUTPUT_SCALE {output.scale!r}",
-                "",
-                "typedef struct {",
-                *fields,
-                *counts,
-                f"}} {name}_t;",
-                "",
-                "#ifdef __cplusplus",
-                'extern "C" {',
-                "#endif",
-                "",
-                "/* Prepare a network, or start a new sequence. */",
-                f"void {name}_init({name}_t *s);",
-                f"void {name}_reset({name}_t *s);",
-                "",
-                f"/* Take one frame of the input ({what}); return how many frames of the output",
-                " * are new, of which y holds the last. */",
-                f"int {name}_step({name}_t *s, const int32_t x[{entry.features}], "
-                f"int32_t y[{network.n_out}]);",
-                "",
-                "/* End the sequence; return how many frames of the output remain, as above. Call it",
-                " * only where a network looks ahead or answers once for a whole sequence. */",
-                f"int {name}_finish({name}_t *s, int32_t y[{network.n_out}]);",
-                "",
-                "#ifdef __cplusplus",
-                "}",
-                "#endif",
-                "",
-                "#endif",
-                "",
-            ]
-        )
 
     # One component.
 
@@ -230,14 +178,16 @@ class _Generator:
         lines += [f"    {line}" for line in each(population.drive_size, [f"d[i] = {start};"])]
         for edge in self.network.entering(population.entrance):
             lines += [f"    {line}" for line in self._drive(edge)]
-        lines += [f"    {line}" for line in update(population, name, self.tables)]
+        number = str(self.network.order(population.place))
+        rule = [line.replace(NUMBER, number) for line in update(population, name, self.tables)]
+        lines += [line if line.startswith("#") else f"    {line}" for line in rule]
         if not isinstance(population, Reduction):
             lines += [f"    {line}" for line in self._send(population)]
         return [*lines, "}"]
 
     def _reduced(self, population: Reduction, frames: str) -> list[str]:
         count = f"s->{self.layout.names[population.place]}_count"
-        lines = [
+        return [
             f"if (ended && {count} == 0) {{",
             f"    const int64_t n = {frames};",
             f"    int32_t h[{population.size}];",
@@ -247,7 +197,6 @@ class _Generator:
             *([] if population.kind == "mean" else ["    (void)n;"]),
             "}",
         ]
-        return lines
 
     def _send(self, population: Population) -> list[str]:
         """Return the statements that keep messages, count the frame, and hand out outputs."""
@@ -258,13 +207,13 @@ class _Generator:
         order = self.network.order(population.place)
         lines += self._trace(order, recorded, population.size, count)
         for key in self.layout.keys(population.place):
-            lines += self._keep(key)
+            lines += self.keep(key)
         if population.place == self.network.output:
             lines += each(population.size, ["y[i] = h[i];"])
         lines.append(f"{count}++;")
         return lines
 
-    def _keep(self, key: Key) -> list[str]:
+    def keep(self, key: Key) -> list[str]:
         """Return the statements that put the messages h into a ring."""
         ring, size = self.layout.ring(key), self.network[key[0]].size
         name = self.layout.names[key[0]]
@@ -335,7 +284,7 @@ class _Generator:
         sums = np.abs(connection.slices.astype(np.int64)).sum(axis=2) * self.limits[edge.source]
         wide = int(sums.max(initial=0)) > _INT32
         kind = "_wide" if wide else ""
-        target = f"d + {edge.row}" if edge.row else "d"
+        drive = f"d + {edge.row}" if edge.row else "d"
         nonzero = int(np.count_nonzero(connection.slices))
         columns = len(edge.offsets) * size
         if (
@@ -347,14 +296,14 @@ class _Generator:
             self.used.add(f"sparse{kind}")
             call = (
                 f"lmu_sparse{kind}({weights}, {gains}, {shifts}, {slices}u, {rows}u, {size}u, "
-                f"{limit}, x, {target});"
+                f"{limit}, x, {drive});"
             )
         else:
             weights = self.tables.add("int8_t", name, connection.slices)
             self.used.add(f"drive{kind}")
             call = (
                 f"lmu_drive{kind}({weights}, {gains}, {shifts}, {slices}u, {rows}u, "
-                f"{len(edge.offsets)}u, {size}u, {limit}, x, {target});"
+                f"{len(edge.offsets)}u, {size}u, {limit}, x, {drive});"
             )
         return [
             "{",
@@ -425,87 +374,3 @@ class _Generator:
             if inflow > _INT32:
                 return True
         return False
-
-    # The functions that a program calls.
-
-    def _interface(self) -> str:
-        name, network, layout = self.name, self.network, self.layout
-        entry = network.input
-        own = layout.names[entry.place]
-        keys = layout.keys(entry.place)
-        lines = [
-            f"void {name}_init({name}_t *s)",
-            "{",
-            "    unsigned char *const bytes = (unsigned char *)s;",
-            "    size_t i;",
-            "    for (i = 0; i < sizeof(*s); i++) {",
-            "        bytes[i] = 0;",
-            "    }",
-        ]
-        for population in layout.populations:
-            initial = getattr(population, "initial", None)
-            place, size = layout.names[population.place], population.size
-            if initial is not None and len(initial) == 2 * size:
-                start = self._start(f"{place}_start", initial[size:])
-                lines += [
-                    f"    {line}" for line in each(size, [f"s->{place}_state[i] = {start}[i];"])
-                ]
-            first = getattr(population, "first_message", None)
-            for key in layout.keys(population.place):
-                if first is not None and key[1]:
-                    held = f"s->{layout.ring(key)}_held[i]"
-                    lines += [
-                        f"    {line}" for line in each(size, [f"{held} = {place}_initial[i];"])
-                    ]
-        lines += ["}", "", f"void {name}_reset({name}_t *s)", "{", f"    {name}_init(s);", "}", ""]
-        take = [f"static void {name}_take({name}_t *s, const int32_t *x)", "{", "    size_t i;"]
-        take.append(f"    int32_t h[{entry.size}];")
-        if entry.tokens:
-            value = round(1.0 / entry.message.scale)
-            take += [
-                f"    {l}" for l in each(entry.size, [f"h[i] = (int32_t)i == x[0] ? {value} : 0;"])
-            ]
-        else:
-            limited = f"h[i] = lmu_sat(x[i], {entry.message.limit});"
-            take += [f"    {line}" for line in each(entry.size, [limited])]
-        for key in keys:
-            take += [f"    {line}" if line[:1] != "#" else line for line in self._keep(key)]
-        take += [f"    s->{own}_count++;", "    (void)h;", "}", ""]
-        lines = take + lines
-        last = len(layout.components) - 1
-        calls = {
-            number: f"{name}_compute_{number}(s, ENDED, y)"
-            for number in range(len(layout.components))
-        }
-        answers = next(
-            number
-            for number, c in enumerate(layout.components)
-            if any(p.place == network.output for p in c.populations)
-        )
-        for function, ended, given in (("step", 0, True), ("finish", 1, False)):
-            arguments = f"{name}_t *s, "
-            if given:
-                arguments += f"const int32_t x[{entry.features}], "
-            lines += [f"int {name}_{function}({arguments}int32_t y[{network.n_out}])", "{"]
-            lines.append("    int frames = 0;")
-            if given:
-                lines.append(f"    {name}_take(s, x);")
-            for number in range(last + 1):
-                call = calls[number].replace("ENDED", str(ended))
-                lines.append(f"    frames = {call};" if number == answers else f"    (void){call};")
-            lines += ["    return frames;", "}", ""]
-        return "\n".join([*self.late, "\n".join(lines)])
-
-    def _start(self, name: str, values: np.ndarray) -> str:
-        """Add the states before the first frame, behind the other tables."""
-        self.late.append(array("int32_t", name, values))
-        self.tables.bytes += 4 * len(values)
-        return name
-
-
-def check_exportable(network: IntegerNetwork) -> None:
-    """Raise InputError where a network has no form in C."""
-    if not isinstance(network, IntegerNetwork):
-        raise InputError("export to c needs an integer network; make one with lmu-deploy quantize.")
-    if not any(isinstance(p, Population) and not isinstance(p, Input) for p in network.populations):
-        raise InputError("the network has no population on the chip.")

@@ -21,6 +21,8 @@ from lmu_deploy.core.integer.populations import (
     Reduction,
 )
 
+NUMBER = "@NUMBER@"
+"""Stands for the number of the population, which the generator knows."""
 _KINDS = {"linear": 0, "positive": 1, "odd": 2}
 
 
@@ -35,10 +37,11 @@ def array(kind: str, name: str, values: np.ndarray) -> str:
     return f"static const {kind} {name}[{max(len(flat), 1)}] = {{\n    {body or '0'}\n}};\n"
 
 
+_BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4}
+
+
 class Tables:
     """Constant arrays of a source file, and how many bytes they take."""
-
-    _BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4}
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -47,7 +50,7 @@ class Tables:
     def add(self, kind: str, name: str, values: np.ndarray) -> str:
         """Add an array and return its name."""
         self.texts.append(array(kind, name, values))
-        self.bytes += self._BYTES[kind] * max(np.asarray(values).size, 1)
+        self.bytes += _BYTES[kind] * max(np.asarray(values).size, 1)
         return name
 
     def function(self, name: str, function: Function) -> Callable[[str, int], str]:
@@ -118,6 +121,9 @@ def _series(p: Population, name: str, tables: Tables) -> list[str]:
         "    }",
         f"    for (step = 0; step < {p.substeps}u; step++) {{",
         f"        for (k = 0; k < {p.terms}u; k++) {{",
+        "#ifdef LMU_TRACE_INNER",
+        f"            LMU_TRACE_INNER({NUMBER}, n, {v}, {p.size});",
+        "#endif",
         f"            for (c = 0; c < {p.channels}u; c++) {{",
         f"                const int32_t *const x = {v} + c * {order}u;",
         "                int64_t total = 0, even = 0, odd = 0;",

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory
 from onnx import TensorProto
 
 from converters.onnx.graph import Graph
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory
 from lmu_deploy.core.integer.parts import Connection, Format
 
 

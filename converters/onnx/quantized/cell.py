@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
 from onnx import TensorProto
 
 from converters.onnx.graph import Graph
 from converters.onnx.quantized.arithmetic import Messages, Numbers, Sent, held_name
 from converters.onnx.quantized.integers import Integers, count_fired
 from lmu_deploy.core.integer.graph import outlets
-from lmu_deploy.core.integer.layers import IntegerHidden, SeriesMemory
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Format
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
 from onnx import TensorProto
 
 from converters.onnx.graph import Graph
 from converters.onnx.quantized.arithmetic import Messages, send_changes
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.parts import Connection, Format
 
 INT8_BITS, INT16_BITS = 8, 16

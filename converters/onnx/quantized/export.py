@@ -7,6 +7,7 @@ output ``layer0/memory/state.next`` as the input ``layer0/memory/state`` of the 
 from __future__ import annotations
 
 import onnx
+from lmu_deploy.core.integer.layers import SeriesMemory
 
 from converters.onnx.graph import OPSET, Graph, Weights
 from converters.onnx.quantized import cell
@@ -17,7 +18,6 @@ from converters.onnx.quantized.kinds import OPSET_OF_INT16, DequantizedKind, Int
 from converters.onnx.quantized.sequence import sequence_model
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import populations
-from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 

@@ -31,13 +31,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
 from numpy.typing import ArrayLike
 from onnx import TensorProto
 
 from converters.onnx.graph import Dimension, Graph
 from converters.onnx.quantized.arithmetic import Messages, Numbers, send_changes
 from lmu_deploy.core.integer.graph import outlets, populations
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Format, largest
 

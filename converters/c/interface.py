@@ -1,0 +1,142 @@
+"""What a program sees of a network in C: the header, and the functions init, step and finish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.c.rules import array, each
+
+if TYPE_CHECKING:
+    from converters.c.generator import Generator
+
+
+def header(g: Generator) -> str:
+    """Return the header: sizes, the struct, and the functions that a program calls."""
+    name, network = g.name, g.network
+    guard, entry = f"{name.upper()}_H", network.input
+    fields = [f"    int32_t {declaration};" for declaration, _ in g.fields]
+    counts = [f"    int64_t {g.layout.names[p.place]}_count;" for p in network.populations]
+    output = network[network.output]
+    what = "the index of a token" if entry.tokens else "its messages"
+    return "\n".join(
+        [
+            f"#ifndef {guard}",
+            f"#define {guard}",
+            "",
+            "#include <stddef.h>",
+            "#include <stdint.h>",
+            "",
+            f"#define {name.upper()}_INPUTS {entry.features}",
+            f"#define {name.upper()}_OUTPUTS {network.n_out}",
+            "/* A real input x is the message rint(x / INPUT_SCALE), within +-INPUT_LIMIT. */",
+            f"#define {name.upper()}_INPUT_SCALE {entry.message.scale!r}",
+            f"#define {name.upper()}_INPUT_LIMIT {entry.message.limit}",
+            "/* An output y stands for the real value y * OUTPUT_SCALE. */",
+            f"#define {name.upper()}_OUTPUT_SCALE {output.scale!r}",
+            "",
+            "typedef struct {",
+            *fields,
+            *counts,
+            f"}} {name}_t;",
+            "",
+            "#ifdef __cplusplus",
+            'extern "C" {',
+            "#endif",
+            "",
+            "/* Prepare a network, or start a new sequence. */",
+            f"void {name}_init({name}_t *s);",
+            f"void {name}_reset({name}_t *s);",
+            "",
+            f"/* Take one frame of the input ({what}); return how many frames of the output",
+            " * are new, of which y holds the last. */",
+            f"int {name}_step({name}_t *s, const int32_t x[{entry.features}], "
+            f"int32_t y[{network.n_out}]);",
+            "",
+            "/* End the sequence; return how many frames of the output remain, as above. Only a",
+            " * network that looks ahead or answers once for a whole sequence needs it. */",
+            f"int {name}_finish({name}_t *s, int32_t y[{network.n_out}]);",
+            "",
+            "#ifdef __cplusplus",
+            "}",
+            "#endif",
+            "",
+            "#endif",
+            "",
+        ]
+    )
+
+
+def interface(g: Generator) -> str:
+    """Return the functions that a program calls: init, reset, step and finish."""
+    name, network, layout = g.name, g.network, g.layout
+    entry = network.input
+    own = layout.names[entry.place]
+    keys = layout.keys(entry.place)
+    lines = [
+        f"void {name}_init({name}_t *s)",
+        "{",
+        "    unsigned char *const bytes = (unsigned char *)s;",
+        "    size_t i;",
+        "    for (i = 0; i < sizeof(*s); i++) {",
+        "        bytes[i] = 0;",
+        "    }",
+    ]
+    for population in layout.populations:
+        initial = getattr(population, "initial", None)
+        place, size = layout.names[population.place], population.size
+        if initial is not None and len(initial) == 2 * size:
+            start = _start(g, f"{place}_start", initial[size:])
+            lines += [f"    {line}" for line in each(size, [f"s->{place}_state[i] = {start}[i];"])]
+        first = getattr(population, "first_message", None)
+        for key in layout.keys(population.place):
+            if first is not None and key[1]:
+                held = f"s->{layout.ring(key)}_held[i]"
+                assign = each(size, [f"{held} = {place}_initial[i];"])
+                lines += [f"    {line}" for line in assign]
+    lines += ["}", "", f"void {name}_reset({name}_t *s)", "{", f"    {name}_init(s);", "}", ""]
+    take = [f"static void {name}_take({name}_t *s, const int32_t *x)", "{", "    size_t i;"]
+    take.append(f"    int32_t h[{entry.size}];")
+    if entry.tokens:
+        value = round(1.0 / entry.message.scale)
+        take += [
+            f"    {line}"
+            for line in each(entry.size, [f"h[i] = (int32_t)i == x[0] ? {value} : 0;"])
+        ]
+    else:
+        limited = f"h[i] = lmu_sat(x[i], {entry.message.limit});"
+        take += [f"    {line}" for line in each(entry.size, [limited])]
+    for key in keys:
+        take += [f"    {line}" if line[:1] != "#" else line for line in g.keep(key)]
+    take += [f"    s->{own}_count++;", "    (void)h;", "}", ""]
+    lines = take + lines
+    last = len(layout.components) - 1
+    calls = {
+        number: f"{name}_compute_{number}(s, ENDED, y)" for number in range(len(layout.components))
+    }
+    answers = next(
+        number
+        for number, c in enumerate(layout.components)
+        if any(p.place == network.output for p in c.populations)
+    )
+    for function, ended, given in (("step", 0, True), ("finish", 1, False)):
+        arguments = f"{name}_t *s, "
+        if given:
+            arguments += f"const int32_t x[{entry.features}], "
+        lines += [f"int {name}_{function}({arguments}int32_t y[{network.n_out}])", "{"]
+        lines.append("    int frames = 0;")
+        if given:
+            lines.append(f"    {name}_take(s, x);")
+        for number in range(last + 1):
+            call = calls[number].replace("ENDED", str(ended))
+            lines.append(f"    frames = {call};" if number == answers else f"    (void){call};")
+        lines += ["    return frames;", "}", ""]
+    return "\n".join([*g.late, "\n".join(lines)])
+
+
+def _start(g: Generator, name: str, values: np.ndarray) -> str:
+    """Add the states before the first frame, behind the other tables."""
+    g.late.append(array("int32_t", name, values))
+    g.tables.bytes += 4 * len(values)
+    return name

@@ -1,0 +1,181 @@
+"""A folder with a network in C: sources, a test with vectors, a CMake file, and a page of sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from converters.c.generator import Source, generate
+from converters.c.rules import array
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import write_text
+from lmu_deploy.core.integer.network import IntegerNetwork
+
+_TEST = """\
+/* Feed vectors to the network and compare its outputs: exit status 0 means that all are equal. */
+#include <stdio.h>
+
+#include "{name}.h"
+
+{inputs}
+{outputs}
+static {name}_t network;
+
+int main(void)
+{{
+    int32_t y[{upper}_OUTPUTS];
+    long n, frame = 0, wrong = 0;
+    size_t i;
+    int new_frames;
+    {name}_init(&network);
+    for (n = 0; n <= {steps}; n++) {{
+        if (n < {steps}) {{
+            new_frames = {name}_step(&network, inputs + n * {upper}_INPUTS, y);
+        }} else {{
+            new_frames = {name}_finish(&network, y);
+        }}
+        if (new_frames > 0) {{
+            frame += new_frames;
+            for (i = 0; i < {upper}_OUTPUTS; i++) {{
+                wrong += y[i] != outputs[(size_t)(frame - 1) * {upper}_OUTPUTS + i];
+            }}
+        }}
+    }}
+    printf("{name}: %ld frames of the output, %ld values differ\\n", frame, wrong);
+    return wrong != 0 || frame != {frames};
+}}
+"""
+
+_CMAKE = """\
+cmake_minimum_required(VERSION 3.13)
+project({name} C)
+set(CMAKE_C_STANDARD 99)
+add_library({name} STATIC {name}.c)
+target_include_directories({name} PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
+enable_testing()
+add_executable(test_{name} test_{name}.c)
+target_link_libraries(test_{name} {name})
+add_test(NAME {name} COMMAND test_{name})
+"""
+
+_PAGE = """\
+# {name}
+
+An integer network in C99, made by lmu_deploy. A program needs `{name}.c` and `{name}.h` alone:
+
+```c
+#include "{name}.h"
+
+static {name}_t network;
+int32_t x[{upper}_INPUTS], y[{upper}_OUTPUTS];
+
+{name}_init(&network);
+/* for every step: fill x with messages, rint(real / {upper}_INPUT_SCALE) */
+{name}_step(&network, x, y);
+```
+
+| | bytes |
+|---|---|
+| flash, constant arrays (code comes on top) | {flash:,} |
+| RAM, the struct | {ram:,} |
+
+`cmake -B build && cmake --build build && ctest --test-dir build` runs `test_{name}.c`, which
+compares the outputs of {steps} steps with those of the specification.
+"""
+
+
+def write_project(
+    network: IntegerNetwork, folder: Path | str, name: str = "network", sparse: bool = False
+) -> Source:
+    """Write a network as a C project into a folder, which is made if it is missing.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    folder : path
+    name : str
+        Prefix of the files and of all public names.
+    sparse : bool
+        Whether connections store nonzero weights alone where that takes less room.
+
+    Returns
+    -------
+    Source
+        The text, and the bytes of flash and RAM.
+
+    Raises
+    ------
+    InputError
+        When nodes run on the host, or the folder cannot be written.
+    """
+    source = generate(network, name, sparse)
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder for the C code.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror}; give another folder.") from error
+    name, values = source.name, {"name": source.name, "upper": source.name.upper()}
+    inputs, outputs = vectors(network)
+    test = _TEST.format(
+        **values,
+        inputs=array("int32_t", "inputs", inputs),
+        outputs=array("int32_t", "outputs", outputs),
+        steps=len(inputs),
+        frames=len(outputs),
+    )
+    write_text(folder / f"{name}.h", source.header)
+    write_text(folder / f"{name}.c", source.code)
+    write_text(folder / f"test_{name}.c", test)
+    write_text(folder / "CMakeLists.txt", _CMAKE.format(**values))
+    page = _PAGE.format(**values, flash=source.flash, ram=source.ram, steps=len(inputs))
+    write_text(folder / "README.md", page)
+    return source
+
+
+def vectors(
+    network: IntegerNetwork, steps: int = 40, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return input messages of one sequence, (steps, features), and the outputs, by definition.
+
+    The inputs are drawn over the whole range of a message, so that saturation is met too.
+    """
+    rng = np.random.default_rng(seed)
+    entry = network.input
+    if entry.tokens:
+        inputs = rng.integers(0, entry.size, (steps, 1))
+    else:
+        limit = entry.message.limit
+        inputs = rng.integers(-limit, limit + 1, (steps, entry.size))
+    real = inputs if entry.tokens else inputs * entry.message.scale
+    return inputs, run_by_definition(network, real)
+
+
+def run_by_definition(network: IntegerNetwork, inputs: np.ndarray) -> np.ndarray:
+    """Return the integer outputs of one sequence, each population by its own rule.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+        All on the chip.
+    inputs : ndarray, shape (steps, features)
+        Real inputs, or tokens.
+
+    Returns
+    -------
+    ndarray, shape (frames, n_out), int64
+    """
+    from converters.vectors import frames_of
+
+    return frames_of(network, inputs)[str(network.output)]
+
+
+def default_name(network: IntegerNetwork, given: str | None, path: Path | None) -> str:
+    """Return the prefix of public names: as given, of the file, or of the task."""
+    if given:
+        return given
+    if path is not None:
+        return path.stem
+    return network.task or "network"

@@ -1,0 +1,114 @@
+"""Target c: the compiled code computes every state of every frame as the simulator does."""
+
+import shutil
+
+import graphs
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from converters.quantize import quantize
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.frames import LayerNorm
+from lmu_deploy.core.graph.linear import Conv1d, Dense
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import Activation, Add
+from lmu_deploy.core.graph.recurrent import GRU, LSTM
+from lmu_deploy.core.graph.time import Pool, Reduce
+from lmu_deploy.core.integer.graph import with_thresholds
+from lmu_deploy.core.network import Memory
+from targets.c import CTarget
+from targets.integer.target import IntegerTarget
+
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler"
+)
+
+
+def assert_equal(network, x):
+    """Compare every frame, event and synaptic operation of both targets."""
+    found = CTarget().run(network, x, record=True)
+    expected = IntegerTarget("numpy").run(network, x, record=True)
+    for place, values in found.states.parts.items():
+        assert np.array_equal(values, expected.states.parts[place]), place
+    assert np.array_equal(found.outputs, expected.outputs)
+    for place, events in found.events.items():
+        assert np.array_equal(events, expected.events[place]), place
+    assert found.synops == expected.synops
+
+
+def varied():
+    """Return a network of every population but the series."""
+    rng = np.random.default_rng(5)
+
+    def weights(*shape):
+        return rng.normal(size=shape) * 0.5
+
+    nodes = (
+        Node("conv", Conv1d(weights(3, 2, 6), weights(6), left=1, right=1), (INPUT,)),
+        Node("gelu", Activation("gelu"), ("conv",)),
+        Node(
+            "lmu",
+            LinearMemory(Memory.legendre(4, 8.0, 3), weights(6, 3), weights(3), Activation("relu")),
+            ("gelu",),
+        ),
+        Node("mix", Dense(weights(12, 6)), ("lmu",)),
+        Node("sum", Add(), ("gelu", "mix")),
+        Node("lstm", LSTM(weights(6, 20), weights(5, 20), weights(20)), ("sum",)),
+        Node("gru", GRU(weights(5, 12), weights(4, 12), weights(12), None, False), ("lstm",)),
+        Node("pool", Pool("max", 2, 2), ("gru",)),
+        Node("mean", Reduce("mean"), ("pool",)),
+        Node("head", Dense(weights(4, 3), weights(3)), ("mean",)),
+    )
+    return Network(nodes, (2,), "head")
+
+
+def test_a_network_of_all_populations():
+    network = varied()
+    x = np.random.default_rng(1).normal(size=(3, 17, 2))
+    integer = quantize(network, x)
+    kinds = {type(p).__name__ for p in integer.populations}
+    assert kinds >= {"LSTMUnits", "GRUUnits", "Product", "Maximum", "Reduction", "Integrators"}
+    assert_equal(integer, x)
+
+
+@pytest.mark.parametrize("realization", ["schur", "sign-taylor"])
+def test_realizations_and_thresholds(realization):
+    rng = np.random.default_rng(2)
+    memory = LinearMemory(Memory.legendre(6, 9.0, 2), rng.normal(size=(3, 2)))
+    nodes = (
+        Node("lmu", memory, (INPUT,)),
+        Node("dense", Dense(rng.normal(size=(12, 5))), ("lmu",)),
+        Node("tanh", Activation("tanh"), ("dense",)),
+        Node("out", Dense(rng.normal(size=(5, 2))), ("tanh",)),
+    )
+    x = rng.normal(size=(3, 19, 3))
+    integer = quantize(Network(nodes, (3,), "out"), x, realization=realization)
+    assert_equal(integer, x)
+    thresholds = {edge.place: 2 + n for n, edge in enumerate(integer.edges)}
+    assert_equal(with_thresholds(integer, thresholds), x)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(graphs.networks(most_nodes=5), st.integers(0, 99))
+def test_drawn_networks(network, seed):
+    x = graphs.inputs_for(network, 2, graphs.fewest_steps(network) + 5, seed)
+    try:
+        integer = quantize(network, x)
+    except InputError:
+        return
+    if not integer.on_host:
+        assert_equal(integer, x)
+
+
+def test_nodes_on_the_host_are_named():
+    nodes = (
+        Node("norm", LayerNorm(np.ones(2), np.zeros(2)), (INPUT,)),
+        Node("out", Dense(np.ones((2, 2))), ("norm",)),
+    )
+    x = np.random.default_rng(0).normal(size=(2, 5, 2))
+    integer = quantize(Network(nodes, (2,), "out"), x)
+    with pytest.raises(InputError, match="node norm"):
+        CTarget().run(integer, x)
