@@ -25,7 +25,7 @@ from converters.pytorch.trace import follow
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.nn.convert import to_array
+from lmu_deploy.nn.graph.operator import to_array
 
 TOLERANCE = 1e-4
 """Relative to the largest output: far above float32 rounding, far below any error in conversion."""

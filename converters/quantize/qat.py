@@ -28,7 +28,7 @@ from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
 from lmu_deploy.nn.config import LMUConfig, ModelConfig
-from lmu_deploy.nn.convert import to_torch
+from lmu_deploy.nn.convert import to_sequence_model
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.config import TrainConfig, read_settings
@@ -76,8 +76,8 @@ def qat_config(network: LMUNetwork, values: Mapping[str, Any] | None = None) -> 
         if name in values:
             raise InputError(f"settings of qat: {name} is the network's own; leave it out.")
     with _require_torch():
-        from lmu_deploy.nn.convert import to_torch
-    own = to_torch(network).config.model_dump(include={"layers", "readout_bias"})
+        from lmu_deploy.nn.convert import to_sequence_model
+    own = to_sequence_model(network).config.model_dump(include={"layers", "readout_bias"})
     return read_settings({**DEFAULTS, **own, **values}, "settings of qat")
 
 
@@ -153,6 +153,7 @@ def train_quantized(
     gain = after[config.choose_by] - before[config.choose_by]
     better = gain < 0 if config.choose_by == "loss" or task.metric == "nrmse" else gain > 0
     if better:
+        assert isinstance(fitted.model, SequenceModel)
         network = _with_kernels(network, from_torch(fitted.model), config, seed)
         integer = Quantizer(settings, calibration).network(network)
     figures = {
@@ -239,7 +240,7 @@ def rounding_model(
                 integer.readout,
                 roundings["readout"],
             )
-        model.load_state_dict(to_torch(network).state_dict())
+        model.load_state_dict(to_sequence_model(network).state_dict())
 
     return prepare
 
