@@ -83,6 +83,7 @@ def train_network(training: Training, folder: Path) -> LMUNetwork | FailedTraini
             progress=False,
             device="cpu",
         ).network
+        assert isinstance(network, LMUNetwork), "a sweep trains layers"
         if path.parent.is_dir():
             save(network, path)
         return network
