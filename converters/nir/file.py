@@ -16,6 +16,8 @@ from converters.nir.convert import from_nir, refuse_damage
 from converters.sandbox import read_in_sandbox
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import to_layers
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 
@@ -37,7 +39,7 @@ def write_nir(graph: nir.NIRGraph, path: Path | str) -> None:
             raise InputError(f"cannot write {path}: {error}; give another place.") from error
 
 
-def read_nir(path: Path | str) -> LMUNetwork | SpikingNetwork:
+def read_nir(path: Path | str) -> Network | LMUNetwork | SpikingNetwork:
     """Read a network from a NIR file that lmu_deploy wrote.
 
     Parameters
@@ -110,6 +112,8 @@ class NIRImporter:
         if architecture is not None or options:
             raise InputError("a NIR file is complete; leave out --architecture and --option.")
         network = read_nir(path)
+        if isinstance(network, Network):
+            network = to_layers(network)
         if not isinstance(network, LMUNetwork):
             raise InputError(
                 f"{path} has a SpikingNetwork, and import returns float networks; read it with "
