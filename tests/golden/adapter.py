@@ -360,7 +360,9 @@ def _torch() -> Any:
 def torch_answers(network: Network, inputs: np.ndarray) -> np.ndarray:
     """Run a float network as modules of PyTorch, in float32."""
     torch = _torch()
-    model = lmu_deploy.to_torch(network).eval()
+    from lmu_deploy.nn.convert import to_sequence_model
+
+    model = to_sequence_model(network).eval()
     with torch.no_grad():
         return model(torch.tensor(np.asarray(inputs, np.float32))).numpy()
 
