@@ -24,7 +24,7 @@ from converters.sandbox.limits import ARRAY_BYTES
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import from_tree, to_tree
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
-from lmu_deploy.core.graph.transforms import to_layers
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
 
@@ -140,7 +140,7 @@ def _as_chain(network: Network, stepping: Stepping) -> LMUNetwork | None:
     One that was made from layers, whose nodes have no names of their own, is written as layers too.
     """
     try:
-        layers = to_layers(network)
+        layers = as_layers(network, "export to nir")
     except InputError:
         return None
     if Network.from_layers(layers).fingerprint() == network.fingerprint():

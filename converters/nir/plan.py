@@ -33,6 +33,8 @@ import nir
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
 from lmu_deploy.core.validation import check_choice, check_number
 
@@ -105,18 +107,23 @@ def segments(network: LMUNetwork) -> list[Segment]:
     return found
 
 
-def left_to_host(network: LMUNetwork) -> list[str]:
+def left_to_host(network: Network | LMUNetwork) -> list[str]:
     """List the parts of a float network that are not in its NIR graph.
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
+        One that is no chain of layers is in the graph as a whole.
 
     Returns
     -------
     list of str
         Such as "layer 0: 212 hidden units (tanh)"; empty if the graph is the whole network.
     """
+    try:
+        network = as_layers(network, "export to nir")
+    except InputError:
+        return []
     parts = []
     for number, layer in enumerate(network.layers):
         if is_whole(layer):

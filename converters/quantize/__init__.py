@@ -8,6 +8,8 @@ from converters.options import AUTO, QuantizeOptions
 from converters.quantize.calibration import Calibration, calibrate
 from converters.quantize.ptq import Quantizer, choose_realization
 from converters.quantize.settings import settings_for
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.progress import Progress
@@ -17,7 +19,7 @@ __all__ = ["Calibration", "calibrate", "quantize", "quantize_with"]
 
 
 def quantize(
-    network: LMUNetwork,
+    network: Network | LMUNetwork,
     calibration: np.ndarray | Calibration,
     profile: str | DigitalProfile = "loihi2",
     *,
@@ -38,7 +40,7 @@ def quantize(
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
         Its LSTM layers, and a readout after one of them, stay in float for the host.
     calibration : ndarray, shape (samples, steps, n_in), or Calibration
         Inputs on which ranges are measured, such as a part of the training data; or the result of
@@ -99,13 +101,14 @@ def quantize(
 
 
 def quantize_with(
-    network: LMUNetwork,
+    network: Network | LMUNetwork,
     calibration: np.ndarray | Calibration,
     profile: str | DigitalProfile = "loihi2",
     options: QuantizeOptions | None = None,
     progress: Progress | None = None,
 ) -> IntegerNetwork:
     """Quantize a float network with options in one object; see :func:`quantize`."""
+    network = as_layers(network, "quantize")
     settings = settings_for(network, profile, options)
     signals = calibration
     if not isinstance(signals, Calibration):

@@ -100,7 +100,7 @@ def to_sequence_model(network: LMUNetwork, dtype: torch.dtype | None = None) -> 
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
     dtype : torch.dtype, optional
         Precision of the model; by default that of the kernel of the readout.
 

@@ -31,8 +31,8 @@ class TrainResult:
 
     Attributes
     ----------
-    network : LMUNetwork, or Network for a stack
-        Network with the weights of the best validation, and its provenance.
+    network : Network
+        With the weights of the best validation, and its provenance.
     figures : dict of str to float
         test_METRIC, validation_METRIC, best_epoch, epochs, parameters, seconds.
     history : list of dict of str to float
@@ -41,7 +41,7 @@ class TrainResult:
         All settings.
     """
 
-    network: LMUNetwork | Network
+    network: Network
     figures: dict[str, float]
     history: list[dict[str, float]]
     config: TrainConfig
@@ -204,14 +204,14 @@ def _settings(
     return settings if epochs is None else settings.changed({"epochs": epochs}, "epochs")
 
 
-def _network(model: Any, task: str | None) -> LMUNetwork | Network:
+def _network(model: Any, task: str | None) -> Network:
     """Return a trained model as a network."""
     from lmu_deploy.nn.convert import from_torch
     from lmu_deploy.nn.graph.module import GraphModule
 
     if isinstance(model, GraphModule):
         return replace(model.to_network(), task=task)
-    return _with_exact_memory(from_torch(model, task))
+    return Network.from_layers(_with_exact_memory(from_torch(model, task)))
 
 
 def _with_exact_memory(network: LMUNetwork) -> LMUNetwork:
