@@ -29,7 +29,7 @@ from converters.quantize import quantize
 from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
-from lmu_deploy.nn.convert import to_torch
+from lmu_deploy.nn.convert import to_sequence_model
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
 from targets.integer.engine import ENGINES
@@ -125,7 +125,7 @@ def simulator_and_float(
 ) -> tuple[Times, ...]:
     """Run the simulator and both float forms in turn; least times. The first round warms up."""
     x = torch.from_numpy(images.astype(np.float32))
-    models = [to_torch(network, torch.float32) for _ in range(2)]
+    models = [to_sequence_model(network, torch.float32) for _ in range(2)]
     for layer in models[1].layers:
         layer.form = "step"
 

@@ -148,8 +148,8 @@ def answer(model: Any, data: Any, path: Path) -> None:
 def compare_imports(folder: Path, limit: int) -> bool:
     """Import every file and say how far its answers are from those of Keras."""
     import lmu_deploy
-    from lmu_deploy.core.files import load
-    from lmu_deploy.core.network import FLOAT_CLASSES
+    from lmu_deploy.core.graph.transforms import as_layers
+    from lmu_deploy.core.loading import load_float
     from lmu_deploy.core.reference import run_reference
 
     data = np.load(folder / "data.npz")
@@ -171,7 +171,7 @@ def compare_imports(folder: Path, limit: int) -> bool:
         if "bare" in name:
             more["architecture"] = folder / f"architecture{second}.json"
         lmu_deploy.import_network(path, out=network, task="psmnist", **more)
-        loaded = load(network, FLOAT_CLASSES)
+        loaded = as_layers(load_float(network, "keras_psmnist"), "keras_psmnist")
         weights = _digest(loaded)
         if weights not in answers:
             outputs = run_reference(loaded, inputs[:limit], batch_size=500).outputs

@@ -39,7 +39,8 @@ from converters.nir import to_nir, write_nir
 from converters.spiking import spike
 from converters.spiking.neurons import LeakyIntegrateAndFire
 from converters.spiking.principle3 import divide_step
-from lmu_deploy.core.loading import load
+from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.core.spiking.network import SpikingNetwork
@@ -119,8 +120,7 @@ def float_case(norse: Norse, order: int, theta: float) -> tuple[float, dict]:
 
 def digits_case(norse: Norse) -> tuple[float, int, int]:
     """Difference of the states as above, images that get the reference's class, and images."""
-    network = load(MODEL)
-    assert isinstance(network, LMUNetwork)
+    network = as_layers(load_float(MODEL, "nir_agreement"), "nir_agreement")
     layer = network.layers[0]
     assert isinstance(layer, LMULayer)
     inputs = get_task("digits").load().test.inputs

@@ -15,6 +15,8 @@ from typing import Protocol, runtime_checkable
 
 from converters.formats import Sniff
 from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.loading import as_graph
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 
@@ -68,8 +70,10 @@ class Importer(Protocol):
     def recognizes(self, sniff: Sniff) -> bool:
         """Return whether a file looks like one of this family, without parsing it."""
 
-    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
-        """Read a network.
+    def read(
+        self, path: Path, architecture: Path | None, options: dict[str, str]
+    ) -> Network | LMUNetwork:
+        """Read a network, as a graph or as layers one behind the other.
 
         Parameters
         ----------
@@ -112,7 +116,7 @@ def import_file(
     architecture: Path | str | None = None,
     options: Mapping[str, str] | None = None,
     task: str | None = None,
-) -> LMUNetwork:
+) -> Network:
     """Read a network from a file of another program.
 
     Parameters
@@ -136,7 +140,7 @@ def import_file(
     sniff = Sniff(path)
     importer = _recognize(sniff) if format is None else get_importer(format)
     described = None if architecture is None else Path(architecture)
-    network = importer.read(path, described, dict(options or {}))
+    network: Network = as_graph(importer.read(path, described, dict(options or {})))
     return network if task is None else replace(network, task=task)
 
 

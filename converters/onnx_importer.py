@@ -6,8 +6,7 @@ from pathlib import Path
 
 from converters.formats import Sniff
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.transforms import to_layers
-from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.graph.network import Network
 
 
 class OnnxImporter:
@@ -20,10 +19,10 @@ class OnnxImporter:
         """Return whether the file is named .onnx; the format has no signature."""
         return sniff.path.suffix.lower() == ".onnx"
 
-    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
+    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> Network:
         """Read a network; there are no options."""
         from converters.onnx import read_onnx
 
         if architecture is not None or options:
             raise InputError("an ONNX file is complete; leave out --architecture and --option.")
-        return to_layers(read_onnx(path))
+        return read_onnx(path)

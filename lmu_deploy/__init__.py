@@ -16,6 +16,7 @@ Names are imported when they are first used, so that ``import lmu_deploy`` stays
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -26,10 +27,11 @@ _NAMES = {
     "FidelityReport": "lmu_deploy.api.fidelity",
     "InputError": "lmu_deploy.core.errors",
     "IntegerNetwork": "lmu_deploy.core.integer.network",
-    "LMUNetwork": "lmu_deploy.core.network",
     "LmuDeployError": "lmu_deploy.core.errors",
     "LoihiNetwork": "lmu_deploy.core.spiking.loihi",
     "MissingDependencyError": "lmu_deploy.core.errors",
+    "Network": "lmu_deploy.core.graph.network",
+    "Node": "lmu_deploy.core.graph.network",
     "Run": "targets.base",
     "RunError": "lmu_deploy.core.errors",
     "RunResult": "lmu_deploy.api.run",
@@ -56,10 +58,17 @@ _NAMES = {
     "validate": "lmu_deploy.api.validate",
     "write_report": "lmu_deploy.api.report",
 }
+_DEPRECATED = {"LMUNetwork": ("lmu_deploy.core.network", "Network")}
+"""Names that still work, with their modules and what replaces them."""
 __all__ = sorted([*_NAMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _DEPRECATED:
+        module, instead = _DEPRECATED[name]
+        message = f"lmu_deploy.{name} is deprecated; use lmu_deploy.{instead}."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(import_module(module), name)
     if name not in _NAMES:
         raise AttributeError(f"module 'lmu_deploy' has no attribute {name!r}")
     return getattr(import_module(_NAMES[name]), name)

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.loading import FORMS
+from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.representation import Part
@@ -271,10 +275,33 @@ def check_run(
     )
 
 
+def forms_of(target: Target) -> list[str]:
+    """Return the forms of a network that a target runs, such as ``["float", "integer"]``.
+
+    A target that was written for `LMUNetwork` runs float networks that are chains of layers.
+    """
+    accepts = {Network if cls is LMUNetwork else cls for cls in target.accepts}
+    return [name for name, cls in FORMS.items() if cls in accepts]
+
+
+def taken_by(target: Target, network: Any) -> Any:
+    """Return a network as a target takes it: a graph as layers, where it takes these alone.
+
+    Raises
+    ------
+    InputError
+        When the graph is no chain of layers.
+    """
+    for_layers = LMUNetwork in target.accepts and Network not in target.accepts
+    if for_layers and isinstance(network, Network):
+        return as_layers(network, f"target {target.name}")
+    return network
+
+
 _CONVERT = {
     "IntegerNetwork": "make one with lmu-deploy quantize",
     "SpikingNetwork": "make one with lmu-deploy spike",
     "LoihiNetwork": "make one with lmu-deploy spike --profile loihi1",
-    "LMUNetwork": "give the float network that it was made from",
-    "LMUNetwork or IntegerNetwork": "give the float network, or make one with lmu-deploy quantize",
+    "Network": "give the float network that it was made from",
+    "Network or IntegerNetwork": "give the float network, or make one with lmu-deploy quantize",
 }

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import outlets, populations
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
-from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
 from targets.base import Run, States, check_supported
@@ -46,7 +46,7 @@ def narrowed(inputs: np.ndarray) -> np.ndarray:
 
 
 def collect_floats(
-    network: LMUNetwork, steps: int, batches: Iterable[dict[str, np.ndarray]], record: bool
+    network: Network, steps: int, batches: Iterable[dict[str, np.ndarray]], record: bool
 ) -> dict[str, Any]:
     """Return fields of the Run of a float network; `batches` are outputs of its model."""
     parts = list(batches)
@@ -225,13 +225,13 @@ class OnnxRuntimeTarget:
     """
 
     name = "onnxruntime"
-    accepts: tuple[type, ...] = (LMUNetwork, IntegerNetwork)
+    accepts: tuple[type, ...] = (Network, IntegerNetwork)
 
     def __init__(self, threads: int = 1, batch_size: int = 500) -> None:
         self.threads = check_integer("threads", threads, 0, 1024)
         self.batch_size = check_integer("batch_size", batch_size, 1, 1_000_000)
 
-    def unsupported(self, network: LMUNetwork | IntegerNetwork) -> list[str]:
+    def unsupported(self, network: Network | IntegerNetwork) -> list[str]:
         """Return why the weights do not fit float32 or one ONNX file."""
         from converters.onnx import to_onnx
 
@@ -245,7 +245,7 @@ class OnnxRuntimeTarget:
 
     def run(
         self,
-        network: LMUNetwork | IntegerNetwork,
+        network: Network | IntegerNetwork,
         inputs: np.ndarray,
         *,
         record: bool = False,

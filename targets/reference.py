@@ -1,4 +1,4 @@
-"""Target `reference`: the NumPy float64 forward pass of an LMUNetwork.
+"""Target `reference`: the NumPy float64 forward pass of an Network.
 
 All other targets are compared with it. Float states are not sent as events, so it counts none.
 """
@@ -9,25 +9,25 @@ import time
 
 import numpy as np
 
-from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.core.reference import has_hidden, run_reference
+from lmu_deploy.core.reference import run_reference
 from targets.base import Run, States, check_supported
 
 
 class ReferenceTarget:
-    """Run every LMUNetwork in float64."""
+    """Run every Network in float64."""
 
     name = "reference"
-    accepts: tuple[type, ...] = (LMUNetwork,)
+    accepts: tuple[type, ...] = (Network,)
 
-    def unsupported(self, network: LMUNetwork) -> list[str]:
-        """Return no reason: every LMUNetwork is supported."""
+    def unsupported(self, network: Network) -> list[str]:
+        """Return no reason: every Network is supported."""
         return []
 
     def run(
         self,
-        network: LMUNetwork,
+        network: Network,
         inputs: np.ndarray,
         *,
         record: bool = False,
@@ -56,12 +56,10 @@ class ReferenceTarget:
         )
 
 
-def float_populations(network: LMUNetwork) -> dict[str, int]:
+def float_populations(network: Network) -> dict[str, int]:
     """Return the populations of a float network with their numbers of states or units."""
-    neurons = {}
-    for number, layer in enumerate(network.layers):
-        if isinstance(layer, LMULayer):
-            neurons[f"layer{number}/memory"] = layer.memory.size
-        if has_hidden(layer):
-            neurons[f"layer{number}/hidden"] = layer.n_out
-    return neurons
+    return {
+        f"{node.name}/{part}": size
+        for node in network.nodes
+        for part, size in node.operator.states.items()
+    }

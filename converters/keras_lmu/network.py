@@ -19,8 +19,7 @@ from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.pointwise import Activation
-from lmu_deploy.core.graph.transforms import to_layers
-from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.graph.transforms import as_layers
 
 SETTINGS = ("matrices", "output", "activation", "theta")
 """Options that say nothing of the architecture."""
@@ -39,9 +38,7 @@ class KerasLMUImporter:
             return (whole or not sniff.holds(b"memory_encoders")) and not sniff.is_nir
         return CONFIG in sniff.entries or WEIGHTS in sniff.entries
 
-    def read(
-        self, path: Path, architecture: Path | None, options: dict[str, str]
-    ) -> LMUNetwork | Network:
+    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> Network:
         """Read a network; the architecture is needed for weights-only files only.
 
         Option `matrices` selects the memory's matrices: exact (the default), keras, keras:KIB, or
@@ -59,21 +56,21 @@ class KerasLMUImporter:
                 f"file has; leave it out, or choose from {', '.join(SETTINGS)}."
             )
         described = architecture_from_options(rest) if rest else architecture
-        network = _read(path, whole, described, settings)
-        return _as_layers(network)
+        return _with_logits(_read(path, whole, described, settings))
 
 
-def _as_layers(network: Network) -> LMUNetwork | Network:
-    """Return the layers of a chain, without a softmax at its end; any other network as it is."""
+def _with_logits(network: Network) -> Network:
+    """Return a chain of layers without a softmax at its end; any other network as it is."""
     inner, last = network, network[network.output]
     if isinstance(last.operator, Activation) and last.operator.name == "softmax":
         notes = {**network.provenance, "left out": "the softmax at the end: outputs are logits"}
         nodes = tuple(node for node in network.nodes if node is not last)
         inner = replace(network, nodes=nodes, output=last.inputs[0], provenance=notes)
     try:
-        return to_layers(inner)
+        as_layers(inner, "import")
     except InputError:
         return network
+    return inner
 
 
 def read_keras(

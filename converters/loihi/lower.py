@@ -24,6 +24,8 @@ from converters.spiking.recipe import (
     draw_samples,
 )
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration, check_multiple
@@ -169,7 +171,7 @@ def build_memory(
 
 
 def loihi_spike(
-    network: LMUNetwork,
+    network: Network | LMUNetwork,
     calibration_inputs: np.ndarray,
     profile: str | DigitalProfile = "loihi1",
     *,
@@ -189,7 +191,7 @@ def loihi_spike(
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
         Encoders, hidden units, LSTM layers and readout stay on the host.
     calibration_inputs : ndarray, shape (samples, steps, n_in)
         Training data, never test data. At most 200 samples are used, drawn at random with `seed`,
@@ -232,13 +234,14 @@ def loihi_spike(
 
 
 def loihi_spike_with(
-    network: LMUNetwork,
+    network: Network | LMUNetwork,
     calibration_inputs: np.ndarray,
     profile: str | DigitalProfile,
     options: PopulationOptions,
     progress: Progress | None = None,
 ) -> LoihiNetwork:
     """Lower a network with options in one object; see :func:`loihi_spike`."""
+    network = as_layers(network, "spike")
     chip, figures = lif_chip(profile)
     if options.maximum_rates is not None:
         figures = _with_rates(figures, *options.maximum_rates)

@@ -1,9 +1,10 @@
 """Convert networks to NIR graphs and back.
 
-The graph of an :class:`LMUNetwork` is described in :mod:`converters.nir.plan`, that of a
-:class:`SpikingNetwork` in :mod:`converters.nir.spiking`. In a float graph the nodes are
-authoritative: weights that another program changed are read with their new values. In a spiking
-graph nothing may be changed, since its calibration is for the whole chip.
+The graph of a chain of LMU layers is described in :mod:`converters.nir.plan`, that of any other
+:class:`Network` in :mod:`converters.nir.graphs`, that of a :class:`SpikingNetwork` in
+:mod:`converters.nir.spiking`. In a float graph the nodes are authoritative: weights that another
+program changed are read with their new values. In a spiking graph nothing may be changed, since its
+calibration is for the whole chip.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import nir
 import numpy as np
 
 from converters.nir.floats import carried_arrays, float_nodes
+from converters.nir.graphs import write_graph
 from converters.nir.plan import STEPS_PER_TAU, Header, Stepping, read_header, write_header
 from converters.nir.spiking import spiking_nodes, spiking_stepping
 from converters.sandbox.limits import ARRAY_BYTES
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import from_tree, to_tree
+from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
 
@@ -55,7 +59,7 @@ _ROUNDING = 1e-5
 
 
 def to_nir(
-    network: LMUNetwork | SpikingNetwork,
+    network: Network | LMUNetwork | SpikingNetwork,
     *,
     dt: float | None = None,
     tau: float | None = None,
@@ -70,9 +74,13 @@ def to_nir(
     memory's states m, channel by channel, and :func:`left_to_host` lists the missing parts. The
     graph of a spiking network has its memories, from channels u to states m.
 
+    A network that is no chain of LMU and LSTM layers, or whose nodes have names of their own, is
+    written node by node where NIR has nodes for all of its operators; see
+    :mod:`converters.nir.graphs`.
+
     Parameters
     ----------
-    network : LMUNetwork or SpikingNetwork
+    network : Network, LMUNetwork or SpikingNetwork
     dt : float, optional
         Duration of a step of the network in seconds, by default 0.001. A spiking network has its
         own.
@@ -91,9 +99,17 @@ def to_nir(
     Raises
     ------
     InputError
-        When no part of the network can be in a graph, NIR does not have the spiking neurons, a
-        matrix would be too large, or a value is out of range.
+        When no part of the network can be in a graph, NIR has no node for an operator of a network
+        that is no chain (all are named), NIR does not have the spiking neurons, a matrix would be
+        too large, or a value is out of range.
     """
+    if isinstance(network, Network):
+        given = 1e-3 if dt is None else dt
+        stepping = Stepping(integrator, given, STEPS_PER_TAU * given if tau is None else tau)
+        layers = _as_chain(network, stepping)
+        if layers is None:
+            return _operators(network, stepping)
+        network = layers
     if not isinstance(network, LMUNetwork | SpikingNetwork):
         raise InputError(
             f"NIR takes a float or a spiking network, not {type(network).__name__}; give the float "
@@ -118,7 +134,33 @@ def to_nir(
     return _graph(nodes, edges, write_header("float", stepping, tree, tensors, carried))
 
 
-def from_nir(graph: nir.NIRGraph) -> LMUNetwork | SpikingNetwork:
+def _as_chain(network: Network, stepping: Stepping) -> LMUNetwork | None:
+    """Return a network as layers, if it is a chain of them and cannot be written node by node.
+
+    One that was made from layers, whose nodes have no names of their own, is written as layers too.
+    """
+    try:
+        layers = as_layers(network, "export to nir")
+    except InputError:
+        return None
+    if Network.from_layers(layers).fingerprint() == network.fingerprint():
+        return layers
+    try:
+        write_graph(network, stepping)
+    except InputError:
+        return layers
+    return None
+
+
+def _operators(network: Network, stepping: Stepping) -> nir.NIRGraph:
+    """Return the graph of a network, node by node."""
+    tree, tensors = to_tree(network)
+    written = write_graph(network, stepping)
+    header = write_header("graph", stepping, tree, tensors, written.places)
+    return _graph(written.nodes, written.edges, header)
+
+
+def from_nir(graph: nir.NIRGraph) -> Network | LMUNetwork | SpikingNetwork:
     """Convert a NIR graph of :func:`to_nir` back to the network.
 
     Parameters
@@ -128,7 +170,7 @@ def from_nir(graph: nir.NIRGraph) -> LMUNetwork | SpikingNetwork:
 
     Returns
     -------
-    LMUNetwork or SpikingNetwork
+    Network, LMUNetwork (a chain of layers) or SpikingNetwork
         Bit-identical where the graph is unchanged.
 
     Raises
@@ -144,6 +186,11 @@ def from_nir(graph: nir.NIRGraph) -> LMUNetwork | SpikingNetwork:
                 again = to_nir(spiking, integrator=header.stepping.integrator)
                 _check_same(graph, again, exactly=True)
                 return spiking
+        elif header.kind == "graph":
+            whole = from_tree(header.tree, _placed(graph, header), GRAPH_CLASSES)
+            if isinstance(whole, Network):
+                _check_same(graph, _operators(whole, header.stepping), exactly=False)
+                return whole
         else:
             network = from_tree(header.tree, _tensors(graph, header), FLOAT_CLASSES)
             if isinstance(network, LMUNetwork):
@@ -184,6 +231,15 @@ def _tensors(graph: nir.NIRGraph, header: Header) -> dict[str, np.ndarray]:
     for name, array in carried_arrays(graph.nodes, orders, header.stepping).items():
         if name in header.dtypes:
             found[name] = np.ascontiguousarray(array, dtype=header.dtypes[name])
+    return found
+
+
+def _placed(graph: nir.NIRGraph, header: Header) -> dict[str, np.ndarray]:
+    """Return the arrays of the tree of a graph of operators."""
+    found = dict(header.arrays)
+    for path, (name, field, axes) in header.places.items():
+        array = np.asarray(getattr(graph.nodes[name], field)).transpose(np.argsort(axes))
+        found[path] = np.ascontiguousarray(array, dtype=header.dtypes[path])
     return found
 
 

@@ -16,6 +16,7 @@ from converters.nir.convert import from_nir, refuse_damage
 from converters.sandbox import read_in_sandbox
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 
@@ -37,7 +38,7 @@ def write_nir(graph: nir.NIRGraph, path: Path | str) -> None:
             raise InputError(f"cannot write {path}: {error}; give another place.") from error
 
 
-def read_nir(path: Path | str) -> LMUNetwork | SpikingNetwork:
+def read_nir(path: Path | str) -> Network | LMUNetwork | SpikingNetwork:
     """Read a network from a NIR file that lmu_deploy wrote.
 
     Parameters
@@ -105,12 +106,14 @@ class NIRImporter:
         """Return whether the file is an HDF5 file with a NIR graph."""
         return sniff.is_nir
 
-    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
+    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> Network:
         """Read a float network; there are no options."""
         if architecture is not None or options:
             raise InputError("a NIR file is complete; leave out --architecture and --option.")
         network = read_nir(path)
-        if not isinstance(network, LMUNetwork):
+        if isinstance(network, LMUNetwork):
+            network = Network.from_layers(network)
+        if not isinstance(network, Network):
             raise InputError(
                 f"{path} has a SpikingNetwork, and import returns float networks; read it with "
                 "converters.nir.read_nir."

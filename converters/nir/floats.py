@@ -198,7 +198,7 @@ class _GraphBuilder:
         width = last.n_out if is_whole(last) else last.memory.size
         if segment.has_readout:
             readout = self.network.readout
-            self.add("readout", _affine(readout.kernel, readout.bias), sources)
+            self.add("readout", affine(readout.kernel, readout.bias), sources)
             sources, width = ["readout"], self.network.n_out
         self.add(segment.output, nir.Output({"output": np.array([width])}), sources)
 
@@ -207,7 +207,7 @@ class _GraphBuilder:
         encoders = layer.input_encoders
         if layer.hidden_encoders is not None:
             encoders = np.concatenate([encoders, layer.hidden_encoders])
-        node = _affine(encoders, layer.memory_bias)
+        node = affine(encoders, layer.memory_bias)
         node.metadata = {"features": layer.n_in}
         self.add(f"{name}_encoders", node, sources)
         memory = f"{name}_memory"
@@ -215,17 +215,17 @@ class _GraphBuilder:
         self.edges += [(f"{name}_encoders", f"{memory}_input"), (f"{memory}_input", memory)]
         self.edges += [(memory, f"{memory}_recurrent"), (f"{memory}_recurrent", memory)]
         if layer.memory_encoders is not None:
-            self.add(f"{memory}_encoders", _affine(layer.memory_encoders, None), [memory])
+            self.add(f"{memory}_encoders", affine(layer.memory_encoders, None), [memory])
             self.edges.append((f"{memory}_encoders", f"{memory}_input"))
         if layer.hidden is None or not is_whole(layer):
             return [memory]
         return self.hidden(name, layer.hidden, sources)
 
     def hidden(self, name: str, hidden: Hidden, sources: list[str]) -> list[str]:
-        self.add(f"{name}_kernel", _affine(hidden.memory_kernel, hidden.bias), [f"{name}_memory"])
+        self.add(f"{name}_kernel", affine(hidden.memory_kernel, hidden.bias), [f"{name}_memory"])
         if hidden.input_kernel is None:
             return [f"{name}_kernel"]
-        self.add(f"{name}_input_kernel", _affine(hidden.input_kernel, None), sources)
+        self.add(f"{name}_input_kernel", affine(hidden.input_kernel, None), sources)
         return [f"{name}_kernel", f"{name}_input_kernel"]
 
     def add(self, name: str, node: nir.NIRNode, sources: list[str]) -> None:
@@ -233,7 +233,7 @@ class _GraphBuilder:
         self.edges += [(source, name) for source in sources]
 
 
-def _affine(kernel: np.ndarray, bias: np.ndarray | None) -> nir.NIRNode:
+def affine(kernel: np.ndarray, bias: np.ndarray | None) -> nir.NIRNode:
     """Return a NIR node for a kernel, which networks apply from the right."""
     weight = np.array(kernel.T, order="C")  # a network's own arrays are read-only
     return nir.Linear(weight) if bias is None else nir.Affine(weight, np.array(bias))

@@ -33,6 +33,8 @@ import nir
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
 from lmu_deploy.core.validation import check_choice, check_number
 
@@ -105,18 +107,23 @@ def segments(network: LMUNetwork) -> list[Segment]:
     return found
 
 
-def left_to_host(network: LMUNetwork) -> list[str]:
+def left_to_host(network: Network | LMUNetwork) -> list[str]:
     """List the parts of a float network that are not in its NIR graph.
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
+        One that is no chain of layers is in the graph as a whole.
 
     Returns
     -------
     list of str
         Such as "layer 0: 212 hidden units (tanh)"; empty if the graph is the whole network.
     """
+    try:
+        network = as_layers(network, "export to nir")
+    except InputError:
+        return []
     parts = []
     for number, layer in enumerate(network.layers):
         if is_whole(layer):
@@ -185,6 +192,9 @@ def time_constant(integrator: str, dt: float, decay: float, tau: float) -> float
     return tau if integrator == "exponential" else dt / (1.0 - decay)
 
 
+Place = tuple[str, str, tuple[int, ...]]
+"""A NIR node, its field, and the order of axes in which the field holds an array."""
+
 KEY = "lmu_deploy"
 ARRAYS = "lmu_deploy_arrays"
 FORMAT = 1
@@ -197,13 +207,15 @@ class Header:
 
     Attributes
     ----------
-    kind : {"float", "spiking"}
+    kind : {"float", "graph", "spiking"}
     stepping : Stepping
     tree : JSON value
     dtypes : mapping of str to str
         Types of the arrays in nodes, by name in the tree.
     arrays : mapping of str to ndarray
         The arrays that are in no node.
+    places : mapping of str to (node, field, axes)
+        Of a graph of operators, where the arrays in nodes are.
     """
 
     kind: str
@@ -211,6 +223,7 @@ class Header:
     tree: Any
     dtypes: Mapping[str, str]
     arrays: Mapping[str, np.ndarray]
+    places: Mapping[str, Place]
 
 
 def write_header(
@@ -218,23 +231,24 @@ def write_header(
     stepping: Stepping,
     tree: Any,
     tensors: Mapping[str, np.ndarray],
-    carried: Iterable[str],
+    carried: Iterable[str] | Mapping[str, Place],
 ) -> dict[str, Any]:
     """Return the metadata of a graph.
 
     Parameters
     ----------
-    kind : {"float", "spiking"}
+    kind : {"float", "graph", "spiking"}
     stepping : Stepping
     tree, tensors : from :func:`lmu_deploy.core.files.to_tree`
-    carried : iterable of str
-        Names of the tensors that are in nodes.
+    carried : iterable of str, or mapping of str to (node, field, axes)
+        Names of the tensors that are in nodes, and of a graph of operators where they are.
     """
     for name, array in tensors.items():
         if array.size == 0:
             raise InputError(
                 f"{name} is empty, and a NIR file cannot have empty arrays; correct the network."
             )
+    places = carried if isinstance(carried, Mapping) else {}
     carried = set(carried)
     text = {
         "format": FORMAT,
@@ -246,6 +260,8 @@ def write_header(
         "dtypes": {name: tensors[name].dtype.name for name in sorted(carried)},
     }
     rest = {name: np.array(array) for name, array in tensors.items() if name not in carried}
+    if kind == "graph":
+        text["places"] = dict(places)
     found: dict[str, Any] = {KEY: json.dumps(text), "dt": stepping.dt}
     return found | ({ARRAYS: rest} if rest else {})
 
@@ -270,4 +286,12 @@ def read_header(graph: nir.NIRGraph) -> Header:
     if not all(dtype in _FLOATS for dtype in read["dtypes"].values()):
         raise InputError("the types of this NIR graph are damaged; export it again.")
     stepping = Stepping(read["integrator"], read["dt"], read["tau"])
-    return Header(str(read["kind"]), stepping, read["structure"], read["dtypes"], arrays)
+    places = {name: _place(value) for name, value in read.get("places", {}).items()}
+    return Header(str(read["kind"]), stepping, read["structure"], read["dtypes"], arrays, places)
+
+
+def _place(value: Any) -> Place:
+    node, field, axes = value
+    if field not in ("weight", "bias") or sorted(axes) != list(range(len(axes))):
+        raise InputError("the places of arrays in this NIR graph are damaged; export it again.")
+    return str(node), field, tuple(axes)

@@ -16,7 +16,8 @@ from torch import nn
 from converters.linear_maps import feed, identity, join
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Layer, LMUNetwork, Readout
-from lmu_deploy.nn.convert import lstm_layers, to_array, to_layer
+from lmu_deploy.nn.convert import lstm_layers, to_layer
+from lmu_deploy.nn.graph.operator import to_array
 
 
 @dataclass(frozen=True)

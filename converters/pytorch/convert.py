@@ -23,9 +23,10 @@ from converters.pytorch.assemble import (
 )
 from converters.pytorch.trace import follow
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.nn.convert import to_array
+from lmu_deploy.nn.graph.operator import to_array
 
 TOLERANCE = 1e-4
 """Relative to the largest output: far above float32 rounding, far below any error in conversion."""
@@ -38,7 +39,7 @@ def from_torch(
     task: str | None = None,
     return_sequences: bool | None = None,
     provenance: Mapping[str, str] | None = None,
-) -> LMUNetwork:
+) -> Network:
     """Convert a module whose forward is a chain of LMU, LSTM and linear layers.
 
     The forward is traced by torch.fx in evaluation mode, so dropout has no effect. Supported are
@@ -64,7 +65,7 @@ def from_torch(
 
     Returns
     -------
-    network : LMUNetwork
+    network : Network
         In the module's own precision.
 
     Raises
@@ -85,9 +86,9 @@ def from_torch(
         assert network is not None
         if not any(isinstance(event, Bundle) for event in events):
             verify(module, events, network)
-    if return_sequences is None:
-        return network
-    return replace(network, return_sequences=return_sequences)
+    if return_sequences is not None:
+        network = replace(network, return_sequences=return_sequences)
+    return Network.from_layers(network)
 
 
 @contextmanager

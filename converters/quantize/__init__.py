@@ -10,6 +10,8 @@ from converters.quantize.ptq import choose_realization, lower
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.loading import as_graph
+from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.hardware.profile import DigitalProfile
 
@@ -17,7 +19,7 @@ __all__ = ["Calibration", "calibrate", "quantize", "quantize_with"]
 
 
 def quantize(
-    network: Network,
+    network: Network | LMUNetwork,
     calibration: np.ndarray | Calibration,
     profile: str | DigitalProfile = "loihi2",
     *,
@@ -38,8 +40,9 @@ def quantize(
 
     Parameters
     ----------
-    network : Network
-        Its LSTM layers, and a readout after one of them, stay in float for the host.
+    network : Network or LMUNetwork
+        What has no integer form (normalization of layers, softmax inside, reversed time) stays in
+        float for the host.
     calibration : ndarray, shape (samples, steps, n_in), or Calibration
         Inputs on which ranges are measured, such as a part of the training data; or the result of
         `calibrate` for them and this network, so that several quantizations can share it.
@@ -99,13 +102,14 @@ def quantize(
 
 
 def quantize_with(
-    network: Network,
+    network: Network | LMUNetwork,
     calibration: np.ndarray | Calibration,
     profile: str | DigitalProfile = "loihi2",
     options: QuantizeOptions | None = None,
     progress: Progress | None = None,
 ) -> IntegerNetwork:
     """Quantize a float network with options in one object; see :func:`quantize`."""
+    network = as_graph(network)
     settings = settings_for(network, profile, options)
     signals = calibration
     if not isinstance(signals, Calibration):

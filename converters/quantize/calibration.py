@@ -24,6 +24,8 @@ from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.graph.transforms import operator_layer
 from lmu_deploy.core.integer.parts import Place, largest
+from lmu_deploy.core.loading import as_graph
+from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import LayerSteps
 from lmu_deploy.core.validation import check_choice
@@ -89,13 +91,13 @@ class Calibration:
 
 
 def calibrate(
-    network: Network, inputs: np.ndarray, progress: Progress | None = None
+    network: Network | LMUNetwork, inputs: np.ndarray, progress: Progress | None = None
 ) -> Calibration:
     """Run a network on calibration inputs in batches, step by step, and measure all signals.
 
     Parameters
     ----------
-    network : Network
+    network : Network or LMUNetwork
     inputs : ndarray, shape (samples, steps, *frame)
     progress : callable, optional
         Called with (samples done, samples in all).
@@ -105,6 +107,7 @@ def calibrate(
     InputError
         When there are no inputs, they do not fit the network, or a signal becomes infinite.
     """
+    network = as_graph(network)
     inputs = check_frames(inputs, network.frame)
     samples, steps = inputs.shape[:2]
     width = sum(_width(node, network) for node in network.nodes)

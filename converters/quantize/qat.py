@@ -27,13 +27,13 @@ from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.time import Reduce
-from lmu_deploy.core.graph.transforms import to_layers
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.layered import IntegerLayer, IntegerReadout, layer_views
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
 from lmu_deploy.nn.config import LMUConfig, ModelConfig
-from lmu_deploy.nn.convert import to_torch
+from lmu_deploy.nn.convert import to_sequence_model
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.config import TrainConfig, read_settings
@@ -81,8 +81,10 @@ def qat_config(network: Network, values: Mapping[str, Any] | None = None) -> Tra
         if name in values:
             raise InputError(f"settings of qat: {name} is the network's own; leave it out.")
     with _require_torch():
-        from lmu_deploy.nn.convert import to_torch
-    own = to_torch(as_chain(network)[0]).config.model_dump(include={"layers", "readout_bias"})
+        from lmu_deploy.nn.convert import to_sequence_model
+    own = to_sequence_model(as_chain(network)[0]).config.model_dump(
+        include={"layers", "readout_bias"}
+    )
     return read_settings({**DEFAULTS, **own, **values}, "settings of qat")
 
 
@@ -159,6 +161,7 @@ def train_quantized(
     gain = after[config.choose_by] - before[config.choose_by]
     better = gain < 0 if config.choose_by == "loss" or task.metric == "nrmse" else gain > 0
     if better:
+        assert isinstance(fitted.model, SequenceModel)
         trained = _with_kernels(layers, from_torch(fitted.model), config, seed)
         network = _renamed(trained, network, names)
         integer = lower(network, calibration, settings).result
@@ -211,7 +214,7 @@ def as_chain(network: Network) -> tuple[LMUNetwork, list[str]]:
     InputError
         When a node is no layer that the training knows.
     """
-    layers = to_layers(network)
+    layers = as_layers(network, "qat")
     names = [n.name for n in network.nodes if not isinstance(n.operator, Reduce)][:-1]
     same = Network.from_layers(layers)
     if len(same.nodes) != len(network.nodes) or len(names) != len(layers.layers):
@@ -273,7 +276,7 @@ def rounding_model(
         model.readout = RoundedReadout(
             n_in, model.config.n_out, model.config.readout_bias, readout, roundings[last.place]
         )
-        model.load_state_dict(to_torch(network).state_dict())
+        model.load_state_dict(to_sequence_model(network).state_dict())
 
     return prepare
 

@@ -30,6 +30,8 @@ from converters.spiking.recipe import (
 from converters.spiking.saved import SavedCalibration, check_calibration
 from converters.spiking.units import build_units
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration
@@ -123,7 +125,7 @@ def assemble(
 
 
 def spike(
-    network: LMUNetwork,
+    network: Network | LMUNetwork,
     calibration_inputs: np.ndarray,
     profile: str | AnalogProfile = "generic-analog",
     *,
@@ -158,7 +160,7 @@ def spike(
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
         Encoders and LSTM layers stay on the host, and so do hidden units and readout, except
         those of a last layer with feed-forward units: see `units`.
     calibration_inputs : ndarray, shape (samples, steps, n_in)
@@ -243,7 +245,7 @@ def spike(
 
 
 def spike_with(
-    network: LMUNetwork,
+    network: Network | LMUNetwork,
     calibration_inputs: np.ndarray,
     profile: str | AnalogProfile,
     options: SpikeOptions,
@@ -251,6 +253,7 @@ def spike_with(
     progress: Progress | None = None,
 ) -> SpikingNetwork:
     """Lower a network with options in one object; see :func:`spike`."""
+    network = as_layers(network, "spike")
     own_seed = options.seed if options.chip_seed is None else options.chip_seed
     inputs = check_inputs(calibration_inputs, network.n_in)
     if saved is None:
@@ -261,7 +264,7 @@ def spike_with(
 
 
 def spike_chips(
-    network: LMUNetwork,
+    network: Network | LMUNetwork,
     calibration_inputs: np.ndarray,
     profile: str | AnalogProfile,
     chip_seeds: Sequence[int],
@@ -293,6 +296,7 @@ def spike_chips(
     InputError
         As :func:`spike`, and when `chip_seeds` is empty.
     """
+    network = as_layers(network, "spike")
     options = options or SpikeOptions()
     inputs = check_inputs(calibration_inputs, network.n_in)
     if not chip_seeds:

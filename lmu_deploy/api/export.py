@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import Network, load
-from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.loading import AnyNetwork, as_network
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_choice
 
@@ -22,7 +22,7 @@ FORMS = (*FLOAT_FORMS, *INTEGER_FORMS, "nir")
 
 
 def export(
-    network: Network | Path | str,
+    network: AnyNetwork | Path | str,
     *,
     to: str,
     out: Path | str,
@@ -34,7 +34,7 @@ def export(
 
     Parameters
     ----------
-    network : LMUNetwork, IntegerNetwork, SpikingNetwork or path
+    network : Network, IntegerNetwork, SpikingNetwork or path
         Each form takes one of them; NIR takes a float or a spiking network.
     to : {"onnx", "onnx-step", "onnx-int", "onnx-int-step", "onnx-qdq", "nir"}
         Of a float network the whole sequence as one ONNX graph, or one step with its states as
@@ -72,9 +72,8 @@ def export(
         raise InputError(
             f"{', '.join(given)} of an export is for nir alone, not {to}; leave it out."
         )
-    if isinstance(network, Path | str):
-        network = load(network)
-    wanted = LMUNetwork if to in FLOAT_FORMS else IntegerNetwork
+    network = as_network(network)
+    wanted = Network if to in FLOAT_FORMS else IntegerNetwork
     if not isinstance(network, wanted):
         raise InputError(
             f"export to {to} needs {_NEEDS[wanted]}, not {type(network).__name__}; {_REMEDIES[to]}."
@@ -93,7 +92,7 @@ def export(
 
 
 _NEEDS: dict[type, str] = {
-    LMUNetwork: "a float network",
+    Network: "a float network",
     IntegerNetwork: "an integer network",
 }
 _REMEDIES = {
@@ -103,16 +102,16 @@ _REMEDIES = {
 }
 
 
-def _export_nir(network: Network | Path | str, out: Path, options: dict[str, Any]) -> Path:
+def _export_nir(network: AnyNetwork | Path | str, out: Path, options: dict[str, Any]) -> Path:
     from converters.nir import left_to_host, to_nir, write_nir
 
-    loaded = load(network) if isinstance(network, Path | str) else network
-    if not isinstance(loaded, LMUNetwork | SpikingNetwork):
+    loaded = as_network(network)
+    if not isinstance(loaded, Network | SpikingNetwork):
         raise InputError(
             f"export to nir needs a float or a spiking network, not {type(loaded).__name__}; give "
             "the float file that it was made from."
         )
     write_nir(to_nir(loaded, **options), out)
-    if isinstance(loaded, LMUNetwork) and (parts := left_to_host(loaded)):
+    if isinstance(loaded, Network) and (parts := left_to_host(loaded)):
         _LOG.warning("not in the NIR graph, which ends before: %s", "; ".join(parts))
     return out

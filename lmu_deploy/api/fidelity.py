@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import write_text
-from lmu_deploy.core.loading import Network
+from lmu_deploy.core.loading import AnyNetwork
 from lmu_deploy.core.representation import counted, shortened
 from lmu_deploy.fidelity.measures.events import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
@@ -74,7 +74,7 @@ class FidelityReport:
 
     fidelity: Fidelity
     excerpts: Mapping[str, RasterExcerpt] = field(default_factory=dict)
-    networks: Mapping[str, Network] = field(default_factory=dict)
+    networks: Mapping[str, AnyNetwork] = field(default_factory=dict)
     robustness: Robustness | None = None
     folder: Path | None = None
 

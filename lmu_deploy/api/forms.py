@@ -10,11 +10,12 @@ from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.spike import spike
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, save
-from lmu_deploy.core.loading import FORMS, Network, as_network, float_source
-from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.loading import FORMS, AnyNetwork, as_network, float_source
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.tasks.dataset import TaskLike
-from targets.base import Target
+from targets.base import Target, forms_of, taken_by
 
 UNCALIBRATED = "uncalibrated"
 LOIHI = "loihi1"
@@ -27,7 +28,7 @@ class Forms:
 
     Attributes
     ----------
-    source : LMUNetwork
+    source : Network
     task : str, path, Task, Dataset or None
         Whose training inputs calibrate.
     seed : int
@@ -40,18 +41,18 @@ class Forms:
         Those that :meth:`use` took, by form; a spiking one without calibration as uncalibrated.
     """
 
-    source: LMUNetwork
+    source: Network
     task: TaskLike | None
     seed: int
     folder: Path | None
     files: dict[str, Path] = field(default_factory=dict)
-    given: dict[str, Network] = field(default_factory=dict)
-    made: dict[str, Network] = field(default_factory=dict)
+    given: dict[str, AnyNetwork] = field(default_factory=dict)
+    made: dict[str, AnyNetwork] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._keep("float", lambda: self.source)
 
-    def needed_by(self, runner: Target, form: str = "") -> Network:
+    def needed_by(self, runner: Target, form: str = "") -> AnyNetwork:
         """Return the representation that a target runs.
 
         Parameters
@@ -65,7 +66,7 @@ class Forms:
         InputError
             When the target does not run that form.
         """
-        runs = [name for name, cls in FORMS.items() if cls in runner.accepts]
+        runs = forms_of(runner)
         if not runs:
             raise InputError(
                 f"target {runner.name} runs none of the forms {', '.join(FORMS)}; run it by "
@@ -76,9 +77,9 @@ class Forms:
                 f"target {runner.name} does not run the form {form!r}; choose one of "
                 f"{', '.join(f'{runner.name}/{name}' for name in runs)}."
             )
-        return self._make(form or runs[0])
+        return taken_by(runner, self._make(form or runs[0]))
 
-    def _make(self, form: str) -> Network:
+    def _make(self, form: str) -> AnyNetwork:
         if form == "float":
             return self.source
         if form == "integer":
@@ -87,7 +88,7 @@ class Forms:
             return self._keep("loihi", self._spike_on_loihi)
         return self._keep("spiking", lambda: self._spike("dynamic"))
 
-    def uncalibrated(self) -> Network | None:
+    def uncalibrated(self) -> AnyNetwork | None:
         """Return the spiking network whose decoders ignore the chip's mismatch.
 
         The result is None beside a spiking network that was given without an uncalibrated one.
@@ -96,7 +97,7 @@ class Forms:
             return None
         return self._keep(UNCALIBRATED, lambda: self._spike("none"))
 
-    def use(self, networks: Iterable[Network | Path | str]) -> None:
+    def use(self, networks: Iterable[AnyNetwork | Path | str]) -> None:
         """Take networks in place of those that defaults would make.
 
         Raises
@@ -104,7 +105,7 @@ class Forms:
         InputError
             When one is not a network made from this float one, or two hold the same form.
         """
-        wanted = fingerprint(self.source)
+        wanted = fingerprint(as_layers(self.source, "use"))
         for given in networks:
             network = as_network(given)
             name = given if isinstance(given, str | Path) else repr(given)
@@ -112,20 +113,21 @@ class Forms:
             if form in self.given:
                 raise InputError(f"{name} is the second {form} network given; give one of each.")
             source = float_source(network)
-            if form == "float" or source is None or fingerprint(source) != wanted:
+            layers = None if source is None else as_layers(source, "use")
+            if form == "float" or layers is None or fingerprint(layers) != wanted:
                 raise InputError(
                     f"{name} was not made from the float network that is validated; give a file "
                     "that lmu-deploy quantize or spike made of it."
                 )
             self.given[form] = network
 
-    def _spike_on_loihi(self) -> Network:
+    def _spike_on_loihi(self) -> AnyNetwork:
         return spike(self.source, self.task, profile=LOIHI, seed=self.seed)
 
-    def _spike(self, calibration: str) -> Network:
+    def _spike(self, calibration: str) -> AnyNetwork:
         return spike(self.source, self.task, calibration=calibration, seed=self.seed)
 
-    def _keep(self, name: str, make: Callable[[], Network]) -> Network:
+    def _keep(self, name: str, make: Callable[[], AnyNetwork]) -> AnyNetwork:
         if name not in self.made:
             self.made[name] = self.given[name] if name in self.given else make()
             if self.folder is not None:
@@ -134,7 +136,7 @@ class Forms:
         return self.made[name]
 
 
-def _form_of(network: Network) -> str:
+def _form_of(network: AnyNetwork) -> str:
     if isinstance(network, SpikingNetwork) and network.calibration.method == "none":
         return UNCALIBRATED
     return next(name for name, kind in FORMS.items() if isinstance(network, kind))

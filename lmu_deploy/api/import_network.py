@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
-from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.graph.network import Network
 
 
 def import_network(
@@ -18,7 +18,7 @@ def import_network(
     architecture: Path | str | None = None,
     options: Mapping[str, str] | None = None,
     task: str | None = None,
-) -> LMUNetwork:
+) -> Network:
     """Read a network from a file of keras-lmu, the paper's package, a PyTorch LMU or our ONNX.
 
     Parameters
@@ -38,7 +38,7 @@ def import_network(
 
     Returns
     -------
-    network : LMUNetwork
+    network : Network
 
     Raises
     ------
@@ -60,7 +60,7 @@ def from_keras(
     architecture: Path | str | None = None,
     options: Mapping[str, str] | None = None,
     task: str | None = None,
-) -> LMUNetwork:
+) -> Network:
     """Read a network from a file of Keras; see :func:`import_network`.
 
     Parameters

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.options import TaskQuantizeOptions
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.studies.quantization import quantize_for_task
 from lmu_deploy.tasks.dataset import TaskLike
 
 
 def quantize(
-    network: LMUNetwork | Path | str,
+    network: Network | Path | str,
     data: TaskLike | None = None,
     *,
     profile: str | DigitalProfile = "loihi2",
@@ -43,7 +43,7 @@ def quantize(
 
     Parameters
     ----------
-    network : LMUNetwork or path
+    network : Network or path
     data : Dataset, Task, str or path, optional
         A dataset, the name of a task or an ``.npz`` file whose training inputs calibrate; by
         default the task that the network was trained for.

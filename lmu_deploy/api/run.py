@@ -14,7 +14,7 @@ import numpy as np
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import atomic_write, write_text
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import Network, as_network, float_source
+from lmu_deploy.core.loading import AnyNetwork, as_network, float_source
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.representation import Summary, counted, shortened
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
@@ -27,7 +27,7 @@ from lmu_deploy.fidelity.schema import AgainstReference, Metric, TargetFidelity
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import Dataset, TaskLike
 from lmu_deploy.tasks.selection import limited, task_for
-from targets.base import Run, States, Target, check_supported, get_target, target_names
+from targets.base import Run, States, Target, check_supported, get_target, taken_by, target_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def announce(label: str, runner: Target, network: Network, inputs: np.ndarray) -> None:
+def announce(label: str, runner: Target, network: AnyNetwork, inputs: np.ndarray) -> None:
     """Log the size of a simulation of neurons before it starts.
 
     The running time grows with the number of neurons, synapses, samples and steps; an estimate
@@ -47,7 +47,7 @@ def announce(label: str, runner: Target, network: Network, inputs: np.ndarray) -
     label : str
         What the progress is called.
     runner : Target
-    network : Network
+    network : AnyNetwork
     inputs : ndarray, shape (samples, steps, n_in)
     """
     neurons, sizes = neurons_of(network), network_sizes(network)
@@ -68,7 +68,7 @@ def announce(label: str, runner: Target, network: Network, inputs: np.ndarray) -
     )
 
 
-def neurons_of(network: Network) -> int:
+def neurons_of(network: AnyNetwork) -> int:
     """Return the number of neurons that a network has on its chip; 0 for a float network."""
     if isinstance(network, SpikingNetwork | LoihiNetwork):
         return network.neurons
@@ -88,7 +88,7 @@ class RunResult(Run):
 
     Attributes
     ----------
-    network : Network
+    network : AnyNetwork
         The network that ran.
     task : Task or None
         The task, when the answers are known.
@@ -98,7 +98,7 @@ class RunResult(Run):
         The same inputs in the float network, when it is known and was asked for.
     """
 
-    network: Network | None = None
+    network: AnyNetwork | None = None
     task: Task | None = None
     answers: np.ndarray | None = None
     reference: Run | None = None
@@ -214,7 +214,7 @@ class RunResult(Run):
 
 
 def run(
-    network: Network | Path | str,
+    network: AnyNetwork | Path | str,
     data: np.ndarray | TaskLike | None = None,
     *,
     target: str | None = None,
@@ -229,7 +229,7 @@ def run(
 
     Parameters
     ----------
-    network : LMUNetwork, IntegerNetwork, SpikingNetwork, LoihiNetwork or path
+    network : Network, IntegerNetwork, SpikingNetwork, LoihiNetwork or path
     data : ndarray, Dataset, Task, str or path, optional
         Inputs of shape (samples, steps, n_in), or what has a test part: a dataset, the name of a
         task, or an ``.npz`` file. By default the task that the network was trained for.
@@ -270,13 +270,14 @@ def run(
     network = as_network(network)
     name = _natural_target(network) if target is None else target
     runner = get_target(name)
-    check_supported(runner, network)
+    taken = taken_by(runner, network)
+    check_supported(runner, taken)
     inputs, answers, task = _inputs(network, data, y, limit)
     if json is not None and task is None:
         raise InputError("a summary needs the right answers; give y or a dataset to run.")
     announce(name, runner, network, inputs)
     with progress_bar(name) as progress:
-        found = runner.run(network, inputs, record=bool(record), seed=seed, progress=progress)
+        found = runner.run(taken, inputs, record=bool(record), seed=seed, progress=progress)
     expected = None
     if reference and (source := float_source(network)) is not None:
         with progress_bar("reference") as progress:
@@ -297,7 +298,7 @@ def run(
     return result
 
 
-def _natural_target(network: Network) -> str:
+def _natural_target(network: AnyNetwork) -> str:
     """Return the target that runs a representation without any further library, or Brian2."""
     if isinstance(network, IntegerNetwork):
         return "integer"
@@ -307,7 +308,7 @@ def _natural_target(network: Network) -> str:
 
 
 def _inputs(
-    network: Network, data: np.ndarray | TaskLike | None, y: np.ndarray | None, limit: int | None
+    network: AnyNetwork, data: np.ndarray | TaskLike | None, y: np.ndarray | None, limit: int | None
 ) -> tuple[np.ndarray, np.ndarray | None, Task | None]:
     """Return inputs, and the right answers with their task if they are known."""
     if not isinstance(data, np.ndarray):

@@ -10,8 +10,8 @@ from converters.options import PopulationOptions, SpikeOptions
 from converters.spiking import saved, spike_with
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.loading import load_float
-from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.options import options_of
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
@@ -23,7 +23,7 @@ from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 
 
 def spike(
-    network: LMUNetwork | Path | str,
+    network: Network | Path | str,
     data: TaskLike | None = None,
     *,
     profile: str = "generic-analog",
@@ -55,7 +55,7 @@ def spike(
 
     Parameters
     ----------
-    network : LMUNetwork or path
+    network : Network or path
     data : Dataset, Task, str or path, optional
         A dataset, the name of a task or an ``.npz`` file; its training inputs give the ranges of
         the states. By default the task that the network was trained for.
@@ -117,7 +117,7 @@ def spike(
 
 
 def spike_for_task(
-    network: LMUNetwork | Path | str,
+    network: Network | Path | str,
     options: SpikeOptions,
     *,
     profile: str = "generic-analog",
@@ -127,8 +127,7 @@ def spike_for_task(
     load_calibration: Path | str | None = None,
 ) -> SpikingNetwork | LoihiNetwork:
     """Lower a float network with options in one object; see :func:`spike`."""
-    if not isinstance(network, LMUNetwork):
-        network = load_float(network, "spike")
+    network = load_float(network, "spike")
     kept = None if load_calibration is None else saved.load_calibration(load_calibration)
     inputs = limited(task_for(network, task).load().train, CALIBRATION_SAMPLES).inputs
     lowered: SpikingNetwork | LoihiNetwork
@@ -166,7 +165,7 @@ def _common_options(profile: str, options: SpikeOptions, others: list[str]) -> P
 
 
 def chip_yield(
-    network: LMUNetwork | Path | str,
+    network: Network | Path | str,
     data: TaskLike | None = None,
     *,
     profile: str = "generic-analog",
@@ -203,7 +202,7 @@ def chip_yield(
 
     Parameters
     ----------
-    network : LMUNetwork or path
+    network : Network or path
     data : Dataset, Task, str or path, optional
         A dataset, the name of a task or an ``.npz`` file; by default the task that the network
         was trained for.

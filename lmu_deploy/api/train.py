@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lmu_deploy.api.export import export
 from lmu_deploy.api.fidelity import FidelityReport
 from lmu_deploy.api.validate import validate
+from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.tasks.dataset import TaskLike
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def train(
     out: Path | str | None = None,
     checkpoint: Path | str | None = None,
     device: str = "auto",
+    blocks: int | None = None,
+    width: int | None = None,
+    stem_stride: int | None = None,
 ) -> TrainResult:
     """Train a network on a task; the test part is used once, at the end.
 
@@ -36,7 +40,7 @@ def train(
     ----------
     data : str, path, Task or Dataset
         Name of a task, or one's own data as an ``.npz`` file or a dataset.
-    model : {"lmu", "parallel", "lstm", "hybrid"}
+    model : {"lmu", "parallel", "lstm", "hybrid", "stack"}
         Which built-in network; see :mod:`lmu_deploy.training.config`.
     config : path, mapping or TrainConfig, optional
         A TOML file, or names and values, that replaces some of the built-in settings.
@@ -49,6 +53,9 @@ def train(
     checkpoint : path, optional
         State of the training, written after every epoch; an interrupted training resumes from it.
     device : {"auto", "cpu", "cuda", "mps"}
+    blocks, width, stem_stride : int, optional
+        Of a stack: its blocks, the features between them, and the steps of the input that it takes
+        together as one.
 
     Returns
     -------
@@ -73,6 +80,9 @@ def train(
         out=None if out is None else Path(out),
         checkpoint=None if checkpoint is None else Path(checkpoint),
         device=device,
+        blocks=blocks,
+        width=width,
+        stem_stride=stem_stride,
     )
 
 
@@ -103,6 +113,7 @@ def demo(out: Path | str = "demo-report", *, seed: int = 0) -> FidelityReport:
     """
     folder = Path(out)
     network = train(TASK, seed=seed).network
+    assert isinstance(network, LMUNetwork)
     command = f"lmu-deploy demo --out {folder} --seed {seed}"
     report = validate(network, targets=TARGETS, out=folder, seed=seed, command=command)
     for form in ("onnx", "onnx-step"):

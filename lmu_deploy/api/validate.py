@@ -15,9 +15,10 @@ from lmu_deploy.api.fidelity import FidelityReport, make_folder
 from lmu_deploy.api.forms import UNCALIBRATED, Forms
 from lmu_deploy.api.run import announce
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import Network, float_source, load_float
-from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.loading import AnyNetwork, float_source, load_float
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer
@@ -108,14 +109,14 @@ TargetsLike = str | Sequence[str | Mapping[str, int | None]] | Mapping[str, int 
 
 
 def validate(
-    network: LMUNetwork | Path | str,
+    network: Network | Path | str,
     data: TaskLike | None = None,
     *,
     targets: TargetsLike = ("onnxruntime", "integer"),
     out: Path | str | None = None,
     limit: int | None = None,
     steps: int | None = None,
-    use: Sequence[Network | Path | str] = (),
+    use: Sequence[AnyNetwork | Path | str] = (),
     seed: int = 0,
     attribution: int | None = None,
     command: str | None = None,
@@ -127,7 +128,7 @@ def validate(
 
     Parameters
     ----------
-    network : LMUNetwork or path
+    network : Network or path
     data : Dataset, Task, str or path, optional
         What the targets are judged on: a dataset, the name of a task, or an ``.npz`` file. By
         default the task that the network was trained for.
@@ -202,7 +203,7 @@ def validate(
         reference,
         chosen,
         split,
-        source,
+        as_layers(source, "validate"),
         command=command or _command_line(),
         seed=seed,
         files=forms.files,
@@ -252,7 +253,7 @@ def _named_targets(targets: TargetsLike) -> Iterator[tuple[str, Any]]:
             yield from _named_targets(target)
 
 
-def _run(runner: Target, network: Network, inputs: np.ndarray, seed: int, label: str) -> Run:
+def _run(runner: Target, network: AnyNetwork, inputs: np.ndarray, seed: int, label: str) -> Run:
     """Run all samples, a part at a time, with the states of the first ones."""
     announce(label, runner, network, inputs)
     samples, steps, _ = inputs.shape
@@ -261,14 +262,15 @@ def _run(runner: Target, network: Network, inputs: np.ndarray, seed: int, label:
         return run_streamed(runner, network, inputs, kept, seed=seed, progress=progress)
 
 
-def _states(network: Network) -> int:
+def _states(network: AnyNetwork) -> int:
     """Values that recording one step of one sample takes."""
     source = float_source(network)
     if source is None:
         return 10_000
-    sizes = [layer.n_out for layer in source.layers]
-    memories = [getattr(layer, "memory", None) for layer in source.layers]
-    return sum(sizes) + sum(memory.size for memory in memories if memory) + source.n_out
+    layers = [node for node in source.nodes if node.operator.states]
+    sizes = [source.shapes[node.name].size for node in layers]
+    memories = [node.operator.states.get("memory", 0) for node in layers]
+    return sum(sizes) + sum(memories) + source.n_out
 
 
 def _command_line() -> str:

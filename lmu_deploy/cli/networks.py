@@ -16,7 +16,7 @@ def train(
     ],
     out: Out,
     model: Annotated[
-        str, typer.Option(help="Kind of network: lmu, parallel, lstm or hybrid.")
+        str, typer.Option(help="Kind of network: lmu, parallel, lstm, hybrid or stack.")
     ] = "lmu",
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings of the training.")
@@ -30,6 +30,13 @@ def train(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    blocks: Annotated[int | None, typer.Option(help="Blocks of a stack.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Features of a stack between its blocks.")
+    ] = None,
+    stem_stride: Annotated[
+        int | None, typer.Option(help="Steps of the input that a stack takes together as one.")
+    ] = None,
 ) -> None:
     """Train a network on a task and write it to one file.
 
@@ -46,6 +53,9 @@ def train(
         out=out,
         checkpoint=checkpoint,
         device=device,
+        blocks=blocks,
+        width=width,
+        stem_stride=stem_stride,
     )
     for name, value in result.figures.items():
         print(f"{name.replace('_', ' ')}: {_readable(value)}")

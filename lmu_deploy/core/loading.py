@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load as load_tree
+from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
 from lmu_deploy.core.integer.layered import LAYERED_CLASSES, LayeredNetwork
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.core.spiking.loihi import LOIHI_CLASSES, LoihiNetwork
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
 
-Network = LMUNetwork | IntegerNetwork | SpikingNetwork | LoihiNetwork
+AnyNetwork = Network | IntegerNetwork | SpikingNetwork | LoihiNetwork
 FORMS: Mapping[str, type] = {
-    "float": LMUNetwork,
+    "float": Network,
     "integer": IntegerNetwork,
     "spiking": SpikingNetwork,
     "loihi": LoihiNetwork,
@@ -23,12 +25,19 @@ FORMS: Mapping[str, type] = {
 """Representations by the name that follows a target's, such as ``integer``."""
 _ALL = tuple(
     dict.fromkeys(
-        (*FLOAT_CLASSES, *INTEGER_CLASSES, *LAYERED_CLASSES, *SPIKING_CLASSES, *LOIHI_CLASSES)
+        (
+            *GRAPH_CLASSES,
+            *FLOAT_CLASSES,
+            *INTEGER_CLASSES,
+            *LAYERED_CLASSES,
+            *SPIKING_CLASSES,
+            *LOIHI_CLASSES,
+        )
     )
 )
 
 
-def load(path: Path | str) -> Network:
+def load(path: Path | str) -> AnyNetwork:
     """Load a network of any representation from its ``.safetensors`` file.
 
     Parameters
@@ -37,7 +46,8 @@ def load(path: Path | str) -> Network:
 
     Returns
     -------
-    LMUNetwork, IntegerNetwork, SpikingNetwork or LoihiNetwork
+    Network, IntegerNetwork, SpikingNetwork or LoihiNetwork
+        A float file of version 0.1, which holds layers, gives the graph of these layers.
 
     Raises
     ------
@@ -48,19 +58,24 @@ def load(path: Path | str) -> Network:
     --------
     >>> import lmu_deploy as ld
     >>> ld.load("examples/models/digits.safetensors")
-    LMUNetwork(8 inputs, 10 outputs, 5,262 parameters, task digits)
+    Network(8 inputs, 10 outputs, 5,262 parameters, 3 nodes, task digits)
     """
-    network = load_tree(path, _ALL)
-    if isinstance(network, LayeredNetwork):
-        network = network.graph()
-    if not isinstance(network, Network):
+    network = as_graph(load_tree(path, _ALL))
+    if not isinstance(network, AnyNetwork):
         raise InputError(
             f"{path} contains a {type(network).__name__}, not a network; give a network file."
         )
     return network
 
 
-def as_network(network: Network | Path | str) -> Network:
+def as_graph(network: Any) -> Any:
+    """Return the graph of a network of layers, float or integer; anything else as it is."""
+    if isinstance(network, LayeredNetwork):
+        return network.graph()
+    return Network.from_layers(network) if isinstance(network, LMUNetwork) else network
+
+
+def as_network(network: AnyNetwork | LMUNetwork | Path | str) -> AnyNetwork:
     """Return a network as it is, or load it from its file.
 
     Raises
@@ -68,10 +83,11 @@ def as_network(network: Network | Path | str) -> Network:
     InputError
         When the file does not exist or contains no network.
     """
-    return network if isinstance(network, Network) else load(network)
+    found: AnyNetwork = load(network) if isinstance(network, Path | str) else as_graph(network)
+    return found
 
 
-def load_float(network: Network | Path | str, command: str) -> LMUNetwork:
+def load_float(network: AnyNetwork | LMUNetwork | Path | str, command: str) -> Network:
     """Return a float network, as it is or from its file, for a command that needs one.
 
     Raises
@@ -80,17 +96,20 @@ def load_float(network: Network | Path | str, command: str) -> LMUNetwork:
         When the network has another representation, or the file contains no network.
     """
     found = as_network(network)
-    if isinstance(found, LMUNetwork):
+    if isinstance(found, Network):
         return found
     what = f"{network} contains a" if isinstance(network, str | Path) else "this is a"
     raise InputError(
-        f"{command} needs a float LMUNetwork, and {what} {type(found).__name__}; "
+        f"{command} needs a float Network, and {what} {type(found).__name__}; "
         "give the float file that it was converted from."
     )
 
 
-def float_source(network: Network) -> LMUNetwork | None:
+def float_source(network: AnyNetwork) -> Network | None:
     """Return the float network that a representation was converted from; None if not stored."""
     if isinstance(network, SpikingNetwork | LoihiNetwork):
-        return network.host
-    return network.source if isinstance(network, IntegerNetwork) else network
+        return Network.from_layers(network.host)
+    if isinstance(network, IntegerNetwork):
+        source: Network | None = as_graph(network.source)
+        return source
+    return network

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs
@@ -46,7 +48,7 @@ def activate(name: str, z: np.ndarray) -> np.ndarray:
 
 
 def run_reference(
-    network: LMUNetwork,
+    network: Network | LMUNetwork,
     inputs: np.ndarray,
     record: bool = False,
     batch_size: int = 500,
@@ -56,7 +58,7 @@ def run_reference(
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
     inputs : ndarray, shape (samples, steps, n_in)
     record : bool
         Store m, h and y of every step (samples * steps * (states + units + n_out) * 8 bytes).
@@ -70,6 +72,7 @@ def run_reference(
     InputError
         When the inputs have a wrong number of features or are not finite.
     """
+    network = as_layers(network, "reference")
     inputs = check_inputs(inputs, network.n_in)
     samples, steps, _ = inputs.shape
     keep_y = record or network.return_sequences

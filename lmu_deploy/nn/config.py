@@ -115,6 +115,51 @@ class ModelConfig(BaseModel):
     readout_bias: bool = True
 
 
+class StackSettings(BaseModel):
+    """A stack of residual blocks around parallel LMUs, without its inputs and outputs.
+
+    Attributes
+    ----------
+    blocks : int
+    width : int
+        Features of every step between the blocks, and hidden units of a block.
+    channels : int
+        Of the memory of every block.
+    order : int, optional
+        By default as many as its window has steps, at most 32.
+    theta : float, optional
+        Its window, in steps behind the stem; by default the whole sequence.
+    stem_stride : int
+        Steps of the input that the stem takes together as one step.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    blocks: int = Field(default=2, ge=1, le=100)
+    width: int = Field(default=128, ge=1, le=65_536)
+    channels: int = Field(default=8, ge=1, le=65_536)
+    order: int | None = Field(default=None, ge=1, le=4096)
+    theta: float | None = Field(default=None, ge=1, le=1e12)
+    stem_stride: int = Field(default=1, ge=1, le=65_536)
+
+
+class StackConfig(StackSettings):
+    """A stack of residual blocks around parallel LMUs; see :mod:`lmu_deploy.nn.graph.stack`.
+
+    Attributes
+    ----------
+    n_in, n_out : int
+        Number of input and output features.
+    return_sequences : bool
+        Whether the output is y at every step, or one y from the mean over time.
+    """
+
+    n_in: int = Field(ge=1, le=65_536)
+    n_out: int = Field(ge=1, le=65_536)
+    order: int = Field(ge=1, le=4096)
+    theta: float = Field(ge=1, le=1e12)
+    return_sequences: bool = False
+
+
 def read_model_config(data: Mapping[str, Any]) -> ModelConfig:
     """Return a ModelConfig from a mapping (from TOML, JSON or Python).
 

@@ -1,6 +1,7 @@
-"""Lossless conversion between PyTorch models and LMUNetwork.
+"""Lossless conversion between PyTorch models and networks.
 
-LMU layers store weights as LMUNetwork does (row vectors, weights on the right) and are copied;
+A graph becomes a :class:`lmu_deploy.nn.graph.module.GraphModule`. LMU layers store weights as
+LMUNetwork does (row vectors, weights on the right) and are copied;
 torch.nn.LSTM and torch.nn.Linear store their weights transposed.
 """
 
@@ -13,10 +14,48 @@ import torch
 from torch import Tensor, nn
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import Hidden, Layer, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.nn.config import LMUConfig, LSTMConfig, ModelConfig
+from lmu_deploy.nn.graph.module import GraphModule
+from lmu_deploy.nn.graph.operator import to_array
 from lmu_deploy.nn.lmu import LMU
 from lmu_deploy.nn.model import LSTM, SequenceModel
+
+
+def to_torch(
+    network: Network | LMUNetwork,
+    dtype: torch.dtype | None = None,
+    *,
+    train_theta: bool = False,
+    train_memory: bool = False,
+) -> GraphModule:
+    """Return a PyTorch module that computes the same as a network and can be trained further.
+
+    Each node becomes a module with the arrays of its operator as parameters;
+    ``module.to_network()`` returns the network with the weights as they are then.
+
+    Parameters
+    ----------
+    network : Network or LMUNetwork
+    dtype : torch.dtype, optional
+        Type of the parameters; by default float64 if a weight of the network is, float32 otherwise.
+    train_theta, train_memory : bool
+        Train the windows of the memories, or their matrices. Matrices that were trained before
+        are trained in any case.
+
+    Returns
+    -------
+    module : GraphModule
+        Its input has shape (batch, steps, *frame).
+
+    Raises
+    ------
+    InputError
+        When both a memory and its window are to be trained.
+    """
+    graph = network if isinstance(network, Network) else Network.from_layers(network)
+    return GraphModule(graph, dtype, train_theta=train_theta, train_memory=train_memory)
 
 
 def from_torch(
@@ -54,14 +93,14 @@ def from_torch(
     )
 
 
-def to_torch(network: LMUNetwork, dtype: torch.dtype | None = None) -> SequenceModel:
-    """Return a PyTorch model that computes the same as `network` and can be trained further.
+def to_sequence_model(network: LMUNetwork, dtype: torch.dtype | None = None) -> SequenceModel:
+    """Return a SequenceModel that computes the same as `network` and can be trained further.
 
     Trained memory matrices stay trainable; those derived from theta stay fixed.
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
     dtype : torch.dtype, optional
         Precision of the model; by default that of the kernel of the readout.
 
@@ -186,14 +225,6 @@ def _fill_layer(module: nn.Module, layer: Layer) -> None:
             _put(getattr(module, name), getattr(layer, name))
         for name in ("memory_kernel", "input_kernel", "recurrent_kernel", "bias"):
             _put(getattr(module, name), getattr(layer.hidden, name, None))
-
-
-def to_array(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as an array of at least float32 precision."""
-    tensor = tensor.detach().cpu()
-    if tensor.dtype in (torch.bfloat16, torch.float16):
-        tensor = tensor.float()
-    return np.ascontiguousarray(tensor.numpy())
 
 
 def _optional(tensor: Tensor | None) -> np.ndarray | None:

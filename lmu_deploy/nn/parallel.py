@@ -21,6 +21,7 @@ the work, is not needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -204,22 +205,48 @@ def run_parallel(
     return (h if last_only else hiddens), m, h
 
 
+def memory_states(dynamics: Dynamics, inputs: Tensor, only_end: bool = False) -> Tensor:
+    """Return the states of a memory that starts at zero.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+    inputs : Tensor, shape (batch, steps, groups * ports)
+    only_end : bool
+        Return the state after the last step only.
+
+    Returns
+    -------
+    states : Tensor, shape (batch, steps, groups * size), or (batch, groups * size)
+    """
+    m = inputs.new_zeros(len(inputs), dynamics.groups * len(dynamics.transition))
+    ends = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
+    steps, size = inputs.shape[1], len(dynamics.transition)
+    # In one block the states before it, which are zero, need no columns.
+    single = not only_end and steps <= _SINGLE_BLOCK * size
+    return _memory(dynamics, inputs, None if single else m, ends, only_end, None)[0]
+
+
 def _memory(
     dynamics: Dynamics,
     inputs: Tensor,
-    m: Tensor,
+    m: Tensor | None,
     ends: Tensor,
     only_end: bool,
     length: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the memory at every step, or only at the end, and the memory at the end."""
+    """Return the memory at every step, or only at the end, and the memory at the end.
+
+    Without m, which is the state before the first step, it is zero and all steps are one block.
+    """
     batch, steps, _ = inputs.shape
     size, groups = len(dynamics.transition), dynamics.groups
     # Independent channels are evaluated as sequences of one channel.
     alone = Dynamics(1, dynamics.transition, dynamics.entry, dynamics.cache)
     inputs = inputs.view(batch, steps, groups, -1).transpose(1, 2).flatten(0, 1)
-    m = m.reshape(-1, size)
+    m = None if m is None else m.reshape(-1, size)
     if only_end:
+        assert m is not None
         if dynamics.cache is None:
             length = length or best_length(alone, 0, len(m), steps, 0.0)
         blocks = Blocks.of(alone, length or min(steps, _LONGEST_RESPONSE))
@@ -229,14 +256,38 @@ def _memory(
             batch, -1
         )
         return m, m
-    blocks = Blocks.of(alone, length or best_length(alone, size, len(m), steps, 1.0))
-    identity = torch.eye(size, dtype=m.dtype, device=m.device)
-    arranged = in_blocks(inputs, blocks.length)
-    initial_states = blocks.initial_states(arranged, m)
-    matrices = torch.cat([blocks.state_kernels(identity), toeplitz(blocks.kernels(identity))], 1)
-    states = Drive(torch.cat([initial_states, arranged], 2), matrices).everywhere(steps)
+    if m is None:
+        blocks = Blocks.of(alone, steps)
+        arranged = features = in_blocks(inputs, steps)
+    else:
+        blocks = Blocks.of(alone, length or best_length(alone, size, len(m), steps, 1.0))
+        arranged = in_blocks(inputs, blocks.length)
+        features = torch.cat([blocks.initial_states(arranged, m), arranged], 2)
+    states = Drive(features, _state_matrices(blocks, m is not None, alone.cache)).everywhere(steps)
     states = states.view(batch, groups, steps, size).transpose(1, 2).flatten(2)
     return states, at_end(states, ends)
+
+
+def _state_matrices(blocks: Blocks, from_states: bool, cache: dict[Any, Any] | None) -> Tensor:
+    """Return S for the states themselves, from the cache if there is one."""
+
+    def made() -> Tensor:
+        identity = torch.eye(
+            len(blocks.carry), dtype=blocks.carry.dtype, device=blocks.carry.device
+        )
+        entering = toeplitz(blocks.kernels(identity))
+        if not from_states:
+            return entering
+        return torch.cat([blocks.state_kernels(identity), entering], 1)
+
+    if cache is None:
+        return made()
+    key = "states", blocks.length, from_states
+    if key not in cache:
+        with torch.inference_mode(False), torch.no_grad():
+            cache[key] = made()
+    found: Tensor = cache[key]
+    return found
 
 
 def _drive(
@@ -249,6 +300,9 @@ def _drive(
         z = z + matmul(x, weights.input_kernel)
     return z, m
 
+
+_SINGLE_BLOCK = 2.0
+"""Steps of a sequence, in multiples of the order, that one block is faster for than several."""
 
 _LONGEST_RESPONSE = 4096
 """Length of the impulse response that is cached: order * 16 KiB."""

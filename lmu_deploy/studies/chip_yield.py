@@ -18,6 +18,8 @@ from converters.options import SpikeOptions
 from converters.spiking import spike_chips
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, write_text
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.progress import progress_bar
@@ -153,7 +155,7 @@ class ChipYield:
 
 
 def yield_of_chips(
-    network: LMUNetwork | Path | str,
+    network: Network | Path | str,
     options: SpikeOptions,
     *,
     profile: str = "generic-analog",
@@ -175,10 +177,9 @@ def yield_of_chips(
         raise InputError(f"a yield study sets {fixed[0]} itself; leave it out.")
     if out is not None and not Path(out).absolute().parent.is_dir():
         raise InputError(f"cannot write {out}: no such folder; give a folder that exists.")
-    if not isinstance(network, LMUNetwork):
-        network = load_float(network, "yield")
-    chosen = task_for(network, task)
-    study = _Study(network, chosen, profile, limit, steps, options)
+    layers = as_layers(load_float(network, "yield"), "yield")
+    chosen = task_for(layers, task)
+    study = _Study(layers, chosen, profile, limit, steps, options)
     records = [*add, out] if out is not None and Path(out).exists() else list(add)
     found = study.start(records)
     wanted = [c for c in range(first_chip, first_chip + chips) if c not in found.chips]

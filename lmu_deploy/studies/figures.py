@@ -11,7 +11,7 @@ from typing import Any
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import Network
+from lmu_deploy.core.loading import AnyNetwork
 from lmu_deploy.fidelity.schema import Costs, TargetFidelity
 from lmu_deploy.hardware.costs import cost_tables
 from lmu_deploy.hardware.placement import place
@@ -84,7 +84,7 @@ def more_is_better(name: str, metric_name: str) -> bool:
     return metric_name == "accuracy" if name == METRIC else name in _MORE_IS_BETTER
 
 
-def figures_of(found: TargetFidelity, network: Network, profile: Profile | None) -> Figures:
+def figures_of(found: TargetFidelity, network: AnyNetwork, profile: Profile | None) -> Figures:
     """Return the figures of a trial from the fidelity of its run.
 
     Parameters

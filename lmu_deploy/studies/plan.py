@@ -25,7 +25,7 @@ from converters.quantize import quantize_with
 from converters.spiking import spike_with
 from lmu_deploy import __version__
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.loading import FORMS, Network, load_float
+from lmu_deploy.core.loading import AnyNetwork, load_float
 from lmu_deploy.core.options import Options, options_of
 from lmu_deploy.core.plugins import plugin_version
 from lmu_deploy.fidelity.assemble import hash_array, hash_file
@@ -34,7 +34,7 @@ from lmu_deploy.studies.settings import TrainSettings, TrialSettings, profile_wi
 from lmu_deploy.studies.spec import merge
 from lmu_deploy.tasks.dataset import find_task
 from lmu_deploy.training.config import preset, read_settings
-from targets.base import GROUP, get_target
+from targets.base import GROUP, forms_of, get_target
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Converter:
     kind: str
     profile: str
     method: str | None
-    convert: Callable[..., Network]
+    convert: Callable[..., AnyNetwork]
 
 
 CONVERTERS: Mapping[str, Converter] = {
@@ -164,7 +164,7 @@ def conversion_of(settings: TrialSettings) -> Conversion:
 def _form(name: str, form: str) -> str:
     """Return the form of network that a target runs, by default the first of this package."""
     runner = get_target(name)
-    runs = [known for known, cls in FORMS.items() if cls in runner.accepts]
+    runs = forms_of(runner)
     if not runs or (form and form not in runs):
         raise InputError(
             f"target {name} does not run {form or 'any network of this package'}; it runs "

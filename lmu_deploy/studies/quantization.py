@@ -16,6 +16,8 @@ from converters.quantize import calibrate, quantize_with
 from converters.quantize.memory_analysis import remarks
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load_float
@@ -178,7 +180,7 @@ def within_budget(
 
 
 def quantize_for_task(
-    network: LMUNetwork | Path | str,
+    network: Network | Path | str,
     options: TaskQuantizeOptions | None = None,
     *,
     profile: str | DigitalProfile = "loihi2",
@@ -189,7 +191,7 @@ def quantize_for_task(
 
     Parameters
     ----------
-    network : LMUNetwork or path
+    network : Network or path
     options : TaskQuantizeOptions, optional
         By default every option has its default.
     profile : str or DigitalProfile
@@ -209,15 +211,14 @@ def quantize_for_task(
         If the training diverges.
     """
     options = options or TaskQuantizeOptions()
-    if not isinstance(network, LMUNetwork):
-        network = load_float(network, "quantize")
-    chosen = task_for(network, task)
+    layers = as_layers(load_float(network, "quantize"), "quantize")
+    chosen = task_for(layers, task)
     if options.method == "qat":
-        integer = _train(network, chosen, profile, options)
+        integer = _train(layers, chosen, profile, options)
     elif options.budget_kib is not None:
-        integer = within_budget(network, chosen, profile, options.budget_kib, options.rounding)
+        integer = within_budget(layers, chosen, profile, options.budget_kib, options.rounding)
     else:
-        integer = _quantize(network, chosen, profile, options.rounding)
+        integer = _quantize(layers, chosen, profile, options.rounding)
     for remark in remarks(integer):
         _LOG.info(remark)
     integer = make_sparse(integer, chosen, options.sparsity_threshold, options.sparsity_loss)

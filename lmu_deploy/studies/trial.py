@@ -20,8 +20,9 @@ from converters.options import QuantizeOptions, TaskQuantizeOptions
 from converters.quantize import calibrate, quantize_with
 from lmu_deploy.core.errors import InputError, LmuDeployError, MissingDependencyError, RunError
 from lmu_deploy.core.files import save
-from lmu_deploy.core.loading import Network, load_float
-from lmu_deploy.core.network import LMUNetwork
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.loading import AnyNetwork, load_float
 from lmu_deploy.core.options import options_of
 from lmu_deploy.core.validation import check_inputs
 from lmu_deploy.fidelity.assemble import hash_file, versions
@@ -33,7 +34,7 @@ from lmu_deploy.studies.records import DONE, FAILED, REFUSED, Record, read_recor
 from lmu_deploy.tasks.base import Split
 from lmu_deploy.tasks.dataset import find_task
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
-from targets.base import check_supported, get_target
+from targets.base import check_supported, get_target, taken_by
 
 NETWORKS = "networks"
 _CACHED = 2
@@ -63,7 +64,7 @@ class FailedTraining:
     permanent: bool
 
 
-def train_network(training: Training, folder: Path) -> LMUNetwork | FailedTraining:
+def train_network(training: Training, folder: Path) -> Network | FailedTraining:
     """Train a network and write it to ``networks/``, or read it if an earlier sweep wrote it.
 
     Training is deterministic, so one that diverges would diverge again.
@@ -92,7 +93,7 @@ def train_network(training: Training, folder: Path) -> LMUNetwork | FailedTraini
         return FailedTraining(f"the training failed: {error!r}.", permanent=False)
 
 
-def source_network(job: Job, trained: LMUNetwork | FailedTraining | None) -> LMUNetwork:
+def source_network(job: Job, trained: Network | FailedTraining | None) -> Network:
     """Return the float network of a job.
 
     Raises
@@ -111,20 +112,20 @@ def source_network(job: Job, trained: LMUNetwork | FailedTraining | None) -> LMU
 
 
 @lru_cache(_CACHED)
-def _read_network(path: Path, key: str) -> LMUNetwork:
+def _read_network(path: Path, key: str) -> Network:
     network = load_float(path, "sweep")
     if hash_file(path) != key:
         raise RunError(f"{path} has changed since the sweep was started; start it again.")
     return network
 
 
-def run_trial(job: Job, trained: LMUNetwork | FailedTraining | None = None) -> Record:
+def run_trial(job: Job, trained: Network | FailedTraining | None = None) -> Record:
     """Run a job; an error becomes the error message of its record.
 
     Parameters
     ----------
     job : Job
-    trained : LMUNetwork or FailedTraining, optional
+    trained : Network or FailedTraining, optional
         Result of the training that the job needs.
     """
     start = time.perf_counter()
@@ -148,15 +149,16 @@ def run_trial(job: Job, trained: LMUNetwork | FailedTraining | None = None) -> R
     return Record(job.key, status, figures, error, seconds, job.inputs, versions())
 
 
-def _figures(job: Job, source: LMUNetwork) -> Figures:
+def _figures(job: Job, source: Network) -> Figures:
     task = task_for(source, job.task)
     data = task.load()
     split = limited(data.test, job.limit)
     inputs = check_inputs(split.inputs, source.n_in)
     network = _convert(job, source, data.train)
     runner = get_target(job.target)
-    check_supported(runner, network)
-    run = runner.run(network, inputs, seed=job.seed)
+    taken = taken_by(runner, network)
+    check_supported(runner, taken)
+    run = runner.run(taken, inputs, seed=job.seed)
     key = (job.network_key, job.inputs["task"]["data"]["test_inputs"], job.limit)
     reference = _cached_reference(
         _Computation(key, lambda: get_target("reference").run(source, inputs))
@@ -165,7 +167,7 @@ def _figures(job: Job, source: LMUNetwork) -> Figures:
     return {TASK_NAME: task.name, **figures_of(found, network, job.conversion.profile)}
 
 
-def _convert(job: Job, source: LMUNetwork, train: Split) -> Network:
+def _convert(job: Job, source: Network, train: Split) -> AnyNetwork:
     conversion = job.conversion
     options, samples = conversion.options, conversion.samples
     profile: Any = conversion.profile
@@ -176,8 +178,9 @@ def _convert(job: Job, source: LMUNetwork, train: Split) -> Network:
         return CONVERTERS[conversion.form].convert(source, inputs, profile, options)
     if not options.needs_task:
         key = (job.network_key, job.inputs["task"]["data"]["train_inputs"], samples)
+        layers = as_layers(source, "quantize")
         signals = _cached_calibration(
-            _Computation(key, partial(calibrate, source, limited(train, samples).inputs))
+            _Computation(key, partial(calibrate, layers, limited(train, samples).inputs))
         )
         return quantize_with(source, signals, profile, options.rounding)
     if samples != CALIBRATION_SAMPLES:
@@ -203,7 +206,7 @@ _LOCK = Lock()
 
 
 def run_and_record(
-    job: Job, folder: Path, trained: LMUNetwork | FailedTraining | None = None
+    job: Job, folder: Path, trained: Network | FailedTraining | None = None
 ) -> Record:
     """Run a job and write its record, or return the record if it exists.
 
@@ -214,7 +217,7 @@ def run_and_record(
     job : Job
     folder : path
         Folder of the sweep.
-    trained : LMUNetwork or FailedTraining, optional
+    trained : Network or FailedTraining, optional
         Result of the training that the job needs.
     """
     with _exclusively():
@@ -225,7 +228,7 @@ def run_and_record(
         return record
 
 
-def train_and_save(training: Training, folder: Path) -> LMUNetwork | FailedTraining:
+def train_and_save(training: Training, folder: Path) -> Network | FailedTraining:
     """Train a network that several jobs use."""
     with _exclusively():
         return train_network(training, folder)

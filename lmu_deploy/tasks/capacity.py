@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.legendre import window_decoders
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.validation import check_integer
@@ -63,7 +64,7 @@ def make_task(window: int) -> Task:
     )
 
 
-def untrained_network(window: int, order: int = 100) -> LMUNetwork:
+def untrained_network(window: int, order: int = 100) -> Network:
     """Return a Legendre memory with a readout of Legendre polynomials.
 
     Zero-order hold delays an input by half a step on average. The window is therefore one step
@@ -77,7 +78,7 @@ def untrained_network(window: int, order: int = 100) -> LMUNetwork:
 
     Returns
     -------
-    network : LMUNetwork
+    network : Network
         One channel, no hidden units, an output at every step.
     """
     theta = window + 1.0
@@ -91,7 +92,8 @@ def untrained_network(window: int, order: int = 100) -> LMUNetwork:
         hidden=None,
     )
     readout = Readout(np.ascontiguousarray(decoders.T), None)
-    return LMUNetwork((layer,), readout, return_sequences=True, task=make_task(window).name)
+    name = make_task(window).name
+    return Network.from_layers(LMUNetwork((layer,), readout, return_sequences=True, task=name))
 
 
 TASK = make_task(WINDOW)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.loading import Network
+from lmu_deploy.core.loading import AnyNetwork
+from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.tasks.base import Split, Task, task_names
 from lmu_deploy.tasks.dataset import Dataset, TaskLike, find_task
 
@@ -11,7 +12,7 @@ CALIBRATION_SAMPLES = 512
 """Number of training samples for measuring ranges and calibrating chips."""
 
 
-def task_for(network: Network, task: TaskLike | None) -> Task:
+def task_for(network: AnyNetwork | LMUNetwork, task: TaskLike | None) -> Task:
     """Return the given task, or the one on which the network was trained.
 
     Parameters

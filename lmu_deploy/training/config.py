@@ -3,10 +3,10 @@
 The same fields are used in the built-in settings, in TOML files of users and in Python. This module
 does not import torch.
 
-A file ``settings/NAME.toml`` has the tables ``lmu``, ``parallel``, ``lstm`` and ``hybrid``, and the
-settings common to all of them in ``common``. The window of the memory follows that of the task
-where the name of the task sets it (`capacity-5000`). For other data, the network is derived from
-the shape of the data.
+A file ``settings/NAME.toml`` has the tables ``lmu``, ``parallel``, ``lstm`` and ``hybrid``, where
+it differs from the usual one ``stack``, and the settings common to all of them in ``common``. The
+window of the memory follows that of the task where the name of the task sets it (`capacity-5000`).
+For other data, the network is derived from the shape of the data.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice
-from lmu_deploy.nn.config import LayerConfig, ModelConfig
+from lmu_deploy.nn.config import LayerConfig, ModelConfig, StackConfig, StackSettings
 from lmu_deploy.tasks.base import Task, get_task
 
 if sys.version_info >= (3, 11):
@@ -37,7 +37,10 @@ class TrainConfig(BaseModel):
     ----------
     layers : tuple of LMUConfig or LSTMConfig
         The network, input side first; see :mod:`lmu_deploy.nn.config`.
+    stack : StackSettings, optional
+        The network, instead of layers; see :mod:`lmu_deploy.nn.graph.stack`.
     readout_bias : bool
+        Of a network of layers.
     epochs : int
         Maximum number of passes over the training data.
     batch_size : int
@@ -50,7 +53,8 @@ class TrainConfig(BaseModel):
     clip_norm : float, optional
         Maximum norm of the gradient.
     dropout : float
-        Dropout probability of the outputs of the last layer.
+        Dropout probability of the outputs of the last layer; in a stack, of the inputs of the
+        readout and of the hidden units of every block.
     adversary : float
         Adversarial training: Euclidean norm of the perturbation of each sequence in the direction
         that increases the loss most; the loss is averaged over original and perturbed batch.
@@ -64,7 +68,8 @@ class TrainConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    layers: tuple[LayerConfig, ...] = Field(min_length=1)
+    layers: tuple[LayerConfig, ...] = ()
+    stack: StackSettings | None = None
     readout_bias: bool = True
     epochs: int = Field(default=100, ge=1, le=1_000_000)
     batch_size: int = Field(default=100, ge=1, le=1_000_000)
@@ -79,14 +84,52 @@ class TrainConfig(BaseModel):
     steps: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
 
+    @model_validator(mode="after")
+    def _has_one_network(self) -> TrainConfig:
+        if bool(self.layers) == (self.stack is not None):
+            raise ValueError("give layers or stack, one of the two")
+        return self
+
     def network_for(self, task: Task) -> ModelConfig:
-        """Return the configuration of the network with the inputs and outputs of a task."""
+        """Return the configuration of the layers with the inputs and outputs of a task."""
         return ModelConfig(
             n_in=task.n_in,
             n_out=task.n_out,
             layers=self.layers,
             return_sequences=task.every_step,
             readout_bias=self.readout_bias,
+        )
+
+    def stack_for(self, task: Task) -> StackConfig:
+        """Return the configuration of the stack with the inputs and outputs of a task.
+
+        Raises
+        ------
+        InputError
+            When the stem would skip steps at which the task needs an answer, or is longer than its
+            sequences.
+        """
+        settings = self.stack or StackSettings()
+        stride = settings.stem_stride
+        if stride > 1 and task.every_step:
+            raise InputError(
+                f"stem_stride is {stride}, and task {task.name} needs an answer at every step; "
+                "only stem_stride 1 gives one."
+            )
+        if stride > task.steps:
+            raise InputError(
+                f"stem_stride is {stride}, and the sequences of task {task.name} have "
+                f"{task.steps} steps; it can be at most that."
+            )
+        theta = settings.theta or float(task.steps // stride)
+        order = settings.order or max(1, min(_STACK_ORDER, int(theta)))
+        return StackConfig(
+            **settings.model_dump(exclude={"order", "theta"}),
+            order=order,
+            theta=theta,
+            n_in=task.n_in,
+            n_out=task.n_out,
+            return_sequences=task.every_step,
         )
 
     def changed(self, values: Mapping[str, Any], where: str) -> TrainConfig:
@@ -133,7 +176,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise InputError(f"{where} is not TOML: {error}.") from error
 
 
-MODELS = ("lmu", "parallel", "lstm", "hybrid")
+MODELS = ("lmu", "parallel", "lstm", "hybrid", "stack")
 
 _FILES = {
     "capacity": "capacity",
@@ -147,6 +190,16 @@ _FILES = {
     "smnist": "smnist",
 }
 _MOST_CHANNELS, _MOST_ORDER = 8, 64
+_STACK_ORDER = 32
+_STACK: dict[str, Any] = {
+    "stack": {},
+    "learning_rate": 0.003,
+    "weight_decay": 0.01,
+    "schedule": "one-cycle",
+    "clip_norm": 1.0,
+    "dropout": 0.1,
+}
+"""Settings of a stack where the file of a task has no table for it."""
 
 
 def preset(task: Task, model: str) -> TrainConfig:
@@ -163,8 +216,8 @@ def preset(task: Task, model: str) -> TrainConfig:
         return read_settings(_for_own_data(task, model), f"settings for {task.name}")
     item = files("lmu_deploy.training") / "settings" / f"{_FILES[base]}.toml"
     tables = parse_toml(item.read_text(encoding="utf-8"), item.name)
-    values = {**tables.get("common", {}), **tables[model]}
-    if base != task.name:
+    values = {**tables.get("common", {}), **tables.get(model, _STACK)}
+    if base != task.name and "layers" in values:
         values["layers"] = _stretched(values["layers"], task.steps / get_task(base).steps)
     return read_settings(values, f"built-in settings {_FILES[base]}.{model}")
 
@@ -179,6 +232,8 @@ def _stretched(layers: list[dict[str, Any]], factor: float) -> list[dict[str, An
 
 def _for_own_data(task: Task, model: str) -> dict[str, Any]:
     """Return layers whose window is the sequence, with one channel per input, at most eight."""
+    if model == "stack":
+        return {**_STACK, "patience": 20}
     lmu = {
         "kind": "lmu",
         "units": 100,

@@ -32,7 +32,7 @@ from lmu_deploy.core.validation import check_choice
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Task, TaskData
 from lmu_deploy.training.config import TrainConfig
-from lmu_deploy.training.module import TrainingModule
+from lmu_deploy.training.module import Model, TrainingModule, make_model
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Fitted:
 
     Attributes
     ----------
-    model : SequenceModel
+    model : SequenceModel or GraphModule
     best_epoch : int
     validation_loss, validation_metric : float
         Loss and metric of that epoch.
@@ -59,7 +59,7 @@ class Fitted:
         Device of the training and of the model: cpu, cuda or mps.
     """
 
-    model: SequenceModel
+    model: Model
     best_epoch: int
     validation_loss: float
     validation_metric: float
@@ -105,14 +105,19 @@ def fit(
     """
     _check_device(device)
     epochs_matter = config.schedule != "constant"
-    about = config.model_dump_json(exclude=None if epochs_matter else {"epochs"})
+    left_out = {
+        *(() if epochs_matter else ("epochs",)),
+        *(() if config.stack else ("stack",)),
+    }
+    about = config.model_dump_json(exclude=left_out)
     about = f"{task.name} {seed} {about}"
     resume = checkpoint is not None and checkpoint.exists()
     if checkpoint is not None and resume:
         check_resumable(checkpoint, about)
     with _repeatable(seed), _quiet(), tempfile.TemporaryDirectory() as scratch:
-        model = SequenceModel(config.network_for(task))
+        model = make_model(config, task)
         if prepare is not None:
+            assert isinstance(model, SequenceModel)
             prepare(model)
         module = TrainingModule(model, task, data, config, seed)
         lower_is_better = config.choose_by == "loss" or task.metric == "nrmse"

@@ -19,11 +19,23 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout, mse_loss
 
 from lmu_deploy.core.errors import RunError
+from lmu_deploy.nn.graph.module import GraphModule
+from lmu_deploy.nn.graph.stack import make_stack
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.config import TrainConfig
 
 _SMALLEST_NORM = 1e-12  # of a gradient; inputs with a zero gradient are not perturbed
+
+
+Model = SequenceModel | GraphModule
+
+
+def make_model(config: TrainConfig, task: Task) -> Model:
+    """Return the network of a training, with weights from torch's generator."""
+    if config.stack is not None:
+        return make_stack(config.stack_for(task), config.dropout)
+    return SequenceModel(config.network_for(task))
 
 
 def add_dropout(model: SequenceModel, share: float) -> None:
@@ -108,7 +120,7 @@ class TrainingModule(pl.LightningModule):
 
     Parameters
     ----------
-    model : SequenceModel
+    model : SequenceModel or GraphModule
     task : Task
     data : TaskData
     config : TrainConfig
@@ -125,7 +137,7 @@ class TrainingModule(pl.LightningModule):
     """
 
     def __init__(
-        self, model: SequenceModel, task: Task, data: TaskData, config: TrainConfig, seed: int
+        self, model: Model, task: Task, data: TaskData, config: TrainConfig, seed: int
     ) -> None:
         super().__init__()
         self.model = model
@@ -138,7 +150,7 @@ class TrainingModule(pl.LightningModule):
         self.skipped = 0
         self._losses: list[Tensor] = []
         self._outputs: list[Tensor] = []
-        if config.dropout:
+        if config.dropout and isinstance(model, SequenceModel):
             add_dropout(model, config.dropout)
 
     @property
@@ -260,7 +272,7 @@ def task_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
-def predict(model: SequenceModel, split: Split, batch_size: int) -> np.ndarray:
+def predict(model: Model, split: Split, batch_size: int) -> np.ndarray:
     """Return the outputs of a network for a split.
 
     Returns

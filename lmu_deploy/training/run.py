@@ -15,6 +15,7 @@ from typing import Any
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Task
@@ -30,8 +31,8 @@ class TrainResult:
 
     Attributes
     ----------
-    network : LMUNetwork
-        Network with the weights of the best validation, and its provenance.
+    network : Network
+        With the weights of the best validation, and its provenance.
     figures : dict of str to float
         test_METRIC, validation_METRIC, best_epoch, epochs, parameters, seconds.
     history : list of dict of str to float
@@ -40,7 +41,7 @@ class TrainResult:
         All settings.
     """
 
-    network: LMUNetwork
+    network: Network
     figures: dict[str, float]
     history: list[dict[str, float]]
     config: TrainConfig
@@ -57,6 +58,9 @@ def train(
     out: Path | str | None = None,
     checkpoint: Path | str | None = None,
     device: str = "auto",
+    blocks: int | None = None,
+    width: int | None = None,
+    stem_stride: int | None = None,
 ) -> TrainResult:
     """Train a network on a task; the test part is used once, at the end.
 
@@ -64,7 +68,7 @@ def train(
     ----------
     task : str, path, Task or Dataset
         Name of a task, or one's own data as an .npz file or a Dataset.
-    model : {"lmu", "parallel", "lstm", "hybrid"}
+    model : {"lmu", "parallel", "lstm", "hybrid", "stack"}
         Built-in network; see :mod:`lmu_deploy.training.config`.
     config : path, mapping or TrainConfig, optional
         A TOML file that replaces some of the built-in settings, or all settings.
@@ -82,6 +86,8 @@ def train(
         resumes from it.
     device : {"auto", "cpu", "cuda", "mps"}
         Device; auto uses the fastest available one.
+    blocks, width, stem_stride : int, optional
+        Of a stack, override the settings; see :class:`lmu_deploy.nn.config.StackSettings`.
 
     Returns
     -------
@@ -96,7 +102,9 @@ def train(
     """
     seed = check_integer("seed", seed, 0, 2**32 - 1)
     task = find_task(task)
-    settings = _settings(task, model, config, epochs)
+    sizes = {"blocks": blocks, "width": width, "stem_stride": stem_stride}
+    sizes = {name: size for name, size in sizes.items() if size is not None}
+    settings = _settings(task, model, config, epochs, sizes)
     for path in (out, checkpoint):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise InputError(f"cannot write {path}: there is no such folder; create it first.")
@@ -111,14 +119,10 @@ def train(
         raise MissingDependencyError(
             f"training needs torch and lightning ({error}); run: pip install 'lmu-deploy[train]'"
         ) from error
-    from lmu_deploy.nn.convert import from_torch
-
     where = Path(checkpoint) if checkpoint is not None else None
     fitted = fit(task, data, settings, seed, show=progress, checkpoint=where, device=device)
     outputs = predict(fitted.model, data.test, settings.batch_size)
-    network = _with_exact_memory(
-        from_torch(fitted.model, None if task.name == UNNAMED else task.name)
-    )
+    network = _network(fitted.model, None if task.name == UNNAMED else task.name)
     figures = {
         f"test_{task.metric}": task.score(outputs, data.test.targets),
         f"validation_{task.metric}": fitted.validation_metric,
@@ -127,7 +131,7 @@ def train(
         "parameters": float(network.n_parameters),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    command = _command(task, model, config, seed, epochs, out)
+    command = _command(task, model, config, seed, epochs, out, sizes)
     provenance = describe(command, seed, settings, figures, fitted.device)
     network = replace(network, provenance=provenance)
     if out is not None:
@@ -177,6 +181,7 @@ def _settings(
     model: str,
     config: Path | str | Mapping[str, Any] | TrainConfig | None,
     epochs: int | None,
+    sizes: Mapping[str, int | None],
 ) -> TrainConfig:
     if isinstance(config, TrainConfig):
         settings = config
@@ -187,7 +192,26 @@ def _settings(
                 settings = settings.changed(dict(config), "config")
             else:
                 settings = settings.changed(read_toml(config), str(config))
+    if sizes:
+        if settings.stack is None:
+            raise InputError(
+                f"{', '.join(sizes)}: only a stack has such a size, and the network is of another "
+                "kind; choose the model stack."
+            )
+        settings = settings.changed({"stack": {**settings.stack.model_dump(), **sizes}}, "sizes")
+    if settings.stack is not None:
+        settings.stack_for(task)
     return settings if epochs is None else settings.changed({"epochs": epochs}, "epochs")
+
+
+def _network(model: Any, task: str | None) -> Network:
+    """Return a trained model as a network."""
+    from lmu_deploy.nn.convert import from_torch
+    from lmu_deploy.nn.graph.module import GraphModule
+
+    if isinstance(model, GraphModule):
+        return replace(model.to_network(), task=task)
+    return Network.from_layers(_with_exact_memory(from_torch(model, task)))
 
 
 def _with_exact_memory(network: LMUNetwork) -> LMUNetwork:
@@ -209,6 +233,7 @@ def _command(
     seed: int,
     epochs: int | None,
     out: Path | str | None,
+    sizes: Mapping[str, int | None],
 ) -> list[str]:
     """Return the command line that repeats a training, with file names without folders."""
     command = ["lmu-deploy", "train", task.name, "--model", model, "--seed", str(seed)]
@@ -218,4 +243,6 @@ def _command(
         command += ["--config", Path(config).name]
     if epochs is not None:
         command += ["--epochs", str(epochs)]
+    for name, size in sizes.items():
+        command += [f"--{name.replace('_', '-')}", str(size)]
     return [*command, "--out", Path(out).name if out is not None else "network.safetensors"]

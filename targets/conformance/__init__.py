@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
@@ -57,7 +58,7 @@ CASES: Mapping[str, Case] = {
 
 _ONLY_FOR: Mapping[str, tuple[type, ...]] = {
     "integers_equal_the_simulator": (IntegerNetwork, LoihiNetwork),
-    "samples_do_not_meet": (LMUNetwork, IntegerNetwork, LoihiNetwork),
+    "samples_do_not_meet": (Network, LMUNetwork, IntegerNetwork, LoihiNetwork),
 }
 """Cases that apply to some representations only; noise, for example, is drawn for a whole batch."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.reference import Trace, run_reference
@@ -94,7 +95,7 @@ def reference(name: str) -> Trace:
 
 def is_spiking(network: Any) -> bool:
     """Return whether a network runs on spiking neurons."""
-    return not isinstance(network, LMUNetwork | IntegerNetwork)
+    return not isinstance(network, Network | LMUNetwork | IntegerNetwork)
 
 
 def tolerance(target: Any, network: Any) -> float:
@@ -103,7 +104,7 @@ def tolerance(target: Any, network: Any) -> float:
     It is the target's ``conformance_tolerance``; by default 1e-5 for float networks, 0.03 for
     integer networks, and 0.1 for others.
     """
-    usual = 1e-5 if isinstance(network, LMUNetwork) else 0.1
+    usual = 1e-5 if isinstance(network, Network | LMUNetwork) else 0.1
     if isinstance(network, IntegerNetwork):
         usual = 0.03
     return float(getattr(target, "conformance_tolerance", usual))
@@ -147,6 +148,10 @@ def maker(representation: type, kind: str = USUAL) -> MakeNetwork:
 
 
 def _float(network: LMUNetwork, calibration: np.ndarray) -> Any:
+    return Network.from_layers(network)
+
+
+def _layers(network: LMUNetwork, calibration: np.ndarray) -> Any:
     return network
 
 
@@ -178,7 +183,8 @@ def _loihi(network: LMUNetwork, calibration: np.ndarray) -> Any:
 
 
 _MAKERS: Mapping[type, Mapping[str, MakeNetwork]] = {
-    LMUNetwork: {USUAL: _float},
+    Network: {USUAL: _float},
+    LMUNetwork: {USUAL: _layers},
     IntegerNetwork: {USUAL: _integer},
     SpikingNetwork: {USUAL: _spiking, "dpi": _spiking_on_dpi},
     LoihiNetwork: {USUAL: _loihi},

@@ -11,6 +11,7 @@ import lmu_deploy
 from lmu_deploy.api.forms import Forms
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.fidelity.assemble import hash_file
 from lmu_deploy.fidelity.measures.sizes import network_sizes
@@ -77,7 +78,7 @@ def test_networks_of_something_else_are_refused(narrow, tmp_path):
         forms(tmp_path, narrow, narrow)
     with pytest.raises(InputError, match="was not made from the float network"):
         forms(tmp_path, DIGITS)
-    source = load_float(DIGITS, "test")
+    source = as_layers(load_float(DIGITS, "test"), "test")
     readout = replace(source.readout, kernel=source.readout.kernel + np.float32(0.01))
     save(replace(source, readout=readout), other := tmp_path / "other.safetensors")
     found = Forms(load_float(other, "test"), None, 0, tmp_path)

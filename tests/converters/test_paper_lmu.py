@@ -11,7 +11,6 @@ from converters.importers import import_file
 from converters.weight_files import recognize_memory
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run
-from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import get_task
@@ -69,8 +68,8 @@ def test_a_file_of_the_paper_follows_the_equations_of_the_paper(tmp_path, weight
     network = import_file(tmp_path / "psmnist.hdf5")
     found = run_reference(network, inputs).outputs
     np.testing.assert_allclose(found, paper_answer(weights, inputs), rtol=0, atol=1e-12)
-    assert network.layers[0].memory.theta == 14.0
-    assert network.layers[0].memory.discretizer == "zoh"
+    assert network.nodes[0].operator.memory.theta == 14.0
+    assert network.nodes[0].operator.memory.discretizer == "zoh"
 
 
 def save_whole(path, weights, names=True):
@@ -121,7 +120,7 @@ def test_published_files_classify_their_images(name, task):
     network = import_file(PUBLISHED / f"{name}.hdf5")
     assert network.provenance["memory matrices"] == "from the file"
     images, labels = get_task(task).load().test.batch(slice(200))
-    outputs = run(network if isinstance(network, Network) else Network.from_layers(network), images)
+    outputs = run(network, images)
     assert (outputs.argmax(axis=1) == labels).mean() > 0.95
 
 
@@ -239,7 +238,7 @@ def test_a_state_dictionary_follows_its_equations(tmp_path, weights, inputs, sho
     network = import_file(tmp_path / "network.pt")
     expected = pytorch_answer(torch, state, inputs, short)
     np.testing.assert_allclose(run_reference(network, inputs).outputs, expected, rtol=0, atol=1e-9)
-    assert network.layers[0].memory.theta == 14.0
+    assert network.nodes[0].operator.memory.theta == 14.0
 
 
 def test_matrices_that_were_trained_need_a_theta(tmp_path, weights, inputs):
@@ -248,7 +247,7 @@ def test_matrices_that_were_trained_need_a_theta(tmp_path, weights, inputs):
     with pytest.raises(InputError, match=r"which were trained; pass --option theta"):
         import_file(tmp_path / "trained.h5")
     network = import_file(tmp_path / "trained.h5", options={"theta": "14"})
-    assert network.layers[0].memory.discretizer == "trained"
+    assert network.nodes[0].operator.memory.discretizer == "trained"
     found = run_reference(network, inputs).outputs
     np.testing.assert_allclose(found, paper_answer(weights, inputs), rtol=0, atol=1e-12)
 

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.graph.executor import Stream, run, run_stepwise
-from lmu_deploy.core.graph.frames import FramePool, Permute, Reshape, RMSNorm, Slice
+from lmu_deploy.core.graph.frames import FramePool, Permute, Reshape, Slice
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
+from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, OPERATORS, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation, Add
 from lmu_deploy.core.graph.recurrent import GRU, LSTM
 from lmu_deploy.core.graph.time import Mask, Pool, Reduce
-from lmu_deploy.core.graph.transforms import fold, to_layers
+from lmu_deploy.core.graph.transforms import as_layers, fold, prune
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 
@@ -275,7 +276,7 @@ def test_some_features_of_a_frame():
 
 def test_a_network_prints_as_a_table():
     network = Network((Node("lmu_1", Dense(np.ones((2, 3))), (INPUT,)),), (2,), "lmu_1")
-    assert repr(network) == "Network(1 node, 2 inputs, 3 outputs, 6 parameters)"
+    assert repr(network) == "Network(2 inputs, 3 outputs, 6 parameters, 1 node)"
     assert "lmu_1  dense, 3 units  input   (steps, 3)" in str(network)
     assert len({operator.__name__ for operator in OPERATORS}) == len(OPERATORS)
 
@@ -331,10 +332,13 @@ def test_a_batch_normalization_folds_into_what_follows(operator):
 @given(st.data())
 def test_layers_become_a_graph_and_layers_again(networks, data):
     network = data.draw(networks)
-    again = to_layers(Network.from_layers(network))
+    again = as_layers(Network.from_layers(network), "test")
     assert again.return_sequences == network.return_sequences
     inputs = np.random.default_rng(0).normal(size=(2, 20, network.n_in))
-    close(run_reference(again, inputs).outputs, run_reference(network, inputs).outputs, 1e-12)
+    np.testing.assert_array_equal(
+        run_reference(again, inputs).outputs, run_reference(network, inputs).outputs
+    )
+    assert again.fingerprint() == network.fingerprint()
 
 
 def test_a_parallel_stack_becomes_layers_and_anything_else_is_named():
@@ -348,12 +352,51 @@ def test_a_parallel_stack_becomes_layers_and_anything_else_is_named():
     ]
     network = Network(tuple(nodes), (2,), "last")
     inputs = np.random.default_rng(0).normal(size=(2, 12, 2))
-    layers = to_layers(network)
+    layers = as_layers(network, "test")
     assert len(layers.layers) == 1
     close(run_reference(layers, inputs).outputs, run(network, inputs))
-    nodes[-1:] = [
-        Node("mean", Reduce("mean"), ("relu",)),
-        Node("norm", RMSNorm(np.ones(4)), ("mean",)),
+
+
+def test_every_node_that_is_no_layer_is_named_with_what_works():
+    memory = Memory.legendre(3, 6.0)
+    cell = GRU(np.ones((3, 6)), np.ones((2, 6)))
+    nodes = [
+        Node("conv", Conv1d(np.ones((3, 2, 2)), left=2), (INPUT,)),
+        Node("lmu", LMU(memory, np.ones((2, 1)), cell), ("conv",)),
+        Node("sum", Add(), ("lmu", "conv")),
+        Node("shortcut", Dense(np.ones((2, 2))), ("conv",)),
+        Node("both", Add(), ("sum", "shortcut")),
+        Node("lstm", LSTM(np.ones((2, 8)), np.ones((2, 8))), ("both",)),
+        Node("mean", Reduce("mean"), ("lstm",)),
+        Node("readout", Dense(np.ones((2, 1))), ("mean",)),
+        Node("softmax", Activation("softmax"), ("readout",)),
     ]
-    with pytest.raises(InputError, match=r"mean \(mean over time\), norm \(RMS normalization\)"):
-        to_layers(Network(tuple(nodes), (2,), "norm"))
+    with pytest.raises(InputError) as caught:
+        as_layers(Network(tuple(nodes), (2,), "softmax"), "quantize")
+    assert str(caught.value) == (
+        "quantize: 7 of 9 nodes have no integer form yet: conv (Conv1d), lmu (LMU: its hidden cell "
+        "is GRU), sum (Add: joins branches), shortcut (Dense: begins a branch), both (Add: joins "
+        "branches), mean (Reduce mean), softmax (Activation softmax: behind the readout); what "
+        "works is an LMU in place of conv, an LMU with dense or recurrent units of linear or relu "
+        "or tanh or hard-tanh from zero in place of lmu, one branch in place of sum, one branch in "
+        "place of shortcut, one branch in place of both, the last step in place of mean, a dense "
+        "readout alone in place of softmax."
+    )
+    with pytest.raises(InputError, match="spike: the network has no LMU, memory or LSTM"):
+        as_layers(
+            Network((Node("readout", Dense(np.ones((2, 1))), (INPUT,)),), (2,), "readout"), "spike"
+        )
+
+
+def test_one_output_of_several_is_kept_with_what_it_needs():
+    nodes = [
+        Node("a", Dense(np.ones((2, 2))), (INPUT,)),
+        Node("b", Dense(np.ones((2, 3))), ("a",)),
+        Node("c", Dense(np.ones((2, 1))), (INPUT,)),
+        Node("d", Add(), ("a", "a")),
+    ]
+    assert [node.name for node in prune(nodes, "d")] == ["a", "d"]
+    assert [node.name for node in prune(nodes, "c")] == ["c"]
+    Network(prune(nodes, "b"), (2,), "b")
+    with pytest.raises(InputError, match="no output 'e'; choose one of a, b, c, d"):
+        prune(nodes, "e")

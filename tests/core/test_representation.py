@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+import lmu_deploy
 from converters.loihi import loihi_spike
 from converters.quantize import quantize
 from converters.spiking import spike
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.representation import REPR_LENGTH, Part, Representation
@@ -21,7 +23,8 @@ def float_network(task="digits"):
         LMULayer(rng.normal(size=(1, 2)), None, None, None, memory, hidden),
         LSTMLayer(rng.normal(size=(4, 20)), rng.normal(size=(5, 20)), np.zeros(20)),
     )
-    return LMUNetwork(layers, Readout(rng.normal(size=(5, 2)), np.zeros(2)), task=task)
+    readout = Readout(rng.normal(size=(5, 2)), np.zeros(2))
+    return Network.from_layers(LMUNetwork(layers, readout, task=task))
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +74,9 @@ def test_repr_of_every_part_is_one_short_line(representations, name):
 
 def test_printing_a_network_shows_a_table_of_nodes():
     lines = str(float_network()).splitlines()
-    assert lines[0] == "LMUNetwork: 1 input, 2 outputs, 246 parameters, task digits"
-    assert lines[2].split() == ["node", "operator", "output", "shape", "parameters"]
-    assert lines[5].startswith("layer0   LMU, order 3, theta 6, 2 channels, 4 tanh units  ")
+    assert lines[0] == "Network: 1 input, 2 outputs, 246 parameters, 4 nodes, task digits"
+    assert lines[2].split() == ["node", "operator", "inputs", "output", "shape", "parameters"]
+    assert lines[5].startswith("layer0   LMU, order 3, theta 6, 2 channels, 4 dense tanh units  ")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -120,3 +123,8 @@ def test_network_saves_itself(representations, name, tmp_path):
 def test_representation_without_a_summary_says_so():
     with pytest.raises(NotImplementedError):
         Representation().summary()
+
+
+def test_the_earlier_name_of_the_float_network_says_which_one_to_use():
+    with pytest.warns(DeprecationWarning, match=r"LMUNetwork is deprecated; use lmu_deploy\.Netw"):
+        assert lmu_deploy.LMUNetwork is LMUNetwork

@@ -71,7 +71,7 @@ def test_its_target_and_importer_are_found(run, tmp_path):
     (tmp_path / "chip.json").write_text(json.dumps(file))
     found, agreement, samples = run("-c", SCRIPT, DIGITS).splitlines()
     assert "halfchip:LMUNetwork" in found.split()
-    assert "reference:LMUNetwork" in found.split()
+    assert "reference:Network" in found.split()
     assert (agreement, samples) == ("1.0", "5")
 
 

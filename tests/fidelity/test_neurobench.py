@@ -12,6 +12,7 @@ import pytest
 
 from converters.loihi import loihi_spike
 from converters.quantize import quantize
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
@@ -70,7 +71,7 @@ def test_a_float_network_has_the_footprint_of_neurobench(oracle):
     record = RECORDS["float"]
     network = oracle.float_network(record)
     sizes = network_sizes(network)
-    run = ReferenceTarget().run(network, np.zeros((1, 3, 2)))
+    run = ReferenceTarget().run(Network.from_layers(network), np.zeros((1, 3, 2)))
     ours, theirs = neurobench_of(run, network), record["neurobench"]
     assert ours.footprint == theirs["Footprint"]
     assert sizes.parameters == theirs["ParameterCount"]

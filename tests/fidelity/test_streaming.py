@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from converters.quantize import quantize
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
 from lmu_deploy.fidelity.assemble import hash_array
@@ -42,7 +43,8 @@ def make(networks, split, folder, kept=KEPT, part=PART):
     network, integer = networks
     streamed = {"kept": kept, "part": part}
     results = [Result(run_streamed(IntegerTarget("numpy"), integer, split.inputs, **streamed))]
-    reference = run_streamed(ReferenceTarget(), network, split.inputs, **streamed)
+    graph = Network.from_layers(network)
+    reference = run_streamed(ReferenceTarget(), graph, split.inputs, **streamed)
     found = assemble(results, reference, TASK, split, network, command="test", seed=0, date="now")
     write_fidelity(folder, *found)
     return found[0]

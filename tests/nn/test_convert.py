@@ -11,7 +11,7 @@ from lmu_deploy.core.files import load, save
 from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.nn import LMUConfig, LSTMConfig, ModelConfig, SequenceModel
-from lmu_deploy.nn.convert import from_torch, to_torch
+from lmu_deploy.nn.convert import from_torch, to_sequence_model, to_torch
 
 
 @st.composite
@@ -64,9 +64,11 @@ def test_torch_equals_the_reference_and_round_trip_is_lossless(model, steps):
     scale = np.abs(expected).max() + 1e-3
     with torch.no_grad():
         there = model(torch.from_numpy(inputs)).numpy()
-        back = to_torch(network)(torch.from_numpy(inputs)).numpy()
+        back = to_sequence_model(network)(torch.from_numpy(inputs)).numpy()
+        graph = to_torch(network)(torch.from_numpy(inputs)).numpy()
     np.testing.assert_allclose(there, expected, rtol=0, atol=1e-11 * scale)
     np.testing.assert_allclose(back, expected, rtol=0, atol=1e-11 * scale)
+    np.testing.assert_allclose(graph, expected, rtol=0, atol=1e-11 * scale)
 
 
 def test_file_round_trip_is_bit_exact(tmp_path):
@@ -81,7 +83,7 @@ def test_file_round_trip_is_bit_exact(tmp_path):
     loaded = load(tmp_path / "model.safetensors", FLOAT_CLASSES)
     assert (loaded.task, loaded.provenance) == ("digits", {"seed": "0"})
     assert loaded.layers[0].input_encoders.dtype == np.float32
-    again = from_torch(to_torch(loaded))
+    again = from_torch(to_sequence_model(loaded))
     for name in ("input_encoders", "hidden_encoders"):
         before, after = getattr(network.layers[0], name), getattr(again.layers[0], name)
         np.testing.assert_array_equal(before, after)

@@ -13,6 +13,7 @@ from converters.spiking import spike, spike_chips
 from lmu_deploy.api.spike import chip_yield
 from lmu_deploy.cli import main
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.studies import chip_yield as module
@@ -120,7 +121,12 @@ def test_chips_are_grouped_by_the_size_of_a_simulation(monkeypatch):
         monkeypatch.setattr(module, "_NEURONS_AT_ONCE", neurons_at_once)
         task = task_for(load(DIGITS), None)
         study = module._Study(
-            load(DIGITS), task, "generic-analog", 10, None, SpikeOptions(**OPTIONS)
+            as_layers(load(DIGITS), "test"),
+            task,
+            "generic-analog",
+            10,
+            None,
+            SpikeOptions(**OPTIONS),
         )
         return [list(chips) for chips in study.groups(range(7, 10))]
 

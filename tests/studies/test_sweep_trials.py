@@ -15,6 +15,7 @@ from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.run import run
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.fidelity.measures.energy import costs_of
 from lmu_deploy.hardware.placement import place
@@ -249,8 +250,8 @@ def test_trained_networks_are_saved_and_shared(tmp_path):
     assert training == jobs[1].network
     assert training.config["layers"][0]["order"] == 3
     network = train_network(training, tmp_path)
-    assert isinstance(network, LMUNetwork)
-    assert network.layers[0].memory.order == 3
+    assert isinstance(network, Network)
+    assert network.nodes[0].operator.memory.order == 3
     path = tmp_path / "networks" / f"{training.key}.safetensors"
     written = path.stat().st_mtime_ns
     again = train_network(training, tmp_path)

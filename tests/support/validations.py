@@ -14,6 +14,8 @@ import pytest
 
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.validate import explained
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
@@ -93,7 +95,7 @@ def make_run(target, reference, samples, noise, seed, *, integer=False, spikes=0
 def make_digits(samples=240):
     network = make_network()
     inputs = np.random.default_rng(1).random((samples, 8, 8)).astype(np.float32)
-    reference = ReferenceTarget().run(network, inputs, record=True)
+    reference = ReferenceTarget().run(Network.from_layers(network), inputs, record=True)
     rng = np.random.default_rng(2)
     noisy = reference.outputs + 0.15 * rng.normal(size=reference.outputs.shape)
     split = Split(inputs, noisy.argmax(axis=1))
@@ -132,7 +134,7 @@ def make_signal(samples=6, steps=1000):
     time = np.arange(steps) / 12.0
     phase = np.random.default_rng(4).random((samples, 1)) * 6.0
     inputs = np.sin(time + phase)[:, :, None].astype(np.float32)
-    reference = ReferenceTarget().run(network, inputs, record=True)
+    reference = ReferenceTarget().run(Network.from_layers(network), inputs, record=True)
     noise = 0.1 * np.random.default_rng(6).normal(size=reference.outputs.shape)
     task = Task("sines", "regression", 1, 1, steps, load=lambda: None, washout=20)
     split = Split(inputs, (reference.outputs + noise).astype(np.float32))
@@ -156,7 +158,7 @@ def make_deep():
     readout = Readout(rng.normal(size=(7, 2)), None)
     network = LMUNetwork((first, second, third), readout)
     inputs = rng.random((30, 25, 2)).astype(np.float32)
-    reference = ReferenceTarget().run(network, inputs, record=True)
+    reference = ReferenceTarget().run(Network.from_layers(network), inputs, record=True)
     split = Split(inputs, reference.outputs.argmax(axis=1))
     task = Task("deep", "classification", 2, 2, 25, load=lambda: None)
     run = make_run("plugin", reference, 30, 0.02, 31, events={}, rasters={}, neurons={})
@@ -167,12 +169,14 @@ def make_deep():
 
 def make_explained(samples=24):
     """Return the digits network in narrow integers with attribution, a yield and a sweep."""
-    network, task = load_float(DIGITS, "test"), get_task("digits")
+    network = as_layers(load_float(DIGITS, "test"), "test")
+    task = get_task("digits")
     integer = quantize(network, message_bits=6, slices=1, refit=False)
     split = limited(task.load().test, samples)
     run = IntegerTarget().run(integer, split.inputs, record=True)
-    chip = make_run("brian2", reference := ReferenceTarget().run(
-        network, split.inputs, record=True), samples, 0.05, 13, spikes=20)  # fmt: skip
+    graph = Network.from_layers(network)
+    reference = ReferenceTarget().run(graph, split.inputs, record=True)
+    chip = make_run("brian2", reference, samples, 0.05, 13, spikes=20)
     return SimpleNamespace(
         network=network,
         reference=reference,

@@ -7,14 +7,23 @@ import pytest
 
 from lmu_deploy.core import plugins
 from lmu_deploy.core.errors import InputError, MissingDependencyError
+from lmu_deploy.core.graph.network import Network, Node
+from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from targets import base
-from targets.base import Target, check_supported, get_target, target_names
+from targets.base import (
+    Target,
+    check_supported,
+    forms_of,
+    get_target,
+    taken_by,
+    target_names,
+)
 from targets.reference import ReferenceTarget
 
 LAYER = LMULayer(np.ones((1, 1)), None, None, None, Memory.legendre(2, 4.0), None)
-NETWORK = LMUNetwork((LAYER,), Readout(np.ones((2, 1)), None))
+NETWORK = Network.from_layers(LMUNetwork((LAYER,), Readout(np.ones((2, 1)), None)))
 
 
 def test_our_targets_are_registered_and_keep_the_interface():
@@ -61,7 +70,7 @@ def test_a_plugin_tells_which_package_brings_it(monkeypatch):
 
 class Picky:
     name = "picky"
-    accepts: tuple[type, ...] = (LMUNetwork,)
+    accepts: tuple[type, ...] = (Network,)
 
     def __init__(self, *reasons):
         self.reasons = list(reasons)
@@ -77,12 +86,24 @@ def test_every_reason_is_given_at_once():
 
 
 def test_another_representation_says_how_to_get_the_right_one():
-    with pytest.raises(InputError, match="picky runs LMUNetwork, and the file contains str; give"):
+    with pytest.raises(InputError, match="picky runs Network, and the file contains str; give"):
         check_supported(Picky(), "text")
     target = Picky()
     target.accepts = (IntegerNetwork,)
     with pytest.raises(InputError, match="make one with lmu-deploy quantize"):
         check_supported(target, NETWORK)
-    target.accepts = (IntegerNetwork, LMUNetwork)
-    with pytest.raises(InputError, match="runs IntegerNetwork or LMUNetwork"):
+    target.accepts = (IntegerNetwork, Network)
+    with pytest.raises(InputError, match="runs IntegerNetwork or Network"):
         check_supported(target, None)
+
+
+def test_a_target_written_for_layers_is_given_layers():
+    target = Picky()
+    assert (forms_of(target), taken_by(target, NETWORK)) == (["float"], NETWORK)
+    target.accepts = (LMUNetwork, IntegerNetwork)
+    assert forms_of(target) == ["float", "integer"]
+    assert isinstance(taken_by(target, NETWORK), LMUNetwork)
+    pool = Node("pool", Reduce("mean"), ("layer0",))
+    pooled = Network((NETWORK["layer0"], pool), (1,), "pool")
+    with pytest.raises(InputError, match="target picky: 1 of 2 nodes has no layer form yet: pool"):
+        taken_by(target, pooled)

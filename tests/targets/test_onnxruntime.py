@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 from targets.onnxruntime import OnnxRuntimeTarget
@@ -14,7 +15,7 @@ from targets.onnxruntime import OnnxRuntimeTarget
 def network(encoder=1.0):
     memory = Memory.legendre(4, 8.0)
     layer = LMULayer(np.full((1, 1), encoder), None, None, None, memory, None)
-    return LMUNetwork((layer,), Readout(np.ones((4, 2)), None))
+    return Network.from_layers(LMUNetwork((layer,), Readout(np.ones((4, 2)), None)))
 
 
 def test_batches_and_threads_do_not_change_the_answer(rng):
@@ -34,7 +35,7 @@ def test_batches_and_threads_do_not_change_the_answer(rng):
 def test_a_network_without_a_memory_is_recorded_with_an_empty_m(rng):
     pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
     layer = LSTMLayer(rng.normal(size=(1, 8)), rng.normal(size=(2, 8)), rng.normal(size=8))
-    lstm = LMUNetwork((layer,), Readout(np.ones((2, 1)), None))
+    lstm = Network.from_layers(LMUNetwork((layer,), Readout(np.ones((2, 1)), None)))
     inputs = rng.normal(size=(3, 6, 1))
     run = OnnxRuntimeTarget().run(lstm, inputs, record=True)
     assert run.states.m.shape == (3, 6, 0)

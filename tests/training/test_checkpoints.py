@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.tasks.base import get_task
 
 pytest.importorskip("lightning", reason="training needs lightning")
@@ -28,7 +29,7 @@ def _interrupt_in_epoch(monkeypatch, epoch):
 
 
 def _weights(result):
-    (layer,) = result.network.layers
+    (layer,) = as_layers(result.network, "test").layers
     hidden = layer.hidden
     arrays = (layer.input_encoders, hidden.memory_kernel, hidden.recurrent_kernel, hidden.bias)
     return np.concatenate([array.ravel() for array in arrays])

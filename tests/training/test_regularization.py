@@ -10,6 +10,7 @@ pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
 import torch
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.training import train
@@ -106,7 +107,7 @@ def test_resumed_training_with_dropout_equals_uninterrupted(tmp_path):
     def weights(epochs, checkpoint=None):
         short = config.changed({"epochs": epochs}, "t")
         result = train("digits", config=short, progress=False, checkpoint=checkpoint)
-        return result.network.layers[0].hidden.memory_kernel, result.history
+        return as_layers(result.network, "test").layers[0].hidden.memory_kernel, result.history
 
     whole, history = weights(4)
     weights(2, tmp_path / "at")

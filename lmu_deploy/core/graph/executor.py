@@ -99,14 +99,21 @@ def _check_lengths(lengths: Any, samples: int, steps: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def demands(network: Network, lengths: np.ndarray | None = None) -> dict[str, bool]:
-    """Say of every node whether all its steps are needed; otherwise its last one is."""
+def demands(network: Network, has_lengths: bool = False) -> dict[str, bool]:
+    """Say of every node whether all its steps are needed; otherwise its last one is.
+
+    Parameters
+    ----------
+    network : Network
+    has_lengths : bool
+        Whether sequences end at different steps.
+    """
     needed = {network.output: True}
     masked = _masked(network)
     for node in reversed(network.nodes):
         whole = needed.get(node.name, False)
         operator = node.operator
-        last = isinstance(operator, Reduce) and operator.kind == "last" and lengths is None
+        last = isinstance(operator, Reduce) and operator.kind == "last" and not has_lengths
         last = last and masked.isdisjoint(node.inputs)
         through = last or (operator.framewise and not whole)
         for name in node.inputs:
@@ -124,7 +131,7 @@ def _masked(network: Network) -> set[str]:
 
 
 def _forward(network: Network, inputs: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
-    needed = demands(network, lengths)
+    needed = demands(network, lengths is not None)
     uses = {name: sum(name in node.inputs for node in network.nodes) for name in needed}
     values: dict[str, np.ndarray] = {INPUT: inputs if needed[INPUT] else inputs[:, -1]}
     counts: dict[str, np.ndarray | None] = {INPUT: lengths}

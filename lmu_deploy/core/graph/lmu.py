@@ -3,7 +3,7 @@ r"""The LMU: encoders with feedback, a linear memory, and a hidden cell that rea
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,6 +90,17 @@ class LMU(Recurrent):
     def feeds_back(self) -> bool:
         """Whether anything but the input reaches the memory."""
         return self.hidden_encoders is not None or self.memory_encoders is not None
+
+    @property
+    def states(self) -> Mapping[str, int]:
+        """Number of states of the memory, and of hidden units if there are any."""
+        hidden = {} if self.hidden is None else {"hidden": self.hidden.n_out}
+        return {"memory": self.memory.size, **hidden}
+
+    @property
+    def n_states(self) -> int:
+        """Number of states of the memory and of the hidden cell."""
+        return self.memory.size + (0 if self.hidden is None else self.hidden.n_states)
 
     def start(self, samples: int) -> State:
         """Return m of zero, the state of the hidden cell and its output."""

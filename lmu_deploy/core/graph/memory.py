@@ -10,6 +10,7 @@ two matrix products for a whole block instead of L products that wait for each o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -73,6 +74,11 @@ class LinearMemory(Recurrent):
     def n_out(self) -> int:
         """Number of states, channels times order."""
         return self.memory.size
+
+    @property
+    def states(self) -> Mapping[str, int]:
+        """Number of states of the memory."""
+        return {"memory": self.memory.size}
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Return the channels u of frames of shape (..., n_in)."""

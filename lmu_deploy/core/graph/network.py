@@ -170,10 +170,10 @@ class Network(Representation):
     def summary(self) -> Summary:
         """Return the nodes of the network with their shapes and parameters, as a table."""
         facts = [
-            counted(len(self.nodes), "node"),
             counted(self.n_in, "input"),
             counted(self.n_out, "output"),
             counted(self.n_parameters, "parameter"),
+            counted(len(self.nodes), "node"),
             *([] if self.task is None else [f"task {self.task}"]),
         ]
         rows = [(INPUT, "", "", str(Shape(self.frame)), "0")]

@@ -16,6 +16,7 @@ An operator is a frozen dataclass of weights. It computes on float64 signals of 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -147,6 +148,16 @@ class Operator(Part):
         return None
 
     @property
+    def states(self) -> Mapping[str, int]:
+        """Number of states that a recording keeps, by part: ``memory`` and ``hidden``."""
+        return {}
+
+    @property
+    def n_states(self) -> int:
+        """Number of values that are carried from step to step for one sample."""
+        return sum(self.states.values())
+
+    @property
     def n_parameters(self) -> int:
         """Number of trained values."""
         return 0
@@ -203,6 +214,11 @@ class Recurrent(Operator):
     def n_out(self) -> int:
         """Number of output features."""
         raise NotImplementedError
+
+    @property
+    def states(self) -> Mapping[str, int]:
+        """Number of hidden units."""
+        return {"hidden": self.n_out}
 
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step.

@@ -128,6 +128,11 @@ class LSTM(Recurrent):
         """Number of units."""
         return int(self.recurrent_kernel.shape[0])
 
+    @property
+    def n_states(self) -> int:
+        """Number of hidden and cell states."""
+        return 2 * self.n_out
+
     def start(self, samples: int) -> State:
         """Return the initial h and c of every sample."""
         return tuple(_repeated(v, samples, self.n_out) for v in (self.initial_h, self.initial_c))

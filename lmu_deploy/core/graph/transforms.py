@@ -6,19 +6,21 @@ one other operator that is linear in its input, the two become one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.linear import Affine, Dense
+from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm, Slice
+from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network, Node
-from lmu_deploy.core.graph.pointwise import Activation
-from lmu_deploy.core.graph.recurrent import LSTM, SimpleRNN
-from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.graph.operator import Operator
+from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
+from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
+from lmu_deploy.core.graph.time import Delay, Mask, Pool, Reduce, Reverse, RunningMean
 from lmu_deploy.core.network import (
     ACTIVATIONS,
     Hidden,
@@ -28,6 +30,10 @@ from lmu_deploy.core.network import (
     LSTMLayer,
     Readout,
 )
+from lmu_deploy.core.representation import counted
+
+_LAYERED = (LMU, LSTM, LinearMemory)
+"""Operators that are layers, some of their settings excepted."""
 
 
 def fold(network: Network) -> Network:
@@ -76,81 +82,213 @@ def _linear(operator: Dense | Affine) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(operator, Affine):
         return operator.scale.astype(np.float64), operator.offset.astype(np.float64)
     kernel = operator.kernel.astype(np.float64)
-    return kernel, np.zeros(kernel.shape[1]) if operator.bias is None else operator.bias
+    bias = np.zeros(kernel.shape[1]) if operator.bias is None else operator.bias
+    return kernel, bias.astype(np.float64)
 
 
 def _renamed(node: Node, old: str, new: str) -> Node:
     return replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
 
 
-def to_layers(network: Network) -> LMUNetwork:
-    """Return a network as LMU and LSTM layers one behind the other with a dense readout.
+def prune(nodes: Sequence[Node], output: str) -> tuple[Node, ...]:
+    """Return the nodes that one output needs, in their order.
 
     Parameters
     ----------
-    network : Network
-        It is folded first.
+    nodes : sequence of Node
+        Each behind the nodes that it takes its inputs from.
+    output : str
+        Name of a node.
 
     Raises
     ------
     InputError
-        When it has another form; the message names every node that does not fit, and why.
+        When there is no node of that name.
     """
-    network = fold(network)
-    chain = _chain(network)
-    layers, rest = _layers(chain)
-    sequences = True
-    readout: Dense | None = None
-    wrong: list[str] = []
-    for node in rest:
-        operator = node.operator
-        if isinstance(operator, Reduce) and operator.kind == "last":
-            sequences = False
-        elif isinstance(operator, Dense) and readout is None:
-            readout = operator
-        else:
-            wrong.append(f"{node.name} ({operator.describe()})")
-    if wrong or not layers:
-        which = ", ".join(wrong) if wrong else "no LMU or LSTM"
+    if output not in {node.name for node in nodes}:
+        names = ", ".join(node.name for node in nodes)
+        raise InputError(f"there is no output {output!r}; choose one of {names}.")
+    wanted = {output}
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if node.name in wanted:
+            wanted.update(node.inputs)
+            kept.append(node)
+    return tuple(reversed(kept))
+
+
+def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
+    """Return a network as LMU and LSTM layers one behind the other with a dense readout.
+
+    Parameters
+    ----------
+    network : Network or LMUNetwork
+        A graph is folded first; a chain of layers is returned as it is.
+    command : str
+        Who needs the layers, such as ``quantize``; the message begins with it.
+
+    Raises
+    ------
+    InputError
+        When the graph has another form; the message names every node that does not fit, why, and
+        what could stand in its place.
+    """
+    if isinstance(network, LMUNetwork):
+        return network
+    chain = _Chain(fold(network).nodes)
+    form = _FORMS.get(command, "layer")
+    if chain.unfit:
+        names = ", ".join(f"{name} ({why})" for name, (why, _) in chain.unfit.items())
+        instead = ", ".join(f"{what} in place of {name}" for name, (_, what) in chain.unfit.items())
+        verb = "has" if len(chain.unfit) == 1 else "have"
         raise InputError(
-            f"the network is not a chain of LMU and LSTM layers with a dense readout: {which}."
+            f"{command}: {len(chain.unfit)} of {counted(len(network.nodes), 'node')} {verb} no "
+            f"{form} form yet: {names}; what works is {instead}."
         )
-    if readout is None:
-        readout = Dense(np.eye(layers[-1].n_out))
+    if not chain.layers:
+        raise InputError(
+            f"{command}: the network has no LMU, memory or LSTM, and only those have {form} form; "
+            "put one before the readout."
+        )
+    readout = chain.readout or Dense(np.eye(chain.layers[-1].n_out))
     return LMUNetwork(
-        tuple(layers),
+        tuple(chain.layers),
         Readout(readout.kernel, readout.bias),
-        sequences,
+        network.return_sequences,
         network.task,
         dict(network.provenance),
     )
 
 
-def _chain(network: Network) -> list[Node]:
-    """Return the nodes, if each takes the one before it."""
-    if len(network.frame) != 1:
-        raise InputError(f"the network takes frames of shape {network.frame}, not vectors.")
-    before = INPUT
-    for node in network.nodes:
-        if node.inputs != (before,):
-            raise InputError(
-                f"the network branches: node {node.name} takes {', '.join(node.inputs)}."
-            )
-        before = node.name
-    return list(network.nodes)
+_FORMS = {
+    "quantize": "integer",
+    "spike": "spiking",
+    "yield": "spiking",
+    "export to nir": "NIR",
+}
+"""What the layers become, by command."""
+
+_RECURRENT = "an LMU or an LSTM"
+_INSTEAD: Mapping[type[Operator], str] = {
+    Conv1d: "an LMU",
+    Conv2d: "an LMU that takes the pixels as features",
+    Embedding: "a dense layer of one-hot inputs",
+    LayerNorm: "batch normalization",
+    RMSNorm: "batch normalization",
+    GRU: _RECURRENT,
+    SimpleRNN: _RECURRENT,
+    Reduce: "the last step",
+    RunningMean: "a memory",
+    Pool: "every step",
+    Delay: "a memory",
+    Mask: "sequences of one length",
+    Slice: "all features",
+    Reverse: "a forward layer",
+    Reshape: "inputs that are vectors",
+    Permute: "inputs that are vectors",
+    FramePool: "inputs that are vectors",
+    Add: "one branch",
+    Multiply: "one branch",
+    Concat: "one branch",
+}
+"""The nearest operator that fits, for those that never do."""
 
 
-def _layers(chain: list[Node]) -> tuple[list[Layer], list[Node]]:
-    """Return the layers at the start of a chain, and the nodes that follow them."""
-    layers: list[Layer] = []
-    rest = list(chain)
-    while rest:
-        taken, layer = _layer([node.operator for node in rest[:3]])
-        if layer is None:
+class _Chain:
+    """A folded graph read as layers with a readout; what does not fit is noted and passed over.
+
+    Attributes
+    ----------
+    layers : list of LMULayer or LSTMLayer
+    readout : Dense or None
+    unfit : dict of str to (reason, what could stand in its place)
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.layers: list[Layer] = []
+        self.readout: Dense | None = None
+        self.unfit: dict[str, tuple[str, str]] = {}
+        layered = [i for i, node in enumerate(nodes) if isinstance(node.operator, _LAYERED)]
+        last, before, reduced, number = max(layered, default=-1), INPUT, False, 0
+        while number < len(nodes):
+            node, taken = nodes[number], 1
+            operator = node.operator
+            if node.inputs != (before,):
+                self._refuse(node, "joins branches" if len(node.inputs) > 1 else "begins a branch")
+            elif isinstance(operator, _LAYERED):
+                taken, layer = _layer([each.operator for each in _row(nodes[number:])])
+                if layer is None or reduced:
+                    self._refuse(node, "behind the last step" if reduced else _why(operator))
+                    taken = 1
+                else:
+                    self.layers.append(layer)
+            elif isinstance(operator, Reduce) and operator.kind == "last" and not reduced:
+                reduced = True
+            elif isinstance(operator, Dense) and number > last and self.readout is None:
+                self.readout = operator
+            else:
+                self._refuse(node, _why(operator, number < last))
+            number += taken
+            before = nodes[number - 1].name
+
+    def _refuse(self, node: Node, why: str) -> None:
+        operator = node.operator
+        kind = type(operator).__name__
+        detail = getattr(operator, "kind", getattr(operator, "name", ""))
+        what = f"{kind} {detail}".rstrip()
+        instead = _INSTEAD.get(type(operator), "")
+        if not instead:
+            instead = "one branch" if "branch" in why else _nearest(operator)
+        self.unfit[node.name] = f"{what}: {why}" if why else what, instead
+
+
+def _row(nodes: Sequence[Node]) -> list[Node]:
+    """Return the first node and those behind it that each alone take the one before, three at most.
+
+    Nobody else may take an output within the row.
+    """
+    row = [nodes[0]]
+    for node in nodes[1:3]:
+        users = sum(row[-1].name in other.inputs for other in nodes)
+        if node.inputs != (row[-1].name,) or users > 1:
             break
-        layers.append(layer)
-        rest = rest[taken:]
-    return layers, rest
+        row.append(node)
+    return row
+
+
+def _why(operator: Operator, before_a_layer: bool = False) -> str:
+    """Return why an operator is no layer and no readout; empty if its kind says it."""
+    if isinstance(operator, LMU):
+        cell = operator.hidden
+        if not isinstance(cell, SimpleRNN | None):
+            return f"its hidden cell is {type(cell).__name__}"
+        return "its hidden units " + _cell_why(cell)
+    if isinstance(operator, LSTM):
+        return _cell_why(operator)
+    if isinstance(operator, LinearMemory):
+        return f"its encoder has the activation {operator.activation and operator.activation.name}"
+    if isinstance(operator, Activation | Dense):
+        return "before a layer" if before_a_layer else "behind the readout"
+    return ""
+
+
+def _cell_why(cell: SimpleRNN | LSTM | None) -> str:
+    starts = [getattr(cell, name, None) for name in ("initial", "initial_h", "initial_c")]
+    if any(start is not None for start in starts):
+        return "start from a state that is not zero"
+    names = [getattr(cell, name, None) for name in ("activation", "gate_activation")]
+    return f"have the activation {' and '.join(each.name for each in names if each)}"
+
+
+def _nearest(operator: Operator) -> str:
+    """Return what could stand in the place of an operator that fits elsewhere."""
+    if isinstance(operator, LMU):
+        return f"an LMU with dense or recurrent units of {' or '.join(ACTIVATIONS)} from zero"
+    if isinstance(operator, LSTM):
+        return "an LSTM of tanh and sigmoid from zero"
+    if isinstance(operator, LinearMemory):
+        return "a memory with a linear encoder"
+    return "a dense readout alone"
 
 
 def _layer(operators: Iterable[object]) -> tuple[int, Layer | None]:

@@ -20,17 +20,19 @@ layer of NeuroBench is one slice of a connection here; an activation is a messag
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import biases, edges, outlets
 from lmu_deploy.core.integer.layers import SeriesMemory
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection
-from lmu_deploy.core.network import LMUNetwork, LSTMLayer
-from lmu_deploy.core.reference import has_hidden
+from lmu_deploy.core.network import LMUNetwork, Memory
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.schema import NeuroBench, SynapticOperations
@@ -80,6 +82,8 @@ class Sizes:
 def network_sizes(network: object) -> Sizes | None:
     """Return the size of a network; None for an unknown representation."""
     if isinstance(network, LMUNetwork):
+        network = Network.from_layers(network)
+    if isinstance(network, Network):
         return _float_sizes(network)
     if isinstance(network, IntegerNetwork):
         return _integer_sizes(network)
@@ -88,37 +92,36 @@ def network_sizes(network: object) -> Sizes | None:
     return _spiking_sizes(network) if isinstance(network, SpikingNetwork) else None
 
 
-def _float_sizes(network: LMUNetwork) -> Sizes:
+def _float_sizes(network: Network) -> Sizes:
     """Return the size in single precision, in which networks are trained."""
-    weights: list[np.ndarray | None] = [network.readout.kernel]
-    biases: list[np.ndarray | None] = [network.readout.bias]
-    states = 0
-    for layer in network.layers:
-        states += layer.n_out if has_hidden(layer) else 0
-        if isinstance(layer, LSTMLayer):
-            weights += [layer.kernel, layer.recurrent_kernel]
-            biases += [layer.bias]
-            states += layer.n_out
-            continue
-        states += layer.memory.size
-        weights += [layer.memory.a_bar, layer.memory.b_bar, layer.input_encoders]
-        weights += [layer.hidden_encoders, layer.memory_encoders]
-        biases += [layer.memory_bias]
-        if (hidden := layer.hidden) is not None:
-            weights += [hidden.memory_kernel, hidden.input_kernel, hidden.recurrent_kernel]
-            biases += [hidden.bias]
-    n_weights = sum(w.size for w in weights if w is not None)
-    n_biases = sum(b.size for b in biases if b is not None)
+    weights: list[np.ndarray] = []
+    biases: list[np.ndarray] = []
+    for node in network.nodes:
+        _sort_arrays(node.operator, weights, biases)
+    n_weights, n_biases = sum(w.size for w in weights), sum(b.size for b in biases)
     return Sizes(
-        representation="LMUNetwork",
+        representation="Network",
         parameters=n_weights + n_biases,
         weights=n_weights,
-        synapses=sum(int(np.count_nonzero(w)) for w in weights if w is not None),
+        synapses=sum(int(np.count_nonzero(w)) for w in weights),
         weight_bits=8 * FLOAT_BYTES,
         weight_bytes=FLOAT_BYTES * n_weights,
         neuron_bytes=FLOAT_BYTES * n_biases,
-        state_bytes=FLOAT_BYTES * states,
+        state_bytes=FLOAT_BYTES * sum(node.operator.n_states for node in network.nodes),
     )
+
+
+def _sort_arrays(part: Any, weights: list[np.ndarray], biases: list[np.ndarray]) -> None:
+    """Add the arrays of an operator to the weights, or to the biases if they are vectors."""
+    if isinstance(part, Memory):
+        weights += [part.a_bar, part.b_bar]
+        return
+    for each in dataclasses.fields(part):
+        value = getattr(part, each.name)
+        if isinstance(value, np.ndarray):
+            (biases if value.ndim == 1 else weights).append(value)
+        elif dataclasses.is_dataclass(value):
+            _sort_arrays(value, weights, biases)
 
 
 def _integer_sizes(network: IntegerNetwork) -> Sizes:
@@ -214,7 +217,7 @@ def neurobench_of(run: Run, network: object) -> NeuroBench | None:
     Parameters
     ----------
     run : Run
-    network : LMUNetwork, IntegerNetwork, LoihiNetwork or SpikingNetwork
+    network : Network, IntegerNetwork, LoihiNetwork or SpikingNetwork
         The network that was run. A float network sends no messages and has the first two metrics.
     """
     sizes = network_sizes(network)

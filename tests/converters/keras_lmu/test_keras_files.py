@@ -186,7 +186,7 @@ def keras_like_matrices(path, **changes):
 def test_matrices_can_be_read_from_a_file(tmp_path):
     file = "keras3-example.keras"
     network = import_file(FIXTURES / file, options=keras_like_matrices(tmp_path / "m.npz"))
-    memory = network.layers[0].memory
+    memory = network.nodes[0].operator.memory
     np.testing.assert_array_equal(memory.a_bar, discretize(6, 12.0)[0].astype("f4"))
     inputs, outputs = keras_answer(file)
     np.testing.assert_allclose(our_answer(network, inputs), outputs, rtol=0, atol=1e-6)

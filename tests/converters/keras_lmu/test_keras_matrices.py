@@ -15,8 +15,8 @@ from converters.keras_lmu.tensorflow_matrices import (
     solve,
 )
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.legendre import discretize
-from lmu_deploy.core.network import LMULayer
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/keras_lmu"
 
@@ -78,7 +78,7 @@ def test_matrices_are_exact_by_default_and_the_choice_is_recorded(monkeypatch):
         choice: import_file(file, options={} if choice is None else {"matrices": choice})
         for choice in (None, "exact", "keras", "keras:48")
     }
-    memories = {choice: network.layers[0].memory for choice, network in networks.items()}
+    memories = {choice: network.nodes[0].operator.memory for choice, network in networks.items()}
     exact = discretize(memories["exact"].order, memories["exact"].theta)[0]
     for choice in (None, "exact"):
         np.testing.assert_array_equal(memories[choice].a_bar, exact)
@@ -100,9 +100,9 @@ def test_the_default_does_not_depend_on_the_machine(monkeypatch, file):
     monkeypatch.setattr(tensorflow_matrices, "first_cache_kib", fail)
     monkeypatch.setattr(tensorflow_matrices, "keras_matrices", fail)
     network = import_file(FIXTURES / file)
-    for layer in network.layers:
-        if isinstance(layer, LMULayer):
-            memory = layer.memory
+    for node in network.nodes:
+        if isinstance(node.operator, LMU):
+            memory = node.operator.memory
             a_bar, b_bar = discretize(memory.order, memory.theta, memory.discretizer)
             np.testing.assert_array_equal(memory.a_bar, a_bar)
             np.testing.assert_array_equal(memory.b_bar, b_bar)
@@ -112,7 +112,7 @@ def test_layers_too_large_to_imitate_keras_get_exact_matrices(monkeypatch):
     pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
     monkeypatch.setattr("converters.keras_lmu.matrices.MOST_WORK", 1)
     network = import_file(FIXTURES / "keras3-example.keras", options={"matrices": "keras"})
-    memory = network.layers[0].memory
+    memory = network.nodes[0].operator.memory
     np.testing.assert_array_equal(memory.a_bar, discretize(memory.order, memory.theta)[0])
     assert "exact in layer" in network.provenance["memory matrices"]
 

@@ -57,7 +57,7 @@ def test_a_form_of_another_representation_is_refused(integer, tmp_path):
         with pytest.raises(InputError, match=r"not IntegerNetwork; give the float file.*onnx-int"):
             export(integer, to=form, out=tmp_path / "a.onnx")
     for form in ("onnx-int", "onnx-int-step", "onnx-qdq"):
-        with pytest.raises(InputError, match=r"not LMUNetwork; make one with lmu-deploy quantize"):
+        with pytest.raises(InputError, match=r"not Network; make one with lmu-deploy quantize"):
             export(DIGITS, to=form, out=tmp_path / "a.onnx")
     with pytest.raises(InputError, match="onnx-int8"):
         export(integer, to="onnx-int8", out=tmp_path / "a.onnx")

@@ -110,7 +110,7 @@ def test_a_torch_file_is_recognized_and_keeps_the_order(tmp_path):
     torch.save({"state_dict": module.state_dict(), "epoch": 3}, tmp_path / "module.pt")
     network = import_file(tmp_path / "module.pt", task="digits")
     assert network.task == "digits"
-    assert network.layers[1].memory.theta == 9.0
+    assert network.nodes[1].operator.memory.theta == 9.0
     np.testing.assert_allclose(
         outputs_of(network, 2), outputs_of(from_torch(module), 2), rtol=0, atol=1e-9
     )

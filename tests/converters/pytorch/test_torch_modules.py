@@ -14,6 +14,7 @@ from torch.nn import functional
 from converters.pytorch import from_torch
 from converters.pytorch.state_dict import read_pytorch_lmu
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.nn import LMU, LMUConfig, LSTMConfig, ModelConfig, SequenceModel
@@ -122,7 +123,7 @@ def test_states_axes_and_a_softmax_at_the_end():
         np.testing.assert_allclose(module(torch.tensor(inputs)).numpy(), odds, atol=1e-6)
     assert network.task == "digits" and network.provenance["seed"] == "0"
     assert "softmax" in network.provenance["left out"]
-    assert len(network.layers) == 3
+    assert len(as_layers(network, "test").layers) == 3
 
 
 class Pixels(nn.Module):
@@ -281,7 +282,7 @@ class Early(nn.Module):
 )
 def test_refusals(module, words):
     if words == ["Sequential"]:
-        assert from_torch(module).layers[0].input_encoders.dtype == np.float32
+        assert from_torch(module).nodes[0].operator.input_encoders.dtype == np.float32
         return
     with pytest.raises(InputError) as caught:
         from_torch(module)
@@ -317,7 +318,7 @@ def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     names = {"__name__": "example"}
     exec(compile(block, "import.md", "exec"), names)
     network, model = load("mine.safetensors"), names["model"]
-    assert network.task == "digits" and len(network.layers) == 2
+    assert network.task == "digits" and len(as_layers(network, "test").layers) == 2
     torch.save(model.state_dict(), "classifier.pt")
     with pytest.raises(InputError, match="'lmu': it follows a linear layer"):
         read_pytorch_lmu("classifier.pt")

@@ -21,7 +21,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.legendre import impulse_response
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.options import REALIZATIONS
-from lmu_deploy.nn.convert import to_torch
+from lmu_deploy.nn.convert import to_sequence_model
 from lmu_deploy.nn.model import SequenceModel
 
 ACTIVATION = {
@@ -68,7 +68,7 @@ def rounding(network, inputs, rank=None, **options):
         settings_for(network, "loihi2", QuantizeOptions(**options)), calibrate(network, inputs)
     )
     integer = quantizer.network(network)
-    model = SequenceModel(to_torch(network).config)
+    model = SequenceModel(to_sequence_model(network).config)
     rounding_model(network, integer, quantizer.connector.roundings, rank)(model)
     return integer, model, quantizer
 
@@ -195,7 +195,7 @@ def test_new_weights_are_rounded_as_the_quantizer_would(rng):
         layers=(replace(network.layers[0], hidden=other),),
         readout=Readout(normal(rng, 9, 4), normal(rng, 4)),
     )
-    model.load_state_dict(to_torch(changed).state_dict())
+    model.load_state_dict(to_sequence_model(changed).state_dict())
     check_equal(Quantizer(quantizer.settings, quantizer.calibration).network(changed), model)
 
 

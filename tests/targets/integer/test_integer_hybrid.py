@@ -16,6 +16,7 @@ from converters.quantize.sparsity import with_fraction
 from lmu_deploy.api.check import remarks
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, HostLayer, IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
@@ -144,7 +145,7 @@ def test_any_order_of_layers_is_near_the_float_network(order, every_step):
     network = network_of(order, every_step=every_step)
     integer = quantize(network, INPUTS, slices=2, kernel_slices=2, hidden_bits=12)
     run = IntegerTarget().run(integer, INPUTS)
-    truth = get_target("reference").run(network, INPUTS).outputs
+    truth = get_target("reference").run(Network.from_layers(network), INPUTS).outputs
     assert run.outputs.shape == truth.shape
     np.testing.assert_allclose(run.outputs, truth, atol=0.03)
 
@@ -156,7 +157,7 @@ def test_a_memory_in_other_coordinates_is_given_to_the_host_in_its_own(form):
     for slices in (1, 2):
         integer = quantize(network, INPUTS, realization=form, slices=slices)
         run = IntegerTarget().run(integer, INPUTS)
-        truth = get_target("reference").run(network, INPUTS).outputs
+        truth = get_target("reference").run(Network.from_layers(network), INPUTS).outputs
         error = np.sqrt(np.mean((run.outputs - truth) ** 2) / np.mean(truth**2))
         assert error < (0.05 if slices == 1 else 0.01) or form == "fir"
 

@@ -1,0 +1,1 @@
+"""Trainable PyTorch modules of graphs: one counterpart for each operator of a Network."""
