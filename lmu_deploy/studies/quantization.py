@@ -16,14 +16,12 @@ from converters.quantize import calibrate, quantize_with
 from converters.quantize.memory_analysis import remarks
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.transforms import as_layers
-from lmu_deploy.core.integer.graph import edges, populations
+from lmu_deploy.core.integer.graph import sources
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load_float
-from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.progress import progress_bar
-from lmu_deploy.core.reference import run_reference
 from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
@@ -124,9 +122,9 @@ def _with_report(
     inputs = data.inputs[:SEARCH_SAMPLES]
     made = run_integer(network, inputs)
     shares = silent_shares(network, made.carried, inputs.shape[0] * inputs.shape[1])
-    limits = {name: p.message.limit for name, p in populations(network).items()}
-    thresholds = {w.place: w.connection.threshold for w in edges(network) if w.place in shares}
-    for edge in edges(network):
+    limits = {place: source.message.limit for place, source in sources(network).items()}
+    thresholds = {w.place: w.connection.threshold for w in network.edges if w.place in shares}
+    for edge in network.edges:
         if threshold := thresholds.get(edge.place):
             _LOG.info(
                 f"sparsity {edge.place}: threshold {threshold} of {limits[edge.source]}, "
@@ -138,7 +136,7 @@ def _with_report(
 
 
 def within_budget(
-    network: LMUNetwork,
+    network: Network,
     task: Task,
     profile: str | DigitalProfile,
     kib: float,
@@ -148,7 +146,7 @@ def within_budget(
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network
     task : Task
         Task whose training data calibrate and whose validation data choose.
     profile : str or DigitalProfile
@@ -170,7 +168,7 @@ def within_budget(
     for place, (slices, bits) in found.widths.items():
         memory = found.memory[place] / 1024
         _LOG.info(f"width {place}: {slices} x {bits} bits, {memory:.1f} KiB")
-    loss = loss_of(task, data, run_reference(network, data.inputs).outputs)
+    loss = loss_of(task, data, run(network, data.inputs))
     _LOG.info(
         f"budget: {found.total / 1024:.1f} of {kib:g} KiB; "
         f"{loss(run_integer(found.network, data.inputs).outputs):.2%} lost on "
@@ -211,14 +209,14 @@ def quantize_for_task(
         If the training diverges.
     """
     options = options or TaskQuantizeOptions()
-    layers = as_layers(load_float(network, "quantize"), "quantize")
-    chosen = task_for(layers, task)
+    network = load_float(network, "quantize")
+    chosen = task_for(network, task)
     if options.method == "qat":
-        integer = _train(layers, chosen, profile, options)
+        integer = _train(network, chosen, profile, options)
     elif options.budget_kib is not None:
-        integer = within_budget(layers, chosen, profile, options.budget_kib, options.rounding)
+        integer = within_budget(network, chosen, profile, options.budget_kib, options.rounding)
     else:
-        integer = _quantize(layers, chosen, profile, options.rounding)
+        integer = _quantize(network, chosen, profile, options.rounding)
     for remark in remarks(integer):
         _LOG.info(remark)
     integer = make_sparse(integer, chosen, options.sparsity_threshold, options.sparsity_loss)
@@ -228,7 +226,7 @@ def quantize_for_task(
 
 
 def _quantize(
-    network: LMUNetwork, task: Task, profile: str | DigitalProfile, options: QuantizeOptions
+    network: Network, task: Task, profile: str | DigitalProfile, options: QuantizeOptions
 ) -> IntegerNetwork:
     inputs = limited(task.load().train, CALIBRATION_SAMPLES).inputs
     with progress_bar("quantize") as progress:
@@ -239,7 +237,7 @@ def _quantize(
 
 
 def _train(
-    network: LMUNetwork, task: Task, profile: str | DigitalProfile, options: TaskQuantizeOptions
+    network: Network, task: Task, profile: str | DigitalProfile, options: TaskQuantizeOptions
 ) -> IntegerNetwork:
     from converters.quantize.qat import train_quantized
 
@@ -267,7 +265,7 @@ def _train(
     return result.integer
 
 
-def _training(network: LMUNetwork, config: Path | None, epochs: int | None) -> TrainConfig:
+def _training(network: Network, config: Path | None, epochs: int | None) -> TrainConfig:
     from converters.quantize.qat import qat_config
     from lmu_deploy.training.config import read_toml
 
