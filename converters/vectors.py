@@ -216,6 +216,8 @@ def _population(p: Population) -> dict[str, Any]:
     assert dataclasses.is_dataclass(p)
     names = [f.name for f in dataclasses.fields(p) if f.name != "basis"]
     fields = {name: _plain(getattr(p, name)) for name in names}
+    if "kind" in fields:
+        fields["reduction_kind"] = fields.pop("kind")
     entrance = {"entrance": str(p.entrance)} if isinstance(p, Series) else {}
     return {"kind": type(p).__name__, **fields, "size": p.size, **entrance}
 
@@ -248,5 +250,7 @@ def _plain(value: Any) -> Any:
         return {"bits": value.bits, "scale": value.scale}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if "kind" in fields:
+            fields["function_kind"] = fields.pop("kind")
         return {"kind": type(value).__name__, **fields}
     return value

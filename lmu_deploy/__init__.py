@@ -56,6 +56,7 @@ _NAMES = {
     "to_torch": "lmu_deploy.nn.convert",
     "train": "lmu_deploy.api.train",
     "validate": "lmu_deploy.api.validate",
+    "vectors": "lmu_deploy.api.export",
     "write_report": "lmu_deploy.api.report",
 }
 _DEPRECATED = {"LMUNetwork": ("lmu_deploy.core.network", "Network")}

@@ -12,13 +12,13 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import AnyNetwork, as_network
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.core.validation import check_choice
+from lmu_deploy.core.validation import check_choice, check_integer
 
 _LOG = logging.getLogger(__name__)
 
 FLOAT_FORMS = ("onnx", "onnx-step")
 INTEGER_FORMS = ("onnx-int", "onnx-int-step", "onnx-qdq")
-FORMS = (*FLOAT_FORMS, *INTEGER_FORMS, "nir")
+FORMS = (*FLOAT_FORMS, *INTEGER_FORMS, "c", "nir")
 
 
 def export(
@@ -29,6 +29,7 @@ def export(
     dt: float | None = None,
     tau: float | None = None,
     integrator: str | None = None,
+    sparse: bool = False,
 ) -> Path:
     """Export `network`.
 
@@ -36,13 +37,14 @@ def export(
     ----------
     network : Network, IntegerNetwork, SpikingNetwork or path
         Each form takes one of them; NIR takes a float or a spiking network.
-    to : {"onnx", "onnx-step", "onnx-int", "onnx-int-step", "onnx-qdq", "nir"}
+    to : {"onnx", "onnx-step", "onnx-int", "onnx-int-step", "onnx-qdq", "c", "nir"}
         Of a float network the whole sequence as one ONNX graph, or one step with its states as
         inputs and outputs; of an integer network the same two in integer operators alone, or a
-        graph of real numbers with Q/DQ pairs for int8 runtimes; or a NIR graph of the memories
-        and what NIR has nodes for. What of a float network is not in that is logged as a
-        warning.
+        graph of real numbers with Q/DQ pairs for int8 runtimes, or a folder of C99 without any
+        dependency; or a NIR graph of the memories and what NIR has nodes for. What of a float
+        network is not in that is logged as a warning.
     out : path
+        File, or for C the folder.
     dt : float, optional
         Of a float network to NIR: seconds that a step lasts; 0.001 if absent.
     tau : float, optional
@@ -51,6 +53,9 @@ def export(
     integrator : {"euler", "exponential"}, optional
         To NIR: how the simulator that reads the graph steps; euler, as Norse and snnTorch do, if
         absent.
+
+    sparse : bool
+        To C: store nonzero weights alone, for connections of which that takes less room.
 
     Returns
     -------
@@ -72,12 +77,18 @@ def export(
         raise InputError(
             f"{', '.join(given)} of an export is for nir alone, not {to}; leave it out."
         )
+    if sparse and to != "c":
+        raise InputError(f"sparse of an export is for c alone, not {to}; leave it out.")
+    path = network if isinstance(network, str | Path) else None
     network = as_network(network)
     wanted = Network if to in FLOAT_FORMS else IntegerNetwork
     if not isinstance(network, wanted):
         raise InputError(
             f"export to {to} needs {_NEEDS[wanted]}, not {type(network).__name__}; {_REMEDIES[to]}."
         )
+    if to == "c":
+        assert isinstance(network, IntegerNetwork)
+        return _export_c(network, Path(out), path, sparse)
     from converters import onnx
 
     makers: dict[str, Callable[[Any], Any]] = {
@@ -98,8 +109,68 @@ _NEEDS: dict[type, str] = {
 _REMEDIES = {
     "onnx": "give the float file, or export an integer network as onnx-int",
     "onnx-step": "give the float file, or export an integer network as onnx-int-step",
-    **dict.fromkeys(INTEGER_FORMS, "make one with lmu-deploy quantize"),
+    **dict.fromkeys((*INTEGER_FORMS, "c"), "make one with lmu-deploy quantize"),
 }
+
+
+def _export_c(network: IntegerNetwork, out: Path, path: Path | str | None, sparse: bool) -> Path:
+    from converters.c.project import write_project
+
+    name = Path(path).stem if path is not None else network.task or "network"
+    source = write_project(network, out, name, sparse)
+    _LOG.info(
+        f"{source.name}.c: {source.flash:,} bytes of constant arrays in flash, {source.ram:,} "
+        "bytes of RAM."
+    )
+    return out
+
+
+def vectors(
+    network: IntegerNetwork | Path | str,
+    out: Path | str,
+    *,
+    samples: int = 2,
+    steps: int = 32,
+    seed: int = 0,
+) -> Path:
+    """Write test vectors of an integer network: inputs, and every state of every frame.
+
+    The file is JSON that any language reads: the network with the rule of every population and the
+    weights of every edge, and what each computes for some sequences of random messages. Another
+    implementation of docs/reference/integer-semantics.md checks itself with it.
+
+    Parameters
+    ----------
+    network : IntegerNetwork or path
+    out : path
+    samples, steps : int
+        Sequences, and the frames of each.
+    seed : int
+        Of the inputs.
+
+    Returns
+    -------
+    path
+        `out`.
+
+    Raises
+    ------
+    InputError
+        When the network is no integer network or runs partly on the host, or `out` cannot be
+        written.
+    """
+    from converters.vectors import write_vectors
+
+    found = as_network(network)
+    if not isinstance(found, IntegerNetwork):
+        raise InputError(
+            f"vectors needs an integer network, not {type(found).__name__}; make one with "
+            "lmu-deploy quantize."
+        )
+    samples = check_integer("samples", samples, 1, 1000)
+    steps = check_integer("steps", steps, 1, 100_000)
+    seed = check_integer("seed", seed, 0, 2**32 - 1)
+    return write_vectors(found, out, samples=samples, steps=steps, seed=seed)
 
 
 def _export_nir(network: AnyNetwork | Path | str, out: Path, options: dict[str, Any]) -> Path:

@@ -12,7 +12,7 @@ import typer
 
 from converters.options import SpikeOptions, TaskQuantizeOptions
 from lmu_deploy.cli.convert import chip_yield, quantize, spike
-from lmu_deploy.cli.networks import export, import_network, train
+from lmu_deploy.cli.networks import export, import_network, train, vectors
 from lmu_deploy.cli.options import accepting_earlier_names
 from lmu_deploy.cli.run import check, deploy, report, targets, validate
 from lmu_deploy.cli.setup import demo, doctor
@@ -76,6 +76,7 @@ app.command("quantise", cls=_Quantize, hidden=True)(quantize)
 app.command(cls=_Spike)(spike)
 app.command("yield", cls=_Spike)(chip_yield)
 app.command()(export)
+app.command()(vectors)
 app.command()(check)
 app.command()(deploy)
 app.command()(validate)

@@ -118,8 +118,9 @@ def export(
         str,
         typer.Option(
             help="Format. For a float network: onnx (whole sequence), onnx-step or nir. For an "
-            "integer network: onnx-int, onnx-int-step (integer operators only) or onnx-qdq (for "
-            "int8 runtimes). For a spiking network: nir."
+            "integer network: onnx-int, onnx-int-step (integer operators only), onnx-qdq (for "
+            "int8 runtimes) or c (a folder of C99 without dependencies). For a spiking network: "
+            "nir."
         ),
     ] = "onnx",
     dt: Annotated[
@@ -142,13 +143,38 @@ def export(
             "snnTorch) or exponential. By default euler."
         ),
     ] = None,
+    sparse: Annotated[
+        bool,
+        typer.Option(help="For C: store nonzero weights alone where that takes less room."),
+    ] = False,
 ) -> None:
-    """Export a network to ONNX or NIR.
+    """Export a network to ONNX, C or NIR.
 
     Example: lmu-deploy export digits-int.safetensors --to onnx-int --out digits-int.onnx
+
+    Example: lmu-deploy export digits-int.safetensors --to c --out digits-c
 
     Example: lmu-deploy export delay.safetensors --to nir --dt 0.002 --tau 0.02 --out delay.nir
     """
     from lmu_deploy.api.export import export
 
-    print(export(file, to=to, out=out, dt=dt, tau=tau, integrator=integrator))
+    print(export(file, to=to, out=out, dt=dt, tau=tau, integrator=integrator, sparse=sparse))
+
+
+def vectors(
+    file: File,
+    out: Out,
+    samples: Annotated[int, typer.Option(help="Number of sequences.")] = 2,
+    steps: Annotated[int, typer.Option(help="Number of steps of each.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the inputs.")] = 0,
+) -> None:
+    """Write test vectors of an integer network as JSON: inputs, and every state of every step.
+
+    Another implementation of the integer semantics, in any language, checks itself with them;
+    examples/vectors/check_vectors.py is one of 50 lines.
+
+    Example: lmu-deploy vectors digits-int.safetensors --out digits-vectors.json
+    """
+    from lmu_deploy.api.export import vectors
+
+    print(vectors(file, out, samples=samples, steps=steps, seed=seed))

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,3 +95,16 @@ def test_vectors_are_plain_json(network, tmp_path):
     assert [p["place"] for p in tree["populations"]] == ["input", "relu", "out"]
     assert len(tree["samples"]) == 1
     assert len(tree["samples"][0]["out"]) == 9
+
+
+def test_fifty_lines_of_plain_python_agree(network, tmp_path):
+    """The example's own implementation of the specification accepts the vectors, and no others."""
+    script = Path(__file__).parents[3] / "examples/vectors/check_vectors.py"
+    path = write_vectors(network, tmp_path / "vectors.json", samples=1, steps=7)
+    done = subprocess.run([sys.executable, script, path], capture_output=True, text=True)
+    assert "integers are equal" in done.stdout, done.stderr
+    tree = json.loads(path.read_text())
+    tree["samples"][0]["relu"][3][2] += 1
+    path.write_text(json.dumps(tree))
+    done = subprocess.run([sys.executable, script, path], capture_output=True, text=True)
+    assert "relu differs in frame 3" in done.stderr
