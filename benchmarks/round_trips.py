@@ -29,7 +29,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
-from lmu_deploy.core.graph.transforms import to_layers
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMUNetwork
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
@@ -129,7 +129,7 @@ def _count_nir(network: Network, again: Network | LMUNetwork, nir: Trip, chain: 
         nir.count(network, again, None)
         return
     chain.done += 1
-    chain.equal += again.fingerprint() == to_layers(network).fingerprint()
+    chain.equal += again.fingerprint() == as_layers(network, "NIR").fingerprint()
 
 
 def _if_possible(make: Callable, network: Network, trip: Trip) -> object:

@@ -219,7 +219,8 @@ def _refine(a_bar: np.ndarray, method: str, guess: float) -> float:
         method="bounded",
         options={"xatol": 1e-8 * guess, "maxiter": 60},
     )
-    return float(best.x)
+    whole = max(1.0, float(np.round(best.x)))
+    return whole if _distance(a_bar, method, whole) < TOLERANCE / 10 else float(best.x)
 
 
 def _distance(a_bar: np.ndarray, method: str, theta: float) -> float:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
-from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.executor import check_frames
+from lmu_deploy.core.graph.linear import Embedding
+from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.integer.graph import outlets, populations
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
@@ -45,6 +47,16 @@ def narrowed(inputs: np.ndarray) -> np.ndarray:
     return narrow
 
 
+def check_tokens(network: Network, inputs: np.ndarray) -> None:
+    """Raise InputError when an embedding of the input has no row for a token.
+
+    ONNX counts negative rows from the end and cuts off fractions.
+    """
+    for node in network.nodes:
+        if isinstance(node.operator, Embedding) and INPUT in node.inputs:
+            node.operator.apply(inputs)
+
+
 def collect_floats(
     network: Network, steps: int, batches: Iterable[dict[str, np.ndarray]], record: bool
 ) -> dict[str, Any]:
@@ -62,9 +74,10 @@ def collect_floats(
 
 
 def _states(results: dict[str, np.ndarray], steps: int) -> States:
-    """Return the recorded states; the model has no output for a kind that no layer has."""
+    """Return the recorded states; the model has no output for a kind that no node has."""
     none = np.empty((len(results["y"]), steps, 0), dtype=np.float32)
-    return States.of_reals(results.get("m", none), results.get("h", none), results["y"])
+    y = results["y"].reshape(*none.shape[:2], -1)
+    return States.of_reals(results.get("m", none), results.get("h", none), y)
 
 
 def messages_of(inputs: np.ndarray, message: Format) -> tuple[np.ndarray, int]:
@@ -232,7 +245,7 @@ class OnnxRuntimeTarget:
         self.batch_size = check_integer("batch_size", batch_size, 1, 1_000_000)
 
     def unsupported(self, network: Network | IntegerNetwork) -> list[str]:
-        """Return why the weights do not fit float32 or one ONNX file."""
+        """Return why a float network has no form in ONNX: mostly weights that are too large."""
         from converters.onnx import to_onnx
 
         if isinstance(network, IntegerNetwork):
@@ -267,7 +280,11 @@ class OnnxRuntimeTarget:
         from converters.onnx import to_onnx, to_onnx_integer
 
         check_supported(self, network)
-        inputs = check_inputs(inputs, network.n_in)
+        if isinstance(network, Network):
+            inputs = check_frames(inputs, network.frame)
+            check_tokens(network, inputs)
+        else:
+            inputs = check_inputs(inputs, network.n_in)
         if isinstance(network, IntegerNetwork) and network.on_host:
             return run_in_segments(
                 network,

@@ -102,6 +102,8 @@ class _Arrays(Mapping[str, np.ndarray]):
         self._made: dict[tuple[str, str], np.ndarray] = {}
 
     def __getitem__(self, reference: str) -> np.ndarray:
+        if not isinstance(reference, str):
+            raise KeyError(reference)
         name, dtype = reference, ""
         if reference not in self._initializers:
             name, _, dtype = reference.rpartition(":")

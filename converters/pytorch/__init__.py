@@ -1,8 +1,10 @@
-"""Convert torch modules that consist of LMU, LSTM and linear layers to an LMUNetwork.
+"""Convert torch modules to networks, and read files of bare weights.
 
-`trace.py` traces a module's forward, `assemble.py` builds the network, and `convert.py` has
-:func:`from_torch`, which compares both on the same inputs. `state_dict.py` reads files of bare
-weights and does not need torch.
+`convert.py` has :func:`from_torch`. It runs a module with inputs from `inputs.py` while `trace.py`
+reads every function that is called: `registry.py` finds the reader (`linear.py`, `pointwise.py`,
+`shapes.py`, `temporal.py`, `recurrent.py`), and `signals.py` is the graph that grows. `leaves.py`
+and `foreign.py` recognize modules that are one layer. `state_dict.py` reads files of bare weights
+and does not need torch.
 """
 
 from __future__ import annotations

@@ -37,8 +37,9 @@ from converters.weight_files import (
 )
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import HEADER
+from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.legendre import DISCRETIZERS
-from lmu_deploy.core.network import Hidden, Layer, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.network import Hidden, Layer, LMULayer, LSTMLayer, Memory, Readout
 from lmu_deploy.core.validation import check_array, check_choice, check_integer, check_number
 
 OPTIONS = ("theta", "activation", "return_sequences", "discretizer", "order", "layers")
@@ -73,14 +74,14 @@ class PyTorchLMUImporter:
             _is_safetensors(sniff.head) and sniff.holds(b"input_encoders") and not _is_ours(sniff)
         )
 
-    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
+    def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> Network:
         """Read a network; see :func:`read_pytorch_lmu`."""
         if architecture is not None:
             raise InputError(f"{self.name} needs no architecture file; leave out --architecture.")
         return read_pytorch_lmu(path, options)
 
 
-def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) -> LMUNetwork:
+def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) -> Network:
     """Read a network from the weights of a module that is a chain of layers.
 
     Such a file does not describe operations without weights: activations between layers, or where
@@ -103,14 +104,19 @@ def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) ->
         When the file is damaged or has other contents; all problems are listed.
     """
     chosen = Options(options or {}, OPTIONS)
+    names: list[str] = []
 
     def read(name: str, group: Group) -> list[Layer] | Readout:
+        names.append(name or "layer")
         if is_lmu(group):
             return [make_lmu(name, group, chosen)]
         if is_foreign(group):
             return [make_foreign(group, chosen.number("theta", name), chosen.activation(name))]
         if is_lstm(group):
-            return make_lstm(group)
+            layers = make_lstm(group)
+            if len(layers) > 1:
+                names[-1:] = [f"{name or 'layer'}.l{number}" for number in range(len(layers))]
+            return layers
         if is_linear(group):
             return make_linear(group)
         raise InputError(f"{', '.join(sorted(group))} cannot be represented")
@@ -120,7 +126,8 @@ def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) ->
         in_safetensors = _is_safetensors(file.read(64))
     arrays = _read_safetensors(path) if in_safetensors else read_in_sandbox("pytorch", path).arrays
     groups = _in_order(_by_module(arrays), chosen, path, in_safetensors)
-    return network_of(path, groups, read, chosen, "a state dictionary of PyTorch")
+    network = network_of(path, groups, read, chosen, "a state dictionary of PyTorch")
+    return Network.from_layers(network, [f"{name}_" if name == INPUT else name for name in names])
 
 
 def _by_module(arrays: Group) -> dict[str, Group]:

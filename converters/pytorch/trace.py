@@ -1,287 +1,425 @@
-"""Trace a module's forward from the output back to the input, with torch.fx.
+"""Trace a module: run it once on real numbers and read every function of torch that it calls.
 
-In: a module in evaluation mode. Out: the operations on the signal, from the input on, as the
-events of :mod:`.assemble`, and a clause for each operation that cannot be represented. Calls
-without weights either take the last step, swap or add axes, compute a softmax, or do nothing.
+Running the module, instead of tracing it symbolically with torch.fx, lets a forward use lengths in
+conditions, loop over steps, and call code that cannot be traced; and it gives the values at every
+node, with which the result is checked. What would make the graph depend on the values, such as a
+condition on a signal, is refused.
+
+The module is run in float64: casts to other precisions and devices have no effect.
 """
 
 from __future__ import annotations
 
-import inspect
-import operator
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import fx, nn
-from torch.nn import functional
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from converters.pytorch.assemble import (
-    Bundle,
-    CalledLayer,
-    Event,
-    Last,
-    Narrow,
-    Softmax,
-    Swap,
-    Widen,
+from converters.pytorch.leaves import Leaf, leaf_of
+from converters.pytorch.registry import Call, canonical, in_graph_order, is_standard, reader
+from converters.pytorch.signals import (
+    BATCH,
+    STEPS,
+    Axis,
+    LayoutError,
+    Signal,
+    Sketch,
+    UnreadableError,
 )
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.nn.lmu import LMU
-from lmu_deploy.nn.model import LSTM
+from lmu_deploy.core.graph.operator import Shape
 
-PASSED = ("contiguous", "float", "double", "to", "type", "detach", "clone", "cpu", "cuda")
-"""Methods that do not change the values of a signal."""
-RECURRENT = (LMU, LSTM, nn.LSTM)
-IDENTITIES = (
-    nn.AlphaDropout,
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.FeatureAlphaDropout,
-    nn.Identity,
-)
-ZEROS = ("zeros", "new_zeros", "zeros_like", "initial_state")
-_FUNCTIONS: dict[Any, str] = {
-    operator.getitem: "getitem",
-    torch.transpose: "transpose",
-    torch.swapaxes: "transpose",
-    torch.permute: "permute",
-    torch.select: "select",
-    torch.unsqueeze: "unsqueeze",
-    torch.squeeze: "squeeze",
-    torch.softmax: "softmax",
-    torch.log_softmax: "log_softmax",
-    functional.softmax: "softmax",
-    functional.log_softmax: "log_softmax",
-    functional.dropout: "dropout",
-    torch.zeros: "zeros",
-    torch.zeros_like: "zeros_like",
-    getattr: "getattr",
-}
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+_HARMLESS = (
+    "size", "dim", "len", "numel", "nelement", "stride", "is_contiguous", "is_floating_point",
+    "shape", "dtype", "device", "is_cuda", "ndim", "requires_grad", "grad_fn", "is_nested",
+    "layout", "get_device", "is_complex", "element_size", "ndimension", "is_leaf", "is_sparse",
+    "data_ptr", "storage_offset", "grad", "names", "is_quantized", "hash", "repr", "format",
+    "is_inference", "is_same_size", "is_tensor", "is_meta", "is_mps", "is_signed", "itemsize",
+    "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty",
+    "new_full", "new_tensor", "set_grad_enabled", "dim_order", "_version", "is_xpu", "is_cpu",
+)  # fmt: skip
+"""Functions of a signal whose results do not depend on its values."""
+_CONVERSIONS = ("__bool__", "__float__", "__int__", "__index__", "__complex__", "__contains__")
+"""Methods by which Python asks a tensor for its values."""
+
+_DECIDES = "its forward depends on the values of a signal (a condition, or .item())"
 
 
-def follow(module: nn.Module, problems: list[str]) -> list[Event]:
-    """Return the operations on the signal, from input to output; add to `problems`.
+@dataclass
+class _Known:
+    """A tensor that depends on the input; it is kept, so that its id stays its own."""
 
-    Raises
-    ------
-    InputError
-        When the forward cannot be traced.
-    """
-    if isinstance(module, RECURRENT) or not _is_composed(module):
-        module = nn.Sequential(module)
-    graph = _trace(module)
-    modules = dict(module.named_modules())
-    (end,) = (node for node in graph.nodes if node.op == "output")
-    return _Walk(modules, problems).back_from(end.args[0])
+    tensor: Tensor
+    signal: Signal
+    version: int
 
 
-class _Tracer(fx.Tracer):
-    """Tracer that treats the layers of `lmu_deploy.nn` as leaves, like those of torch."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, RECURRENT) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _is_composed(module: nn.Module) -> bool:
-    """Return whether a module is composed of others, rather than one of torch's own layers."""
-    return isinstance(module, nn.Sequential) or not type(module).__module__.startswith("torch.nn.")
-
-
-def _trace(module: nn.Module) -> fx.Graph:
-    parameters = inspect.signature(module.forward).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    try:
-        return _Tracer().trace(module, concrete_args=defaults)
-    except Exception as error:  # the forward is arbitrary user code
-        raise InputError(
-            f"the forward of {type(module).__name__} cannot be traced ({type(error).__name__}: "
-            f"{str(error)[:200]}); write it without loops over steps and without conditions on the "
-            "data, or give its layers as a torch.nn.Sequential."
-        ) from error
-
-
-class _Walk:
-    """Walk through a graph from the output to the input."""
-
-    def __init__(self, modules: dict[str, nn.Module], problems: list[str]) -> None:
-        self._modules = modules
-        self._problems = problems
-
-    def back_from(self, node: Any) -> list[Event]:
-        events: list[Event] = []
-        while isinstance(node, fx.Node) and node.op != "placeholder":
-            found, node = self._one(node)
-            events.extend(found)
-        if not isinstance(node, fx.Node):
-            self._problems.append(f"its output comes from {type(node).__name__}, not from a layer")
-        return events[::-1]
-
-    def _one(self, node: fx.Node) -> tuple[list[Event], Any]:
-        """Return the events of a node, latest first, and the node before it."""
-        if (layer := self._layer_of_last(node)) is not None:
-            return [Last(None), *self._call(layer)], layer.args[0]
-        if node.op == "call_module":
-            bundled: list[Event] = [Bundle()] if self._is_recurrent(node) else []
-            return bundled + self._call(node), _first(node)
-        name, operands = _name(node), node.args[1:]
-        before = _first(node)
-        if name == "getitem" and operands == (0,) and self._is_recurrent(before):
-            return self._call(before), _first(before)
-        events = read_call(name, operands, dict(node.kwargs))
-        if events is None:
-            self._problems.append(f"{name} {_place(node)} cannot be represented")
-        return events or [], before
-
-    def _call(self, node: fx.Node) -> list[Event]:
-        """Return the events of calling a module."""
-        name, module = str(node.target), self._modules[str(node.target)]
-        if isinstance(module, IDENTITIES):
-            return []
-        if isinstance(module, nn.Softmax | nn.LogSoftmax):
-            return [Softmax(isinstance(module, nn.LogSoftmax))]
-        layer = CalledLayer(name, module)
-        if isinstance(module, nn.Linear):
-            return [layer]
-        if not isinstance(module, RECURRENT):
-            self._problems.append(f"{layer} cannot be represented")
-            return []
-        arguments = dict(zip(("state", "lengths", "last_only"), node.args[1:], strict=False))
-        arguments.update(node.kwargs)
-        state = arguments.pop("state", arguments.pop("hx", None))
-        if not _is_zero(state):
-            self._problems.append(f"{layer} starts from a state that is not zero")
-        if arguments.pop("lengths", None) is not None:
-            self._problems.append(f"{layer} is given lengths of sequences")
-        last = bool(arguments.pop("last_only", False))
-        return [Last(None), layer] if last else [layer]
-
-    def _is_recurrent(self, node: Any) -> bool:
-        is_call = isinstance(node, fx.Node) and node.op == "call_module"
-        return is_call and isinstance(self._modules[str(node.target)], RECURRENT)
-
-    def _layer_of_last(self, node: fx.Node) -> fx.Node | None:
-        """Return the call whose last output `node` takes from the returned states, if any."""
-        keys, call = [], node
-        while _name(call) in ("getitem", "getattr", "squeeze"):
-            keys.append(call.args[1] if len(call.args) > 1 else None)
-            call = _first(call)
-        if not self._is_recurrent(call) or keys[-1:] != [1]:
-            return None
-        module = self._modules[str(call.target)]
-        if isinstance(module, LMU):
-            wanted = [[1, 0], [1, "m"]] if module.hidden == "none" else [[1, 1], [1, "h"]]
-        elif isinstance(module, LSTM):
-            wanted = [[1, 0], [1, "h"]]
-        else:
-            wanted = [[1, 0, -1], *([[1, 0, 0]] if module.num_layers == 1 else [])]
-        return call if keys[::-1] in wanted else None
-
-
-def _name(node: Any) -> str:
-    """Return the name of the function or method that a node calls."""
-    if not isinstance(node, fx.Node):
-        return ""
-    if node.op == "call_method":
-        return str(node.target)
-    return _FUNCTIONS.get(node.target, getattr(node.target, "__name__", str(node.target)))
-
-
-def _first(node: fx.Node) -> Any:
-    """Return the signal that a node takes."""
-    if node.args:
-        return node.args[0]
-    return node.kwargs.get("input", node.all_input_nodes[0] if node.all_input_nodes else None)
-
-
-def _place(node: fx.Node) -> str:
-    """Describe where in the forward a node is."""
-    signals = [_module_before(each) for each in node.all_input_nodes]
-    names = [name for name in dict.fromkeys(signals) if name]
-    return f"after {' and '.join(map(repr, names))}" if names else "on the input"
-
-
-def _module_before(node: Any) -> str:
-    while isinstance(node, fx.Node) and node.op not in ("call_module", "placeholder"):
-        node = _first(node)
-    return str(node.target) if isinstance(node, fx.Node) and node.op == "call_module" else ""
-
-
-def _is_zero(state: Any) -> bool:
-    """Return whether an initial state is absent or zero."""
-    if isinstance(state, tuple | list):
-        return all(_is_zero(part) for part in state)
-    while _name(state) in PASSED:
-        state = _first(state)
-    if isinstance(state, fx.Node) and isinstance(state.target, type):  # a named tuple of states
-        return all(_is_zero(part) for part in state.args)
-    return state is None or _name(state) in ZEROS
-
-
-def read_call(name: str, args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    """Return the events of a call, latest first; None if it cannot be represented.
+class Tracer(TorchFunctionMode):
+    """Reads functions while a module runs.
 
     Parameters
     ----------
-    name : str
-        Such as ``getitem`` or ``transpose``.
-    args, more : tuple, dict
-        Positional arguments after the signal, and keyword arguments.
+    sketch : Sketch
+        The graph that grows.
+    leaves : mapping of type to callable
+        Converters of modules that are not looked into.
+    ignored : iterable of Module
+        Modules whose calls return their first argument.
     """
-    if name in PASSED:
-        return []
-    return _READERS[name](args, more) if name in _READERS else None
 
+    def __init__(
+        self,
+        sketch: Sketch,
+        leaves: Mapping[type, Callable[[Any], Any]],
+        ignored: Iterable[nn.Module] = (),
+    ) -> None:
+        super().__init__()
+        self.sketch = sketch
+        self._leaves = leaves
+        self._ignored = list(ignored)
+        self._known: dict[int, _Known] = {}
+        self._scopes: list[tuple[str, nn.Module]] = []
+        self._paused = False
+        self._alone: set[int] = set()
+        self.decided: list[str] = []
+        self.misfits = 0
 
-def _axis(args: tuple[Any, ...], more: dict[str, Any]) -> Any:
-    return args[0] if args else more.get("dim")
+    # What runs
 
+    def run(self, module: nn.Module, given: Tensor, axes: tuple[Axis, ...]) -> Any:
+        """Run a module on a tensor; return its result with signals in place of tensors.
 
-def _read_dropout(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    """Return no event, unless dropout stays active in evaluation."""
-    training = more.get("training", args[1] if len(args) > 1 else True)
-    return None if training else []
+        Parameters
+        ----------
+        module : Module
+            A copy, whose forwards are replaced.
+        given : Tensor
+        axes : tuple of Axis
+            What the axes of the tensor are.
+        """
+        frame = tuple(
+            given.shape[axes.index(k)] for k in range(sum(isinstance(axis, int) for axis in axes))
+        )
+        draft = self.sketch.begin(frame or (1,))
+        for name, part in module.named_modules():
+            part.forward = self._around(name, part, part.forward)
+        self._register(given, Signal(draft, axes))
+        with warnings.catch_warnings(), torch.no_grad(), self:
+            warnings.simplefilter("ignore")
+            result = module(given)
+        return self._signals(result)
 
-
-def _read_index(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    """Read ``x[-1]``, ``x[:, -1]`` or ``x[:, -1, :]``; return None for any other index."""
-    index = args[0] if isinstance(args[0], tuple) else (args[0],)
-    rest = [part for part in index if part not in (slice(None), Ellipsis)]
-    if rest != [-1] or Ellipsis in index[: index.index(-1)] or index.index(-1) > 1:
+    def value_of(self, signal: Signal, whole: Signal) -> np.ndarray | None:
+        """Return the values of a tensor in a network's order, named as another signal names it."""
+        for known in self._known.values():
+            if known.signal is signal:
+                return in_graph_order(known.tensor, whole, self.sketch.batch)
         return None
-    return [Last(index.index(-1))]
+
+    def _around(self, name: str, module: nn.Module, forward: Callable) -> Callable:
+        """Return a forward that knows where it is, and treats leaves as one operator."""
+        ignored = any(module is each for each in self._ignored)
+        leaf = None if ignored else leaf_of(module, self._leaves)
+        if leaf is not None or is_standard(module):
+            self._alone.add(id(module))
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._paused:
+                return forward(*args, **kwargs)
+            if ignored:
+                self.sketch.note(f"{name} was ignored: it passes its input on")
+                return args[0] if args else next(iter(kwargs.values()))
+            self._scopes.append((name, module))
+            try:
+                if leaf is not None and self._has_signal((args, kwargs)):
+                    return self._leaf(leaf, forward, args, kwargs)
+                if type(module) is nn.Sequential:
+                    return self._sequential(module, *args)
+                return forward(*args, **kwargs)
+            finally:
+                self._scopes.pop()
+
+        return call
+
+    def _sequential(self, module: nn.Sequential, given: Any) -> Any:
+        """Run a Sequential, in which outputs of recurrent layers are passed on without states."""
+        name = self._scopes[-1][0]
+        for key, part in module.named_children():
+            if isinstance(given, tuple) and given and id(part) in self._alone:
+                where = f"{name}.{key}".strip(".")
+                self.sketch.note(
+                    f"{where} takes the outputs of the layer before it, not its states"
+                )
+                given = given[0]
+            given = part(given)
+        return given
+
+    # What is read
+
+    def __torch_function__(
+        self,
+        func: Callable,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch, and read it if a signal is among its arguments."""
+        named = dict(kwargs or {})
+        name = _name(func)
+        if self._paused:
+            return func(*args, **named)
+        args, named = _precise(args, named)
+        if name in ("float", "half", "bfloat16", "cuda", "cpu") and args:
+            return self._cast(args[0], name)
+        if not self._has_signal((args, named)):
+            return func(*args, **named)
+        if name in _HARMLESS:
+            return func(*args, **named)
+        self.sketch.place = self._place()
+        tensors: dict[int, Tensor] = {}
+        given = self._signals((args, named), tensors)
+        result = func(*args, **named)
+        if name == "setitem":
+            self._written(args, given[0])
+            return result
+        call = Call(
+            self.sketch, name, result, tuple(part for _, part in reversed(self._scopes)), tensors
+        )
+        found, problem = None, ""
+        try:
+            found = self._read(call, *given)
+        except (UnreadableError, InputError) as error:
+            problem = self._said(error)
+        if problem or found is None:
+            found = self._hole(name, problem, list(_found(given, Signal)), result)
+        self._match(result, found, list(_found(given, Signal)))
+        return result
+
+    def _read(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not isinstance(call.result, Tensor | tuple | list):
+            raise UnreadableError(_DECIDES)
+        signals = list(_found((args, kwargs), Signal))
+        if any(signal.draft.shape is None for signal in signals):
+            return None
+        entry = reader(call.name)
+        if entry is None:
+            raise UnreadableError(f"{call.name} has no operator")
+        return entry(call, args, kwargs)
+
+    def _said(self, error: Exception) -> str:
+        """Return the text of an error, and count those about axes."""
+        self.misfits += isinstance(error, LayoutError)
+        return str(error).rstrip(".")
+
+    def _cast(self, value: Any, name: str) -> Any:
+        if not isinstance(value, Tensor) or value.dtype == torch.float64 or name in ("cuda", "cpu"):
+            return value
+        return value.double() if id(value) not in self._known else self._doubled(value)
+
+    def _doubled(self, value: Tensor) -> Tensor:
+        """Return numbers of another type, such as tokens, as float64: the same signal."""
+        known = self._known[id(value)]
+        result = value.double()
+        self._register(result, known.signal)
+        return result
+
+    def _hole(self, name: str, problem: str, signals: list[Signal], result: Any) -> Any:
+        """Return signals that stand for what could not be read."""
+        drafts = [signal.draft for signal in signals]
+        if problem:
+            problem = self._located(problem)
+        if not isinstance(result, Tensor):
+            self.decided += [problem] if problem and not isinstance(result, tuple | list) else []
+            return Signal(self.sketch.fail(problem, drafts, suffix=name), ())
+        for signal in signals:
+            if (shape := self._continued(signal, result)) is not None:
+                steps = result.shape[signal.axes.index(STEPS)] if STEPS in signal.axes else 1
+                made = self.sketch.fail(problem, drafts, shape, steps, name)
+                return Signal(made, signal.axes)
+        return Signal(self.sketch.fail(problem, drafts, suffix=name), ())
+
+    def _continued(self, signal: Signal, result: Tensor) -> Shape | None:
+        """Return the shape of what cannot be read, if its axes seem to be those of an input."""
+        plain = not any(isinstance(axis, tuple) for axis in signal.axes) and signal.step is None
+        if signal.draft.shape is None or len(signal.axes) != result.ndim or not plain:
+            return None
+        found = dict(zip(signal.axes, result.shape, strict=True))
+        if found.get(BATCH, self.sketch.batch) != self.sketch.batch:
+            return None
+        frame = tuple(int(found.get(axis, 1)) for axis in range(len(signal.shape.frame)))
+        return Shape(frame, signal.shape.sequence)
+
+    def _located(self, problem: str) -> str:
+        if not self._scopes or not self._scopes[-1][0]:
+            return problem
+        name, module = self._scopes[-1]
+        return f"{name!r} ({type(module).__name__}): {problem}"
+
+    def _place(self) -> str:
+        """Return the name for a node: that of the module, or of the function inside it."""
+        name, module = self._scopes[-1]
+        return name or (type(module).__name__.lower() if id(module) in self._alone else "")
+
+    def _written(self, args: tuple[Any, ...], given: tuple[Any, ...]) -> None:
+        """Note that a tensor was written into: entries of it depend on the input."""
+        target = args[0]
+        known = self._known.get(id(target))
+        steps = self._filled(given, None if known is None else known.signal)
+        if steps is None:
+            problem = self._located("it writes into entries of a tensor")
+            inputs = [signal.draft for signal in _found(given, Signal)]
+            steps = Signal(self.sketch.fail(problem, inputs, suffix="setitem"), ())
+        self._register(target, steps)
+
+    def _filled(self, given: tuple[Any, ...], before: Signal | None) -> Signal | None:
+        """Return the sequence into which a loop writes one step after the other."""
+        target, index, value = given
+        if (
+            not isinstance(value, Signal)
+            or value.step is None
+            or not isinstance(index, tuple | int)
+        ):
+            return None
+        parts = list(index) if isinstance(index, tuple) else [index]
+        if parts and parts[-1] is Ellipsis:
+            parts.pop()
+        places = [k for k, part in enumerate(parts) if part != slice(None)]
+        first = not isinstance(target, Signal)
+        if len(places) != 1 or parts[places[0]] != value.step or first != (value.step == 0):
+            return None
+        axes = (*value.axes[: places[0]], STEPS, *value.axes[places[0] :])
+        whole = Signal(value.draft, axes)
+        same = before is None or (before.draft is value.draft and before.axes == axes)
+        return whole if same else None
+
+    # Tensors and signals
+
+    def _register(self, tensor: Tensor, signal: Signal) -> None:
+        self._known[id(tensor)] = _Known(tensor, signal, tensor._version)
+        draft = signal.draft
+        plain = not signal.before and not signal.behind and signal.spectrum is None
+        if plain and signal.step is None and draft.shape is not None and draft.value is None:
+            draft.value = in_graph_order(tensor, signal, self.sketch.batch)
+
+    def _signals(self, value: Any, tensors: dict[int, Tensor] | None = None) -> Any:
+        """Return arguments with signals in place of tensors that depend on the input."""
+        if isinstance(value, Tensor):
+            known = self._known.get(id(value))
+            if known is None:
+                return value
+            signal = known.signal
+            if value._version != known.version:
+                problem = self._located("a tensor was changed in place through another view of it")
+                signal = Signal(self.sketch.fail(problem, [signal.draft], suffix="view"), ())
+                self._register(value, signal)
+            if tensors is not None:
+                tensors[id(signal)] = value
+            return signal
+        if isinstance(value, tuple | list):
+            items = [self._signals(item, tensors) for item in value]
+            return tuple(items) if isinstance(value, tuple) else items
+        if isinstance(value, dict):
+            return {key: self._signals(item, tensors) for key, item in value.items()}
+        return value
+
+    def _fits(self, tensor: Tensor, signal: Signal) -> bool:
+        """Return whether a tensor has the shape that a signal says."""
+        if signal.draft.shape is None:
+            return True
+        sizes = [signal.size(axis, self.sketch.batch) for axis in signal.axes]
+        return sizes == list(tensor.shape)
+
+    def _has_signal(self, value: Any) -> bool:
+        return any(id(tensor) in self._known for tensor in _found(value, Tensor))
+
+    def _match(self, result: Any, found: Any, given: list[Signal]) -> None:
+        """Register the tensors of a result; those that were not read are problems if used."""
+        if isinstance(result, Tensor):
+            if isinstance(found, tuple):
+                found = found[0]
+            if isinstance(found, Signal) and self._fits(result, found):
+                self._register(result, found)
+                return
+            problem = self._located(
+                "a result is used that has no operator, such as a state or an index"
+            )
+            drafts = [signal.draft for signal in given]
+            self._register(result, Signal(self.sketch.fail(problem, drafts, suffix="state"), ()))
+        elif isinstance(result, tuple | list):
+            parts = found if isinstance(found, tuple) else (found,) * len(result)
+            for part, signal in zip(result, (*parts, *[None] * len(result)), strict=False):
+                self._match(part, signal, given)
+
+    # Leaves
+
+    def _leaf(self, leaf: Leaf, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        """Run a module that is one operator or a few, and register what it returns."""
+        with self._pause():
+            self.sketch.place = self._place()
+            tensors: dict[int, Tensor] = {}
+            given = self._signals((args, kwargs), tensors)
+            signals = list(_found(given, Signal))
+            result = forward(*args, **kwargs)
+            scopes = tuple(part for _, part in reversed(self._scopes))
+            call = Call(self.sketch, "", result, scopes, tensors)
+            found, problem = None, ""
+            try:
+                if all(signal.draft.shape is not None for signal in signals):
+                    found = leaf.read(call, forward, *given)
+            except (UnreadableError, InputError) as error:
+                problem = self._said(error)
+            if not problem or not leaf.transparent:
+                if found is None:
+                    found = self._hole("", problem, signals, result)
+                self._match(result, found, signals)
+                return result
+        return forward(*args, **kwargs)
+
+    @contextmanager
+    def _pause(self) -> Iterator[None]:
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
 
-def _read_select(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    axis, index = (*args, more.get("dim"), more.get("index"))[:2]
-    return [Last(axis)] if index == -1 and axis in (0, 1) else None
+def _found(value: Any, kind: type) -> Iterator[Any]:
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _found(item, kind)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _found(item, kind)
 
 
-def _read_transpose(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    return [Swap()] if sorted([*args, *more.values()]) == [0, 1] else None
+def _name(func: Callable) -> str:
+    name = getattr(func, "__name__", type(func).__name__)
+    if name in ("__get__", "__set__"):  # of a property
+        return str(getattr(getattr(func, "__self__", None), "__name__", name))
+    return "item" if name in _CONVERSIONS else canonical(name)
 
 
-def _read_permute(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    order = args[0] if args and isinstance(args[0], tuple | list) else (*args, *more.values())
-    return [Swap()] if tuple(order) == (1, 0, 2) else None
+def _precise(
+    args: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments that ask for float64 where they asked for less, and for this device."""
 
+    def precise(value: Any) -> Any:
+        if isinstance(value, torch.device) or (isinstance(value, str) and value[:4] == "cuda"):
+            return torch.device("cpu")
+        return torch.float64 if isinstance(value, torch.dtype) and value in _FLOATS else value
 
-def _read_widening(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    return [Widen()] if _axis(args, more) in (-1, 2) else None
-
-
-def _read_narrowing(args: tuple[Any, ...], more: dict[str, Any]) -> list[Event] | None:
-    return [Narrow()] if _axis(args, more) in (-1, 2) else None
-
-
-_READERS: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], list[Event] | None]] = {
-    "getitem": _read_index,
-    "select": _read_select,
-    "transpose": _read_transpose,
-    "permute": _read_permute,
-    "unsqueeze": _read_widening,
-    "squeeze": _read_narrowing,
-    "softmax": lambda args, more: [Softmax(False)],
-    "log_softmax": lambda args, more: [Softmax(True)],
-    "dropout": _read_dropout,
-}
+    found = {key: precise(value) for key, value in named.items()}
+    if found.get("device") is not None:
+        found["device"] = torch.device("cpu")
+    return tuple(map(precise, args)), found

@@ -223,7 +223,7 @@ def memory_states(dynamics: Dynamics, inputs: Tensor, only_end: bool = False) ->
     ends = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
     steps, size = inputs.shape[1], len(dynamics.transition)
     # In one block the states before it, which are zero, need no columns.
-    single = not only_end and steps <= _SINGLE_BLOCK * size
+    single = not only_end and steps <= SINGLE_BLOCK * size
     return _memory(dynamics, inputs, None if single else m, ends, only_end, None)[0]
 
 
@@ -301,8 +301,9 @@ def _drive(
     return z, m
 
 
-_SINGLE_BLOCK = 2.0
-"""Steps of a sequence, in multiples of the order, that one block is faster for than several."""
+SINGLE_BLOCK = 2.0
+"""Steps of a sequence, in multiples of the order, up to which one block is faster than several
+(benchmarks/memory_forms.py; there the Fourier transform is faster for orders of hundreds alone)."""
 
 _LONGEST_RESPONSE = 4096
 """Length of the impulse response that is cached: order * 16 KiB."""

@@ -4,9 +4,14 @@ import sys
 
 import numpy as np
 import pytest
+from graphs import runs, steps_of
+from hypothesis import given, settings
+from onnx_runs import error
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
-from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.executor import run
+from lmu_deploy.core.graph.linear import Embedding
+from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 from targets.onnxruntime import OnnxRuntimeTarget
@@ -30,6 +35,36 @@ def test_batches_and_threads_do_not_change_the_answer(rng):
     assert calls == [(4, 11), (8, 11), (11, 11)]
     assert small.settings["threads"] == 2
     assert small.settings["provider"] == "CPUExecutionProvider"
+
+
+@settings(max_examples=15)
+@given(runs())
+def test_any_float_network_runs(drawn):
+    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+    graph, inputs = drawn
+    inputs = inputs.astype(np.float32)
+    target, expected = OnnxRuntimeTarget(), run(graph, inputs)
+    assert target.unsupported(graph) == []
+    found = target.run(graph, inputs)
+    assert error(found.outputs, expected) <= 1e-5
+    assert sum(found.neurons.values()) == sum(
+        sum(node.operator.states.values()) for node in graph.nodes
+    )
+    if all(steps == inputs.shape[1] for steps in steps_of(graph, inputs.shape[1]).values()):
+        states = target.run(graph, inputs, record=True).states
+        units = [node.operator.states for node in graph.nodes]
+        for kind, part in (("m", "memory"), ("h", "hidden")):
+            assert getattr(states, kind).shape[2] == sum(each.get(part, 0) for each in units)
+        answer = expected if graph.return_sequences else expected[:, None]
+        last = answer[:, -1].reshape(len(inputs), -1)
+        assert error(states.y[:, -1], last) <= 1e-5
+
+
+def test_tokens_without_a_row_are_refused():
+    words = Network((Node("words", Embedding(np.eye(4)), (INPUT,)),), (1,), "words")
+    for wrong in (-1.0, 4.0, 0.5):
+        with pytest.raises(InputError, match="whole numbers that the embedding has a row for"):
+            OnnxRuntimeTarget().run(words, np.full((1, 2, 1), wrong))
 
 
 def test_a_network_without_a_memory_is_recorded_with_an_empty_m(rng):

@@ -6,7 +6,7 @@ Feedback exists only inside an operator, so that whole sequences can be computed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -190,19 +190,28 @@ class Network(Representation):
         return Summary(facts, ("node", "operator", "inputs", "output shape", "parameters"), rows)
 
     @classmethod
-    def from_layers(cls, network: LMUNetwork) -> Network:
-        """Return the graph of a network of LMU and LSTM layers one behind the other."""
+    def from_layers(cls, network: LMUNetwork, names: Sequence[str] = ()) -> Network:
+        """Return the graph of a network of LMU and LSTM layers one behind the other.
+
+        Parameters
+        ----------
+        network : LMUNetwork
+        names : sequence of str
+            Names of the layers, and of the readout last.
+        """
+        names = names or [*(f"layer{i}" for i in range(len(network.layers))), "readout"]
         nodes: list[Node] = []
         before = INPUT
-        for number, layer in enumerate(network.layers):
-            nodes.append(Node(f"layer{number}", _operator(layer), (before,)))
+        for name, layer in zip(names, network.layers, strict=False):
+            nodes.append(Node(name, layer_operator(layer), (before,)))
             before = nodes[-1].name
         if not network.return_sequences:
-            nodes.append(Node("last", Reduce("last"), (before,)))
-            before = "last"
+            before = "last" if "last" not in names else f"{before}.last"
+            nodes.append(Node(before, Reduce("last"), (nodes[-1].name,)))
         readout = Dense(network.readout.kernel, network.readout.bias)
-        nodes.append(Node("readout", readout, (before,)))
-        return cls(tuple(nodes), (network.n_in,), "readout", network.task, dict(network.provenance))
+        nodes.append(Node(names[-1], readout, (before,)))
+        notes = dict(network.provenance)
+        return cls(tuple(nodes), (network.n_in,), names[-1], network.task, notes)
 
 
 def _shapes(nodes: tuple[Node, ...], frame: tuple[int, ...]) -> dict[str, Shape]:
@@ -223,8 +232,8 @@ def _shapes(nodes: tuple[Node, ...], frame: tuple[int, ...]) -> dict[str, Shape]
     return shapes
 
 
-def _operator(layer: LMULayer | LSTMLayer) -> Operator:
-    """Return the operator of a layer."""
+def layer_operator(layer: LMULayer | LSTMLayer) -> Operator:
+    """Return the operator of a layer of an LMUNetwork."""
     if isinstance(layer, LSTMLayer):
         return LSTM(layer.kernel, layer.recurrent_kernel, layer.bias)
     hidden, cell = layer.hidden, None

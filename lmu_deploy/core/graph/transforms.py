@@ -39,7 +39,8 @@ _LAYERED = (LMU, LSTM, LinearMemory)
 def fold(network: Network) -> Network:
     """Return a network that computes the same with as few linear operators as possible.
 
-    Identities are left out, and each dense operator or scale and offset (a batch normalization,
+    Identities are left out, an activation before a memory that encodes nothing becomes that of its
+    encoder, and each dense operator or scale and offset (a batch normalization,
     say) is folded into the node behind it, if that is the only one and its operator can absorb it.
     The node that remains keeps its name.
     """
@@ -59,7 +60,9 @@ def _folded(node: Node, nodes: list[Node], network: Network) -> list[Node] | Non
     if node.name == network.output:
         return None
     behind = [other for other in nodes if node.name in other.inputs]
-    if _is_identity(node):
+    if (merged := _as_encoder(node, behind)) is not None:
+        rewired = {merged.name: merged}
+    elif _is_identity(node):
         rewired = {other.name: _renamed(other, node.name, node.inputs[0]) for other in behind}
     elif isinstance(node.operator, Dense | Affine) and len(behind) == 1:
         (other,) = behind
@@ -71,6 +74,20 @@ def _folded(node: Node, nodes: list[Node], network: Network) -> list[Node] | Non
     else:
         return None
     return [rewired.get(other.name, other) for other in nodes if other is not node]
+
+
+def _as_encoder(node: Node, behind: list[Node]) -> Node | None:
+    """Return the memory behind an activation with that activation in its encoder; None if none."""
+    if not isinstance(node.operator, Activation) or len(behind) != 1:
+        return None
+    (other,) = behind
+    memory = other.operator
+    if not isinstance(memory, LinearMemory) or memory.activation is not None:
+        return None
+    plain = memory.bias is None and np.array_equal(memory.encoders, np.eye(len(memory.encoders)))
+    if not plain:
+        return None
+    return Node(other.name, replace(memory, activation=node.operator), node.inputs)
 
 
 def _is_identity(node: Node) -> bool:

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 
 from lmu_deploy.api.export import export
+from lmu_deploy.api.import_network import import_network
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.run import run
 from lmu_deploy.api.validate import validate
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.linear import Conv1d
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import Add
+from lmu_deploy.core.graph.recurrent import GRU
+from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
 from targets.onnxruntime import messages_of
@@ -50,6 +56,24 @@ def test_every_form_is_recorded_in_the_metadata(integer, tmp_path, form, expecte
     found = session(export(integer, to=form, out=tmp_path / "a.onnx")).get_modelmeta()
     assert found.custom_metadata_map["lmu_deploy.form"].endswith(expected)
     assert found.custom_metadata_map["lmu_deploy.task"] == "digits"
+
+
+def test_a_network_of_any_form_is_exported_and_imported_equal(tmp_path):
+    """Through model files and ONNX files, as the commands do."""
+    branch = Conv1d(np.full((3, 2, 2), 0.1), left=2)
+    nodes = (
+        Node("block.0.conv", branch, (INPUT,)),
+        Node("sum", Add(), ("block.0.conv", INPUT)),
+        Node("gru", GRU(np.full((2, 9), 0.1), np.eye(3, 9)), ("sum",)),
+        Node("mean", Reduce("mean"), ("gru",)),
+    )
+    network = Network(nodes, (2,), "mean", "digits", {"command": "test"})
+    file = network.save(tmp_path / "network.safetensors")
+    for form in ("onnx", "onnx-step"):
+        again = import_network(export(file, to=form, out=tmp_path / "a.onnx"))
+        assert again.fingerprint() == network.fingerprint()
+        assert [node.name for node in again.nodes] == [node.name for node in nodes]
+        assert again.provenance["command"] == "test"
 
 
 def test_a_form_of_another_representation_is_refused(integer, tmp_path):

@@ -138,6 +138,7 @@ def with_wrong_size():
         (lambda: with_structure(lambda f: f.pop("task")), "lacks task: an older version"),
         (lambda: with_structure(lambda f: f["nodes"][0].update(type="Path")), "contains a Path"),
         (lambda: with_reference("lmu_1.memory.a_bar:object"), "is missing"),
+        (lambda: with_reference(0.5), "is missing"),
         (lambda: with_reference("lmu_1.memory.a_bar:float32:float64"), "is missing"),
         (
             lambda: with_structure(lambda f: f.clear()),
