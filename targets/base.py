@@ -259,6 +259,17 @@ def flat_frames(inputs: Any) -> np.ndarray:
     return array.reshape(*array.shape[:2], -1) if array.ndim > 3 else array
 
 
+def check_frames(network: IntegerNetwork, steps: int) -> None:
+    """Raise InputError unless every population has a frame, and a reduction one to reduce."""
+    from lmu_deploy.core.integer.graph import taken_frames  # which imports SciPy
+
+    for place, frames in taken_frames(network, steps).items():
+        if not frames:
+            raise InputError(
+                f"{steps} steps of the input give no frame of {place}; give more steps."
+            )
+
+
 def check_run(
     target: Target, network: Any, inputs: np.ndarray, seed: int
 ) -> tuple[np.ndarray, int]:

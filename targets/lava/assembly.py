@@ -1,4 +1,4 @@
-"""Build the Lava processes of a plan: a Dense for each outlet, and the neurons of this package.
+"""Build the Lava processes of a plan: synapses of Lava, and the neurons of this package.
 
 Only the worker imports this module, because it imports Lava.
 """
@@ -9,88 +9,91 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
-from lmu_deploy.core.integer.graph import Outlet
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
-from targets.lava.plan import Group, Plan
-from targets.lava.processes import neurons  # first, because it patches the import of Lava
+from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.populations import Maximum, Output, Pointwise, Product, Reduction
+from targets.lava.plan import Exit, Group, Plan
+from targets.lava.processes import models, neurons  # first, because it patches the import of Lava
 
 from lava.proc.dense.process import Dense  # isort: skip
+from lava.proc.sparse.process import Sparse  # isort: skip
 from lava.utils.weightutils import SignMode  # isort: skip
 
+_SPARSE = 0.25
+"""Share of nonzero weights below which synapses are stored as Sparse."""
 
-def build(plan: Plan, folder: Path) -> Any:
+_PROCESSES: dict[type, Any] = {
+    Integrators: neurons.IntegratorNeurons,
+    Series: neurons.SeriesNeurons,
+    Pointwise: neurons.PointwiseNeurons,
+    Product: neurons.ProductNeurons,
+    LSTMUnits: neurons.LSTMNeurons,
+    GRUUnits: neurons.GRUNeurons,
+    Maximum: neurons.MaximumNeurons,
+    Reduction: neurons.ReductionNeurons,
+    Output: neurons.OutputNeurons,
+}
+
+
+def build(plan: Plan, folder: Path) -> list[Any]:
     """Build and connect all processes.
 
     Parameters
     ----------
     plan : Plan
     folder : Path
-        Folder of the input messages and of the records.
+        Folder of the messages from outside and of the records.
 
     Returns
     -------
-    readout : Process
-        One of the connected processes; running it runs them all.
+    processes : list of Process
+        One of each connected part of the plan; running it runs the part.
     """
-    processes = {
-        group.name: _process(group, plan, folder)
-        for group in plan.groups
-        if not _is_within_a_series(group)
-    }
+    models.offer_ports(
+        max(len(group.links) for group in plan.groups),
+        max(len(group.exits) for group in plan.groups),
+    )
+    processes = [_process(group, plan, folder) for group in plan.groups]
     synapses = {}
-    for group in plan.groups:
-        for number, outlet in enumerate(group.outlets):
-            dense = _synapses(outlet)
-            _out_port(group, number, processes).connect(dense.s_in)
-            synapses[outlet.source, outlet.threshold] = dense
-    for group in plan.groups:
+    for group, process in zip(plan.groups, processes, strict=True):
+        for name, way in zip(neurons.OUT_PORTS, group.exits, strict=False):
+            if way.edges:
+                synapses[way.outlet] = made = _synapses(way)
+                getattr(process, name).connect(made.s_in)
+    for group, process in zip(plan.groups, processes, strict=True):
         for name, link in zip(neurons.IN_PORTS, group.links, strict=False):
-            dense = synapses[link.edge.source, link.edge.connection.threshold]
-            dense.a_out.connect(getattr(processes[group.name], name))
-    return processes["readout"]
-
-
-def _is_within_a_series(group: Group) -> bool:
-    return group.part is None and group.name != "input"
+            synapses[link.exit.outlet].a_out.connect(getattr(process, name))
+    return [processes[part[0].number] for part in plan.connected()]
 
 
 def _process(group: Group, plan: Plan, folder: Path) -> Any:
-    if isinstance(group.part, SeriesMemory):
-        memory = plan.groups[plan.groups.index(group) + 1]
-        return neurons.SeriesNeurons(group, memory, plan.timetable, folder)
-    if group.part is None:
-        kind: Any = neurons.InputNeurons
-    elif isinstance(group.part, IntegerMemory):
-        kind = neurons.MemoryNeurons
-    elif isinstance(group.part, IntegerHidden):
-        kind = neurons.HiddenNeurons
-    else:
-        kind = neurons.ReadoutNeurons
-    return kind(group, plan.timetable, folder)
+    kind = neurons.PlayerNeurons if group.replays else _PROCESSES[type(group.population)]
+    return kind(group, plan.timetable, folder, group is plan.latest)
 
 
-def _out_port(group: Group, number: int, processes: dict[str, Any]) -> Any:
-    if isinstance(group.part, SeriesMemory):
-        return processes[group.name].v_out
-    name = group.name
-    if _is_within_a_series(group):
-        name = name.replace("/memory", "/series")
-    return getattr(processes[name], neurons.OUT_PORTS[number])
-
-
-def _synapses(outlet: Outlet) -> Any:
-    """Build a Dense of graded messages with exact sums, one row per slice and target.
+def _synapses(way: Exit) -> Any:
+    """Build synapses of graded messages with exact sums, one row per offset, slice and target.
 
     Loihi stores weights of mixed sign as even numbers in [-256, 254]. Twice an 8-bit weight is such
     a number, and the exponent of -1 halves the sum, which is even, without a remainder.
     """
-    slices = [edge.connection.slices for edge in outlet.edges]
-    rows = np.concatenate([part.reshape(-1, part.shape[2]) for part in slices])
-    return Dense(
-        weights=2 * rows.astype(np.int32),
+    rows = np.concatenate([_rows(edge.connection.slices, len(edge.offsets)) for edge in way.edges])
+    weights = 2 * rows.astype(np.int32)
+    sparse = np.count_nonzero(weights) < _SPARSE * weights.size
+    kind: Any = Sparse if sparse else Dense
+    return kind(
+        weights=csr_matrix(weights) if sparse else weights,
         weight_exp=-1,
         num_weight_bits=8,
         sign_mode=SignMode.MIXED,
         num_message_bits=24,
     )
+
+
+def _rows(slices: np.ndarray, offsets: int) -> np.ndarray:
+    """Return the rows of each offset one after the other; shape (rows, neurons of the source)."""
+    n_slices, n_out, columns = slices.shape
+    by_offset = slices.reshape(n_slices, n_out, offsets, columns // offsets).transpose(2, 0, 1, 3)
+    return by_offset.reshape(-1, columns // offsets)

@@ -11,9 +11,8 @@ from collections import deque
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import Outlet
-from lmu_deploy.core.integer.layers import PiecewiseLinear
-from lmu_deploy.core.integer.parts import Format, largest
+from lmu_deploy.core.integer.functions import Function, PiecewiseLinear
+from lmu_deploy.core.integer.parts import largest
 from targets.lava.plan import Link
 
 
@@ -46,30 +45,25 @@ def multiply_shift(
     return product >> shift
 
 
-def activate(
-    function: PiecewiseLinear, drive: np.ndarray, message: Format
-) -> tuple[np.ndarray, int]:
-    """Apply a piecewise-linear activation; return the message and the number of saturations.
+def evaluate(function: Function, z: np.ndarray) -> np.ndarray:
+    """Return the values of a function, which are not yet limited to a width.
 
     Parameters
     ----------
-    function : PiecewiseLinear
-    drive : ndarray, shape (units,), int64
-        z, already saturated.
-    message : Format
-        Format of the result.
+    function : PiecewiseLinear or Segments
+    z : ndarray, shape (neurons,), int64
     """
+    slope, intercept = function.slope.astype(np.int64), function.intercept.astype(np.int64)
+    if not isinstance(function, PiecewiseLinear):
+        reached = z[:, None] >= function.breakpoints
+        piece = np.count_nonzero(reached, axis=1)
+        return multiply_shift(z, slope[piece], function.shift) + intercept[piece]
     if function.kind == "linear":
-        return saturate(multiply_shift(drive, int(function.slope[0]), function.shift), message.bits)
-    rectified = np.abs(drive) if function.kind == "odd" else np.maximum(drive, 0)
-    lines = multiply_shift(
-        rectified[None, :], function.slope.astype(np.int64)[:, None], function.shift
-    )
-    lowest = np.minimum.reduce(lines + function.intercept.astype(np.int64)[:, None])
-    limited, changed = saturate(lowest, message.bits)
-    if function.kind == "odd":
-        limited = np.where(drive < 0, -limited, limited)
-    return limited, changed
+        return multiply_shift(z, slope[0], function.shift)
+    rectified = np.abs(z) if function.kind == "odd" else np.maximum(z, 0)
+    lines = multiply_shift(rectified[None, :], slope[:, None], function.shift)
+    lowest: np.ndarray = np.minimum.reduce(lines + intercept[:, None])
+    return np.where(z < 0, -lowest, lowest) if function.kind == "odd" else lowest
 
 
 class Axon:
@@ -77,12 +71,14 @@ class Axon:
 
     Parameters
     ----------
-    outlet : Outlet
+    threshold : int
+    before : ndarray, shape (neurons,), int64
+        Message that the receivers know before a sample's first frame.
     """
 
-    def __init__(self, outlet: Outlet) -> None:
-        self._threshold = outlet.threshold
-        self._last_sent = np.zeros(outlet.fan_out.shape, dtype=np.int64)
+    def __init__(self, threshold: int, before: np.ndarray) -> None:
+        self._threshold = threshold
+        self._before = self._last_sent = before
 
     def events(self, message: np.ndarray, first: bool) -> np.ndarray:
         """Return the events, shape (neurons,), zero where nothing is sent.
@@ -91,11 +87,11 @@ class Axon:
         ----------
         message : ndarray, shape (neurons,), int64
         first : bool
-            Whether it is the message of a sample's first step, whose reference is 0.
+            Whether it is the message of a sample's first frame.
         """
         if not self._threshold:
             return message
-        last_sent = np.zeros_like(message) if first else self._last_sent
+        last_sent = self._before if first else self._last_sent
         change = message - last_sent
         sent = np.where(np.abs(change) >= self._threshold, change, 0)
         self._last_sent = last_sent + sent
@@ -103,7 +99,7 @@ class Axon:
 
 
 class Dendrite:
-    """Receiving end of a connection: delay, accumulators and gains of each slice and neuron.
+    """Receiving end of an edge: delays, accumulators and gains of each slice and neuron.
 
     Parameters
     ----------
@@ -111,39 +107,57 @@ class Dendrite:
     """
 
     def __init__(self, link: Link) -> None:
-        connection = link.edge.connection
-        self._rows = link.rows
-        self._bits = connection.accumulator_bits
+        edge, connection = link.edge, link.edge.connection
+        slices, n_out = connection.multiplier.shape
+        self._link, self._bits = link, connection.accumulator_bits
         self._multiplier = connection.multiplier.astype(np.int64)
         self._shift = connection.shift.astype(np.int64)
         self._of_changes = connection.threshold > 0
-        silence = np.zeros(self._multiplier.shape, dtype=np.int64)
-        self._sums = silence
-        self._delayed = deque([silence] * link.delay)
-        self.places = tuple(f"{link.edge.place}/slice{k}" for k in range(len(silence)))
+        self._silence = np.zeros((len(edge.offsets), slices, n_out), np.int64)
+        self._sums = self._before = self._silence  # what the message before the first frame causes
+        if link.exit.before.any():
+            weights = connection.slices.reshape(slices, n_out, len(edge.offsets), -1)
+            self._before = (weights.astype(np.int64) @ link.exit.before).transpose(2, 0, 1)
+        self._arrived = deque([self._silence] * (max(link.delays) + 1), max(link.delays) + 1)
+        self.row = slice(edge.row, edge.row + n_out)
+        self.places = tuple(f"{edge.place}/slice{k}" for k in range(slices))
 
-    def receive(self, arriving: np.ndarray) -> np.ndarray:
+    def receive(self, arriving: np.ndarray, frame: int | None) -> np.ndarray:
         """Take the arriving sums of this chip step; return those that are due.
 
         Parameters
         ----------
-        arriving : ndarray, shape (rows of the Dense,)
+        arriving : ndarray, shape (rows of the synapses,)
+        frame : int or None
+            Frame of the source that was sent at the chip step before; None if there was none.
 
         Returns
         -------
         due : ndarray, shape (slices, neurons), int64
+            Sums over all offsets.
         """
-        self._delayed.append(arriving[self._rows].reshape(self._multiplier.shape).astype(np.int64))
-        return self._delayed.popleft()
+        sums = arriving[self._link.rows].reshape(self._silence.shape).astype(np.int64)
+        if self._of_changes:
+            # Changes add up to the sums of messages, which end with the source's frames.
+            if frame is not None:
+                self._sums = sums + (self._sums if frame else self._before)
+            sums = self._silence if frame is None else self._sums
+        self._arrived.append(sums)
+        due = [self._arrived[-1 - delay][n] for n, delay in enumerate(self._link.delays)]
+        return np.asarray(sum(due[1:], due[0]))
 
     def accumulate(self, due: np.ndarray, first: bool) -> tuple[np.ndarray, list[int]]:
         """Return a_k of the specification, and the number of saturations of each slice.
 
-        The due sums are those of messages, or of changes, which are accumulated from the `first`
-        step of the sample on.
+        Parameters
+        ----------
+        due : ndarray, shape (slices, neurons), int64
+        first : bool
+            Whether they are for a sample's first frame.
         """
-        self._sums = due if first or not self._of_changes else self._sums + due
-        limited = [saturate(row, self._bits) for row in self._sums]
+        if first and self._link.recalls:
+            due = due + self._before[0]
+        limited = [saturate(row, self._bits) for row in due]
         return np.stack([row for row, _ in limited]), [changed for _, changed in limited]
 
     def drive(self, accumulators: np.ndarray) -> np.ndarray:

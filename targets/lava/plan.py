@@ -1,71 +1,47 @@
-"""Schedule of an integer network on Lava: groups of neurons, their links, and when they work.
+"""Plan of one run of Lava: groups of neurons, their links and outlets, and when they work.
 
-All synapses of an outlet are one Dense; each receiver uses the rows that belong to it. Every Dense
-adds one chip step between sending and receiving: inputs are sent at offset 0, a memory follows its
-input by one step, the hidden units follow their memory by one, the readout follows the last layer.
-A series sends itself a vector at each chip step between its input and its memory's message, one for
-each application of its matrix. A receiver delays what arrives too early by `delay` chip steps.
+All synapses that leave a population under one threshold are one process of Lava; each receiver uses
+the rows that belong to it, and delays what arrives too early (schedule.py). Rows of an edge with
+several offsets come once for each offset, with a delay of their own.
 
-Without feedback from hidden units into a memory, a sample step takes as many chip steps as the
-longest series has applications, and one where there is no series. With feedback it takes one more,
-because m[t+1] needs h[t], which needs m[t]. A population with offset o works on sample step t at
-chip step ``o + period * t``. After each sample one idle step discards what still arrives.
+A group is a population, or stands in for one that is outside the stage: the input, messages of the
+host, or those of an earlier stage, which it sends once more.
 
 The plan is deterministic: the target and its worker compute the same one from the same network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lmu_deploy.core.integer.graph import Edge, Outlet, delayed, edges, outlets, populations
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, SeriesMemory
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+import numpy as np
+
+from lmu_deploy.core.integer.graph import Outlet, outlets, sources
+from lmu_deploy.core.integer.memories import Series
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
+from lmu_deploy.core.integer.parts import Edge, Place
+from lmu_deploy.core.integer.populations import Input
+from targets.lava.schedule import Slot, Timeline, Timetable, levels, make_slots
 
 
 @dataclass(frozen=True)
-class Timetable:
-    """Chip steps at which each step of each sample is computed.
+class Exit:
+    """An outlet, and what of it is in this stage.
 
     Attributes
     ----------
-    samples, steps : int
-    period : int
-        Chip steps per sample step.
-    depth : int
-        Offset of the last population, the readout.
+    outlet : Outlet
+        With all its edges, which count for synaptic operations.
+    edges : tuple of Edge
+        Those that lead to populations of this stage.
+    before : ndarray, shape (neurons,), int64
+        Message that the receivers know before the first frame.
     """
 
-    samples: int
-    steps: int
-    period: int
-    depth: int
-
-    @property
-    def span(self) -> int:
-        """Chip steps from the start of one sample to that of the next."""
-        return self.steps * self.period + 1
-
-    @property
-    def chip_steps(self) -> int:
-        """Chip steps that one sample takes from its first input to its last output."""
-        return (self.steps - 1) * self.period + self.depth + 1
-
-    @property
-    def total(self) -> int:
-        """Chip steps of the whole run."""
-        return (self.samples - 1) * self.span + self.chip_steps
-
-    def at(self, tick: int, offset: int) -> tuple[int, int] | None:
-        """Return the sample and step that a population works on at chip step `tick`, or None."""
-        sample, phase = divmod(tick - offset, self.span)
-        step, rest = divmod(phase, self.period)
-        if rest or step >= self.steps or not 0 <= sample < self.samples:
-            return None
-        return sample, step
-
-
-Part = IntegerMemory | SeriesMemory | IntegerHidden | IntegerReadout
+    outlet: Outlet
+    edges: tuple[Edge, ...]
+    before: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -75,18 +51,30 @@ class Link:
     Attributes
     ----------
     edge : Edge
-    width : int
-        Number of rows of the outlet's Dense.
+    exit : Exit
+        Where its messages come from.
+    line : Timeline
+        When they are sent.
     rows : slice
-        Those of them that are this edge's: all of one slice, then all of the next.
-    delay : int
-        Chip steps by which the receiver delays what arrives.
+        Rows of the synapses that are this edge's: those of one offset after the other, and of
+        each offset all of one slice, then all of the next.
+    delays : tuple of int
+        Chip steps by which the receiver delays what arrives, for each offset.
+    recalls : bool
+        Whether the first frame receives the message before the first.
     """
 
     edge: Edge
-    width: int
+    exit: Exit
+    line: Timeline
     rows: slice
-    delay: int
+    delays: tuple[int, ...]
+    recalls: bool
+
+    @property
+    def width(self) -> int:
+        """Number of rows of the synapses."""
+        return sum(edge_rows(edge) for edge in self.exit.edges)
 
 
 @dataclass(frozen=True)
@@ -95,131 +83,197 @@ class Group:
 
     Attributes
     ----------
-    name : str
-        Name of the population, or ``readout``.
-    neurons : int
-    offset : int
-        Offset of its messages; of a series, that of its first vector.
-    part : IntegerMemory, SeriesMemory, IntegerHidden, IntegerReadout, or None
-        None for the input, and for the memory of a series, which the series' group computes.
+    number : int
+        Position in the plan.
+    population : Population or HostNodes
+    slot : Slot
+    replays : bool
+        Whether it only sends messages that were computed before.
+    counted : bool
+        Whether its events count in this stage.
+    kept : bool
+        Whether its messages are needed after the run.
     links : tuple of Link
-        Incoming links.
-    outlets : tuple of Outlet
-        Outgoing synapses.
+        Those from the population itself first.
+    exits : tuple of Exit
+        That of a series to itself first.
     places : tuple of str
         Places of saturations: accumulators, then those of the neurons.
     """
 
-    name: str
-    neurons: int
-    offset: int
-    part: Part | None
+    number: int
+    population: Node
+    slot: Slot
+    replays: bool
+    counted: bool
+    kept: bool
     links: tuple[Link, ...]
-    outlets: tuple[Outlet, ...]
+    exits: tuple[Exit, ...]
     places: tuple[str, ...]
 
     @property
-    def has_states(self) -> bool:
-        """Whether it has states that can be recorded: m, H or y."""
-        return not self.name.endswith(("input", "/series"))
+    def place(self) -> Place:
+        """Place of the population."""
+        return self.population.place
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons."""
+        return self.population.size
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The timetable and the groups, input first, readout last."""
+    """A timetable and groups, senders before receivers.
+
+    Attributes
+    ----------
+    timetable : Timetable
+    groups : tuple of Group
+    """
 
     timetable: Timetable
     groups: tuple[Group, ...]
 
     @property
-    def senders(self) -> tuple[Group, ...]:
-        """All groups but the readout, which sends nothing."""
-        return self.groups[:-1]
+    def latest(self) -> Group:
+        """The group that ends last."""
+        return max(self.groups, key=lambda group: (group.slot.sends.last, group.number))
+
+    @property
+    def processes(self) -> int:
+        """Number of processes of Lava."""
+        return len(self.groups) + sum(bool(way.edges) for g in self.groups for way in g.exits)
+
+    @property
+    def longest_delay(self) -> int:
+        """The most chip steps by which a receiver delays what arrives."""
+        links = [link for group in self.groups for link in group.links]
+        return max((delay for link in links for delay in link.delays), default=0)
+
+    def connected(self) -> list[list[Group]]:
+        """Return the groups in parts that exchange messages; each part is a run of its own."""
+        label = list(range(len(self.groups)))
+        at = {group.place: group.number for group in self.groups}
+        at |= {group.population.entrance: group.number for group in self.groups}
+        for group in self.groups:
+            for link in group.links:
+                old, new = label[group.number], label[at[link.edge.source]]
+                label = [new if own == old else own for own in label]
+        return [
+            [group for group in self.groups if label[group.number] == part]
+            for part in dict.fromkeys(label)
+        ]
 
 
-def make_plan(network: IntegerNetwork, samples: int, steps: int) -> Plan:
-    """Schedule `network` for a number of samples of equal length."""
-    period = max(_applications(lay) + (lay.memory.hidden is not None) for _, lay in network.on_chip)
-    offsets = _offsets(network)
-    links, parts = _links(network, offsets, period), _parts(network)
-    sizes = {name: population.neurons for name, population in populations(network).items()}
-    groups = tuple(
-        Group(
-            name,
-            sizes.get(name, network.n_out),
-            offset,
-            parts.get(name),
-            tuple(link for link in links if link.edge.target == name),
-            tuple(outlet for outlet in outlets(network) if outlet.source == name),
-            (*_accumulators(links, name), *_own_places(name, parts.get(name))),
+def edge_rows(edge: Edge) -> int:
+    """Return the number of rows of an edge: one for each offset, slice and target."""
+    return len(edge.offsets) * edge.connection.multiplier.size
+
+
+def make_plan(network: IntegerNetwork, samples: int, steps: int, stage: int = 0) -> Plan:
+    """Plan one stage of a network for a number of samples of equal length."""
+    slots, period = make_slots(network, steps, stage)
+    level, order = levels(network), network.order
+    exits = _exits(network, slots, level, stage)
+    kept = _kept(network, level, stage)
+    groups = []
+    for number, place in enumerate(sorted(slots, key=order)):
+        population = network[place]
+        replays = isinstance(population, Input | HostNodes) or level[place] < stage
+        links: list[Link] = []
+        if not replays:
+            links = sorted(
+                _links(network, population, exits, slots),
+                key=lambda link: link.edge.source != link.edge.target,
+            )
+        groups.append(
+            Group(
+                number,
+                population,
+                slots[place],
+                replays,
+                level[place] == stage,
+                place in kept and not replays,
+                tuple(links),
+                tuple(way for way in exits if network[way.outlet.source].place == place),
+                () if replays else (*_accumulators(links), *population.saturation_places),
+            )
         )
-        for name, offset in offsets.items()
-    )
-    return Plan(Timetable(samples, steps, period, offsets["readout"]), groups)
+    span = 1 + max(_reach(group) for group in groups)
+    end = 1 + max(line.last for g in groups for line in (g.slot.works, g.slot.sends))
+    return Plan(Timetable(samples, steps, period, span, end), tuple(groups))
 
 
-def _applications(layer: IntegerLayer) -> int:
-    """Return the chip steps from a layer's input to its memory's message."""
-    return layer.memory.applications if isinstance(layer.memory, SeriesMemory) else 1
+def _exits(
+    network: IntegerNetwork, slots: dict[Place, Slot], level: dict[Place, int], stage: int
+) -> list[Exit]:
+    """Return all outlets of senders of a stage; what only the host reads has one without edges."""
+    found = outlets(network)
+    read = {reading.source for reading in network.readings}
+    for place in sources(network):
+        thresholds = [outlet.threshold for outlet in found if outlet.source == place]
+        if not thresholds or (place in read and 0 not in thresholds):
+            found.append(Outlet(place, 0, ()))
+    order = list(sources(network))
+    exits = []
+    for outlet in sorted(found, key=lambda o: (order.index(o.source), o.threshold)):
+        population = network[outlet.source]
+        if population.place not in slots:
+            continue
+        before = None if isinstance(population, HostNodes) else population.first_message
+        known = np.zeros(population.size, np.int64) if before is None else before.astype(np.int64)
+        here = tuple(e for e in outlet.edges if level[network[e.target].place] == stage)
+        if here or level[population.place] == stage:
+            exits.append(Exit(outlet, here, known))
+    return exits
 
 
-def _offsets(network: IntegerNetwork) -> dict[str, int]:
-    """Return the chip step at which each group first works, by name, in the order of sending."""
-    found, now = {"input": 0}, 0
-    for number, layer in network.on_chip:
-        if isinstance(layer.memory, SeriesMemory):
-            found[f"layer{number}/series"] = now
-        now += _applications(layer)
-        found[f"layer{number}/memory"] = now
-        if layer.hidden is not None:
-            now += 1
-            found[f"layer{number}/hidden"] = now
-    return found | {"readout": now + 1}
-
-
-def _parts(network: IntegerNetwork) -> dict[str, Part]:
-    found: dict[str, Part] = {"readout": network.chip_readout}
-    for number, layer in network.on_chip:
-        kind = "series" if isinstance(layer.memory, SeriesMemory) else "memory"
-        found[f"layer{number}/{kind}"] = layer.memory
-        if layer.hidden is not None:
-            found[f"layer{number}/hidden"] = layer.hidden
-    return found
-
-
-def _links(network: IntegerNetwork, offsets: dict[str, int], period: int) -> list[Link]:
-    """Return the links of all edges, in the order of `graph.edges`."""
-    late, found = set(delayed(network)), {}
-    for outlet in outlets(network):
-        width = sum(edge.connection.multiplier.size for edge in outlet.edges)
+def _links(
+    network: IntegerNetwork, population: Node, exits: list[Exit], slots: dict[Place, Slot]
+) -> Iterator[Link]:
+    """Yield the links that enter a population."""
+    enters = slots[population.place].enters
+    for way in exits:
         start = 0
-        for edge in outlet.edges:
-            stop = start + edge.connection.multiplier.size
-            delay = 0
-            if not edge.source.endswith("/series"):  # its own vectors are not delayed
-                used = offsets[edge.target] + edge.target.endswith("/series")
-                delay = used + (period if edge.place in late else 0) - offsets[edge.source] - 1
-            found[edge.place] = Link(edge, width, slice(start, stop), delay)
-            start = stop
-    return [found[edge.place] for edge in edges(network)]
+        for edge in way.edges:
+            rows, start = slice(start, start + edge_rows(edge)), start + edge_rows(edge)
+            if edge.target != population.entrance:
+                continue
+            if isinstance(population, Series) and edge.source == population.inner:
+                line = slots[population.place].sends
+                yield Link(edge, way, line, rows, (0,), False)
+                continue
+            line = slots[edge.source].sends
+            delays = tuple(enters - 1 - line.offset - n * line.period for n in edge.offsets)
+            back = network.order(edge.source) >= network.order(edge.target)
+            yield Link(edge, way, line, rows, delays, back)
 
 
-def _accumulators(links: list[Link], target: str) -> list[str]:
+def _kept(network: IntegerNetwork, level: dict[Place, int], stage: int) -> set[Place]:
+    """Return the populations whose messages the host or a later stage needs."""
+    later = {e.source for e in network.edges if level[network[e.target].place] > stage}
+    return later | {reading.source for reading in network.readings}
+
+
+def _accumulators(links: list[Link]) -> list[str]:
     return [
         f"{link.edge.place}/slice{k}"
         for link in links
         for k in range(len(link.edge.connection.slices))
-        if link.edge.target == target
     ]
 
 
-def _own_places(name: str, part: Part | None) -> list[str]:
-    if isinstance(part, SeriesMemory):
-        memory = name.replace("/series", "/memory")
-        own = [f"{name}/{what}" for what in ("drive", "term", "message")]
-        return [*own, f"{memory}/state", f"{memory}/message"]
-    if isinstance(part, IntegerMemory):
-        return [f"{name}/state", f"{name}/message"]
-    if isinstance(part, IntegerHidden):
-        return [f"{name}/drive", f"{name}/message"]
-    return [f"{name}/output"] if part is not None else []
+def _reach(group: Group) -> int:
+    """Return how many chip steps a sample needs before the next one may begin.
+
+    A frame outside a sample, read as zero, must not be at the chip step of a frame of another.
+    """
+    works, reach = group.slot.works, [0]
+    reach += [line.frames * line.period for line in (works, group.slot.sends)]
+    for link in group.links:
+        offsets = link.edge.offsets
+        first = min(0, *offsets)
+        last = link.edge.stride * (works.frames - 1) + max(offsets)
+        reach += [(link.line.frames - 1 - first) * link.line.period, last * link.line.period]
+    return max(reach)

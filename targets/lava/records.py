@@ -1,21 +1,24 @@
 """Records of Lava runs: `.npy` files that neuron processes write while they run.
 
-Each network has a folder, and each group of neurons files of its own, mapped into memory. Its
-process writes them in place, and the worker's parent reads them after the run. Reading states
-through ``Var.get`` would take one message per value.
+Each stage of a network has a folder, and each group of neurons files of its own, mapped into
+memory. Its process writes them in place, and the worker's parent reads them after the run. Reading
+states through ``Var.get`` would take one message per value.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from targets.lava.plan import Group, Plan, Timetable
+from lmu_deploy.core.integer.parts import Place
+from targets.lava.plan import Group, Plan
+from targets.lava.schedule import Timetable
 
-_INPUTS = "inputs.npy"
 _PROGRESS = "progress.npy"
+_STAGE = "stage.npy"
 
 
 @dataclass(frozen=True)
@@ -24,75 +27,99 @@ class Record:
 
     Attributes
     ----------
-    events : ndarray, shape (samples, steps), int64
-        Messages or changes sent.
-    synops : int
-    carried : dict of connection to int
-        Events on each connection.
-    saturations : dict of place to int
-    states : ndarray, shape (samples, steps, neurons), int32, or None
-        m of a memory, H of hidden units, y of the readout; None unless recorded.
-    raster : ndarray, shape (chip_steps, neurons), uint8
+    events : dict of Place to ndarray, shape (samples, frames), int64
+        Messages or changes sent, by source: a series has two.
+    rasters : dict of Place to ndarray, shape (chip_steps, neurons), uint8
         Events of sample 0.
+    synops : int
+    carried : dict of edge to int
+        Events on each edge.
+    saturations : dict of place to int
+    states : ndarray, shape (samples, frames, neurons), int32, or None
+        m of a memory, the message of any other population; None unless recorded.
+    messages : ndarray, shape (samples, frames, neurons), int32, or None
+        None unless another stage or the host needs them.
     """
 
-    events: np.ndarray
+    events: dict[Place, np.ndarray]
+    rasters: dict[Place, np.ndarray]
     synops: int
     carried: dict[str, int]
     saturations: dict[str, int]
     states: np.ndarray | None
-    raster: np.ndarray
+    messages: np.ndarray | None
 
 
-def create(folder: Path, plan: Plan, inputs: np.ndarray, record: bool) -> None:
-    """Create all files before the run: input messages, and records of zeros.
+def create(
+    folder: Path, plan: Plan, stage: int, played: Mapping[Place, np.ndarray], recorded: set[Place]
+) -> None:
+    """Create all files before the run: messages from outside, and records of zeros.
 
     Parameters
     ----------
     folder : Path
     plan : Plan
-    inputs : ndarray, shape (samples, steps, n_in), integer
-    record : bool
-        Whether states of memories and hidden units are recorded.
+    stage : int
+        Which the plan is for.
+    played : mapping of Place to ndarray, shape (samples, frames, neurons), integer
+        Messages of all groups that only replay them.
+    recorded : set of Place
+        Populations whose states are recorded.
     """
-    np.save(folder / _INPUTS, inputs.astype(np.int32), allow_pickle=False)
-    _create(folder / _PROGRESS, (1,), np.int64)
     table = plan.timetable
+    facts = np.array([stage, table.samples, table.steps], np.int64)
+    np.save(folder / _STAGE, facts, allow_pickle=False)
+    _create(folder / _PROGRESS, (1,), np.int64)
     for group in plan.groups:
-        stem = _stem(folder, group)
-        _create(f"{stem}.counts.npy", (table.samples, table.steps, 2), np.int64)
-        _create(f"{stem}.carried.npy", (max(1, len(group.outlets)),), np.int64)
-        _create(f"{stem}.saturations.npy", (max(1, len(group.places)),), np.int64)
-        _create(f"{stem}.raster.npy", (table.chip_steps, group.neurons), np.uint8)
-        if group.name == "readout" or (record and group.has_states):
-            shape = (table.samples, table.steps, group.neurons)
+        stem, exits = _stem(folder, group), max(1, len(group.exits))
+        shape = table.samples, group.slot.sends.frames, group.neurons
+        if group.replays:
+            messages = played[group.place].astype(np.int32)
+            np.save(f"{stem}.played.npy", messages, allow_pickle=False)
+        if group.counted:
+            _create(f"{stem}.counts.npy", (exits, *shape[:2], 2), np.int64)
+            _create(f"{stem}.raster.npy", (exits, table.chip_steps, group.neurons), np.uint8)
+            _create(f"{stem}.saturations.npy", (max(1, len(group.places)),), np.int64)
+        if group.kept:
+            _create(f"{stem}.messages.npy", shape, np.int32)
+        if group.place in recorded and not group.replays:
             _create(f"{stem}.states.npy", shape, np.int32)
 
 
 def read(folder: Path, group: Group) -> Record:
-    """Read the record of a group; the arrays are copies."""
+    """Read the record of a group whose events count; the arrays are copies."""
     stem = _stem(folder, group)
-    counts = np.load(f"{stem}.counts.npy", allow_pickle=False)
-    carried = np.load(f"{stem}.carried.npy", allow_pickle=False).tolist()
-    saturations = np.load(f"{stem}.saturations.npy", allow_pickle=False)
-    states = Path(f"{stem}.states.npy")
+    counts, raster, saturations = (
+        np.load(f"{stem}.{name}.npy", allow_pickle=False)
+        for name in ("counts", "raster", "saturations")
+    )
+    events: dict[Place, np.ndarray] = {}
+    rasters: dict[Place, np.ndarray] = {}
+    carried: dict[str, int] = {}
+    for way, own, drawn in zip(group.exits, counts, raster, strict=False):
+        source = way.outlet.source
+        events[source] = events.get(source, 0) + own[..., 0]
+        rasters[source] = rasters.get(source, np.uint8(0)) + drawn
+        carried |= {edge.place: int(own[..., 0].sum()) for edge in way.outlet.edges}
+    states, messages = (
+        np.load(path, allow_pickle=False) if path.exists() else None
+        for path in (Path(f"{stem}.states.npy"), Path(f"{stem}.messages.npy"))
+    )
     return Record(
-        events=counts[..., 0].copy(),
-        synops=int(counts[..., 1].sum()),
-        carried={
-            edge.place: events
-            for outlet, events in zip(group.outlets, carried, strict=False)
-            for edge in outlet.edges
-        },
-        saturations=dict(zip(group.places, saturations.tolist(), strict=False)),
-        states=np.load(states, allow_pickle=False) if states.exists() else None,
-        raster=np.load(f"{stem}.raster.npy", allow_pickle=False),
+        events,
+        rasters,
+        int(counts[..., 1].sum()),
+        carried,
+        dict(zip(group.places, saturations.tolist(), strict=False)),
+        states,
+        messages,
     )
 
 
-def input_messages(folder: Path) -> np.ndarray:
-    """Return the input messages, shape (samples, steps, n_in), int32, mapped from the file."""
-    return np.asarray(np.load(folder / _INPUTS, mmap_mode="r", allow_pickle=False))
+def played(folder: Path, group: Group) -> np.ndarray:
+    """Return the messages that a group replays, int32, mapped from the file."""
+    path = f"{_stem(folder, group)}.played.npy"
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 class Recorder:
@@ -107,39 +134,48 @@ class Recorder:
 
     def __init__(self, folder: Path, group: Group, timetable: Timetable) -> None:
         stem = _stem(folder, group)
-        self._fan_outs = [outlet.fan_out for outlet in group.outlets]
+        self._steps, self._frames = timetable.steps, group.slot.sends.frames
+        self._fan_outs = [
+            [way.outlet.fan_out(n) for n in range(way.outlet.period)]
+            if way.outlet.edges
+            else [np.zeros(group.neurons, np.int64)]
+            for way in group.exits
+        ]
         self._numbers = {place: number for number, place in enumerate(group.places)}
-        self._counts = _open(f"{stem}.counts.npy")
-        self._carried = _open(f"{stem}.carried.npy")
-        self._saturations = _open(f"{stem}.saturations.npy")
-        self._raster = _open(f"{stem}.raster.npy")
-        states = Path(f"{stem}.states.npy")
-        self._states = _open(states) if states.exists() else None
+        names = "counts", "raster", "saturations", "states", "messages"
+        self._files = {name: _open(Path(f"{stem}.{name}.npy")) for name in names}
         self._progress = _open(folder / _PROGRESS)
 
     def saturated(self, place: str, times: int) -> None:
         """Count saturations at a place of the group."""
         if times:
-            self._saturations[self._numbers[place]] += times
+            found = self._files["saturations"]
+            assert found is not None  # only groups that compute have places
+            found[self._numbers[place]] += times
 
-    def state(self, sample: int, step: int, values: np.ndarray) -> None:
-        """Record the states of a step, if requested."""
-        if self._states is not None:
-            self._states[sample, step] = values
+    def frame(self, sample: int, frame: int, state: np.ndarray, message: np.ndarray) -> None:
+        """Record the state and the message of a frame, if requested."""
+        for name, values in (("states", state), ("messages", message)):
+            if (file := self._files[name]) is not None:
+                file[sample, frame] = values
 
-    def sent(self, sample: int, step: int, tick: int, outlet: int, events: np.ndarray) -> None:
-        """Count the events of an outlet, and their synaptic operations."""
+    def sent(self, sample: int, frame: int, tick: int, way: int, events: np.ndarray) -> None:
+        """Count the events of an exit, and their synaptic operations."""
+        counts, raster = self._files["counts"], self._files["raster"]
+        if counts is None or raster is None:
+            return
         event = events != 0
-        number = np.count_nonzero(event)
-        self._counts[sample, step, 0] += number
-        self._counts[sample, step, 1] += self._fan_outs[outlet][event].sum()
-        self._carried[outlet] += number
+        by_phase = self._fan_outs[way]
+        counts[way, sample, frame, 0] += np.count_nonzero(event)
+        counts[way, sample, frame, 1] += by_phase[frame % len(by_phase)][event].sum()
         if sample == 0:
-            self._raster[tick] += event
+            raster[way, tick] += event
 
-    def finished(self, steps: int) -> None:
-        """Report that `steps` sample steps of the whole run are done."""
-        self._progress[0] = steps
+    def finished(self, sample: int, frame: int) -> None:
+        """Report that the last group of a stage has sent a frame."""
+        assert self._progress is not None
+        steps = (frame + 1) * self._steps // self._frames
+        self._progress[0] = sample * self._steps + steps
 
 
 def cases(folder: Path) -> list[Path]:
@@ -152,6 +188,12 @@ def case_folder(folder: Path, number: int) -> Path:
     return folder / f"{number:06}"
 
 
+def planned(case: Path) -> tuple[int, int, int]:
+    """Return stage, samples and steps for which a folder was created."""
+    stage, samples, steps = np.load(case / _STAGE, allow_pickle=False).tolist()
+    return stage, samples, steps
+
+
 def progress(folder: Path) -> int:
     """Return the number of sample steps done, of all networks; 0 before the run has begun."""
     try:
@@ -162,12 +204,12 @@ def progress(folder: Path) -> int:
 
 
 def _stem(folder: Path, group: Group) -> str:
-    return str(folder / group.name.replace("/", "-"))
+    return str(folder / f"{group.number:04}")
 
 
 def _create(path: Path | str, shape: tuple[int, ...], dtype: type) -> None:
     np.lib.format.open_memmap(path, "w+", dtype, shape)  # type: ignore[no-untyped-call]
 
 
-def _open(path: Path | str) -> np.ndarray:
-    return np.load(path, mmap_mode="r+", allow_pickle=False)
+def _open(path: Path) -> np.ndarray | None:
+    return np.load(path, mmap_mode="r+", allow_pickle=False) if path.exists() else None

@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy as np
 from lmu_deploy.core.errors import RunError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Place
 from targets import workers
 from targets.lava import records
 from targets.lava.plan import Plan
@@ -50,24 +52,26 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def prepare(
-    case: Path, network: IntegerNetwork, inputs: np.ndarray, plan: Plan, record: bool
+    case: Path,
+    network: IntegerNetwork,
+    plan: Plan,
+    stage: int,
+    played: Mapping[Place, np.ndarray],
+    recorded: set[Place],
 ) -> None:
-    """Write the files of one network for the worker, and its empty records.
+    """Write the files of one stage of a network for the worker, and its empty records.
 
     Parameters
     ----------
     case : Path
         New folder in that of the run.
     network : IntegerNetwork
-    inputs : ndarray, shape (samples, steps, n_in), integer
-        Input messages.
-    plan : Plan
-    record : bool
-        Whether states of memories and hidden units are recorded.
+    plan, stage, played, recorded
+        See :func:`targets.lava.records.create`.
     """
     case.mkdir()
-    save(network, case / NETWORK)
-    records.create(case, plan, inputs, record)
+    save(replace(network, source=None), case / NETWORK)
+    records.create(case, plan, stage, played, recorded)
 
 
 def supervise(

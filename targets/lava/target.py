@@ -3,127 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import edges, populations
+from lmu_deploy.core.integer.graph import edges, sources, taken_frames
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_number
-from targets.base import Run, States, check_supported
-from targets.in_segments import run_in_segments
+from targets.base import Run, check_frames, check_supported, flat_frames
 from targets.lava import records, supervisor
-from targets.lava.compat import lava_settings, lava_version
-from targets.lava.plan import Plan, make_plan
-from targets.lava.records import Record
-
-_NOTE = "simulated by Lava in fixed point, not run on a chip"
-
-
-class Case:
-    """A network, its input messages, and the plan for them.
-
-    Parameters
-    ----------
-    network : IntegerNetwork
-    inputs : ndarray, shape (samples, steps, n_in)
-        Real numbers.
-    """
-
-    def __init__(self, network: IntegerNetwork, inputs: np.ndarray) -> None:
-        self.network = network
-        self.messages, self.limited = _to_messages(inputs, network.input)
-        self.plan = make_plan(network, inputs.shape[0], inputs.shape[1])
-
-    def read(self, place: Path) -> dict[str, Record]:
-        """Read the records of all groups."""
-        return {group.name: records.read(place, group) for group in self.plan.groups}
-
-    def make_run(
-        self, found: dict[str, Record], record: bool, seed: int, seconds: float, version: str
-    ) -> Run:
-        """Build the Run from the records.
-
-        Parameters
-        ----------
-        found : dict of str to Record
-            Records by group, from :meth:`read`.
-        record : bool
-            Whether states were requested.
-        seed : int
-        seconds : float
-            Wall time.
-        version : str
-            Version of lava-nc.
-        """
-        network, plan = self.network, self.plan
-        y = found["readout"].states
-        assert y is not None  # those of the readout are always recorded
-        outputs = y * network.chip_readout.output.scale
-        senders = {group.name: found[group.name] for group in plan.senders}
-        return Run(
-            target="lava",
-            outputs=outputs if network.return_sequences else outputs[:, -1],
-            neurons={group.name: group.neurons for group in plan.senders},
-            events={name: part.events for name, part in senders.items()},
-            synops=sum(part.synops for part in senders.values()),
-            saturations={"input": self.limited} | _saturations(found.values()),
-            steps=plan.timetable.steps,
-            chip_steps=plan.timetable.chip_steps,
-            wall_seconds=seconds,
-            seed=seed,
-            states=_states(network, found, y) if record else None,
-            rasters={name: part.raster for name, part in senders.items()},
-            carried={place: n for part in senders.values() for place, n in part.carried.items()},
-            notes=(_NOTE,),
-            settings=_settings(plan, version),
-        )
-
-
-def _to_messages(inputs: np.ndarray, form: Format) -> tuple[np.ndarray, int]:
-    """Return input messages ``sat(rint(real / scale))``, and the number of saturations."""
-    exact = np.rint(inputs / form.scale)
-    limited = np.clip(exact, -form.limit, form.limit)
-    return limited.astype(np.int64), int(np.count_nonzero(limited != exact))
-
-
-def _saturations(found: Iterable[Record]) -> dict[str, int]:
-    return {place: count for part in found for place, count in part.saturations.items()}
-
-
-def _states(network: IntegerNetwork, found: dict[str, Record], y: np.ndarray) -> States:
-    memories = [found[f"layer{n}/memory"].states for n, _ in network.on_chip]
-    hiddens = [
-        found[f"layer{n}/hidden"].states for n, layer in network.on_chip if layer.hidden is not None
-    ]
-    m, h = (_side_by_side(parts, y.shape[:2]) for parts in (memories, hiddens))
-    return States.of_integers(network, m, h, y)
-
-
-def _side_by_side(parts: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray:
-    """Concatenate the states of several layers."""
-    arrays = [np.zeros((*shape, 0), np.int32)]
-    for array in parts:
-        assert array is not None  # they were recorded
-        arrays.append(array)
-    return np.concatenate(arrays, axis=2)
-
-
-def _settings(plan: Plan, version: str) -> dict[str, Any]:
-    dense = sum(len(group.outlets) for group in plan.groups)
-    neurons = sum(group.part is not None or group.name == "input" for group in plan.groups)
-    return {
-        **lava_settings(version),
-        "chip_steps_per_step": plan.timetable.period,
-        "processes": dense + neurons,
-    }
-
+from targets.lava.case import Case
+from targets.lava.compat import lava_version
+from targets.lava.schedule import frame_rates
 
 _INT32_MAX = 2**31 - 1
+_MANY = 2**30
+"""Steps of a sequence so long that every population that can take several frames takes them."""
 
 
 class TimeLimited:
@@ -154,22 +50,26 @@ class LavaTarget(TimeLimited):
     accepts: tuple[type, ...] = (IntegerNetwork,)
 
     def unsupported(self, network: IntegerNetwork) -> list[str]:
-        """Return empty populations, and sums that could exceed 32 bits."""
-        senders = populations(network)
-        sizes = {name: sender.neurons for name, sender in senders.items()}
-        sizes["readout"] = network.n_out
-        reasons = [f"{name} has no neurons" for name, size in sizes.items() if size == 0]
+        """Return sums that could exceed 32 bits, and populations whose frames never meet."""
+        reasons, senders = [], sources(network)
         for edge in edges(network):
-            weights = np.abs(edge.connection.slices.astype(np.int64)).sum(axis=2).max(initial=0)
-            # Twice, because Dense holds twice each weight (see assembly.py), and a change is up to
-            # twice as large as a message.
+            slices = np.abs(edge.connection.slices.astype(np.int64))
+            by_offset = slices.reshape(*slices.shape[:2], len(edge.offsets), -1)
+            # Twice, because synapses hold twice each weight (see assembly.py), and a change is up
+            # to twice as large as a message.
             factor = 4 if edge.connection.threshold else 2
-            largest = factor * int(weights) * senders[edge.source].message.limit
+            most = int(by_offset.sum(axis=3).max(initial=0))
+            largest = factor * most * senders[edge.source].message.limit
             if largest > _INT32_MAX:
                 reasons.append(
-                    f"sums of {edge.place} can reach {largest}, and Dense adds in 32 bits "
+                    f"sums of {edge.place} can reach {largest}, and Lava adds in 32 bits "
                     f"(at most {_INT32_MAX}), so use narrower messages from {edge.source}"
                 )
+        for place in frame_rates(network, taken_frames(network, _MANY))[1]:
+            reasons.append(
+                f"{place} receives frames of different rates, whose delays would grow without "
+                "end, so give all branches that meet there the same stride"
+            )
         return reasons
 
     def run(
@@ -204,19 +104,8 @@ class LavaTarget(TimeLimited):
         RunError
             When Lava failed, died, or exceeded the time limit.
         """
-        case = network, inputs
-        if not isinstance(network, IntegerNetwork) or not network.on_host:
-            return self.run_each([case], record=record, seed=seed, progress=progress)[0]
-        check_supported(self, network)
-        return run_in_segments(
-            network,
-            check_inputs(inputs, network.n_in),
-            lambda part, x, recording, shown: self.run(
-                part, x, record=recording, seed=seed, progress=shown
-            ),
-            record=record,
-            progress=progress,
-        )
+        cases = [(network, inputs)]
+        return self.run_each(cases, record=record, seed=seed, progress=progress)[0]
 
     def run_each(
         self,
@@ -246,38 +135,59 @@ class LavaTarget(TimeLimited):
         """
         for network, _ in cases:
             check_supported(self, network)
-        if any(network.on_host for network, _ in cases):
-            return [self.run(*c, record=record, seed=seed, progress=progress) for c in cases]
-        checked = [(network, check_inputs(given, network.n_in)) for network, given in cases]
-        version, start = lava_version(), time.perf_counter()
-        prepared = [Case(network, inputs) for network, inputs in checked]
-        samples = sum(case.plan.timetable.samples for case in prepared)
-
-        def show(steps_done: int) -> None:
-            if progress:
-                progress(_samples_done(prepared, steps_done), samples)
-
-        with supervisor.temporary_folder() as folder:
-            places = [records.case_folder(folder, number) for number in range(len(prepared))]
-            for place, case in zip(places, prepared, strict=True):
-                supervisor.prepare(place, case.network, case.messages, case.plan, record)
-            limit = self.seconds(*(case.plan.timetable.total for case in prepared))
-            supervisor.supervise(folder, limit, show)
-            found = [case.read(place) for place, case in zip(places, prepared, strict=True)]
-        if progress:
-            progress(samples, samples)
-        seconds = time.perf_counter() - start
-        return [
-            case.make_run(part, record, seed, seconds, version)
-            for case, part in zip(prepared, found, strict=True)
+        checked = [
+            (network, check_inputs(flat_frames(given), network.n_in)) for network, given in cases
         ]
+        for network, inputs in checked:
+            check_frames(network, inputs.shape[1])
+        version, start = lava_version(), time.perf_counter()
+        prepared = [Case(network, inputs, record) for network, inputs in checked]
+        shown = _Progress(prepared, progress)
+        while waiting := [case for case in prepared if case.stage < case.stages]:
+            self._run_stages(waiting, shown)
+        shown.end()
+        seconds = time.perf_counter() - start
+        return [case.make_run(seed, seconds, version) for case in prepared]
+
+    def _run_stages(self, cases: list[Case], shown: _Progress) -> None:
+        """Run the next stage of each of some cases, all in one interpreter."""
+        plans = [case.plan() for case in cases]
+        with supervisor.temporary_folder() as folder:
+            places = [records.case_folder(folder, number) for number in range(len(cases))]
+            for place, case, plan in zip(places, cases, plans, strict=True):
+                supervisor.prepare(
+                    place, case.network, plan, case.stage, case.played(plan), case.recorded()
+                )
+            limit = self.seconds(
+                *(part.timetable.total for part in plans for _ in part.connected())
+            )
+            supervisor.supervise(folder, limit, shown.show)
+            for place, case, plan in zip(places, cases, plans, strict=True):
+                counted = [group for group in plan.groups if group.counted]
+                case.take(plan, {group.place: records.read(place, group) for group in counted})
+        shown.add(sum(case.samples * case.steps for case in cases))
 
 
-def _samples_done(cases: Sequence[Case], steps_done: int) -> int:
-    """Return the number of whole samples among the steps that are done, case by case."""
-    samples = 0
-    for case in cases:
-        table = case.plan.timetable
-        here = min(steps_done, table.samples * table.steps)
-        samples, steps_done = samples + here // table.steps, steps_done - here
-    return samples
+class _Progress:
+    """Reports samples of all networks; each has as many parts as its network has stages."""
+
+    def __init__(self, cases: list[Case], progress: Progress | None) -> None:
+        self._progress = progress
+        self._samples = sum(case.samples for case in cases)
+        self._all = sum(case.samples * case.steps * case.stages for case in cases)
+        self._before = 0
+
+    def add(self, steps: int) -> None:
+        """Count the steps of a session that has ended."""
+        self._before += steps
+
+    def show(self, steps: int) -> None:
+        """Report a number of steps of the current session."""
+        if self._progress:
+            done = (self._before + steps) * self._samples // max(self._all, 1)
+            self._progress(done, self._samples)
+
+    def end(self) -> None:
+        """Report all samples."""
+        if self._progress:
+            self._progress(self._samples, self._samples)

@@ -19,15 +19,16 @@ NETWORK = "network.safetensors"
 
 
 def run(folder: Path) -> None:
-    """Run every network in `folder` on its inputs, one after the other."""
+    """Run a stage of every network in `folder`, one after the other."""
     from targets.lava.assembly import build
 
     let_models_report(folder)
     for case in records.cases(folder):
         network = load(case / NETWORK, INTEGER_CLASSES)
-        samples, steps, _ = records.input_messages(case).shape
-        plan = make_plan(network, samples, steps)
-        run_to_end(build(plan, case), plan.timetable.total, folder)
+        stage, samples, steps = records.planned(case)
+        plan = make_plan(network, samples, steps, stage)
+        for process in build(plan, case):
+            run_to_end(process, plan.timetable.total, folder)
 
 
 if __name__ == "__main__":

@@ -173,6 +173,17 @@ def frame_counts(network: IntegerNetwork, steps: int) -> dict[Place, int]:
     return found
 
 
+def taken_frames(network: IntegerNetwork, steps: int) -> dict[Place, int]:
+    """Return how many frames every population takes: of a reduction, more than it computes."""
+    found = frame_counts(network, steps)
+    taken = dict(found)
+    for population in network.populations:
+        if isinstance(population, Reduction):
+            into = network.entering(population.place)
+            taken[population.place] = min(edge.frames(found[edge.source]) for edge in into)
+    return taken
+
+
 def latency(network: IntegerNetwork) -> int:
     """Return by how many steps the output's last frame follows the last step of the input.
 

@@ -1,6 +1,6 @@
 """Lava processes of populations of neurons, with a port for each link and outlet.
 
-Lava requires the same ports of every instance; some are unused.
+Lava requires the same ports of every instance of a model; some are unused.
 """
 
 # mypy: allow-subclassing-any
@@ -13,16 +13,16 @@ from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
 
-from targets.lava.plan import Group, Timetable
+from targets.lava.plan import Group, edge_rows
+from targets.lava.schedule import Timetable
 
-MOST_LINKS = 4
-MOST_OUTLETS = 4
-IN_PORTS = [f"a_in_{number}" for number in range(MOST_LINKS)]
-OUT_PORTS = [f"s_out_{number}" for number in range(MOST_OUTLETS)]
+IN_PORTS: list[str] = []
+OUT_PORTS: list[str] = []
+"""Names of the ports that every process has; see `offer_ports` in models.py."""
 
 
 class Neurons(AbstractProcess):
-    """A population that receives messages.
+    """A group of neurons.
 
     Parameters
     ----------
@@ -30,56 +30,68 @@ class Neurons(AbstractProcess):
     timetable : Timetable
     folder : Path
         Folder of its records.
+    reports : bool
+        Whether it reports progress.
     """
 
-    def __init__(self, group: Group, timetable: Timetable, folder: Path, **more: object) -> None:
-        super().__init__(group=group, timetable=timetable, folder=folder, name=group.name, **more)
-        widths = [link.width for link in group.links]
-        for name, width in zip(IN_PORTS, widths + [1] * MOST_LINKS, strict=False):
+    def __init__(self, group: Group, timetable: Timetable, folder: Path, reports: bool) -> None:
+        super().__init__(
+            group=group,
+            timetable=timetable,
+            folder=folder,
+            reports=reports,
+            name=str(group.place),
+        )
+        widths = [sum(map(edge_rows, link.exit.edges)) for link in group.links]
+        for name, width in zip(IN_PORTS, widths + [1] * len(IN_PORTS), strict=False):
             setattr(self, name, InPort(shape=(width,)))
-
-
-class SendingNeurons(Neurons):
-    """A population that also sends graded messages."""
-
-    def __init__(self, group: Group, timetable: Timetable, folder: Path, **more: object) -> None:
-        super().__init__(group, timetable, folder, **more)
         for name in OUT_PORTS:
             setattr(self, name, OutPort(shape=(group.neurons,)))
 
 
-class InputNeurons(SendingNeurons):
-    """Sends the input messages in the folder."""
+class StatefulNeurons(Neurons):
+    """A group of neurons with one state each."""
+
+    def __init__(self, group: Group, timetable: Timetable, folder: Path, reports: bool) -> None:
+        super().__init__(group, timetable, folder, reports)
+        self.state = Var(shape=(group.neurons,), init=0)
 
 
-class MemoryNeurons(SendingNeurons):
-    """Leak-free integrators; `m` is their state."""
-
-    def __init__(self, group: Group, timetable: Timetable, folder: Path) -> None:
-        super().__init__(group, timetable, folder)
-        self.m = Var(shape=(group.neurons,), init=0)
+class PlayerNeurons(Neurons):
+    """Sends messages in the folder: of the input, of the host, or of an earlier stage."""
 
 
-class SeriesNeurons(SendingNeurons):
-    """A series and its memory: `v_out` sends to the series itself, the other ports to all else.
-
-    Parameters
-    ----------
-    group, memory : Group
-        Group of the series, with the links, and of its memory, with the outlets.
-    timetable : Timetable
-    folder : Path
-    """
-
-    def __init__(self, group: Group, memory: Group, timetable: Timetable, folder: Path) -> None:
-        super().__init__(group, timetable, folder, memory=memory)
-        self.m = Var(shape=(group.neurons,), init=0)
-        self.v_out = OutPort(shape=(group.neurons,))
+class IntegratorNeurons(StatefulNeurons):
+    """Leak-free integrators; the state is m."""
 
 
-class HiddenNeurons(SendingNeurons):
-    """Stateless units with a piecewise-linear activation."""
+class SeriesNeurons(StatefulNeurons):
+    """A series; the state is m. Its first out-port sends to itself."""
 
 
-class ReadoutNeurons(Neurons):
-    """Computes the output of the network."""
+class PointwiseNeurons(Neurons):
+    """Stateless units with a function."""
+
+
+class ProductNeurons(Neurons):
+    """Products of two drives."""
+
+
+class LSTMNeurons(StatefulNeurons):
+    """Long short-term memory; the state is c."""
+
+
+class GRUNeurons(StatefulNeurons):
+    """Gated recurrent units; the state is h."""
+
+
+class MaximumNeurons(Neurons):
+    """The greatest of several drives."""
+
+
+class ReductionNeurons(StatefulNeurons):
+    """The sum, mean, maximum or last of all frames; the state is s."""
+
+
+class OutputNeurons(Neurons):
+    """Outputs of the network."""

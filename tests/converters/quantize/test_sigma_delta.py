@@ -248,7 +248,7 @@ def test_the_sender_on_lava_equals_the_bit_exact_simulator():
     for name, q in messages(network, run, inputs).items():
         for outlet in (outlet for outlet in outlets(network) if outlet.source == name):
             _, sent = held_and_sent(q, outlet.threshold)
-            axon = Axon(outlet)
+            axon = Axon(outlet.threshold, np.zeros(q.shape[2], np.int64))
             for sample, t in np.ndindex(*q.shape[:2]):
                 events = axon.events(q[sample, t], first=t == 0)
                 assert np.array_equal(events, sent[sample, t])

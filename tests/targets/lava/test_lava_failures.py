@@ -19,8 +19,12 @@ import numpy as np
 import pytest
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
-from lmu_deploy.core.integer.layers import IntegerMemory
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.layered import (
+    IntegerLayer,
+    IntegerMemory,
+    IntegerReadout,
+    LayeredNetwork,
+)
 from lmu_deploy.core.integer.parts import Connection, Format
 from targets.lava import LavaTarget, records, supervisor
 from targets.lava.plan import make_plan
@@ -46,7 +50,7 @@ def tiny_network(message_bits=8):
     form = Format(message_bits, 1.0)
     memory = IntegerMemory(Format(24, 1.0), form, 0, connection(2, 2), connection(2, 1), None, None)
     readout = IntegerReadout(connection(1, 2), None, Format(16, 1.0))
-    return IntegerNetwork(form, (IntegerLayer(memory, None),), readout)
+    return LayeredNetwork(form, (IntegerLayer(memory, None),), readout).graph()
 
 
 class Traces:
@@ -202,16 +206,17 @@ def test_a_killed_worker_ends_the_run(place):
 
 @linux
 def test_an_exception_in_a_process_model_is_shown(place, monkeypatch):
-    def prepare_badly(case, network, inputs, plan, record):
-        sound(case, network, inputs, plan, record)
-        np.save(case / "layer0-memory.states.npy", np.zeros((1, 5, 2), np.int32))
+    def prepare_badly(case, network, plan, *others):
+        sound(case, network, plan, *others)
+        number = [str(group.place) for group in plan.groups].index("layer0/memory")
+        np.save(case / f"{number:04}.states.npy", np.zeros((1, 5, 2), np.int32))
 
     sound = supervisor.prepare
     monkeypatch.setattr(supervisor, "prepare", prepare_badly)
     with Traces(place) as traces, pytest.raises(RunError) as caught:
         LavaTarget(time_limit=100).run(tiny_network(), np.ones((1, LONG, 1)), record=True)
     assert "IndexError: index 5 is out of bounds" in str(caught.value)
-    assert "in MemoryModel" in str(caught.value)
+    assert "in IntegratorModel" in str(caught.value)
     traces.check_clean()
 
 
@@ -247,10 +252,11 @@ def test_the_run_ends_when_its_parent_is_killed(place, begun):
 
 
 def test_an_error_before_lava_starts_is_shown(place):
-    network, inputs = tiny_network(), np.ones((1, 4, 3), np.int64)
+    network = tiny_network()
+    played = {network.input.place: np.ones((1, 4, 3), np.int64)}
     with supervisor.temporary_folder() as folder:
         case = records.case_folder(folder, 0)
-        supervisor.prepare(case, network, inputs, make_plan(network, 1, 4), False)
+        supervisor.prepare(case, network, make_plan(network, 1, 4), 0, played, set())
         (case / NETWORK).write_bytes(b"damaged")
         with pytest.raises(RunError, match=r"the Lava run failed: .*InputError"):
             supervisor.supervise(folder, 60)

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmu_deploy.core.integer.layers import PiecewiseLinear
-from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.functions import PiecewiseLinear, Segments
 from targets import workers
-from targets.lava.neurons import activate, multiply_shift, saturate
-from targets.lava.plan import Timetable
+from targets.lava.neurons import Axon, evaluate, multiply_shift, saturate
+from targets.lava.schedule import Timeline, Timetable
 
 needs_lava = pytest.mark.skipif(
     importlib.util.find_spec("lava") is None,
@@ -82,29 +81,46 @@ def test_the_activation_is_the_least_line(kind, z):
     function = PiecewiseLinear(slope, intercept, 10, kind)
     p = {"odd": abs(z), "positive": max(z, 0), "linear": z}[kind]
     least = min((p * s + 512) // 1024 + c for s, c in lines)
-    expected = max(-63, min(63, least))
-    message, changed = activate(function, np.array([z], np.int64), Format(7, 1.0))
-    assert message.tolist() == [-expected if kind == "odd" and z < 0 else expected]
-    assert changed == (expected != least)
+    expected = -least if kind == "odd" and z < 0 else least
+    assert evaluate(function, np.array([z], np.int64)).tolist() == [expected]
 
 
 @given(
-    st.integers(1, 4), st.integers(1, 6), st.integers(1, 2), st.integers(2, 9), st.integers(0, 9)
+    st.lists(st.integers(-50, 50), min_size=0, max_size=5, unique=True),
+    st.integers(0, 12),
+    st.integers(-60, 60),
+    st.integers(0, 99),
 )
-def test_every_step_of_every_sample_has_its_one_chip_step(samples, steps, period, depth, offset):
-    table = Timetable(samples, steps, period, depth)
-    offset = min(offset, depth)
-    found = {tick: table.at(tick, offset) for tick in range(table.total)}
+def test_a_segment_begins_at_its_breakpoint(points, shift, z, seed):
+    rng = np.random.default_rng(seed)
+    slope = rng.integers(-(2**15) + 1, 2**15, len(points) + 1)
+    intercept = rng.integers(-99, 99, len(slope))
+    function = Segments(np.sort(np.array(points, int)), slope, intercept, shift)
+    k = sum(point <= z for point in points)
+    half = 2 ** (shift - 1) if shift else 0
+    expected = (z * int(slope[k]) + half) // 2**shift + int(intercept[k])
+    assert evaluate(function, np.array([z], np.int64)).tolist() == [expected]
+
+
+def test_changes_count_from_what_receivers_know_at_first():
+    axon = Axon(3, np.array([10, -10]))
+    sent = [axon.events(np.array([q, q]), first=n in (0, 3)) for n, q in enumerate([12, 7, 7, 9])]
+    assert np.stack(sent).tolist() == [[0, 22], [-3, -5], [0, 0], [0, 19]]
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 6), st.integers(1, 3), st.integers(0, 9), st.integers(0, 9)
+)
+def test_every_frame_of_every_sample_has_its_one_chip_step(samples, frames, period, offset, more):
+    line = Timeline(offset, period, frames)
+    table = Timetable(samples, frames, 1, frames * period + 1 + more, line.last + 1)
+    found = {tick: table.at(tick, line) for tick in range(-3, table.total + 3)}
     worked = [step for step in found.values() if step is not None]
-    assert worked == [(sample, step) for sample in range(samples) for step in range(steps)]
+    assert worked == [(sample, frame) for sample in range(samples) for frame in range(frames)]
     ticks = np.array([tick for tick, step in found.items() if step is not None])
-    gaps = np.diff(ticks.reshape(samples, steps), axis=1)
-    assert np.all(gaps == period)
-    # What is sent at the last step of a sample arrives, after `period`, when no population works.
-    assert not {
-        table.at(last + period, offset) for last in ticks.reshape(samples, steps)[:, -1]
-    } - {None}
-    assert table.at(-1, 0) is None
+    assert ticks[0] == offset
+    assert ticks[-1] == table.total - 1
+    assert np.all(np.diff(ticks.reshape(samples, frames), axis=1) == period)
 
 
 def test_the_first_of_several_failures_stays(tmp_path):

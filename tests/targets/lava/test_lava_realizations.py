@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from converters.quantize import quantize
-from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.integer.graph import with_thresholds
+from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Connection
 from lmu_deploy.core.options import REALIZATIONS
 from targets.conformance.networks import example
 from targets.integer import IntegerTarget
@@ -45,21 +46,24 @@ CHANGES = "sign-taylor that sends changes"
 def made(name: str) -> IntegerNetwork:
     """A network by its name."""
     given, options = CASES[name]
-    return quantize(example(given).network, example(given).calibration, **options)
+    network = Network.from_layers(example(given).network)
+    return quantize(network, example(given).calibration, **options)
 
 
-def with_threshold(node, threshold: int):
-    """Give all connections of a network that threshold."""
-    if isinstance(node, Connection):
-        return dataclasses.replace(node, threshold=threshold)
-    if isinstance(node, tuple):
-        return tuple(with_threshold(part, threshold) for part in node)
-    if not dataclasses.is_dataclass(node):
-        return node
-    parts = {
-        f.name: with_threshold(getattr(node, f.name), threshold) for f in dataclasses.fields(node)
-    }
-    return dataclasses.replace(node, **parts)
+def with_threshold(network: IntegerNetwork, threshold: int) -> IntegerNetwork:
+    """Give all edges of a network that threshold."""
+    return with_thresholds(network, {edge.place: threshold for edge in network.edges})
+
+
+def joined(first: IntegerNetwork, second: IntegerNetwork, node: str) -> IntegerNetwork:
+    """Return the second network with a node of the first one."""
+    populations = [p for p in first.populations if p.place.node == node]
+    place = next(n for n, p in enumerate(second.populations) if p.place.node == node)
+    others = [p for p in second.populations if p.place.node != node]
+    others[place:place] = populations
+    edges = [edge for edge in first.edges if edge.target.node == node]
+    edges += [edge for edge in second.edges if edge.target.node != node]
+    return dataclasses.replace(second, populations=tuple(others), edges=tuple(edges))
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +71,7 @@ def runs():
     """Network, inputs and the run of Lava by name, all of them in one interpreter."""
     networks = {name: made(name) for name in CASES}
     first, second = networks["hessenberg in layers"], networks["sign-taylor in layers"]
-    layers = first.layers[0], second.layers[1]
-    networks[ONE_SERIES] = dataclasses.replace(second, layers=layers)
+    networks[ONE_SERIES] = joined(first, second, "layer0")
     networks[CHANGES] = with_threshold(networks["sign-taylor with feedback"], 5)
     of = {name: CASES[name][0] for name in CASES} | {ONE_SERIES: "stacked", CHANGES: "recurrent"}
     cases = [(network, example(of[name]).inputs[:2]) for name, network in networks.items()]
@@ -97,19 +100,19 @@ def test_lava_equals_the_simulator(name, runs):
 
 
 def test_every_realization_was_run(runs):
-    found = {layer.memory.realization for network, *_ in runs.values() for layer in network.layers}
+    found = {memory.realization for network, *_ in runs.values() for memory in network.memories}
     assert found == set(REALIZATIONS)
 
 
 def test_a_series_takes_a_chip_step_for_each_application(runs):
     network, inputs, run = runs["sign-taylor"]
-    memory = network.layers[0].memory
-    assert isinstance(memory, SeriesMemory)
+    (memory,) = network.memories
+    assert isinstance(memory, Series)
     assert memory.applications > 1
     assert run.settings["chip_steps_per_step"] == memory.applications
     assert run.chip_steps == inputs.shape[1] * memory.applications + 2
     fed_back = runs["sign-taylor with feedback"][0]
-    applications = fed_back.layers[0].memory.applications
+    applications = fed_back.memories[0].applications
     assert make_plan(fed_back, 1, 1).timetable.period == applications + 1
 
 
@@ -120,8 +123,6 @@ def test_a_population_has_one_dense_for_each_threshold(runs):
     assert processes["schur with feedback"] == 4 + 3
     assert processes["hessenberg in layers"] == 6 + 5
     mixed = with_threshold(runs["schur with feedback"][0], 4)
-    layer = mixed.layers[0]
-    memory = dataclasses.replace(layer.memory, recurrent=with_threshold(layer.memory.recurrent, 0))
-    mixed = dataclasses.replace(mixed, layers=(dataclasses.replace(layer, memory=memory),))
+    mixed = with_thresholds(mixed, {"layer0/memory/recurrent": 0})
     of_memory = make_plan(mixed, 1, 1).groups[1]
-    assert [outlet.threshold for outlet in of_memory.outlets] == [0, 4]
+    assert [way.outlet.threshold for way in of_memory.exits] == [0, 4]

@@ -7,8 +7,14 @@ import importlib.util
 import numpy as np
 import pytest
 
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.functions import PiecewiseLinear
+from lmu_deploy.core.integer.layered import (
+    IntegerHidden,
+    IntegerLayer,
+    IntegerMemory,
+    IntegerReadout,
+    LayeredNetwork,
+)
 from lmu_deploy.core.integer.parts import Connection, Format
 from targets.lava import LavaTarget
 
@@ -38,7 +44,7 @@ def feedback_network(rng):
     identity = PiecewiseLinear(one, 0 * one, 0, "linear")
     hidden = IntegerHidden(Format(24, 1.0), form, connection(rng, 3, 4), None, None, None, identity)
     readout = IntegerReadout(connection(rng, 3, 3), None, Format(24, 1.0))
-    return IntegerNetwork(form, (IntegerLayer(memory, hidden),), readout)
+    return LayeredNetwork(form, (IntegerLayer(memory, hidden),), readout).graph()
 
 
 def test_a_run_says_what_it_did(rng):

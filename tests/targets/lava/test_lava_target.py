@@ -7,8 +7,14 @@ import importlib.util
 import numpy as np
 import pytest
 
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.functions import PiecewiseLinear
+from lmu_deploy.core.integer.layered import (
+    IntegerHidden,
+    IntegerLayer,
+    IntegerMemory,
+    IntegerReadout,
+    LayeredNetwork,
+)
 from lmu_deploy.core.integer.parts import Connection, Format
 from targets.base import Run
 from targets.integer import IntegerTarget
@@ -25,7 +31,7 @@ Vector = list[int]
 class Oracle:
     """One right answer, one entry at a time."""
 
-    def __init__(self, network: IntegerNetwork) -> None:
+    def __init__(self, network: LayeredNetwork) -> None:
         self.network = network
         self.saturations: dict[str, int] = {}
         self.events: dict[str, list[list[int]]] = {}
@@ -82,7 +88,7 @@ class Oracle:
     def run(self, messages: np.ndarray) -> dict[str, list]:
         found = {"m": [], "h": [], "y": []}
         for sample, sequence in enumerate(messages.tolist()):
-            sizes = [(layer.memory.size, layer.n_out) for layer in self.network.layers]
+            sizes = [(layer.memory.size, width(layer)) for layer in self.network.layers]
             # For each layer m, its messages, and H.
             states = [([0] * size, [0] * size, [0] * units) for size, units in sizes]
             steps = [self.step(states, x, sample) for x in sequence]
@@ -120,15 +126,20 @@ class Oracle:
                 (hidden.input, x, f"{at}/input"),
                 (hidden.recurrent, H, f"{at}/recurrent"),
             )
-            z = self.total(hidden.units, hidden.bias, *drives)
+            z = self.total(len(H), hidden.bias, *drives)
             z = [self.sat(v, hidden.drive.bits, f"{at}/drive") for v in z]
             bits = hidden.message.bits
             H = [self.activate(hidden.activation, v, bits, f"{at}/message") for v in z]
             self.send(at, H, sample, [memory.hidden, hidden.recurrent, *onward])
             h_all += H
             states[number], x = (m, sent, H), H
-        y = self.total(self.network.n_out, readout.bias, (readout.connection, x, "readout"))
+        y = self.total(readout.connection.n_out, readout.bias, (readout.connection, x, "readout"))
         return m_all, h_all, [self.sat(v, readout.output.bits, "readout/output") for v in y]
+
+
+def width(layer: IntegerLayer) -> int:
+    """The number of messages that a layer sends on."""
+    return layer.memory.size if layer.hidden is None else layer.hidden.memory.n_out
 
 
 def into(layer: IntegerLayer) -> list[Connection | None]:
@@ -186,11 +197,11 @@ def draw_layer(
 
 def draw_network(rng, n_in, layers, sequences=False):
     readout = IntegerReadout(
-        draw_connection(rng, 3, layers[-1].n_out, 25.0, 1),
+        draw_connection(rng, 3, width(layers[-1]), 25.0, 1),
         rng.integers(-100, 100, 3).astype(np.int32) if sequences else None,
         Format(14, 2.0**-10),
     )
-    return IntegerNetwork(Format(8, 2.0**-7), tuple(layers), readout, sequences)
+    return LayeredNetwork(Format(8, 2.0**-7), tuple(layers), readout, sequences)
 
 
 def draw_inputs(rng, samples, steps, n_in):
@@ -214,7 +225,7 @@ def facts(run: Run) -> dict:
     }
 
 
-def oracle_facts(network: IntegerNetwork, inputs: np.ndarray) -> dict:
+def oracle_facts(network: LayeredNetwork, inputs: np.ndarray) -> dict:
     exact = np.rint(inputs / network.input.scale)
     messages = np.clip(exact, -network.input.limit, network.input.limit).astype(np.int64)
     oracle = Oracle(network)
@@ -248,7 +259,7 @@ def cases():
         rng = np.random.default_rng(7)
         network = draw_network(rng, 2, make_layers(rng), sequences=name == "feedback")
         found[name] = network, draw_inputs(rng, 3, 9, 2)
-    runs = LavaTarget().run_each(list(found.values()), record=True)
+    runs = LavaTarget().run_each([(n.graph(), inputs) for n, inputs in found.values()], record=True)
     return {name: (*found[name], run) for name, run in zip(found, runs, strict=True)}
 
 
@@ -257,7 +268,7 @@ def test_lava_equals_the_oracle_and_the_simulator(name, cases):
     network, inputs, run = cases[name]
     found = facts(run)
     assert found == oracle_facts(network, inputs)
-    simulator = IntegerTarget().run(network, inputs, record=True)
+    simulator = IntegerTarget().run(network.graph(), inputs, record=True)
     assert found == facts(simulator)
     np.testing.assert_array_equal(run.outputs, simulator.outputs)
     np.testing.assert_array_equal(run.states.m_scale, simulator.states.m_scale)

@@ -1,0 +1,197 @@
+"""A network and its inputs on the way through all stages: the host's part, and the Run at the end.
+
+Between two runs of Lava the host computes its nodes on whole sequences. What it reads are messages
+of earlier stages, and what it sends are messages that enter the next one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lmu_deploy.core.integer.graph import host_sentence, latency, sources
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
+from lmu_deploy.core.integer.parts import Format, Place
+from lmu_deploy.core.integer.populations import Input
+from targets.base import Run, States
+from targets.host import HostStreams, each
+from targets.lava.compat import lava_settings
+from targets.lava.plan import Plan, make_plan
+from targets.lava.records import Record
+from targets.lava.schedule import levels, stage_count
+
+_NOTE = "simulated by Lava in fixed point, not run on a chip"
+
+
+class Case:
+    """A network, its inputs, and everything that is known of the run so far.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    inputs : ndarray, shape (samples, steps, n_in)
+        Real numbers.
+    record : bool
+        Whether the states of all populations are recorded.
+
+    Attributes
+    ----------
+    stages : int
+        Number of runs of Lava.
+    """
+
+    def __init__(self, network: IntegerNetwork, inputs: np.ndarray, record: bool) -> None:
+        self.network, self.record = network, record
+        self.samples, self.steps, _ = inputs.shape
+        self.stages = stage_count(network)
+        self._levels, self._sources = levels(network), sources(network)
+        self._plans: list[Plan] = []
+        self._records: dict[Place, Record] = {}
+        self._messages: dict[Place, np.ndarray] = {}
+        self._limited: dict[str, int] = {}
+        self._reals = {network.input.place: inputs}
+        if network.input.place in self._sources:
+            self._encode(network.input, inputs)
+        self._run_host(0)
+
+    @property
+    def stage(self) -> int:
+        """The stage that comes next."""
+        return len(self._plans)
+
+    def plan(self) -> Plan:
+        """Return the plan of the stage that comes next."""
+        return make_plan(self.network, self.samples, self.steps, self.stage)
+
+    def played(self, plan: Plan) -> dict[Place, np.ndarray]:
+        """Return the messages that enter a stage from outside."""
+        return {group.place: self._messages[group.place] for group in plan.groups if group.replays}
+
+    def recorded(self) -> set[Place]:
+        """Return the populations whose states are recorded: the output in any case."""
+        every = {p.place for p in self.network.on_chip} if self.record else set()
+        return every | {self.network.output}
+
+    def take(self, plan: Plan, found: dict[Place, Record]) -> None:
+        """Take the records of a stage, and compute what the host does with them."""
+        self._plans.append(plan)
+        self._records |= found
+        self._messages |= {p: r.messages for p, r in found.items() if r.messages is not None}
+        self._run_host(self.stage)
+
+    def _run_host(self, stage: int) -> None:
+        """Compute the nodes on the host that come before a stage."""
+        for host in self.network.on_host:
+            if self._levels[host.place] == stage:
+                self._reals[host.place] = values = self._host_values(host)
+                if host.message is not None:
+                    self._encode(host, values)
+
+    def _host_values(self, host: HostNodes) -> np.ndarray:
+        """Return the outputs of nodes on the host, shape (samples, frames, values)."""
+        signals = []
+        for reading in self.network.readings:
+            if reading.target != host.place:
+                continue
+            source = self.network[reading.source]
+            real = isinstance(source, Input) and not source.tokens
+            if real or source.message is None:
+                values = self._reals[reading.source]
+            else:
+                values = self._messages[reading.source] * source.message.scale
+            if reading.matrix is not None:
+                rows = each(values.reshape(-1, values.shape[2]), reading.matrix.T)
+                values = rows.reshape(*values.shape[:2], -1)
+            signals.append(values)
+        frames = min(values.shape[1] for values in signals)
+        signal = signals[0][:, :frames]
+        for other in signals[1:]:
+            signal = signal + other[:, :frames]
+        streams = HostStreams(host.network, self.samples)
+        found = [y for t in range(frames) for y in streams.push(signal[:, t])]
+        found += streams.finish()
+        return np.stack(found, axis=1) if found else np.zeros((self.samples, 0, host.size))
+
+    def _encode(self, source: Input | HostNodes, values: np.ndarray) -> None:
+        """Turn real numbers into messages."""
+        place, form = source.place, source.message
+        assert form is not None
+        if isinstance(source, Input) and source.tokens:
+            self._messages[place], self._limited[str(place)] = source.one_hot(values), 0
+        else:
+            self._messages[place], self._limited[str(place)] = _to_messages(values, form)
+
+    def make_run(self, seed: int, seconds: float, version: str) -> Run:
+        """Build the Run once all stages are done.
+
+        Parameters
+        ----------
+        seed : int
+        seconds : float
+            Wall time.
+        version : str
+            Version of lava-nc.
+        """
+        network, records = self.network, self._records.values()
+        y = self._states_of(network.output)
+        outputs = y * network.y_scale
+        chip_steps = max((plan.timetable.chip_steps for plan in self._plans), default=self.steps)
+        events = {place: counts for found in records for place, counts in found.events.items()}
+        rasters = {place: raster for found in records for place, raster in found.rasters.items()}
+        parts = {
+            p.place: self._states_of(p.place)
+            for p in network.populations
+            if self.record and not isinstance(p, Input)
+        }
+        return Run(
+            target="lava",
+            outputs=outputs if network.return_sequences else outputs[:, -1],
+            neurons={str(place): source.neurons for place, source in self._sources.items()},
+            events={str(place): events[place] for place in self._sources},
+            synops=sum(found.synops for found in records),
+            saturations=self._limited | {p: n for r in records for p, n in r.saturations.items()},
+            steps=self.steps,
+            chip_steps=chip_steps,
+            wall_seconds=seconds,
+            seed=seed,
+            states=States.of_integers(network, parts) if self.record else None,
+            rasters={
+                str(place): np.pad(raster, ((0, chip_steps - len(raster)), (0, 0)))
+                for place, raster in rasters.items()
+            },
+            carried={place: n for found in records for place, n in found.carried.items()},
+            notes=self._notes(),
+            settings=self._settings(version),
+        )
+
+    def _states_of(self, place: Place) -> np.ndarray:
+        if isinstance(self.network[place], HostNodes):
+            return self._reals[place]
+        states = self._records[place].states
+        assert states is not None  # they were recorded
+        return states
+
+    def _notes(self) -> tuple[str, ...]:
+        notes, late = [_NOTE], latency(self.network)
+        if late:
+            notes.append(f"the last output follows the last input by {late} steps: it looks ahead")
+        sentence = host_sentence(self.network)
+        return (*notes, *([] if sentence is None else [sentence]))
+
+    def _settings(self, version: str) -> dict[str, Any]:
+        on_host = [n.name for host in self.network.on_host for n in host.network.nodes]
+        return {
+            **lava_settings(version),
+            "chip_steps_per_step": max((p.timetable.period for p in self._plans), default=1),
+            "longest_delay": max((plan.longest_delay for plan in self._plans), default=0),
+            "processes": sum(plan.processes for plan in self._plans),
+            **({"nodes on the host": on_host} if on_host else {}),
+        }
+
+
+def _to_messages(values: np.ndarray, form: Format) -> tuple[np.ndarray, int]:
+    """Return messages ``sat(rint(real / scale))``, and the number of saturations."""
+    exact = np.rint(values / form.scale)
+    limited = np.clip(exact, -form.limit, form.limit)
+    return limited.astype(np.int64), int(np.count_nonzero(limited != exact))
