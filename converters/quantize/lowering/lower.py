@@ -34,6 +34,7 @@ from lmu_deploy.core.graph.frames import Reshape, Slice
 from lmu_deploy.core.graph.linear import Affine, Embedding
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.graph.time import Mask
 from lmu_deploy.core.integer.functions import Function
 from lmu_deploy.core.integer.layered import Assembly
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
@@ -284,6 +285,11 @@ class Lowering:
 
     def _host(self, node: Node) -> Form:
         """Keep a node on the host, together with a node of the host that only it reads."""
+        if isinstance(node.operator, Mask):
+            raise InputError(
+                f"quantize: node {node.name} leaves out frames of padding, and frames of a chip "
+                "follow each other; give sequences without padding and a network without the mask."
+            )
         assembly, network = self.assembly, self.network
         message = None if node.name == network.output else self._host_format(node)
         place = Place(node.name)
