@@ -33,11 +33,15 @@ class ReferenceTarget:
         record: bool = False,
         seed: int = 0,
         progress: Progress | None = None,
+        lengths: np.ndarray | None = None,
     ) -> Run:
-        """Run in float64; see `core.reference.run_reference`. `seed` is not used."""
+        """Run in float64; see `core.reference.run_reference`. `seed` is not used.
+
+        `lengths`, shape (samples,), are the steps of each sequence that count, if not all do.
+        """
         check_supported(self, network)
         start = time.perf_counter()
-        trace = run_reference(network, inputs, record=record, progress=progress)
+        trace = run_reference(network, inputs, record, progress=progress, lengths=lengths)
         states = None
         if trace.m is not None and trace.h is not None and trace.y is not None:
             states = States.of_reals(trace.m, trace.h, trace.y)

@@ -105,7 +105,6 @@ class Forms:
         InputError
             When one is not a network made from this float one, or two hold the same form.
         """
-        wanted = fingerprint(as_layers(self.source, "use"))
         for given in networks:
             network = as_network(given)
             name = given if isinstance(given, str | Path) else repr(given)
@@ -113,13 +112,17 @@ class Forms:
             if form in self.given:
                 raise InputError(f"{name} is the second {form} network given; give one of each.")
             source = float_source(network)
-            layers = None if source is None else as_layers(source, "use")
-            if form == "float" or layers is None or fingerprint(layers) != wanted:
+            if form == "float" or source is None or not self._is_source(source):
                 raise InputError(
                     f"{name} was not made from the float network that is validated; give a file "
                     "that lmu-deploy quantize or spike made of it."
                 )
             self.given[form] = network
+
+    def _is_source(self, network: Network) -> bool:
+        """Return whether a network has the layers of the source, whatever its nodes are called."""
+        layers = [fingerprint(as_layers(each, "use")) for each in (network, self.source)]
+        return layers[0] == layers[1]
 
     def _spike_on_loihi(self) -> AnyNetwork:
         return spike(self.source, self.task, profile=LOIHI, seed=self.seed)

@@ -14,12 +14,12 @@ import numpy as np
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import atomic_write, write_text
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import AnyNetwork, as_network, float_source
+from lmu_deploy.core.loading import AnyNetwork, as_network, check_network_inputs, float_source
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.representation import Summary, counted, shortened
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.core.validation import check_inputs, check_integer
+from lmu_deploy.core.validation import check_integer
 from lmu_deploy.fidelity import deploy_summary
 from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.fidelity.measures.sizes import network_sizes
@@ -54,7 +54,7 @@ def announce(label: str, runner: Target, network: AnyNetwork, inputs: np.ndarray
     simulated = not isinstance(network, IntegerNetwork) or runner.name.startswith("lava")
     if not neurons or sizes is None or not simulated:
         return
-    samples, steps, _ = inputs.shape
+    samples, steps = inputs.shape[:2]
     hold = getattr(network, "steps_per_presentation", 1)
     shown = f" of {hold:,} chip steps" if hold > 1 else ""
     _LOG.info(
@@ -224,6 +224,7 @@ def run(
     json: Path | str | None = None,
     seed: int = 0,
     reference: bool = True,
+    lengths: np.ndarray | None = None,
 ) -> RunResult:
     """Run a network on a target, and compare it with its own float reference.
 
@@ -249,6 +250,9 @@ def run(
     seed : int
     reference : bool
         Whether the float network runs the same inputs, where it is known.
+    lengths : ndarray of int, shape (samples,), optional
+        Of inputs that are given as an array, on target reference: steps of each sequence that
+        count, from its first; what follows is padding.
 
     Returns
     -------
@@ -270,16 +274,23 @@ def run(
     network = as_network(network)
     name = _natural_target(network) if target is None else target
     runner = get_target(name)
+    if lengths is not None and (name != "reference" or not isinstance(data, np.ndarray)):
+        raise InputError("lengths are for arrays on target reference; leave them out.")
     taken = taken_by(runner, network)
     check_supported(runner, taken)
     inputs, answers, task = _inputs(network, data, y, limit)
     if json is not None and task is None:
         raise InputError("a summary needs the right answers; give y or a dataset to run.")
     announce(name, runner, network, inputs)
+    given = {} if lengths is None else {"lengths": lengths}
     with progress_bar(name) as progress:
-        found = runner.run(taken, inputs, record=bool(record), seed=seed, progress=progress)
+        found = runner.run(
+            taken, inputs, record=bool(record), seed=seed, progress=progress, **given
+        )
     expected = None
-    if reference and (source := float_source(network)) is not None:
+    if reference and name == "reference":
+        expected = found
+    elif reference and (source := float_source(network)) is not None:
         with progress_bar("reference") as progress:
             expected = get_target("reference").run(
                 source, inputs, record=bool(record), progress=progress
@@ -316,8 +327,8 @@ def _inputs(
             raise InputError("y belongs to inputs that are given as an array; leave it out.")
         task = task_for(network, data)
         split = limited(task.load().test, limit)
-        return check_inputs(split.inputs, network.n_in), split.targets, task
-    inputs = check_inputs(data, network.n_in)
+        return check_network_inputs(network, split.inputs), split.targets, task
+    inputs = check_network_inputs(network, data)
     if y is None:
         return limited(Split(inputs, inputs), limit).inputs, None, None
     task = Dataset(inputs, y, inputs, y).task

@@ -16,12 +16,11 @@ from lmu_deploy.api.forms import UNCALIBRATED, Forms
 from lmu_deploy.api.run import announce
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import AnyNetwork, float_source, load_float
+from lmu_deploy.core.loading import AnyNetwork, check_network_inputs, float_source, load_float
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.core.validation import check_inputs, check_integer
+from lmu_deploy.core.validation import check_integer
 from lmu_deploy.fidelity import Result, assemble
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
@@ -183,7 +182,7 @@ def validate(
     if steps is not None:
         parts = parts.shortened(check_integer("steps", steps, 1, 2**31))
     split = limited(parts.test, limit)
-    split = Split(check_inputs(split.inputs, source.n_in), split.targets)
+    split = Split(check_network_inputs(source, split.inputs), split.targets)
     folder = None if out is None else make_folder(out)
     forms = Forms(source, chosen, seed, folder)
     forms.use(use)
@@ -203,7 +202,7 @@ def validate(
         reference,
         chosen,
         split,
-        as_layers(source, "validate"),
+        source,
         command=command or _command_line(),
         seed=seed,
         files=forms.files,
@@ -256,7 +255,7 @@ def _named_targets(targets: TargetsLike) -> Iterator[tuple[str, Any]]:
 def _run(runner: Target, network: AnyNetwork, inputs: np.ndarray, seed: int, label: str) -> Run:
     """Run all samples, a part at a time, with the states of the first ones."""
     announce(label, runner, network, inputs)
-    samples, steps, _ = inputs.shape
+    samples, steps = inputs.shape[:2]
     kept = samples_kept(samples, steps, _states(network))
     with progress_bar(label) as progress:
         return run_streamed(runner, network, inputs, kept, seed=seed, progress=progress)

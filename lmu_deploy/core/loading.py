@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load as load_tree
+from lmu_deploy.core.graph.executor import check_frames
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
 from lmu_deploy.core.integer.layered import LAYERED_CLASSES, LayeredNetwork
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
 from lmu_deploy.core.spiking.loihi import LOIHI_CLASSES, LoihiNetwork
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
+from lmu_deploy.core.validation import check_inputs
 
 AnyNetwork = Network | IntegerNetwork | SpikingNetwork | LoihiNetwork
 FORMS: Mapping[str, type] = {
@@ -103,6 +107,19 @@ def load_float(network: AnyNetwork | LMUNetwork | Path | str, command: str) -> N
         f"{command} needs a float Network, and {what} {type(found).__name__}; "
         "give the float file that it was converted from."
     )
+
+
+def check_network_inputs(network: AnyNetwork, inputs: Any) -> np.ndarray:
+    """Return inputs as finite float64 of shape (samples, steps, *frame), as a network takes them.
+
+    Raises
+    ------
+    InputError
+        When they have another shape, or there are none.
+    """
+    if isinstance(network, Network) and len(network.frame) > 1:
+        return check_frames(inputs, network.frame).astype(np.float64)
+    return check_inputs(inputs, network.n_in)
 
 
 def float_source(network: AnyNetwork) -> Network | None:

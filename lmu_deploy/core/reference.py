@@ -1,17 +1,29 @@
-"""Reference implementation: a float64 forward pass of an LMUNetwork, step by step in NumPy.
+"""The float reference: a network in float64, with recorded states.
 
-It follows the equations of :mod:`lmu_deploy.core.network` literally; every other implementation
-is compared with it.
+:func:`run_reference` runs a graph by :mod:`lmu_deploy.core.graph.executor`, in the fastest exact
+form of every operator. A chain of layers (:mod:`lmu_deploy.core.network`) runs in the plain loop of
+this module, which follows the equations literally; calibrations measure with it, and tests compare
+the fast forms with it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.executor import (
+    Recording,
+    at_once,
+    check_frames,
+    check_lengths,
+    record_states,
+    run,
+)
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs
@@ -23,19 +35,28 @@ class Trace:
 
     Attributes
     ----------
-    outputs : ndarray, shape (samples, n_out), or (samples, steps, n_out) for sequence networks
+    outputs : ndarray, shape (samples, *frame), or (samples, steps, *frame) for sequence networks
     m : ndarray, shape (samples, steps, states), or None
-        Memory states of all LMU layers, concatenated; None unless recorded.
+        States of all memories, one node after the other; None unless recorded, and where nodes have
+        fewer steps than the input.
     h : ndarray, shape (samples, steps, units), or None
-        Hidden states of all layers that have them, concatenated; None unless recorded.
+        Hidden units of all nodes that have them, likewise.
     y : ndarray, shape (samples, steps, n_out), or None
-        The readout at every step; None unless recorded.
+        The output at every step, likewise; of a network that answers once, its answer to the steps
+        so far.
+    memory, hidden : mapping of str to ndarray, shape (samples, steps, size)
+        The same states by node of a graph, if recorded.
+    nodes : mapping of str to ndarray, shape (samples, steps, *frame)
+        Outputs of the nodes that were asked for.
     """
 
     outputs: np.ndarray
     m: np.ndarray | None
     h: np.ndarray | None
     y: np.ndarray | None
+    memory: Mapping[str, np.ndarray] = field(default_factory=dict)
+    hidden: Mapping[str, np.ndarray] = field(default_factory=dict)
+    nodes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def activate(name: str, z: np.ndarray) -> np.ndarray:
@@ -53,26 +74,121 @@ def run_reference(
     record: bool = False,
     batch_size: int = 500,
     progress: Progress | None = None,
+    *,
+    lengths: np.ndarray | None = None,
+    nodes: Sequence[str] = (),
 ) -> Trace:
     """Run `network` in float64.
 
     Parameters
     ----------
     network : Network or LMUNetwork
-    inputs : ndarray, shape (samples, steps, n_in)
+    inputs : ndarray, shape (samples, steps, *frame)
     record : bool
         Store m, h and y of every step (samples * steps * (states + units + n_out) * 8 bytes).
     batch_size : int
-        Number of samples computed at once.
+        Largest number of samples computed at once.
     progress : callable, optional
         Called with (samples done, total samples).
+    lengths : ndarray of int, shape (samples,), optional
+        Of a graph: steps of each sequence that count, from its first; what follows is padding. By
+        default all.
+    nodes : sequence of str
+        Of a graph: names of nodes whose outputs are stored too.
 
     Raises
     ------
     InputError
-        When the inputs have a wrong number of features or are not finite.
+        When the inputs have a wrong number of features or are not finite, lengths do not fit, or
+        there is no node of a name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lmu_deploy as ld
+    >>> network = ld.load("examples/models/digits.safetensors")
+    >>> trace = ld.run_reference(network, np.zeros((3, 8, 8)), record=True, nodes=["readout"])
+    >>> trace.m.shape, trace.memory["layer0"].shape, trace.nodes["readout"].shape
+    ((3, 8, 16), (3, 8, 16), (3, 8, 10))
     """
-    network = as_layers(network, "reference")
+    if isinstance(network, LMUNetwork):
+        if lengths is not None or nodes:
+            raise InputError("lengths and nodes are for graphs; give a Network.")
+        return _run_layers(network, inputs, record, batch_size, progress)
+    inputs = check_frames(inputs, network.frame)
+    samples, steps = inputs.shape[:2]
+    if lengths is not None:
+        lengths = check_lengths(lengths, samples, steps)
+    parts = []
+    for batch in _batches(network, samples, steps, batch_size, progress):
+        counts = None if lengths is None else lengths[batch]
+        parts.append(_run_graph(network, inputs[batch], record, nodes, counts))
+    return _joined(parts)
+
+
+def _batches(
+    network: Network, samples: int, steps: int, batch_size: int, progress: Progress | None
+) -> Iterator[slice]:
+    """Yield the samples that are computed at once; tell the progress."""
+    batch_size = min(batch_size, at_once(network, steps))
+    for start in range(0, samples, batch_size):
+        batch = slice(start, min(start + batch_size, samples))
+        yield batch
+        if progress:
+            progress(batch.stop, samples)
+
+
+def _run_graph(
+    network: Network,
+    inputs: np.ndarray,
+    recording: bool,
+    nodes: Sequence[str],
+    lengths: np.ndarray | None,
+) -> Trace:
+    outputs = run(network, inputs, lengths, batch_size=len(inputs))
+    if not recording and not nodes:
+        return Trace(outputs, None, None, None)
+    found = record_states(network, inputs, lengths, nodes)
+    if not recording:
+        return Trace(outputs, None, None, None, nodes=found.nodes)
+    joined = _by_column(found, inputs.shape[:2])
+    return Trace(outputs, *joined, found.memory, found.hidden, found.nodes)
+
+
+def _by_column(
+    found: Recording, both: tuple[int, int]
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Return m, h and y with one column for each state; None if they have fewer steps."""
+    answers = found.answers.reshape(*found.answers.shape[:2], -1)
+    groups = [list(found.memory.values()), list(found.hidden.values()), [answers]]
+    if any(array.shape[:2] != both for group in groups for array in group):
+        return None, None, None
+    m, h, y = (np.concatenate([np.empty((*both, 0)), *group], axis=2) for group in groups)
+    return m, h, y
+
+
+def _joined(parts: Sequence[Trace]) -> Trace:
+    """Return the traces of all samples as one."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], Mapping):
+            return {name: joined([each[name] for each in values]) for name in values[0]}
+        return None if values[0] is None else np.concatenate(values)
+
+    names = [each.name for each in fields(Trace)]
+    return Trace(**{name: joined([getattr(part, name) for part in parts]) for name in names})
+
+
+def _run_layers(
+    network: LMUNetwork,
+    inputs: np.ndarray,
+    record: bool,
+    batch_size: int,
+    progress: Progress | None,
+) -> Trace:
+    """Run a chain of layers step by step."""
     inputs = check_inputs(inputs, network.n_in)
     samples, steps, _ = inputs.shape
     keep_y = record or network.return_sequences

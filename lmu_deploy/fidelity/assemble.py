@@ -18,7 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork, LSTMLayer
+from lmu_deploy.core.graph.lmu import LMU
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import Network, Node
+from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.judge import judge, rounded, window_of
@@ -47,51 +50,54 @@ def describe_task(task: Task) -> schema.TaskSummary:
     )
 
 
-def describe_network(network: LMUNetwork) -> schema.NetworkSummary:
+def describe_network(network: Network) -> schema.NetworkSummary:
     """Return the entry of a float network."""
     return schema.NetworkSummary(
         inputs=network.n_in,
         outputs=network.n_out,
         parameters=network.n_parameters,
         return_sequences=network.return_sequences,
-        layers=[_layer(layer) for layer in network.layers],
+        layers=[_layer(node) for node in network.nodes if node.operator.states],
         provenance=dict(network.provenance),
+        nodes=[
+            schema.Node(
+                name=node.name,
+                operator=node.operator.describe(),
+                inputs=list(node.inputs),
+                shape=str(network.shapes[node.name]),
+                parameters=node.operator.n_parameters,
+            )
+            for node in network.nodes
+        ],
     )
 
 
-def _layer(layer: Layer) -> schema.Layer:
-    if isinstance(layer, LSTMLayer):
-        return schema.Layer(
-            kind="lstm",
-            inputs=layer.n_in,
-            order=None,
-            channels=None,
-            theta=None,
-            discretizer=None,
-            feedback=["hidden to hidden"],
-            units=layer.n_out,
-            activation=None,
-        )
-    memory, hidden = layer.memory, layer.hidden
-    feedback = [
-        name
-        for name, present in (
-            ("hidden to memory", layer.hidden_encoders is not None),
-            ("memory to memory", layer.memory_encoders is not None),
-            ("hidden to hidden", hidden is not None and hidden.recurrent_kernel is not None),
-        )
-        if present
-    ]
+_KINDS: dict[type, Literal["lmu", "lstm", "gru", "rnn"]] = {
+    LMU: "lmu", LinearMemory: "lmu", LSTM: "lstm", GRU: "gru", SimpleRNN: "rnn",
+}  # fmt: skip
+
+
+def _layer(node: Node) -> schema.Layer:
+    """Return the entry of a node that carries states."""
+    operator: Any = node.operator
+    memory = getattr(operator, "memory", None)
+    cell = operator if memory is None else getattr(operator, "hidden", None)
+    feedback = {
+        "hidden to memory": getattr(operator, "hidden_encoders", None) is not None,
+        "memory to memory": getattr(operator, "memory_encoders", None) is not None,
+        "hidden to hidden": getattr(cell, "recurrent_kernel", None) is not None,
+    }
     return schema.Layer(
-        kind="lmu",
-        inputs=layer.n_in,
-        order=memory.order,
-        channels=memory.channels,
-        theta=memory.theta,
-        discretizer=memory.discretizer,
-        feedback=feedback,
-        units=0 if hidden is None else hidden.units,
-        activation=None if hidden is None else hidden.activation,
+        name=node.name,
+        kind=_KINDS[type(operator)],
+        inputs=operator.n_in,
+        order=None if memory is None else memory.order,
+        channels=None if memory is None else memory.channels,
+        theta=None if memory is None else memory.theta,
+        discretizer=None if memory is None else memory.discretizer,
+        feedback=[name for name, present in feedback.items() if present],
+        units=0 if cell is None else cell.n_out,
+        activation=cell.activation.name if isinstance(cell, SimpleRNN) else None,
     )
 
 
@@ -148,7 +154,7 @@ class Result:
     Attributes
     ----------
     run : Run
-    network : LMUNetwork, IntegerNetwork or SpikingNetwork, optional
+    network : Network, IntegerNetwork or SpikingNetwork, optional
         The network that it ran.
     variants : mapping of name to Result
         The same target with other settings, such as without calibration.
@@ -170,7 +176,7 @@ def assemble(
     reference: Run,
     task: Task,
     split: Split,
-    source: LMUNetwork,
+    source: Network,
     *,
     command: str,
     seed: int,
@@ -188,7 +194,7 @@ def assemble(
     task : Task
     split : Split
         The samples that were run, in order.
-    source : LMUNetwork
+    source : Network
         The float network.
     command : str
         The command that a reader can repeat.
@@ -288,7 +294,7 @@ def _judged(
     reference: Run,
     task: Task,
     split: Split,
-    source: LMUNetwork,
+    source: Network,
     seed: int,
 ) -> schema.TargetFidelity:
     common = (reference, task, split, source, seed)
@@ -315,16 +321,17 @@ def _runs(result: Result) -> list[tuple[str, Run]]:
 
 
 def _reference(
-    reference: Run, task: Task, split: Split, source: LMUNetwork, seed: int
+    reference: Run, task: Task, split: Split, source: Network, seed: int
 ) -> schema.Reference:
     sizes = network_sizes(source)
     window = window_of(reference.states, reference.states, source)
     truth = None
-    layer, states = source.layers[0], reference.states
-    if window is not None and states is not None and isinstance(layer, LMULayer):
-        m, h = states.m[0, :, : layer.memory.size], states.h[0]
-        h = h[:, : 0 if layer.hidden is None else layer.hidden.units]
-        truth = rounded(true_window(layer, split.inputs[0], m, h, window.channel))
+    states, first = reference.states, source.nodes[0]
+    if window is not None and states is not None:
+        assert isinstance(first.operator, LMU | LinearMemory)
+        sizes_of = first.operator.states
+        m, h = states.m[0, :, : sizes_of["memory"]], states.h[0, :, : sizes_of.get("hidden", 0)]
+        truth = rounded(true_window(first.operator, split.inputs[0], m, h, window.channel))
     return schema.Reference(
         metric=measure(reference.outputs, split.targets, task, seed),
         samples=len(reference.outputs),

@@ -12,8 +12,8 @@ from dataclasses import asdict
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
@@ -92,7 +92,7 @@ def judge(
     targets: np.ndarray,
     *,
     network: object = None,
-    source: LMUNetwork | None = None,
+    source: Network | None = None,
     integer_peer: Run | None = None,
     variants: Mapping[str, schema.TargetFidelity] | None = None,
     attribution: Attribution | None = None,
@@ -110,9 +110,9 @@ def judge(
     task : Task
     targets : ndarray, shape (at least samples, ...)
         The desired outputs.
-    network : LMUNetwork, IntegerNetwork or SpikingNetwork, optional
+    network : Network, IntegerNetwork or SpikingNetwork, optional
         The network that the target ran, for its sizes, costs and fit to a chip.
-    source : LMUNetwork, optional
+    source : Network, optional
         The float network, which defines the memory states.
     integer_peer : Run, optional
         Run of another integer target on the same network; the recorded states must be equal.
@@ -203,14 +203,12 @@ def _populations(run: Run, classes: np.ndarray | None) -> dict[str, schema.Popul
 
 
 def _memory(
-    states: States | None, reference: States | None, source: LMUNetwork | None
+    states: States | None, reference: States | None, source: Network | None
 ) -> schema.MemoryFidelity | None:
     if states is None or reference is None or source is None or not states.m.size:
         return None
     shapes = [
-        MemoryShape(f"layer{number}", layer.memory.channels, layer.memory.order)
-        for number, layer in enumerate(source.layers)
-        if isinstance(layer, LMULayer)
+        MemoryShape(name, memory.channels, memory.order) for name, memory in source.memories.items()
     ]
     samples = min(len(states.m), len(reference.m))
     layers = memory_errors(states.m[:samples], states.m_scale, reference.m, shapes, states.m_basis)
@@ -225,7 +223,7 @@ def _memory(
 
 
 def _divergence(
-    states: States | None, reference: States | None, source: LMUNetwork | None
+    states: States | None, reference: States | None, source: Network | None
 ) -> Divergence | None:
     """Return the entry of the divergence; None without recorded states."""
     if states is None or reference is None or source is None or not states.m.size:
@@ -234,22 +232,24 @@ def _divergence(
 
 
 def window_of(
-    states: States | None, reference: States | None, source: LMUNetwork | None
+    states: States | None, reference: States | None, source: Network | None
 ) -> schema.Window | None:
-    """Decode the window of one channel of the first layer after the last step of sample 0.
+    """Decode the window of one channel of the first node after the last step of sample 0.
+
+    It is None where the first node has no memory or does not take the network's input.
 
     The channel is the one with the largest states in the reference, the same for all targets.
     """
     if states is None or reference is None or source is None or not states.m.size:
         return None
-    layer = source.layers[0]
-    if not isinstance(layer, LMULayer):
+    first = source.nodes[0]
+    memory = source.memories.get(first.name)
+    if memory is None or first.inputs != (INPUT,):
         return None
-    size = layer.memory.size
-    channel = strongest_channel(reference.m[0, -1, :size], layer)
-    decoded = decode_window(states.real_m(slice(0, 1))[0, -1, :size], layer, channel)
+    channel = strongest_channel(reference.m[0, -1, : memory.size], memory)
+    decoded = decode_window(states.real_m(slice(0, 1))[0, -1, : memory.size], memory, channel)
     return schema.Window(
-        channel=channel, delays=rounded(delays(layer.memory.theta)), decoded=rounded(decoded)
+        channel=channel, delays=rounded(delays(memory.theta)), decoded=rounded(decoded)
     )
 
 

@@ -372,9 +372,9 @@ class TargetFidelity(Strict):
 
 
 class Layer(Strict):
-    """One layer of the float network."""
+    """One node of the float network that carries states."""
 
-    kind: Literal["lmu", "lstm"]
+    kind: Literal["lmu", "lstm", "gru", "rnn"]
     inputs: int
     order: int | None
     channels: int | None
@@ -383,6 +383,17 @@ class Layer(Strict):
     feedback: list[str]
     units: int
     activation: str | None
+    name: str = ""
+
+
+class Node(Strict):
+    """One node of the float network."""
+
+    name: str
+    operator: str
+    inputs: list[str]
+    shape: str
+    parameters: int
 
 
 class NetworkSummary(Strict):
@@ -394,6 +405,7 @@ class NetworkSummary(Strict):
     return_sequences: bool
     layers: list[Layer]
     provenance: dict[str, str]
+    nodes: list[Node] = []
 
 
 class TaskSummary(Strict):

@@ -187,7 +187,7 @@ def layers(network: NetworkSummary) -> Table:
     """Build the list of the layers of the network."""
     rows = [
         [
-            f"layer{number}",
+            layer.name or f"layer{number}",
             layer.kind.upper(),
             str(layer.inputs),
             NOTHING if layer.order is None else f"{layer.channels} {TIMES} {layer.order}",
@@ -201,6 +201,16 @@ def layers(network: NetworkSummary) -> Table:
     ]
     columns = ["layer", "kind", "inputs", f"channels {TIMES} order", "window", "discretizer"]
     return Table("Layers", [*columns, "units", "activation", "feedback"], rows, numeric=False)
+
+
+def nodes(network: NetworkSummary) -> Table | None:
+    """Build the list of all nodes of the network; None in files that do not have it."""
+    rows = [
+        [node.name, node.operator, ", ".join(node.inputs), node.shape, f"{node.parameters:,}"]
+        for node in network.nodes
+    ]
+    columns = ["node", "operator", "inputs", "output shape", "parameters"]
+    return Table("Nodes", columns, rows, numeric=False) if rows else None
 
 
 def neurobench(fidelity: Fidelity) -> Table | None:

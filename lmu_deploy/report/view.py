@@ -138,6 +138,7 @@ class View:
     sizes: Table | None
     neurobench: Table | None
     layers: Table
+    nodes: Table | None
     notes: Sequence[tuple[str, Sequence[str]]]
     settings: Sequence[tuple[str, Pairs]]
     provenance: Sequence[tuple[str, str | Pairs]]
@@ -182,6 +183,7 @@ def make_view(
         sizes=tables.sizes(fidelity),
         neurobench=neurobench(fidelity),
         layers=tables.layers(fidelity.network),
+        nodes=tables.nodes(fidelity.network),
         notes=_notes(fidelity),
         settings=[(n, pairs(f.settings)) for n, f in everything if f.settings],
         provenance=[(n, parse_settings(text)) for n, text in fidelity.network.provenance.items()],

@@ -8,6 +8,12 @@ from matplotlib.figure import Figure
 
 import lmu_deploy as ld
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.linear import Conv1d, Dense
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import Node
+from lmu_deploy.core.graph.pointwise import Add
+from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.network import Memory
 from lmu_deploy.core.representation import REPR_LENGTH
 
 DIGITS = "examples/models/digits.safetensors"
@@ -125,3 +131,46 @@ def test_a_result_shows_itself(recorded):
 def test_what_does_not_fit_is_refused(integer, given, message):
     with pytest.raises(InputError, match=message):
         ld.run(integer, **given)
+
+
+@pytest.fixture(scope="module")
+def branched():
+    """A network that is no chain: a convolution beside a memory, and the mean over time."""
+    rng = np.random.default_rng(3)
+    nodes = (
+        Node("conv", Conv1d(rng.normal(size=(3, 2, 4)), left=2), ("input",)),
+        Node("memory", LinearMemory(Memory.legendre(4, 8.0), rng.normal(size=(2, 1))), ("input",)),
+        Node("sum", Add(), ("conv", "memory")),
+        Node("mean", Reduce("mean"), ("sum",)),
+        Node("readout", Dense(rng.normal(size=(4, 3))), ("mean",)),
+    )
+    return ld.Network(nodes, (2,), "readout")
+
+
+def test_any_graph_runs_on_the_reference(branched):
+    inputs = np.random.default_rng(0).normal(size=(5, 12, 2))
+    lengths = np.array([12, 3, 7, 12, 1])
+    found = ld.run(branched, inputs, y=np.arange(5) % 3, record=True, lengths=lengths)
+    for sample, length in enumerate(lengths):
+        alone = ld.run(branched, inputs[sample : sample + 1, :length]).outputs[0]
+        np.testing.assert_allclose(found.outputs[sample], alone, rtol=1e-12)
+    assert found.states.m.shape == (5, 12, 4)
+    assert found.neurons == {"memory/memory": 4}
+    assert found.metric.name == "accuracy"
+    with pytest.raises(InputError, match="lengths are for arrays on target reference"):
+        ld.run(branched, inputs, target="onnxruntime", lengths=lengths)
+
+
+def test_any_graph_is_validated_on_targets_that_run_it(branched, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(12, 12, 2))
+    y = np.arange(12) % 3
+    data = ld.Dataset(x, y, x, y)
+    report = ld.validate(branched, data, targets="onnxruntime", out=tmp_path, attribution=0)
+    assert report["onnxruntime"].memory_error.overall["memory"] < 1e-5
+    assert [node.name for node in report.fidelity.network.nodes] == [n.name for n in branched.nodes]
+    page = report.path.read_text()
+    assert "causal convolution of 3 steps" in page
+    with pytest.raises(InputError, match="quantize: 4 of 5 nodes have no integer form yet: conv"):
+        ld.validate(branched, data, targets="integer")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
-from lmu_deploy.core.graph.executor import Stream, run, run_stepwise
+from lmu_deploy.core.graph.executor import Stream, record_states, run, run_stepwise
 from lmu_deploy.core.graph.frames import FramePool, Permute, Reshape, Slice
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.lmu import LMU
@@ -400,3 +400,49 @@ def test_one_output_of_several_is_kept_with_what_it_needs():
     Network(prune(nodes, "b"), (2,), "b")
     with pytest.raises(InputError, match="no output 'e'; choose one of a, b, c, d"):
         prune(nodes, "e")
+
+
+@settings(max_examples=40)
+@given(runs(), st.integers(0, 2**32 - 1))
+def test_recorded_answers_and_states_are_those_of_the_run(drawn, seed):
+    """The last answer so far is the answer, and a state is what the node alone has at that step."""
+    network, inputs = drawn
+    names = [node.name for node in network.nodes]
+    found = record_states(network, inputs, nodes=names)
+    outputs = run(network, inputs)
+    close(found.answers if network.return_sequences else found.answers[:, -1], outputs)
+    for name in (*found.memory, *found.hidden):
+        part = replace(network, nodes=prune(network.nodes, name), output=name)
+        close(found.nodes[name], run(part, inputs))
+    for name, h in found.hidden.items():
+        close(h, found.nodes[name])
+    for name, m in found.memory.items():
+        operator, state = network[name].operator, network[name].operator.start(len(inputs))
+        before = network[name].inputs[0]
+        given = inputs if before == INPUT else found.nodes[before]
+        for t in range(given.shape[1]):
+            state, _ = operator.advance(state, given[:, t])
+            now = state[0] if isinstance(operator, LMU) else state
+            close(m[:, t], now)
+
+
+@settings(max_examples=30)
+@given(runs(), st.integers(0, 2**32 - 1))
+def test_padding_changes_no_recorded_answer(drawn, seed):
+    network, inputs = drawn
+    fewest = fewest_steps(network)
+    lengths = np.random.default_rng(seed).integers(fewest, inputs.shape[1] + 1, size=len(inputs))
+    trace = run_reference(network, inputs, record=True, lengths=lengths)
+    np.testing.assert_array_equal(trace.outputs, run(network, inputs, lengths))
+    if not network.return_sequences and trace.y is not None:
+        close(trace.y[:, -1], trace.outputs.reshape(len(inputs), -1))
+
+
+def test_a_node_that_is_not_there_cannot_be_recorded():
+    network = Network((Node("dense", Dense(np.ones((2, 3))), (INPUT,)),), (2,), "dense")
+    with pytest.raises(InputError, match="no node 'lmu'; its nodes are dense"):
+        run_reference(network, np.ones((1, 2, 2)), nodes=["lmu"])
+    with pytest.raises(InputError, match="lengths must be 1 whole numbers"):
+        run_reference(network, np.ones((1, 2, 2)), lengths=[1, 2])
+    wide = Network((Node("pool", Pool("max", 2, 2), (INPUT,)),), (2,), "pool")
+    assert run_reference(wide, np.ones((1, 4, 2)), record=True).y is None

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.legendre import impulse_response
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import activate, run_reference
@@ -208,3 +209,21 @@ def test_hidden_with_wrong_memory_kernel_is_rejected():
     hidden = Hidden(np.ones((3, 2)), None, None, None, "tanh")
     with pytest.raises(InputError, match=r"memory_kernel has shape \(3, 2\), expected \(4, 2\)"):
         LMULayer(np.ones((1, 2)), None, None, None, Memory.legendre(2, 4.0, 2), hidden)
+
+
+@given(st.data())
+def test_a_graph_of_layers_equals_the_plain_loop(networks, data):
+    """States, hidden units and answers of every step, in the order of the layers."""
+    layers = data.draw(networks)
+    inputs = np.random.default_rng(0).normal(size=(3, 40, layers.n_in))
+    loop = run_reference(layers, inputs, record=True)
+    graph = Network.from_layers(layers)
+    found = run_reference(graph, inputs, record=True, batch_size=2)
+    for name in ("outputs", "m", "h", "y"):
+        expected = getattr(loop, name)
+        scale = max(np.abs(expected).max(initial=0.0), 1e-3)
+        np.testing.assert_allclose(getattr(found, name), expected, rtol=0, atol=1e-9 * scale)
+    assert list(found.memory) == list(graph.memories)
+    np.testing.assert_array_equal(found.outputs, run_reference(graph, inputs, batch_size=2).outputs)
+    with pytest.raises(InputError, match="lengths and nodes are for graphs"):
+        run_reference(layers, inputs, nodes=["layer0"])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection, Format
@@ -107,7 +108,7 @@ def test_spiking_sizes_cover_the_part_on_neurons(digits):
     )
     for bits, width in ((0, 32), (6, 6)):
         network = SpikingNetwork(
-            host=digits.network,
+            host=as_layers(digits.network, "test"),
             memories=(memory,),
             neuron=NeuronModel("lif", 20.0, 2.0),
             device=Device("generic-analog", 0, 0.1, 0.0, bits),

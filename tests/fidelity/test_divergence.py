@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from converters.quantize import quantize
-from lmu_deploy.core.graph.network import Network
 from lmu_deploy.fidelity.measures.divergence import diverge
 from lmu_deploy.fidelity.measures.memory_error import MOST_ORDERS, MOST_TIMES, growth
 from targets.integer import IntegerTarget
@@ -102,7 +101,7 @@ def test_integers_in_other_coordinates_are_compared_as_real_numbers(signal, form
     inputs = signal.split.inputs[:, :120]
     integer = quantize(signal.network, inputs, realization=form)
     mine = IntegerTarget().run(integer, inputs, record=True).states
-    truth = ReferenceTarget().run(Network.from_layers(signal.network), inputs, record=True).states
+    truth = ReferenceTarget().run(signal.network, inputs, record=True).states
     found = diverge(mine, truth, signal.network)
     assert all(p.step is None for p in found.points)
     assert 0 < max(p.error for p in found.points) < 0.05

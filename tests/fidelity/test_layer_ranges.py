@@ -81,7 +81,7 @@ def test_weights_before_and_after(digits):
         for n in (integer, bad)
     )
     assert good.largest == pytest.approx(
-        np.abs(digits.network.layers[0].hidden.memory_kernel).max()
+        np.abs(integer.source.layers[0].hidden.memory_kernel).max()
     )
     assert good.error < 0.01 < good.histogram.before.sum() == memory.slices[0].size
     assert (wrong.worst_row, wrong.worst_error) == (4, pytest.approx(1.0, abs=0.02))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.network import LMULayer, Memory
+from lmu_deploy.core.graph.lmu import LMU
+from lmu_deploy.core.network import Memory
 from lmu_deploy.fidelity.measures.memory_error import (
     MemoryShape,
     decode_window,
@@ -61,7 +62,7 @@ def test_shapes_must_fit():
 def test_the_window_shows_the_input():
     steps, order = 400, 24
     memory = Memory.legendre(order, 200.0, channels=2)
-    layer = LMULayer(np.array([[1.0, 0.5]]), None, None, np.array([0.0, 0.1]), memory, None)
+    layer = LMU(memory, np.array([[1.0, 0.5]]), memory_bias=np.array([0.0, 0.1]))
     inputs = np.sin(np.arange(steps) / 15.0)[:, None]
     u = inputs @ layer.input_encoders + layer.memory_bias
     states = np.zeros((steps, 2, order))
@@ -69,15 +70,15 @@ def test_the_window_shows_the_input():
         states[t] = states[t - 1] @ memory.a_bar.T + u[t, :, None] * memory.b_bar
     m = states.reshape(steps, -1)
     for channel in (0, 1):
-        decoded = decode_window(m[-1], layer, channel)
-        truth = true_window(layer, inputs, m, np.zeros((steps, 0)), channel)
+        decoded = decode_window(m[-1], memory, channel)
+        truth = true_window(layer, inputs, m, None, channel)
         assert np.sqrt(np.mean((decoded - truth) ** 2) / np.mean(truth**2)) < 0.06
-    assert strongest_channel(m[-1], layer) == 0
+    assert strongest_channel(m[-1], memory) == 0
 
 
 def test_true_window_counts_feedback():
     memory = Memory.legendre(2, 4.0)
-    layer = LMULayer(np.array([[1.0]]), None, np.array([[1.0], [0.0]]), None, memory, None)
+    layer = LMU(memory, np.array([[1.0]]), memory_encoders=np.array([[1.0], [0.0]]))
     inputs, m = np.array([[1.0], [2.0], [3.0]]), np.array([[10.0, 0], [20.0, 0], [30.0, 0]])
     window = true_window(layer, inputs, m, np.zeros((3, 0)), 0, points=5)
     assert window.tolist() == [23.0, 12.0, 1.0, 0.0, 0.0]

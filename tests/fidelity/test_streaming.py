@@ -29,7 +29,8 @@ def networks():
     rng = np.random.default_rng(17)
     hidden = Hidden(rng.normal(size=(8, 6)) / 3, None, None, None, "tanh")
     layer = LMULayer(rng.normal(size=(2, 2)), None, None, None, Memory.legendre(4, 20.0, 2), hidden)
-    network = LMUNetwork((layer,), Readout(rng.normal(size=(6, OUTPUTS)), None))
+    layers = LMUNetwork((layer,), Readout(rng.normal(size=(6, OUTPUTS)), None))
+    network = Network.from_layers(layers)
     known = rng.random((32, STEPS, 2))
     return network, quantize(network, known)
 
@@ -43,8 +44,7 @@ def make(networks, split, folder, kept=KEPT, part=PART):
     network, integer = networks
     streamed = {"kept": kept, "part": part}
     results = [Result(run_streamed(IntegerTarget("numpy"), integer, split.inputs, **streamed))]
-    graph = Network.from_layers(network)
-    reference = run_streamed(ReferenceTarget(), graph, split.inputs, **streamed)
+    reference = run_streamed(ReferenceTarget(), network, split.inputs, **streamed)
     found = assemble(results, reference, TASK, split, network, command="test", seed=0, date="now")
     write_fidelity(folder, *found)
     return found[0]

@@ -50,7 +50,7 @@ def make_network(n_in=8, n_out=10, order=6, channels=8, theta=8.0, units=32, seq
     )  # fmt: skip
     readout = Readout(weights(units, n_out), np.zeros(n_out, np.float32))
     provenance = {"command": "lmu-deploy train digits --seed 3", "seed": "3"}
-    return LMUNetwork((layer,), readout, sequences, "digits", provenance)
+    return Network.from_layers(LMUNetwork((layer,), readout, sequences, "digits", provenance))
 
 
 def make_run(target, reference, samples, noise, seed, *, integer=False, spikes=0, **changes):
@@ -95,7 +95,7 @@ def make_run(target, reference, samples, noise, seed, *, integer=False, spikes=0
 def make_digits(samples=240):
     network = make_network()
     inputs = np.random.default_rng(1).random((samples, 8, 8)).astype(np.float32)
-    reference = ReferenceTarget().run(Network.from_layers(network), inputs, record=True)
+    reference = ReferenceTarget().run(network, inputs, record=True)
     rng = np.random.default_rng(2)
     noisy = reference.outputs + 0.15 * rng.normal(size=reference.outputs.shape)
     split = Split(inputs, noisy.argmax(axis=1))
@@ -134,7 +134,7 @@ def make_signal(samples=6, steps=1000):
     time = np.arange(steps) / 12.0
     phase = np.random.default_rng(4).random((samples, 1)) * 6.0
     inputs = np.sin(time + phase)[:, :, None].astype(np.float32)
-    reference = ReferenceTarget().run(Network.from_layers(network), inputs, record=True)
+    reference = ReferenceTarget().run(network, inputs, record=True)
     noise = 0.1 * np.random.default_rng(6).normal(size=reference.outputs.shape)
     task = Task("sines", "regression", 1, 1, steps, load=lambda: None, washout=20)
     split = Split(inputs, (reference.outputs + noise).astype(np.float32))
@@ -150,15 +150,16 @@ def make_signal(samples=6, steps=1000):
 def make_deep():
     """Return a validation of an LMU, an LSTM and an LMU without hidden units in sequence."""
     rng = np.random.default_rng(7)
-    first = make_network(2, 3, order=4, channels=2, theta=10.0, units=5).layers[0]
+    graph = make_network(2, 3, order=4, channels=2, theta=10.0, units=5)
+    first = as_layers(graph, "test").layers[0]
     second = LSTMLayer(*(rng.normal(size=s) * 0.5 for s in ((5, 16), (4, 16), (16,))))
     third = LMULayer(
         rng.normal(size=(4, 1)), None, None, None, Memory.legendre(7, 30.0, 1, "bilinear"), None
     )
     readout = Readout(rng.normal(size=(7, 2)), None)
-    network = LMUNetwork((first, second, third), readout)
+    network = Network.from_layers(LMUNetwork((first, second, third), readout))
     inputs = rng.random((30, 25, 2)).astype(np.float32)
-    reference = ReferenceTarget().run(Network.from_layers(network), inputs, record=True)
+    reference = ReferenceTarget().run(network, inputs, record=True)
     split = Split(inputs, reference.outputs.argmax(axis=1))
     task = Task("deep", "classification", 2, 2, 25, load=lambda: None)
     run = make_run("plugin", reference, 30, 0.02, 31, events={}, rasters={}, neurons={})
@@ -169,13 +170,12 @@ def make_deep():
 
 def make_explained(samples=24):
     """Return the digits network in narrow integers with attribution, a yield and a sweep."""
-    network = as_layers(load_float(DIGITS, "test"), "test")
+    network = load_float(DIGITS, "test")
     task = get_task("digits")
     integer = quantize(network, message_bits=6, slices=1, refit=False)
     split = limited(task.load().test, samples)
     run = IntegerTarget().run(integer, split.inputs, record=True)
-    graph = Network.from_layers(network)
-    reference = ReferenceTarget().run(graph, split.inputs, record=True)
+    reference = ReferenceTarget().run(network, split.inputs, record=True)
     chip = make_run("brian2", reference, samples, 0.05, 13, spikes=20)
     return SimpleNamespace(
         network=network,

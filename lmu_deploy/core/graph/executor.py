@@ -9,7 +9,8 @@ the fast forms are tested against.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,9 @@ def run(
     inputs = check_frames(inputs, network.frame)
     samples, steps = inputs.shape[:2]
     if lengths is not None:
-        lengths = _check_lengths(lengths, samples, steps)
+        lengths = check_lengths(lengths, samples, steps)
     if batch_size is None:
-        widest = max(shape.size for shape in network.shapes.values())
-        batch_size = max(1, min(samples, _VALUES_AT_ONCE // (widest * steps)))
+        batch_size = min(samples, at_once(network, steps))
     parts = []
     for start in range(0, samples, batch_size):
         batch = slice(start, min(start + batch_size, samples))
@@ -69,6 +69,80 @@ def run(
         if progress:
             progress(batch.stop, samples)
     return np.concatenate(parts)
+
+
+def at_once(network: Network, steps: int) -> int:
+    """Return how many samples fit into about half a gigabyte, at least one."""
+    widest = max(shape.size for shape in network.shapes.values())
+    return max(1, _VALUES_AT_ONCE // (widest * steps))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the nodes of a network hold at every step.
+
+    Attributes
+    ----------
+    memory : mapping of str to ndarray, shape (samples, steps, channels * order)
+        States of the memories, by node.
+    hidden : mapping of str to ndarray, shape (samples, steps, units)
+        Hidden units of LMUs, LSTMs, GRUs and simple recurrent units, by node.
+    nodes : mapping of str to ndarray, shape (samples, steps, *frame)
+        Outputs of the nodes that were asked for.
+    answers : ndarray, shape (samples, steps, *frame)
+        The network's output; if it answers once, its answer to the steps so far.
+    """
+
+    memory: Mapping[str, np.ndarray]
+    hidden: Mapping[str, np.ndarray]
+    nodes: Mapping[str, np.ndarray]
+    answers: np.ndarray
+
+
+def record_states(
+    network: Network,
+    inputs: np.ndarray,
+    lengths: np.ndarray | None = None,
+    nodes: Sequence[str] = (),
+) -> Recording:
+    """Return what the nodes of a network hold at every step.
+
+    Parameters
+    ----------
+    network : Network
+    inputs : ndarray, shape (samples, steps, *frame)
+    lengths : ndarray of int, shape (samples,), optional
+        As for :func:`run`.
+    nodes : sequence of str
+        Names of nodes whose outputs are kept too.
+
+    Raises
+    ------
+    InputError
+        When inputs or lengths do not fit, or there is no node of a name.
+    """
+    inputs = check_frames(inputs, network.frame)
+    if lengths is not None:
+        lengths = check_lengths(lengths, *inputs.shape[:2])
+    if unknown := [name for name in nodes if name not in network.shapes]:
+        known = ", ".join(node.name for node in network.nodes)
+        raise InputError(f"the network has no node {unknown[0]!r}; its nodes are {known}.")
+    values: dict[str, np.ndarray] = {INPUT: inputs.astype(np.float64)}
+    counts: dict[str, np.ndarray | None] = {INPUT: lengths}
+    states: dict[str, dict[str, np.ndarray]] = {"memory": {}, "hidden": {}}
+    for node in network.nodes:
+        given = [values[name] for name in node.inputs]
+        if network.shapes[node.inputs[0]].sequence:
+            _check_steps(node, [len(x[0]) for x in given])
+        elif len({len(x[0]) for x in given}) > 1:  # answers to different numbers of steps
+            given = [x[:, -1:] for x in given]
+        before = counts[node.inputs[0]]
+        counts[node.name] = node.operator.counted(before, *given)
+        values[node.name], found = node.operator.trace(*given, lengths=before)
+        for part, array in found.items():
+            states[part][node.name] = array
+    wanted = {name: values[name] for name in nodes}
+    return Recording(states["memory"], states["hidden"], wanted, values[network.output])
 
 
 def check_frames(inputs: Any, frame: tuple[int, ...]) -> np.ndarray:
@@ -88,7 +162,14 @@ def check_frames(inputs: Any, frame: tuple[int, ...]) -> np.ndarray:
     return checked
 
 
-def _check_lengths(lengths: Any, samples: int, steps: int) -> np.ndarray:
+def check_lengths(lengths: Any, samples: int, steps: int) -> np.ndarray:
+    """Return lengths as whole numbers, one for each sequence, from 1 to `steps`.
+
+    Raises
+    ------
+    InputError
+        When they are of another kind.
+    """
     array = np.asarray(lengths)
     if array.shape != (samples,) or array.dtype.kind not in "iu":
         raise InputError(f"lengths must be {samples} whole numbers, one for each sequence.")
@@ -155,12 +236,9 @@ def _value(
 ) -> np.ndarray:
     """Compute a node's output: all steps, or the frame of the last one."""
     operator = node.operator
-    whole = {len(x[0]) for name, x in zip(node.inputs, given, strict=True) if needed[name]}
-    if network.shapes[node.inputs[0]].sequence and len(whole) > 1:
-        raise InputError(
-            f"the inputs of node {node.name} have {' and '.join(map(str, sorted(whole)))} steps; "
-            "they must have equally many."
-        )
+    if network.shapes[node.inputs[0]].sequence:
+        whole = zip(node.inputs, given, strict=True)
+        _check_steps(node, [len(x[0]) for name, x in whole if needed[name]])
     if not network.shapes[node.inputs[0]].sequence:
         return operator.forward(*given)
     if isinstance(operator, Reduce) and operator.kind == "last" and lengths is None:
@@ -174,6 +252,15 @@ def _value(
         ]
         return operator.forward(*frames)
     return operator.last(*given)
+
+
+def _check_steps(node: Node, steps: Sequence[int]) -> None:
+    """Raise InputError when the inputs of a node do not have equally many steps."""
+    if len(set(steps)) > 1:
+        raise InputError(
+            f"the inputs of node {node.name} have {' and '.join(map(str, sorted(set(steps))))} "
+            "steps; they must have equally many."
+        )
 
 
 class Stream:

@@ -102,6 +102,22 @@ class LMU(Recurrent):
         """Number of states of the memory and of the hidden cell."""
         return self.memory.size + (0 if self.hidden is None else self.hidden.n_states)
 
+    def channel_inputs(self, x: np.ndarray, m: np.ndarray, h: np.ndarray | None) -> np.ndarray:
+        """Return what the memory integrates at every step of one sequence, (steps, channels).
+
+        Parameters
+        ----------
+        x, m, h : ndarray, shape (steps, size)
+            Inputs, and recorded states of the memory and the hidden units.
+        """
+        u = x @ self.input_encoders.astype(np.float64)
+        if self.memory_encoders is not None:
+            u[1:] += m[:-1] @ self.memory_encoders
+        if self.hidden_encoders is not None:
+            assert h is not None
+            u[1:] += h[:-1] @ self.hidden_encoders
+        return u if self.memory_bias is None else u + self.memory_bias
+
     def start(self, samples: int) -> State:
         """Return m of zero, the state of the hidden cell and its output."""
         cell = None if self.hidden is None else self.hidden.start(samples)
@@ -147,6 +163,24 @@ class LMU(Recurrent):
         for t, h in enumerate(_Blocked(self, self.hidden).outputs(signals[0])):
             outputs[:, t] = h
         return outputs
+
+    def trace(
+        self, *signals: np.ndarray, lengths: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        """Compute all outputs and all states of the memory."""
+        (x,) = signals
+        memory = np.empty((*x.shape[:2], self.memory.size))
+        outputs = np.empty((*x.shape[:2], self.n_out))
+        if isinstance(self.hidden, SimpleRNN):
+            for t, h in enumerate(_Blocked(self, self.hidden).outputs(x, memory)):
+                outputs[:, t] = h
+        else:
+            state = self.start(len(x))
+            for t in range(x.shape[1]):
+                state, outputs[:, t] = self.advance(state, x[:, t])
+                memory[:, t] = state[0]
+        hidden = {} if self.hidden is None else {"hidden": outputs}
+        return outputs, {"memory": memory, **hidden}
 
     def last(self, *signals: np.ndarray) -> np.ndarray:
         """Compute the output of the last step in the form that needs least.
@@ -227,8 +261,15 @@ class _Blocked:
         response = np.einsum("ki,cin->kcn", self.blocks.response, each)
         return from_state, response[::-1].reshape(length * memory.channels, -1)
 
-    def outputs(self, x: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the hidden units of every step, shape (samples, units)."""
+    def outputs(self, x: np.ndarray, memory: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Yield the hidden units of every step, shape (samples, units).
+
+        Parameters
+        ----------
+        x : ndarray, shape (samples, steps, n_in)
+        memory : ndarray, shape (samples, steps, channels * order), optional
+            Filled with the states of the memory, block by block.
+        """
         layer, hidden, length = self.layer, self.hidden, self.blocks.length
         channels, units = layer.memory.channels, hidden.n_out
         samples, steps, _ = x.shape
@@ -262,7 +303,16 @@ class _Blocked:
                     z += h @ hidden.recurrent_kernel
                 h = hidden.activation.apply(z)
                 yield h
+            if memory is not None:
+                memory[:, first : first + now] = self._states(m, u.reshape(samples, now, channels))
             m = self._after(m, u.reshape(samples, now, channels))
+
+    def _states(self, m: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Return the states at every step of a block whose channels were u."""
+        samples, now, channels = u.shape
+        rows = u.swapaxes(1, 2).reshape(samples * channels, now)
+        found = self.blocks.advance(m.reshape(samples * channels, -1), rows)
+        return found.reshape(samples, channels, now, -1).swapaxes(1, 2).reshape(samples, now, -1)
 
     def _after(self, m: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Return the states after a block whose channels were u."""

@@ -89,6 +89,10 @@ class LinearMemory(Recurrent):
             u = self.activation.apply(u)
         return u.reshape(*x.shape[:-1], self.memory.channels)
 
+    def channel_inputs(self, x: np.ndarray, m: np.ndarray, h: np.ndarray | None) -> np.ndarray:
+        """Return what the memory integrates at every step of one sequence, (steps, channels)."""
+        return self.encode(x)
+
     def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> LinearMemory:
         """Return the memory with other encoders."""
         encoders = through(kernel, self.encoders)

@@ -132,6 +132,12 @@ class Network(Representation):
                 return node
         raise KeyError(name)
 
+    @property
+    def memories(self) -> Mapping[str, Memory]:
+        """The linear memories, by node."""
+        having = (node for node in self.nodes if isinstance(node.operator, LMU | LinearMemory))
+        return {node.name: node.operator.memory for node in having}  # type: ignore[attr-defined]
+
     def _used(self) -> set[str]:
         used = {self.output}
         for node in reversed(self.nodes):

@@ -101,6 +101,20 @@ class Operator(Part):
         """Compute the frame of the last step alone, shape (samples, *frame)."""
         return self.forward(*signals)[:, -1]
 
+    def trace(
+        self, *signals: np.ndarray, lengths: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        """Compute all steps, and the states of every step.
+
+        Returns
+        -------
+        output : ndarray, shape (samples, steps, *frame)
+            For an operator that answers once, the answer to the steps so far.
+        states : mapping of part to ndarray, shape (samples, steps, size)
+            Those of `states`.
+        """
+        return self.forward(*signals, lengths=lengths), {}
+
     @property
     def framewise(self) -> bool:
         """Whether the output at a step depends on the inputs at that step alone."""
@@ -248,6 +262,13 @@ class Recurrent(Operator):
         for t in range(x.shape[1]):
             state, outputs[:, t] = self.advance(state, x[:, t])
         return outputs
+
+    def trace(
+        self, *signals: np.ndarray, lengths: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        """Compute all steps; the output is the only state that is kept."""
+        output = self.forward(*signals)
+        return output, dict.fromkeys(self.states, output)
 
     def last(self, *signals: np.ndarray) -> np.ndarray:
         """Advance through whole sequences without keeping the outputs between."""

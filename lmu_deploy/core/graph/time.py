@@ -2,6 +2,7 @@ r"""Operators over time: reductions of sequences, pooling, delay, reversal, runn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,24 @@ class Reduce(Operator):
             return np.asarray(np.where(counts, x, -np.inf).max(axis=1))
         total = np.where(counts, x, 0.0).sum(axis=1)
         return np.asarray(total / _axes(lengths, total) if self.kind == "mean" else total)
+
+    def trace(
+        self, *signals: np.ndarray, lengths: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        """Reduce the steps so far, at every step; behind the end of a sequence, all that count."""
+        (x,) = signals
+        if self.kind == "max":
+            found = np.maximum.accumulate(x, axis=1)
+        elif self.kind == "last":
+            found = x
+        else:
+            found = x.cumsum(axis=1)
+            if self.kind == "mean":
+                found = found / _axes(np.arange(1, x.shape[1] + 1)[None], x)
+        if lengths is not None:
+            index = np.minimum(np.arange(x.shape[1])[None], lengths[:, None] - 1)
+            found = found[np.arange(len(x))[:, None], index]
+        return np.asarray(found), {}
 
     def step(self, state: State, *frames: np.ndarray) -> tuple[State, list[np.ndarray]]:
         """Take a frame; the result is ready at the end of the sequence."""

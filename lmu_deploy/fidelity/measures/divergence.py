@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.core.network import LMULayer, LMUNetwork
-from lmu_deploy.core.reference import has_hidden
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.fidelity.measures.memory_error import ErrorMap, error_map
 from targets.base import States
 
@@ -54,18 +53,20 @@ class Group:
     columns: slice
 
 
-def groups_of(source: LMUNetwork, states: States, reference: States) -> Iterator[Group]:
+_ARRAYS = {"memory": "m", "hidden": "h"}
+"""Arrays of a recording, by part of a node."""
+
+
+def groups_of(source: Network, states: States, reference: States) -> Iterator[Group]:
     """Iterate over the groups of variables that both recorded, in the order of computation."""
-    m = h = 0
-    hidden = states.h.shape == (len(states.h), *reference.h.shape[1:])
-    for number, layer in enumerate(source.layers):
-        if isinstance(layer, LMULayer):
-            yield Group(f"layer{number}/memory", "m", slice(m, m + layer.memory.size))
-            m += layer.memory.size
-        if has_hidden(layer):
-            if hidden:
-                yield Group(f"layer{number}/hidden", "h", slice(h, h + layer.n_out))
-            h += layer.n_out
+    starts = {"memory": 0, "hidden": 0}
+    both = {"memory": True, "hidden": states.h.shape == (len(states.h), *reference.h.shape[1:])}
+    for node in source.nodes:
+        for part, size in node.operator.states.items():
+            columns = slice(starts[part], starts[part] + size)
+            if both[part]:
+                yield Group(f"{node.name}/{part}", _ARRAYS[part], columns)
+            starts[part] = columns.stop
     yield Group("output", "y", slice(None))
 
 
@@ -173,7 +174,7 @@ class Divergence:
 def diverge(
     states: States,
     reference: States,
-    source: LMUNetwork,
+    source: Network,
     bound: float = BOUND,
     samples: int = CHOSEN_SAMPLES,
 ) -> Divergence:
@@ -183,7 +184,7 @@ def diverge(
     ----------
     states, reference : States
         Of the same first samples; only samples that both recorded are compared.
-    source : LMUNetwork
+    source : Network
         The float network that the reference ran.
     bound : float
         Of the error, relative to the rms of the group of a variable.
@@ -199,9 +200,8 @@ def diverge(
         first_divergence(number, states, reference, groups, sizes, bound) for number in chosen
     ]
     maps, start = [], 0
-    for number, layer in enumerate(source.layers):
-        if isinstance(layer, LMULayer) and reference.m.size:
-            columns = slice(start, start + layer.memory.size)
-            maps.append(error_map(f"layer{number}", layer, columns, states, reference, both))
-            start = columns.stop
+    for name, memory in source.memories.items():
+        columns = slice(start, start + memory.size)
+        maps.append(error_map(name, memory, columns, states, reference, both))
+        start = columns.stop
     return Divergence(both, bound, points, maps)

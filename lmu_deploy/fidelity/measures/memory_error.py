@@ -35,8 +35,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.lmu import LMU
+from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.legendre import window_decoders
-from lmu_deploy.core.network import LMULayer
+from lmu_deploy.core.network import Memory
 from targets.base import States
 
 _SAMPLES_AT_ONCE = 64
@@ -176,26 +178,26 @@ class ErrorMap:
 
 def error_map(
     name: str,
-    layer: LMULayer,
+    memory: Memory,
     columns: slice,
     states: States,
     reference: States,
     both: int,
 ) -> ErrorMap:
-    """Compute the error map of one layer.
+    """Compute the error map of one memory.
 
     Parameters
     ----------
     name : str
-        Name of the layer.
-    layer : LMULayer
+        Name of the node.
+    memory : Memory
     columns : slice
         Columns of its states in the reference.
     states, reference : States
     both : int
         Number of samples that both recorded.
     """
-    steps, memory = reference.m.shape[1], layer.memory
+    steps = reference.m.shape[1]
     squares, power = np.zeros((steps, memory.order)), 0.0
     for begin in range(0, both, _MAP_SAMPLES_AT_ONCE):
         part = slice(begin, min(begin + _MAP_SAMPLES_AT_ONCE, both))
@@ -241,14 +243,14 @@ def delays(theta: float, points: int = POINTS) -> np.ndarray:
     return np.linspace(0.0, theta, points)
 
 
-def decode_window(m: np.ndarray, layer: LMULayer, channel: int, points: int = POINTS) -> np.ndarray:
+def decode_window(m: np.ndarray, memory: Memory, channel: int, points: int = POINTS) -> np.ndarray:
     """Decode the window of one channel from the states of one step.
 
     Parameters
     ----------
     m : ndarray, shape (states,)
-        Memory states of the layer in real units.
-    layer : LMULayer
+        Its states in real units.
+    memory : Memory
     channel : int
     points : int
 
@@ -256,17 +258,17 @@ def decode_window(m: np.ndarray, layer: LMULayer, channel: int, points: int = PO
     -------
     window : ndarray, shape (points,), most recent first
     """
-    order = layer.memory.order
+    order = memory.order
     states = m[channel * order : (channel + 1) * order]
     decoders = window_decoders(order, np.linspace(0.0, 1.0, points))
     return np.asarray(decoders @ states)
 
 
 def true_window(
-    layer: LMULayer,
+    operator: LMU | LinearMemory,
     inputs: np.ndarray,
     m: np.ndarray,
-    h: np.ndarray,
+    h: np.ndarray | None,
     channel: int,
     points: int = POINTS,
 ) -> np.ndarray:
@@ -274,13 +276,12 @@ def true_window(
 
     Parameters
     ----------
-    layer : LMULayer
-        The first layer of its network.
+    operator : LMU or LinearMemory
     inputs : ndarray, shape (steps, n_in)
     m : ndarray, shape (steps, states)
-        Memory states of the layer in the reference run.
-    h : ndarray, shape (steps, units)
-        Hidden units of the layer there; not used without hidden encoders.
+        States of its memory in the reference run.
+    h : ndarray, shape (steps, units), or None
+        Its hidden units there; not used without hidden encoders.
     channel : int
     points : int
 
@@ -289,18 +290,12 @@ def true_window(
     window : ndarray, shape (points,), most recent first; zero before the first step
     """
     steps = len(inputs)
-    u = inputs.astype(np.float64) @ layer.input_encoders[:, channel]
-    if layer.memory_encoders is not None:
-        u[1:] += m[:-1] @ layer.memory_encoders[:, channel]
-    if layer.hidden_encoders is not None:
-        u[1:] += h[:-1] @ layer.hidden_encoders[:, channel]
-    if layer.memory_bias is not None:
-        u += layer.memory_bias[channel]
-    back = np.floor(delays(layer.memory.theta, points)).astype(np.int64)
+    u = operator.channel_inputs(inputs.astype(np.float64), m, h)[:, channel]
+    back = np.floor(delays(operator.memory.theta, points)).astype(np.int64)
     return np.where(back < steps, u[np.maximum(steps - 1 - back, 0)], 0.0)
 
 
-def strongest_channel(m: np.ndarray, layer: LMULayer) -> int:
+def strongest_channel(m: np.ndarray, memory: Memory) -> int:
     """Return the channel with the largest squared states at one step; `m` has shape (states,)."""
-    energy = (m.reshape(layer.memory.channels, layer.memory.order) ** 2).sum(axis=1)
+    energy = (m.reshape(memory.channels, memory.order) ** 2).sum(axis=1)
     return int(energy.argmax())
