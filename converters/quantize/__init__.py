@@ -109,11 +109,11 @@ def quantize_with(
     progress: Progress | None = None,
 ) -> IntegerNetwork:
     """Quantize a float network with options in one object; see :func:`quantize`."""
-    network = as_graph(network)
-    settings = settings_for(network, profile, options)
+    graph: Network = as_graph(network)
+    settings = settings_for(graph, profile, options)
     signals = calibration
     if not isinstance(signals, Calibration):
-        signals = calibrate(network, signals, progress)
+        signals = calibrate(graph, signals, progress)
     if settings.realization == AUTO:
-        return choose_realization(network, signals, settings)
-    return lower(network, signals, settings).result
+        return choose_realization(graph, signals, settings)
+    return lower(graph, signals, settings).result

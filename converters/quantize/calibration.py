@@ -107,15 +107,15 @@ def calibrate(
     InputError
         When there are no inputs, they do not fit the network, or a signal becomes infinite.
     """
-    network = as_graph(network)
-    inputs = check_frames(inputs, network.frame)
+    graph: Network = as_graph(network)
+    inputs = check_frames(inputs, graph.frame)
     samples, steps = inputs.shape[:2]
-    width = sum(_width(node, network) for node in network.nodes)
+    width = sum(_width(node, graph) for node in graph.nodes)
     batch = max(1, min(samples, _BATCH_BYTES // (8 * steps * width)))
     measured: dict[Place, _Measured] = {}
     for start in range(0, samples, batch):
         part = inputs[start : start + batch]
-        for place, signal in record(network, part).items():
+        for place, signal in record(graph, part).items():
             flat = signal.reshape(len(part), signal.shape[1], -1)
             measured.setdefault(place, _Measured(place, samples * signal.shape[1])).take(flat)
         if progress:

@@ -14,6 +14,7 @@ import numpy as np
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import atomic_write, write_text
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.populations import Input, Output
 from lmu_deploy.core.loading import AnyNetwork, as_network, check_network_inputs, float_source
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.representation import Summary, counted, shortened
@@ -74,9 +75,7 @@ def neurons_of(network: AnyNetwork) -> int:
         return network.neurons
     if not isinstance(network, IntegerNetwork):
         return 0
-    layers = [layer for _, layer in network.on_chip]
-    units = sum(layer.hidden.units for layer in layers if layer.hidden is not None)
-    return units + sum(layer.memory.size for layer in layers)
+    return sum(p.size for p in network.on_chip if not isinstance(p, Input | Output))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

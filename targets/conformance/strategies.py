@@ -11,13 +11,16 @@ from collections.abc import Callable
 import numpy as np
 from hypothesis import strategies as st
 
-from lmu_deploy.core.integer.layers import (
+from lmu_deploy.core.integer.functions import PiecewiseLinear
+from lmu_deploy.core.integer.layered import (
     IntegerHidden,
+    IntegerLayer,
     IntegerMemory,
-    PiecewiseLinear,
+    IntegerReadout,
+    LayeredNetwork,
     SeriesMemory,
 )
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Format
 
 _THRESHOLDS = (0, 0, 0, 1, 2, 9)
@@ -40,10 +43,10 @@ def integer_networks(draw: st.DrawFn, thresholds: bool = False) -> IntegerNetwor
         size, units = parts.pick(1, 6), parts.pick(0, 4)
         memory = parts.memory(size, width, units)
         layers.append(IntegerLayer(memory, parts.hidden(units, size, width) if units else None))
-        width = layers[-1].n_out
+        width = units or size
     n_out = parts.pick(1, 3)
     readout = IntegerReadout(parts.connection(n_out, width), parts.bias(n_out), parts.state())
-    return IntegerNetwork(entry, tuple(layers), readout, draw(st.booleans()))
+    return LayeredNetwork(entry, tuple(layers), readout, draw(st.booleans())).graph()
 
 
 def loud_and_quiet(

@@ -19,7 +19,7 @@ Output          y = sat(D + b)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -137,6 +137,12 @@ class Population(Part):
     def stored(self) -> Format:
         """Format of the widest value that a neuron keeps or adds up."""
         return self.message
+
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        """Functions that the neurons apply."""
+        values = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
+        return tuple(v for v in values if isinstance(v, PiecewiseLinear | Segments))
 
     @property
     def saturation_places(self) -> tuple[str, ...]:

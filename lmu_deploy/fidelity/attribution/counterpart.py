@@ -14,10 +14,10 @@ import numpy as np
 from converters.quantize.memory_analysis import increment
 from converters.quantize.sign_taylor import step_matrices
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
-from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork
+from lmu_deploy.core.integer.layered import IntegerLayer, IntegerMemory, SeriesMemory
 from lmu_deploy.core.legendre import state_space
-from lmu_deploy.core.network import LMULayer, LMUNetwork, Readout
+from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.fidelity.attribution.layers import Layers
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Sender:
     forgets: bool = False
 
 
-def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
+def float_counterpart(network: Layers) -> FloatCounterpart:
     """Compute the unrounded weights of each connection and bias of `network`.
 
     Raises
@@ -92,10 +92,7 @@ def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
         )
     found, sender = FloatCounterpart(source), _Sender(network.input.scale)
     for number, (layer, truth) in enumerate(zip(network.layers, source.layers, strict=True)):
-        if isinstance(layer, HostLayer):
-            if layer.message is not None:
-                sender = _Sender(layer.message.scale)
-            continue
+        assert isinstance(layer, IntegerLayer)
         if not isinstance(truth, LMULayer):
             raise InputError(
                 f"attribution: layer {number} of the float network is not an LMU layer."
@@ -121,9 +118,7 @@ def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
         if truth.hidden.bias is not None:
             found.biases[f"{place}/bias"] = truth.hidden.bias.astype(np.float64) / unit
         sender = own
-    if isinstance(network.readout, Readout):
-        return found
-    unit = network.readout.output.scale
+    unit = network.chip_readout.output.scale
     _Layer("", None, found).join("readout", source.readout.kernel, sender, unit)
     if source.readout.bias is not None:
         found.biases["readout/bias"] = source.readout.bias.astype(np.float64) / unit
@@ -186,8 +181,8 @@ class _Layer:
         messages = [memory.message.scale, *(scale * np.exp2(memory.term_shift))]
         rows = 2.0 * np.arange(memory.order) + 1.0
         gains = [rows * step / k * (unit / scale) for k, unit in enumerate(messages, start=1)]
-        whole, entering = step_matrices([step / k * a for k in range(1, memory.terms + 1)],
-                                   memory.substeps)  # fmt: skip
+        terms = range(1, len(memory.multiplier) + 1)
+        whole, entering = step_matrices([step / k * a for k in terms], memory.substeps)
         a_bar, b_bar = truth.a_bar.astype(np.float64), truth.b_bar.astype(np.float64)
         return SeriesCounterpart(np.array(gains), a_bar - whole, b_bar - entering @ (step * b))
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.metrics import accuracy, nrmse
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart
+from lmu_deploy.fidelity.attribution.layers import Layers
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Tally
@@ -53,14 +53,14 @@ class AblationRunner:
 
     Attributes
     ----------
-    network : IntegerNetwork
+    network : Layers
     counterpart : FloatCounterpart
     inputs : ndarray, shape (samples, steps, n_in)
     targets : ndarray, shape (samples, ...)
     task : Task
     """
 
-    network: IntegerNetwork
+    network: Layers
     counterpart: FloatCounterpart
     inputs: np.ndarray
     targets: np.ndarray
@@ -94,7 +94,7 @@ class AblationRunner:
             for name, switches in variants.items()
         }
         outputs: dict[str, list[np.ndarray]] = {name: [] for name in variants}
-        n_memories = len(self.network.on_chip)
+        n_memories = len(self.network.numbered)
         squares = {name: np.zeros(n_memories) for name in variants}
         powers, truths, batches = np.zeros(n_memories), [], self._batches()
         for number, batch in enumerate(batches):
@@ -143,7 +143,7 @@ class AblationRunner:
         """Return batches whose recorded memories take at most 64 MB."""
         samples, steps, _ = self.inputs.shape
         states = sum(self._sizes()) + self.network.n_out
-        states += sum(layer.n_out for layer in self.network.layers)
+        states += sum(layer.n_out for layer in self.counterpart.source.layers)
         size = max(1, min(samples, _BATCH_BYTES // (8 * steps * states)))
         return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
 

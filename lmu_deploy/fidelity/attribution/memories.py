@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory, sign_matrix
+from lmu_deploy.core.integer.layered import IntegerMemory, SeriesMemory
+from lmu_deploy.core.integer.memories import sign_matrix
 from lmu_deploy.core.integer.parts import Format, real_gains
 from lmu_deploy.core.network import LMULayer
 from lmu_deploy.fidelity.attribution.counterpart import SeriesCounterpart
@@ -147,7 +148,7 @@ class Series(MemoryState):
         for substep in range(memory.substeps):
             term = self.limited(c + self._apply(0, vector), state, "series/term")
             self.m = self.limited(self.m + term, state, "memory/state")
-            for k in range(1, memory.terms):
+            for k in range(1, len(memory.multiplier)):
                 shift = int(memory.term_shift[k - 1])
                 vector = self.shifted(term, shift, "series/message")
                 term = self.limited(self._apply(k, vector), state, "series/term")

@@ -11,14 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import HOST, biases, edges, populations
-from lmu_deploy.core.integer.layers import IntegerHidden, PiecewiseLinear, SeriesMemory
-from lmu_deploy.core.integer.network import HostLayer, IntegerLayer, IntegerNetwork
+from lmu_deploy.core.integer.functions import PiecewiseLinear
+from lmu_deploy.core.integer.layered import IntegerHidden, IntegerLayer, SeriesMemory
 from lmu_deploy.core.integer.parts import Format
-from lmu_deploy.core.integer.segments import HostSegment, segments
-from lmu_deploy.core.network import LMULayer, Readout
+from lmu_deploy.core.network import LMULayer
 from lmu_deploy.core.reference import activate
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
+from lmu_deploy.fidelity.attribution.layers import Layers, biases, edges, populations
 from lmu_deploy.fidelity.attribution.memories import Integrators, Series
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import (
@@ -29,9 +28,6 @@ from lmu_deploy.fidelity.attribution.synapses import (
     half_up,
     limited,
 )
-from targets.host import HostSteps
-
-_OF_UNITS = ("/hidden", f"/{HOST}")
 
 
 class HybridSimulator:
@@ -39,7 +35,7 @@ class HybridSimulator:
 
     Parameters
     ----------
-    network : IntegerNetwork
+    network : Layers
     switches : Switches
         Operations of the integer network that are enabled.
     counterpart : FloatCounterpart, optional
@@ -55,7 +51,7 @@ class HybridSimulator:
 
     def __init__(
         self,
-        network: IntegerNetwork,
+        network: Layers,
         switches: Switches,
         counterpart: FloatCounterpart | None = None,
         tally: Tally | None = None,
@@ -63,7 +59,7 @@ class HybridSimulator:
         self.network, self.switches, self.tally = network, switches, tally
         self.counterpart = float_counterpart(network) if counterpart is None else counterpart
         rounded = {"readout": "readout/output"}
-        for number, _ in network.on_chip:
+        for number, _ in network.numbered:
             rounded[f"layer{number}/memory"] = f"layer{number}/memory/state"
             rounded[f"layer{number}/series"] = f"layer{number}/memory/state"
             rounded[f"layer{number}/hidden"] = f"layer{number}/hidden/drive"
@@ -91,34 +87,18 @@ class HybridSimulator:
     def steps(self, inputs: np.ndarray) -> Iterator[StepRecord]:
         """Run real inputs, shape (batch, steps, n_in), from zero states; yield each step."""
         network, batch = self.network, len(inputs)
-        memories = {number: self._memory(number, batch) for number, _ in network.on_chip}
-        hosts = {
-            part.first: HostSteps(part, batch)
-            for part in segments(network)
-            if isinstance(part, HostSegment)
-        }
+        memories = {number: self._memory(number, batch) for number, _ in network.numbered}
         messages = MessageState({})
         sent, tails = messages.sent, messages.tails
-        for number, own in network.on_chip:
-            units = 0 if own.hidden is None else own.hidden.units
+        for number, own in network.numbered:
+            units = 0 if own.hidden is None else own.hidden.memory.n_out
             sent[f"layer{number}/hidden"] = np.zeros((batch, units))
             sent[f"layer{number}/memory"] = memories[number].message
         for t in range(inputs.shape[1]):
             real = inputs[:, t].astype(np.float64)
-            sent["input"], sender = real, "input"
-            if not isinstance(network.layers[0], HostLayer):
-                sent["input"] = self._encode(real, network.input, "input")
-            for number, layer in enumerate(network.layers):
+            sent["input"], sender = self._encode(real, network.input, "input"), "input"
+            for number, layer in network.numbered:
                 place = f"layer{number}"
-                if isinstance(layer, HostLayer):
-                    if number in hosts:
-                        if number:
-                            real = sent[sender] * self._before(number).output.scale
-                        real = hosts[number].advance(real, tails.get(sender))
-                    if layer.message is not None:
-                        sender = f"{place}/{HOST}"
-                        sent[sender] = self._encode(real, layer.message, sender)
-                    continue
                 memory = memories[number]
                 self._advance(number, memory, sender, messages)
                 sent[f"{place}/memory"] = memory.message
@@ -133,8 +113,8 @@ class HybridSimulator:
                 sent["input"],
                 {n: memory.m for n, memory in memories.items()},
                 {n: memory.message for n, memory in memories.items()},
-                {_number(name): sent[name] for name in sent if name.endswith(_OF_UNITS)},
-                real if isinstance(network.readout, Readout) else self._read_out(messages),
+                {n: sent[f"layer{n}/hidden"] for n, _ in network.numbered},
+                self._read_out(messages),
                 {n: self._real(n, memory, tails) for n, memory in memories.items()},
             )
 
@@ -253,11 +233,6 @@ class HybridSimulator:
         rows = self.switches.rows(place)
         mixed[rows] = whole[rows]
         return mixed
-
-
-def _number(population: str) -> int:
-    """Return the layer number of a population."""
-    return int(population.split("/")[0].removeprefix("layer"))
 
 
 def least_line(lines: PiecewiseLinear, z: np.ndarray) -> np.ndarray:

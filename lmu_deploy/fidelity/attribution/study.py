@@ -18,16 +18,16 @@ row only. For saturations the counts determine the row.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import biases, edges
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
+from lmu_deploy.fidelity.attribution.layers import Layers, as_layer_network, biases, edges
 from lmu_deploy.fidelity.attribution.measure import AblationRunner, Errors
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switch, Switches, sources
@@ -182,9 +182,14 @@ _PRODUCTS = 3e11
 """Products of weights and messages in an attribution: one to two minutes on one core."""
 
 
-def affordable_samples(network: IntegerNetwork, steps: int) -> int:
+def affordable_samples(network: Layers | IntegerNetwork, steps: int) -> int:
     """Return the number of samples, 16 to 200, for an attribution of one to two minutes."""
-    synapses = sum(edge.connection.slices.size for edge in edges(network))
+    layers = as_layer_network(network)
+    if layers is not None:
+        synapses = sum(edge.connection.slices.size for edge in edges(layers))
+    else:
+        assert isinstance(network, IntegerNetwork)
+        synapses = sum(edge.connection.slices.size for edge in network.edges)
     fit = int(_PRODUCTS / max(1, _RUNS * steps * synapses))
     return max(FEWEST_SAMPLES, min(MOST_SAMPLES, fit))
 
@@ -259,7 +264,7 @@ class Attribution:
 
 
 def attribute(
-    network: IntegerNetwork,
+    network: IntegerNetwork | Layers,
     inputs: np.ndarray,
     targets: np.ndarray,
     task: Task,
@@ -284,8 +289,10 @@ def attribute(
     Raises
     ------
     InputError
-        When inputs or targets do not match, or the network does not contain its float network.
+        When inputs or targets do not match, the network does not contain its float network, or it
+        has other nodes than LMU layers with simple units.
     """
+    network = _layers(network)
     if samples is not None:
         samples = check_integer("samples of the attribution", samples, 1, 2**31)
     inputs = check_inputs(inputs[: samples or MOST_SAMPLES], network.n_in)
@@ -320,7 +327,23 @@ def attribute(
         before = after
     alone_errors = {step.source: step.alone.output for step in steps}
     causes = find_causes(runner, groups, alone_errors, before.output, tally)
-    return Attribution(len(inputs), reference, tuple(steps), tuple(causes), tally)
+    named = [replace(cause, place=network.named(cause.place)) for cause in causes]
+    steps = [replace(s, places=tuple(map(network.named, s.places))) for s in steps]
+    return Attribution(len(inputs), reference, tuple(steps), tuple(named), tally)
+
+
+def _layers(network: IntegerNetwork | Layers) -> Layers:
+    if isinstance(network, IntegerNetwork) and network.source is None:
+        raise InputError(
+            "attribution: the integer network does not contain the float network from which it was "
+            "converted; convert it again with lmu-deploy quantize."
+        )
+    if (layers := as_layer_network(network)) is None:
+        raise InputError(
+            "attribution: the network has other nodes than LMU layers with simple units one behind "
+            "the other and a dense readout; pass --attribution 0."
+        )
+    return layers
 
 
 def _any_on(steps: Sequence[Step]) -> bool:

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lmu_deploy.core.integer.graph import edges, from_outside, populations
-from lmu_deploy.core.integer.layers import SeriesMemory
-from lmu_deploy.core.integer.network import IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.layered import SeriesMemory
+from lmu_deploy.fidelity.attribution.layers import Layers, edges
 
 Kind = Literal["realization", "weights", "width", "threshold", "activation", "saturation"]
 
@@ -84,17 +83,16 @@ class Switches:
         return [s.row for s in self.on if s.place == place and s.row is not None]
 
 
-def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
+def sources(network: Layers) -> dict[str, tuple[Switch, ...]]:
     """Return all switches of a network by source, in the order of :data:`SOURCES`.
 
     A source that the network does not have has no switches. For example, a memory that applies the
     matrix of the float network has no discretization error.
     """
     found: dict[str, list[Switch]] = {name: [] for name in SOURCES}
-    for name in filter(from_outside, populations(network)):
-        found["message widths"].append(Switch("width", name))
-        found["saturation"].append(Switch("saturation", name))
-    for number, layer in network.on_chip:
+    found["message widths"].append(Switch("width", "input"))
+    found["saturation"].append(Switch("saturation", "input"))
+    for number, layer in network.numbered:
         place, series = f"layer{number}", isinstance(layer.memory, SeriesMemory)
         into = f"{place}/{'series' if series else 'memory'}"
         if series or layer.memory.realization == "fir":
@@ -116,11 +114,10 @@ def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
                 found["hidden weights"].append(Switch("weights", f"{place}/hidden/bias"))
         found["message widths"] += [Switch("width", name) for name in rounded]
         found["saturation"] += [Switch("saturation", name) for name in limited]
-    if isinstance(network.readout, IntegerReadout):
-        if network.readout.bias is not None:
-            found["readout"].append(Switch("weights", "readout/bias"))
-        found["readout"].append(Switch("width", "readout/output"))
-        found["saturation"].append(Switch("saturation", "readout/output"))
+    if network.chip_readout.bias is not None:
+        found["readout"].append(Switch("weights", "readout/bias"))
+    found["readout"].append(Switch("width", "readout/output"))
+    found["saturation"].append(Switch("saturation", "readout/output"))
     for edge in edges(network):
         slices = range(len(edge.connection.slices))
         found["saturation"] += [Switch("saturation", f"{edge.place}/slice{k}") for k in slices]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lmu_deploy.core.integer.graph import from_outside
+from lmu_deploy.core.integer.graph import sources
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
@@ -69,7 +69,10 @@ def costs_of(run: Run, network: object) -> schema.Costs | None:
 def count(run: Run, network: object) -> Counts:
     """Count the operations of a mean sample; every neuron is updated at every chip step."""
     samples = len(run.outputs)
-    neurons = sum(n for name, n in run.neurons.items() if not from_outside(name))
+    outside = {"input"}
+    if isinstance(network, IntegerNetwork):
+        outside = {str(place) for place, source in sources(network).items() if source.outside}
+    neurons = sum(n for name, n in run.neurons.items() if name not in outside)
     simulated = None
     if isinstance(network, SpikingNetwork | LoihiNetwork):
         simulated = run.steps * network.presentation_ms / 1000.0

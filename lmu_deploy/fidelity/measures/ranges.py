@@ -10,15 +10,23 @@ merged at the end, so that memory does not grow with samples or steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from converters.quantize.connections import bits_of
-from lmu_deploy.core.integer.graph import HOST, Edge, edges, populations
-from lmu_deploy.core.integer.network import HostLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
+from lmu_deploy.fidelity.attribution.layers import (
+    LayerEdge,
+    Layers,
+    as_layer_network,
+    edges,
+    populations,
+)
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switches, sources
 from lmu_deploy.fidelity.attribution.synapses import StepRecord, Tally
@@ -74,35 +82,23 @@ class SignalRange:
     histogram: Histogram
 
 
-def formats(network: IntegerNetwork) -> dict[str, Format]:
+def formats(network: Layers) -> dict[str, Format]:
     """Return the formats of all signals, in the order of computation within a step."""
-    found: dict[str, Format] = {}
-    if "input" in populations(network):
-        found["input"] = network.input
-    for number, layer in enumerate(network.layers):
+    found: dict[str, Format] = {"input": network.input}
+    for number, layer in network.numbered:
         place = f"layer{number}"
-        if isinstance(layer, HostLayer):
-            if layer.message is not None:
-                found[f"{place}/{HOST}"] = layer.message
-            continue
         found[f"{place}/memory/state"] = layer.memory.state
         found[f"{place}/memory/message"] = layer.memory.message
         if layer.hidden is not None:
             found[f"{place}/hidden/message"] = layer.hidden.message
-    if isinstance(network.readout, IntegerReadout):
-        found["readout/output"] = network.readout.output
-    return found
+    return {**found, "readout/output": network.chip_readout.output}
 
 
-def signals(network: IntegerNetwork, record: StepRecord) -> dict[str, np.ndarray]:
+def signals(network: Layers, record: StepRecord) -> dict[str, np.ndarray]:
     """Return the values of one step by place, in units of their formats."""
     found = {"input": record.x, "readout/output": record.y}
-    for number, layer in enumerate(network.layers):
+    for number, layer in network.numbered:
         place = f"layer{number}"
-        if isinstance(layer, HostLayer):
-            if layer.message is not None:
-                found[f"{place}/{HOST}"] = record.h[number]
-            continue
         found[f"{place}/memory/state"] = record.m[number]
         found[f"{place}/memory/message"] = record.message[number]
         if layer.hidden is not None:
@@ -235,7 +231,7 @@ class LayerRanges:
 
 
 def layer_ranges(
-    network: IntegerNetwork,
+    network: IntegerNetwork | Layers,
     inputs: np.ndarray,
     tally: Tally | None = None,
     tally_samples: int = 0,
@@ -258,8 +254,15 @@ def layer_ranges(
     Raises
     ------
     InputError
-        When the network does not contain its float network.
+        When the network does not contain its float network, or has other nodes than LMU layers with
+        simple units.
     """
+    if (layers := as_layer_network(network)) is None:
+        raise InputError(
+            "ranges: the network has other nodes than LMU layers with simple units one behind the "
+            "other and a dense readout; pass --attribution 0."
+        )
+    network = layers
     inputs = inputs[:samples]
     counterpart, own = float_counterpart(network), Tally()
     everything = Switches.of(*sources(network).values())
@@ -274,13 +277,20 @@ def layer_ranges(
     return LayerRanges(
         len(inputs),
         tally_samples,
-        [meter.range(place, tally) for place, meter in meters.items()],
-        [_connection(network, edge, counterpart, tally) for edge in edges(network)],
+        [_named(network, meter.range(place, tally)) for place, meter in meters.items()],
+        [_named(network, _connection(network, e, counterpart, tally)) for e in edges(network)],
     )
 
 
+_Ranged = TypeVar("_Ranged", SignalRange, ConnectionRange)
+
+
+def _named(network: Layers, found: _Ranged) -> _Ranged:
+    return replace(found, place=network.named(found.place))
+
+
 def _connection(
-    network: IntegerNetwork, edge: Edge, counterpart: FloatCounterpart, tally: Tally
+    network: Layers, edge: LayerEdge, counterpart: FloatCounterpart, tally: Tally
 ) -> ConnectionRange:
     connection, sent = edge.connection, populations(network)[edge.source].message
     bound = np.abs(connection.slices.astype(np.int64)).sum(axis=2) * sent.limit
@@ -322,11 +332,11 @@ def _row_rms(matrix: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.mean(matrix**2, axis=1)))
 
 
-def _target_scale(network: IntegerNetwork, target: str) -> float:
+def _target_scale(network: Layers, target: str) -> float:
     """Return the real value of one unit of the sums of a population."""
     if target == "readout":
         return network.y_scale
-    layer = dict(network.on_chip)[int(target.split("/")[0].removeprefix("layer"))]
+    layer = dict(network.numbered)[int(target.split("/")[0].removeprefix("layer"))]
     if target.endswith("/hidden"):
         assert layer.hidden is not None
         return layer.hidden.drive.scale

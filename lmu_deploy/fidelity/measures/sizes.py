@@ -28,10 +28,16 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.integer.graph import biases, edges, outlets
-from lmu_deploy.core.integer.layers import SeriesMemory
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
-from lmu_deploy.core.integer.parts import Connection
+from lmu_deploy.core.integer.graph import (
+    applications,
+    biases,
+    edges,
+    frame_counts,
+    outlets,
+    sources,
+)
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.populations import Input, Output
 from lmu_deploy.core.network import LMUNetwork, Memory
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
@@ -126,17 +132,16 @@ def _sort_arrays(part: Any, weights: list[np.ndarray], biases: list[np.ndarray])
 
 def _integer_sizes(network: IntegerNetwork) -> Sizes:
     """Return the size of the part on the chip."""
-    connections: list[Connection] = []
-    if isinstance(network.readout, IntegerReadout):
-        connections.append(network.readout.connection)
+    connections = [edge.connection for edge in edges(network)]
     state_bits = table_bits = table_size = 0
-    for _, layer in network.on_chip:
-        connections += _connections(layer)
-        state_bits += layer.memory.size * (layer.memory.state.bits + layer.memory.message.bits)
-        if layer.hidden is not None:
-            state_bits += layer.hidden.units * layer.hidden.message.bits
-            table_size += 2 * len(layer.hidden.activation.slope)
-            table_bits += len(layer.hidden.activation.slope) * (15 + _BIAS_BITS)
+    for population in network.on_chip:
+        if not isinstance(population, Input | Output):
+            state_bits += population.size * population.message.bits
+            if not population.stateless:
+                state_bits += population.size * population.stored.bits
+        for function in population.functions:
+            table_size += 2 * len(function.slope)
+            table_bits += len(function.slope) * (15 + _BIAS_BITS)
     n_biases = sum(bias.size for bias in biases(network).values())
     n_gains = sum(c.multiplier.size for c in connections)
     n_weights = sum(c.slices.size for c in connections)
@@ -195,14 +200,6 @@ def _loihi_sizes(network: LoihiNetwork) -> Sizes:
     )
 
 
-def _connections(layer: IntegerLayer) -> list[Connection]:
-    found: list[Connection | None] = [layer.memory.recurrent, layer.memory.input]
-    found += [layer.memory.hidden]
-    if layer.hidden is not None:
-        found += [layer.hidden.memory, layer.hidden.input, layer.hidden.recurrent]
-    return [connection for connection in found if connection is not None]
-
-
 def _bytes(bits: Iterable[int]) -> int:
     return -(-sum(bits) // 8)
 
@@ -246,10 +243,13 @@ def _messages(run: Run, network: object) -> dict[str, int] | None:
     """Count the possible messages of one sample by population, zeros included."""
     if isinstance(network, IntegerNetwork):
         found: dict[str, int] = {}
+        senders_of, counts = sources(network), frame_counts(network, run.steps)
         for outlet in outlets(network):
-            if not _by_host(outlet.source):
-                sent = run.neurons[outlet.source] * _applied(network, outlet.source)
-                found[outlet.source] = found.get(outlet.source, 0) + sent * run.steps
+            source = str(outlet.source)
+            if not senders_of[outlet.source].outside:
+                times = applications(network, outlet.edges[0])
+                frames = counts[network[outlet.source].place]
+                found[source] = found.get(source, 0) + run.neurons[source] * times * frames
         return found
     if isinstance(network, SpikingNetwork | LoihiNetwork):
         senders = {name: n for name, n in run.neurons.items() if not _by_host(name)}
@@ -263,8 +263,14 @@ def _operations(run: Run, network: object) -> SynapticOperations | None:
         return None
     effective = run.synops / len(run.outputs)
     if isinstance(network, IntegerNetwork):
-        dense = sum(w.connection.slices.size * _applied(network, w.source) for w in edges(network))
-        return _synaptic(effective, 0.0, dense * run.steps)
+        counts = frame_counts(network, run.steps)
+        dense = sum(
+            edge.connection.slices.size
+            * applications(network, edge)
+            * counts[network[edge.target].place]
+            for edge in edges(network)
+        )
+        return _synaptic(effective, 0.0, float(dense))
     if isinstance(network, SpikingNetwork):
         present = [memory for memory in network.memories if memory is not None]
         dense = sum(memory.weights.size * memory.populations.neurons for memory in present)
@@ -298,15 +304,6 @@ def _loihi_operations(run: Run, network: LoihiNetwork) -> SynapticOperations | N
 
 def _by_host(population: str) -> bool:
     return population.rpartition("/")[2] in _OF_HOST
-
-
-def _applied(network: IntegerNetwork, source: str) -> int:
-    """Return how often a population sends in a step: a series once for each of its terms."""
-    layer, _, part = source.partition("/")
-    if part != "series":
-        return 1
-    memory = getattr(network.layers[int(layer.removeprefix("layer"))], "memory", None)
-    return memory.applications if isinstance(memory, SeriesMemory) else 1
 
 
 def _synaptic(macs: float, acs: float, dense: float) -> SynapticOperations:
