@@ -218,10 +218,10 @@ class ChipRunner:
             if (first := population.first_message) is None:
                 continue
             message = self._engine.array(np.tile(first, (state.batch, 1)))
-            for key, fan in self._fans.items():
-                if key[0] == population.place:
-                    if key[1]:
-                        state.held[key] = message
+            for key in self._machine.outlets_of[population.place]:
+                if key[1]:
+                    state.held[key] = message
+                if (fan := self._fans.get(key)) is not None:
                     drives = fan.deliver(message)
                     state.drives |= {place: drive.snapshot() for place, drive in drives.items()}
 
@@ -328,7 +328,7 @@ class ChipRunner:
                 received[p.place, 0][t] = messages
                 if produced.values is not received[p.place, 0]:
                     produced.values[t] = rule.recorded(own, messages)
-                for key in machine.outlets_of[p.place]:
+                for key in machine.outlets_of[p.place] if rule.emits else ():
                     known = messages
                     if key[0] != p.place:
                         produced.sent[key][t] = rule.sent(own)

@@ -75,10 +75,30 @@ def step(
         raise InputError("the stream belongs to another network; start a new one with None.")
     check_array("input", x, (stream.state.batch, network.n_in))
     machine, state = stream.machine, stream.state.copy(stream.machine)
-    found = machine.feed(state, x[None])
-    frames = [machine.output(part) for part in found.get(network.output, [])]
-    y = np.concatenate(frames) if frames else np.zeros((0, len(x), network.n_out), np.int64)
+    y = _fed(machine, state, x[None], end=False)
     return (y[0] if len(y) == 1 else y), Stream(machine, state.copy(machine))
+
+
+def finish(stream: Stream) -> np.ndarray:
+    """End the sequences of a stream; return the frames of the output that remain.
+
+    These are the answer of a reduction over time, and frames that wait for later steps.
+
+    Returns
+    -------
+    y : ndarray, shape (frames, samples, n_out)
+        As from :func:`step`; often without frames.
+    """
+    machine, state = stream.machine, stream.state.copy(stream.machine)
+    return _fed(machine, state, np.zeros((0, state.batch, machine.network.n_in)), end=True)
+
+
+def _fed(machine: Machine, state: State, x: np.ndarray, end: bool) -> np.ndarray:
+    """Feed steps; return the frames of the output, (frames, samples, n_out)."""
+    found = machine.feed(state, x, end)
+    frames = [machine.output(part) for part in found.get(machine.network.output, [])]
+    none = np.zeros((0, state.batch, machine.network.n_out), np.int64)
+    return np.concatenate(frames) if frames else none
 
 
 class Collector:
@@ -97,6 +117,11 @@ class Collector:
         self._samples, self._steps, _ = shape
         network = self._network
         self._frames = frame_counts(network, self._steps)
+        for place, frames in self._frames.items():
+            if not frames:
+                raise InputError(
+                    f"{self._steps} steps of the input give no frame of {place}; give more steps."
+                )
         self._last_only = not (record or network.return_sequences)
         y_frames = 1 if self._last_only else self._frames[network.output]
         self._y = self._room(network.output, y_frames)

@@ -164,8 +164,9 @@ class Network(Representation):
         """Return how many frames the output has for an input of that many steps."""
         found = {INPUT: np.array(steps)}
         for node in self.nodes:
-            lengths = node.operator.lengths(found[node.inputs[0]])
-            found[node.name] = lengths if self.shapes[node.name].sequence else np.array(1)
+            before = found[node.inputs[0]]
+            lengths = node.operator.lengths(before)
+            found[node.name] = lengths if self.shapes[node.name].sequence else np.minimum(before, 1)
         return int(found[self.output])
 
     @property

@@ -13,12 +13,10 @@ from functools import cached_property
 
 import numpy as np
 from scipy.linalg import block_diag
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.memories import Integrators, Series
-from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node, component_labels
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
 from lmu_deploy.core.integer.populations import Input, Reduction
 
@@ -136,12 +134,7 @@ class Component:
 
 def components(network: IntegerNetwork) -> list[Component]:
     """Return the strongly connected components of the graph in the order of computation."""
-    pairs = [(network.order(e.source), network.order(e.target)) for e in network.edges]
-    pairs += [(network.order(r.source), network.order(r.target)) for r in network.readings]
-    count = len(network.populations)
-    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(count, count))
-    _, labels = connected_components(graph, connection="strong")
+    labels = component_labels(network)
     found = []
     for label in dict.fromkeys(labels):
         members = tuple(
@@ -165,11 +158,11 @@ def frame_counts(network: IntegerNetwork, steps: int) -> dict[Place, int]:
         elif isinstance(population, HostNodes):
             read = [found[r.source] for r in network.readings if r.target == place]
             found[place] = population.network.frames(min(read))
-        elif isinstance(population, Reduction):
-            found[place] = 1
         else:
             into = network.entering(population.entrance)
-            found[place] = min(e.frames(found[e.source]) for e in into if not e.recurrent)
+            before = [e for e in into if not network.leads_back(e)]
+            frames = min(e.frames(found[e.source]) for e in before)
+            found[place] = min(frames, 1) if isinstance(population, Reduction) else frames
     return found
 
 
@@ -194,7 +187,7 @@ def latency(network: IntegerNetwork) -> int:
     late: dict[Place, int] = {}
     for population in network.populations:
         place = population.place
-        into = [e for e in network.entering(population.entrance) if not e.recurrent]
+        into = [e for e in network.entering(population.entrance) if not network.leads_back(e)]
         into = [] if isinstance(population, Input | HostNodes) else into
         read = [r.source for r in network.readings if r.target == place]
         period[place] = max(

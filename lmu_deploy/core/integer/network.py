@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
@@ -193,6 +195,7 @@ class IntegerNetwork(Representation):
         )
         object.__setattr__(self, "_index", _check_populations(populations))
         _check_edges(self)
+        _check_loops(self)
         if self.output not in self._by_place:
             raise InputError(f"the output {self.output} is no population of the network.")
 
@@ -253,6 +256,10 @@ class IntegerNetwork(Representation):
     def y_scale(self) -> float:
         """Real value of one unit of the output; 1 where the host computes it in float64."""
         return self[self.output].scale
+
+    def leads_back(self, edge: Edge) -> bool:
+        """Return whether an edge leads to the same or an earlier population."""
+        return self.order(edge.source) >= self.order(edge.target)
 
     def entering(self, place: Place) -> tuple[Edge, ...]:
         """Return the edges that enter at a place, without those inside an update."""
@@ -332,7 +339,7 @@ def _check_edges(network: IntegerNetwork) -> None:
                 f"edge {edge.place} drives {edge.row + edge.connection.n_out} sums and "
                 f"{edge.target} has {target.drive_size}."
             )
-        if index[edge.source] >= index[edge.target] and not edge.recurrent:
+        if network.leads_back(edge) and not edge.recurrent:
             raise InputError(
                 f"edge {edge.place} leads back to {edge.target}; it must read the frame before."
             )
@@ -343,12 +350,43 @@ def _check_edges(network: IntegerNetwork) -> None:
         source, host = network[reading.source], network[reading.target]
         if not isinstance(host, HostNodes) or index[reading.source] >= index[reading.target]:
             raise InputError(f"a reading of {reading.source} must lead to the host, behind it.")
-        rows = source.size if reading.matrix is None else len(reading.matrix)
-        columns = source.size if reading.matrix is None else reading.matrix.shape[1]
-        if columns != source.size or rows != host.drive_size:
+        size = source.size
+        rows, columns = (size, size) if reading.matrix is None else reading.matrix.shape
+        if columns != size or rows != host.drive_size:
             raise InputError(
                 f"{reading.target} reads {host.drive_size} values and {reading.source} gives "
                 f"{rows} of {columns} messages; the shapes must fit."
+            )
+
+
+def component_labels(network: IntegerNetwork) -> np.ndarray:
+    """Return the number of the strongly connected component of every population."""
+    pairs = [(network.order(e.source), network.order(e.target)) for e in network.edges]
+    pairs += [(network.order(r.source), network.order(r.target)) for r in network.readings]
+    count = len(network.populations)
+    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(count, count))
+    return np.asarray(connected_components(graph, connection="strong")[1])
+
+
+def _check_loops(network: IntegerNetwork) -> None:
+    """Raise InputError unless every population is driven, and loops are on the chip, in step."""
+    driven = {e.target for e in network.edges if not network.leads_back(e)}
+    driven |= {reading.target for reading in network.readings}
+    labels = component_labels(network)
+    for population, label in zip(network.populations[1:], labels[1:], strict=True):
+        if population.entrance not in driven:
+            raise InputError(f"nothing before {population.place} drives it; leave it out.")
+        loop = np.count_nonzero(labels == label) > 1 or any(
+            network[e.target] is network[e.source] is population for e in network.edges
+        )
+        if loop and isinstance(population, HostNodes | Reduction):
+            raise InputError(f"{population.place} is part of a loop; only the chip has loops.")
+    for edge in network.edges:
+        inside = labels[network.order(edge.source)] == labels[network.order(edge.target)]
+        if inside and not network.leads_back(edge) and not edge.plain:
+            raise InputError(
+                f"edge {edge.place} is part of a loop; it must read one frame, of the same step."
             )
 
 
