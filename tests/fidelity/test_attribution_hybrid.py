@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layered import layered, relayered
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
@@ -74,7 +75,8 @@ def everything(network):
 
 def narrowed(network, bits):
     """Return the network with accumulators so narrow that they saturate."""
-    layer = network.layers[0]
+    old = layered(network)
+    layer = old.layers[0]
     memory = layer.memory
     changes = {"input": dataclasses.replace(memory.input, accumulator_bits=bits)}
     if hasattr(memory, "accumulator_bits"):
@@ -83,9 +85,9 @@ def narrowed(network, bits):
         changes["recurrent"] = dataclasses.replace(memory.recurrent, accumulator_bits=bits)
     layers = (
         dataclasses.replace(layer, memory=dataclasses.replace(memory, **changes)),
-        *network.layers[1:],
+        *old.layers[1:],
     )
-    return dataclasses.replace(network, layers=layers)
+    return relayered(old, layers=layers).graph()
 
 
 def check_all_on(integer, inputs):
@@ -104,13 +106,13 @@ def check_all_on(integer, inputs):
 def check_all_off(network, integer, inputs):
     truth = run_reference(network, inputs, record=True)
     _, h, y, m = run(HybridSimulator(integer, Switches.of()), inputs)
-    scales = [lay.hidden.message.scale for lay in integer.layers if lay.hidden is not None]
+    scales = [lay.hidden.message.scale for lay in layered(integer).layers if lay.hidden is not None]
     h = np.concatenate(
         [part * s for part, s in zip(np.split(h, len(scales), axis=2), scales, strict=True)], axis=2
     ) if scales else h  # fmt: skip
     np.testing.assert_allclose(m, truth.m, rtol=0, atol=1e-9)
     np.testing.assert_allclose(h, truth.h, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(y * integer.readout.output.scale, truth.y, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(y * integer.y_scale, truth.y, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -174,7 +176,7 @@ def test_each_source_has_its_own_effect(form):
     moved = {}
     for name, switches in sources(integer).items():
         _, _, y, _ = run(HybridSimulator(integer, Switches.of(switches)), inputs)
-        moved[name] = float(np.abs(y - truth).max()) * integer.readout.output.scale
+        moved[name] = float(np.abs(y - truth).max()) * integer.y_scale
     assert list(moved) == list(SOURCES)
     still = {name for name, change in moved.items() if change < 1e-12}
     assert still <= {"saturation", "discretization", "memory weights", "message thresholds"}
@@ -205,13 +207,13 @@ def test_messages_with_thresholds_equal_the_integer_target():
     network, inputs = make(10, layers=2)
     integer = quantize(network, inputs)
     layers = []
-    for layer in integer.layers:
+    for layer in layered(integer).layers:
         hidden = layer.hidden
         for name, threshold in (("memory", 9), ("recurrent", 2), ("input", 1)):
             connection = dataclasses.replace(getattr(hidden, name), threshold=threshold)
             hidden = dataclasses.replace(hidden, **{name: connection})
         layers.append(dataclasses.replace(layer, hidden=hidden))
-    integer = dataclasses.replace(integer, layers=tuple(layers))
+    integer = relayered(integer, layers=tuple(layers))
     places = [switch.place for switch in sources(integer)["message thresholds"]]
     assert places == [f"layer{n}/hidden/{name}" for n in (0, 1) for name in ("memory", "recurrent")]
     check_all_on(integer, inputs)

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from layered import layered, with_layer
 
 from converters.quantize import quantize
 from converters.quantize.connections import split_digits
@@ -46,11 +47,8 @@ def planted():
 
 def changed(network, number, part, **values):
     """Return the network with changed fields of the memory or hidden part of one layer."""
-    layer = network.layers[number]
-    new = dataclasses.replace(getattr(layer, part), **values)
-    layers = list(network.layers)
-    layers[number] = dataclasses.replace(layer, **{part: new})
-    return dataclasses.replace(network, layers=tuple(layers))
+    new = dataclasses.replace(getattr(layered(network).layers[number], part), **values)
+    return with_layer(network, number, **{part: new})
 
 
 def enlarged(connection, doublings):
@@ -87,7 +85,7 @@ def test_a_good_network_has_small_errors_and_its_steps_add_up(planted):
 )
 def test_a_row_of_the_wrong_scale_is_named(planted, number, part, name, row):
     integer, *samples = planted
-    connection = getattr(getattr(integer.layers[number], part), name)
+    connection = getattr(getattr(layered(integer).layers[number], part), name)
     bad = changed(integer, number, part, **{name: row_doubled(connection, row)})
     found = attribute(bad, *samples)
     first = found.causes[0]
@@ -99,8 +97,9 @@ def test_a_row_of_the_wrong_scale_is_named(planted, number, part, name, row):
 
 def test_a_wrong_row_of_the_readout_is_named(planted):
     integer, *samples = planted
-    readout = integer.readout
-    bad = dataclasses.replace(
+    old = layered(integer)
+    readout = old.readout
+    bad = changed(
         integer,
         readout=dataclasses.replace(readout, connection=row_doubled(readout.connection, 1)),
     )
@@ -110,8 +109,8 @@ def test_a_wrong_row_of_the_readout_is_named(planted):
 
 def test_a_wrong_bias_is_named(planted):
     integer, *samples = planted
-    bias = integer.layers[1].hidden.bias.copy()
-    bias[4] += round(1.0 / integer.layers[1].hidden.drive.scale)
+    bias = layered(integer).layers[1].hidden.bias.copy()
+    bias[4] += round(1.0 / layered(integer).layers[1].hidden.drive.scale)
     first = attribute(changed(integer, 1, "hidden", bias=bias), *samples).causes[0]
     assert (first.source, first.place, first.row) == ("hidden weights", "layer1/hidden/bias", 4)
 
@@ -131,7 +130,7 @@ def test_one_accumulator_that_saturates_is_named(planted, number, part):
     integer, *samples = planted
     name, row = ("recurrent", 4) if part == "memory" else ("memory", 6)
     place = f"layer{number}/{part}/{name}/slice0"
-    wide = one_row_wide(getattr(getattr(integer.layers[number], part), name), row)
+    wide = one_row_wide(getattr(getattr(layered(integer).layers[number], part), name), row)
     plain = attribute(changed(integer, number, part, **{name: wide}), *samples)
     assert plain.whole.output < 0.05
     widest = np.delete(plain.tally.widest[place], row).max()
@@ -147,7 +146,7 @@ def test_one_accumulator_that_saturates_is_named(planted, number, part):
 
 def coarse_state(integer, number, bits):
     """Return the network with narrow memory states of one layer, messages in the same units."""
-    memory, hidden = integer.layers[number].memory, integer.layers[number].hidden
+    memory, hidden = layered(integer).layers[number].memory, layered(integer).layers[number].hidden
     shift = memory.state.bits - bits - 2
     messages = shift - memory.message_shift
     assert messages >= 0
@@ -185,7 +184,7 @@ def test_a_fir_line_that_is_too_short_is_named(planted):
 
 def test_thresholds_that_are_too_large_are_named(planted):
     integer, *samples = planted
-    held = dataclasses.replace(integer.layers[1].hidden.recurrent, threshold=900)
+    held = dataclasses.replace(layered(integer).layers[1].hidden.recurrent, threshold=900)
     found = attribute(changed(integer, 1, "hidden", recurrent=held), *samples)
     first = found.causes[0]
     assert (first.source, first.place) == ("message thresholds", "layer1/hidden/recurrent")

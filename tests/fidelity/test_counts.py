@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lmu_deploy.core.graph.transforms import as_layers
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
+from lmu_deploy.core.integer.layered import IntegerHidden, IntegerMemory, PiecewiseLinear
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.spiking.chip import Calibration, Device, NeuronModel, Populations

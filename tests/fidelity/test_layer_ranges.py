@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from layered import layered, relayered
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
@@ -25,9 +26,9 @@ def test_signals_equal_the_integer_target(digits, integer):
     found = {s.place: s for s in layer_ranges(integer, inputs).signals}
     states = IntegerTarget().run(integer, inputs, record=True).states
     for place, values, scale in (
-        ("layer0/memory/state", states.m, integer.layers[0].memory.state.scale),
-        ("layer0/hidden/message", states.h, integer.layers[0].hidden.message.scale),
-        ("readout/output", states.y, integer.readout.output.scale),
+        ("layer0/memory/state", states.m, layered(integer).layers[0].memory.state.scale),
+        ("layer0/hidden/message", states.h, layered(integer).layers[0].hidden.message.scale),
+        ("readout/output", states.y, layered(integer).readout.output.scale),
     ):
         signal = found[place]
         np.testing.assert_allclose(signal.after, (values.min() * scale, values.max() * scale))
@@ -57,8 +58,8 @@ def test_accumulators_need_the_bits_of_their_sums(digits, integer):
     states = IntegerTarget().run(integer, inputs, record=True).states
     found = {c.place: c for c in layer_ranges(integer, inputs).connections}
     assert list(found) == [edge.place for edge in edges(integer)]
-    connection = integer.layers[0].hidden.recurrent or integer.readout.connection
-    place = "layer0/hidden/recurrent" if integer.layers[0].hidden.recurrent else "readout"
+    connection = layered(integer).layers[0].hidden.recurrent or layered(integer).readout.connection
+    place = "layer0/hidden/recurrent" if layered(integer).layers[0].hidden.recurrent else "readout"
     sums = np.abs(states.h.astype(np.int64) @ connection.slices[0].astype(np.int64).T).max()
     accumulator = found[place].accumulators[0]
     assert accumulator.measured == pytest.approx(np.log2(sums + 1.0) + 1.0)
@@ -70,18 +71,18 @@ def test_accumulators_need_the_bits_of_their_sums(digits, integer):
 
 def test_weights_before_and_after(digits):
     integer = quantize(digits.network, digits.split.inputs)
-    shift = integer.layers[0].hidden.memory.shift.copy()
+    shift = layered(integer).layers[0].hidden.memory.shift.copy()
     shift[:, 4] -= 1
-    memory = dataclasses.replace(integer.layers[0].hidden.memory, shift=shift)
-    hidden = dataclasses.replace(integer.layers[0].hidden, memory=memory)
-    layer = dataclasses.replace(integer.layers[0], hidden=hidden)
-    bad = dataclasses.replace(integer, layers=(layer,))
+    memory = dataclasses.replace(layered(integer).layers[0].hidden.memory, shift=shift)
+    hidden = dataclasses.replace(layered(integer).layers[0].hidden, memory=memory)
+    layer = dataclasses.replace(layered(integer).layers[0], hidden=hidden)
+    bad = relayered(integer, layers=(layer,))
     good, wrong = (
         next(c for c in layer_ranges(n, digits.split.inputs).connections if "hidden/mem" in c.place)
         for n in (integer, bad)
     )
     assert good.largest == pytest.approx(
-        np.abs(integer.source.layers[0].hidden.memory_kernel).max()
+        np.abs(layered(integer.source).layers[0].hidden.memory_kernel).max()
     )
     assert good.error < 0.01 < good.histogram.before.sum() == memory.slices[0].size
     assert (wrong.worst_row, wrong.worst_error) == (4, pytest.approx(1.0, abs=0.02))
@@ -100,12 +101,12 @@ def test_sums_of_more_samples_can_be_given(digits):
 
 def test_saturations_are_counted_where_they_are(digits):
     integer = quantize(digits.network, digits.split.inputs / 4)
-    memory = integer.layers[0].memory
+    memory = layered(integer).layers[0].memory
     narrow = dataclasses.replace(memory.recurrent, accumulator_bits=12)
     layer = dataclasses.replace(
-        integer.layers[0], memory=dataclasses.replace(memory, recurrent=narrow)
+        layered(integer).layers[0], memory=dataclasses.replace(memory, recurrent=narrow)
     )
-    bad = dataclasses.replace(integer, layers=(layer,))
+    bad = relayered(integer, layers=(layer,))
     inputs = digits.split.inputs[:10]
     run = IntegerTarget().run(bad, inputs, record=True)
     ranges = layer_ranges(bad, inputs)

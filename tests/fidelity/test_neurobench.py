@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layered import layered
 
 from converters.loihi import loihi_spike
 from converters.quantize import quantize
@@ -91,7 +92,7 @@ def memory_alone():
 def test_a_series_sends_once_for_each_term(memory_alone):
     network, inputs = memory_alone
     series = quantize(network, inputs, realization="sign-taylor")
-    memory = series.layers[0].memory
+    memory = layered(series).layers[0].memory
     run = IntegerTarget("numpy").run(series, inputs)
     found = neurobench_of(run, series)
     sent = sum(int(counts.sum()) for name, counts in run.events.items() if name != "input")

@@ -6,10 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from layered import layered, relayered
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import delayed, edges, populations, with_thresholds
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
+from lmu_deploy.core.integer.layered import IntegerHidden, IntegerMemory, PiecewiseLinear
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.hardware.placement import demands, place, table
@@ -153,9 +154,9 @@ def test_demands_count_synapses_once_for_each_slice():
 
 def test_zero_weights_take_no_memory():
     network = network_of()
-    layer = network.layers[0]
+    layer = layered(network).layers[0]
     memory = dataclasses.replace(layer.memory, recurrent=link(4, 4, weights=0))
-    network = dataclasses.replace(network, layers=(IntegerLayer(memory, layer.hidden),))
+    network = relayered(network, layers=(IntegerLayer(memory, layer.hidden),))
     assert demands(network)[0].synaptic_bytes.tolist() == [2 * 2 + 6] * 4
 
 

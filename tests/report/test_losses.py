@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from layered import layered, relayered
 
 from converters.quantize import quantize
 from lmu_deploy.fidelity import Result, read_fidelity, write_fidelity
@@ -28,14 +29,14 @@ SERIES = assign(["integer"])["integer"]
 def folder(digits, assembled, tmp_path_factory):
     """Folder with a report of a network in which one row has gains twice too large."""
     integer = quantize(digits.network, digits.split.inputs, kernel_slices=2)
-    hidden = integer.layers[0].hidden
+    hidden = layered(integer).layers[0].hidden
     multiplier = hidden.memory.multiplier.copy()
     multiplier[:, 5] *= 2
     memory = dataclasses.replace(hidden.memory, multiplier=multiplier)
     layer = dataclasses.replace(
-        integer.layers[0], hidden=dataclasses.replace(hidden, memory=memory)
+        layered(integer).layers[0], hidden=dataclasses.replace(hidden, memory=memory)
     )
-    bad = dataclasses.replace(integer, layers=(layer,))
+    bad = relayered(integer, layers=(layer,))
     inputs = digits.split.inputs[:40]
     run = IntegerTarget().run(bad, inputs, record=True)
     sources = attribute(bad, inputs, digits.split.targets, digits.task)

@@ -15,9 +15,10 @@ from converters.quantize.memory_analysis import increment
 from converters.quantize.sign_taylor import step_matrices
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.layered import IntegerLayer, IntegerMemory, SeriesMemory
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.legendre import state_space
 from lmu_deploy.core.network import LMULayer, LMUNetwork
-from lmu_deploy.fidelity.attribution.layers import Layers
+from lmu_deploy.fidelity.attribution.layers import Layers, layers_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class _Sender:
     forgets: bool = False
 
 
-def float_counterpart(network: Layers) -> FloatCounterpart:
+def float_counterpart(network: IntegerNetwork | Layers) -> FloatCounterpart:
     """Compute the unrounded weights of each connection and bias of `network`.
 
     Raises
@@ -79,12 +80,9 @@ def float_counterpart(network: Layers) -> FloatCounterpart:
     InputError
         When the network does not contain its float network, or one of other shapes.
     """
+    network = layers_of(network)
     source = network.source
-    if source is None:
-        raise InputError(
-            "attribution: the integer network does not contain the float network from which it was "
-            "converted; convert it again with lmu-deploy quantize."
-        )
+    assert source is not None
     if len(source.layers) != len(network.layers):
         raise InputError(
             f"attribution: the integer network has {len(network.layers)} layers and the float one "

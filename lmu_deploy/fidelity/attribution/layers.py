@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.linear import Dense
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.time import Reduce
@@ -123,6 +124,27 @@ def as_layer_network(network: IntegerNetwork | Layers) -> Layers | None:
         ),
         tuple(names),
     )
+
+
+def layers_of(network: IntegerNetwork | Layers) -> Layers:
+    """Return a network as layers.
+
+    Raises
+    ------
+    InputError
+        When the network does not contain its float network, or has other nodes.
+    """
+    if isinstance(network, IntegerNetwork) and network.source is None:
+        raise InputError(
+            "attribution: the integer network does not contain the float network from which it was "
+            "converted; convert it again with lmu-deploy quantize."
+        )
+    if (layers := as_layer_network(network)) is None:
+        raise InputError(
+            "attribution: the network has other nodes than LMU layers with simple units one behind "
+            "the other and a dense readout; pass --attribution 0."
+        )
+    return layers
 
 
 def _readout(operator: object) -> Readout:

@@ -13,11 +13,12 @@ import numpy as np
 
 from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.layered import IntegerHidden, IntegerLayer, SeriesMemory
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.network import LMULayer
 from lmu_deploy.core.reference import activate
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
-from lmu_deploy.fidelity.attribution.layers import Layers, biases, edges, populations
+from lmu_deploy.fidelity.attribution.layers import Layers, biases, edges, layers_of, populations
 from lmu_deploy.fidelity.attribution.memories import Integrators, Series
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import (
@@ -35,7 +36,7 @@ class HybridSimulator:
 
     Parameters
     ----------
-    network : Layers
+    network : IntegerNetwork or Layers
     switches : Switches
         Operations of the integer network that are enabled.
     counterpart : FloatCounterpart, optional
@@ -51,11 +52,12 @@ class HybridSimulator:
 
     def __init__(
         self,
-        network: Layers,
+        network: IntegerNetwork | Layers,
         switches: Switches,
         counterpart: FloatCounterpart | None = None,
         tally: Tally | None = None,
     ) -> None:
+        network = layers_of(network)
         self.network, self.switches, self.tally = network, switches, tally
         self.counterpart = float_counterpart(network) if counterpart is None else counterpart
         rounded = {"readout": "readout/output"}

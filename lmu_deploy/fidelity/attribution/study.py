@@ -27,7 +27,13 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
-from lmu_deploy.fidelity.attribution.layers import Layers, as_layer_network, biases, edges
+from lmu_deploy.fidelity.attribution.layers import (
+    Layers,
+    as_layer_network,
+    biases,
+    edges,
+    layers_of,
+)
 from lmu_deploy.fidelity.attribution.measure import AblationRunner, Errors
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switch, Switches, sources
@@ -292,7 +298,7 @@ def attribute(
         When inputs or targets do not match, the network does not contain its float network, or it
         has other nodes than LMU layers with simple units.
     """
-    network = _layers(network)
+    network = layers_of(network)
     if samples is not None:
         samples = check_integer("samples of the attribution", samples, 1, 2**31)
     inputs = check_inputs(inputs[: samples or MOST_SAMPLES], network.n_in)
@@ -330,20 +336,6 @@ def attribute(
     named = [replace(cause, place=network.named(cause.place)) for cause in causes]
     steps = [replace(s, places=tuple(map(network.named, s.places))) for s in steps]
     return Attribution(len(inputs), reference, tuple(steps), tuple(named), tally)
-
-
-def _layers(network: IntegerNetwork | Layers) -> Layers:
-    if isinstance(network, IntegerNetwork) and network.source is None:
-        raise InputError(
-            "attribution: the integer network does not contain the float network from which it was "
-            "converted; convert it again with lmu-deploy quantize."
-        )
-    if (layers := as_layer_network(network)) is None:
-        raise InputError(
-            "attribution: the network has other nodes than LMU layers with simple units one behind "
-            "the other and a dense readout; pass --attribution 0."
-        )
-    return layers
 
 
 def _any_on(steps: Sequence[Step]) -> bool:

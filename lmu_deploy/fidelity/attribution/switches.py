@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lmu_deploy.core.integer.layered import SeriesMemory
-from lmu_deploy.fidelity.attribution.layers import Layers, edges
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.fidelity.attribution.layers import Layers, edges, layers_of
 
 Kind = Literal["realization", "weights", "width", "threshold", "activation", "saturation"]
 
@@ -83,12 +84,13 @@ class Switches:
         return [s.row for s in self.on if s.place == place and s.row is not None]
 
 
-def sources(network: Layers) -> dict[str, tuple[Switch, ...]]:
+def sources(network: IntegerNetwork | Layers) -> dict[str, tuple[Switch, ...]]:
     """Return all switches of a network by source, in the order of :data:`SOURCES`.
 
     A source that the network does not have has no switches. For example, a memory that applies the
     matrix of the float network has no discretization error.
     """
+    network = layers_of(network)
     found: dict[str, list[Switch]] = {name: [] for name in SOURCES}
     found["message widths"].append(Switch("width", "input"))
     found["saturation"].append(Switch("saturation", "input"))

@@ -16,15 +16,14 @@ from typing import TypeVar
 import numpy as np
 
 from converters.quantize.connections import bits_of
-from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
 from lmu_deploy.fidelity.attribution.layers import (
     LayerEdge,
     Layers,
-    as_layer_network,
     edges,
+    layers_of,
     populations,
 )
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
@@ -257,12 +256,7 @@ def layer_ranges(
         When the network does not contain its float network, or has other nodes than LMU layers with
         simple units.
     """
-    if (layers := as_layer_network(network)) is None:
-        raise InputError(
-            "ranges: the network has other nodes than LMU layers with simple units one behind the "
-            "other and a dense readout; pass --attribution 0."
-        )
-    network = layers
+    network = layers_of(network)
     inputs = inputs[:samples]
     counterpart, own = float_counterpart(network), Tally()
     everything = Switches.of(*sources(network).values())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layered import layered, relayered
 
 from converters.options import QuantizeOptions
 from converters.quantize import calibrate
@@ -102,7 +103,7 @@ def test_trained_weights_are_deployed_weights(network, signals, two_bits):
 
 def test_memory_and_encoders_stay_unchanged(network, two_bits):
     after = two_bits[2].network
-    for old, new in zip(network.layers, after.layers, strict=True):
+    for old, new in zip(layered(network).layers, layered(after).layers, strict=True):
         assert new.memory is old.memory
         for name in ("input_encoders", "hidden_encoders", "memory_encoders", "memory_bias"):
             assert np.array_equal(getattr(new, name), getattr(old, name))
@@ -148,8 +149,8 @@ def test_the_command_writes_a_file_of_one_slice(tmp_path, caplog):
     stored = load(out, INTEGER_CLASSES)
     assert isinstance(stored, IntegerNetwork)
     assert same(stored, made)
-    assert len(stored.layers[0].memory.recurrent.slices) == 1
-    assert stored.layers[0].hidden.memory.weight_bits == 3
+    assert len(layered(stored).layers[0].memory.recurrent.slices) == 1
+    assert layered(stored).layers[0].hidden.memory.weight_bits == 3
     assert any("validation_accuracy_before: " in message for message in caplog.messages)
 
 
@@ -202,16 +203,16 @@ def test_lstm_layers_are_trained_in_float_and_stay_on_the_host():
     config = qat_config(network, {"epochs": 3, "learning_rate": 3e-3})
     result = train_quantized(network, TASK, data, signals, settings, config, show=False)
     assert result.figures["best_epoch"] > 0
-    learned, host = result.network.layers[1], result.integer.layers[1]
-    assert not np.array_equal(learned.kernel, network.layers[1].kernel)
+    learned, host = layered(result.network).layers[1], layered(result.integer).layers[1]
+    assert not np.array_equal(learned.kernel, layered(network).layers[1].kernel)
     assert host.lstm is learned
 
 
 def test_an_lstm_that_reads_a_memory_in_other_coordinates_is_refused():
     network = hybrid()
-    bare = replace(network.layers[0], hidden=None)
+    bare = replace(layered(network).layers[0], hidden=None)
     lstm = LSTMLayer(np.ones((6, 24)), np.ones((6, 24)), np.ones(24))
-    network = replace(network, layers=(bare, lstm, network.layers[2]))
+    network = relayered(network, layers=(bare, lstm, layered(network).layers[2]))
     signals = calibrate(network, TASK.load().train.inputs[:50])
     settings = settings_for(network, "loihi2", QuantizeOptions(slices=1))
     quantizer = Quantizer(settings, signals)

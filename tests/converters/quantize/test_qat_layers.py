@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from layered import layered, relayered
 
 from converters.options import QuantizeOptions
 from converters.quantize import calibrate
@@ -85,7 +86,7 @@ def stands_for(connection, source, target):
 
 def check_equal(integer, model):
     """Every weight of the model is what an integer stands for, in the model's own precision."""
-    for made, layer in zip(integer.layers, model.layers, strict=True):
+    for made, layer in zip(layered(integer).layers, model.layers, strict=True):
         hidden, weights = made.hidden, layer.weights()
         if hidden is None:
             assert weights.memory_kernel is None
@@ -109,7 +110,7 @@ def check_equal(integer, model):
 def simulate(integer, inputs, activation):
     """The integer network's matrices in float64, without rounding of messages."""
     signal, x = inputs, integer.input
-    for layer in integer.layers:
+    for layer in layered(integer).layers:
         hidden = layer.hidden
         memory = linear_memory(layer.memory, x, None if hidden is None else hidden.message)
         n = np.zeros((len(inputs), layer.memory.size))
@@ -135,7 +136,7 @@ def simulate(integer, inputs, activation):
             h = ACTIVATION[activation](z)
             outputs.append(h)
         signal, x = np.stack(outputs, 1), layer.output
-    readout = integer.readout
+    readout = layered(integer).readout
     y = signal @ stands_for(readout.connection, x.scale, readout.output.scale).T
     return y if readout.bias is None else y + readout.bias * readout.output.scale
 
@@ -163,7 +164,9 @@ def test_every_weight_is_that_of_the_integer_network(
         assume(False)
     check_equal(integer, model)
     own = model.layers[0].weights().own
-    linear = linear_memory(integer.layers[0].memory, integer.input, integer.layers[0].output)
+    linear = linear_memory(
+        layered(integer).layers[0].memory, integer.input, layered(integer).layers[0].output
+    )
     assert np.array_equal(own.transition.numpy(), linear.step.T.astype(np.float32))
     with torch.no_grad():
         found = model(torch.tensor(inputs, dtype=torch.float32)).numpy()
@@ -189,10 +192,10 @@ def test_two_layers_the_first_without_hidden_units(rng):
 def test_new_weights_are_rounded_as_the_quantizer_would(rng):
     network, inputs = network_of(rng), rng.normal(size=(8, 20, 3))
     _, model, quantizer = rounding(network, inputs, slices=1, kernel_bits=4)
-    other = replace(network.layers[0].hidden, memory_kernel=normal(rng, 12, 9))
-    changed = replace(
+    other = replace(layered(network).layers[0].hidden, memory_kernel=normal(rng, 12, 9))
+    changed = relayered(
         network,
-        layers=(replace(network.layers[0], hidden=other),),
+        layers=(replace(layered(network).layers[0], hidden=other),),
         readout=Readout(normal(rng, 9, 4), normal(rng, 4)),
     )
     model.load_state_dict(to_sequence_model(changed).state_dict())
@@ -202,7 +205,7 @@ def test_new_weights_are_rounded_as_the_quantizer_would(rng):
 def test_ports_of_full_rank_are_exact_and_fewer_are_the_best_approximation(rng):
     network, inputs = network_of(rng, order=20), rng.normal(size=(8, 20, 3))
     integer, _, _ = rounding(network, inputs, slices=1)
-    layer = integer.layers[0]
+    layer = layered(integer).layers[0]
     memory = linear_memory(layer.memory, integer.input, layer.output)
     singular = np.linalg.svd(memory.hidden, compute_uv=False)
     for rank in (1, 2, 9, 99):
@@ -222,12 +225,12 @@ def test_the_gradient_passes_the_rounding_unchanged(rng):
             network, inputs, slices=1, kernel_bits=3, realization=realization
         )
         kernel = torch.tensor(
-            network.layers[0].hidden.memory_kernel, dtype=torch.float64, requires_grad=True
+            layered(network).layers[0].hidden.memory_kernel, dtype=torch.float64, requires_grad=True
         )
         found = rounded(kernel, quantizer.connector.roundings["layer0/hidden/memory"])
         weight = torch.tensor(rng.normal(size=found.shape))
         (found * weight).sum().backward()
-        basis = integer.layers[0].memory.basis
+        basis = layered(integer).layers[0].memory.basis
         straight = weight if basis is None else torch.tensor(basis) @ weight
         np.testing.assert_allclose(kernel.grad.numpy(), straight.numpy(), rtol=1e-9)
 
@@ -251,18 +254,20 @@ def test_only_memory_and_encoders_are_fixed(rng):
 def test_a_delay_line_responds_as_the_memory_does(rng):
     network = network_of(rng, fed_back=False)
     integer, model, _ = rounding(network, rng.normal(size=(8, 12, 3)), realization="fir")
-    memory = linear_memory(integer.layers[0].memory, integer.input, integer.layers[0].output)
+    memory = linear_memory(
+        layered(integer).layers[0].memory, integer.input, layered(integer).layers[0].output
+    )
     pulse = np.zeros((1, 12, 3))
     pulse[0, 0, 1] = 1.0
     n, seen = np.zeros(memory.step.shape[0]), []
     for t in range(12):
         n = memory.step @ n + memory.input @ pulse[0, t]
-        seen.append(integer.layers[0].memory.basis @ n)
-    layer = network.layers[0]
+        seen.append(layered(integer).layers[0].memory.basis @ n)
+    layer = layered(network).layers[0]
     response = impulse_response(layer.memory.a_bar, layer.memory.b_bar, 12)
     truth = np.einsum("c,ti->tci", layer.input_encoders[1], response).reshape(12, -1)
     np.testing.assert_allclose(seen, truth, atol=0.01 * np.abs(truth).max())
-    assert model.layers[0].initial_state(5).m.shape == (5, integer.layers[0].memory.size)
+    assert model.layers[0].initial_state(5).m.shape == (5, layered(integer).layers[0].memory.size)
 
 
 def test_a_network_with_an_lstm_is_refused(rng):

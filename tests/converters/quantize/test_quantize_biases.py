@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from layered import layered
 
 from converters.quantize import quantize
 from converters.quantize.formats import drive_format, guard_bits, piecewise
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.layered import SeriesMemory
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.legendre import state_space
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
@@ -51,7 +52,7 @@ def test_no_bias_of_a_memory_is_clipped(bias, gain, form, bits):
     integer = made_or_refused(network, inputs, message_bits=bits, realization=form, refit=False)
     if integer is None:
         return
-    memory = integer.layers[0].memory
+    memory = layered(integer).layers[0].memory
     basis = np.eye(3) if memory.basis is None else memory.basis
     truth = bias * legendre.b_bar
     if isinstance(memory, SeriesMemory):
@@ -83,7 +84,7 @@ def test_no_bias_of_hidden_units_is_clipped(bias, kernel, activation, bits):
     except InputError as error:
         assert re.search(f"a bias of .* does not fit a drive of 24 bits|{NO_ROOM}", str(error))
         return
-    hidden = integer.layers[0].hidden
+    hidden = layered(integer).layers[0].hidden
     assert abs(hidden.bias[0] * hidden.drive.scale - bias) <= 0.501 * hidden.drive.scale
 
 
@@ -123,6 +124,6 @@ def test_biases_have_24_bits_on_a_chip_with_wider_states():
     integer = quantize(
         network, np.ones((2, 9, 1)), profile.model_copy(update={"state_bits": wider})
     )
-    hidden = integer.layers[0].hidden
+    hidden = layered(integer).layers[0].hidden
     assert hidden.drive.bits == 25
     assert abs(hidden.bias[0] * hidden.drive.scale + 100.0) <= hidden.drive.scale

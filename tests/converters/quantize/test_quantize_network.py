@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from layered import layered, relayered
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
@@ -100,8 +101,10 @@ def test_no_bias_of_the_readout_is_clipped(bias, kernel):
     readout = Readout(np.full((2, 1), kernel, np.float32), np.array([bias], np.float32))
     inputs = np.random.default_rng(0).normal(size=(5, 20, 1))
     integer = quantize(LMUNetwork((layer,), readout), inputs)
-    real = integer.readout.bias * integer.readout.output.scale
-    np.testing.assert_allclose(real, readout.bias, rtol=1e-6, atol=integer.readout.output.scale)
+    real = layered(integer).readout.bias * layered(integer).readout.output.scale
+    np.testing.assert_allclose(
+        real, readout.bias, rtol=1e-6, atol=layered(integer).readout.output.scale
+    )
 
 
 def test_a_network_with_outputs_at_every_step_has_wider_messages(rng):
@@ -133,7 +136,7 @@ def test_a_file_restores_the_network_and_its_source(rng, tmp_path):
     again = load(tmp_path / "integer.safetensors", INTEGER_CLASSES)
     one, two = (IntegerTarget().run(n, inputs, record=True) for n in (integer, again))
     assert np.array_equal(one.states.y, two.states.y)
-    assert np.array_equal(again.source.readout.kernel, network.readout.kernel)
+    assert np.array_equal(again.source.readout.kernel, layered(network).readout.kernel)
     needs = json.loads(again.provenance["accumulators"])
     assert needs["layer0/memory/recurrent/slice0"].endswith(("proven", "measured"))
     assert json.loads(again.provenance["quantized"])["slices"] == "2"
@@ -186,10 +189,8 @@ def test_wrong_calibration_is_refused(rng, inputs, sentence):
 
 def test_a_network_that_diverges_is_refused(rng):
     network = network_of(rng, activation="linear")
-    layer = network.layers[0]
+    layer = layered(network).layers[0]
     encoders = 100.0 * np.ones_like(layer.memory_encoders)
-    wild = dataclasses.replace(
-        network, layers=(dataclasses.replace(layer, memory_encoders=encoders),)
-    )
+    wild = relayered(network, layers=(dataclasses.replace(layer, memory_encoders=encoders),))
     with np.errstate(all="ignore"), pytest.raises(InputError, match="diverges"):
         quantize(wild, rng.normal(size=(2, 400, 3)))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layered import layered
 
 from converters.quantize import quantize
 from converters.quantize.formats import evaluate
@@ -120,7 +121,7 @@ def bounds(network, integer, inputs, trace):
     """At every step, the largest possible errors of m, h and y; each (samples, steps, n)."""
     samples, steps, _ = inputs.shape
     layers, scale = [], integer.input.scale
-    for layer, made in zip(network.layers, integer.layers, strict=True):
+    for layer, made in zip(layered(network).layers, layered(integer).layers, strict=True):
         if isinstance(made, HostLayer):
             layers.append(LSTMBound(layer, samples))
             scale = made.message.scale if made.message else None
@@ -130,14 +131,16 @@ def bounds(network, integer, inputs, trace):
     found = {"m": [], "h": [], "y": []}
     for t in range(steps):
         x, kept, at = inputs[:, t], {"m": [], "h": []}, {"m": 0, "h": 0}
-        first_is_on_host = isinstance(integer.layers[0], HostLayer)
+        first_is_on_host = isinstance(layered(integer).layers[0], HostLayer)
         of_x = np.full_like(x, 0.0 if first_is_on_host else 0.5 * integer.input.scale)
 
         def take(name, size, t=t, at=at):
             at[name] += size
             return getattr(trace, name)[:, t, at[name] - size : at[name]]
 
-        for layer, made, bound in zip(network.layers, integer.layers, layers, strict=True):
+        for layer, made, bound in zip(
+            layered(network).layers, layered(integer).layers, layers, strict=True
+        ):
             if isinstance(made, HostLayer):
                 x, of_x = take("h", layer.n_out), bound.advance(of_x)
                 kept["h"].append(of_x)
@@ -149,10 +152,14 @@ def bounds(network, integer, inputs, trace):
             kept["m"].append(bound.of_m)
             if layer.hidden is not None:
                 kept["h"].append(bound.of_h)
-        of_y = through(network.readout.kernel, of_x)
-        if not isinstance(integer.layers[-1], HostLayer):
-            unit = integer.readout.output.scale
-            of_y = of_y + of_connection(integer.readout.connection, unit, scale, x) + 0.5 * unit
+        of_y = through(layered(network).readout.kernel, of_x)
+        if not isinstance(layered(integer).layers[-1], HostLayer):
+            unit = layered(integer).readout.output.scale
+            of_y = (
+                of_y
+                + of_connection(layered(integer).readout.connection, unit, scale, x)
+                + 0.5 * unit
+            )
         found["y"].append(of_y)
         for name in "mh":
             found[name].append(np.concatenate(kept[name], axis=1) if kept[name] else x[:, :0])
@@ -212,7 +219,7 @@ def test_networks_with_small_signals_are_within_the_bound_of_their_rounding(netw
 
 def check(network):
     inputs = np.random.default_rng(0).normal(size=(20, 4, network.n_in))
-    if all(isinstance(layer, LSTMLayer) for layer in network.layers):
+    if all(isinstance(layer, LSTMLayer) for layer in layered(network).layers):
         with pytest.raises(InputError, match="only LSTM layers"):
             quantize(network, inputs)
         return

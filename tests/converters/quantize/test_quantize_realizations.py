@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layered import layered, relayered
 
 from converters.quantize import quantize
 from converters.quantize.calibration import calibrate
@@ -110,7 +111,7 @@ def test_error_falls_with_message_bits(rng, realization, feedback):
 def test_messages_of_every_width_run(rng, realization, bits):
     network, inputs = network_of(rng, order=4, channels=1), rng.normal(size=(30, 20, 2))
     m, _, integer = errors(network, inputs, message_bits=bits, realization=realization)
-    assert integer.layers[0].memory.message.bits == bits
+    assert layered(integer).layers[0].memory.message.bits == bits
     assert m < 4.0 * 2.0**-bits + 0.02
 
 
@@ -120,7 +121,7 @@ def test_messages_of_every_width_run(rng, realization, bits):
 def test_random_networks_are_approximated_or_refused(networks, realization, data):
     """Wide integers leave nothing but wiring to go wrong, in stacks without hidden units too."""
     network = data.draw(networks)
-    if any(isinstance(layer, LSTMLayer) for layer in network.layers):
+    if any(isinstance(layer, LSTMLayer) for layer in layered(network).layers):
         return
     inputs = np.random.default_rng(0).normal(size=(20, 4, network.n_in))
     wide = {"slices": 3, "message_bits": 14, "realization": realization, **WIDE}
@@ -140,7 +141,7 @@ def test_fir_is_exact_within_its_taps_and_cut_off_after_them(rng, lines):
     inputs = rng.integers(-40, 41, (8, 24, n_in)) / 8.0
     reference = run_reference(network, inputs, record=True)
     integer = quantize(network, inputs, realization="fir", slices=3, message_bits=14)
-    memory = integer.layers[0].memory
+    memory = layered(integer).layers[0].memory
     assert memory.size == 16 * min(channels, n_in)
     states = IntegerTarget().run(integer, inputs, record=True).states
     within = deviation(states.real_m()[:, :16], reference.m[:, :16])
@@ -165,7 +166,7 @@ def test_fir_stores_the_last_inputs(rng):
 def test_fir_needs_few_bits_of_weight(rng, bits):
     network, inputs = network_of(rng, theta=16.0), rng.normal(size=(20, 16, 2))
     _, y, integer = errors(network, inputs, realization="fir", kernel_bits=bits, kernel_slices=2)
-    assert integer.layers[0].hidden.memory.weight_bits == bits
+    assert layered(integer).layers[0].hidden.memory.weight_bits == bits
     assert y < {8: 0.01, 4: 0.06}[bits]
 
 
@@ -173,8 +174,8 @@ def test_fir_needs_few_bits_of_weight(rng, bits):
 def test_fir_refuses_feedback(rng, field):
     network, inputs = network_of(rng, feedback=0.1), rng.normal(size=(4, 10, 2))
     others = {"hidden_encoders", "memory_encoders", "memory_bias"} - {field}
-    layer = dataclasses.replace(network.layers[0], **dict.fromkeys(others))
-    network = dataclasses.replace(network, layers=(layer,))
+    layer = dataclasses.replace(layered(network).layers[0], **dict.fromkeys(others))
+    network = relayered(network, layers=(layer,))
     with pytest.raises(InputError, match=f"layer0 has {field}, and realization fir has nothing"):
         quantize(network, inputs, realization="fir")
 
@@ -191,7 +192,7 @@ def test_rotated_memories_need_fewer_synapses(rng):
     synapses = {}
     for realization in ("dense-incremental", *ROTATED):
         _, _, integer = errors(network, inputs, realization=realization)
-        synapses[realization] = np.count_nonzero(integer.layers[0].memory.recurrent.slices)
+        synapses[realization] = np.count_nonzero(layered(integer).layers[0].memory.recurrent.slices)
     assert synapses["hessenberg"] < synapses["schur"] < 0.6 * synapses["dense-incremental"]
 
 
@@ -200,13 +201,13 @@ def test_one_slice_has_free_gains_by_default(rng):
     default, _, integer = errors(network, inputs, slices=1)
     coarse, *_ = errors(network, inputs, slices=1, scales="power-of-two")
     assert default < 0.9 * coarse
-    multiplier = integer.layers[0].memory.recurrent.multiplier
+    multiplier = layered(integer).layers[0].memory.recurrent.multiplier
     assert (multiplier & (multiplier - 1)).any()
     assert multiplier.max() < 128
     coarse_messages, *_ = errors(network, inputs, slices=1, message_bits=4)
     assert coarse_messages < 1.0
     _, _, two = errors(network, inputs)
-    multiplier = two.layers[0].memory.recurrent.multiplier
+    multiplier = layered(two).layers[0].memory.recurrent.multiplier
     assert not (multiplier & (multiplier - 1)).any()
 
 
@@ -215,9 +216,11 @@ def test_a_basis_is_saved_and_loaded(rng, tmp_path):
     integer = quantize(network, inputs, realization="schur")
     save(integer, tmp_path / "integer.safetensors")
     again = load(tmp_path / "integer.safetensors", INTEGER_CLASSES)
-    assert np.array_equal(again.layers[0].memory.basis, integer.layers[0].memory.basis)
+    assert np.array_equal(
+        layered(again).layers[0].memory.basis, layered(integer).layers[0].memory.basis
+    )
     with pytest.raises(InputError, match="memory basis"):
-        dataclasses.replace(again.layers[0].memory, basis=np.eye(3))
+        dataclasses.replace(layered(again).layers[0].memory, basis=np.eye(3))
 
 
 def test_states_without_their_basis_are_wrong(rng):
@@ -238,8 +241,8 @@ def test_the_predicted_error_is_near_the_measured_one(rng, realization, slices, 
     )
     signals = calibrate(network, inputs)
     power = float((signals.m[0].rows.astype(float) ** 2).sum(axis=1).mean())
-    memory = integer.layers[0].memory
-    predicted = predicted_error(network.layers[0], memory, integer.input, None, power, 40)
+    memory = layered(integer).layers[0].memory
+    predicted = predicted_error(layered(network).layers[0], memory, integer.input, None, power, 40)
     assert 0.4 * m < predicted + 3e-4
     assert predicted < 2.5 * m + 3e-4
 
@@ -247,13 +250,13 @@ def test_the_predicted_error_is_near_the_measured_one(rng, realization, slices, 
 def test_the_predicted_error_of_an_unstable_memory_is_large(rng):
     network, inputs = network_of(rng, units=0), rng.normal(size=(4, 10, 2))
     integer = quantize(network, inputs)
-    memory = integer.layers[0].memory
+    memory = layered(integer).layers[0].memory
     grown = np.abs(memory.recurrent.slices)
     recurrent = dataclasses.replace(memory.recurrent, slices=grown)
     wild = dataclasses.replace(memory, recurrent=recurrent)
     args = (integer.input, None, 1.0, 4000)
-    assert predicted_error(network.layers[0], memory, *args) < 0.1
-    assert predicted_error(network.layers[0], wild, *args) > 1e3
+    assert predicted_error(layered(network).layers[0], memory, *args) < 0.1
+    assert predicted_error(layered(network).layers[0], wild, *args) > 1e3
 
 
 def test_auto_chooses_the_cheapest_accurate_realization(rng):
@@ -282,9 +285,9 @@ def test_auto_skips_realizations_that_do_not_fit(rng):
 def test_cost_counts_every_application_of_a_series(rng):
     network, inputs = network_of(rng, order=6, channels=1), rng.normal(size=(8, 30, 2))
     integer = quantize(network, inputs, realization="sign-taylor")
-    layer = integer.layers[0]
+    layer = layered(integer).layers[0]
     links = [layer.memory.input, layer.hidden.memory, layer.hidden.input, layer.hidden.recurrent]
-    others = sum(np.count_nonzero(c.slices) for c in [*links, integer.readout.connection])
+    others = sum(np.count_nonzero(c.slices) for c in [*links, layered(integer).readout.connection])
     assert synaptic_operations(integer) == others + 36 * layer.memory.applications
 
 
@@ -294,7 +297,9 @@ def test_delay_line_is_integrators_with_a_shift(rng):
     shift = np.eye(8, k=-2, dtype=np.int8) - np.eye(8, dtype=np.int8)
     assert isinstance(memory.recurrent, Connection)
     assert np.array_equal(memory.recurrent.slices[0], shift)
-    response = impulse_response(network.layers[0].memory.a_bar, network.layers[0].memory.b_bar, 4)
-    encoders = network.layers[0].input_encoders
+    response = impulse_response(
+        layered(network).layers[0].memory.a_bar, layered(network).layers[0].memory.b_bar, 4
+    )
+    encoders = layered(network).layers[0].input_encoders
     for c, i, k, j in np.ndindex(3, 3, 4, 2):
         assert memory.basis[c * 3 + i, k * 2 + j] == pytest.approx(response[k, i] * encoders[j, c])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layered import layered
 
 from converters.options import QuantizeOptions
 from converters.quantize import calibrate, quantize
@@ -61,10 +62,11 @@ def test_the_fit_reduces_the_error_on_unseen_inputs(rng, realization):
     fitted = quantize(network, signals, **options)
     errors = [memory_error(network, integer, unseen) for integer in (plain, fitted)]
     assert errors[1] < 0.7 * errors[0]
-    before, after = plain.layers[0].memory, fitted.layers[0].memory
+    before, after = layered(plain).layers[0].memory, layered(fitted).layers[0].memory
     assert np.array_equal(before.recurrent.slices, after.recurrent.slices)
     assert not np.array_equal(
-        plain.layers[0].hidden.memory.slices, fitted.layers[0].hidden.memory.slices
+        layered(plain).layers[0].hidden.memory.slices,
+        layered(fitted).layers[0].hidden.memory.slices,
     )
 
 
@@ -73,7 +75,7 @@ def test_a_nearly_exact_memory_keeps_its_basis(rng):
     network = network_of(rng)
     signals = calibrate(network, rng.normal(size=(30, 160, 2)))
     fitted = quantize(network, signals, slices=3, message_bits=14, refit=True)
-    np.testing.assert_allclose(fitted.layers[0].memory.basis, np.eye(24), atol=1e-3)
+    np.testing.assert_allclose(layered(fitted).layers[0].memory.basis, np.eye(24), atol=1e-3)
 
 
 def test_the_fit_is_the_default_for_one_slice(rng):
@@ -90,8 +92,8 @@ def test_the_basis_is_kept_if_there_is_nothing_to_fit(rng):
     network, inputs = network_of(rng), rng.normal(size=(30, 160, 2))
     signals = calibrate(network, inputs)
     integer = quantize(network, signals, slices=1, refit=False)
-    memory, m = integer.layers[0].memory, signals.m[0]
-    h = Source(signals.h[0], integer.layers[0].hidden.message, "--hidden-bits")
+    memory, m = layered(integer).layers[0].memory, signals.m[0]
+    h = Source(signals.h[0], layered(integer).layers[0].hidden.message, "--hidden-bits")
 
     def simulated(x=signals.x, m=m):
         return simulate_rounded(memory, Source(x, integer.input, "--input-bits"), m, h)
@@ -114,8 +116,8 @@ def test_messages_cover_the_range_of_a_rounded_memory(rng):
     inputs = rng.normal(size=(60, 160, 2))
     signals = calibrate(network, inputs)
     integer = quantize(network, signals, slices=1)
-    memory = integer.layers[0].memory
-    h = Source(signals.h[0], integer.layers[0].hidden.message, "--hidden-bits")
+    memory = layered(integer).layers[0].memory
+    h = Source(signals.h[0], layered(integer).layers[0].hidden.message, "--hidden-bits")
     rounded = simulate_rounded(
         memory, Source(signals.x, integer.input, "--input-bits"), signals.m[0], h
     )

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layered import layered
 
 from converters.quantize import quantize
 from converters.quantize.memory_analysis import gramian, series_matrices
 from converters.quantize.sign_taylor import LARGEST_ERROR, plan_series, series_error, step_matrices
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import SeriesMemory, sign_matrix
+from lmu_deploy.core.integer.layered import SeriesMemory, sign_matrix
 from lmu_deploy.core.legendre import impulse_response, state_space
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -87,7 +88,7 @@ def test_integers_are_within_the_stated_bound(rng, order, theta):
     network = network_of(memory)
     options = {"realization": "sign-taylor", "slices": 3, "message_bits": 16, "kernel_slices": 1}
     integer = quantize(network, inputs, **options)
-    series = integer.layers[0].memory
+    series = layered(integer).layers[0].memory
     assert isinstance(series, SeriesMemory)
     truth = impulse_response(memory.a_bar, memory.b_bar, int(4 * theta))
     bound = series_error(memory, series.terms, series.substeps, truth)
@@ -105,7 +106,7 @@ def test_terms_never_exceed_twice_the_states(rng):
     memory, inputs = Memory.legendre(12, 20.0), rng.normal(size=(20, 60, 1))
     assert plan_series(memory).terms == 8
     integer = quantize(network_of(memory), inputs, realization="sign-taylor")
-    assert integer.layers[0].memory.substeps > 1
+    assert layered(integer).layers[0].memory.substeps > 1
 
 
 def test_memories_without_an_accurate_series_are_refused(rng):
@@ -136,7 +137,7 @@ def test_a_wrong_series_is_refused(change, sentence):
     inputs = np.random.default_rng(0).normal(size=(4, 9, 1))
     memory = Memory.legendre(4, 784.0)
     integer = quantize(network_of(memory), inputs, realization="sign-taylor")
-    found = integer.layers[0].memory
+    found = layered(integer).layers[0].memory
     values = {name: getattr(found, name) for name in found.__dataclass_fields__}
     values |= {"multiplier": found.multiplier[:1], "shift": found.shift[:1]}
     values |= {"term_shift": found.term_shift[:0], **change}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layered import layered
 from typer.testing import CliRunner
 
 from converters.quantize import quantize
@@ -29,7 +30,7 @@ def memory_alone(e_m=None):
 
 def inverted(network):
     """The network with an inverted recurrent matrix, which makes its memory unstable."""
-    recurrent = network.layers[0].memory.recurrent
+    recurrent = layered(network).layers[0].memory.recurrent
     slices = -recurrent.slices
     return with_connections(network, {"layer0/memory/recurrent": replace(recurrent, slices=slices)})
 
@@ -59,7 +60,7 @@ def test_radius_is_that_of_the_largest_eigenvalue(seed, order, size):
 @pytest.mark.parametrize("realization", REALIZATIONS)
 def test_matrix_is_that_of_the_memory_in_other_coordinates(realization):
     network = quantize(memory_alone(), INPUTS, realization=realization, slices=2)
-    found = spectral_radius(memory_matrix(network.layers[0].memory))
+    found = spectral_radius(memory_matrix(layered(network).layers[0].memory))
     truth = spectral_radius(memory_alone().layers[0].memory.a_bar)
     assert found == pytest.approx(0.0 if realization == "fir" else truth, rel=1e-2)
     assert unstable_memories(network) == []

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from layered import layered, relayered
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -15,7 +16,7 @@ from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.integer.graph import edges, outlets, with_thresholds
-from lmu_deploy.core.integer.layers import PiecewiseLinear
+from lmu_deploy.core.integer.layered import PiecewiseLinear
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
@@ -83,7 +84,7 @@ def mixed(network: IntegerNetwork) -> IntegerNetwork:
 
 def messages(network: IntegerNetwork, run, inputs) -> dict[str, np.ndarray]:
     """What each population would send at every step, from the recorded states."""
-    memory = network.layers[0].memory
+    memory = layered(network).layers[0].memory
     m = run.states.m.astype(np.int64)
     half = (1 << memory.message_shift) >> 1
     sent = (m + half) >> memory.message_shift
@@ -124,7 +125,7 @@ def drive(connection, held: np.ndarray) -> np.ndarray:
 def wrong(network: IntegerNetwork, inputs: np.ndarray, run) -> list[str]:
     """What of a run of integrators does not follow from the states one step before."""
     q = messages(network, run, inputs)
-    memory, hidden = network.layers[0].memory, network.layers[0].hidden
+    memory, hidden = layered(network).layers[0].memory, layered(network).layers[0].hidden
     held, events, synops, carried = {}, {}, 0, {}
     for outlet in outlets(network):
         held_now, sent = held_and_sent(q[outlet.source], outlet.threshold)
@@ -142,7 +143,7 @@ def wrong(network: IntegerNetwork, inputs: np.ndarray, run) -> list[str]:
     m = m + drive(memory.recurrent, before(held["layer0/memory/recurrent"]))
     m = m + drive(memory.input, held["layer0/memory/input"])
     m = m + drive(memory.hidden, before(held["layer0/memory/hidden"]))
-    y = drive(network.readout.connection, held["readout"])
+    y = drive(layered(network).readout.connection, held["readout"])
     z = drive(hidden.memory, held["layer0/hidden/memory"])
     z = z + drive(hidden.input, held["layer0/hidden/input"])
     z = z + drive(hidden.recurrent, before(held["layer0/hidden/recurrent"]))
@@ -279,9 +280,9 @@ def test_mixed_thresholds_are_the_same_on_every_target(library, target, realizat
 
 def test_messages_of_any_width_can_change():
     network, inputs = network_and_inputs()
-    layer = network.layers[0]
+    layer = layered(network).layers[0]
     wide = replace(layer.memory, message=Format(32, 1e-9), message_shift=0)
-    network = replace(network, layers=(replace(layer, memory=wide),))
+    network = relayered(network, layers=(replace(layer, memory=wide),))
     network = with_thresholds(network, {"layer0/hidden/memory": 2**31 - 1})
     with pytest.raises(InputError, match="changes on layer0/hidden/memory need 33 bits"):
         IntegerTarget("torch").run(network, inputs)

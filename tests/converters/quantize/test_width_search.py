@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from layered import layered
 
 from converters.options import QuantizeOptions
 from converters.quantize import quantize
@@ -121,7 +122,7 @@ def test_an_impossible_budget_is_refused(digits, by_budget):
 
 def test_connections_of_another_shape_or_place_are_refused(by_budget):
     network = by_budget[100.0].network
-    connection = network.readout.connection
+    connection = layered(network).readout.connection
     small = replace(
         connection,
         slices=connection.slices[:, :, :-1],

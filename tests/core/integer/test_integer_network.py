@@ -7,7 +7,7 @@ import pytest
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save, to_tree
-from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
+from lmu_deploy.core.integer.layered import IntegerHidden, IntegerMemory, PiecewiseLinear
 from lmu_deploy.core.integer.network import (
     INTEGER_CLASSES,
     IntegerLayer,

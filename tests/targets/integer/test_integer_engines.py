@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from layered import layered, relayered
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError, RunError
@@ -128,10 +129,10 @@ def test_every_sum_lies_within_its_proven_bound(large):
 
 
 def with_recurrent(network, **changes):
-    layer = network.layers[0]
+    layer = layered(network).layers[0]
     recurrent = dataclasses.replace(layer.memory.recurrent, **changes)
     memory = dataclasses.replace(layer.memory, recurrent=recurrent)
-    return dataclasses.replace(network, layers=(dataclasses.replace(layer, memory=memory),))
+    return relayered(network, layers=(dataclasses.replace(layer, memory=memory),))
 
 
 def test_networks_beyond_int32_run_on_numpy(large):
@@ -148,9 +149,9 @@ def test_networks_beyond_int32_run_on_numpy(large):
 
 def test_values_that_add_up_beyond_int32_are_seen(large):
     network, _ = large
-    state = dataclasses.replace(network.layers[0].memory, state=Format(32, 1e-9))
-    layer = dataclasses.replace(network.layers[0], memory=state)
-    wide = dataclasses.replace(network, layers=(layer,))
+    state = dataclasses.replace(layered(network).layers[0].memory, state=Format(32, 1e-9))
+    layer = dataclasses.replace(layered(network).layers[0], memory=state)
+    wide = relayered(network, layers=(layer,))
     assert any(text.startswith("values of layer0/memory need") for text in int32_objections(wide))
 
 
@@ -158,7 +159,7 @@ def test_networks_beyond_float64_are_refused():
     rng = np.random.default_rng(0)
     network = quantize(psmnist_like(rng, 8, 4, 20.0), pixels(rng, 4, 30))
     memory = dataclasses.replace(
-        network.layers[0].memory,
+        layered(network).layers[0].memory,
         message=Format(32, 1.0),
         message_shift=0,
         recurrent=Connection(
@@ -168,8 +169,8 @@ def test_networks_beyond_float64_are_refused():
             accumulator_bits=32,
         ),
     )
-    layer = dataclasses.replace(network.layers[0], memory=memory)
-    network = dataclasses.replace(network, layers=(layer,))
+    layer = dataclasses.replace(layered(network).layers[0], memory=memory)
+    network = relayered(network, layers=(layer,))
     with pytest.raises(InputError, match="target integer cannot run this network: sums of layer0"):
         check_supported(IntegerTarget(), network)
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layered import layered, relayered
 
-from lmu_deploy.core.integer.layers import (
+from lmu_deploy.core.integer.layered import (
     IntegerHidden,
     IntegerMemory,
     PiecewiseLinear,
@@ -85,9 +86,9 @@ class Naive:
 
     def run(self, sample: np.ndarray) -> None:
         net = self.network
-        m = [[0] * layer.memory.size for layer in net.layers]
-        mm = [[0] * layer.memory.size for layer in net.layers]
-        h = [[0] * (layer.hidden.units if layer.hidden else 0) for layer in net.layers]
+        m = [[0] * layer.memory.size for layer in layered(net).layers]
+        mm = [[0] * layer.memory.size for layer in layered(net).layers]
+        h = [[0] * (layer.hidden.units if layer.hidden else 0) for layer in layered(net).layers]
         self.events.append({})
         self.last_sent = {}
         for values in (self.m, self.h, self.y):
@@ -96,7 +97,7 @@ class Naive:
             x = [round(float(v) / net.input.scale) for v in row]
             x = [self.sat(v, net.input.bits, "input") for v in x]
             sent = "input"
-            for i, layer in enumerate(net.layers):
+            for i, layer in enumerate(layered(net).layers):
                 self.send(sent, x, self.entering(i)) if i == 0 else None
                 own = [layer.memory.recurrent, layer.hidden.memory if layer.hidden else None]
                 if isinstance(layer.memory, SeriesMemory):
@@ -119,9 +120,9 @@ class Naive:
             self.y[-1].append(y)
 
     def entering(self, i: int) -> list[Connection | None]:
-        if i == len(self.network.layers):
+        if i == len(layered(self.network).layers):
             return [self.network.readout.connection]
-        layer = self.network.layers[i]
+        layer = layered(self.network).layers[i]
         return [layer.memory.input, layer.hidden.input if layer.hidden else None]
 
     def memory(self, i, layer, m, messages, x, h):
@@ -276,7 +277,7 @@ def differences(network, inputs, naive, engine) -> list[str]:
     assert run.settings["engine"] == engine
     for sample in inputs:
         naive.run(sample)
-    scale = network.readout.output.scale
+    scale = layered(network).readout.output.scale
     y = np.array(naive.y, dtype=np.int64)
     found = [
         name
@@ -332,7 +333,7 @@ def saturating_network() -> tuple[IntegerNetwork, np.ndarray]:
 def series_network() -> tuple[IntegerNetwork, np.ndarray]:
     """The same with a series, narrow enough that each of its places saturates."""
     network, inputs = saturating_network()
-    layer, old = network.layers[0], network.layers[0].memory
+    layer, old = layered(network).layers[0], layered(network).layers[0].memory
     memory = SeriesMemory(
         2,
         2,
@@ -349,7 +350,7 @@ def series_network() -> tuple[IntegerNetwork, np.ndarray]:
         np.array([9, -9, 5, 0]),
         9,
     )
-    return dataclasses.replace(network, layers=(IntegerLayer(memory, layer.hidden),)), inputs
+    return relayered(network, layers=(IntegerLayer(memory, layer.hidden),)), inputs
 
 
 MEMORY_PLACES = {
@@ -388,7 +389,7 @@ def test_another_rule_is_caught(make, fault, engine):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_changed_weight_is_caught(engine):
     network, inputs = saturating_network()
-    layer = network.layers[0]
+    layer = layered(network).layers[0]
     slices = layer.memory.recurrent.slices.copy()
     slices[1, 2, 3] += 1 if slices[1, 2, 3] < 127 else -1
     recurrent = dataclasses.replace(layer.memory.recurrent, slices=slices, accumulator_bits=24)
@@ -396,7 +397,7 @@ def test_one_changed_weight_is_caught(engine):
 
     def with_recurrent(connection):
         memory = dataclasses.replace(layer.memory, recurrent=connection, state=Format(24, 0.01))
-        return dataclasses.replace(network, layers=(IntegerLayer(memory, layer.hidden),))
+        return relayered(network, layers=(IntegerLayer(memory, layer.hidden),))
 
     sound, faulty = with_recurrent(original), with_recurrent(recurrent)
     assert differences(sound, inputs, Naive(sound), engine) == []
@@ -470,15 +471,15 @@ def delay_line(rng, width, taps, bits) -> tuple[IntegerNetwork, np.ndarray]:
     message = Format(bits, 0.05)
     memory = IntegerMemory(message, message, 0, link(shift), link(entering), None, None, "fir")
     reading = link(rng.integers(-127, 128, (3, states)))
-    hidden = dataclasses.replace(network.layers[0].hidden, memory=reading)
-    return dataclasses.replace(network, layers=(IntegerLayer(memory, hidden),)), inputs
+    hidden = dataclasses.replace(layered(network).layers[0].hidden, memory=reading)
+    return relayered(network, layers=(IntegerLayer(memory, hidden),)), inputs
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("width", "taps"), [(1, 2), (1, 7), (2, 4), (3, 3)])
 def test_delay_lines_are_moved_and_not_multiplied(rng, engine, width, taps):
     network, inputs = delay_line(rng, width, taps, 8)
-    memory = network.layers[0].memory
+    memory = layered(network).layers[0].memory
     assert line_width(memory) == width
     assert differences(network, inputs, Naive(network), engine) == []
     run = IntegerTarget(engine).run(network, inputs)
@@ -488,7 +489,7 @@ def test_delay_lines_are_moved_and_not_multiplied(rng, engine, width, taps):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_nearly_a_delay_line_is_multiplied(rng, engine):
     network, inputs = delay_line(rng, 2, 4, 8)
-    memory, hidden = network.layers[0].memory, network.layers[0].hidden
+    memory, hidden = layered(network).layers[0].memory, layered(network).layers[0].hidden
     slices = memory.recurrent.slices.copy()
     slices[0, 5, 3] = 0
     changes = (
@@ -502,7 +503,7 @@ def test_what_is_nearly_a_delay_line_is_multiplied(rng, engine):
     for change in changes:
         other = dataclasses.replace(memory, **change)
         assert line_width(other) is None
-        changed = dataclasses.replace(network, layers=(IntegerLayer(other, hidden),))
+        changed = relayered(network, layers=(IntegerLayer(other, hidden),))
         assert differences(changed, inputs, Naive(changed), engine) == []
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from layered import layered, relayered
+from lmu_deploy.core.integer.segments import ChipSegment, HostSegment, segments
 
 from converters.onnx import to_onnx_integer, to_onnx_integer_step, to_onnx_qdq
 from converters.quantize import quantize
@@ -20,7 +22,6 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import edges, populations
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, HostLayer, IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
-from lmu_deploy.core.integer.segments import ChipSegment, HostSegment, segments
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.fidelity.measures.agreement import compare_states
 from lmu_deploy.hardware.placement import place
@@ -90,7 +91,7 @@ def same(ours, theirs, samples=slice(None)):
 @given(data=st.data(), fraction=st.sampled_from([None, None, 0.0, 0.1]))
 def test_drawn_hybrids_are_the_same_on_onnxruntime_stream_and_batch(networks, data, fraction):
     drawn = data.draw(networks)
-    kinds = {type(layer) for layer in drawn.layers}
+    kinds = {type(layer) for layer in layered(drawn).layers}
     assume(kinds == {LMULayer, LSTMLayer})
     inputs = np.random.default_rng(1).normal(size=(4, 6, drawn.n_in))
     try:
@@ -167,7 +168,7 @@ def test_the_host_takes_what_messages_stand_for_and_its_output_is_rounded_once()
     network = network_of("LHL")
     integer = quantize(network, INPUTS)
     states = IntegerTarget().run(integer, INPUTS, record=True).states
-    first, host, _ = integer.layers
+    first, host, _ = layered(integer).layers
     sent = states.h[..., :5] * first.output.scale
     h = np.zeros((len(INPUTS), 4))
     c = np.zeros_like(h)
@@ -248,16 +249,19 @@ def test_lstm_layers_alone_leave_nothing_for_a_chip():
 
 HYBRID = quantize(network_of("LHL"), INPUTS)
 AT_THE_END = quantize(network_of("LH"), INPUTS)
-LAYERS = HYBRID.layers
+LAYERS = layered(HYBRID).layers
 WRONG = {
     "no format": (HYBRID, (LAYERS[0], replace(LAYERS[1], message=None), LAYERS[2]), "layer 1 is"),
     "a format at the end": (
         AT_THE_END,
-        (AT_THE_END.layers[0], replace(AT_THE_END.layers[1], message=Format(8, 1.0))),
+        (
+            layered(AT_THE_END).layers[0],
+            replace(layered(AT_THE_END).layers[1], message=Format(8, 1.0)),
+        ),
         "layer 1 is on the host and needs a message format exactly if",
     ),
     "widths": (HYBRID, (LAYERS[0], LAYERS[0]), "layer 0 sends 5 messages"),
-    "readout on the chip": (AT_THE_END, AT_THE_END.layers[:1], "needs a IntegerReadout"),
+    "readout on the chip": (AT_THE_END, layered(AT_THE_END).layers[:1], "needs a IntegerReadout"),
     "all on the host": (HYBRID, LAYERS[1:2], "at least one layer in integers"),
     "something else": (HYBRID, (LAYERS[0], "LSTM"), "needs a IntegerLayer, not str"),
 }
@@ -267,7 +271,7 @@ WRONG = {
 def test_a_network_that_cannot_be_is_refused_by_name(network, layers, message):
     assert isinstance(network, IntegerNetwork)
     with pytest.raises(InputError, match=message):
-        replace(network, layers=layers)
+        relayered(network, layers=layers)
 
 
 @pytest.mark.parametrize("field", ["lstm", "message"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.quantize import quantize
-from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.layered import SeriesMemory
 from lmu_deploy.core.integer.parts import Connection, Format, largest
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.integer import IntegerTarget

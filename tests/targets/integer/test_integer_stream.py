@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layered import layered, relayered
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
@@ -55,7 +56,7 @@ def deviations(network: IntegerNetwork, blocks: int) -> tuple[np.ndarray, np.nda
     Returns the deviations (blocks, states) and their bounds, in units of the state, and the rms of
     the states.
     """
-    memory, stream, found, bounds, squares = network.layers[0].memory, None, [], [], []
+    memory, stream, found, bounds, squares = layered(network).layers[0].memory, None, [], [], []
     for number in range(blocks):
         inputs = block(number)
         for t in range(BLOCK):
@@ -109,12 +110,12 @@ def test_memory_stays_constant():
 def test_two_pasts_never_lie_further_apart_than_the_bound(realization, seed, steps, threshold):
     """After any number of equal inputs, with a threshold on what the memory sends itself too."""
     network, rng = memory_alone(realization), np.random.default_rng(seed)
-    memory = network.layers[0].memory
+    memory = layered(network).layers[0].memory
     if realization != "sign-taylor":
         recurrent = dataclasses.replace(memory.recurrent, threshold=threshold)
         memory = dataclasses.replace(memory, recurrent=recurrent)
-        layer = dataclasses.replace(network.layers[0], memory=memory)
-        network = dataclasses.replace(network, layers=(layer,))
+        layer = dataclasses.replace(layered(network).layers[0], memory=memory)
+        network = relayered(network, layers=(layer,))
     inputs = rng.uniform(-0.6, 0.6, (2, 100 + steps, 1))
     inputs[1, 100:] = inputs[0, 100:]
     m = IntegerTarget("numpy").run(network, inputs, record=True).states.m.astype(np.int64)
