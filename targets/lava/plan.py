@@ -246,8 +246,7 @@ def _links(
                 continue
             line = slots[edge.source].sends
             delays = tuple(enters - 1 - line.offset - n * line.period for n in edge.offsets)
-            back = network.order(edge.source) >= network.order(edge.target)
-            yield Link(edge, way, line, rows, delays, back)
+            yield Link(edge, way, line, rows, delays, network.leads_back(edge))
 
 
 def _kept(network: IntegerNetwork, level: dict[Place, int], stage: int) -> set[Place]:
