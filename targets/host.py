@@ -7,10 +7,15 @@ sample, and spiking memories amplify a difference in the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from lmu_deploy.core.graph.executor import Stream
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
+from lmu_deploy.core.integer.parts import Format, Place
+from lmu_deploy.core.integer.populations import Input
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Readout
 from lmu_deploy.core.reference import activate, run_reference
 
@@ -149,6 +154,64 @@ class HostStreams:
         other: HostStreams = object.__new__(HostStreams)
         other._streams, other.taken = [stream.copy() for stream in self._streams], self.taken
         return other
+
+
+def host_values(
+    network: IntegerNetwork,
+    host: HostNodes,
+    real: Mapping[Place, np.ndarray],
+    messages: Mapping[Place, np.ndarray],
+) -> np.ndarray:
+    """Compute nodes on the host for whole sequences.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    host : HostNodes
+    real, messages : mapping of Place to ndarray, shape (samples, frames, n)
+        What the nodes read: the input and nodes of the host that send no messages as real numbers,
+        all else as messages.
+
+    Returns
+    -------
+    ndarray, shape (samples, frames, size), float64
+    """
+    signals = []
+    for reading in network.readings:
+        if reading.target != host.place:
+            continue
+        source = network[reading.source]
+        if source.message is None or (isinstance(source, Input) and not source.tokens):
+            values = real[reading.source]
+        else:
+            values = messages[reading.source] * source.message.scale
+        if reading.matrix is not None:
+            rows = each(values.reshape(-1, values.shape[2]), reading.matrix.T)
+            values = rows.reshape(*values.shape[:2], -1)
+        signals.append(values)
+    frames = min(values.shape[1] for values in signals)
+    signal = signals[0][:, :frames]
+    for other in signals[1:]:
+        signal = signal + other[:, :frames]
+    streams = HostStreams(host.network, len(signal))
+    found = [y for t in range(frames) for y in streams.push(signal[:, t])]
+    found += streams.finish()
+    return np.stack(found, axis=1) if found else np.zeros((len(signal), 0, host.size))
+
+
+def encoded(source: Input | HostNodes, values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the messages of real values, or of tokens, int64, and the number of saturations."""
+    if isinstance(source, Input) and source.tokens:
+        return source.one_hot(values), 0
+    assert source.message is not None
+    return to_messages(values, source.message)
+
+
+def to_messages(values: np.ndarray, form: Format) -> tuple[np.ndarray, int]:
+    """Return messages ``sat(rint(real / scale))``, int64, and the number of saturations."""
+    exact = np.rint(values / form.scale)
+    limited = np.clip(exact, -form.limit, form.limit)
+    return limited.astype(np.int64), int(np.count_nonzero(limited != exact))
 
 
 def _together(ready: list[list[np.ndarray]]) -> list[np.ndarray]:

@@ -18,7 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import Outlet, components, edges, outlets, sources
+from lmu_deploy.core.integer.graph import (
+    Outlet,
+    components,
+    event_outlets,
+    saturation_places,
+    sources,
+)
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place
@@ -69,7 +75,7 @@ class Machine:
         self.outlets_of: dict[Place, list[OutletKey]] = {p.place: [] for p in network.populations}
         self.senders: dict[OutletKey, list[Sender]] = {}
         self.places_of: dict[OutletKey, list[str]] = {}
-        for outlet in self._outlets():
+        for outlet in event_outlets(network):
             self._add(outlet)
         self._runners: list[Runner] = []
         for component in components(network):
@@ -79,15 +85,6 @@ class Machine:
                 self._runners.append(HostRunner(self, first, readings))
             elif not isinstance(first, Input):
                 self._runners.append(ChipRunner(self, component))
-
-    def _outlets(self) -> list[Outlet]:
-        """Return all outlets; what the host reads has one without edges."""
-        found = outlets(self.network)
-        there = {(outlet.source, outlet.threshold) for outlet in found}
-        read = {reading.source for reading in self.network.readings}
-        reached = {place for place, _ in there}
-        alone = [p for p in self.sources if p not in reached or (p in read and (p, 0) not in there)]
-        return found + [Outlet(place, 0, ()) for place in alone]
 
     def _add(self, outlet: Outlet) -> None:
         key = outlet.source, outlet.threshold
@@ -125,18 +122,7 @@ class Machine:
 
     def places(self) -> list[str]:
         """Return all places where saturations are counted, in the order of the populations."""
-        own = [
-            place
-            for p in self.network.populations
-            if not isinstance(p, Input) or p.place in self.sources
-            for place in p.saturation_places
-        ]
-        accumulators = [
-            f"{edge.place}/slice{k}"
-            for edge in edges(self.network)
-            for k in range(len(edge.connection.slices))
-        ]
-        return [*own, *accumulators]
+        return saturation_places(self.network)
 
     def start(self, batch: int) -> State:
         """Return the initial state."""

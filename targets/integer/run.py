@@ -24,7 +24,7 @@ from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_array
-from targets.base import Run, States
+from targets.base import Run, States, check_frames
 from targets.integer.components import Produced, State
 from targets.integer.engine import choose_engine
 from targets.integer.machine import Machine
@@ -116,12 +116,8 @@ class Collector:
         self._machine, self._network, self.record = machine, machine.network, record
         self._samples, self._steps, _ = shape
         network = self._network
+        check_frames(network, self._steps)
         self._frames = frame_counts(network, self._steps)
-        for place, frames in self._frames.items():
-            if not frames:
-                raise InputError(
-                    f"{self._steps} steps of the input give no frame of {place}; give more steps."
-                )
         self._last_only = not (record or network.return_sequences)
         y_frames = 1 if self._last_only else self._frames[network.output]
         self._y = self._room(network.output, y_frames)

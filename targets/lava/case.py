@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import host_sentence, latency, sources
+from lmu_deploy.core.integer.graph import host_sentence, latency, levels, sources
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
-from lmu_deploy.core.integer.parts import Format, Place
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.integer.populations import Input
 from targets.base import Run, States
-from targets.host import HostStreams, each
+from targets.host import encoded, host_values
 from targets.lava.compat import lava_settings
 from targets.lava.plan import Plan, make_plan
 from targets.lava.records import Record
-from targets.lava.schedule import levels, stage_count
+from targets.lava.schedule import stage_count
 
 _NOTE = "simulated by Lava in fixed point, not run on a chip"
 
@@ -84,43 +84,15 @@ class Case:
         """Compute the nodes on the host that come before a stage."""
         for host in self.network.on_host:
             if self._levels[host.place] == stage:
-                self._reals[host.place] = values = self._host_values(host)
+                values = host_values(self.network, host, self._reals, self._messages)
+                self._reals[host.place] = values
                 if host.message is not None:
                     self._encode(host, values)
 
-    def _host_values(self, host: HostNodes) -> np.ndarray:
-        """Return the outputs of nodes on the host, shape (samples, frames, values)."""
-        signals = []
-        for reading in self.network.readings:
-            if reading.target != host.place:
-                continue
-            source = self.network[reading.source]
-            real = isinstance(source, Input) and not source.tokens
-            if real or source.message is None:
-                values = self._reals[reading.source]
-            else:
-                values = self._messages[reading.source] * source.message.scale
-            if reading.matrix is not None:
-                rows = each(values.reshape(-1, values.shape[2]), reading.matrix.T)
-                values = rows.reshape(*values.shape[:2], -1)
-            signals.append(values)
-        frames = min(values.shape[1] for values in signals)
-        signal = signals[0][:, :frames]
-        for other in signals[1:]:
-            signal = signal + other[:, :frames]
-        streams = HostStreams(host.network, self.samples)
-        found = [y for t in range(frames) for y in streams.push(signal[:, t])]
-        found += streams.finish()
-        return np.stack(found, axis=1) if found else np.zeros((self.samples, 0, host.size))
-
     def _encode(self, source: Input | HostNodes, values: np.ndarray) -> None:
         """Turn real numbers into messages."""
-        place, form = source.place, source.message
-        assert form is not None
-        if isinstance(source, Input) and source.tokens:
-            self._messages[place], self._limited[str(place)] = source.one_hot(values), 0
-        else:
-            self._messages[place], self._limited[str(place)] = _to_messages(values, form)
+        messages, self._limited[str(source.place)] = encoded(source, values)
+        self._messages[source.place] = messages
 
     def make_run(self, seed: int, seconds: float, version: str) -> Run:
         """Build the Run once all stages are done.
@@ -188,10 +160,3 @@ class Case:
             "processes": sum(plan.processes for plan in self._plans),
             **({"nodes on the host": on_host} if on_host else {}),
         }
-
-
-def _to_messages(values: np.ndarray, form: Format) -> tuple[np.ndarray, int]:
-    """Return messages ``sat(rint(real / scale))``, and the number of saturations."""
-    exact = np.rint(values / form.scale)
-    limited = np.clip(exact, -form.limit, form.limit)
-    return limited.astype(np.int64), int(np.count_nonzero(limited != exact))

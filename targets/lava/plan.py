@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmu_deploy.core.integer.graph import Outlet, outlets, sources
+from lmu_deploy.core.integer.graph import Outlet, levels, outlets, sources
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
 from lmu_deploy.core.integer.parts import Edge, Place
 from lmu_deploy.core.integer.populations import Input
-from targets.lava.schedule import Slot, Timeline, Timetable, levels, make_slots
+from targets.lava.schedule import Slot, Timeline, Timetable, make_slots
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,7 @@ def _links(
                 continue
             line = slots[edge.source].sends
             delays = tuple(enters - 1 - line.offset - n * line.period for n in edge.offsets)
-            back = network.order(edge.source) >= network.order(edge.target)
-            yield Link(edge, way, line, rows, delays, back)
+            yield Link(edge, way, line, rows, delays, network.leads_back(edge))
 
 
 def _kept(network: IntegerNetwork, level: dict[Place, int], stage: int) -> set[Place]:

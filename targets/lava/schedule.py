@@ -22,9 +22,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from graphlib import TopologicalSorter
 
-from lmu_deploy.core.integer.graph import Component, components, frame_counts, sources, taken_frames
+from lmu_deploy.core.integer.graph import (
+    Component,
+    components,
+    frame_counts,
+    levels,
+    sources,
+    taken_frames,
+)
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
 from lmu_deploy.core.integer.parts import Place
@@ -102,34 +108,6 @@ class Slot:
     enters: int
     works: Timeline
     sends: Timeline
-
-
-def in_order(network: IntegerNetwork) -> list[Component]:
-    """Return the components of a network, each behind all that it reads."""
-    found = components(network)
-    owner = {p.place: number for number, part in enumerate(found) for p in part.populations}
-    graph: dict[int, set[int]] = {}
-    for number, part in enumerate(found):
-        read = {network[edge.source].place for edge in part.outside}
-        places = {p.place for p in part.populations}
-        read |= {reading.source for reading in network.readings if reading.target in places}
-        graph[number] = {owner[place] for place in read}
-    return [found[number] for number in TopologicalSorter(graph).static_order()]
-
-
-def levels(network: IntegerNetwork) -> dict[Place, int]:
-    """Return the stage of every population; the host's nodes are computed before theirs."""
-    found: dict[Place, int] = {}
-    for part in in_order(network):
-        places = {p.place for p in part.populations}
-        read = [found[network[edge.source].place] for edge in part.outside]
-        for reading in network.readings:
-            if reading.target in places:
-                source = network[reading.source]
-                on_chip = isinstance(source, Population) and not isinstance(source, Input)
-                read.append(found[reading.source] + on_chip)
-        found |= dict.fromkeys(places, max(read, default=0))
-    return found
 
 
 def stage_count(network: IntegerNetwork) -> int:
@@ -210,7 +188,7 @@ def make_slots(network: IntegerNetwork, steps: int, stage: int) -> tuple[dict[Pl
     taken = taken_frames(network, steps)
     parts = [
         part
-        for part in in_order(network)
+        for part in components(network)
         if not isinstance(part.populations[0], Input | HostNodes)
         and level[part.populations[0].place] == stage
     ]

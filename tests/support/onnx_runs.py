@@ -1,4 +1,4 @@
-"""Run float ONNX models in ONNX Runtime, whole or step by step."""
+"""Run ONNX models in ONNX Runtime, whole or step by step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,20 @@ def session(model: Any) -> Any:
 
 
 def run_model(model: Any, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """Return all outputs of a model of sequences."""
+    """Return all outputs of a model with one input."""
     one = session(model)
+    (given,) = one.get_inputs()
     names = [output.name for output in one.get_outputs()]
-    return dict(zip(names, one.run(names, {"input": inputs.astype(np.float32)}), strict=True))
+    fed = {given.name: inputs.astype(_DTYPES[given.type])}
+    return dict(zip(names, one.run(names, fed), strict=True))
+
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
 
 
 def run_steps(model: Any, inputs: np.ndarray) -> list[list[np.ndarray]]:
@@ -31,13 +41,14 @@ def run_steps(model: Any, inputs: np.ndarray) -> list[list[np.ndarray]]:
     one = session(model)
     names = [output.name for output in one.get_outputs()]
     states = {
-        given.name: np.zeros((len(inputs), *given.shape[1:]), np.float32)
+        given.name: np.zeros((len(inputs), *given.shape[1:]), _DTYPES[given.type])
         for given in one.get_inputs()
         if given.name != "input"
     }
+    (dtype,) = (_DTYPES[given.type] for given in one.get_inputs() if given.name == "input")
     found: list[list[np.ndarray]] = [[] for _ in inputs]
     for t in range(inputs.shape[1]):
-        frame = inputs[:, t].astype(np.float32)
+        frame = inputs[:, t].astype(dtype)
         results = dict(zip(names, one.run(names, {"input": frame, **states}), strict=True))
         states = {name: results[f"{name}.next"] for name in states}
         ready = results.get("ready", np.ones((len(inputs), 1), bool))

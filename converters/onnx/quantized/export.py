@@ -1,60 +1,39 @@
-"""Convert an IntegerNetwork to each of its ONNX forms.
-
-Models of one step have the states as inputs and outputs: start with states of zero, and pass each
-output ``layer0/memory/state.next`` as the input ``layer0/memory/state`` of the next step.
-"""
+"""Convert an IntegerNetwork to each of its ONNX forms."""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import onnx
-from lmu_deploy.core.integer.layers import SeriesMemory
 
-from converters.onnx.graph import OPSET, Graph, Weights
-from converters.onnx.quantized import cell
-from converters.onnx.quantized.arithmetic import Messages, held_name
-from converters.onnx.quantized.dequantized import INT8_BITS, INT16_BITS
-from converters.onnx.quantized.integers import Tally
-from converters.onnx.quantized.kinds import OPSET_OF_INT16, DequantizedKind, IntegerKind, Kind
-from converters.onnx.quantized.sequence import sequence_model
+from converters.onnx.graph import (
+    IR_VERSION,
+    OPSET,
+    PREFIX,
+    Graph,
+    Weights,
+    describe_memories,
+)
+from converters.onnx.quantized.dequantized import INT8_BITS, INT16_BITS, RULES, Dequantized
+from converters.onnx.quantized.integers import Integers
+from converters.onnx.quantized.sequence import Sequences, write_sequences
+from converters.onnx.quantized.stages import Stage, stages
+from converters.onnx.quantized.step import write_step
+from converters.onnx.quantized.tally import Tally
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import populations
-from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
+from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.populations import Input
+from lmu_deploy.core.network import LMUNetwork, Memory
+
+FORMAT = 1
+OPSET_OF_INT16, IR_VERSION_OF_INT16 = 21, 10
+"""Needed by QuantizeLinear to int16; supported by ONNX Runtime 1.18 and later."""
 
 
-def step_model(network: IntegerNetwork, kind: Kind) -> onnx.ModelProto:
-    """Build a model of one step in one kind of arithmetic."""
-    graph = Graph(f"lmu_{kind.form}_step", Weights())
-    numbers = kind.numbers(graph)
-    x = graph.input("input", ["batch", network.n_in], numbers.input_type(network.input))
-    messages = numbers.receive(x, network.input)
-    sent = {0: messages}
-    following = {}
-    for threshold in cell.held_thresholds(network)["input"]:
-        name = held_name(cell.INPUT, threshold)
-        following[name] = network.n_in, numbers.message_type(network.input)
-        held = graph.input(name, ["batch", network.n_in], following[name][1])
-        sent[threshold] = numbers.changes(name, messages, held, threshold)
-    for each in cell.cells(network):
-        before = {}
-        for name, size in each.sizes.items():
-            element = each.element(numbers, name)
-            before[name] = graph.input(f"{each.place}/{name}", ["batch", size], element)
-            following[f"{each.place}/{name}"] = size, element
-        after = each.advance(numbers, sent, before)
-        sent = {t: Messages(after[name], each.formats[name]) for t, name in each.sent_on.items()}
-    last = sent[network.chip_readout.connection.threshold]
-    graph.output(
-        cell.read_out(numbers, network, last, "output"), ["batch", network.n_out], numbers.real
-    )
-    for name, (size, element) in following.items():
-        graph.output(f"{name}.next", ["batch", size], element)
-    return kind.model(graph, network, "step")
-
-
-def to_onnx_integer(
-    network: IntegerNetwork, *, record: bool = False, stateful: bool = False, tally: bool = False
-) -> onnx.ModelProto:
+def to_onnx_integer(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelProto:
     """Convert a network to a model of sequences with only integer operators.
 
     In ONNX Runtime every state is bit-identical to the specification
@@ -64,31 +43,46 @@ def to_onnx_integer(
     ----------
     network : IntegerNetwork
     record : bool
-        Add outputs ``m``, ``h`` and ``y``, (batch, time, size): states, hidden messages and
-        readouts of every step, layer after layer. ``h`` is missing if there are no hidden units.
-    stateful : bool
-        Take the initial states as inputs instead of zeros, so that a long stream can be run in
-        chunks.
-    tally : bool
-        Add the counts of :class:`converters.onnx.quantized.integers.Tally` as outputs.
+        Add an output for every population, called by its place, (batch, frames, size): its states,
+        or its messages where it has none.
 
     Returns
     -------
     model : onnx.ModelProto
         Input ``input``, (batch, time, n_in): the input *messages*, ``clip(rint(real / scale))``
-        with the ``formats`` of the metadata. Outputs: ``output``,
-        (batch, n_out), or (batch, time, n_out) if the network returns sequences, to be multiplied
-        by the scale of ``output``; then the states after the last step, named
-        ``layer0/memory/state.next`` and so on, (batch, size). All int32.
+        with the ``formats`` of the metadata; or tokens, (batch, time, 1). Output: ``output``,
+        (batch, n_out), or (batch, frames, n_out) if the network returns sequences, to be multiplied
+        by the scale of ``output``. All int32.
 
     Raises
     ------
     InputError
         When a part of the network is on the host.
     """
-    _refuse_host_layers(network, "onnx-int")
-    kind = IntegerKind(Tally(network) if tally else None)
-    return sequence_model(network, kind, record=record, stateful=stateful)
+    _refuse_host(network, "onnx-int")
+    (stage,) = stages(network)
+    return sequence_stage(network, stage, record=record, tally=False)[0]
+
+
+def sequence_stage(
+    network: IntegerNetwork, stage: Stage, *, record: bool, tally: bool
+) -> tuple[onnx.ModelProto, Sequences]:
+    """Convert a stage of a network; return the names of its inputs and outputs, too.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    stage : Stage
+    record : bool
+        As in :func:`to_onnx_integer`.
+    tally : bool
+        Add the counts of :class:`converters.onnx.quantized.tally.Tally` as outputs.
+    """
+    graph = Graph("lmu_integer_sequence", Weights())
+    numbers = Integers(graph, by_time=True, counting=tally)
+    counts = Tally(network, numbers) if tally else None
+    found = write_sequences(network, numbers, stage, record, counts)
+    return graph.model(describe(network, "integer-sequence")), found
 
 
 def to_onnx_integer_step(network: IntegerNetwork) -> onnx.ModelProto:
@@ -98,83 +92,137 @@ def to_onnx_integer_step(network: IntegerNetwork) -> onnx.ModelProto:
     -------
     model : onnx.ModelProto
         Inputs: ``input``, (batch, n_in), messages as for :func:`to_onnx_integer`, and each state,
-        (batch, size), such as ``layer0/memory/state``. Outputs: ``output``, (batch, n_out), and
-        each state after the step, named with the suffix ``.next``. All int32.
+        (batch, size) or (batch, frames, size), such as ``lmu_1/memory/state``. Outputs: ``output``,
+        (batch, n_out), and each state after the step, named with the suffix ``.next``. All int32.
+        Start with states of zero. A network that does not answer at every step, because of a
+        stride or because it reads later steps, has ``ready`` too, (batch, 1), bool: whether there
+        is an output at this step. A network that answers once gives its answer for the steps so
+        far.
 
     Raises
     ------
     InputError
-        When a part of the network is on the host.
+        When a part of the network is on the host, or there is no rule of when it has a frame (see
+        :func:`converters.onnx.quantized.step.timings`).
     """
-    _refuse_host_layers(network, "onnx-int-step")
-    return step_model(network, IntegerKind())
+    _refuse_host(network, "onnx-int-step")
+    graph = Graph("lmu_integer_step", Weights())
+    write_step(network, Integers(graph))
+    return graph.model(describe(network, "integer-step"))
 
 
 def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelProto:
     """Convert a network to real numbers with QuantizeLinear and DequantizeLinear for int8 runtimes.
 
-    Weights and scales are those of `network`, activations those of its float network. With messages
-    of at most 8 bits, int8 runtimes can compute in int8; wider ones, which are the default of
-    `quantize`, are int16 and need opset 21.
+    Weights, scales and functions are those of `network`. With messages of at most 8 bits, int8
+    runtimes can compute in int8; wider ones, which are the default of `quantize`, are int16 and
+    need opset 21.
 
     Parameters
     ----------
     network : IntegerNetwork
     record : bool
-        Add outputs ``m``, ``h`` and ``y`` of every step. ``m`` is in real numbers, ``h`` in
-        quantized ones, so int8 or int16.
+        Add an output for every population, called by its place: states in real numbers, or
+        messages, int8 or int16, where it has none.
 
     Returns
     -------
     model : onnx.ModelProto
-        Input ``input``, (batch, time, n_in), real numbers. Outputs: ``output``, (batch, n_out), or
-        (batch, time, n_out) if the network returns sequences; then the states after the last step.
+        Input ``input``, (batch, time, n_in), real numbers. Output: ``output``, (batch, n_out), or
+        (batch, frames, n_out) if the network returns sequences.
 
     Raises
     ------
     InputError
-        When a part is on the host, the file does not have the float network, a message is wider
-        than 16 bits, or a memory is a series, which is defined in integers only.
+        When populations have no such form: nodes on the host, series, which are defined in
+        integers only, and messages wider than 16 bits. All are named.
     """
-    _refuse_host_layers(network, "onnx-qdq")
-    if network.source is None:
+    if reasons := [reason for p in network.populations if (reason := _not_real(p))]:
         raise InputError(
-            "onnx-qdq needs the float network from which the integers were made, and this file "
-            "does not have it; quantize it again."
+            f"onnx-qdq cannot have {'; '.join(reasons)}; export it as onnx-int, or quantize with "
+            "another realization and narrower messages."
         )
-    for number, layer in network.on_chip:
-        if isinstance(layer.memory, SeriesMemory):
-            raise InputError(
-                f"layer {number} has a memory of realization {layer.memory.realization}, whose "
-                "substeps cannot be computed in real numbers; quantize with --realization "
-                "dense-incremental."
-            )
-    bits = {name: population.message.bits for name, population in populations(network).items()}
-    widest = max(bits, key=lambda name: bits[name])
-    if bits[widest] > INT16_BITS:
-        raise InputError(
-            f"{widest} has messages of {bits[widest]} bits, and onnx-qdq can have {INT16_BITS}; "
-            "quantize with narrower messages."
-        )
-    opset = OPSET if bits[widest] <= INT8_BITS else OPSET_OF_INT16
-    kind = DequantizedKind(_activations(network.source), opset)
-    return sequence_model(network, kind, record=record, stateful=False)
+    bits = [p.message.bits for p in network.populations if p.message is not None and p.sends]
+    wide = max(bits) > INT8_BITS
+    opset = OPSET_OF_INT16 if wide else OPSET
+    graph = Graph("lmu_qdq_sequence", Weights())
+    (stage,) = stages(network)
+    numbers = Dequantized(graph, by_time=True, opset=opset)
+    write_sequences(network, numbers, stage, record)
+    metadata = describe(network, "qdq-sequence")
+    return graph.model(metadata, opset, IR_VERSION_OF_INT16 if wide else IR_VERSION)
 
 
-def _refuse_host_layers(network: IntegerNetwork, form: str) -> None:
+def _not_real(population: Node) -> str | None:
+    """Return what of a population has no form with Q/DQ pairs."""
+    if isinstance(population, HostNodes):
+        return f"nodes on the host ({_host_nodes(population)})"
+    if not isinstance(population, Input) and type(population) not in RULES:
+        return f"{population.place}, whose substeps are defined in integers only"
+    bits = population.message.bits
+    if population.sends and bits > INT16_BITS:
+        return f"{population.place}, whose messages have {bits} bits and not {INT16_BITS} or fewer"
+    return None
+
+
+def _host_nodes(host: HostNodes) -> str:
+    return ", ".join(f"{node.name}: {node.operator.describe()}" for node in host.network.nodes)
+
+
+def _refuse_host(network: IntegerNetwork, form: str) -> None:
     """Raise InputError when a part of the network is on the host, in float64."""
-    if numbers := [str(number) for number, _ in network.on_host]:
+    if network.on_host:
         raise InputError(
-            f"{form} has only integers, and LSTM layers {', '.join(numbers)} stay on the host; "
-            "export the float network with --to onnx, or run this one on target onnxruntime, which "
-            "makes a graph of each part on the chip."
+            f"{form} has only integers, and {', '.join(map(_host_nodes, network.on_host))} stay on "
+            "the host; export the float network with --to onnx, or run this one on target "
+            "onnxruntime, which makes a model of each part on the chip."
         )
 
 
-def _activations(source: LMUNetwork) -> dict[str, str]:
-    """Return the activations of the hidden units by the place of their messages."""
-    return {
-        f"layer{number}/hidden/message": layer.hidden.activation
-        for number, layer in enumerate(source.layers)
-        if isinstance(layer, LMULayer) and layer.hidden is not None
+def describe(network: IntegerNetwork, form: str) -> dict[str, str]:
+    """Return the metadata of a model of a form, such as ``integer-sequence``.
+
+    Formats are JSON by place and part: an integer n represents ``n * scale``. Lists have an entry
+    for each memory.
+    """
+    values: dict[str, Any] = {
+        "format": str(FORMAT),
+        "form": form,
+        "task": network.task or "",
+        "profile": network.profile,
+        "return_sequences": json.dumps(network.return_sequences),
+        "dt": "1",
+        "states": json.dumps([memory.size for memory in network.memories]),
+        "realization": json.dumps([memory.realization for memory in network.memories]),
+        "formats": json.dumps(_formats(network)),
     }
+    if memories := _float_memories(network.source):
+        values.update(describe_memories(memories))
+    return {PREFIX + key: value for key, value in values.items()}
+
+
+def _float_memories(source: Network | LMUNetwork | None) -> list[Memory]:
+    """Return the memories of the float network, in its order."""
+    if source is None:
+        return []
+    parts = source.nodes if isinstance(source, Network) else source.layers
+    operators = [getattr(part, "operator", part) for part in parts]
+    found = [getattr(operator, "memory", None) for operator in operators]
+    return [memory for memory in found if isinstance(memory, Memory)]
+
+
+def _formats(network: IntegerNetwork) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for population in network.populations:
+        state = getattr(population, "state", None)
+        if isinstance(state, Format):
+            found[f"{population.place}/state"] = _as_json(state)
+        if population.message is not None:
+            found[f"{population.place}/message"] = _as_json(population.message)
+    answer = network[network.output].message
+    found["input"] = _as_json(network.input.message)
+    return found if answer is None else {**found, "output": _as_json(answer)}
+
+
+def _as_json(value: Format) -> dict[str, Any]:
+    return {"bits": value.bits, "scale": value.scale}

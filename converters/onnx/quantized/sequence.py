@@ -1,280 +1,456 @@
-"""Convert a quantized network to a model of whole sequences, with batch and time of any length.
+"""Convert populations and edges to a model of whole sequences, batch and time of any length.
 
-Each layer, and the held messages of the input, is one Scan over time, whose body is the step of
-`cell.py`. Internally, time is the first axis.
+Populations that do not feed back are computed for all frames at once. Populations that feed back
+into each other are one Scan over frames; what enters them from outside is computed before, for all
+frames. Internally, time is the first axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
-from converters.onnx.graph import Graph, Weights
-from converters.onnx.quantized import cell
-from converters.onnx.quantized.arithmetic import Messages, Numbers, Sent, held_name
-from converters.onnx.quantized.integers import Integers, Traced
-from converters.onnx.quantized.kinds import Kind
-from lmu_deploy.core.integer.network import IntegerNetwork
+from converters.onnx.graph import Dimension
+from converters.onnx.quantized.arithmetic import (
+    Numbers,
+    OutletKey,
+    ReductionRule,
+    held,
+)
+from converters.onnx.quantized.body import Body, Kept
+from converters.onnx.quantized.component import (
+    Carried,
+    ComponentStep,
+    Part,
+    all_thresholds,
+)
+from converters.onnx.quantized.stages import ONE, TIME, Stage, driven, last_only, lengths
+from converters.onnx.quantized.tally import Tally
+from lmu_deploy.core.integer.graph import Component
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
+from lmu_deploy.core.integer.parts import Edge, Place
+from lmu_deploy.core.integer.populations import Input, Output, Population, Reduction
 
-Traces = dict[str, Traced]
+_LAST = 2**63 - 1
+_RECORDED, _FIRED = "recorded", "fired"
 
 
-def held_input(
-    graph: Graph,
-    kind: Kind,
-    network: IntegerNetwork,
-    messages: Messages,
-    first: Mapping[str, str],
-) -> tuple[Sent, Traces]:
-    """Add the held messages of the input for connections with a threshold.
+@dataclass(frozen=True)
+class Signal:
+    """Messages of all frames, (frames, batch, size).
 
-    Parameters
+    Attributes
     ----------
-    graph : Graph
-    kind : Kind
-    network : IntegerNetwork
-    messages : Messages
-        Input messages of every step, time first.
-    first : mapping
-        Initial held messages.
-
-    Returns
-    -------
-    sent : Sent
-        Messages and held messages of every step.
-    counts : Traces
-        Events of the input.
+    tensor : str
+    length : hashable
+        What the number of frames depends on; signals of the same have equally many.
     """
-    thresholds = cell.held_thresholds(network)["input"]
-    if not thresholds:
-        numbers = kind.numbers(graph)
-        counts = kind.tally.events(graph, "input", messages.tensor, numbers) if kind.tally else {}
-        return {0: messages}, counts
-    body = Graph("input/step", graph.weights, scope="step/")
-    numbers = kind.numbers(body)
-    element, shape = numbers.message_type(network.input), ("batch", network.n_in)
-    names = {threshold: held_name(cell.INPUT, threshold) for threshold in thresholds}
-    before = {name: body.input(name, shape, element) for name in names.values()}
-    now = Messages(body.input("input/x", shape, element), network.input)
-    after: Traces = {}
-    for threshold, name in names.items():
-        held = numbers.changes(name, now, before[name], threshold)
-        after[name] = Traced(held.tensor, shape, element)
-    traces = {name: _copied(body, name, traced) for name, traced in after.items()}
-    counts = kind.tally.events(body, "input", now.tensor, numbers) if kind.tally else {}
-    kept = _scan(graph, body, after, first, [messages.tensor], traces | counts)
-    sent = {t: Messages(kept[name].tensor, network.input) for t, name in names.items()}
-    return {0: messages, **sent}, {name: kept[name] for name in counts}
+
+    tensor: str
+    length: Hashable
 
 
-def run_layer(
-    graph: Graph,
-    kind: Kind,
-    each: cell.Cell,
-    sent: Sent,
-    first: Mapping[str, str],
-    record: bool,
-) -> tuple[Traces, Traces]:
-    """Add the recurrence of a layer; return its states and counts by step, time first."""
-    place, n_in = each.place, each.layer.n_in
-    body = Graph(f"{place}/step", graph.weights, scope="step/")
-    numbers = kind.numbers(body)
-    before = {
-        name: body.input(f"{place}/{name}", ["batch", size], each.element(numbers, name))
-        for name, size in each.sizes.items()
-    }
-    x: dict[int, Messages] = {}
-    for threshold in sorted(cell.entering(each.layer)):
-        form = sent[threshold].format
-        name = f"{place}/x" + (f"_held_{threshold}" if threshold else "")
-        tensor = body.input(name, ["batch", n_in], numbers.message_type(form))
-        x[threshold] = Messages(tensor, form)
-    after = {
-        name: Traced(tensor, ("batch", each.size(name)), each.element(numbers, name))
-        for name, tensor in each.advance(numbers, x, before).items()
-    }
-    wanted = {*each.sent_on.values()} | ({cell.STATE, cell.HIDDEN} if record else set())
-    traces = {
-        f"{place}/{name}": _copied(body, f"{place}/{name}", traced)
-        for name, traced in after.items()
-        if name in wanted
-    }
-    counts = _counts(kind, numbers, each, after)
-    states = {f"{place}/{name}": after[name] for name in each.sizes}
-    inputs = [sent[threshold].tensor for threshold in x]
-    kept = _scan(graph, body, states, first, inputs, traces | counts)
-    return {name: kept[name] for name in traces}, {name: kept[name] for name in counts}
+@dataclass
+class Sequences:
+    """Names of the inputs and outputs of a model of sequences.
 
-
-def saturations(kind: Kind, numbers: Numbers) -> Traces:
-    """Return the saturations that `numbers` counted, if there is a tally."""
-    if kind.tally and isinstance(numbers, Integers):
-        return kind.tally.saturations(numbers)
-    return {}
-
-
-def _counts(kind: Kind, numbers: Numbers, each: cell.Cell, after: Traces) -> Traces:
-    """Add the counts of a step of a layer."""
-    counts = saturations(kind, numbers)
-    if not kind.tally or not isinstance(numbers, Integers):
-        return counts
-    for name in (cell.SENT, cell.HIDDEN):
-        if name in after:
-            population = f"{each.place}/{name.partition('/')[0]}"
-            counts |= kind.tally.events(numbers.graph, population, after[name].tensor, numbers)
-    series = f"{each.place}/series"
-    if (series, 0) in numbers.fired:
-        counts |= kind.tally.fired(numbers.graph, series, {0: numbers.fired[series, 0]})
-    return counts
-
-
-def _copied(body: Graph, name: str, traced: Traced) -> Traced:
-    """Return a copy of a state, since a tensor can be only one output of a body."""
-    return replace(traced, tensor=body.node("Identity", [traced.tensor], f"{name}.traced"))
-
-
-def _scan(
-    graph: Graph,
-    body: Graph,
-    after: Traces,
-    first: Mapping[str, str],
-    inputs: Sequence[str],
-    kept: Traces,
-) -> Traces:
-    """Add a Scan over time; return the tensors that are output for every step, time first.
-
-    Parameters
+    Attributes
     ----------
-    graph, body : Graph
-    after : Traces
-        The states after a step, in the order of the body's inputs.
-    first : mapping
-        Initial states.
-    inputs : sequence of tensor
-        Inputs of the body for every step, time first.
-    kept : Traces
+    inputs : dict of (source, threshold) to str
+        Messages of the input, of the host and of earlier models, (batch, frames, neurons).
+    output : str or None
+        Of the network's output, if this model computes it.
+    messages : dict of (source, threshold) to str
+        Messages that later models need, (batch, frames, neurons).
+    records : dict of Place to str
+        What a recording holds, (batch, frames, neurons).
+    events : dict of (source, threshold) to str
+        See :class:`converters.onnx.quantized.tally.Tally`.
+    rasters : dict of Place to str
+    saturations : dict of place to str
     """
-    for traced in (*after.values(), *kept.values()):
-        body.output(traced.tensor, traced.shape, traced.element)
-    outputs = graph.nodes(
-        "Scan",
-        [*(first[name] for name in after), *inputs],
-        [f"{name}.next" for name in after] + [f"{name}.steps" for name in kept],
-        num_scan_inputs=len(inputs),
-        body=body.body(),
-    )
-    tensors = iter(outputs[len(after) :])
-    return {name: replace(traced, tensor=next(tensors)) for name, traced in kept.items()}
+
+    inputs: dict[OutletKey, str] = field(default_factory=dict)
+    output: str | None = None
+    messages: dict[OutletKey, str] = field(default_factory=dict)
+    records: dict[Place, str] = field(default_factory=dict)
+    events: dict[OutletKey, str] = field(default_factory=dict)
+    rasters: dict[Place, str] = field(default_factory=dict)
+    saturations: dict[str, str] = field(default_factory=dict)
 
 
-def sequence_model(
-    network: IntegerNetwork, kind: Kind, *, record: bool, stateful: bool
-) -> onnx.ModelProto:
-    """Build a model of sequences in one kind of arithmetic.
+class SequenceWriter:
+    """Writes a stage of a network into a graph.
 
     Parameters
     ----------
     network : IntegerNetwork
-    kind : Kind
+    numbers : Numbers
+        Arithmetic of the graph, with time first.
+    stage : Stage
     record : bool
-        Add outputs ``m``, ``h`` and ``y`` of every step.
-    stateful : bool
-        Take the initial states as inputs instead of zeros.
+        Whether the states of every frame are outputs.
+    tally : Tally or None
+        Counts to add as outputs, if any.
     """
-    graph = Graph(f"lmu_{kind.form}_sequence", Weights())
-    numbers = kind.numbers(graph)
-    x = graph.input("input", ["batch", "time", network.n_in], numbers.input_type(network.input))
-    states = _states(numbers, network)
-    first = _first_states(graph, states, x, stateful)
-    messages = numbers.receive(graph.swap_time(x, "input/by_time"), network.input)
-    sent, counted = held_input(graph, kind, network, messages, first)
-    traces: Traces = {}
-    for each in cell.cells(network):
-        found, counts = run_layer(graph, kind, each, sent, first, record)
-        sent = {
-            threshold: Messages(found[f"{each.place}/{name}"].tensor, each.formats[name])
-            for threshold, name in each.sent_on.items()
+
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        numbers: Numbers,
+        stage: Stage,
+        record: bool,
+        tally: Tally | None,
+    ) -> None:
+        self.network, self.numbers, self._stage = network, numbers, stage
+        self._record, self._tally = record, tally
+        self._lengths = lengths(network)
+        self._axes: dict[Hashable, str] = {}
+        self._signals: dict[OutletKey, Signal] = {}
+        self._windows: dict[tuple[object, ...], Signal] = {}
+        self._batch = ""
+        counted = [
+            (p.place, t) for p in network.populations if tally for t in tally.thresholds(p.place)
+        ]
+        self._thresholds = all_thresholds(network, [*stage.taken, *counted])
+        every = record or tally or network.return_sequences
+        self._last_only = set() if every else last_only(network, stage, self._lengths)
+        self.records: dict[Place, tuple[Signal, int]] = {}
+        self.found = Sequences()
+        take = numbers.names.take
+        self._input, self._output_name = take("input"), take("output")
+        self._record_names = {
+            population.place: take(str(population.place))
+            for component in (stage.components if record else ())
+            for population in component.populations
         }
-        traces |= found
-        counted |= counts
-    _read_out(
-        graph, kind, numbers, network, sent[network.chip_readout.connection.threshold], record
-    )
-    for name, (size, element) in states.items():
-        graph.output(f"{name}.next", ["batch", size], element)
-    if record:
-        _add_record(graph, traces)
-    if kind.tally:
-        counted |= saturations(kind, numbers)
-        kind.tally.declare(graph, counted)
-    return kind.model(graph, network, "sequence")
+
+    # What the model is given
+
+    def receive(self, entry: Input | HostNodes) -> None:
+        """Declare the messages of the input, or of the host, as an input, and send them."""
+        assert entry.message is not None
+        numbers, length = self.numbers, self._lengths[entry.place]
+        if isinstance(entry, Input):
+            name = self._input
+            x = self._by_time(name, length, entry.features, numbers.input_type)
+            messages = numbers.receive(x, entry)
+        else:
+            element = numbers.message_type(entry.message)
+            name = numbers.names.take(str(entry.place))
+            messages = self._by_time(name, length, entry.size, element)
+        self.found.inputs[entry.place, 0] = name
+        self._send(entry, Signal(messages, length))
+
+    def given(self, key: OutletKey) -> None:
+        """Declare messages of an earlier stage as an input."""
+        source, length = self.network[key[0]], self._lengths[key[0]]
+        assert source.message is not None
+        element = self.numbers.message_type(source.message)
+        name = self.numbers.names.take(f"{key[0]}/{held(key[1])}")
+        self.found.inputs[key] = name
+        self._signals[key] = Signal(self._by_time(name, length, source.size, element), length)
+
+    def _by_time(self, name: str, length: Hashable, size: int, element: int) -> str:
+        """Declare an input, (batch, frames, size); return it with time first."""
+        numbers = self.numbers
+        x = numbers.graph.input(name, ["batch", self._axis(length), size], element)
+        found = numbers.add("Transpose", [x], f"{name}/by_time", perm=[1, 0, 2])
+        if not self._batch:
+            self._batch = numbers.add("Shape", [x], "batch_size", start=0, end=1)
+        return found
+
+    def _axis(self, length: Hashable) -> str:
+        """Return the name of the axis of that many frames."""
+        number = len(self._axes)
+        return self._axes.setdefault(length, "time" if length == TIME else f"time_{number + 1}")
+
+    # Components
+
+    def add(self, component: Component) -> None:
+        """Add a component on the chip."""
+        step = ComponentStep(self.network, component, self._thresholds)
+        if component.stateless:
+            self._whole(step, component)
+            return
+        windows = self._trimmed(component.outside)
+        outside = {p.place: step.outside(self.numbers, p, windows) for p in step.populations}
+        first = step.populations[0]
+        if isinstance(first, Reduction):
+            self._reduce(step, first, outside[first.place])
+        else:
+            self._stepwise(step, outside)
+
+    def _whole(self, step: ComponentStep, component: Component) -> None:
+        """Compute all frames of a population without memory, or the last one."""
+        (population,) = step.populations
+        length = self._lengths[population.place]
+        if population.place in self._last_only:
+            windows, length = self._last_frames(component.outside), ONE
+        else:
+            windows = self._trimmed(component.outside)
+        drive = step.outside(self.numbers, population, windows)
+        assert drive is not None
+        message = self.numbers.rule(population).update(drive, {}).message
+        self._found(population, Signal(message, length))
+
+    def _last_frames(self, into: Sequence[Edge]) -> dict[Edge, str]:
+        """Return the last frame of the messages that edges carry."""
+        signals, last = {edge: self._window(edge) for edge in into}, self.numbers.whole(-1)
+        return {
+            edge: signal.tensor
+            if signal.length == ONE
+            else self.numbers.add("Gather", [signal.tensor, last], f"{edge.place}/last", axis=0)
+            for edge, signal in signals.items()
+        }
+
+    def _reduce(self, step: ComponentStep, population: Reduction, outside: str | None) -> None:
+        """Add a reduction: its states after the last frame give its message."""
+        numbers, place = self.numbers, population.place
+        assert outside is not None
+        body, before = self._body(place, step.states(numbers))
+        drive = body.given(outside, population.drive_size, numbers.drives)
+        rule = body.numbers.rule(population)
+        assert isinstance(rule, ReductionRule)
+        after = rule.absorb(drive, {state: before[place, state] for state in rule.states})
+        last, _ = body.scan([after[state] for state in rule.states], [])
+        ending = numbers.rule(population)
+        assert isinstance(ending, ReductionRule)
+        message = ending.finish(dict(zip(rule.states, last, strict=True))).message
+        frame = numbers.add("Unsqueeze", [message, numbers.whole(0)], f"{place}/frame")
+        self._found(population, Signal(frame, ONE))
+
+    def _body(self, place: Place, carried: Sequence[Carried]) -> tuple[Body, dict[Part, str]]:
+        """Begin a Scan; return its body, and what is carried in it before a frame."""
+        body = Body(self.numbers, f"{place}/step")
+        before = {}
+        for each in carried:
+            first = self._first(each.size, each.element, each.first)
+            name = f"{each.part[0]}/{each.part[1]}"
+            before[each.part] = body.state(name, each.size, each.element, first)
+        return body, before
+
+    def _stepwise(self, step: ComponentStep, outside: Mapping[Place, str | None]) -> None:
+        """Add populations that feed back into each other."""
+        numbers, wanted = self.numbers, dict[Part, Kept]()
+        carried = step.carried(numbers)
+        body, before = self._body(step.populations[0].place, carried)
+        within = {
+            p.place: body.given(drive, p.drive_size, numbers.drives)
+            for p in step.populations
+            if (drive := outside[p.place]) is not None
+        }
+        now, updated = step.advance(body.numbers, {**dict.fromkeys(outside), **within}, before)
+        for p in step.populations:
+            found, shape = updated[p.place], ("batch", p.size)
+            for t in self._thresholds[p.place]:
+                part = p.place, held(t)
+                wanted[part] = Kept(now[part], shape, numbers.message_type(p.message))
+            if self._record:
+                own = found.recorded == found.message
+                element = numbers.message_type(p.message) if own else numbers.real
+                wanted[p.place, _RECORDED] = Kept(found.recorded, shape, element)
+            if self._tally and found.fired is not None:
+                wanted[p.place, _FIRED] = Kept(found.fired, shape, TensorProto.INT32)
+        after = [now[each.part] for each in carried]
+        _, traces = body.scan(after, list(wanted.values()))
+        kept = dict(zip(wanted, traces, strict=True))
+        for p in step.populations:
+            length = self._lengths[p.place]
+            for t in self._thresholds[p.place]:
+                self._signals[p.place, t] = Signal(kept[p.place, held(t)], length)
+            if self._record:
+                recorded = wanted[p.place, _RECORDED]
+                signal = Signal(kept[p.place, _RECORDED], length)
+                self.records[p.place] = signal, recorded.element
+            self._count(p, kept.get((p.place, _FIRED)), length)
+
+    def _found(self, population: Population, messages: Signal) -> None:
+        """Keep all messages of a population for the record, and send them."""
+        element = self.numbers.message_type(population.message)
+        if isinstance(population, Output):
+            element = self.numbers.real
+        self.records[population.place] = messages, element
+        self._send(population, messages)
+
+    def _send(self, population: Node, messages: Signal) -> None:
+        """Make messages known to their receivers, under every threshold."""
+        place = population.place
+        for threshold in self._thresholds[place]:
+            self._signals[place, threshold] = (
+                self._held(population, messages, threshold) if threshold else messages
+            )
+        self._count(population, None, messages.length)
+
+    def _count(self, population: Node, fired: str | None, length: Hashable) -> None:
+        if self._tally is None or not population.sends:
+            return
+        place = population.place
+        thresholds = self._tally.thresholds(place)
+        signals = {t: self._signals[place, t].tensor for t in thresholds}
+        firsts = {t: self._first_held(population) for t in thresholds if t}
+        self._tally.count(population, signals, firsts, fired, length)
+
+    def _held(self, population: Node, messages: Signal, threshold: int) -> Signal:
+        """Add a Scan that holds messages until they have changed by a threshold."""
+        key, form = (population.place, threshold), population.message
+        assert form is not None
+        element = self.numbers.message_type(form)
+        body = Body(self.numbers, f"{population.place}/{held(threshold)}/step")
+        first = self._first_held(population)
+        before = body.state(held(threshold), population.size, element, first)
+        now = body.given(messages.tensor, population.size, element)
+        after = body.numbers.hold(key, form, now, before)
+        _, (trace,) = body.scan([after], [Kept(after, ("batch", population.size), element)])
+        return Signal(trace, messages.length)
+
+    def _first_held(self, population: Node) -> str:
+        """Return what the receivers know before the first frame, (batch, size)."""
+        assert population.message is not None
+        element = self.numbers.message_type(population.message)
+        value = population.first_message if isinstance(population, Population) else None
+        return self._first(population.size, element, value)
+
+    def _first(self, size: int, element: int, value: np.ndarray | None) -> str:
+        """Add a state before the first frame, (batch, size): a value, or zeros."""
+        numbers, dtype = self.numbers, helper.tensor_dtype_to_np_dtype(element)
+        if value is None:
+            value = np.zeros(1)
+        stored = numbers.constant("first", np.asarray(value, dtype)[None])
+        shape = numbers.add("Concat", [self._batch, numbers.whole(size)], "first/shape", axis=0)
+        return numbers.add("Expand", [stored, shape], "first/states")
+
+    # Frames
+
+    def _trimmed(self, into: Sequence[Edge]) -> dict[Edge, str]:
+        """Return the messages that edges carry, of equally many frames."""
+        signals = {edge: self._window(edge) for edge in into}
+        found = {edge: signal.tensor for edge, signal in signals.items()}
+        lengths = {signal.length: signal.tensor for signal in signals.values()}
+        if len(lengths) <= 1:
+            return found
+        numbers, least = self.numbers, ""
+        for tensor in lengths.values():
+            count = numbers.add("Shape", [tensor], "frames", start=0, end=1)
+            if least:
+                fewer = numbers.add("Less", [count, least], "frames/fewer")
+                count = numbers.add("Where", [fewer, count, least], "frames/least")
+            least = count
+        bounds = [numbers.whole(0), least, numbers.whole(0)]
+        return {
+            edge: numbers.add("Slice", [tensor, *bounds], f"{edge.place}/frames")
+            for edge, tensor in found.items()
+        }
+
+    def _window(self, edge: Edge) -> Signal:
+        """Return the messages of all offsets of an edge side by side, for frames of its target."""
+        signal = self._signals[edge.source, edge.connection.threshold]
+        length = driven(signal.length, edge)
+        if edge.offsets == (0,) and length == signal.length:
+            return signal
+        key = signal.tensor, edge.offsets, edge.stride, edge.after
+        if key not in self._windows:
+            self._windows[key] = Signal(self._taps(signal.tensor, edge), length)
+        return self._windows[key]
+
+    def _taps(self, x: str, edge: Edge) -> str:
+        numbers, most = self.numbers, max(edge.offsets)
+        left, right, left_out = -min(0, *edge.offsets), max(edge.after, 0), min(edge.after, 0)
+        if left or right:
+            form = self.network[edge.source].message
+            assert form is not None
+            x = numbers.surrounded(x, form, left, right, f"{edge.place}/padded")
+        taps = []
+        for offset in edge.offsets:
+            end = left_out + offset - most or _LAST
+            bounds = [numbers.whole(v) for v in (left + offset, end, 0, edge.stride)]
+            taps.append(numbers.add("Slice", [x, *bounds], f"{edge.place}/tap"))
+        if len(taps) == 1:
+            return taps[0]
+        return numbers.add("Concat", taps, f"{edge.place}/taps", axis=-1)
+
+    # Outputs
+
+    def finish(self) -> Sequences:
+        """Declare the outputs of the model; return their names."""
+        network, numbers, found = self.network, self.numbers, self.found
+        if network.output in self.records:
+            signal, _ = self.records[network.output]
+            population = network[network.output]
+            assert isinstance(population, Population)
+            answer = Signal(numbers.answer(signal.tensor, population), signal.length)
+            found.output = self._answer(answer, population.size)
+        for key in self._stage.taken:
+            source = network[key[0]]
+            assert source.message is not None
+            element = numbers.message_type(source.message)
+            name = numbers.names.take(f"{key[0]}/{held(key[1])}")
+            found.messages[key] = self._output(self._signals[key], name, source.size, element)
+        if self._record:
+            for place, (signal, element) in self.records.items():
+                name = self._record_names[place]
+                found.records[place] = self._output(signal, name, network[place].size, element)
+        if self._tally is not None:
+            self._declare_counts(self._tally, found)
+        return found
+
+    def _answer(self, answer: Signal, size: int) -> str:
+        """Declare the output of the network: all frames, or the last."""
+        numbers, name = self.numbers, self._output_name
+        if self.network.return_sequences:
+            return self._output(answer, name, size, numbers.real)
+        numbers.graph.node("Gather", [answer.tensor, numbers.number(-1)], name, axis=0)
+        numbers.graph.output(name, ["batch", size], numbers.real)
+        return name
+
+    def _declare_counts(self, tally: Tally, found: Sequences) -> None:
+        """Declare events, rasters and saturations."""
+        numbers = self.numbers
+        for (place, threshold), (tensor, columns) in tally.events.items():
+            signal = Signal(tensor, tally.lengths[place])
+            name = numbers.names.take(f"{place}/events/{held(threshold)}")
+            output = self._output(signal, name, columns, TensorProto.INT64)
+            found.events[place, threshold] = output
+        for place, (tensor, neurons) in tally.rasters.items():
+            axes: list[Dimension] = [self._axis(tally.lengths[place]), neurons]
+            numbers.graph.output(tensor, axes, TensorProto.INT32)
+            found.rasters[place] = tensor
+        for where, counts in numbers.limited.items():
+            wide = [numbers.cast(c, TensorProto.INT64, f"{where}/count") for c in counts]
+            total = numbers.total(wide, f"{where}/saturations")
+            numbers.graph.output(total, [], TensorProto.INT64)
+            found.saturations[where] = total
+
+    def _output(self, signal: Signal, name: str, size: int, element: int) -> str:
+        """Declare frames as an output, (batch, frames, size)."""
+        numbers = self.numbers
+        numbers.graph.node("Transpose", [signal.tensor], name, perm=[1, 0, 2])
+        numbers.graph.output(name, ["batch", self._axis(signal.length), size], element)
+        return name
 
 
-def _states(numbers: Numbers, network: IntegerNetwork) -> dict[str, tuple[int, int]]:
-    """Return name, size and type of everything that is carried from step to step."""
-    found = {
-        held_name(cell.INPUT, threshold): (network.n_in, numbers.message_type(network.input))
-        for threshold in cell.held_thresholds(network)["input"]
-    }
-    for each in cell.cells(network):
-        for name, size in each.sizes.items():
-            found[f"{each.place}/{name}"] = size, each.element(numbers, name)
-    return found
-
-
-def _first_states(
-    graph: Graph, states: Mapping[str, tuple[int, int]], x: str, stateful: bool
-) -> dict[str, str]:
-    """Return the names of the initial states: inputs of the model, or zeros."""
-    names = {}
-    batch = "" if stateful else graph.node("Shape", [x], "batch_size", start=0, end=1)
-    for name, (size, element) in states.items():
-        if stateful:
-            names[name] = graph.input(name, ["batch", size], element)
-            continue
-        dtype = helper.tensor_dtype_to_np_dtype(element)
-        zero = graph.weights.constant(f"start/{dtype}", np.zeros((1, 1), dtype=dtype))
-        width = graph.weights.constant(f"width/{size}", np.array([size], dtype=np.int64))
-        shape = graph.node("Concat", [batch, width], f"{name}/shape", axis=0)
-        names[name] = graph.node("Expand", [zero, shape], f"{name}/first")
-    return names
-
-
-def _read_out(
-    graph: Graph,
-    kind: Kind,
-    numbers: Numbers,
+def write_sequences(
     network: IntegerNetwork,
-    sent: Messages,
-    record: bool,
-) -> None:
-    """Add the readout: ``output``, and ``y`` if every step is recorded."""
-    n_out, real = network.n_out, numbers.real
-    if not (record or kind.tally or network.return_sequences):
-        last = Messages(graph.last_step(sent.tensor, "readout/messages", "last_step"), sent.format)
-        graph.output(cell.read_out(numbers, network, last, "output"), ["batch", n_out], real)
-        return
-    by_time = cell.read_out(numbers, network, sent, "output/by_time")
-    if network.return_sequences:
-        output = graph.swap_time(by_time, "output")
-        graph.output(output, ["batch", "time", n_out], real)
-    else:
-        graph.output(graph.last_step(by_time, "output", "last_step"), ["batch", n_out], real)
-    if record:
-        graph.output(graph.swap_time(by_time, "y"), ["batch", "time", n_out], real)
+    numbers: Numbers,
+    stage: Stage,
+    record: bool = False,
+    tally: Tally | None = None,
+) -> Sequences:
+    """Write a stage of a network into a graph, and declare its outputs.
 
-
-def _add_record(graph: Graph, traces: Traces) -> None:
-    """Add the outputs ``m`` and ``h``: states and hidden messages, layer after layer."""
-    for kind, part in (("m", cell.STATE), ("h", cell.HIDDEN)):
-        parts = [traced for name, traced in traces.items() if name.endswith(part)]
-        if parts:
-            tensors = [traced.tensor for traced in parts]
-            joined = graph.node("Concat", tensors, f"{kind}/by_time", axis=-1)
-            width = sum(int(traced.shape[-1]) for traced in parts)
-            swapped = graph.swap_time(joined, kind)
-            graph.output(swapped, ["batch", "time", width], parts[0].element)
+    Parameters
+    ----------
+    network, numbers, stage, record, tally
+        See :class:`SequenceWriter`.
+    """
+    writer = SequenceWriter(network, numbers, stage, record, tally)
+    for entry in stage.entries:
+        writer.receive(entry)
+    for key in stage.given:
+        writer.given(key)
+    for component in stage.components:
+        writer.add(component)
+    return writer.finish()

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from graphlib import TopologicalSorter
 
 import numpy as np
 from scipy.linalg import block_diag
@@ -18,7 +19,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node, component_labels
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
-from lmu_deploy.core.integer.populations import Input, Reduction
+from lmu_deploy.core.integer.populations import Input, Population, Reduction
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,36 @@ def outlets(network: IntegerNetwork) -> list[Outlet]:
     return [Outlet(*key, tuple(leaving[key])) for key in keys]
 
 
+def event_outlets(network: IntegerNetwork) -> list[Outlet]:
+    """Return all outlets; sources that reach no edge, and those that the host reads, have one too.
+
+    Such an outlet has no edges.
+    """
+    found = outlets(network)
+    there = {(outlet.source, outlet.threshold) for outlet in found}
+    read = {reading.source for reading in network.readings}
+    reached = {place for place, _ in there}
+    alone = [p for p in sources(network) if p not in reached or (p in read and (p, 0) not in there)]
+    return found + [Outlet(place, 0, ()) for place in alone]
+
+
+def saturation_places(network: IntegerNetwork) -> list[str]:
+    """Return all places where saturations are counted, in the order of the populations."""
+    senders = sources(network)
+    own = [
+        place
+        for p in network.populations
+        if not isinstance(p, Input) or p.place in senders
+        for place in p.saturation_places
+    ]
+    accumulators = [
+        f"{edge.place}/slice{k}"
+        for edge in edges(network)
+        for k in range(len(edge.connection.slices))
+    ]
+    return [*own, *accumulators]
+
+
 @dataclass(frozen=True)
 class Component:
     """Populations that feed back into each other, or one that does not.
@@ -133,7 +164,7 @@ class Component:
 
 
 def components(network: IntegerNetwork) -> list[Component]:
-    """Return the strongly connected components of the graph in the order of computation."""
+    """Return the strongly connected components of the graph, each behind all that it reads."""
     labels = component_labels(network)
     found = []
     for label in dict.fromkeys(labels):
@@ -145,6 +176,46 @@ def components(network: IntegerNetwork) -> list[Component]:
         inside = tuple(edge for edge in into if edge.source in places)
         outside = tuple(edge for edge in into if edge.source not in places)
         found.append(Component(members, inside, outside))
+    return _in_order(network, found)
+
+
+def _in_order(network: IntegerNetwork, parts: list[Component]) -> list[Component]:
+    """Return components behind all that they read, else in the order of their populations."""
+    owner = {p.place: n for n, part in enumerate(parts) for p in part.populations}
+    sorter: TopologicalSorter[int] = TopologicalSorter()
+    for number, part in enumerate(parts):
+        places = {p.place for p in part.populations}
+        read = {network[edge.source].place for edge in part.outside}
+        read |= {reading.source for reading in network.readings if reading.target in places}
+        sorter.add(number, *(owner[place] for place in read))
+    sorter.prepare()
+    found: list[Component] = []
+    ready: list[int] = []
+    while sorter.is_active():
+        ready += sorter.get_ready()
+        first = min(ready)
+        ready.remove(first)
+        sorter.done(first)
+        found.append(parts[first])
+    return found
+
+
+def levels(network: IntegerNetwork) -> dict[Place, int]:
+    """Return for every population how many times signals have passed from the chip to the host.
+
+    A target that computes nodes on the host by itself runs the populations of one level after the
+    other, each behind the host's nodes of the same level.
+    """
+    found: dict[Place, int] = {}
+    for part in components(network):
+        places = {p.place for p in part.populations}
+        read = [found[network[edge.source].place] for edge in part.outside]
+        for reading in network.readings:
+            if reading.target in places:
+                source = network[reading.source]
+                on_chip = isinstance(source, Population) and not isinstance(source, Input)
+                read.append(found[reading.source] + on_chip)
+        found |= dict.fromkeys(places, max(read, default=0))
     return found
 
 

@@ -19,8 +19,8 @@ from lmu_deploy.core.graph.pointwise import Add
 from lmu_deploy.core.graph.recurrent import GRU
 from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.tasks.base import get_task
+from targets.host import to_messages
 from targets.integer import IntegerTarget
-from targets.onnxruntime import messages_of
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 ort = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
@@ -41,11 +41,11 @@ def test_the_exported_digits_network_equals_the_simulator(integer, tmp_path):
     save(integer, tmp_path / "digits-int.safetensors")
     out = export(tmp_path / "digits-int.safetensors", to="onnx-int", out=tmp_path / "a.onnx")
     inputs = get_task("digits").load().test.inputs
-    messages, _ = messages_of(inputs, integer.input)
-    (outputs,) = session(out).run(["output"], {"input": messages})
+    messages, _ = to_messages(inputs, integer.input.message)
+    (outputs,) = session(out).run(["output"], {"input": messages.astype(np.int32)})
     expected = IntegerTarget().run(integer, inputs).outputs
     assert outputs.dtype == np.int32
-    np.testing.assert_array_equal(outputs * integer.readout.output.scale, expected)
+    np.testing.assert_array_equal(outputs * integer.y_scale, expected)
 
 
 @pytest.mark.parametrize(
