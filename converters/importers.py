@@ -16,11 +16,16 @@ from typing import Protocol, runtime_checkable
 from converters.formats import Sniff
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import prune
 from lmu_deploy.core.loading import as_graph
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 
 GROUP = "lmu_deploy.importers"
+
+ASSUMED, LEFT_OUT = "assumed", "left out"
+"""Keys of `provenance` under which an importer records what the file does not say (the activation,
+the order of inputs, when the network answers), and what of the file is not in the network."""
 
 MOST_ORDER = 1024
 """Largest order that is imported: the memory's matrices take a time that grows with its cube."""
@@ -62,6 +67,8 @@ class Importer(Protocol):
         Name under which it is registered.
     reads : str
         Description of the files that it reads, for messages.
+    selects_output : bool, optional
+        Whether `read` takes the option ``output``, because its files can have several outputs.
     """
 
     name: str
@@ -115,6 +122,7 @@ def import_file(
     *,
     architecture: Path | str | None = None,
     options: Mapping[str, str] | None = None,
+    output: str | None = None,
     task: str | None = None,
 ) -> Network:
     """Read a network from a file of another program.
@@ -128,6 +136,8 @@ def import_file(
         A file that describes what a file of bare weights does not.
     options : mapping of str to str, optional
         The same, by name; the valid names depend on the importer.
+    output : str, optional
+        Name of one of several outputs, or of any node; what it does not need is left out.
     task : str, optional
         Task to record in the network.
 
@@ -140,7 +150,13 @@ def import_file(
     sniff = Sniff(path)
     importer = _recognize(sniff) if format is None else get_importer(format)
     described = None if architecture is None else Path(architecture)
-    network: Network = as_graph(importer.read(path, described, dict(options or {})))
+    given = dict(options or {})
+    selects = getattr(importer, "selects_output", False)
+    if output is not None and selects:
+        given["output"] = output
+    network: Network = as_graph(importer.read(path, described, given))
+    if output is not None and not selects:
+        network = replace(network, nodes=prune(network.nodes, output), output=output)
     return network if task is None else replace(network, task=task)
 
 

@@ -19,13 +19,13 @@ distance to the stored matrices is smallest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from converters.importers import MOST_ORDER, MOST_STATES, raise_problems
+from converters.importers import ASSUMED, MOST_ORDER, MOST_STATES, raise_problems
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.legendre import DISCRETIZERS, discretize
 from lmu_deploy.core.network import (
@@ -53,10 +53,13 @@ class Options:
         Values by name, ``theta`` or ``NAME.theta``.
     known : tuple of str
         Names that are valid for this kind of file.
+    assumed : list of str
+        What was assumed, because no option says it.
     """
 
     texts: Mapping[str, str]
     known: tuple[str, ...] = ("theta", "activation", "return_sequences")
+    assumed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.texts if name.rpartition(".")[2] not in self.known]
@@ -80,13 +83,20 @@ class Options:
 
     def activation(self, module: str = "") -> str:
         """Return the activation of hidden units, by default tanh."""
-        text = self.text("activation", module) or "tanh"
-        return check_choice("option activation", text, ACTIVATIONS)
+        if (text := self.text("activation", module)) is None:
+            self._assume("hidden units are tanh (option activation)")
+        return check_choice("option activation", text or "tanh", ACTIVATIONS)
+
+    def _assume(self, what: str) -> None:
+        if what not in self.assumed:
+            self.assumed.append(what)
 
     @property
     def return_sequences(self) -> bool:
         """Whether the network has an output at every step; by default it does not."""
-        text = (self.text("return_sequences") or "false").lower()
+        if (text := self.text("return_sequences")) is None:
+            self._assume("the network answers after the last step (option return_sequences)")
+        text = (text or "false").lower()
         return check_choice("option return_sequences", text, ("true", "false")) == "true"
 
 
@@ -116,7 +126,7 @@ def network_of(
     InputError
         When something cannot be represented; all problems are listed.
     """
-    options.activation()
+    check_choice("option activation", options.texts.get("activation", "tanh"), ACTIVATIONS)
     layers: list[Layer] = []
     readout: Readout | None = None
     problems: list[str] = []
@@ -136,13 +146,14 @@ def network_of(
         problems.append("it has no recurrent layer" if not layers else "it has no linear layer")
     raise_problems(problems, f"{path} cannot be imported")
     assert readout is not None
+    sequences = options.return_sequences
+    if "layers" in options.known and options.text("layers") is None and len(groups) > 1:
+        options.assumed.append("modules follow each other as in the file (option layers)")
+    notes = {"imported from": origin}
+    if options.assumed:
+        notes[ASSUMED] = "; ".join(options.assumed)
     try:
-        return LMUNetwork(
-            tuple(layers),
-            readout,
-            options.return_sequences,
-            provenance={"imported from": origin},
-        )
+        return LMUNetwork(tuple(layers), readout, sequences, provenance=notes)
     except InputError as error:
         hint = (
             "; give the order with --option layers=NAME,NAME,..."

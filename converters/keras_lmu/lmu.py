@@ -21,7 +21,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.importers import MOST_ORDER, MOST_STATES
+from converters.importers import ASSUMED, MOST_ORDER, MOST_STATES
 from converters.keras_lmu.architecture import KerasLayer
 from converters.keras_lmu.build import Graph
 from converters.keras_lmu.configuration import Configuration, read_activation
@@ -196,7 +196,7 @@ def _paper_cell(cell: KerasLayer, arrays: Arrays, graph: Graph) -> LMU:
     else:
         activation = read_activation(graph.options.get("activation", "tanh"), graph.keras)
         graph.note(
-            "assumed",
+            ASSUMED,
             f"hidden units of the paper's cell are {activation.name}; the file does not say, and "
             "option activation changes it",
         )

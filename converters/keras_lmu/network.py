@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.formats import HDF5_SIGNATURE, Sniff
+from converters.importers import LEFT_OUT
 from converters.keras_lmu.architecture import architecture_from_options
 from converters.keras_lmu.archive import CONFIG, WEIGHTS, KerasFile, open_keras, parse_json
 from converters.keras_lmu.assembly import assemble
@@ -29,6 +30,7 @@ class KerasLMUImporter:
     """`.keras`, whole-model `.h5`, and weights-only `.h5` files of Keras 2 and 3."""
 
     name = "keras-lmu"
+    selects_output = True
     reads = "keras-lmu: .keras, .h5 / .hdf5 (whole models, or weights with --architecture)"
 
     def recognizes(self, sniff: Sniff) -> bool:
@@ -63,7 +65,7 @@ def _with_logits(network: Network) -> Network:
     """Return a chain of layers without a softmax at its end; any other network as it is."""
     inner, last = network, network[network.output]
     if isinstance(last.operator, Activation) and last.operator.name == "softmax":
-        notes = {**network.provenance, "left out": "the softmax at the end: outputs are logits"}
+        notes = {**network.provenance, LEFT_OUT: "the softmax at the end: outputs are logits"}
         nodes = tuple(node for node in network.nodes if node is not last)
         inner = replace(network, nodes=nodes, output=last.inputs[0], provenance=notes)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.importers import ASSUMED
 from converters.keras_lmu.build import FLAT, OPEN, SEQUENCE, Call, Reader, Signal, settle
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import LayerNorm, Reshape, RMSNorm
@@ -51,7 +52,7 @@ def _dense_over_time(call: Call, kernel: np.ndarray, bias: np.ndarray | None) ->
         rows = call.add(Reshape(signal.frame or (), (signal.size,)), rows, part="flatten")
     taps = kernel.reshape(signal.steps, signal.size, -1)
     call.graph.note(
-        "assumed", f"sequences of {signal.steps} steps, which {call.layer.name} reads at once"
+        ASSUMED, f"sequences of {signal.steps} steps, which {call.layer.name} reads at once"
     )
     return call.last(call.add(Conv1d(taps, bias), rows), keep=False)
 

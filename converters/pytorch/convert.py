@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters.importers import raise_problems
+from converters.importers import ASSUMED, LEFT_OUT, raise_problems
 from converters.pytorch.inputs import Example, examples
 from converters.pytorch.signals import Draft, Signal, Sketch, UnreadableError
 from converters.pytorch.trace import Tracer
@@ -198,7 +198,7 @@ class _Reader:
             result = tracer.run(module, given, example.axes)
         signal, notes = self._chosen(result, sketch), {}
         if isinstance(signal, Signal) and signal.draft.logits is not None:
-            notes["left out"] = "the softmax at the end: outputs are logits"
+            notes[LEFT_OUT] = "the softmax at the end: outputs are logits"
             signal = signal.draft.logits
         whole, problem = _finished(signal, sketch)
         end = whole.draft
@@ -408,7 +408,7 @@ def _network(traced: _Traced, task: str | None, provenance: dict[str, str]) -> N
     notes["input layout"] = traced.example.layout
     notes.update(traced.notes)
     if traced.sketch.notes:
-        notes["assumptions"] = "; ".join(traced.sketch.notes)
+        notes[ASSUMED] = "; ".join(traced.sketch.notes)
     frame = traced.sketch.drafts[0].shape
     assert frame is not None
     return Network(tuple(nodes), frame.frame, nodes[-1].name, task, {**notes, **provenance})

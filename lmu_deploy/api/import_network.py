@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.graph.network import Network
+
+_LOG = logging.getLogger(__name__)
 
 
 def import_network(
@@ -17,6 +20,7 @@ def import_network(
     format: str | None = None,  # noqa: A002 (the option's own name)
     architecture: Path | str | None = None,
     options: Mapping[str, str] | None = None,
+    output: str | None = None,
     task: str | None = None,
 ) -> Network:
     """Read a network from a file of keras-lmu, the paper's package, a PyTorch LMU or our ONNX.
@@ -33,21 +37,30 @@ def import_network(
         For a weights-only file of Keras: what ``model.to_json()`` wrote.
     options : mapping of str to str, optional
         For bare weights, what they do not say, such as ``{"theta": "784"}``.
+    output : str, optional
+        Name of one of several outputs, or of any node; what it does not need is left out.
     task : str, optional
         Task to record in the network, which later commands use by default.
 
     Returns
     -------
     network : Network
+        Its `provenance` has what the file does not say and was therefore assumed (``assumed``), and
+        what of the file is not in the network (``left out``). Both are logged too.
 
     Raises
     ------
     InputError
         When the file is damaged, or holds what cannot be represented: all of it is named.
     """
-    from converters.importers import import_file
+    from converters.importers import ASSUMED, LEFT_OUT, import_file
 
-    network = import_file(file, format, architecture=architecture, options=options, task=task)
+    network = import_file(
+        file, format, architecture=architecture, options=options, output=output, task=task
+    )
+    for key in (ASSUMED, LEFT_OUT):
+        if key in network.provenance:
+            _LOG.info("%s: %s", key, network.provenance[key])
     if out is not None:
         save(network, out)
     return network
@@ -59,6 +72,7 @@ def from_keras(
     out: Path | str | None = None,
     architecture: Path | str | None = None,
     options: Mapping[str, str] | None = None,
+    output: str | None = None,
     task: str | None = None,
 ) -> Network:
     """Read a network from a file of Keras; see :func:`import_network`.
@@ -67,7 +81,7 @@ def from_keras(
     ----------
     file : path
         A ``.keras`` or ``.h5`` file of keras-lmu, or its bare weights.
-    out, architecture, options, task
+    out, architecture, options, output, task
         As for :func:`import_network`.
 
     Raises
@@ -76,7 +90,13 @@ def from_keras(
         When the file is damaged, or holds what cannot be represented: all of it is named.
     """
     return import_network(
-        file, out=out, format="keras-lmu", architecture=architecture, options=options, task=task
+        file,
+        out=out,
+        format="keras-lmu",
+        architecture=architecture,
+        options=options,
+        output=output,
+        task=task,
     )
 
 

@@ -90,6 +90,13 @@ def import_network(
             "repeatable. docs/how-to/import-and-export.md lists them."
         ),
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of one of several outputs of the model, or of any node. What it does not "
+            "need is left out."
+        ),
+    ] = None,
     task: TaskName = None,
 ) -> None:
     """Import a network that was trained with keras-lmu, the package of the LMU paper or PyTorch.
@@ -106,6 +113,7 @@ def import_network(
         format=format,
         architecture=architecture,
         options=parse_options(option or []),
+        output=output,
         task=task,
     )
     print(out)

@@ -1,5 +1,8 @@
 """`validate` and the FidelityReport that it returns."""
 
+import subprocess
+import sys
+
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -130,3 +133,21 @@ def test_targets_are_named_in_several_ways(given, found):
 def test_targets_that_mean_nothing_are_refused(given):
     with pytest.raises(InputError, match="targets"):
         parse_targets(given)
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_an_absent_library_is_one_sentence_with_the_extra(library, tmp_path):
+    """In a process of its own, because modules that are imported stay."""
+    code = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        "import lmu_deploy as ld\n"
+        f"r = ld.validate({DIGITS!r}, targets='integer', limit=4, attribution=0)\n"
+        "for call in (lambda: r.to_html(sys.argv[1]), r.plot_metric, r.to_markdown):\n"
+        "    try: call()\n"
+        "    except ld.MissingDependencyError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "report.html")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == (3 if library == "matplotlib" else 1)  # plots need no jinja2
+    assert all(line.endswith("run: pip install 'lmu-deploy[report]'") for line in lines)

@@ -9,12 +9,14 @@ from typer.testing import CliRunner
 
 import lmu_deploy
 from converters import importers
-from converters.importers import Importer, get_importer, import_file, importer_names
+from converters.importers import ASSUMED, Importer, get_importer, import_file, importer_names
 from lmu_deploy.api.import_network import parse_options
 from lmu_deploy.cli import app
 from lmu_deploy.core import plugins
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.loading import load
+from lmu_deploy.core.network import Memory
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.nn.convert import to_torch
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures/keras_lmu"
@@ -105,3 +107,49 @@ def test_an_imported_network_can_be_converted_to_torch():
     pytest.importorskip("torch", reason="torch (the extra train) is absent")
     torch_model = to_torch(import_file(FEEDBACK))
     assert sum(parameter.numel() for parameter in torch_model.parameters()) > 100
+
+
+def test_one_output_is_imported_with_what_it_needs(tmp_path):
+    onnx = pytest.importorskip("converters.onnx", reason="onnx is absent")
+    whole = import_file(FEEDBACK)
+    first = whole.nodes[0].name
+    onnx.save_onnx(onnx.to_onnx(whole), tmp_path / "network.onnx")
+    out = tmp_path / "first.safetensors"
+    inputs = np.random.default_rng(0).normal(size=(2, 9, whole.n_in))
+    expected = run_reference(whole, inputs, nodes=[first]).nodes[first]
+    for file in (FEEDBACK, tmp_path / "network.onnx"):  # one reader prunes itself, one does not
+        arguments = ["import", str(file), "--output", first, "--out", str(out)]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        part = load(out)
+        assert {node.name.partition(".")[0] for node in part.nodes} == {first}
+        found = run_reference(part, inputs).outputs
+        wanted = expected if part.return_sequences else expected[:, -1]
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    result = CliRunner().invoke(app, [*arguments[:3], "absent", "--out", str(out)])
+    assert result.exit_code != 0
+
+
+def test_what_a_file_does_not_say_is_recorded_and_logged(tmp_path, caplog):
+    h5py = pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
+    arrays = {
+        "input_encoders": (1, 1), "hidden_encoders": (2, 1), "memory_encoders": (3, 1),
+        "input_kernel": (1, 2), "hidden_kernel": (2, 2), "memory_kernel": (3, 2),
+    }  # fmt: skip
+    memory = Memory.legendre(3, 6.0)
+    with h5py.File(tmp_path / "paper.h5", "w") as file:
+        file.attrs["layer_names"] = ["rnn", "dense"]
+        for name, shape in arrays.items():
+            file[f"rnn/rnn/{name}:0"] = np.full(shape, 0.1)
+        file["rnn/rnn/AT:0"] = (memory.a_bar - np.eye(3)).T
+        file["rnn/rnn/BT:0"] = memory.b_bar[None]
+        file["dense/dense/kernel:0"] = np.ones((2, 1))
+    caplog.set_level("INFO", "lmu_deploy")
+    network = lmu_deploy.import_network(tmp_path / "paper.h5")
+    assert network.provenance[ASSUMED] == (
+        "hidden units are tanh (option activation); the network answers after the last step "
+        "(option return_sequences)"
+    )
+    assert f"assumed: {network.provenance[ASSUMED]}" in caplog.messages
+    options = {"activation": "relu", "return_sequences": "true"}
+    said = lmu_deploy.import_network(tmp_path / "paper.h5", options=options)
+    assert ASSUMED not in said.provenance

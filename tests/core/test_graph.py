@@ -446,3 +446,21 @@ def test_a_node_that_is_not_there_cannot_be_recorded():
         run_reference(network, np.ones((1, 2, 2)), lengths=[1, 2])
     wide = Network((Node("pool", Pool("max", 2, 2), (INPUT,)),), (2,), "pool")
     assert run_reference(wide, np.ones((1, 4, 2)), record=True).y is None
+
+
+def test_linear_operators_behind_the_last_layer_are_one_readout():
+    rng = np.random.default_rng(0)
+    nodes = [
+        Node("lmu", LMU(Memory.legendre(3, 6.0), rng.normal(size=(2, 1))), (INPUT,)),
+        Node("norm", Affine(rng.normal(size=3), rng.normal(size=3)), ("lmu",)),
+        Node("dense", Dense(rng.normal(size=(3, 4)), rng.normal(size=4)), ("norm",)),
+        Node("last", Reduce("last"), ("dense",)),
+        Node("scale", Affine(rng.normal(size=4), rng.normal(size=4)), ("last",)),
+        Node("head", Dense(rng.normal(size=(4, 2))), ("scale",)),
+        Node("linear", Activation("linear"), ("head",)),
+    ]
+    inputs = rng.normal(size=(2, 9, 2))
+    for node in nodes:
+        network = Network(prune(nodes, node.name), (2,), node.name)
+        found = run_reference(as_layers(network, "test"), inputs).outputs
+        close(found, run(network, inputs))

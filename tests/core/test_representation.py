@@ -1,6 +1,7 @@
 """Reprs, tables, identity and saving of every representation of a network."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,20 @@ import lmu_deploy
 from converters.loihi import loihi_spike
 from converters.quantize import quantize
 from converters.spiking import spike
+from lmu_deploy.core.files import load as load_tree
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load
-from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.network import (
+    FLOAT_CLASSES,
+    Hidden,
+    LMULayer,
+    LMUNetwork,
+    LSTMLayer,
+    Memory,
+    Readout,
+)
+from lmu_deploy.core.reference import run_reference
 from lmu_deploy.core.representation import REPR_LENGTH, Part, Representation
 
 
@@ -128,3 +140,39 @@ def test_representation_without_a_summary_says_so():
 def test_the_earlier_name_of_the_float_network_says_which_one_to_use():
     with pytest.warns(DeprecationWarning, match=r"LMUNetwork is deprecated; use lmu_deploy\.Netw"):
         assert lmu_deploy.LMUNetwork is LMUNetwork
+
+
+MODELS = sorted((Path(__file__).resolve().parents[2] / "examples" / "models").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
+def test_files_of_layers_load_as_graphs_that_compute_the_same(path, tmp_path):
+    layers = load_tree(path, FLOAT_CLASSES)
+    assert isinstance(layers, LMUNetwork)
+    network = load(path)
+    again = load(network.save(tmp_path / "graph.safetensors"))
+    assert network.fingerprint() == again.fingerprint() == Network.from_layers(layers).fingerprint()
+    assert as_layers(again, "test").fingerprint() == layers.fingerprint()
+    assert again.provenance == layers.provenance and again.task == layers.task
+    inputs = np.random.default_rng(0).normal(size=(3, 30, network.n_in))
+    found = run_reference(again, inputs, record=True)
+    expected = run_reference(layers, inputs, record=True)
+    for name in ("outputs", "m", "h", "y"):
+        values = getattr(expected, name)
+        atol = 1e-9 * np.abs(values).max(initial=0.0)
+        np.testing.assert_allclose(getattr(found, name), values, rtol=0, atol=atol)
+
+
+def test_the_fingerprint_of_a_graph_is_that_of_its_numbers_and_names(tmp_path):
+    """Neither the layout of arrays in memory nor task and provenance count; names do."""
+    network = float_network()
+    turned = list(network.nodes)
+    for number, node in enumerate(turned):
+        if (kernel := getattr(node.operator, "kernel", None)) is not None:
+            operator = dataclasses.replace(node.operator, kernel=np.asfortranarray(kernel))
+            turned[number] = dataclasses.replace(node, operator=operator)
+    same = dataclasses.replace(network, nodes=tuple(turned), task=None, provenance={"a": "b"})
+    assert load(same.save(tmp_path / "a.safetensors")).fingerprint() == network.fingerprint()
+    nodes = [*network.nodes[:-1], dataclasses.replace(network.nodes[-1], name="head")]
+    renamed = dataclasses.replace(network, nodes=tuple(nodes), output="head")
+    assert renamed.fingerprint() != network.fingerprint()

@@ -7,13 +7,15 @@ import pytest
 
 import lmu_deploy as ld
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import load
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.linear import Affine, Conv1d
-from lmu_deploy.core.graph.network import GRAPH_CLASSES
 from lmu_deploy.core.graph.transforms import fold
 from lmu_deploy.tasks import mackey_glass
 from lmu_deploy.tasks.base import Task, get_task, task_names
+
+pytest.importorskip("lightning", reason="training needs lightning")
+pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
+
 from lmu_deploy.training.config import preset, read_settings
 from lmu_deploy.training.run import train
 
@@ -59,7 +61,7 @@ def test_a_window_is_scaled_with_the_sequence():
 def test_a_stack_learns_and_its_file_holds_the_graph(trained):
     result, path = trained
     assert result.figures["test_accuracy"] > 0.9
-    network = load(path, GRAPH_CLASSES)
+    network = ld.load(path)
     assert network.fingerprint() == result.network.fingerprint()
     names = [node.name for node in network.nodes]
     assert names[0] == "stem"

@@ -185,6 +185,17 @@ _FORMS = {
 }
 """What the layers become, by command."""
 
+FITTING: Mapping[type[Operator], str] = {
+    Dense: "folded, or the readout",
+    Affine: "folded, or the readout",
+    Activation: "linear; behind a memory and a dense layer also relu, tanh, hard-tanh",
+    LinearMemory: "with a linear encoder",
+    LMU: "with dense or recurrent units, or none",
+    LSTM: "on the host, of tanh and sigmoid",
+    Reduce: "the last step",
+}
+"""Operators that :func:`as_layers` takes, and under which condition."""
+
 _RECURRENT = "an LMU or an LSTM"
 _INSTEAD: Mapping[type[Operator], str] = {
     Conv1d: "an LMU",
@@ -241,12 +252,22 @@ class _Chain:
                     self.layers.append(layer)
             elif isinstance(operator, Reduce) and operator.kind == "last" and not reduced:
                 reduced = True
-            elif isinstance(operator, Dense) and number > last and self.readout is None:
-                self.readout = operator
-            else:
+            elif isinstance(operator, Dense | Affine) and number > last:
+                self.readout = self._read_out(operator)
+            elif not _is_identity(node):
                 self._refuse(node, _why(operator, number < last))
             number += taken
             before = nodes[number - 1].name
+
+    def _read_out(self, operator: Dense | Affine) -> Dense:
+        """Return the readout of so far followed by a linear operator."""
+        if self.readout is None:
+            kernel, bias = _linear(operator)
+            return Dense(np.diag(kernel), bias) if isinstance(operator, Affine) else operator
+        kernel, bias = _linear(self.readout)
+        both = operator.absorb(kernel, bias)
+        assert isinstance(both, Dense)  # the product of a dense operator and a linear one
+        return both
 
     def _refuse(self, node: Node, why: str) -> None:
         operator = node.operator

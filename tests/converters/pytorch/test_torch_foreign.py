@@ -97,7 +97,7 @@ def test_thetas_are_found():
     assert [m.theta for m in memories["lmuformer"]] == [128, 128]
     assert memories["hrshtv-fft"][0].discretizer == "zoh"
     assert memories["hrshtv-trained"][0].discretizer == "trained"
-    assert "theta of lmu is taken as" in networks["hrshtv-trained"].provenance["assumptions"]
+    assert "theta of lmu is taken as" in networks["hrshtv-trained"].provenance["assumed"]
 
 
 def test_lmuformer_as_a_sequence_and_recurrently():

@@ -400,7 +400,7 @@ def test_a_flattened_sequence(turned):
     torch.manual_seed(9)
     x = draw(2, 9, 2)
     network = agree(Flat(turned), x, inputs=x.float())
-    assert "must have 9 steps" in network.provenance["assumptions"]
+    assert "must have 9 steps" in network.provenance["assumed"]
     assert "9 steps alone" in network.provenance["verified"]
 
 

@@ -172,7 +172,7 @@ def test_a_sequential_is_converted_in_its_order(sequences):
         rtol=0,
         atol=1e-6 * np.abs(answers).max(),
     )
-    assert "not its states" in network.provenance["assumptions"]
+    assert "not its states" in network.provenance["assumed"]
     assert [node.name for node in network.nodes][:3] == ["0", "2", "3"]
 
 
@@ -214,7 +214,7 @@ class Mean(nn.Module):
 
 def test_one_of_several_outputs():
     network = from_torch(Mean())
-    assert network.output == "mean" and "result 0 of 3" in network.provenance["assumptions"]
+    assert network.output == "mean" and "result 0 of 3" in network.provenance["assumed"]
     with pytest.raises(InputError, match="none of which is 7"):
         from_torch(Mean(), output=7)
     with pytest.raises(InputError, match="std has no operator"):
@@ -279,7 +279,7 @@ def test_submodules_to_ignore():
         from_torch(Quantized())
     network = from_torch(Quantized(), ignore=["quantize"])
     assert [node.name for node in network.nodes] == ["fc", "head"]
-    assert "quantize was ignored" in network.provenance["assumptions"]
+    assert "quantize was ignored" in network.provenance["assumed"]
     with pytest.raises(InputError, match="ignore names 'loss', which is none of fc, quantize"):
         from_torch(Quantized(), ignore=["loss"])
 
