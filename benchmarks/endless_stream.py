@@ -21,7 +21,7 @@ import numpy as np
 from converters.quantize import quantize
 from converters.quantize.memory_analysis import memory_matrix, spectral_radius
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layers import IntegerMemory, SeriesMemory
+from lmu_deploy.core.integer.layered import IntegerMemory, SeriesMemory, memory_views
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.progress import progress_bar
@@ -46,9 +46,9 @@ def main() -> None:
     source = load_float(options.network, "endless_stream")
     calibration = np.random.default_rng([options.seed, 1]).uniform(size=(8, 2000, source.n_in))
     network = quantize(source, calibration, slices=options.slices, realization=options.realization)
-    for number, layer in network.on_chip:
-        radius = spectral_radius(memory_matrix(layer.memory))
-        print(f"layer {number}: {layer.memory.size} states, spectral radius {radius:.5f}")
+    for place, memory in memory_views(network).items():
+        radius = spectral_radius(memory_matrix(memory))
+        print(f"{place}: {memory.size} states, spectral radius {radius:.5f}")
     window = min(options.window, options.steps // 2)
     run(network, options.steps, window, options.seed, options.engine)
 
@@ -80,15 +80,13 @@ def run(network: IntegerNetwork, steps: int, window: int, seed: int, engine: str
     fresh = IntegerTarget("numpy").run(network, both[:, -window:], record=True).states
     assert fresh is not None
     print(f"float network: {_float_apart(network, both, window):.2e} of its rms apart")
-    place = 0
-    for (number, layer), m, past in zip(network.on_chip, _memories(stream), before, strict=True):
-        own = fresh.m[0, -1, place : place + layer.memory.size].astype(np.float64)
-        place += layer.memory.size
+    for memory, m, past in zip(network.memories, _memories(stream), before, strict=True):
+        own = fresh.parts[str(memory.place)][0, -1].astype(np.float64)
         apart, size = np.abs(m[0] - own), np.sqrt(np.mean(own**2))
         print(
-            f"layer {number}: from a fresh run of the last {window:,} inputs its state is "
+            f"{memory.place}: from a fresh run of the last {window:,} inputs its state is "
             f"{apart.max():.0f} units apart at most, {np.sqrt(np.mean(apart**2)) / size:.2e} of "
-            f"its rms; {_bound(layer.memory, window, past, apart)}"
+            f"its rms; {_bound(memory_views(network)[memory.place], window, past, apart)}"
         )
 
 
@@ -103,9 +101,10 @@ def _float_apart(network: IntegerNetwork, inputs: np.ndarray, window: int) -> fl
     return float(np.sqrt(np.mean(wrong**2) / np.mean(fresh[0, -1] ** 2)))
 
 
-def _bound(
-    memory: IntegerMemory | SeriesMemory, window: int, before: np.ndarray, apart: np.ndarray
-) -> str:
+MemoryView = IntegerMemory | SeriesMemory
+
+
+def _bound(memory: MemoryView, window: int, before: np.ndarray, apart: np.ndarray) -> str:
     """Say what the specification allows."""
     try:
         bound = deviation_bound(memory, window, before)
@@ -116,14 +115,15 @@ def _bound(
 
 
 def _memories(stream: Stream) -> list[np.ndarray]:
-    """Memory states of each layer on the chip."""
-    parts = [part for part in stream.parts if isinstance(part, Stream)] or [stream]
-    return [np.asarray(part.machine.engine.numpy(m)) for part in parts for m in part.state.m]
+    """States of each memory."""
+    machine, own = stream.machine, stream.state.own
+    places = [memory.place for memory in machine.network.memories]
+    states = [machine.rules[place].recorded(own[place], None) for place in places]
+    return [np.asarray(machine.engine.numpy(values)) for values in states]
 
 
 def _saturations(stream: Stream) -> dict[str, int]:
-    parts = [part for part in stream.parts if isinstance(part, Stream)] or [stream]
-    return {place: n for part in parts for place, n in part.state.saturations.items() if n}
+    return {place: n for place, n in stream.state.saturations.items() if n}
 
 
 def _peak_kib() -> int:

@@ -93,8 +93,14 @@ def float_network(record: dict[str, Any]) -> Any:
 
 def integer_network(record: dict[str, Any]) -> Any:
     """Return the integer network of a record: gains of 1, and of 1/64 for the memory."""
-    from lmu_deploy.core.integer.layers import IntegerHidden, IntegerMemory, PiecewiseLinear
-    from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+    from lmu_deploy.core.integer.functions import PiecewiseLinear
+    from lmu_deploy.core.integer.layered import (
+        IntegerHidden,
+        IntegerLayer,
+        IntegerMemory,
+        IntegerReadout,
+        LayeredNetwork,
+    )
     from lmu_deploy.core.integer.parts import Connection, Format
 
     w = _arrays(record)
@@ -114,9 +120,8 @@ def integer_network(record: dict[str, Any]) -> Any:
         drive, message, MESSAGE_SHIFT, join("recurrent"), join("input"), join("hidden"), None
     )
     readout = IntegerReadout(join("readout"), w["readout_bias"].astype(np.int32), drive)
-    return IntegerNetwork(
-        Format(INPUT_BITS, 1.0), (IntegerLayer(memory, hidden),), readout, True, "generic"
-    )
+    layers = (IntegerLayer(memory, hidden),)
+    return LayeredNetwork(Format(INPUT_BITS, 1.0), layers, readout, True, "generic").graph()
 
 
 def shift_of(name: str) -> int:

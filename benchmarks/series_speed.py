@@ -20,12 +20,12 @@ import results
 
 from converters.quantize import quantize
 from lmu_deploy.core.files import load
-from lmu_deploy.core.integer.layers import SeriesMemory
+from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.tasks.base import get_task
 from targets.integer import IntegerTarget
 from targets.integer.numba_engine import CompiledSeries
-from targets.integer.numpy_engine import Series
+from targets.integer.numpy_engine import series_step
 
 MODEL = Path(__file__).parents[1] / "examples/models/psmnist-lmu.safetensors"
 CALIBRATION = 128
@@ -49,8 +49,8 @@ def main() -> None:
     data = get_task(network.task).load()
     images = data.test.batch(slice(arguments.images))[0]
     integer = quantize(network, data.train.inputs[:CALIBRATION], realization="sign-taylor")
-    memory = integer.layers[0].memory
-    assert isinstance(memory, SeriesMemory)
+    (memory,) = integer.memories
+    assert isinstance(memory, Series)
     print(f"{memory.terms} terms in {memory.substeps} substeps, order {memory.order}")
 
     runs = [
@@ -63,16 +63,17 @@ def main() -> None:
     rows = [["whole run", f"{slow:.2f} s", f"{fast:.2f} s", slow / fast]]
 
     m, message, drive = place(memory)
-    forms = [Series(memory), CompiledSeries(memory)]
-    steps = [lambda form=form: form.advance(m, message, drive) for form in forms]
+    start = m, message, np.zeros_like(m)
+    forms = [series_step(memory), CompiledSeries(memory)]
+    steps = [lambda form=form: form(start, drive) for form in forms]
     (slow, one), (fast, two) = in_turns(steps, 10 * arguments.repeats)
-    assert all(np.array_equal(getattr(one, n), getattr(two, n)) for n in ("m", "message", "sent"))
+    assert all(np.array_equal(a, b) for a, b in zip(one[0], two[0], strict=True))
     name = f"the series' step of {TILE} samples"
     rows.append([name, f"{1e3 * slow:.2f} ms", f"{1e3 * fast:.2f} ms", slow / fast])
     results.publish(COLUMNS, rows, arguments, seed=0)
 
 
-def place(memory: SeriesMemory) -> tuple[np.ndarray, ...]:
+def place(memory: Series) -> tuple[np.ndarray, ...]:
     """Draw states within a quarter of their limits, with their messages, and drives."""
     rng, shape = np.random.default_rng(0), (TILE, memory.size)
     state = memory.state.limit // 4

@@ -27,7 +27,7 @@ from converters.quantize.sparsity import (
     silent_shares,
 )
 from lmu_deploy.core.files import load
-from lmu_deploy.core.integer.graph import edges, populations
+from lmu_deploy.core.integer.graph import edges, sources
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES
 from lmu_deploy.tasks.base import Split, get_task
@@ -141,7 +141,7 @@ def publish(arguments: argparse.Namespace, bench: Bench, rows: list[Row]) -> Non
         measured.append([row.name, row.lost, row.test, silent, row.events, synops])
     results.publish(COLUMNS, measured, arguments)
     columns = [("connection", "{}"), ("largest message", "{:,d}"), *((r.name, "{}") for r in rows)]
-    limits = {name: p.message.limit for name, p in populations(bench.network).items()}
+    limits = {place: source.message.limit for place, source in sources(bench.network).items()}
     measured = []
     for edge in edges(bench.network):
         if edge.place in rows[0].silent:

@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lmu_deploy.core.graph.transforms import as_layers
-from lmu_deploy.core.integer.layered import IntegerHidden, IntegerMemory, PiecewiseLinear
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.functions import PiecewiseLinear
+from lmu_deploy.core.integer.layered import (
+    IntegerHidden,
+    IntegerLayer,
+    IntegerMemory,
+    IntegerReadout,
+    LayeredNetwork,
+)
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.spiking.chip import Calibration, Device, NeuronModel, Populations
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
@@ -84,7 +90,7 @@ def _integer_network():
         activation=lines,
     )
     readout = IntegerReadout(connection(1, 2, 3), None, Format(24, 1.0))
-    return IntegerNetwork(Format(8, 1.0), (IntegerLayer(memory, hidden),), readout)
+    return LayeredNetwork(Format(8, 1.0), (IntegerLayer(memory, hidden),), readout).graph()
 
 
 def test_integer_sizes_have_the_widths_of_the_chip():

@@ -100,7 +100,9 @@ def test_a_series_sends_once_for_each_term(memory_alone):
     possible = 5 * 7 * 6 * (memory.applications + 1)
     assert found.activation_sparsity == (possible - sent) / possible
     dense = 6 * 6 * memory.applications  # the signs, each application
-    dense += sum(w.connection.slices.size for w in edges(series) if w.source != "layer0/series")
+    dense += sum(
+        w.connection.slices.size for w in edges(series) if str(w.source) != "layer0/series"
+    )
     assert found.synaptic_operations.dense == 7 * dense
     assert found.synaptic_operations.effective_macs == run.synops / 5
 

@@ -9,7 +9,7 @@ import pytest
 from layered import layered, relayered
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import delayed, edges, populations, with_thresholds
+from lmu_deploy.core.integer.graph import delayed, edges, sources, with_thresholds
 from lmu_deploy.core.integer.layered import IntegerHidden, IntegerMemory, PiecewiseLinear
 from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
 from lmu_deploy.core.integer.parts import Connection, Format
@@ -72,8 +72,8 @@ def test_digital_profiles_are_listed():
 
 def test_populations_and_edges_of_a_network():
     network = network_of()
-    assert list(populations(network)) == ["input", "layer0/memory", "layer0/hidden"]
-    assert [(w.place, w.source, w.target) for w in edges(network)] == [
+    assert list(map(str, sources(network))) == ["input", "layer0/memory", "layer0/hidden"]
+    assert [(w.place, str(w.source), str(w.target)) for w in edges(network)] == [
         ("layer0/memory/recurrent", "layer0/memory", "layer0/memory"),
         ("layer0/memory/input", "input", "layer0/memory"),
         ("layer0/memory/hidden", "layer0/hidden", "layer0/memory"),

@@ -25,7 +25,7 @@ from converters.quantize.sparsity import (
 from lmu_deploy.api.quantize import quantize as command
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
-from lmu_deploy.core.integer.graph import edges, populations
+from lmu_deploy.core.integer.graph import edges, sources
 from lmu_deploy.core.integer.network import INTEGER_CLASSES
 from lmu_deploy.studies.quantization import loss_of
 from lmu_deploy.tasks.base import Split, Task, get_task
@@ -131,7 +131,7 @@ def test_a_fraction_is_relative_to_the_range_of_each_population(made):
     places = {edge.place for edge in eligible(network)}
     assert places == {edge.place for edge in edges(network)} - {OWN_LOOP}
     coarse = with_fraction(network, 0.1)
-    limits = {name: p.message.limit for name, p in populations(network).items()}
+    limits = {place: source.message.limit for place, source in sources(network).items()}
     for edge in edges(coarse):
         expected = round(0.1 * limits[edge.source]) if edge.place in places else 0
         assert edge.connection.threshold == expected

@@ -14,7 +14,7 @@ from layered import layered, relayered
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError, RunError
-from lmu_deploy.core.integer.graph import edges, populations
+from lmu_deploy.core.integer.graph import edges, sources
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.base import check_supported
@@ -118,7 +118,7 @@ def test_every_sum_lies_within_its_proven_bound(large):
     network, inputs = large
     machine = Machine(network, choose_engine(network, "numpy"))
     state = machine.start(len(inputs))
-    limits = {name: p.message.limit for name, p in populations(network).items()}
+    limits = {place: source.message.limit for place, source in sources(network).items()}
     bounds = {w.place: worst_sums(w, limits[w.source]) for w in edges(network)}
     for t in range(40):
         machine.advance(state, inputs[:, t])

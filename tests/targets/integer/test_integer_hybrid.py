@@ -1,4 +1,7 @@
-"""Networks with LSTM layers: those stay on the host, and every target gives the same numbers."""
+"""Networks of LMU and LSTM layers: all on the chip, and every target gives the same numbers.
+
+Files of version 0.1 kept LSTM layers on the host; they load, and run as they did.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,19 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from layered import layered, relayered
-from lmu_deploy.core.integer.segments import ChipSegment, HostSegment, segments
+from layered import layered
 
-from converters.onnx import to_onnx_integer, to_onnx_integer_step, to_onnx_qdq
 from converters.quantize import quantize
 from converters.quantize.sparsity import with_fraction
 from lmu_deploy.api.check import remarks
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import load, save
+from lmu_deploy.core.files import save
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.integer.graph import edges, populations
-from lmu_deploy.core.integer.network import INTEGER_CLASSES, HostLayer, IntegerNetwork
+from lmu_deploy.core.integer.graph import sources
+from lmu_deploy.core.integer.layered import HostLayer, LayeredNetwork
 from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
-from lmu_deploy.fidelity.measures.agreement import compare_states
 from lmu_deploy.hardware.placement import place
 from lmu_deploy.hardware.preflight import check
 from lmu_deploy.hardware.profile import load_profile
@@ -59,7 +60,7 @@ def lmu(rng, n_in, units=5):
 
 
 def network_of(order="LHLH", *, units=5, every_step=True):
-    """L is an LMU, H an LSTM: what stays on the host."""
+    """L is an LMU, H an LSTM."""
     rng = np.random.default_rng(11)
     layers, n_in = [], 2
     for number, kind in enumerate(order):
@@ -91,7 +92,7 @@ def same(ours, theirs, samples=slice(None)):
 @given(data=st.data(), fraction=st.sampled_from([None, None, 0.0, 0.1]))
 def test_drawn_hybrids_are_the_same_on_onnxruntime_stream_and_batch(networks, data, fraction):
     drawn = data.draw(networks)
-    kinds = {type(layer) for layer in layered(drawn).layers}
+    kinds = {type(layer) for layer in drawn.layers}
     assume(kinds == {LMULayer, LSTMLayer})
     inputs = np.random.default_rng(1).normal(size=(4, 6, drawn.n_in))
     try:
@@ -113,38 +114,12 @@ def test_drawn_hybrids_are_the_same_on_onnxruntime_stream_and_batch(networks, da
         assert np.array_equal(getattr(alone.states, name)[0], getattr(run.states, name)[3])
 
 
-@needs("lava")
-def test_lava_runs_segment_by_segment_and_equals_the_simulator():
-    network = with_fraction(quantize(network_of("LHL"), INPUTS), 0.05)
-    inputs = INPUTS[:2, :8]
-    lava = get_target("lava").run(network, inputs, record=True)
-    same(IntegerTarget("numpy").run(network, inputs, record=True), lava)
-    assert any("layer 1 (LSTM)." in note for note in lava.notes)
-    assert all(len(raster) == lava.chip_steps for raster in lava.rasters.values())
-
-
-@pytest.mark.parametrize("order", ["LHLH", "HL", "LH"])
-def test_a_report_compares_every_integer_of_a_hybrid(order):
-    integer = quantize(network_of(order), INPUTS)
-    run = IntegerTarget("numpy").run(integer, INPUTS, record=True)
-    units = [layer.n_out for layer in network_of(order).layers]
-    on_host = np.repeat([kind == "H" for kind in order], units)
-    assert np.array_equal(run.states.h_on_host, on_host)
-    assert (run.states.h[..., ~on_host] == np.rint(run.states.h[..., ~on_host])).all()
-    found = compare_states(run.states, run.states)
-    columns = run.states.m.shape[2] + (~on_host).sum() + 2 * (order[-1] == "L")
-    assert found.values == run.states.m.shape[0] * run.states.m.shape[1] * columns
-    for column in np.flatnonzero(~on_host):
-        h = run.states.h.copy()
-        h[-1, -1, column] += 1
-        assert not compare_states(run.states, replace(run.states, h=h)).equal
-
-
-@pytest.mark.parametrize("order", ["HL", "LH", "HHLL", "LHHL"])
+@pytest.mark.parametrize("order", ["HL", "LH", "HHLL", "LHHL", "HH"])
 @pytest.mark.parametrize("every_step", [True, False])
 def test_any_order_of_layers_is_near_the_float_network(order, every_step):
     network = network_of(order, every_step=every_step)
     integer = quantize(network, INPUTS, slices=2, kernel_slices=2, hidden_bits=12)
+    assert not integer.on_host
     run = IntegerTarget().run(integer, INPUTS)
     truth = get_target("reference").run(Network.from_layers(network), INPUTS).outputs
     assert run.outputs.shape == truth.shape
@@ -152,7 +127,7 @@ def test_any_order_of_layers_is_near_the_float_network(order, every_step):
 
 
 @pytest.mark.parametrize("form", ["dense-incremental", "schur", "fir"])
-def test_a_memory_in_other_coordinates_is_given_to_the_host_in_its_own(form):
+def test_an_lstm_reads_a_memory_in_its_own_coordinates(form):
     """Without hidden units the LSTM reads the memory itself, which a basis has to give back."""
     network = network_of("LHL", units=0)
     for slices in (1, 2):
@@ -163,67 +138,52 @@ def test_a_memory_in_other_coordinates_is_given_to_the_host_in_its_own(form):
         assert error < (0.05 if slices == 1 else 0.01) or form == "fir"
 
 
-def test_the_host_takes_what_messages_stand_for_and_its_output_is_rounded_once():
-    """By hand: the first layer alone, its messages times their scale, the LSTM, one rounding."""
-    network = network_of("LHL")
-    integer = quantize(network, INPUTS)
-    states = IntegerTarget().run(integer, INPUTS, record=True).states
-    first, host, _ = layered(integer).layers
-    sent = states.h[..., :5] * first.output.scale
-    h = np.zeros((len(INPUTS), 4))
-    c = np.zeros_like(h)
-    for t in range(INPUTS.shape[1]):
-        z = sent[:, t] @ host.lstm.kernel + h @ host.lstm.recurrent_kernel + host.lstm.bias
-        i, f, g, o = np.split(z, 4, axis=1)
-        c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
-        h = np.tanh(c) / (1 + np.exp(-o))
-        np.testing.assert_allclose(states.h[:, t, 5:9], h, rtol=0, atol=1e-12)
-    messages = np.rint(states.h[..., 5:9] / host.message.scale)
-    whole = IntegerTarget().run(integer, INPUTS)
-    assert np.array_equal(np.count_nonzero(messages, axis=2), whole.events["layer1/host"])
-    assert np.all(np.abs(messages) <= host.message.limit)
-
-
-def test_counts_fit_and_placement_are_of_the_chip_alone():
+def test_an_lstm_is_placed_on_cores_as_its_units():
     integer = quantize(network_of(), INPUTS)
     run = IntegerTarget().run(integer, INPUTS)
-    names = ["input", "layer0/memory", "layer0/hidden", "layer1/host"]
-    names += ["layer2/memory", "layer2/hidden"]
-    assert list(populations(integer)) == list(run.events) == list(run.neurons) == names
-    assert set(run.carried) == {edge.place for edge in edges(integer)}
-    assert "readout/output" not in run.saturations
-    fan_out = {edge.place: edge.connection.fan_out for edge in edges(integer)}
-    assert all(len(np.unique(synapses)) == 1 for synapses in fan_out.values())
-    assert run.synops == sum(n * int(fan_out[place][0]) for place, n in run.carried.items())
+    names = ["input", "layer0/memory", "layer0/hidden", "layer1/hidden"]
+    names += ["layer2/memory", "layer2/hidden", "layer3/hidden"]
+    assert [str(source) for source in sources(integer)] == list(run.events) == names
     profile = load_profile("loihi2")
     assert not check(integer, profile)
     placed = set().union(*(core.neurons for core in place(integer, profile)))
-    assert placed == {"layer0/memory", "layer0/hidden", "layer2/memory", "layer2/hidden"}
+    assert placed == {*names[1:], "readout"}
+    assert remarks(integer) == []
 
 
-def test_what_stays_on_the_host_is_said():
-    integer = quantize(network_of(), INPUTS)
-    sentence = "On the host, in float64: layers 1 and 3 (LSTM) and the readout."
-    assert IntegerTarget().run(integer, INPUTS).notes[-1].startswith(sentence)
-    assert remarks(integer)[0].startswith(sentence)
-    assert remarks(quantize(network_of("LL"), INPUTS)) == []
+def old_hybrid():
+    """Return what version 0.1 made of an LMU, an LSTM on the host and an LMU."""
+    front = layered(quantize(network_of("L"), INPUTS))
+    rng = np.random.default_rng(3)
+    cell, message = lstm(rng, 5, 4), Format(8, 1 / 127)
+    entering = np.random.default_rng(8).normal(size=(6, 14, 4)) / 3
+    back = layered(quantize(LMUNetwork((lmu(rng, 4),), network_of("L").readout, True), entering))
+    tail = replace(back, input=message).layers
+    layers = (front.layers[0], HostLayer(cell, message), *tail)
+    return LayeredNetwork(front.input, layers, back.readout, True), cell
 
 
-def test_segments_begin_where_the_host_does():
-    parts = segments(quantize(network_of("HHLLH"), INPUTS))
-    kinds = [(type(part), part.first) for part in parts]
-    assert kinds == [(HostSegment, 0), (ChipSegment, 2), (HostSegment, 4)]
-    assert parts[0].readout is None
-    assert parts[1].hands_over
-    assert parts[2].readout is not None
-
-
-def test_a_file_gives_the_same_network_back(tmp_path):
-    integer = quantize(network_of(), INPUTS)
-    save(integer, tmp_path / "hybrid.safetensors")
-    again = load(tmp_path / "hybrid.safetensors", INTEGER_CLASSES)
-    one, two = (IntegerTarget().run(n, INPUTS, record=True) for n in (integer, again))
-    same(one, two)
+def test_an_old_file_keeps_its_lstm_on_the_host(tmp_path):
+    """By hand: the first layer alone, its messages times their scale, the LSTM, one rounding."""
+    old, cell = old_hybrid()
+    save(old, tmp_path / "old.safetensors")
+    integer = load(tmp_path / "old.safetensors")
+    run = IntegerTarget().run(integer, INPUTS, record=True)
+    first, host = old.layers[:2]
+    sent = run.states.parts["layer0/hidden"] * first.output.scale
+    h = np.zeros((len(INPUTS), 4))
+    c = np.zeros_like(h)
+    for t in range(INPUTS.shape[1]):
+        z = sent[:, t] @ cell.kernel + h @ cell.recurrent_kernel + cell.bias
+        i, f, g, o = np.split(z, 4, axis=1)
+        c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+        h = np.tanh(c) / (1 + np.exp(-o))
+        np.testing.assert_allclose(run.states.parts["layer1/host"][:, t], h, rtol=0, atol=1e-12)
+    messages = np.rint(run.states.parts["layer1/host"] / host.message.scale)
+    assert np.array_equal(np.count_nonzero(messages, axis=2), run.events["layer1/host"])
+    assert run.states.h_on_host.sum() == 4
+    assert "On the host, in float64: layer1 (LSTM, 4 units)" in run.notes[-1]
+    assert remarks(integer)[0].startswith("On the host, in float64: layer1 (LSTM")
 
 
 def test_streams_belong_to_their_network_and_stay_as_they_were():
@@ -234,47 +194,3 @@ def test_streams_belong_to_their_network_and_stay_as_they_were():
     assert np.array_equal(first, again)
     with pytest.raises(InputError, match="another network"):
         step(replace(integer), INPUTS[:, 1], stream)
-
-
-@pytest.mark.parametrize("convert", [to_onnx_integer, to_onnx_integer_step, to_onnx_qdq])
-def test_one_graph_of_integers_is_refused(convert):
-    with pytest.raises(InputError, match="LSTM layers 1, 3 stay on the host; export the float"):
-        convert(quantize(network_of(), INPUTS))
-
-
-def test_lstm_layers_alone_leave_nothing_for_a_chip():
-    with pytest.raises(InputError, match="only LSTM layers, which stay on the host"):
-        quantize(network_of("HH"), INPUTS)
-
-
-HYBRID = quantize(network_of("LHL"), INPUTS)
-AT_THE_END = quantize(network_of("LH"), INPUTS)
-LAYERS = layered(HYBRID).layers
-WRONG = {
-    "no format": (HYBRID, (LAYERS[0], replace(LAYERS[1], message=None), LAYERS[2]), "layer 1 is"),
-    "a format at the end": (
-        AT_THE_END,
-        (
-            layered(AT_THE_END).layers[0],
-            replace(layered(AT_THE_END).layers[1], message=Format(8, 1.0)),
-        ),
-        "layer 1 is on the host and needs a message format exactly if",
-    ),
-    "widths": (HYBRID, (LAYERS[0], LAYERS[0]), "layer 0 sends 5 messages"),
-    "readout on the chip": (AT_THE_END, layered(AT_THE_END).layers[:1], "needs a IntegerReadout"),
-    "all on the host": (HYBRID, LAYERS[1:2], "at least one layer in integers"),
-    "something else": (HYBRID, (LAYERS[0], "LSTM"), "needs a IntegerLayer, not str"),
-}
-
-
-@pytest.mark.parametrize(("network", "layers", "message"), WRONG.values(), ids=WRONG)
-def test_a_network_that_cannot_be_is_refused_by_name(network, layers, message):
-    assert isinstance(network, IntegerNetwork)
-    with pytest.raises(InputError, match=message):
-        relayered(network, layers=layers)
-
-
-@pytest.mark.parametrize("field", ["lstm", "message"])
-def test_a_host_layer_of_something_else_is_refused(field):
-    with pytest.raises(InputError, match="host layer needs a"):
-        replace(HostLayer(LAYERS[1].lstm, None), **{field: "x"})
