@@ -116,10 +116,7 @@ def _bound(memory: MemoryView, window: int, before: np.ndarray, apart: np.ndarra
 
 def _memories(stream: Stream) -> list[np.ndarray]:
     """States of each memory."""
-    machine, own = stream.machine, stream.state.own
-    places = [memory.place for memory in machine.network.memories]
-    states = [machine.rules[place].recorded(own[place], None) for place in places]
-    return [np.asarray(machine.engine.numpy(values)) for values in states]
+    return stream.memories
 
 
 def _saturations(stream: Stream) -> dict[str, int]:

@@ -27,10 +27,12 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import applications, edges
 from lmu_deploy.core.integer.layered import memory_views
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.loading import as_graph
+from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.hardware.preflight import check
 
 
-def lower(network: Network, calibration: Calibration, settings: Settings) -> Lowering:
+def lower(network: Network | LMUNetwork, calibration: Calibration, settings: Settings) -> Lowering:
     """Quantize a network; return everything that was decided, with the result in `network`.
 
     Raises
@@ -38,7 +40,7 @@ def lower(network: Network, calibration: Calibration, settings: Settings) -> Low
     InputError
         When an accumulator would be too narrow.
     """
-    lowering = Lowering(network, settings, calibration)
+    lowering = Lowering(as_graph(network), settings, calibration)
     lowering.run({"quantized": json.dumps(settings.as_texts())})
     return lowering
 

@@ -31,6 +31,7 @@ from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.layered import IntegerLayer, IntegerReadout, layer_views
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
+from lmu_deploy.core.loading import as_graph
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
 from lmu_deploy.nn.config import LMUConfig, ModelConfig
 from lmu_deploy.nn.convert import to_sequence_model
@@ -66,7 +67,9 @@ class QatResult:
     history: list[dict[str, float]]
 
 
-def qat_config(network: Network, values: Mapping[str, Any] | None = None) -> TrainConfig:
+def qat_config(
+    network: Network | LMUNetwork, values: Mapping[str, Any] | None = None
+) -> TrainConfig:
     """Return the settings of a training of `network`; `values` override the defaults.
 
     Raises
@@ -89,7 +92,7 @@ def qat_config(network: Network, values: Mapping[str, Any] | None = None) -> Tra
 
 
 def train_quantized(
-    network: Network,
+    network: Network | LMUNetwork,
     task: Task,
     data: TaskData,
     calibration: Calibration,
@@ -139,13 +142,14 @@ def train_quantized(
             "ptq --realization auto first to see which one it chooses, and name that."
         )
     start = time.perf_counter()
+    network = as_graph(network)
     layers, names = as_chain(network)
     lowering = lower(network, calibration, settings)
     integer = lowering.result
     with _require_torch():
         from lmu_deploy.nn.convert import from_torch
         from lmu_deploy.training.fit import fit
-    prepare = rounding_model(layers, names, lowering)
+    prepare = rounding_model(network, lowering)
     before = evaluate(prepare, config.network_for(task), task, data.validation)
     fitted = fit(
         task,
@@ -206,7 +210,7 @@ _BATCH = 100
 Prepare = Callable[[SequenceModel], None]
 
 
-def as_chain(network: Network) -> tuple[LMUNetwork, list[str]]:
+def as_chain(network: Network | LMUNetwork) -> tuple[LMUNetwork, list[str]]:
     """Return a network as layers one behind the other, and the names of their nodes.
 
     Raises
@@ -214,6 +218,7 @@ def as_chain(network: Network) -> tuple[LMUNetwork, list[str]]:
     InputError
         When a node is no layer that the training knows.
     """
+    network = as_graph(network)
     layers = as_layers(network, "qat")
     names = [n.name for n in network.nodes if not isinstance(n.operator, Reduce)][:-1]
     same = Network.from_layers(layers)
@@ -236,24 +241,23 @@ def _renamed(layers: LMUNetwork, network: Network, names: list[str]) -> Network:
 
 
 def rounding_model(
-    network: LMUNetwork, names: Sequence[str], lowering: Lowering, rank: int | None = None
+    network: Network | LMUNetwork, lowering: Lowering, rank: int | None = None
 ) -> Prepare:
     """Return a function that turns a new model into one that rounds its weights.
 
     Parameters
     ----------
-    network : LMUNetwork
+    network : Network or LMUNetwork
         Network with the model's initial weights.
-    names : sequence of str
-        Names of the nodes of its layers.
     lowering : Lowering
         What the quantizer decided for them.
     rank : int, optional
         See :class:`converters.quantize.qat_layers.RoundedLMU`.
     """
     integer, roundings = lowering.result, lowering.connector.roundings
+    layers, names = as_chain(network)
     views = layer_views(integer, names)
-    _refuse_bases_before_lstm(views, network)
+    _refuse_bases_before_lstm(views)
     (last,) = integer.entering(integer.output)
     output = integer[integer.output]
     assert output.message is not None
@@ -276,12 +280,12 @@ def rounding_model(
         model.readout = RoundedReadout(
             n_in, model.config.n_out, model.config.readout_bias, readout, roundings[last.place]
         )
-        model.load_state_dict(to_sequence_model(network).state_dict())
+        model.load_state_dict(to_sequence_model(layers).state_dict())
 
     return prepare
 
 
-def _refuse_bases_before_lstm(views: Sequence[IntegerLayer | None], network: LMUNetwork) -> None:
+def _refuse_bases_before_lstm(views: Sequence[IntegerLayer | None]) -> None:
     """Raise InputError if an LSTM reads a memory in other coordinates."""
     for number, (before, after) in enumerate(pairwise(views)):
         if before is not None and after is None and before.output_basis is not None:

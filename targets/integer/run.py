@@ -37,6 +37,14 @@ class Stream:
     machine: Machine
     state: State
 
+    @property
+    def memories(self) -> list[np.ndarray]:
+        """States of every memory, shape (samples, states)."""
+        machine, own = self.machine, self.state.own
+        places = [memory.place for memory in machine.network.memories]
+        found = [machine.rules[place].recorded(own[place], None) for place in places]
+        return [np.asarray(machine.engine.numpy(states)) for states in found]
+
 
 def step(
     network: IntegerNetwork, x: np.ndarray, stream: Stream | None = None, engine: str = "numpy"

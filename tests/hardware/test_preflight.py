@@ -9,9 +9,15 @@ import pytest
 from layered import layered, relayered
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.graph import delayed, edges, sources, with_thresholds
-from lmu_deploy.core.integer.layered import IntegerHidden, IntegerMemory, PiecewiseLinear
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.layered import (
+    IntegerHidden,
+    IntegerLayer,
+    IntegerMemory,
+    IntegerReadout,
+    LayeredNetwork,
+)
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.hardware.placement import demands, place, table
 from lmu_deploy.hardware.preflight import RULES, check
@@ -44,7 +50,7 @@ def network_of(states=4, units=6, n_in=2, n_out=3, slices=2):
         identity,
     )
     readout = IntegerReadout(link(n_out, units), None, Format(24, 0.1))
-    return IntegerNetwork(Format(8, 0.1), (IntegerLayer(memory, hidden),), readout)
+    return LayeredNetwork(Format(8, 0.1), (IntegerLayer(memory, hidden),), readout).graph()
 
 
 def chip(**limits) -> DigitalProfile:

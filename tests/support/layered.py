@@ -16,6 +16,8 @@ def layered(network):
 
     A network that has layers already is returned as it is.
     """
+    if isinstance(network, Network):
+        return as_layers(network, "test")
     if not isinstance(network, IntegerNetwork):
         return network
     names = list(dict.fromkeys(memory.place.node for memory in network.memories))

@@ -83,7 +83,12 @@ class SeriesMemory(Part):
     @property
     def applications(self) -> int:
         """Number of applications of the sign matrix per step."""
-        return self.substeps * len(self.multiplier)
+        return self.substeps * self.terms
+
+    @property
+    def terms(self) -> int:
+        """Number of terms of the series."""
+        return len(self.multiplier)
 
     @property
     def size(self) -> int:
@@ -103,6 +108,11 @@ class IntegerHidden(Part):
     bias: np.ndarray | None
     activation: PiecewiseLinear
 
+    @property
+    def units(self) -> int:
+        """Number of hidden units."""
+        return self.memory.n_out
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IntegerLayer(Part):
@@ -110,6 +120,16 @@ class IntegerLayer(Part):
 
     memory: IntegerMemory | SeriesMemory
     hidden: IntegerHidden | None
+
+    @property
+    def n_in(self) -> int:
+        """Number of input messages."""
+        return self.memory.input.n_in
+
+    @property
+    def n_out(self) -> int:
+        """Number of output messages."""
+        return self.memory.size if self.hidden is None else self.hidden.units
 
     @property
     def output(self) -> Format:

@@ -13,7 +13,7 @@ from layered import layered, relayered
 
 from converters.options import QuantizeOptions
 from converters.quantize import calibrate
-from converters.quantize.ptq import Quantizer
+from converters.quantize.ptq import lower
 from converters.quantize.qat import qat_config, rounding_model, train_quantized
 from converters.quantize.settings import settings_for
 from lmu_deploy.api.quantize import quantize
@@ -76,7 +76,7 @@ def same(a, b):
 
 def test_training_improves_a_network_of_two_bits(network, signals, two_bits):
     settings, _, result = two_bits
-    before = accuracy(Quantizer(settings, signals).network(network))
+    before = accuracy(lower(network, signals, settings).result)
     after = accuracy(result.integer)
     assert before < 0.85
     assert after > 0.93
@@ -87,10 +87,9 @@ def test_training_improves_a_network_of_two_bits(network, signals, two_bits):
 
 def test_trained_weights_are_deployed_weights(network, signals, two_bits):
     settings, _, result = two_bits
-    quantizer = Quantizer(settings, signals)
-    start = quantizer.network(network)
+    lowering = lower(network, signals, settings)
     model = SequenceModel(qat_config(network).network_for(TASK))
-    rounding_model(result.network, start, quantizer.connector.roundings)(model)
+    rounding_model(result.network, lowering)(model)
     test = TASK.load().test
     rounded = predict(model.eval(), test, 100)
     run = IntegerTarget().run(result.integer, test.inputs)
@@ -135,7 +134,7 @@ def test_the_initial_network_is_kept_if_training_does_not_improve_it(network, si
     config = qat_config(network, {"epochs": 1, "learning_rate": 5.0, "schedule": "constant"})
     result = train_quantized(network, TASK, TASK.load(), signals, settings, config, show=False)
     assert result.network is network
-    assert same(result.integer, Quantizer(settings, signals).network(network))
+    assert same(result.integer, lower(network, signals, settings).result)
     assert result.figures["best_epoch"] == 0
     assert result.figures["validation_accuracy"] == result.figures["validation_accuracy_before"]
 
@@ -193,10 +192,10 @@ def test_lstm_layers_are_trained_in_float_and_stay_on_the_host():
     network, data = hybrid(), TASK.load().shortened(None, 200)
     signals = calibrate(network, data.train.inputs)
     settings = settings_for(network, "loihi2", QuantizeOptions(slices=1, hidden_bits=12))
-    quantizer = Quantizer(settings, signals)
-    start = quantizer.network(network)
+    lowering = lower(network, signals, settings)
+    start = lowering.result
     model = SequenceModel(qat_config(network).network_for(TASK))
-    rounding_model(network, start, quantizer.connector.roundings)(model)
+    rounding_model(network, lowering)(model)
     rounded = predict(model.eval(), data.test, 100)
     integer = IntegerTarget().run(start, data.test.inputs).outputs
     assert np.abs(rounded - integer).mean() < 0.02 * np.abs(rounded).mean()
@@ -215,6 +214,6 @@ def test_an_lstm_that_reads_a_memory_in_other_coordinates_is_refused():
     network = relayered(network, layers=(bare, lstm, layered(network).layers[2]))
     signals = calibrate(network, TASK.load().train.inputs[:50])
     settings = settings_for(network, "loihi2", QuantizeOptions(slices=1))
-    quantizer = Quantizer(settings, signals)
-    with pytest.raises(InputError, match="qat: layer 0 sends its memory to an LSTM on the host"):
-        rounding_model(network, quantizer.network(network), quantizer.connector.roundings)
+    lowering = lower(network, signals, settings)
+    with pytest.raises(InputError, match="qat: layer 0 sends its memory to an LSTM"):
+        rounding_model(network, lowering)

@@ -14,7 +14,7 @@ from layered import layered, relayered
 from converters.options import QuantizeOptions
 from converters.quantize import calibrate
 from converters.quantize.memory_analysis import linear_memory
-from converters.quantize.ptq import Quantizer
+from converters.quantize.ptq import lower
 from converters.quantize.qat import rounding_model
 from converters.quantize.qat_layers import ports, rounded
 from converters.quantize.settings import settings_for
@@ -64,14 +64,12 @@ def network_of(rng, **options):
 
 
 def rounding(network, inputs, rank=None, **options):
-    """The integer network, the model that rounds as it does, and the quantizer."""
-    quantizer = Quantizer(
-        settings_for(network, "loihi2", QuantizeOptions(**options)), calibrate(network, inputs)
-    )
-    integer = quantizer.network(network)
+    """The integer network, the model that rounds as it does, and how it was lowered."""
+    settings = settings_for(network, "loihi2", QuantizeOptions(**options))
+    lowering = lower(network, calibrate(network, inputs), settings)
     model = SequenceModel(to_sequence_model(network).config)
-    rounding_model(network, integer, quantizer.connector.roundings, rank)(model)
-    return integer, model, quantizer
+    rounding_model(network, lowering, rank)(model)
+    return lowering.result, model, lowering
 
 
 def stands_for(connection, source, target):
@@ -199,7 +197,7 @@ def test_new_weights_are_rounded_as_the_quantizer_would(rng):
         readout=Readout(normal(rng, 9, 4), normal(rng, 4)),
     )
     model.load_state_dict(to_sequence_model(changed).state_dict())
-    check_equal(Quantizer(quantizer.settings, quantizer.calibration).network(changed), model)
+    check_equal(lower(changed, quantizer.calibration, quantizer.settings).result, model)
 
 
 def test_ports_of_full_rank_are_exact_and_fewer_are_the_best_approximation(rng):

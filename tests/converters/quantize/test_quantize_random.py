@@ -19,7 +19,7 @@ from converters.quantize import quantize
 from converters.quantize.formats import evaluate
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import edges, with_connections
-from lmu_deploy.core.integer.network import HostLayer
+from lmu_deploy.core.integer.layered import HostLayer
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import activate, run_reference
 from targets.integer import IntegerTarget

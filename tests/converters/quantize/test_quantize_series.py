@@ -12,7 +12,8 @@ from converters.quantize import quantize
 from converters.quantize.memory_analysis import gramian, series_matrices
 from converters.quantize.sign_taylor import LARGEST_ERROR, plan_series, series_error, step_matrices
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layered import SeriesMemory, sign_matrix
+from lmu_deploy.core.integer.layered import SeriesMemory
+from lmu_deploy.core.integer.memories import sign_matrix
 from lmu_deploy.core.legendre import impulse_response, state_space
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
+from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.graph import edges, outlets, with_thresholds
-from lmu_deploy.core.integer.layered import PiecewiseLinear
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout

@@ -7,13 +7,15 @@ import pytest
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save, to_tree
-from lmu_deploy.core.integer.layered import IntegerHidden, IntegerMemory, PiecewiseLinear
-from lmu_deploy.core.integer.network import (
-    INTEGER_CLASSES,
+from lmu_deploy.core.integer.functions import PiecewiseLinear
+from lmu_deploy.core.integer.layered import (
+    IntegerHidden,
     IntegerLayer,
-    IntegerNetwork,
+    IntegerMemory,
     IntegerReadout,
+    LayeredNetwork,
 )
+from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Format, largest
 
 
@@ -46,7 +48,7 @@ HIDDEN = IntegerHidden(
 )
 LAYER = IntegerLayer(MEMORY, HIDDEN)
 READOUT = IntegerReadout(connection(5, 3), np.zeros(5, np.int64), Format(24, 2.0**-10))
-NETWORK = IntegerNetwork(Format(12, 2.0**-10), (LAYER,), READOUT)
+NETWORK = LayeredNetwork(Format(12, 2.0**-10), (LAYER,), READOUT).graph()
 
 
 def test_sizes_follow_from_the_connections():

@@ -13,16 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layered import layered, relayered
 
+from lmu_deploy.core.integer.functions import PiecewiseLinear
+from lmu_deploy.core.integer.graph import memory_line
 from lmu_deploy.core.integer.layered import (
     IntegerHidden,
+    IntegerLayer,
     IntegerMemory,
-    PiecewiseLinear,
+    IntegerReadout,
+    LayeredNetwork,
     SeriesMemory,
 )
-from lmu_deploy.core.integer.network import IntegerLayer, IntegerNetwork, IntegerReadout
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Format
 from targets.integer import IntegerTarget, step
-from targets.integer.machine import line_width
 
 NEEDS_NUMBA = pytest.mark.skipif(
     find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
@@ -268,7 +271,7 @@ def integer_networks(draw):
     n_out = pick(1, 3)
     readout = IntegerReadout(link(n_out, width), bias(n_out), fmt(10, 24))
     sequences = draw(st.booleans())
-    return IntegerNetwork(Format(pick(2, 9), 0.05), tuple(layers), readout, sequences), n_in
+    return LayeredNetwork(Format(pick(2, 9), 0.05), tuple(layers), readout, sequences).graph(), n_in
 
 
 def differences(network, inputs, naive, engine) -> list[str]:
@@ -326,7 +329,9 @@ def saturating_network() -> tuple[IntegerNetwork, np.ndarray]:
         Format(14, 0.01), Format(9, 0.04), 3, link(4, 4, 14), link(4, 2), link(4, 3), None
     )
     readout = IntegerReadout(link(2, 3), None, Format(12, 0.01))
-    network = IntegerNetwork(Format(8, 0.05), (IntegerLayer(memory, hidden),), readout, True)
+    network = LayeredNetwork(
+        Format(8, 0.05), (IntegerLayer(memory, hidden),), readout, True
+    ).graph()
     return network, rng.normal(size=(3, 20, 2))
 
 
@@ -453,7 +458,7 @@ def test_stream_equals_batch_and_leaves_its_past_alone(engine, make):
         again, _ = step(network, inputs[:, t], before, engine)
         assert np.array_equal(y, run.states.y[:, t])
         assert np.array_equal(again, y)
-        assert np.array_equal(stream.state.m[0], run.states.m[:, t])
+        assert np.array_equal(stream.memories[0], run.states.m[:, t])
 
 
 def delay_line(rng, width, taps, bits) -> tuple[IntegerNetwork, np.ndarray]:
@@ -479,8 +484,7 @@ def delay_line(rng, width, taps, bits) -> tuple[IntegerNetwork, np.ndarray]:
 @pytest.mark.parametrize(("width", "taps"), [(1, 2), (1, 7), (2, 4), (3, 3)])
 def test_delay_lines_are_moved_and_not_multiplied(rng, engine, width, taps):
     network, inputs = delay_line(rng, width, taps, 8)
-    memory = layered(network).layers[0].memory
-    assert line_width(memory) == width
+    assert memory_line(network, network.memories[0]) == width
     assert differences(network, inputs, Naive(network), engine) == []
     run = IntegerTarget(engine).run(network, inputs)
     assert run.saturations["layer0/memory/state"] > 0
@@ -502,8 +506,8 @@ def test_what_is_nearly_a_delay_line_is_multiplied(rng, engine):
     )
     for change in changes:
         other = dataclasses.replace(memory, **change)
-        assert line_width(other) is None
         changed = relayered(network, layers=(IntegerLayer(other, hidden),))
+        assert memory_line(changed, changed.memories[0]) is None
         assert differences(changed, inputs, Naive(changed), engine) == []
 
 

@@ -61,9 +61,9 @@ def deviations(network: IntegerNetwork, blocks: int) -> tuple[np.ndarray, np.nda
         inputs = block(number)
         for t in range(BLOCK):
             if t == BLOCK - WINDOW:
-                before = np.abs(stream.state.m[0]).max(axis=0)
+                before = np.abs(stream.memories[0]).max(axis=0)
             _, stream = step(network, inputs[:, t], stream)
-        state = stream.state.m[0]
+        state = stream.memories[0]
         found.append(np.abs(state - fresh(network, inputs[:, -WINDOW:])).max(axis=0))
         bounds.append(deviation_bound(memory, WINDOW, before))
         squares.append(np.mean(state.astype(float) ** 2))
