@@ -7,16 +7,11 @@ import pytest
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save, to_tree
-from lmu_deploy.core.integer.functions import PiecewiseLinear
-from lmu_deploy.core.integer.layered import (
-    IntegerHidden,
-    IntegerLayer,
-    IntegerMemory,
-    IntegerReadout,
-    LayeredNetwork,
-)
-from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
-from lmu_deploy.core.integer.parts import Connection, Format, largest
+from lmu_deploy.core.integer.functions import PiecewiseLinear, Segments
+from lmu_deploy.core.integer.memories import Integrators
+from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork, Reading
+from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
+from lmu_deploy.core.integer.populations import Input, Output, Pointwise
 
 
 def connection(n_out, n_in, slices=1):
@@ -28,35 +23,39 @@ def connection(n_out, n_in, slices=1):
 
 STATE, MESSAGE = Format(24, 2.0**-20), Format(12, 2.0**-8)
 LINES = PiecewiseLinear(np.array([64, 32]), np.array([0, 10]), 6, "odd")
-MEMORY = IntegerMemory(
-    state=STATE,
-    message=MESSAGE,
-    message_shift=12,
-    recurrent=connection(4, 4, slices=2),
-    input=connection(4, 2),
-    hidden=connection(4, 3),
-    bias=np.array([1, -1, 0, 5]),
+ENTRY, AT, UNITS, END = Place("input"), Place("lmu", "memory"), Place("lmu", "hidden"), Place("out")
+MEMORY = Integrators(AT, 4, STATE, MESSAGE, 12, np.array([1, -1, 0, 5]))
+HIDDEN = Pointwise(UNITS, 3, Format(24, 2.0**-12), Format(8, 2.0**-7), LINES)
+OUTPUT = Output(END, 5, Format(24, 2.0**-10), np.zeros(5, np.int64))
+RECURRENT = Edge(AT, AT, "recurrent", connection(4, 4, slices=2), (-1,))
+READ = Edge(UNITS, END, "", connection(5, 3))
+NETWORK = IntegerNetwork(
+    (Input(ENTRY, 2, Format(12, 2.0**-10)), MEMORY, HIDDEN, OUTPUT),
+    (
+        RECURRENT,
+        Edge(ENTRY, AT, "input", connection(4, 2)),
+        Edge(UNITS, AT, "hidden", connection(4, 3), (-1,)),
+        Edge(AT, UNITS, "memory", connection(3, 4)),
+        Edge(ENTRY, UNITS, "input", connection(3, 2)),
+        Edge(UNITS, UNITS, "recurrent", connection(3, 3), (-1,)),
+        READ,
+    ),
+    (),
+    END,
 )
-HIDDEN = IntegerHidden(
-    drive=Format(24, 2.0**-12),
-    message=Format(8, 2.0**-7),
-    memory=connection(3, 4),
-    input=connection(3, 2),
-    recurrent=connection(3, 3),
-    bias=None,
-    activation=LINES,
-)
-LAYER = IntegerLayer(MEMORY, HIDDEN)
-READOUT = IntegerReadout(connection(5, 3), np.zeros(5, np.int64), Format(24, 2.0**-10))
-NETWORK = LayeredNetwork(Format(12, 2.0**-10), (LAYER,), READOUT).graph()
 
 
-def test_sizes_follow_from_the_connections():
+def test_sizes_follow_from_the_populations():
     assert (NETWORK.n_in, NETWORK.n_out) == (2, 5)
-    assert (LAYER.n_in, LAYER.n_out, MEMORY.size, HIDDEN.units) == (2, 3, 4, 3)
-    assert LAYER.output is HIDDEN.message
-    alone = IntegerLayer(replace(MEMORY, hidden=None), None)
-    assert (alone.n_out, alone.output) == (4, MESSAGE)
+    assert [str(p.place) for p in NETWORK.populations] == [
+        "input",
+        "lmu/memory",
+        "lmu/hidden",
+        "out",
+    ]
+    assert NETWORK.memories == (MEMORY,)
+    assert NETWORK.units == (HIDDEN,)
+    assert NETWORK[AT] is MEMORY
 
 
 def test_formats_are_symmetric():
@@ -90,6 +89,7 @@ def test_round_trip_through_a_file(tmp_path):
 
 
 CONNECTION = connection(2, 2)
+SEGMENTS = Segments(np.array([-5, 5]), np.array([0, 1, 0]), np.array([-5, 0, 5]), 0)
 WRONG = {
     "bits": (STATE, {"bits": 1}, "format bits is 1"),
     "bits too many": (STATE, {"bits": 33}, "outside 2 to 32"),
@@ -123,16 +123,14 @@ WRONG = {
     "multiplier shape": (CONNECTION, {"multiplier": np.ones(2, int)}, "multiplier has shape"),
     "shift 32": (CONNECTION, {"shift": np.full((1, 2), 32)}, "0 to 31"),
     "shift -1": (CONNECTION, {"shift": np.full((1, 2), -1)}, "0 to 31"),
+    "place": (MEMORY, {"place": "lmu/memory"}, "population needs a Place"),
+    "size": (MEMORY, {"size": 0}, "lmu/memory size is 0"),
     "message shift": (MEMORY, {"message_shift": 32}, "message_shift is 32"),
     "realization": (MEMORY, {"realization": "diagonal"}, "dense-incremental"),
-    "recurrent not square": (MEMORY, {"recurrent": connection(4, 3)}, "memory recurrent slices"),
-    "recurrent absent": (MEMORY, {"recurrent": None}, "recurrent needs a Connection"),
-    "input of other rows": (MEMORY, {"input": connection(3, 2)}, "memory input slices"),
-    "hidden of other rows": (MEMORY, {"hidden": connection(3, 3)}, "memory hidden slices"),
-    "bias of floats": (MEMORY, {"bias": np.ones(4)}, "memory bias has type"),
+    "bias of floats": (MEMORY, {"bias": np.ones(4)}, "lmu/memory bias has type"),
     "bias beyond 24 bits": (MEMORY, {"bias": np.full(4, 2**23)}, "memory bias has entries"),
     "bias shape": (MEMORY, {"bias": np.ones(3, int)}, "memory bias has shape"),
-    "state format": (MEMORY, {"state": 24}, "memory needs a Format"),
+    "state format": (MEMORY, {"state": 24}, "lmu/memory needs a Format"),
     "slope beyond": (LINES, {"slope": np.array([2**15, 1])}, "activation slope has entries"),
     "slope negative": (LINES, {"slope": np.array([-1, 1])}, "activation slope has entries"),
     "intercepts": (LINES, {"intercept": np.array([0])}, "activation intercept has shape"),
@@ -144,39 +142,58 @@ WRONG = {
     ),
     "kind": (LINES, {"kind": "even"}, "linear, odd, positive"),
     "shift of lines": (LINES, {"shift": 99}, "activation shift is 99"),
-    "hidden memory absent": (HIDDEN, {"memory": None}, "hidden memory needs a Connection"),
-    "hidden recurrent": (HIDDEN, {"recurrent": connection(3, 4)}, "hidden recurrent slices"),
-    "hidden activation": (HIDDEN, {"activation": "tanh"}, "needs a PiecewiseLinear"),
-    "hidden bias": (HIDDEN, {"bias": np.ones(4, int)}, "hidden bias has shape"),
-    "layer of another memory": (
-        LAYER,
-        {"hidden": replace(HIDDEN, memory=connection(3, 5))},
-        "hidden memory slices",
-    ),
-    "layer of another input": (
-        LAYER,
-        {"hidden": replace(HIDDEN, input=connection(3, 1))},
-        "hidden input slices",
-    ),
-    "layer without hidden": (LAYER, {"hidden": None}, "memory hidden needs hidden units"),
-    "layer of another hidden": (
-        LAYER,
-        {"memory": replace(MEMORY, hidden=connection(4, 2))},
-        "memory hidden slices",
-    ),
-    "layer without memory": (LAYER, {"memory": None}, "needs a IntegerMemory"),
-    "readout": (READOUT, {"connection": 3}, "readout needs a Connection"),
-    "readout bias": (READOUT, {"bias": np.zeros(4, int)}, "readout bias has shape"),
-    "no layers": (NETWORK, {"layers": ()}, "at least one layer"),
-    "layers that do not fit": (NETWORK, {"layers": (LAYER, LAYER)}, "layer 0 sends 3 messages"),
-    "readout that does not fit": (
+    "function": (HIDDEN, {"function": "tanh"}, "lmu/hidden needs a function, not str"),
+    "hidden bias": (HIDDEN, {"bias": np.ones(4, int)}, "lmu/hidden bias has shape"),
+    "hidden initial": (HIDDEN, {"initial": np.ones(2, int)}, "lmu/hidden initial has shape"),
+    "breakpoints": (SEGMENTS, {"breakpoints": np.array([3, 3])}, "breakpoints of a function must"),
+    "pieces": (SEGMENTS, {"intercept": np.zeros(2, int)}, "segments intercept has shape"),
+    "output bias": (OUTPUT, {"bias": np.zeros(4, int)}, "out bias has shape"),
+    "edge without a connection": (READ, {"connection": 3}, "edge out needs a Connection"),
+    "offsets": (READ, {"offsets": (0, 1)}, "3 columns for 2 offsets"),
+    "no offsets": (READ, {"offsets": ()}, "0 offsets"),
+    "stride": (READ, {"stride": 0}, "stride is 0"),
+    "no populations": (NETWORK, {"populations": ()}, "first population of an integer network"),
+    "two inputs": (
         NETWORK,
-        {"readout": replace(READOUT, connection=connection(5, 2))},
-        "readout slices",
+        {"populations": (*NETWORK.populations, Input(Place("more"), 1, MESSAGE))},
+        "has one input",
     ),
-    "input format": (NETWORK, {"input": 12}, "network needs a Format"),
+    "two of one place": (
+        NETWORK,
+        {"populations": (*NETWORK.populations, MEMORY)},
+        "two populations have the place lmu/memory",
+    ),
+    "two edges of one place": (NETWORK, {"edges": (READ, READ)}, "two edges have the place out"),
+    "an edge of nothing": (
+        NETWORK,
+        {"edges": (replace(READ, source=Place("x")),)},
+        "edge out joins x, which is no population",
+    ),
+    "messages that do not fit": (
+        NETWORK,
+        {"edges": (replace(READ, connection=connection(5, 2)),)},
+        "takes 2 messages and lmu/hidden sends 3",
+    ),
+    "sums that do not fit": (
+        NETWORK,
+        {"edges": (replace(READ, row=1),)},
+        "drives 6 sums and out has 5",
+    ),
+    "back without a delay": (
+        NETWORK,
+        {"edges": (replace(RECURRENT, offsets=(0,)),)},
+        "leads back to lmu/memory; it must read the frame before",
+    ),
+    "from the output": (
+        NETWORK,
+        {"edges": (Edge(END, END, "own", connection(5, 5), (-1,)),)},
+        "leaves out, which sends no messages",
+    ),
+    "a reading of nothing": (NETWORK, {"readings": (Reading(AT, Place("x")),)}, "joins x"),
+    "a reading of the chip": (NETWORK, {"readings": (Reading(AT, UNITS),)}, "lead to the host"),
+    "no output": (NETWORK, {"output": Place("x")}, "output x is no population"),
     "flag": (NETWORK, {"return_sequences": 1}, "give true or false"),
-    "source": (NETWORK, {"source": NETWORK}, "source needs a LMUNetwork"),
+    "source": (NETWORK, {"source": NETWORK}, "source of an integer network is a float"),
     "profile": (NETWORK, {"profile": None}, "profile must be a string"),
     "provenance": (NETWORK, {"provenance": {"a": 1}}, "provenance a must be a string"),
 }
