@@ -24,7 +24,6 @@ from lmu_deploy.core.validation import check_integer
 from lmu_deploy.fidelity import Result, assemble
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
-from lmu_deploy.fidelity.attribution.layers import as_layer_network
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from lmu_deploy.fidelity.streaming import run_streamed, samples_kept
@@ -62,7 +61,7 @@ def explained(
             found.append(result)
             continue
         done.add(id(network))
-        if isinstance(network, IntegerNetwork) and as_layer_network(network) is not None:
+        if isinstance(network, IntegerNetwork) and network.source is not None:
             result = _integer(result, network, split, task, samples)
         elif isinstance(network, SpikingNetwork) and network.synapse is None:
             result = _spiking(result, network, split, task, samples)

@@ -6,14 +6,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from graphs import runs
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from layered import layered, relayered
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import HostNodes
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
+from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import SOURCES, Switches, sources
 from lmu_deploy.fidelity.attribution.synapses import Tally
@@ -56,16 +60,18 @@ def make(seed, *, form="dense-incremental", units=6, activation="tanh", feedback
 
 def run(hybrid, inputs):
     """Return m, h, y of every step in units of the formats, and m in float coordinates."""
-    moments = list(hybrid.steps(inputs))
+    network, record = hybrid.network, hybrid.run(inputs)
+    samples, steps, _ = inputs.shape
 
-    def stacked(parts):
-        return np.stack([np.concatenate(part, axis=1) for part in parts], axis=1)
+    def together(parts):
+        parts = [np.stack(frames, axis=1) for frames in parts]
+        return np.concatenate([np.zeros((samples, steps, 0)), *parts], axis=2)
 
     return (
-        stacked([list(moment.m.values()) for moment in moments]),
-        stacked([list(moment.h.values()) for moment in moments]),
-        np.stack([moment.y for moment in moments], axis=1),
-        stacked([list(moment.real_m.values()) for moment in moments]),
+        together([record.states[memory.place] for memory in network.memories]),
+        together([record.messages[units.place] for units in network.units]),
+        together([record.messages[network.output]]),
+        together([[record.memory(m, n) for n in range(steps)] for m in network.memories]),
     )
 
 
@@ -113,6 +119,66 @@ def check_all_off(network, integer, inputs):
     np.testing.assert_allclose(m, truth.m, rtol=0, atol=1e-9)
     np.testing.assert_allclose(h, truth.h, rtol=0, atol=1e-9)
     np.testing.assert_allclose(y * integer.y_scale, truth.y, rtol=0, atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    runs(most_nodes=5),
+    st.sampled_from(["dense-incremental", "schur", "sign-taylor"]),
+    st.sampled_from([None, 8]),
+)
+def test_both_extremes_of_every_population(given_run, realization, bits):
+    """Networks of any operators: integers with everything on, the float network with nothing."""
+    network, inputs = given_run
+    try:
+        integer = quantize(network, inputs, realization=realization, input_bits=bits)
+    except InputError:
+        assume(False)
+    counterpart = float_counterpart(integer)
+    flat = inputs.reshape(*inputs.shape[:2], -1)
+    check_integers(integer, counterpart, flat)
+    record = HybridSimulator(integer, Switches.of(), counterpart).run(flat)
+    y = np.stack(record.messages[integer.output], axis=1) * integer.y_scale
+    truth = run_reference(network, inputs).outputs
+    truth = truth.reshape(*y.shape) if integer.return_sequences else truth.reshape(len(y), -1)
+    y = y if integer.return_sequences else y[:, -1]
+    np.testing.assert_allclose(y, truth, rtol=0, atol=1e-6 * np.abs(truth).max())
+
+
+def check_integers(integer, counterpart, inputs):
+    """Compare every state, message and saturation with those of the integer target."""
+    target, tally = IntegerTarget("numpy").run(integer, inputs, record=True), Tally()
+    record = HybridSimulator(integer, everything(integer), counterpart, tally).run(inputs)
+    for population in integer.populations[1:]:
+        if isinstance(population, HostNodes):
+            continue  # the simulator keeps their messages, the target their real values
+        memory = isinstance(population, Integrators | Series)
+        frames = (record.states if memory else record.messages)[population.place]
+        assert np.array_equal(np.stack(frames, 1), target.states.parts[str(population.place)])
+    counted = {place: int(rows.sum()) for place, rows in tally.saturations.items()}
+    assert counted == target.saturations
+
+
+def test_drawn_networks_have_every_population():
+    found, edges = set(), []
+
+    @settings(max_examples=60, phases=[Phase.generate], derandomize=True, database=None)
+    @given(runs(most_nodes=5))
+    def draw(given_run):
+        try:
+            integer = quantize(*given_run)
+        except InputError:
+            return
+        found.update(type(population).__name__ for population in integer.populations)
+        edges.extend(integer.edges)
+
+    draw()
+    assert found >= {
+        "Input", "HostNodes", "Integrators", "Pointwise", "Product", "LSTMUnits", "GRUUnits",
+        "Maximum", "Reduction", "Output",
+    }  # fmt: skip
+    assert any(len(edge.offsets) > 1 for edge in edges)
+    assert any(edge.stride > 1 for edge in edges)
 
 
 @pytest.mark.parametrize("layers", [1, 2])

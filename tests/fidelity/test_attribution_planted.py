@@ -11,6 +11,7 @@ from layered import layered, with_layer
 from converters.quantize import quantize
 from converters.quantize.connections import split_digits
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import with_connections
 from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -97,12 +98,8 @@ def test_a_row_of_the_wrong_scale_is_named(planted, number, part, name, row):
 
 def test_a_wrong_row_of_the_readout_is_named(planted):
     integer, *samples = planted
-    old = layered(integer)
-    readout = old.readout
-    bad = changed(
-        integer,
-        readout=dataclasses.replace(readout, connection=row_doubled(readout.connection, 1)),
-    )
+    (edge,) = integer.entering(integer.output)
+    bad = with_connections(integer, {edge.place: row_doubled(edge.connection, 1)})
     first = attribute(bad, *samples).causes[0]
     assert (first.source, first.place, first.row) == ("readout", "readout", 1)
 

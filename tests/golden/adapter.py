@@ -27,6 +27,8 @@ from converters.spiking import spike as _spike
 from converters.spiking.saved import keep_calibration
 from lmu_deploy.core.graph.network import Network as Graph
 from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.integer.layered import float_layers, layer_views
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -133,8 +135,18 @@ def arrays_in(value: Any) -> tuple[list[np.ndarray], list[int], list[float]]:
         elif isinstance(node, float | np.floating):
             reals.append(float(node))
 
-    walk(value)
+    walk(_layered(value) if isinstance(value, IntegerNetwork) else value)
     return arrays, integers, reals
+
+
+def _layered(network: IntegerNetwork) -> list[Any]:
+    """Return what an integer network of layers consists of, without what a graph adds to it."""
+    source = as_layers(network.source, "golden")
+    layers = layer_views(network, list(float_layers(network.source)))
+    output = network[network.output]
+    (last,) = network.entering(network.output)
+    end = [last.connection, output.bias, output.message]
+    return [network.input.message, layers, end, source]
 
 
 # Data
@@ -233,7 +245,7 @@ def run(target: str, network: Network, inputs: np.ndarray, seed: int = 7, **setu
         "outputs": done.outputs,
         "m": states.m,
         "h": states.h,
-        "y": states.y,
+        "y": states.y.astype(np.int64) if states.y.dtype.kind == "i" else states.y,
         "scales": [states.m_scale, states.h_scale, np.asarray(states.y_scale)],
         "real m": states.real_m(),
         "events": [np.asarray(each) for each in done.events.values()],
@@ -248,15 +260,23 @@ def run(target: str, network: Network, inputs: np.ndarray, seed: int = 7, **setu
 
 @contextmanager
 def _plain_loop() -> Iterator[None]:
-    """Let target reference run the plain loop, whose last bits the golden file has.
+    """Let the reference run the plain loop, whose last bits the golden file has.
 
     The fast forms are compared with it elsewhere, to 1e-9.
     """
 
     def plain(network: Any, *given: Any, lengths: None = None, **options: Any) -> Any:
-        return run_reference(as_layers(network, "golden"), *given, **options)
+        layers = as_layers(network, "golden")
+        trace = run_reference(layers, *given, **options)
+        if trace.m is None:
+            return trace
+        names = list(float_layers(network))
+        sizes = [layer.memory.size for layer in layers.layers if isinstance(layer, LMULayer)]
+        parts = np.split(trace.m, np.cumsum(sizes)[:-1], axis=2)
+        return dataclasses.replace(trace, memory=dict(zip(names, parts, strict=True)))
 
-    with patch("targets.reference.run_reference", plain):
+    measure = "lmu_deploy.fidelity.attribution.measure.run_reference"
+    with patch("targets.reference.run_reference", plain), patch(measure, plain):
         yield
 
 
@@ -363,7 +383,8 @@ def attribution(
     """
     task = task_from_file(data)
     spiking = isinstance(network, lmu_deploy.SpikingNetwork)
-    found = (attribute_spiking if spiking else attribute)(network, inputs, answers, task)
+    with _plain_loop():
+        found = (attribute_spiking if spiking else attribute)(network, inputs, answers, task)
     errors = [found.reference]
     for each in found.steps:
         errors += [each.after, each.alone]

@@ -29,23 +29,16 @@ if TYPE_CHECKING:
 _CONCAVE = ("linear", "relu", "tanh", "hard-tanh")
 
 
-def _memory_layer(
+def realize(
     lowering: Lowering, node: str, layer: LMULayer, x: Source, h: Source | None
-) -> Source:
-    """Add a linear memory in the realization of the settings; return its messages."""
-    settings, connector = lowering.settings, lowering.connector
-    signal = lowering.signal(node, "memory")
-    memory: IntegerMemory | SeriesMemory
-    if settings.realization == "fir":
-        memory, source = delay_line(node, layer, x, connector)
-    elif settings.realization == "sign-taylor":
-        memory, source = series_memory(node, layer, x, signal, h, connector)
-    else:
-        memory, source = integrators(node, layer, x, signal, h, connector)
-    units = Place(node, "hidden")
-    place = lowering.assembly.memory(node, memory, x.place, units)
-    lowering.memories[place] = layer, x
-    return replace(source, place=place)
+) -> tuple[IntegerMemory | SeriesMemory, Source]:
+    """Quantize a linear memory in the realization of the settings; return it and its messages."""
+    connector, signal = lowering.connector, lowering.signal(node, "memory")
+    if lowering.settings.realization == "fir":
+        return delay_line(node, layer, x, connector)
+    if lowering.settings.realization == "sign-taylor":
+        return series_memory(node, layer, x, signal, h, connector)
+    return integrators(node, layer, x, signal, h, connector)
 
 
 def linear_memory(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
@@ -59,10 +52,10 @@ def linear_memory(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
         place, signal = Place(node.name, "encoder"), lowering.signal(node.name, "encoder")
         x = lowering.pointwise(place, [("input", form)], operator.activation, signal, bits)
         layer = LMULayer(np.eye(x.features), None, None, None, operator.memory, None)
-        return Form.of(_memory_layer(lowering, node.name, layer, x, None))
+        return Form.of(lowering.memory(node.name, layer, x, None))
     encoders, bias, x = _encoded(lowering, node, encoders, bias)
     layer = LMULayer(encoders, None, None, bias, operator.memory, None)
-    return Form.of(_memory_layer(lowering, node.name, layer, x, None))
+    return Form.of(lowering.memory(node.name, layer, x, None))
 
 
 def _encoded(
@@ -100,13 +93,13 @@ def lmu(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
         None if cell is None else _hidden(operator, cell.n_out),
     )
     if cell is None:
-        return Form.of(_memory_layer(lowering, name, layer, x, None))
+        return Form.of(lowering.memory(name, layer, x, None))
     kernel = cell.kernel.astype(np.float64)
     memory_kernel, own = np.split(kernel, [operator.memory.size])
     input_kernel = own if operator.hidden_takes_input else None
     inflow = 0.0 if input_kernel is None else x.inflow(input_kernel.T)
     h = _unit_messages(lowering, node, cell, inflow, memory_kernel)
-    m = _memory_layer(lowering, name, layer, x, h)
+    m = lowering.memory(name, layer, x, h)
     inputs = [("memory", Form.of(m).through(memory_kernel.T, cell.bias))]
     if input_kernel is not None:
         inputs.append(("input", Form.of(x).through(input_kernel.T)))

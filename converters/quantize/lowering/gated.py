@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.quantize.calibration import Signal
-from converters.quantize.connections import Source, round_to_format
+from converters.quantize.connections import Source
 from converters.quantize.lowering.fitting import RANGES, fit
 from converters.quantize.lowering.forms import Form
 from lmu_deploy.core.errors import InputError
@@ -126,7 +126,7 @@ def lstm(
             fit(functions.value, state, functions.result),
             functions.exponent + GATE_BITS - cell,
             shift,
-            lowering.bias(inputs, drive),
+            lowering.bias(place, inputs, drive),
             _initial(operator.initial_h, operator.initial_c, h.format, state, operator.n_out),
         )
     )
@@ -184,7 +184,7 @@ def gru(
             own - functions.exponent,
             own - e_message,
             operator.reset_after,
-            round_to_format(bias, drive),
+            lowering.constants(place, (bias, drive)),
             initial,
         )
     )
@@ -224,7 +224,7 @@ def _reset(
             GATE_BITS,
             None,
             fit(functions.gate, drive, GATE),
-            np.concatenate([np.zeros(units, np.int32), round_to_format(bias, drive)]),
+            lowering.constants(place, (np.zeros(units), h.format), (bias, drive)),
         )
     )
     first = [(name, form.rows(slice(0, units))) for name, form in inputs]

@@ -25,6 +25,7 @@ from converters.quantize.formats import (
     output_format,
     piecewise,
 )
+from converters.quantize.lowering.cells import realize
 from converters.quantize.lowering.fitting import RANGES, fit
 from converters.quantize.lowering.forms import Form, concatenated, synapses_behind
 from converters.quantize.lowering.operators import LOWERED, host_nodes
@@ -154,10 +155,24 @@ class Lowering:
         there = [form.bias for _, form in inputs if form.bias is not None]
         return np.sum(there, axis=0) if there else None
 
-    def bias(self, inputs: list[tuple[str, Form]], drive: Format) -> np.ndarray | None:
+    def bias(
+        self, target: Place, inputs: list[tuple[str, Form]], drive: Format
+    ) -> np.ndarray | None:
         """Return the sum of the constants of forms as integers."""
         bias = self.real_bias(inputs)
-        return None if bias is None else round_to_format(bias, drive)
+        return None if bias is None else self.constants(target, (bias, drive))
+
+    def constants(self, target: Place, *parts: tuple[np.ndarray, Format]) -> np.ndarray:
+        """Return what a population adds to its sums, each part as integers of its format."""
+        return np.concatenate([round_to_format(values, form) for values, form in parts])
+
+    def memory(self, node: str, layer: LMULayer, x: Source, h: Source | None) -> Source:
+        """Add a linear memory in the realization of the settings; return its messages."""
+        memory, source = realize(self, node, layer, x, h)
+        units = Place(node, "hidden")
+        place = self.assembly.memory(node, memory, x.place, units)
+        self.memories[place] = layer, x
+        return replace(source, place=place)
 
     def pointwise(
         self,
@@ -191,7 +206,7 @@ class Lowering:
         guard = guard_bits(str(place), message, self.settings.state_bits, widest)
         drive = drive_format(message, self.settings.state_bits, guard)
         function = self._function(activation, drive, message, guard)
-        own = None if bias is None else round_to_format(bias, drive)
+        own = None if bias is None else self.constants(place, (bias, drive))
         size = inputs[0][1].size
         self.assembly.populations.append(Pointwise(place, size, drive, message, function, own))
         self.connect(place, inputs, drive)
@@ -278,7 +293,7 @@ class Lowering:
         bias = form.bias
         inflow = max(term.reading().inflow(term.dense) for term in form.terms)
         unit = output_format(bias, inflow, self.signal(node.name), self.settings)
-        own = None if bias is None else round_to_format(bias, unit)
+        own = None if bias is None else self.constants(place, (bias, unit))
         self.assembly.populations.append(Output(place, form.size, unit, own))
         self.connect(place, [("", form)], unit)
         return place

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.quantize.calibration import clip_range
-from converters.quantize.connections import Source, round_to_format
+from converters.quantize.connections import Source
 from converters.quantize.formats import bias_limit
 from converters.quantize.lowering.cells import linear_memory, lmu, recurrent
 from converters.quantize.lowering.forms import Form, added, concatenated, synapses_behind, too_large
@@ -132,14 +132,10 @@ def _product(
     widest = 4.0 * max(other.largest, 1e-9) / largest(settings.state_bits)
     shift = int(np.clip(np.floor(np.log2(message.scale / (widest * second.scale))), 0, 31))
     first = Format(settings.state_bits, message.scale * 2.0**-shift / second.scale)
-    biases = [
-        np.zeros(form.size, np.int32) if form.bias is None else round_to_format(form.bias, to)
-        for form, to in zip(forms, (first, second), strict=True)
-    ]
+    biases = [np.zeros(form.size) if form.bias is None else form.bias for form in forms]
+    bias = lowering.constants(place, (biases[0], first), (biases[1], second))
     lowering.assembly.populations.append(
-        Product(
-            place, forms[0].size, first, second, message, shift, None, None, np.concatenate(biases)
-        )
+        Product(place, forms[0].size, first, second, message, shift, None, None, bias)
     )
     lowering.connect(place, [("first", forms[0])], first)
     lowering.connect(place, [("second", forms[1])], second, row=forms[0].size)
@@ -269,7 +265,9 @@ def _reduce(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
     message = Format(bits, unit)
     state = Format(32 if kind in ("sum", "mean") else settings.state_bits, unit)
     place = Place(node.name)
-    own = None if form.bias is None else round_to_format(form.bias, Format(24, unit))
+    own = None
+    if form.bias is not None:
+        own = lowering.constants(place, (form.bias, Format(24, unit)))
     population = Reduction(place, form.size, state, message, kind, own)
     lowering.assembly.populations.append(population)
     lowering.connect(place, [("input", form)], state)

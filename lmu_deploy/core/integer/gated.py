@@ -76,6 +76,11 @@ class LSTMUnits(Population):
         """Format of the state."""
         return self.state
 
+    @property
+    def drive_scales(self) -> np.ndarray:
+        """Real value of one unit of every sum."""
+        return np.full(self.drive_size, self.drive.scale)
+
     def start(self, batch: int) -> np.ndarray:
         """Return the initial c."""
         return _initial(self.initial, self.size, self.size, batch)
@@ -159,6 +164,11 @@ class GRUUnits(Population):
     def stored(self) -> Format:
         """Format of the state."""
         return self.state
+
+    @property
+    def drive_scales(self) -> np.ndarray:
+        """Real value of one unit of every sum."""
+        return np.full(self.drive_size, self.drive.scale)
 
     def start(self, batch: int) -> np.ndarray:
         """Return the initial h."""

@@ -145,6 +145,11 @@ class Population(Part):
         return tuple(v for v in values if isinstance(v, PiecewiseLinear | Segments))
 
     @property
+    def drive_scales(self) -> np.ndarray:
+        """Real value of one unit of every sum that enters; shape (drive_size,), float64."""
+        return np.full(self.drive_size, self.stored.scale)
+
+    @property
     def saturation_places(self) -> tuple[str, ...]:
         """Texts of the places where saturations of neurons are counted."""
         return tuple(f"{self.place}/{name}" for name in self.counted)
@@ -313,6 +318,11 @@ class Product(Population):
     def stored(self) -> Format:
         """Format of z1."""
         return self.first_drive
+
+    @property
+    def drive_scales(self) -> np.ndarray:
+        """Real value of one unit of every sum, those of z1 first."""
+        return np.repeat([self.first_drive.scale, self.second_drive.scale], self.size)
 
     def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
         """Multiply."""

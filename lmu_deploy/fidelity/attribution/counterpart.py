@@ -1,24 +1,42 @@
 """Float counterpart of an integer network: unrounded weights and biases in units of the integers.
 
-An entry of a matrix is a real number in target units per message unit, before rounding. Scales and
-coordinates are those of the integer network, so that only the weights differ. The equations are
-those of docs/reference/integer-semantics.md, section "Realizations".
+The float network is lowered once more, node by node, as in its quantization, but without rounding:
+:class:`_Exact` records the real matrix of every edge. Scales and coordinates are those of the
+integer network, so that only the weights differ. An entry of a matrix is a real number in target
+units per message unit. The equations of memories are those of docs/reference/integer-semantics.md,
+section "Realizations".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from converters.quantize.calibration import Signal, calibrate
+from converters.quantize.connections import Source
+from converters.quantize.lowering.forms import Form, concatenated
+from converters.quantize.lowering.lower import Lowering
+from converters.quantize.lowering.operators import LOWERED
 from converters.quantize.memory_analysis import increment
+from converters.quantize.settings import settings_for
 from converters.quantize.sign_taylor import step_matrices
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.layered import IntegerLayer, IntegerMemory, SeriesMemory
-from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.graph.linear import Embedding
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
+from lmu_deploy.core.integer.graph import edges
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
+from lmu_deploy.core.integer.parts import Connection, Format, Place
+from lmu_deploy.core.integer.populations import Population, Reduction
 from lmu_deploy.core.legendre import state_space
-from lmu_deploy.core.network import LMULayer, LMUNetwork
-from lmu_deploy.fidelity.attribution.layers import Layers, layers_of
+from lmu_deploy.core.loading import as_graph
+from lmu_deploy.core.network import LMULayer
+
+_SAMPLES = 2
 
 
 @dataclass(frozen=True)
@@ -32,11 +50,16 @@ class SeriesCounterpart:
     state, drive : ndarray, shape (order, order) and (order,)
         Difference between a step of the float memory and one of the exact series, applied to the
         previous state and to the input of a channel: the discretization error, in real units.
+    encoders : dict of place to ndarray, shape (n, channels)
+        By edge, from the real signal that it carries to the input of the channels.
+    bias : ndarray, shape (channels,), or None
     """
 
     gains: np.ndarray
     state: np.ndarray
     drive: np.ndarray
+    encoders: Mapping[str, np.ndarray]
+    bias: np.ndarray | None
 
 
 @dataclass
@@ -45,170 +68,266 @@ class FloatCounterpart:
 
     Attributes
     ----------
-    source : LMUNetwork
+    source : Network
     matrices : dict of place to ndarray, shape (n_out, n_in)
-        Target units per message unit.
-    biases : dict of place to ndarray, shape (n_out,)
-        Target units.
+        Target units per message unit, by edge.
+    biases : dict of place to ndarray, shape (drive_size,)
+        Target units, by ``<entrance>/bias``.
     tails : dict of place to ndarray, shape (n_out, Legendre states)
-        For connections that leave a delay line: target units per real unit of the memory, with
-        which the response to inputs beyond the last tap can be added.
-    series : dict of layer number to SeriesCounterpart
+        For edges that leave a delay line: target units per real unit of the memory, with which the
+        response to inputs beyond the last tap can be added.
+    readings : dict of (source, host) to ndarray or None
+        The same for what the host reads of a delay line, in real units; None is the identity.
+    series : dict of Place to SeriesCounterpart
+    layers : dict of Place to LMULayer
+        The float layer of every memory.
+    functions : dict of Place to Activation
+        The function of pointwise units.
+    cells : dict of Place to SimpleRNN, LSTM or GRU
+        By every population of the cell's node.
     """
 
-    source: LMUNetwork
+    source: Network
     matrices: dict[str, np.ndarray] = field(default_factory=dict)
     biases: dict[str, np.ndarray] = field(default_factory=dict)
     tails: dict[str, np.ndarray] = field(default_factory=dict)
-    series: dict[int, SeriesCounterpart] = field(default_factory=dict)
+    readings: dict[tuple[Place, Place], np.ndarray | None] = field(default_factory=dict)
+    series: dict[Place, SeriesCounterpart] = field(default_factory=dict)
+    layers: dict[Place, LMULayer] = field(default_factory=dict)
+    functions: dict[Place, Activation] = field(default_factory=dict)
+    cells: dict[Place, SimpleRNN | LSTM | GRU] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Sender:
-    """Messages of a population: their scale, and the basis that maps them to the float signal."""
-
-    scale: float
-    basis: np.ndarray | None = None
-    forgets: bool = False
-
-
-def float_counterpart(network: IntegerNetwork | Layers) -> FloatCounterpart:
+def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
     """Compute the unrounded weights of each connection and bias of `network`.
 
     Raises
     ------
     InputError
-        When the network does not contain its float network, or one of other shapes.
+        When the network does not contain its float network, or one of other nodes or shapes.
     """
-    network = layers_of(network)
-    source = network.source
-    assert source is not None
-    if len(source.layers) != len(network.layers):
+    if network.source is None:
         raise InputError(
-            f"attribution: the integer network has {len(network.layers)} layers and the float one "
-            f"that it contains {len(source.layers)}; convert it again with lmu-deploy quantize."
+            "attribution: the integer network does not contain the float network from which it was "
+            "converted; convert it again with lmu-deploy quantize."
         )
-    found, sender = FloatCounterpart(source), _Sender(network.input.scale)
-    for number, (layer, truth) in enumerate(zip(network.layers, source.layers, strict=True)):
-        assert isinstance(layer, IntegerLayer)
-        if not isinstance(truth, LMULayer):
-            raise InputError(
-                f"attribution: layer {number} of the float network is not an LMU layer."
-            )
-        maker = _Layer(f"layer{number}", truth, found)
-        hidden = layer.hidden
-        own = _Sender(0.0 if hidden is None else hidden.message.scale)
-        if isinstance(layer.memory, SeriesMemory):
-            found.series[number] = maker.series(layer.memory, sender, own)
-        elif layer.memory.realization == "fir":
-            maker.delay_line(layer.memory, sender)
-        else:
-            maker.integrators(layer.memory, sender, own)
-        fir = layer.memory.realization == "fir"
-        memory = _Sender(layer.memory.message.scale, layer.memory.basis, fir)
-        if hidden is None or truth.hidden is None:
-            sender = memory
+    exact = _Exact(network, as_graph(network.source))
+    exact.lower()
+    found = exact.found
+    for edge in edges(network):
+        target = network[edge.target]
+        if not isinstance(target, Population) or edge in target.inner_edges:
             continue
-        unit, place = hidden.drive.scale, f"layer{number}/hidden"
-        maker.join(f"{place}/memory", truth.hidden.memory_kernel, memory, unit)
-        maker.join(f"{place}/input", truth.hidden.input_kernel, sender, unit)
-        maker.join(f"{place}/recurrent", truth.hidden.recurrent_kernel, own, unit)
-        if truth.hidden.bias is not None:
-            found.biases[f"{place}/bias"] = truth.hidden.bias.astype(np.float64) / unit
-        sender = own
-    unit = network.chip_readout.output.scale
-    _Layer("", None, found).join("readout", source.readout.kernel, sender, unit)
-    if source.readout.bias is not None:
-        found.biases["readout/bias"] = source.readout.bias.astype(np.float64) / unit
+        connection = edge.connection
+        if (real := exact.real.get(edge.place)) is None:
+            found.matrices[edge.place] = connection.dequantized  # whole weights with a gain of 1
+            continue
+        if real.shape != (connection.n_out, connection.n_in):
+            raise _differs(edge.place)
+        message = network[edge.source].message
+        assert message is not None
+        unit = target.drive_scales[edge.row : edge.row + connection.n_out, None]
+        found.matrices[edge.place] = real * (message.scale / unit)
+        if edge.place in exact.remembered:
+            found.tails[edge.place] = exact.remembered[edge.place] / unit
+    for population in network.on_chip:
+        if population.bias is None:
+            continue
+        place = population.entrance
+        if (constants := exact.constants_at.get(place)) is None:
+            raise _differs(f"{place}/bias")
+        found.biases[f"{place}/bias"] = constants / population.drive_scales
     return found
 
 
-class _Layer:
-    """Writer of the matrices of one layer into a FloatCounterpart."""
+def _differs(place: str) -> InputError:
+    return InputError(
+        f"attribution: {place} does not follow from the float network that the integer network "
+        "contains; convert it again with lmu-deploy quantize."
+    )
 
-    def __init__(self, place: str, layer: LMULayer | None, found: FloatCounterpart) -> None:
-        self._place, self._found, self._truth = place, found, layer
 
-    @property
-    def _layer(self) -> LMULayer:
-        assert self._truth is not None
-        return self._truth
+class _Exact(Lowering):
+    """Lowers a network without rounding, in the realizations of its integer network.
 
-    def join(self, place: str, kernel: np.ndarray | None, sender: _Sender, unit: float) -> None:
-        """Write a float kernel, (n_in, n_out), as a connection from `sender` to units of `unit`."""
-        if kernel is not None:
-            self._write(place, kernel.T.astype(np.float64), sender, unit)
+    Formats, and with them every integer, are those of a calibration on a few random inputs, and are
+    not used.
 
-    def integrators(self, memory: IntegerMemory, x: _Sender, h: _Sender) -> None:
-        """Write A - I in the coordinates of the memory, and the input through the encoders."""
-        b_bar = self._layer.memory.b_bar.astype(np.float64)
-        recurrent, inverse = increment(self._layer), None
+    Attributes
+    ----------
+    real : dict of place to ndarray, shape (n_out, neurons)
+        Matrices of the edges, in real units.
+    remembered : dict of place to ndarray, shape (n_out, Legendre states)
+        Of edges that leave a delay line, their matrices before the basis.
+    constants_at : dict of Place to ndarray, shape (drive_size,)
+        Biases by entrance, in real units.
+    """
+
+    def __init__(self, integer: IntegerNetwork, source: Network) -> None:
+        super().__init__(source, settings_for(source, "loihi2"), calibrate(source, _some(source)))
+        self.integer, self.found = integer, FloatCounterpart(source)
+        self.real: dict[str, np.ndarray] = {}
+        self.remembered: dict[str, np.ndarray] = {}
+        self.constants_at: dict[Place, np.ndarray] = {}
+        self._hosts = {node.name: host for host in integer.on_host for node in host.network.nodes}
+
+    def lower(self) -> None:
+        """Lower all nodes."""
+        network = self.network
+        self.forms[INPUT] = Form.of(self._input())
+        for node in network.nodes:
+            if (host := self._hosts.get(node.name)) is not None:
+                self.forms[node.name] = self._read(node, host)
+                continue
+            forms = [self.forms[name] for name in node.inputs]
+            self.forms[node.name] = LOWERED[type(node.operator)](self, node, forms)
+            cell = getattr(node.operator, "hidden", node.operator)
+            if isinstance(cell, SimpleRNN | LSTM | GRU):
+                for part in ("hidden", "reset"):
+                    self.found.cells[Place(node.name, part)] = cell
+        if not isinstance(self.integer[self.integer.output], HostNodes | Reduction):
+            self._output(network[network.output])
+
+    def _read(self, node: Node, host: HostNodes) -> Form:
+        """Return the form of a node on the host; record what it reads of delay lines."""
+        for name in node.inputs:
+            if not self.forms[name].plain:
+                self.materialized(name)
+        for term in concatenated([self.forms[name] for name in node.inputs]).terms:
+            if self._forgets(term.source):
+                self.found.readings[term.source.place, host.place] = term.matrix
+        form = host.message or Format(16, 1.0)
+        return Form.of(Source(self.signal(node.name), form, "", None, host.place))
+
+    def _forgets(self, source: Source) -> bool:
+        population = self.integer[source.place]
+        return isinstance(population, Integrators) and population.realization == "fir"
+
+    def kernel(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
+        """Record a matrix."""
+        self._record(place, matrix, source)
+        rows, columns = self.real[place].shape
+        ones = np.ones((1, rows), np.int32)
+        return Connection(np.zeros((1, rows, columns), np.int8), ones, 0 * ones)
+
+    def _record(self, place: str, matrix: np.ndarray, source: Source) -> None:
+        matrix = matrix.astype(np.float64)
+        self.real[place] = matrix if source.basis is None else matrix @ source.basis
+        if self._forgets(source):
+            self.remembered[place] = matrix
+
+    def constants(self, target: Place, *parts: tuple[np.ndarray, Format]) -> np.ndarray:
+        """Record the biases of a population."""
+        self.constants_at[target] = np.concatenate(
+            [np.asarray(values, np.float64) for values, _ in parts]
+        )
+        return super().constants(target, *parts)
+
+    def pointwise(
+        self,
+        place: Place,
+        inputs: list[tuple[str, Form]],
+        activation: Activation,
+        signal: Signal,
+        bits: tuple[int, str],
+        message: Format | None = None,
+    ) -> Source:
+        """Record the function of units."""
+        self.found.functions[place] = activation
+        return super().pointwise(place, inputs, activation, signal, bits, message)
+
+    def memory(self, node: str, layer: LMULayer, x: Source, h: Source | None) -> Source:
+        """Record the matrices of a memory, in the coordinates of the integer network."""
+        place = Place(node, "memory")
+        try:
+            memory = self.integer[place]
+        except KeyError:
+            raise _differs(str(place)) from None
+        self.found.layers[place] = layer
+        if isinstance(memory, Series):
+            self._series(memory, layer, x, h)
+        else:
+            assert isinstance(memory, Integrators)
+            self._integrators(memory, layer, x, h)
+        self.assembly.populations.append(memory)
+        signal = self.signal(node, "memory")
+        return Source(signal, memory.message, "", memory.basis, place)
+
+    def _integrators(
+        self, memory: Integrators, layer: LMULayer, x: Source, h: Source | None
+    ) -> None:
+        """Record A - I in the coordinates of a memory; of a delay line the encoders before it."""
+        if memory.realization == "fir":
+            encoders = layer.input_encoders.astype(np.float64)
+            lines = len(encoders) if x.basis is None else x.basis.shape[1]
+            if lines > layer.memory.channels:
+                matrix = np.zeros((memory.size, len(encoders)))
+                matrix[: encoders.shape[1]] = encoders.T
+                self._record(f"{memory.place}/input", matrix, x)
+            return
+        recurrent, inverse = increment(layer), None
         if memory.basis is not None:
             inverse = np.linalg.inv(memory.basis)
             recurrent = inverse @ recurrent @ memory.basis
-        scale = memory.state.scale
-        self._found.matrices[f"{self._place}/memory/recurrent"] = recurrent * (
-            memory.message.scale / scale
-        )
-        self._entering(f"{self._place}/memory", b_bar, inverse, scale, x, h)
+        self.real[f"{memory.place}/recurrent"] = recurrent
+        self._entering(memory.place, layer, layer.memory.b_bar.astype(np.float64), inverse, x, h)
 
-    def delay_line(self, memory: IntegerMemory, x: _Sender) -> None:
-        """Write a delay line: shifts are exact, only encoders before the taps are rounded."""
-        recurrent, into = memory.recurrent, memory.input
-        place = f"{self._place}/memory"
-        self._found.matrices[f"{place}/recurrent"] = recurrent.dequantized
-        encoders = self._layer.input_encoders.astype(np.float64)
-        lines = len(encoders) if x.basis is None else x.basis.shape[1]
-        if lines <= self._layer.memory.channels:
-            self._found.matrices[f"{place}/input"] = into.dequantized
-            return
-        matrix = np.zeros((memory.size, len(encoders)))
-        matrix[: encoders.shape[1]] = encoders.T
-        self._write(f"{place}/input", matrix, x, memory.state.scale)
-
-    def series(self, memory: SeriesMemory, x: _Sender, h: _Sender) -> SeriesCounterpart:
-        """Compute the gains of the exponential series, and its difference from the float memory."""
-        truth = self._layer.memory
+    def _series(self, memory: Series, layer: LMULayer, x: Source, h: Source | None) -> None:
+        """Record the gains of the exponential series, and its difference from the float memory."""
+        truth, place, scale = layer.memory, memory.inner, memory.state.scale
         a, b = state_space(memory.order)
         step = 1.0 / (truth.theta * memory.substeps)
-        place, scale = f"{self._place}/series", memory.state.scale
-        self._entering(place, step * b, None, scale, x, h)
-        if self._layer.memory_encoders is not None:
-            matrix = np.kron(self._layer.memory_encoders.T, (step * b)[:, None])
-            self._write(f"{place}/feedback", matrix, _Sender(memory.message.scale), scale)
+        encoders = self._entering(place, layer, step * b, None, x, h)
+        if layer.memory_encoders is not None:
+            encoders[f"{place}/feedback"] = layer.memory_encoders
+            matrix = np.kron(layer.memory_encoders.T, (step * b)[:, None])
+            self.real[f"{place}/feedback"] = matrix
         messages = [memory.message.scale, *(scale * np.exp2(memory.term_shift))]
         rows = 2.0 * np.arange(memory.order) + 1.0
         gains = [rows * step / k * (unit / scale) for k, unit in enumerate(messages, start=1)]
-        terms = range(1, len(memory.multiplier) + 1)
-        whole, entering = step_matrices([step / k * a for k in terms], memory.substeps)
+        whole, entering = step_matrices(
+            [step / k * a for k in range(1, memory.terms + 1)], memory.substeps
+        )
         a_bar, b_bar = truth.a_bar.astype(np.float64), truth.b_bar.astype(np.float64)
-        return SeriesCounterpart(np.array(gains), a_bar - whole, b_bar - entering @ (step * b))
+        self.found.series[memory.place] = SeriesCounterpart(
+            np.array(gains),
+            a_bar - whole,
+            b_bar - entering @ (step * b),
+            encoders,
+            layer.memory_bias,
+        )
 
     def _entering(
         self,
-        place: str,
+        place: Place,
+        layer: LMULayer,
         response: np.ndarray,
         inverse: np.ndarray | None,
-        unit: float,
-        x: _Sender,
-        h: _Sender,
-    ) -> None:
-        """Write inputs, hidden units and bias through `response`, (order,), to every channel."""
+        x: Source,
+        h: Source | None,
+    ) -> dict[str, np.ndarray]:
+        """Record inputs, hidden units and bias through `response`, (order,), to every channel."""
 
         def matrix(encoders: np.ndarray) -> np.ndarray:
             full = np.kron(encoders.T.astype(np.float64), response[:, None])
             return full if inverse is None else inverse @ full
 
-        layer = self._layer
-        self._write(f"{place}/input", matrix(layer.input_encoders), x, unit)
-        if layer.hidden_encoders is not None:
-            self._write(f"{place}/hidden", matrix(layer.hidden_encoders), h, unit)
+        self._record(f"{place}/input", matrix(layer.input_encoders), x)
+        encoders = {f"{place}/input": layer.input_encoders.astype(np.float64)}
+        if layer.hidden_encoders is not None and h is not None:
+            self._record(f"{place}/hidden", matrix(layer.hidden_encoders), h)
+            encoders[f"{place}/hidden"] = layer.hidden_encoders
         if layer.memory_bias is not None:
-            bias = matrix(layer.memory_bias[None, :])[:, 0]
-            self._found.biases[f"{place}/bias"] = bias / unit
+            self.constants_at[place] = matrix(layer.memory_bias[None, :])[:, 0]
+        return encoders
 
-    def _write(self, place: str, matrix: np.ndarray, sender: _Sender, unit: float) -> None:
-        full = matrix if sender.basis is None else matrix @ sender.basis
-        self._found.matrices[place] = full * (sender.scale / unit)
-        if sender.forgets:
-            self._found.tails[place] = matrix / unit
+
+def _some(source: Network) -> np.ndarray:
+    """Return a few random inputs that are long enough for every node."""
+    steps = 8
+    while source.frames(steps) < 1:
+        steps *= 2
+    shape = (_SAMPLES, steps, *source.frame)
+    if any(isinstance(n.operator, Embedding) and INPUT in n.inputs for n in source.nodes):
+        return np.zeros(shape)
+    return np.random.default_rng(0).normal(size=shape)

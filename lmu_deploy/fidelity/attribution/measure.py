@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmu_deploy.core.integer.graph import frame_counts
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.metrics import accuracy, nrmse
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.core.reference import run_reference
+from lmu_deploy.core.reference import Trace, run_reference
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart
-from lmu_deploy.fidelity.attribution.layers import Layers
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Tally
@@ -53,14 +55,14 @@ class AblationRunner:
 
     Attributes
     ----------
-    network : Layers
+    network : IntegerNetwork
     counterpart : FloatCounterpart
     inputs : ndarray, shape (samples, steps, n_in)
     targets : ndarray, shape (samples, ...)
     task : Task
     """
 
-    network: Layers
+    network: IntegerNetwork
     counterpart: FloatCounterpart
     inputs: np.ndarray
     targets: np.ndarray
@@ -68,7 +70,8 @@ class AblationRunner:
 
     def reference(self) -> Errors:
         """Return the metric of the float reference, with zero errors."""
-        outputs = run_reference(self.counterpart.source, self.inputs).outputs
+        outputs = self._truth(slice(None)).outputs
+        outputs = outputs.reshape(*outputs.shape[: self._axes], -1)
         return Errors(metric_of(outputs, self.targets, self.task), 0.0, 0.0)
 
     def errors(
@@ -94,15 +97,14 @@ class AblationRunner:
             for name, switches in variants.items()
         }
         outputs: dict[str, list[np.ndarray]] = {name: [] for name in variants}
-        n_memories = len(self.network.numbered)
+        n_memories = len(self._memories())
         squares = {name: np.zeros(n_memories) for name in variants}
         powers, truths, batches = np.zeros(n_memories), [], self._batches()
         for number, batch in enumerate(batches):
-            truth = run_reference(self.counterpart.source, self.inputs[batch], record=True)
-            assert truth.m is not None
-            memories = np.split(truth.m, self._ends(), axis=2)
+            truth = self._truth(batch, record=True)
+            memories = [truth.memory[memory.place.node] for memory in self._memories()]
             powers += [np.sum(m**2) for m in memories]
-            truths.append(truth.outputs)
+            truths.append(truth.outputs.reshape(*truth.outputs.shape[: self._axes], -1))
             for done, (name, hybrid) in enumerate(hybrids.items(), start=1):
                 found, wrong = self._run(hybrid, self.inputs[batch], memories)
                 outputs[name].append(found)
@@ -119,14 +121,27 @@ class AblationRunner:
         self, hybrid: HybridSimulator, inputs: np.ndarray, memories: list[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Run a batch; return its outputs, and the sum of squared memory errors of each layer."""
-        every, wrong, kept = self.network.return_sequences, np.zeros(len(memories)), []
-        for t, record in enumerate(hybrid.steps(inputs)):
-            pairs = zip(record.real_m.values(), memories, strict=True)
-            for number, (mine, theirs) in enumerate(pairs):
-                wrong[number] += np.sum((mine - theirs[:, t]) ** 2)
-            if every or t == inputs.shape[1] - 1:
-                kept.append(record.y * self.network.y_scale)
-        return (np.stack(kept, axis=1) if every else kept[-1]), wrong
+        record, network = hybrid.run(inputs), self.network
+        wrong = np.zeros(len(memories))
+        for number, (memory, theirs) in enumerate(zip(self._memories(), memories, strict=True)):
+            for n in range(theirs.shape[1]):
+                wrong[number] += np.sum((record.memory(memory, n) - theirs[:, n]) ** 2)
+        y = [frame * network.y_scale for frame in record.messages[network.output]]
+        return (np.stack(y, axis=1) if network.return_sequences else y[-1]), wrong
+
+    @property
+    def _axes(self) -> int:
+        """Number of axes of the outputs before those of a frame."""
+        return 2 if self.network.return_sequences else 1
+
+    def _truth(self, batch: slice, record: bool = False) -> Trace:
+        """Run the float network on some of the samples."""
+        source, inputs = self.counterpart.source, self.inputs[batch]
+        return run_reference(source, inputs.reshape(*inputs.shape[:2], *source.frame), record)
+
+    def _memories(self) -> list[Integrators | Series]:
+        """Return the memories; each has as many frames as the float network's."""
+        return list(self.network.memories)
 
     def _judged(
         self, outputs: np.ndarray, reference: np.ndarray, squares: np.ndarray, powers: np.ndarray
@@ -136,24 +151,17 @@ class AblationRunner:
         return Errors(
             metric_of(outputs, self.targets, self.task),
             away or 0.0,
-            float(np.sqrt(relative.mean())),
+            float(np.sqrt(relative.mean())) if len(relative) else 0.0,
         )
 
     def _batches(self) -> list[slice]:
-        """Return batches whose recorded memories take at most 64 MB."""
+        """Return batches whose recorded frames take at most 64 MB."""
         samples, steps, _ = self.inputs.shape
-        states = sum(self._sizes()) + self.network.n_out
-        states += sum(layer.n_out for layer in self.counterpart.source.layers)
-        size = max(1, min(samples, _BATCH_BYTES // (8 * steps * states)))
+        frames, values = frame_counts(self.network, steps), 0
+        for population in self.network.populations:
+            values += frames[population.place] * population.size
+        size = max(1, min(samples, _BATCH_BYTES // (8 * values)))
         return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
-
-    def _ends(self) -> np.ndarray:
-        return np.cumsum(self._sizes())[:-1]
-
-    def _sizes(self) -> list[int]:
-        """Return the number of Legendre states of each layer."""
-        memories = [getattr(layer, "memory", None) for layer in self.counterpart.source.layers]
-        return [memory.size for memory in memories if memory is not None]
 
 
 def metric_of(outputs: np.ndarray, targets: np.ndarray, task: Task) -> float:

@@ -1,4 +1,4 @@
-"""Hybrid simulator: a network between its float and its integer form, in float64, step by step.
+"""Hybrid simulator: a network between its float and its integer form, in float64.
 
 All numbers are in the units of the formats of the integer network. With all operations enabled
 they are integers and equal those of the integer target with ``==``. With none they equal the float
@@ -7,28 +7,52 @@ reference up to rounding errors of float64. Tests check both extremes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmu_deploy.core.integer.functions import PiecewiseLinear
-from lmu_deploy.core.integer.layered import IntegerHidden, IntegerLayer, SeriesMemory
-from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Format
-from lmu_deploy.core.network import LMULayer
-from lmu_deploy.core.reference import activate
+from lmu_deploy.core.integer.graph import Component, components, frame_counts, sources
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
+from lmu_deploy.core.integer.parts import Edge, Format, Place
+from lmu_deploy.core.integer.populations import Input, Population, Reduction
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
-from lmu_deploy.fidelity.attribution.layers import Layers, biases, edges, layers_of, populations
-from lmu_deploy.fidelity.attribution.memories import Integrators, Series
-from lmu_deploy.fidelity.attribution.switches import Switches
-from lmu_deploy.fidelity.attribution.synapses import (
-    MessageState,
-    StepRecord,
-    Synapses,
-    Tally,
-    half_up,
-    limited,
-)
+from lmu_deploy.fidelity.attribution.memories import HybridIntegrators, HybridMemory, HybridSeries
+from lmu_deploy.fidelity.attribution.switches import Switches, rounded_at
+from lmu_deploy.fidelity.attribution.synapses import Synapses, Tally, limited
+from lmu_deploy.fidelity.attribution.units import UNITS, HybridUnits
+from targets.host import HostStreams, each
+
+
+@dataclass
+class Recording:
+    """Frames of all populations of a batch, in units of their formats.
+
+    Attributes
+    ----------
+    messages : dict of Place to list of ndarray, shape (batch, size)
+        One for each frame; real numbers of a host that sends none.
+    states : dict of Place to list of ndarray, shape (batch, size)
+        Of the populations that keep states.
+    tails : dict of Place to list of ndarray, shape (batch, Legendre states)
+        Responses of delay lines to inputs beyond the last tap, in real units.
+    """
+
+    messages: dict[Place, list[np.ndarray]] = field(default_factory=dict)
+    states: dict[Place, list[np.ndarray]] = field(default_factory=dict)
+    tails: dict[Place, list[np.ndarray]] = field(default_factory=dict)
+
+    def delivered(self, edge: Edge, n: int) -> np.ndarray:
+        """Return the messages that a frame of an edge's target reads, without thresholds."""
+        return taps(edge, self.messages[edge.source], n)
+
+    def memory(self, memory: Integrators | Series, n: int) -> np.ndarray:
+        """Return a frame of a memory in the float network's coordinates and units."""
+        values = self.states[memory.place][n] * memory.state.scale
+        if memory.basis is not None:
+            values = values @ memory.basis.T
+        tails = self.tails.get(memory.place)
+        return values if tails is None else values + tails[n]
 
 
 class HybridSimulator:
@@ -36,7 +60,7 @@ class HybridSimulator:
 
     Parameters
     ----------
-    network : IntegerNetwork or Layers
+    network : IntegerNetwork
     switches : Switches
         Operations of the integer network that are enabled.
     counterpart : FloatCounterpart, optional
@@ -52,179 +76,36 @@ class HybridSimulator:
 
     def __init__(
         self,
-        network: IntegerNetwork | Layers,
+        network: IntegerNetwork,
         switches: Switches,
         counterpart: FloatCounterpart | None = None,
         tally: Tally | None = None,
     ) -> None:
-        network = layers_of(network)
         self.network, self.switches, self.tally = network, switches, tally
         self.counterpart = float_counterpart(network) if counterpart is None else counterpart
-        rounded = {"readout": "readout/output"}
-        for number, _ in network.numbered:
-            rounded[f"layer{number}/memory"] = f"layer{number}/memory/state"
-            rounded[f"layer{number}/series"] = f"layer{number}/memory/state"
-            rounded[f"layer{number}/hidden"] = f"layer{number}/hidden/drive"
-        self._into: dict[str, list[tuple[str, str, Synapses]]] = {}
-        self._thresholds: dict[str, int] = {}
-        for edge in edges(network):
-            if edge.source.endswith("/series"):
-                continue  # applied by Series itself
-            whole = switches.has("width", rounded[edge.target])
+        self._components = components(network)
+        self._into: dict[Place, list[tuple[Edge, Synapses]]] = {}
+        for edge in network.edges:
+            target = network[edge.target]
+            assert isinstance(target, Population)
             synapses = Synapses(
                 edge.place,
                 edge.connection,
                 self.counterpart.matrices[edge.place],
-                whole,
+                switches.has("width", rounded_at(target)),
                 switches,
                 tally,
             )
-            self._into.setdefault(edge.target, []).append((edge.place, edge.source, synapses))
-            if switches.has("threshold", edge.place):
-                self._thresholds[edge.place] = edge.connection.threshold
+            self._into.setdefault(edge.target, []).append((edge, synapses))
         self._biases = {
-            target: self._bias(f"{target}/bias", bias) for target, bias in biases(network).items()
+            p.entrance: self._bias(f"{p.entrance}/bias", p.bias)
+            for p in network.on_chip
+            if p.bias is not None
         }
 
-    def steps(self, inputs: np.ndarray) -> Iterator[StepRecord]:
-        """Run real inputs, shape (batch, steps, n_in), from zero states; yield each step."""
-        network, batch = self.network, len(inputs)
-        memories = {number: self._memory(number, batch) for number, _ in network.numbered}
-        messages = MessageState({})
-        sent, tails = messages.sent, messages.tails
-        for number, own in network.numbered:
-            units = 0 if own.hidden is None else own.hidden.memory.n_out
-            sent[f"layer{number}/hidden"] = np.zeros((batch, units))
-            sent[f"layer{number}/memory"] = memories[number].message
-        for t in range(inputs.shape[1]):
-            real = inputs[:, t].astype(np.float64)
-            sent["input"], sender = self._encode(real, network.input, "input"), "input"
-            for number, layer in network.numbered:
-                place = f"layer{number}"
-                memory = memories[number]
-                self._advance(number, memory, sender, messages)
-                sent[f"{place}/memory"] = memory.message
-                if isinstance(memory, Integrators) and memory.forgets:
-                    tails[f"{place}/memory"] = memory.forgotten()
-                sender = f"{place}/memory"
-                if layer.hidden is not None:
-                    z = self._total(f"{place}/hidden", messages)
-                    sent[f"{place}/hidden"] = self._activate(number, layer.hidden, z)
-                    sender = f"{place}/hidden"
-            yield StepRecord(
-                sent["input"],
-                {n: memory.m for n, memory in memories.items()},
-                {n: memory.message for n, memory in memories.items()},
-                {n: sent[f"layer{n}/hidden"] for n, _ in network.numbered},
-                self._read_out(messages),
-                {n: self._real(n, memory, tails) for n, memory in memories.items()},
-            )
-
-    def _read_out(self, messages: MessageState) -> np.ndarray:
-        limit = self.network.chip_readout.output.limit
-        return self._limited(self._total("readout", messages), limit, "readout/output")
-
-    def _memory(self, number: int, batch: int) -> Integrators | Series:
-        place, memory = f"layer{number}", self._own(number).memory
-        if isinstance(memory, SeriesMemory):
-            truth = self.counterpart.series[number]
-            return Series(place, memory, truth, batch, self.switches, self.tally)
-        layer = self._float_layer(number)
-        return Integrators(place, memory, layer, batch, self.switches, self.tally)
-
-    def _advance(
-        self,
-        number: int,
-        memory: Integrators | Series,
-        sender: str,
-        messages: MessageState,
-    ) -> None:
-        if isinstance(memory, Integrators):
-            memory.advance(self._total(f"layer{number}/memory", messages))
-            return
-        drive = self._total(f"layer{number}/series", messages)
-        memory.advance(drive, lambda: self._channel_inputs(number, sender, messages))
-
-    def _channel_inputs(self, number: int, sender: str, messages: MessageState) -> np.ndarray:
-        """Return the real input of the channels of a memory, through the float encoders."""
-        sent, tails = messages.sent, messages.tails
-        layer, own = self._float_layer(number), self._own(number)
-        x = sent[sender] * populations(self.network)[sender].message.scale
-        if sender.endswith("/memory"):
-            basis = self._before(number).output_basis
-            x = x if basis is None else x @ basis.T
-            x = x + tails[sender] if sender in tails else x
-        u = x @ layer.input_encoders.astype(np.float64)
-        if layer.hidden_encoders is not None and own.hidden is not None:
-            h = sent[f"layer{number}/hidden"] * own.hidden.message.scale
-            u = u + h @ layer.hidden_encoders
-        if layer.memory_encoders is not None:
-            m = sent[f"layer{number}/memory"] * own.memory.message.scale
-            u = u + m @ layer.memory_encoders
-        return np.asarray(u if layer.memory_bias is None else u + layer.memory_bias)
-
-    def _total(self, target: str, messages: MessageState) -> np.ndarray:
-        """Return the sum of the inputs of a population and its bias."""
-        parts = []
-        for place, source, synapses in self._into[target]:
-            remembered = None
-            if source in messages.tails and place in self.counterpart.tails:
-                remembered = messages.tails[source] @ self.counterpart.tails[place].T
-            delivered = messages.delivered(place, source, self._thresholds.get(place, 0))
-            parts.append(synapses.drive(delivered, remembered))
-        total = parts[0]
-        for part in parts[1:]:
-            total += part
-        bias = self._biases.get(target)
-        return total if bias is None else total + bias
-
-    def _encode(self, x: np.ndarray, message: Format, place: str) -> np.ndarray:
-        units = x / message.scale
-        if self.switches.has("width", place):
-            units = np.rint(units)
-        return self._limited(units, message.limit, place)
-
-    def _activate(self, number: int, hidden: IntegerHidden, z: np.ndarray) -> np.ndarray:
-        place, lines = f"layer{number}/hidden", hidden.activation
-        z = self._limited(z, hidden.drive.limit, f"{place}/drive")
-        if self.switches.has("activation", place):
-            value = least_line(lines, z)
-        else:
-            float_hidden = self._float_layer(number).hidden
-            assert float_hidden is not None
-            real = activate(float_hidden.activation, z * hidden.drive.scale)
-            value = real / hidden.message.scale
-        if self.switches.has("width", f"{place}/message"):
-            odd = lines.kind == "odd"
-            value = np.sign(value) * half_up(np.abs(value)) if odd else half_up(value)
-        return self._limited(value, hidden.message.limit, f"{place}/message")
-
-    def _limited(self, values: np.ndarray, limit: int, place: str) -> np.ndarray:
-        return limited(values, limit, place, self.switches, self.tally)
-
-    def _real(
-        self, number: int, memory: Integrators | Series, tails: dict[str, np.ndarray]
-    ) -> np.ndarray:
-        own = self._own(number).memory
-        values = memory.m * own.state.scale
-        if own.basis is not None:
-            values = values @ own.basis.T
-        tail = tails.get(f"layer{number}/memory")
-        return values if tail is None else values + tail
-
-    def _own(self, number: int) -> IntegerLayer:
-        layer = self.network.layers[number]
-        assert isinstance(layer, IntegerLayer)
-        return layer
-
-    def _before(self, number: int) -> IntegerLayer:
-        """Return the preceding layer, which is on the chip."""
-        return self._own(number - 1)
-
-    def _float_layer(self, number: int) -> LMULayer:
-        layer = self.counterpart.source.layers[number]
-        assert isinstance(layer, LMULayer)
-        return layer
+    def run(self, inputs: np.ndarray) -> Recording:
+        """Run real inputs, shape (batch, steps, n_in), from the initial states."""
+        return _Run(self, inputs).recording
 
     def _bias(self, place: str, bias: np.ndarray) -> np.ndarray:
         """Return integer biases for enabled rows, unrounded ones for the others."""
@@ -236,18 +117,217 @@ class HybridSimulator:
         mixed[rows] = whole[rows]
         return mixed
 
+    def memory(self, memory: Integrators | Series, batch: int) -> HybridMemory:
+        """Return a memory in its initial state."""
+        given = self.switches, self.tally
+        if isinstance(memory, Series):
+            return HybridSeries(memory, self.counterpart.series[memory.place], batch, *given)
+        layer = self.counterpart.layers[memory.place]
+        return HybridIntegrators(memory, self.network, layer, batch, *given)
 
-def least_line(lines: PiecewiseLinear, z: np.ndarray) -> np.ndarray:
-    """Apply the lines of an activation to drives z of any shape, without rounding or saturation.
+    def units(self, population: Population, batch: int) -> HybridUnits:
+        """Return another population in its initial state."""
+        made = UNITS[type(population)]
+        return made(population, self.counterpart, batch, self.switches, self.tally)
 
-    Rounding the result equals rounding each line, because intercepts are integers and
-    floor(v + 1/2) is monotonic.
-    """
-    slopes = lines.slope * 2.0**-lines.shift
-    if lines.kind == "linear":
-        return np.asarray(z * slopes[0])
-    p = np.abs(z) if lines.kind == "odd" else np.maximum(z, 0.0)
-    least = p * slopes[0] + lines.intercept[0]
-    for slope, intercept in zip(slopes[1:], lines.intercept[1:], strict=True):
-        np.minimum(least, p * slope + intercept, out=least)
-    return np.asarray(np.sign(z) * least if lines.kind == "odd" else least)
+
+class _Run:
+    """One run of a hybrid simulator on a batch, population by population."""
+
+    def __init__(self, hybrid: HybridSimulator, inputs: np.ndarray) -> None:
+        self._hybrid, self._network = hybrid, hybrid.network
+        self._batch, steps = inputs.shape[:2]
+        self._frames = frame_counts(self._network, steps)
+        self._real = [inputs[:, t].astype(np.float64) for t in range(steps)]
+        self._first: dict[Place, np.ndarray] = {}
+        self._known: dict[str, list[np.ndarray]] = {}
+        self._thresholds = {
+            edge.place: edge.connection.threshold
+            for edge in self._network.edges
+            if hybrid.switches.has("threshold", edge.place)
+        }
+        self.recording = Recording()
+        for component in hybrid._components:
+            first = component.populations[0]
+            if isinstance(first, Input):
+                self._enter(first)
+            elif isinstance(first, HostNodes):
+                self._compute(first)
+            else:
+                self._advance(component)
+
+    # What is outside the chip
+
+    def _enter(self, entry: Input) -> None:
+        messages = self.recording.messages.setdefault(entry.place, [])
+        if entry.place not in sources(self._network):
+            messages += [np.zeros((self._batch, entry.size)) for _ in self._real]
+            return
+        for real in self._real:
+            values = real
+            if entry.tokens:
+                values = np.eye(entry.size)[real[:, 0].astype(np.int64)]
+            messages.append(self._encode(values, entry.message, entry.place))
+
+    def _encode(self, x: np.ndarray, message: Format, place: Place) -> np.ndarray:
+        units = x / message.scale
+        if self._hybrid.switches.has("width", str(place)):
+            units = np.rint(units)
+        hybrid = self._hybrid
+        return limited(units, message.limit, str(place), hybrid.switches, hybrid.tally)
+
+    def _compute(self, host: HostNodes) -> None:
+        """Compute nodes on the host, and encode what they send."""
+        readings = [r for r in self._network.readings if r.target == host.place]
+        streams, found = HostStreams(host.network, self._batch), []
+        for n in range(min(self._frames[r.source] for r in readings)):
+            signals = [self._read(r.source, host.place, r.matrix, n) for r in readings]
+            signal = signals[0]
+            for other in signals[1:]:
+                signal = signal + other
+            found += streams.push(signal)
+        found += streams.finish()
+        if host.message is not None:
+            found = [self._encode(real, host.message, host.place) for real in found]
+        self.recording.messages[host.place] = found
+
+    def _read(self, source: Place, host: Place, matrix: np.ndarray | None, n: int) -> np.ndarray:
+        population = self._network[source]
+        if isinstance(population, Input) and not population.tokens:
+            real = self._real[n]
+        else:
+            scale = 1.0 if population.message is None else population.message.scale
+            real = self.recording.messages[source][n] * scale
+        if matrix is not None:
+            real = each(real, matrix.T)
+        if (tails := self.recording.tails.get(source)) is not None:
+            through = self._hybrid.counterpart.readings[source, host]
+            real = real + (tails[n] if through is None else tails[n] @ through.T)
+        return real
+
+    # Populations on the chip
+
+    def _advance(self, component: Component) -> None:
+        """Compute all frames of populations that may feed back into each other."""
+        hybrid, record = self._hybrid, self.recording
+        rules: dict[Place, HybridMemory | HybridUnits] = {}
+        for p in component.populations:
+            assert isinstance(p, Population)
+            record.messages[p.place] = []
+            if isinstance(p, Integrators | Series):
+                rules[p.place] = hybrid.memory(p, self._batch)
+                record.states[p.place] = []
+                continue
+            rules[p.place] = units = hybrid.units(p, self._batch)
+            if units.first is not None:
+                self._first[p.place] = np.tile(units.first, (self._batch, 1))
+            if units.state is not None:
+                record.states[p.place] = []
+        for n in range(self._count(component.populations[0])):
+            for p in component.populations:
+                assert isinstance(p, Population)
+                self._frame(p, rules[p.place], n)
+        last = component.populations[0]
+        if isinstance(last, Reduction):
+            rule = rules[last.place]
+            assert isinstance(rule, HybridUnits)
+            message = rule.finish()
+            assert message is not None
+            record.messages[last.place] = [message]
+
+    def _count(self, population: object) -> int:
+        """Return how many frames a population takes."""
+        if not isinstance(population, Reduction):
+            return self._frames[population.place]  # type: ignore[attr-defined]
+        into = self._network.entering(population.entrance)
+        return min(edge.frames(self._frames[edge.source]) for edge in into)
+
+    def _frame(self, p: Population, rule: HybridMemory | HybridUnits, n: int) -> None:
+        record, drive = self.recording, self._total(p, n)
+        if isinstance(rule, HybridUnits):
+            record.messages[p.place].append(rule.advance(drive))
+            if p.place in record.states:
+                assert rule.state is not None
+                record.states[p.place].append(rule.state)
+            return
+        if isinstance(rule, HybridSeries):
+            rule.advance(drive, lambda: self._channel_inputs(p, n))
+        else:
+            assert isinstance(rule, HybridIntegrators)
+            rule.advance(drive)
+            if rule.forgets:
+                record.tails.setdefault(p.place, []).append(rule.forgotten())
+        record.messages[p.place].append(rule.message)
+        record.states[p.place].append(rule.m)
+
+    def _total(self, p: Population, n: int) -> np.ndarray:
+        """Return the sum of the inputs of a frame of a population, and its bias."""
+        total: np.ndarray | None = None
+        for edge, synapses in self._hybrid._into[p.entrance]:
+            part = synapses.drive(self._delivered(edge, n), self._remembered(edge, n))
+            if total is None and part.shape[1] == p.drive_size:
+                total = part
+                continue
+            if total is None:
+                total = np.zeros((self._batch, p.drive_size))
+            total[:, edge.row : edge.row + part.shape[1]] += part
+        assert total is not None
+        bias = self._hybrid._biases.get(p.entrance)
+        return total if bias is None else total + bias
+
+    def _delivered(self, edge: Edge, n: int) -> np.ndarray:
+        """Return what an edge carries to a frame of its target."""
+        return self._carried(edge, self._received(edge), n)
+
+    def _carried(self, edge: Edge, frames: list[np.ndarray], n: int) -> np.ndarray:
+        if not n and edge.source in self._first and self._network.leads_back(edge):
+            return self._first[edge.source]
+        if not frames:
+            return np.zeros((self._batch, edge.connection.n_in))
+        return taps(edge, frames, n)
+
+    def _received(self, edge: Edge) -> list[np.ndarray]:
+        """Return the frames that the target of an edge knows of its source so far."""
+        sent = self.recording.messages[edge.source]
+        threshold = self._thresholds.get(edge.place, 0)
+        if not threshold:
+            return sent
+        known = self._known.setdefault(edge.place, [])
+        for message in sent[len(known) :]:
+            last = known[-1] if known else self._first.get(edge.source, np.zeros_like(message))
+            known.append(np.where(np.abs(message - last) >= threshold, message, last))
+        return known
+
+    def _remembered(self, edge: Edge, n: int) -> np.ndarray | None:
+        """Return what an edge from a delay line adds for inputs that have left the line."""
+        tails = self.recording.tails.get(edge.source)
+        if tails is None or edge.place not in self._hybrid.counterpart.tails:
+            return None
+        return taps(edge, tails, n) @ self._hybrid.counterpart.tails[edge.place].T
+
+    def _channel_inputs(self, p: Population, n: int) -> np.ndarray:
+        """Return the real input of the channels of a memory, through the float encoders."""
+        truth = self._hybrid.counterpart.series[p.place]
+        into = {edge.place: edge for edge in self._network.entering(p.entrance)}
+        u: np.ndarray | None = None
+        for place, encoders in truth.encoders.items():
+            edge = into[place]
+            source = self._network[edge.source]
+            assert source.message is not None
+            x = self._carried(edge, self.recording.messages[edge.source], n) * source.message.scale
+            if isinstance(source, Integrators) and source.basis is not None:
+                x = x @ source.basis.T
+            if (tails := self.recording.tails.get(edge.source)) is not None:
+                x = x + taps(edge, tails, n)
+            part = x @ encoders
+            u = part if u is None else u + part
+        assert u is not None
+        return np.asarray(u if truth.bias is None else u + truth.bias)
+
+
+def taps(edge: Edge, frames: list[np.ndarray], n: int) -> np.ndarray:
+    """Return the frames that frame n of an edge's target reads, side by side; outside zeros."""
+    none = np.zeros_like(frames[0])
+    numbers = [edge.stride * n + offset for offset in edge.offsets]
+    found = [frames[m] if 0 <= m < len(frames) else none for m in numbers]
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)

@@ -23,22 +23,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.graph import biases, edges
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
-from lmu_deploy.fidelity.attribution.layers import (
-    Layers,
-    as_layer_network,
-    biases,
-    edges,
-    layers_of,
-)
 from lmu_deploy.fidelity.attribution.measure import AblationRunner, Errors
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switch, Switches, sources
 from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.tasks.base import Task
+from targets.base import flat_frames
 
 _RELEVANT = 0.05
 _MOST_SOURCES = 3
@@ -166,17 +161,19 @@ def row_errors(runner: AblationRunner, place: str) -> np.ndarray | None:
     errors : ndarray, shape (n_out,), in squared units of the target
         None for the sign matrix of a series.
     """
-    target, _, part = place.rpartition("/")
-    if part == "bias" and (integers := biases(runner.network).get(target)) is not None:
-        return np.asarray((runner.counterpart.biases[place] - integers) ** 2)
-    edge = next((w for w in edges(runner.network) if w.place == place), None)
-    if edge is None or edge.source.endswith("/series"):
+    for target, integers in biases(runner.network).items():
+        if place == f"{target}/bias":
+            return np.asarray((runner.counterpart.biases[place] - integers) ** 2)
+    edge = next((e for e in runner.network.edges if e.place == place), None)
+    if edge is None:
         return None
     wrong = (runner.counterpart.matrices[place] - edge.connection.dequantized).T
     total, rows = np.zeros(wrong.shape[1]), 0
     hybrid = HybridSimulator(runner.network, Switches.of(), runner.counterpart)
-    for record in hybrid.steps(runner.inputs[:_ROW_SAMPLES]):
-        messages = record.sent(edge.source)
+    record = hybrid.run(runner.inputs[:_ROW_SAMPLES])
+    now = replace(edge, offsets=(0,)) if edge.recurrent else edge
+    for n in range(now.frames(len(record.messages[edge.source]))):
+        messages = record.delivered(now, n)
         total += ((messages @ wrong) ** 2).sum(axis=0)
         rows += len(messages)
     return total / max(rows, 1)
@@ -188,14 +185,9 @@ _PRODUCTS = 3e11
 """Products of weights and messages in an attribution: one to two minutes on one core."""
 
 
-def affordable_samples(network: Layers | IntegerNetwork, steps: int) -> int:
+def affordable_samples(network: IntegerNetwork, steps: int) -> int:
     """Return the number of samples, 16 to 200, for an attribution of one to two minutes."""
-    layers = as_layer_network(network)
-    if layers is not None:
-        synapses = sum(edge.connection.slices.size for edge in edges(layers))
-    else:
-        assert isinstance(network, IntegerNetwork)
-        synapses = sum(edge.connection.slices.size for edge in network.edges)
+    synapses = sum(edge.connection.slices.size for edge in edges(network))
     fit = int(_PRODUCTS / max(1, _RUNS * steps * synapses))
     return max(FEWEST_SAMPLES, min(MOST_SAMPLES, fit))
 
@@ -270,7 +262,7 @@ class Attribution:
 
 
 def attribute(
-    network: IntegerNetwork | Layers,
+    network: IntegerNetwork,
     inputs: np.ndarray,
     targets: np.ndarray,
     task: Task,
@@ -295,13 +287,11 @@ def attribute(
     Raises
     ------
     InputError
-        When inputs or targets do not match, the network does not contain its float network, or it
-        has other nodes than LMU layers with simple units.
+        When inputs or targets do not match, or the network does not contain its float network.
     """
-    network = layers_of(network)
     if samples is not None:
         samples = check_integer("samples of the attribution", samples, 1, 2**31)
-    inputs = check_inputs(inputs[: samples or MOST_SAMPLES], network.n_in)
+    inputs = check_inputs(flat_frames(inputs[: samples or MOST_SAMPLES]), network.n_in)
     if samples is None:
         inputs = inputs[: affordable_samples(network, inputs.shape[1])]
     if not len(inputs) or len(targets) < len(inputs):
@@ -333,9 +323,7 @@ def attribute(
         before = after
     alone_errors = {step.source: step.alone.output for step in steps}
     causes = find_causes(runner, groups, alone_errors, before.output, tally)
-    named = [replace(cause, place=network.named(cause.place)) for cause in causes]
-    steps = [replace(s, places=tuple(map(network.named, s.places))) for s in steps]
-    return Attribution(len(inputs), reference, tuple(steps), tuple(named), tally)
+    return Attribution(len(inputs), reference, tuple(steps), tuple(causes), tally)
 
 
 def _any_on(steps: Sequence[Step]) -> bool:

@@ -12,9 +12,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lmu_deploy.core.integer.layered import SeriesMemory
+from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
+from lmu_deploy.core.integer.graph import edges
+from lmu_deploy.core.integer.graph import sources as senders
+from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.fidelity.attribution.layers import Layers, edges, layers_of
+from lmu_deploy.core.integer.parts import Place
+from lmu_deploy.core.integer.populations import (
+    Input,
+    Maximum,
+    Output,
+    Pointwise,
+    Population,
+    Product,
+    Reduction,
+)
 
 Kind = Literal["realization", "weights", "width", "threshold", "activation", "saturation"]
 
@@ -84,52 +96,85 @@ class Switches:
         return [s.row for s in self.on if s.place == place and s.row is not None]
 
 
-def sources(network: IntegerNetwork | Layers) -> dict[str, tuple[Switch, ...]]:
+def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
     """Return all switches of a network by source, in the order of :data:`SOURCES`.
 
     A source that the network does not have has no switches. For example, a memory that applies the
     matrix of the float network has no discretization error.
     """
-    network = layers_of(network)
     found: dict[str, list[Switch]] = {name: [] for name in SOURCES}
-    found["message widths"].append(Switch("width", "input"))
-    found["saturation"].append(Switch("saturation", "input"))
-    for number, layer in network.numbered:
-        place, series = f"layer{number}", isinstance(layer.memory, SeriesMemory)
-        into = f"{place}/{'series' if series else 'memory'}"
-        if series or layer.memory.realization == "fir":
-            found["discretization"].append(Switch("realization", f"{place}/memory"))
-        if layer.memory.bias is not None:
-            found["memory weights"].append(Switch("weights", f"{into}/bias"))
-        found["memory state width"].append(Switch("width", f"{place}/memory/state"))
-        limited = [f"{place}/memory/state", f"{place}/memory/message"]
-        rounded = [f"{place}/memory/message"]
-        if series:
-            limited += [f"{place}/series/{part}" for part in ("drive", "term", "message")]
-            rounded.append(f"{place}/series/message")
-        if layer.hidden is not None:
-            limited += [f"{place}/hidden/drive", f"{place}/hidden/message"]
-            rounded.append(f"{place}/hidden/message")
-            found["activation"].append(Switch("activation", f"{place}/hidden"))
-            found["hidden drive width"].append(Switch("width", f"{place}/hidden/drive"))
-            if layer.hidden.bias is not None:
-                found["hidden weights"].append(Switch("weights", f"{place}/hidden/bias"))
-        found["message widths"] += [Switch("width", name) for name in rounded]
-        found["saturation"] += [Switch("saturation", name) for name in limited]
-    if network.chip_readout.bias is not None:
-        found["readout"].append(Switch("weights", "readout/bias"))
-    found["readout"].append(Switch("width", "readout/output"))
-    found["saturation"].append(Switch("saturation", "readout/output"))
+    for place, source in senders(network).items():
+        if source.outside:
+            found["message widths"].append(Switch("width", str(place)))
+            found["saturation"].append(Switch("saturation", str(place)))
+    for population in network.on_chip:
+        if not isinstance(population, Input):
+            _of_population(network, population, found)
     for edge in edges(network):
         slices = range(len(edge.connection.slices))
         found["saturation"] += [Switch("saturation", f"{edge.place}/slice{k}") for k in slices]
-        found[_weights_of(edge.target)].append(Switch("weights", edge.place))
+        weights = _source_of(network, edge.target, "weights")
+        found[weights].append(Switch("weights", edge.place))
         if edge.connection.threshold > 1:
             found["message thresholds"].append(Switch("threshold", edge.place))
     return {name: tuple(switches) for name, switches in found.items()}
 
 
-def _weights_of(target: str) -> str:
-    if target == "readout":
-        return target
-    return "hidden weights" if target.endswith("/hidden") else "memory weights"
+def _of_population(
+    network: IntegerNetwork, population: Population, found: dict[str, list[Switch]]
+) -> None:
+    """Add the switches of a population."""
+    place = str(population.place)
+    if isinstance(population, Series) or (
+        isinstance(population, Integrators) and population.realization == "fir"
+    ):
+        found["discretization"].append(Switch("realization", place))
+    if population.functions:
+        found["activation"].append(Switch("activation", place))
+    if population.bias is not None:
+        weights = _source_of(network, population.entrance, "weights")
+        found[weights].append(Switch("weights", f"{population.entrance}/bias"))
+    sums = rounded_at(population)
+    found[_source_of(network, population.entrance, "width")].append(Switch("width", sums))
+    rounded = [f"{place}/{part}" for part in ROUNDED[type(population)]]
+    if isinstance(population, Series):
+        rounded.append(f"{population.inner}/message")
+    found["message widths"] += [Switch("width", name) for name in rounded if name != sums]
+    found["saturation"] += [Switch("saturation", name) for name in population.saturation_places]
+
+
+ROUNDED: dict[type[Population], tuple[str, ...]] = {
+    Integrators: ("message",),
+    Series: ("message",),
+    Pointwise: ("message",),
+    Product: ("factor", "message"),
+    LSTMUnits: ("gate", "state", "message"),
+    GRUUnits: ("gate", "state", "message"),
+    Maximum: ("message",),
+    Reduction: ("message",),
+    Output: (),
+}
+"""Where a population rounds, besides its sums."""
+
+_SUMS: dict[type[Population], str] = {
+    Integrators: "state",
+    Series: "state",
+    Reduction: "state",
+    Maximum: "message",
+    Output: "output",
+}
+
+
+def rounded_at(population: Population) -> str:
+    """Return the place of the width at which the sums that enter a population are integers."""
+    return f"{population.place}/{_SUMS.get(type(population), 'drive')}"
+
+
+def _source_of(network: IntegerNetwork, target: Place, kind: str) -> str:
+    """Return the source of error of the weights that enter a place, or of the width of its sums."""
+    population = network[target]
+    if population.place == network.output:
+        return "readout"
+    if isinstance(population, Integrators | Series):
+        return "memory weights" if kind == "weights" else "memory state width"
+    return "hidden weights" if kind == "weights" else "hidden drive width"

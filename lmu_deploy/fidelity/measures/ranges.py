@@ -10,25 +10,23 @@ merged at the end, so that memory does not grow with samples or steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from converters.quantize.connections import bits_of
-from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
+from lmu_deploy.core.integer.graph import edges, sources
+from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
+from lmu_deploy.core.integer.parts import Edge, Format
+from lmu_deploy.core.integer.populations import Input, Output, Population, Reduction
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
-from lmu_deploy.fidelity.attribution.layers import (
-    LayerEdge,
-    Layers,
-    edges,
-    layers_of,
-    populations,
-)
-from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
-from lmu_deploy.fidelity.attribution.switches import Switches, sources
-from lmu_deploy.fidelity.attribution.synapses import StepRecord, Tally
+from lmu_deploy.fidelity.attribution.simulator import HybridSimulator, Recording
+from lmu_deploy.fidelity.attribution.switches import Switches
+from lmu_deploy.fidelity.attribution.switches import sources as switches_of
+from lmu_deploy.fidelity.attribution.synapses import Tally
+from targets.base import flat_frames
 
 BINS = 24
 _FINE = 4096
@@ -81,28 +79,34 @@ class SignalRange:
     histogram: Histogram
 
 
-def formats(network: Layers) -> dict[str, Format]:
+def formats(network: IntegerNetwork) -> dict[str, Format]:
     """Return the formats of all signals, in the order of computation within a step."""
-    found: dict[str, Format] = {"input": network.input}
-    for number, layer in network.numbered:
-        place = f"layer{number}"
-        found[f"{place}/memory/state"] = layer.memory.state
-        found[f"{place}/memory/message"] = layer.memory.message
-        if layer.hidden is not None:
-            found[f"{place}/hidden/message"] = layer.hidden.message
-    return {**found, "readout/output": network.chip_readout.output}
+    found: dict[str, Format] = {}
+    senders = sources(network)
+    for p in network.populations:
+        if isinstance(p, HostNodes | Input):
+            if p.message is not None and p.place in senders:
+                found[str(p.place)] = p.message
+        elif isinstance(p, Output):
+            found[f"{p.place}/output"] = p.message
+        else:
+            if isinstance(p, STATEFUL):
+                found[f"{p.place}/state"] = p.state
+            found[f"{p.place}/message"] = p.message
+    return found
 
 
-def signals(network: Layers, record: StepRecord) -> dict[str, np.ndarray]:
-    """Return the values of one step by place, in units of their formats."""
-    found = {"input": record.x, "readout/output": record.y}
-    for number, layer in network.numbered:
-        place = f"layer{number}"
-        found[f"{place}/memory/state"] = record.m[number]
-        found[f"{place}/memory/message"] = record.message[number]
-        if layer.hidden is not None:
-            found[f"{place}/hidden/message"] = record.h[number]
-    return {place: found[place] for place in formats(network)}
+def signals(network: IntegerNetwork, record: Recording) -> dict[str, list[np.ndarray]]:
+    """Return the frames of all signals by place, in units of their formats."""
+    found: dict[str, list[np.ndarray]] = {}
+    for place, frames in record.messages.items():
+        for name in (str(place), f"{place}/message", f"{place}/output"):
+            found[name] = frames
+    found |= {f"{place}/state": frames for place, frames in record.states.items()}
+    return {name: found[name] for name in formats(network)}
+
+
+STATEFUL = Integrators | Series | LSTMUnits | GRUUnits | Reduction
 
 
 @dataclass
@@ -230,7 +234,7 @@ class LayerRanges:
 
 
 def layer_ranges(
-    network: IntegerNetwork | Layers,
+    network: IntegerNetwork,
     inputs: np.ndarray,
     tally: Tally | None = None,
     tally_samples: int = 0,
@@ -253,40 +257,32 @@ def layer_ranges(
     Raises
     ------
     InputError
-        When the network does not contain its float network, or has other nodes than LMU layers with
-        simple units.
+        When the network does not contain its float network.
     """
-    network = layers_of(network)
-    inputs = inputs[:samples]
+    inputs = flat_frames(inputs[:samples])
     counterpart, own = float_counterpart(network), Tally()
-    everything = Switches.of(*sources(network).values())
-    before = HybridSimulator(network, Switches.of(), counterpart).steps(inputs)
-    after = HybridSimulator(network, everything, counterpart, own).steps(inputs)
+    everything = Switches.of(*switches_of(network).values())
+    before = HybridSimulator(network, Switches.of(), counterpart).run(inputs)
+    after = HybridSimulator(network, everything, counterpart, own).run(inputs)
     meters = {place: Meter(form) for place, form in formats(network).items()}
-    for truth, found in zip(before, after, strict=True):
-        for place, mine in signals(network, found).items():
-            meters[place].add(signals(network, truth)[place], mine)
+    truth = signals(network, before)
+    for place, frames in signals(network, after).items():
+        for theirs, mine in zip(truth[place], frames, strict=True):
+            meters[place].add(theirs, mine)
     if tally is None:
         tally, tally_samples = own, len(inputs)
     return LayerRanges(
         len(inputs),
         tally_samples,
-        [_named(network, meter.range(place, tally)) for place, meter in meters.items()],
-        [_named(network, _connection(network, e, counterpart, tally)) for e in edges(network)],
+        [meter.range(place, tally) for place, meter in meters.items()],
+        [_connection(network, edge, counterpart, tally) for edge in edges(network)],
     )
 
 
-_Ranged = TypeVar("_Ranged", SignalRange, ConnectionRange)
-
-
-def _named(network: Layers, found: _Ranged) -> _Ranged:
-    return replace(found, place=network.named(found.place))
-
-
 def _connection(
-    network: Layers, edge: LayerEdge, counterpart: FloatCounterpart, tally: Tally
+    network: IntegerNetwork, edge: Edge, counterpart: FloatCounterpart, tally: Tally
 ) -> ConnectionRange:
-    connection, sent = edge.connection, populations(network)[edge.source].message
+    connection, sent = edge.connection, sources(network)[edge.source].message
     bound = np.abs(connection.slices.astype(np.int64)).sum(axis=2) * sent.limit
     accumulators = [
         Accumulator(
@@ -302,7 +298,9 @@ def _connection(
         return ConnectionRange(
             edge.place, shape, connection.weight_bits, 1.0, 0.0, 0, 0.0, None, accumulators
         )
-    unit = _target_scale(network, edge.target) / sent.scale
+    target = network[edge.target]
+    assert isinstance(target, Population)
+    unit = target.drive_scales[edge.row : edge.row + connection.n_out, None] / sent.scale
     truth, found = counterpart.matrices[edge.place] * unit, connection.dequantized * unit
     wrong, size = _row_rms(found - truth), _row_rms(truth)
     rows = np.divide(wrong, size, out=np.zeros_like(wrong), where=size > 0)
@@ -324,14 +322,3 @@ def _connection(
 
 def _row_rms(matrix: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.mean(matrix**2, axis=1)))
-
-
-def _target_scale(network: Layers, target: str) -> float:
-    """Return the real value of one unit of the sums of a population."""
-    if target == "readout":
-        return network.y_scale
-    layer = dict(network.numbered)[int(target.split("/")[0].removeprefix("layer"))]
-    if target.endswith("/hidden"):
-        assert layer.hidden is not None
-        return layer.hidden.drive.scale
-    return layer.memory.state.scale
