@@ -144,6 +144,11 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
     command : str
         Who needs the layers, such as ``quantize``; the message begins with it.
 
+    Returns
+    -------
+    LMUNetwork
+        Without a softmax or sigmoid at the end, which `provenance` records: its outputs are logits.
+
     Raises
     ------
     InputError
@@ -152,6 +157,7 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
     """
     if isinstance(network, LMUNetwork):
         return network
+    network = with_logits(network)
     chain = _Chain(fold(network).nodes)
     form = _FORMS.get(command, "layer")
     if chain.unfit:
@@ -177,6 +183,28 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
     )
 
 
+def with_logits(network: Network) -> Network:
+    """Return a network without a softmax or sigmoid at its end, which changes no decision.
+
+    Returns
+    -------
+    Network
+        Its outputs are logits, which `provenance` records; a network of another kind as it is.
+    """
+    last = network[network.output]
+    decides = isinstance(last.operator, Activation) and last.operator.name in _DECISIONS
+    if not decides or last.inputs == (INPUT,):
+        return network
+    left_out = f"the {last.operator.describe()} at the end: outputs are logits"
+    return replace(
+        network,
+        nodes=tuple(node for node in network.nodes if node is not last),
+        output=last.inputs[0],
+        provenance={**network.provenance, "left out": left_out},
+    )
+
+
+_DECISIONS = ("softmax", "sigmoid")
 _FORMS = {
     "quantize": "integer",
     "spike": "spiking",
