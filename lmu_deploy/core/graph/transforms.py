@@ -173,7 +173,7 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
             f"{command}: the network has no LMU, memory or LSTM, and only those have {form} form; "
             "put one before the readout."
         )
-    readout = chain.readout or Dense(np.eye(chain.layers[-1].n_out))
+    readout = chain.readout or _identity(chain.layers[-1])
     return LMUNetwork(
         tuple(chain.layers),
         Readout(readout.kernel, readout.bias),
@@ -212,6 +212,13 @@ _FORMS = {
     "export to nir": "NIR",
 }
 """What the layers become, by command."""
+
+
+def _identity(layer: Layer) -> Dense:
+    """Return a readout that passes on what a layer answers, in the precision of its weights."""
+    weights = layer.kernel if isinstance(layer, LSTMLayer) else layer.input_encoders
+    return Dense(np.eye(layer.n_out, dtype=weights.dtype))
+
 
 FITTING: Mapping[type[Operator], str] = {
     Dense: "folded, or the readout",
