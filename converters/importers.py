@@ -27,6 +27,10 @@ ASSUMED, LEFT_OUT = "assumed", "left out"
 """Keys of `provenance` under which an importer records what the file does not say (the activation,
 the order of inputs, when the network answers), and what of the file is not in the network."""
 
+ANNOUNCED = (ASSUMED, LEFT_OUT, "input", "output", "stateful")
+"""Keys of `provenance` that an import logs: the form of input and output is recorded under their
+names where it is not that of the file."""
+
 MOST_ORDER = 1024
 """Largest order that is imported: the memory's matrices take a time that grows with its cube."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,19 +175,25 @@ def read_model(model: Mapping[str, Any]) -> KerasModel:
 
 
 def _describe(nodes: list[dict[str, Any]]) -> Iterator[KerasLayer]:
-    counts: dict[str, int] = {}
-    for number, node in enumerate(nodes):
+    keys = layer_keys(str(node.get("class_name")) for node in nodes)
+    for number, (node, key) in enumerate(zip(nodes, keys, strict=True)):
         config = node.get("config")
         kind = node.get("class_name")
         if isinstance(config, list):  # a Sequential model inside another, before Keras 2.2
             config = {"layers": config}
         if not isinstance(config, dict) or not isinstance(kind, str):
             raise InputError(f"layer {number} has no configuration; save the model again.")
+        name = str(config.get("name") or node.get("name") or key)[:150]
+        yield KerasLayer(kind.rsplit(">", 1)[-1], name, key, config)
+
+
+def layer_keys(kinds: Iterable[str]) -> Iterator[str]:
+    """Yield the names under which Keras 3 stores the weights of layers of these classes."""
+    counts: dict[str, int] = {}
+    for kind in kinds:
         base = snake_case(kind.rsplit(">", 1)[-1])
         count = counts[base] = counts.get(base, -1) + 1
-        name = str(config.get("name") or node.get("name") or base)[:150]
-        key = base if count == 0 else f"{base}_{count}"
-        yield KerasLayer(kind.rsplit(">", 1)[-1], name, key, config)
+        yield base if count == 0 else f"{base}_{count}"
 
 
 def snake_case(name: str) -> str:

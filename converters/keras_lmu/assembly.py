@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from converters.importers import raise_problems
+from converters.importers import LEFT_OUT, raise_problems
 from converters.keras_lmu import frames, pointwise, recurrent
 from converters.keras_lmu.architecture import MODELS, KerasLayer, KerasModel, Tensor, read_model
 from converters.keras_lmu.archive import KerasFile
@@ -47,6 +47,8 @@ INSTEAD: Mapping[str, str] = {
     "ConvLSTM1D": "use TimeDistributed(Conv1D), Flatten and LSTM",
     "ConvLSTM2D": "use TimeDistributed(Conv2D), Flatten and LSTM",
     "Conv3D": "use TimeDistributed(Conv2D)",
+    "CuDNNLSTM": "its weights have another order; load them into LSTM and save that",
+    "CuDNNGRU": "its weights have another order; load them into GRU and save that",
     "RepeatVector": "a frame cannot become a sequence; use return_sequences in the layer before",
     "UpSampling1D": "no operator repeats steps; use Conv1D with stride 1",
     "Conv1DTranspose": "no operator repeats steps; use Conv1D with stride 1",
@@ -284,7 +286,7 @@ def _without_idle_masks(graph: Graph) -> list[Node]:
             idle[name] = sources[name]
             if ignored:
                 graph.note(
-                    "left out", f"the mask of {name}: {ignored} takes masked steps too, as in Keras"
+                    LEFT_OUT, f"the mask of {name}: {ignored} takes masked steps too, as in Keras"
                 )
     raise_problems(problems, REFUSED)
     return [

@@ -50,6 +50,8 @@ class Signal:
         Number of steps, if it is fixed.
     mask : str or None
         The node that says which steps count.
+    inside : bool
+        Whether it is a frame of a sequence, as a layer inside TimeDistributed sees it.
     """
 
     node: str
@@ -57,6 +59,7 @@ class Signal:
     frame: tuple[int, ...] | None
     steps: int | None = None
     mask: str | None = None
+    inside: bool = False
 
     @property
     def size(self) -> int:
@@ -163,7 +166,7 @@ class Graph:
         steps = first.steps
         if steps is not None and not operator.framewise:
             steps = int(operator.lengths(np.array(steps)))
-        if not shape.sequence:
+        if not shape.sequence and not first.inside:
             return Signal(node.name, FRAME, shape.frame)
         time = first.time if operator.framewise else SEQUENCE
         return replace(first, node=node.name, time=time, frame=shape.frame, steps=steps)
@@ -177,16 +180,17 @@ class Graph:
                 raise UnknownInputError(UNKNOWN)
             signal = replace(signal, frame=(width,), time=SEQUENCE)
         if signal.node in self.inputs:
+            form = replace(signal, time=SEQUENCE) if signal.inside else signal
             before = self.inputs[signal.node]
             if before is not None and (before.frame, before.time == FRAME) != (
-                signal.frame,
-                signal.time == FRAME,
+                form.frame,
+                form.time == FRAME,
             ):
                 raise InputError(
-                    f"it takes the model's input as {signal} and another layer as {before}; give "
+                    f"it takes the model's input as {form} and another layer as {before}; give "
                     "the model an input for each"
                 )
-            self.inputs[signal.node] = signal
+            self.inputs[signal.node] = form
         return signal
 
     def count_states(self, order: int, most: int) -> None:

@@ -105,9 +105,9 @@ def read_lmu_cell(
 def _hidden_of(options: Configuration, arrays: Arrays) -> tuple[KerasLayer | None, Arrays]:
     """Return the hidden cell of an LMU, if it has one, and its arrays."""
     if options.get("hidden_cell") is None:
-        return None, arrays.within(lambda _: False)
+        return None, arrays.group()
     hidden = options.inner("hidden_cell")
-    found = arrays.within(lambda part: part in ("hidden_cell", hidden.name))
+    found = arrays.group("hidden_cell", hidden.name)
     if not len(found) or len(found) == len(arrays):
         deeper = arrays.deepest()
         has_own = options.get("kernel_initializer", "") is not None
@@ -140,7 +140,13 @@ def _own_weights(options: Configuration, arrays: Arrays) -> dict[str, np.ndarray
         ("theta_inv", options.flag("trainable_theta")),
         ("recurrent_kernel", options.flag("memory_to_memory")),
     )
-    return arrays.take(*(role for role, there in wanted if there), optional=STORED_MATRICES)
+    roles = [role for role, there in wanted if there]
+    cell = arrays.deepest()  # the cell of an early LMUFFT, whose kernel is one
+    if set(STORED_MATRICES) <= cell.names():
+        stored = cell.take("kernel", optional=STORED_MATRICES)
+        own = arrays.without(cell).take(*roles)
+        return own | {role: stored[role] for role in STORED_MATRICES}
+    return arrays.take(*roles, optional=STORED_MATRICES)
 
 
 def _memory(

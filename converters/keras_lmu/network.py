@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from converters.formats import HDF5_SIGNATURE, Sniff
-from converters.importers import LEFT_OUT
 from converters.keras_lmu.architecture import architecture_from_options
 from converters.keras_lmu.archive import CONFIG, WEIGHTS, KerasFile, open_keras, parse_json
 from converters.keras_lmu.assembly import assemble
 from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.pointwise import Activation
-from lmu_deploy.core.graph.transforms import as_layers
 
 SETTINGS = ("matrices", "output", "activation", "theta")
 """Options that say nothing of the architecture."""
@@ -58,21 +55,7 @@ class KerasLMUImporter:
                 f"file has; leave it out, or choose from {', '.join(SETTINGS)}."
             )
         described = architecture_from_options(rest) if rest else architecture
-        return _with_logits(_read(path, whole, described, settings))
-
-
-def _with_logits(network: Network) -> Network:
-    """Return a chain of layers without a softmax at its end; any other network as it is."""
-    inner, last = network, network[network.output]
-    if isinstance(last.operator, Activation) and last.operator.name == "softmax":
-        notes = {**network.provenance, LEFT_OUT: "the softmax at the end: outputs are logits"}
-        nodes = tuple(node for node in network.nodes if node is not last)
-        inner = replace(network, nodes=nodes, output=last.inputs[0], provenance=notes)
-    try:
-        as_layers(inner, "import")
-    except InputError:
-        return network
-    return inner
+        return _read(path, whole, described, settings)
 
 
 def read_keras(

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.keras_lmu.architecture import KerasLayer
+from converters.importers import LEFT_OUT
+from converters.keras_lmu.architecture import KerasLayer, layer_keys
 from converters.keras_lmu.build import (
     FRAME,
     SEQUENCE,
@@ -36,13 +37,7 @@ from lmu_deploy.core.graph.time import Reduce, Reverse
 from lmu_deploy.core.validation import check_array
 
 CELLS = ("SimpleRNNCell", "LSTMCell", "GRUCell", "LMUCell")
-_LAYERS = {
-    "SimpleRNN": "SimpleRNNCell",
-    "LSTM": "LSTMCell",
-    "GRU": "GRUCell",
-    "CuDNNLSTM": "LSTMCell",
-    "CuDNNGRU": "GRUCell",
-}
+_LAYERS = {"SimpleRNN": "SimpleRNNCell", "LSTM": "LSTMCell", "GRU": "GRUCell"}
 
 
 def read_cell(cell: KerasLayer, name: str, arrays: Arrays, graph: Graph) -> Recurrent:
@@ -110,18 +105,13 @@ def read_cells(layer: KerasLayer, name: str, arrays: Arrays, graph: Graph) -> li
     """Return the operators of a recurrent layer: one for each cell, the lowest first."""
     options = Configuration(layer.config)
     if layer.kind in _LAYERS:
-        if layer.kind.startswith("CuDNN"):
-            raise InputError(
-                f"{layer.kind} stores its weights in another order; load them into "
-                f"{layer.kind.removeprefix('CuDNN')} and save that"
-            )
         cell = KerasLayer(_LAYERS[layer.kind], layer.name, "", layer.config)
         return [read_cell(cell, name, arrays, graph)]
     cell = options.inner("cell")
     if cell.kind != "StackedRNNCells":
         return [read_cell(cell, name, arrays, graph)]
     if cell.config.get("reverse_state_order"):
-        graph.note("left out", "reverse_state_order, which orders states alone")
+        graph.note(LEFT_OUT, "reverse_state_order, which orders states alone")
     nodes = cell.config.get("cells")
     cells = [
         inner_layer(node, "a stacked cell") for node in (nodes if isinstance(nodes, list) else [])
@@ -137,12 +127,11 @@ def read_cells(layer: KerasLayer, name: str, arrays: Arrays, graph: Graph) -> li
 
 def _cells_apart(cells: Sequence[KerasLayer], arrays: Arrays) -> list[Arrays]:
     """Return the arrays of each of several cells: by name, or else in their order."""
-    named = [arrays.within(lambda part, cell=cell: part == cell.name) for cell in cells]  # type: ignore[misc]
-    if all(len(each) for each in named) and sum(map(len, named)) == len(arrays):
+    named = [arrays.group(cell.name) for cell in cells]
+    if len(inside := arrays.below("cells")):
+        named = [inside.group(key) for key in layer_keys(cell.kind for cell in cells)]
+    if sum(map(len, named)) == len(arrays):
         return named
-    grouped = arrays.groups()
-    if len(grouped) == len(cells):
-        return grouped
     counts = [3 if cell.config.get("use_bias", True) else 2 for cell in cells]
     return arrays.split(counts)
 
@@ -221,7 +210,7 @@ def _bidirectional(call: Call) -> Signal | list[Signal]:
     for layer, side in ((forward, "forward"), (backward, "backward")):
         if layer.kind not in (*_LAYERS, "RNN"):
             raise InputError(f"{layer.kind} inside it has no counterpart; use an RNN layer")
-        arrays = call.arrays.within(lambda p, side=side: p.startswith(f"{side}_"))  # type: ignore[misc]
+        arrays = call.arrays.group(f"{side}_", start=True)
         cells = read_cells(layer, f"{call.name}.{side}", arrays, call.graph)
         found = run_cells(call, layer, cells, side == "backward", side)
         if not sequences:
@@ -254,12 +243,13 @@ def _time_distributed(call: Call) -> list[Signal]:
     """Read a layer that takes every frame by itself: it sees a signal without time."""
     layer = call.options.inner("layer")
     signal = as_sequence(call.input)
-    hidden = replace(signal, time=FRAME, mask=None)
+    hidden = replace(signal, time=FRAME, mask=None, inside=True)
     arrays = call.arrays.below("layer")
     arrays = arrays if len(arrays) else call.arrays
     outputs = call.read(layer, call.name, arrays, [hidden])
     return [
-        replace(output, time=SEQUENCE, steps=signal.steps, mask=signal.mask) for output in outputs
+        replace(each, time=SEQUENCE, steps=signal.steps, mask=signal.mask, inside=signal.inside)
+        for each in outputs
     ]
 
 
@@ -273,8 +263,6 @@ READERS: dict[str, Reader] = {
     "SimpleRNN": Reader(_recurrent, (SimpleRNN, Reduce), weights=True),
     "LSTM": Reader(_recurrent, (LSTM, Reduce), weights=True),
     "GRU": Reader(_recurrent, (GRU, Reduce), weights=True),
-    "CuDNNLSTM": Reader(_recurrent, (), weights=True, limits="not read"),
-    "CuDNNGRU": Reader(_recurrent, (), weights=True, limits="not read"),
     "RNN": Reader(_recurrent, (*_CELL_OPERATORS, Reduce), weights=True),
     "Bidirectional": Reader(
         _bidirectional, (Reverse, *_CELL_OPERATORS, Concat, Add, Multiply, Affine), weights=True

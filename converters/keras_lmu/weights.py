@@ -12,7 +12,7 @@ Keras has two layouts of weights:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,12 @@ class Arrays:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def within(self, belongs: Callable[[str], bool]) -> Arrays:
-        """Return the arrays that lie in a group whose name fulfills a condition."""
+    def group(self, *names: str, start: bool = False) -> Arrays:
+        """Return the arrays that lie in a group of one of these names, or of such a beginning."""
+
+        def belongs(part: str) -> bool:
+            return part.startswith(names) if start else part in names
+
         return Arrays((e for e in self._entries if any(map(belongs, e[0][:-1]))), self._taken)
 
     def without(self, other: Arrays) -> Arrays:
@@ -63,7 +67,7 @@ class Arrays:
                 if len(parts) > 2 and parts[0] in _ROOTS and parts[1] == layer.key
             ]
             return Arrays(inner, self._taken)
-        return self.within(lambda part: part == layer.name)
+        return self.group(layer.name)
 
     def deepest(self) -> Arrays:
         """Return the arrays that lie deeper than the first level."""
@@ -80,14 +84,6 @@ class Arrays:
             ),
             self._taken,
         )
-
-    def groups(self) -> list[Arrays]:
-        """Return the arrays of each group that directly holds some."""
-        parents = dict.fromkeys(parts[:-1] for parts, _ in self._entries)
-        return [
-            Arrays((e for e in self._entries if e[0][:-1] == parent), self._taken)
-            for parent in parents
-        ]
 
     def reals(self) -> Arrays:
         """Return the arrays of real numbers, without counters."""

@@ -94,8 +94,6 @@ def from_torch(
     if not isinstance(module, nn.Module):
         raise InputError(f"a torch module is needed here, not {type(module).__name__}.")
     module = getattr(module, "_orig_mod", module)  # the module that torch.compile wrapped
-    if isinstance(module, torch.jit.ScriptModule):
-        raise InputError("the module was compiled by torch.jit; give the Python module itself.")
     if isinstance(module, GraphModule):  # what lmu_deploy.to_torch made is its own description
         network = module.to_network()
         notes = {**network.provenance, "imported from": "a torch module", **(provenance or {})}
@@ -320,14 +318,8 @@ def _in_float64() -> Iterator[None]:
 
 def _copy(module: nn.Module) -> nn.Module:
     """Return a copy of a module in float64 and evaluation mode, on the processor."""
-    kept = {
-        id(value): value.detach().clone()  # such as the weight that a hook computes from others
-        for part in module.modules()
-        for value in vars(part).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
     try:
-        twin = copy.deepcopy(module, kept)
+        twin = copy.deepcopy(module)
     except Exception as error:  # a module may hold what cannot be copied
         raise InputError(
             f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}); detach "

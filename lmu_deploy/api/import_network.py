@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
@@ -23,7 +25,7 @@ def import_network(
     output: str | None = None,
     task: str | None = None,
 ) -> Network:
-    """Read a network from a file of keras-lmu, the paper's package, a PyTorch LMU or our ONNX.
+    """Read a network from a file of Keras, the paper's package, a PyTorch LMU or our ONNX.
 
     Parameters
     ----------
@@ -46,19 +48,20 @@ def import_network(
     -------
     network : Network
         Its `provenance` has what the file does not say and was therefore assumed (``assumed``), and
-        what of the file is not in the network (``left out``). Both are logged too.
+        what of the file is not in the network (``left out``). Both are logged too, as is the form
+        of inputs and outputs where it is not that of the file.
 
     Raises
     ------
     InputError
         When the file is damaged, or holds what cannot be represented: all of it is named.
     """
-    from converters.importers import ASSUMED, LEFT_OUT, import_file
+    from converters.importers import ANNOUNCED, import_file
 
     network = import_file(
         file, format, architecture=architecture, options=options, output=output, task=task
     )
-    for key in (ASSUMED, LEFT_OUT):
+    for key in ANNOUNCED:
         if key in network.provenance:
             _LOG.info("%s: %s", key, network.provenance[key])
     if out is not None:
@@ -67,7 +70,7 @@ def import_network(
 
 
 def from_keras(
-    file: Path | str,
+    model: Any,
     *,
     out: Path | str | None = None,
     architecture: Path | str | None = None,
@@ -75,12 +78,13 @@ def from_keras(
     output: str | None = None,
     task: str | None = None,
 ) -> Network:
-    """Read a network from a file of Keras; see :func:`import_network`.
+    """Convert a model of Keras, or read one from its file; see :func:`import_network`.
 
     Parameters
     ----------
-    file : path
-        A ``.keras`` or ``.h5`` file of keras-lmu, or its bare weights.
+    model : keras.Model or path
+        A model, which its own `save` writes to a temporary file; or a ``.keras`` or ``.h5`` file,
+        or one of bare weights.
     out, architecture, options, output, task
         As for :func:`import_network`.
 
@@ -89,15 +93,20 @@ def from_keras(
     InputError
         When the file is damaged, or holds what cannot be represented: all of it is named.
     """
-    return import_network(
-        file,
-        out=out,
-        format="keras-lmu",
-        architecture=architecture,
-        options=options,
-        output=output,
-        task=task,
-    )
+    settings: dict[str, Any] = {"architecture": architecture, "options": options}
+    settings |= {"out": out, "output": output, "task": task, "format": "keras-lmu"}
+    if isinstance(model, Path | str):
+        return import_network(model, **settings)
+    if not callable(getattr(model, "save", None)):
+        raise InputError(f"a {type(model).__name__} is no model of Keras; give one, or its file.")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        try:
+            model.save(file)
+        except (ValueError, NotImplementedError):  # Keras before 2.12 has no such format
+            file = file.with_suffix(".h5")
+            model.save(file)
+        return import_network(file, **settings)
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, str]:

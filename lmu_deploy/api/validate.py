@@ -16,6 +16,7 @@ from lmu_deploy.api.forms import UNCALIBRATED, Forms
 from lmu_deploy.api.run import announce
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import with_logits
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import AnyNetwork, check_network_inputs, float_source, load_float
 from lmu_deploy.core.progress import progress_bar
@@ -173,7 +174,7 @@ def validate(
     >>> report["integer"].samples, report.verdicts["integer"].tone
     (20, 'same')
     """
-    source = load_float(network, "validate")
+    source = with_logits(load_float(network, "validate"))  # as targets answer
     runners = [
         (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
     ]

@@ -87,7 +87,7 @@ def import_network(
         list[str] | None,
         typer.Option(
             help="Property that the file does not contain, as NAME=VALUE, such as theta=784; "
-            "repeatable. docs/how-to/import-and-export.md lists them."
+            "repeatable. docs/how-to/import.md lists them."
         ),
     ] = None,
     output: Annotated[
@@ -99,7 +99,7 @@ def import_network(
     ] = None,
     task: TaskName = None,
 ) -> None:
-    """Import a network that was trained with keras-lmu, the package of the LMU paper or PyTorch.
+    """Import a network that was trained with Keras, the package of the LMU paper or PyTorch.
 
     Example: lmu-deploy import psmnist.keras --task psmnist --out psmnist.safetensors
 

@@ -369,18 +369,18 @@ def test_every_node_that_is_no_layer_is_named_with_what_works():
         Node("lstm", LSTM(np.ones((2, 8)), np.ones((2, 8))), ("both",)),
         Node("mean", Reduce("mean"), ("lstm",)),
         Node("readout", Dense(np.ones((2, 1))), ("mean",)),
-        Node("softmax", Activation("softmax"), ("readout",)),
+        Node("squash", Activation("tanh"), ("readout",)),
     ]
     with pytest.raises(InputError) as caught:
-        as_layers(Network(tuple(nodes), (2,), "softmax"), "quantize")
+        as_layers(Network(tuple(nodes), (2,), "squash"), "quantize")
     assert str(caught.value) == (
         "quantize: 7 of 9 nodes have no integer form yet: conv (Conv1d), lmu (LMU: its hidden cell "
         "is GRU), sum (Add: joins branches), shortcut (Dense: begins a branch), both (Add: joins "
-        "branches), mean (Reduce mean), softmax (Activation softmax: behind the readout); what "
+        "branches), mean (Reduce mean), squash (Activation tanh: behind the readout); what "
         "works is an LMU in place of conv, an LMU with dense or recurrent units of linear or relu "
         "or tanh or hard-tanh from zero in place of lmu, one branch in place of sum, one branch in "
         "place of shortcut, one branch in place of both, the last step in place of mean, a dense "
-        "readout alone in place of softmax."
+        "readout alone in place of squash."
     )
     with pytest.raises(InputError, match="spike: the network has no LMU, memory or LSTM"):
         as_layers(

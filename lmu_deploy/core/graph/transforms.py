@@ -144,6 +144,11 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
     command : str
         Who needs the layers, such as ``quantize``; the message begins with it.
 
+    Returns
+    -------
+    LMUNetwork
+        Without a softmax or sigmoid at the end, which `provenance` records: its outputs are logits.
+
     Raises
     ------
     InputError
@@ -152,6 +157,7 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
     """
     if isinstance(network, LMUNetwork):
         return network
+    network = with_logits(network)
     chain = _Chain(fold(network).nodes)
     form = _FORMS.get(command, "layer")
     if chain.unfit:
@@ -167,7 +173,7 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
             f"{command}: the network has no LMU, memory or LSTM, and only those have {form} form; "
             "put one before the readout."
         )
-    readout = chain.readout or Dense(np.eye(chain.layers[-1].n_out))
+    readout = chain.readout or _identity(chain.layers[-1])
     return LMUNetwork(
         tuple(chain.layers),
         Readout(readout.kernel, readout.bias),
@@ -177,6 +183,28 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
     )
 
 
+def with_logits(network: Network) -> Network:
+    """Return a network without a softmax or sigmoid at its end, which changes no decision.
+
+    Returns
+    -------
+    Network
+        Its outputs are logits, which `provenance` records; a network of another kind as it is.
+    """
+    last = network[network.output]
+    decides = isinstance(last.operator, Activation) and last.operator.name in _DECISIONS
+    if not decides or last.inputs == (INPUT,):
+        return network
+    left_out = f"the {last.operator.describe()} at the end: outputs are logits"
+    return replace(
+        network,
+        nodes=tuple(node for node in network.nodes if node is not last),
+        output=last.inputs[0],
+        provenance={**network.provenance, "left out": left_out},
+    )
+
+
+_DECISIONS = ("softmax", "sigmoid")
 _FORMS = {
     "quantize": "integer",
     "spike": "spiking",
@@ -184,6 +212,13 @@ _FORMS = {
     "export to nir": "NIR",
 }
 """What the layers become, by command."""
+
+
+def _identity(layer: Layer) -> Dense:
+    """Return a readout that passes on what a layer answers, in the precision of its weights."""
+    weights = layer.kernel if isinstance(layer, LSTMLayer) else layer.input_encoders
+    return Dense(np.eye(layer.n_out, dtype=weights.dtype))
+
 
 FITTING: Mapping[type[Operator], str] = {
     Dense: "folded, or the readout",

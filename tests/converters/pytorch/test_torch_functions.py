@@ -64,6 +64,12 @@ def normalized(layer):
     return layer
 
 
+def conv(*args, **options):
+    """Return a convolution over steps of signals (batch, steps, features)."""
+    layer = nn.Conv1d(*args, **options)
+    return {"conv": layer}
+
+
 def over_steps(layer):
     return lambda m, y: layer(m, y.transpose(1, 2)).transpose(1, 2)
 

@@ -1,0 +1,292 @@
+"""Networks that the real Keras made: every layer, usual forms, random graphs, every generation.
+
+`tests/fixtures/make_keras_models.py` made models, inputs and answers. Files are read without the
+sandbox here, whose tests are elsewhere, because a process for each would take a minute.
+"""
+
+import re
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.importers import import_file
+from converters.keras_lmu import KerasLMUImporter, archive, read_keras
+from converters.keras_lmu.assembly import READERS, assemble
+from converters.sandbox import FileContents
+from lmu_deploy.api.import_network import from_keras, import_network
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.executor import run, run_stepwise
+from lmu_deploy.core.graph.network import OPERATORS
+
+pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
+
+FOLDER = Path(__file__).resolve().parents[2] / "fixtures/keras_models"
+MODELS = sorted(
+    str(p.relative_to(FOLDER)) for p in FOLDER.rglob("*") if p.suffix in (".keras", ".h5", ".hdf5")
+)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    from converters.sandbox.hdf5 import read_hdf5
+
+    monkeypatch.setattr(
+        archive, "read_in_sandbox", lambda _, path: FileContents(*read_hdf5(Path(path)))
+    )
+
+
+@cache
+def answers(folder):
+    with np.load(folder / "answers.npz") as arrays:
+        return {name: arrays[name].astype(np.float64) for name in arrays.files}
+
+
+def inputs_of(file):
+    """Return the model's inputs one behind the other in every frame, as a network takes them."""
+    arrays, name = answers((FOLDER / file).parent), Path(file).stem
+    found = [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}/input")]
+    return found, [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}/output")]
+
+
+def as_frames(network, inputs):
+    samples = len(inputs[0])
+    if len(inputs) == 1:
+        (x,) = inputs
+        if "one frame" in network.provenance.get("input", ""):
+            return x[:, None]
+        if "reshaped" in network.provenance.get("input", ""):
+            return x.reshape(samples, -1, *network.frame)
+        if "order" in network.provenance.get("input", ""):
+            return x.swapaxes(1, 2)
+        return x.reshape(*x.shape[:2], *network.frame)
+    steps = max(x.shape[1] for x in inputs if x.ndim > 2)
+    frames = [
+        (x if x.ndim > 2 else np.repeat(x[:, None], steps, axis=1)).reshape(samples, steps, -1)
+        for x in inputs
+    ]
+    return np.concatenate(frames, axis=-1)
+
+
+def close(found, expected):
+    scale = np.abs(expected).max()
+    assert np.ptp(expected) > 1e-3, "outputs that say nothing"
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("file", MODELS)
+def test_a_network_has_the_answers_of_keras(file):
+    inputs, outputs = inputs_of(file)
+    if len(outputs) > 1:
+        pytest.skip("several outputs have a test of their own")
+    network = read_keras(FOLDER / file)
+    x = as_frames(network, inputs)
+    close(run(network, x), outputs[0])
+    close(run_stepwise(network, x), outputs[0])
+
+
+def model(name):
+    return FOLDER / "forms" / f"{name}.keras"
+
+
+def test_nodes_have_the_names_of_layers():
+    network = read_keras(model("nested"))
+    assert [node.name for node in network.nodes] == [
+        "inner.dense",
+        "inner.dense.activation",
+        "inner.batch_normalization",
+        "lmu",
+        "lmu.last",
+        "top.dense_1",
+        "top.dense_1.activation",
+        "top.dense_2",
+    ]
+    shared = read_keras(model("shared"))
+    assert (shared["twin.2"].operator.kernel == shared["twin"].operator.kernel).all()
+
+
+def test_one_of_several_outputs_is_chosen_by_name():
+    (x,), outputs = inputs_of("forms/two-outputs.keras")
+    with pytest.raises(InputError, match="has the outputs every_step, classes; choose one with"):
+        read_keras(model("two-outputs"))
+    for name, expected in zip(("every_step", "classes"), outputs, strict=True):
+        network = read_keras(model("two-outputs"), output=name)
+        close(run(network, x), expected)
+        assert ("summary" in {node.name for node in network.nodes}) == (name == "classes")
+    inner = read_keras(model("two-outputs"), output="summary")
+    assert inner.output == "summary.last"
+    with pytest.raises(InputError, match="no output 'tanh'; choose one of every_step, classes"):
+        read_keras(model("two-outputs"), output="tanh")
+
+
+def test_what_is_assumed_is_logged_and_an_output_chosen(caplog):
+    caplog.set_level("INFO", "lmu_deploy")
+    network = import_network(model("two-outputs"), output="every_step")
+    assert network.n_out == 2
+    import_network(FOLDER / "paper/paper.hdf5")
+    assert any("assumed: hidden units of the paper's cell are tanh" in m for m in caplog.messages)
+    import_network(model("two-inputs"))
+    assert "input: in every frame one behind the other: signal (3), other (2)" in caplog.messages
+    with pytest.raises(InputError, match="option 'order' is of an architecture"):
+        import_file(model("two-inputs"), options={"order": "3"})
+    assert import_file(FOLDER / "paper/paper.hdf5", output="rnn").output == "rnn.last"
+
+
+def test_a_model_itself_is_converted_through_its_file(tmp_path):
+    class Model:
+        def __init__(self, suffixes):
+            self.suffixes = suffixes
+
+        def save(self, path):
+            if path.suffix not in self.suffixes:
+                raise ValueError("unknown format")
+            name = "forms/gated.keras" if path.suffix == ".keras" else "keras2-h5/shared.h5"
+            path.write_bytes((FOLDER / name).read_bytes())
+
+    gated, shared = from_keras(Model([".keras"]), task="delay"), from_keras(Model([".h5"]))
+    assert gated.fingerprint() == import_file(model("gated"), task="delay").fingerprint()
+    assert "twin.2" in {node.name for node in shared.nodes}
+    with pytest.raises(InputError, match="a dict is no model of Keras"):
+        from_keras({})
+
+
+def test_several_inputs_come_in_a_recorded_order():
+    assert read_keras(model("two-inputs")).provenance["input"] == (
+        "in every frame one behind the other: signal (3), other (2)"
+    )
+    image = read_keras(model("image-input"))
+    assert image.frame == (7,) and "other (2, 2, 1)" in image.provenance["input"]
+    static = read_keras(model("static-input"))
+    assert "other (4) of the last step" in static.provenance["input"]
+    only = read_keras(model("two-inputs"), output="global_average_pooling1d")
+    assert only.frame == (2,), "an input that the output does not need is left out"
+
+
+@pytest.mark.parametrize(
+    ("file", "subject", "text"),
+    [
+        ("paper/paper.hdf5", "assumed", "hidden units of the paper's cell are tanh; the file does"),
+        ("layers/stateful.keras", "stateful", "gru carried its state on in Keras"),
+        ("layers/flatten.keras", "assumed", "sequences of 9 steps, which dense reads at once"),
+        ("layers/vector.keras", "input", "one frame without time; give sequences of one step"),
+        ("layers/reshape-input.keras", "input", "reshaped from (4, 3) to (12, 1)"),
+        ("keras_lmu-0.3.1/keras_lmu-0.3.1.h5", "memory matrices", "from the file"),
+        ("keras_lmu-0.7.0/keras_lmu-0.7.0.h5", "keras version", "2.15.0"),
+    ],
+)
+def test_what_a_file_leaves_open_is_recorded(file, subject, text):
+    assert text in read_keras(FOLDER / file).provenance[subject]
+
+
+def test_the_units_of_the_papers_cell_can_be_told():
+    options = {"activation": "relu"}
+    network = KerasLMUImporter().read(FOLDER / "paper/paper.hdf5", None, options)
+    assert "paper's cell are relu" in network.provenance["assumed"]
+
+
+def refusal(name, change):
+    """Return the message about a model whose configuration `change` has changed."""
+    file = archive.open_keras(model(name))
+    change({layer["config"]["name"]: layer for layer in file.config["config"]["layers"]})
+    with pytest.raises(InputError) as caught:
+        assemble(file, {})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "options", "reason"),
+    [
+        ("conv-front", "conv1d", {"data_format": "channels_first"}, "train with channels_last"),
+        ("conv-front", "conv1d", {"padding": "reflect"}, "padding is 'reflect'; choose one of"),
+        ("separable-front", "batch_normalization", {"axis": 1}, "normalizes axis 1 of (7, 4)"),
+        ("pixels", "reshape", {"target_shape": [5, 4]}, "cannot have the axes"),
+        ("gated", "dense_1", {"activation": "mish"}, "activation 'mish' has no counterpart"),
+        ("two-ways", "bidirectional", {"merge_mode": "max"}, "merge_mode is 'max'"),
+        ("two-inputs", "concatenate", {"axis": 3}, "only the last, that of the features"),
+        ("original", "lmu", {"order": 7}, "hidden kernel has shape (9, 3), expected (10, any)"),
+        ("original", "lmu", {"hidden_to_memory": False}, "hidden kernel has shape"),
+    ],
+)
+def test_a_refusal_names_the_layer_and_what_works(name, layer, options, reason):
+    message = refusal(name, lambda layers: layers[layer]["config"].update(options))
+    assert f"layer {layer!r}" in message and reason in message
+
+
+def functional(*layers):
+    """Return a file of layers without weights: (class, name, options, names of the inputs)."""
+    described = [
+        {
+            "class_name": kind,
+            "config": {"name": name, **options},
+            "inbound_nodes": [[[source, 0, 0, {}] for source in sources]] if sources else [],
+        }
+        for kind, name, options, *sources in layers
+    ]
+    first, last = layers[0][1], layers[-1][1]
+    config = {"layers": described, "input_layers": [[first, 0, 0]], "output_layers": [[last, 0, 0]]}
+    model = {"class_name": "Functional", "config": config}
+    return archive.KerasFile(model, FileContents({}, {"attributes": {}}), "2.15.0")
+
+
+INPUT_LAYER = ("InputLayer", "x", {"batch_input_shape": [None, 6, 2]})
+
+
+def test_masks_that_some_layers_honor_and_others_ignore_are_refused():
+    file = functional(
+        INPUT_LAYER,
+        ("Masking", "mask", {}, "x"),
+        ("GlobalAveragePooling1D", "mean", {}, "mask"),
+        ("GlobalMaxPooling1D", "max", {}, "mask"),
+        ("Add", "sum", {}, "mean", "max"),
+    )
+    with pytest.raises(InputError, match="layer max takes masked steps too, and other layers skip"):
+        assemble(file, {})
+
+
+def test_every_layer_without_a_counterpart_is_named():
+    file = functional(
+        INPUT_LAYER,
+        ("Lambda", "code", {}, "x"),
+        ("Permute", "turn", {"dims": [2, 1]}, "code"),
+        ("my>Thing", "own", {}, "x"),
+        ("GlobalMaxPooling1D", "max", {}, "own"),
+        ("LSTM", "cells", {"stateful": True, "return_state": 3}, "code", "max"),
+        ("Add", "sum", {}, "cells", "max"),
+    )
+    with pytest.raises(InputError) as caught:
+        assemble(file, {})
+    assert str(caught.value) == (
+        "the model cannot be imported: layer 'code' (Lambda): a Lambda holds Python code, which is "
+        "not run; use layers of Keras in its place; layer 'own' (Thing): this class of layer has "
+        "no counterpart; docs/how-to/import.md lists those that have one; layer 'cells' (LSTM): "
+        "it takes its initial state from another layer, which a network has no place for; start "
+        "it from zero."
+    )
+
+
+def test_a_mask_that_no_layer_honors_is_left_out():
+    def file(value):
+        mask = ("Masking", "mask", {"mask_value": value}, "x")
+        return functional(INPUT_LAYER, mask, ("GlobalMaxPooling1D", "pool", {}, "mask"))
+
+    network = assemble(file(0.0), {})
+    assert [node.name for node in network.nodes] == ["pool"]
+    assert "takes masked steps too, as in Keras" in network.provenance["left out"]
+    with pytest.raises(InputError, match="the steps that mask sets to zero; mask the value 0"):
+        assemble(file(2.0), {})
+
+
+def test_every_reader_is_tested_and_names_its_operators():
+    read = set()
+    for path in FOLDER.rglob("*.keras"):
+        read |= set(re.findall(r'"class_name": "(?:keras-lmu>)?(\w+)"', config_of(path)))
+    assert set(READERS) - read == {"LMUFFT"}  # of early versions, in .h5
+    for name, reader in READERS.items():
+        assert set(reader.operators) <= set(OPERATORS), name
+
+
+def config_of(path):
+    with zipfile.ZipFile(path) as archived:
+        return archived.read("config.json").decode()
