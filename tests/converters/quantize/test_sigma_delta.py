@@ -78,7 +78,7 @@ def network_and_inputs(
 def mixed(network: IntegerNetwork) -> IntegerNetwork:
     """Thresholds of every kind: none, exact, equal and different ones of a population."""
     cycle = (0, 1, 40, 40, 7, 2, 3)
-    places = [edge.place for edge in edges(network) if not edge.source.endswith("/series")]
+    places = [edge.place for edge in network.edges]
     return with_thresholds(network, dict(zip(places, cycle, strict=False)))
 
 
@@ -196,7 +196,7 @@ def test_a_wrong_threshold_is_detected(fault, monkeypatch):
 @pytest.mark.parametrize("realization", REALIZATIONS)
 def test_a_threshold_of_one_changes_no_state(realization):
     network, inputs = network_and_inputs(realization)
-    places = [edge.place for edge in edges(network) if not edge.source.endswith("/series")]
+    places = [edge.place for edge in network.edges]
     plain = IntegerTarget("numpy").run(network, inputs, record=True)
     exact = with_thresholds(network, dict.fromkeys(places, 1))
     changes = IntegerTarget("numpy").run(exact, inputs, record=True)
