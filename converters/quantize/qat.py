@@ -142,14 +142,14 @@ def train_quantized(
             "ptq --realization auto first to see which one it chooses, and name that."
         )
     start = time.perf_counter()
-    network = as_graph(network)
-    layers, names = as_chain(network)
-    lowering = lower(network, calibration, settings)
+    graph: Network = as_graph(network)
+    layers, names = as_chain(graph)
+    lowering = lower(graph, calibration, settings)
     integer = lowering.result
     with _require_torch():
         from lmu_deploy.nn.convert import from_torch
         from lmu_deploy.training.fit import fit
-    prepare = rounding_model(network, lowering)
+    prepare = rounding_model(graph, lowering)
     before = evaluate(prepare, config.network_for(task), task, data.validation)
     fitted = fit(
         task,
@@ -167,8 +167,8 @@ def train_quantized(
     if better:
         assert isinstance(fitted.model, SequenceModel)
         trained = _with_kernels(layers, from_torch(fitted.model), config, seed)
-        network = _renamed(trained, network, names)
-        integer = lower(network, calibration, settings).result
+        graph = _renamed(trained, graph, names)
+        integer = lower(graph, calibration, settings).result
     figures = {
         f"validation_{task.metric}_before": before["metric"],
         f"validation_{task.metric}": (after if better else before)["metric"],
@@ -176,7 +176,7 @@ def train_quantized(
         "epochs": float(len(fitted.history)),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    return QatResult(integer, network, figures, fitted.history)
+    return QatResult(integer, graph, figures, fitted.history)
 
 
 def _with_kernels(
@@ -218,11 +218,11 @@ def as_chain(network: Network | LMUNetwork) -> tuple[LMUNetwork, list[str]]:
     InputError
         When a node is no layer that the training knows.
     """
-    network = as_graph(network)
-    layers = as_layers(network, "qat")
-    names = [n.name for n in network.nodes if not isinstance(n.operator, Reduce)][:-1]
+    graph: Network = as_graph(network)
+    layers = as_layers(graph, "qat")
+    names = [n.name for n in graph.nodes if not isinstance(n.operator, Reduce)][:-1]
     same = Network.from_layers(layers)
-    if len(same.nodes) != len(network.nodes) or len(names) != len(layers.layers):
+    if len(same.nodes) != len(graph.nodes) or len(names) != len(layers.layers):
         raise InputError(
             "qat trains networks whose nodes are LMU and LSTM layers with a dense readout; use "
             "--method ptq."
