@@ -199,26 +199,62 @@ def _check_record(network: Network, steps: Mapping[str, np.ndarray]) -> None:
         )
 
 
+def add_sequence(graph: Graph, network: Network, x: str) -> str:
+    """Add a network to a graph whose weights are its own; return its output.
+
+    Parameters
+    ----------
+    graph : Graph
+    network : Network
+    x : str
+        Whole sequences, (batch, time, *frame), of the type of the graph's real numbers.
+
+    Raises
+    ------
+    InputError
+        When inputs of a node have different numbers of steps, or an operator has no kernel.
+    """
+    _steps(network, every=False)
+    writer = _Sequence(graph, network, record=False, x=x)
+    for node in network.nodes:
+        writer.add(node)
+    return writer.output
+
+
 @dataclass
 class _Sequence:
     """Writes the nodes of a network into a model of sequences.
 
     A node of which only the last step is needed has a tensor without time.
+
+    Parameters
+    ----------
+    graph : Graph
+    network : Network
+    record : bool
+    x : str
+        Its input; by default that of the model.
     """
 
     graph: Graph
     network: Network
     record: bool
+    x: str = ""
 
     def __post_init__(self) -> None:
         needed = demands(self.network)
         self._whole = dict.fromkeys(needed, True) if self.record else needed
-        x = self.graph.input("input", ["batch", "time", *self.network.frame])
+        x = self.x or self.graph.input("input", ["batch", "time", *self.network.frame])
         self._signals = {INPUT: x}
         self._has_time = {INPUT: True}
         self._lasts: dict[str, str] = {}
         self._lengths: dict[str, str | None] = {INPUT: None}
         self._recorded: dict[str, dict[str, int]] = {"m": {}, "h": {}}
+
+    @property
+    def output(self) -> str:
+        """Output of the network, once all nodes are added."""
+        return self._signals[self.network.output]
 
     def add(self, node: Node) -> None:
         """Add a node."""

@@ -56,6 +56,12 @@ def stages(network: IntegerNetwork) -> list[Stage]:
     return [_stage(network, number, level, needed) for number in range(max(level.values()) + 1)]
 
 
+def whole_stage(network: IntegerNetwork) -> Stage:
+    """Return a whole network, nodes on the host included, as one stage."""
+    parts = tuple(c for c in components(network) if c.populations[0] is not network.input)
+    return Stage((), (network.input,), parts)
+
+
 _HOST = -1
 
 

@@ -44,7 +44,7 @@ from converters.onnx import (  # noqa: E402
 from converters.onnx.graph import Graph, Weights  # noqa: E402
 from converters.onnx.quantized.export import sequence_stage  # noqa: E402
 from converters.onnx.quantized.integers import Integers  # noqa: E402
-from converters.onnx.quantized.stages import stages  # noqa: E402
+from converters.onnx.quantized.stages import whole_stage  # noqa: E402
 from converters.onnx.quantized.step import timings  # noqa: E402
 
 ON_CHIP = tuple(kind for kind in KINDS if kind != "host")
@@ -172,7 +172,7 @@ ERR_ON_INT64 = {"Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Relu", "Sign"}
 @settings(max_examples=settings.default.max_examples // 5)
 @given(network=integer_graphs(kinds=ON_CHIP))
 def test_the_graph_has_only_integers_and_avoids_what_errs_on_int64(network):
-    (stage,) = stages(network)
+    stage = whole_stage(network)
     models = [to_onnx_integer(network), sequence_stage(network, stage, record=True, tally=True)[0]]
     try:
         models.append(to_onnx_integer_step(network))
