@@ -86,26 +86,28 @@ def sequence_stage(
 
 
 def to_onnx_integer_step(network: IntegerNetwork) -> onnx.ModelProto:
-    """Convert a network to a model of one step with only integer operators.
+    """Convert a network to a model of one step in integer operators.
+
+    Nodes on the host are float64 operators between them.
 
     Returns
     -------
     model : onnx.ModelProto
         Inputs: ``input``, (batch, n_in), messages as for :func:`to_onnx_integer`, and each state,
         (batch, size) or (batch, frames, size), such as ``lmu_1/memory/state``. Outputs: ``output``,
-        (batch, n_out), and each state after the step, named with the suffix ``.next``. All int32.
-        Start with states of zero. A network that does not answer at every step, because of a
-        stride or because it reads later steps, has ``ready`` too, (batch, 1), bool: whether there
-        is an output at this step. A network that answers once gives its answer for the steps so
-        far.
+        (batch, n_out), and each state after the step, named with the suffix ``.next``. All int32,
+        but for states of nodes on the host, float64. Start with states of zero. A network that does
+        not answer at every step, because of a stride or because it reads later steps, has ``ready``
+        too, (batch, 1), bool: whether there is an output at this step. A network that answers once
+        gives its answer for the steps so far.
 
     Raises
     ------
     InputError
-        When a part of the network is on the host, or there is no rule of when it has a frame (see
-        :func:`converters.onnx.quantized.step.timings`).
+        When there is no rule of when the network has a frame (see
+        :func:`converters.onnx.quantized.step.timings`), or ONNX Runtime has no float64 kernel for a
+        node on the host.
     """
-    _refuse_host(network, "onnx-int-step")
     graph = Graph("lmu_integer_step", Weights())
     write_step(network, Integers(graph))
     return graph.model(describe(network, "integer-step"))
@@ -166,16 +168,6 @@ def _not_real(population: Node) -> str | None:
 
 def _host_nodes(host: HostNodes) -> str:
     return ", ".join(f"{node.name}: {node.operator.describe()}" for node in host.network.nodes)
-
-
-def _refuse_host(network: IntegerNetwork, form: str) -> None:
-    """Raise InputError when a part of the network is on the host, in float64."""
-    if network.on_host:
-        raise InputError(
-            f"{form} has only integers, and {', '.join(map(_host_nodes, network.on_host))} stay on "
-            "the host; export the float network with --to onnx, or run this one on target "
-            "onnxruntime, which makes a model of each part on the chip."
-        )
 
 
 def describe(network: IntegerNetwork, form: str) -> dict[str, str]:

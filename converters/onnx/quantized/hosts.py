@@ -12,7 +12,8 @@ import numpy as np
 from onnx import TensorProto
 
 from converters.onnx.doubles import scaled
-from converters.onnx.models import add_sequence
+from converters.onnx.graph import Dimension
+from converters.onnx.models import add_sequence, add_step
 from converters.onnx.quantized.arithmetic import Numbers
 from lmu_deploy.core.integer.network import HostNodes
 from lmu_deploy.core.integer.parts import Format
@@ -55,3 +56,22 @@ def host_frames(numbers: Numbers, host: HostNodes, x: str) -> str:
     axes = numbers.whole(0, *([0] if shape.sequence else [1]), shape.size)
     found = numbers.add("Reshape", [found, axes], f"{name}/flat")
     return numbers.add("Transpose", [found], f"{name}/by_time", perm=[1, 0, 2])
+
+
+def host_step(
+    numbers: Numbers, host: HostNodes, x: str, due: str | None
+) -> tuple[str, dict[str, list[Dimension]]]:
+    """Add one step of nodes on the host, float64, from the frame that they read.
+
+    Returns
+    -------
+    frame : str
+    states : dict of str to list
+        Axes of the states after the step; see :func:`converters.onnx.models.add_step`.
+    """
+    graph, name, network = numbers.graph, str(host.place), host.network
+    if len(network.frame) > 1:
+        x = numbers.add("Reshape", [x, numbers.whole(0, *network.frame)], f"{name}/frame")
+    inner = graph.with_weights(graph.weights.of_another(network, "float64"))
+    found, _, states = add_step(inner, network, x, due)
+    return numbers.add("Reshape", [found, numbers.whole(0, host.size)], f"{name}/flat"), states

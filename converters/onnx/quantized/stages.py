@@ -94,7 +94,7 @@ def lengths(network: IntegerNetwork) -> dict[Place, Hashable]:
             length: Hashable = TIME
         elif isinstance(first, HostNodes):
             read = {found[r.source] for r in network.readings if r.target == first.place}
-            same = all(first.network.frames(n) == n for n in _SOME_LENGTHS)
+            same = all(first.network.frames(n) == n for n in SOME_LENGTHS)
             length = next(iter(read)) if same and len(read) == 1 else (first.place, *read)
         elif isinstance(first, Reduction):
             length = ONE
@@ -104,7 +104,8 @@ def lengths(network: IntegerNetwork) -> dict[Place, Hashable]:
     return found
 
 
-_SOME_LENGTHS = range(1, 65)
+SOME_LENGTHS = range(1, 65)
+"""Lengths that tell whether nodes give as many frames as they take."""
 
 
 def driven(length: Hashable, edge: Edge) -> Hashable:
