@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from onnx import TensorProto
+
 from converters.onnx.emitter import Framewise, emits
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, RMSNorm, Slice
@@ -110,9 +112,23 @@ class LayerNormEmitter(Framewise[LayerNorm]):
     def frames(self, *inputs: str) -> str:
         """Add the normalization of the last axis."""
         weights = self.weight("scale"), self.weight("offset")
+        if self.graph.real == TensorProto.DOUBLE:
+            return self._in_double(inputs[0], *weights)
         return self.output_of(
             "LayerNormalization", [inputs[0], *weights], axis=-1, epsilon=self.operator.epsilon
         )
+
+    def _in_double(self, x: str, scale: str, offset: str) -> str:
+        """Add it in several operators: the attribute epsilon of one would be float32."""
+        mean = self.part_of("ReduceMean", [x], "mean", axes=[-1], keepdims=1)
+        centered = self.part_of("Sub", [x, mean], "centered")
+        square = self.part_of("Mul", [centered, centered], "square")
+        variance = self.part_of("ReduceMean", [square], "variance", axes=[-1], keepdims=1)
+        epsilon = self.graph.number(self.operator.epsilon)
+        root = self.part_of("Sqrt", [self.part_of("Add", [variance, epsilon], "padded")], "root")
+        normalized = self.part_of("Div", [centered, root], "normalized")
+        scaled = self.part_of("Mul", [normalized, scale], "scaled")
+        return self.output_of("Add", [scaled, offset])
 
 
 @emits(RMSNorm)

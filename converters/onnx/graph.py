@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from converters.onnx import doubles
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write, to_tree
 from lmu_deploy.core.graph.lmu import LMU
@@ -62,6 +64,8 @@ class Weights:
         Network whose arrays are added; without it the caller adds each by `constant`.
     reserved : sequence of str
         Names that no tensor gets: those of inputs and outputs.
+    real : {"float32", "float64"}
+        Type in which the network is computed.
 
     Raises
     ------
@@ -77,8 +81,13 @@ class Weights:
     nodes : list of onnx.NodeProto
     """
 
-    def __init__(self, network: Network | None = None, reserved: Sequence[str] = ()) -> None:
-        self.names = Names()
+    def __init__(
+        self,
+        network: Network | None = None,
+        reserved: Sequence[str] = (),
+        real: str = "float32",
+    ) -> None:
+        self.names, self.real = Names(), np.dtype(real)
         self.structure = ""
         self.nodes: list[onnx.NodeProto] = []
         self._arrays: dict[str, np.ndarray] = {}
@@ -90,6 +99,14 @@ class Weights:
             self.names.take(name)
         if network is not None:
             self._add(network)
+
+    def of_another(self, network: Network, real: str) -> Weights:
+        """Return the same initializers with those of another network in the same model."""
+        other = copy(self)
+        other.real = np.dtype(real)
+        other._tensors, other._wide = {}, {}
+        other._add(network)
+        return other
 
     def _add(self, network: Network) -> None:
         for node in network.nodes:
@@ -107,14 +124,18 @@ class Weights:
             name = self.constant(".".join(places[path]), array)
             same = array.dtype == tensors[path].dtype
             references[path] = name if same else f"{name}:{tensors[path].dtype.name}"
-            if array.dtype == np.float64:
+            if self.real == np.float64:
+                if array.dtype == np.float32:
+                    name = self.derive(f"{name}.float64", "Cast", [name], to=TensorProto.DOUBLE)
+                self._wide[name] = name
+            elif array.dtype == np.float64:
                 narrow = self.derive(f"{name}.float32", "Cast", [name], to=TensorProto.FLOAT)
                 self._wide[narrow], name = name, narrow
             self._tensors[places[path]] = name
         self.structure = json.dumps(_renamed(tree, references))
 
     def __getitem__(self, place: tuple[str, str]) -> str:
-        """Return the float32 tensor of a weight of a node, or without one of the node's output.
+        """Return the tensor of a weight of a node, or without one of the node's output.
 
         Parameters
         ----------
@@ -243,21 +264,32 @@ class Graph:
         self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
     ) -> list[str]:
         """Add a node with several outputs and return their names."""
+        if self.real == TensorProto.DOUBLE:
+            doubles.check_kernel(op, outputs[0])
         names = [self._scope + output for output in outputs]
         self._nodes.append(helper.make_node(op, inputs, names, name=names[0], **attributes))
         return names
 
-    def input(self, name: str, shape: Sequence[Dimension], element: int = TensorProto.FLOAT) -> str:
-        """Declare an input; a dimension is a size, or the name of a variable one."""
+    @property
+    def real(self) -> int:
+        """ONNX type of real numbers."""
+        return int(helper.np_dtype_to_tensor_dtype(self.weights.real))
+
+    def with_weights(self, weights: Weights) -> Graph:
+        """Return the same graph for a network with other weights."""
+        other = copy(self)
+        other.weights = weights
+        return other
+
+    def input(self, name: str, shape: Sequence[Dimension], element: int | None = None) -> str:
+        """Declare an input, of real numbers by default; a dimension may be a name."""
         name = self._scope + name
-        self._inputs.append(helper.make_tensor_value_info(name, element, shape))
+        self._inputs.append(helper.make_tensor_value_info(name, element or self.real, shape))
         return name
 
-    def output(
-        self, tensor: str, shape: Sequence[Dimension], element: int = TensorProto.FLOAT
-    ) -> None:
-        """Declare a tensor of the graph as an output."""
-        self._outputs.append(helper.make_tensor_value_info(tensor, element, shape))
+    def output(self, tensor: str, shape: Sequence[Dimension], element: int | None = None) -> None:
+        """Declare a tensor of the graph as an output, of real numbers by default."""
+        self._outputs.append(helper.make_tensor_value_info(tensor, element or self.real, shape))
 
     def affine(self, x: str, kernel: str, bias: str | None, output: str) -> str:
         """Add ``x @ kernel + bias`` for x of any rank; the bias may be missing."""
@@ -275,13 +307,15 @@ class Graph:
 
     def activation(self, kind: str, z: str, output: str, slope: float = 1.0) -> str:
         """Add an activation function of :mod:`lmu_deploy.core.graph.pointwise`."""
+        if self.real == TensorProto.DOUBLE and kind in doubles.WRITTEN:
+            return doubles.activation(self, kind, z, output, slope)
         if kind in _LIMITS:
             limits = [self.number(limit) for limit in _LIMITS[kind]]
             return self.node("Clip", [z, *limits], output)
         if kind == "step":
             passed = self.weights.names.take(f"{output}.passed")
             self.node("GreaterOrEqual", [z, self.number(0.0)], passed)
-            return self.node("Cast", [passed], output, to=TensorProto.FLOAT)
+            return self.node("Cast", [passed], output, to=self.real)
         if kind in ("gelu", "gelu-tanh", "silu"):
             return self.node("Mul", [z, self._gate(kind, z, output)], output)
         op, attributes = _OPERATORS[kind]
@@ -290,8 +324,8 @@ class Graph:
         return self.node(op, [z], output, **attributes)
 
     def number(self, value: float) -> str:
-        """Return a constant, float32."""
-        return self.weights.constant(f"number.{value:g}", np.array(value, dtype=np.float32))
+        """Return a constant, a real number."""
+        return self.weights.constant(f"number.{value:g}", np.array(value, dtype=self.weights.real))
 
     def integers(self, *values: int) -> str:
         """Return a constant vector, int64."""

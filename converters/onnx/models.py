@@ -95,15 +95,48 @@ def to_onnx_step(network: Network | LMUNetwork) -> onnx.ModelProto:
     _check_ahead(network)
     weights = Weights(network, ("input", "output", "ready"))
     graph = Graph("lmu_step", weights)
-    signals = {INPUT: graph.input("input", ["batch", *network.frame])}
-    ready: dict[str, str | None] = {INPUT: None}
+    x = graph.input("input", ["batch", *network.frame])
+    found, due, states = add_step(graph, network, x)
+    frame = network.shapes[network.output].frame
+    output = graph.node("Identity", [found], "output")
+    graph.output(output, ["batch", *frame])
+    if due is not None:
+        graph.output(graph.node("Identity", [due], "ready"), ["batch", 1], TensorProto.BOOL)
+    for name, axes in states.items():
+        graph.output(name, axes)
+    return graph.model(describe(network, "step", weights.structure))
+
+
+def add_step(
+    graph: Graph, network: Network, x: str, due: str | None = None
+) -> tuple[str, str | None, dict[str, list[Dimension]]]:
+    """Add one step of a network to a graph whose weights are its own, and declare its states.
+
+    Parameters
+    ----------
+    graph : Graph
+    network : Network
+    x : str
+        Input of the step, (batch, *frame).
+    due : str, optional
+        Whether there is an input at this step, (batch, 1); by default there always is.
+
+    Returns
+    -------
+    output : str
+    due : str or None
+        Whether there is an output.
+    states : dict of str to list
+        Axes of the states after the step, which are tensors of these names and not yet outputs.
+    """
+    signals, ready = {INPUT: x}, {INPUT: due}
     states: dict[str, list[Dimension]] = {}
     for node in network.nodes:
-        due = _all_ready(graph, node, [ready[name] for name in node.inputs])
-        emitter = _emitter(graph, network, node, 1, due)
+        given = _all_ready(graph, node, [ready[name] for name in node.inputs])
+        emitter = _emitter(graph, network, node, 1, given)
         before = {}
         for part, shape in emitter.state_shapes.items():
-            name = weights.names.take(f"{node.name}.{part}", ".next")
+            name = graph.weights.names.take(f"{node.name}.{part}", ".next")
             before[part] = graph.input(name, ["batch", *shape])
         signals[node.name], after = emitter.step(before, *(signals[name] for name in node.inputs))
         ready[node.name] = emitter.gives
@@ -111,14 +144,17 @@ def to_onnx_step(network: Network | LMUNetwork) -> onnx.ModelProto:
             name = f"{before[part]}.next"
             emitter.when_ready(after[part], before[part], name, 1 + len(shape))
             states[name] = ["batch", *shape]
-    frame = network.shapes[network.output].frame
-    output = graph.node("Identity", [signals[network.output]], "output")
-    graph.output(output, ["batch", *frame])
-    if (due := ready[network.output]) is not None:
-        graph.output(graph.node("Identity", [due], "ready"), ["batch", 1], TensorProto.BOOL)
-    for name, axes in states.items():
-        graph.output(name, axes)
-    return graph.model(describe(network, "step", weights.structure))
+    return signals[network.output], ready[network.output], states
+
+
+def ahead(network: Network) -> list[str]:
+    """Return the nodes that have no form of one step, because they need inputs of later steps."""
+    graph = Graph("", Weights())
+    return [
+        f"{node.name} ({node.operator.describe()})"
+        for node in network.nodes
+        if _emitter(graph, network, node, 1).looks_ahead()
+    ]
 
 
 def _graph(network: Network | LMUNetwork) -> Network:
@@ -142,15 +178,9 @@ def _all_ready(graph: Graph, node: Node, flags: list[str | None]) -> str | None:
 
 def _check_ahead(network: Network) -> None:
     """Raise InputError that names every node that needs inputs of later steps."""
-    graph = Graph("", Weights())
-    ahead = [
-        f"{node.name} ({node.operator.describe()})"
-        for node in network.nodes
-        if _emitter(graph, network, node, 1).looks_ahead()
-    ]
-    if ahead:
+    if nodes := ahead(network):
         raise InputError(
-            f"one step of this network cannot be exported, because {', '.join(ahead)} needs inputs "
+            f"one step of this network cannot be exported, because {', '.join(nodes)} needs inputs "
             "of later steps; export the whole sequence (onnx), or train it with causal padding."
         )
 
@@ -199,26 +229,62 @@ def _check_record(network: Network, steps: Mapping[str, np.ndarray]) -> None:
         )
 
 
+def add_sequence(graph: Graph, network: Network, x: str) -> str:
+    """Add a network to a graph whose weights are its own; return its output.
+
+    Parameters
+    ----------
+    graph : Graph
+    network : Network
+    x : str
+        Whole sequences, (batch, time, *frame), of the type of the graph's real numbers.
+
+    Raises
+    ------
+    InputError
+        When inputs of a node have different numbers of steps, or an operator has no kernel.
+    """
+    _steps(network, every=False)
+    writer = _Sequence(graph, network, record=False, x=x)
+    for node in network.nodes:
+        writer.add(node)
+    return writer.output
+
+
 @dataclass
 class _Sequence:
     """Writes the nodes of a network into a model of sequences.
 
     A node of which only the last step is needed has a tensor without time.
+
+    Parameters
+    ----------
+    graph : Graph
+    network : Network
+    record : bool
+    x : str
+        Its input; by default that of the model.
     """
 
     graph: Graph
     network: Network
     record: bool
+    x: str = ""
 
     def __post_init__(self) -> None:
         needed = demands(self.network)
         self._whole = dict.fromkeys(needed, True) if self.record else needed
-        x = self.graph.input("input", ["batch", "time", *self.network.frame])
+        x = self.x or self.graph.input("input", ["batch", "time", *self.network.frame])
         self._signals = {INPUT: x}
         self._has_time = {INPUT: True}
         self._lasts: dict[str, str] = {}
         self._lengths: dict[str, str | None] = {INPUT: None}
         self._recorded: dict[str, dict[str, int]] = {"m": {}, "h": {}}
+
+    @property
+    def output(self) -> str:
+        """Output of the network, once all nodes are added."""
+        return self._signals[self.network.output]
 
     def add(self, node: Node) -> None:
         """Add a node."""

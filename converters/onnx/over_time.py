@@ -45,7 +45,9 @@ class ReduceEmitter(OverTime[Reduce]):
         if kind == "sum":
             return self.output_of("ReduceSum", [masked, axes], keepdims=0)
         total = self.part_of("ReduceSum", [masked, axes], "sum", keepdims=0)
-        real = self.part_of("Cast", [lengths], "lengths.float32", to=TensorProto.FLOAT)
+        real = self.part_of(
+            "Cast", [lengths], f"lengths.{self.graph.weights.real}", to=self.graph.real
+        )
         divisor = self.reshaped(real, "divisor", -1, *[1] * len(self.frame))
         return self.output_of("Div", [total, divisor])
 
@@ -118,7 +120,9 @@ def _sums(emitter: OverTime[O], x: str, mean: bool) -> str:
         return emitter.output_of("CumSum", inputs)
     total = emitter.part_of("CumSum", inputs, "sum")
     numbers = emitter.part_of("Add", [emitter.steps(x), emitter.integer(1)], "numbers")
-    real = emitter.part_of("Cast", [numbers], "numbers.float32", to=TensorProto.FLOAT)
+    real = emitter.part_of(
+        "Cast", [numbers], f"numbers.{emitter.graph.weights.real}", to=emitter.graph.real
+    )
     divisor = emitter.reshaped(real, "divisor", -1, *[1] * len(emitter.frame))
     return emitter.output_of("Div", [total, divisor])
 

@@ -18,8 +18,6 @@ from copy import copy
 from types import MappingProxyType
 from typing import TypeVar
 
-from onnx import TensorProto
-
 from converters.onnx.emitter import Emitter, emits
 from converters.onnx.graph import Dimension
 from lmu_deploy.core.graph.memory import LinearMemory
@@ -215,7 +213,7 @@ class RecurrentEmitter(Emitter[R]):
             power = self.derive(f"memory.a_bar.{2 * length}", "MatMul", [power, power])
             length *= 2
         narrow = [
-            self.derive(f"{label}.float32", "Cast", [value], to=TensorProto.FLOAT)
+            self.derive(f"{label}.{self.graph.weights.real}", "Cast", [value], to=self.graph.real)
             for label, value in (("memory.a_bar.block", power), ("memory.response", response))
         ]
         return narrow[0], narrow[1]

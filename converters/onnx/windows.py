@@ -200,7 +200,7 @@ class PoolEmitter(OverTime[Pool]):
         if self._masked:
             seen = before["seen"]
             if pool.kind == "max":
-                ages = np.arange(pool.width - 1, -1, -1, dtype=np.float32)[None]
+                ages = np.arange(pool.width - 1, -1, -1, dtype=self.graph.weights.real)[None]
                 steps_ago = self.graph.weights.constant(f"steps_ago.{pool.width}", ages)
                 there = self.part_of("LessOrEqual", [steps_ago, seen], "is_there")
                 mask = self.reshaped(there, "mask", 0, 0, *[1] * len(self.frame))

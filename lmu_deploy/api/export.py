@@ -39,7 +39,7 @@ def export(
         Each form takes one of them; NIR takes a float or a spiking network.
     to : {"onnx", "onnx-step", "onnx-int", "onnx-int-step", "onnx-qdq", "c", "nir"}
         Of a float network the whole sequence as one ONNX graph, or one step with its states as
-        inputs and outputs; of an integer network the same two in integer operators alone, or a
+        inputs and outputs; of an integer network the same two in integer operators, or a
         graph of real numbers with Q/DQ pairs for int8 runtimes, or a folder of C99 without any
         dependency; or a NIR graph of the memories and what NIR has nodes for. What of a float
         network is not in that is logged as a warning.

@@ -126,7 +126,7 @@ def export(
         str,
         typer.Option(
             help="Format. For a float network: onnx (whole sequence), onnx-step or nir. For an "
-            "integer network: onnx-int, onnx-int-step (integer operators only), onnx-qdq (for "
+            "integer network: onnx-int, onnx-int-step (integer operators), onnx-qdq (for "
             "int8 runtimes) or c (a folder of C99 without dependencies). For a spiking network: "
             "nir."
         ),

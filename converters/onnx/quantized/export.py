@@ -18,7 +18,7 @@ from converters.onnx.graph import (
 from converters.onnx.quantized.dequantized import INT8_BITS, INT16_BITS, RULES, Dequantized
 from converters.onnx.quantized.integers import Integers
 from converters.onnx.quantized.sequence import Sequences, write_sequences
-from converters.onnx.quantized.stages import Stage, stages
+from converters.onnx.quantized.stages import Stage, whole_stage
 from converters.onnx.quantized.step import write_step
 from converters.onnx.quantized.tally import Tally
 from lmu_deploy.core.errors import InputError
@@ -34,10 +34,11 @@ OPSET_OF_INT16, IR_VERSION_OF_INT16 = 21, 10
 
 
 def to_onnx_integer(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelProto:
-    """Convert a network to a model of sequences with only integer operators.
+    """Convert a network to a model of sequences in integer operators.
 
     In ONNX Runtime every state is bit-identical to the specification
-    (docs/reference/integer-semantics.md).
+    (docs/reference/integer-semantics.md). Nodes on the host are float64 operators between them; see
+    :mod:`converters.onnx.quantized.hosts` for what that means for their last bits.
 
     Parameters
     ----------
@@ -50,18 +51,17 @@ def to_onnx_integer(network: IntegerNetwork, *, record: bool = False) -> onnx.Mo
     -------
     model : onnx.ModelProto
         Input ``input``, (batch, time, n_in): the input *messages*, ``clip(rint(real / scale))``
-        with the ``formats`` of the metadata; or tokens, (batch, time, 1). Output: ``output``,
-        (batch, n_out), or (batch, frames, n_out) if the network returns sequences, to be multiplied
-        by the scale of ``output``. All int32.
+        with the ``formats`` of the metadata; or tokens, (batch, time, 1); or, where the host reads
+        it, the real input in float64. Output: ``output``, (batch, n_out), or (batch, frames, n_out)
+        if the network returns sequences, to be multiplied by the scale of ``output``; real numbers
+        where the host computes it. Messages, states and outputs in integers are int32.
 
     Raises
     ------
     InputError
-        When a part of the network is on the host.
+        When ONNX Runtime has no float64 kernel for a node on the host.
     """
-    _refuse_host(network, "onnx-int")
-    (stage,) = stages(network)
-    return sequence_stage(network, stage, record=record, tally=False)[0]
+    return sequence_stage(network, whole_stage(network), record=record, tally=False)[0]
 
 
 def sequence_stage(
@@ -86,26 +86,28 @@ def sequence_stage(
 
 
 def to_onnx_integer_step(network: IntegerNetwork) -> onnx.ModelProto:
-    """Convert a network to a model of one step with only integer operators.
+    """Convert a network to a model of one step in integer operators.
+
+    Nodes on the host are float64 operators between them.
 
     Returns
     -------
     model : onnx.ModelProto
         Inputs: ``input``, (batch, n_in), messages as for :func:`to_onnx_integer`, and each state,
         (batch, size) or (batch, frames, size), such as ``lmu_1/memory/state``. Outputs: ``output``,
-        (batch, n_out), and each state after the step, named with the suffix ``.next``. All int32.
-        Start with states of zero. A network that does not answer at every step, because of a
-        stride or because it reads later steps, has ``ready`` too, (batch, 1), bool: whether there
-        is an output at this step. A network that answers once gives its answer for the steps so
-        far.
+        (batch, n_out), and each state after the step, named with the suffix ``.next``. All int32,
+        but for states of nodes on the host, float64. Start with states of zero. A network that does
+        not answer at every step, because of a stride or because it reads later steps, has ``ready``
+        too, (batch, 1), bool: whether there is an output at this step. A network that answers once
+        gives its answer for the steps so far.
 
     Raises
     ------
     InputError
-        When a part of the network is on the host, or there is no rule of when it has a frame (see
-        :func:`converters.onnx.quantized.step.timings`).
+        When there is no rule of when the network has a frame (see
+        :func:`converters.onnx.quantized.step.timings`), or ONNX Runtime has no float64 kernel for a
+        node on the host.
     """
-    _refuse_host(network, "onnx-int-step")
     graph = Graph("lmu_integer_step", Weights())
     write_step(network, Integers(graph))
     return graph.model(describe(network, "integer-step"))
@@ -146,9 +148,8 @@ def to_onnx_qdq(network: IntegerNetwork, *, record: bool = False) -> onnx.ModelP
     wide = max(bits) > INT8_BITS
     opset = OPSET_OF_INT16 if wide else OPSET
     graph = Graph("lmu_qdq_sequence", Weights())
-    (stage,) = stages(network)
     numbers = Dequantized(graph, by_time=True, opset=opset)
-    write_sequences(network, numbers, stage, record)
+    write_sequences(network, numbers, whole_stage(network), record)
     metadata = describe(network, "qdq-sequence")
     return graph.model(metadata, opset, IR_VERSION_OF_INT16 if wide else IR_VERSION)
 
@@ -167,16 +168,6 @@ def _not_real(population: Node) -> str | None:
 
 def _host_nodes(host: HostNodes) -> str:
     return ", ".join(f"{node.name}: {node.operator.describe()}" for node in host.network.nodes)
-
-
-def _refuse_host(network: IntegerNetwork, form: str) -> None:
-    """Raise InputError when a part of the network is on the host, in float64."""
-    if network.on_host:
-        raise InputError(
-            f"{form} has only integers, and {', '.join(map(_host_nodes, network.on_host))} stay on "
-            "the host; export the float network with --to onnx, or run this one on target "
-            "onnxruntime, which makes a model of each part on the chip."
-        )
 
 
 def describe(network: IntegerNetwork, form: str) -> dict[str, str]:

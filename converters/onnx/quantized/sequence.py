@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -27,6 +28,7 @@ from converters.onnx.quantized.component import (
     Part,
     all_thresholds,
 )
+from converters.onnx.quantized.hosts import doubled, encoded, host_frames, mapped
 from converters.onnx.quantized.stages import ONE, TIME, Stage, driven, last_only, lengths
 from converters.onnx.quantized.tally import Tally
 from lmu_deploy.core.integer.graph import Component
@@ -35,6 +37,7 @@ from lmu_deploy.core.integer.parts import Edge, Place
 from lmu_deploy.core.integer.populations import Input, Output, Population, Reduction
 
 _LAST = 2**63 - 1
+K = TypeVar("K")
 _RECORDED, _FIRED = "recorded", "fired"
 
 
@@ -115,7 +118,11 @@ class SequenceWriter:
         counted = [
             (p.place, t) for p in network.populations if tally for t in tally.thresholds(p.place)
         ]
-        self._thresholds = all_thresholds(network, [*stage.taken, *counted])
+        hosts = {c.populations[0].place for c in stage.components}
+        self._read = {r.source for r in network.readings if r.target in hosts}
+        self._reals: dict[Place, Signal] = {}
+        read = [(p, 0) for p in self._read if network.input.tokens or p != network.input.place]
+        self._thresholds = all_thresholds(network, [*stage.taken, *counted, *read])
         every = record or tally or network.return_sequences
         self._last_only = set() if every else last_only(network, stage, self._lengths)
         self.records: dict[Place, tuple[Signal, int]] = {}
@@ -136,8 +143,13 @@ class SequenceWriter:
         numbers, length = self.numbers, self._lengths[entry.place]
         if isinstance(entry, Input):
             name = self._input
-            x = self._by_time(name, length, entry.features, numbers.input_type)
-            messages = numbers.receive(x, entry)
+            if entry.place in self._read and not entry.tokens:
+                x = self._by_time(name, length, entry.features, TensorProto.DOUBLE)
+                self._reals[entry.place] = Signal(x, length)
+                messages = encoded(numbers, str(entry.place), x, entry.message)
+            else:
+                x = self._by_time(name, length, entry.features, numbers.input_type)
+                messages = numbers.receive(x, entry)
         else:
             element = numbers.message_type(entry.message)
             name = numbers.names.take(str(entry.place))
@@ -171,7 +183,10 @@ class SequenceWriter:
     # Components
 
     def add(self, component: Component) -> None:
-        """Add a component on the chip."""
+        """Add a component."""
+        if isinstance(component.populations[0], HostNodes):
+            self._on_host(component.populations[0])
+            return
         step = ComponentStep(self.network, component, self._thresholds)
         if component.stateless:
             self._whole(step, component)
@@ -183,6 +198,29 @@ class SequenceWriter:
             self._reduce(step, first, outside[first.place])
         else:
             self._stepwise(step, outside)
+
+    def _on_host(self, host: HostNodes) -> None:
+        """Add nodes on the host, in float64."""
+        numbers, network, signals = self.numbers, self.network, dict[Place, Signal]()
+        for reading in network.readings:
+            if reading.target != host.place:
+                continue
+            source, name = network[reading.source], f"{host.place}/{reading.source}"
+            real = self._reals.get(reading.source)
+            if real is None:
+                assert source.message is not None
+                sent = self._signals[reading.source, 0]
+                real = Signal(doubled(numbers, name, sent.tensor, source.message), sent.length)
+            tensor = mapped(numbers, name, real.tensor, reading.matrix)
+            signals[reading.source] = Signal(tensor, real.length)
+        values = list(self._equal(signals).values())
+        length = self._lengths[host.place]
+        found = host_frames(numbers, host, numbers.total(values, f"{host.place}/read"))
+        self.records[host.place] = Signal(found, length), TensorProto.DOUBLE
+        if host.message is None:
+            self._reals[host.place] = Signal(found, length)
+        else:
+            self._send(host, Signal(encoded(numbers, str(host.place), found, host.message), length))
 
     def _whole(self, step: ComponentStep, component: Component) -> None:
         """Compute all frames of a population without memory, or the last one."""
@@ -327,8 +365,11 @@ class SequenceWriter:
 
     def _trimmed(self, into: Sequence[Edge]) -> dict[Edge, str]:
         """Return the messages that edges carry, of equally many frames."""
-        signals = {edge: self._window(edge) for edge in into}
-        found = {edge: signal.tensor for edge, signal in signals.items()}
+        return self._equal({edge: self._window(edge) for edge in into})
+
+    def _equal(self, signals: Mapping[K, Signal]) -> dict[K, str]:
+        """Return as many frames of each signal as the shortest has."""
+        found = {key: signal.tensor for key, signal in signals.items()}
         lengths = {signal.length: signal.tensor for signal in signals.values()}
         if len(lengths) <= 1:
             return found
@@ -341,8 +382,8 @@ class SequenceWriter:
             least = count
         bounds = [numbers.whole(0), least, numbers.whole(0)]
         return {
-            edge: numbers.add("Slice", [tensor, *bounds], f"{edge.place}/frames")
-            for edge, tensor in found.items()
+            key: numbers.add("Slice", [tensor, *bounds], f"{tensor}/frames")
+            for key, tensor in found.items()
         }
 
     def _window(self, edge: Edge) -> Signal:
@@ -378,11 +419,12 @@ class SequenceWriter:
         """Declare the outputs of the model; return their names."""
         network, numbers, found = self.network, self.numbers, self.found
         if network.output in self.records:
-            signal, _ = self.records[network.output]
+            answer, element = self.records[network.output]
             population = network[network.output]
-            assert isinstance(population, Population)
-            answer = Signal(numbers.answer(signal.tensor, population), signal.length)
-            found.output = self._answer(answer, population.size)
+            if isinstance(population, Population):
+                real = numbers.answer(answer.tensor, population)
+                answer, element = Signal(real, answer.length), numbers.real
+            found.output = self._answer(answer, population.size, element)
         for key in self._stage.taken:
             source = network[key[0]]
             assert source.message is not None
@@ -397,13 +439,13 @@ class SequenceWriter:
             self._declare_counts(self._tally, found)
         return found
 
-    def _answer(self, answer: Signal, size: int) -> str:
+    def _answer(self, answer: Signal, size: int, element: int) -> str:
         """Declare the output of the network: all frames, or the last."""
         numbers, name = self.numbers, self._output_name
         if self.network.return_sequences:
-            return self._output(answer, name, size, numbers.real)
+            return self._output(answer, name, size, element)
         numbers.graph.node("Gather", [answer.tensor, numbers.number(-1)], name, axis=0)
-        numbers.graph.output(name, ["batch", size], numbers.real)
+        numbers.graph.output(name, ["batch", size], element)
         return name
 
     def _declare_counts(self, tally: Tally, found: Sequences) -> None:

@@ -56,6 +56,12 @@ def stages(network: IntegerNetwork) -> list[Stage]:
     return [_stage(network, number, level, needed) for number in range(max(level.values()) + 1)]
 
 
+def whole_stage(network: IntegerNetwork) -> Stage:
+    """Return a whole network, nodes on the host included, as one stage."""
+    parts = tuple(c for c in components(network) if c.populations[0] is not network.input)
+    return Stage((), (network.input,), parts)
+
+
 _HOST = -1
 
 
@@ -88,7 +94,7 @@ def lengths(network: IntegerNetwork) -> dict[Place, Hashable]:
             length: Hashable = TIME
         elif isinstance(first, HostNodes):
             read = {found[r.source] for r in network.readings if r.target == first.place}
-            same = all(first.network.frames(n) == n for n in _SOME_LENGTHS)
+            same = all(first.network.frames(n) == n for n in SOME_LENGTHS)
             length = next(iter(read)) if same and len(read) == 1 else (first.place, *read)
         elif isinstance(first, Reduction):
             length = ONE
@@ -98,7 +104,8 @@ def lengths(network: IntegerNetwork) -> dict[Place, Hashable]:
     return found
 
 
-_SOME_LENGTHS = range(1, 65)
+SOME_LENGTHS = range(1, 65)
+"""Lengths that tell whether nodes give as many frames as they take."""
 
 
 def driven(length: Hashable, edge: Edge) -> Hashable:

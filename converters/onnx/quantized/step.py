@@ -19,6 +19,7 @@ import numpy as np
 from onnx import TensorProto
 
 from converters.onnx.graph import Dimension
+from converters.onnx.models import ahead
 from converters.onnx.quantized.arithmetic import (
     MESSAGE,
     OutletKey,
@@ -32,10 +33,12 @@ from converters.onnx.quantized.component import (
     all_thresholds,
     key_of,
 )
+from converters.onnx.quantized.hosts import doubled, encoded, host_step, mapped
 from converters.onnx.quantized.integers import Integers
+from converters.onnx.quantized.stages import SOME_LENGTHS
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import Component, components
-from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place
 from lmu_deploy.core.integer.populations import Input, Reduction
 
@@ -92,6 +95,9 @@ def timings(network: IntegerNetwork) -> tuple[dict[Place, Timing], dict[Place, T
         first = component.populations[0]
         if isinstance(first, Input):
             continue
+        if isinstance(first, HostNodes):
+            found[first.place] = _host_timing(network, first, found)
+            continue
         timing = _timing(component, found)
         if isinstance(first, Reduction):
             intakes[first.place], timing = timing, Timing(1, timing.late, True)
@@ -121,6 +127,20 @@ def _timing(component: Component, known: Mapping[Place, Timing]) -> Timing:
     return Timing(periods.pop(), late)
 
 
+def _host_timing(network: IntegerNetwork, host: HostNodes, known: Mapping[Place, Timing]) -> Timing:
+    """Return when nodes on the host have a frame: whenever all that they read have one."""
+    read = [known[r.source] for r in network.readings if r.target == host.place]
+    nodes = ", ".join(f"{n.name} ({n.operator.describe()})" for n in host.network.nodes)
+    framewise = all(node.operator.framewise for node in host.network.nodes)
+    in_step = all(host.network.frames(n) == n for n in SOME_LENGTHS) and not ahead(host.network)
+    if len(set(read)) > 1 or not (framewise if read[0].final else in_step):
+        raise InputError(
+            f"one step of this network cannot be exported, because {nodes} on the host "
+            "need frames of other steps; export the whole sequence (onnx-int)."
+        )
+    return read[0]
+
+
 class StepWriter:
     """Writes one step of a network into a graph.
 
@@ -139,14 +159,25 @@ class StepWriter:
         self._frames: dict[OutletKey, str] = {}
         self._after: dict[str, tuple[str, list[int], int]] = {}
         self._flags: dict[Timing, str | None] = {}
+        self._reals: dict[Place, str] = {}
+        self._host_states: dict[str, list[Dimension]] = {}
+        read = {reading.source for reading in network.readings}
+        for place in read:
+            self._thresholds[place] = sorted({0, *self._thresholds[place]})
+        real = network.input.place in read and not network.input.tokens
         shape: list[Dimension] = ["batch", network.input.features]
-        x = numbers.graph.input(self._names["input"], shape, numbers.input_type)
+        element = TensorProto.DOUBLE if real else numbers.input_type
+        x = numbers.graph.input(self._names["input"], shape, element)
         self._batch = numbers.add("Shape", [x], "batch_size", start=0, end=1)
         every = [*self._timings.values(), *self._intakes.values()]
         timed = [(t.period, t.late) for t in every]
         self._cycle = max(late for _, late in timed), math.lcm(*(period for period, _ in timed))
         self._step = self._clock() if self._cycle != (0, 1) else ""
-        self._enter(network.input, numbers.receive(x, network.input))
+        if real:
+            self._reals[network.input.place] = x
+            self._enter(network.input, encoded(numbers, "input", x, network.input.message))
+        else:
+            self._enter(network.input, numbers.receive(x, network.input))
 
     # States
 
@@ -201,20 +232,48 @@ class StepWriter:
 
     # Populations
 
-    def _enter(self, population: Input, messages: str) -> None:
-        """Send the messages of the input."""
-        numbers, place = self._numbers, population.place
+    def _enter(self, population: Input | HostNodes, messages: str) -> None:
+        """Send the messages of the input, or of the host."""
+        numbers, place, form = self._numbers, population.place, population.message
+        assert form is not None
+        timing = self._timings[place]
         for t in self._thresholds[place]:
             self._messages[place, t] = messages
             if t:
-                before = self._state(f"{place}/{held(t)}", [population.size], TensorProto.INT32)
-                found = numbers.hold((place, t), population.message, messages, before)
-                self._next(before, found, None, [population.size], TensorProto.INT32)
+                part = Carried((place, held(t)), population.size, TensorProto.INT32, None)
+                names, before = self._before([part], timing)
+                found = numbers.hold((place, t), form, messages, before[part.part])
+                self._keep_states([part], names, {part.part: found}, self._due(timing))
                 self._messages[place, t] = found
             self._keep((place, t))
 
+    def _on_host(self, host: HostNodes) -> None:
+        """Add nodes on the host, in float64."""
+        numbers, network, values = self._numbers, self._network, []
+        for reading in network.readings:
+            if reading.target != host.place:
+                continue
+            source, name = network[reading.source], f"{host.place}/{reading.source}"
+            real = self._reals.get(reading.source)
+            if real is None:
+                assert source.message is not None
+                real = doubled(numbers, name, self._messages[source.place, 0], source.message)
+            values.append(mapped(numbers, name, real, reading.matrix))
+        timing, x = self._timings[host.place], numbers.total(values, f"{host.place}/read")
+        found, states = host_step(numbers, host, x, self._due(timing))
+        self._host_states.update(states)
+        if host.message is None:
+            self._reals[host.place] = found
+        else:
+            self._enter(host, encoded(numbers, str(host.place), found, host.message))
+        if host.place == network.output:
+            self._answer(found, TensorProto.DOUBLE)
+
     def add(self, component: Component) -> None:
-        """Add a component on the chip."""
+        """Add a component."""
+        if isinstance(component.populations[0], HostNodes):
+            self._on_host(component.populations[0])
+            return
         numbers, timing = self._numbers, self._timings[component.populations[0].place]
         step = ComponentStep(self._network, component, self._thresholds)
         windows = {edge: self._window(edge) for edge in component.outside}
@@ -368,10 +427,10 @@ class StepWriter:
 
     # Outputs
 
-    def _answer(self, message: str) -> None:
+    def _answer(self, message: str, element: int = TensorProto.INT32) -> None:
         numbers, population = self._numbers, self._network[self._network.output]
         numbers.graph.node("Identity", [message], self._names["output"])
-        numbers.graph.output(self._names["output"], ["batch", population.size], numbers.real)
+        numbers.graph.output(self._names["output"], ["batch", population.size], element)
         timing = self._timings[population.place]
         if (due := self._due(timing)) is not None:
             numbers.graph.node("Identity", [due], self._names["ready"])
@@ -383,6 +442,8 @@ class StepWriter:
         for state, (after, shape, element) in self._after.items():
             graph.node("Identity", [after], f"{state}.next")
             graph.output(f"{state}.next", ["batch", *shape], element)
+        for name, axes in self._host_states.items():
+            graph.output(name, axes, TensorProto.DOUBLE)
 
 
 def write_step(network: IntegerNetwork, numbers: Integers) -> None:

@@ -12,7 +12,14 @@ from onnx_runs import run_model, run_steps
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError, RunError
-from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph import executor
+from lmu_deploy.core.graph.frames import LayerNorm, RMSNorm
+from lmu_deploy.core.graph.linear import Conv1d, Dense
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import NAMES, Activation, Concat
+from lmu_deploy.core.graph.recurrent import GRU, LSTM
+from lmu_deploy.core.graph.time import Reverse
 from lmu_deploy.core.integer.functions import PiecewiseLinear, Segments
 from lmu_deploy.core.integer.graph import edges, frame_counts, with_connections
 from lmu_deploy.core.integer.network import IntegerNetwork
@@ -42,9 +49,10 @@ from converters.onnx import (  # noqa: E402
     to_onnx_integer_step,
 )
 from converters.onnx.graph import Graph, Weights  # noqa: E402
+from converters.onnx.models import add_sequence  # noqa: E402
 from converters.onnx.quantized.export import sequence_stage  # noqa: E402
 from converters.onnx.quantized.integers import Integers  # noqa: E402
-from converters.onnx.quantized.stages import stages  # noqa: E402
+from converters.onnx.quantized.stages import whole_stage  # noqa: E402
 from converters.onnx.quantized.step import timings  # noqa: E402
 
 ON_CHIP = tuple(kind for kind in KINDS if kind != "host")
@@ -84,29 +92,96 @@ def test_every_population_alone_equals_the_simulator(kind):
     check()
 
 
+def array(*shape):
+    return np.random.default_rng(shape).normal(size=shape) / np.sqrt(shape[0])
+
+
 def messages(network, inputs):
     return inputs if network.input.tokens else to_messages(inputs, network.input.message)[0]
 
 
-@settings(max_examples=settings.default.max_examples // 2)
-@given(run=graph_runs(kinds=ON_CHIP))
+def assert_integers_equal(found, expected):
+    """Check that integers are equal, and real numbers of the host nearly so."""
+    if np.asarray(expected).dtype.kind == "i":
+        np.testing.assert_array_equal(found, expected)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@given(run=graph_runs(kinds=(*KINDS, "host", "host")))
 def test_the_exported_file_and_its_steps_equal_the_simulator(run):
     network, inputs = run
     assume_simulated(network)
-    theirs = IntegerTarget("numpy").run(network, inputs, record=True)
-    sent = messages(network, inputs)
-    found = run_model(to_onnx_integer(network), sent)["output"]
-    np.testing.assert_array_equal(found * network.y_scale, theirs.outputs)
+    theirs = IntegerTarget("numpy").run(network, inputs, record=True).states.parts
+    try:
+        model = to_onnx_integer(network, record=True)
+    except InputError as error:
+        assert "ONNX Runtime has no" in str(error)
+        return
+    check_onnx(model)
+    sent = inputs if takes_real_inputs(model) else messages(network, inputs)
+    found = run_model(model, sent)
+    for place, values in theirs.items():
+        assert_integers_equal(found[place], values)
+    last = theirs[str(network.output)]
+    assert_integers_equal(found["output"], last if network.return_sequences else last[:, -1])
     try:
         model = to_onnx_integer_step(network)
     except InputError as error:
         assert "export the whole sequence" in str(error)
         return
-    answers = [np.stack(each) for each in run_steps(model, sent)]
-    expected = theirs.states.parts[str(network.output)]
+    check_onnx(model)
     final = timings(network)[0][network.output].final
-    for sample, answer in enumerate(answers):
-        np.testing.assert_array_equal(answer[-1:] if final else answer, expected[sample])
+    for answer, expected in zip(run_steps(model, sent), last, strict=True):
+        assert_integers_equal(np.stack(answer)[-1:] if final else np.stack(answer), expected)
+
+
+def takes_real_inputs(model):
+    """Whether the host reads the input of a model."""
+    return model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+
+
+HYBRIDS = {
+    "bidirectional": (
+        Node("there", LSTM(array(2, 16), array(4, 16), array(16)), (INPUT,)),
+        Node("turned", Reverse(), (INPUT,)),
+        Node("back", GRU(array(2, 12), array(4, 12), array(12)), ("turned",)),
+        Node("again", Reverse(), ("back",)),
+        Node("both", Concat(), ("there", "again")),
+        Node("answer", Dense(array(8, 3)), ("both",)),
+    ),
+    "normalization": (
+        Node("units", Dense(array(2, 6), array(6)), (INPUT,)),
+        Node("bent", Activation("gelu"), ("units",)),
+        Node("norm", LayerNorm(1.0 + array(6), array(6)), ("bent",)),
+        Node("memory", LinearMemory(Memory.legendre(4, 9.0), array(6, 1)), ("norm",)),
+        Node("scale", RMSNorm(1.0 + array(4)), ("memory",)),
+        Node("shares", Activation("softmax"), ("scale",)),
+        Node("answer", Dense(array(4, 3)), ("shares",)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_hybrids_are_one_file_and_one_step_with_equal_messages(name):
+    network = Network(HYBRIDS[name], (2,), "answer")
+    inputs = np.random.default_rng(6).normal(size=(3, 12, 2))
+    integer = quantize(network, inputs)
+    assert integer.on_host
+    theirs = assert_equal_runs(integer, inputs).states.parts
+    model = to_onnx_integer(integer, record=True)
+    sent = inputs if takes_real_inputs(model) else messages(integer, inputs)
+    found = run_model(model, sent)
+    for place, values in theirs.items():
+        assert_integers_equal(found[place], values)
+    if name == "bidirectional":
+        with pytest.raises(
+            InputError, match=r"turned \(reversal of time\).*on the host need frames"
+        ):
+            to_onnx_integer_step(integer)
+        return
+    steps = run_steps(to_onnx_integer_step(integer), sent)
+    assert_integers_equal(np.stack([np.stack(each) for each in steps]), theirs["answer"])
 
 
 @settings(max_examples=max(settings.default.max_examples // 10, 2))
@@ -117,6 +192,7 @@ def test_a_step_answers_as_if_the_sequence_ended_there(run):
         model = to_onnx_integer_step(network)
     except InputError:
         assume(False)
+    assume(timings(network)[0][network.output].final)
     answers = run_steps(model, messages(network, inputs))
     shortest = fewest_steps(network)
     for steps in range(shortest, inputs.shape[1] + 1):
@@ -172,7 +248,7 @@ ERR_ON_INT64 = {"Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Relu", "Sign"}
 @settings(max_examples=settings.default.max_examples // 5)
 @given(network=integer_graphs(kinds=ON_CHIP))
 def test_the_graph_has_only_integers_and_avoids_what_errs_on_int64(network):
-    (stage,) = stages(network)
+    stage = whole_stage(network)
     models = [to_onnx_integer(network), sequence_stage(network, stage, record=True, tally=True)[0]]
     try:
         models.append(to_onnx_integer_step(network))
@@ -307,6 +383,39 @@ def test_maxima_and_products_are_exact_beyond_32_bits():
     for population in (maximum, product):
         theirs = assert_equal_runs(single(population, None, 4, True), x)
         assert theirs.saturations[str(population.place) + "/message"] or population is maximum
+
+
+def in_double(*operators):
+    """A model of operators on the host, one behind the other, of three features."""
+    names = [f"node_{number}" for number in range(len(operators))]
+    nodes = [
+        Node(name, operator, (before,))
+        for name, operator, before in zip(names, operators, [INPUT, *names], strict=False)
+    ]
+    network = Network(tuple(nodes), (3,), names[-1])
+    graph = Graph("host", Weights().of_another(network, "float64"))
+    x = graph.input("input", ["batch", "time", 3])
+    y = graph.node("Identity", [add_sequence(graph, network, x)], "output")
+    graph.output(y, ["batch", "time", network.n_out])
+    return network, graph.model({})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_on_the_host_have_all_bits_of_float64_but_the_last(name):
+    x = np.random.default_rng(7).normal(size=(2, 50, 3)) * 4.0
+    operators = Dense(array(3, 3) * 0.1), Activation(name, 0.3)
+    if name == "gelu":
+        with pytest.raises(InputError, match="ONNX Runtime has no Erf in float64"):
+            in_double(*operators)
+        return
+    network, model = in_double(*operators)
+    expected = executor.run(network, x)
+    np.testing.assert_allclose(run_model(model, x)["output"], expected, rtol=1e-13, atol=1e-15)
+
+
+def test_a_host_without_a_float64_kernel_is_refused_with_the_target_that_runs_it():
+    with pytest.raises(InputError, match=r"no Conv in float64; run.*target onnxruntime"):
+        in_double(Conv1d(array(2, 3, 3)))
 
 
 # Faults are detected
