@@ -37,7 +37,7 @@ class Naive:
     """One sample at a time, loops and Python integers, written from integer-semantics.md."""
 
     def __init__(self, network: IntegerNetwork) -> None:
-        self.network = network
+        self.network = layered(network)
         self.saturations: Counter[str] = Counter()
         self.events: list[dict[str, list[int]]] = []
         self.synops = 0
@@ -89,9 +89,9 @@ class Naive:
 
     def run(self, sample: np.ndarray) -> None:
         net = self.network
-        m = [[0] * layer.memory.size for layer in layered(net).layers]
-        mm = [[0] * layer.memory.size for layer in layered(net).layers]
-        h = [[0] * (layer.hidden.units if layer.hidden else 0) for layer in layered(net).layers]
+        m = [[0] * layer.memory.size for layer in net.layers]
+        mm = [[0] * layer.memory.size for layer in net.layers]
+        h = [[0] * (layer.hidden.units if layer.hidden else 0) for layer in net.layers]
         self.events.append({})
         self.last_sent = {}
         for values in (self.m, self.h, self.y):
@@ -100,14 +100,15 @@ class Naive:
             x = [round(float(v) / net.input.scale) for v in row]
             x = [self.sat(v, net.input.bits, "input") for v in x]
             sent = "input"
-            for i, layer in enumerate(layered(net).layers):
+            for i, layer in enumerate(net.layers):
                 self.send(sent, x, self.entering(i)) if i == 0 else None
-                own = [layer.memory.recurrent, layer.hidden.memory if layer.hidden else None]
+                own = [None, layer.hidden.memory if layer.hidden else None]
                 if isinstance(layer.memory, SeriesMemory):
                     m[i], mm[i] = self.series(i, layer.memory, m[i], mm[i], x, h[i])
                     own[0] = layer.memory.feedback
                 else:
                     m[i], mm[i] = self.memory(i, layer.memory, m[i], mm[i], x, h[i])
+                    own[0] = layer.memory.recurrent
                 if layer.hidden:
                     self.send(f"layer{i}/memory", mm[i], own)
                     h[i] = self.hidden(i, layer.hidden, mm[i], x, h[i])
@@ -123,9 +124,9 @@ class Naive:
             self.y[-1].append(y)
 
     def entering(self, i: int) -> list[Connection | None]:
-        if i == len(layered(self.network).layers):
+        if i == len(self.network.layers):
             return [self.network.readout.connection]
-        layer = layered(self.network).layers[i]
+        layer = self.network.layers[i]
         return [layer.memory.input, layer.hidden.input if layer.hidden else None]
 
     def memory(self, i, layer, m, messages, x, h):
