@@ -14,10 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.transforms import as_layers
-from lmu_deploy.core.loading import FORMS
-from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.representation import Part
@@ -291,6 +287,10 @@ def forms_of(target: Target) -> list[str]:
 
     A target that was written for `LMUNetwork` runs float networks that are chains of layers.
     """
+    from lmu_deploy.core.graph.network import Network  # which imports SciPy
+    from lmu_deploy.core.loading import FORMS
+    from lmu_deploy.core.network import LMUNetwork
+
     accepts = {Network if cls is LMUNetwork else cls for cls in target.accepts}
     return [name for name, cls in FORMS.items() if cls in accepts]
 
@@ -303,6 +303,10 @@ def taken_by(target: Target, network: Any) -> Any:
     InputError
         When the graph is no chain of layers.
     """
+    from lmu_deploy.core.graph.network import Network  # which imports SciPy
+    from lmu_deploy.core.graph.transforms import as_layers
+    from lmu_deploy.core.network import LMUNetwork
+
     for_layers = LMUNetwork in target.accepts and Network not in target.accepts
     if for_layers and isinstance(network, Network):
         return as_layers(network, f"target {target.name}")
