@@ -156,7 +156,9 @@ def _first(states: States | None, kept: int) -> States | None:
     if len(states.m) <= kept:
         return states
     # Copy, so that the memory of the other samples can be released.
-    return replace(states, **{name: getattr(states, name)[:kept].copy() for name in _RECORDED})
+    found: dict[str, Any] = {name: getattr(states, name)[:kept].copy() for name in _RECORDED}
+    parts = {place: values[:kept].copy() for place, values in states.parts.items()}
+    return replace(states, parts=parts, **found)
 
 
 def _joined(parts: Sequence[StreamedRun]) -> StreamedRun:
@@ -181,8 +183,12 @@ def _joined(parts: Sequence[StreamedRun]) -> StreamedRun:
 def _states(recorded: Sequence[States]) -> States | None:
     if len(recorded) < 2:
         return recorded[0] if recorded else None
-    arrays = {name: [getattr(states, name) for states in recorded] for name in _RECORDED}
-    return replace(recorded[0], **{n: np.concatenate(found) for n, found in arrays.items()})
+    first = recorded[0]
+    found: dict[str, Any] = {
+        name: np.concatenate([getattr(states, name) for states in recorded]) for name in _RECORDED
+    }
+    parts = {place: np.concatenate([s.parts[place] for s in recorded]) for place in first.parts}
+    return replace(first, parts=parts, **found)
 
 
 def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:

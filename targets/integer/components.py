@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import proxy
 
 import numpy as np
 
@@ -166,6 +167,16 @@ class Runner(Protocol):
         """Yield the number of the first frame of every source that is still needed."""
 
 
+def _borrowed(machine: Machine) -> Machine:
+    """Return a machine for a runner that it owns.
+
+    A reference would close a cycle, and the buffers of finished runs would stay until the next
+    collection.
+    """
+    lent: Machine = proxy(machine)
+    return lent
+
+
 @dataclass(frozen=True)
 class _Inflow:
     """Edges into one component that read the same frames of the same source."""
@@ -184,7 +195,7 @@ class ChipRunner:
     """A component of populations on the chip."""
 
     def __init__(self, machine: Machine, component: Component) -> None:
-        self._machine, self._component = machine, component
+        self._machine, self._component = _borrowed(machine), component
         self._populations = [p for p in component.populations if isinstance(p, Population)]
         self.places = tuple(p.place for p in self._populations)
         engine = machine.engine
@@ -356,7 +367,7 @@ class HostRunner:
     """Nodes on the host; every sample is computed by itself, so that batches change no bit."""
 
     def __init__(self, machine: Machine, host: HostNodes, readings: list[Reading]) -> None:
-        self._machine, self._host, self._readings = machine, host, readings
+        self._machine, self._host, self._readings = _borrowed(machine), host, readings
         self.places = (host.place,)
         self._keys = [(r.source, self._threshold(machine.network[r.source])) for r in readings]
 

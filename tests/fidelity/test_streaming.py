@@ -78,6 +78,8 @@ def test_streamed_figures_are_those_of_one_run(networks, tmp_path):
     found = run_streamed(IntegerTarget("numpy"), integer, split.inputs, KEPT, part=PART)
     assert (found.outputs == whole.outputs).all()
     assert (found.states.m == whole.states.m[:KEPT]).all()
+    for place, values in whole.states.parts.items():
+        assert (found.states.parts[place] == values[:KEPT]).all()
     assert (found.synops, found.carried) == (whole.synops, whole.carried)
     assert found.saturations == whole.saturations
     assert list(found.events) == []
@@ -118,7 +120,8 @@ class RandomInParts(Random):
             run = super().run(network, some, seed=seed)
             values = np.arange(first, first + len(some))[:, None, None]
             ones = np.ones(1)
-            states = States(values, values, values, ones, ones) if first < record else None
+            states = States(values, values, values, ones, ones, parts={"p": values})
+            states = states if first < record else None
             yield replace(run, outputs=drawn.random((len(some), OUTPUTS)), states=states)
 
 
@@ -128,7 +131,7 @@ def test_a_target_with_parts_draws_the_numbers_of_one_run(kept):
     inputs = np.zeros((10, STEPS, 2))
     found = run_streamed(RandomInParts(), None, inputs, kept, part=3, seed=5)
     assert (found.outputs == Random().run(None, inputs, seed=5).outputs).all()
-    for recorded in (found.states.m, found.states.h, found.states.y):
+    for recorded in (found.states.m, found.states.h, found.states.y, found.states.parts["p"]):
         assert recorded.ravel().tolist() == list(range(kept))
     assert (found.synops, found.seed) == (3, 5)
 

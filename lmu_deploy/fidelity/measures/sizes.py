@@ -13,7 +13,7 @@ layer of NeuroBench is one slice of a connection here; an activation is a messag
 - ``footprint``: bytes of all parameters at the widths of the representation, without states.
 - ``connection_sparsity``: share of weights that are zero.
 - ``activation_sparsity``: share of messages that are zero, over populations, steps and samples.
-  Messages of the host (inputs, LSTM layers) are not activations.
+  Messages of the host (inputs, and nodes that it computes) are not activations.
 - ``synaptic_operations``: operations of a mean sample with nonzero messages and weights:
   ``Effective_MACs`` for graded messages, ``Effective_ACs`` for spikes. ``Dense`` includes zeros.
 """
