@@ -202,7 +202,7 @@ def test_unmodified_file_loads(tmp_path):
 def test_other_representation_is_rejected(tmp_path):
     save(small_network(), tmp_path / "a.safetensors")
     others = tuple(cls for cls in INTEGER_CLASSES if cls not in FLOAT_CLASSES)
-    with pytest.raises(InputError, match=r"it contains a LMUNetwork where one of .*IntegerNetwork"):
+    with pytest.raises(InputError, match=r"it contains a LMUNetwork where one of .*IntegerGraph"):
         load(tmp_path / "a.safetensors", others)
 
 

@@ -13,9 +13,12 @@ from layered import layered
 
 from converters.loihi import loihi_spike
 from converters.quantize import quantize
-from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.frames import LayerNorm
+from lmu_deploy.core.graph.linear import Dense
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.integer.graph import edges
-from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
 from lmu_deploy.report.tables import neurobench
 from targets.integer import IntegerTarget
@@ -141,17 +144,24 @@ def test_a_network_without_messages_has_sparsity_one(memory_alone):
 def test_messages_of_the_host_are_not_activations():
     rng = np.random.default_rng(42)
     memory = Memory.legendre(3, 12.0, 1)
-    lstm = LSTMLayer(*(rng.normal(size=s) / 2 for s in ((3, 16), (4, 16), (16,))))
-    first, last = (
-        LMULayer(rng.normal(size=(n, 1)), None, None, None, memory, None) for n in (1, 4)
+    network = Network(
+        (
+            Node("first", LinearMemory(memory, rng.normal(size=(1, 1))), (INPUT,)),
+            Node("norm", LayerNorm(np.ones(3), np.ones(3), 0.1), ("first",)),
+            Node("last", LinearMemory(memory, rng.normal(size=(3, 1))), ("norm",)),
+            Node("readout", Dense(rng.normal(size=(3, 1))), ("last",)),
+        ),
+        (1,),
+        "readout",
     )
-    network = LMUNetwork((first, lstm, last), Readout(rng.normal(size=(3, 1)), None), True)
     inputs = rng.normal(size=(4, 6, 1))
+    inputs[:, :3] = 0.0  # the first memory sends nothing yet, and the host does
     hybrid = quantize(network, inputs)
     run = IntegerTarget("numpy").run(hybrid, inputs)
-    sent = sum(int(run.events[name].sum()) for name in ("layer0/memory", "layer2/memory"))
-    assert int(run.events["layer1/host"].sum()) > 0
+    sent = sum(int(run.events[name].sum()) for name in ("first/memory", "last/memory"))
+    assert int(run.events["norm"].sum()) == 4 * 6 * 3
     possible = 4 * 6 * 6
+    assert sent < possible
     assert neurobench_of(run, hybrid).activation_sparsity == (possible - sent) / possible
 
 

@@ -281,5 +281,5 @@ def test_damaged_files_raise_one_clear_error_each():
 def test_a_malicious_architecture_file_is_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"class_name": "Evil", "config": io.BytesIO.__name__}))
-    with pytest.raises(InputError, match="only Sequential and Functional"):
+    with pytest.raises(InputError, match="the model is a 'Evil', whose Python code is in no file"):
         import_file(FIXTURES / "keras3-feedback.weights.h5", architecture=path)

@@ -120,12 +120,15 @@ def test_every_sum_lies_within_its_proven_bound(large):
     state = machine.start(len(inputs))
     limits = {place: source.message.limit for place, source in sources(network).items()}
     bounds = {w.place: worst_sums(w, limits[w.source]) for w in edges(network)}
-    for t in range(40):
-        machine.advance(state, inputs[:, t])
-        for edge in edges(network):
-            messages = state.messages[edge.source].astype(np.int64)
-            sums = np.einsum("koi,bi->bko", edge.connection.slices.astype(np.int64), messages)
-            assert np.all(np.abs(sums).max(axis=0) <= bounds[edge.place])
+    found = machine.feed(state, inputs[:, :40].swapaxes(0, 1))
+    for edge in edges(network):
+        values = np.concatenate([part.values for part in found[edge.source]])
+        messages = values.reshape(-1, values.shape[2]).astype(np.int64)
+        assert len(messages) == 40 * len(inputs)
+        sums = np.einsum("koi,bi->bko", edge.connection.slices.astype(np.int64), messages)
+        worst = np.abs(sums).max(axis=0)
+        assert worst.any()
+        assert np.all(worst <= bounds[edge.place])
 
 
 def with_recurrent(network, **changes):
@@ -232,16 +235,17 @@ def test_threads_change_nothing(engine, large, run_by_numpy, monkeypatch):
 def test_what_fails_in_a_thread_ends_the_run_and_the_other_threads(engine, large, monkeypatch):
     network, inputs = large
     monkeypatch.setattr("targets.integer.torch_engine.Int32Engine.threads", 2)
+    monkeypatch.setattr("targets.integer.machine._LONGEST_CHUNK", 1)
     steps = []
 
-    def receive(machine, state, messages):
+    def feed(machine, state, *chunk):
         steps.append(state)
         if len(steps) == 10:
             raise RunError("the tenth step.")
-        return real(machine, state, messages)
+        return real(machine, state, *chunk)
 
-    real = Machine.receive
-    monkeypatch.setattr(Machine, "receive", receive)
+    real = Machine.feed
+    monkeypatch.setattr(Machine, "feed", feed)
     with pytest.raises(RunError, match="tenth"):
         IntegerTarget(engine).run(network, inputs)
     assert len(steps) < inputs.shape[1]

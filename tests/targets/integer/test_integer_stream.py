@@ -133,6 +133,6 @@ def test_a_bound_that_leaves_out_a_rounding_is_passed(monkeypatch):
 
 def test_feedback_through_an_activation_has_no_bound():
     given_ = example("recurrent")
-    memory = quantize(given_.network, given_.calibration).layers[0].memory
+    memory = layered(quantize(given_.network, given_.calibration)).layers[0].memory
     with pytest.raises(InputError, match="hidden units"):
         deviation_bound(memory, 10, np.zeros(memory.size))
