@@ -27,7 +27,7 @@ def main() -> None:
         y, stream = step(network, digit[:, row], stream)
         print(f"after row {row + 1}: {int(np.argmax(y))}, by {np.ptp(np.sort(y[0])[-2:])} units")
     whole = IntegerTarget().run(network, digit).outputs
-    assert np.array_equal(y * network.readout.output.scale, whole)
+    assert np.array_equal(y * network.y_scale, whole)
     print(f"it is a {test.targets[0]}")
 
 
