@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lmu_deploy.cli.options import File, Limit, Profile, Seed, TaskName
+from lmu_deploy.cli.options import File, First, Limit, Profile, Seed, TaskName
+from lmu_deploy.core.representation import counted
 
 
 def deploy(
@@ -16,6 +17,7 @@ def deploy(
     target: Annotated[str, typer.Option(help="Target; lmu-deploy targets lists them.")],
     task: TaskName = None,
     limit: Limit = None,
+    first: First = None,
     record: Annotated[
         Path | None, typer.Option(help="File (.npz) to write m, h and y of every step to.")
     ] = None,
@@ -29,7 +31,14 @@ def deploy(
     from lmu_deploy.api.run import run
 
     result = run(
-        file, task, target=target, limit=limit, record=record or False, json=json, seed=seed
+        file,
+        task,
+        target=target,
+        limit=limit,
+        first=first,
+        record=record or False,
+        json=json,
+        seed=seed,
     )
     print(result_line(result.summary()))
     for note in result.notes:
@@ -45,10 +54,10 @@ def result_line(summary: dict[str, Any]) -> str:
         See :meth:`lmu_deploy.api.run.RunResult.summary`.
     """
     metric, reference = summary["metric"], summary["reference"]
-    low, high = metric["ci95"]
+    interval = " ({:.4f} to {:.4f})".format(*metric["ci95"]) if metric["ci95"] else ""
     line = (
-        f"{summary['target']}: {metric['name']} {metric['value']:.4f} ({low:.4f} to {high:.4f}) "
-        f"on {summary['n_samples']} samples"
+        f"{summary['target']}: {metric['name']} {metric['value']:.4f}{interval} "
+        f"on {counted(summary['n_samples'], 'sample')}"
     )
     if reference["value"] is None:
         return f"{line}; no float reference in the file"
@@ -70,6 +79,7 @@ def validate(
     ] = "onnxruntime,integer",
     task: TaskName = None,
     limit: Limit = None,
+    first: First = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -107,6 +117,7 @@ def validate(
             task,
             targets=targets,
             limit=limit,
+            first=first,
             steps=steps,
             use=use or (),
             out=out,

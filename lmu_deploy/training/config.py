@@ -61,8 +61,9 @@ class TrainConfig(BaseModel):
         Doubles the training time.
     patience : int, optional
         Number of epochs without improvement of the validation after which training stops.
-    choose_by : {"loss", "metric"}
-        Quantity by which validations are compared.
+    choose_by : {"loss", "metric", "last"}
+        Quantity by which validations are compared; with last, the weights of the last epoch are
+        kept.
     steps, samples : int, optional
         Maximum number of steps of a sequence and of samples of each part, for quick runs.
     """
@@ -80,7 +81,7 @@ class TrainConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     adversary: float = Field(default=0.0, ge=0, le=1e6)
     patience: int | None = Field(default=None, ge=1)
-    choose_by: Literal["loss", "metric"] = "loss"
+    choose_by: Literal["loss", "metric", "last"] = "loss"
     steps: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
 
@@ -230,10 +231,18 @@ def _stretched(layers: list[dict[str, Any]], factor: float) -> list[dict[str, An
     ]
 
 
+SMALLEST_VALIDATION = 30
+"""Validation samples below which an accuracy has a standard error of up to 9 points or more; then
+all epochs are trained and the last weights kept, unless settings say otherwise."""
+
+
 def _for_own_data(task: Task, model: str) -> dict[str, Any]:
     """Return layers whose window is the sequence, with one channel per input, at most eight."""
+    stop: dict[str, Any] = {"patience": 20}
+    if task.is_own and len(task.load().validation) < SMALLEST_VALIDATION:
+        stop = {"choose_by": "last"}
     if model == "stack":
-        return {**_STACK, "patience": 20}
+        return {**_STACK, **stop}
     lmu = {
         "kind": "lmu",
         "units": 100,
@@ -244,4 +253,4 @@ def _for_own_data(task: Task, model: str) -> dict[str, Any]:
     feedforward = {**lmu, "hidden": "feedforward"}
     lstm = {"kind": "lstm", "units": 50}
     layers = {"lmu": [lmu], "parallel": [feedforward], "lstm": [lstm], "hybrid": [lmu, lstm]}
-    return {"layers": layers[model], "schedule": "one-cycle", "patience": 20}
+    return {"layers": layers[model], "schedule": "one-cycle", **stop}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import shlex
 import time
@@ -20,8 +21,10 @@ from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Task
 from lmu_deploy.tasks.dataset import UNNAMED, TaskLike, find_task
+from lmu_deploy.tasks.selection import CLASSES, DATA
 from lmu_deploy.training.config import TrainConfig, preset, read_toml
 
+_LOG = logging.getLogger(__name__)
 _PACKAGES = ("lmu-deploy", "numpy", "torch", "lightning", "scikit-learn")
 
 
@@ -123,9 +126,10 @@ def train(
     fitted = fit(task, data, settings, seed, show=progress, checkpoint=where, device=device)
     outputs = predict(fitted.model, data.test, settings.batch_size)
     network = _network(fitted.model, None if task.name == UNNAMED else task.name)
+    validated = {f"validation_{task.metric}": fitted.validation_metric}
     figures = {
         f"test_{task.metric}": task.score(outputs, data.test.targets),
-        f"validation_{task.metric}": fitted.validation_metric,
+        **(validated if len(data.validation) else {}),
         "best_epoch": float(fitted.best_epoch),
         "epochs": float(len(fitted.history)),
         "parameters": float(network.n_parameters),
@@ -133,7 +137,13 @@ def train(
     }
     command = _command(task, model, config, seed, epochs, out, sizes)
     provenance = describe(command, seed, settings, figures, fitted.device)
+    if task.is_own:
+        provenance[DATA] = task.identity
+        if task.labels:
+            provenance[CLASSES] = json.dumps([str(label) for label in task.labels])
     network = replace(network, provenance=provenance)
+    if task.is_own:
+        _LOG.info("training %s ended: %s", task.name, fitted.reason)
     if out is not None:
         save(network, out)
     return TrainResult(network, figures, fitted.history, settings)
