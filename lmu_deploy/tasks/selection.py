@@ -118,8 +118,13 @@ def _check_form(network: AnyNetwork | LMUNetwork, task: Task) -> None:
 def _renumbered(task: Task, n_out: int, provenance: Mapping[str, str]) -> Task:
     """Return a task whose classes have the numbers of the network's outputs.
 
-    They are those of the same names, where the network records names. Whole numbers that all name
-    an output are those outputs; other labels are taken in their order.
+    They are those of the same names, where the network records names. Otherwise whole numbers that
+    all name an output are those outputs, and as many labels as outputs are taken in their order.
+
+    Raises
+    ------
+    InputError
+        When a label belongs to no output, or it is not known to which.
     """
     names = [str(label) for label in task.labels]
     numbers = list(range(len(names)))
@@ -135,8 +140,14 @@ def _renumbered(task: Task, n_out: int, provenance: Mapping[str, str]) -> Task:
     elif all(type(label) is int and 0 <= label < n_out for label in task.labels):
         numbers = [int(label) for label in task.labels]
         labels = tuple(range(n_out))
+    elif len(names) == n_out:
+        labels = task.labels
+        _LOG.info("outputs 0 to %d of the network are %s", n_out - 1, ", ".join(names[:20]))
     else:
-        labels = (*task.labels, *map(str, range(len(names), n_out)))
+        raise InputError(
+            f"task {task.name} has the labels {', '.join(names[:20])}, and the network has "
+            f"{n_out} outputs without names; number the classes from 0 to {n_out - 1}."
+        )
     if numbers == list(range(len(names))):
         return task if len(names) == n_out else replace(task, n_out=n_out, labels=labels)
     table = np.array([*numbers, NO_CLASS])  # the last entry is what NO_CLASS itself picks

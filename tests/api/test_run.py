@@ -67,7 +67,7 @@ def test_arrays_of_inputs_need_no_answers(integer, data, recorded):
 
 
 def test_answers_to_arrays_give_the_same_figures(integer, data, recorded):
-    found = ld.run(integer, data.test.x, y=data.test.y, limit=6)
+    found = ld.run(integer, data.test.x[:6], y=data.test.y[:6])
     assert found.metric == recorded.metric
     assert found.against_reference == recorded.against_reference
 
@@ -123,7 +123,7 @@ def test_a_result_shows_itself(recorded):
     [
         ({"data": "digits", "y": np.zeros(3, int)}, "y belongs to inputs"),
         ({"data": np.zeros((2, 8, 8)), "json": "x.json"}, "right answers"),
-        ({"data": np.zeros((2, 8, 8)), "y": [11, 3]}, "y has 12 outputs"),
+        ({"data": np.zeros((2, 8, 8)), "y": [11, 3]}, "number the classes from 0 to 9"),
         ({"data": np.zeros((2, 8, 7))}, "8"),
         ({"target": "nowhere"}, "unknown target"),
         ({"target": "brian2"}, "brian2"),

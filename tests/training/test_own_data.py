@@ -1,4 +1,4 @@
-"""Training on data of users: variable lengths, vectors, few samples, early stopping, checkpoints."""
+"""Training on data of users: lengths, vectors, few samples, early stopping, checkpoints."""
 
 import json
 import logging
