@@ -22,6 +22,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write
 from lmu_deploy.core.representation import counted, shortened
 from lmu_deploy.core.validation import check_choice
+from lmu_deploy.tasks.base import Split, Task, TaskData, get_task, task_names
 from lmu_deploy.tasks.own.arrays import (
     Answers,
     Sequences,
@@ -31,7 +32,6 @@ from lmu_deploy.tasks.own.arrays import (
     read_answers,
     read_sequences,
 )
-from lmu_deploy.tasks.base import Split, Task, TaskData, get_task, task_names
 from lmu_deploy.tasks.own.strata import stratified_order, validation_rows
 
 UNNAMED = "dataset"
