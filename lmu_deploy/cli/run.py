@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from lmu_deploy.cli.options import File, First, Limit, Profile, Seed, TaskName
-from lmu_deploy.core.representation import counted
 
 
 def deploy(
@@ -53,6 +52,8 @@ def result_line(summary: dict[str, Any]) -> str:
     summary : dict
         See :meth:`lmu_deploy.api.run.RunResult.summary`.
     """
+    from lmu_deploy.core.representation import counted
+
     metric, reference = summary["metric"], summary["reference"]
     interval = " ({:.4f} to {:.4f})".format(*metric["ci95"]) if metric["ci95"] else ""
     line = (

@@ -206,7 +206,7 @@ def _checked(name: str, value: np.ndarray, lengths: np.ndarray | None) -> Sequen
         if bad := int(part.size - np.isfinite(part).sum()):
             sample = start + int(np.argwhere(~np.isfinite(part))[0, 0])
             raise InputError(
-                f"{name} has {counted(bad, 'number')} that are NaN, infinite or beyond float32, "
+                f"{name} has {counted(bad, 'number')} not finite in float32, "
                 f"the first in sample {sample}; replace them, or give shorter sequences as a list."
             )
         if not stored:
