@@ -19,6 +19,7 @@ from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.studies.chip_yield import ChipYield, yield_of_chips
 from lmu_deploy.tasks.dataset import TaskLike
+from lmu_deploy.tasks.own.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 
 
@@ -129,7 +130,9 @@ def spike_for_task(
     """Lower a float network with options in one object; see :func:`spike`."""
     network = load_float(network, "spike")
     kept = None if load_calibration is None else saved.load_calibration(load_calibration)
-    inputs = limited(task_for(network, task).load().train, CALIBRATION_SAMPLES).inputs
+    chosen = task_for(network, task)
+    warn_of(chosen, network)
+    inputs = limited(chosen.load().train, CALIBRATION_SAMPLES).inputs
     lowered: SpikingNetwork | LoihiNetwork
     if load_profile(profile).kind == "digital":
         files = {"save_calibration": save_calibration, "load_calibration": load_calibration}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +31,11 @@ from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from lmu_deploy.fidelity.streaming import run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
+from lmu_deploy.tasks.own.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import Run, Target, get_target
+
+_LOG = logging.getLogger(__name__)
 
 
 def explained(
@@ -191,6 +195,7 @@ def validate(
         (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
     ]
     chosen = task_for(source, data)
+    warn_of(chosen, source)
     parts = chosen.load()
     if steps is not None:
         parts = parts.shortened(check_integer("steps", steps, 1, 2**31))
@@ -210,6 +215,11 @@ def validate(
         run = dataclasses.replace(_run(runner, form, part, seed, name), target=name)
         results.append(Result(run, form, variants))
     reference = _run(get_target("reference"), source, split, seed, "reference")
+    if chosen.is_own:
+        value = chosen.score(reference.outputs, split.targets)
+        judged = int(np.prod(split.targets.shape[:2])) if chosen.every_step else len(split)
+        if sentence := not_better(chosen, value, judged):
+            _LOG.warning("float network: %s", sentence)
     fidelity, excerpts = assemble(
         explained(results, _of_one_length(split), chosen, attribution),
         reference,

@@ -209,17 +209,52 @@ def targets() -> None:
         print(f"{info.name:<14}{info.runs}{info.missing}")
 
 
-def check(file: File, profile: Profile = "loihi2") -> None:
-    """Check whether a network from `quantize`, or from `spike` for Loihi, fits a digital chip.
+def check(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .safetensors network file; with --task a float one, or none.",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Profile = "loihi2",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task", help="Task, .npz file or folder to examine instead, against a float network."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with code 1 if the data have a finding.")
+    ] = False,
+) -> None:
+    """Check whether a network fits a digital chip, or with --task whether data are fit for use.
+
+    The network is one from `quantize`, or from `spike` for Loihi.
 
     Lists every violation of the chip's limits, with exit code 1 if there is one, and the placement
     of neurons on cores. Also names layers that run on the host and memories that would grow without
     bound in an endless stream.
 
     Example: lmu-deploy check digits-int.safetensors --profile loihi2
-    """
-    from lmu_deploy.api.check import check, placement, remarks
 
+    Example: lmu-deploy check --task mine.npz mine.safetensors
+    """
+    from lmu_deploy.api.check import check, check_data, placement, remarks
+    from lmu_deploy.core.errors import InputError
+
+    if task is not None:
+        trivial, findings = check_data(task, file)
+        for finding in findings:
+            print(finding)
+        if not findings:
+            print(f"{task}: nothing found.")
+        print(f"A network has to do better than {trivial.words}: {trivial.value:.4f}.")
+        if findings and strict:
+            raise typer.Exit(1)
+        return
+    if file is None:
+        raise InputError("check needs a network file, or data: --task.")
     violations = check(file, profile=profile)
     for violation in violations:
         print(violation)

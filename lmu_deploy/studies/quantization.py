@@ -27,14 +27,20 @@ from lmu_deploy.core.reference import run_reference
 from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
+from lmu_deploy.tasks.own.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import Run
+from targets.lengths import ByLength
 
 if TYPE_CHECKING:
     from lmu_deploy.training.config import TrainConfig
 
 
 _LOG = logging.getLogger(__name__)
+COMPARED_SAMPLES, ALLOWED_LOSS = 100, 0.01
+"""Calibration samples on which float and integers are compared, and the loss of accuracy above
+which that is a warning; for an NRMSE twice that share."""
+
 VALIDATION_SAMPLES, SEARCH_SAMPLES = 2000, 64
 """Number of validation samples that a loss is computed on, and of these the number that
 thresholds and widths are searched with."""
@@ -211,8 +217,10 @@ def quantize_for_task(
         If the training diverges.
     """
     options = options or TaskQuantizeOptions()
-    layers = as_layers(load_float(network, "quantize"), "quantize")
+    source = load_float(network, "quantize")
+    layers = as_layers(source, "quantize")
     chosen = task_for(layers, task)
+    warn_of(chosen, source)
     if options.method == "qat":
         integer = _train(layers, chosen, profile, options)
     elif options.budget_kib is not None:
@@ -222,9 +230,37 @@ def quantize_for_task(
     for remark in remarks(integer):
         _LOG.info(remark)
     integer = make_sparse(integer, chosen, options.sparsity_threshold, options.sparsity_loss)
+    _compare(integer, layers, chosen)
     if out is not None:
         save(integer, out)
     return integer
+
+
+def _compare(integer: IntegerNetwork, network: LMUNetwork, task: Task) -> None:
+    """Log what the integers reach on calibration samples, and warn of a loss with its place."""
+    data = limited(task.load().train, COMPARED_SAMPLES)
+    from targets.integer import IntegerTarget
+
+    target = IntegerTarget()
+    found = (target if data.lengths is None else ByLength(target, data.lengths)).run(
+        integer, data.inputs
+    )
+    before = run_reference(network, data.inputs, lengths=data.lengths).outputs
+    expected, value = (task.score(outputs, data.targets) for outputs in (before, found.outputs))
+    said = (
+        f"{len(data)} calibration samples: {task.metric} {expected:.4f} float, {value:.4f} integer"
+    )
+    if task.kind == "classification":
+        lost = expected - value > ALLOWED_LOSS
+    else:
+        lost = value > (1.0 + 2 * ALLOWED_LOSS) * expected
+    if not lost:
+        _LOG.info(said)
+        return
+    place = max(found.saturations, key=lambda name: found.saturations[name], default="")
+    most = found.saturations[place] if place else 0
+    where = f"{place} saturates most ({most:,} times)" if most else "nothing saturates"
+    _LOG.warning(f"{said}; {where}. lmu-deploy check --task examines the data.")
 
 
 def _quantize(

@@ -89,7 +89,7 @@ def task_for(network: AnyNetwork | LMUNetwork, task: TaskLike | None) -> Task:
             f"{network.n_in} and {network.n_out}; choose the task on which it was trained."
         )
     _check_form(network, found)
-    return _renumbered(found, network.n_out, provenance) if lacks else found
+    return _renumbered(found, network.n_out, provenance) if lacks and found.labels else found
 
 
 def _provenance(network: AnyNetwork | LMUNetwork) -> Mapping[str, str]:

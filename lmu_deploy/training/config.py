@@ -23,6 +23,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice
 from lmu_deploy.nn.config import LayerConfig, ModelConfig, StackConfig, StackSettings
 from lmu_deploy.tasks.base import Task, get_task
+from lmu_deploy.tasks.own.preflight import SMALLEST_VALIDATION
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -231,13 +232,11 @@ def _stretched(layers: list[dict[str, Any]], factor: float) -> list[dict[str, An
     ]
 
 
-SMALLEST_VALIDATION = 30
-"""Validation samples below which an accuracy has a standard error of up to 9 points or more; then
-all epochs are trained and the last weights kept, unless settings say otherwise."""
-
-
 def _for_own_data(task: Task, model: str) -> dict[str, Any]:
-    """Return layers whose window is the sequence, with one channel per input, at most eight."""
+    """Return layers whose window is the sequence, with one channel per input, at most eight.
+
+    With too few validation samples to judge by, all epochs are trained and the last weights kept.
+    """
     stop: dict[str, Any] = {"patience": 20}
     if task.is_own and len(task.load().validation) < SMALLEST_VALIDATION:
         stop = {"choose_by": "last"}

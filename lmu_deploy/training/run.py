@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.graph.network import Network
@@ -21,6 +23,7 @@ from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Task
 from lmu_deploy.tasks.dataset import UNNAMED, TaskLike, find_task
+from lmu_deploy.tasks.own.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CLASSES, DATA
 from lmu_deploy.training.config import TrainConfig, preset, read_toml
 
@@ -112,6 +115,7 @@ def train(
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise InputError(f"cannot write {path}: there is no such folder; create it first.")
     start = time.perf_counter()
+    warn_of(task)
     data = task.load()
     if settings.steps is not None or settings.samples is not None:
         data = data.shortened(settings.steps, settings.samples)
@@ -144,6 +148,9 @@ def train(
     network = replace(network, provenance=provenance)
     if task.is_own:
         _LOG.info("training %s ended: %s", task.name, fitted.reason)
+        value, judged = figures[f"test_{task.metric}"], int(np.prod(data.test.targets.shape[:2]))
+        if sentence := not_better(task, value, judged if task.every_step else len(data.test)):
+            _LOG.warning("%s: test %s", task.name, sentence)
     if out is not None:
         save(network, out)
     return TrainResult(network, figures, fitted.history, settings)
