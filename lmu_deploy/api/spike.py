@@ -9,7 +9,7 @@ from converters.loihi import loihi_spike_with
 from converters.options import PopulationOptions, SpikeOptions
 from converters.spiking import saved, spike_with
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import save
+from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.options import options_of
@@ -128,6 +128,7 @@ def spike_for_task(
     load_calibration: Path | str | None = None,
 ) -> SpikingNetwork | LoihiNetwork:
     """Lower a float network with options in one object; see :func:`spike`."""
+    check_output(out, network)
     network = load_float(network, "spike")
     kept = None if load_calibration is None else saved.load_calibration(load_calibration)
     chosen = task_for(network, task)

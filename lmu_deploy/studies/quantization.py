@@ -15,7 +15,7 @@ from converters.options import QuantizeOptions, TaskQuantizeOptions
 from converters.quantize import calibrate, quantize_with
 from converters.quantize.memory_analysis import remarks
 from converters.quantize.settings import settings_for
-from lmu_deploy.core.files import save
+from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.graph import edges, populations
@@ -217,6 +217,7 @@ def quantize_for_task(
         If the training diverges.
     """
     options = options or TaskQuantizeOptions()
+    check_output(out, network)
     source = load_float(network, "quantize")
     layers = as_layers(source, "quantize")
     chosen = task_for(layers, task)

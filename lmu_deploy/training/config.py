@@ -162,7 +162,7 @@ def read_settings(values: Mapping[str, Any], where: str) -> TrainConfig:
 def read_toml(path: Path | str) -> dict[str, Any]:
     """Read a TOML file of settings; raise InputError if it is missing or not TOML."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a TOML file of settings.") from error
     except UnicodeDecodeError as error:
