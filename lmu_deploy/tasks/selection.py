@@ -104,12 +104,12 @@ def _check_form(network: AnyNetwork | LMUNetwork, task: Task) -> None:
     sequences = getattr(network, "return_sequences", None)
     if sequences is None or sequences == task.every_step:
         return
-    answers, asks = ("at every step", "after the last one")
+    answers, asks = ("at every step", "once, after the last step")
     if task.every_step:
         answers, asks = asks, answers
     option = str(task.every_step).lower()
     raise InputError(
-        f"the network answers {answers}, and task {task.name} asks {asks}; choose a task of the "
+        f"the network answers {answers}, and task {task.name} asks for answers {asks}; choose a task of the "
         f"same form, or import the network with --option return_sequences={option} if it was "
         "trained so."
     )
