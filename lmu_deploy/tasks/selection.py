@@ -109,9 +109,9 @@ def _check_form(network: AnyNetwork | LMUNetwork, task: Task) -> None:
         answers, asks = asks, answers
     option = str(task.every_step).lower()
     raise InputError(
-        f"the network answers {answers}, and task {task.name} asks for answers {asks}; choose a task of the "
-        f"same form, or import the network with --option return_sequences={option} if it was "
-        "trained so."
+        f"the network answers {answers}, and task {task.name} asks for answers {asks}; "
+        "choose a task of the same form, or import the network with --option "
+        f"return_sequences={option} if it was trained so."
     )
 
 

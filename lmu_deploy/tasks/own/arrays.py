@@ -136,7 +136,7 @@ def _listed(value: Any) -> Any:
     if hasattr(value, "to_numpy"):
         if getattr(index, "nlevels", 1) == 2:
             return [group.to_numpy() for _, group in value.groupby(level=0, sort=False)]
-        return value.to_numpy()
+        value = value.to_numpy()
     if isinstance(value, np.ndarray):
         return list(value) if value.dtype.kind == "O" else value
     return list(value) if isinstance(value, list | tuple) else np.asarray(value)
