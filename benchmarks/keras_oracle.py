@@ -153,7 +153,7 @@ def run_ours(chosen: argparse.Namespace) -> int:
         arrows = [n for n in ("hidden_to_memory", "memory_to_memory") if options[n]]
         feedback = ", ".join(arrows) if options["form"] != "LMUFeedforward" else ""
         row = [int(path.stem), f"{options['form']} {options['discretizer']}", options["memory_d"]]
-        row += [options["order"], network.layers[0].memory.theta, options["hidden"]]
+        row += [options["order"], network.nodes[0].operator.memory.theta, options["hidden"]]
         row += [feedback or "-", in_torch, exactly, float(np.abs(outputs).max())]
         rows.append(row)
     results.publish(COLUMNS, rows, chosen)

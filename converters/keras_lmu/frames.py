@@ -68,8 +68,8 @@ def _bias(call: Call) -> tuple[str, ...]:
 def _depthwise(kernel: np.ndarray, axes: int) -> tuple[np.ndarray, int]:
     """Return a kernel (..., features, multiplier) as one of as many groups as features."""
     kernel = check_array("depthwise kernel", kernel, (None,) * axes)
-    features = kernel.shape[-2]
-    return kernel.reshape(*kernel.shape[:-2], 1, -1), features
+    features, multiplier = kernel.shape[-2:]
+    return kernel.reshape(*kernel.shape[:-2], 1, features * multiplier), features
 
 
 def _channels_last(call: Call) -> None:

@@ -213,7 +213,11 @@ def _paper_cell(cell: KerasLayer, arrays: Arrays, graph: Graph) -> LMU:
         a_bar + np.eye(order), b_bar, None if theta is None else _theta(theta)
     )
     bias = weights.get("bias")
-    kernel = np.concatenate([weights["memory_kernel"], weights["input_kernel"]])
+    encoders = check_array("input_encoders", weights["input_encoders"], (None, 1))
+    units = len(check_array("hidden_encoders", weights["hidden_encoders"], (None, 1)))
+    rows = {"memory_kernel": order, "input_kernel": len(encoders)}
+    kernels = [check_array(name, weights[name], (n, units)) for name, n in rows.items()]
+    kernel = np.concatenate(kernels)
     hidden = SimpleRNN(
         kernel,
         weights["hidden_kernel"],
@@ -222,7 +226,7 @@ def _paper_cell(cell: KerasLayer, arrays: Arrays, graph: Graph) -> LMU:
     )
     return LMU(
         memory,
-        check_array("input_encoders", weights["input_encoders"], (None, 1)),
+        encoders,
         hidden,
         True,
         weights["hidden_encoders"],

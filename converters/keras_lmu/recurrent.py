@@ -95,7 +95,7 @@ def _gru_biases(
 
 def _reordered(array: np.ndarray) -> np.ndarray:
     """Return gates z, r, h as r, z, n."""
-    if array.shape[-1] % 3:
+    if not array.ndim or array.shape[-1] % 3:
         raise InputError(f"a weight of a GRU has shape {array.shape}, not three gates")
     z, r, n = np.split(array, 3, axis=-1)
     return np.concatenate([r, z, n], axis=-1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import save
+from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.network import Network
 
 _LOG = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ def import_network(
     """
     from converters.importers import ANNOUNCED, import_file
 
+    check_output(out, file)
     network = import_file(
         file, format, architecture=architecture, options=options, output=output, task=task
     )

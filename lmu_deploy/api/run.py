@@ -13,6 +13,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import atomic_write, write_text
+from lmu_deploy.core.graph.executor import check_lengths
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Input, Output
 from lmu_deploy.core.loading import AnyNetwork, as_network, check_network_inputs, float_source
@@ -27,8 +28,9 @@ from lmu_deploy.fidelity.measures.sizes import network_sizes
 from lmu_deploy.fidelity.schema import AgainstReference, Metric, TargetFidelity
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import Dataset, TaskLike
-from lmu_deploy.tasks.selection import limited, task_for
+from lmu_deploy.tasks.selection import first_of, limited, task_for
 from targets.base import Run, States, Target, check_supported, get_target, taken_by, target_names
+from targets.lengths import ByLength
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,12 +97,15 @@ class RunResult(Run):
         The right answers; see :class:`lmu_deploy.tasks.base.Split`.
     reference : Run or None
         The same inputs in the float network, when it is known and was asked for.
+    samples : ndarray of int or None
+        Which samples of the data ran; None for all.
     """
 
     network: AnyNetwork | None = None
     task: Task | None = None
     answers: np.ndarray | None = None
     reference: Run | None = None
+    samples: np.ndarray | None = None
 
     @cached_property
     def fidelity(self) -> TargetFidelity | None:
@@ -219,6 +224,7 @@ def run(
     target: str | None = None,
     y: np.ndarray | None = None,
     limit: int | None = None,
+    first: int | None = None,
     record: bool | Path | str = False,
     json: Path | str | None = None,
     seed: int = 0,
@@ -241,7 +247,9 @@ def run(
         The right answers to inputs that are given as an array: integer classes of shape (samples,),
         or signals of shape (samples, steps, n_out).
     limit : int, optional
-        Only so many of the first samples.
+        Only so many samples: the first, or of the user's data a stratified random choice.
+    first : int, optional
+        Only so many of the first samples, in the order of the file.
     record : bool or path
         Whether to keep the states of every step; a path also writes them there (``.npz``).
     json : path, optional
@@ -250,8 +258,8 @@ def run(
     reference : bool
         Whether the float network runs the same inputs, where it is known.
     lengths : ndarray of int, shape (samples,), optional
-        Of inputs that are given as an array, on target reference: steps of each sequence that
-        count, from its first; what follows is padding.
+        Of inputs that are given as an array: steps of each sequence that count, from its first;
+        what follows is padding.
 
     Returns
     -------
@@ -273,33 +281,36 @@ def run(
     network = as_network(network)
     name = _natural_target(network) if target is None else target
     runner = get_target(name)
-    if lengths is not None and (name != "reference" or not isinstance(data, np.ndarray)):
-        raise InputError("lengths are for arrays on target reference; leave them out.")
     taken = taken_by(runner, network)
     check_supported(runner, taken)
-    inputs, answers, task = _inputs(network, data, y, limit)
+    split, task = _inputs(network, data, y, limit, first)
+    if lengths is not None:
+        if not isinstance(data, np.ndarray) or limit is not None or first is not None:
+            raise InputError("lengths are for all samples of an array; leave them out.")
+        split = split.changed(lengths=check_lengths(lengths, *split.inputs.shape[:2]))
+    inputs = check_network_inputs(network, split.inputs)
     if json is not None and task is None:
         raise InputError("a summary needs the right answers; give y or a dataset to run.")
     announce(name, runner, network, inputs)
-    given = {} if lengths is None else {"lengths": lengths}
     with progress_bar(name) as progress:
-        found = runner.run(
-            taken, inputs, record=bool(record), seed=seed, progress=progress, **given
+        found = for_lengths(runner, split).run(
+            taken, inputs, record=bool(record), seed=seed, progress=progress
         )
     expected = None
     if reference and name == "reference":
         expected = found
     elif reference and (source := float_source(network)) is not None:
         with progress_bar("reference") as progress:
-            expected = get_target("reference").run(
+            expected = for_lengths(get_target("reference"), split).run(
                 source, inputs, record=bool(record), progress=progress
             )
     result = RunResult(
         **{each.name: getattr(found, each.name) for each in fields(Run)},
         network=network,
         task=task,
-        answers=answers,
+        answers=None if task is None else split.targets,
         reference=expected,
+        samples=split.rows,
     )
     if isinstance(record, str | Path):
         result.save_states(record)
@@ -317,26 +328,48 @@ def _natural_target(network: AnyNetwork) -> str:
     return "spiking" if isinstance(network, LoihiNetwork) else "reference"
 
 
+def for_lengths(runner: Target, split: Split) -> Target:
+    """Return a target that runs the sequences of a split, which may differ in length."""
+    return runner if split.lengths is None else ByLength(runner, split.lengths)
+
+
 def _inputs(
-    network: AnyNetwork, data: np.ndarray | TaskLike | None, y: np.ndarray | None, limit: int | None
-) -> tuple[np.ndarray, np.ndarray | None, Task | None]:
-    """Return inputs, and the right answers with their task if they are known."""
+    network: AnyNetwork,
+    data: np.ndarray | TaskLike | None,
+    y: np.ndarray | None,
+    limit: int | None,
+    first: int | None,
+) -> tuple[Split, Task | None]:
+    """Return the samples to run, with their task if the right answers are known."""
     if not isinstance(data, np.ndarray):
         if y is not None:
             raise InputError("y belongs to inputs that are given as an array; leave it out.")
         task = task_for(network, data)
-        split = limited(task.load().test, limit)
-        return check_network_inputs(network, split.inputs), split.targets, task
+        return part_of(task.load().test, limit, first), task
     inputs = check_network_inputs(network, data)
     if y is None:
-        return limited(Split(inputs, inputs), limit).inputs, None, None
-    task = Dataset(inputs, y, inputs, y).task
-    if task.n_out > network.n_out:
-        raise InputError(
-            f"y has {task.n_out} outputs, and the network {network.n_out}; the two must fit."
-        )
-    split = limited(Split(inputs, task.load().test.targets), limit)
-    return split.inputs, split.targets, task
+        return part_of(Split(inputs, inputs), limit, first), None
+    task = task_for(network, Dataset(inputs, y, inputs, y))
+    split = task.load().test
+    return part_of(split.changed(inputs=inputs), limit, first), task
+
+
+def part_of(split: Split, limit: int | None, first: int | None) -> Split:
+    """Return the samples of a split that are wanted, in their order.
+
+    Raises
+    ------
+    InputError
+        When both numbers are given, or one is less than one.
+    """
+    if first is not None:
+        if limit is not None:
+            raise InputError("limit and first both choose samples; give one of them.")
+        return first_of(split, first)
+    found = split if limit is None else limited(split, limit)
+    if split.order is None or found.rows is None:
+        return found
+    return split.taken(np.sort(found.rows))
 
 
 def write_states(run: Run, path: Path | str) -> None:

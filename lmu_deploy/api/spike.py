@@ -9,7 +9,7 @@ from converters.loihi import loihi_spike_with
 from converters.options import PopulationOptions, SpikeOptions
 from converters.spiking import saved, spike_with
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import save
+from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.options import options_of
@@ -19,6 +19,7 @@ from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.studies.chip_yield import ChipYield, yield_of_chips
 from lmu_deploy.tasks.dataset import TaskLike
+from lmu_deploy.tasks.own.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 
 
@@ -127,9 +128,12 @@ def spike_for_task(
     load_calibration: Path | str | None = None,
 ) -> SpikingNetwork | LoihiNetwork:
     """Lower a float network with options in one object; see :func:`spike`."""
+    check_output(out, network)
     network = load_float(network, "spike")
     kept = None if load_calibration is None else saved.load_calibration(load_calibration)
-    inputs = limited(task_for(network, task).load().train, CALIBRATION_SAMPLES).inputs
+    chosen = task_for(network, task)
+    warn_of(chosen, network)
+    inputs = limited(chosen.load().train, CALIBRATION_SAMPLES).inputs
     lowered: SpikingNetwork | LoihiNetwork
     if load_profile(profile).kind == "digital":
         files = {"save_calibration": save_calibration, "load_calibration": load_calibration}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from lmu_deploy.api.export import export
 from lmu_deploy.api.fidelity import FidelityReport
 from lmu_deploy.api.validate import validate
-from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.tasks.dataset import TaskLike
 
 if TYPE_CHECKING:
@@ -113,7 +112,6 @@ def demo(out: Path | str = "demo-report", *, seed: int = 0) -> FidelityReport:
     """
     folder = Path(out)
     network = train(TASK, seed=seed).network
-    assert isinstance(network, LMUNetwork)
     command = f"lmu-deploy demo --out {folder} --seed {seed}"
     report = validate(network, targets=TARGETS, out=folder, seed=seed, command=command)
     for form in ("onnx", "onnx-step"):

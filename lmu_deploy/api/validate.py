@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from lmu_deploy.api.fidelity import FidelityReport, make_folder
 from lmu_deploy.api.forms import UNCALIBRATED, Forms
-from lmu_deploy.api.run import announce
+from lmu_deploy.api.run import announce, for_lengths, part_of
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import with_logits
@@ -30,8 +31,11 @@ from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from lmu_deploy.fidelity.streaming import run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
+from lmu_deploy.tasks.own.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import Run, Target, get_target
+
+_LOG = logging.getLogger(__name__)
 
 
 def explained(
@@ -104,6 +108,15 @@ def _spiking(
     return dataclasses.replace(attributed(result, "attribution"), variants=variants)
 
 
+def _of_one_length(split: Split) -> Split:
+    """Return the samples of the most frequent length, cut to it, where lengths differ."""
+    if split.lengths is None:
+        return split
+    lengths, counts = np.unique(split.lengths, return_counts=True)
+    length = int(lengths[counts.argmax()])
+    return split.taken(np.flatnonzero(split.lengths == length)).cut(length).changed(lengths=None)
+
+
 TargetsLike = str | Sequence[str | Mapping[str, int | None]] | Mapping[str, int | None]
 """Targets of a validation: "integer,lava:8", ["integer", {"lava": 8}] or {"lava": 8}."""
 
@@ -115,6 +128,7 @@ def validate(
     targets: TargetsLike = ("onnxruntime", "integer"),
     out: Path | str | None = None,
     limit: int | None = None,
+    first: int | None = None,
     steps: int | None = None,
     use: Sequence[AnyNetwork | Path | str] = (),
     seed: int = 0,
@@ -140,7 +154,9 @@ def validate(
         Folder for fidelity.json, report.html, report.md and the networks; made if it is not there.
         By default nothing is written.
     limit : int, optional
-        Only so many of the first test samples.
+        Only so many test samples: the first, or of the user's data a stratified random choice.
+    first : int, optional
+        Only so many of the first test samples, in the order of the file.
     steps : int, optional
         Of each test sample only so many steps, where every step is answered.
     use : sequence of Network or path
@@ -179,27 +195,33 @@ def validate(
         (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
     ]
     chosen = task_for(source, data)
+    warn_of(chosen, source)
     parts = chosen.load()
     if steps is not None:
         parts = parts.shortened(check_integer("steps", steps, 1, 2**31))
-    split = limited(parts.test, limit)
-    split = Split(check_network_inputs(source, split.inputs), split.targets)
+    split = limited(parts.test, limit) if first is None else part_of(parts.test, limit, first)
+    split = split.changed(inputs=check_network_inputs(source, split.inputs), order=None)
     folder = None if out is None else make_folder(out)
     forms = Forms(source, chosen, seed, folder)
     forms.use(use)
     results = []
     for name, runner, own_limit in runners:
         form = forms.needed_by(runner, name.partition("/")[2])
-        part = limited(split, own_limit).inputs
+        part = limited(split, own_limit)
         variants = {}
         if isinstance(form, SpikingNetwork) and (plain := forms.uncalibrated()) is not None:
             run = _run(runner, plain, part, seed, f"{name}, {UNCALIBRATED}")
             variants[UNCALIBRATED] = Result(run, plain)
         run = dataclasses.replace(_run(runner, form, part, seed, name), target=name)
         results.append(Result(run, form, variants))
-    reference = _run(get_target("reference"), source, split.inputs, seed, "reference")
+    reference = _run(get_target("reference"), source, split, seed, "reference")
+    if chosen.is_own:
+        value = chosen.score(reference.outputs, split.targets)
+        judged = int(np.prod(split.targets.shape[:2])) if chosen.every_step else len(split)
+        if sentence := not_better(chosen, value, judged):
+            _LOG.warning("float network: %s", sentence)
     fidelity, excerpts = assemble(
-        explained(results, split, chosen, attribution),
+        explained(results, _of_one_length(split), chosen, attribution),
         reference,
         chosen,
         split,
@@ -253,8 +275,9 @@ def _named_targets(targets: TargetsLike) -> Iterator[tuple[str, Any]]:
             yield from _named_targets(target)
 
 
-def _run(runner: Target, network: AnyNetwork, inputs: np.ndarray, seed: int, label: str) -> Run:
+def _run(runner: Target, network: AnyNetwork, split: Split, seed: int, label: str) -> Run:
     """Run all samples, a part at a time, with the states of the first ones."""
+    runner, inputs = for_lengths(runner, split), split.inputs
     announce(label, runner, network, inputs)
     samples, steps = inputs.shape[:2]
     kept = samples_kept(samples, steps, _states(network))

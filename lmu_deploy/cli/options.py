@@ -21,11 +21,20 @@ TaskName = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="Task, or an .npz file with your own data. By default the task that the network file "
-        "records.",
+        help="Task, or an .npz file or a folder of .npy files with your own data. By default the "
+        "task that the network file records.",
     ),
 ]
-Limit = Annotated[int | None, typer.Option(help="Number of test samples. By default all.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of test samples: the first of a built-in task, a stratified random choice of "
+        "your own data. By default all."
+    ),
+]
+First = Annotated[
+    int | None, typer.Option(help="Number of first test samples, in the order of the file.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
 
 _EARLIER_VALUES = {"discretiser=": "discretizer="}

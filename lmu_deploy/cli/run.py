@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmu_deploy.cli.options import File, Limit, Profile, Seed, TaskName
+from lmu_deploy.cli.options import File, First, Limit, Profile, Seed, TaskName
 
 
 def deploy(
@@ -16,6 +16,7 @@ def deploy(
     target: Annotated[str, typer.Option(help="Target; lmu-deploy targets lists them.")],
     task: TaskName = None,
     limit: Limit = None,
+    first: First = None,
     record: Annotated[
         Path | None, typer.Option(help="File (.npz) to write m, h and y of every step to.")
     ] = None,
@@ -29,7 +30,14 @@ def deploy(
     from lmu_deploy.api.run import run
 
     result = run(
-        file, task, target=target, limit=limit, record=record or False, json=json, seed=seed
+        file,
+        task,
+        target=target,
+        limit=limit,
+        first=first,
+        record=record or False,
+        json=json,
+        seed=seed,
     )
     print(result_line(result.summary()))
     for note in result.notes:
@@ -44,11 +52,13 @@ def result_line(summary: dict[str, Any]) -> str:
     summary : dict
         See :meth:`lmu_deploy.api.run.RunResult.summary`.
     """
+    from lmu_deploy.core.representation import counted
+
     metric, reference = summary["metric"], summary["reference"]
-    low, high = metric["ci95"]
+    interval = " ({:.4f} to {:.4f})".format(*metric["ci95"]) if metric["ci95"] else ""
     line = (
-        f"{summary['target']}: {metric['name']} {metric['value']:.4f} ({low:.4f} to {high:.4f}) "
-        f"on {summary['n_samples']} samples"
+        f"{summary['target']}: {metric['name']} {metric['value']:.4f}{interval} "
+        f"on {counted(summary['n_samples'], 'sample')}"
     )
     if reference["value"] is None:
         return f"{line}; no float reference in the file"
@@ -70,6 +80,7 @@ def validate(
     ] = "onnxruntime,integer",
     task: TaskName = None,
     limit: Limit = None,
+    first: First = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -107,6 +118,7 @@ def validate(
             task,
             targets=targets,
             limit=limit,
+            first=first,
             steps=steps,
             use=use or (),
             out=out,
@@ -197,17 +209,52 @@ def targets() -> None:
         print(f"{info.name:<14}{info.runs}{info.missing}")
 
 
-def check(file: File, profile: Profile = "loihi2") -> None:
-    """Check whether a network from `quantize`, or from `spike` for Loihi, fits a digital chip.
+def check(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .safetensors network file; with --task a float one, or none.",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Profile = "loihi2",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task", help="Task, .npz file or folder to examine instead, against a float network."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with code 1 if the data have a finding.")
+    ] = False,
+) -> None:
+    """Check whether a network fits a digital chip, or with --task whether data are fit for use.
+
+    The network is one from `quantize`, or from `spike` for Loihi.
 
     Lists every violation of the chip's limits, with exit code 1 if there is one, and the placement
     of neurons on cores. Also names layers that run on the host and memories that would grow without
     bound in an endless stream.
 
     Example: lmu-deploy check digits-int.safetensors --profile loihi2
-    """
-    from lmu_deploy.api.check import check, placement, remarks
 
+    Example: lmu-deploy check --task mine.npz mine.safetensors
+    """
+    from lmu_deploy.api.check import check, check_data, placement, remarks
+    from lmu_deploy.core.errors import InputError
+
+    if task is not None:
+        trivial, findings = check_data(task, file)
+        for finding in findings:
+            print(finding)
+        if not findings:
+            print(f"{task}: nothing found.")
+        print(f"A network has to do better than {trivial.words}: {trivial.value:.4f}.")
+        if findings and strict:
+            raise typer.Exit(1)
+        return
+    if file is None:
+        raise InputError("check needs a network file, or data: --task.")
     violations = check(file, profile=profile)
     for violation in violations:
         print(violation)

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,7 +55,12 @@ def save(instance: Any, path: Path | str) -> None:
     tree, tensors = to_tree(instance)
     header = {"format": FORMAT, "root": tree}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
+        try:
+            save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
+        except SafetensorError as error:
+            raise InputError(
+                f"cannot write {path}: {error}; make room, or choose another folder."
+            ) from error
 
 
 def load(path: Path | str, classes: tuple[type, ...]) -> Any:
@@ -162,6 +168,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it to `path` when the block succeeds.
 
     When the block raises, the temporary file is removed and an older file at `path` is unchanged.
+    A symbolic link stays, and the file that it names is written. Into a pipe or a device, which
+    cannot be replaced, the contents are copied.
 
     Raises
     ------
@@ -172,23 +180,54 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file to write.")
     try:
+        place = path.resolve()
+        replaceable = place.is_file() or not place.exists()
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+            dir=place.parent if replaceable else None, prefix=f".{path.stem}-", suffix=path.suffix
         )
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise InputError(
-            f"cannot write {path}: {error.strerror or error}; give a folder that exists."
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; give a folder that "
+            "exists."
         ) from error
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        _put(temporary, place, replaceable)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; make room, or choose another folder."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _put(temporary: Path, place: Path, replaceable: bool) -> None:
+    if not replaceable:
+        with temporary.open("rb") as source, place.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        return
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
+    temporary.replace(place)
+
+
+def check_output(out: Path | str | None, source: Any) -> None:
+    """Raise InputError if `out` is the file `source`, which would be overwritten.
+
+    Parameters
+    ----------
+    out : path or None
+        A file to write.
+    source : path or any object
+        What is read; anything but a path is no file.
+    """
+    if out is None or not isinstance(source, str | Path):
+        return
+    if Path(out).resolve() == Path(source).resolve():
+        raise InputError(f"{out} is the file that is read; give another name to write.")
 
 
 def write_text(path: Path | str, text: str) -> None:

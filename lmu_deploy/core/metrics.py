@@ -1,6 +1,7 @@
 """Task metrics: classification accuracy and normalized root mean square error (NRMSE).
 
-Both skip the first `washout` steps of tasks that have an output at every step.
+Both skip the first `washout` steps of tasks that have an output at every step, and steps without an
+answer, which have class -1 or the target NaN.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+
+NO_CLASS = -1
+"""Class of steps without an answer, such as padding."""
 
 
 def accuracy(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> float:
@@ -43,6 +47,8 @@ def accuracy(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> floa
         )
     if targets.ndim == 2:
         outputs, targets = outputs[:, washout:], targets[:, washout:]
+    if (targets == NO_CLASS).any():
+        outputs, targets = outputs[targets != NO_CLASS], targets[targets != NO_CLASS]
     _check_some(targets)
     return float(np.mean(outputs.argmax(axis=-1) == targets))
 
@@ -55,9 +61,9 @@ def nrmse(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> float:
 
     Parameters
     ----------
-    outputs, targets : ndarray, shape (samples, steps, n_out)
+    outputs, targets : ndarray, shape (samples, steps, n_out), or (samples, n_out)
     washout : int
-        Number of initial steps to skip.
+        Number of initial steps to skip, where there are steps.
 
     Returns
     -------
@@ -75,12 +81,16 @@ def nrmse(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> float:
     1.0
     """
     outputs, targets = np.asarray(outputs, np.float64), np.asarray(targets, np.float64)
-    if outputs.shape != targets.shape or outputs.ndim != 3:
+    if outputs.shape != targets.shape or outputs.ndim not in (2, 3):
         raise InputError(
             f"outputs of shape {outputs.shape} do not match a target of shape "
-            f"{targets.shape}; both must be (samples, steps, n_out)."
+            f"{targets.shape}; both must be (samples, steps, n_out) or (samples, n_out)."
         )
-    outputs, targets = outputs[:, washout:], targets[:, washout:]
+    if outputs.ndim == 3:
+        outputs, targets = outputs[:, washout:], targets[:, washout:]
+    if np.isnan(targets).any():
+        present = ~np.isnan(targets)
+        outputs, targets = outputs[present], targets[present]
     _check_some(targets)
     power = float(np.mean(targets**2))
     if power == 0.0:

@@ -15,7 +15,7 @@ from converters.options import QuantizeOptions, TaskQuantizeOptions
 from converters.quantize import calibrate, quantize_with
 from converters.quantize.memory_analysis import remarks
 from converters.quantize.settings import settings_for
-from lmu_deploy.core.files import save
+from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import sources
@@ -25,14 +25,20 @@ from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
+from lmu_deploy.tasks.own.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import Run
+from targets.lengths import ByLength
 
 if TYPE_CHECKING:
     from lmu_deploy.training.config import TrainConfig
 
 
 _LOG = logging.getLogger(__name__)
+COMPARED_SAMPLES, ALLOWED_LOSS = 100, 0.01
+"""Calibration samples on which float and integers are compared, and the loss of accuracy above
+which that is a warning; for an NRMSE twice that share."""
+
 VALIDATION_SAMPLES, SEARCH_SAMPLES = 2000, 64
 """Number of validation samples that a loss is computed on, and of these the number that
 thresholds and widths are searched with."""
@@ -209,8 +215,10 @@ def quantize_for_task(
         If the training diverges.
     """
     options = options or TaskQuantizeOptions()
+    check_output(out, network)
     network = load_float(network, "quantize")
     chosen = task_for(network, task)
+    warn_of(chosen, network)
     if options.method == "qat":
         integer = _train(network, chosen, profile, options)
     elif options.budget_kib is not None:
@@ -220,9 +228,39 @@ def quantize_for_task(
     for remark in remarks(integer):
         _LOG.info(remark)
     integer = make_sparse(integer, chosen, options.sparsity_threshold, options.sparsity_loss)
+    _compare(integer, network, chosen)
     if out is not None:
         save(integer, out)
     return integer
+
+
+def _compare(integer: IntegerNetwork, network: Network, task: Task) -> None:
+    """Log what the integers reach on calibration samples, and warn of a loss with its place."""
+    from targets.integer import IntegerTarget
+
+    data = limited(task.load().train, COMPARED_SAMPLES)
+    if task.kind == "regression" and not np.nan_to_num(data.targets).any():
+        return  # relative to zero no error is defined
+    target = IntegerTarget()
+    found = (target if data.lengths is None else ByLength(target, data.lengths)).run(
+        integer, data.inputs
+    )
+    before = run(network, data.inputs, data.lengths)
+    expected, value = (task.score(outputs, data.targets) for outputs in (before, found.outputs))
+    said = (
+        f"{len(data)} calibration samples: {task.metric} {expected:.4f} float, {value:.4f} integer"
+    )
+    if task.kind == "classification":
+        lost = expected - value > ALLOWED_LOSS
+    else:
+        lost = value > (1.0 + 2 * ALLOWED_LOSS) * expected
+    if not lost:
+        _LOG.info(said)
+        return
+    place = max(found.saturations, key=lambda name: found.saturations[name], default="")
+    most = found.saturations[place] if place else 0
+    where = f"{place} saturates most ({most:,} times)" if most else "nothing saturates"
+    _LOG.warning(f"{said}; {where}. lmu-deploy check --task examines the data.")
 
 
 def _quantize(

@@ -6,6 +6,7 @@ Tasks are registered here by name; the module of a task is imported when it is r
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -38,12 +39,24 @@ class Split:
     ----------
     inputs : ndarray, shape (samples, steps, n_in), float32
     targets : ndarray
-        Shape (samples,) int64 classes, (samples, steps) int64 classes where a task answers at
-        every step, or (samples, steps, n_out) float32 signals.
+        int64 classes, shape (samples,), or (samples, steps) where a task answers at every step;
+        or float32 numbers, shape (samples, n_out), or (samples, steps, n_out). Steps without an
+        answer have class -1 or NaN.
+    lengths : ndarray of int64, shape (samples,), or None
+        Steps of each sequence that count, from its first; what follows is padding. None where all
+        have the same length.
+    order : ndarray of int64, shape (samples,), or None
+        Order in which samples are taken where only some are wanted: every beginning of it is a
+        stratified random choice. None for the order in which they stand.
+    rows : ndarray of int64, shape (samples,), or None
+        Numbers that the samples had in the part from which they were taken.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
+    lengths: np.ndarray | None = None
+    order: np.ndarray | None = None
+    rows: np.ndarray | None = None
 
     @property
     def x(self) -> np.ndarray:
@@ -63,6 +76,30 @@ class Split:
         """Return inputs and targets of some samples; large splits convert only these to floats."""
         return self.inputs[index], self.targets[index]
 
+    def taken(self, index: np.ndarray | slice) -> Split:
+        """Return some samples, which stand in the order in which they are named."""
+        inputs, targets = self.batch(index)
+        lengths = None if self.lengths is None else self.lengths[index]
+        return Split(inputs, targets, lengths, rows=np.arange(len(self))[index])
+
+    @property
+    def every_step(self) -> bool:
+        """Whether there is a target at every step."""
+        return self.targets.ndim == 3 or (self.targets.ndim == 2 and self.targets.dtype.kind == "i")
+
+    def cut(self, steps: int) -> Split:
+        """Return the first steps of all samples."""
+        targets = self.targets[:, :steps] if self.every_step else self.targets
+        lengths = None if self.lengths is None else np.minimum(self.lengths, steps)
+        return Split(self.inputs[:, :steps], targets, lengths, self.order, self.rows)
+
+    def changed(self, **values: np.ndarray | None) -> Split:
+        """Return the same samples with other values of fields, such as `targets` or `order`."""
+        found = copy(self)
+        for name, value in values.items():
+            object.__setattr__(found, name, value)
+        return found
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -72,8 +109,15 @@ class TaskData:
     validation: Split
     test: Split
 
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The three parts by name."""
+        return {"training": self.train, "validation": self.validation, "test": self.test}
+
     def shortened(self, steps: int | None = None, samples: int | None = None) -> TaskData:
-        """Return the first `samples` of each part, cut to their first `steps`, for quick runs.
+        """Return `samples` of each part, cut to their first `steps`, for quick runs.
+
+        The samples are the first ones, or of the user's data a stratified random choice.
 
         Raises
         ------
@@ -86,15 +130,16 @@ class TaskData:
 
 
 def _cut(split: Split, steps: int | None, samples: int | None) -> Split:
-    inputs, targets = split.batch(slice(None, samples))
+    index = slice(None, samples) if split.order is None else split.order[:samples]
+    found = split if samples is None else split.taken(index)
     if steps is None:
-        return Split(inputs, targets)
-    if targets.ndim == 1 and steps < inputs.shape[1]:
+        return found
+    if not found.every_step and steps < found.inputs.shape[1]:
         raise InputError(
-            f"these sequences of {inputs.shape[1]} steps have one target at their end and cannot "
-            f"be cut to {steps}; omit the number of steps."
+            f"these sequences of {found.inputs.shape[1]} steps have one target at their end and "
+            f"cannot be cut to {steps}; omit the number of steps."
         )
-    return Split(inputs[:, :steps], targets if targets.ndim == 1 else targets[:, :steps])
+    return found.cut(steps)
 
 
 @dataclass(frozen=True)
@@ -111,8 +156,12 @@ class Task:
     washout : int
         Number of initial steps that the metric skips, for tasks with targets at every step.
     every_step : bool
-        Whether there is a target at every step instead of one after the last. Always true for
+        Whether there is a target at every step instead of one after the last. By default true for
         regression.
+    labels : tuple of int, str or bool
+        Of the user's data: the labels that stand for classes 0, 1, ...
+    identify : callable, optional
+        Of the user's data: returns a hash of the arrays.
     """
 
     name: str
@@ -122,11 +171,27 @@ class Task:
     steps: int
     load: Callable[[], TaskData]
     washout: int = 0
-    every_step: bool = False
+    every_step: bool = None  # type: ignore[assignment]
+    labels: tuple[int | str | bool, ...] = ()
+    identify: Callable[[], str] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind == "regression":
-            object.__setattr__(self, "every_step", True)
+        if self.every_step is None:
+            object.__setattr__(self, "every_step", self.kind == "regression")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data are the user's; built-in tasks keep the order of their samples."""
+        return self.identify is not None
+
+    @property
+    def identity(self) -> str:
+        """What tells the data from others: the name of a built-in task, else a hash."""
+        return self.name if self.identify is None else self.identify()
+
+    def class_name(self, number: int) -> str:
+        """Return what users call a class."""
+        return str(self.labels[number]) if number < len(self.labels) else str(number)
 
     @property
     def metric(self) -> str:
@@ -140,6 +205,7 @@ class Task:
         ----------
         outputs : ndarray, shape (samples, n_out), or (samples, steps, n_out) if `every_step`
         targets : ndarray, as in :class:`Split`
+            Steps without an answer do not count.
         """
         judge = accuracy if self.kind == "classification" else nrmse
         return judge(outputs, targets, self.washout)

@@ -23,6 +23,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice
 from lmu_deploy.nn.config import LayerConfig, ModelConfig, StackConfig, StackSettings
 from lmu_deploy.tasks.base import Task, get_task
+from lmu_deploy.tasks.own.preflight import SMALLEST_VALIDATION
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,8 +62,9 @@ class TrainConfig(BaseModel):
         Doubles the training time.
     patience : int, optional
         Number of epochs without improvement of the validation after which training stops.
-    choose_by : {"loss", "metric"}
-        Quantity by which validations are compared.
+    choose_by : {"loss", "metric", "last"}
+        Quantity by which validations are compared; with last, the weights of the last epoch are
+        kept.
     steps, samples : int, optional
         Maximum number of steps of a sequence and of samples of each part, for quick runs.
     """
@@ -80,7 +82,7 @@ class TrainConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     adversary: float = Field(default=0.0, ge=0, le=1e6)
     patience: int | None = Field(default=None, ge=1)
-    choose_by: Literal["loss", "metric"] = "loss"
+    choose_by: Literal["loss", "metric", "last"] = "loss"
     steps: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
 
@@ -160,7 +162,7 @@ def read_settings(values: Mapping[str, Any], where: str) -> TrainConfig:
 def read_toml(path: Path | str) -> dict[str, Any]:
     """Read a TOML file of settings; raise InputError if it is missing or not TOML."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a TOML file of settings.") from error
     except UnicodeDecodeError as error:
@@ -231,9 +233,15 @@ def _stretched(layers: list[dict[str, Any]], factor: float) -> list[dict[str, An
 
 
 def _for_own_data(task: Task, model: str) -> dict[str, Any]:
-    """Return layers whose window is the sequence, with one channel per input, at most eight."""
+    """Return layers whose window is the sequence, with one channel per input, at most eight.
+
+    With too few validation samples to judge by, all epochs are trained and the last weights kept.
+    """
+    stop: dict[str, Any] = {"patience": 20}
+    if task.is_own and len(task.load().validation) < SMALLEST_VALIDATION:
+        stop = {"choose_by": "last"}
     if model == "stack":
-        return {**_STACK, "patience": 20}
+        return {**_STACK, **stop}
     lmu = {
         "kind": "lmu",
         "units": 100,
@@ -244,4 +252,4 @@ def _for_own_data(task: Task, model: str) -> dict[str, Any]:
     feedforward = {**lmu, "hidden": "feedforward"}
     lstm = {"kind": "lstm", "units": 50}
     layers = {"lmu": [lmu], "parallel": [feedforward], "lstm": [lstm], "hybrid": [lmu, lstm]}
-    return {"layers": layers[model], "schedule": "one-cycle", "patience": 20}
+    return {"layers": layers[model], "schedule": "one-cycle", **stop}

@@ -6,6 +6,7 @@ The same seed gives the same weights on the same machine.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write
 from lmu_deploy.core.progress import notebook_display
+from lmu_deploy.core.representation import counted
 from lmu_deploy.core.validation import check_choice
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Task, TaskData
@@ -52,7 +54,9 @@ class Fitted:
     model : SequenceModel or GraphModule
     best_epoch : int
     validation_loss, validation_metric : float
-        Loss and metric of that epoch.
+        Loss and metric of that epoch; NaN without validation samples.
+    reason : str
+        Why the training ended, in words.
     history : list of dict
         Losses and metric of each epoch.
     device : str
@@ -65,6 +69,7 @@ class Fitted:
     validation_metric: float
     history: list[dict[str, float]]
     device: str
+    reason: str
 
 
 def fit(
@@ -110,7 +115,7 @@ def fit(
         *(() if config.stack else ("stack",)),
     }
     about = config.model_dump_json(exclude=left_out)
-    about = f"{task.name} {seed} {about}"
+    about = f"{task.identity} {seed} {about}"
     resume = checkpoint is not None and checkpoint.exists()
     if checkpoint is not None and resume:
         check_resumable(checkpoint, about)
@@ -121,7 +126,8 @@ def fit(
             prepare(model)
         module = TrainingModule(model, task, data, config, seed)
         lower_is_better = config.choose_by == "loss" or task.metric == "nrmse"
-        best = KeepBest(config.choose_by, lower_is_better, config.patience)
+        validates = len(data.validation) > 0
+        best = KeepBest(config.choose_by if validates else "last", lower_is_better, config.patience)
         history = History()
         callbacks: list[pl.Callback] = [best, history]
         if show:
@@ -142,13 +148,39 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            limit_val_batches=1.0 if validates else 0,
         )
         trainer.fit(module, ckpt_path=checkpoint if resume else None, weights_only=True)
         model.load_state_dict(best.best["weights"])
     used = trainer.strategy.root_device.type
     found = best.best
     model = model.to(used).eval()
-    return Fitted(model, found["epoch"], found["loss"], found["metric"], history.rows, used)
+    epochs = len(history.rows)
+    return Fitted(
+        model,
+        found["epoch"],
+        found["loss"],
+        found["metric"],
+        history.rows,
+        used,
+        _reason(best, epochs, config, len(data.validation)),
+    )
+
+
+def _reason(best: KeepBest, epochs: int, config: TrainConfig, samples: int) -> str:
+    """Return why a training ended and which weights are kept."""
+    if not samples:
+        return f"all {epochs} epochs; no validation samples, so the weights are the last"
+    judges = counted(samples, "validation sample")
+    why = f"all {epochs} epochs"
+    if best.out_of_patience:
+        why = (
+            f"stopped at epoch {epochs}: no improvement on {judges} for "
+            f"{counted(config.patience or 0, 'epoch')}"
+        )
+    if config.choose_by == "last":
+        return f"{why}; the weights are the last, because {judges} cannot choose between epochs"
+    return f"{why}; the weights are those of epoch {best.best['epoch']}, the best on {judges}"
 
 
 class KeepBest(Callback):
@@ -156,14 +188,16 @@ class KeepBest(Callback):
 
     Parameters
     ----------
+    watched : {"loss", "metric", "last"}
+        What is compared; with last, the weights of the last epoch are kept, and the loss decides
+        when to stop.
     lower_is_better : bool
-    watched : {"loss", "metric"}
     patience : int or None
 
     Attributes
     ----------
     best : dict
-        epoch, loss, metric and weights; empty before the first validation.
+        epoch, loss, metric and weights; empty before the first epoch has ended.
     """
 
     def __init__(self, watched: str, lower_is_better: bool, patience: int | None) -> None:
@@ -172,34 +206,45 @@ class KeepBest(Callback):
         self.patience = patience
         self.best: dict[str, Any] = {}
         self._epoch = 0
+        self._improved: tuple[int, float] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Do not resume training that had stopped early."""
-        trainer.should_stop = self._is_out_of_patience()
+        trainer.should_stop = self.out_of_patience
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the validation of this epoch with the best."""
         assert isinstance(pl_module, TrainingModule)
+        pl_module.close_epoch()
         self._epoch = trainer.current_epoch + 1
-        value = pl_module.validation[self.watched]
-        sign = 1.0 if self.lower_is_better else -1.0
-        if not self.best or sign * value < sign * self.best[self.watched]:
+        found = pl_module.validation or {"loss": math.nan, "metric": math.nan}
+        watched = "loss" if self.watched == "last" else self.watched
+        value = found[watched]
+        sign = 1.0 if self.lower_is_better or self.watched == "last" else -1.0
+        improved = self._improved is None or sign * value < sign * self._improved[1]
+        if improved and pl_module.validation:
+            self._improved = self._epoch, value
+        if improved or self.watched == "last":
             weights = {k: v.detach().cpu().clone() for k, v in pl_module.model.state_dict().items()}
-            self.best = {"epoch": self._epoch, **pl_module.validation, "weights": weights}
-        trainer.should_stop = trainer.should_stop or self._is_out_of_patience()
+            self.best = {"epoch": self._epoch, **found, "weights": weights}
+        trainer.should_stop = trainer.should_stop or self.out_of_patience
 
-    def _is_out_of_patience(self) -> bool:
-        if self.patience is None or not self.best:
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether `patience` epochs have passed without a better validation."""
+        if self.patience is None or self._improved is None:
             return False
-        return bool(self._epoch - self.best["epoch"] >= self.patience)
+        return self._epoch - self._improved[0] >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
-        return {"best": self.best, "epoch": self._epoch}
+        return {"best": self.best, "epoch": self._epoch, "improved": self._improved}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state from a checkpoint."""
         self.best, self._epoch = state_dict["best"], state_dict["epoch"]
+        before = (self.best["epoch"], self.best.get(self.watched, math.nan)) if self.best else None
+        self._improved = state_dict.get("improved", before)
 
 
 class History(Callback):
@@ -256,7 +301,7 @@ def check_resumable(path: Path, about: str) -> None:
     Raises
     ------
     InputError
-        When it is corrupt, not a checkpoint, or of another task, seed or settings.
+        When it is corrupt, not a checkpoint, or of other data, another seed or other settings.
     """
     try:
         with warnings.catch_warnings():  # torch warns of other pickle protocols and then refuses
@@ -267,7 +312,7 @@ def check_resumable(path: Path, about: str) -> None:
         raise InputError(f"{path} is not a checkpoint of a training; give another file.") from error
     if known.replace('"start":', '"init":') != about:  # the name before version 0.2
         raise InputError(
-            f"{path} is from a training with another task, seed or settings; give another file or "
+            f"{path} is from a training with other data, seed or settings; give another file or "
             "remove it."
         )
 
@@ -326,18 +371,19 @@ class ShowProgress(Callback):
         """Report the epoch; always on a terminal, else every few seconds."""
         assert isinstance(pl_module, TrainingModule)
         epoch = trainer.current_epoch + 1
-        loss, metric = pl_module.train_loss, pl_module.validation["metric"]
+        loss, found = pl_module.train_loss, pl_module.validation.get("metric")
         name = pl_module.task.metric
+        judged = "" if found is None else f", validation {name} {found:.4f}"
         if self._show:
             self._show(
-                f"training {self.task}: epoch {epoch} of {self.epochs}, loss {loss:.4g}, "
-                f"validation {name} {metric:.4f}"
+                f"training {self.task}: epoch {epoch} of {self.epochs}, loss {loss:.4g}{judged}"
             )
         if self._bar:
-            figures = f"epoch {epoch}/{self.epochs}, loss {loss:.3g}, {name} {metric:.4f}"
+            short = "" if found is None else f", {name} {found:.4f}"
+            figures = f"epoch {epoch}/{self.epochs}, loss {loss:.3g}{short}"
             self._bar.update(self._job, figures=figures)
             return
-        figures = f"epoch {epoch} of {self.epochs}, loss {loss:.4g}, validation {name} {metric:.4f}"
+        figures = f"epoch {epoch} of {self.epochs}, loss {loss:.4g}{judged}"
         last = trainer.should_stop or epoch == self.epochs
         if last or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._log(figures)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout, mse_loss
 
 from lmu_deploy.core.errors import RunError
+from lmu_deploy.core.metrics import NO_CLASS
 from lmu_deploy.nn.graph.module import GraphModule
 from lmu_deploy.nn.graph.stack import make_stack
 from lmu_deploy.nn.model import SequenceModel
@@ -87,7 +88,8 @@ class Batches:
     batch_size : int
         The last batch may be smaller.
     shuffle : tuple of (seed, epoch), optional
-        Seed of a random order; by default the order of the split.
+        Seed of a random order, in which batches are cut to their longest sequence; by default the
+        order of the split.
     """
 
     def __init__(
@@ -101,14 +103,32 @@ class Batches:
         """Return the number of batches."""
         return -(-len(self.split) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs (batch, steps, n_in) and targets, as in Split."""
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield inputs (batch, steps, n_in), targets as in Split, and lengths if they differ."""
         order = np.arange(len(self.split))
         if self.shuffle is not None:
             np.random.default_rng(self.shuffle).shuffle(order)
         for start in range(0, len(order), self.batch_size):
-            inputs, targets = self.split.batch(order[start : start + self.batch_size])
-            yield torch.from_numpy(inputs), torch.from_numpy(targets)
+            index = order[start : start + self.batch_size]
+            if self.split.lengths is None:
+                inputs, targets = self.split.batch(index)
+                yield torch.from_numpy(inputs), torch.from_numpy(targets), None
+                continue
+            batch = self.split.taken(index)
+            if self.shuffle is not None:
+                batch = batch.cut(int(self.split.lengths[index].max()))
+            lengths = torch.from_numpy(batch.lengths)
+            yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets), lengths
+
+
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""Inputs, targets, and lengths where they differ."""
+
+
+def apply(model: Model, inputs: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return the outputs of a network for sequences of one length or of different lengths."""
+    found: Tensor = model(inputs) if lengths is None else model(inputs, lengths)
+    return found
 
 
 _WARM_UP, _START = 0.3, 1.0 / 25.0
@@ -131,7 +151,7 @@ class TrainingModule(pl.LightningModule):
     train_loss : float
         Mean loss of the last complete epoch.
     validation : dict
-        The entries "loss" and "metric" of the last validation.
+        The entries "loss" and "metric" of the last validation; empty without validation samples.
     skipped : int
         Number of batches of this epoch that were skipped because their gradient overflowed.
     """
@@ -173,15 +193,16 @@ class TrainingModule(pl.LightningModule):
         state = np.random.SeedSequence((self.seed, self.current_epoch)).generate_state(1)
         torch.manual_seed(int(state[0]))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of a batch; raise RunError if it is NaN or infinite."""
-        inputs, targets = batch
+        inputs, targets, lengths = batch
         distance = self.config.adversary
         inputs = inputs.requires_grad_(distance > 0)
-        loss = task_loss(self.task, self.model(inputs), targets)
+        loss = task_loss(self.task, apply(self.model, inputs, lengths), targets)
         if distance:
             perturbed = perturb_inputs(loss, inputs, distance)
-            loss = (loss + task_loss(self.task, self.model(perturbed), targets)) / 2
+            again = task_loss(self.task, apply(self.model, perturbed, lengths), targets)
+            loss = (loss + again) / 2
         if not torch.isfinite(loss):
             raise RunError(
                 f"training on {self.task.name} diverged in epoch {self.current_epoch + 1}: the "
@@ -210,21 +231,23 @@ class TrainingModule(pl.LightningModule):
         for weight in self.parameters():
             weight.grad = None
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def validation_step(self, batch: Batch, index: int) -> None:
         """Collect the outputs of a batch."""
-        self._outputs.append(self.model(batch[0]).cpu())
+        self._outputs.append(apply(self.model, batch[0], batch[2]).cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Evaluate all validation outputs at once, and average the training loss of the epoch."""
+        """Evaluate all validation outputs at once."""
         outputs = torch.cat(self._outputs)
         targets = self.data.validation.targets
         loss = task_loss(self.task, outputs, torch.from_numpy(targets)).item()
         metric = self.task.score(outputs.numpy(), targets)
         self.validation = {"loss": loss, "metric": metric}
         self._outputs.clear()
-        if self._losses:
-            self.train_loss = self.loss_so_far
-            self._losses.clear()
+
+    def close_epoch(self) -> None:
+        """Average the training loss of the epoch."""
+        self.train_loss = self.loss_so_far
+        self._losses.clear()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with a learning rate that is a function of the step."""
@@ -268,8 +291,10 @@ def task_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     if task.every_step:
         outputs, targets = outputs[:, task.washout :], targets[:, task.washout :]
     if task.kind == "regression":
+        if torch.isnan(targets).any():
+            outputs, targets = outputs[~torch.isnan(targets)], targets[~torch.isnan(targets)]
         return mse_loss(outputs, targets)
-    return cross_entropy(outputs.flatten(0, -2), targets.flatten())
+    return cross_entropy(outputs.flatten(0, -2), targets.flatten(), ignore_index=NO_CLASS)
 
 
 def predict(model: Model, split: Split, batch_size: int) -> np.ndarray:
@@ -281,5 +306,8 @@ def predict(model: Model, split: Split, batch_size: int) -> np.ndarray:
     """
     device = next(model.parameters()).device
     with torch.inference_mode():
-        parts = [model(inputs.to(device)).cpu() for inputs, _ in Batches(split, batch_size)]
+        parts = [
+            apply(model, inputs.to(device), lengths).cpu()
+            for inputs, _, lengths in Batches(split, batch_size)
+        ]
     return torch.cat(parts).numpy()

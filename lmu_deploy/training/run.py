@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import shlex
 import time
@@ -13,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.graph.network import Network
@@ -20,8 +23,11 @@ from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Task
 from lmu_deploy.tasks.dataset import UNNAMED, TaskLike, find_task
+from lmu_deploy.tasks.own.preflight import not_better, warn_of
+from lmu_deploy.tasks.selection import CLASSES, DATA
 from lmu_deploy.training.config import TrainConfig, preset, read_toml
 
+_LOG = logging.getLogger(__name__)
 _PACKAGES = ("lmu-deploy", "numpy", "torch", "lightning", "scikit-learn")
 
 
@@ -109,6 +115,7 @@ def train(
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise InputError(f"cannot write {path}: there is no such folder; create it first.")
     start = time.perf_counter()
+    warn_of(task)
     data = task.load()
     if settings.steps is not None or settings.samples is not None:
         data = data.shortened(settings.steps, settings.samples)
@@ -123,9 +130,10 @@ def train(
     fitted = fit(task, data, settings, seed, show=progress, checkpoint=where, device=device)
     outputs = predict(fitted.model, data.test, settings.batch_size)
     network = _network(fitted.model, None if task.name == UNNAMED else task.name)
+    validated = {f"validation_{task.metric}": fitted.validation_metric}
     figures = {
         f"test_{task.metric}": task.score(outputs, data.test.targets),
-        f"validation_{task.metric}": fitted.validation_metric,
+        **(validated if len(data.validation) else {}),
         "best_epoch": float(fitted.best_epoch),
         "epochs": float(len(fitted.history)),
         "parameters": float(network.n_parameters),
@@ -133,7 +141,16 @@ def train(
     }
     command = _command(task, model, config, seed, epochs, out, sizes)
     provenance = describe(command, seed, settings, figures, fitted.device)
+    if task.is_own:
+        provenance[DATA] = task.identity
+        if task.labels:
+            provenance[CLASSES] = json.dumps([str(label) for label in task.labels])
     network = replace(network, provenance=provenance)
+    if task.is_own:
+        _LOG.info("training %s ended: %s", task.name, fitted.reason)
+        value, judged = figures[f"test_{task.metric}"], int(np.prod(data.test.targets.shape[:2]))
+        if sentence := not_better(task, value, judged if task.every_step else len(data.test)):
+            _LOG.warning("%s: test %s", task.name, sentence)
     if out is not None:
         save(network, out)
     return TrainResult(network, figures, fitted.history, settings)

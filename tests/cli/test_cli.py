@@ -207,7 +207,7 @@ def test_nan_in_the_input_is_refused(lmu, float_file, data_file, tmp_path):
         "--json", result, "--record", states,
     )  # fmt: skip
     assert code == 2
-    assert "x_test has 1 entries that are NaN" in sentence(err)
+    assert "x_test has 1 number not finite in float32, the first in sample 3" in sentence(err)
     assert not result.exists()
     assert not states.exists()
 
@@ -216,11 +216,11 @@ def test_nan_in_the_input_is_refused(lmu, float_file, data_file, tmp_path):
     ("changes", "message"),
     [
         ({"x_test": np.zeros((12, 8, 7))}, "x_train has samples of shape (8, 8)"),
-        ({"x_train": np.zeros((30, 8))}, "x_train has shape (30, 8)"),
-        ({"y_test": np.arange(11)}, "y_test has shape (11,)"),
-        ({"y_train": np.arange(30) - 1}, "negative classes"),
+        ({"x_train": np.zeros((30, 8))}, "x_train has samples of shape (8, 1)"),
+        ({"y_test": np.arange(11)}, "y_test has 11 answers, and there are 12 samples"),
+        ({"y_train": np.arange(30) % 3 - 1}, "outputs"),
         ({"y_train": np.arange(30)}, "30 outputs"),
-        ({"y_train": np.array(["a"] * 30)}, "y_train has type"),
+        ({"y_train": np.array(["a"] * 30)}, "labels of different types"),
         ({"x_train": np.array([None] * 30, dtype=object)}, "plain arrays"),
     ],
 )

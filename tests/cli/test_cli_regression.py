@@ -80,3 +80,15 @@ def test_result_line_without_a_float_reference():
     assert result_line(summary) == (
         "integer: accuracy 0.5000 (0.2500 to 0.7500) on 10 samples; no float reference in the file"
     )
+
+
+def test_one_sample_of_a_regression_has_no_interval():
+    line = result_line(
+        {
+            "target": "integer",
+            "metric": {"name": "nrmse", "value": 0.03, "ci95": None},
+            "reference": {"value": None},
+            "n_samples": 1,
+        }
+    )
+    assert line == "integer: nrmse 0.0300 on 1 sample; no float reference in the file"

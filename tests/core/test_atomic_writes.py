@@ -1,14 +1,17 @@
 """Atomic writes: an interrupted write leaves the old file, or none."""
 
+import os
 import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import atomic_write, write_text
+from lmu_deploy.core.files import atomic_write, check_output, write_text
 
 
 def names(folder):
@@ -73,3 +76,40 @@ def test_unwritable_paths_are_rejected(tmp_path):
     beneath = tmp_path / "file" / "a.txt"
     with pytest.raises(InputError, match="cannot write"), atomic_write(beneath):
         pass
+
+
+def test_symbolic_link_stays_and_its_file_is_written(tmp_path):
+    (tmp_path / "store").mkdir()
+    real, link = tmp_path / "store" / "real.json", tmp_path / "link.json"
+    real.write_text("old")
+    link.symlink_to(real)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert list((tmp_path / "store").iterdir()) == [real]
+
+
+def test_pipe_and_device_are_written_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(pipe.read_text)
+        write_text(pipe, "through")
+        assert reader.result(timeout=5) == "through"
+    assert pipe.is_fifo()
+    write_text("/dev/null", "gone")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_full_device_is_one_sentence():
+    with pytest.raises(
+        InputError, match="cannot write /dev/full: No space left on device; make room"
+    ):
+        write_text("/dev/full", "too much")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_what_is_read_is_not_overwritten(tmp_path):
+    with pytest.raises(InputError, match="is the file that is read"):
+        check_output(tmp_path / "a" / ".." / "x.safetensors", tmp_path / "x.safetensors")
+    check_output(tmp_path / "y.safetensors", tmp_path / "x.safetensors")

@@ -34,8 +34,7 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Mem
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
-from lmu_deploy.tasks.base import get_task
-from lmu_deploy.tasks.dataset import task_from_file
+from lmu_deploy.tasks.base import Split, Task, TaskData, get_task
 from targets.base import get_target
 from targets.integer.run import step as _stream_step
 
@@ -328,9 +327,27 @@ def validate(
 ) -> list[float]:
     """Judge a network on several targets; give every number of the result but times and seeds."""
     data = options.pop("task", None)
+    if data is not None:
+        data = _in_the_order_of_the_file(data)
     with _plain_loop():
         report = lmu_deploy.validate(network, data, targets=targets, use=use, **options)
     return _numbers(json.loads(report.to_json()))
+
+
+def _in_the_order_of_the_file(path: str) -> Task:
+    """Return a task whose samples are chosen as they stand, as when the outputs were recorded.
+
+    The last tenth of the training samples validates. Samples of an own file are otherwise chosen at
+    random.
+    """
+    with np.load(path, allow_pickle=False) as stored:
+        x, y, x_test, y_test = (stored[f"{k}_{p}"] for p in ("train", "test") for k in "xy")
+    kept = len(x) - len(x) // 10
+    x, x_test = x.astype(np.float32), x_test.astype(np.float32)
+    data = TaskData(Split(x[:kept], y[:kept]), Split(x[kept:], y[kept:]), Split(x_test, y_test))
+    classes = y.ndim == 1
+    kind, n_out = ("classification", int(y.max()) + 1) if classes else ("regression", y.shape[2])
+    return Task(f"{path}", kind, x.shape[2], n_out, x.shape[1], lambda: data, identify=str)
 
 
 def deploy(network: Network, target: str, **options: Any) -> list[float]:
@@ -381,7 +398,7 @@ def attribution(
     list of float
         Metric, output error and memory error after each source and of it alone, and the shares.
     """
-    task = task_from_file(data)
+    task = _in_the_order_of_the_file(data)
     spiking = isinstance(network, lmu_deploy.SpikingNetwork)
     with _plain_loop():
         found = (attribute_spiking if spiking else attribute)(network, inputs, answers, task)
@@ -395,6 +412,8 @@ def attribution(
 def chip_yield(network: Network, path: Path, **options: Any) -> list[float]:
     """Judge a network on several virtual chips; give every number of the record."""
     data = options.pop("task", None)
+    if data is not None:
+        data = _in_the_order_of_the_file(data)
     lmu_deploy.chip_yield(network, data, out=path, **options)
     return _numbers(json.loads(path.read_text()))
 

@@ -93,7 +93,7 @@ def test_checkpoint_of_another_training_is_rejected(tmp_path, change):
     state = tmp_path / "state.ckpt"
     train("digits", epochs=1, progress=False, checkpoint=state)
     before = state.read_bytes()
-    with pytest.raises(InputError, match="another task, seed or settings"):
+    with pytest.raises(InputError, match="other data, seed or settings"):
         train("digits", **{"epochs": 1, **change}, progress=False, checkpoint=state)
     assert state.read_bytes() == before
 

@@ -68,7 +68,7 @@ def test_step_uses_original_and_perturbed_batch():
     model = _model()
     module = TrainingModule(model, TASK, TASK.load(), config, seed=0)
     inputs, targets = _batch()
-    loss = module.training_step((inputs.clone(), targets), 0)
+    loss = module.training_step((inputs.clone(), targets, None), 0)
     at = inputs.clone().requires_grad_()
     clean = task_loss(TASK, model(at), targets)
     perturbed = perturb_inputs(clean, at, 0.5)

@@ -1,6 +1,8 @@
 """The preset `stack`: sizes, settings of every task, training, and the network that it gives."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,9 @@ from lmu_deploy.training.run import train
 SMALL = {"stack": {"width": 24, "channels": 4}, "epochs": 8}
 MOST_PARAMETERS = 165_744
 """Of the parallel LMU that Chilkuri and Eliasmith (2021) trained on psMNIST."""
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = os.environ.get("LMU_DEPLOY_DATA") or str(ROOT.parent / "shared" / "data")
 
 
 def small(task, **options):
@@ -141,3 +146,19 @@ def test_sizes_that_do_not_fit_are_refused_before_training():
         read_settings({"stack": {}, "layers": [{"kind": "lstm", "units": 3}]}, "settings")
     with pytest.raises(InputError, match=r"stack\.depth"):
         read_settings({"stack": {"depth": 3}}, "settings")
+
+
+@pytest.mark.skipif(
+    not (Path(DATA) / "mnist" / "train-images-idx3-ubyte.gz").is_file(),
+    reason="the MNIST files are absent; set LMU_DEPLOY_DATA to their folder",
+)
+def test_the_trained_example_reads_permuted_digits(monkeypatch):
+    monkeypatch.setenv("LMU_DEPLOY_DATA", DATA)
+    network = ld.load(ROOT / "examples" / "models" / "psmnist-stack.safetensors")
+    assert network.n_parameters <= MOST_PARAMETERS
+    task = get_task(network.task)
+    settings = json.loads(network.provenance["settings"])
+    assert read_settings(settings, "provenance") == preset(task, "stack")
+    test = task.load().test
+    inputs, _ = test.batch(slice(None))
+    assert task.score(run(network, inputs), test.targets) >= 0.985

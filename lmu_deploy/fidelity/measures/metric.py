@@ -14,7 +14,7 @@ import binascii
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, RunError
-from lmu_deploy.core.metrics import accuracy, nrmse
+from lmu_deploy.core.metrics import NO_CLASS, accuracy, nrmse
 from lmu_deploy.fidelity.measures.agreement import class_agreement, deviation
 from lmu_deploy.fidelity.measures.statistics import (
     bootstrap_nrmse,
@@ -37,6 +37,14 @@ def answers(values: np.ndarray, task: Task) -> np.ndarray:
     """
     ends = values.ndim - (0 if values.dtype.kind in "iu" else 1)
     return values if ends < 2 else values[:, task.washout :].reshape(-1, *values.shape[2:])
+
+
+def answered(outputs: np.ndarray, targets: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Flatten as :func:`answers`, without the steps that have no correct class."""
+    outputs, targets = answers(outputs, task), answers(targets, task)
+    if not (targets == NO_CLASS).any():
+        return outputs, targets
+    return outputs[targets != NO_CLASS], targets[targets != NO_CLASS]
 
 
 def measure(outputs: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0) -> Metric:
@@ -62,7 +70,7 @@ def measure(outputs: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0)
     if not np.isfinite(outputs).all():
         raise RunError("the outputs contain NaN or infinite values, so they have no metric.")
     if task.kind == "classification":
-        outputs, targets = answers(outputs, task), answers(targets, task)
+        outputs, targets = answered(outputs, targets, task)
         value = accuracy(outputs, targets)
         right = round(value * len(targets))
         return Metric(name="accuracy", value=value, ci95=wilson(right, len(targets)))
@@ -79,7 +87,8 @@ def compare(
     theirs = measure(reference, targets, task, seed).value
     difference = measure(outputs, targets, task, seed).value - theirs
     if task.kind == "classification":
-        found = class_agreement(*(answers(a, task) for a in (outputs, reference, targets)))
+        mine, wanted = answered(outputs, targets, task)
+        found = class_agreement(mine, answered(reference, targets, task)[0], wanted)
         return AgainstReference(
             value=theirs,
             agreement=found.share,
@@ -125,7 +134,7 @@ def keep_answers(outputs: np.ndarray, targets: np.ndarray, task: Task) -> Answer
         if len(errors) > MOST_ANSWERS // 32:
             return None
         return Answers(count=len(errors), errors=_numbers(errors), norms=_numbers(norms))
-    given, wanted = answers(outputs, task), answers(targets, task)
+    given, wanted = answered(outputs, targets, task)
     if len(given) > MOST_ANSWERS:
         return None
     right = given.argmax(axis=1) == wanted

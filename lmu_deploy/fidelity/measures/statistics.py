@@ -59,19 +59,25 @@ def squared_sums(
 
     Parameters
     ----------
-    outputs, targets : ndarray, shape (samples, steps, n_out)
+    outputs, targets : ndarray, shape (samples, steps, n_out), or (samples, n_out)
+        Targets that are NaN do not count.
     washout : int
-        Steps excluded at the start.
+        Steps excluded at the start, where there are steps.
 
     Returns
     -------
     errors, norms : ndarray, shape (samples,), float64
     """
-    if outputs.shape != targets.shape or outputs.ndim != 3:
+    if outputs.shape != targets.shape or outputs.ndim not in (2, 3):
         raise InputError(
             f"outputs have shape {outputs.shape} and targets {targets.shape}; "
-            "both must be (samples, steps, n_out)."
+            "both must be (samples, steps, n_out) or (samples, n_out)."
         )
+    if outputs.ndim == 2:
+        outputs, targets, washout = outputs[:, None], targets[:, None], 0
+    if np.isnan(targets).any():
+        missing = np.isnan(targets)
+        outputs, targets = np.where(missing, 0.0, outputs), np.where(missing, 0.0, targets)
     kept = targets[:, washout:].astype(np.float64)
     errors = outputs[:, washout:].astype(np.float64) - kept
     return (errors**2).sum(axis=(1, 2)), (kept**2).sum(axis=(1, 2))

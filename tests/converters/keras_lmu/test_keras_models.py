@@ -6,6 +6,7 @@ sandbox here, whose tests are elsewhere, because a process for each would take a
 
 import re
 import zipfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -212,6 +213,32 @@ def refusal(name, change):
 def test_a_refusal_names_the_layer_and_what_works(name, layer, options, reason):
     message = refusal(name, lambda layers: layers[layer]["config"].update(options))
     assert f"layer {layer!r}" in message and reason in message
+
+
+@pytest.mark.parametrize(
+    "file", ["paper/paper-hybrid.hdf5", "layers/gru.keras", "layers/conv.keras"]
+)
+@pytest.mark.parametrize("harm", ["flat", "empty", "scalar", "long", "integers", "deep"])
+def test_weights_of_a_wrong_shape_are_refused(file, harm):
+    """Some shapes are as good as those of the file, such as one bias in two axes."""
+    damage = {
+        "flat": lambda a: a.reshape(-1) if a.ndim > 1 else a.reshape(1, -1),
+        "empty": lambda a: a[:0],
+        "scalar": lambda a: np.float32(3.0).reshape(()),
+        "long": lambda a: np.repeat(a, 2, axis=-1),
+        "integers": lambda a: a.astype("i4"),
+        "deep": lambda a: a[..., None],
+    }[harm]
+    whole = archive.open_keras(FOLDER / file)
+    refused = 0
+    for name, array in whole.contents.arrays.items():
+        arrays = {**whole.contents.arrays, name: damage(array)}
+        try:
+            assemble(replace(whole, contents=FileContents(arrays, whole.contents.header)), {})
+        except InputError as error:
+            assert "cannot be imported" in str(error)
+            refused += 1
+    assert refused >= len(whole.contents.arrays) - 2
 
 
 def functional(*layers):
