@@ -9,7 +9,7 @@ messages of a signal cover.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from lmu_deploy.core.graph.linear import Dense
 from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.operator import State
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.graph.transforms import operator_layer
@@ -56,6 +57,18 @@ class Signal:
     rows: np.ndarray
     sequences: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
+    def covering(self, values: np.ndarray | None) -> Signal:
+        """Return the signal with a range that includes other values, such as an initial state."""
+        if values is None:
+            return self
+        return replace(self, largest=max(self.largest, float(np.abs(values).max(initial=0.0))))
+
+    def times(self, other: Signal) -> Signal:
+        """Return the product with another signal of the same frames."""
+        rows = self.rows * other.rows
+        widest = float(np.abs(rows).max(initial=0.0))
+        return Signal(widest, rows, self.sequences * other.sequences)
+
     def tapped(self, offsets: tuple[int, ...], stride: int) -> Signal:
         """Return the frames ``stride * n + offset`` side by side, from the whole sequences."""
         frames = self.sequences.shape[1]
@@ -75,7 +88,7 @@ class Calibration:
     ----------
     signals : mapping of Place to Signal
         Those of the input, of every node (with an empty part), and of what a node computes inside:
-        ``encoder``, ``memory``, ``hidden``, ``cell``.
+        ``encoder``, ``memory``, ``hidden``, ``cell``, and the ``candidate`` of gated units.
     """
 
     signals: Mapping[Place, Signal]
@@ -190,7 +203,7 @@ def answers_at_every_step(network: Network) -> bool:
 
 def _signals(node: Node, given: list[np.ndarray], at_every_step: bool) -> dict[Place, np.ndarray]:
     operator, name = node.operator, node.name
-    if isinstance(operator, LMU | LSTM):
+    if isinstance(operator, LMU | LSTM | GRU):
         return _stepwise(name, operator, given[0])
     found: dict[Place, np.ndarray] = {}
     if isinstance(operator, LinearMemory) and operator.activation is not None:
@@ -205,16 +218,16 @@ def _signals(node: Node, given: list[np.ndarray], at_every_step: bool) -> dict[P
         output = operator.forward(*given)
     else:
         output = operator.forward(*given)
-    part = {LinearMemory: "memory", GRU: "hidden", SimpleRNN: "hidden"}.get(type(operator))
+    part = {LinearMemory: "memory", SimpleRNN: "hidden"}.get(type(operator))
     if part is not None:
         found[Place(name, part)] = output
     found[Place(name)] = output
     return found
 
 
-def _stepwise(name: str, operator: LMU | LSTM, x: np.ndarray) -> dict[Place, np.ndarray]:
-    """Return the signals inside an LMU or an LSTM."""
-    layer = operator_layer(operator)
+def _stepwise(name: str, operator: LMU | LSTM | GRU, x: np.ndarray) -> dict[Place, np.ndarray]:
+    """Return the signals inside an LMU or gated units."""
+    layer = operator_layer(operator) if isinstance(operator, LMU) else None
     found: dict[str, list[np.ndarray]] = {}
     if layer is not None:
         steps = LayerSteps(layer, len(x))
@@ -225,20 +238,31 @@ def _stepwise(name: str, operator: LMU | LSTM, x: np.ndarray) -> dict[Place, np.
     else:
         state = operator.start(len(x))
         for t in range(x.shape[1]):
-            state, h = operator.advance(state, x[:, t])
-            m, cell = (state[0], state[1]) if isinstance(operator, LMU) else (None, state)
-            inner = operator.hidden if isinstance(operator, LMU) else operator
-            parts = {
-                "memory": m,
-                "hidden": None if h is m else h,
-                "cell": cell[1] if isinstance(inner, LSTM) else None,
-            }
+            state, parts = _advance(operator, state, x[:, t])
             for part, array in parts.items():
-                if array is not None:
-                    found.setdefault(part, []).append(array)
+                found.setdefault(part, []).append(array)
     stacked = {Place(name, part): np.stack(values, axis=1) for part, values in found.items()}
     output = Place(name, "hidden" if "hidden" in found else "memory")
     return {**stacked, Place(name): stacked[output]}
+
+
+def _advance(
+    operator: LMU | LSTM | GRU, state: State, x: np.ndarray
+) -> tuple[State, dict[str, np.ndarray]]:
+    """Advance by one step; return the new state and all signals inside."""
+    if isinstance(operator, LMU):
+        before, inner = state, operator.hidden
+        state, h = operator.advance(state, x)
+        parts = {"memory": state[0]}
+        if inner is None:
+            return state, parts
+        if not isinstance(inner, LSTM | GRU):
+            return state, {**parts, "hidden": h}
+        given = np.concatenate([state[0], x], axis=1) if operator.hidden_takes_input else state[0]
+        return state, {**parts, **_advance(inner, before[1], given)[1]}
+    state, h, candidate = operator.update(state, x)
+    parts = {"hidden": h, "candidate": candidate}
+    return state, {**parts, "cell": state[1]} if isinstance(operator, LSTM) else parts
 
 
 def _width(node: Node, network: Network) -> int:

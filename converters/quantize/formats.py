@@ -220,14 +220,15 @@ def piecewise(name: str, message: Format, guard: int = GUARD_BITS) -> PiecewiseL
     ----------
     name : {"linear", "relu", "tanh", "hard-tanh"}
     message : Format
-        Format of the result; its scale times its limit is 1 for tanh and hard-tanh.
+        Format of the result; it covers 1 for tanh and hard-tanh.
     guard : int
         Bits by which the drive is finer than the message.
     """
     if name == "tanh":
         return _tanh(message, guard)
     kind = {"relu": "positive", "hard-tanh": "odd", "linear": "linear"}[name]
-    slope, intercept = ([1, 0], [0, message.limit]) if name == "hard-tanh" else ([1], [0])
+    one = min(int(np.rint(1.0 / message.scale)), message.limit)
+    slope, intercept = ([1, 0], [0, one]) if name == "hard-tanh" else ([1], [0])
     return PiecewiseLinear(np.array(slope), np.array(intercept), guard, kind)
 
 

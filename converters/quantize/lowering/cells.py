@@ -130,11 +130,12 @@ def _unit_messages(
     m : ndarray, shape (states, units), or None
         The kernel of the memory that the units read, if there is one.
     """
-    settings, signal = lowering.settings, lowering.signal(node.name, "hidden")
-    bits = settings.hidden_bits
+    settings, bits = lowering.settings, lowering.settings.hidden_bits
+    signal = lowering.signal(node.name, "hidden")
     if not isinstance(cell, SimpleRNN):
-        message = gated.message_format(cell, signal, bits)
-    elif cell.activation.name in _CONCAVE:
+        signal, message = gated.messages(lowering, node.name, cell)
+        return Source(signal, message, "--hidden-bits", None, Place(node.name, "hidden"))
+    if cell.activation.name in _CONCAVE:
         carried = [(cell.recurrent_kernel, signal)]
         if m is not None:
             carried.insert(0, (m, lowering.signal(node.name, "memory")))
@@ -143,6 +144,10 @@ def _unit_messages(
     else:
         bias = 0.0 if cell.bias is None else float(np.abs(cell.bias).max(initial=0.0))
         message = lowering.message_format(cell.activation, signal, bits, inflow, bias)
+    signal = signal.covering(cell.initial)
+    if cell.initial is not None:
+        widest = float(np.abs(cell.initial).max(initial=0.0))
+        message = replace(message, scale=max(message.scale, widest / message.limit))
     return Source(signal, message, "--hidden-bits", None, Place(node.name, "hidden"))
 
 
@@ -155,11 +160,10 @@ def _cell(
 ) -> Form:
     """Add the units of a cell, whose kernel the inputs already include."""
     if isinstance(cell, LSTM):
-        signals = h.signal, lowering.signal(place.node, "cell")
-        gated.lstm(lowering, place, cell, inputs, signals, h)
+        gated.lstm(lowering, place, cell, inputs, h)
         return Form.of(h)
     if isinstance(cell, GRU):
-        gated.gru(lowering, place, cell, inputs, h.signal, h)
+        gated.gru(lowering, place, cell, inputs, h)
         return Form.of(h)
     if cell.recurrent_kernel is not None:
         own = Term(h, cell.recurrent_kernel.T.astype(np.float64), (-1,))

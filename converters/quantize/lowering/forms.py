@@ -126,6 +126,11 @@ class Form:
         """Number of nonzero weights, before rounding."""
         return sum(term.synapses for term in self.terms)
 
+    @property
+    def inflow(self) -> float:
+        """Largest product of a weight and a message."""
+        return max((term.reading().inflow(term.dense) for term in self.terms), default=0.0)
+
     def through(self, matrix: np.ndarray, bias: np.ndarray | None = None) -> Form:
         """Return the form behind ``matrix @ v + bias``; the matrix has the shape (m, n)."""
         terms = tuple(term.through(matrix) for term in self.terms)

@@ -22,7 +22,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.graph.recurrent import GRU, LSTM
 from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
-from lmu_deploy.core.integer.parts import Edge, Format, Place, largest
+from lmu_deploy.core.integer.parts import LARGEST_SHIFT, Edge, Format, Place, largest
 from lmu_deploy.core.integer.populations import GATE, GATE_BITS, Product
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ def _power(largest_value: float, bits: int, least: int = -8, most: int = 30) -> 
     """Return e such that values up to `largest_value` fit into `bits` bits of unit 2^-e."""
     exponent = math.floor(math.log2(largest(bits) / max(largest_value, 1e-9)))
     return int(np.clip(exponent, least, most))
+
+
+def _exponent(form: Format) -> int:
+    """Return e of a unit of 2^-e."""
+    return -round(math.log2(form.scale))
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,56 @@ def _functions(operator: LSTM | GRU, name: str, largest_value: float) -> _Functi
     return _Functions(gate, value, _power(2.0 * largest_value, GATE_BITS + 1, 0, GATE_BITS))
 
 
-def message_format(operator: LSTM | GRU, signal: Signal, bits: int) -> Format:
-    """Return the format of the messages: a power of two, up to 1 for bounded units."""
+@dataclass(frozen=True)
+class _Formats:
+    """Formats of a gated population: of its sums, its state and its messages."""
+
+    functions: _Functions
+    drive: Format
+    state: Format
+    message: Format
+
+
+def _formats(lowering: Lowering, name: str, operator: LSTM | GRU) -> tuple[_Formats, Signal]:
+    """Choose the formats of gated units, and return them with the signal of the units.
+
+    Initial states have to fit too, and candidates, of which small gates let little through.
+    Messages are at most as fine as what they are rounded from: the state of a GRU, or the product
+    of a gate and a value.
+    """
+    settings, h = lowering.settings, lowering.signal(name, "hidden")
+    bits, candidate = settings.state_bits, lowering.signal(name, "candidate").largest
+    if isinstance(operator, LSTM):
+        h = h.covering(operator.initial_h)
+        c = lowering.signal(name, "cell").covering(operator.initial_c).largest
+        value = max(h.largest, c, candidate)
+        functions = _functions(operator, name, value)
+        own = _power(4.0 * c, bits, GATE_BITS - 4, 30)
+        own = min(own, functions.exponent + GATE_BITS)
+        finest = functions.exponent + GATE_BITS
+    else:
+        h = h.covering(operator.initial)
+        value = max(h.largest, candidate)
+        functions = _functions(operator, name, value)
+        own = _power(2.0 * max(value, 2.0**-8), bits, 0, functions.exponent + GATE_BITS)
+        finest = own = min(max(own, functions.exponent), functions.exponent + GATE_BITS)
+    widest = 1.05 * h.largest
     if operator.activation.name in RANGES and max(RANGES[operator.activation.name]) <= 1.0:
-        return Format(bits, 2.0 ** -(bits - 1))
-    return Format(bits, 2.0 ** -_power(1.05 * signal.largest, bits))
+        widest = max(h.largest, largest(settings.hidden_bits) * 2.0 ** (1 - settings.hidden_bits))
+    message = min(_power(widest, settings.hidden_bits), finest)
+    formats = _Formats(
+        functions,
+        _drive(bits, functions, value),
+        Format(bits, 2.0**-own),
+        Format(settings.hidden_bits, 2.0**-message),
+    )
+    return formats, h
+
+
+def messages(lowering: Lowering, name: str, operator: LSTM | GRU) -> tuple[Signal, Format]:
+    """Return the signal and the format of the messages of gated units, both powers of two."""
+    formats, signal = _formats(lowering, name, operator)
+    return signal, formats.message
 
 
 def _drive(state_bits: int, functions: _Functions, largest_value: float) -> Format:
@@ -83,7 +133,6 @@ def lstm(
     place: Place,
     operator: LSTM,
     inputs: list[tuple[str, Form]],
-    signals: tuple[Signal, Signal],
     h: Source,
 ) -> None:
     """Add an LSTM.
@@ -96,23 +145,17 @@ def lstm(
         Its kernel has been applied to the inputs already.
     inputs : list of (name, Form)
         What enters the four gates, with the bias in the first form.
-    signals : tuple of Signal
-        Of h and c on the calibration.
     h : Source
         The messages of the units.
     """
-    bits = lowering.settings.state_bits
-    signal_h, signal_c = signals
-    functions = _functions(operator, place.node, max(signal_h.largest, signal_c.largest))
-    cell = _power(4.0 * signal_c.largest, bits, GATE_BITS - 4, 30)
-    cell = min(cell, functions.exponent + GATE_BITS)
-    state, drive = Format(bits, 2.0**-cell), _drive(bits, functions, signal_c.largest)
-    e_message = -round(math.log2(h.format.scale))
-    shift = functions.exponent + GATE_BITS - e_message
-    if not 0 <= shift <= 31:
+    formats, _ = _formats(lowering, place.node, operator)
+    functions, drive, state = formats.functions, formats.drive, formats.state
+    product = functions.exponent + GATE_BITS
+    shift = product - _exponent(h.format)
+    if shift > LARGEST_SHIFT:
         raise InputError(
             f"quantize: messages of {place} need a shift of {shift}, and a neuron shifts by 0 to "
-            "31; use other --hidden-bits."
+            f"{LARGEST_SHIFT}; use more --hidden-bits."
         )
     lowering.assembly.populations.append(
         LSTMUnits(
@@ -124,7 +167,7 @@ def lstm(
             fit(functions.gate, drive, GATE),
             fit(functions.value, drive, functions.result),
             fit(functions.value, state, functions.result),
-            functions.exponent + GATE_BITS - cell,
+            product - _exponent(state),
             shift,
             lowering.bias(place, inputs, drive),
             _initial(operator.initial_h, operator.initial_c, h.format, state, operator.n_out),
@@ -140,7 +183,6 @@ def gru(
     place: Place,
     operator: GRU,
     inputs: list[tuple[str, Form]],
-    signal: Signal,
     h: Source,
 ) -> None:
     """Add a GRU; its inputs enter the sums of r, z and the candidate.
@@ -149,15 +191,10 @@ def gru(
     ----------
     lowering, place, operator, inputs, h
         As for :func:`lstm`.
-    signal : Signal
-        Of h on the calibration.
     """
-    bits, units = lowering.settings.state_bits, operator.n_out
-    functions = _functions(operator, place.node, signal.largest)
-    own = _power(2.0 * max(signal.largest, 2.0**-8), bits, 0, functions.exponent + GATE_BITS)
-    own = min(max(own, functions.exponent), functions.exponent + GATE_BITS)
-    state, drive = Format(bits, 2.0**-own), _drive(bits, functions, signal.largest)
-    e_message = -round(math.log2(h.format.scale))
+    formats, signal = _formats(lowering, place.node, operator)
+    functions, drive, state = formats.functions, formats.drive, formats.state
+    units, own = operator.n_out, _exponent(state)
     gate = fit(functions.gate, drive, GATE)
     recurrent = operator.recurrent_kernel.astype(np.float64)
     two, last = slice(0, 2 * units), slice(2 * units, None)
@@ -182,7 +219,7 @@ def gru(
             gate,
             fit(functions.value, drive, functions.result),
             own - functions.exponent,
-            own - e_message,
+            own - _exponent(h.format),
             operator.reset_after,
             lowering.constants(place, (bias, drive)),
             initial,

@@ -199,9 +199,8 @@ class Lowering:
         """
         bias = self.real_bias(inputs)
         widest = 0.0 if bias is None else float(np.abs(bias).max(initial=0.0))
-        terms = [term for _, form in inputs for term in form.terms]
         if message is None:
-            inflow = max((t.reading().inflow(t.dense) for t in terms), default=0.0)
+            inflow = max(form.inflow for _, form in inputs)
             message = self.message_format(activation, signal, bits[0], inflow, widest)
         guard = guard_bits(str(place), message, self.settings.state_bits, widest)
         drive = drive_format(message, self.settings.state_bits, guard)
@@ -291,8 +290,7 @@ class Lowering:
                 return place
             place = Place(node.name, "output")
         bias = form.bias
-        inflow = max(term.reading().inflow(term.dense) for term in form.terms)
-        unit = output_format(bias, inflow, self.signal(node.name), self.settings)
+        unit = output_format(bias, form.inflow, self.signal(node.name), self.settings)
         own = None if bias is None else self.constants(place, (bias, unit))
         self.assembly.populations.append(Output(place, form.size, unit, own))
         self.connect(place, [("", form)], unit)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.quantize.calibration import clip_range
+from converters.quantize.calibration import Signal, clip_range
 from converters.quantize.connections import Source
-from converters.quantize.formats import bias_limit
+from converters.quantize.formats import FAINTEST, bias_limit
 from converters.quantize.lowering.cells import linear_memory, lmu, recurrent
 from converters.quantize.lowering.forms import Form, added, concatenated, synapses_behind, too_large
 from lmu_deploy.core.errors import InputError
@@ -39,19 +40,27 @@ def host_nodes(network: Network) -> set[str]:
         reversed_input = any(backward[name] for name in node.inputs)
         turns = isinstance(node.operator, Reverse)
         backward[node.name] = reversed_input != turns
-        shape = network.shapes[node.inputs[0]]
-        if reversed_input or turns or not on_chip(node.operator, shape.frame):
+        if reversed_input or turns or not on_chip(node.operator):
             found.add(node.name)
     return found
 
 
-def on_chip(operator: Operator, frame: tuple[int, ...]) -> bool:
+def on_chip(operator: Operator) -> bool:
     """Return whether an operator has an integer form."""
-    if isinstance(operator, Activation):
-        return operator.name != "softmax"
+    if any(activation.name == "softmax" for activation in _activations(operator)):
+        return False
     if isinstance(operator, Pool) and (operator.left or operator.right):
         return operator.kind == "average" and operator.count_padding
     return type(operator) in LOWERED
+
+
+def _activations(operator: Operator) -> Iterator[Activation]:
+    """Yield the activations of an operator and of the operators inside it."""
+    if isinstance(operator, Activation):
+        yield operator
+    for each in fields(operator):  # type: ignore[arg-type]
+        if isinstance(inner := getattr(operator, each.name), Operator):
+            yield from _activations(inner)
 
 
 def linear_map(operator: Operator, frame: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -110,30 +119,43 @@ def _activation(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
 
 
 def _multiply(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
-    source: Source | None = None
+    product, signal = forms[0], lowering.signal(node.inputs[0])
     for number, form in enumerate(forms[1:], start=1):
-        first = forms[0] if source is None else Form.of(source)
-        place = Place(node.name, "" if number == len(forms) - 1 else f"factor_{number}")
-        source = _product(lowering, node, place, (first, form), number)
-    assert source is not None
-    return Form.of(source)
+        last = number == len(forms) - 1
+        place = Place(node.name, "" if last else f"factor_{number}")
+        factors = signal, lowering.signal(node.inputs[number])
+        signal = lowering.signal(node.name) if last else factors[0].times(factors[1])
+        product = Form.of(_product(lowering, place, (product, form), factors, signal))
+    return product
 
 
 def _product(
-    lowering: Lowering, node: Node, place: Place, forms: tuple[Form, Form], number: int
+    lowering: Lowering,
+    place: Place,
+    forms: tuple[Form, Form],
+    given: tuple[Signal, Signal],
+    signal: Signal,
 ) -> Source:
+    """Add the product of two forms, whose signals are `given`; `signal` is that of the product."""
     settings = lowering.settings
-    bits, signal = settings.message_bits, lowering.signal(node.name)
-    factor = lowering.signal(node.inputs[number])
-    other = lowering.signal(node.inputs[0])
-    clip = clip_range(signal, settings.calibration_method, bits)
-    message = Format(bits, max(clip, 1e-9) / largest(bits))
-    second = Format(GATE.bits, 1.25 * max(factor.largest, 1e-9) / GATE.limit)
-    widest = 4.0 * max(other.largest, 1e-9) / largest(settings.state_bits)
-    shift = int(np.clip(np.floor(np.log2(message.scale / (widest * second.scale))), 0, 31))
-    first = Format(settings.state_bits, message.scale * 2.0**-shift / second.scale)
+    bits = settings.message_bits
     biases = [np.zeros(form.size) if form.bias is None else form.bias for form in forms]
-    bias = lowering.constants(place, (biases[0], first), (biases[1], second))
+    # The least units with which the factors, what enters them, and their biases fit.
+    units = [
+        max(
+            margin * max(factor.largest, form.inflow * FAINTEST, 2.0**-30) / largest(width),
+            float(np.abs(own).max(initial=0.0)) / bias_limit(24),
+        )
+        for margin, factor, form, own, width in zip(
+            (4.0, 1.25), given, forms, biases, (settings.state_bits, GATE.bits), strict=True
+        )
+    ]
+    second = Format(GATE.bits, units[1])
+    clip = clip_range(signal, settings.calibration_method, bits)
+    message = Format(bits, max(clip / largest(bits), units[0] * units[1]))
+    shift = int(np.clip(np.floor(np.log2(message.scale / (units[0] * units[1]))), 0, 31))
+    first = Format(settings.state_bits, message.scale * 2.0**-shift / second.scale)
+    bias = lowering.constants(place, (biases[0], first), (biases[1], Format(24, second.scale)))
     lowering.assembly.populations.append(
         Product(place, forms[0].size, first, second, message, shift, None, None, bias)
     )

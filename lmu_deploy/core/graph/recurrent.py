@@ -143,15 +143,20 @@ class LSTM(Recurrent):
 
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step."""
+        state, h, _ = self.update(state, x)
+        return state, h
+
+    def update(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray, np.ndarray]:
+        """Advance by one step; return the candidate a(g) as well."""
         h, c = state
         z = x @ self.kernel.astype(np.float64) + h @ self.recurrent_kernel
         if self.bias is not None:
             z = z + self.bias
         i, f, g, o = np.split(z, 4, axis=1)
-        gate = self.gate_activation.apply
-        c = gate(f) * c + gate(i) * self.activation.apply(g)
+        gate, candidate = self.gate_activation.apply, self.activation.apply(g)
+        c = gate(f) * c + gate(i) * candidate
         h = gate(o) * self.activation.apply(c)
-        return (h, c), h
+        return (h, c), h, candidate
 
     @property
     def n_parameters(self) -> int:
@@ -226,6 +231,11 @@ class GRU(Recurrent):
 
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step."""
+        state, h, _ = self.update(state, x)
+        return state, h
+
+    def update(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray, np.ndarray]:
+        """Advance by one step; return the candidate n as well."""
         units, h = self.n_out, state
         given = x @ self.kernel.astype(np.float64)
         if self.bias is not None:
@@ -240,7 +250,7 @@ class GRU(Recurrent):
             from_state = (r * h) @ self.recurrent_kernel[:, last] + own_bias[last]
         n = self.activation.apply(given[:, last] + from_state)
         h = z * h + (1.0 - z) * n
-        return h, h
+        return h, h, n
 
     @property
     def n_parameters(self) -> int:

@@ -1,5 +1,7 @@
 """Lowering: integers of wide messages compute what the float network does."""
 
+from dataclasses import replace
+
 import graphs
 import numpy as np
 import pytest
@@ -11,11 +13,12 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.frames import LayerNorm
 from lmu_deploy.core.graph.linear import Conv1d, Dense, Embedding
+from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network, Node
-from lmu_deploy.core.graph.pointwise import Activation, Add
-from lmu_deploy.core.graph.recurrent import GRU, LSTM
-from lmu_deploy.core.graph.time import Reduce, Reverse
+from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
+from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
+from lmu_deploy.core.graph.time import Delay, Reduce, Reverse
 from lmu_deploy.core.integer.gated import LSTMUnits
 from lmu_deploy.core.integer.graph import latency
 from lmu_deploy.core.integer.parts import Place
@@ -42,11 +45,11 @@ def chain(frame, *operators):
 
 
 def error(network, x, **options):
-    """Return the error of the quantized network relative to its largest output."""
+    """Return the quantized network's error relative to its largest output, or to 1 if that is 0."""
     integer = quantize(network, x, **{**WIDE, **options})
     found = IntegerTarget("numpy").run(integer, x).outputs
     truth = run(network, x).reshape(found.shape)
-    return np.abs(found - truth).max() / np.abs(truth).max()
+    return np.abs(found - truth).max() / (np.abs(truth).max() or 1.0)
 
 
 def has_jumps(network):
@@ -89,6 +92,87 @@ def test_a_gru_with_an_initial_state(rng, reset_after, activation):
     )
     network = chain((3,), cell, Dense(rng.normal(size=(5, 2))))
     assert error(network, rng.normal(size=(4, 20, 3))) < 1e-3
+
+
+def units(rng, kind, activation, scale, initial):
+    """Return recurrent units with an initial state, whose other signals are of size `scale`."""
+    n = {SimpleRNN: 4, LSTM: 16, GRU: 12}[kind]
+    kernels = rng.normal(size=(3, n)) * scale, rng.normal(size=(4, n)) * 0.1
+    own = rng.choice([-1.0, 1.0], size=4) * initial
+    names = ("initial_h", "initial_c") if kind is LSTM else ("initial",)
+    return kind(*kernels, activation=Activation(activation), **dict.fromkeys(names, own))
+
+
+@pytest.mark.parametrize("kind", [SimpleRNN, LSTM, GRU])
+@pytest.mark.parametrize("activation", ["tanh", "hard-tanh", "relu", "elu"])
+@pytest.mark.parametrize("method", ["max", "percentile", "mse"])
+def test_formats_cover_initial_states(rng, kind, activation, method):
+    """The states that follow the initial one are far smaller."""
+    cell = units(rng, kind, activation, 0.01, 3.0)
+    network = chain((3,), cell, Dense(rng.normal(size=(4, 2))))
+    x = rng.normal(size=(4, 6, 3))
+    assert error(network, x, calibration_method=method) < 0.01
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_messages_of_gated_units_are_no_finer_than_their_states(rng, kind):
+    cell = units(rng, kind, "relu", 2e-5, 0.0)
+    network, x = chain((3,), cell), rng.normal(size=(4, 6, 3))
+    integer = quantize(network, x, hidden_bits=18)
+    found = IntegerTarget("numpy").run(integer, x).outputs
+    unit = integer[Place("node_0", "hidden")].drive.scale
+    assert np.abs(found - run(network, x)).max() < unit
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_candidates_may_be_far_larger_than_what_gates_let_through(rng, kind, activation):
+    """The input gate of an LSTM, or one minus the update gate of a GRU, is 1/50."""
+    n = {LSTM: 16, GRU: 12}[kind]
+    kernel, bias = rng.normal(size=(3, n)), np.zeros(n)
+    bias[{LSTM: slice(0, 8), GRU: slice(4, 8)}[kind]] = {LSTM: -4.0, GRU: 4.0}[kind]
+    kernel[:, :8] = 0.0
+    cell = kind(kernel, np.zeros((4, n)), bias, activation=Activation(activation))
+    memory = Memory.legendre(4, 8.0)
+    wide = replace(cell, kernel=np.concatenate([np.zeros((4, n)), kernel]))
+    inside = LMU(memory, rng.normal(size=(3, 1)), wide, True)
+    x = rng.normal(size=(4, 9, 3))
+    for operator in (cell, inside):
+        assert error(chain((3,), operator), x) < 0.01
+
+
+def test_a_softmax_inside_an_operator_stays_on_the_host(rng):
+    soft = Activation("softmax")
+    memory = LinearMemory(Memory.legendre(4, 8.0, 3), rng.normal(size=(2, 3)), None, soft)
+    plain = SimpleRNN(rng.normal(size=(12, 4)), rng.normal(size=(4, 4)), None, soft)
+    inner = SimpleRNN(rng.normal(size=(8, 3)), None, None, soft)
+    lmu = LMU(Memory.legendre(4, 8.0, 2), rng.normal(size=(4, 2)), inner, False)
+    network = chain((2,), memory, plain, lmu, Dense(rng.normal(size=(3, 2))))
+    x = rng.normal(size=(4, 9, 2))
+    (host,) = quantize(network, x, **WIDE).on_host
+    assert [node.name for node in host.network.nodes] == ["node_0", "node_1", "node_2"]
+    assert error(network, x) < 1e-3
+
+
+def test_products_of_factors_that_are_zero_or_cancel(rng):
+    """A factor that is always 0, one far below its bias, and a product far below its factors."""
+    pick = np.eye(2)
+    nodes = (
+        Node("zero", Delay(30), (INPUT,)),
+        Node("near", Dense(pick * 1e-3, np.full(2, 50.0)), (INPUT,)),
+        Node("gone", Dense(pick, np.full(2, -50.0)), ("near",)),
+        Node("first", Activation("relu"), (INPUT,)),
+        Node("minus", Dense(-pick), (INPUT,)),
+        Node("second", Activation("relu"), ("minus",)),
+        Node("none", Multiply(), (INPUT, "zero")),
+        Node("small", Multiply(), (INPUT, "gone")),
+        Node("apart", Multiply(), ("first", "second")),
+        Node("three", Multiply(), (INPUT, INPUT, INPUT)),
+        Node("all", Concat(), ("none", "small", "apart", "three")),
+        Node("out", Dense(np.eye(8)), ("all",)),
+    )
+    x = rng.normal(size=(4, 9, 2))
+    assert error(Network(nodes, (2,), "out"), x) < 1e-3
 
 
 @pytest.mark.parametrize("activation", ["tanh", "elu"])
