@@ -24,6 +24,8 @@ _ERROR = 1.1
 """Largest error that more lines should avoid, in units of the message; rounding alone errs by 1."""
 _SLOPE_BITS = 15
 _GRID = 16_385
+_OCTAVES = 40
+"""Drives are at most 2^39 units of the message."""
 
 _CORNERS: dict[str, tuple[float, ...]] = {
     "linear": (),
@@ -79,6 +81,23 @@ def fit(activation: Activation, drive: Format, message: Format) -> Segments:
         if _worst(found, function, low, high, drive, message) <= _ERROR:
             return found
         lines *= 2
+
+
+def needed_drive(activation: Activation, message: Format) -> float:
+    """Return a drive beyond which the message stays the same, at most twice the least.
+
+    A saturated drive of leaky relu or of softplus would otherwise change the message long before
+    the message itself saturates.
+    """
+    widest, farther = message.limit * message.scale, np.exp2(np.arange(_OCTAVES))
+    needed = message.scale
+    for sign in (-1.0, 1.0):
+        drives = sign * message.scale * farther
+        messages = np.clip(activation.apply(drives), -widest, widest)
+        same = np.abs(messages - messages[-1]) <= message.scale / 2.0
+        first = int(np.argmax(np.logical_and.accumulate(same[::-1])[::-1]))
+        needed = max(needed, float(abs(drives[first])))
+    return needed
 
 
 def _unit(message: Format) -> int:

@@ -26,7 +26,7 @@ from converters.quantize.formats import (
     piecewise,
 )
 from converters.quantize.lowering.cells import realize
-from converters.quantize.lowering.fitting import RANGES, fit
+from converters.quantize.lowering.fitting import RANGES, fit, needed_drive
 from converters.quantize.lowering.forms import Form, concatenated, synapses_behind
 from converters.quantize.lowering.operators import LOWERED, host_nodes
 from converters.quantize.settings import Settings
@@ -202,8 +202,10 @@ class Lowering:
         if message is None:
             inflow = max(form.inflow for _, form in inputs)
             message = self.message_format(activation, signal, bits[0], inflow, widest)
-        guard = guard_bits(str(place), message, self.settings.state_bits, widest)
-        drive = drive_format(message, self.settings.state_bits, guard)
+        bits_of_drive = self.settings.state_bits
+        reach = min(needed_drive(activation, message), bias_limit(bits_of_drive) * message.scale)
+        guard = guard_bits(str(place), message, bits_of_drive, max(widest, reach))
+        drive = drive_format(message, bits_of_drive, guard)
         function = self._function(activation, drive, message, guard)
         own = None if bias is None else self.constants(place, (bias, drive))
         size = inputs[0][1].size

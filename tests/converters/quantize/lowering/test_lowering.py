@@ -16,7 +16,7 @@ from lmu_deploy.core.graph.linear import Conv1d, Dense, Embedding
 from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network, Node
-from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
+from lmu_deploy.core.graph.pointwise import NAMES, Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Delay, Reduce, Reverse
 from lmu_deploy.core.integer.gated import LSTMUnits
@@ -76,6 +76,15 @@ def test_drawn_networks_compute_the_same_in_integers(network, seed):
         assert "accumulator" in str(refused)
         return
     assert found < 0.02 or has_jumps(network)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "softmax"])
+def test_activations_are_right_as_far_as_they_change(rng, name):
+    """Drives have to be wider than messages where a function is nearly flat."""
+    network = chain((1,), Activation(name, 0.02))
+    x = np.linspace(-12.0, 1.0, 400).reshape(2, 200, 1)
+    for inputs in (x, -x):
+        assert error(network, inputs, hidden_bits=16) < 2e-3
 
 
 @pytest.mark.parametrize("reset_after", [True, False])
