@@ -19,6 +19,7 @@ from converters.quantize.settings import settings_for
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import (
@@ -132,8 +133,9 @@ def test_training_is_reproducible(network, signals, two_bits, tmp_path):
 def test_the_initial_network_is_kept_if_training_does_not_improve_it(network, signals):
     settings = settings_for(network, "loihi2", QuantizeOptions(slices=2, kernel_slices=2))
     config = qat_config(network, {"epochs": 1, "learning_rate": 5.0, "schedule": "constant"})
-    result = train_quantized(network, TASK, TASK.load(), signals, settings, config, show=False)
-    assert result.network is network
+    graph = Network.from_layers(network)
+    result = train_quantized(graph, TASK, TASK.load(), signals, settings, config, show=False)
+    assert result.network is graph
     assert same(result.integer, lower(network, signals, settings).result)
     assert result.figures["best_epoch"] == 0
     assert result.figures["validation_accuracy"] == result.figures["validation_accuracy_before"]

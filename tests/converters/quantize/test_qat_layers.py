@@ -20,7 +20,7 @@ from converters.quantize.qat_layers import ports, rounded
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.legendre import impulse_response
-from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.options import REALIZATIONS
 from lmu_deploy.nn.convert import to_sequence_model
 from lmu_deploy.nn.model import SequenceModel
@@ -266,9 +266,3 @@ def test_a_delay_line_responds_as_the_memory_does(rng):
     truth = np.einsum("c,ti->tci", layer.input_encoders[1], response).reshape(12, -1)
     np.testing.assert_allclose(seen, truth, atol=0.01 * np.abs(truth).max())
     assert model.layers[0].initial_state(5).m.shape == (5, layered(integer).layers[0].memory.size)
-
-
-def test_a_network_with_an_lstm_is_refused(rng):
-    lstm = LSTMLayer(rng.normal(size=(3, 8)), rng.normal(size=(2, 8)), np.zeros(8))
-    with pytest.raises(InputError, match="LSTM"):
-        settings_for(LMUNetwork((lstm,), Readout(np.ones((2, 1)), None)), "loihi2")

@@ -113,8 +113,8 @@ def test_a_network_with_outputs_at_every_step_has_wider_messages(rng):
     (*_, every_step), _ = errors(network, inputs)
     (*_, at_the_end), _ = errors(once, inputs)
     assert every_step < 0.2 * at_the_end
-    assert quantize(network, inputs).layers[0].hidden.message.bits == 12
-    assert quantize(once, inputs).layers[0].hidden.message.bits == 8
+    assert layered(quantize(network, inputs)).layers[0].hidden.message.bits == 12
+    assert layered(quantize(once, inputs)).layers[0].hidden.message.bits == 8
 
 
 def test_digits_lose_at_most_half_a_point():
@@ -136,7 +136,7 @@ def test_a_file_restores_the_network_and_its_source(rng, tmp_path):
     again = load(tmp_path / "integer.safetensors", INTEGER_CLASSES)
     one, two = (IntegerTarget().run(n, inputs, record=True) for n in (integer, again))
     assert np.array_equal(one.states.y, two.states.y)
-    assert np.array_equal(again.source.readout.kernel, layered(network).readout.kernel)
+    assert np.array_equal(layered(again.source).readout.kernel, network.readout.kernel)
     needs = json.loads(again.provenance["accumulators"])
     assert needs["layer0/memory/recurrent/slice0"].endswith(("proven", "measured"))
     assert json.loads(again.provenance["quantized"])["slices"] == "2"

@@ -19,7 +19,7 @@ from converters.quantize.ptq import synaptic_operations
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.integer.network import INTEGER_CLASSES
-from lmu_deploy.core.integer.parts import Connection
+from lmu_deploy.core.integer.parts import Connection, Place
 from lmu_deploy.core.legendre import impulse_response, state_space
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -220,7 +220,7 @@ def test_a_basis_is_saved_and_loaded(rng, tmp_path):
         layered(again).layers[0].memory.basis, layered(integer).layers[0].memory.basis
     )
     with pytest.raises(InputError, match="memory basis"):
-        dataclasses.replace(layered(again).layers[0].memory, basis=np.eye(3))
+        dataclasses.replace(again.memories[0], basis=np.eye(3))
 
 
 def test_states_without_their_basis_are_wrong(rng):
@@ -240,7 +240,7 @@ def test_the_predicted_error_is_near_the_measured_one(rng, realization, slices, 
         network, inputs, slices=slices, message_bits=bits, input_bits=16, realization=realization
     )
     signals = calibrate(network, inputs)
-    power = float((signals.m[0].rows.astype(float) ** 2).sum(axis=1).mean())
+    power = float((signals[Place("layer0", "memory")].rows.astype(float) ** 2).sum(axis=1).mean())
     memory = layered(integer).layers[0].memory
     predicted = predicted_error(layered(network).layers[0], memory, integer.input, None, power, 40)
     assert 0.4 * m < predicted + 3e-4
@@ -293,7 +293,7 @@ def test_cost_counts_every_application_of_a_series(rng):
 
 def test_delay_line_is_integrators_with_a_shift(rng):
     network, inputs = network_of(rng, channels=3, n_in=2, theta=4.0, order=3), np.ones((2, 4, 2))
-    memory = quantize(network, inputs, realization="fir").layers[0].memory
+    memory = layered(quantize(network, inputs, realization="fir")).layers[0].memory
     shift = np.eye(8, k=-2, dtype=np.int8) - np.eye(8, dtype=np.int8)
     assert isinstance(memory.recurrent, Connection)
     assert np.array_equal(memory.recurrent.slices[0], shift)

@@ -16,6 +16,7 @@ from converters.quantize.integrators import refit_basis, rounded_signal, simulat
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import get_task
@@ -92,11 +93,15 @@ def test_the_basis_is_kept_if_there_is_nothing_to_fit(rng):
     network, inputs = network_of(rng), rng.normal(size=(30, 160, 2))
     signals = calibrate(network, inputs)
     integer = quantize(network, signals, slices=1, refit=False)
-    memory, m = layered(integer).layers[0].memory, signals.m[0]
-    h = Source(signals.h[0], layered(integer).layers[0].hidden.message, "--hidden-bits")
+    memory, m = layered(integer).layers[0].memory, signals[Place("layer0", "memory")]
+    h = Source(
+        signals[Place("layer0", "hidden")],
+        layered(integer).layers[0].hidden.message,
+        "--hidden-bits",
+    )
 
     def simulated(x=signals.x, m=m):
-        return simulate_rounded(memory, Source(x, integer.input, "--input-bits"), m, h)
+        return simulate_rounded(memory, Source(x, integer.input.message, "--input-bits"), m, h)
 
     usual, truth = simulated(), m.sequences.astype(np.float64)
     assert refit_basis(memory, usual, truth) is not None
@@ -117,12 +122,19 @@ def test_messages_cover_the_range_of_a_rounded_memory(rng):
     signals = calibrate(network, inputs)
     integer = quantize(network, signals, slices=1)
     memory = layered(integer).layers[0].memory
-    h = Source(signals.h[0], layered(integer).layers[0].hidden.message, "--hidden-bits")
+    h = Source(
+        signals[Place("layer0", "hidden")],
+        layered(integer).layers[0].hidden.message,
+        "--hidden-bits",
+    )
     rounded = simulate_rounded(
-        memory, Source(signals.x, integer.input, "--input-bits"), signals.m[0], h
+        memory,
+        Source(signals.x, integer.input.message, "--input-bits"),
+        signals[Place("layer0", "memory")],
+        h,
     )
     widest = np.abs(rounded).max()
-    assert rounded_signal(signals.m[0], rounded).largest >= widest
+    assert rounded_signal(signals[Place("layer0", "memory")], rounded).largest >= widest
     assert memory.message.scale * memory.message.limit >= widest
     run = IntegerTarget().run(integer, inputs)
     assert run.saturations["layer0/memory/state"] == 0

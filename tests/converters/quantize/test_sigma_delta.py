@@ -18,7 +18,7 @@ from lmu_deploy.core.files import load, save
 from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.graph import edges, outlets, with_thresholds
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
-from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.parts import Format, Place
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.base import get_target
 from targets.integer import IntegerTarget, step
@@ -82,18 +82,17 @@ def mixed(network: IntegerNetwork) -> IntegerNetwork:
     return with_thresholds(network, dict(zip(places, cycle, strict=False)))
 
 
-def messages(network: IntegerNetwork, run, inputs) -> dict[str, np.ndarray]:
+def messages(network: IntegerNetwork, run, inputs) -> dict[Place, np.ndarray]:
     """What each population would send at every step, from the recorded states."""
+    limit = network.input.message.limit
     memory = layered(network).layers[0].memory
     m = run.states.m.astype(np.int64)
     half = (1 << memory.message_shift) >> 1
     sent = (m + half) >> memory.message_shift
     return {
-        "input": np.clip(
-            np.rint(inputs / network.input.scale), -network.input.limit, network.input.limit
-        ).astype(np.int64),
-        "layer0/memory": np.clip(sent, -memory.message.limit, memory.message.limit),
-        "layer0/hidden": run.states.h.astype(np.int64),
+        Place("input"): np.clip(np.rint(inputs / network.input.scale), -limit, limit).astype(int),
+        Place("layer0", "memory"): np.clip(sent, -memory.message.limit, memory.message.limit),
+        Place("layer0", "hidden"): run.states.h.astype(np.int64),
     }
 
 
@@ -130,7 +129,7 @@ def wrong(network: IntegerNetwork, inputs: np.ndarray, run) -> list[str]:
     for outlet in outlets(network):
         held_now, sent = held_and_sent(q[outlet.source], outlet.threshold)
         counts = np.count_nonzero(sent, axis=2)
-        events[outlet.source] = events.get(outlet.source, 0) + counts
+        events[str(outlet.source)] = events.get(str(outlet.source), 0) + counts
         for edge in outlet.edges:
             held[edge.place] = held_now
             carried[edge.place] = int(counts.sum())
