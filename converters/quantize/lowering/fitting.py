@@ -177,6 +177,8 @@ def _lines(
     target = function(middle * drive.scale) / message.scale
     chord = _chord(function, ends, middle, drive) / message.scale
     intercept = np.rint((target + chord) / 2.0 - slope * middle / 2.0**shift).astype(np.int64)
+    flat = slope == 0
+    intercept[flat] = np.clip(intercept[flat], -message.limit, message.limit)
     kept = np.concatenate([[True], np.diff(breakpoints) > 0])
     lines = np.concatenate([kept, [True]])
     return Segments(
