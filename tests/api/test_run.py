@@ -171,10 +171,15 @@ def test_any_graph_is_validated_on_targets_that_run_it(branched, tmp_path):
     lengths = np.arange(12) + 1
     found = ld.run(branched, x, target="onnxruntime", lengths=lengths)
     np.testing.assert_allclose(found.outputs, run(branched, x, lengths), atol=1e-5)
-    report = ld.validate(branched, data, targets="onnxruntime", out=tmp_path, attribution=0)
+    targets = "onnxruntime,integer,onnxruntime/integer"
+    report = ld.validate(branched, data, targets=targets, out=tmp_path, attribution=0)
     assert report["onnxruntime"].memory_error.overall["memory"] < 1e-5
+    errors = [report[name].memory_error.overall for name in ("integer", "onnxruntime/integer")]
+    assert errors[0] == errors[1]
+    assert 0.0 < errors[0]["memory"] < 0.1
+    assert "same predictions" in report.verdicts["integer"].words
     assert [node.name for node in report.fidelity.network.nodes] == [n.name for n in branched.nodes]
     page = report.path.read_text()
     assert "causal convolution of 3 steps" in page
-    with pytest.raises(InputError, match="quantize: 4 of 5 nodes have no integer form yet: conv"):
-        ld.validate(branched, data, targets="integer")
+    with pytest.raises(InputError, match="spike: 4 of 5 nodes have no spiking form yet: conv"):
+        ld.validate(branched, data, targets="spiking")

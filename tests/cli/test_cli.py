@@ -145,8 +145,8 @@ def test_check_shows_the_placement_of_every_neuron(lmu, integer_file):
     assert "synapses" in header
     network = load(integer_file)
     neurons = sum(int(line.split()[1]) for line in cores)
-    hidden = network.layers[0].hidden.units
-    assert neurons == network.layers[0].memory.size + hidden + network.n_out
+    (memory,), (hidden,) = network.memories, network.units
+    assert neurons == memory.size + hidden.size + network.n_out
 
 
 def test_output_in_a_missing_folder_is_refused(lmu, float_file):

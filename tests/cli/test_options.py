@@ -126,7 +126,7 @@ def test_earlier_spellings_of_commands_and_options_are_accepted_and_hidden(lmu, 
         out = tmp_path / f"{command}.safetensors"
         code, _, err = lmu(command, DIGITS, "--out", out, f"--{option}", "schur")
         assert code == 0, err
-        made[command] = load(out).layers[0].memory.realization
+        made[command] = load(out).memories[0].realization
     assert made == {"quantize": "schur", "quantise": "schur"}
     for command in ("quantize", "--help"):
         text = lmu(*(("quantize", "--help") if command == "quantize" else ("--help",)))[1]

@@ -288,7 +288,8 @@ class _Chain:
             elif isinstance(operator, Reduce) and operator.kind == "last" and not reduced:
                 reduced = True
             elif isinstance(operator, Dense | Affine) and number > last:
-                self.readout = self._read_out(operator)
+                if not self.unfit:  # what was passed over may have another shape
+                    self.readout = self._read_out(operator)
             elif not _is_identity(node):
                 self._refuse(node, _why(operator, number < last))
             number += taken
