@@ -29,6 +29,7 @@ from lmu_deploy.core.graph.network import Network as Graph
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.layered import float_layers, layer_views
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -139,13 +140,21 @@ def arrays_in(value: Any) -> tuple[list[np.ndarray], list[int], list[float]]:
 
 
 def _layered(network: IntegerNetwork) -> list[Any]:
-    """Return what an integer network of layers consists of, without what a graph adds to it."""
+    """Return what an integer network of layers consists of, without what a graph adds to it.
+
+    What is no part of a layer, such as the units of an LSTM, counts with all that it has.
+    """
     source = as_layers(network.source, "golden")
-    layers = layer_views(network, list(float_layers(network.source)))
+    names = list(float_layers(network.source))
+    layers = layer_views(network, names)
     output = network[network.output]
     (last,) = network.entering(network.output)
     end = [last.connection, output.bias, output.message]
-    return [network.input.message, layers, end, source]
+    known = [network.input.place, output.place]
+    known += [Place(name, part) for name in names for part in ("memory", "hidden")]
+    others = [p for p in network.populations if p.place not in known]
+    entering = [edge for p in others for edge in network.entering(p.entrance)]
+    return [network.input.message, layers, end, source, others, entering, network.readings]
 
 
 # Data
@@ -244,7 +253,7 @@ def run(target: str, network: Network, inputs: np.ndarray, seed: int = 7, **setu
         "outputs": done.outputs,
         "m": states.m,
         "h": states.h,
-        "y": states.y.astype(np.int64) if states.y.dtype.kind == "i" else states.y,
+        "y": _in_recorded_type(target, states.y),
         "scales": [states.m_scale, states.h_scale, np.asarray(states.y_scale)],
         "real m": states.real_m(),
         "events": [np.asarray(each) for each in done.events.values()],
@@ -255,6 +264,15 @@ def run(target: str, network: Network, inputs: np.ndarray, seed: int = 7, **setu
         "rasters": [np.asarray(each) for each in done.rasters.values() if np.size(each)],
     }
     return found
+
+
+def _in_recorded_type(target: str, y: np.ndarray) -> np.ndarray:
+    """Return integer outputs in the width that the target once gave them; a hash includes it."""
+    if y.dtype.kind != "i":
+        return y
+    recorded = y.astype(np.int64 if target == "integer" else np.int32)
+    assert np.array_equal(recorded, y)
+    return recorded
 
 
 @contextmanager

@@ -2,10 +2,15 @@
 
     python tests/golden/record.py
 
-writes ``golden.json`` beside this file. It computes everything twice, with the kernels of BLAS and
-NumPy that every x86-64 processor with AVX2 has, and once more with the plainest ones; what then
-differs by more than sums in another order explain is marked as loose, because another machine may
-give yet another result.
+writes ``golden.json`` beside this file;
+
+    python tests/golden/record.py integer/mixed stream
+
+records these cases alone: it replaces the entries that have changed in them, and lists these.
+
+Everything is computed twice, with the kernels of BLAS and NumPy that every x86-64 processor with
+AVX2 has, and once more with the plainest ones; what then differs by more than sums in another order
+explain is marked as loose, because another machine may give yet another result.
 """
 
 from __future__ import annotations
@@ -51,8 +56,10 @@ LIBRARIES = ("torch", "onnxruntime", "brian2", "lava", "numba", "onnx", "sklearn
 _PACKAGES = {"lava": "lava-nc", "sklearn": "scikit-learn"}
 
 
-def compute(every: bool = False, kernels: Mapping[str, str] = USUAL) -> Recorded:
-    """Compute all cases in a process of their own, whose threads and kernels are settled.
+def compute(
+    every: bool = False, kernels: Mapping[str, str] = USUAL, names: Sequence[str] = ()
+) -> Recorded:
+    """Compute cases in a process of their own, whose threads and kernels are settled.
 
     Parameters
     ----------
@@ -60,6 +67,8 @@ def compute(every: bool = False, kernels: Mapping[str, str] = USUAL) -> Recorded
         The slow ones too.
     kernels : mapping of str to str
         Variables that choose kernels; ignored on processors without AVX2.
+    names : sequence of str
+        Of the cases, slow or not; all of them if there are none.
 
     Returns
     -------
@@ -72,7 +81,7 @@ def compute(every: bool = False, kernels: Mapping[str, str] = USUAL) -> Recorded
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        arguments = [str(HERE / "record.py"), "--compute", str(out), *(["--every"] * every)]
+        arguments = [str(HERE / "record.py"), "--compute", str(out), *(["--every"] * every), *names]
         done = subprocess.run(
             [sys.executable, *arguments],
             capture_output=True,
@@ -153,7 +162,7 @@ def _version(module: str) -> str:
         return ""
 
 
-def _compute_here(out: Path, every: bool) -> None:
+def _compute_here(out: Path, every: bool, names: Sequence[str]) -> None:
     """Compute the cases in this process and write what was found."""
     environment = _environment()
     import adapter
@@ -165,7 +174,7 @@ def _compute_here(out: Path, every: bool) -> None:
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
     for name, case in CASES.items():
-        if case.slow and not every:
+        if name not in names if names else case.slow and not every:
             continue
         missing = [module for module in case.needs if importlib.util.find_spec(module) is None]
         if "psmnist" in name and name.startswith("task/") and "LMU_DEPLOY_DATA" not in os.environ:
@@ -213,8 +222,8 @@ def _mark_loose(usual: Recorded, plain: Recorded) -> int:
     return marked
 
 
-def _record() -> None:
-    runs = [compute(every=True), compute(every=True), compute(every=True, kernels=PLAIN)]
+def _record(names: Sequence[str]) -> None:
+    runs = [compute(every=True, kernels=kernels, names=names) for kernels in (USUAL, USUAL, PLAIN)]
     for run in runs:
         for kind in ("failed", "absent"):
             if run[kind]:
@@ -225,9 +234,34 @@ def _record() -> None:
         raise SystemExit(f"not repeatable: {', '.join(odd)}")
     marked = _mark_loose(usual, plain)
     kept = {key: usual[key] for key in ("environment", "needs", "slow", "cases")}
+    if names:
+        kept["cases"] = _with_changes(usual, names)
     _write(kept)
     entries = sum(len(case) for case in usual["cases"].values())
     print(f"{GOLDEN}: {len(usual['cases'])} cases, {entries} entries, {marked} of them loose")
+
+
+def _with_changes(found: Recorded, names: Sequence[str]) -> Recorded:
+    """Return the recorded cases with the entries that differ in some of them; list these."""
+    from entries import differences
+
+    before = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    if unknown := [name for name in names if name not in found["cases"]]:
+        raise SystemExit(f"there is no case {unknown[0]}")
+    if not same_environment(found["environment"], before["environment"], set(LIBRARIES)):
+        raise SystemExit("the record was made elsewhere; record all cases")
+    cases: Recorded = before["cases"]
+    for name in names:
+        old, new = cases.get(name, {}), found["cases"][name]
+        same = {
+            key
+            for key in old
+            if key in new and not differences({key: new[key]}, {key: old[key]}, True)
+        }
+        cases[name] = {key: old[key] if key in same else entry for key, entry in new.items()}
+        for key in sorted({*old, *new} - same):
+            print(f"{name}: {key}")
+    return cases
 
 
 def _write(recorded: Recorded) -> None:
@@ -247,13 +281,14 @@ def _write(recorded: Recorded) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Record, or compute in this process, as `compute` asks."""
     parser = argparse.ArgumentParser(description="Record the golden file.")
+    parser.add_argument("names", nargs="*", metavar="CASE", help="cases; all if none is given")
     parser.add_argument("--compute", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--every", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.compute is None:
-        _record()
+        _record(given.names)
     else:
-        _compute_here(given.compute, given.every)
+        _compute_here(given.compute, given.every, given.names)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,17 @@
 ``record.py`` computes the cases in a process of its own and this test compares what it found with
 ``golden.json``, case by case. With ``LMU_DEPLOY_GOLDEN=all`` in the environment the slow cases run
 too. After a change that is meant to give other numbers, ``python tests/golden/record.py`` records
-them again.
+them again; with names of cases, only what has changed in these.
+
+When integer networks became graphs, two kinds of entries were recorded again, and no others. (a)
+Networks with an LSTM, whose units moved from the host in float64 onto the chip in integers: all
+entries of ``mackey-glass-hybrid``, ``mixed`` and ``host-readout`` in the cases ``integer/*``,
+``engine/*``, ``stream``, ``onnxruntime/*``, ``lava/mixed, dense 2``, ``files``, ``fidelity/mixed``
+and ``attribution/integer`` that differ. Of these networks, every state before the LSTM is as it
+was. (b) Operators, tensors and graph of ``onnx-int``, ``onnx-int-step`` and ``onnx-qdq`` files in
+the cases ``onnx/*``, which are written population by population now; networks with an LSTM have
+such files for the first time. The outputs and states of ``onnx-int`` models, which the cases
+``onnxruntime/*`` hold, are as they were.
 """
 
 import importlib.util

@@ -147,8 +147,20 @@ class Dequantized(Numbers):
         return self.add("Mul", [values, self.floats(f"{name}/factor", factor)], name)
 
     def quantized(self, place: str, real: str, message: Format) -> str:
-        """Quantize real numbers to messages."""
-        return self.add("QuantizeLinear", [real, *self._scale(message)], place)
+        """Quantize real numbers to messages; those of int8 are limited to their width.
+
+        Without the limit, ONNX Runtime turns such a pair into uint8 on x86 processors, and products
+        with int8 weights then saturate at 16 bits where the processor has no VNNI.
+        """
+        scale = self._scale(message)
+        if message.bits > INT8_BITS:
+            return self.add("QuantizeLinear", [real, *scale], place)
+        rounded = self.add("QuantizeLinear", [real, *scale], f"{place}/rounded")
+        limits = [
+            self.constant(f"limit/{v}", np.array(v, np.int8))
+            for v in (-message.limit, message.limit)
+        ]
+        return self.add("Clip", [rounded, *limits], place)
 
     def floats(self, name: str, values: ArrayLike) -> str:
         """Return a constant, float32."""

@@ -158,6 +158,32 @@ def test_every_kind_of_layer_is_within_the_bound(name):
         assert deviation(results[str(memory.place)], values) < BOUND
 
 
+def test_messages_of_int8_are_limited_to_their_width():
+    network, rng = NETWORKS["tanh"], np.random.default_rng(6)
+    inputs = rng.uniform(-1.0, 1.0, size=(12, 16, 2))
+    integer = quantize(network, inputs, message_bits=5, hidden_bits=5)
+    narrow = [p for p in integer.on_chip if p.message.bits == 5]
+    assert len(narrow) == 2
+    results = run_model(to_onnx_qdq(integer, record=True), 5.0 * inputs)
+    expected = IntegerTarget("numpy").run(integer, 5.0 * inputs, record=True)
+    assert deviation(results["output"], expected.outputs) < BOUND
+    (place,) = (str(p.place) for p in narrow[1:])
+    assert np.abs(results[place]).max() == narrow[1].message.limit == 15
+
+
+def test_products_of_int8_do_not_saturate():
+    """Weights of one sign in pairs, whose products ONNX Runtime may add up in 16 bits."""
+    rng = np.random.default_rng(0)
+    pairs = np.repeat(rng.choice([-1.0, 1.0], (4, 3)), 2, axis=0)
+    memory = LinearMemory(Memory.legendre(4, 10.0, 2), array(2, 2))
+    network = chain((2,), memory, Dense(array(8, 8)), RELU, Reduce("last"), Dense(pairs))
+    inputs = rng.uniform(-1.0, 1.0, size=(40, 16, 2))
+    integer = quantize(network, inputs, message_bits=8)
+    outputs = run_model(to_onnx_qdq(integer), inputs)["output"]
+    expected = IntegerTarget("numpy").run(integer, inputs).outputs
+    assert deviation(outputs, expected) < BOUND
+
+
 def graphs(graph):
     yield graph
     for node in graph.node:
