@@ -14,7 +14,7 @@ import lmu_deploy
 from converters.c import runtime
 from converters.c.interface import header, interface
 from converters.c.layout import Key, Layout, identifier
-from converters.c.rules import NUMBER, Tables, each, finish, state_size, update
+from converters.c.rules import BYTES, NUMBER, Tables, each, finish, state_size, update
 from lmu_deploy.core.integer.graph import Component, sources
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
@@ -44,7 +44,9 @@ class Source:
     ram: int
 
 
-def generate(network: IntegerNetwork, name: str, sparse: bool = False) -> Source:
+def generate(
+    network: IntegerNetwork, name: str, sparse: bool = False, pack: bool = False
+) -> Source:
     """Return a network as C99.
 
     Parameters
@@ -54,27 +56,31 @@ def generate(network: IntegerNetwork, name: str, sparse: bool = False) -> Source
         Prefix of all public names.
     sparse : bool
         Whether connections store nonzero weights alone where that takes less room.
+    pack : bool
+        Whether connections whose weights have at most 4 bits store two in a byte.
 
     Raises
     ------
     InputError
         When nodes run on the host.
     """
-    return Generator(network, identifier(name).lower(), sparse).source()
+    return Generator(network, identifier(name).lower(), sparse, pack).source()
 
 
 class Generator:
     """Text of a network in C, collected population by population."""
 
-    def __init__(self, network: IntegerNetwork, name: str, sparse: bool) -> None:
-        self.network, self.name, self.sparse = network, name, sparse
+    def __init__(self, network: IntegerNetwork, name: str, sparse: bool, pack: bool) -> None:
+        self.network, self.name, self.sparse, self.pack = network, name, sparse, pack
         self.layout, self.tables = Layout(network), Tables()
         self.limits = {place: s.message.limit for place, s in sources(network).items()}
         self.total = "int64_t" if self._wide() else "int32_t"
         self.used: set[str] = set()
         self.longest = 0
         self.late: list[str] = []
-        self.fields: list[tuple[str, int]] = []
+        widest = max((self.limits[place] for place, _ in self.layout.depths), default=0)
+        self.message = "int16_t" if widest < 2**15 else "int32_t"
+        self.fields: list[tuple[str, str, int]] = []
 
     def source(self) -> Source:
         """Return the files."""
@@ -85,10 +91,16 @@ class Generator:
             version=lmu_deploy.__version__,
             fingerprint=self.network.fingerprint()[:16],
         )
-        ram = 4 * sum(size for _, size in self.fields) + 8 * len(self.network.populations)
+        ram = sum(BYTES[kind] * size for kind, _, size in self.fields)
+        ram += 8 * len(self.network.populations)
         parts = [note, f'#include "{self.name}.h"\n', runtime.RUNTIME, *self._helpers()]
         parts += [*self.tables.texts, *bodies, interface(self)]
         return Source(self.name, note + header(self), "\n".join(parts), self.tables.bytes, ram)
+
+    @property
+    def cast(self) -> str:
+        """Return what narrows a message to the type of the rings."""
+        return "(int16_t)" if self.message == "int16_t" else ""
 
     # What the struct holds.
 
@@ -96,18 +108,19 @@ class Generator:
         layout = self.layout
         for key, depth in layout.depths.items():
             size = self.network[key[0]].size
-            self.fields.append((f"{layout.ring(key)}_ring[{depth}][{size}]", depth * size))
+            ring = f"{layout.ring(key)}_ring[{depth}][{size}]"
+            self.fields.append((self.message, ring, depth * size))
             if key[1]:
-                self.fields.append((f"{layout.ring(key)}_held[{size}]", size))
+                self.fields.append(("int32_t", f"{layout.ring(key)}_held[{size}]", size))
         for population in layout.populations:
             own = layout.names[population.place]
             if (size := state_size(population)) > 0:
-                self.fields.append((f"{own}_state[{size}]", size))
+                self.fields.append(("int32_t", f"{own}_state[{size}]", size))
             if isinstance(population, Series):
-                self.fields.append((f"{own}_vector[{size}]", size))
-                self.fields.append((f"{own}_term[{size}]", size))
+                self.fields.append(("int32_t", f"{own}_vector[{size}]", size))
+                self.fields.append(("int32_t", f"{own}_term[{size}]", size))
             if isinstance(population, Reduction):
-                self.fields.append((f"{own}_sum[{population.size}]", population.size))
+                self.fields.append(("int32_t", f"{own}_sum[{population.size}]", population.size))
 
     # One component.
 
@@ -134,7 +147,7 @@ class Generator:
         reduces = isinstance(first, Reduction)
         own = f"s->{names[first.place]}_frames" if reduces else count
         if reduces:
-            self.fields.append((f"{names[first.place]}_frames", 1))
+            self.fields.append(("int32_t", f"{names[first.place]}_frames", 1))
         lines += [
             "    for (;;) {",
             f"        const int64_t n = {own};",
@@ -220,7 +233,7 @@ class Generator:
         slot = f"s->{ring}_ring[(size_t)s->{name}_count & {self.layout.depths[key] - 1}u][i]"
         number = list(self.layout.depths).index(key)
         if not key[1]:
-            kept = each(size, [f"{slot} = h[i];"])
+            kept = each(size, [f"{slot} = {self.cast}h[i];"])
             return [*kept, *self._trace(number, "h", size, f"s->{name}_count", "EVENTS")]
         held = f"s->{ring}_held[i]"
         return [
@@ -234,7 +247,7 @@ class Generator:
                         f"const int32_t change = h[i] - {held};",
                         f"e[i] = change >= {key[1]} || change <= -{key[1]} ? change : 0;",
                         f"{held} += e[i];",
-                        f"{slot} = {held};",
+                        f"{slot} = {self.cast}{held};",
                     ),
                 )
             ),
@@ -287,11 +300,10 @@ class Generator:
         drive = f"d + {edge.row}" if edge.row else "d"
         nonzero = int(np.count_nonzero(connection.slices))
         columns = len(edge.offsets) * size
-        if (
-            self.sparse
-            and columns < 2**16
-            and 3 * nonzero + 2 * slices * rows < connection.slices.size
-        ):
+        narrow = connection.slices.min(initial=0) >= -8 and connection.slices.max(initial=0) <= 7
+        packed = self.pack and bool(narrow)
+        dense_bytes = connection.slices.size // (2 if packed else 1)
+        if self.sparse and columns < 2**16 and 3 * nonzero + 2 * slices * rows < dense_bytes:
             weights = self._sparse(name, connection.slices)
             self.used.add(f"sparse{kind}")
             call = (
@@ -299,15 +311,19 @@ class Generator:
                 f"{limit}, x, {drive});"
             )
         else:
-            weights = self.tables.add("int8_t", name, connection.slices)
-            self.used.add(f"drive{kind}")
+            form = "packed" if packed else "drive"
+            if packed:
+                weights = self.tables.add("uint8_t", name, _pairs(connection.slices))
+            else:
+                weights = self.tables.add("int8_t", name, connection.slices)
+            self.used.add(f"{form}{kind}")
             call = (
-                f"lmu_drive{kind}({weights}, {gains}, {shifts}, {slices}u, {rows}u, "
+                f"lmu_{form}{kind}({weights}, {gains}, {shifts}, {slices}u, {rows}u, "
                 f"{len(edge.offsets)}u, {size}u, {limit}, x, {drive});"
             )
         return [
             "{",
-            f"    const int32_t *x[{len(edge.offsets)}];",
+            f"    const {self.message} *x[{len(edge.offsets)}];",
             *(f"    {line}" for line in pointers),
             f"    {call}",
             "}",
@@ -336,7 +352,7 @@ class Generator:
         name = f"{self.layout.names[place]}_initial"
         if name not in self.used:
             self.used.add(name)
-            self.tables.add("int32_t", name, first)
+            self.tables.add(self.message, name, first)
         return name
 
     def _helpers(self) -> list[str]:
@@ -344,12 +360,15 @@ class Generator:
         total, text = self.total, "\n".join(self.tables.texts)
         found = []
         if self.longest:
-            found.append(f"static const int32_t lmu_zeros[{self.longest}] = {{0}};\n")
+            found.append(f"static const {self.message} lmu_zeros[{self.longest}] = {{0}};\n")
         for kind, sum_type in (("", "int32_t"), ("_wide", "int64_t")):
+            values = {"kind": kind, "total": total, "sum": sum_type, "message": self.message}
             if f"drive{kind}" in self.used:
-                found.append(runtime.DRIVE.format(kind=kind, total=total, sum=sum_type))
+                found.append(runtime.DRIVE.format(**values))
+            if f"packed{kind}" in self.used:
+                found.append(runtime.PACKED_DRIVE.format(**values))
             if f"sparse{kind}" in self.used:
-                found.append(runtime.SPARSE_DRIVE.format(kind=kind, total=total, sum=sum_type))
+                found.append(runtime.SPARSE_DRIVE.format(**values))
         if "_slope" in text:
             found += [runtime.LINES] if self._has_lines() else []
             found += [runtime.SEGMENTS] if "_points" in text else []
@@ -374,3 +393,10 @@ class Generator:
             if inflow > _INT32:
                 return True
         return False
+
+
+def _pairs(weights: np.ndarray) -> np.ndarray:
+    """Return weights of 4 bits, two in a byte, the first in the low half."""
+    halves = weights.ravel().astype(np.int64) & 15
+    halves = np.append(halves, np.zeros(len(halves) % 2, np.int64))
+    return halves[0::2] | halves[1::2] << 4

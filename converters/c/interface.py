@@ -16,7 +16,7 @@ def header(g: Generator) -> str:
     """Return the header: sizes, the struct, and the functions that a program calls."""
     name, network = g.name, g.network
     guard, entry = f"{name.upper()}_H", network.input
-    fields = [f"    int32_t {declaration};" for declaration, _ in g.fields]
+    fields = [f"    {kind} {declaration};" for kind, declaration, _ in g.fields]
     counts = [f"    int64_t {g.layout.names[p.place]}_count;" for p in network.populations]
     output = network[network.output]
     what = "the index of a token" if entry.tokens else "its messages"

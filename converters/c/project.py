@@ -51,6 +51,10 @@ _CMAKE = """\
 cmake_minimum_required(VERSION 3.13)
 project({name} C)
 set(CMAKE_C_STANDARD 99)
+# -O3 lets GCC and Clang use vector instructions for the sums.
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
 add_library({name} STATIC {name}.c)
 target_include_directories({name} PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
 enable_testing()
@@ -86,7 +90,11 @@ compares the outputs of {steps} steps with those of the specification.
 
 
 def write_project(
-    network: IntegerNetwork, folder: Path | str, name: str = "network", sparse: bool = False
+    network: IntegerNetwork,
+    folder: Path | str,
+    name: str = "network",
+    sparse: bool = False,
+    pack: bool = False,
 ) -> Source:
     """Write a network as a C project into a folder, which is made if it is missing.
 
@@ -98,6 +106,8 @@ def write_project(
         Prefix of the files and of all public names.
     sparse : bool
         Whether connections store nonzero weights alone where that takes less room.
+    pack : bool
+        Whether connections whose weights have at most 4 bits store two in a byte.
 
     Returns
     -------
@@ -109,7 +119,7 @@ def write_project(
     InputError
         When nodes run on the host, or the folder cannot be written.
     """
-    source = generate(network, name, sparse)
+    source = generate(network, name, sparse, pack)
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the C code.")

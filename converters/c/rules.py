@@ -37,7 +37,7 @@ def array(kind: str, name: str, values: np.ndarray) -> str:
     return f"static const {kind} {name}[{max(len(flat), 1)}] = {{\n    {body or '0'}\n}};\n"
 
 
-_BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4}
+BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4}
 
 
 class Tables:
@@ -50,7 +50,7 @@ class Tables:
     def add(self, kind: str, name: str, values: np.ndarray) -> str:
         """Add an array and return its name."""
         self.texts.append(array(kind, name, values))
-        self.bytes += _BYTES[kind] * max(np.asarray(values).size, 1)
+        self.bytes += BYTES[kind] * max(np.asarray(values).size, 1)
         return name
 
     def function(self, name: str, function: Function) -> Callable[[str, int], str]:

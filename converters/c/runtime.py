@@ -36,14 +36,14 @@ DRIVE = """\
 /* Add the drive of one connection to d: x holds one pointer for each offset. */
 static void lmu_drive{kind}(const int8_t *w, const int16_t *g, const uint8_t *s, size_t slices,
                        size_t rows, size_t taps, size_t size, int32_t limit,
-                       const int32_t *const *x, {total} *d)
+                       const {message} *const *x, {total} *d)
 {{
     size_t k, i, t, j;
     for (k = 0; k < slices; k++) {{
         for (i = 0; i < rows; i++) {{
             {sum} a = 0;
             for (t = 0; t < taps; t++) {{
-                const int32_t *const p = x[t];
+                const {message} *const p = x[t];
                 for (j = 0; j < size; j++) {{
                     a += ({sum})w[j] * p[j];
                 }}
@@ -55,11 +55,34 @@ static void lmu_drive{kind}(const int8_t *w, const int16_t *g, const uint8_t *s,
 }}
 """
 
+PACKED_DRIVE = """\
+/* The same with weights of 4 bits, two in a byte, the first in the low half. */
+static void lmu_packed{kind}(const uint8_t *w, const int16_t *g, const uint8_t *s, size_t slices,
+                        size_t rows, size_t taps, size_t size, int32_t limit,
+                        const {message} *const *x, {total} *d)
+{{
+    size_t k, i, t, j, n = 0;
+    for (k = 0; k < slices; k++) {{
+        for (i = 0; i < rows; i++) {{
+            {sum} a = 0;
+            for (t = 0; t < taps; t++) {{
+                const {message} *const p = x[t];
+                for (j = 0; j < size; j++, n++) {{
+                    const int half = (n & 1u ? w[n / 2] >> 4 : w[n / 2]) & 15;
+                    a += ({sum})((half ^ 8) - 8) * p[j];
+                }}
+            }}
+            d[i] += ({total})lmu_ms(lmu_sat(a, limit), *g++, *s++);
+        }}
+    }}
+}}
+"""
+
 SPARSE_DRIVE = """\
 /* The same with the nonzero weights alone: n[] counts those of each row, j[] are their columns. */
 static void lmu_sparse{kind}(const int8_t *w, const uint16_t *j, const uint16_t *n,
                         const int16_t *g, const uint8_t *s, size_t slices, size_t rows,
-                        size_t size, int32_t limit, const int32_t *const *x, {total} *d)
+                        size_t size, int32_t limit, const {message} *const *x, {total} *d)
 {{
     size_t k, i, m;
     for (k = 0; k < slices; k++) {{

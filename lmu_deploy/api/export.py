@@ -30,6 +30,7 @@ def export(
     tau: float | None = None,
     integrator: str | None = None,
     sparse: bool = False,
+    pack: bool = False,
 ) -> Path:
     """Export `network`.
 
@@ -53,9 +54,10 @@ def export(
     integrator : {"euler", "exponential"}, optional
         To NIR: how the simulator that reads the graph steps; euler, as Norse and snnTorch do, if
         absent.
-
     sparse : bool
         To C: store nonzero weights alone, for connections of which that takes less room.
+    pack : bool
+        To C: store two weights in a byte, for connections whose weights have at most 4 bits.
 
     Returns
     -------
@@ -77,8 +79,9 @@ def export(
         raise InputError(
             f"{', '.join(given)} of an export is for nir alone, not {to}; leave it out."
         )
-    if sparse and to != "c":
-        raise InputError(f"sparse of an export is for c alone, not {to}; leave it out.")
+    for name, given in (("sparse", sparse), ("pack", pack)):
+        if given and to != "c":
+            raise InputError(f"{name} of an export is for c alone, not {to}; leave it out.")
     path = network if isinstance(network, str | Path) else None
     network = as_network(network)
     wanted = Network if to in FLOAT_FORMS else IntegerNetwork
@@ -88,7 +91,7 @@ def export(
         )
     if to == "c":
         assert isinstance(network, IntegerNetwork)
-        return _export_c(network, Path(out), path, sparse)
+        return _export_c(network, Path(out), path, sparse, pack)
     from converters import onnx
 
     makers: dict[str, Callable[[Any], Any]] = {
@@ -113,11 +116,13 @@ _REMEDIES = {
 }
 
 
-def _export_c(network: IntegerNetwork, out: Path, path: Path | str | None, sparse: bool) -> Path:
+def _export_c(
+    network: IntegerNetwork, out: Path, path: Path | str | None, sparse: bool, pack: bool
+) -> Path:
     from converters.c.project import write_project
 
     name = Path(path).stem if path is not None else network.task or "network"
-    source = write_project(network, out, name, sparse)
+    source = write_project(network, out, name, sparse, pack)
     _LOG.info(
         f"{source.name}.c: {source.flash:,} bytes of constant arrays in flash, {source.ram:,} "
         "bytes of RAM."

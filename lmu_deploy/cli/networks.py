@@ -155,6 +155,10 @@ def export(
         bool,
         typer.Option(help="For C: store nonzero weights alone where that takes less room."),
     ] = False,
+    pack: Annotated[
+        bool,
+        typer.Option(help="For C: store two weights in a byte where they have at most 4 bits."),
+    ] = False,
 ) -> None:
     """Export a network to ONNX, C or NIR.
 
@@ -166,7 +170,10 @@ def export(
     """
     from lmu_deploy.api.export import export
 
-    print(export(file, to=to, out=out, dt=dt, tau=tau, integrator=integrator, sparse=sparse))
+    path = export(
+        file, to=to, out=out, dt=dt, tau=tau, integrator=integrator, sparse=sparse, pack=pack
+    )
+    print(path)
 
 
 def vectors(

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,17 @@ from converters.vectors import frames_of, write_vectors
 from lmu_deploy.core.graph.linear import Conv1d, Dense
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.integer.graph import with_connections
 from targets.integer.target import IntegerTarget
 
 GCC = shutil.which("gcc") or shutil.which("cc")
+COMPILERS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed"),
+    )
+    for name in ("gcc", "clang")
+]
 needs_gcc = pytest.mark.skipif(GCC is None, reason="no C compiler")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
 
@@ -35,15 +44,44 @@ def network():
     return quantize(Network(nodes, (2,), "out"), rng.normal(size=(3, 12, 2)))
 
 
-@needs_gcc
+def build(compiler, folder, name):
+    """Compile a project with every warning, under the sanitizers where the compiler has them."""
+    flags = [*STRICT]
+    if compiler == "gcc":
+        flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = [compiler, *flags, f"{name}.c", f"test_{name}.c", "-o", "test"]
+    subprocess.run(command, cwd=folder, check=True)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("sparse", [False, True])
-def test_it_compiles_strictly_and_passes_its_vectors(network, tmp_path, sparse):
+def test_it_compiles_strictly_and_passes_its_vectors(network, tmp_path, sparse, compiler):
     write_project(network, tmp_path, "my-net 1", sparse)
-    flags = (*STRICT, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    build = [GCC, *flags, "my_net_1.c", "test_my_net_1.c", "-o", "test"]
-    subprocess.run(build, cwd=tmp_path, check=True)
+    build(compiler, tmp_path, "my_net_1")
     done = subprocess.run([tmp_path / "test"], capture_output=True, text=True, check=True)
     assert "40 frames of the output, 0 values differ" in done.stdout
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_weights_of_four_bits_are_stored_in_half_the_room(network, tmp_path, compiler):
+    narrow = {
+        edge.place: replace(edge.connection, slices=np.clip(edge.connection.slices, -8, 7))
+        for edge in network.edges
+    }
+    network = with_connections(network, narrow)
+    whole = write_project(network, tmp_path / "whole")
+    source = write_project(network, tmp_path, pack=True)
+    weights = sum(c.slices.size for c in narrow.values())
+    assert 0 <= whole.flash - source.flash - weights // 2 <= len(narrow)
+    assert "lmu_packed" in source.code and "lmu_drive" not in source.code
+    build(compiler, tmp_path, "network")
+    done = subprocess.run([tmp_path / "test"], capture_output=True, text=True, check=True)
+    assert "0 values differ" in done.stdout
+
+
+@needs_gcc
+def test_wide_weights_are_not_packed(network, tmp_path):
+    assert write_project(network, tmp_path, pack=True).code == write_project(network, tmp_path).code
 
 
 @needs_gcc

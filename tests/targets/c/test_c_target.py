@@ -1,4 +1,4 @@
-"""Target c: the compiled code computes every state of every frame as the simulator does."""
+"""Targets c and cortex-m4: the compiled code equals the simulator in every state of every frame."""
 
 import shutil
 
@@ -8,8 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import lmu_deploy as ld
+from converters.c.generator import generate
 from converters.quantize import quantize
-from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.graph.frames import LayerNorm
 from lmu_deploy.core.graph.linear import Conv1d, Dense
 from lmu_deploy.core.graph.memory import LinearMemory
@@ -19,7 +21,9 @@ from lmu_deploy.core.graph.recurrent import GRU, LSTM
 from lmu_deploy.core.graph.time import Pool, Reduce
 from lmu_deploy.core.integer.graph import with_thresholds
 from lmu_deploy.core.network import Memory
-from targets.c import CTarget
+from targets.c import CortexM4Target, CTarget
+from targets.c.target import messages_of
+from targets.c.toolchain import CortexM4
 from targets.integer.target import IntegerTarget
 
 pytestmark = pytest.mark.skipif(
@@ -27,9 +31,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def assert_equal(network, x):
+def assert_equal(network, x, target=None):
     """Compare every frame, event and synaptic operation of both targets."""
-    found = CTarget().run(network, x, record=True)
+    found = (target or CTarget()).run(network, x, record=True)
     expected = IntegerTarget("numpy").run(network, x, record=True)
     for place, values in found.states.parts.items():
         assert np.array_equal(values, expected.states.parts[place]), place
@@ -112,3 +116,39 @@ def test_nodes_on_the_host_are_named():
     integer = quantize(Network(nodes, (2,), "out"), x)
     with pytest.raises(InputError, match="node norm"):
         CTarget().run(integer, x)
+
+
+emulated = pytest.mark.skipif(
+    not CortexM4().available(), reason="arm-none-eabi-gcc or qemu-system-arm is not installed"
+)
+
+
+@emulated
+@pytest.mark.parametrize("name", ["digits", "mackey-glass-hybrid", "varied"])
+def test_every_state_is_equal(name):
+    if name == "varied":
+        network, x = varied(), np.random.default_rng(1).normal(size=(2, 17, 2))
+    else:
+        network = ld.load(f"examples/models/{name}.safetensors")
+        x = np.random.default_rng(0).uniform(-1, 1, (2, 20, network.frame[0]))
+    assert_equal(quantize(network, x), x, CortexM4Target())
+
+
+@emulated
+def test_instructions_of_a_step_are_counted_alike_in_every_run(tmp_path):
+    network = ld.load("examples/models/digits.safetensors")
+    x = np.random.default_rng(0).uniform(0, 16, (1, 8, 8))
+    integer = quantize(network, x)
+    source, messages = generate(integer, "network"), messages_of(integer, x)
+    counts = CortexM4().time(source, tmp_path, messages)
+    again = CortexM4().time(source, tmp_path, messages)
+    # The clock has a resolution of 40 instructions.
+    assert np.abs(counts - again).max() <= 40
+    weights = sum(edge.connection.slices.size for edge in integer.edges)
+    assert weights < counts.min() <= counts.max() < 20 * weights
+
+
+def test_missing_tools_are_named(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"arm-none-eabi-gcc.*install gcc-arm-none"):
+        CortexM4().compiler()

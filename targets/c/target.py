@@ -1,15 +1,7 @@
-"""Target `c`: compile the generated C code of an integer network and run it.
-
-In: an integer network and inputs. Out: what the compiled program computed, every state of every
-frame if recorded. The code is that of ``lmu-deploy export --to c``; only the program around it,
-which reads inputs and writes records, is this target's.
-"""
+"""Run an integer network as compiled C code, and read what every population computed."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,87 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.c.generator import Source, generate
+from converters.c.generator import generate
 from converters.c.layout import Layout
-from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import frame_counts, latency, outlets, sources
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
 from targets.base import Run, States, check_run, check_supported
+from targets.c.toolchain import CortexM4, Host, Toolchain
 
-COMPILERS = ("cc", "gcc", "clang")
-_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Werror")
-_SECONDS = 600.0
 _SAMPLES_AT_ONCE = 64
-
-_PROGRAM = """\
-#include <stdint.h>
-#include <stdio.h>
-
-static void record(int32_t kind, int32_t number, int64_t frame, const int32_t *v, int32_t n)
-{{
-    int32_t head[4];
-    head[0] = kind;
-    head[1] = number;
-    head[2] = (int32_t)frame;
-    head[3] = n;
-    fwrite(head, 4, 4, stdout);
-    fwrite(v, 4, (size_t)n, stdout);
-}}
-#define LMU_TRACE_FRAME(number, frame, v, n) record(0, number, frame, v, n)
-#define LMU_TRACE_EVENTS(number, frame, v, n) record(1, number, frame, v, n)
-#define LMU_TRACE_INNER(number, frame, v, n) record(3, number, frame, v, n)
-
-#include "{name}.c"
-
-static {name}_t network;
-static int32_t x[{upper}_INPUTS], y[{upper}_OUTPUTS];
-
-int main(void)
-{{
-    int32_t size[2], sample, step;
-    if (fread(size, 4, 2, stdin) != 2) {{
-        return 1;
-    }}
-    for (sample = 0; sample < size[0]; sample++) {{
-        {name}_init(&network);
-        record(2, sample, 0, y, 0);
-        for (step = 0; step < size[1]; step++) {{
-            if (fread(x, 4, {upper}_INPUTS, stdin) != {upper}_INPUTS) {{
-                return 1;
-            }}
-            (void){name}_step(&network, x, y);
-        }}
-        (void){name}_finish(&network, y);
-    }}
-    return 0;
-}}
-"""
-
-
-def compiler() -> str:
-    """Return the C compiler: that of the environment variable CC, or the first that is installed.
-
-    Raises
-    ------
-    MissingDependencyError
-        When there is none.
-    """
-    wanted = os.environ.get("CC", "").split() or list(COMPILERS)
-    for name in wanted[:1] if os.environ.get("CC") else wanted:
-        if (path := shutil.which(name)) is not None:
-            return path
-    raise MissingDependencyError(
-        f"target c needs a C compiler ({', '.join(wanted)}); install one, or name it in CC."
-    )
 
 
 class CTarget:
-    """Run integer networks as compiled C99."""
+    """Run integer networks as C99 code, compiled for this machine."""
 
     name = "c"
+    toolchain: Toolchain = Host()
     accepts: tuple[type, ...] = (IntegerNetwork,)
 
     def unsupported(self, network: IntegerNetwork) -> list[str]:
@@ -123,39 +53,29 @@ class CTarget:
         start = time.perf_counter()
         source = generate(network, "network")
         with tempfile.TemporaryDirectory(prefix="lmu-deploy-c-") as folder:
-            program, version = _compiled(source, Path(folder))
+            program = self.toolchain.compile(source, Path(folder))
             found = _Records(network, inputs.shape)
             for first in range(0, len(inputs), _SAMPLES_AT_ONCE):
                 some = inputs[first : first + _SAMPLES_AT_ONCE]
-                found.take(_executed(program, _messages(network, some)), first)
+                found.take(self.toolchain.execute(program, messages_of(network, some)), first)
                 if progress:
                     progress(min(first + len(some), len(inputs)), len(inputs))
-        settings = {"compiler": version, "flash_bytes": source.flash, "ram_bytes": source.ram}
+        settings = {
+            "compiler": self.toolchain.version(),
+            "flash_bytes": source.flash,
+            "ram_bytes": source.ram,
+        }
         return found.run(self.name, seed, time.perf_counter() - start, record, settings)
 
 
-def _compiled(source: Source, folder: Path) -> tuple[Path, str]:
-    """Compile the program; return it, and what the compiler calls itself."""
-    name = source.name
-    (folder / f"{name}.h").write_text(source.header)
-    (folder / f"{name}.c").write_text(source.code)
-    (folder / "run.c").write_text(_PROGRAM.format(name=name, upper=name.upper()))
-    command = [compiler(), *_FLAGS, "run.c", "-o", "run"]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RunError(f"target c: the compiler took more than {_SECONDS:g} s.") from error
-    if done.returncode:
-        raise RunError(f"target c: the compiler failed: {done.stderr.strip()[:500]}")
-    version = subprocess.run(
-        [command[0], "--version"], capture_output=True, text=True, timeout=60, check=False
-    )
-    return folder / "run", (version.stdout.splitlines() or ["unknown"])[0]
+class CortexM4Target(CTarget):
+    """Run integer networks as C99 code, compiled for a Cortex-M4 that QEMU emulates."""
+
+    name = "cortex-m4"
+    toolchain: Toolchain = CortexM4()
 
 
-def _messages(network: IntegerNetwork, inputs: np.ndarray) -> np.ndarray:
+def messages_of(network: IntegerNetwork, inputs: np.ndarray) -> np.ndarray:
     """Return the messages that the network takes, int32."""
     entry = network.input
     if entry.tokens:
@@ -164,24 +84,6 @@ def _messages(network: IntegerNetwork, inputs: np.ndarray) -> np.ndarray:
         return inputs.astype(np.int32)
     limit = entry.message.limit
     return np.clip(np.rint(inputs / entry.message.scale), -limit, limit).astype(np.int32)
-
-
-def _executed(program: Path, messages: np.ndarray) -> np.ndarray:
-    """Run the program on a batch; return the records as int32."""
-    size = np.array(messages.shape[:2], np.int32)
-    try:
-        done = subprocess.run(
-            [program],
-            input=size.tobytes() + np.ascontiguousarray(messages).tobytes(),
-            capture_output=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RunError(f"target c: the program took more than {_SECONDS:g} s.") from error
-    if done.returncode:
-        raise RunError(f"target c: the program ended with status {done.returncode}.")
-    return np.frombuffer(done.stdout, np.int32)
 
 
 def _records(values: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:
