@@ -18,20 +18,25 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import results
 import torch
 
 import lmu_deploy as ld
-from converters.c.generator import generate
+from converters.c.generator import Source, generate
 from converters.onnx import to_onnx_integer, to_onnx_integer_step, to_onnx_step
 from converters.quantize import quantize
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.nn.convert import to_sequence_model
 from lmu_deploy.tasks.base import get_task
 from targets.c import CortexM4Target
@@ -53,6 +58,7 @@ SIZES = [
     ("steps checked", ">{:,}"),
     ("onnx-int file", ">{:,}"),
 ]
+C = "C, gcc -O3 -march=native"
 LATENCY = [
     ("network", "{}"),
     ("one step as", "{}"),
@@ -68,7 +74,7 @@ def networks(names: list[str]) -> Iterator[tuple[str, Network, IntegerNetwork, n
             continue
         network = ld.load(path)
         assert isinstance(network, Network)
-        data = get_task(network.task).load()
+        data = get_task(str(network.task)).load()
         integer = quantize(network, data.train.inputs[:CALIBRATION])
         if not integer.on_host:
             yield path.stem, network, integer, data.test.batch(slice(8))[0]
@@ -115,31 +121,32 @@ def latency(names: list[str], repeats: int) -> list[list[results.Cell]]:
     for name, network, integer, inputs in networks(names):
         x = inputs[:1, :200]
         with tempfile.TemporaryDirectory() as folder:
-            source = generate(integer, "network")
+            generated = generate(integer, "network")
             messages = messages_of(integer, x)
-            options = ("-O3", "-march=native")
-
-            def c(source=source, folder=folder, messages=messages, options=options) -> float:
-                return float(np.median(Host().time(source, Path(folder), messages, *options))) / 1e3
-
-            forms = {
-                "C, gcc -O3 -march=native": c,
+            forms: dict[str, Callable[[], float]] = {
+                C: partial(_c, generated, Path(folder), messages),
                 "ONNX Runtime, integers": _session(to_onnx_integer_step(integer), x),
                 "ONNX Runtime, float32": _session(to_onnx_step(network), x),
-                "PyTorch, float32, plain loop": _torch(network, x),
             }
-            found = {
-                form: min(measure() for _ in range(repeats)) for form, measure in forms.items()
-            }
+            layers = _layers(network)
+            if layers:
+                forms["PyTorch, float32, plain loop"] = _torch(layers, x)
+            found = dict.fromkeys(forms, np.inf)
+            for _ in range(repeats):
+                for form, measure in forms.items():
+                    found[form] = min(found[form], measure())
         for form, value in found.items():
-            rows.append([name, form, value, value / found["C, gcc -O3 -march=native"]])
+            rows.append([name, form, value, value / found[C]])
     return rows
 
 
-def _session(model, x):
-    """Return what times one step of a model in ONNX Runtime: the median, microseconds."""
-    import onnxruntime
+def _c(source: Source, folder: Path, messages: np.ndarray) -> float:
+    """Return the median time of a step of the C code, microseconds."""
+    return float(np.median(Host().time(source, folder, messages, "-O3", "-march=native"))) / 1e3
 
+
+def _session(model: onnx.ModelProto, x: np.ndarray) -> Callable[[], float]:
+    """Return what times one step of a model in ONNX Runtime: the median, microseconds."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
@@ -153,7 +160,8 @@ def _session(model, x):
     names = [o.name for o in session.get_outputs()]
 
     def measure() -> float:
-        taken, feed = [], dict(states)
+        taken: list[float] = []
+        feed = dict(states)
         for step in range(x.shape[1]):
             feed["input"] = x[:, step].astype(kind)
             start = time.perf_counter()
@@ -167,9 +175,17 @@ def _session(model, x):
     return measure
 
 
-def _torch(network: Network, x: np.ndarray):
+def _layers(network: Network) -> LMUNetwork | None:
+    """Return a network as the chain of layers of which PyTorch has a plain loop, if it is one."""
+    try:
+        return as_layers(network, "latency")
+    except InputError:
+        return None
+
+
+def _torch(network: LMUNetwork, x: np.ndarray) -> Callable[[], float]:
     """Return what times a step of the plain loop in PyTorch, microseconds."""
-    model = to_sequence_model(as_layers(network, "latency"), torch.float32)
+    model = to_sequence_model(network, torch.float32)
     for layer in model.layers:
         layer.form = "step"
     inputs = torch.from_numpy(x.astype(np.float32))

@@ -79,8 +79,8 @@ def export(
         raise InputError(
             f"{', '.join(given)} of an export is for nir alone, not {to}; leave it out."
         )
-    for name, given in (("sparse", sparse), ("pack", pack)):
-        if given and to != "c":
+    for name, wished in (("sparse", sparse), ("pack", pack)):
+        if wished and to != "c":
             raise InputError(f"{name} of an export is for c alone, not {to}; leave it out.")
     path = network if isinstance(network, str | Path) else None
     network = as_network(network)
