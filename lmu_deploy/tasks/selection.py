@@ -54,6 +54,11 @@ def task_for(network: AnyNetwork | LMUNetwork, task: TaskLike | None) -> Task:
     provenance = _provenance(network)
     recorded = task is None
     task = network.task if task is None else task
+    if isinstance(task, np.ndarray):
+        raise InputError(
+            f"the data are an array of shape {task.shape} without answers; give "
+            "lmu_deploy.Dataset(x_train, y_train, x_test, y_test), a task's name or a file."
+        )
     if not task:
         what = "the network records no task"
         if DATA in provenance:

@@ -95,6 +95,8 @@ def test_network_takes_data_of_its_own_shape(arrays):
     np.testing.assert_array_equal(found.load().test.y, [0, 1])
     with pytest.raises(InputError, match="task dataset has 2 inputs and 3 outputs"):
         task_for(network, Dataset(*arrays))
+    with pytest.raises(InputError, match=r"array of shape \(20, 8, 8\) without answers"):
+        task_for(network, np.zeros((20, 8, 8)))
 
 
 LABELS = {

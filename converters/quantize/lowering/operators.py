@@ -280,7 +280,7 @@ def _reduce(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
     if kind == "last" and lowering.at_every_step:
         return form
     settings, signal = lowering.settings, lowering.signal(node.name)
-    bits = min(16, int(settings.profile.message_bits))
+    bits = settings.message_bits
     clip = clip_range(signal, "max", bits)
     bias = 0.0 if form.bias is None else float(np.abs(form.bias).max(initial=0.0))
     unit = max(clip / largest(bits), bias / bias_limit(settings.state_bits))

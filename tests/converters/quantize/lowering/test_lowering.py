@@ -237,6 +237,17 @@ def test_a_residual_network_folds_what_is_linear(rng):
     assert error(network, x) < 1e-3
 
 
+def test_a_mean_over_time_sends_messages_of_the_chosen_width(rng):
+    """With wider ones, 400 inputs of a readout would need accumulators of more than 24 bits."""
+    readout = Dense(np.abs(rng.normal(size=(400, 2))))
+    network = chain((400,), Activation("relu"), Reduce("mean"), readout)
+    x = np.abs(rng.normal(size=(4, 6, 400)))
+    integer = quantize(network, x, message_bits=10)
+    assert integer[Place("node_1")].message.bits == 10
+    with pytest.raises(InputError, match="accumulator .* use --message-bits 1[0-3]"):
+        quantize(network, x, message_bits=16)
+
+
 def test_tokens_send_one_event_each(rng):
     network = chain((1,), Embedding(rng.normal(size=(7, 3))), Dense(rng.normal(size=(3, 2))))
     x = rng.integers(0, 7, size=(3, 9, 1)).astype(float)
