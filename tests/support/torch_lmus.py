@@ -7,7 +7,9 @@ network of blocks that of Liu et al. 2024 (LMUFormer, without spikes).
 """
 
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -230,3 +232,32 @@ class Former(nn.Module):
         total = torch.cumsum(x.permute(2, 0, 1), dim=0)
         counts = torch.arange(1, len(total) + 1).view(-1, 1, 1).float()
         return self.head(total / counts.to(x.device))
+
+
+RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "torch_lmus.npz")
+NETWORKS = {
+    "hrshtv-lmu": lambda: Classified("lmu", Layer(2, 6, 5, 10), 6),
+    "hrshtv-trained": lambda: Classified("lmu", Layer(6, 6, 6, 10), 6),
+    "hrshtv-fft": lambda: Classified("lmu_fft", ParallelLayer(2, 6, 5, 16, 16), 6),
+    "mannykao-lmu": lambda: Classified("lmu", Layer(2, 6, 5, 9), 6),
+    "mannykao-fft": lambda: Classified("lmu_fft", ParallelLayer(2, 6, 5, 16, 12), 6),
+    "clashluke": lambda: ChannelsParallelLayer(3, 4, 5, 16, 14, 2),
+    "lmuformer": lambda: Former(5, 8, 16, 4, blocks=2, steps=128),
+    "lmuformer-psmnist": lambda: Pixels(20),
+}
+"""Networks whose weights, inputs and answers the fixture holds."""
+
+
+def loaded(name, module):
+    """Give a module the recorded weights; only what follows from A and B may be missing."""
+    start = f"{name}/w/"
+    weights = {
+        key.removeprefix(start): torch.tensor(RECORDED[key])
+        for key in RECORDED.files
+        if key.startswith(start)
+    }
+    found = module.load_state_dict(weights, strict=False)
+    assert not found.unexpected_keys
+    derived = {"H", "fft_H", "num_batches_tracked"}
+    assert {key.rpartition(".")[2] for key in found.missing_keys} <= derived
+    return module.eval()

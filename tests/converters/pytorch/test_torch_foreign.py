@@ -3,22 +3,19 @@
 The fixture holds weights, inputs and answers of that code (tests/fixtures/make_torch_lmus.py).
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch_lmus import (
+    NETWORKS,
+    RECORDED,
     Cell,
-    ChannelsParallelLayer,
     Classified,
     ConvolvedParallelLayer,
     Former,
-    Layer,
     LoopedParallelLayer,
-    ParallelLayer,
-    Pixels,
+    loaded,
 )
 
 from converters.pytorch import from_torch
@@ -33,33 +30,7 @@ from lmu_deploy.core.graph.recurrent import SimpleRNN
 from lmu_deploy.core.graph.transforms import fold
 from lmu_deploy.core.network import Memory
 
-RECORDED = np.load(Path(__file__).parents[2] / "fixtures" / "torch_lmus.npz")
-NETWORKS = {
-    "hrshtv-lmu": lambda: Classified("lmu", Layer(2, 6, 5, 10), 6),
-    "hrshtv-trained": lambda: Classified("lmu", Layer(6, 6, 6, 10), 6),
-    "hrshtv-fft": lambda: Classified("lmu_fft", ParallelLayer(2, 6, 5, 16, 16), 6),
-    "mannykao-lmu": lambda: Classified("lmu", Layer(2, 6, 5, 9), 6),
-    "mannykao-fft": lambda: Classified("lmu_fft", ParallelLayer(2, 6, 5, 16, 12), 6),
-    "clashluke": lambda: ChannelsParallelLayer(3, 4, 5, 16, 14, 2),
-    "lmuformer": lambda: Former(5, 8, 16, 4, blocks=2, steps=128),
-    "lmuformer-psmnist": lambda: Pixels(20),
-}
 CLOSE = 1e-5
-
-
-def loaded(name, module):
-    """Give a module the recorded weights; only what follows from A and B may be missing."""
-    start = f"{name}/w/"
-    weights = {
-        key.removeprefix(start): torch.tensor(RECORDED[key])
-        for key in RECORDED.files
-        if key.startswith(start)
-    }
-    found = module.load_state_dict(weights, strict=False)
-    assert not found.unexpected_keys
-    derived = {"H", "fft_H", "num_batches_tracked"}
-    assert {key.rpartition(".")[2] for key in found.missing_keys} <= derived
-    return module.eval()
 
 
 def close(found, expected):

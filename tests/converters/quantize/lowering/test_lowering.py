@@ -244,7 +244,7 @@ def test_a_mean_over_time_sends_messages_of_the_chosen_width(rng):
     x = np.abs(rng.normal(size=(4, 6, 400)))
     integer = quantize(network, x, message_bits=10)
     assert integer[Place("node_1")].message.bits == 10
-    with pytest.raises(InputError, match="accumulator .* use --message-bits 1[0-3]"):
+    with pytest.raises(InputError, match=r"accumulator .* use --message-bits 1[0-3]"):
         quantize(network, x, message_bits=16)
 
 
