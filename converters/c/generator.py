@@ -121,6 +121,10 @@ class Generator:
                 self.fields.append(("int32_t", f"{own}_term[{size}]", size))
             if isinstance(population, Reduction):
                 self.fields.append(("int32_t", f"{own}_sum[{population.size}]", population.size))
+        flags = [self.done(layout.network.input.place)]
+        flags += [self.done(component.populations[0].place) for component in layout.components]
+        self.fields += [("int32_t", "running", 1)]
+        self.fields += [("int32_t", flag.removeprefix("s->"), 1) for flag in flags]
 
     # One component.
 
@@ -131,7 +135,8 @@ class Generator:
         conditions = []
         for edge in component.outside:
             there = f"s->{names[edge.source]}_count"
-            after = f" + (ended ? {edge.after} : 0)" if edge.after > 0 else ""
+            done = self.done(edge.source)
+            after = f" + ({done} ? {edge.after} : 0)" if edge.after > 0 else ""
             missing = f" - {-edge.after}" if edge.after < 0 else ""
             last = f"n * {edge.stride}" if edge.stride > 1 else "n"
             shift = max(edge.offsets)
@@ -140,16 +145,17 @@ class Generator:
         conditions = list(dict.fromkeys(conditions))
         lines = [
             f"/* {', '.join(str(p.place) for p in component.populations)} */",
-            f"static int {self.name}_compute_{number}({self.name}_t *s, int ended, int32_t *y)",
+            f"static int {self.name}_compute_{number}({self.name}_t *s, int32_t *y)",
             "{",
             "    int frames = 0;",
         ]
-        reduces = isinstance(first, Reduction)
-        own = f"s->{names[first.place]}_frames" if reduces else count
-        if reduces:
+        reduction = first if isinstance(first, Reduction) else None
+        own = f"s->{names[first.place]}_frames" if reduction else count
+        if reduction:
             self.fields.append(("int32_t", f"{names[first.place]}_frames", 1))
+        ended = self.done(network.input.place)
         lines += [
-            "    for (;;) {",
+            "    do {",
             f"        const int64_t n = {own};",
             f"        if (!({' && '.join(conditions)})) {{",
             "            break;",
@@ -158,20 +164,30 @@ class Generator:
         for population in component.populations:
             assert isinstance(population, Population)
             lines += [f"        {line}" for line in self._frame(population)]
-        if reduces:
+        if reduction:
             lines.append(f"        {own}++;")
-        lines += ["        frames++;", "    }"]
-        if reduces:
-            assert isinstance(first, Reduction)
-            lines += [f"    {line}" for line in self._reduced(first, own)]
-        output = any(p.place == network.output for p in component.populations)
-        lines += ["    (void)ended;", *([] if output else ["    (void)y;"])]
-        if reduces:
-            lines.append("    (void)frames;")
-            lines.append(f"    return ended ? (int){count} : 0;")
-        else:
-            lines.append("    return frames;")
-        return "\n".join([*lines, "}", ""])
+        # After the end, one frame in a round: readers take it before the ring has the next.
+        lines += ["        frames++;", f"    }} while (!{ended});"]
+        sources = list(dict.fromkeys(self.done(edge.source) for edge in component.outside))
+        mine = self.done(first.place)
+        lines.append(f"    if (!frames && {' && '.join(sources)} && !{mine}) {{")
+        if reduction:
+            lines += [f"        {line}" for line in self._reduced(reduction, own)]
+        lines += [f"        {mine} = 1;", "        s->running--;"]
+        if reduction:  # its only frame is the one that it sends at the end
+            lines += ["        frames = 1;", "    } else {", "        frames = 0;"]
+        lines.append("    }")
+        if not any(p.place == network.output for p in component.populations):
+            lines.append("    (void)y;")
+        return "\n".join([*lines, "    return frames;", "}", ""])
+
+    def done(self, place: Place) -> str:
+        """Return what is true as soon as a population has computed its last frame."""
+        population = self.network[place]
+        for component in self.layout.components:
+            if any(p.place == population.place for p in component.populations):
+                return f"s->{self.layout.names[component.populations[0].place]}_done"
+        return f"s->{self.layout.names[self.network.input.place]}_done"
 
     def _frame(self, population: Population) -> list[str]:
         """Return the statements of one frame of a population."""
@@ -199,16 +215,13 @@ class Generator:
         return [*lines, "}"]
 
     def _reduced(self, population: Reduction, frames: str) -> list[str]:
-        count = f"s->{self.layout.names[population.place]}_count"
         return [
-            f"if (ended && {count} == 0) {{",
-            f"    const int64_t n = {frames};",
-            f"    int32_t h[{population.size}];",
-            "    size_t i;",
-            *(f"    {line}" for line in finish(population, self.layout.names[population.place])),
-            *(f"    {line}" for line in self._send(population)),
-            *([] if population.kind == "mean" else ["    (void)n;"]),
-            "}",
+            f"const int64_t n = {frames};",
+            f"int32_t h[{population.size}];",
+            "size_t i;",
+            *finish(population, self.layout.names[population.place]),
+            *self._send(population),
+            *([] if population.kind == "mean" else ["(void)n;"]),
         ]
 
     def _send(self, population: Population) -> list[str]:

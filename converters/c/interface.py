@@ -49,13 +49,14 @@ def header(g: Generator) -> str:
             f"void {name}_init({name}_t *s);",
             f"void {name}_reset({name}_t *s);",
             "",
-            f"/* Take one frame of the input ({what}); return how many frames of the output",
-            " * are new, of which y holds the last. */",
+            f"/* Take one frame of the input ({what}); return 1 if y is a new frame of the",
+            " * output, otherwise 0. */",
             f"int {name}_step({name}_t *s, const int32_t x[{entry.features}], "
             f"int32_t y[{network.n_out}]);",
             "",
-            "/* End the sequence; return how many frames of the output remain, as above. Only a",
-            " * network that looks ahead or answers once for a whole sequence needs it. */",
+            "/* End the sequence: compute the next frame of the output that remains; return 0 if",
+            " * there is none, so call it until then. Only a network that looks ahead or answers",
+            " * once for a whole sequence needs it. */",
             f"int {name}_finish({name}_t *s, int32_t y[{network.n_out}]);",
             "",
             "#ifdef __cplusplus",
@@ -82,6 +83,7 @@ def interface(g: Generator) -> str:
         "    for (i = 0; i < sizeof(*s); i++) {",
         "        bytes[i] = 0;",
         "    }",
+        f"    s->running = {len(layout.components)};",
     ]
     for population in layout.populations:
         initial = getattr(population, "initial", None)
@@ -111,27 +113,38 @@ def interface(g: Generator) -> str:
         take += [f"    {line}" if line[:1] != "#" else line for line in g.keep(key)]
     take += [f"    s->{own}_count++;", "    (void)h;", "}", ""]
     lines = take + lines
-    last = len(layout.components) - 1
-    calls = {
-        number: f"{name}_compute_{number}(s, ENDED, y)" for number in range(len(layout.components))
-    }
     answers = next(
         number
         for number, c in enumerate(layout.components)
         if any(p.place == network.output for p in c.populations)
     )
-    for function, ended, given in (("step", 0, True), ("finish", 1, False)):
-        arguments = f"{name}_t *s, "
-        if given:
-            arguments += f"const int32_t x[{entry.features}], "
-        lines += [f"int {name}_{function}({arguments}int32_t y[{network.n_out}])", "{"]
-        lines.append("    int frames = 0;")
-        if given:
-            lines.append(f"    {name}_take(s, x);")
-        for number in range(last + 1):
-            call = calls[number].replace("ENDED", str(ended))
-            lines.append(f"    frames = {call};" if number == answers else f"    (void){call};")
-        lines += ["    return frames;", "}", ""]
+    calls = [
+        f"frames = {name}_compute_{number}(s, y);"
+        if number == answers
+        else f"(void){name}_compute_{number}(s, y);"
+        for number in range(len(layout.components))
+    ]
+    lines += [
+        f"int {name}_step({name}_t *s, const int32_t x[{entry.features}], "
+        f"int32_t y[{network.n_out}])",
+        "{",
+        "    int frames;",
+        f"    {name}_take(s, x);",
+        *(f"    {call}" for call in calls),
+        "    return frames;",
+        "}",
+        "",
+        f"int {name}_finish({name}_t *s, int32_t y[{network.n_out}])",
+        "{",
+        "    int frames = 0;",
+        f"    {g.done(entry.place)} = 1;",
+        "    while (s->running && !frames) {",
+        *(f"        {call}" for call in calls),
+        "    }",
+        "    return frames;",
+        "}",
+        "",
+    ]
     return "\n".join([*g.late, "\n".join(lines)])
 
 

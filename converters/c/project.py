@@ -27,19 +27,17 @@ int main(void)
     int32_t y[{upper}_OUTPUTS];
     long n, frame = 0, wrong = 0;
     size_t i;
-    int new_frames;
     {name}_init(&network);
-    for (n = 0; n <= {steps}; n++) {{
-        if (n < {steps}) {{
-            new_frames = {name}_step(&network, inputs + n * {upper}_INPUTS, y);
-        }} else {{
-            new_frames = {name}_finish(&network, y);
-        }}
-        if (new_frames > 0) {{
-            frame += new_frames;
-            for (i = 0; i < {upper}_OUTPUTS; i++) {{
-                wrong += y[i] != outputs[(size_t)(frame - 1) * {upper}_OUTPUTS + i];
+    for (n = 0;; n++) {{
+        const int is_new = n < {steps} ? {name}_step(&network, inputs + n * {upper}_INPUTS, y)
+                                       : {name}_finish(&network, y);
+        if (is_new) {{
+            for (i = 0; i < {upper}_OUTPUTS && frame < {frames}; i++) {{
+                wrong += y[i] != outputs[(size_t)frame * {upper}_OUTPUTS + i];
             }}
+            frame++;
+        }} else if (n >= {steps}) {{
+            break;
         }}
     }}
     printf("{name}: %ld frames of the output, %ld values differ\\n", frame, wrong);

@@ -16,6 +16,7 @@ from lmu_deploy.core.integer.graph import frame_counts, latency, outlets, source
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
+from lmu_deploy.core.integer.populations import Reduction
 from lmu_deploy.core.progress import Progress
 from targets.base import Run, States, check_run, check_supported
 from targets.c.toolchain import CortexM4, Host, Toolchain
@@ -154,6 +155,9 @@ class _Records:
         network, (_, steps, _) = self._network, self._shape
         outputs = self._parts[network.output] * network.y_scale
         neurons: dict[Place, int] = {p: s.neurons for p, s in sources(network).items()}
+        end = network[network.output]
+        if isinstance(end, Reduction):  # what it sends leaves the chip
+            self._events[end.place] = np.count_nonzero(self._parts[end.place], axis=2)
         return Run(
             target=target,
             outputs=outputs if network.return_sequences else outputs[:, -1],
