@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/results"
 DATA = PAGES / "data"
 LIBRARIES = ("numpy", "scipy", "torch", "numba", "onnxruntime", "lava-nc", "brian2")
-REGION = re.compile(r"<!-- results: (\S+) -->\n(.*?)\n<!-- end of results -->", re.DOTALL)
+REGION = re.compile(r"<!-- results: (\S+) -->\n(.*?)<!-- end of results -->", re.DOTALL)
 
 Cell = str | float | int | None
 Columns = list[tuple[str, str]]

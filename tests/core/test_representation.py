@@ -142,11 +142,14 @@ def test_the_earlier_name_of_the_float_network_says_which_one_to_use():
         assert lmu_deploy.LMUNetwork is LMUNetwork
 
 
-MODELS = sorted((Path(__file__).resolve().parents[2] / "examples" / "models").glob("*.safetensors"))
+MODELS = Path(__file__).resolve().parents[2] / "examples" / "models"
+LAYERS = "digits", "mackey-glass-hybrid", "mackey-glass-lmu", "psmnist-lmu", "psmnist-parallel"
+"""Models whose files hold layers, as version 0.1 wrote them."""
 
 
-@pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
-def test_files_of_layers_load_as_graphs_that_compute_the_same(path, tmp_path):
+@pytest.mark.parametrize("name", LAYERS)
+def test_files_of_layers_load_as_graphs_that_compute_the_same(name, tmp_path):
+    path = MODELS / f"{name}.safetensors"
     layers = load_tree(path, FLOAT_CLASSES)
     assert isinstance(layers, LMUNetwork)
     network = load(path)

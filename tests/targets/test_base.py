@@ -37,7 +37,7 @@ def test_our_targets_are_registered_and_keep_the_interface():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    message = r"unknown target 'loihi3'; choose one of brian2, brian2-cpp, integer"
+    message = r"unknown target 'loihi3'; choose one of brian2, brian2-cpp, c, cortex-m4, integer"
     with pytest.raises(InputError, match=message):
         get_target("loihi3")
 
