@@ -14,13 +14,15 @@ from converters.keras_lmu.assembly import READERS
 from converters.onnx.emitter import EMITTERS
 from converters.onnx.models import REGISTERED
 from converters.pytorch.registry import coverage
+from converters.quantize.lowering.operators import LOWERED
 from lmu_deploy.core.graph.network import OPERATORS
 from lmu_deploy.core.graph.operator import Operator
+from lmu_deploy.core.graph.time import Mask
 from lmu_deploy.core.graph.transforms import FITTING
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "operators.md"
 BEGIN, END = "<!-- operators -->", "<!-- end of operators -->"
-COLUMNS = ("operator", "computes", "Keras", "PyTorch", "ONNX", "integer", "Loihi", "analog")
+COLUMNS = ("operator", "computes", "Keras", "PyTorch", "ONNX", "integer", "spiking")
 
 
 def row(operator: type[Operator]) -> tuple[str, ...]:
@@ -33,10 +35,18 @@ def row(operator: type[Operator]) -> tuple[str, ...]:
         for name in each.modules or each.functions
     ]
     first = (operator.__doc__ or "").split("\n\n", maxsplit=1)[0]
-    fits = FITTING.get(operator, "")
+    integer = "yes" if operator in LOWERED else "on the host" if operator is not Mask else ""
     onnx = "yes" if operator in EMITTERS else ""
     computes = " ".join(first.split()).rstrip(".").replace(":math:", "").replace("``", "`")
-    return (operator.__name__, computes, _names(keras), _names(modules), onnx, *[fits] * 3)
+    return (
+        operator.__name__,
+        computes,
+        _names(keras),
+        _names(modules),
+        onnx,
+        integer,
+        FITTING.get(operator, ""),
+    )
 
 
 def _names(names: Iterable[str]) -> str:
