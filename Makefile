@@ -21,6 +21,7 @@ lint: venv  ## style, types, import contracts, sizes, results pages
 	$(BIN)/lint-imports
 	$(BIN)/python tools/count_modules.py
 	$(BIN)/python tools/operator_table.py --check
+	$(BIN)/python tools/readme_figures.py
 	$(BIN)/python benchmarks/results.py --check
 
 docs: venv  ## the site, in site/; a warning is an error

@@ -1,0 +1,45 @@
+"""The README's figures stand in results files, and a wrong one is found."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    path = ROOT / "tools" / "readme_figures.py"
+    spec = importlib.util.spec_from_file_location("readme_figures", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_figure_of_the_readme_stands_in_a_results_file(tool):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = tool.figures(readme)
+    assert len(found) >= 7
+    assert all(tool.stands(number, unit, page) for _, number, unit, page in found)
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "page", "there"),
+    [
+        ("98.65", "%", "paper.md", True),
+        ("98.66", "%", "paper.md", False),
+        ("97.77", "%", "analog.md", True),  # 0.9777 in the table
+        ("98.04", "%", "paper.md", False),
+        ("62", "million", "digital.md", True),
+        ("61", "million", "digital.md", False),
+    ],
+)
+def test_a_wrong_figure_is_found(tool, number, unit, page, there):
+    assert tool.stands(number, unit, ROOT / "docs" / "results" / page) == there
+
+
+def test_a_figure_without_a_page_is_refused(tool):
+    readme = "## Measurements\n\n| a | b | here | c |\n|---|---|---|---|\n| speed | | 3 | |\n"
+    with pytest.raises(SystemExit, match="'speed' links to no page"):
+        tool.figures(readme)
