@@ -1,8 +1,8 @@
 """Check that every figure in the README's table of measurements stands in a results file.
 
-A cell of the column "here" links to a page of results. Its figures must stand in a table of that page,
-which ``benchmarks/results.py`` renders from its file: as they are, as a fraction where the README
-has a percentage, or in millions as the sum of a column. Run ``python tools/readme_figures.py``; it
+A cell of the column "here" links to a page of results. Its figures must stand in a table of that
+page, which ``benchmarks/results.py`` renders from its file: as they are, as a fraction where the
+README has a percentage, or in millions as the sum of a column. ``python tools/readme_figures.py``
 prints what is nowhere and exits with 1.
 """
 

@@ -30,7 +30,7 @@ def test_every_figure_of_the_readme_stands_in_a_results_file(tool):
         ("98.65", "%", "paper.md", True),
         ("98.66", "%", "paper.md", False),
         ("97.77", "%", "analog.md", True),  # 0.9777 in the table
-        ("98.04", "%", "paper.md", False),
+        ("12.34", "%", "analog.md", False),
         ("62", "million", "digital.md", True),
         ("61", "million", "digital.md", False),
     ],
