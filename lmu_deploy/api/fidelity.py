@@ -36,8 +36,8 @@ class Verdict(NamedTuple):
     Attributes
     ----------
     words : str
-        The verdict, such as "same answers as float".
-    tone : {"same", "close", "better", "worse", "unknown"}
+        The verdict, such as "equivalent to float within 1 point".
+    tone : {"same", "better", "worse", "unknown"}
     sentence : str
         The figures behind it.
     """

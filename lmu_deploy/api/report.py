@@ -19,6 +19,8 @@ def write_report(
     fail_above: float | None = None,
     max_loss: float | None = None,
     must_fit: bool = False,
+    must_equal: bool = False,
+    margin: float | None = None,
     junit: Path | str | None = None,
 ) -> Path:
     """Write report.html and report.md from the fidelity.json of a folder; return the former's path.
@@ -43,6 +45,11 @@ def write_report(
     must_fit : bool
         Whether every network must fit the chip that it was made for; targets whose network is for
         no chip are not asked.
+    must_equal : bool
+        Whether every integer that a target recorded must be that of the specification.
+    margin : float, optional
+        Margin within which every target must be equivalent to float, or better: accuracy in shares
+        of all samples (0.01 is one point), NRMSE in shares of float's.
     junit : path, optional
         Where to write these checks for continuous integration, held or not.
 
@@ -60,11 +67,11 @@ def write_report(
     from lmu_deploy.report.write import write_junit
     from lmu_deploy.report.write import write_report as write_pages
 
-    limits = Limits(fail_below, fail_above, max_loss, must_fit)
+    limits = Limits(fail_below, fail_above, max_loss, must_fit, must_equal, margin)
     if junit is not None and not limits.asked:
         raise InputError(
-            "--junit has nothing to tell without --fail-below, --fail-above, --max-loss or "
-            "--must-fit."
+            "--junit has nothing to tell without --fail-below, --fail-above, --max-loss, "
+            "--must-fit, --must-equal or --margin."
         )
     fidelity = read_fidelity(folder)
     checks: list[Check] = check_limits(fidelity, limits)
@@ -75,6 +82,11 @@ def write_report(
         write_comparison(folder, against)
     if junit is not None:
         write_junit(junit, checks, fidelity.task.name)
+    require(checks)
+    return path
+
+
+def require(checks: Sequence[Check]) -> None:
+    """Raise a RunError that lists the checks that failed."""
     if failed := [check.sentence for check in checks if not check.passed]:
         raise RunError(f"{'; '.join(failed)}.")
-    return path

@@ -14,6 +14,7 @@ import numpy as np
 
 from lmu_deploy.api.fidelity import FidelityReport, make_folder
 from lmu_deploy.api.forms import UNCALIBRATED, Forms
+from lmu_deploy.api.report import require
 from lmu_deploy.api.run import announce, for_lengths, part_of
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
@@ -27,6 +28,7 @@ from lmu_deploy.fidelity import Result, assemble
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
+from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from lmu_deploy.fidelity.streaming import run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
@@ -133,6 +135,8 @@ def validate(
     use: Sequence[AnyNetwork | Path | str] = (),
     seed: int = 0,
     attribution: int | None = None,
+    margin: float | None = None,
+    must_equal: bool = False,
     command: str | None = None,
 ) -> FidelityReport:
     """Run a float network on several targets, and compare each with the float reference.
@@ -166,6 +170,12 @@ def validate(
     attribution : int, optional
         Samples on which each source of an integer network's error is switched on by itself; by
         default as many as take a minute or two, 0 to leave it out.
+    margin : float, optional
+        Margin within which every target must be equivalent to float, or better: accuracy in shares
+        of all samples, NRMSE in shares of float's. By default verdicts use 0.01 (one point) and
+        0.02, and nothing is required.
+    must_equal : bool
+        Whether every integer that a target records must be that of the specification.
     command : str, optional
         The command that the report names as its origin.
 
@@ -179,17 +189,19 @@ def validate(
         When a file, name or value is wrong, or a target cannot run the network; before anything
         has run.
     RunError
-        When a run failed.
+        When a run failed, or after the report was written, when a target does not keep to the
+        margin or differs from the specification.
 
     Examples
     --------
     >>> import lmu_deploy as ld
     >>> report = ld.validate(
-    ...     "examples/models/digits.safetensors", targets=["integer"], limit=20, attribution=0
+    ...     "examples/models/digits.safetensors", targets=["integer"], attribution=0
     ... )
     >>> report["integer"].samples, report.verdicts["integer"].tone
-    (20, 'same')
+    (359, 'same')
     """
+    limits = Limits(equal=must_equal, margin=margin)
     source = with_logits(load_float(network, "validate"))  # as targets answer
     runners = [
         (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
@@ -229,6 +241,7 @@ def validate(
         command=command or _command_line(),
         seed=seed,
         files=forms.files,
+        margin=margin,
     )
     report = FidelityReport(fidelity, excerpts, forms.made, folder=folder)
     if folder is not None:
@@ -236,6 +249,7 @@ def validate(
 
         forget_robustness(folder)
         report.save(folder)
+    require(check_limits(fidelity, limits))
     return report
 
 

@@ -105,6 +105,21 @@ def validate(
             show_default=False,
         ),
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Margin of equivalence, 0.01 for one point of accuracy or 1 % of float's NRMSE; "
+            "exit with code 1 unless every target is equivalent to float, or better.",
+            show_default="0.01 for accuracy, 0.02 for NRMSE, and no requirement",
+        ),
+    ] = None,
+    must_equal: Annotated[
+        bool,
+        typer.Option(
+            "--must-equal",
+            help="Exit with code 1 if a recorded integer differs from the specification.",
+        ),
+    ] = False,
 ) -> None:
     """Run a float network on several targets and write fidelity.json and report.html.
 
@@ -124,6 +139,8 @@ def validate(
             out=out,
             seed=seed,
             attribution=attribution,
+            margin=margin,
+            must_equal=must_equal,
         ).path
     )
 
@@ -173,6 +190,20 @@ def report(
         bool,
         typer.Option("--must-fit", help="Exit with code 1 if a network does not fit its chip."),
     ] = False,
+    must_equal: Annotated[
+        bool,
+        typer.Option(
+            "--must-equal",
+            help="Exit with code 1 if a recorded integer differs from the specification.",
+        ),
+    ] = False,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Exit with code 1 unless every target is equivalent to float within this margin, "
+            "or better; 0.01 is one point of accuracy, or 1 % of float's NRMSE."
+        ),
+    ] = None,
     junit: Annotated[
         Path | None, typer.Option(help="JUnit XML file to write the results of these checks to.")
     ] = None,
@@ -193,6 +224,8 @@ def report(
             fail_above=fail_above,
             max_loss=max_loss,
             must_fit=must_fit,
+            must_equal=must_equal,
+            margin=margin,
             junit=junit,
         )
     )

@@ -182,6 +182,7 @@ def assemble(
     seed: int,
     files: Mapping[str, Path] | None = None,
     date: str | None = None,
+    margin: float | None = None,
 ) -> tuple[schema.Fidelity, Excerpts]:
     """Evaluate every target and record the provenance of the figures.
 
@@ -203,6 +204,8 @@ def assemble(
         Model files whose hashes are recorded.
     date : str, optional
         In ISO 8601; by default the current time.
+    margin : float, optional
+        Of equivalence; see :func:`lmu_deploy.fidelity.measures.metric.compare`.
 
     Returns
     -------
@@ -218,7 +221,7 @@ def assemble(
     if len(set(names)) < len(names):
         raise InputError(f"targets {', '.join(names)} contain a duplicate; name each target once.")
     peers = _integer_peers(results)
-    common = (reference, task, split, source, seed)
+    common = (reference, task, split, source, seed, margin)
     judged = {r.run.target: _judged(r, peers.get(r.run.target), *common) for r in results}
     hashes = {name: hash_file(path) for name, path in (files or {}).items()}
     fidelity = schema.Fidelity(
@@ -296,8 +299,9 @@ def _judged(
     split: Split,
     source: Network,
     seed: int,
+    margin: float | None,
 ) -> schema.TargetFidelity:
-    common = (reference, task, split, source, seed)
+    common = (reference, task, split, source, seed, margin)
     return judge(
         result.run,
         reference,
@@ -305,11 +309,13 @@ def _judged(
         split.targets,
         network=result.network,
         source=source,
+        inputs=split.inputs if split.lengths is None else None,
         integer_peer=integer_peer,
         variants={name: _judged(v, None, *common) for name, v in result.variants.items()},
         attribution=result.attribution,
         ranges=result.ranges,
         seed=seed,
+        margin=margin,
     )
 
 

@@ -1,12 +1,91 @@
-"""Acceptance limits on results: one check for each target and each limit, for pipelines."""
+"""Verdicts on targets, and acceptance limits: one check for each target and limit, for pipelines.
+
+A target has a tick only if the 90 % interval of its paired difference from float lies within a
+margin (two one-sided tests at 5 %) and every integer that it recorded is the specification's.
+Few samples can show that a target differs, and that its integers are right, but not that its
+accuracy is: such a verdict is undecided, with the number of samples that would decide.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.fidelity.schema import Fidelity, Fit, TargetFidelity
+from lmu_deploy.core.representation import counted
+from lmu_deploy.fidelity.measures.metric import MARGINS
+from lmu_deploy.fidelity.measures.statistics import MOST_NEEDED, score_difference
+from lmu_deploy.fidelity.schema import (
+    AgainstReference,
+    Fidelity,
+    Fit,
+    Specification,
+    TargetFidelity,
+)
+
+Tone = Literal["same", "better", "worse", "unknown"]
+_KINDS = {"accuracy": "classification", "nrmse": "regression"}
+
+
+def margin_of(found: TargetFidelity) -> float:
+    """Return the margin of equivalence of a target; files of earlier versions have the default."""
+    against = found.reference
+    if against is not None and against.margin is not None:
+        return against.margin
+    return MARGINS[_KINDS[found.metric.name]]
+
+
+def in_words(margin: float, metric: str) -> str:
+    """Format a margin: 1 point, or 2 % of float's NRMSE."""
+    if metric != "accuracy":
+        return f"{100 * margin:g} % of float's NRMSE"
+    return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+
+
+def against_float(found: TargetFidelity, margin: float) -> tuple[Tone, str]:
+    """Compare a target with float: equivalent, better, worse or undecided, and in words."""
+    against = found.reference
+    if against is None:
+        return "unknown", "no float reference"
+    within = in_words(margin, found.metric.name)
+    accuracy = found.metric.name == "accuracy"
+    interval = _interval(against, found.samples)
+    if interval is not None:
+        low, high = interval
+        limit = margin if accuracy else margin * against.value
+        if -limit < low and high < limit:
+            return "same", f"equivalent to float within {within}"
+        if low > limit or high < -limit:
+            better = (low > limit) == accuracy
+            word = "better" if better else "worse"
+            return "better" if better else "worse", f"{word} than float by more than {within}"
+    few = f"undecided within {within}"
+    if margin == against.margin:
+        enough = f"needs {counted(against.needed, 'sample')} or more" if against.needed else None
+        never = f"even {MOST_NEEDED:,} samples would not decide" if interval is not None else None
+        few += f": {enough or never or 'no interval'}"
+    return "unknown", few
+
+
+def _interval(against: AgainstReference, samples: int) -> tuple[float, float] | None:
+    """Return the 90 % interval of the difference; in earlier files from what they have."""
+    if against.difference_ci90 is not None or against.margin is not None:
+        return against.difference_ci90
+    if against.lost is not None and against.gained is not None:
+        return score_difference(against.lost, against.gained, samples)
+    return against.difference_ci95
+
+
+def judged(found: TargetFidelity) -> tuple[Tone, str]:
+    """Return the verdict on a target, without its fit to a chip."""
+    tone, words = against_float(found, margin_of(found))
+    specified = found.specification
+    if specified is not None and not specified.equal:
+        return "worse", f"differs from the specification; {words}"
+    if specified is not None and tone == "unknown":
+        return tone, f"equals the specification; {words}"
+    return tone, words
 
 
 @dataclass(frozen=True)
@@ -24,6 +103,11 @@ class Limits:
         samples (0.002 is 0.2 points), for NRMSE a share of the NRMSE of the reference.
     fit : bool
         Whether every network must fit its chip.
+    equal : bool
+        Whether every integer that a target recorded must be that of the specification.
+    margin : float or None
+        Margin within which every target must be equivalent to float, or better: a share of all
+        samples for accuracy, of the NRMSE of the reference for NRMSE.
 
     Raises
     ------
@@ -35,8 +119,14 @@ class Limits:
     above: float | None = None
     loss: float | None = None
     fit: bool = False
+    equal: bool = False
+    margin: float | None = None
 
     def __post_init__(self) -> None:
+        if self.margin is not None and not 0.0 < self.margin <= 1.0:
+            raise InputError(
+                f"--margin is {self.margin:g}; it must be above 0 and at most 1, such as 0.01."
+            )
         for name, value, top in (
             ("--fail-below", self.below, 1.0),
             ("--fail-above", self.above, float("inf")),
@@ -49,8 +139,8 @@ class Limits:
     @property
     def asked(self) -> bool:
         """Whether there is any limit."""
-        figures = (self.below, self.above, self.loss)
-        return self.fit or any(limit is not None for limit in figures)
+        figures = (self.below, self.above, self.loss, self.margin)
+        return self.fit or self.equal or any(limit is not None for limit in figures)
 
 
 @dataclass(frozen=True)
@@ -95,9 +185,17 @@ def check_limits(fidelity: Fidelity, limits: Limits) -> list[Check]:
             "--must-fit has nothing to check: no target of this report runs a network for a chip; "
             "add such a target, for example integer, or remove the option."
         )
-    return [
+    if limits.equal and all(found.specification is None for found in fidelity.targets.values()):
+        raise InputError(
+            "--must-equal has nothing to check: no target of this report recorded the integers of "
+            "an integer network; add such a target, for example lava:8, or remove the option."
+        )
+    checks = [
         check for name, found in fidelity.targets.items() for check in _checks(name, found, limits)
     ]
+    if limits.margin is None:
+        return checks
+    return checks + [_check_margin(fidelity, name, limits.margin) for name in fidelity.targets]
 
 
 def _checks(name: str, found: TargetFidelity, limits: Limits) -> Iterator[Check]:
@@ -112,6 +210,33 @@ def _checks(name: str, found: TargetFidelity, limits: Limits) -> Iterator[Check]
         yield _check_loss(name, found, limits.loss)
     if limits.fit and found.fit is not None:
         yield _check_fit(name, found.fit)
+
+    if limits.equal and found.specification is not None:
+        yield _check_equal(name, found.specification)
+
+
+def _check_equal(name: str, found: Specification) -> Check:
+    integers = f"{found.values:,} recorded integers"
+    if found.equal:
+        return Check(name, "equal", True, f"{name}: all {integers} are those of the specification")
+    wrong = found.different or found.residuals
+    return Check(
+        name,
+        "equal",
+        False,
+        f"{name}: {wrong:,} of {integers} differ from those of the specification",
+    )
+
+
+def _check_margin(fidelity: Fidelity, name: str, margin: float) -> Check:
+    """Check a target by its own samples, or by those of a target to which it is bit-identical."""
+    found = fidelity.targets[name]
+    tone, words = against_float(found, margin)
+    peer = found.equal_to
+    if tone == "unknown" and peer is not None and peer.equal and peer.target in fidelity.targets:
+        tone, theirs = against_float(fidelity.targets[peer.target], margin)
+        words = f"bit-identical to {peer.target}, which is {theirs}"
+    return Check(name, "margin", tone in ("same", "better"), f"{name}: {words}")
 
 
 def _check_loss(name: str, found: TargetFidelity, limit: float) -> Check:

@@ -14,10 +14,12 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.populations import Population
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
+from lmu_deploy.fidelity.faults import explain
 from lmu_deploy.fidelity.losses import attribution_entry, divergence_entry, ranges_entry
 from lmu_deploy.fidelity.measures.agreement import compare_states, is_integer
 from lmu_deploy.fidelity.measures.divergence import diverge
@@ -33,6 +35,7 @@ from lmu_deploy.fidelity.measures.memory_error import (
 from lmu_deploy.fidelity.measures.metric import compare, keep_answers, measure
 from lmu_deploy.fidelity.measures.ranges import LayerRanges
 from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
+from lmu_deploy.fidelity.replay import Replay, recorded_parts
 from lmu_deploy.fidelity.schema import Divergence, Fit
 from lmu_deploy.fidelity.store import plain
 from lmu_deploy.fidelity.streaming import counted_of
@@ -40,6 +43,7 @@ from lmu_deploy.hardware.preflight import check
 from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, load_profile
 from lmu_deploy.tasks.base import Task
 from targets.base import Run, States
+from targets.integer import IntegerTarget
 
 
 def fit_of(network: object) -> Fit | None:
@@ -85,6 +89,72 @@ def _neurons(network: SpikingNetwork, chip: AnalogProfile) -> list[str]:
 _DIGITS = 5
 
 
+_MOST_REPLAYED = 32
+_PRODUCTS = 4e9
+"""Products of weights and messages in a replay: a few seconds."""
+
+
+def affordable(network: IntegerNetwork, steps: int) -> int:
+    """Return how many samples a replay of a few seconds takes, 1 to 32."""
+    weights = sum(edge.connection.slices.size for edge in network.edges)
+    return int(max(1, min(_MOST_REPLAYED, _PRODUCTS / max(1, steps * weights))))
+
+
+def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specification | None:
+    """Compare what a target recorded with the specification, and explain the differences.
+
+    Parameters
+    ----------
+    run : Run
+    network : object
+        The network that the target was given.
+    inputs : ndarray, shape (samples, steps, n_in)
+        Of the run.
+
+    Returns
+    -------
+    Specification, or None
+        None unless integers of an integer network were recorded.
+    """
+    if not isinstance(network, IntegerNetwork) or run.states is None:
+        return None
+    recorded = recorded_parts(network, run.states)
+    integers = {p: v for p, v in recorded.items() if isinstance(network[p], Population)}
+    if not integers:
+        return None
+    count = len(next(iter(integers.values())))
+    inputs = inputs[:count]
+    expected = IntegerTarget().run(network, inputs, record=True).states
+    assert expected is not None
+    truth = recorded_parts(network, expected)
+    wrong = np.zeros(count, np.int64)
+    for place, values in integers.items():
+        wrong += np.count_nonzero(values != truth[place], axis=(1, 2))
+    some = affordable(network, inputs.shape[1])
+    chosen = np.flatnonzero(wrong)[:some] if wrong.any() else np.arange(min(some, count))
+    replay = Replay(network, inputs[chosen], {p: v[chosen] for p, v in recorded.items()})
+    first = replay.first
+    return schema.Specification(
+        samples=count,
+        values=sum(values.size for values in integers.values()),
+        different=int(wrong.sum()),
+        replayed=len(chosen),
+        predicted=replay.values,
+        residuals=replay.different,
+        first=None
+        if first is None
+        else schema.Residual(
+            sample=int(chosen[first.sample]),
+            step=first.step,
+            population=str(first.place),
+            neuron=first.neuron,
+            recorded=first.recorded,
+            predicted=first.predicted,
+        ),
+        faults=[fault.words for fault in explain(replay)] if first is not None else [],
+    )
+
+
 def judge(
     run: Run,
     reference: Run | None,
@@ -93,11 +163,13 @@ def judge(
     *,
     network: object = None,
     source: Network | None = None,
+    inputs: np.ndarray | None = None,
     integer_peer: Run | None = None,
     variants: Mapping[str, schema.TargetFidelity] | None = None,
     attribution: Attribution | None = None,
     ranges: LayerRanges | None = None,
     seed: int = 0,
+    margin: float | None = None,
 ) -> schema.TargetFidelity:
     """Evaluate the run of a target.
 
@@ -114,6 +186,8 @@ def judge(
         The network that the target ran, for its sizes, costs and fit to a chip.
     source : Network, optional
         The float network, which defines the memory states.
+    inputs : ndarray, shape (at least samples, steps, n_in), optional
+        Inputs of the run, with which recorded integers are compared with the specification.
     integer_peer : Run, optional
         Run of another integer target on the same network; the recorded states must be equal.
     variants : mapping of name to TargetFidelity, optional
@@ -124,6 +198,8 @@ def judge(
         Ranges of signals, weights and sums.
     seed : int
         Seed of the bootstrap.
+    margin : float, optional
+        Of equivalence; see :func:`lmu_deploy.fidelity.measures.metric.compare`.
 
     Raises
     ------
@@ -147,7 +223,7 @@ def judge(
     equal = _equal(run, integer_peer)
     against = None
     if reference is not None:
-        against = compare(run.outputs, reference.outputs[:samples], answers, task, seed)
+        against = compare(run.outputs, reference.outputs[:samples], answers, task, seed, margin)
     return schema.TargetFidelity(
         target=run.target,
         samples=samples,
@@ -172,6 +248,7 @@ def judge(
         memory_error=_memory(run.states, truth, source),
         window=window_of(run.states, truth, source),
         equal_to=equal,
+        specification=None if inputs is None else examine(run, network, inputs),
         attribution=None if attribution is None else attribution_entry(attribution),
         divergence=None if equal and equal.equal else _divergence(run.states, truth, source),
         ranges=None if ranges is None else ranges_entry(ranges),

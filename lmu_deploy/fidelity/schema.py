@@ -249,6 +249,9 @@ class AgainstReference(Strict):
     `lost` are correct only in the reference and `gained` only on the target (null for regression).
     `deviation` is the NRMSE of the outputs with respect to the reference. `difference` is target
     minus reference, with a paired interval; `p_value` is that of McNemar's exact test.
+
+    A target is equivalent if `difference_ci90` lies within +-`margin`, a share of all samples for
+    accuracy and of the reference's NRMSE otherwise. If these samples do not decide, `needed` would.
     """
 
     value: float
@@ -261,6 +264,9 @@ class AgainstReference(Strict):
     difference: float
     difference_ci95: Interval | None
     p_value: float | None
+    difference_ci90: Interval | None = None
+    margin: float | None = None
+    needed: int | None = None
 
 
 class Events(Strict):
@@ -330,6 +336,41 @@ class Equality(Strict):
     on_host: list[str] = Field(default_factory=list)
 
 
+class Residual(Strict):
+    """One recorded integer that the specification does not predict from the states before it."""
+
+    sample: int
+    step: int
+    population: str
+    neuron: int
+    recorded: int
+    predicted: int
+
+
+class Specification(Strict):
+    """Recorded integers compared with those of the specification, and a replay of them.
+
+    `values` integers of `samples` samples were compared with a run of the specification, of which
+    `different` differ. The replay predicts each recorded state of `replayed` samples from the
+    recorded states before it: `residuals` of `predicted` integers differ, `first` is the first of
+    these. `faults` are statements that explain them, the most complete first.
+    """
+
+    samples: int
+    values: int
+    different: int
+    replayed: int
+    predicted: int
+    residuals: int
+    first: Residual | None = None
+    faults: list[str] = Field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Whether every recorded integer is that of the specification."""
+        return not self.different and not self.residuals
+
+
 class Window(Strict):
     """Window of one channel, decoded from the memory after the last step of sample 0."""
 
@@ -359,6 +400,7 @@ class TargetFidelity(Strict):
     memory_error: MemoryFidelity | None
     window: Window | None
     equal_to: Equality | None
+    specification: Specification | None = None
     attribution: Attribution | None = None
     divergence: Divergence | None = None
     ranges: LayerRanges | None = None

@@ -216,6 +216,8 @@ def _key(series: Series) -> Key:
 def _verdict(name: str, found: TargetFidelity, series: Series, on_chips: Sequence[str]) -> Verdict:
     words, tone = wording.verdict(found)
     sentences = [wording.sentence(name, found)]
+    if found.specification is not None:
+        sentences += wording.specification(found.specification)
     if found.equal_to is not None:
         sentences.append(wording.equality(found.equal_to))
     if (cause := first_cause(found)) is not None:

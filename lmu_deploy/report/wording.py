@@ -8,16 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from lmu_deploy.fidelity.gate import judged
 from lmu_deploy.fidelity.measures.statistics import wilson
-from lmu_deploy.fidelity.schema import AgainstReference, Equality, Metric, TargetFidelity
+from lmu_deploy.fidelity.schema import (
+    AgainstReference,
+    Equality,
+    Metric,
+    Specification,
+    TargetFidelity,
+)
 from lmu_deploy.report.robustness_file import CALIBRATED, UNCALIBRATED, Robustness, YieldStudy
 
 SPACE = "\u202f"
 MINUS = "\u2212"
 NOTHING = "\u2013"
 TIMES = "\u00d7"
-SIGNIFICANT = 0.05
-PRACTICALLY_EQUAL = 0.01
 
 
 def metric_value(name: str, value: float) -> str:
@@ -136,45 +141,24 @@ def plural(number: int, noun: str) -> str:
 
 
 def verdict(found: TargetFidelity) -> tuple[str, str]:
-    """Summarize how a target compares with float.
+    """Summarize how a target compares with the specification and with float.
 
-    A network that violates the limits of its chip always counts as worse.
+    A network that violates the limits of its chip always counts as worse, and so does a target that
+    differs from the specification.
 
     Returns
     -------
     words : str
         A few words for the headline.
-    tone : {"same", "close", "worse", "better", "unknown"}
+    tone : {"same", "worse", "better", "unknown"}
         Selects the sign and the color of the headline.
     """
-    words, tone = _against_float(found)
+    tone, words = judged(found)
     if found.fit is None:
         return words, tone
     if found.fit.violations:
         return f"does not fit its chip; {words}", "worse"
     return f"{words}; fits its chip", tone
-
-
-def _against_float(found: TargetFidelity) -> tuple[str, str]:
-    against = found.reference
-    if against is None:
-        return "no float reference", "unknown"
-    if found.metric.name == "accuracy":
-        if against.flips == 0:
-            return f"same predictions as float on {plural(found.samples, 'sample')}", "same"
-        changed = against.p_value is not None and against.p_value < SIGNIFICANT
-    elif against.difference_ci95 is None:
-        return "undecided: too few samples", "unknown"
-    else:
-        low, high = against.difference_ci95
-        small = abs(against.difference) <= PRACTICALLY_EQUAL * against.value
-        if small:
-            return "error within 1 % of float", "close"
-        changed = low > 0 or high < 0
-    if not changed:
-        return "no significant difference from float", "close"
-    worse = (against.difference < 0) == (found.metric.name == "accuracy")
-    return ("worse than float", "worse") if worse else ("better than float", "better")
 
 
 def sentence(name: str, found: TargetFidelity) -> str:
@@ -234,6 +218,21 @@ def equality(found: Equality) -> str:
     if found.on_host:
         sentence += f" The host computes {listed(found.on_host)} in floats; these are not compared."
     return sentence
+
+
+def specification(found: Specification) -> list[str]:
+    """Describe how recorded integers compare with the specification, and what explains it."""
+    integers = f"{found.values:,} recorded integers of {plural(found.samples, 'sample')}"
+    if found.equal:
+        return [f"All {integers} are those of the specification."]
+    sentences = [f"{found.different:,} of {integers} differ from the specification."]
+    if found.first is not None:
+        at = found.first
+        sentences.append(
+            f"The first error is made by neuron {at.neuron} of {at.population} at step {at.step} "
+            f"of sample {at.sample}: {at.recorded:,} instead of {at.predicted:,}."
+        )
+    return sentences + found.faults
 
 
 def listed(names: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from lmu_deploy.report.robustness_file import Robustness, read_robustness
 from lmu_deploy.report.tables import Table, comparison, with_variants
 from lmu_deploy.report.wording import on_many_chips
 
-_SIGNS = {"same": "✅", "close": "✅", "better": "✅", "worse": "❌", "unknown": "❔"}
+_SIGNS = {"same": "✅", "better": "✅", "worse": "❌", "unknown": "❔"}
 _COLUMNS = 8  # of the comparison; more do not fit into a pull request
 
 
@@ -35,6 +35,9 @@ def make_markdown(fidelity: Fidelity, studies: Robustness) -> str:
         words, tone = wording.verdict(found)
         metric = plain(wording.sentence(name, found))
         lines.append(f"- {_SIGNS[tone]} **{plain(name)}**: {words}. {metric}")
+        if found.specification is not None:
+            about = wording.specification(found.specification)
+            lines += [f"  - {plain(sentence)}" for sentence in about]
         if found.equal_to is not None:
             lines.append(f"  - {plain(wording.equality(found.equal_to))}")
         chips = on_many_chips(studies, name, found)

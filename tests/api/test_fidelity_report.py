@@ -37,7 +37,11 @@ def test_a_target_is_found_by_its_name(report):
 
 def test_every_target_has_a_verdict(report):
     verdict = report.verdicts["integer"]
-    assert verdict.tone in {"same", "close"}
+    assert verdict.tone == "unknown"  # 20 samples cannot show an accuracy within one point
+    assert verdict.words == (
+        "equals the specification; undecided within 1 point: needs 268 samples or more; "
+        "fits its chip"
+    )
     assert str(verdict) == verdict.words
     assert verdict.sentence
 

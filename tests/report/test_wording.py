@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmu_deploy.fidelity.schema import Equality
+from lmu_deploy.fidelity.schema import Equality, Specification
 from lmu_deploy.report.view import pairs, parse_settings
 from lmu_deploy.report.wording import (
     count,
@@ -68,24 +68,48 @@ def _changed(found, **changes):
 
 def test_verdicts_follow_the_tests(digits, signal, assembled):
     found = assembled(digits)[0].targets["brian2"]
-    assert verdict(_changed(found, flips=0))[1] == "same"
-    few = _changed(found, flips=9, lost=6, gained=3, difference=-0.015, p_value=0.5)
-    assert verdict(few) == ("no significant difference from float", "close")
+    few = _changed(found, flips=9, lost=6, gained=3, difference=-0.015, p_value=0.5,
+                   difference_ci90=(-0.04, 0.01), needed=4321)  # fmt: skip
+    assert verdict(few) == ("undecided within 1 point: needs 4,321 samples or more", "unknown")
     assert (
         "9 predictions differ from float (6 lost, 3 gained; McNemar's test: p\u202f=\u202f0.50)"
         in sentence("brian2", few)
     )
-    many = _changed(found, flips=9, lost=9, gained=0, difference=-0.045, p_value=0.004)
-    assert verdict(many)[1] == "worse"
-    up = _changed(found, flips=9, lost=0, gained=9, difference=0.045, p_value=0.004)
-    assert verdict(up)[1] == "better"
+    for interval, words, tone in (
+        ((-0.009, 0.009), "equivalent to float within 1 point", "same"),
+        ((-0.011, 0.009), "undecided within 1 point: even 10,000,000", "unknown"),
+        ((-0.06, -0.011), "worse than float by more than 1 point", "worse"),
+        ((0.011, 0.06), "better than float by more than 1 point", "better"),
+        (None, "undecided within 1 point: no interval", "unknown"),
+    ):
+        shown = verdict(_changed(found, difference_ci90=interval, needed=None))
+        assert shown[0].startswith(words)
+        assert shown[1] == tone
+    old = _changed(found, flips=0, lost=0, gained=0, difference_ci90=None, margin=None)
+    assert verdict(old.model_copy(update={"samples": 267}))[1] == "unknown"
+    assert verdict(old.model_copy(update={"samples": 268}))[1] == "same"
+    assert verdict(found.model_copy(update={"reference": None}))[1] == "unknown"
     found = assembled(signal)[0].targets["brian2"]
     assert verdict(found)[1] == "worse"
-    assert verdict(_changed(found, difference=-0.1, difference_ci95=(-0.2, -0.05)))[1] == "better"
-    assert verdict(_changed(found, difference=0.1, difference_ci95=(-0.2, 0.3)))[1] == "close"
-    assert verdict(_changed(found, difference=1e-4, difference_ci95=(1e-5, 1e-3)))[1] == "close"
-    assert verdict(_changed(found, difference_ci95=None))[1] == "unknown"
-    assert verdict(found.model_copy(update={"reference": None}))[1] == "unknown"
+    limit = 0.02 * found.reference.value
+    for low, high, tone in (
+        (-0.99, 0.99, "same"), (-2, 2, "unknown"), (-3, -1.01, "better"), (1.01, 3, "worse"),
+    ):  # fmt: skip
+        changed = _changed(found, difference_ci90=(low * limit, high * limit))
+        assert verdict(changed)[1] == tone
+
+
+def test_a_target_that_differs_from_the_specification_never_has_a_tick(digits, assembled):
+    found = _changed(assembled(digits)[0].targets["brian2"], difference_ci90=(-0.001, 0.001))
+    assert verdict(found)[1] == "same"
+    counted = {"samples": 8, "values": 100, "replayed": 8, "predicted": 100}
+    for different, residuals in ((1, 0), (0, 1)):
+        wrong = Specification(**counted, different=different, residuals=residuals)
+        words, tone = verdict(found.model_copy(update={"specification": wrong}))
+        assert words == ("differs from the specification; equivalent to float within 1 point")
+        assert tone == "worse"
+    right = Specification(**counted, different=0, residuals=0)
+    assert verdict(found.model_copy(update={"specification": right}))[1] == "same"
 
 
 def test_equality_in_words():

@@ -94,6 +94,19 @@ class Integrators(Population):
         return state
 
     @property
+    def resumable(self) -> bool:
+        """True: the states are all."""
+        return True
+
+    def resumed(self, recorded: np.ndarray) -> np.ndarray:
+        """Return the states."""
+        return recorded
+
+    def sent(self, recorded: np.ndarray) -> np.ndarray:
+        """Return the shifted states."""
+        return saturated(rounded_shift(recorded, self.message_shift), self.message.limit, "", {})
+
+    @property
     def scale(self) -> float:
         """Real value of one unit of the state."""
         return self.state.scale
@@ -239,6 +252,19 @@ class Series(Population):
     def recorded(self, state: Any, messages: Any) -> Any:
         """Return the states."""
         return state[0]
+
+    @property
+    def resumable(self) -> bool:
+        """True: the message follows from the states."""
+        return True
+
+    def resumed(self, recorded: np.ndarray) -> Any:
+        """Return the states, their messages, and no events."""
+        return recorded, self.sent(recorded), np.zeros_like(recorded)
+
+    def sent(self, recorded: np.ndarray) -> np.ndarray:
+        """Return the shifted states."""
+        return saturated(rounded_shift(recorded, self.message_shift), self.message.limit, "", {})
 
     def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
         """Apply all terms of all substeps.

@@ -97,6 +97,13 @@ class HostNodes(Part):
         """Real value of one unit of what is recorded: real numbers."""
         return 1.0
 
+    def sent(self, recorded: np.ndarray) -> np.ndarray:
+        """Return the messages to the chip that belong to recorded values."""
+        if self.message is None:
+            return recorded
+        units = np.rint(recorded / self.message.scale)
+        return np.clip(units, -self.message.limit, self.message.limit).astype(np.int64)
+
     @property
     def saturation_places(self) -> tuple[str, ...]:
         """The messages, where there are any."""

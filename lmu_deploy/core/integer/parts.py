@@ -173,6 +173,30 @@ class Connection(Part):
         """
         return np.einsum("koi,ko->oi", self.slices.astype(np.float64), self.gains)
 
+    def slice_drives(self, messages: np.ndarray) -> np.ndarray:
+        """Return what each slice drives the targets by, ``ms(sat(W X), g, s)``.
+
+        Parameters
+        ----------
+        messages : ndarray, shape (rows, n_in), int64
+            Below 2^52 / (127 n_in), so that float64 holds all sums.
+
+        Returns
+        -------
+        ndarray, shape (n_slices, rows, n_out), int64
+        """
+        weights = self.slices.astype(np.float64)
+        limit = largest(self.accumulator_bits)
+        sums = messages.astype(np.float64) @ weights.transpose(0, 2, 1)
+        sums = np.clip(sums, -limit, limit).astype(np.int64)
+        shift = self.shift[:, None].astype(np.int64)
+        half = (np.int64(1) << shift) >> 1
+        return np.asarray((sums * self.multiplier[:, None].astype(np.int64) + half) >> shift)
+
+    def drive(self, messages: np.ndarray) -> np.ndarray:
+        """Return the drive of every target, shape (rows, n_out), int64; see `slice_drives`."""
+        return np.asarray(self.slice_drives(messages).sum(axis=0))
+
     @property
     def fan_out(self) -> np.ndarray:
         """Number of synapses (nonzero weights of all slices) of each source; (n_in,), int64."""

@@ -123,6 +123,22 @@ class Population(Part):
         """Return what a recording of the population holds: its messages, or its states."""
         return messages
 
+    def resumed(self, recorded: np.ndarray) -> Any:
+        """Return the state in which a recorded frame left the population.
+
+        A population that is not `resumable` has states that its recording does not hold.
+        """
+        return None
+
+    def sent(self, recorded: np.ndarray) -> np.ndarray:
+        """Return the messages that belong to a recorded frame."""
+        return recorded
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a recording holds all that the population knows from one frame to the next."""
+        return self.stateless
+
     @property
     def first_message(self) -> np.ndarray | None:
         """Message before the first frame, shape (size,); None if it is zero."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,9 +20,14 @@ from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.metrics import NO_CLASS, accuracy, nrmse
 from lmu_deploy.fidelity.measures.agreement import class_agreement, deviation
 from lmu_deploy.fidelity.measures.statistics import (
+    Interval,
     bootstrap_nrmse,
     bootstrap_nrmse_difference,
+    jackknife_difference,
+    samples_needed,
+    score_difference,
     squared_sums,
+    student_interval,
     wilson,
 )
 from lmu_deploy.fidelity.schema import AgainstReference, Answers, Metric
@@ -79,13 +87,97 @@ def measure(outputs: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0)
     return Metric(name="nrmse", value=value, ci95=interval)
 
 
+MARGINS = {"classification": 0.01, "regression": 0.02}
+"""Margins of equivalence: one point of accuracy, and 2 % of the reference's NRMSE."""
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """90 % interval of a paired difference, and the samples that would decide.
+
+    Attributes
+    ----------
+    ci90 : pair of float, or None
+    needed : int or None
+        None where the samples decide, or more than ten million would be needed.
+    """
+
+    ci90: Interval | None
+    needed: int | None
+
+    @classmethod
+    def of(cls, interval: Callable[[int], Interval], samples: int, margin: float) -> Equivalence:
+        """Return the interval with these samples, and how many decide."""
+        needed = samples_needed(interval, margin, samples)
+        return cls(interval(samples), None if needed == samples else needed)
+
+
+def equivalence(
+    outputs: np.ndarray, reference: np.ndarray, targets: np.ndarray, task: Task, margin: float
+) -> Equivalence:
+    """Decide whether a target is equivalent to the reference; parameters as in :func:`measure`.
+
+    Predictions at every step are grouped by sequence, because its steps depend on each other.
+    """
+    samples = len(outputs)
+    if task.kind != "classification":
+        errors, norms = squared_sums(outputs, targets, task.washout)
+        theirs, _ = squared_sums(reference, targets, task.washout)
+        value = math.sqrt(theirs.sum() / norms.sum()) if norms.sum() > 0 else 0.0
+        found = jackknife_difference(errors, theirs, norms)
+        if found is None or not value:
+            return Equivalence(None, 2 if samples < 2 else None)
+        return _clustered(*found, samples, margin * value)
+    right = [_right(given, targets) for given in (outputs, reference)]
+    if outputs.ndim == 2:
+        lost, gained = (int((a & ~b).sum()) for a, b in (right[::-1], right))
+        return Equivalence.of(
+            lambda n: score_difference(lost * n / samples, gained * n / samples, n), samples, margin
+        )
+    answered_steps = max(int((targets[:, task.washout :] != NO_CLASS).sum()), 1)
+    counts = [each[:, task.washout :].sum(axis=1) for each in right]
+    change = (counts[0] - counts[1]) * (samples / answered_steps)
+    if samples < 2 or not change.any():
+        return Equivalence.of(lambda n: score_difference(0, 0, n), samples, margin)
+    error = float(change.std(ddof=1)) / math.sqrt(samples)
+    return _clustered(float(change.mean()), error, samples, margin)
+
+
+def _right(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return which predictions are correct; those of steps without a class are not."""
+    return np.asarray((outputs.argmax(axis=-1) == targets) & (targets != NO_CLASS))
+
+
+def _clustered(difference: float, error: float, samples: int, margin: float) -> Equivalence:
+    """Decide by a difference with the standard error that it has with these samples."""
+    return Equivalence.of(
+        lambda n: student_interval(difference, error * math.sqrt(samples / n), n), samples, margin
+    )
+
+
 def compare(
-    outputs: np.ndarray, reference: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0
+    outputs: np.ndarray,
+    reference: np.ndarray,
+    targets: np.ndarray,
+    task: Task,
+    seed: int = 0,
+    margin: float | None = None,
 ) -> AgainstReference:
-    """Compare outputs with the reference on the same samples; parameters as in :func:`measure`."""
+    """Compare outputs with the reference on the same samples.
+
+    Parameters
+    ----------
+    outputs, reference, targets, task, seed
+        As in :func:`measure`.
+    margin : float, optional
+        Of equivalence, as a share of all samples for accuracy and of the reference's NRMSE
+        otherwise; by default that of :data:`MARGINS`.
+    """
     away = deviation(outputs, reference, task.washout)
     theirs = measure(reference, targets, task, seed).value
     difference = measure(outputs, targets, task, seed).value - theirs
+    margin = MARGINS[task.kind] if margin is None else margin
+    decided = equivalence(outputs, reference, targets, task, margin)
     if task.kind == "classification":
         mine, wanted = answered(outputs, targets, task)
         found = class_agreement(mine, answered(reference, targets, task)[0], wanted)
@@ -100,6 +192,9 @@ def compare(
             difference=difference,
             difference_ci95=found.difference_ci95,
             p_value=found.p_value,
+            difference_ci90=decided.ci90,
+            margin=margin,
+            needed=decided.needed,
         )
     errors, norms = squared_sums(outputs, targets, task.washout)
     reference_errors, _ = squared_sums(reference, targets, task.washout)
@@ -114,6 +209,9 @@ def compare(
         difference=difference,
         difference_ci95=bootstrap_nrmse_difference(errors, reference_errors, norms, seed),
         p_value=None,
+        difference_ci90=decided.ci90,
+        margin=margin,
+        needed=decided.needed,
     )
 
 

@@ -1,0 +1,303 @@
+"""Faults of integer targets are named with their place and index, and never have a tick."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lmu_deploy.api.quantize import quantize
+from lmu_deploy.api.validate import validate
+from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.integer.graph import with_connections
+from lmu_deploy.core.loading import load
+from lmu_deploy.fidelity.faults import explain
+from lmu_deploy.fidelity.gate import Limits, check_limits
+from lmu_deploy.fidelity.judge import examine, judge
+from lmu_deploy.fidelity.replay import Replay, recorded_parts
+from lmu_deploy.fidelity.schema import Fit
+from lmu_deploy.report.wording import specification, verdict
+from lmu_deploy.tasks.base import get_task
+from targets.base import States
+from targets.integer import IntegerTarget
+from targets.reference import ReferenceTarget
+
+DIGITS = "examples/models/digits.safetensors"
+
+pytestmark = pytest.mark.xdist_group("digits in integers")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return quantize(DIGITS, slices=2, kernel_slices=2)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return get_task("digits").load().test
+
+
+@pytest.fixture(scope="module")
+def reference(split):
+    return ReferenceTarget().run(load(DIGITS), split.inputs, record=True)
+
+
+def changed(network, place, **fields):
+    """Return the network with other fields of one connection."""
+    edge = next(e for e in network.edges if e.place == place)
+    return with_connections(network, {place: replace(edge.connection, **fields)})
+
+
+def weights(network, place):
+    edge = next(e for e in network.edges if e.place == place)
+    return edge.connection.slices.copy()
+
+
+class Faulty(IntegerTarget):
+    """A target that runs another network than it is given."""
+
+    name = "faulty"
+
+    def __init__(self, actual, touch=None):
+        super().__init__()
+        self.actual, self.touch = actual, touch
+
+    def run(self, network, inputs, **options):
+        run = replace(super().run(self.actual, inputs, **options), target=self.name)
+        if self.touch is None or run.states is None:
+            return run
+        replay = Replay(self.actual, inputs, touch=self.touch)
+        parts = {p.place: replay[p.place] for p in network.populations[1:]}
+        outputs = parts[network.output] * network.y_scale
+        states = States.of_integers(network, parts)
+        return replace(
+            run, states=states, outputs=outputs if network.return_sequences else outputs[:, -1]
+        )
+
+
+def found(network, split, target, samples=16):
+    """Return the replayed recording of a target, and the statements about it."""
+    run = target.run(network, split.inputs[:samples], record=True)
+    replay = Replay(network, split.inputs[:samples], recorded_parts(network, run.states))
+    return replay, explain(replay)
+
+
+EDGES = {
+    "layer0/memory/recurrent": "layer0/memory",
+    "layer0/memory/input": "input",
+    "layer0/hidden/memory": "layer0/memory",
+    "layer0/hidden/recurrent": "layer0/hidden",
+    "readout": "layer0/hidden",
+}
+
+
+@pytest.mark.parametrize("place", EDGES)
+@pytest.mark.parametrize("fault", ["sign", "lost", "column", "columns", "slice", "weight", "gain"])
+def test_wrong_weights_are_named_with_their_index(network, split, place, fault):
+    slices = weights(network, place)
+    rng = np.random.default_rng(len(place))
+    row, column = (int(rng.integers(n)) for n in slices.shape[1:])
+    while fault.startswith("column") and not slices[:, :, column].any():
+        column = (column + 1) % slices.shape[2]
+    other = (column + 1) % slices.shape[2]
+    place_named, index, kind = place, (row,), f"row {fault}"
+    if fault == "sign":
+        slices[:, row] *= -1
+    elif fault == "lost":
+        slices[:, row] = 0
+    elif fault == "column":
+        slices[:, :, column] = 0
+        place_named, index, kind = EDGES[place], (column,), "column lost"
+    elif fault == "columns":
+        slices[:, :, [column, other]] = slices[:, :, [other, column]]
+        place_named, index = EDGES[place], (min(column, other), max(column, other))
+        kind = "exchanged"
+    elif fault == "slice":
+        slices[1] = 0
+        index, kind = (1,), "slice lost"
+    elif fault == "weight":
+        column = int(np.abs(slices[:, row]).sum(axis=0).argmax())
+        slices[0, row, column] -= np.sign(slices[0, row, column]) * 9
+        index, kind = (row, column), "weight"
+    edge = next(e for e in network.edges if e.place == place)
+    bad = changed(network, place, slices=slices)
+    if fault == "gain":
+        shift = edge.connection.shift.copy()
+        shift[:, row] += 1
+        bad = changed(network, place, shift=shift)
+    replay, (first, *_) = found(network, split, Faulty(bad))
+    assert replay.first is not None
+    if (fault, place) == ("lost", "readout"):  # without weights, an output is its bias
+        kind = "stuck"
+    assert (first.kind, first.place, first.index) == (kind, place_named, index)
+    assert str(index[0]) in first.words and place_named in first.words
+    assert first.wrong <= 0.02 * replay.different
+
+
+@pytest.mark.parametrize("place", ["layer0/memory", "layer0/hidden", "readout"])
+@pytest.mark.parametrize("fault", ["dead", "stuck", "flipped bit", "bias"])
+def test_wrong_neurons_are_named(network, split, place, fault):
+    population = next(p for p in network.on_chip if str(p.place) == place)
+    i = population.size // 3
+
+    def touch(at, n, values):
+        if at != population.place:
+            return values
+        values = values.copy()
+        if fault == "flipped bit" and n == 3:
+            values[5, i] ^= 1 << 5
+        elif fault in ("dead", "stuck"):
+            values[:, i] = 0 if fault == "dead" else 37
+        return values
+
+    actual = network
+    if fault == "bias":
+        bias = np.zeros(population.size, np.int32) if population.bias is None else population.bias
+        bias = bias + 300 * (np.arange(population.size) == i)
+        other = replace(population, bias=bias)
+        populations = (other if p is population else p for p in network.populations)
+        actual = replace(network, populations=tuple(populations))
+        touch = None
+    replay, (first, *_) = found(network, split, Faulty(actual, touch))
+    assert (first.kind, first.index) == (fault, (i,))
+    assert first.place == (f"{place}/bias" if fault == "bias" else place)
+    assert replay.first.neuron == i
+    if fault == "flipped bit":
+        assert replay.different == 1
+        assert first.words == (f"Bit 5 of neuron {i} of {place} is flipped at step 3 of sample 5.")
+
+
+def test_a_wrong_shift_and_a_narrow_width_of_messages_are_named(network, split):
+    memory = network.memories[0]
+
+    def actual(**fields):
+        other = replace(memory, **fields)
+        populations = tuple(other if p is memory else p for p in network.populations)
+        return replace(network, populations=populations)
+
+    shift = memory.message_shift + 1
+    _, (first, *_) = found(network, split, Faulty(actual(message_shift=shift)))
+    assert (first.kind, first.index) == ("message shift", (shift,))
+    narrow = replace(memory.message, bits=memory.message.bits - 4)
+    _, (first, *_) = found(network, split, Faulty(actual(message=narrow)))
+    assert (first.kind, first.index) == ("message width", (narrow.bits,))
+
+
+def test_a_late_message_is_named(network, split):
+    edges = tuple(
+        replace(e, offsets=(-1,), after=-1) if e.place == "layer0/memory/input" else e
+        for e in network.edges
+    )
+    _, (first, *_) = found(network, split, Faulty(replace(network, edges=edges)))
+    assert (first.kind, first.place, first.index) == ("delay", "layer0/memory/input", (1,))
+
+
+def judged(network, split, reference, target, samples, margin=None):
+    run = target.run(network, split.inputs[:samples], record=True)
+    return judge(
+        run, reference, get_task("digits"), split.targets, network=network, inputs=split.inputs,
+        source=load(DIGITS), margin=margin,
+    )  # fmt: skip
+
+
+def test_a_dead_unit_has_no_tick_and_no_gate_lets_it_pass(
+    network, split, reference, digits, assembled
+):
+    unit = 5
+
+    def touch(place, n, values):
+        if str(place) != "layer0/hidden":
+            return values
+        return np.where(np.arange(values.shape[1]) == unit, 0, values)
+
+    target = judged(network, split, reference, Faulty(network, touch), 359)
+    assert target.metric.value > 0.97
+    assert not target.specification.equal
+    words, tone = verdict(target)
+    assert words.startswith("differs from the specification") and tone == "worse"
+    sentences = specification(target.specification)
+    assert sentences[2] == "Neuron 5 of layer0/hidden never changes from 0: dead."
+    healthy = judged(network, split, reference, IntegerTarget(), 359)
+    assert verdict(healthy)[1] == "same" and healthy.specification.equal
+    fidelity = assembled(digits)[0].model_copy(
+        update={"targets": {"faulty": target, "integer": healthy}}
+    )
+    checks = check_limits(fidelity, Limits(equal=True))
+    assert [(c.target, c.passed) for c in checks] == [("faulty", False), ("integer", True)]
+    with pytest.raises(InputError, match="nothing to check"):
+        check_limits(assembled(digits)[0], Limits(equal=True))
+
+
+def exchanged_inputs(network, i, j):
+    """Return the network with two channels of its input exchanged."""
+    for place in ("layer0/memory/input",):
+        slices = weights(network, place)
+        slices[:, :, [i, j]] = slices[:, :, [j, i]]
+        network = changed(network, place, slices=slices)
+    return network
+
+
+@pytest.mark.parametrize("samples", [8, 16, 359])
+def test_exchanged_inputs_have_no_tick_however_few_the_samples(network, split, reference, samples):
+    bad = exchanged_inputs(network, 3, 4)
+    in_file = judged(bad, split, reference, IntegerTarget(), samples)
+    assert in_file.specification.equal  # the target runs the damaged file as it is
+    assert verdict(in_file)[1] in {"unknown", "worse"}
+    in_target = judged(network, split, reference, Faulty(bad), samples)
+    assert verdict(in_target)[1] == "worse"
+    assert specification(in_target.specification)[2] == (
+        "Messages of neurons 3 and 4 of input arrive exchanged."
+    )
+
+
+def test_few_samples_are_undecided_with_the_number_that_decides(network, split, reference):
+    few = judged(network, split, reference, IntegerTarget(), 8)
+    assert verdict(few) == (
+        "equals the specification; undecided within 1 point: needs 268 samples or more; fits its "
+        "chip",
+        "unknown",
+    )
+    assert verdict(judged(network, split, reference, IntegerTarget(), 267))[1] == "unknown"
+    assert verdict(judged(network, split, reference, IntegerTarget(), 268))[1] == "same"
+    wide = judged(network, split, reference, IntegerTarget(), 60, margin=0.05)
+    assert verdict(wide)[0].startswith("equivalent to float within 5 points")
+
+
+def test_a_margin_may_be_met_by_a_target_to_which_another_is_identical(digits, assembled):
+    fidelity = assembled(digits)[0]
+    assert fidelity.targets["lava"].equal_to.equal
+    checks = {c.target: c for c in check_limits(fidelity, Limits(margin=0.1))}
+    assert checks["integer"].passed and checks["lava"].passed
+    assert "bit-identical to integer" in checks["lava"].sentence
+    tight = {c.target: c.passed for c in check_limits(fidelity, Limits(margin=0.001))}
+    assert not tight["integer"] and not tight["lava"]
+    with pytest.raises(InputError, match="--margin"):
+        Limits(margin=0.0)
+
+
+def test_the_chip_of_an_analog_network_must_fit(digits, assembled):
+    fidelity = assembled(digits)[0]
+    fit = Fit(profile="dynapse2", title="DYNAP-SE2", violations=["neurons: 4,800 of 1,024."])
+    brian2 = fidelity.targets["brian2"].model_copy(update={"fit": fit})
+    changed = fidelity.model_copy(update={"targets": {"brian2": brian2}})
+    (check,) = check_limits(changed, Limits(fit=True))
+    assert not check.passed and "does not fit DYNAP-SE2" in check.sentence
+
+
+def test_the_gates_of_a_validation(tmp_path):
+    given = {"targets": {"integer": 20}, "attribution": 0}
+    report = validate(DIGITS, **given, must_equal=True, margin=0.2)
+    assert report["integer"].specification.equal
+    assert report["integer"].reference.margin == 0.2
+    with pytest.raises(RunError, match=r"integer: undecided within 1 point"):
+        validate(DIGITS, **given, margin=0.01, out=tmp_path)
+    assert (tmp_path / "report.html").is_file()
+    with pytest.raises(InputError, match="nothing to check"):
+        validate(DIGITS, targets="onnxruntime", limit=4, attribution=0, must_equal=True)
+
+
+def test_nothing_is_examined_where_no_integers_were_recorded(network, split):
+    run = IntegerTarget().run(network, split.inputs[:2])
+    assert examine(run, network, split.inputs) is None
+    assert examine(run, load(DIGITS), split.inputs) is None
