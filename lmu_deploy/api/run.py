@@ -31,6 +31,7 @@ from lmu_deploy.tasks.dataset import Dataset, TaskLike
 from lmu_deploy.tasks.selection import first_of, limited, task_for
 from targets.base import Run, States, Target, check_supported, get_target, taken_by, target_names
 from targets.lengths import ByLength
+from targets.recorded import STATES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -376,7 +377,8 @@ def write_states(run: Run, path: Path | str) -> None:
     """Write a run's recorded states as an .npz file with m, h, y, m_scale, h_scale and y_scale.
 
     The file also has m_basis when the target holds its memory in other coordinates than the
-    reference, and h_on_host when some layers run on the host.
+    reference, h_on_host when some layers run on the host, and of an integer network every
+    population's states as ``states/PLACE``. It can be judged again as a recording.
 
     Raises
     ------
@@ -384,8 +386,9 @@ def write_states(run: Run, path: Path | str) -> None:
         When the file cannot be written.
     """
     assert run.states is not None  # asked for above
-    recorded = vars(run.states).items()
-    states: dict[str, Any] = {name: np.asarray(v) for name, v in recorded if v is not None}
+    recorded = {n: v for n, v in vars(run.states).items() if n != "parts" and v is not None}
+    states: dict[str, Any] = {name: np.asarray(value) for name, value in recorded.items()}
+    states |= {f"{STATES}{place}": values for place, values in run.states.parts.items()}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **states)
 

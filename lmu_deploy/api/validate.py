@@ -34,8 +34,9 @@ from lmu_deploy.fidelity.streaming import run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.own.preflight import not_better, warn_of
-from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
+from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, first_of, limited, task_for
 from targets.base import Run, Target, get_target
+from targets.recorded import RecordedTarget, Recording
 
 _LOG = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ def validate(
     use: Sequence[AnyNetwork | Path | str] = (),
     seed: int = 0,
     attribution: int | None = None,
+    recordings: Sequence[Recording | Path | str] = (),
     margin: float | None = None,
     must_equal: bool = False,
     command: str | None = None,
@@ -170,6 +172,9 @@ def validate(
     attribution : int, optional
         Samples on which each source of an integer network's error is switched on by itself; by
         default as many as take a minute or two, 0 to leave it out.
+    recordings : sequence of Recording or path
+        What a board or another program recorded of the integer network (``.npz``); each is judged
+        as a target ``recorded/NAME``. docs/how-to/board.md describes the file.
     margin : float, optional
         Margin within which every target must be equivalent to float, or better: accuracy in shares
         of all samples, NRMSE in shares of float's. By default verdicts use 0.01 (one point) and
@@ -206,11 +211,22 @@ def validate(
     runners = [
         (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
     ]
+    for each in map(RecordedTarget, recordings):
+        if each.name in (name for name, _, _ in runners):
+            raise InputError(f"two targets are called {each.name}; rename a recording.")
+        runners.append((each.name, each, each.samples))
     chosen = task_for(source, data)
     warn_of(chosen, source)
     parts = chosen.load()
     if steps is not None:
         parts = parts.shortened(check_integer("steps", steps, 1, 2**31))
+    if recordings and first is None and parts.test.order is not None:
+        if limit is not None:
+            raise InputError(
+                "recordings are of samples in the order of the file; choose them with first, not "
+                "with limit, which draws at random from your own data."
+            )
+        first = len(parts.test)
     split = limited(parts.test, limit) if first is None else part_of(parts.test, limit, first)
     split = split.changed(inputs=check_network_inputs(source, split.inputs), order=None)
     folder = None if out is None else make_folder(out)
@@ -218,8 +234,14 @@ def validate(
     forms.use(use)
     results = []
     for name, runner, own_limit in runners:
-        form = forms.needed_by(runner, name.partition("/")[2])
-        part = limited(split, own_limit)
+        recorded = isinstance(runner, RecordedTarget)
+        form = forms.needed_by(runner, "integer" if recorded else name.partition("/")[2])
+        if recorded and split.lengths is not None:
+            raise InputError(f"{name}: recordings are of sequences of one length; cut the data.")
+        if recorded and own_limit is not None:
+            part = first_of(split, min(own_limit, len(split)))
+        else:
+            part = limited(split, own_limit)
         variants = {}
         if isinstance(form, SpikingNetwork) and (plain := forms.uncalibrated()) is not None:
             run = _run(runner, plain, part, seed, f"{name}, {UNCALIBRATED}")

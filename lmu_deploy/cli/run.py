@@ -105,6 +105,14 @@ def validate(
             show_default=False,
         ),
     ] = None,
+    recording: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File (.npz) that a board or another program recorded of the integer network, to "
+            "judge like a target; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     margin: Annotated[
         float | None,
         typer.Option(
@@ -139,6 +147,7 @@ def validate(
             out=out,
             seed=seed,
             attribution=attribution,
+            recordings=recording or (),
             margin=margin,
             must_equal=must_equal,
         ).path

@@ -15,7 +15,7 @@ Otherwise the neurons with wrong integers are named.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -24,38 +24,14 @@ from lmu_deploy.core.integer.functions import rounded_shift
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.parts import LARGEST_SHIFT, Connection, Edge, largest
 from lmu_deploy.core.integer.populations import Population
-from lmu_deploy.fidelity.replay import Replay
+from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault, Replay, constant, flipped_bit
 
 _EXPLAINED = 0.02
-_MOST_NEURONS = 3
 _NEAR = 3
 """Digits on either side of an estimated weight that are tested: a function limits its accuracy."""
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A statement that explains wrong integers.
-
-    Attributes
-    ----------
-    kind : str
-        Such as ``stuck`` or ``column lost``.
-    place : str
-        Of a population or an edge.
-    index : tuple of int
-        Neurons, rows or columns; empty where all are concerned.
-    words : str
-        One sentence.
-    wrong : int
-        Recorded integers that remain unexplained.
-    """
-
-    kind: str
-    place: str
-    index: tuple[int, ...]
-    words: str
-    wrong: int = 0
-
+_GRID = np.linspace(-1.0, 1.0, 33)
 
 Test = tuple[Fault, np.ndarray]
 """A hypothesis, and the integers that it predicts, (rows, neurons)."""
@@ -134,16 +110,16 @@ class Suspect:
             return [best]
         counts = (self.recorded != self.predicted).sum(axis=0)
         ranked = sorted(self.neurons, key=lambda i: -counts[i])
-        return [self._neuron(i) for i in ranked[:_MOST_NEURONS]]
+        return [self._neuron(i) for i in ranked[:MOST_NEURONS]]
 
     def _values(self) -> Iterator[Test]:
         """Neurons that do not follow their drive, whatever it is."""
         place = str(self.p.place)
-        fixed = [i for i in self.neurons if _constant(self.recorded[:, i]) is not None]
-        if fixed and len(fixed) <= _MOST_NEURONS:
+        fixed = [i for i in self.neurons if constant(self.recorded[:, i]) is not None]
+        if fixed and len(fixed) <= MOST_NEURONS:
             predicted = self.predicted.copy()
             predicted[:, fixed] = self.recorded[:, fixed]
-            values = [_constant(self.recorded[:, i]) for i in fixed]
+            values = [constant(self.recorded[:, i]) for i in fixed]
             which = " and ".join(str(i) for i in fixed)
             dead = not any(values)
             what = "never changes from 0: dead" if dead else f"is stuck at {values[0]:,}"
@@ -314,13 +290,14 @@ class Suspect:
         best = Fault(
             "neuron", place, (i,), f"Neuron {i} of {place} is wrong {count:,} times.", count
         )
-        if (value := _constant(recorded)) is not None:
+        if (value := constant(recorded)) is not None:
             kind = "stuck" if value else "dead"
             words = f"Neuron {i} of {place} is stuck at {value:,}."
             return Fault(kind, place, (i,), words)
-        if count == 1 and (bit := _flipped(recorded, self.predicted[:, i])) is not None:
+        if count == 1 and (bit := flipped_bit(recorded, self.predicted[:, i])) is not None:
             row = int(np.flatnonzero(bad)[0])
             sample, step = divmod(row, self.replay.recorded[self.p.place].shape[1])
+            sample = int(self.replay.numbers[sample])
             words = (
                 f"Bit {bit} of neuron {i} of {place} is flipped at step {step} of sample {sample}."
             )
@@ -334,24 +311,31 @@ class Suspect:
         return best
 
     def _rows_of(self, i: int) -> Iterator[Test]:
-        place = str(self.p.place)
         for group in range(max(self.p.drives, 1)):
             at = group * self.p.size + i
             residual = self.drive_residuals(group)[:, i] if self.p.drive_size > at else None
             if residual is None or not residual.any():
                 continue
             used = residual != 0.0
-            offset = float(np.median(residual[used]))
-            for factor in np.linspace(0.6, 1.4, 33):
-                off = int(np.rint(factor * offset))
-                drive = self.drive.copy()
-                drive[:, at] += off
-                words = f"The bias of neuron {i} of {place} is off by {off:,}."
-                yield Fault("bias", f"{self.p.entrance}/bias", (i,), words), self.predict(drive)
+            yield self._bias(i, at, float(np.median(residual[used])))
             for edge in self.edges:
                 row = at - edge.row
                 if 0 <= row < edge.connection.n_out:
                     yield from self._row(edge, row, residual)
+
+    def _bias(self, i: int, at: int, offset: float) -> Test:
+        """Return the offset of a bias near an estimate that explains most, and its prediction."""
+        best, fewest, predicted = offset, self.recorded.size + 1, self.predicted
+        for factors in (np.geomspace(0.25, 4.0, 33), *(1.0 + w * _GRID for w in (0.05, 0.004))):
+            for tried in best * factors:
+                drive = self.drive.copy()
+                drive[:, at] += int(np.rint(tried))
+                found = self.predict(drive)
+                wrong = int((found[:, i] != self.recorded[:, i]).sum())
+                if wrong < fewest:
+                    best, fewest, predicted = float(tried), wrong, found
+        words = f"The bias of neuron {i} of {self.p.place} is off by {int(np.rint(best)):,}."
+        return Fault("bias", f"{self.p.entrance}/bias", (i,), words), predicted
 
     def _row(self, edge: Edge, row: int, residual: np.ndarray) -> Iterator[Test]:
         """Hypotheses on one row of the weights of an edge."""
@@ -437,11 +421,6 @@ def _rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])
 
 
-def _constant(values: np.ndarray) -> int | None:
-    """Return the value of an array whose elements are equal, else None."""
-    return int(values[0]) if (values == values[0]).all() else None
-
-
 def _scaled(values: np.ndarray, doublings: int) -> np.ndarray:
     """Return values times a power of two, rounded as a shift does."""
     return values << doublings if doublings > 0 else rounded_shift(values, -doublings)
@@ -457,13 +436,6 @@ def _regained(connection: Connection, doublings: int) -> Connection | None:
 
 def _times(doublings: int) -> str:
     return f"{2**doublings} times" if doublings > 0 else f"1/{2**-doublings} of"
-
-
-def _flipped(recorded: np.ndarray, predicted: np.ndarray) -> int | None:
-    """Return the bit in which the only two values that differ do so, if it is one bit."""
-    at = int(np.flatnonzero(recorded != predicted)[0])
-    differing = int(recorded[at]) ^ int(predicted[at])
-    return differing.bit_length() - 1 if differing > 0 and not differing & (differing - 1) else None
 
 
 def explain(replay: Replay) -> list[Fault]:

@@ -35,7 +35,7 @@ from lmu_deploy.fidelity.measures.memory_error import (
 from lmu_deploy.fidelity.measures.metric import compare, keep_answers, measure
 from lmu_deploy.fidelity.measures.ranges import LayerRanges
 from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
-from lmu_deploy.fidelity.replay import Replay, recorded_parts
+from lmu_deploy.fidelity.replay import Replay, misrecorded, recorded_parts
 from lmu_deploy.fidelity.schema import Divergence, Fit
 from lmu_deploy.fidelity.store import plain
 from lmu_deploy.fidelity.streaming import counted_of
@@ -132,8 +132,11 @@ def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specificati
         wrong += np.count_nonzero(values != truth[place], axis=(1, 2))
     some = affordable(network, inputs.shape[1])
     chosen = np.flatnonzero(wrong)[:some] if wrong.any() else np.arange(min(some, count))
-    replay = Replay(network, inputs[chosen], {p: v[chosen] for p, v in recorded.items()})
+    replay = Replay(
+        network, inputs[chosen], {p: v[chosen] for p, v in recorded.items()}, numbers=chosen
+    )
     first = replay.first
+    faults = misrecorded(replay, {p: truth[p][chosen] for p in integers}) or explain(replay)
     return schema.Specification(
         samples=count,
         values=sum(values.size for values in integers.values()),
@@ -144,14 +147,14 @@ def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specificati
         first=None
         if first is None
         else schema.Residual(
-            sample=int(chosen[first.sample]),
+            sample=first.sample,
             step=first.step,
             population=str(first.place),
             neuron=first.neuron,
             recorded=first.recorded,
             predicted=first.predicted,
         ),
-        faults=[fault.words for fault in explain(replay)] if first is not None else [],
+        faults=[fault.words for fault in faults],
     )
 
 
@@ -221,6 +224,7 @@ def judge(
     sizes = network_sizes(network)
     truth = None if reference is None else reference.states
     equal = _equal(run, integer_peer)
+    counted = run.synops > 0 or not total  # a recording may have events without their operations
     against = None
     if reference is not None:
         against = compare(run.outputs, reference.outputs[:samples], answers, task, seed, margin)
@@ -252,10 +256,10 @@ def judge(
         attribution=None if attribution is None else attribution_entry(attribution),
         divergence=None if equal and equal.equal else _divergence(run.states, truth, source),
         ranges=None if ranges is None else ranges_entry(ranges),
-        costs=costs_of(run, network),
+        costs=costs_of(run, network) if counted else None,
         fit=fit_of(network),
         answers=keep_answers(run.outputs, answers, task),
-        neurobench=neurobench_of(run, network),
+        neurobench=neurobench_of(run, network) if counted else None,
         notes=list(run.notes),
         settings=plain(run.settings),
         variants=dict(variants or {}),
@@ -335,6 +339,9 @@ def _equal(run: Run, peer: Run | None) -> schema.Equality | None:
         return None
     if not is_integer(run.states) or not is_integer(peer.states):
         return None
+    mine, theirs = run.states, peer.states
+    if any(getattr(mine, n).shape[2] != getattr(theirs, n).shape[2] for n in ("m", "h", "y")):
+        return None  # a recording of some of the states
     return schema.Equality(target=peer.target, **asdict(compare_states(run.states, peer.states)))
 
 

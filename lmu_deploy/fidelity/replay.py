@@ -33,6 +33,35 @@ Touch = Callable[[Place, int, np.ndarray], np.ndarray]
 """Changes what a population recorded at a frame, (place, frame, values) to values."""
 
 
+MOST_NEURONS = 3
+"""Neurons of one population that are named one by one."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A statement that explains wrong integers.
+
+    Attributes
+    ----------
+    kind : str
+        Such as ``stuck`` or ``column lost``.
+    place : str
+        Of a population or an edge.
+    index : tuple of int
+        Neurons, rows or columns; empty where all are concerned.
+    words : str
+        One sentence.
+    wrong : int
+        Recorded integers that remain unexplained.
+    """
+
+    kind: str
+    place: str
+    index: tuple[int, ...]
+    words: str
+    wrong: int = 0
+
+
 @dataclass(frozen=True)
 class Residual:
     """One recorded integer that differs from its prediction.
@@ -98,6 +127,8 @@ class Replay:
         Of any of the populations; by default of none.
     touch : callable, optional
         Changes what is predicted of populations that were not recorded: a fault of a target.
+    numbers : ndarray of int, shape (samples,), optional
+        Numbers of the samples in statements.
 
     Attributes
     ----------
@@ -118,11 +149,13 @@ class Replay:
         inputs: np.ndarray,
         recorded: Mapping[Place, np.ndarray] | None = None,
         touch: Touch | None = None,
+        numbers: np.ndarray | None = None,
     ) -> None:
         inputs = check_inputs(flat_frames(inputs), network.n_in)
         self.network, self.inputs, self._touch = network, inputs, touch
         self.recorded = dict(recorded or {})
         self.samples = len(inputs)
+        self.numbers = np.arange(self.samples) if numbers is None else numbers
         self._frames = frame_counts(network, inputs.shape[1])
         self._taken = taken_frames(network, inputs.shape[1])
         for place, values in self.recorded.items():
@@ -185,7 +218,7 @@ class Replay:
         (_, _, sample, neuron, step), place = min(found)
         at_first = sample, step, neuron
         mine, theirs = self.recorded[place][at_first], self.predicted[place][at_first]
-        return Residual(sample, step, place, neuron, int(mine), int(theirs))
+        return Residual(int(self.numbers[sample]), step, place, neuron, int(mine), int(theirs))
 
     @cached_property
     def _clocks(self) -> dict[Place, tuple[int, int]]:
@@ -378,3 +411,70 @@ class Replay:
             known = known + np.where(np.abs(change) >= threshold, change, 0)
             held[:, n] = known
         return held
+
+
+def constant(values: np.ndarray) -> int | None:
+    """Return the value of an array whose elements are equal, else None."""
+    return int(values[0]) if (values == values[0]).all() else None
+
+
+def flipped_bit(recorded: np.ndarray, predicted: np.ndarray) -> int | None:
+    """Return the bit in which the only two values that differ do so, if it is one bit."""
+    at = int(np.flatnonzero(recorded != predicted)[0])
+    differing = int(recorded[at]) ^ int(predicted[at])
+    return differing.bit_length() - 1 if differing > 0 and not differing & (differing - 1) else None
+
+
+def misrecorded(replay: Replay, truth: Mapping[Place, np.ndarray]) -> list[Fault]:
+    """Return statements on neurons that a target computed rightly and recorded wrongly.
+
+    Only few neurons differ from the truth, although others would have to if the target had gone on
+    with what was recorded.
+
+    Parameters
+    ----------
+    replay : Replay
+    truth : mapping of Place to ndarray, shape (samples, frames, neurons)
+        What the specification computes from the inputs alone.
+    """
+    wrong = {
+        (place, int(i))
+        for place in replay.residuals
+        for i in np.flatnonzero((replay.recorded[place] != truth[place]).any(axis=(0, 1)))
+    }
+    elsewhere = any(
+        (place, int(i)) not in wrong
+        for place, residuals in replay.residuals.items()
+        for i in np.flatnonzero(residuals.any(axis=(0, 1)))
+    )
+    if not elsewhere or len(wrong) > MOST_NEURONS:
+        return []
+    found = []
+    for place, i in sorted(wrong):
+        recorded, right = replay.recorded[place][..., i], truth[place][..., i]
+        found.append(_misrecorded(replay, place, i, recorded, right))
+    (place, i), *rest = sorted(wrong)
+    if len(rest) == 1 and rest[0][0] == place:
+        pair = [i, rest[0][1]]
+        if (replay.recorded[place][..., pair] == truth[place][..., pair[::-1]]).all():
+            words = f"Neurons {pair[0]} and {pair[1]} of {place} are exchanged in the recording."
+            return [Fault("exchanged", str(place), tuple(pair), words)]
+    return found
+
+
+def _misrecorded(
+    replay: Replay, at_place: Place, i: int, recorded: np.ndarray, right: np.ndarray
+) -> Fault:
+    place, at = str(at_place), np.argwhere(recorded != right)
+    bit = flipped_bit(recorded.reshape(-1), right.reshape(-1)) if len(at) == 1 else None
+    after = "the target went on with the right value"
+    if bit is not None:
+        sample = int(replay.numbers[at[0, 0]])
+        words = (
+            f"Bit {bit} of neuron {i} of {place} is flipped at step {at[0, 1]} of sample {sample}"
+        )
+        return Fault("flipped bit", place, (i,), f"{words}; {after}.")
+    value = constant(recorded.reshape(-1))
+    what = f"wrong {len(at):,} times" if value is None else f"always {value:,}"
+    kind = "neuron" if value is None else "stuck" if value else "dead"
+    return Fault(kind, place, (i,), f"Neuron {i} of {place} is recorded {what}; {after}.")

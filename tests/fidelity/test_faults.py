@@ -154,7 +154,7 @@ def test_wrong_neurons_are_named(network, split, place, fault):
     actual = network
     if fault == "bias":
         bias = np.zeros(population.size, np.int32) if population.bias is None else population.bias
-        bias = bias + 300 * (np.arange(population.size) == i)
+        bias = bias + population.stored.limit // 4000 * (np.arange(population.size) == i)
         other = replace(population, bias=bias)
         populations = (other if p is population else p for p in network.populations)
         actual = replace(network, populations=tuple(populations))
