@@ -23,7 +23,7 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import AnyNetwork, check_network_inputs, float_source, load_float
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.core.validation import check_integer
+from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity import Result, assemble
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
@@ -42,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def explained(
-    results: Sequence[Result], split: Split, task: Task, samples: int | None
+    results: Sequence[Result], split: Split, task: Task, samples: int | None, budget: float = 0.0
 ) -> list[Result]:
     """Add an attribution to the first result of each network, and ranges to integer ones.
 
@@ -56,6 +56,8 @@ def explained(
     task : Task
     samples : int or None
         How many; None for as many as take a minute or two, 0 for no attribution and no ranges.
+    budget : float
+        Seconds for Shapley values of integer networks; see :func:`attribute`.
 
     Raises
     ------
@@ -70,7 +72,7 @@ def explained(
             continue
         done.add(id(network))
         if isinstance(network, IntegerNetwork) and network.source is not None:
-            result = _integer(result, network, split, task, samples)
+            result = _integer(result, network, split, task, samples, budget)
         elif isinstance(network, SpikingNetwork) and network.synapse is None:
             result = _spiking(result, network, split, task, samples)
         found.append(result)
@@ -78,10 +80,15 @@ def explained(
 
 
 def _integer(
-    result: Result, network: IntegerNetwork, split: Split, task: Task, samples: int | None
+    result: Result,
+    network: IntegerNetwork,
+    split: Split,
+    task: Task,
+    samples: int | None,
+    budget: float,
 ) -> Result:
     with progress_bar("attribution", "runs") as progress:
-        sources = attribute(network, split.inputs, split.targets, task, samples, progress)
+        sources = attribute(network, split.inputs, split.targets, task, samples, progress, budget)
     ranges = layer_ranges(network, split.inputs, sources.tally, sources.samples)
     return dataclasses.replace(result, attribution=sources, ranges=ranges)
 
@@ -137,6 +144,7 @@ def validate(
     seed: int = 0,
     attribution: int | None = None,
     recordings: Sequence[Recording | Path | str] = (),
+    attribution_budget: float = 60.0,
     margin: float | None = None,
     must_equal: bool = False,
     command: str | None = None,
@@ -172,6 +180,9 @@ def validate(
     attribution : int, optional
         Samples on which each source of an integer network's error is switched on by itself; by
         default as many as take a minute or two, 0 to leave it out.
+    attribution_budget : float
+        Seconds on one core, counted in products, for the Shapley values of the sources of each
+        integer network's error; 0 for none. Fewer seconds take fewer samples and orders.
     recordings : sequence of Recording or path
         What a board or another program recorded of the integer network (``.npz``); each is judged
         as a target ``recorded/NAME``. docs/how-to/board.md describes the file.
@@ -206,6 +217,7 @@ def validate(
     >>> report["integer"].samples, report.verdicts["integer"].tone
     (359, 'same')
     """
+    check_number("attribution_budget", attribution_budget, 0.0, 1e6)
     limits = Limits(equal=must_equal, margin=margin)
     source = with_logits(load_float(network, "validate"))  # as targets answer
     runners = [
@@ -255,7 +267,7 @@ def validate(
         if sentence := not_better(chosen, value, judged):
             _LOG.warning("float network: %s", sentence)
     fidelity, excerpts = assemble(
-        explained(results, _of_one_length(split), chosen, attribution),
+        explained(results, _of_one_length(split), chosen, attribution, attribution_budget),
         reference,
         chosen,
         split,

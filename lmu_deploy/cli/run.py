@@ -105,6 +105,14 @@ def validate(
             show_default=False,
         ),
     ] = None,
+    attribution_budget: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds on one core for the Shapley values of the sources of each integer "
+            "network's error; fewer take fewer samples and orders, 0 none.",
+        ),
+    ] = 60.0,
     recording: Annotated[
         list[Path] | None,
         typer.Option(
@@ -147,6 +155,7 @@ def validate(
             out=out,
             seed=seed,
             attribution=attribution,
+            attribution_budget=attribution_budget,
             recordings=recording or (),
             margin=margin,
             must_equal=must_equal,

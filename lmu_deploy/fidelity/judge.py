@@ -21,7 +21,11 @@ from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.faults import explain
 from lmu_deploy.fidelity.losses import attribution_entry, divergence_entry, ranges_entry
-from lmu_deploy.fidelity.measures.agreement import compare_states, is_integer
+from lmu_deploy.fidelity.measures.agreement import (
+    compare_states,
+    deviation,
+    is_integer,
+)
 from lmu_deploy.fidelity.measures.divergence import diverge
 from lmu_deploy.fidelity.measures.energy import costs_of
 from lmu_deploy.fidelity.measures.events import count_population
@@ -253,7 +257,7 @@ def judge(
         window=window_of(run.states, truth, source),
         equal_to=equal,
         specification=None if inputs is None else examine(run, network, inputs),
-        attribution=None if attribution is None else attribution_entry(attribution),
+        attribution=_attributed(attribution, run, reference, task),
         divergence=None if equal and equal.equal else _divergence(run.states, truth, source),
         ranges=None if ranges is None else ranges_entry(ranges),
         costs=costs_of(run, network) if counted else None,
@@ -264,6 +268,19 @@ def judge(
         settings=plain(run.settings),
         variants=dict(variants or {}),
     )
+
+
+def _attributed(
+    found: Attribution | None, run: Run, reference: Run | None, task: Task
+) -> schema.Attribution | None:
+    """Return the entry of an attribution, with the error that the target had on its samples."""
+    if found is None:
+        return None
+    both = min(found.samples, len(run.outputs))
+    if reference is None or both < found.samples:
+        return attribution_entry(found)
+    measured = deviation(run.outputs[:both], reference.outputs[:both], task.washout)
+    return attribution_entry(found, measured)
 
 
 def _populations(run: Run, classes: np.ndarray | None) -> dict[str, schema.Population]:

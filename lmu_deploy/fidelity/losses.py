@@ -15,10 +15,25 @@ from lmu_deploy.fidelity.measures.ranges import ConnectionRange, Histogram, Laye
 
 _MAP_DIGITS, _DIGITS = 3, 6
 _NOTHING = 1e-12
+_REPRODUCED = 1e-3
+"""Relative difference of output errors up to which a simulation reproduces a target."""
 
 
-def attribution_entry(found: Attribution) -> schema.Attribution:
-    """Return the entry of an attribution."""
+def attribution_entry(found: Attribution, measured: float | None = None) -> schema.Attribution:
+    """Return the entry of an attribution.
+
+    Parameters
+    ----------
+    found : Attribution
+    measured : float, optional
+        Output error of the target on the same samples, relative to the reference.
+    """
+    unexplained = None
+    if measured is not None:
+        unexplained = 0.0
+        if abs(measured - found.whole.output) > _REPRODUCED * measured:
+            unexplained = max(1.0 - (found.whole.output / measured) ** 2, 0.0)
+    parts = found.parts
     shares = zip(found.steps, found.shares_in_turn(), found.shares_alone(), strict=True)
     return schema.Attribution(
         samples=found.samples,
@@ -36,7 +51,17 @@ def attribution_entry(found: Attribution) -> schema.Attribution:
         ],
         interaction=found.interaction,
         causes=[schema.Cause(**asdict(cause)) for cause in found.causes],
+        measured=measured,
+        unexplained=unexplained,
+        parts={p.source: (p.share, *_known(p.low, p.high)) for p in parts.parts} if parts else {},
+        parts_samples=0 if parts is None else parts.samples,
+        parts_orders=None if parts is None else parts.orders,
     )
+
+
+def _known(low: float, high: float) -> tuple[float | None, float | None]:
+    """Return an interval; None where it is infinite."""
+    return (low, high) if np.isfinite([low, high]).all() else (None, None)
 
 
 def divergence_entry(found: Divergence) -> schema.Divergence:

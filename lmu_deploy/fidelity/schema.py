@@ -81,9 +81,6 @@ class NeuroBench(Strict):
     synaptic_operations: SynapticOperations | None
 
 
-Range = tuple[float, float]
-
-
 class Errors(Strict):
     """Metric of the task, NRMSE of the outputs with respect to float, relative memory error."""
 
@@ -119,6 +116,8 @@ class Attribution(Strict):
     """Contribution of each source of error, in the order in which they are enabled.
 
     `interaction` is 1 minus the sum of the shares alone; `causes` are sorted, largest first.
+    `measured` is the target's output error, `unexplained` the part of its square that the
+    simulation lacks. `parts` are Shapley values with 90 % intervals.
     """
 
     samples: int
@@ -126,6 +125,11 @@ class Attribution(Strict):
     steps: list[AttributionStep]
     interaction: float | None
     causes: list[Cause]
+    measured: float | None = None
+    unexplained: float | None = None
+    parts: dict[str, tuple[float, float | None, float | None]] = {}
+    parts_samples: int = 0
+    parts_orders: int | None = None
 
 
 class DivergencePoint(Strict):
@@ -180,8 +184,8 @@ class SignalRange(Strict):
     place: str
     bits: int
     limit: float
-    before: Range
-    after: Range
+    before: Interval
+    after: Interval
     used: float
     saturations: int
     histogram: Histogram
@@ -250,8 +254,8 @@ class AgainstReference(Strict):
     `deviation` is the NRMSE of the outputs with respect to the reference. `difference` is target
     minus reference, with a paired interval; `p_value` is that of McNemar's exact test.
 
-    A target is equivalent if `difference_ci90` lies within +-`margin`, a share of all samples for
-    accuracy and of the reference's NRMSE otherwise. If these samples do not decide, `needed` would.
+    A target is equivalent if `difference_ci90` lies within +-`margin`, a share of the reference's
+    NRMSE or of all samples; `needed` samples would decide, if these do not.
     """
 
     value: float
@@ -350,10 +354,9 @@ class Residual(Strict):
 class Specification(Strict):
     """Recorded integers compared with those of the specification, and a replay of them.
 
-    `values` integers of `samples` samples were compared with a run of the specification, of which
-    `different` differ. The replay predicts each recorded state of `replayed` samples from the
-    recorded states before it: `residuals` of `predicted` integers differ, `first` is the first of
-    these. `faults` are statements that explain them, the most complete first.
+    Of `values` integers of `samples` samples, `different` differ from a run of the specification.
+    Of `replayed` samples, `residuals` of `predicted` integers differ from what the states before
+    them predict; `first` is the first of these, and `faults` are statements that explain them.
     """
 
     samples: int
@@ -368,7 +371,7 @@ class Specification(Strict):
     @property
     def equal(self) -> bool:
         """Whether every recorded integer is that of the specification."""
-        return not self.different and not self.residuals
+        return not self.different + self.residuals
 
 
 class Window(Strict):

@@ -63,7 +63,7 @@ def sources(found: Attribution, accuracy: bool) -> Table:
         before = step.after
     change = before.metric - found.reference.metric
     rows.append(
-        ["interaction", *[NOTHING] * 5, metric_difference(name, change - alone),
+        ["counted twice (+: missing)", *[NOTHING] * 5, metric_difference(name, change - alone),
          share(found.interaction), NOTHING]
     )  # fmt: skip
     whole = None if found.interaction is None else 1.0
@@ -76,6 +76,31 @@ def sources(found: Attribution, accuracy: bool) -> Table:
     columns += ["share of squared error", "cumulative memory error"]
     columns += [f"{unit} change alone", "share of squared error alone", "memory error alone"]
     return Table("Sources of error, enabled from top to bottom", columns, rows)
+
+
+UNEXPLAINED = 0.01
+"""Share of a target's squared output error above which its attribution is not taken for it."""
+
+
+def shapley(found: Attribution) -> list[Table]:
+    """Build the Shapley values of the sources, the unexplained part first; none if there are none.
+
+    Shares are of the target's squared output error where it was measured.
+    """
+    if not found.parts:
+        return []
+    missing = found.unexplained or 0.0
+    rows = [["unexplained", share(missing), NOTHING]] if found.unexplained is not None else []
+    for source, (part, *bounds) in found.parts.items():
+        ends = [share((1.0 - missing) * bound) for bound in bounds if bound is not None]
+        name = f"{source} (compensates others)" if part < 0 else source
+        rows.append([name, share((1.0 - missing) * part), " to ".join(ends) or NOTHING])
+    how = "all subsets" if found.parts_orders is None else f"{found.parts_orders} orders"
+    caption = (
+        f"Parts of the squared output error: Shapley values over {how} of the sources, "
+        f"{wording.plural(found.parts_samples, 'sample')}"
+    )
+    return [Table(caption, ["source", "share", f"90{SPACE}% interval over samples"], rows)]
 
 
 def causes(found: Attribution, remedies: Mapping[str, str]) -> Table:
@@ -275,6 +300,13 @@ def first_cause(found: TargetFidelity) -> str | None:
     """Describe the largest cause of the output error in one sentence; return None if unknown."""
     if found.attribution is None or not found.attribution.causes:
         return None
+    if (unexplained := found.attribution.unexplained or 0.0) > UNEXPLAINED:
+        return (
+            f"The simulation of this network reproduces an output error of "
+            f"{significant(found.attribution.steps[-1].after.output)}, and the target's is "
+            f"{significant(found.attribution.measured or 0.0)}: {wording.share(unexplained)} of "
+            "its square has another cause than the operations of the network."
+        )
     cause = found.attribution.causes[0]
     if cause.source == CALIBRATION:
         return (
@@ -307,7 +339,7 @@ def _losses(number: int, series: Series, found: Attribution, accuracy: bool) -> 
         if step.places and step.share_in_turn is not None and step.share_alone is not None
     ]
     plots = [waterfall_plot(number, series, bars).svg()] if bars else []
-    tables = [sources(found, accuracy)]
+    tables = [*shapley(found), sources(found, accuracy)]
     return Section(
         series.label, swatch(series), _summary(found, accuracy), plots, [*tables, *_causes(found)]
     )
@@ -331,13 +363,20 @@ def _summary(found: Attribution, accuracy: bool) -> list[str]:
         f"{wording.significant(whole.memory)}, and the {'accuracy' if accuracy else 'NRMSE'} "
         f"{f'changes by {change}' if changed else 'does not change'}."
     )
-    if found.interaction is None:
-        return [total]
-    return [
-        total,
-        f"The sources acting alone add up to {wording.share(1.0 - found.interaction)} of the "
-        f"squared output error. Their interaction accounts for {wording.share(found.interaction)}.",
-    ]
+    sentences = [total]
+    if (found.unexplained or 0.0) > UNEXPLAINED:
+        sentences.insert(
+            0,
+            f"Unexplained: {wording.share(found.unexplained)} of the target's squared output error "
+            f"({wording.significant(found.measured or 0.0)} on these samples) is not reproduced by "
+            "the simulation. The rest of this section is about the simulation, not the target.",
+        )
+    if found.interaction is not None:
+        sentences.append(
+            f"The sources acting alone add up to {wording.share(1.0 - found.interaction)} of the "
+            "squared output error; more than 100 % means that they compensate each other."
+        )
+    return sentences
 
 
 def _divergence(number: int, series: Series, found: Divergence) -> Section:

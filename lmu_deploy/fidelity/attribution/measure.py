@@ -26,6 +26,7 @@ from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.fidelity.measures.metric import answers
+from lmu_deploy.fidelity.measures.statistics import squared_sums
 from lmu_deploy.tasks.base import Task
 
 _BATCH_BYTES = 2**26
@@ -116,6 +117,22 @@ class AblationRunner:
             name: self._judged(np.concatenate(outputs[name]), reference, squares[name], powers)
             for name in variants
         }
+
+    def squares(self, subsets: Mapping[str, Switches]) -> dict[str, np.ndarray]:
+        """Return the squared output errors of every sample, shape (samples,), by name."""
+        hybrids = {
+            name: HybridSimulator(self.network, switches, self.counterpart)
+            for name, switches in subsets.items()
+        }
+        found: dict[str, list[np.ndarray]] = {name: [] for name in subsets}
+        for batch in self._batches():
+            truth = self._truth(batch, record=True)
+            memories = [truth.memory[memory.place.node] for memory in self._memories()]
+            reference = truth.outputs.reshape(*truth.outputs.shape[: self._axes], -1)
+            for name, hybrid in hybrids.items():
+                outputs, _ = self._run(hybrid, self.inputs[batch], memories)
+                found[name].append(squared_sums(outputs, reference, self.task.washout)[0])
+        return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def _run(
         self, hybrid: HybridSimulator, inputs: np.ndarray, memories: list[np.ndarray]

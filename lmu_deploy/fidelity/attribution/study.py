@@ -29,6 +29,7 @@ from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
 from lmu_deploy.fidelity.attribution.measure import AblationRunner, Errors
+from lmu_deploy.fidelity.attribution.shapley import Parts, Subset, shapley
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switch, Switches, sources
 from lmu_deploy.fidelity.attribution.synapses import Tally
@@ -181,6 +182,9 @@ def row_errors(runner: AblationRunner, place: str) -> np.ndarray | None:
 
 MOST_SAMPLES, FEWEST_SAMPLES = 200, 16
 _RUNS = 32
+_PRODUCTS_PER_SECOND, _PRODUCTS_PER_UPDATE = 3e9, 3e5
+"""Speed of a core in a simulation, and what the update of a population costs besides."""
+_SHAPLEY_SAMPLES = 32
 _PRODUCTS = 3e11
 """Products of weights and messages in an attribution: one to two minutes on one core."""
 
@@ -228,6 +232,8 @@ class Attribution:
         Places that cause the largest parts of the output error, the largest first.
     tally : Tally
         Sums and saturations of the integer network on these samples.
+    parts : Parts or None
+        Shapley values of the sources; None where they were not asked for.
     """
 
     samples: int
@@ -235,6 +241,7 @@ class Attribution:
     steps: Sequence[Step]
     causes: Sequence[Cause]
     tally: Tally
+    parts: Parts | None = None
 
     @property
     def whole(self) -> Errors:
@@ -268,6 +275,7 @@ def attribute(
     task: Task,
     samples: int | None = None,
     progress: Progress | None = None,
+    budget: float = 0.0,
 ) -> Attribution:
     """Attribute the errors of an integer network to its sources and places.
 
@@ -283,6 +291,10 @@ def attribute(
         Number of first samples to run; by default that of :func:`affordable_samples`.
     progress : callable, optional
         Called with (runs done, total) for the sources; the search for causes is not included.
+    budget : float
+        Seconds on one core for Shapley values, by a count of products and not by a clock, so that
+        results do not depend on the machine; 0 for none. It decides how many samples and orders of
+        the sources are run.
 
     Raises
     ------
@@ -323,7 +335,34 @@ def attribute(
         before = after
     alone_errors = {step.source: step.alone.output for step in steps}
     causes = find_causes(runner, groups, alone_errors, before.output, tally)
-    return Attribution(len(inputs), reference, tuple(steps), tuple(causes), tally)
+    parts = _parts(runner, groups, budget) if budget > 0 else None
+    return Attribution(len(inputs), reference, tuple(steps), tuple(causes), tally, parts)
+
+
+def _parts(
+    runner: AblationRunner, groups: Mapping[str, Sequence[Switch]], budget: float
+) -> Parts | None:
+    """Compute Shapley values on as many samples and orders as the budget allows."""
+    present = [name for name, switches in groups.items() if switches]
+    steps, most = runner.inputs.shape[1], budget * _PRODUCTS_PER_SECOND
+    each = steps * sum(edge.connection.slices.size for edge in edges(runner.network))
+    fixed = steps * _PRODUCTS_PER_UPDATE * len(runner.network.populations)
+    samples = int(np.clip((most / (4 * len(present)) - fixed) / max(each, 1), 2, _SHAPLEY_SAMPLES))
+    samples = min(samples, len(runner.inputs))
+    runs = int(most / (samples * each + fixed))
+    if runs < 2 * len(present):
+        return None
+    some = replace(runner, inputs=runner.inputs[:samples], targets=runner.targets[:samples])
+
+    def value(subsets: list[Subset]) -> dict[Subset, np.ndarray]:
+        named = {str(n): subset for n, subset in enumerate(subsets)}
+        switches = {
+            key: Switches.of(*(groups[name] for name in subset)) for key, subset in named.items()
+        }
+        found = some.squares(switches)
+        return {subset: found[key] for key, subset in named.items()}
+
+    return shapley(value, present, runs)
 
 
 def _any_on(steps: Sequence[Step]) -> bool:

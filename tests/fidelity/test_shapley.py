@@ -1,0 +1,108 @@
+"""Shapley values: parts add up, may be negative, and what is not reproduced is unexplained."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmu_deploy.api.quantize import quantize
+from lmu_deploy.fidelity.attribution import attribute
+from lmu_deploy.fidelity.attribution.shapley import shapley
+from lmu_deploy.fidelity.losses import attribution_entry
+from lmu_deploy.fidelity.schema import TargetFidelity
+from lmu_deploy.report.losses import first_cause
+from lmu_deploy.report.losses import shapley as table
+from lmu_deploy.tasks.base import get_task
+
+NAMES = ("a", "b", "c", "d")
+
+
+def game(seed, samples=6):
+    """Return a random value of every subset, zero for the empty one."""
+    rng, values = np.random.default_rng(seed), {}
+
+    def value(subsets):
+        for subset in sorted(subsets, key=lambda s: (len(s), sorted(s))):
+            if subset not in values:
+                values[subset] = rng.random(samples) * len(subset)
+        return {subset: values[subset] for subset in subsets}
+
+    value([frozenset(s) for n in range(5) for s in permutations(NAMES, n)])
+    return value
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 10**6))
+def test_parts_are_the_mean_over_all_orders_and_add_up(seed):
+    value = game(seed)
+    found = shapley(value, NAMES, 16)
+    assert found.orders is None
+    whole = value([frozenset(NAMES)])[frozenset(NAMES)]
+    expected = dict.fromkeys(NAMES, 0.0)
+    for order in permutations(NAMES):
+        for n, name in enumerate(order):
+            before, after = frozenset(order[:n]), frozenset(order[: n + 1])
+            values = value([before, after])
+            expected[name] += (values[after] - values[before]).sum() / whole.sum() / 24
+    for part in found.parts:
+        assert part.share == pytest.approx(expected[part.source])
+        assert part.low <= part.share <= part.high
+    assert sum(part.share for part in found.parts) == pytest.approx(1.0)
+
+
+def test_drawn_orders_add_up_and_come_close():
+    value = game(1)
+    exact = {p.source: p.share for p in shapley(value, NAMES, 16).parts}
+    few = shapley(value, NAMES, 15)
+    assert few.orders == 3 or few.orders == 2
+    assert sum(part.share for part in few.parts) == pytest.approx(1.0)
+    many = shapley(value, tuple(NAMES), 15)
+    assert {p.source for p in many.parts} == set(exact)
+
+
+def test_a_source_that_compensates_another_is_negative():
+    def value(subsets):
+        return {s: np.full(3, 4.0 * ("a" in s) - 1.0 * ("b" in s and "a" in s)) for s in subsets}
+
+    parts = {p.source: p.share for p in shapley(value, ("a", "b"), 4).parts}
+    assert parts == pytest.approx({"a": 3.5 / 3.0, "b": -0.5 / 3.0})
+    assert shapley(lambda s: {k: np.zeros(2) for k in s}, ("a",), 4) is None
+
+
+@pytest.fixture(scope="module")
+def explained():
+    split, task = get_task("digits").load().test, get_task("digits")
+    network = quantize("examples/models/digits.safetensors")
+    return attribute(network, split.inputs[:8], split.targets[:8], task, budget=5.0)
+
+
+def test_the_parts_of_a_network_add_up_to_its_error(explained):
+    assert sum(part.share for part in explained.parts.parts) == pytest.approx(1.0)
+    present = {step.source for step in explained.steps if step.places}
+    assert {part.source for part in explained.parts.parts} == present
+    entry = attribution_entry(explained, explained.whole.output)
+    assert entry.unexplained == 0.0
+    (shown,) = table(entry)
+    assert shown.rows[0][0] == "unexplained"
+
+
+def test_what_the_simulation_does_not_reproduce_is_unexplained_and_has_no_cause(
+    explained, digits, assembled
+):
+    entry = attribution_entry(explained, 10.0 * explained.whole.output)
+    assert entry.unexplained == pytest.approx(0.99)
+    target = assembled(digits)[0].targets["brian2"]
+    found: TargetFidelity = target.model_copy(update={"attribution": entry})
+    assert "another cause than the operations of the network" in first_cause(found)
+    assert "largest cause" not in first_cause(found)
+    same = target.model_copy(
+        update={"attribution": attribution_entry(explained, explained.whole.output)}
+    )
+    assert "largest cause" in first_cause(same)
+    (shown,) = table(entry)
+    assert shown.rows[0][1].startswith("99.0")
+    assert sum(0.01 * part for part, *_ in entry.parts.values()) == pytest.approx(0.01)
