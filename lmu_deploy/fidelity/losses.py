@@ -54,7 +54,7 @@ def attribution_entry(found: Attribution, measured: float | None = None) -> sche
         measured=measured,
         unexplained=unexplained,
         parts={p.source: (p.share, *_known(p.low, p.high)) for p in parts.parts} if parts else {},
-        parts_samples=0 if parts is None else parts.samples,
+        parts_samples=None if parts is None else parts.samples,
         parts_orders=None if parts is None else parts.orders,
     )
 

@@ -3,9 +3,8 @@
 All numbers are finite; unknown values are null. `targets` and `variants` keep their order.
 :func:`json_schema` returns the JSON schema, with which other tools can validate a file.
 
-Version 2 differs from version 1 in names only: American spelling (``discretizer``), and
-``divergence.points`` and ``equal_to.on_host`` for ``partings`` and ``apart``.
-:func:`lmu_deploy.fidelity.store.read_fidelity` reads both.
+Version 2 differs from version 1 in names: American spelling, and ``divergence.points`` and
+``equal_to.on_host`` for ``partings`` and ``apart``. :mod:`lmu_deploy.fidelity.store` reads both.
 """
 
 from __future__ import annotations
@@ -128,7 +127,7 @@ class Attribution(Strict):
     measured: float | None = None
     unexplained: float | None = None
     parts: dict[str, tuple[float, float | None, float | None]] = {}
-    parts_samples: int = 0
+    parts_samples: int | None = None
     parts_orders: int | None = None
 
 
@@ -371,7 +370,7 @@ class Specification(Strict):
     @property
     def equal(self) -> bool:
         """Whether every recorded integer is that of the specification."""
-        return not self.different + self.residuals
+        return self.different + self.residuals == 0
 
 
 class Window(Strict):

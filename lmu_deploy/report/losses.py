@@ -98,7 +98,7 @@ def shapley(found: Attribution) -> list[Table]:
     how = "all subsets" if found.parts_orders is None else f"{found.parts_orders} orders"
     caption = (
         f"Parts of the squared output error: Shapley values over {how} of the sources, "
-        f"{wording.plural(found.parts_samples, 'sample')}"
+        f"{wording.plural(found.parts_samples or 0, 'sample')}"
     )
     return [Table(caption, ["source", "share", f"90{SPACE}% interval over samples"], rows)]
 
