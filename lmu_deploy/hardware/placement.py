@@ -198,14 +198,7 @@ def place(network: OnChip, profile: DigitalProfile) -> list[Core]:
         a core gets a core of its own; the pre-flight rules report it.
     """
     senders = _senders(network, profile)
-    total = sum(sender.neurons for sender in senders)
-    filling = [_Filling(profile, total)]
-    for demand in demands_on(profile, network):
-        rows = np.split(demand.sources.indices, demand.sources.indptr[1:-1])
-        for size, connected in zip(demand.synaptic_bytes, rows, strict=True):
-            if not filling[-1].has_room(size, connected):
-                filling.append(_Filling(profile, total))
-            filling[-1].add(demand.population, size, connected)
+    filling = _fill(network, profile, senders)
     fan_out = np.sum([core.sources for core in filling], axis=0)
     cores, homes = [], _homes(senders, filling)
     for number, core in enumerate(filling):
@@ -218,6 +211,34 @@ def place(network: OnChip, profile: DigitalProfile) -> list[Core]:
             )
         )
     return cores
+
+
+def destinations(network: OnChip, profile: DigitalProfile) -> dict[str, float]:
+    """Return to how many cores a message goes, on average over the neurons of each population.
+
+    Events of several thresholds count apart, so a message of each goes to its own cores.
+    """
+    senders = _senders(network, profile)
+    fan_out = np.sum([core.sources for core in _fill(network, profile, senders)], axis=0)
+    found: dict[str, list[np.ndarray]] = {}
+    start = 0
+    for sender in senders:
+        found.setdefault(sender.population, []).append(fan_out[start : start + sender.neurons])
+        start += sender.neurons
+    return {name: float(np.mean(counts)) for name, counts in found.items()}
+
+
+def _fill(network: OnChip, profile: DigitalProfile, senders: list[Sender]) -> list[_Filling]:
+    """Fill cores neuron by neuron."""
+    total = sum(sender.neurons for sender in senders)
+    filling = [_Filling(profile, total)]
+    for demand in demands_on(profile, network):
+        rows = np.split(demand.sources.indices, demand.sources.indptr[1:-1])
+        for size, connected in zip(demand.synaptic_bytes, rows, strict=True):
+            if not filling[-1].has_room(size, connected):
+                filling.append(_Filling(profile, total))
+            filling[-1].add(demand.population, size, connected)
+    return filling
 
 
 def table(cores: list[Core], profile: DigitalProfile) -> str:

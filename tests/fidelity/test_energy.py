@@ -9,9 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from lmu_deploy.api.quantize import quantize
+from lmu_deploy.core.integer.graph import sources
 from lmu_deploy.fidelity.judge import fit_of
-from lmu_deploy.fidelity.measures.energy import Counts, costs_of, estimate
+from lmu_deploy.fidelity.measures.energy import Counts, costs_of, count, estimate
 from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
+from lmu_deploy.hardware.placement import destinations, place
+from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.report.costs import on_chip
 from lmu_deploy.report.wording import quantities, verdict
 from lmu_deploy.tasks.digits import TASK
@@ -105,6 +108,26 @@ def test_a_run_is_counted_from_its_own_events(quantized):
     assert 1e-9 < low < 23.6e-12 * found.synops < high < 1e-4
     assert low < high
     assert costs_of(run, None) is None
+
+
+def test_a_message_to_several_cores_takes_the_energy_of_each(quantized):
+    """Counted from the placement's input axons: each is a sender with a synapse on the core."""
+    chip = load_profile("loihi2")
+    few = chip.neurons_per_core.model_copy(update={"value": 8})
+    small = chip.model_copy(update={"neurons_per_core": few})
+    whole, split = destinations(quantized, chip), destinations(quantized, small)
+    assert set(whole.values()) <= {0.0, 1.0}
+    assert max(split.values()) > 5.0
+    inputs = TASK.load().test.inputs[:6]
+    counts = count(IntegerTarget().run(quantized, inputs), quantized)
+    assert counts.deliveries == counts.messages  # one core holds it all
+    found = estimate(
+        replace(counts, deliveries=3.0 * counts.messages), {"a": table(message_pj=(1, 1))}
+    )
+    assert found.energy[0] == pytest.approx(3e-12 * counts.messages)
+    axons = sum(core.in_axons for core in place(quantized, small))
+    senders = {str(p): s.neurons for p, s in sources(quantized).items()}
+    assert sum(split[name] * senders[name] for name in split) == axons
 
 
 def test_a_silent_network_still_updates_its_neurons(quantized):

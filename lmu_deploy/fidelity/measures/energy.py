@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import sources
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
@@ -18,6 +19,8 @@ from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.streaming import counted_of
 from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
+from lmu_deploy.hardware.placement import destinations
+from lmu_deploy.hardware.profile import DigitalProfile, load_profile
 from targets.base import Run
 
 _KINDS: tuple[tuple[type, Literal["digital", "analog"]], ...] = (
@@ -36,6 +39,9 @@ class Counts:
     ----------
     synops, messages, updates : float
         Synaptic operations, messages or spikes sent, neuron updates.
+    deliveries : float or None
+        Messages, each once for every core that receives it, and at least once; None counts each
+        message once.
     steps, chip_steps : int
         Steps of the task and of the chip.
     seconds : float or None
@@ -48,6 +54,12 @@ class Counts:
     steps: int
     chip_steps: int
     seconds: float | None = None
+    deliveries: float | None = None
+
+    @property
+    def transfers(self) -> float:
+        """Messages that the network of the chip carries."""
+        return self.messages if self.deliveries is None else self.deliveries
 
 
 def costs_of(run: Run, network: object) -> schema.Costs | None:
@@ -76,14 +88,30 @@ def count(run: Run, network: object) -> Counts:
     simulated = None
     if isinstance(network, SpikingNetwork | LoihiNetwork):
         simulated = run.steps * network.presentation_ms / 1000.0
+    sent = {name: counts.total / samples for name, counts in counted_of(run).items()}
+    deliveries = None
+    if isinstance(network, IntegerNetwork | LoihiNetwork):
+        cores = _cores_of(network)
+        deliveries = sum(number * max(1.0, cores.get(name, 1.0)) for name, number in sent.items())
     return Counts(
         synops=run.synops / samples,
-        messages=sum(counts.total for counts in counted_of(run).values()) / samples,
+        messages=sum(sent.values()),
         updates=float(neurons * run.chip_steps),
         steps=run.steps,
         chip_steps=run.chip_steps,
         seconds=simulated,
+        deliveries=deliveries,
     )
+
+
+def _cores_of(network: IntegerNetwork | LoihiNetwork) -> dict[str, float]:
+    """Return to how many cores a message of each population goes; empty for an unknown chip."""
+    try:
+        profile = load_profile(network.profile, kind="digital")
+    except InputError:
+        return {}
+    assert isinstance(profile, DigitalProfile)
+    return destinations(network, profile)
 
 
 def estimate(counts: Counts, tables: Mapping[str, CostTable]) -> schema.Costs:
@@ -108,7 +136,7 @@ def _energy(counts: Counts, table: CostTable) -> schema.Estimate | None:
         table.title,
         {
             "synaptic operations": (counts.synops, _PICO, table.synop_pj),
-            "messages": (counts.messages, _PICO, table.message_pj),
+            "messages": (counts.transfers, _PICO, table.message_pj),
             "neuron updates": (counts.updates, _PICO, table.update_pj),
         },
     )
