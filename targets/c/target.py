@@ -96,13 +96,22 @@ def _records(values: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:
         at += 4 + size
 
 
+def records_of(
+    network: IntegerNetwork, shape: tuple[int, ...], values: np.ndarray
+) -> dict[Place, np.ndarray]:
+    """Return what a program recorded of each population for inputs (samples, steps, features)."""
+    found = _Records(network, shape)
+    found.take(values, 0)
+    return found.parts
+
+
 class _Records:
     """Collects what the program wrote."""
 
     def __init__(self, network: IntegerNetwork, shape: tuple[int, ...]) -> None:
         self._network, self._shape = network, shape
         self._frames = frame_counts(network, shape[1])
-        self._parts = {
+        self.parts = {
             p.place: np.zeros((shape[0], self._frames[p.place], p.size), np.int32)
             for p in network.populations
             if p.place != network.input.place
@@ -125,7 +134,7 @@ class _Records:
             if kind == 2:
                 sample += 1
             elif kind == 0:
-                self._parts[self._network.populations[number].place][sample, frame] = record
+                self.parts[self._network.populations[number].place][sample, frame] = record
             elif kind == 1:
                 self._count(number, sample, frame, record != 0)
             else:
@@ -153,11 +162,11 @@ class _Records:
     ) -> Run:
         """Build the Run."""
         network, (_, steps, _) = self._network, self._shape
-        outputs = self._parts[network.output] * network.y_scale
+        outputs = self.parts[network.output] * network.y_scale
         neurons: dict[Place, int] = {p: s.neurons for p, s in sources(network).items()}
         end = network[network.output]
         if isinstance(end, Reduction):  # what it sends leaves the chip
-            self._events[end.place] = np.count_nonzero(self._parts[end.place], axis=2)
+            self._events[end.place] = np.count_nonzero(self.parts[end.place], axis=2)
         return Run(
             target=target,
             outputs=outputs if network.return_sequences else outputs[:, -1],
@@ -169,7 +178,7 @@ class _Records:
             chip_steps=steps + latency(network),
             wall_seconds=seconds,
             seed=seed,
-            states=States.of_integers(network, self._parts) if record else None,
+            states=States.of_integers(network, self.parts) if record else None,
             carried=self._carried,
             notes=("The C code limits values without counting them.",),
             settings=settings,

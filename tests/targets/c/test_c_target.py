@@ -22,8 +22,8 @@ from lmu_deploy.core.graph.time import Pool, Reduce
 from lmu_deploy.core.integer.graph import with_thresholds
 from lmu_deploy.core.network import Memory
 from targets.c import CortexM4Target, CTarget
-from targets.c.target import messages_of
-from targets.c.toolchain import CortexM4
+from targets.c.target import messages_of, records_of
+from targets.c.toolchain import CortexM4, Host
 from targets.integer.target import IntegerTarget
 
 pytestmark = pytest.mark.skipif(
@@ -93,6 +93,31 @@ def test_realizations_and_thresholds(realization):
     assert_equal(integer, x)
     thresholds = {edge.place: 2 + n for n, edge in enumerate(integer.edges)}
     assert_equal(with_thresholds(integer, thresholds), x)
+
+
+class Sanitized(Host):
+    """This machine, where a program that overflows or leaves an array ends with an error."""
+
+    def compile(self, source, folder, record=True, *options):
+        checks = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+        return super().compile(source, folder, record, *checks, *options)
+
+
+def test_extreme_inputs_saturate_and_never_overflow(tmp_path):
+    """10,000 steps of random and extreme 32-bit integers, most of them beyond the input's range."""
+    rng = np.random.default_rng(6)
+    integer = quantize(varied(), 0.01 * rng.normal(size=(3, 17, 2)))
+    steps = rng.integers(-(2**31), 2**31, size=(10, 1000, 2))
+    steps[rng.random(steps.shape) < 0.3] = 2**31 - 1
+    steps[rng.random(steps.shape) < 0.3] = -(2**31)
+    steps[1, :500], steps[1, 500:] = 2**31 - 1, -(2**31)
+    source, host = generate(integer, "network"), Sanitized()
+    program = host.compile(source, tmp_path)
+    found = records_of(integer, steps.shape, host.execute(program, steps.astype(np.int32)))
+    expected = IntegerTarget("numpy").run(integer, steps * integer.input.scale, record=True)
+    assert sum(expected.saturations.values()) > 10_000
+    for place, values in found.items():
+        assert np.array_equal(values, expected.states.parts[str(place)]), place
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
