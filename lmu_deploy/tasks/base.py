@@ -14,6 +14,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.metrics import accuracy, nrmse
+from lmu_deploy.tasks.log_mel import LogMel
 
 _HOMES = {
     "capacity": "capacity:TASK",
@@ -25,10 +26,13 @@ _HOMES = {
     "psmnist": "mnist:PSMNIST",
     "psmnist-nru": "mnist:PSMNIST_NRU",
     "smnist": "mnist:SMNIST",
+    "spoken-digits": "spoken_digits:TASK",
 }
 # A number after these names sets the window in steps; make_task of the module creates the task.
 _SIZED = {"capacity": "capacity", "copy": "copying", "delay": "delay"}
 _LONGEST_NUMBER = 10
+# A word after this name chooses what is tested; make_task of the module creates the task.
+_DIVIDED = {"spoken-digits": "spoken_digits"}
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,8 @@ class Task:
         Of the user's data: the labels that stand for classes 0, 1, ...
     identify : callable, optional
         Of the user's data: returns a hash of the arrays.
+    front_end : LogMel, optional
+        What made the inputs from sound; networks record it.
     """
 
     name: str
@@ -174,6 +180,7 @@ class Task:
     every_step: bool = None  # type: ignore[assignment]
     labels: tuple[int | str | bool, ...] = ()
     identify: Callable[[], str] | None = None
+    front_end: LogMel | None = None
 
     def __post_init__(self) -> None:
         if self.every_step is None:
@@ -219,6 +226,8 @@ def task_names() -> list[str]:
 def get_task(name: str) -> Task:
     """Return the task called `name`; ``capacity-5000`` is `capacity` with a window of 5,000 steps.
 
+    ``spoken-digits-theo`` is `spoken-digits` with all that theo says as its test part.
+
     Raises
     ------
     InputError
@@ -232,6 +241,11 @@ def get_task(name: str) -> Task:
     if base in _SIZED and window.isascii() and window.isdigit() and len(window) < _LONGEST_NUMBER:
         make: Callable[[int], Task] = import_module(f"lmu_deploy.tasks.{_SIZED[base]}").make_task
         return make(int(window))
+    if base in _DIVIDED and window.isidentifier():
+        divided: Callable[[str], Task] = import_module(
+            f"lmu_deploy.tasks.{_DIVIDED[base]}"
+        ).make_task
+        return divided(window)
     raise InputError(
         f"unknown task {name!r}; choose one of {', '.join(task_names())} (-N after "
         f"{', '.join(_SIZED)} sets the window in steps)."

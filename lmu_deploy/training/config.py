@@ -24,6 +24,7 @@ from lmu_deploy.core.validation import check_choice
 from lmu_deploy.nn.config import LayerConfig, ModelConfig, StackConfig, StackSettings
 from lmu_deploy.tasks.base import Task, get_task
 from lmu_deploy.tasks.own.preflight import SMALLEST_VALIDATION
+from lmu_deploy.training.augmentation import Augmentation
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,6 +61,8 @@ class TrainConfig(BaseModel):
         Adversarial training: Euclidean norm of the perturbation of each sequence in the direction
         that increases the loss most; the loss is averaged over original and perturbed batch.
         Doubles the training time.
+    augment : Augmentation, optional
+        Random changes of training sequences; see :mod:`lmu_deploy.training.augmentation`.
     patience : int, optional
         Number of epochs without improvement of the validation after which training stops.
     choose_by : {"loss", "metric", "last"}
@@ -81,6 +84,7 @@ class TrainConfig(BaseModel):
     clip_norm: float | None = Field(default=None, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     adversary: float = Field(default=0.0, ge=0, le=1e6)
+    augment: Augmentation | None = None
     patience: int | None = Field(default=None, ge=1)
     choose_by: Literal["loss", "metric", "last"] = "loss"
     steps: int | None = Field(default=None, ge=1)
@@ -190,6 +194,7 @@ _FILES = {
     "psmnist": "psmnist",
     "psmnist-nru": "psmnist",
     "smnist": "smnist",
+    "spoken-digits": "spoken-digits",
 }
 _MOST_CHANNELS, _MOST_ORDER = 8, 64
 _STACK_ORDER = 32

@@ -113,6 +113,7 @@ def fit(
     left_out = {
         *(() if epochs_matter else ("epochs",)),
         *(() if config.stack else ("stack",)),
+        *(() if config.augment else ("augment",)),
     }
     about = config.model_dump_json(exclude=left_out)
     about = f"{task.identity} {seed} {about}"

@@ -1,6 +1,7 @@
 """Lightning module of a training: loss, validation, optimizer, learning rate, data, regularization.
 
-Regularization: dropout and adversarial input perturbation. Both act during training only.
+Regularization: augmentation, dropout and adversarial input perturbation. They act during training
+only.
 
 Batches are converted to floats one at a time. The order of an epoch depends only on the seed and
 the number of the epoch, so that a resumed training uses the same batches as an uninterrupted one.
@@ -197,6 +198,8 @@ class TrainingModule(pl.LightningModule):
         """Return the loss of a batch; raise RunError if it is NaN or infinite."""
         inputs, targets, lengths = batch
         distance = self.config.adversary
+        if self.config.augment is not None:
+            inputs = self.config.augment.apply(inputs, lengths, self.task.front_end)
         inputs = inputs.requires_grad_(distance > 0)
         loss = task_loss(self.task, apply(self.model, inputs, lengths), targets)
         if distance:

@@ -23,6 +23,7 @@ from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Task
 from lmu_deploy.tasks.dataset import UNNAMED, TaskLike, find_task
+from lmu_deploy.tasks.log_mel import FRONT_END
 from lmu_deploy.tasks.own.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CLASSES, DATA
 from lmu_deploy.training.config import TrainConfig, preset, read_toml
@@ -145,6 +146,8 @@ def train(
         provenance[DATA] = task.identity
         if task.labels:
             provenance[CLASSES] = json.dumps([str(label) for label in task.labels])
+    if task.front_end is not None:
+        provenance[FRONT_END] = task.front_end.to_json()
     network = replace(network, provenance=provenance)
     if task.is_own:
         _LOG.info("training %s ended: %s", task.name, fitted.reason)
