@@ -118,9 +118,9 @@ class Layout:
             for component in self.components:
                 first = component.populations[0]
                 if isinstance(first, Reduction):
-                    reduction = self._ready(component, count)
-                    self._measure(component.outside, reduction, count, deepest)
-                    count[first.place] += reduction
+                    if (ready := self._ready(component, count)) > 0:
+                        self._measure(component.outside, count[first.place], count, deepest)
+                        count[first.place] += ready
                     continue
                 while self._ready(component, count) > 0:
                     n = count[first.place]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.c.front_end import IntegerLogMel, front_end_files
 from converters.c.generator import Source, generate
 from converters.c.rules import array
 from lmu_deploy.core.errors import InputError
@@ -82,8 +83,32 @@ int32_t x[{upper}_INPUTS], y[{upper}_OUTPUTS];
 | flash, constant arrays (code comes on top) | {flash:,} |
 | RAM, the struct | {ram:,} |
 
-`cmake -B build && cmake --build build && ctest --test-dir build` runs `test_{name}.c`, which
+{sound}`cmake -B build && cmake --build build && ctest --test-dir build` runs `test_{name}.c`, which
 compares the outputs of {steps} steps with those of the specification.
+"""
+
+_SOUND_CMAKE = """\
+target_sources({name} PRIVATE {name}_sound.c)
+add_executable(test_{name}_sound test_{name}_sound.c)
+target_link_libraries(test_{name}_sound {name})
+add_test(NAME {name}_sound COMMAND test_{name}_sound)
+"""
+
+_SOUND_PAGE = """\
+`{name}_sound.c` and `{name}_sound.h` make the frames that the network takes from 16-bit samples:
+
+```c
+#include "{name}_sound.h"
+
+static {name}_sound_t sound;
+
+{name}_sound_init(&sound);
+/* for every {upper}_SOUND_HOP samples of the microphone: */
+if ({name}_sound_push(&sound, samples, x)) {{
+    {name}_step(&network, x, y);
+}}
+```
+
 """
 
 
@@ -95,6 +120,8 @@ def write_project(
     pack: bool = False,
 ) -> Source:
     """Write a network as a C project into a folder, which is made if it is missing.
+
+    A network that records a front end for sound gets that beside it.
 
     Parameters
     ----------
@@ -115,9 +142,11 @@ def write_project(
     Raises
     ------
     InputError
-        When nodes run on the host, or the folder cannot be written.
+        When nodes run on the host, the network's front end has no integer form, or the folder
+        cannot be written.
     """
     source = generate(network, name, sparse, pack)
+    front_end = IntegerLogMel.of_network(network)
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the C code.")
@@ -137,8 +166,15 @@ def write_project(
     write_text(folder / f"{name}.h", source.header)
     write_text(folder / f"{name}.c", source.code)
     write_text(folder / f"test_{name}.c", test)
-    write_text(folder / "CMakeLists.txt", _CMAKE.format(**values))
-    page = _PAGE.format(**values, flash=source.flash, ram=source.ram, steps=len(inputs))
+    cmake, sound = _CMAKE.format(**values), ""
+    if front_end is not None:
+        cmake, sound = cmake + _SOUND_CMAKE.format(**values), _SOUND_PAGE.format(**values)
+        for file, text in front_end_files(front_end, name).items():
+            write_text(folder / file, text)
+    write_text(folder / "CMakeLists.txt", cmake)
+    page = _PAGE.format(
+        **values, flash=source.flash, ram=source.ram, steps=len(inputs), sound=sound
+    )
     write_text(folder / "README.md", page)
     return source
 
