@@ -1,0 +1,325 @@
+"""Spoken digits: accuracy by seed and by speaker, every target, a microcontroller, analog neurons.
+
+    python benchmarks/spoken_digits.py accuracy FOLDER --save spoken-digits/accuracy
+    python benchmarks/spoken_digits.py speakers FOLDER --save spoken-digits/speakers
+    python benchmarks/spoken_digits.py targets FOLDER --save spoken-digits/targets
+    python benchmarks/spoken_digits.py stream FOLDER --save spoken-digits/stream
+    python benchmarks/spoken_digits.py chip FOLDER --save spoken-digits/cortex-m4
+    python benchmarks/spoken_digits.py analog FOLDER --save spoken-digits/analog
+
+FOLDER keeps the trained networks; one that is there is not trained again. Needs the data
+(LMU_DEPLOY_DATA). All figures are of the test part, on which nothing was chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import results
+
+import lmu_deploy as ld
+from converters.c.front_end import IntegerLogMel, front_end_files
+from converters.c.generator import Source, generate
+from lmu_deploy.core.graph.executor import run
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.loading import load_float
+from lmu_deploy.tasks.base import get_task
+from lmu_deploy.tasks.spoken_digits import (
+    FRONT_END,
+    SPEAKERS,
+    TEST_TAKES,
+    padded,
+    read_recordings,
+)
+from lmu_deploy.training import train
+from targets.base import get_target
+from targets.integer import IntegerTarget
+
+TASK = "spoken-digits"
+SEEDS = (0, 1, 2)
+Rows = list[list[results.Cell]]
+EXAMPLE = Path(__file__).parents[1] / "examples" / "spoken_digits_stream.py"
+
+
+def trained(folder: Path, task: str = TASK, model: str = "stack", seed: int = 0) -> Network:
+    """Return a network from the folder, trained if it is not there."""
+    path = folder / f"{task}-{model}-{seed}.safetensors"
+    if not path.is_file():
+        train(task, model, seed=seed, out=path, checkpoint=path.with_suffix(".ckpt"))
+    return load_float(path, "the benchmark")
+
+
+def percent(network: Network | IntegerNetwork, task: str = TASK) -> float:
+    """Return the test accuracy of a network, in percent."""
+    found, test = get_task(task), get_task(task).load().test
+    if isinstance(network, IntegerNetwork):
+        outputs = IntegerTarget().run(network, test.inputs).outputs
+    else:
+        outputs = run(network, test.inputs)
+    return 100 * found.score(outputs, test.targets)
+
+
+@cache
+def test_samples() -> np.ndarray:
+    """Return the samples of the test part in its order, shape (300, samples), int16."""
+    recordings = read_recordings()
+    keys = sorted((k for k in recordings if k[2] in TEST_TAKES), key=lambda k: (k[2], k[1], k[0]))
+    return np.stack([padded(recordings[key]) for key in keys])
+
+
+def from_samples(network: IntegerNetwork) -> float:
+    """Return the accuracy, in percent, when the integer front end makes the frames."""
+    front = IntegerLogMel.of_network(network)
+    assert front is not None
+    test = get_task(TASK).load().test
+    messages = np.concatenate([front.apply(some) for some in np.array_split(test_samples(), 10)])
+    outputs = IntegerTarget().run(network, messages * front.scale).outputs
+    return 100 * get_task(TASK).score(outputs, test.targets)
+
+
+ACCURACY = [
+    ("seed", ">{}"),
+    ("parameters", ">{:,d}"),
+    ("float, %", ">{:.2f}"),
+    ("integers, %", ">{:.2f}"),
+    ("from samples, integers alone, %", ">{:.2f}"),
+    ("one slice, %", ">{:.2f}"),
+]
+
+
+def accuracy(folder: Path, _: int) -> Rows:
+    """Judge the networks of every seed, in float and in integers."""
+    rows: Rows = []
+    for seed in SEEDS:
+        network = trained(folder, seed=seed)
+        integer = ld.quantize(network, TASK)
+        single = ld.quantize(network, TASK, slices=1)
+        figures = percent(network), percent(integer), from_samples(integer), percent(single)
+        rows.append([str(seed), network.n_parameters, *figures])
+    return [*rows, ["mean", None, *_means(rows, 2)]]
+
+
+def _means(rows: Rows, first: int) -> list[float]:
+    columns = zip(*(row[first:] for row in rows), strict=True)
+    return [float(np.mean([float(cell or 0) for cell in column])) for column in columns]
+
+
+SPEAKER = [
+    ("speaker left out", "{}"),
+    ("test recordings", ">{:d}"),
+    ("float, %", ">{:.2f}"),
+    ("integers, %", ">{:.2f}"),
+]
+
+
+def speakers(folder: Path, _: int) -> Rows:
+    """Judge a network for each speaker, who is in no other part than the test part."""
+    rows: Rows = []
+    for speaker in SPEAKERS:
+        task = f"{TASK}-{speaker}"
+        network = trained(folder, task)
+        figures = percent(network, task), percent(ld.quantize(network, task), task)
+        rows.append([speaker, len(get_task(task).load().test), *figures])
+    return [*rows, ["mean", None, *_means(rows, 2)]]
+
+
+TARGETS = [
+    ("target", "{}"),
+    ("samples", ">{:d}"),
+    ("accuracy, %", ">{:.2f}"),
+    ("states that differ from the specification", ">{:,d}"),
+    ("states compared", ">{:,d}"),
+]
+
+
+def targets(folder: Path, limit: int) -> Rows:
+    """Run the integers of seed 0 on every target, and compare every state of every step."""
+    test = get_task(TASK).load().test
+    integer = ld.quantize(trained(folder), TASK)
+    rows: Rows = []
+    for name, count in (("integer", 300), ("onnxruntime", 300), ("c", 300), ("lava", limit)):
+        some = test.taken(slice(count))
+        expected = IntegerTarget("numpy").run(integer, some.inputs, record=True)
+        found = get_target(name).run(integer, some.inputs, record=True)
+        assert expected.states is not None and found.states is not None
+        differ = compared = 0
+        for place, values in expected.states.parts.items():
+            differ += int((found.states.parts[place] != values).sum())
+            compared += values.size
+        score = 100 * get_task(TASK).score(found.outputs, some.targets)
+        rows.append([name, count, score, differ, compared])
+    return rows
+
+
+STREAM = [
+    ("noise, units of 16 bits", ">{:g}"),
+    ("words", ">{:d}"),
+    ("found", ">{:d}"),
+    ("named rightly", ">{:d}"),
+    ("additional", ">{:d}"),
+    ("median latency, ms", ">{:.0f}"),
+    ("95 % below, ms", ">{:.0f}"),
+]
+
+
+def stream(folder: Path, limit: int) -> Rows:
+    """Play continuous recordings to the example, at several levels of noise."""
+    example = runpy.run_path(str(EXAMPLE))
+    integer = ld.quantize(trained(folder), TASK)
+    rows: Rows = []
+    for noise in (0.0, 3.0, 10.0, 30.0):
+        recording = example["continuous"](limit, noise)
+        heard, _ = example["listen"](integer, recording)
+        found = example["judge"](recording, heard)
+        counts = [int(found[name]) for name in ("words", "found", "right", "additional")]
+        late = [1000 * found[name] for name in ("latency_median", "latency_95")]
+        rows.append([noise, *counts, *late])
+    return rows
+
+
+CHIP = [
+    ("part", "{}"),
+    ("flash, bytes", ">{:,d}"),
+    ("RAM, bytes", ">{:,d}"),
+    ("instructions a frame", ">{:,d}"),
+    ("million instructions per second of sound", ">{:.2f}"),
+]
+
+_LISTEN_HEADER = """\
+#include "network.h"
+#define LISTEN_INPUTS {hop}
+#define LISTEN_OUTPUTS NETWORK_OUTPUTS
+typedef struct {{
+    network_t network;
+    network_sound_t sound;
+}} listen_t;
+"""
+_LISTEN = """\
+void listen_init(listen_t *s)
+{{
+    network_init(&s->network);
+    network_sound_init(&s->sound);
+}}
+int listen_step(listen_t *s, const int32_t x[{hop}], int32_t y[{outputs}])
+{{
+    int16_t samples[{hop}];
+    int32_t frame[{bands}], i;
+    for (i = 0; i < {hop}; i++) {{
+        samples[i] = (int16_t)x[i];
+    }}
+    if (!network_sound_push(&s->sound, samples, frame)) {{
+        return 0;
+    }}
+    return {call};
+}}
+int listen_finish(listen_t *s, int32_t y[{outputs}])
+{{
+    return network_finish(&s->network, y);
+}}
+"""
+
+
+def _listening(integer: IntegerNetwork, with_network: bool) -> Source:
+    """Return one source whose step takes a hop of samples: the front end, and the network."""
+    network, front = generate(integer, "network"), IntegerLogMel.of_network(integer)
+    assert front is not None
+    own = front.front_end
+    files = front_end_files(front, "network")
+    header = network.header + files["network_sound.h"]
+    code = network.code + files["network_sound.c"]
+    call = "network_step(&s->network, frame, y)" if with_network else "(int)(y[0] = frame[0])"
+    glue = _LISTEN.format(hop=own.hop, bands=own.bands, outputs=integer.n_out, call=call)
+    header += _LISTEN_HEADER.format(hop=own.hop).replace('#include "network.h"\n', "")
+    text = "\n".join([header, code, glue])
+    for file in ("network.h", "network_sound.h"):
+        text = text.replace(f'#include "{file}"', "")
+    return Source("listen", "", text, 0, 0)
+
+
+def chip(folder: Path, _: int) -> Rows:
+    """Compile front end and network for a Cortex-M4, and count instructions on QEMU."""
+    from targets.c.toolchain import CortexM4
+
+    integer, toolchain = ld.quantize(trained(folder), TASK), CortexM4()
+    network, front = generate(integer, "network"), IntegerLogMel.of_network(integer)
+    assert front is not None
+    hop = FRONT_END.hop
+    sound = test_samples()[0]
+    messages = sound[: len(sound) // hop * hop].reshape(1, -1, hop).astype(np.int32)
+    counts = []
+    options = ("-O2", "-funroll-loops")
+    for whole in (False, True):
+        with tempfile.TemporaryDirectory() as scratch:
+            found = toolchain.time(_listening(integer, whole), Path(scratch), messages, *options)
+            counts.append(int(np.median(found[0, FRONT_END.window // hop :])))
+    files = front_end_files(front, "network")
+    code = files["network_sound.c"]
+    window = FRONT_END.window
+    own = Source("network_sound", files["network_sound.h"], code, 0, 10 * window + 4)
+    with tempfile.TemporaryDirectory() as scratch:
+        sizes = [toolchain.sizes(source, Path(scratch), *options) for source in (own, network)]
+    frames = FRONT_END.rate / hop
+    rows: Rows = []
+    parts = ("front end", "network")
+    spent = (counts[0], counts[1] - counts[0])
+    for part, size, count in zip(parts, sizes, spent, strict=True):
+        rows.append([part, size.flash, size.ram, count, count * frames / 1e6])
+    total = [sum(int(row[i] or 0) for row in rows) for i in (1, 2, 3)]
+    return [*rows, ["both", *total, total[2] * frames / 1e6]]
+
+
+ANALOG = [
+    ("chip", "{}"),
+    ("calibration", "{}"),
+    ("samples", ">{:d}"),
+    ("float, %", ">{:.2f}"),
+    ("on neurons, %", ">{:.2f}"),
+]
+_CHIP = {"mismatch": 0.2, "weight_bits": 6, "neurons_per_state": 50}
+
+
+def analog(folder: Path, limit: int) -> Rows:
+    """Run the parallel network on simulated analog chips, calibrated and not."""
+    task, network = get_task(TASK), trained(folder, model="parallel")
+    test = task.load().test.taken(slice(limit))
+    truth = 100 * task.score(run(network, test.inputs), test.targets)
+    rows: Rows = []
+    for chip_seed, method in ((0, "none"), (0, "dynamic"), (1, "dynamic"), (2, "dynamic")):
+        neurons = ld.spike(network, TASK, calibration=method, chip_seed=chip_seed, **_CHIP)
+        found = get_target("brian2").run(neurons, test.inputs)
+        score = 100 * task.score(found.outputs, test.targets)
+        rows.append([f"seed {chip_seed}", method, limit, truth, score])
+    return rows
+
+
+STUDIES: dict[str, tuple[Callable[[Path, int], Rows], results.Columns, int]] = {
+    "accuracy": (accuracy, ACCURACY, 300),
+    "speakers": (speakers, SPEAKER, 500),
+    "targets": (targets, TARGETS, 60),
+    "stream": (stream, STREAM, 300),
+    "chip": (chip, CHIP, 1),
+    "analog": (analog, ANALOG, 60),
+}
+
+
+def main() -> None:
+    """Measure one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--limit", type=int, help="samples of targets and analog, words of stream")
+    results.add_options(parser)
+    options = parser.parse_args()
+    study, columns, limit = STUDIES[options.study]
+    results.publish(columns, study(options.folder, options.limit or limit), options, 0)
+
+
+if __name__ == "__main__":
+    main()
