@@ -93,8 +93,8 @@ class LogMel:
     @cached_property
     def filters(self) -> np.ndarray:
         """The triangles M, shape (window // 2 + 1, bands)."""
-        ends = 2595 * np.log10(1 + np.array([self.low, self.high]) / 700)
-        corners = 700 * (10 ** (np.linspace(*ends, self.bands + 2) / 2595) - 1)
+        first, last = 2595 * np.log10(1 + np.array([self.low, self.high]) / 700)
+        corners = 700 * (10 ** (np.linspace(first, last, self.bands + 2) / 2595) - 1)
         hertz = np.arange(self.window // 2 + 1)[:, None] * self.rate / self.window
         left, top, right = corners[:-2], corners[1:-1], corners[2:]
         rise, fall = (hertz - left) / (top - left), (right - hertz) / (right - top)

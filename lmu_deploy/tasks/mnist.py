@@ -28,8 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
-from lmu_deploy.tasks.base import Task, TaskData
-from lmu_deploy.tasks.pixels import PixelSplit
+from lmu_deploy.tasks.base import PixelSplit, Task, TaskData
 
 VARIABLE = "LMU_DEPLOY_DATA"
 _SOURCE = "https://ossci-datasets.s3.amazonaws.com/mnist/"

@@ -10,9 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from lmu_deploy.tasks.base import Task, TaskData
+from lmu_deploy.tasks.base import PixelSplit, Task, TaskData
 from lmu_deploy.tasks.digits import LARGEST_PIXEL, divide, read_digits
-from lmu_deploy.tasks.pixels import PixelSplit
 
 PERMUTATION_SEED = 0
 _SIDE = 8

@@ -58,10 +58,9 @@ def read_recordings() -> dict[tuple[int, str, int], np.ndarray]:
     folder = _folder()
     contents = _contents(folder)
     for group, digest in _manifest().items():
-        digit, speaker = group.split("_")
         own = hashlib.sha256()
         for take in range(TAKES):
-            own.update(contents.get(f"{digit}_{speaker}_{take}.wav", b""))
+            own.update(contents.get(f"{group}_{take}.wav", b""))
         if own.hexdigest() != digest:
             raise InputError(
                 f"{folder}: the recordings {group}_0.wav to {group}_{TAKES - 1}.wav are not the "
@@ -69,8 +68,8 @@ def read_recordings() -> dict[tuple[int, str, int], np.ndarray]:
             )
     found = {}
     for name, content in contents.items():
-        digit, speaker, take = name.removesuffix(".wav").split("_")
-        found[int(digit), speaker, int(take)] = _samples(content)
+        digit, speaker, number = name.removesuffix(".wav").split("_")
+        found[int(digit), speaker, int(number)] = _samples(content)
     return found
 
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from lmu_deploy.tasks import psdigits
-from lmu_deploy.tasks.base import get_task
-from lmu_deploy.tasks.pixels import PixelSplit
+from lmu_deploy.tasks.base import PixelSplit, get_task
 
 pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
 
