@@ -6,6 +6,9 @@ answer, which have class -1 or the target NaN.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import ceil
+
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
@@ -96,6 +99,22 @@ def nrmse(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> float:
     if power == 0.0:
         raise InputError("the target is zero throughout, so a relative error is undefined.")
     return float(np.sqrt(np.mean((outputs - targets) ** 2) / power))
+
+
+def reached_by(values: Sequence[float], share: float, metric: str) -> float:
+    """Return the value that at least a share of the values reaches or exceeds; one of them.
+
+    Parameters
+    ----------
+    values : sequence of float, not empty
+        One for each chip.
+    share : float
+        From 0 to 1; the best value for 0.
+    metric : {"accuracy", "nrmse"}
+        Large accuracies and small errors are better.
+    """
+    ordered = sorted(values, reverse=metric == "accuracy")
+    return ordered[max(ceil(round(share * len(ordered), 9)), 1) - 1]
 
 
 def _check_some(targets: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lmu_deploy.core.metrics import reached_by
 from lmu_deploy.fidelity.schema import Fidelity
 from lmu_deploy.report.losses import Section
 from lmu_deploy.report.plots.trials import (
@@ -34,7 +35,6 @@ from lmu_deploy.report.wording import (
     good,
     metric_value,
     plural,
-    reached_by,
     setting,
     significant,
 )
@@ -78,7 +78,8 @@ def _options(settings: Mapping[str, Any]) -> str:
 def _reached(study: YieldStudy) -> Table:
     rows = []
     for method, name in METHODS.items():
-        values = [reached_by(study, method, share) for share in _SHARES.values()]
+        chips = study.values[method]
+        values = [reached_by(chips, share, study.metric) for share in _SHARES.values()]
         spikes = study.spikes.get(method)
         fired = count(round(float(np.mean(spikes)))) if spikes else NOTHING
         rows.append([name, *(metric_value(study.metric, value) for value in values), fired])

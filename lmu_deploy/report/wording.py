@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -255,12 +254,6 @@ def on_many_chips(found: Robustness, name: str, target: TargetFidelity) -> list[
     return [
         good(study, CALIBRATED) for study in found.yields if study.profile == target.fit.profile
     ]
-
-
-def reached_by(study: YieldStudy, method: str, share: float) -> float:
-    """Return the metric that at least this share of the chips reaches or exceeds."""
-    ordered = sorted(study.values[method], reverse=study.metric == "accuracy")
-    return ordered[max(ceil(round(share * len(ordered), 9)), 1) - 1]
 
 
 def good_chips(study: YieldStudy, method: str) -> int:

@@ -21,6 +21,7 @@ from lmu_deploy.core.files import fingerprint, write_text
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
+from lmu_deploy.core.metrics import reached_by
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.reference import run_reference
@@ -98,8 +99,7 @@ class ChipYield:
 
     def reached_by(self, method: str, share: float) -> float:
         """Return the metric that at least this fraction (0 to 1) of the chips reaches."""
-        worst_first = 1.0 - share if self.metric == "accuracy" else share
-        return float(np.quantile(self.values[method], worst_first))
+        return reached_by(self.values[method], share, self.metric)
 
     @property
     def study(self) -> dict[str, Any]:

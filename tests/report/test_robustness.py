@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from lmu_deploy.api.report import write_report
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.metrics import reached_by
 from lmu_deploy.fidelity.schema import Fit
 from lmu_deploy.fidelity.store import read_fidelity
 from lmu_deploy.report.plots.losses import steps
 from lmu_deploy.report.plots.trials import Trial, Varied, bin_edges, front_plot
 from lmu_deploy.report.robustness_file import YieldStudy, forget_robustness, gather, read_robustness
 from lmu_deploy.report.series import assign
-from lmu_deploy.report.wording import good, good_chips, on_many_chips, reached_by
+from lmu_deploy.report.wording import good, good_chips, on_many_chips
 
 
 def study(values, **changes):
@@ -42,8 +43,7 @@ def study(values, **changes):
 )
 def test_a_share_of_the_chips_reaches_it_and_no_better(counts, share, metric):
     values = [n / 50 for n in counts]
-    found = study(values, metric=metric)
-    reached = reached_by(found, "dynamic", share)
+    reached = reached_by(values, share, metric)
     sign = 1.0 if metric == "accuracy" else -1.0
     as_good = sum(sign * v >= sign * reached for v in values)
     better = sum(sign * v > sign * reached for v in values)
