@@ -62,7 +62,7 @@ class _Definition:
             messages = entry.one_hot(inputs)
         else:
             limit = entry.message.limit
-            messages = np.clip(np.rint(inputs / entry.message.scale), -limit, limit)
+            messages = np.rint(entry.scaled(inputs) / entry.message.scale).clip(-limit, limit)
         self.sent: dict[Place, list[np.ndarray]] = {p.place: [] for p in network.populations}
         self.sent[entry.place] = [row.astype(np.int64) for row in messages]
         self.recorded: dict[Place, list[np.ndarray]] = {p: [] for p in self.sent}
@@ -190,7 +190,7 @@ def write_vectors(
         else:
             limit = entry.message.limit
             drawn = rng.integers(-limit, limit + 1, (samples, steps, entry.size))
-            inputs = drawn * entry.message.scale
+            inputs = entry.unscaled(drawn)
     inputs = np.asarray(inputs)
     if inputs.ndim != 3 or inputs.shape[2] != entry.features or 0 in inputs.shape:
         raise InputError(

@@ -107,7 +107,7 @@ class IntegerRunner:
     def take(self, inputs: np.ndarray) -> None:
         """Run some samples, of shape (samples, steps, n_in)."""
         network, scale = self._network, self._network.y_scale
-        batch = _Batch({network.input.place: inputs})
+        batch = _Batch({network.input.place: network.input.scaled(inputs)})
         if network.input.place in self._sources:
             self._encode(network.input, batch)
         for stage, model, names in self._stages:

@@ -91,6 +91,11 @@ class IntegerLogMel:
                 f"the network takes {network.input.features} features and its front end has "
                 f"{front.bands} bands; the two must be equal."
             )
+        if network.input.gain is not None or network.input.offset is not None:
+            raise InputError(
+                "the bands of this network have units of their own, and the front end in C gives "
+                "all the same; train with --scaling none."
+            )
         return cls(front, message.scale, message.limit)
 
     @property

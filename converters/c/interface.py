@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.c.rules import array, each
+from lmu_deploy.core.integer.populations import Input
 
 if TYPE_CHECKING:
     from converters.c.generator import Generator
@@ -30,8 +31,7 @@ def header(g: Generator) -> str:
             "",
             f"#define {name.upper()}_INPUTS {entry.features}",
             f"#define {name.upper()}_OUTPUTS {network.n_out}",
-            "/* A real input x is the message rint(x / INPUT_SCALE), within +-INPUT_LIMIT. */",
-            f"#define {name.upper()}_INPUT_SCALE {entry.message.scale!r}",
+            *_input_units(name.upper(), entry),
             f"#define {name.upper()}_INPUT_LIMIT {entry.message.limit}",
             "/* An output y stands for the real value y * OUTPUT_SCALE. */",
             f"#define {name.upper()}_OUTPUT_SCALE {output.scale!r}",
@@ -67,6 +67,23 @@ def header(g: Generator) -> str:
             "",
         ]
     )
+
+
+def _input_units(upper: str, entry: Input) -> list[str]:
+    """Return what turns real inputs into messages: one unit for all, or one for each channel."""
+    scale = f"#define {upper}_INPUT_SCALE {entry.message.scale!r}"
+    if entry.gain is None and entry.offset is None:
+        sentence = "A real input x is the message rint(x / INPUT_SCALE), within +-INPUT_LIMIT."
+        return [f"/* {sentence} */", scale]
+    gain = np.ones(entry.size) if entry.gain is None else entry.gain
+    offset = np.zeros(entry.size) if entry.offset is None else entry.offset
+    return [
+        "/* A real input x of channel i is the message",
+        " * rint((x * INPUT_GAIN[i] + INPUT_OFFSET[i]) / INPUT_SCALE), within +-INPUT_LIMIT. */",
+        scale,
+        f"#define {upper}_INPUT_GAIN {{{', '.join(map(repr, gain.tolist()))}}}",
+        f"#define {upper}_INPUT_OFFSET {{{', '.join(map(repr, offset.tolist()))}}}",
+    ]
 
 
 def interface(g: Generator) -> str:

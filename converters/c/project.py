@@ -193,7 +193,7 @@ def vectors(
     else:
         limit = entry.message.limit
         inputs = rng.integers(-limit, limit + 1, (steps, entry.size))
-    real = inputs if entry.tokens else inputs * entry.message.scale
+    real = inputs if entry.tokens else entry.unscaled(inputs)
     return inputs, run_by_definition(network, real)
 
 

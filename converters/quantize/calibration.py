@@ -51,11 +51,26 @@ class Signal:
         pairs are the same for all signals.
     sequences : ndarray, shape (samples, steps, n), float32
         The whole sequences of the first few samples; empty when they were not recorded.
+    extremes : ndarray, shape (2, n), float64
+        Least and largest value of every channel; empty when they were not recorded.
     """
 
     largest: float
     rows: np.ndarray
     sequences: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    extremes: np.ndarray = field(default_factory=lambda: np.zeros((2, 0)))
+
+    def scaled(self, gain: np.ndarray | None, offset: np.ndarray | None) -> Signal:
+        """Return the signal ``gain * x + offset``, channel by channel."""
+        if gain is None and offset is None:
+            return self
+        by, plus = (1.0 if gain is None else gain), (0.0 if offset is None else offset)
+        rows, whole = (
+            (np.asarray(x, np.float64) * by + plus).astype(np.float32)
+            for x in (self.rows, self.sequences)
+        )
+        widest = np.abs(self.extremes * by + plus).max(initial=0.0)
+        return Signal(float(widest), rows, whole, self.extremes * by + plus)
 
     def covering(self, values: np.ndarray | None) -> Signal:
         """Return the signal with a range that includes other values, such as an initial state."""
@@ -143,6 +158,7 @@ class _Measured:
         self._place, self._every = place, -(-frames // _ROWS)
         self._seen, self._widest = 0, 0.0
         self._rows: list[np.ndarray] = []
+        self._extremes: list[np.ndarray] = []
         self._whole: np.ndarray | None = None
 
     def take(self, signal: np.ndarray) -> None:
@@ -156,6 +172,7 @@ class _Measured:
             )
         self._widest = max(self._widest, top)
         self._rows.append(rows[-self._seen % self._every :: self._every].astype(np.float32))
+        self._extremes += [rows.min(axis=0), rows.max(axis=0)]
         self._seen += len(rows)
         if self._whole is None:
             few = max(1, _SEQUENCE_VALUES // max(1, frames * n))
@@ -165,7 +182,8 @@ class _Measured:
     def signal(self) -> Signal:
         """All measurements."""
         assert self._whole is not None
-        return Signal(self._widest, np.concatenate(self._rows), self._whole)
+        extremes = np.array([np.min(self._extremes, axis=0), np.max(self._extremes, axis=0)])
+        return Signal(self._widest, np.concatenate(self._rows), self._whole, extremes)
 
 
 def record(network: Network, inputs: np.ndarray) -> dict[Place, np.ndarray]:

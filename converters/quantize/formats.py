@@ -134,6 +134,37 @@ def _widest(kernel: np.ndarray, signal: Signal) -> float:
     return float(np.abs(kernel).max(initial=0.0)) * signal.largest
 
 
+_APART = 8.0
+"""How many times larger or smaller than the typical channel an input has a unit of its own."""
+
+
+def channel_gains(x: Signal) -> np.ndarray | None:
+    """Return factors that bring the channels of an input to the same magnitude.
+
+    Parameters
+    ----------
+    x : Signal
+        The inputs of the calibration.
+
+    Returns
+    -------
+    gains : ndarray, shape (channels,), or None
+        None where one unit serves all channels: where it represents every input exactly, or where
+        no channel is 8 times larger or smaller than the median of all. Other channels keep the
+        factor 1.
+    """
+    widest = np.abs(x.extremes).max(axis=0, initial=0.0)
+    if not widest.any():
+        return None
+    step = _grid_step(x.rows, x.largest, largest(_GRID_BITS))
+    if step is not None and np.abs(x.rows[x.rows != 0.0]).min() > step / 2.0:
+        return None
+    ratio = np.where(widest > 0.0, widest, np.nan) / np.median(widest[widest > 0.0])
+    apart = (ratio > _APART) | (ratio < 1.0 / _APART)
+    return np.where(apart, 1.0 / ratio, 1.0) if apart.any() else None
+
+
+_GRID_BITS = 12
 _TOLERANCE = 1e-3
 _MARGIN = 1.05
 

@@ -133,7 +133,7 @@ def spike_for_task(
     kept = None if load_calibration is None else saved.load_calibration(load_calibration)
     chosen = task_for(network, task)
     warn_of(chosen, network)
-    inputs = limited(chosen.load().train, CALIBRATION_SAMPLES).inputs
+    inputs = limited(chosen.load().train, CALIBRATION_SAMPLES).filled
     lowered: SpikingNetwork | LoihiNetwork
     if load_profile(profile).kind == "digital":
         files = {"save_calibration": save_calibration, "load_calibration": load_calibration}

@@ -211,7 +211,7 @@ class _Study:
         data = task.load() if steps is None else task.load().shortened(steps)
         self.network, self.task, self.profile = network, task, profile
         self.split: Split = limited(data.test, limit)
-        self.known = limited(data.train, CALIBRATION_SAMPLES).inputs
+        self.known = limited(data.train, CALIBRATION_SAMPLES).filled
         self.options = options
 
     def start(self, records: Sequence[Path | str]) -> ChipYield:

@@ -165,7 +165,7 @@ def within_budget(
 
     settings = settings_for(network, profile, options)
     with progress_bar("calibrate") as progress:
-        inputs = limited(task.load().train, CALIBRATION_SAMPLES).inputs
+        inputs = limited(task.load().train, CALIBRATION_SAMPLES).filled
         signals = calibrate(network, inputs, progress)
     data = validation_split(task)
     few, budget = data.inputs[:SEARCH_SAMPLES], int(kib * 1024)
@@ -266,7 +266,7 @@ def _compare(integer: IntegerNetwork, network: Network, task: Task) -> None:
 def _quantize(
     network: Network, task: Task, profile: str | DigitalProfile, options: QuantizeOptions
 ) -> IntegerNetwork:
-    inputs = limited(task.load().train, CALIBRATION_SAMPLES).inputs
+    inputs = limited(task.load().train, CALIBRATION_SAMPLES).filled
     with progress_bar("quantize") as progress:
         integer = quantize_with(network, inputs, profile, options, progress)
     if reason := integer.provenance.get("realization"):
@@ -284,7 +284,7 @@ def _train(
     data = task.load()
     if training.steps is not None or training.samples is not None:
         data = data.shortened(training.steps, training.samples)
-    inputs = limited(data.train, CALIBRATION_SAMPLES).inputs
+    inputs = limited(data.train, CALIBRATION_SAMPLES).filled
     with progress_bar("calibrate") as progress:
         signals = calibrate(network, inputs, progress)
     result = train_quantized(

@@ -87,6 +87,15 @@ class Split:
         return Split(inputs, targets, lengths, rows=np.arange(len(self))[index])
 
     @property
+    def filled(self) -> np.ndarray:
+        """The inputs, with the last frame of each sequence in place of padding."""
+        if self.lengths is None:
+            return self.inputs
+        steps = np.arange(self.inputs.shape[1])
+        last = np.minimum(steps, self.lengths[:, None] - 1)
+        return self.inputs[np.arange(len(self))[:, None], last]
+
+    @property
     def every_step(self) -> bool:
         """Whether there is a target at every step."""
         return self.targets.ndim == 3 or (self.targets.ndim == 2 and self.targets.dtype.kind == "i")

@@ -84,7 +84,8 @@ def messages_of(network: IntegerNetwork, inputs: np.ndarray) -> np.ndarray:
             raise InputError(f"tokens must be whole numbers from 0 to {entry.size - 1}.")
         return inputs.astype(np.int32)
     limit = entry.message.limit
-    return np.clip(np.rint(inputs / entry.message.scale), -limit, limit).astype(np.int32)
+    units = np.rint(entry.scaled(inputs) / entry.message.scale)
+    return np.clip(units, -limit, limit).astype(np.int32)
 
 
 def _records(values: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:

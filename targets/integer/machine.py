@@ -181,7 +181,8 @@ class Machine:
             state.produced[entry.place],
             state.produced[entry.place] + len(x),
         )
-        state.buffers[entry.place, REAL].append(np.asarray(x, np.float64))
+        x = entry.scaled(np.asarray(x, np.float64))
+        state.buffers[entry.place, REAL].append(x)
         if entry.place not in self.sources or not len(x):
             return {}
         if entry.tokens:

@@ -50,9 +50,9 @@ class Case:
         self._records: dict[Place, Record] = {}
         self._messages: dict[Place, np.ndarray] = {}
         self._limited: dict[str, int] = {}
-        self._reals = {network.input.place: inputs}
+        self._reals = {network.input.place: network.input.scaled(inputs)}
         if network.input.place in self._sources:
-            self._encode(network.input, inputs)
+            self._encode(network.input, self._reals[network.input.place])
         self._run_host(0)
 
     @property

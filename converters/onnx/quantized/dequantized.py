@@ -61,7 +61,11 @@ class Dequantized(Numbers):
 
     def encode(self, x: str, population: Input) -> str:
         """Quantize inputs."""
-        return self.quantized(f"{population.place}/{MESSAGE}", x, population.message)
+        place = population.place
+        for op, values in (("Mul", population.gain), ("Add", population.offset)):
+            if values is not None:
+                x = self.add(op, [x, self.floats(f"{place}/{op}", values)], f"{place}/{op}/result")
+        return self.quantized(f"{place}/{MESSAGE}", x, population.message)
 
     def rule(self, population: Population) -> Rule:
         """Return the rule of a population."""

@@ -212,6 +212,9 @@ def _formats(network: IntegerNetwork) -> dict[str, dict[str, Any]]:
             found[f"{population.place}/message"] = _as_json(population.message)
     answer = network[network.output].message
     found["input"] = _as_json(network.input.message)
+    for name in ("gain", "offset"):  # messages are rint((gain * real + offset) / scale)
+        if (values := getattr(network.input, name)) is not None:
+            found["input"][name] = values.tolist()
     return found if answer is None else {**found, "output": _as_json(answer)}
 
 

@@ -17,6 +17,7 @@ from converters.onnx.models import add_sequence, add_step
 from converters.onnx.quantized.arithmetic import Numbers
 from lmu_deploy.core.integer.network import HostNodes
 from lmu_deploy.core.integer.parts import Format
+from lmu_deploy.core.integer.populations import Input
 
 
 def doubled(numbers: Numbers, name: str, messages: str, form: Format) -> str:
@@ -31,6 +32,15 @@ def mapped(numbers: Numbers, name: str, real: str, matrix: np.ndarray | None) ->
         return real
     stored = numbers.constant(f"{name}/matrix", np.ascontiguousarray(matrix.T, dtype=np.float64))
     return numbers.add("MatMul", [real, stored], f"{name}/mapped")
+
+
+def in_channel_units(numbers: Numbers, name: str, real: str, entry: Input) -> str:
+    """Add ``gain * real + offset`` of float64, as :meth:`Input.scaled` computes it."""
+    for op, values in (("Mul", entry.gain), ("Add", entry.offset)):
+        if values is not None:
+            stored = numbers.constant(f"{name}/{op}", values)
+            real = numbers.add(op, [real, stored], f"{name}/{op}/result")
+    return real
 
 
 def encoded(numbers: Numbers, name: str, real: str, form: Format) -> str:

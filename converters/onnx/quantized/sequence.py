@@ -28,7 +28,7 @@ from converters.onnx.quantized.component import (
     Part,
     all_thresholds,
 )
-from converters.onnx.quantized.hosts import doubled, encoded, host_frames, mapped
+from converters.onnx.quantized.hosts import doubled, encoded, host_frames, in_channel_units, mapped
 from converters.onnx.quantized.stages import ONE, TIME, Stage, driven, last_only, lengths
 from converters.onnx.quantized.tally import Tally
 from lmu_deploy.core.integer.graph import Component
@@ -145,6 +145,7 @@ class SequenceWriter:
             name = self._input
             if entry.place in self._read and not entry.tokens:
                 x = self._by_time(name, length, entry.features, TensorProto.DOUBLE)
+                x = in_channel_units(numbers, str(entry.place), x, entry)
                 self._reals[entry.place] = Signal(x, length)
                 messages = encoded(numbers, str(entry.place), x, entry.message)
             else:

@@ -33,7 +33,7 @@ from converters.onnx.quantized.component import (
     all_thresholds,
     key_of,
 )
-from converters.onnx.quantized.hosts import doubled, encoded, host_step, mapped
+from converters.onnx.quantized.hosts import doubled, encoded, host_step, in_channel_units, mapped
 from converters.onnx.quantized.integers import Integers
 from converters.onnx.quantized.stages import SOME_LENGTHS
 from lmu_deploy.core.errors import InputError
@@ -174,6 +174,7 @@ class StepWriter:
         self._cycle = max(late for _, late in timed), math.lcm(*(period for period, _ in timed))
         self._step = self._clock() if self._cycle != (0, 1) else ""
         if real:
+            x = in_channel_units(numbers, "input", x, network.input)
             self._reals[network.input.place] = x
             self._enter(network.input, encoded(numbers, "input", x, network.input.message))
         else:

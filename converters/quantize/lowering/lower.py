@@ -19,6 +19,7 @@ from converters.quantize.delay_line import exact
 from converters.quantize.formats import (
     FAINTEST,
     bias_limit,
+    channel_gains,
     drive_format,
     guard_bits,
     input_format,
@@ -36,6 +37,7 @@ from lmu_deploy.core.graph.linear import Affine, Embedding
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.graph.time import Mask
+from lmu_deploy.core.graph.transforms import input_scaling
 from lmu_deploy.core.integer.functions import Function
 from lmu_deploy.core.integer.layered import Assembly
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
@@ -78,6 +80,7 @@ class Lowering:
         self.memories: dict[Place, tuple[LMULayer, Source]] = {}
         self.result: IntegerNetwork
         self._on_host = host_nodes(network)
+        self._scaling = input_scaling(network)
 
     def run(self, provenance: dict[str, str]) -> IntegerNetwork:
         """Return the integer network; `provenance` is added to that of the float network.
@@ -90,6 +93,8 @@ class Lowering:
         network = self.network
         self.forms[INPUT] = Form.of(self._input())
         for node in network.nodes:
+            if node is self._scaling:
+                continue  # the input has its unit and zero
             forms = [self.forms[name] for name in node.inputs]
             if node.name in self._on_host:
                 self.forms[node.name] = self._host(node)
@@ -274,9 +279,27 @@ class Lowering:
             tokens = self.calibration.x
             return Source(_one_hot(tokens, size), one, "--message-bits", None, place)
         bits, option = self.settings.input_width
-        form = input_format(self.calibration.x, bits)
-        self.assembly.populations.append(Input(place, network.n_in, form))
-        return Source(self.calibration.x, form, option, None, place)
+        gain, offset = self._channel_units()
+        signal = self.calibration.x.scaled(gain, offset)
+        form = input_format(signal, bits)
+        self.assembly.populations.append(Input(place, network.n_in, form, gain=gain, offset=offset))
+        basis = None if gain is None or self._scaling is not None else np.diag(1.0 / gain)
+        source = Source(signal, form, option, basis, place)
+        if self._scaling is not None:
+            self.forms[self._scaling.name] = Form.of(source)
+        return source
+
+    def _channel_units(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return what gives every channel of the input its own unit and zero."""
+        if self._scaling is None:
+            return channel_gains(self.calibration.x), None
+        operator, frame = self._scaling.operator, self.network.frame
+        assert isinstance(operator, Affine)
+        gain, offset = (
+            np.broadcast_to(values.astype(np.float64), frame).ravel()
+            for values in (operator.scale, operator.offset)
+        )
+        return gain, offset
 
     def _output(self, node: Node) -> Place:
         """Add what leaves the chip, and return its place."""

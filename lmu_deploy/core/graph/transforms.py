@@ -55,6 +55,27 @@ def fold(network: Network) -> Network:
     return replace(network, nodes=tuple(nodes))
 
 
+def input_scaling(network: Network) -> Node | None:
+    """Return the scale and offset through which alone a network reads its input, if there is one.
+
+    A node whose scale is zero for some feature does not count, because it cannot be undone.
+    """
+    readers = [node for node in network.nodes if INPUT in node.inputs]
+    if len(readers) != 1 or readers[0].name == network.output:
+        return None
+    operator = readers[0].operator
+    return readers[0] if isinstance(operator, Affine) and operator.scale.all() else None
+
+
+def without_input_scaling(network: Network) -> Network:
+    """Return a network that takes inputs which are scaled already."""
+    scaling = input_scaling(network)
+    if scaling is None:
+        return network
+    nodes = [_renamed(node, scaling.name, INPUT) for node in network.nodes if node is not scaling]
+    return replace(network, nodes=tuple(nodes))
+
+
 def _folded(node: Node, nodes: list[Node], network: Network) -> list[Node] | None:
     """Return the nodes without `node`, which those behind it absorb; None if they cannot."""
     if node.name == network.output:

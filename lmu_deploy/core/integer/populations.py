@@ -19,12 +19,13 @@ Output          y = sat(D + b)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import LATER
 from lmu_deploy.core.integer.functions import Function, PiecewiseLinear, Segments, rounded_shift
 from lmu_deploy.core.integer.parts import (
     LARGEST_SHIFT,
@@ -36,7 +37,13 @@ from lmu_deploy.core.integer.parts import (
     largest,
 )
 from lmu_deploy.core.representation import Part
-from lmu_deploy.core.validation import check_choice, check_flag, check_integer, set_fields
+from lmu_deploy.core.validation import (
+    check_array,
+    check_choice,
+    check_flag,
+    check_integer,
+    set_fields,
+)
 
 GATE_BITS = 15
 """Fraction bits of a gate: the integer 32,767 stands for almost 1."""
@@ -187,7 +194,7 @@ class Population(Part):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Input(Population):
-    """Messages of the real inputs, ``x = sat(rint(real / scale))``, ties to even.
+    """Messages of the real inputs, ``x = sat(rint((gain * real + offset) / scale))``, ties to even.
 
     Attributes
     ----------
@@ -198,12 +205,16 @@ class Input(Population):
     tokens : bool
         Whether the input is one whole number, the index of the only neuron that sends; its message
         is ``rint(1 / scale)``.
+    gain, offset : ndarray, shape (size,), float64, or None
+        Of every channel: they give each its own unit and zero. None means 1 and 0.
     """
 
     place: Place
     size: int
     message: Format
     tokens: bool = False
+    gain: np.ndarray | None = field(default=None, metadata=LATER)
+    offset: np.ndarray | None = field(default=None, metadata=LATER)
     counted: ClassVar[tuple[str, ...]] = ("",)
 
     @property
@@ -215,11 +226,33 @@ class Input(Population):
         check_type(f"{self.place}", self.message, Format)
         check_flag("input tokens", self.tokens)
         set_fields(self, size=check_integer("input size", self.size, 1, LARGEST_SIZE))
+        for name in ("gain", "offset"):
+            if (values := getattr(self, name)) is not None:
+                values = check_array(f"input {name}", values, (self.size,)).astype(np.float64)
+                set_fields(self, **{name: values})
+        if self.gain is not None and (self.tokens or not self.gain.all()):
+            raise InputError("the gains of an input must not be zero, and tokens have none.")
 
     @property
     def features(self) -> int:
         """Number of real values of a frame."""
         return 1 if self.tokens else self.size
+
+    def scaled(self, real: np.ndarray) -> np.ndarray:
+        """Return real inputs of shape (..., features) in the unit and zero of their channels.
+
+        These are the numbers that messages round, and that nodes on the host read.
+        """
+        if self.gain is not None:
+            real = real * self.gain
+        return real if self.offset is None else real + self.offset
+
+    def unscaled(self, messages: np.ndarray) -> np.ndarray:
+        """Return the real inputs, of shape (..., features), that messages stand for."""
+        real = messages * self.message.scale
+        if self.offset is not None:
+            real = real - self.offset
+        return real if self.gain is None else real / self.gain
 
     @property
     def saturation_places(self) -> tuple[str, ...]:

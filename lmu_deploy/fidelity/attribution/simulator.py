@@ -138,7 +138,8 @@ class _Run:
         self._hybrid, self._network = hybrid, hybrid.network
         self._batch, steps = inputs.shape[:2]
         self._frames = frame_counts(self._network, steps)
-        self._real = [inputs[:, t].astype(np.float64) for t in range(steps)]
+        real = self._network.input.scaled(inputs.astype(np.float64))
+        self._real = [real[:, t] for t in range(steps)]
         self._first: dict[Place, np.ndarray] = {}
         self._known: dict[str, list[np.ndarray]] = {}
         self._thresholds = {
