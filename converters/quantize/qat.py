@@ -27,7 +27,7 @@ from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.time import Reduce
-from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.graph.transforms import as_layers, without_input_scaling
 from lmu_deploy.core.integer.layered import IntegerLayer, IntegerReadout, layer_views
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
@@ -39,6 +39,7 @@ from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.config import TrainConfig, read_settings
 from lmu_deploy.training.module import predict, task_loss
+from lmu_deploy.training.scaling import Scaling
 
 DEFAULTS = {"epochs": 2, "learning_rate": 3e-4, "schedule": "cosine", "clip_norm": 1.0}
 """Default settings of a training that only has to correct the effect of rounding."""
@@ -150,7 +151,8 @@ def train_quantized(
         from lmu_deploy.nn.convert import from_torch
         from lmu_deploy.training.fit import fit
     prepare = rounding_model(graph, lowering)
-    before = evaluate(prepare, config.network_for(task), task, data.validation)
+    scaling = Scaling.of_inputs(graph)
+    before = evaluate(prepare, config.network_for(task), task, data.validation, scaling)
     fitted = fit(
         task,
         data,
@@ -160,6 +162,7 @@ def train_quantized(
         checkpoint=checkpoint,
         device=device,
         prepare=prepare,
+        scaling=scaling,
     )
     after = {"loss": fitted.validation_loss, "metric": fitted.validation_metric}
     gain = after[config.choose_by] - before[config.choose_by]
@@ -218,7 +221,7 @@ def as_chain(network: Network | LMUNetwork) -> tuple[LMUNetwork, list[str]]:
     InputError
         When a node is no layer that the training knows.
     """
-    graph: Network = as_graph(network)
+    graph = without_input_scaling(as_graph(network))
     layers = as_layers(graph, "qat")
     names = [n.name for n in graph.nodes if not isinstance(n.operator, Reduce)][:-1]
     same = Network.from_layers(layers)
@@ -233,10 +236,9 @@ def as_chain(network: Network | LMUNetwork) -> tuple[LMUNetwork, list[str]]:
 def _renamed(layers: LMUNetwork, network: Network, names: list[str]) -> Network:
     """Return layers as a graph with the names of the nodes of another."""
     trained = Network.from_layers(layers)
-    nodes = tuple(
-        replace(node, operator=new.operator)
-        for node, new in zip(network.nodes, trained.nodes, strict=True)
-    )
+    layered = without_input_scaling(network).nodes
+    new = {node.name: other.operator for node, other in zip(layered, trained.nodes, strict=True)}
+    nodes = tuple(replace(n, operator=new.get(n.name, n.operator)) for n in network.nodes)
     return replace(network, nodes=nodes, provenance=layers.provenance)
 
 
@@ -295,10 +297,16 @@ def _refuse_bases_before_lstm(views: Sequence[IntegerLayer | None]) -> None:
             )
 
 
-def evaluate(prepare: Prepare, config: ModelConfig, task: Task, split: Split) -> dict[str, float]:
-    """Return "loss" and "metric" of the prepared model."""
+def evaluate(
+    prepare: Prepare,
+    config: ModelConfig,
+    task: Task,
+    split: Split,
+    scaling: Scaling | None = None,
+) -> dict[str, float]:
+    """Return "loss" and "metric" of the prepared model, for scaled inputs."""
     model = SequenceModel(config)
     prepare(model)
-    outputs = predict(model.eval(), split, _BATCH)
+    outputs = predict(model.eval(), split, _BATCH, scaling)
     loss = task_loss(task, torch.from_numpy(outputs), torch.from_numpy(split.targets))
     return {"loss": loss.item(), "metric": task.score(outputs, split.targets)}

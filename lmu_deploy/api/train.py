@@ -32,6 +32,7 @@ def train(
     blocks: int | None = None,
     width: int | None = None,
     stem_stride: int | None = None,
+    scaling: str | None = None,
 ) -> TrainResult:
     """Train a network on a task; the test part is used once, at the end.
 
@@ -55,6 +56,9 @@ def train(
     blocks, width, stem_stride : int, optional
         Of a stack: its blocks, the features between them, and the steps of the input that it takes
         together as one.
+    scaling : {"standard", "robust", "min-max", "none"}, optional
+        Scale and offset of every input channel, and of every output of a regression, fitted on the
+        training data and kept as nodes of the network. By default standard for one's own data.
 
     Returns
     -------
@@ -82,6 +86,7 @@ def train(
         blocks=blocks,
         width=width,
         stem_stride=stem_stride,
+        scaling=scaling,
     )
 
 

@@ -37,6 +37,13 @@ def train(
     stem_stride: Annotated[
         int | None, typer.Option(help="Steps of the input that a stack takes together as one.")
     ] = None,
+    scaling: Annotated[
+        str | None,
+        typer.Option(
+            help="Scaling of input channels and of the outputs of a regression: standard, robust, "
+            "min-max or none. By default standard for your own data."
+        ),
+    ] = None,
 ) -> None:
     """Train a network on a task and write it to one file.
 
@@ -56,6 +63,7 @@ def train(
         blocks=blocks,
         width=width,
         stem_stride=stem_stride,
+        scaling=scaling,
     )
     for name, value in result.figures.items():
         print(f"{name.replace('_', ' ')}: {_readable(value)}")

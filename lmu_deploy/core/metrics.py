@@ -117,6 +117,23 @@ def reached_by(values: Sequence[float], share: float, metric: str) -> float:
     return ordered[max(ceil(round(share * len(ordered), 9)), 1) - 1]
 
 
+def nrmse_by_output(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> list[float]:
+    """Return the NRMSE of every output by itself; NaN for one whose target is zero throughout.
+
+    Parameters
+    ----------
+    outputs, targets : ndarray, shape (samples, steps, n_out), or (samples, n_out)
+    washout : int
+        As for :func:`nrmse`.
+    """
+    found = []
+    for k in range(np.shape(targets)[-1]):
+        mine, theirs = np.asarray(outputs)[..., k : k + 1], np.asarray(targets)[..., k : k + 1]
+        there = bool(np.nan_to_num(theirs).any())
+        found.append(nrmse(mine, theirs, washout) if there else float("nan"))
+    return found
+
+
 def _check_some(targets: np.ndarray) -> None:
     if targets.size == 0:
         raise InputError(

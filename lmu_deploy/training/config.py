@@ -68,6 +68,10 @@ class TrainConfig(BaseModel):
     choose_by : {"loss", "metric", "last"}
         Quantity by which validations are compared; with last, the weights of the last epoch are
         kept.
+    scaling : {"standard", "robust", "min-max", "none"}
+        Scale and offset of every input channel, and of every output of a regression, fitted on
+        training data; see :mod:`lmu_deploy.training.scaling`. Standard by default for the user's
+        data, none for built-in tasks.
     steps, samples : int, optional
         Maximum number of steps of a sequence and of samples of each part, for quick runs.
     """
@@ -87,6 +91,7 @@ class TrainConfig(BaseModel):
     augment: Augmentation | None = None
     patience: int | None = Field(default=None, ge=1)
     choose_by: Literal["loss", "metric", "last"] = "loss"
+    scaling: Literal["standard", "robust", "min-max", "none"] = "none"
     steps: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
 
@@ -242,11 +247,12 @@ def _for_own_data(task: Task, model: str) -> dict[str, Any]:
 
     With too few validation samples to judge by, all epochs are trained and the last weights kept.
     """
-    stop: dict[str, Any] = {"patience": 20}
+    common: dict[str, Any] = {"patience": 20}
     if task.is_own and len(task.load().validation) < SMALLEST_VALIDATION:
-        stop = {"choose_by": "last"}
+        common = {"choose_by": "last"}
+    common["scaling"] = "standard"
     if model == "stack":
-        return {**_STACK, **stop}
+        return {**_STACK, **common}
     lmu = {
         "kind": "lmu",
         "units": 100,
@@ -257,4 +263,4 @@ def _for_own_data(task: Task, model: str) -> dict[str, Any]:
     feedforward = {**lmu, "hidden": "feedforward"}
     lstm = {"kind": "lstm", "units": 50}
     layers = {"lmu": [lmu], "parallel": [feedforward], "lstm": [lstm], "hybrid": [lmu, lstm]}
-    return {"layers": layers[model], "schedule": "one-cycle", **stop}
+    return {"layers": layers[model], "schedule": "one-cycle", **common}

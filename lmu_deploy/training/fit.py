@@ -35,6 +35,7 @@ from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Task, TaskData
 from lmu_deploy.training.config import TrainConfig
 from lmu_deploy.training.module import Model, TrainingModule, make_model
+from lmu_deploy.training.scaling import Scaling
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Fitted:
         Loss and metric of that epoch; NaN without validation samples.
     reason : str
         Why the training ended, in words.
+    scaling : Scaling
+        Of the inputs and outputs of the model.
     history : list of dict
         Losses and metric of each epoch.
     device : str
@@ -70,6 +73,7 @@ class Fitted:
     history: list[dict[str, float]]
     device: str
     reason: str
+    scaling: Scaling
 
 
 def fit(
@@ -82,6 +86,7 @@ def fit(
     checkpoint: Path | None = None,
     device: str = "auto",
     prepare: Callable[[SequenceModel], None] | None = None,
+    scaling: Scaling | None = None,
 ) -> Fitted:
     """Train a network on a task.
 
@@ -100,6 +105,8 @@ def fit(
     device : {"auto", "cpu", "cuda", "mps"}
     prepare : callable, optional
         Modifies the initial network in place before training, for studies of initialization.
+    scaling : Scaling, optional
+        By default fitted to the training data as the settings say.
 
     Raises
     ------
@@ -125,7 +132,8 @@ def fit(
         if prepare is not None:
             assert isinstance(model, SequenceModel)
             prepare(model)
-        module = TrainingModule(model, task, data, config, seed)
+        scaling = scaling or Scaling.fit(task, data.train, config.scaling)
+        module = TrainingModule(model, task, data, config, seed, scaling)
         lower_is_better = config.choose_by == "loss" or task.metric == "nrmse"
         validates = len(data.validation) > 0
         best = KeepBest(config.choose_by if validates else "last", lower_is_better, config.patience)
@@ -165,6 +173,7 @@ def fit(
         history.rows,
         used,
         _reason(best, epochs, config, len(data.validation)),
+        scaling,
     )
 
 

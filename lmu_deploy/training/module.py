@@ -26,6 +26,7 @@ from lmu_deploy.nn.graph.stack import make_stack
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.config import TrainConfig
+from lmu_deploy.training.scaling import Scaling
 
 _SMALLEST_NORM = 1e-12  # of a gradient; inputs with a zero gradient are not perturbed
 
@@ -146,6 +147,8 @@ class TrainingModule(pl.LightningModule):
     data : TaskData
     config : TrainConfig
     seed : int
+    scaling : Scaling, optional
+        Of inputs and outputs; the model computes on scaled ones.
 
     Attributes
     ----------
@@ -158,10 +161,17 @@ class TrainingModule(pl.LightningModule):
     """
 
     def __init__(
-        self, model: Model, task: Task, data: TaskData, config: TrainConfig, seed: int
+        self,
+        model: Model,
+        task: Task,
+        data: TaskData,
+        config: TrainConfig,
+        seed: int,
+        scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.scaling = scaling or Scaling()
         self.task = task
         self.data = data
         self.config = config
@@ -200,7 +210,8 @@ class TrainingModule(pl.LightningModule):
         distance = self.config.adversary
         if self.config.augment is not None:
             inputs = self.config.augment.apply(inputs, lengths, self.task.front_end)
-        inputs = inputs.requires_grad_(distance > 0)
+        targets = self.scaling.targets(targets)
+        inputs = self.scaling.scale(inputs).requires_grad_(distance > 0)
         loss = task_loss(self.task, apply(self.model, inputs, lengths), targets)
         if distance:
             perturbed = perturb_inputs(loss, inputs, distance)
@@ -236,14 +247,16 @@ class TrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect the outputs of a batch."""
-        self._outputs.append(apply(self.model, batch[0], batch[2]).cpu())
+        found = apply(self.model, self.scaling.scale(batch[0]), batch[2])
+        self._outputs.append(found.float().cpu())
 
     def on_validation_epoch_end(self) -> None:
         """Evaluate all validation outputs at once."""
         outputs = torch.cat(self._outputs)
         targets = self.data.validation.targets
-        loss = task_loss(self.task, outputs, torch.from_numpy(targets)).item()
-        metric = self.task.score(outputs.numpy(), targets)
+        scaled = self.scaling.targets(torch.from_numpy(targets))
+        loss = task_loss(self.task, outputs, scaled).item()
+        metric = self.task.score(self.scaling.unscale(outputs).numpy(), targets)
         self.validation = {"loss": loss, "metric": metric}
         self._outputs.clear()
 
@@ -300,17 +313,20 @@ def task_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(outputs.flatten(0, -2), targets.flatten(), ignore_index=NO_CLASS)
 
 
-def predict(model: Model, split: Split, batch_size: int) -> np.ndarray:
-    """Return the outputs of a network for a split.
+def predict(
+    model: Model, split: Split, batch_size: int, scaling: Scaling | None = None
+) -> np.ndarray:
+    """Return the outputs of a network for a split, in the units of the data.
 
     Returns
     -------
     outputs : ndarray, shape (samples, n_out), or (samples, steps, n_out)
     """
     device = next(model.parameters()).device
+    scaling = scaling or Scaling()
     with torch.inference_mode():
         parts = [
-            apply(model, inputs.to(device), lengths).cpu()
+            scaling.unscale(apply(model, scaling.scale(inputs.to(device)), lengths)).cpu()
             for inputs, _, lengths in Batches(split, batch_size)
         ]
     return torch.cat(parts).numpy()

@@ -19,6 +19,7 @@ import numpy as np
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.metrics import nrmse_by_output
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Task
@@ -41,7 +42,8 @@ class TrainResult:
     network : Network
         With the weights of the best validation, and its provenance.
     figures : dict of str to float
-        test_METRIC, validation_METRIC, best_epoch, epochs, parameters, seconds.
+        test_METRIC, validation_METRIC, of a regression of several outputs test_nrmse_K of each
+        and test_nrmse_mean, best_epoch, epochs, parameters, seconds.
     history : list of dict of str to float
         For each epoch: epoch, train_loss, validation_loss, validation_metric.
     config : TrainConfig
@@ -68,6 +70,7 @@ def train(
     blocks: int | None = None,
     width: int | None = None,
     stem_stride: int | None = None,
+    scaling: str | None = None,
 ) -> TrainResult:
     """Train a network on a task; the test part is used once, at the end.
 
@@ -95,6 +98,8 @@ def train(
         Device; auto uses the fastest available one.
     blocks, width, stem_stride : int, optional
         Of a stack, override the settings; see :class:`lmu_deploy.nn.config.StackSettings`.
+    scaling : {"standard", "robust", "min-max", "none"}, optional
+        Of inputs and outputs, overrides the settings.
 
     Returns
     -------
@@ -112,11 +117,13 @@ def train(
     sizes = {"blocks": blocks, "width": width, "stem_stride": stem_stride}
     sizes = {name: size for name, size in sizes.items() if size is not None}
     settings = _settings(task, model, config, epochs, sizes)
+    if scaling is not None:
+        settings = settings.changed({"scaling": scaling}, "settings")
     for path in (out, checkpoint):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise InputError(f"cannot write {path}: there is no such folder; create it first.")
     start = time.perf_counter()
-    warn_of(task)
+    warn_of(task, scales=settings.scaling == "none")
     data = task.load()
     if settings.steps is not None or settings.samples is not None:
         data = data.shortened(settings.steps, settings.samples)
@@ -129,11 +136,13 @@ def train(
         ) from error
     where = Path(checkpoint) if checkpoint is not None else None
     fitted = fit(task, data, settings, seed, show=progress, checkpoint=where, device=device)
-    outputs = predict(fitted.model, data.test, settings.batch_size)
+    outputs = predict(fitted.model, data.test, settings.batch_size, fitted.scaling)
     network = _network(fitted.model, None if task.name == UNNAMED else task.name)
+    network = fitted.scaling.add_to(network)
     validated = {f"validation_{task.metric}": fitted.validation_metric}
     figures = {
         f"test_{task.metric}": task.score(outputs, data.test.targets),
+        **_by_output(task, outputs, data.test.targets),
         **(validated if len(data.validation) else {}),
         "best_epoch": float(fitted.best_epoch),
         "epochs": float(len(fitted.history)),
@@ -141,6 +150,8 @@ def train(
         "seconds": round(time.perf_counter() - start, 1),
     }
     command = _command(task, model, config, seed, epochs, out, sizes)
+    if scaling is not None:
+        command += ["--scaling", scaling]
     provenance = describe(command, seed, settings, figures, fitted.device)
     if task.is_own:
         provenance[DATA] = task.identity
@@ -157,6 +168,17 @@ def train(
     if out is not None:
         save(network, out)
     return TrainResult(network, figures, fitted.history, settings)
+
+
+def _by_output(task: Task, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Return the NRMSE of every output and their mean, where a regression has several."""
+    if task.kind != "regression" or task.n_out == 1:
+        return {}
+    found = nrmse_by_output(outputs, targets, task.washout)
+    return {
+        **{f"test_nrmse_{k}": value for k, value in enumerate(found)},
+        "test_nrmse_mean": float(np.nanmean(found)),
+    }
 
 
 def describe(

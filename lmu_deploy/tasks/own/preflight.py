@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import input_scaling
 from lmu_deploy.core.representation import counted
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited
@@ -55,26 +56,30 @@ class Baseline:
     value: float
 
 
-def preflight(task: Task, network: Network | None = None) -> list[Finding]:
+def preflight(task: Task, network: Network | None = None, *, scales: bool = True) -> list[Finding]:
     """Return everything about data, and about a network for them, that a user should know.
 
     Parameters
     ----------
     task : Task
     network : Network, optional
-        A float network.
+        A float network. One that scales its input makes the scales of channels irrelevant.
+    scales : bool
+        Whether the scales and offsets of channels matter.
     """
     data = task.load()
     few = limited(data.train, CALIBRATION_SAMPLES)
-    found = [*_sizes(task, data), *_classes(task, data, few), *_channels(few), *_leaks(data)]
+    scales = scales and (network is None or input_scaling(network) is None)
+    channels = _channels(few, scales)
+    found = [*_sizes(task, data), *_classes(task, data, few), *channels, *_leaks(data)]
     return found if network is None else [*found, *_windows(network, few)]
 
 
-def warn_of(task: Task, network: Network | None = None) -> None:
+def warn_of(task: Task, network: Network | None = None, *, scales: bool = True) -> None:
     """Log what :func:`preflight` finds in the user's data, each finding once in a process."""
     if not task.is_own:
         return
-    for finding in preflight(task, network):
+    for finding in preflight(task, network, scales=scales):
         if (task.identity, str(finding)) not in _TOLD:
             _TOLD.add((task.identity, str(finding)))
             _LOG.warning("%s: %s", task.name, finding)
@@ -119,8 +124,8 @@ def _classes(task: Task, data: TaskData, few: Split) -> Iterator[Finding]:
             )
 
 
-def _channels(few: Split) -> Iterator[Finding]:
-    """Find channels that say nothing, and scales that one input format cannot hold."""
+def _channels(few: Split, scales: bool) -> Iterator[Finding]:
+    """Find channels that say nothing, and scales that differ, where they matter."""
     values = _valid_frames(few)
     low, high = values.min(axis=0), values.max(axis=0)
     constant = np.flatnonzero(low == high)
@@ -133,7 +138,7 @@ def _channels(few: Split) -> Iterator[Finding]:
     for same in copies.values():
         if len(same) > 1:
             yield Finding(f"{_named(np.array(same))} are the same", "keep one of them")
-    if not len(varied):
+    if not len(varied) or not scales:
         return
     spread = values[:, varied].std(axis=0)
     ratio = spread.max() / spread.min()
@@ -141,14 +146,14 @@ def _channels(few: Split) -> Iterator[Finding]:
         yield Finding(
             f"channel {varied[spread.argmax()]} is {ratio:,.0f} times larger than channel "
             f"{varied[spread.argmin()]}",
-            "divide each channel by its standard deviation",
+            "divide each channel by its standard deviation, or train with --scaling standard",
         )
     offset = np.abs(values[:, varied].mean(axis=0)) / spread
     if offset.max() > LARGEST_OFFSET:
         channel = varied[offset.argmax()]
         yield Finding(
             f"the mean of channel {channel} is {offset.max():,.0f} of its standard deviations",
-            "subtract the mean of each channel",
+            "subtract the mean of each channel, or train with --scaling standard",
         )
 
 
