@@ -116,7 +116,7 @@ class RoundedLMU(LMU):
         like = self.input_encoders
         return LMUState(like.new_zeros(batch, self.neurons), like.new_zeros(batch, self.units))
 
-    def weights(self) -> PortedWeights:
+    def weights(self, cached: bool = True) -> PortedWeights:
         """Return the weights that the integers represent."""
         own = Dynamics(1, self.transition, self.entry, self._made)
         return PortedWeights(

@@ -28,7 +28,7 @@ from lmu_deploy.nn.memory import LegendreMemory
 from lmu_deploy.nn.parallel import run_parallel, takes_channels
 from lmu_deploy.nn.products import ACTIVATIONS, TensorCache, has_fused
 from lmu_deploy.nn.recurrent import advance, run_recurrent, run_stepwise
-from lmu_deploy.nn.sequences import check_sequences, pack_like, unpack, zero_after
+from lmu_deploy.nn.sequences import check_sequences, is_traced, pack_like, unpack, zero_after
 from lmu_deploy.nn.weights import LMUWeights
 
 INITIALIZATIONS = ("random", "memory")
@@ -211,8 +211,14 @@ class LMU(nn.Module):
         state = LMUState(*advance(self.weights(), x, *state))
         return (state.m if self.hidden == "none" else state.h), state
 
-    def weights(self) -> LMUWeights:
-        """Return the weights as tensors with gradients."""
+    def weights(self, cached: bool = True) -> LMUWeights:
+        """Return the weights as tensors with gradients.
+
+        Parameters
+        ----------
+        cached : bool
+            Whether what is computed from them may be kept for the next call.
+        """
         a_bar, b_bar = self.memory()
         return LMUWeights(
             self.channels,
@@ -227,8 +233,8 @@ class LMU(nn.Module):
             self.input_kernel,
             self.recurrent_kernel,
             self.bias,
-            self.memory.cache(),
-            self._cache,
+            self.memory.cache() if cached else None,
+            self._cache if cached else None,
         )
 
     def forward(
@@ -276,6 +282,34 @@ class LMU(nn.Module):
         self, x: Tensor, state: LMUState | None, lengths: Tensor | None, last_only: bool
     ) -> tuple[Tensor, LMUState]:
         check_sequences(x, self.n_in, lengths)
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            # 8 bits of a mantissa do not hold a memory: it stays in the type of the weights.
+            with torch.autocast(kind, enabled=False):
+                x = x.to(self.input_encoders.dtype)
+                state = None if state is None else LMUState(*(s.to(x.dtype) for s in state))
+                return self._run(x, state, lengths, last_only)
+        if is_traced():
+            return self._by_definition(x, state, lengths, last_only)
+        return self._fast(x, state, lengths, last_only)
+
+    def _by_definition(
+        self, x: Tensor, state: LMUState | None, lengths: Tensor | None, last_only: bool
+    ) -> tuple[Tensor, LMUState]:
+        """Evaluate step by step, in operations that can be traced: none depends on a value."""
+        x = zero_after(x, lengths)
+        m, h = self.initial_state(x.shape[0]) if state is None else state
+        y, m, h = run_stepwise(self.weights(cached=False), x, m, h, lengths, last_only)
+        return (y if last_only else zero_after(y, lengths)), LMUState(m, h)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _fast(
+        self, x: Tensor, state: LMUState | None, lengths: Tensor | None, last_only: bool
+    ) -> tuple[Tensor, LMUState]:
+        """Evaluate in the fastest form, which depends on sizes; a compiler leaves it as it is."""
+        if not len(x):
+            y = x.new_zeros((0, self.n_out) if last_only else (0, x.shape[1], self.n_out))
+            return y, self.initial_state(0) if state is None else state
         if lengths is not None:
             lengths = lengths.to(device=x.device, dtype=torch.int64)
         x = zero_after(x, lengths)

@@ -169,7 +169,7 @@ def advance(weights: LMUWeights, x: Tensor, m: Tensor, h: Tensor) -> tuple[Tenso
         u = u + m @ weights.memory_encoders
     if weights.memory_bias is not None:
         u = u + weights.memory_bias
-    separate = m.reshape(len(m), weights.channels, -1)
+    separate = m.reshape(m.shape[0], weights.channels, weights.a_bar.shape[0])
     m = (separate @ weights.a_bar.t() + u.unsqueeze(2) * weights.b_bar).flatten(1)
     if weights.memory_kernel is None:
         return m, h

@@ -25,13 +25,18 @@ def check_sequences(x: Tensor, n_in: int, lengths: Tensor | None) -> None:
             f"the layer's input has shape {tuple(x.shape)}; give (batch, steps, {n_in}) with at "
             "least one step."
         )
-    if lengths is None:
+    if lengths is None or is_traced():
         return
     fits = lengths.shape == (len(x),) and not lengths.is_floating_point()
     if not fits or lengths.min() < 1 or lengths.max() > x.shape[1]:
         raise InputError(
             f"lengths must be {len(x)} integers from 1 to {x.shape[1]}, one for each sequence."
         )
+
+
+def is_traced() -> bool:
+    """Return whether operations are recorded instead of run: no size or value is known then."""
+    return bool(torch._C._get_tracing_state()) or torch.compiler.is_exporting()
 
 
 def lengths_of(mask: Tensor) -> Tensor:
@@ -73,7 +78,7 @@ def at_end(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Return the last step of each sequence: (batch, steps, features) to (batch, features)."""
     if lengths is None:
         return x[:, -1]
-    return x[torch.arange(len(x), device=x.device), lengths.to(x.device) - 1]
+    return x[torch.arange(x.shape[0], device=x.device), lengths.to(x.device) - 1]
 
 
 def unpack(packed: PackedSequence) -> tuple[Tensor, Tensor]:

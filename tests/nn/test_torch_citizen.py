@@ -1,0 +1,102 @@
+"""The layer in other people's programs: autocast, tracing, export, compilation, empty batches."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+
+from lmu_deploy.nn import LMU
+
+KINDS = ("recurrent", "feedforward", "none")
+
+
+def layer(hidden="recurrent", **more):
+    torch.manual_seed(0)
+    units = 0 if hidden == "none" else 6
+    return LMU(2, units=units, order=4, theta=10.0, hidden=hidden, **more).eval()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("hidden", KINDS)
+def test_autocast_trains_in_the_precision_of_the_weights(hidden, dtype, x):
+    plain, mixed = layer(hidden), layer(hidden)
+    readout = torch.nn.Linear(plain.n_out, 2)
+    expected, _ = plain(x)
+    with torch.autocast("cpu", dtype=dtype):
+        found, state = mixed(x)
+        answers = readout(found)
+    assert found.dtype == state.m.dtype == torch.float32
+    assert answers.dtype == dtype
+    torch.testing.assert_close(found, expected)
+    answers.float().square().mean().backward()
+    assert all(w.grad is not None and w.grad.isfinite().all() for w in mixed.parameters())
+
+
+def test_autocast_takes_halves_from_a_layer_before(x):
+    stack = torch.nn.Sequential(torch.nn.Linear(2, 2), layer())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, state = stack(x)
+        again, _ = stack[1](stack[0](x), state)
+    assert found.shape == again.shape == (3, 5, 6)
+
+
+@pytest.mark.parametrize("hidden", ["recurrent", "none"])
+def test_tracing_export_and_compilation_give_the_same(hidden, x, tmp_path):
+    made = layer(hidden)
+    expected, (m, h) = made(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(made, x)
+        exported = torch.export.export(
+            made, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}}
+        ).module()
+    for found, (found_m, found_h) in (traced(x), exported(x)):
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(found_m, m)
+        torch.testing.assert_close(found_h, h)
+    five = torch.randn(5, 5, 2)
+    torch.testing.assert_close(exported(five)[0], made(five)[0])
+    torch.testing.assert_close(traced(five)[0], made(five)[0])
+
+
+def test_compiled_layers_train_alike(x):
+    made = layer()
+    compiled = torch.compile(copy.deepcopy(made), backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about the states between two graphs
+        for each in (made, compiled):
+            each(x)[0].square().sum().backward()
+    pairs = zip(made.parameters(), compiled.parameters(), strict=True)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(theirs.grad, mine.grad)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_onnx_files_compute_the_same(dynamo, x, tmp_path):
+    pytest.importorskip("onnx", reason="onnx files")
+    runtime = pytest.importorskip("onnxruntime", reason="onnx files")
+    if dynamo:
+        pytest.importorskip("onnxscript", reason="torch's exporter of programs")
+    made, file = layer(), tmp_path / "layer.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(made, (x,), str(file), dynamo=dynamo)
+    session = runtime.InferenceSession(str(file))
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), made(x)[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("hidden", KINDS)
+@pytest.mark.parametrize("last_only", [False, True])
+def test_empty_batches_give_empty_outputs(hidden, last_only, x):
+    made = layer(hidden)
+    found, state = made(x[:0], last_only=last_only)
+    assert found.shape == ((0, made.n_out) if last_only else (0, 5, made.n_out))
+    assert state.m.shape == (0, 4)
+    assert state.h.shape == (0, made.units)
