@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from converters.formats import Sniff
+from converters.formats import Sniff, refuse_foreign
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import prune
@@ -151,6 +151,7 @@ def import_file(
         When the file is of an unknown format, damaged, or cannot be represented.
     """
     path = Path(path)
+    refuse_foreign(path)
     sniff = Sniff(path)
     importer = _recognize(sniff) if format is None else get_importer(format)
     described = None if architecture is None else Path(architecture)

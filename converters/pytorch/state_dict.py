@@ -42,7 +42,7 @@ from lmu_deploy.core.legendre import DISCRETIZERS
 from lmu_deploy.core.network import Hidden, Layer, LMULayer, LSTMLayer, Memory, Readout
 from lmu_deploy.core.validation import check_array, check_choice, check_integer, check_number
 
-OPTIONS = ("theta", "activation", "return_sequences", "discretizer", "order", "layers")
+OPTIONS = ("theta", "activation", "return_sequences", "discretizer", "order", "layers", "ignore")
 A_BAR, B_BAR, LOG_THETA = "memory.a_bar", "memory.b_bar", "memory.log_theta"
 LMU_WEIGHTS = (
     "input_encoders",
@@ -96,7 +96,8 @@ def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) ->
         theta (where the matrices were trained), activation (tanh by default), return_sequences
         (true or false), discretizer and order (where theta was trained), each for all layers or
         for one, as NAME.theta; layers (names of the modules, separated by commas, where signals do
-        not pass through them in the order of the file).
+        not pass through them in the order of the file); ignore (names of modules or weights,
+        separated by commas, that are no part of the network, such as losses and averages).
 
     Raises
     ------
@@ -124,10 +125,59 @@ def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) ->
     path = check_file(path)
     with path.open("rb") as file:
         in_safetensors = _is_safetensors(file.read(64))
-    arrays = _read_safetensors(path) if in_safetensors else read_in_sandbox("pytorch", path).arrays
+    arrays, unreal = _read_safetensors(path) if in_safetensors else _read_archive(path)
+    arrays, ignored = _without_ignored(arrays, unreal, chosen, path)
     groups = _in_order(_by_module(arrays), chosen, path, in_safetensors)
     network = network_of(path, groups, read, chosen, "a state dictionary of PyTorch")
+    if ignored:
+        left_out = f"{', '.join(ignored)} (option ignore)"
+        network = replace(network, provenance={**network.provenance, "left out": left_out})
     return Network.from_layers(network, [f"{name}_" if name == INPUT else name for name in names])
+
+
+def _read_archive(path: Path) -> tuple[Group, dict[str, str]]:
+    contents = read_in_sandbox("pytorch", path)
+    return contents.arrays, contents.header.get("complex", {})
+
+
+def _without_ignored(
+    arrays: Group, unreal: dict[str, str], options: Options, path: Path
+) -> tuple[Group, list[str]]:
+    """Return the weights of the network, and the names of what the user leaves out.
+
+    Parameters
+    ----------
+    arrays : Group
+    unreal : dict of str to str
+        Types of complex weights.
+    options : Options
+    path : Path
+
+    Raises
+    ------
+    InputError
+        When a name is that of no weight, or a complex weight stays.
+    """
+    names = [name.strip() for name in (options.text("ignore") or "").split(",") if name.strip()]
+
+    def belongs(key: str, name: str) -> bool:
+        return key == name or key.startswith(f"{name}.")
+
+    keys = [*arrays, *unreal]
+    if idle := [name for name in names if not any(belongs(key, name) for key in keys)]:
+        raise InputError(
+            f"option ignore names {idle[0]}, and {path} has no weight of that name or module; it "
+            f"has {', '.join(keys[:20])}."
+        )
+    kept = [key for key in keys if not any(belongs(key, name) for name in names)]
+    if left := [key for key in kept if key in unreal]:
+        raise InputError(
+            f"{path}: weight {left[0]!r} has type {unreal[left[0]]}, as buffers have that are "
+            "computed from other weights (the transformed impulse response of LMUFFT, say); leave "
+            f"it out with --option ignore={left[0]}, or convert the module with from_torch, which "
+            "also reads its forward (LMUFFT has a ReLU before the memory)."
+        )
+    return {key: arrays[key] for key in kept}, names
 
 
 def _by_module(arrays: Group) -> dict[str, Group]:
@@ -168,7 +218,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _read_safetensors(path: Path) -> Group:
+def _read_safetensors(path: Path) -> tuple[Group, dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             if HEADER in (file.metadata() or {}):
@@ -182,7 +232,9 @@ def _read_safetensors(path: Path) -> Group:
             f"{path} is not a readable .safetensors file of real numbers ({type(error).__name__}); "
             "save it again."
         ) from error
-    return {name: _real(path, name, array) for name, array in arrays.items()}
+    unreal = {name: str(a.dtype) for name, a in arrays.items() if a.dtype.kind == "c"}
+    real = {name: _real(path, name, a) for name, a in arrays.items() if name not in unreal}
+    return real, unreal
 
 
 def _real(path: Path, name: str, array: np.ndarray) -> np.ndarray:

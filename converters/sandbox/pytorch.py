@@ -18,6 +18,9 @@ import torch
 from converters.sandbox import limits
 from lmu_deploy.core.errors import InputError
 
+COMPLEX = "complex"
+"""Entry of the header: types of complex weights, by name; their values are not read."""
+
 NESTS = ("state_dict", "model_state_dict", "model")
 """Keys under which checkpoints store the state dictionary."""
 
@@ -51,7 +54,9 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             raise InputError(f"weight {key!r} is not a dense tensor; save it as one.")
     if (size := sum(t.numel() * t.element_size() for t in tensors.values())) > limits.ARRAY_BYTES:
         raise InputError(f"it has {size} bytes of weights, more than {limits.ARRAY_BYTES}.")
-    return {key: _array(key, tensor) for key, tensor in tensors.items()}, {}
+    unreal = {key: str(tensor.dtype) for key, tensor in tensors.items() if tensor.is_complex()}
+    arrays = {key: _array(key, t) for key, t in tensors.items() if key not in unreal}
+    return arrays, {COMPLEX: unreal}
 
 
 def _array(key: str, tensor: torch.Tensor) -> np.ndarray:

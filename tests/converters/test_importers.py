@@ -62,8 +62,59 @@ def test_a_file_of_no_known_format_is_refused(tmp_path, content):
         import_file(tmp_path / "a.bin")
     with pytest.raises(InputError, match="no such file"):
         import_file(tmp_path / "absent.keras")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="is a folder; name the file that holds the network"):
         import_file(tmp_path)
+
+
+def test_foreign_files_are_recognized_by_their_content(tmp_path):
+    def refused(name, content, said):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            import_file(tmp_path / name)
+
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"
+    refused("model.keras", pointer, "is a pointer of Git LFS .* run git lfs pull")
+    old = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e") + b"..."
+    refused("old.pt", old, "a file of torch before 1.6; load it with torch.load and write it again")
+    refused("any.bin", b"\x80\x04\x95" + bytes(20), "a pickle of Python, which could run any code")
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(InputError, match=r"SavedModel folder .* model.save\('model.keras'\)"):
+        import_file(tmp_path)
+
+
+def test_networks_of_other_programs_in_hdf5_are_named(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="HDF5 files")
+    with h5py.File(tmp_path / "a.net", "w") as file:
+        group = file.create_group("layer/0")
+        group["type"], group["neuron/type"] = np.array([b"dense"]), np.array([b"CUBA"])
+        group["weight"] = np.ones((2, 3), np.float32)
+    with pytest.raises(InputError, match="is a lava-dl network of spiking neurons"):
+        import_file(tmp_path / "a.net")
+    with h5py.File(tmp_path / "a.nir", "w") as file:  # with a shape that nir itself refuses
+        file["node/type"] = "NIRGraph"
+        file["node/nodes/output/shape"] = np.array([1, 1, 1])
+    with pytest.raises(InputError, match="NIR graph that was not made by lmu_deploy"):
+        import_file(tmp_path / "a.nir")
+
+
+def test_modules_and_complex_buffers_are_left_out_on_request(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch files")
+    from lmu_deploy.nn import LMU
+
+    lmu, readout = LMU(1, units=3, order=2, theta=5.0), torch.nn.Linear(3, 2)
+    weights = {f"lmu.{k}": v.half() for k, v in lmu.state_dict().items() if "bar" not in k}
+    weights |= {f"lmu.{k}": v for k, v in lmu.state_dict().items() if "bar" in k}
+    weights |= {f"fc.{k}": v.bfloat16() for k, v in readout.state_dict().items()}
+    extra = {"lmu.H": torch.zeros(2, dtype=torch.complex64), "ema.fc.weight": torch.ones(2, 3)}
+    torch.save({**weights, **extra}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"weight 'lmu.H' has type .*complex64.*ignore=lmu.H"):
+        import_file(tmp_path / "a.pt")
+    with pytest.raises(InputError, match="option ignore names loss, and "):
+        import_file(tmp_path / "a.pt", options={"ignore": "loss"})
+    found = import_file(tmp_path / "a.pt", options={"ignore": "lmu.H, ema"})
+    assert found.provenance["left out"] == "lmu.H, ema (option ignore)"
+    kernel = readout.weight.detach().bfloat16().float().numpy().T
+    np.testing.assert_array_equal(found["fc"].operator.kernel, kernel)
 
 
 def test_our_own_onnx_comes_back(tmp_path):
