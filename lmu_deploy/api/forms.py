@@ -14,7 +14,8 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import FORMS, AnyNetwork, as_network, float_source
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.tasks.dataset import TaskLike
+from lmu_deploy.fidelity.store import Parts
+from lmu_deploy.tasks.dataset import TaskLike, find_task
 from targets.base import Target, forms_of, taken_by
 
 UNCALIBRATED = "uncalibrated"
@@ -37,6 +38,8 @@ class Forms:
         What has been written, by name.
     made : dict of str to Network
         What has been made or used, by name.
+    parts : Parts
+        Where networks are kept until the validation is complete.
     given : dict of str to Network
         Those that :meth:`use` took, by form; a spiking one without calibration as uncalibrated.
     """
@@ -48,6 +51,7 @@ class Forms:
     files: dict[str, Path] = field(default_factory=dict)
     given: dict[str, AnyNetwork] = field(default_factory=dict)
     made: dict[str, AnyNetwork] = field(default_factory=dict)
+    parts: Parts = field(default_factory=lambda: Parts(None))
 
     def __post_init__(self) -> None:
         self._keep("float", lambda: self.source)
@@ -130,9 +134,15 @@ class Forms:
     def _spike(self, calibration: str) -> AnyNetwork:
         return spike(self.source, self.task, calibration=calibration, seed=self.seed)
 
+    def _made(self, name: str, make: Callable[[], AnyNetwork]) -> AnyNetwork:
+        if name == "float" or self.task is None:
+            return make()
+        data = find_task(self.task).identity
+        return self.parts.network(make, name, fingerprint(self.source), data, self.seed)
+
     def _keep(self, name: str, make: Callable[[], AnyNetwork]) -> AnyNetwork:
         if name not in self.made:
-            self.made[name] = self.given[name] if name in self.given else make()
+            self.made[name] = self.given[name] if name in self.given else self._made(name, make)
             if self.folder is not None:
                 self.files[name] = self.folder / f"{name}.safetensors"
                 save(self.made[name], self.files[name])

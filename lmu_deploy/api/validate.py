@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from lmu_deploy.fidelity.attribution.chips import Chips
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
-from lmu_deploy.fidelity.streaming import run_streamed, samples_kept
+from lmu_deploy.fidelity.store import Parts, write_fidelity
+from lmu_deploy.fidelity.streaming import StreamedRun, run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.own.preflight import not_better, warn_of
@@ -102,7 +104,7 @@ def _spiking(
     """
     if len(split.inputs) < 2 or samples == 1:
         return result
-    chips = Chips(network, limited(task.load().train, CALIBRATION_SAMPLES).inputs)
+    chips = Chips(network, limited(task.load().train, CALIBRATION_SAMPLES).filled)
 
     def attributed(each: Result, label: str) -> Result:
         if not isinstance(each.network, SpikingNetwork) or each.network.synapse is not None:
@@ -242,9 +244,12 @@ def validate(
     split = limited(parts.test, limit) if first is None else part_of(parts.test, limit, first)
     split = split.changed(inputs=check_network_inputs(source, split.inputs), order=None)
     folder = None if out is None else make_folder(out)
-    forms = Forms(source, chosen, seed, folder)
+    finished = Parts(folder)
+    forms = Forms(source, chosen, seed, folder, parts=finished)
     forms.use(use)
-    results = []
+    results: list[Result] = []
+    run_kept = partial(_kept_run, finished)
+    reference: Run | None = None
     for name, runner, own_limit in runners:
         recorded = isinstance(runner, RecordedTarget)
         form = forms.needed_by(runner, "integer" if recorded else name.partition("/")[2])
@@ -256,11 +261,14 @@ def validate(
             part = limited(split, own_limit)
         variants = {}
         if isinstance(form, SpikingNetwork) and (plain := forms.uncalibrated()) is not None:
-            run = _run(runner, plain, part, seed, f"{name}, {UNCALIBRATED}")
+            run = run_kept(runner, plain, part, seed, f"{name}, {UNCALIBRATED}")
             variants[UNCALIBRATED] = Result(run, plain)
-        run = dataclasses.replace(_run(runner, form, part, seed, name), target=name)
+        run = dataclasses.replace(run_kept(runner, form, part, seed, name), target=name)
         results.append(Result(run, form, variants))
-    reference = _run(get_target("reference"), source, split, seed, "reference")
+        if reference is None:
+            reference = run_kept(get_target("reference"), source, split, seed, "reference")
+        _write_so_far(folder, results, reference, chosen, split, source, seed, forms.files)
+    assert reference is not None  # there is at least one target
     if chosen.is_own:
         value = chosen.score(reference.outputs, split.targets)
         judged = int(np.prod(split.targets.shape[:2])) if chosen.every_step else len(split)
@@ -283,6 +291,7 @@ def validate(
 
         forget_robustness(folder)
         report.save(folder)
+        finished.remove()
     require(check_limits(fidelity, limits))
     return report
 
@@ -323,7 +332,41 @@ def _named_targets(targets: TargetsLike) -> Iterator[tuple[str, Any]]:
             yield from _named_targets(target)
 
 
-def _run(runner: Target, network: AnyNetwork, split: Split, seed: int, label: str) -> Run:
+def _kept_run(
+    finished: Parts, runner: Target, network: AnyNetwork, split: Split, seed: int, label: str
+) -> Run:
+    """Run all samples, unless an earlier start has."""
+
+    def make() -> StreamedRun:
+        return _run(runner, network, split, seed, label)
+
+    if isinstance(runner, RecordedTarget):
+        return make()
+    settings = {name: repr(value) for name, value in sorted(vars(runner).items())}
+    lengths = np.zeros(0, np.int64) if split.lengths is None else split.lengths
+    return finished.run(make, label, settings, network.fingerprint(), split.inputs, lengths, seed)
+
+
+def _write_so_far(
+    folder: Path | None,
+    results: Sequence[Result],
+    reference: Run,
+    task: Task,
+    split: Split,
+    source: Network,
+    seed: int,
+    files: Mapping[str, Path],
+) -> None:
+    """Write fidelity.json of the targets that are done, without attribution, for `report`."""
+    if folder is None:
+        return
+    found = assemble(
+        results, reference, task, split, source, command=_command_line(), seed=seed, files=files
+    )
+    write_fidelity(folder, *found)
+
+
+def _run(runner: Target, network: AnyNetwork, split: Split, seed: int, label: str) -> StreamedRun:
     """Run all samples, a part at a time, with the states of the first ones."""
     runner, inputs = for_lengths(runner, split), split.inputs
     announce(label, runner, network, inputs)

@@ -27,7 +27,7 @@ FORMS: Mapping[str, type] = {
     "loihi": LoihiNetwork,
 }
 """Representations by the name that follows a target's, such as ``integer``."""
-_ALL = tuple(
+NETWORK_CLASSES = tuple(
     dict.fromkeys(
         (
             *GRAPH_CLASSES,
@@ -64,7 +64,7 @@ def load(path: Path | str) -> AnyNetwork:
     >>> ld.load("examples/models/digits.safetensors")
     Network(8 inputs, 10 outputs, 5,262 parameters, 3 nodes, task digits)
     """
-    network = as_graph(load_tree(path, _ALL))
+    network = as_graph(load_tree(path, NETWORK_CLASSES))
     if not isinstance(network, AnyNetwork):
         raise InputError(
             f"{path} contains a {type(network).__name__}, not a network; give a network file."

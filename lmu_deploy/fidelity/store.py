@@ -2,16 +2,22 @@
 
 A report depends on these files only, so it can be regenerated from the folder. Numbers of
 fidelity.json are read exactly as they were written. The JSON text has a fixed order and lists of
-numbers on one line, so that two files can be compared line by line.
+numbers on one line, so that two files can be compared line by line. While a validation runs, the
+folder also holds what it has finished (:class:`Parts`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
 import re
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +25,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import atomic_write, write_text
-from lmu_deploy.fidelity.measures.events import RasterExcerpt
+from lmu_deploy.core.files import atomic_write, load, save, write_text
+from lmu_deploy.core.loading import NETWORK_CLASSES, AnyNetwork
+from lmu_deploy.fidelity.measures.events import Counted, RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity
+from lmu_deploy.fidelity.streaming import StreamedRun
+from targets.base import States
+
+_LOG = logging.getLogger(__name__)
 
 _NUMBERS = re.compile(r"\[\n[-+.,eE\d\snul]+\]")
 
@@ -168,3 +179,88 @@ def read_excerpts(folder: Path | str) -> dict[str, RasterExcerpt]:
         raise InputError(
             f"{path} is corrupt ({type(error).__name__}); create it again with lmu-deploy validate."
         ) from error
+
+
+PARTS = "parts"
+"""Folder within a result folder with what an unfinished validation has done."""
+
+
+class Parts:
+    """What a validation has finished, each part in a file whose name is the hash of its inputs.
+
+    A validation that was stopped finds the parts again and goes on. The file of a part is written
+    whole or not at all, and the folder is removed when the validation is complete.
+
+    Parameters
+    ----------
+    folder : path or None
+        The result folder; without one nothing is kept.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = None if folder is None else folder / PARTS
+
+    def run(self, make: Callable[[], StreamedRun], *inputs: Any) -> StreamedRun:
+        """Return the run that `make` returns, or the one that was kept for the same inputs.
+
+        Parameters
+        ----------
+        make : callable
+        *inputs : JSON values and ndarray
+            Everything that the run depends on.
+        """
+        return self._part(make, _plain_run, (StreamedRun, Counted, States), "run", inputs)
+
+    def network(self, make: Callable[[], AnyNetwork], *inputs: Any) -> AnyNetwork:
+        """Return the network that `make` returns, or the one that was kept for the same inputs."""
+        if self._folder is None:
+            return make()
+        return self._part(make, lambda made: made, NETWORK_CLASSES, "network", inputs)
+
+    def _part(
+        self,
+        make: Callable[[], Any],
+        storable: Callable[[Any], Any],
+        classes: tuple[type, ...],
+        kind: str,
+        inputs: tuple[Any, ...],
+    ) -> Any:
+        if self._folder is None:
+            return make()
+        path = self._folder / f"{kind}-{hash_of(kind, *inputs)}.safetensors"
+        if path.is_file():
+            try:
+                found = load(path, classes)
+            except InputError:
+                path.unlink()  # of another version, or damaged: it is made again
+            else:
+                _LOG.info("kept from an earlier start: %s", path.name)
+                return found
+        made = make()
+        self._folder.mkdir(exist_ok=True)
+        save(storable(made), path)
+        return made
+
+    def remove(self) -> None:
+        """Remove all parts."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def hash_of(*values: Any) -> str:
+    """Return a short hash of arrays and of what JSON can represent, and of the version of this."""
+    digest = hashlib.sha256(version("lmu-deploy").encode())
+    for value in values:
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype.str} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        else:
+            digest.update(json.dumps(plain(value), sort_keys=True).encode())
+    return digest.hexdigest()[:24]
+
+
+def _plain_run(run: StreamedRun) -> StreamedRun:
+    """Return a run whose numbers and settings a file can hold."""
+    numbers = ("neurons", "synops", "saturations", "steps", "chip_steps", "wall_seconds", "seed")
+    names = (*numbers, "carried", "notes", "settings")
+    return replace(run, events={}, **{name: plain(getattr(run, name)) for name in names})
