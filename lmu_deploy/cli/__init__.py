@@ -17,6 +17,9 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run a command; print the message of an expected error instead of its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+            reconfigure(errors="backslashreplace")  # a terminal may not have every letter
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(args=arguments, prog_name="lmu-deploy")

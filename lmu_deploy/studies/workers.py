@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -96,6 +97,7 @@ class Workers:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             address: Any = self._scheduler
             if address is None:
+                self._open.enter_context(_script_left_alone())
                 address = self._open.enter_context(
                     distributed.LocalCluster(
                         n_workers=self._count,
@@ -114,6 +116,26 @@ class Workers:
                 ) from error
             self._open.enter_context(self._client)
         return self._client
+
+
+@contextmanager
+def _script_left_alone() -> Iterator[None]:
+    """Start processes that do not run the calling script again.
+
+    A new process imports the main module of its parent, as pickled functions may be defined there;
+    a script without ``if __name__ == "__main__"`` would start its sweep in every worker. Jobs are
+    functions of this package.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    main.__spec__ = None
+    if "__file__" in hidden:
+        del main.__file__
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 def _result(future: Any, key: str) -> Record:

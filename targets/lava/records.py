@@ -20,6 +20,9 @@ from targets.lava.schedule import Timetable
 _PROGRESS = "progress.npy"
 _STAGE = "stage.npy"
 
+NETWORK = "network.safetensors"
+"""File of the network in the folder of a case."""
+
 
 @dataclass(frozen=True)
 class Record:

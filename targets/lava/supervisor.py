@@ -29,7 +29,6 @@ from targets import workers
 from targets.lava import records
 from targets.lava.plan import Plan
 from targets.lava.session import PARENT
-from targets.lava.worker import NETWORK
 
 _POLL_SECONDS = 0.1
 _SECONDS_TO_END = 10.0
@@ -70,7 +69,7 @@ def prepare(
         See :func:`targets.lava.records.create`.
     """
     case.mkdir()
-    save(replace(network, source=None), case / NETWORK)
+    save(replace(network, source=None), case / records.NETWORK)
     records.create(case, plan, stage, played, recorded)
 
 

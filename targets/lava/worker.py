@@ -15,8 +15,6 @@ from targets.lava import records
 from targets.lava.plan import make_plan
 from targets.lava.session import let_models_report, run_to_end, work_in_folder
 
-NETWORK = "network.safetensors"
-
 
 def run(folder: Path) -> None:
     """Run a stage of every network in `folder`, one after the other."""
@@ -24,7 +22,7 @@ def run(folder: Path) -> None:
 
     let_models_report(folder)
     for case in records.cases(folder):
-        network = load(case / NETWORK, INTEGER_CLASSES)
+        network = load(case / records.NETWORK, INTEGER_CLASSES)
         stage, samples, steps = records.planned(case)
         plan = make_plan(network, samples, steps, stage)
         for process in build(plan, case):
