@@ -28,7 +28,7 @@ from lmu_deploy.core.integer.layered import (
 from lmu_deploy.core.integer.parts import Connection, Format
 from targets.lava import LavaTarget, records, supervisor
 from targets.lava.plan import make_plan
-from targets.lava.worker import NETWORK
+from targets.lava.records import NETWORK
 
 linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 LONG = 100_000
