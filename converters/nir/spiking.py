@@ -63,14 +63,15 @@ def check_spiking(network: SpikingNetwork) -> None:
         wrong.append(f"the membrane noise of {network.device.membrane_noise:g}")
     if network.device.threshold_noise:
         wrong.append(f"the threshold noise of {network.device.threshold_noise:g}")
-    if network.device.tau_mismatch:
+    memories = [memory for memory in network.memories if memory is not None]
+    if any(memory.populations.tau_factors is not None for memory in memories):
         wrong.append("time constants that differ from neuron to neuron")
     if wrong:
         raise InputError(
             f"NIR has no node for {' and '.join(wrong)}; make the spiking network with neurons of "
             "kind lif, without noise, and with a dt_ms of at least the refractory time."
         )
-    if not any(memory is not None for memory in network.memories):
+    if not memories:
         raise InputError("the spiking network has no memory, so there is nothing to export.")
 
 

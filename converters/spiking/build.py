@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from converters.spiking.calibration import calibrate
+from converters.spiking.calibration import calibrate, examine
 from converters.spiking.closed_loop import ScaledMemory, scale_memory
 from converters.spiking.neurons import Chip, Fit
 from converters.spiking.populations import make_populations, with_mismatch
@@ -29,11 +29,14 @@ class Built:
     chips : tuple of Chip
     fits : tuple of Fit
         One for each chip.
+    dead : tuple of tuple of str
+        Places of the populations of each chip that do not follow their drive.
     """
 
     scaled: ScaledMemory
     chips: tuple[Chip, ...]
     fits: tuple[Fit, ...]
+    dead: tuple[tuple[str, ...], ...]
 
     def memories(self) -> list[SpikingMemory]:
         """Return the memory of each chip, its weights rounded as the chip stores them."""
@@ -55,6 +58,7 @@ def build_memory(
     memory: Memory,
     u: np.ndarray,
     number: int,
+    place: str,
     progress: Progress | None = None,
 ) -> Built:
     """Lower one memory, and calibrate it on each chip.
@@ -68,6 +72,8 @@ def build_memory(
         Inputs of the memory for its calibration.
     number : int
         Number of the memory in the network: each has its own neurons on the chip.
+    place : str
+        Place of the memory in the network.
     progress : callable, optional
         Called with (calibration steps done, steps in total).
 
@@ -84,14 +90,25 @@ def build_memory(
         memory.size, recipe.neurons_per_state, recipe.model, recipe.maximum_rates, drawn
     )
     ideal = recipe.device.ideal()
-    perfect = Chip(nominal, recipe.model, ideal, recipe.dt_ms, recipe.tau_ms, memory.order)
+    perfect = Chip(
+        nominal, recipe.model, ideal, recipe.dt_ms, recipe.tau_ms, memory.order, place=place
+    )
     chips = []
     for one in recipes:
         made = np.random.default_rng([one.device.seed, number, 2])
         populations = with_mismatch(nominal, one.device.mismatch, made, one.device.tau_mismatch)
-        chips.append(replace(perfect, populations=populations, device=one.device))
-    fits = calibrate(recipe.calibration, perfect, chips, scaled, [recipe.seed, number], progress)
-    return Built(scaled, tuple(chips), tuple(fits))
+        chips.append(replace(perfect, populations=populations, device=one.device, board=one.board))
+    seed = [recipe.seed, number]
+    dead = [
+        () if recipe.calibration == "none" else _dead(examine(chip, seed).dead, place)
+        for chip in chips
+    ]
+    fits = calibrate(recipe.calibration, perfect, chips, scaled, seed, progress)
+    return Built(scaled, tuple(chips), tuple(fits), tuple(dead))
+
+
+def _dead(populations: Sequence[int], place: str) -> tuple[str, ...]:
+    return tuple(f"{place}/population{number}" for number in populations)
 
 
 _RANGE_PERCENTILE = 99.9

@@ -6,11 +6,12 @@ A static calibration decodes each state from the measured rate curves of its own
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from converters.spiking.closed_loop import ScaledMemory, best_in_loop, predict_spread
+from converters.spiking.device import NeuronDevice, play
 from converters.spiking.dynamic import dynamic_for_each
 from converters.spiking.neurons import Chip, Fit, part
 from converters.spiking.ridge import fit_few_rows
@@ -19,6 +20,9 @@ from lmu_deploy.core.progress import Progress
 STATIC_RIDGE = 0.01
 LEVELS = np.linspace(-1.1, 1.1, 45)
 _SETTLE_MS, _COUNT_MS = 100.0, 1000.0
+_WINDOW_MS = 100.0
+_SAME = 0.02
+"""Largest relative difference of the rates of a neuron that ignores its drive."""
 
 
 def static(
@@ -58,12 +62,12 @@ def measure_rates(
     ndarray, shape (levels, states, neurons)
         Hertz.
     """
-    if chip.model.kind == "poisson":
+    if chip.model.kind == "poisson" and chip.board is None:
         return _expected_rates(chip)
     neurons = chip.neurons(len(LEVELS), rng)
     x = np.repeat(LEVELS[:, None], chip.populations.states, axis=1)
     settling, steps = (round(ms / chip.dt_ms) for ms in (_SETTLE_MS, _SETTLE_MS + _COUNT_MS))
-    counts = np.zeros(neurons.v.shape)
+    counts = np.zeros((len(LEVELS), *chip.populations.encoders.shape))
     for step in range(steps):
         spikes = neurons.step(x)
         if step >= settling:
@@ -79,8 +83,93 @@ def _expected_rates(chip: Chip) -> np.ndarray:
     return np.asarray(np.maximum(current, 0.0) / (chip.model.membrane_tau_ms * 1e-3))
 
 
-_MEASURING, _PREDICTING, _TRYING = 3, 4, 5
-"""Streams of random numbers."""
+@dataclass(frozen=True)
+class Health:
+    """What a short test shows of the neurons of a chip.
+
+    Attributes
+    ----------
+    silent : ndarray, shape (states, neurons), bool
+        Neurons that spike at no drive.
+    stuck : ndarray, shape (states, neurons), bool
+        Neurons that spike at every drive, equally often.
+    dispersion : ndarray, shape (states,)
+        Variance over mean of the spike counts at constant drive, averaged over a population; 0 for
+        regular spikes, 1 for those of Poisson neurons.
+    """
+
+    silent: np.ndarray
+    stuck: np.ndarray
+    dispersion: np.ndarray
+
+    @property
+    def dead(self) -> list[int]:
+        """Populations without a neuron that follows its drive."""
+        return [int(n) for n in np.flatnonzero((self.silent | self.stuck).all(axis=1))]
+
+    def noisy(self, factor: float = 3.0) -> list[int]:
+        """Return the populations that are this much more irregular than the median one."""
+        alive = np.setdiff1d(np.arange(len(self.dispersion)), self.dead)
+        if not len(alive):
+            return []
+        limit = factor * float(np.median(self.dispersion[alive]))
+        return [int(n) for n in alive if self.dispersion[n] > max(limit, 1e-9)]
+
+
+def examine(
+    chip: Chip,
+    seed: Sequence[int],
+    levels: Sequence[float] = (-1.1, 1.1),
+    repeats: int = 1,
+    windows: int = 1,
+) -> Health:
+    """Count the spikes of a chip at a few constant drives.
+
+    Parameters
+    ----------
+    chip : Chip
+    seed : sequence of int
+        Of initial membranes and noise.
+    levels : sequence of float
+        Drives of all populations. The two of the default find neurons that do not work.
+    repeats : int
+        Trials with each drive.
+    windows : int
+        Windows of 0.1 s of each trial, whose counts are compared.
+    """
+    window = max(round(_WINDOW_MS / chip.dt_ms), 1)
+    drives = np.repeat(levels, repeats)
+    x = np.repeat(drives[:, None], chip.populations.states, axis=1).astype(np.float32)
+
+    def counted(board: NeuronDevice | None) -> np.ndarray:
+        rng = np.random.default_rng([*seed, _EXAMINING])
+        neurons = replace(chip, board=board).neurons(len(drives), rng)
+        counts = np.zeros((windows, len(drives), *chip.populations.encoders.shape))
+        for step in range(windows * window):
+            counts[step // window] += neurons.step(x)
+        return counts
+
+    board = chip.board
+    counts = (
+        counted(board)
+        if board is None or board.live
+        else play(board, chip.block, windows * window, [*seed, _EXAMINING], counted)
+    )
+    cells = chip.populations.encoders.shape
+    by_level = counts.reshape(windows, len(levels), repeats, *cells).swapaxes(0, 1)
+    by_level = by_level.reshape(len(levels), -1, *cells)
+    means, variances = by_level.mean(axis=1), by_level.var(axis=1)
+    silent = means.max(axis=0) == 0.0
+    stuck = (np.ptp(means, axis=0) <= _SAME * means.max(axis=0)) & ~silent
+    working = ~(stuck | silent)
+    dispersion = (variances * working).sum(axis=(0, 2)) / np.maximum(
+        (means * working).sum(axis=(0, 2)), 1e-9
+    )
+    return Health(silent, stuck, dispersion)
+
+
+_MEASURING, _PREDICTING, _TRYING, _EXAMINING = 3, 4, 5, 9
+"""Streams of random numbers; those between belong to units."""
 
 
 def calibrate(
@@ -115,6 +204,8 @@ def calibrate(
         return _without(perfect, scaled, seed, progress) * len(chips)
     if method == "static":
         return _static(chips, scaled, seed, progress)
+    if any(chip.board is not None for chip in chips):
+        return [_on_board(perfect, chip, scaled, seed, progress) for chip in chips]
     typical = replace(perfect, device=replace(chips[0].device, mismatch=0.0, tau_mismatch=0.0))
     predicting = np.random.default_rng([*seed, _PREDICTING])
     stages = [part(progress, number, 4) for number in range(4)]
@@ -129,13 +220,51 @@ def calibrate(
     return best_in_loop(chips, [fits, *others], scaled, [*seed, _TRYING], stages[3])
 
 
+def _on_board(
+    perfect: Chip, chip: Chip, scaled: ScaledMemory, seed: Sequence[int], progress: Progress | None
+) -> Fit:
+    """Calibrate a board dynamically; without a closed loop, there is nothing to compare."""
+    board = chip.board
+    assert board is not None
+    typical = replace(perfect, device=replace(chip.device, mismatch=0.0, tau_mismatch=0.0))
+    predicting = np.random.default_rng([*seed, _PREDICTING])
+    spread = predict_spread(typical, scaled.targets, scaled.trajectory, predicting)
+
+    def fitted(given: NeuronDevice) -> list[Fit]:
+        shown = part(progress, 0, 2 if board.live else 1)
+        own, measuring = [replace(chip, board=given)], [*seed, _MEASURING]
+        return dynamic_for_each(own, scaled.targets, scaled.trajectory, measuring, shown, spread)
+
+    steps = len(scaled.trajectory)
+    fits = play(board, chip.block, steps, [*seed, _MEASURING], fitted)
+    if not board.live:
+        return fits[0]
+    others = [_static([chip], scaled, seed, None), _without(perfect, scaled, seed, None)]
+    shown = part(progress, 1, 2)
+    return best_in_loop([chip], [fits, *others], scaled, [*seed, _TRYING], shown)[0]
+
+
 def _static(
     chips: Sequence[Chip], scaled: ScaledMemory, seed: Sequence[int], progress: Progress | None
 ) -> list[Fit]:
     found = []
     for number, chip in enumerate(chips):
-        rng = np.random.default_rng([*seed, _MEASURING])
-        found.append(static(chip, scaled.targets, rng, part(progress, number, len(chips))))
+        shown, measuring = part(progress, number, len(chips)), [*seed, _MEASURING]
+
+        def fitted(
+            board: NeuronDevice | None,
+            chip: Chip = chip,
+            shown: Progress | None = shown,
+            measuring: Sequence[int] = measuring,
+        ) -> Fit:
+            own = replace(chip, board=board)
+            return static(own, scaled.targets, np.random.default_rng(measuring), shown)
+
+        if chip.board is None or chip.board.live:
+            found.append(fitted(chip.board))
+        else:
+            steps = round((_SETTLE_MS + _COUNT_MS) / chip.dt_ms)
+            found.append(play(chip.board, chip.block, steps, measuring, fitted))
     return found
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from converters.spiking.neurons import Batch, Chip, Driven, Fit, NeuronSimulator, part
+from converters.spiking.device import Driven
+from converters.spiking.neurons import Batch, Chip, Fit, NeuronSimulator, part
 from converters.spiking.ridge import Products, fit, round_and_refit
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ from converters.options import (
     SpikeOptions,
 )
 from converters.spiking.build import LastLayer, build_memory, last_layer_inputs, memory_inputs
-from converters.spiking.neurons import Fit, part
+from converters.spiking.device import VIRTUAL, NeuronDevice, open_device
+from converters.spiking.neurons import Fit, VirtualDevice, part
 from converters.spiking.recipe import (
     Recipe,
     check_map,
@@ -40,6 +43,10 @@ from lmu_deploy.core.spiking.units import SpikingUnits
 from lmu_deploy.core.validation import check_inputs
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 
+_LOG = logging.getLogger(__name__)
+
+DeviceLike = NeuronDevice | str | Path
+
 
 def build_networks(
     network: LMUNetwork,
@@ -61,19 +68,22 @@ def build_networks(
     """
     memories: list[list[SpikingMemory | None]] = [[] for _ in recipes]
     fits: list[list[Fit]] = [[] for _ in recipes]
+    dead: list[list[str]] = [[] for _ in recipes]
     units: list[SpikingUnits | None] = [None for _ in recipes]
     reaching = memory_inputs(network, inputs)
     on_chip = recipes[0].neurons_per_unit > 0
     total, number = sum(u is not None for u in reaching) + on_chip, 0
-    for layer, u in zip(network.layers, reaching, strict=True):
+    for index, (layer, u) in enumerate(zip(network.layers, reaching, strict=True)):
         if not isinstance(layer, LMULayer) or u is None:
             for of_chip in memories:
                 of_chip.append(None)
             continue
-        built = build_memory(recipes, layer.memory, u, number, part(progress, number, total))
+        place, shown = f"layer{index}/memory", part(progress, number, total)
+        built = build_memory(recipes, layer.memory, u, number, place, shown)
         for chip, memory in enumerate(built.memories()):
             memories[chip].append(memory)
             fits[chip].append(built.fits[chip])
+            dead[chip] += built.dead[chip]
         number += 1
         if on_chip and layer is network.layers[-1]:
             last = LastLayer(
@@ -85,19 +95,28 @@ def build_networks(
             )
             shown = part(progress, number, total)
             units = list(build_units(recipes, last, built, number - 1, shown))
-    return [
-        assemble(network, recipe, tuple(of_chip), _summary(recipe, len(inputs), found), on_neurons)
-        for recipe, of_chip, found, on_neurons in zip(recipes, memories, fits, units, strict=True)
-    ]
+    made = []
+    for chip, recipe in enumerate(recipes):
+        summary = _summary(recipe, len(inputs), fits[chip], dead[chip])
+        made.append(assemble(network, recipe, tuple(memories[chip]), summary, units[chip]))
+    return made
 
 
-def _summary(recipe: Recipe, samples: int, fits: Sequence[Fit]) -> Calibration:
+def _summary(recipe: Recipe, samples: int, fits: Sequence[Fit], dead: Sequence[str]) -> Calibration:
+    if dead:
+        _LOG.warning(
+            "%s: no neuron of %s follows its drive; calibration works around it with the other "
+            "populations. Compare the error of the states in a report, or use other neurons.",
+            recipe.device.board or f"chip {recipe.device.seed}",
+            ", ".join(dead),
+        )
     return Calibration(
         method=recipe.calibration,
         seed=recipe.seed,
         samples=samples,
         ridge=max(fit.ridge for fit in fits),
         fit_error=max(fit.error for fit in fits),
+        dead=tuple(dead),
     )
 
 
@@ -150,6 +169,7 @@ def spike(
     saved: SavedCalibration | None = None,
     seed: int = 0,
     chip_seed: int | None = None,
+    device: DeviceLike | None = None,
     progress: Progress | None = None,
 ) -> SpikingNetwork:
     """Map the memories of `network` onto spiking neurons of one virtual chip, and calibrate them.
@@ -206,6 +226,9 @@ def spike(
         Of the tuning curves and of the calibration.
     chip_seed : int, optional
         Seed of the chip's mismatch; `seed` if absent.
+    device : NeuronDevice, str or path, optional
+        A device to calibrate in place of a virtual chip: an object, the name of a plug-in, or an
+        ``.npz`` file of a session (:mod:`converters.spiking.device`).
     progress : callable, optional
         Called with (calibration steps done, steps in total).
 
@@ -241,7 +264,7 @@ def spike(
         seed=seed,
         chip_seed=chip_seed,
     )
-    return spike_with(network, calibration_inputs, profile, options, saved, progress)
+    return spike_with(network, calibration_inputs, profile, options, saved, progress, device)
 
 
 def spike_with(
@@ -251,14 +274,17 @@ def spike_with(
     options: SpikeOptions,
     saved: SavedCalibration | None = None,
     progress: Progress | None = None,
+    device: DeviceLike | None = None,
 ) -> SpikingNetwork:
     """Lower a network with options in one object; see :func:`spike`."""
     network = as_layers(network, "spike")
     own_seed = options.seed if options.chip_seed is None else options.chip_seed
     inputs = check_inputs(calibration_inputs, network.n_in)
     if saved is None:
-        return spike_chips(network, inputs, profile, [own_seed], options, progress=progress)[0]
-    recipe = _recipe(network, profile, options).on_chip(own_seed)
+        return spike_chips(
+            network, inputs, profile, [own_seed], options, progress=progress, device=device
+        )[0]
+    recipe = _recipe(network, profile, options, device).on_chip(own_seed)
     check_calibration(saved, network, recipe)
     return assemble(network, recipe, saved.memories, saved.calibration, saved.units)
 
@@ -271,6 +297,7 @@ def spike_chips(
     options: SpikeOptions | None = None,
     *,
     progress: Progress | None = None,
+    device: DeviceLike | None = None,
 ) -> list[SpikingNetwork]:
     """Map one network onto several virtual chips of a profile, each as :func:`spike` does.
 
@@ -286,6 +313,8 @@ def spike_chips(
         Its `chip_seed` has no effect. By default every option has its default.
     progress : callable, optional
         Called with (calibration steps done, steps in total).
+    device : NeuronDevice, str or path, optional
+        As for :func:`spike`; there is one chip then.
 
     Returns
     -------
@@ -301,7 +330,7 @@ def spike_chips(
     inputs = check_inputs(calibration_inputs, network.n_in)
     if not chip_seeds:
         raise InputError("there is no chip to put the network on; give at least one seed.")
-    recipe = _recipe(network, profile, options)
+    recipe = _recipe(network, profile, options, device)
     if options.calibration_steps is not None:
         inputs = inputs[:, : options.calibration_steps]
     largest = max(memory.size for memory in _memories(network))
@@ -314,11 +343,18 @@ def _memories(network: LMUNetwork) -> list[Any]:
     return [layer.memory for layer in network.layers if isinstance(layer, LMULayer)]
 
 
-def _recipe(network: LMUNetwork, profile: str | AnalogProfile, options: SpikeOptions) -> Recipe:
+def _recipe(
+    network: LMUNetwork,
+    profile: str | AnalogProfile,
+    options: SpikeOptions,
+    device: DeviceLike | None = None,
+) -> Recipe:
     """Check the options against the profile and the network."""
     chip = load_profile(profile, "analog")
     assert isinstance(chip, AnalogProfile)
     recipe, memories = make_recipe(chip, options), _memories(network)
+    if device is not None:
+        recipe = recipe.on_board(_opened(device, recipe, options))
     check_room(memories, recipe.neurons_per_state, chip)
     for memory in memories:
         check_window(memory, recipe.presentation_ms, recipe.tau_ms)
@@ -326,3 +362,29 @@ def _recipe(network: LMUNetwork, profile: str | AnalogProfile, options: SpikeOpt
     if check_units(network, recipe, options.units, chip) is not None:
         recipe = replace(recipe, neurons_per_unit=0)
     return recipe
+
+
+def device_for(
+    device: DeviceLike | None, profile: str | AnalogProfile, options: SpikeOptions
+) -> NeuronDevice | None:
+    """Open a device; the virtual one has the imperfections of the profile and the options.
+
+    Raises
+    ------
+    InputError
+        When there is no such device or file, or the file is wrong.
+    """
+    if device is None:
+        return None
+    chip = load_profile(profile, "analog")
+    assert isinstance(chip, AnalogProfile)
+    return _opened(device, make_recipe(chip, options), options)
+
+
+def _opened(device: DeviceLike, recipe: Recipe, options: SpikeOptions) -> NeuronDevice:
+    if isinstance(device, NeuronDevice):
+        return device
+    if str(device) == VIRTUAL:
+        own_seed = options.seed if options.chip_seed is None else options.chip_seed
+        return VirtualDevice(recipe.device, own_seed)
+    return open_device(device)

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from converters.spiking.device import VIRTUAL, Block, Driven, NeuronDevice
+from converters.spiking.populations import with_mismatch
 from converters.spiking.ridge import round_weights
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Device, NeuronModel, Populations
@@ -56,7 +58,7 @@ class Neurons(ABC):
         self.slopes = populations.slopes.astype(dtype)
         self.offsets = populations.offsets.astype(dtype)
         self.model, self.rng, self.dtype = model, rng, dtype
-        self.tau_ms = self.taus(populations)
+        self.tau_ms, self.noise_factors = self.taus(populations), populations.noise_factors
         self.share = self.typed(dt_ms / self.tau_ms)
         self.shape = (copies, *self.slopes.shape)
         self.v = rng.random(self.shape).astype(dtype)
@@ -65,6 +67,11 @@ class Neurons(ABC):
     def taus(self, populations: Populations) -> Any:
         """Return the membranes' time constants, milliseconds: one, or (states, neurons)."""
         nominal, factors = self.model.membrane_tau_ms, populations.tau_factors
+        return nominal if factors is None else nominal * factors
+
+    def noises(self, device: Device) -> Any:
+        """Return the membrane noise in thresholds: one, or (states, neurons)."""
+        nominal, factors = device.membrane_noise, self.noise_factors
         return nominal if factors is None else nominal * factors
 
     def typed(self, value: Any) -> Any:
@@ -130,7 +137,7 @@ class LeakyIntegrateAndFire(Refractory):
         kept = np.exp(-dt_ms / self.tau_ms)
         self.kept = self.typed(kept)
         self.noisy = device.membrane_noise > 0.0
-        self.noise = self.typed(device.membrane_noise * np.sqrt(1.0 - kept**2))
+        self.noise = self.typed(self.noises(device) * np.sqrt(1.0 - kept**2))
 
     def spikes(self, current: np.ndarray) -> np.ndarray:
         """See :meth:`Neurons.spikes`."""
@@ -160,7 +167,7 @@ class DifferentialPairIntegrator(Refractory):
         self.half_feedback = self.dtype(0.5 * circuit.feedback / circuit.leak)
         self.steepness = self.dtype(0.5 * onset / circuit.width)
         self.noisy = device.membrane_noise > 0.0
-        self.noise = self.typed(device.membrane_noise * np.sqrt(2.0 / self.share - 1.0))
+        self.noise = self.typed(self.noises(device) * np.sqrt(2.0 / self.share - 1.0))
 
     def spikes(self, current: np.ndarray) -> np.ndarray:
         """See :meth:`Neurons.spikes`."""
@@ -219,13 +226,6 @@ def part(progress: Progress | None, number: int, parts: int) -> Progress | None:
     return lambda done, steps: progress(round(_FINE * (number + done / steps)), _FINE * parts)
 
 
-class Driven(Protocol):
-    """Neurons that encode given states at every step."""
-
-    def step(self, x: np.ndarray) -> np.ndarray:
-        """Encode scaled states (copies, states); return spikes (copies, states, neurons), bool."""
-
-
 class NeuronSimulator(Protocol):
     """What a dynamic calibration needs to measure: neurons behind first-order synapses."""
 
@@ -270,9 +270,68 @@ class PopulationSizes:
         return self.populations.neurons
 
 
+class VirtualDevice(NeuronDevice):
+    """A simulated chip.
+
+    Parameters
+    ----------
+    device : Device
+        Noise, and the mismatch of a chip with a seed.
+    seed : int, optional
+        Seed of mismatch factors that only this object knows, as those of a chip in a laboratory
+        are known to nobody. By default the factors are those of the block's populations.
+    dtype : dtype
+        See :class:`Neurons`.
+    """
+
+    name = VIRTUAL
+    live = True
+
+    def __init__(
+        self,
+        device: Device,
+        seed: int | None = None,
+        dtype: type[np.floating] = np.float32,
+    ) -> None:
+        self.device, self.seed, self.dtype = device, seed, dtype
+
+    def populations(self, block: Block) -> Populations:
+        """Return the populations of a block as they are on this chip."""
+        if self.seed is None:
+            return block.populations
+        rng = np.random.default_rng([self.seed, *block.place.encode()])
+        of = self.device
+        return with_mismatch(block.populations, of.mismatch, rng, of.tau_mismatch)
+
+    def start(self, block: Block, copies: int, rng: np.random.Generator) -> Neurons:
+        """See :meth:`NeuronDevice.start`."""
+        kind = NEURONS[block.model.kind]
+        populations = self.populations(block)
+        return kind(populations, block.model, self.device, block.dt_ms, copies, rng, self.dtype)
+
+    def run(self, block: Block, drive: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+        """See :meth:`NeuronDevice.run`."""
+        neurons = self.start(block, drive.shape[1], np.random.default_rng(seed))
+        return np.stack([neurons.step(x) for x in drive])
+
+
 @dataclass(frozen=True)
 class Chip(PopulationSizes):
-    """Neurons of a virtual chip with mismatch and noise, and their synapses."""
+    """Neurons of one chip, and their synapses.
+
+    Attributes
+    ----------
+    populations : Populations
+        Those of a virtual chip with its mismatch; for a board, as they are programmed.
+    model : NeuronModel
+    device : Device
+    dt_ms, tau_ms : float
+    order : int
+    board : NeuronDevice, optional
+        What is measured in place of a virtual chip.
+    place : str
+        Place of the populations in the network.
+    """
 
     populations: Populations
     model: NeuronModel
@@ -280,12 +339,18 @@ class Chip(PopulationSizes):
     dt_ms: float
     tau_ms: float
     order: int
+    board: NeuronDevice | None = None
+    place: str = ""
 
-    def neurons(self, copies: int, rng: np.random.Generator) -> Neurons:
-        """Build simulated copies of the chip."""
-        return NEURONS[self.model.kind](
-            self.populations, self.model, self.device, self.dt_ms, copies, rng
-        )
+    @property
+    def block(self) -> Block:
+        """What is programmed on the device."""
+        return Block(self.place, self.populations, self.model, self.dt_ms)
+
+    def neurons(self, copies: int, rng: np.random.Generator) -> Driven:
+        """Start copies of the neurons, whose spikes of a step are known before the next."""
+        board = VirtualDevice(self.device) if self.board is None else self.board
+        return board.start(self.block, copies, rng)
 
     def rounded(self, weights: np.ndarray) -> np.ndarray:
         """Round weights (channels, order, features) as the chip stores them."""
@@ -328,18 +393,29 @@ class Batch:
         """
         if len(self.chips) == 1:
             return self.chips[0].neurons(copies, rng)
+        if self.chips[0].board is not None:
+            return _Apart([chip.neurons(copies, rng) for chip in self.chips])
         repeated: Any = _Repeated(rng, len(self.chips))
         whole = replace(self.chips[0], populations=_side_by_side(self.chips))
         return whole.neurons(copies, repeated)
 
 
 def _side_by_side(chips: Sequence[Chip]) -> Populations:
-    names = ["encoders", "gains", "biases", "gain_factors", "bias_factors"]
-    if chips[0].populations.tau_factors is not None:
-        names.append("tau_factors")
-    return Populations(
-        *(np.concatenate([getattr(chip.populations, name) for chip in chips]) for name in names)
-    )
+    joined = {}
+    for name, default in ABSENT.items():
+        arrays = [getattr(chip.populations, name) for chip in chips]
+        if any(array is not None for array in arrays):
+            plain = np.full(chips[0].populations.encoders.shape, default)
+            joined[name] = np.concatenate([plain if array is None else array for array in arrays])
+    return Populations(**joined)
+
+
+ABSENT = {
+    **dict.fromkeys(("encoders", "gains", "biases", "gain_factors", "bias_factors"), 1.0),
+    **dict.fromkeys(("tau_factors", "noise_factors"), 1.0),
+    "faults": 0.0,
+}
+"""Arrays of populations, and what absent ones stand for."""
 
 
 class _Shared:
@@ -350,6 +426,18 @@ class _Shared:
 
     def step(self, x: np.ndarray) -> np.ndarray:
         return self._neurons.step(np.tile(x, (1, self._chips)))
+
+
+class _Apart:
+    """Neurons of several boards, each with states of its own."""
+
+    def __init__(self, driven: Sequence[Driven]) -> None:
+        self._driven = driven
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        parts = np.split(x, len(self._driven), axis=1)
+        spikes = [one.step(part) for one, part in zip(self._driven, parts, strict=True)]
+        return np.concatenate(spikes, axis=1)
 
 
 class _Repeated:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from converters.options import SpikeOptions
+from converters.spiking.device import NeuronDevice
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.spiking.chip import (
@@ -50,6 +51,8 @@ class Recipe:
         Neurons of each hidden unit of the last layer; 0 if the units are on the host.
     readout_tau_ms : float
         Time constant of the synapses of the readout, in milliseconds.
+    board : NeuronDevice, optional
+        What is calibrated in place of a virtual chip.
     """
 
     model: NeuronModel
@@ -64,6 +67,7 @@ class Recipe:
     synapse: DPISynapse | None = None
     neurons_per_unit: int = 0
     readout_tau_ms: float = 0.0
+    board: NeuronDevice | None = None
 
     @property
     def parts(self) -> int:
@@ -73,6 +77,11 @@ class Recipe:
     def on_chip(self, seed: int) -> Recipe:
         """Return the same recipe for another chip."""
         return replace(self, device=replace(self.device, seed=seed))
+
+    def on_board(self, board: NeuronDevice) -> Recipe:
+        """Return the same recipe for a device, whose mismatch is unknown."""
+        device = replace(self.device, mismatch=0.0, tau_mismatch=0.0, board=board.name)
+        return replace(self, device=device, board=board)
 
 
 def make_recipe(chip: AnalogProfile, options: SpikeOptions) -> Recipe:
@@ -231,6 +240,8 @@ def check_units(
 def _no_room(network: LMUNetwork, recipe: Recipe, chip: AnalogProfile) -> str | None:
     if recipe.synapse is not None:
         return "the synapses are pairs of DPIs"
+    if recipe.board is not None:
+        return "of a device, only memories are calibrated"
     layers = [layer for layer in network.layers if isinstance(layer, LMULayer)]
     of_units = layers[-1].n_out * recipe.neurons_per_unit
     needed = sum(layer.memory.size for layer in layers) * recipe.neurons_per_state + of_units

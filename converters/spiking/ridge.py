@@ -90,7 +90,10 @@ def fit_few_rows(features: np.ndarray, targets: np.ndarray, ridge: float) -> np.
     Returns
     -------
     ndarray, shape (features, targets)
+        Zero where no feature ever differs from zero, such as those of a dead population.
     """
+    if not np.any(features):
+        return np.zeros((features.shape[1], targets.shape[1]))
     products = features @ features.T
     unit = np.trace(products) / features.shape[1]
     values, vectors = np.linalg.eigh(products)

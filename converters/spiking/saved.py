@@ -122,6 +122,7 @@ def _compared(
     saved: SavedCalibration, network: LMUNetwork, recipe: Recipe
 ) -> Iterator[tuple[str, Any, Any]]:
     yield "profile", saved.device.profile, recipe.device.profile
+    yield "device", saved.device.board or "none", recipe.device.board or "none"
     yield "chip seed", saved.device.seed, recipe.device.seed
     yield "network", saved.network[:12], fingerprint(network)[:12]
     for name in ("mismatch", "membrane_noise", "weight_bits", "threshold_noise", "tau_mismatch"):

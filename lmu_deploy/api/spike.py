@@ -8,6 +8,8 @@ from pathlib import Path
 from converters.loihi import loihi_spike_with
 from converters.options import PopulationOptions, SpikeOptions
 from converters.spiking import saved, spike_with
+from converters.spiking.device import VIRTUAL, SessionRecorder
+from converters.spiking.lower import DeviceLike, device_for
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.network import Network
@@ -31,6 +33,8 @@ def spike(
     out: Path | str | None = None,
     save_calibration: Path | str | None = None,
     load_calibration: Path | str | None = None,
+    device: DeviceLike | None = None,
+    record_session: Path | str | None = None,
     neurons_per_state: int = 100,
     presentation_ms: float = 50.0,
     tau_ms: float | None = None,
@@ -69,6 +73,12 @@ def spike(
         File to write what was measured on the chip to, for `load_calibration`.
     load_calibration : path, optional
         File to read instead of measuring the chip; it must be of this network, chip and options.
+    device : NeuronDevice, str or path, optional
+        For an analog chip only: a device to calibrate in place of a virtual chip. An object, the
+        name of a plug-in or ``"virtual"``, or an ``.npz`` file of a session.
+    record_session : path, optional
+        The ``.npz`` file to write what is driven and the spikes to, for `device`. Without a
+        device, those of a virtual chip whose mismatch the file does not tell.
     neurons_per_state, presentation_ms, tau_ms, maximum_rates, seed
         As for :func:`converters.spiking.spike` or :func:`converters.loihi.loihi_spike`.
     dt_ms, neuron, synapse, mismatch, membrane_noise, weight_bits, threshold_noise, tau_mismatch
@@ -114,6 +124,8 @@ def spike(
         out=out,
         save_calibration=save_calibration,
         load_calibration=load_calibration,
+        device=device,
+        record_session=record_session,
     )
 
 
@@ -126,24 +138,44 @@ def spike_for_task(
     out: Path | str | None = None,
     save_calibration: Path | str | None = None,
     load_calibration: Path | str | None = None,
+    device: DeviceLike | None = None,
+    record_session: Path | str | None = None,
 ) -> SpikingNetwork | LoihiNetwork:
     """Lower a float network with options in one object; see :func:`spike`."""
     check_output(out, network)
     network = load_float(network, "spike")
+    if load_calibration is not None and (device is not None or record_session is not None):
+        raise InputError(
+            "a loaded calibration needs no device, and records no session; leave out "
+            "load_calibration, or device and record_session."
+        )
     kept = None if load_calibration is None else saved.load_calibration(load_calibration)
     chosen = task_for(network, task)
     warn_of(chosen, network)
     inputs = limited(chosen.load().train, CALIBRATION_SAMPLES).filled
     lowered: SpikingNetwork | LoihiNetwork
     if load_profile(profile).kind == "digital":
-        files = {"save_calibration": save_calibration, "load_calibration": load_calibration}
+        files = {
+            "save_calibration": save_calibration,
+            "load_calibration": load_calibration,
+            "device": device,
+            "record_session": record_session,
+        }
         given = [name for name, file in files.items() if file is not None]
         common = _common_options(profile, options, given)
         with progress_bar("spike", "steps") as progress:
             lowered = loihi_spike_with(network, inputs, profile, common, progress)
     else:
+        board = device_for(
+            VIRTUAL if device is None and record_session else device, profile, options
+        )
+        recorder = None if board is None or record_session is None else SessionRecorder(board)
         with progress_bar("spike", "steps") as progress:
-            lowered = spike_with(network, inputs, profile, options, kept, progress)
+            lowered = spike_with(
+                network, inputs, profile, options, kept, progress, recorder or board
+            )
+        if recorder is not None and record_session is not None:
+            recorder.save(record_session)
         if save_calibration is not None:
             save(saved.keep_calibration(lowered), save_calibration)
     if out is not None:

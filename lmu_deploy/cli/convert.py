@@ -42,6 +42,18 @@ def spike(
     load_calibration: Annotated[
         Path | None, typer.Option(help="Calibration file to use instead of measuring the chip.")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.npz",
+            help="Device to calibrate in place of a virtual chip: a plug-in, virtual, or a file "
+            "of recorded currents and spikes.",
+        ),
+    ] = None,
+    record_session: Annotated[
+        Path | None,
+        typer.Option(help="File (.npz) to write the currents and spikes of the calibration to."),
+    ] = None,
 ) -> None:
     """Convert a float network to spiking neurons of one virtual analog chip, or of Loihi.
 
@@ -60,6 +72,8 @@ def spike(
         out=out,
         save_calibration=save_calibration,
         load_calibration=load_calibration,
+        device=device,
+        record_session=record_session,
     )
     print(out)
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
+    DAMAGE,
     MISMATCH,
     NEURONS,
     NOISE,
@@ -240,6 +241,7 @@ REMEDIES = {
     MISMATCH: "use more neurons per state or a chip with less mismatch",
     NOISE: "use more neurons per state or slower synapses (--tau-ms)",
     WEIGHT_BITS: "choose a profile whose weights have more bits",
+    DAMAGE: "recalibrate, which works around it, or use other neurons of the chip",
     CALIBRATION: "recalibrate this chip (spike --calibration dynamic)",
     UNITS: "use more --neurons-per-unit or --units host",
     "saturation": "calibrate on larger inputs or use narrower messages",
@@ -312,6 +314,11 @@ def first_cause(found: TargetFidelity) -> str | None:
         return (
             f"Recalibrating {cause.place} would remove "
             f"{wording.share(cause.share)} of the squared output error."
+        )
+    if cause.source == DAMAGE:
+        return (
+            f"Without damage at {cause.place}, and calibrated again, "
+            f"{wording.share(cause.share)} of the squared output error would be gone."
         )
     if cause.share > 1.0:  # other sources compensate for part of it
         return (

@@ -19,10 +19,8 @@ offset : 1 (constant)
 """
 
 
-_OWN_TAU = """
-membrane_tau : second (constant)
-jitter_size : 1 (constant)
-"""
+_OWN_TAU = "\nmembrane_tau : second (constant)"
+_OWN_JITTER = "\njitter_size : 1 (constant)"
 
 
 @dataclass(frozen=True)
@@ -97,13 +95,14 @@ class Curves:
     Attributes
     ----------
     slopes, offsets : ndarray
-    tau_factors : ndarray or None
+    tau_factors, noise_factors : ndarray or None
         See :class:`lmu_deploy.core.spiking.chip.Populations`.
     """
 
     slopes: np.ndarray
     offsets: np.ndarray
     tau_factors: np.ndarray | None
+    noise_factors: np.ndarray | None
 
     @classmethod
     def of_copies(cls, chips: Sequence[Populations], copies: int) -> Curves:
@@ -112,16 +111,23 @@ class Curves:
         def repeated(arrays: list[np.ndarray]) -> np.ndarray:
             return np.concatenate([np.tile(array.reshape(-1), copies) for array in arrays])
 
-        factors = [chip.tau_factors for chip in chips if chip.tau_factors is not None]
+        def factors(name: str) -> np.ndarray | None:
+            found = [getattr(chip, name) for chip in chips]
+            if all(array is None for array in found):
+                return None
+            ones = np.ones(chips[0].encoders.shape)
+            return repeated([ones if array is None else array for array in found])
+
         return cls(
             repeated([chip.slopes for chip in chips]),
             repeated([chip.offsets for chip in chips]),
-            repeated(factors) if factors else None,
+            factors("tau_factors"),
+            factors("noise_factors"),
         )
 
 
-def model_equations(network: SpikingNetwork) -> Equations:
-    """Return the equations of a network's neuron model."""
+def model_equations(network: SpikingNetwork, curves: Curves) -> Equations:
+    """Return the equations of a network's neuron model, for neurons with these curves."""
     noisy = network.device.membrane_noise > 0.0
     found = {
         "lif": NOISY_LIF if noisy else LIF,
@@ -131,9 +137,16 @@ def model_equations(network: SpikingNetwork) -> Equations:
     }[network.neuron.kind]
     if network.device.threshold_noise:
         found = replace(found, threshold=f"{found.threshold} * (1 + threshold_noise * randn())")
-    if network.device.tau_mismatch:
+    if curves.tau_factors is not None:
         found = replace(found, equations=found.equations + _OWN_TAU)
+    if _own_jitter(curves):
+        found = replace(found, equations=found.equations + _OWN_JITTER)
     return found
+
+
+def _own_jitter(curves: Curves) -> bool:
+    """Return whether each neuron has its own amplitude of noise."""
+    return curves.tau_factors is not None or curves.noise_factors is not None
 
 
 def neuron_group(
@@ -159,7 +172,7 @@ def neuron_group(
     clock : Clock
     name : str
     """
-    model, refractory = model_equations(network), network.neuron.refractory_ms
+    model, refractory = model_equations(network, curves), network.neuron.refractory_ms
     group = b2.NeuronGroup(
         len(membranes),
         model.equations,
@@ -168,13 +181,17 @@ def neuron_group(
         reset=model.reset,
         refractory=refractory * b2.ms if refractory else False,
         clock=clock,
-        namespace=namespace(network, b2),
+        namespace=namespace(network, b2, curves),
         name=name,
     )
     group.slope, group.offset = curves.slopes, curves.offsets
+    taus: Any = network.neuron.membrane_tau_ms
     if curves.tau_factors is not None:
-        taus = network.neuron.membrane_tau_ms * curves.tau_factors
-        group.membrane_tau, group.jitter_size = taus * b2.ms, _jitter(network, taus)
+        taus = taus * curves.tau_factors
+        group.membrane_tau = taus * b2.ms
+    if _own_jitter(curves):
+        factors = 1.0 if curves.noise_factors is None else curves.noise_factors
+        group.jitter_size = _jitter(network, taus, factors)
     states, index = encoded
     group.x = b2.linked_var(states, "x", index=index)
     if network.neuron.circuit is not None:
@@ -184,12 +201,14 @@ def neuron_group(
     return group
 
 
-def namespace(network: SpikingNetwork, b2: Any) -> dict[str, Any]:
+def namespace(network: SpikingNetwork, b2: Any, curves: Curves) -> dict[str, Any]:
     """Return the values of the names in the equations, with their units."""
     tau, circuit = network.neuron.membrane_tau_ms, network.neuron.circuit
     values: dict[str, Any] = {"threshold_noise": network.device.threshold_noise}
-    if not network.device.tau_mismatch:  # else each neuron has its own
-        values |= {"membrane_tau": tau * b2.ms, "jitter_size": _jitter(network, tau)}
+    if curves.tau_factors is None:  # else each neuron has its own
+        values["membrane_tau"] = tau * b2.ms
+    if not _own_jitter(curves):
+        values["jitter_size"] = _jitter(network, tau)
     if circuit is not None:
         names = ("leak", "gain", "onset", "width", "spike", "reset", "dark")
         values |= {f"I_{name}": getattr(circuit, name) * b2.pA for name in names}
@@ -197,9 +216,9 @@ def namespace(network: SpikingNetwork, b2: Any) -> dict[str, Any]:
     return values
 
 
-def _jitter(network: SpikingNetwork, tau_ms: Any) -> Any:
+def _jitter(network: SpikingNetwork, tau_ms: Any, factors: Any = 1.0) -> Any:
     """Return the noise amplitude for which a free membrane has the device's membrane noise."""
     decay = np.exp(-network.dt_ms / tau_ms)
     if network.neuron.circuit is not None:  # stepped by Euler's method
         decay = 1.0 - network.dt_ms / tau_ms
-    return network.device.membrane_noise * np.sqrt((1.0 + decay) / (1.0 - decay))
+    return network.device.membrane_noise * factors * np.sqrt((1.0 + decay) / (1.0 - decay))

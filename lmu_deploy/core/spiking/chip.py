@@ -182,6 +182,10 @@ class NeuronModel:
             )
 
 
+_FAULTY_CURRENT = 1000.0
+"""Current of a stuck neuron, and minus that of a dead one, in rheobase currents."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Populations(Part):
     """One population of neurons per state: programmed parameters and device mismatch.
@@ -196,6 +200,11 @@ class Populations(Part):
         Factors of device mismatch on gains and biases; ones for an ideal chip.
     tau_factors : ndarray, shape (states, neurons), optional
         Factors on the time constants of the membranes; None if these do not vary.
+    noise_factors : ndarray, shape (states, neurons), optional
+        Factors on the membrane noise; None if it is the same for all.
+    faults : ndarray, shape (states, neurons), optional
+        0 for a neuron that works, -1 for one that never spikes (dead), 1 for one that always does
+        (stuck), as fast as its refractory time allows; None if all work.
     """
 
     encoders: np.ndarray
@@ -204,6 +213,8 @@ class Populations(Part):
     gain_factors: np.ndarray
     bias_factors: np.ndarray
     tau_factors: np.ndarray | None = field(default=None, metadata=LATER)
+    noise_factors: np.ndarray | None = field(default=None, metadata=LATER)
+    faults: np.ndarray | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         encoders = check_array("encoders", self.encoders, (None, None))
@@ -212,14 +223,14 @@ class Populations(Part):
         set_fields(self, encoders=encoders)
         for name in ("gains", "biases", "gain_factors", "bias_factors"):
             set_fields(self, **{name: check_array(name, getattr(self, name), encoders.shape)})
-        factors = ["gain_factors", "bias_factors"]
-        if self.tau_factors is not None:
-            shape = encoders.shape
-            set_fields(self, tau_factors=check_array("tau_factors", self.tau_factors, shape))
-            factors.append("tau_factors")
-        for name in factors:
-            if not np.all(getattr(self, name) > 0.0):
+        for name in ("tau_factors", "noise_factors", "faults"):
+            if (given := getattr(self, name)) is not None:
+                set_fields(self, **{name: check_array(name, given, encoders.shape)})
+        for name in ("gain_factors", "bias_factors", "tau_factors", "noise_factors"):
+            if (factors := getattr(self, name)) is not None and not np.all(factors > 0.0):
                 raise InputError(f"{name} must be positive throughout.")
+        if self.faults is not None and not np.all(np.isin(self.faults, (-1.0, 0.0, 1.0))):
+            raise InputError("faults must be -1, 0 or 1 throughout.")
 
     @property
     def states(self) -> int:
@@ -234,12 +245,16 @@ class Populations(Part):
     @property
     def slopes(self) -> np.ndarray:
         """Slopes of current over state on this chip, shape (states, neurons)."""
-        return np.asarray(self.gains * self.gain_factors * self.encoders)
+        slopes = self.gains * self.gain_factors * self.encoders
+        return np.asarray(slopes if self.faults is None else np.where(self.faults, 0.0, slopes))
 
     @property
     def offsets(self) -> np.ndarray:
         """Currents at state zero on this chip, shape (states, neurons)."""
-        return np.asarray(self.biases * self.bias_factors)
+        offsets = self.biases * self.bias_factors
+        if self.faults is None:
+            return np.asarray(offsets)
+        return np.asarray(np.where(self.faults, _FAULTY_CURRENT * self.faults, offsets))
 
 
 @dataclass(frozen=True)
@@ -263,6 +278,9 @@ class Device:
         Threshold noise: relative standard deviation from step to step.
     tau_mismatch : float
         Coefficient of variation of membrane time constants across neurons (lognormal).
+    board : str
+        Name of the device, or of the file of its recordings, that calibration measured in place of
+        a virtual chip; empty for a virtual chip, whose mismatch is in :class:`Populations`.
     """
 
     profile: str
@@ -272,10 +290,12 @@ class Device:
     weight_bits: int
     threshold_noise: float = field(default=0.0, metadata=LATER)
     tau_mismatch: float = field(default=0.0, metadata=LATER)
+    board: str = field(default="", metadata=LATER)
 
     def __post_init__(self) -> None:
         set_fields(
             self,
+            board=check_text("device board", self.board, 200) if self.board else "",
             profile=check_text("profile", self.profile, 200),
             seed=check_integer("device seed", self.seed, 0, 2**32 - 1),
             mismatch=check_number("mismatch", self.mismatch, 0.0, 2.0),
@@ -315,6 +335,9 @@ class Calibration:
     fit_error : float
         Root mean square error relative to the root mean square of the fitted signal: W against A' x
         on held-out time (dynamic), decoded against true states over the rate curves (others).
+    dead : tuple of str
+        Populations without a spike during the calibration, such as
+        ``layer0/memory/population6``.
     """
 
     method: str
@@ -322,6 +345,7 @@ class Calibration:
     samples: int
     ridge: float
     fit_error: float
+    dead: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         set_fields(
@@ -331,6 +355,7 @@ class Calibration:
             samples=check_integer("calibration samples", self.samples, 0, 2**31 - 1),
             ridge=check_number("calibration ridge", self.ridge, 0.0, 1e6),
             fit_error=check_number("calibration fit_error", self.fit_error, 0.0, 1e12),
+            dead=tuple(check_text("dead population", place, 200) for place in self.dead),
         )
 
 

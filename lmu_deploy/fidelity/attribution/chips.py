@@ -22,11 +22,15 @@ from typing import Any
 import numpy as np
 
 from converters.spiking import spike
-from converters.spiking.neurons import NEURONS, Neurons
+from converters.spiking.calibration import Health, examine
+from converters.spiking.device import Block, Driven, NeuronDevice
+from converters.spiking.neurons import ABSENT, Chip, VirtualDevice
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import Trace, run_reference
+from lmu_deploy.core.spiking.chip import Populations
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.fidelity.attribution.measure import Errors, metric_of
 from lmu_deploy.fidelity.measures.agreement import deviation
@@ -88,8 +92,9 @@ def run_hybrid(
     spiking: Collection[int],
     seed: int = 0,
     observe: Observer | None = None,
+    device: NeuronDevice | None = None,
 ) -> HybridRun:
-    """Run a network in which only some memories spike.
+    """Run a network in which only some memories spike, on the device that it belongs to.
 
     Parameters
     ----------
@@ -102,7 +107,18 @@ def run_hybrid(
         Seed of initial membranes and noise, as in the Brian2 target.
     observe : callable, optional
         Called at every step of the spiking memories.
+    device : NeuronDevice, optional
+        A live device whose neurons spike; by default the virtual chip of the network, with the
+        random numbers of the Brian2 target.
+
+    Raises
+    ------
+    InputError
+        When the network was calibrated for a device, and none is given.
     """
+    if device is None:
+        check_virtual(network)
+        device = VirtualDevice(network.device, dtype=np.float64)
     signal, states, memories = inputs, list[np.ndarray](), 0
     units: Units | None = None
     for number, layer in enumerate(network.host.layers):
@@ -117,7 +133,8 @@ def run_hybrid(
             if network.units is not None and layer is network.host.layers[-1]:
                 starts = np.random.default_rng([seed, memories + 1, 2])
                 units = Units(network, [network.units], layer, signal, starts)
-            _run_spiking(network, memory, host, (seed, memories), seen, units)
+            place = f"layer{number}"
+            _run_spiking(network, memory, host, (seed, memories), seen, units, (device, place))
         else:
             _run_ideal(network, memory, host)
         states.append(host.m)
@@ -125,6 +142,15 @@ def run_hybrid(
     readout = network.host.readout
     y = signal @ readout.kernel.astype(np.float64) if units is None else units.y
     return HybridRun(states, y if readout.bias is None else y + readout.bias)
+
+
+def check_virtual(network: SpikingNetwork) -> None:
+    """Raise InputError when the network's neurons are those of a device."""
+    if board := network.device.board:
+        raise InputError(
+            f"the network was calibrated for device {board}, and its file does not hold that "
+            "device's neurons; pass the device."
+        )
 
 
 def ideal_drive(memory: SpikingMemory) -> Callable[[np.ndarray], np.ndarray]:
@@ -153,19 +179,21 @@ def _run_spiking(
     seeds: tuple[int, int],
     observe: Callable[[np.ndarray, np.ndarray], None] | None,
     units: Units | None,
+    where: tuple[NeuronDevice, str],
 ) -> None:
     samples, steps, _ = host.m.shape
     noise = np.random.RandomState(int(np.random.default_rng([*seeds, 1]).integers(2**31)))
-    of_chip = (network.neuron, network.device, network.dt_ms, samples)
-    kind = NEURONS[network.neuron.kind]
-    random: Any = Brian2Random(
-        np.random.default_rng(seeds), noise
-    )  # neurons use two of its methods
-    neurons: Neurons = kind(memory.populations, *of_chip, random, np.float64)
-    firing: Neurons | None = None
+    device, layer = where
+
+    def started(part: str, populations: Populations, initial: np.random.Generator) -> Driven:
+        block = Block(f"{layer}/{part}", populations, network.neuron, network.dt_ms)
+        random: Any = Brian2Random(initial, noise)  # neurons use two of its methods
+        return device.start(block, samples, random)
+
+    neurons = started("memory", memory.populations, np.random.default_rng(seeds))
+    firing: Driven | None = None
     if units is not None:
-        random = Brian2Random(units.starts, noise)
-        firing = kind(units.units[0].populations, *of_chip, random, np.float64)
+        firing = started("hidden", units.units[0].populations, units.starts)
     boundary = Boundary(host.channels, host.observe)
     synapses = Synapses(network, [memory], boundary, samples, steps, rasters=False)
     x = np.zeros((samples, memory.states))
@@ -202,6 +230,8 @@ class SpikingAblationRunner:
     seed : int
     progress : callable, optional
         Called with (runs done, `total`).
+    device : NeuronDevice, optional
+        Device of the network whose errors are attributed.
 
     Attributes
     ----------
@@ -221,17 +251,23 @@ class SpikingAblationRunner:
         task: Task,
         seed: int,
         progress: Progress | None,
+        device: NeuronDevice | None = None,
     ) -> None:
-        self.inputs, self.seed = inputs, seed
+        self.inputs, self.seed, self.device = inputs, seed, device
         self._targets, self._task, self._progress = targets, task, progress
         self._truth: Trace = run_reference(host, inputs, record=True)
         self.reference = Errors(metric_of(self._truth.outputs, targets, task), 0.0, 0.0)
         self.layers = [n for n, layer in enumerate(host.layers) if isinstance(layer, LMULayer)]
         self.total = self._done = 0
 
-    def errors(self, network: SpikingNetwork, spiking: Collection[int]) -> Errors:
-        """Run a network in which some memories spike; return its errors."""
-        found = run_hybrid(network, self.inputs, spiking, self.seed)
+    def errors(
+        self,
+        network: SpikingNetwork,
+        spiking: Collection[int],
+        device: NeuronDevice | None = None,
+    ) -> Errors:
+        """Run a network in which some memories spike, on a virtual chip or a device."""
+        found = run_hybrid(network, self.inputs, spiking, self.seed, device=device)
         self.report()
         return self._judged(found, network.return_sequences)
 
@@ -262,7 +298,31 @@ class SpikingAblationRunner:
         )
 
 
+class VirtualChip(VirtualDevice):
+    """The virtual chip in the file of a network, with all that happened to it.
+
+    Parameters
+    ----------
+    network : SpikingNetwork
+    """
+
+    name = "the chip of the network"
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        super().__init__(network.device)
+        self._populations = {
+            f"layer{number}/memory": memory.populations
+            for number, memory in enumerate(network.memories)
+            if memory is not None
+        }
+
+    def populations(self, block: Block) -> Populations:
+        """Return the populations that the file holds for a place."""
+        return self._populations[block.place]
+
+
 METHOD = "dynamic"
+_DRIVES = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _IMPERFECTIONS = ("mismatch", "tau_mismatch", "membrane_noise", "threshold_noise", "weight_bits")
 
 
@@ -315,6 +375,53 @@ class Chips:
             )
         return self._made[found]
 
+    def fresh(self) -> SpikingNetwork:
+        """Return the network on its chip as it was made, with all imperfections, calibrated."""
+        return self.calibrated(mismatch=True, noise=True, bits=True)
+
+    def recalibrated(
+        self, network: SpikingNetwork, device: NeuronDevice | None = None
+    ) -> SpikingNetwork:
+        """Return a network on the very chip that it ran on, calibrated again.
+
+        Parameters
+        ----------
+        network : SpikingNetwork
+            Its populations may be damaged, or have drifted.
+        device : NeuronDevice, optional
+            By default the virtual chip in the file of the network.
+        """
+        own = VirtualChip(network) if device is None else device
+        settings = self._settings()
+        made = spike(self.network.host, self._known, calibration=METHOD, device=own, **settings)
+        memories = tuple(
+            None if found is None or old is None else replace(found, populations=old.populations)
+            for found, old in zip(made.memories, network.memories, strict=True)
+        )
+        return replace(made, memories=memories, device=network.device)
+
+    def examined(
+        self, network: SpikingNetwork, device: NeuronDevice | None = None
+    ) -> dict[int, Health]:
+        """Return the health of the populations of each layer with a memory, by a short test."""
+        board = VirtualChip(network) if device is None else device
+        found = {}
+        for number, memory in enumerate(network.memories):
+            if memory is not None:
+                chip = Chip(
+                    memory.populations,
+                    network.neuron,
+                    network.device,
+                    network.dt_ms,
+                    network.tau_ms,
+                    memory.order,
+                    board,
+                    f"layer{number}/memory",
+                )
+                seed = [network.calibration.seed, number]
+                found[number] = examine(chip, seed, _DRIVES, repeats=6, windows=4)
+        return found
+
     def _settings(self) -> dict[str, Any]:
         """Return the conversion settings, without the method of calibration."""
         network, device = self.network, self.network.device
@@ -337,6 +444,37 @@ class Chips:
             "chip_seed": device.seed,
             "units": "host",  # units are added last, on the memory of the network itself
         }
+
+
+def same_populations(network: SpikingNetwork, other: SpikingNetwork) -> bool:
+    """Return whether the neurons of all memories of two networks are the same."""
+    return all(
+        (one is None and two is None)
+        or (
+            one is not None
+            and two is not None
+            and fingerprint(one.populations) == fingerprint(two.populations)
+        )
+        for one, two in zip(network.memories, other.memories, strict=True)
+    )
+
+
+def with_populations(
+    network: SpikingNetwork, other: SpikingNetwork, layer: int, state: int
+) -> SpikingNetwork:
+    """Return the network with one population of another chip in place of its own."""
+    own, given = network.memories[layer], other.memories[layer]
+    assert own is not None and given is not None
+    changed = {}
+    for name, default in ABSENT.items():
+        mine, theirs = (getattr(m.populations, name) for m in (own, given))
+        if mine is not None or theirs is not None:
+            plain = np.full(own.populations.encoders.shape, default)
+            changed[name] = (plain if mine is None else mine).copy()
+            changed[name][state] = (plain if theirs is None else theirs)[state]
+    memories = list(network.memories)
+    memories[layer] = replace(own, populations=replace(own.populations, **changed))
+    return replace(network, memories=tuple(memories))
 
 
 def same_chip(network: SpikingNetwork, other: SpikingNetwork) -> bool:

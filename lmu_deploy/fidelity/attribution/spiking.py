@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from converters.spiking.device import NeuronDevice
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
@@ -38,11 +39,14 @@ from lmu_deploy.fidelity.attribution.chips import (
     ideal_drive,
     run_hybrid,
     same_chip,
+    same_populations,
+    with_populations,
 )
 from lmu_deploy.fidelity.attribution.measure import Errors
 from lmu_deploy.fidelity.attribution.study import Attribution, Cause, Step
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
+    DAMAGE,
     MISMATCH,
     NEURONS,
     NOISE,
@@ -77,7 +81,10 @@ class PopulationRefit:
 
 
 def refit_populations(
-    network: SpikingNetwork, inputs: np.ndarray, seed: int = 0
+    network: SpikingNetwork,
+    inputs: np.ndarray,
+    seed: int = 0,
+    device: NeuronDevice | None = None,
 ) -> list[PopulationRefit]:
     """Refit each population alone; return the refits, the most effective first.
 
@@ -88,9 +95,15 @@ def refit_populations(
     inputs : ndarray, shape (at least 2, steps, n_in)
         The refit uses samples with an even index; the others evaluate it.
     seed : int
+    device : NeuronDevice, optional
+        See :func:`lmu_deploy.fidelity.attribution.chips.run_hybrid`.
     """
     layers = {n: _Layer(network, m) for n, m in enumerate(network.memories) if m is not None}
-    run_hybrid(network, inputs, layers, seed, lambda n, x, spikes: layers[n].add(x, spikes))
+
+    def observe(number: int, x: np.ndarray, spikes: np.ndarray) -> None:
+        layers[number].add(x, spikes)
+
+    run_hybrid(network, inputs, layers, seed, observe, device)
     found = [refit for number, layer in layers.items() for refit in layer.refits(number)]
     return sorted(found, key=lambda refit: -refit.explained)
 
@@ -163,13 +176,21 @@ _NEARLY_ALL = 0.9
 
 
 def find_causes(
-    runner: SpikingAblationRunner, network: SpikingNetwork, steps: Sequence[Step], most: int
+    runner: SpikingAblationRunner,
+    network: SpikingNetwork,
+    steps: Sequence[Step],
+    most: int,
+    chips: Chips,
 ) -> list[Cause]:
     """Find the causes of the output error, the largest first.
 
-    The share of a source is that of its error alone. The share of a population, and of the
-    calibration, is what recalibration removes. A population that accounts for nearly all of the
-    share of the calibration replaces it.
+    The share of a source is that of its error alone. The share of the calibration is what a new
+    calibration of the chip that ran removes, and that of a population what its refit removes. A
+    population that accounts for nearly all of the share of the calibration replaces it.
+
+    Where a short test of the chip finds populations that are dead or noisy, they are the causes and
+    no others, because the refit of a healthy population would only make up for them. The share of
+    a damaged population is what would be gone without its damage, after a new calibration.
 
     Parameters
     ----------
@@ -178,10 +199,18 @@ def find_causes(
     steps : sequence of Step
     most : int
         Number of populations whose refit is tested.
+    chips : Chips
     """
     whole = steps[-1].after.output
-    populations = list(_populations(runner, network, whole, most))
+    damaged = _damaged(chips, network, runner.device)
+    populations = (
+        list(_repairs(runner, network, chips, whole, damaged[:most]))
+        if damaged
+        else list(_populations(runner, network, whole, most))
+    )
     causes = list(_sources(steps, whole))
+    if any(cause.source == DAMAGE for cause in populations):
+        causes = [cause for cause in causes if cause.source != DAMAGE]
     largest = max((cause.share for cause in populations), default=0.0)
     causes = [
         cause
@@ -229,14 +258,57 @@ def _sources(steps: Sequence[Step], whole: float) -> Iterator[Cause]:
         before = step.after.output
 
 
+def _damaged(
+    chips: Chips, network: SpikingNetwork, device: NeuronDevice | None
+) -> list[tuple[int, int]]:
+    """Return (layer, state) of the dead populations, then of the noisy ones."""
+    found = chips.examined(network, device)
+    dead = [(layer, state) for layer, health in found.items() for state in health.dead]
+    noisy = [(layer, state) for layer, health in found.items() for state in health.noisy()]
+    return [*dead, *noisy]
+
+
+def _repairs(
+    runner: SpikingAblationRunner,
+    network: SpikingNetwork,
+    chips: Chips,
+    whole: float,
+    damaged: Sequence[tuple[int, int]],
+) -> Iterator[Cause]:
+    """Yield damaged populations with what a chip without this damage would do better.
+
+    Of a device nobody knows the neurons as they were made, so that a refit takes their place.
+    """
+    refits = (
+        []
+        if runner.device is None
+        else refit_populations(network, runner.inputs, runner.seed, runner.device)
+    )
+    runner.report()
+    for layer, state in damaged:
+        explained = None
+        if runner.device is None:
+            fresh = chips.fresh()
+            repaired = with_populations(network, fresh, layer, state)
+            again = fresh if same_populations(repaired, fresh) else chips.recalibrated(repaired)
+            left = min(runner.errors(each, runner.layers).output for each in (repaired, again))
+        else:
+            refit = next(r for r in refits if (r.layer, r.state) == (layer, state))
+            left = runner.errors(with_refit(network, refit), runner.layers, runner.device).output
+            explained = refit.explained
+        share = 1.0 - left**2 / whole**2 if whole else 0.0
+        place = f"layer{layer}/memory/population{state}"
+        yield Cause(DAMAGE, place, None, left, max(share, 0.0), explained, None)
+
+
 def _populations(
     runner: SpikingAblationRunner, network: SpikingNetwork, whole: float, most: int
 ) -> Iterator[Cause]:
     """Yield the populations whose refit reduces the output error."""
-    refits = refit_populations(network, runner.inputs, runner.seed)[:most]
+    refits = refit_populations(network, runner.inputs, runner.seed, runner.device)[:most]
     runner.report()
     for refit in refits:
-        left = runner.errors(with_refit(network, refit), runner.layers).output
+        left = runner.errors(with_refit(network, refit), runner.layers, runner.device).output
         share = 1.0 - left**2 / whole**2 if whole else 0.0
         if share > _RELEVANT:
             place = f"layer{refit.layer}/memory/population{refit.state}"
@@ -257,6 +329,7 @@ def attribute_spiking(
     seed: int = 0,
     progress: Progress | None = None,
     chips: Chips | None = None,
+    device: NeuronDevice | None = None,
 ) -> Attribution:
     """Attribute the errors of a spiking network to its sources and populations.
 
@@ -275,6 +348,9 @@ def attribute_spiking(
     chips : Chips, optional
         Chips for comparison; by default they are calibrated with `inputs`, which makes their errors
         optimistic.
+    device : NeuronDevice, optional
+        The live device that ran, for a network that was calibrated for one; by default the virtual
+        chip of the network.
 
     Returns
     -------
@@ -302,12 +378,12 @@ def attribute_spiking(
         )
     chips = Chips(network, inputs) if chips is None else chips.of(network)
     runner = SpikingAblationRunner(
-        network.host, inputs, targets[: len(inputs)], task, seed, progress
+        network.host, inputs, targets[: len(inputs)], task, seed, progress, device
     )
     runner.total = _work(network) + 1 + _MOST_CAUSES + (network.units is not None)
     memories = replace(network, units=None)
     steps = list(_steps(memories, chips, runner))
-    causes = find_causes(runner, memories, steps, _MOST_CAUSES)
+    causes = find_causes(runner, memories, steps, _MOST_CAUSES, chips)
     if network.units is not None:
         steps.append(_units(network, steps[-1].after, runner))
         causes = with_units(causes, steps)
@@ -353,8 +429,14 @@ def _steps(network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner)
         if len(on) > 1:
             single = runner.errors(_calibrated(chips, runner, name), layers)
         yield Step(source, places, after, _added(neurons, single, runner.reference))
+    if runner.device is not None or not same_populations(network, last):
+        last = chips.recalibrated(network, runner.device)
+        runner.report()
+        before, after = after, runner.errors(last, layers, runner.device)
+        source = DAMAGE if runner.device is None else MISMATCH
+        yield Step(source, places, after, _added(before, after, runner.reference))
     if not same_chip(network, last):
-        before, after = after, runner.errors(network, layers)
+        before, after = after, runner.errors(network, layers, runner.device)
         yield Step(CALIBRATION, places, after, _added(before, after, runner.reference))
 
 

@@ -45,9 +45,11 @@ SOURCES = (
 """Sources of error of an integer network, in the order in which they are enabled."""
 
 NEURONS, MISMATCH, NOISE = "neurons", "mismatch", "membrane noise"
+DAMAGE = "damage"
 WEIGHT_BITS, CALIBRATION, UNITS = "weight bits", "calibration", "hidden units and readout"
 """Sources of error of a spiking network, in the order in which they are enabled; neurons are one
-source for each layer. The calibration is the source of errors that other weights would remove."""
+source for each layer. Damage are neurons that are not as they were made: what it costs after a new
+calibration. The calibration is the source of errors that other weights would remove."""
 
 
 @dataclass(frozen=True, order=True)

@@ -15,7 +15,7 @@ from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from targets.base import LARGEST_RASTER, Run, check_run
 from targets.brian2.standalone.process import Job, Outcome, run_job
-from targets.brian2.target import make_run
+from targets.brian2.target import foreign, make_run
 from targets.host import HostLayer, apply_readout, observed, run_lstm
 
 
@@ -149,7 +149,7 @@ class Brian2CppTarget:
 
     def unsupported(self, network: SpikingNetwork) -> list[str]:
         """Return feedback that needs the host, nonlinear synapses, and units on neurons."""
-        reasons = []
+        reasons = foreign(network)
         layers = [each for each in network.host.layers if isinstance(each, LMULayer)]
         for what, name in (("hidden units", "hidden_encoders"), ("the memory", "memory_encoders")):
             if any(getattr(layer, name) is not None for layer in layers):
