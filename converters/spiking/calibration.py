@@ -138,6 +138,8 @@ def examine(
         Windows of 0.1 s of each trial, whose counts are compared.
     """
     window = max(round(_WINDOW_MS / chip.dt_ms), 1)
+    settling = window // 2  # a DPI neuron that is dead may still spike once from where it starts
+    steps = settling + windows * window
     drives = np.repeat(levels, repeats)
     x = np.repeat(drives[:, None], chip.populations.states, axis=1).astype(np.float32)
 
@@ -145,15 +147,17 @@ def examine(
         rng = np.random.default_rng([*seed, _EXAMINING])
         neurons = replace(chip, board=board).neurons(len(drives), rng)
         counts = np.zeros((windows, len(drives), *chip.populations.encoders.shape))
-        for step in range(windows * window):
-            counts[step // window] += neurons.step(x)
+        for step in range(steps):
+            spikes = neurons.step(x)
+            if step >= settling:
+                counts[(step - settling) // window] += spikes
         return counts
 
     board = chip.board
     counts = (
         counted(board)
         if board is None or board.live
-        else play(board, chip.block, windows * window, [*seed, _EXAMINING], counted)
+        else play(board, chip.block, steps, [*seed, _EXAMINING], counted)
     )
     cells = chip.populations.encoders.shape
     by_level = counts.reshape(windows, len(levels), repeats, *cells).swapaxes(0, 1)

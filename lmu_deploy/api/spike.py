@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from converters.loihi import loihi_spike_with
 from converters.options import PopulationOptions, SpikeOptions
@@ -20,6 +21,8 @@ from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.studies.chip_yield import ChipYield, yield_of_chips
+from lmu_deploy.studies.life_record import Lifetime
+from lmu_deploy.studies.lifetime import lifetime_of_chips
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.own.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
@@ -297,4 +300,81 @@ def chip_yield(
         steps=steps,
         out=out,
         add=add,
+    )
+
+
+def chip_lifetime(
+    network: Network | Path | str,
+    data: TaskLike | None = None,
+    *,
+    ages: Sequence[str] = ("1d", "30d", "365d"),
+    temperatures: Sequence[float] | None = None,
+    recalibrate: str = "never",
+    recalibration: str = "full",
+    keep: float = 2.0,
+    search: bool = True,
+    profile: str = "generic-analog",
+    chips: int = 20,
+    first_chip: int = 0,
+    limit: int | None = None,
+    out: Path | str | None = None,
+    plot: Path | str | None = None,
+    **options: Any,
+) -> Lifetime:
+    """Judge a network on virtual chips that drift, warm up and lose neurons.
+
+    Each chip is calibrated when it is new, at the reference temperature of the profile, and again
+    by a schedule. Hidden units and readout are on the host.
+
+    Parameters
+    ----------
+    network : Network or path
+    data : Dataset, Task, str or path, optional
+        By default the task that the network was trained for.
+    ages : sequence of str
+        Ages at which the chips are judged, such as ``"30d"``, ``"2w"`` or ``"1y"``.
+    temperatures : sequence of float, optional
+        Temperatures at which they are judged, degrees Celsius; by default the reference.
+    recalibrate : str
+        "never", a time such as "30d", or "on-error": when the result on training data at the
+        reference temperature has become worse by more than `keep`, looked at at every age.
+    recalibration : {"full", "readout"}
+        "readout" fits only the host's readout, from ordinary operation.
+    keep : float
+        What a chip may lose: points of accuracy, or percent of an NRMSE.
+    search : bool
+        Find the longest interval of full calibrations with which 95 % of the chips keep that.
+    profile : str
+        An analog chip whose profile has a section `drift`.
+    chips, first_chip : int
+        Number of chips, and the seed of the first.
+    limit : int, optional
+        Number of test samples.
+    out, plot : path, optional
+        JSON file of the results, and SVG file of the curves.
+    **options
+        As for :func:`chip_yield`, such as `neurons_per_state`.
+
+    Raises
+    ------
+    InputError
+        If a file, name or value is wrong, the profile has no figures of drift, or a chip cannot
+        hold the network.
+    """
+    return lifetime_of_chips(
+        network,
+        SpikeOptions.build(options),
+        ages=ages,
+        temperatures=temperatures,
+        recalibrate=recalibrate,
+        recalibration=recalibration,
+        keep=keep,
+        search=search,
+        profile=profile,
+        task=data,
+        chips=chips,
+        first_chip=first_chip,
+        limit=limit,
+        out=out,
+        plot=plot,
     )

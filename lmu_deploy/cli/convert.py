@@ -105,16 +105,79 @@ def chip_yield(
         list[Path] | None,
         typer.Option(help="Another such file of the same study whose chips are added; repeatable."),
     ] = None,
+    age: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1d,30d,365d",
+            help="Ages at which the chips are judged while they drift and lose neurons, in days, "
+            "weeks (w) or years (y). By default they are new.",
+        ),
+    ] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,25,60",
+            help="With --age: temperatures, in degrees Celsius. By default the reference "
+            "temperature of the profile.",
+        ),
+    ] = None,
+    recalibrate: Annotated[
+        str,
+        typer.Option(
+            metavar="never|30d|on-error", help="With --age: when chips are calibrated again."
+        ),
+    ] = "never",
+    recalibration: Annotated[
+        str,
+        typer.Option(help="With --age: what is calibrated again. One of full, readout."),
+    ] = "full",
+    keep: Annotated[
+        float,
+        typer.Option(
+            help="With --age: what a chip may lose, in points of accuracy or percent of an NRMSE."
+        ),
+    ] = 2.0,
+    plot: Annotated[
+        Path | None, typer.Option(help="With --age: SVG file of the metric over age.")
+    ] = None,
 ) -> None:
     """Run a network on many virtual analog chips, before and after calibration of each.
 
     Every chip has its own mismatch; tuning curves and data are the same for all. Row "none" is a
     chip with the decoders of an ideal chip, row "dynamic" a chip with its own calibration.
 
+    With --age the calibrated chips drift, warm up and lose neurons, as the profile's section drift
+    says, and the fewest calibrations are found with which 95 % of them lose at most --keep.
+
     Example: lmu-deploy yield digits.safetensors --chips 100 --mismatch 0.2 --out yield.json
     """
     from lmu_deploy.studies.chip_yield import yield_of_chips
 
+    if age is not None:
+        from lmu_deploy.core.errors import InputError
+        from lmu_deploy.studies.life_record import parse_temperatures
+        from lmu_deploy.studies.lifetime import lifetime_of_chips
+
+        if steps is not None or add:
+            raise InputError("--steps and --add do not go with --age; leave them out.")
+        life = lifetime_of_chips(
+            file,
+            options,
+            ages=age.split(","),
+            temperatures=None if temperature is None else parse_temperatures(temperature),
+            recalibrate=recalibrate,
+            recalibration=recalibration,
+            keep=keep,
+            profile=profile,
+            task=task,
+            chips=chips,
+            first_chip=first_chip,
+            limit=limit,
+            out=out,
+            plot=plot,
+        )
+        print(life.verdict(), life.table(), sep="\n\n")
+        return
     found = yield_of_chips(
         file,
         options,

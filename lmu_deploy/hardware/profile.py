@@ -98,6 +98,45 @@ class DigitalProfile(BaseModel):
     lif: LifFigures | None = None
 
 
+class DriftFigures(BaseModel):
+    """What time and temperature change on an analog chip; see `core.spiking.aging.Drift`.
+
+    Attributes
+    ----------
+    gain_drift, bias_drift, tau_drift : Figure
+        Slow drift of a neuron: relative standard deviation after a long time.
+    drift_time : Figure
+        Correlation time of the drift, days.
+    gain_temperature, bias_temperature, tau_temperature : Figure
+        Relative change per kelvin that all neurons share.
+    gain_spread, bias_spread, tau_spread : Figure
+        Standard deviation over neurons of their own relative change per kelvin.
+    reference_temperature : Figure
+        Temperature at which a chip is calibrated, degrees Celsius.
+    dead_rate, stuck_rate : Figure
+        Fraction of neurons that die, and that begin to fire without pause, in a year.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    gain_drift: Figure
+    bias_drift: Figure
+    tau_drift: Figure
+    drift_time: Figure
+    gain_temperature: Figure
+    bias_temperature: Figure
+    tau_temperature: Figure
+    gain_spread: Figure
+    bias_spread: Figure
+    tau_spread: Figure
+    reference_temperature: Figure
+    dead_rate: Figure
+    stuck_rate: Figure
+
+    def values(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return {name: getattr(self, name).value for name in type(self).model_fields}
+
+
 class AnalogProfile(BaseModel):
     """A chip, or a class of chips, of analog spiking neurons.
 
@@ -117,6 +156,8 @@ class AnalogProfile(BaseModel):
         Time constants and refractory time, seconds.
     maximum_rate : Figure
         Maximum firing rate, hertz.
+    drift : DriftFigures, optional
+        Effects of time and temperature.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -132,6 +173,7 @@ class AnalogProfile(BaseModel):
     membrane_tau: Figure
     refractory: Figure
     maximum_rate: Figure
+    drift: DriftFigures | None = None
 
 
 Profile = DigitalProfile | AnalogProfile

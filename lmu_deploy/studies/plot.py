@@ -1,4 +1,4 @@
-"""Pareto plot of a sweep as a stand-alone SVG with a light and a dark color scheme."""
+"""Plots of studies as stand-alone SVG with a light and a dark color scheme."""
 
 from __future__ import annotations
 
@@ -112,6 +112,73 @@ def write_plot(
 ) -> None:
     """Write the plot atomically; see :func:`draw`."""
     write_text(path, draw(points, labels, hints))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve of a plot.
+
+    Attributes
+    ----------
+    label : str
+    x, y : sequence of float
+    solid : bool
+        False for a dashed line.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    solid: bool = True
+
+
+_COLORS = ("#0b67b2", "#b8460b", "#2e7d32", "#8e3ba8", "#9a7400", "#00838f")
+
+
+def draw_curves(curves: Sequence[Curve], labels: tuple[str, str], title: str) -> str:
+    """Return an SVG of curves with dots at their points; a solid and a dashed one share a color.
+
+    Parameters
+    ----------
+    curves : sequence of Curve
+        At least one point in all.
+    labels : (str, str)
+        Labels of the vertical and the horizontal axis.
+    title : str
+    """
+    x = _axis([value for curve in curves for value in curve.x], LEFT, WIDTH - RIGHT)
+    y = _axis([value for curve in curves for value in curve.y], HEIGHT - BOTTOM, TOP)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}">',
+        f"<title>{escape(title)}</title>",
+        f"<style>{_STYLE}</style>",
+        *_scales(x, y, labels),
+    ]
+    for number, curve in enumerate(curves):
+        color = _COLORS[number // 2 % len(_COLORS)]
+        dashes = "" if curve.solid else ' stroke-dasharray="5 4"'
+        points = " ".join(f"{x(h)},{y(v)}" for h, v in zip(curve.x, curve.y, strict=True))
+        parts.append(
+            f'<polyline fill="none" stroke="{color}" stroke-width="2"{dashes} points="{points}"/>'
+        )
+        parts += [
+            f'<circle cx="{x(h)}" cy="{y(v)}" r="4" fill="{color}">'
+            f"<title>{escape(f'{curve.label}: {v:.4g} at {h:g}')}</title></circle>"
+            for h, v in zip(curve.x, curve.y, strict=True)
+        ]
+        left, top = LEFT + 12 + 190 * (number % 3), 18 + 16 * (number // 3)
+        parts += [
+            f'<path fill="none" stroke="{color}" stroke-width="2"{dashes} '
+            f'd="M{left} {top - 4}h22"/>',
+            f'<text x="{left + 28}" y="{top}">{escape(curve.label)}</text>',
+        ]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def write_curves(curves: Sequence[Curve], labels: tuple[str, str], title: str, path: Path) -> None:
+    """Write the plot atomically; see :func:`draw_curves`."""
+    write_text(path, draw_curves(curves, labels, title))
 
 
 def _axis(values: Sequence[float], start: float, end: float) -> Axis:

@@ -1,0 +1,206 @@
+"""Schedules of calibrations, and the record of a study of the lifetime of chips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.validation import check_integer
+from lmu_deploy.studies.plot import Curve
+
+NEVER, ON_ERROR = "never", "on-error"
+METHODS = ("full", "readout")
+_UNITS = {"d": 1, "w": 7, "y": 365}
+REACH = 0.95
+_QUANTILES = {"worst chip": 1.0, "95 % reach": REACH, "median": 0.5, "best chip": 0.0}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When chips are calibrated again, and how.
+
+    Attributes
+    ----------
+    every : int
+        Days between calibrations; 0 for never.
+    on_error : bool
+        Whether a chip is calibrated again when it has become worse; `every` is 0 then.
+    method : {"full", "readout"}
+    """
+
+    every: int = 0
+    on_error: bool = False
+    method: str = "full"
+
+    @classmethod
+    def parse(cls, text: str, method: str = "full") -> Schedule:
+        """Read "never", "on-error" or a time such as "30d".
+
+        Raises
+        ------
+        InputError
+            For any other text, or an unknown method.
+        """
+        if method not in METHODS:
+            raise InputError(f"recalibration is {method!r}; choose one of {', '.join(METHODS)}.")
+        if text == NEVER:
+            return cls(method=method)
+        if text == ON_ERROR:
+            return cls(on_error=True, method=method)
+        return cls(every=parse_age(text, least=1), method=method)
+
+    def __str__(self) -> str:
+        if not (self.every or self.on_error):
+            return NEVER
+        when = ON_ERROR if self.on_error else f"{self.every}d"
+        return when if self.method == "full" else f"{when}, {self.method} only"
+
+    def last(self, day: int) -> int:
+        """Return the day of the last calibration before or at a day, apart from on-error."""
+        return day // self.every * self.every if self.every else 0
+
+
+def parse_age(text: str, least: int = 0) -> int:
+    """Read a time such as "30d", "2w" or "1y" in days.
+
+    Raises
+    ------
+    InputError
+        When it is none, or shorter than `least`.
+    """
+    number, unit = text[:-1], text[-1:]
+    if not number.isdecimal() or unit not in _UNITS or len(number) > 5:
+        raise InputError(f"{text[:40]!r} is no time; give days, weeks or years: 30d, 2w or 1y.")
+    return check_integer("time in days", int(number) * _UNITS[unit], least, 36_500)
+
+
+def parse_temperatures(text: str) -> list[float]:
+    """Read temperatures with commas between.
+
+    Raises
+    ------
+    InputError
+        When one is no number.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"temperatures are {text[:40]!r}; give degrees Celsius with commas between: 0,25,60."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """Metric of a task on every chip, over age and temperature.
+
+    Attributes
+    ----------
+    network : str
+        Fingerprint of the float network.
+    task, metric, profile : str
+    samples : int
+    settings : mapping
+        Seed and options of every chip.
+    drift : mapping of str to float
+        Figures of drift and temperature.
+    reference : float
+        Metric of the float network.
+    chips : tuple of int
+        Seeds.
+    new : tuple of float
+        Metric of each chip when it is new, at the reference temperature.
+    schedule, keep : str, float
+        The schedule, and what a chip may lose: points of accuracy, or a relative rise of an NRMSE
+        in percent.
+    points : tuple of mapping
+        `age` (days), `temperature` (degrees Celsius), `values` (metric of each chip).
+    recalibrations : tuple of int
+        Number of calibrations of each chip until the last age, apart from the first.
+    kept_by : mapping, optional
+        `every` (days) of the fewest calibrations with which 95 % of the chips lose at most `keep`
+        at the last age, just before the next one and at any temperature; None if not even daily
+        ones do. `tried` lists (days, loss that 95 % of the chips do not exceed).
+    """
+
+    network: str
+    task: str
+    metric: str
+    profile: str
+    samples: int
+    settings: Mapping[str, Any]
+    drift: Mapping[str, float]
+    reference: float
+    chips: tuple[int, ...]
+    new: tuple[float, ...]
+    schedule: str
+    keep: float
+    points: tuple[Mapping[str, Any], ...]
+    recalibrations: tuple[int, ...]
+    kept_by: Mapping[str, Any] | None = None
+
+    def reached_by(self, values: Sequence[float], share: float) -> float:
+        """Return the metric that at least this fraction (0 to 1) of the chips reaches."""
+        worst_first = 1.0 - share if self.metric == "accuracy" else share
+        return float(np.quantile(values, worst_first))
+
+    def losses(self, values: Sequence[float]) -> np.ndarray:
+        """Return what each chip has lost since it was new, in the units of `keep`."""
+        return loss_of(self.metric, np.asarray(self.new), np.asarray(values))
+
+    def table(self) -> str:
+        """Return a Markdown table: quantiles over chips for each age and temperature."""
+        lines = [
+            f"| age | temperature | {' | '.join(_QUANTILES)} | chips within {self.keep:g} |",
+            "|--:|--:|" + "--:|" * (len(_QUANTILES) + 1),
+        ]
+        for point in ({"age": 0, "temperature": self._warmth, "values": self.new}, *self.points):
+            cells = [f"{self.reached_by(point['values'], q):.4f}" for q in _QUANTILES.values()]
+            within = np.count_nonzero(self.losses(point["values"]) <= self.keep + 1e-9)
+            lines.append(
+                f"| {point['age']}d | {point['temperature']:g} °C | {' | '.join(cells)} | "
+                f"{within} of {len(self.chips)} |"
+            )
+        return "\n".join(lines)
+
+    @property
+    def _warmth(self) -> float:
+        return self.drift["reference_temperature"]
+
+    def verdict(self) -> str:
+        """Return sentences about the schedule, and the fewest calibrations that suffice."""
+        unit = "points" if self.metric == "accuracy" else "percent"
+        text = (
+            f"{self.task}, {len(self.chips)} chips of {self.profile}, {self.samples} samples, "
+            f"{self.metric}: float {self.reference:.4f}; recalibration {self.schedule}, "
+            f"{np.mean(self.recalibrations):.1f} times a chip."
+        )
+        if self.kept_by is None:
+            return text
+        every = self.kept_by["every"]
+        wanted = f"95 % of the chips within {self.keep:g} {unit} of what they were when new"
+        if every is None:
+            return f"{text} Not even daily calibrations keep {wanted}."
+        return f"{text} Calibrations every {every} days keep {wanted}; longer intervals do not."
+
+    def curves(self) -> list[Curve]:
+        """Return the curves of the median and of what 95 % reach, for each temperature."""
+        found = []
+        for warmth in sorted({point["temperature"] for point in self.points}):
+            points = [point for point in self.points if point["temperature"] == warmth]
+            ages = [float(point["age"]) for point in points]
+            for name, share in (("median", 0.5), ("95 % reach", REACH)):
+                values = [self.reached_by(point["values"], share) for point in points]
+                found.append(Curve(f"{warmth:g} °C, {name}", ages, values, share != REACH))
+        return found
+
+
+def loss_of(metric: str, new: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return points of accuracy, or percent of an NRMSE, that were lost."""
+    if metric == "accuracy":
+        return np.asarray(100.0 * (new - values))
+    return np.asarray(100.0 * (values / new - 1.0))
