@@ -123,8 +123,9 @@ class Lifetime:
         Number of calibrations of each chip until the last age, apart from the first.
     kept_by : mapping, optional
         `every` (days) of the fewest calibrations with which 95 % of the chips lose at most `keep`
-        at the last age, just before the next one and at any temperature; None if not even daily
-        ones do. `tried` lists (days, loss that 95 % of the chips do not exceed).
+        at the last age, just before the next one and at any temperature; 0 if none is needed until
+        then, None if not even daily ones suffice. `tried` lists (days, loss that 95 % of the chips
+        do not exceed).
     """
 
     network: str
@@ -185,6 +186,9 @@ class Lifetime:
         wanted = f"95 % of the chips within {self.keep:g} {unit} of what they were when new"
         if every is None:
             return f"{text} Not even daily calibrations keep {wanted}."
+        if every == 0:
+            last = max(point["age"] for point in self.points)
+            return f"{text} Without any calibration until day {last} the study has {wanted}."
         return f"{text} Calibrations every {every} days keep {wanted}; longer intervals do not."
 
     def curves(self) -> list[Curve]:

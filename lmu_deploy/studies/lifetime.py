@@ -63,7 +63,7 @@ def lifetime_of_chips(
     recalibration: str = "full",
     keep: float = 2.0,
     search: bool = True,
-    profile: str = "generic-analog",
+    profile: str | AnalogProfile = "generic-analog",
     task: TaskLike | None = None,
     chips: int = 20,
     first_chip: int = 0,
@@ -136,7 +136,7 @@ class _Study:
         self,
         network: LMUNetwork,
         task: Task,
-        profile: str,
+        profile: str | AnalogProfile,
         limit: int | None,
         options: SpikeOptions,
         drift: Drift,
@@ -169,7 +169,9 @@ class _Study:
         reference = self.drift.reference_temperature
         present = [_Corrected(chip) for chip in made]
         new = self._judged(present, lives, 0, reference, self.split)
-        watched = self._judged(present, lives, 0, reference, self.watched)
+        watched = new
+        if schedule.on_error:
+            watched = self._judged(present, lives, 0, reference, self.watched)
         counts, points, calibrated = np.zeros(len(made), int), [], 0
         for number, day in enumerate(days):
             if (last := schedule.last(day)) > calibrated:
@@ -195,7 +197,7 @@ class _Study:
             network=fingerprint(self.network),
             task=self.task.name,
             metric=self.task.metric,
-            profile=self.profile,
+            profile=load_profile(self.profile, "analog").name,
             samples=len(self.split),
             settings=json.loads(json.dumps({**self.options.changed(), "seed": self.options.seed})),
             drift=asdict(self.drift),
@@ -224,15 +226,19 @@ class _Study:
         warmths: Sequence[float],
     ) -> dict[str, Any]:
         """Find the longest interval of full calibrations that keeps the metric."""
-        tried = []
-        for every in (each for each in INTERVALS if each <= max(day, 1)):
-            again = self._recalibrated(made, lives, max(day - every, 0), "full")
+        tried: list[list[float]] = []
+        for every in (0, *(each for each in INTERVALS if each < day)):
+            again = (
+                self._recalibrated(made, lives, day - every, "full")
+                if every
+                else [_Corrected(chip) for chip in made]
+            )
             losses = [
                 found.losses(self._judged(again, lives, day, warmth, self.split).tolist())
                 for warmth in warmths
             ]
             worst = float(max(np.quantile(loss, REACH) for loss in losses))
-            tried.append([every, worst])
+            tried.append([float(every), worst])
             if worst <= self.keep + 1e-9:
                 return {"every": every, "tried": tried}
         return {"every": None, "tried": tried}

@@ -1,0 +1,118 @@
+"""Accuracy of calibrated analog chips over a year and over temperature, by schedule.
+
+The digits network on virtual chips of generic-analog, which drift as the profile's section drift
+says, or several times as much. One row is one schedule, age and temperature: quantiles over chips.
+A second table has the fewest calibrations with which 95 % of the chips lose at most two points.
+
+    python benchmarks/lifetime.py --chips 20 --limit 100
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import results
+
+from converters.options import SpikeOptions
+from lmu_deploy.hardware.profile import AnalogProfile, DriftFigures, Figure, load_profile
+from lmu_deploy.studies.life_record import Lifetime
+from lmu_deploy.studies.lifetime import lifetime_of_chips
+
+DIGITS = Path(__file__).resolve().parents[1] / "examples/models/digits.safetensors"
+SCHEDULES = (("never", "full"), ("30d", "full"), ("30d", "readout"), ("on-error", "full"))
+COLUMNS = [
+    ("drift", "{}"),
+    ("recalibration", "{}"),
+    ("age, days", ">{:d}"),
+    ("temperature, °C", ">{:g}"),
+    ("median", ">{:.2f} %"),
+    ("95 % reach", ">{:.2f} %"),
+    ("worst chip", ">{:.2f} %"),
+    ("95 % lose at most, points", ">{:.2f}"),
+    ("calibrations a chip", ">{:.1f}"),
+]
+SEARCHED = [
+    ("drift", "{}"),
+    ("days between calibrations", "{}"),
+    ("95 % lose at most, points", ">{:.2f}"),
+]
+
+
+def drifting(times: float) -> AnalogProfile:
+    """Return generic-analog with this many times the drift and the faults of its profile."""
+    chip = load_profile("generic-analog", "analog")
+    assert isinstance(chip, AnalogProfile) and chip.drift is not None
+    more = {
+        name: Figure(value=value * times, source=f"{times:g} times the profile's")
+        for name, value in chip.drift.values().items()
+        if name.endswith(("_drift", "_rate"))
+    }
+    drift = DriftFigures(**{**dict(chip.drift), **more})
+    return chip.model_copy(update={"drift": drift})
+
+
+def row_of(times: float, found: Lifetime, point: dict) -> list:
+    """Return the row of one age and temperature."""
+    lost = float(np.quantile(found.losses(point["values"]), 0.95))
+    reached = [100.0 * found.reached_by(point["values"], share) for share in (0.5, 0.95, 1.0)]
+    where = [f"{times:g} x", found.schedule, point["age"], point["temperature"]]
+    return [*where, *reached, lost, float(np.mean(found.recalibrations))]
+
+
+def main() -> None:
+    """Run every schedule, print a table, and save it after each one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--chips", type=int, default=20)
+    parser.add_argument("--limit", type=int, default=100, help="test images")
+    parser.add_argument("--ages", default="30d,365d")
+    parser.add_argument("--temperatures", default="0,25,60")
+    parser.add_argument("--drifts", default="1,4", help="multiples of the profile's drift")
+    parser.add_argument("--neurons-per-state", type=int, default=20)
+    parser.add_argument("--schedules", default="never,30d,30d readout,on-error")
+    parser.add_argument("--plot", type=Path, help="SVG of the first schedule of the last drift")
+    parser.add_argument("--search", metavar="PAGE/NAME", help="save the second table there")
+    results.add_options(parser)
+    args = parser.parse_args()
+    options = SpikeOptions(
+        neurons_per_state=args.neurons_per_state,
+        mismatch=0.2,
+        weight_bits=6,
+        calibration_samples=100,
+    )
+    rows, searched = [], []
+    for times in map(float, args.drifts.split(",")):
+        for number, schedule in enumerate(args.schedules.split(",")):
+            when, _, method = schedule.partition(" ")
+            found = lifetime_of_chips(
+                DIGITS,
+                options,
+                ages=args.ages.split(","),
+                temperatures=[float(one) for one in args.temperatures.split(",")],
+                recalibrate=when,
+                recalibration=method or "full",
+                search=number == 0,
+                profile=drifting(times),
+                chips=args.chips,
+                first_chip=1000,
+                limit=args.limit,
+                plot=args.plot if number == 0 else None,
+            )
+            if number == 0:
+                reference = found.drift["reference_temperature"]
+                new = {"age": 0, "temperature": reference, "values": found.new}
+                rows.append([*row_of(times, found, new)[:1], "new", *row_of(times, found, new)[2:]])
+                assert found.kept_by is not None
+                searched += [
+                    [f"{times:g} x", f"{every:g}" if every else "none", lost]
+                    for every, lost in found.kept_by["tried"]
+                ]
+            rows += [row_of(times, found, point) for point in found.points]
+            results.publish(COLUMNS, rows, args, seed=0)
+    args.save = args.search
+    results.publish(SEARCHED, searched, args, seed=0)
+
+
+if __name__ == "__main__":
+    main()
