@@ -150,7 +150,8 @@ class _Study:
         self.drift, self.keep = drift, keep
         last = network.layers[-1]
         self.features = last.n_out if has_hidden(last) else 0
-        self.truth = run_reference(network, self.known).outputs
+        self.ordinary = self.known[: options.calibration_samples]
+        self.truth = run_reference(network, self.ordinary).outputs
         bias = network.readout.bias
         last_row = np.zeros(network.n_out) if bias is None else bias
         self.own_readout = np.vstack([network.readout.kernel, last_row]).astype(np.float64)
@@ -277,9 +278,9 @@ class _Study:
         if method == "full":
             return [_Corrected(Chips(chip, self.known).recalibrated(chip)) for chip in aged]
         steps = slice(None) if self.network.return_sequences else slice(-1, None)
-        wanted = self.truth.reshape(len(self.known), -1, self.network.n_out)
+        wanted = self.truth.reshape(len(self.ordinary), -1, self.network.n_out)
         found = []
-        for chip, features in zip(made, self._features(aged, self.known), strict=True):
+        for chip, features in zip(made, self._features(aged, self.ordinary), strict=True):
             rows = _with_one(features[:, steps].reshape(-1, features.shape[2]))
             found.append(_Corrected(chip, _ridge(rows, wanted.reshape(len(rows), -1))))
         return found

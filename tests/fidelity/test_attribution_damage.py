@@ -19,11 +19,11 @@ from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.report.losses import REMEDIES
 from lmu_deploy.tasks.base import Task
 
-ORDER, STEPS, SAMPLES, WORN = 8, 16, 8, 6
+ORDER, STEPS, SAMPLES, WORN = 8, 20, 10, 6
 TASK = Task("planted", "classification", 2, 3, STEPS, load=lambda: None)
 SETTINGS = {
     "presentation_ms": 20.0,
-    "neurons_per_state": 14,
+    "neurons_per_state": 20,
     "mismatch": 0.2,
     "membrane_noise": 0.1,
     "units": "host",
@@ -44,7 +44,7 @@ def network():
 @pytest.fixture(scope="module")
 def inputs():
     rng = np.random.default_rng(32)
-    return np.sin(np.linspace(0, 7, STEPS)[None, :, None] * rng.uniform(0.5, 2.0, (24, 1, 2)))
+    return np.sin(np.linspace(0, 7, STEPS)[None, :, None] * rng.uniform(0.5, 2.0, (30, 1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +128,11 @@ def test_what_a_new_calibration_would_take_away_is_measured_on_the_chip_that_ran
             assert cause.share == pytest.approx(kept)
 
 
-def test_the_share_of_the_damage_is_what_the_repaired_chip_does_better(
-    network, inputs, chip, noisy
-):
-    found = explain(network, noisy, inputs)
-    repaired = with_change(noisy, noise_factors=None)
+def test_the_share_of_the_damage_is_what_the_repaired_chip_does_better(network, inputs, explained):
+    broken, found, chips = explained
+    repaired = with_change(broken, noise_factors=None, faults=None)
     left = output_error(network, repaired, inputs)
-    fresh = output_error(network, Chips(chip, inputs).fresh(), inputs)
+    fresh = output_error(network, chips.fresh(), inputs)
     assert found.causes[0].output == pytest.approx(min(left, fresh))
 
 
@@ -184,6 +182,6 @@ def test_brian2_and_the_simulator_agree_on_a_damaged_chip(network, inputs, fault
     assert (found.m[0] == run.states.m).all()
     assert (found.m[0] != run_hybrid(made, shown, [0], seed=5).m[0]).any()
     if fault == "dead":
-        block = slice(WORN * 14, (WORN + 1) * 14)
+        block = slice(WORN * 20, (WORN + 1) * 20)
         settled = 50  # a DPI neuron may start above its onset, and then spikes once
         assert not run.rasters["layer0/memory"][settled:, block].any()
