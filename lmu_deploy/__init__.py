@@ -37,6 +37,7 @@ _NAMES = {
     "RunResult": "lmu_deploy.api.run",
     "SpikingNetwork": "lmu_deploy.core.spiking.network",
     "check": "lmu_deploy.api.check",
+    "chip_lifetime": "lmu_deploy.api.spike",
     "chip_yield": "lmu_deploy.api.spike",
     "demo": "lmu_deploy.api.train",
     "doctor": "lmu_deploy.api.doctor",
