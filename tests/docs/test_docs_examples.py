@@ -58,3 +58,11 @@ def test_own_data(run):
     in_float, integers = numbers(run("own_data")[-1])
     assert in_float > 0.9
     assert abs(in_float - integers) < 0.02
+
+
+def test_calibrate_recorded(run):
+    *runs, last = run("calibrate_recorded")
+    assert len(runs) == 2 and all(line.startswith("layer0/memory: ") for line in runs)
+    before, after = numbers(last)
+    assert after < 0.1
+    assert after < 0.4 * before
