@@ -16,12 +16,18 @@ import numpy as np
 import results
 
 from converters.options import SpikeOptions
+from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.loading import load_float
 from lmu_deploy.hardware.profile import AnalogProfile, DriftFigures, Figure, load_profile
-from lmu_deploy.studies.life_record import Lifetime
-from lmu_deploy.studies.lifetime import lifetime_of_chips
+from lmu_deploy.studies.life_record import Lifetime, Schedule, parse_age
+from lmu_deploy.studies.lifetime import LifetimeStudy, drift_of
+from lmu_deploy.studies.plot import write_curves
+from lmu_deploy.tasks.selection import task_for
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples/models/digits.safetensors"
-SCHEDULES = (("never", "full"), ("30d", "full"), ("30d", "readout"), ("on-error", "full"))
+KEEP = 2.0
+_FIRST_CHIP = 1000
+"""Chips that no other study has used."""
 COLUMNS = [
     ("drift", "{}"),
     ("recalibration", "{}"),
@@ -70,8 +76,11 @@ def main() -> None:
     parser.add_argument("--temperatures", default="0,25,60")
     parser.add_argument("--drifts", default="1,4", help="multiples of the profile's drift")
     parser.add_argument("--neurons-per-state", type=int, default=20)
-    parser.add_argument("--schedules", default="never,30d,30d readout,on-error")
-    parser.add_argument("--plot", type=Path, help="SVG of the first schedule of the last drift")
+    parser.add_argument("--calibration-samples", type=int, default=60)
+    parser.add_argument("--schedules", default="never,30d,30d readout")
+    parser.add_argument(
+        "--plot", type=Path, help="SVG of the chips that are never calibrated again"
+    )
     parser.add_argument("--search", metavar="PAGE/NAME", help="save the second table there")
     results.add_options(parser)
     args = parser.parse_args()
@@ -79,37 +88,32 @@ def main() -> None:
         neurons_per_state=args.neurons_per_state,
         mismatch=0.2,
         weight_bits=6,
-        calibration_samples=100,
+        calibration_samples=args.calibration_samples,
+        units="host",
     )
+    layers = as_layers(load_float(DIGITS, "yield"), "yield")
+    ages = sorted(parse_age(age) for age in args.ages.split(","))
+    temperatures = [float(one) for one in args.temperatures.split(",")]
+    seeds = range(_FIRST_CHIP, _FIRST_CHIP + args.chips)
     rows, searched = [], []
     for times in map(float, args.drifts.split(",")):
+        chip = drifting(times)
+        task, drift = task_for(layers, None), drift_of(chip)
+        study = LifetimeStudy(layers, task, chip, args.limit, options, drift, KEEP)
         for number, schedule in enumerate(args.schedules.split(",")):
-            when, _, method = schedule.partition(" ")
-            found = lifetime_of_chips(
-                DIGITS,
-                options,
-                ages=args.ages.split(","),
-                temperatures=[float(one) for one in args.temperatures.split(",")],
-                recalibrate=when,
-                recalibration=method or "full",
-                search=number == 0,
-                profile=drifting(times),
-                chips=args.chips,
-                first_chip=1000,
-                limit=args.limit,
-                plot=args.plot if number == 0 else None,
-            )
-            if number == 0:
-                reference = found.drift["reference_temperature"]
-                new = {"age": 0, "temperature": reference, "values": found.new}
-                rows.append([*row_of(times, found, new)[:1], "new", *row_of(times, found, new)[2:]])
-                assert found.kept_by is not None
-                searched += [
-                    [f"{times:g} x", f"{every:g}" if every else "none", lost]
-                    for every, lost in found.kept_by["tried"]
-                ]
+            when = Schedule.parse(*schedule.split(" "))
+            found = study.run(seeds, ages, temperatures, when, search=number == 0)
+            if found.kept_by is not None:
+                warmth = found.drift["reference_temperature"]
+                first = row_of(times, found, {"age": 0, "temperature": warmth, "values": found.new})
+                rows.append([first[0], "new", *first[2:]])
+                for every, lost in found.kept_by["tried"]:
+                    searched.append([f"{times:g} x", f"{every:g}" if every else "none", lost])
             rows += [row_of(times, found, point) for point in found.points]
             results.publish(COLUMNS, rows, args, seed=0)
+            if args.plot is not None and number == 0:
+                title = f"{times:g} times the drift of the profile, never calibrated again"
+                write_curves(found.curves(), ("accuracy", "age, days"), title, args.plot)
     args.save = args.search
     results.publish(SEARCHED, searched, args, seed=0)
 

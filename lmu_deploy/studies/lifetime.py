@@ -89,7 +89,7 @@ def lifetime_of_chips(
             raise InputError(f"cannot write {file}: no such folder; give a folder that exists.")
     drift = drift_of(profile)
     layers = as_layers(load_float(network, "yield"), "yield")
-    study = _Study(
+    study = LifetimeStudy(
         layers, task_for(layers, task), profile, limit, options.replace(units="host"), drift, keep
     )
     warmths = [drift.reference_temperature] if temperatures is None else list(temperatures)
@@ -129,8 +129,21 @@ class _Corrected:
     readout: np.ndarray | None = None
 
 
-class _Study:
-    """Data and options of all chips."""
+class LifetimeStudy:
+    """Data and options of all chips; chips that are calibrated when new serve several schedules.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+    task : Task
+    profile : str or AnalogProfile
+    limit : int or None
+        Number of test samples.
+    options : SpikeOptions
+    drift : Drift
+    keep : float
+        See :class:`lmu_deploy.studies.life_record.Lifetime`.
+    """
 
     def __init__(
         self,
@@ -154,6 +167,7 @@ class _Study:
         self.truth = run_reference(network, self.ordinary).outputs
         bias = network.readout.bias
         last_row = np.zeros(network.n_out) if bias is None else bias
+        self._new: dict[tuple[int, ...], tuple[list[SpikingNetwork], np.ndarray]] = {}
         self.own_readout = np.vstack([network.readout.kernel, last_row]).astype(np.float64)
 
     def run(
@@ -163,13 +177,33 @@ class _Study:
         warmths: Sequence[float],
         schedule: Schedule,
         search: bool,
-        progress: Progress | None,
+        progress: Progress | None = None,
     ) -> Lifetime:
-        made = spike_chips(self.network, self.known, self.profile, list(seeds), self.options)
-        lives = [self._lives(chip) for chip in made]
+        """Follow chips through their lives.
+
+        Parameters
+        ----------
+        seeds : sequence of int
+            Of the chips.
+        days : sequence of int
+            Ages, rising.
+        warmths : sequence of float
+            Temperatures, degrees Celsius.
+        schedule : Schedule
+        search : bool
+            Find the fewest calibrations that suffice.
+        progress : callable, optional
+            Called with (ages done, ages in total).
+        """
         reference = self.drift.reference_temperature
+        if (key := tuple(seeds)) not in self._new:
+            fresh = spike_chips(self.network, self.known, self.profile, list(seeds), self.options)
+            of_fresh = [self._lives(chip) for chip in fresh]
+            first = [_Corrected(chip) for chip in fresh]
+            self._new[key] = fresh, self._judged(first, of_fresh, 0, reference, self.split)
+        made, new = self._new[key]
+        lives = [self._lives(chip) for chip in made]
         present = [_Corrected(chip) for chip in made]
-        new = self._judged(present, lives, 0, reference, self.split)
         watched = new
         if schedule.on_error:
             watched = self._judged(present, lives, 0, reference, self.watched)
