@@ -19,6 +19,7 @@ from lmu_deploy.fidelity.attribution.chips import Chips, run_hybrid, same_chip
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
+    DAMAGE,
     MISMATCH,
     NEURONS,
     NOISE,
@@ -209,7 +210,8 @@ def test_a_population_that_drifted_is_named(samples, spiking, population):
     assert first.share > 0.5
     assert bad.whole.output > 2 * good.whole.output
     assert [step.source for step in good.steps] == ["neurons of layer0", MISMATCH]
-    assert [step.source for step in bad.steps] == ["neurons of layer0", MISMATCH, CALIBRATION]
+    sources = ["neurons of layer0", MISMATCH, DAMAGE, CALIBRATION]
+    assert [step.source for step in bad.steps] == sources
     assert bad.shares_in_turn()[-1] > 0.5
 
 
