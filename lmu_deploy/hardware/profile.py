@@ -99,7 +99,7 @@ class DigitalProfile(BaseModel):
 
 
 class DriftFigures(BaseModel):
-    """What time and temperature change on an analog chip; see `core.spiking.aging.Drift`.
+    """What time and temperature change on a chip; see `converters.spiking.populations.Drift`.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Lifetime of analog chips: the results of one network over age and temperature.
 
 Every chip is calibrated when it is new, at the reference temperature of its profile. It drifts,
-warms up and loses neurons (:mod:`lmu_deploy.core.spiking.aging`), and is calibrated again by a
+warms up and loses neurons (:mod:`converters.spiking.populations`), and is calibrated again by a
 schedule: never, after every so many days, or when its result on training data has become worse. A
 full calibration is that of `spike`, through the device interface, on the chip as it then is. The
 calibration of the readout is cheap: it forces no state, and fits only the readout of the host to
@@ -20,6 +20,7 @@ import numpy as np
 
 from converters.options import SpikeOptions
 from converters.spiking import spike_chips
+from converters.spiking.populations import ChipLife, Drift
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, write_text
 from lmu_deploy.core.graph.network import Network
@@ -28,7 +29,6 @@ from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.progress import Progress, progress_bar
 from lmu_deploy.core.reference import has_hidden, run_reference
-from lmu_deploy.core.spiking.aging import ChipLife, Drift
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity.attribution.chips import Chips

@@ -7,9 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.spiking.populations import make_populations, with_mismatch
+from converters.spiking.populations import ChipLife, Drift, make_populations, with_mismatch
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.spiking.aging import ChipLife, Drift
 from lmu_deploy.core.spiking.chip import NeuronModel, Populations
 from lmu_deploy.hardware.profile import load_profile, profile_names
 
