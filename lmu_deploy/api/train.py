@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmu_deploy.api.export import export
 from lmu_deploy.api.fidelity import FidelityReport
+from lmu_deploy.api.spike import spike
 from lmu_deploy.api.validate import validate
 from lmu_deploy.tasks.dataset import TaskLike
 
@@ -92,10 +93,15 @@ def train(
 
 TASK = "digits"
 TARGETS = "onnxruntime,integer,lava:8,brian2"
+NEURONS_PER_STATE, MISMATCH, WEIGHT_BITS = 10, 0.2, 6
+"""The virtual chip of the demo: so few neurons that an uncalibrated one loses several points."""
 
 
 def demo(out: Path | str = "demo-report", *, seed: int = 0) -> FidelityReport:
     """Train a network on 8x8 digits, convert it, run it on every target, and write the report.
+
+    The analog chip has 10 neurons a state, 20 % mismatch and 6-bit weights, with and without
+    calibration.
 
     Parameters
     ----------
@@ -117,8 +123,19 @@ def demo(out: Path | str = "demo-report", *, seed: int = 0) -> FidelityReport:
     """
     folder = Path(out)
     network = train(TASK, seed=seed).network
+    chips = [
+        spike(
+            network,
+            neurons_per_state=NEURONS_PER_STATE,
+            mismatch=MISMATCH,
+            weight_bits=WEIGHT_BITS,
+            calibration=calibration,
+            seed=seed,
+        )
+        for calibration in ("dynamic", "none")
+    ]
     command = f"lmu-deploy demo --out {folder} --seed {seed}"
-    report = validate(network, targets=TARGETS, out=folder, seed=seed, command=command)
+    report = validate(network, targets=TARGETS, out=folder, use=chips, seed=seed, command=command)
     for form in ("onnx", "onnx-step"):
         export(network, to=form, out=folder / f"{form}.onnx")
     _LOG.info("The report, and the network in every form beside it:")
