@@ -9,6 +9,7 @@ from converters.quantize.calibration import Calibration, calibrate
 from converters.quantize.ptq import choose_realization, lower
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import with_logits
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import as_graph
 from lmu_deploy.core.network import LMUNetwork
@@ -101,6 +102,10 @@ def quantize(
     return quantize_with(network, calibration, profile, options, progress)
 
 
+SOFTMAX = ("softmax",)
+"""Left out at the end of a network: it has no integers, and the largest output stays the same."""
+
+
 def quantize_with(
     network: Network | LMUNetwork,
     calibration: np.ndarray | Calibration,
@@ -109,7 +114,7 @@ def quantize_with(
     progress: Progress | None = None,
 ) -> IntegerNetwork:
     """Quantize a float network with options in one object; see :func:`quantize`."""
-    graph: Network = as_graph(network)
+    graph = with_logits(as_graph(network), SOFTMAX)
     settings = settings_for(graph, profile, options)
     signals = calibration
     if not isinstance(signals, Calibration):

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.options import QuantizeOptions, TaskQuantizeOptions
-from converters.quantize import calibrate, quantize_with
+from converters.quantize import SOFTMAX, calibrate, quantize_with
 from converters.quantize.memory_analysis import remarks
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import with_logits
 from lmu_deploy.core.integer.graph import sources
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load_float
@@ -216,7 +217,10 @@ def quantize_for_task(
     """
     options = options or TaskQuantizeOptions()
     check_output(out, network)
-    network = load_float(network, "quantize")
+    given = load_float(network, "quantize")
+    network = with_logits(given, SOFTMAX)
+    if network is not given:
+        _LOG.info(f"{network.provenance['left out']}.")
     chosen = task_for(network, task)
     warn_of(chosen, network)
     if options.method == "qat":

@@ -204,8 +204,17 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
     )
 
 
-def with_logits(network: Network) -> Network:
+_DECISIONS = ("softmax", "sigmoid")
+
+
+def with_logits(network: Network, functions: Sequence[str] = _DECISIONS) -> Network:
     """Return a network without a softmax or sigmoid at its end, which changes no decision.
+
+    Parameters
+    ----------
+    network : Network
+    functions : sequence of str
+        Which of the two to leave out.
 
     Returns
     -------
@@ -213,7 +222,7 @@ def with_logits(network: Network) -> Network:
         Its outputs are logits, which `provenance` records; a network of another kind as it is.
     """
     last = network[network.output]
-    decides = isinstance(last.operator, Activation) and last.operator.name in _DECISIONS
+    decides = isinstance(last.operator, Activation) and last.operator.name in functions
     if not decides or last.inputs == (INPUT,):
         return network
     left_out = f"the {last.operator.describe()} at the end: outputs are logits"
@@ -225,7 +234,6 @@ def with_logits(network: Network) -> Network:
     )
 
 
-_DECISIONS = ("softmax", "sigmoid")
 _FORMS = {
     "quantize": "integer",
     "spike": "spiking",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.quantize import quantize
+from converters.quantize import SOFTMAX, quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.frames import LayerNorm
@@ -19,6 +19,7 @@ from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import NAMES, Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Delay, Reduce, Reverse
+from lmu_deploy.core.graph.transforms import with_logits
 from lmu_deploy.core.integer.gated import LSTMUnits
 from lmu_deploy.core.integer.graph import latency
 from lmu_deploy.core.integer.parts import Place
@@ -48,7 +49,7 @@ def error(network, x, **options):
     """Return the quantized network's error relative to its largest output, or to 1 if that is 0."""
     integer = quantize(network, x, **{**WIDE, **options})
     found = IntegerTarget("numpy").run(integer, x).outputs
-    truth = run(network, x).reshape(found.shape)
+    truth = run(with_logits(network, SOFTMAX), x).reshape(found.shape)
     return np.abs(found - truth).max() / (np.abs(truth).max() or 1.0)
 
 
@@ -246,6 +247,19 @@ def test_a_mean_over_time_sends_messages_of_the_chosen_width(rng):
     assert integer[Place("node_1")].message.bits == 10
     with pytest.raises(InputError, match=r"accumulator .* use --message-bits 1[0-3]"):
         quantize(network, x, message_bits=16)
+
+
+def test_a_softmax_at_the_end_is_left_out(rng):
+    """The largest output is the answer; without it all of a classifier runs on the chip."""
+    network = chain((3,), Dense(rng.normal(size=(3, 4))), Activation("softmax"))
+    x = rng.normal(size=(5, 7, 3))
+    integer = quantize(network, x, **WIDE)
+    assert not integer.on_host and integer.source.output == "node_0"
+    assert "logits" in integer.provenance["left out"]
+    found = IntegerTarget("numpy").run(integer, x).outputs
+    assert (found.argmax(-1) == run(network, x).reshape(found.shape).argmax(-1)).mean() > 0.95
+    gated = chain((3,), Dense(rng.normal(size=(3, 4))), Activation("sigmoid"))
+    assert quantize(gated, x).source.output == "node_1"  # a real answer, and one that has integers
 
 
 def test_tokens_send_one_event_each(rng):
