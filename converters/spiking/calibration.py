@@ -68,10 +68,14 @@ def measure_rates(
     x = np.repeat(LEVELS[:, None], chip.populations.states, axis=1)
     settling, steps = (round(ms / chip.dt_ms) for ms in (_SETTLE_MS, _SETTLE_MS + _COUNT_MS))
     counts = np.zeros((len(LEVELS), *chip.populations.encoders.shape))
+    recent = np.zeros(counts.shape, np.uint8)  # whose sums are ten times faster
     for step in range(steps):
         spikes = neurons.step(x)
         if step >= settling:
-            counts += spikes
+            recent += spikes.view(np.uint8)
+        if step % 255 == 0 or step + 1 == steps:
+            counts += recent
+            recent[:] = 0
         if progress:
             progress(step + 1, steps)
     return counts / ((steps - settling) * chip.dt_ms * 1e-3)

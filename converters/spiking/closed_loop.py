@@ -24,7 +24,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from converters.spiking.dynamic import Recorder, follow, gather, ranges
 from converters.spiking.neurons import Batch, Chip, Fit, part
 from converters.spiking.principle3 import behind_synapse, divide_step
-from converters.spiking.ridge import fit
+from converters.spiking.ridge import Regression
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.progress import Progress
 
@@ -83,6 +83,8 @@ def scale_memory(memory: Memory, u: np.ndarray, parts: int, decay: float) -> Sca
 
 _LEAST, _MOST = 2, 8
 """Limits of the number of samples on which maps are compared: the held-out part of them."""
+_STATES_SERVED = 200
+"""States up to which the larger limit holds; each of more states is compared as often in all."""
 _NEURONS_AT_ONCE = 500_000
 
 
@@ -126,6 +128,7 @@ def loop_errors(
     scaled: ScaledMemory,
     seed: Sequence[int],
     progress: Progress | None = None,
+    samples: int | None = None,
 ) -> np.ndarray:
     r"""Compute the errors of the states of chips that run freely, relative to the states.
 
@@ -133,12 +136,20 @@ def loop_errors(
     part is the ideal trajectory less :math:`A' x`. Errors are those of unscaled states, as the host
     reads them.
 
+    Parameters
+    ----------
+    chips, candidates, scaled, seed, progress
+        As for :func:`best_in_loop`.
+    samples : int, optional
+        Number of the last samples to run on; those of :func:`best_in_loop` if absent.
+
     Returns
     -------
     ndarray, shape (candidates, chips)
     """
     chip, channels, order = chips[0], chips[0].channels, chips[0].order
-    truth = scaled.trajectory[:, -_tried_on(scaled) :].astype(np.float64)
+    samples = samples or _tried_on(scaled)
+    truth = scaled.trajectory[:, -samples:].astype(np.float64)
     steps, samples = truth.shape[:2]
     decay = float(np.exp(-chip.dt_ms / chip.tau_ms))
     maps = np.stack(
@@ -169,8 +180,9 @@ def loop_errors(
 
 
 def _tried_on(scaled: ScaledMemory) -> int:
-    samples = scaled.trajectory.shape[1]
-    return min(samples, int(np.clip(samples // 5, _LEAST, _MOST)))
+    samples, channels, order = scaled.trajectory.shape[1:]
+    most = max(_MOST * _STATES_SERVED // max(channels * order, _STATES_SERVED), _LEAST)
+    return min(samples, int(np.clip(samples // 5, _LEAST, most)))
 
 
 _SAMPLES = 8
@@ -221,7 +233,7 @@ def _decoding_errors(
     recorder = Recorder(alone, neurons, 1, samples, np.ones((states, 1, 1)), rng)
     shown = trajectory[:, :samples].reshape(steps, samples, states, 1)
     learned, held_out = gather(recorder, shown, progress)
-    maps = [fit(products, [_RIDGE])[0] for products in learned]
+    maps = [Regression(products).fit(_RIDGE) for products in learned]
     squares = [h.mean_square_error(w) for h, w in zip(held_out, maps, strict=True)]
     return np.array(squares)
 

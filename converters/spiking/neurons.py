@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from converters.spiking.compiled import kernels_for
 from converters.spiking.device import VIRTUAL, Block, Driven, NeuronDevice
 from converters.spiking.populations import with_mismatch
 from converters.spiking.ridge import round_weights
@@ -138,6 +139,27 @@ class LeakyIntegrateAndFire(Refractory):
         self.kept = self.typed(kept)
         self.noisy = device.membrane_noise > 0.0
         self.noise = self.typed(self.noises(device) * np.sqrt(1.0 - kept**2))
+        self.kernels = None
+        if self.dtype is np.float32 and not self.noisy and not device.threshold_noise:
+            self.kernels = kernels_for(self.v.size)
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        """See :meth:`Neurons.step`."""
+        if self.kernels is None:
+            return super().step(x)
+        spikes = np.empty(self.shape, bool)
+        kept = np.broadcast_to(self.kept, self.slopes.shape)
+        self.kernels[0](
+            np.ascontiguousarray(x, np.float32),
+            self.slopes,
+            self.offsets,
+            np.ascontiguousarray(kept),
+            self.refractory_steps,
+            self.v,
+            self.waiting,
+            spikes,
+        )
+        return spikes
 
     def spikes(self, current: np.ndarray) -> np.ndarray:
         """See :meth:`Neurons.spikes`."""

@@ -19,7 +19,13 @@ from converters.spiking.calibration import LEVELS, STATIC_RIDGE, measure_rates
 from converters.spiking.neurons import NEURONS, Chip, Fit, part
 from converters.spiking.populations import make_populations, with_mismatch
 from converters.spiking.recipe import Recipe
-from converters.spiking.ridge import Products, fit, fit_few_rows, round_and_refit, round_weights
+from converters.spiking.ridge import (
+    Products,
+    best_ridge,
+    fit_few_rows,
+    round_and_refit,
+    round_weights,
+)
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import activate
 from lmu_deploy.core.spiking.chip import Populations
@@ -81,11 +87,10 @@ def fit_readout(
             held_out.add(run.filtered[cut:], aim[cut:])
         if progress:
             progress(step + 1, steps)
-    maps = fit(learned, _RIDGES)
-    best = int(np.argmin([held_out.relative_error(one) for one in maps]))
+    ridge, (found,) = best_ridge([learned], [held_out], _RIDGES)
     if not (bits := chip.device.weight_bits):
-        return maps[best].T
-    return round_and_refit(maps[best].T, bits, learned.penalized(_RIDGES[best]))
+        return found.T
+    return round_and_refit(found.T, bits, learned.penalized(ridge))
 
 
 class _FreeRun:

@@ -10,7 +10,7 @@ from converters.spiking.dynamic import dynamic, follow, ranges
 from converters.spiking.neurons import NEURONS, Chip
 from converters.spiking.populations import currents_for, make_populations, with_mismatch
 from converters.spiking.principle3 import behind_synapse, divide_step
-from converters.spiking.ridge import Products, fit, round_weights
+from converters.spiking.ridge import Products, Regression, round_weights
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.spiking.chip import Device, NeuronModel, Populations
 
@@ -144,7 +144,7 @@ def test_ridge_equals_the_normal_equations_and_measures_its_own_error(rng):
     products = Products(8, 2)
     products.add(features[:25], targets[:25])
     products.add(features[25:], targets[25:])
-    (weights,) = fit(products, [0.1])
+    weights = Regression(products).fit(0.1)
     penalty = 0.1 * np.trace(features.T @ features) / 8 * np.eye(8)
     direct = np.linalg.solve(features.T @ features + penalty, features.T @ targets)
     np.testing.assert_allclose(weights, direct, atol=1e-12)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from converters.spiking.ridge import Products, fit, round_and_refit, round_weights
+from converters.spiking.ridge import Products, Regression, round_and_refit, round_weights
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def products(rng):
 
 @pytest.mark.parametrize("bits", [2, 4, 6])
 def test_what_is_refitted_loses_less_than_what_is_rounded_alone(products, bits):
-    (best,) = fit(products, [1e-4])
+    best = Regression(products).fit(1e-4)
     refitted = round_and_refit(best.T, bits, products.penalized(1e-4))
     least = products.mean_square_error(best)
     lost = products.mean_square_error(refitted.T) - least
@@ -28,7 +28,7 @@ def test_what_is_refitted_loses_less_than_what_is_rounded_alone(products, bits):
 
 @pytest.mark.parametrize("bits", [2, 5])
 def test_refitted_weights_are_representable_on_the_chip(products, bits):
-    (best,) = fit(products, [1e-4])
+    best = Regression(products).fit(1e-4)
     refitted = round_and_refit(best.T, bits, products.penalized(1e-4))
     np.testing.assert_allclose(round_weights(refitted, bits), refitted, rtol=1e-12, atol=0.0)
     largest = 2 ** (bits - 1) - 1
@@ -62,5 +62,5 @@ def test_silent_neurons_and_few_rows_leave_equations_that_can_be_solved(rng):
     few.add(np.where(np.arange(30) < 4, 0.0, rng.normal(size=(5, 30))), rng.normal(size=(5, 2)))
     assert np.linalg.eigvalsh(few.penalized(0.0)).min() > 0.0
     assert np.linalg.eigvalsh(Products(3, 1).penalized(1e-6)).min() > 0.0
-    (best,) = fit(few, [1e-6])
+    best = Regression(few).fit(1e-6)
     assert np.isfinite(round_and_refit(best.T, 6, few.penalized(1e-6))).all()
