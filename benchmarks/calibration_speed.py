@@ -14,6 +14,7 @@ the digits network of the examples, each on one chip of 100 LIF neurons a state.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import resource
 import subprocess
@@ -66,12 +67,11 @@ def speech_like() -> Any:
 
 def _module(name: str) -> Any:
     """Import a module of the representations, which earlier versions have beside the package."""
-    import importlib
+    import lmu_deploy
 
-    try:
-        return importlib.import_module(f"lmu_deploy.core.{name}")
-    except ModuleNotFoundError:
-        return importlib.import_module(f"lmu_deploy.{name}")
+    # Not by trying: an installed version may lend its modules to the one in the checkout.
+    core = (Path(lmu_deploy.__file__).parent / "core").is_dir()
+    return importlib.import_module(f"lmu_deploy.{'core.' if core else ''}{name}")
 
 
 def load_case(case: str) -> tuple[Any, np.ndarray, np.ndarray]:

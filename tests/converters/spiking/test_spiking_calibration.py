@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from converters.spiking.calibration import static
-from converters.spiking.dynamic import dynamic, follow, ranges
+from converters.spiking.calibration import measure_rates, static
+from converters.spiking.dynamic import Recorder, dynamic, follow, ranges
 from converters.spiking.neurons import NEURONS, Chip
 from converters.spiking.populations import currents_for, make_populations, with_mismatch
 from converters.spiking.principle3 import behind_synapse, divide_step
-from converters.spiking.ridge import Products, Regression, round_weights
+from converters.spiking.ridge import Products, Regression, best_ridge, round_weights
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.spiking.chip import Device, NeuronModel, Populations
 
@@ -150,6 +150,63 @@ def test_ridge_equals_the_normal_equations_and_measures_its_own_error(rng):
     np.testing.assert_allclose(weights, direct, atol=1e-12)
     left = np.linalg.norm(features @ weights - targets) / np.linalg.norm(targets)
     assert products.relative_error(weights) == pytest.approx(left)
+
+
+def test_factorizations_and_eigendecompositions_give_the_same_map(rng, monkeypatch):
+    features, targets = (
+        rng.normal(size=(300, 40)) @ rng.normal(size=(40, 40)),
+        rng.normal(size=(300, 3)),
+    )
+    learned, held_out = Products(40, 3), Products(40, 3)
+    learned.add(features[:200], targets[:200])
+    held_out.add(features[200:], targets[200:])
+    spectral = best_ridge([learned], [held_out], (1e-4, 1e-2, 1.0, 100.0))
+    monkeypatch.setattr("converters.spiking.ridge._SPECTRAL", 0)
+    factorized = best_ridge([learned], [held_out], (1e-4, 1e-2, 1.0, 100.0))
+    assert spectral[0] == factorized[0]
+    np.testing.assert_allclose(spectral[1], factorized[1], rtol=1e-8, atol=1e-12)
+
+
+def test_a_matrix_that_rounding_made_indefinite_is_regularized_more(rng, monkeypatch):
+    monkeypatch.setattr("converters.spiking.ridge._SPECTRAL", 0)
+    products = Products(6, 1)
+    products.add(rng.normal(size=(3, 6)), rng.normal(size=(3, 1)))
+    shift = 1e-4 * np.trace(products.ff) / 6
+    products.ff -= shift * np.eye(6)  # what sums in single precision may leave
+    found = Regression(products).fit(1e-6)
+    enough = Regression(products).fit(1e-3)
+    np.testing.assert_array_equal(found, enough)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("tau_mismatch", [0.0, 0.3])
+def test_compiled_neurons_spike_as_those_of_numpy(tau_mismatch, monkeypatch):
+    """Bit for bit: membranes, spikes, and filtered spikes."""
+    pytest.importorskip("numba")
+    nominal = make_populations(6, 20, LIF, (100.0, 200.0), np.random.default_rng(0))
+    chip = with_mismatch(nominal, 0.2, np.random.default_rng(1), tau_mismatch)
+    states = np.random.default_rng(2).uniform(-1.5, 1.5, (200, 5, 6)).astype(np.float32)
+    found = []
+    for least in (1, 10**9):
+        monkeypatch.setattr("converters.spiking.compiled.LEAST_NEURONS", least)
+        whole = Chip(chip, LIF, IDEAL, 1.0, TAU_MS, 3)
+        neurons = whole.neurons(5, np.random.default_rng(3))
+        assert (neurons.kernels is None) == (least > 1)
+        rng = np.random.default_rng(4)
+        recorder = Recorder(whole, neurons, 1, 5, np.ones((2, 3, 3)), rng)
+        for x in states:
+            recorder.advance(x.reshape(5, 2, 3))
+        found.append((neurons.v, neurons.waiting, recorder.filtered))
+    for compiled, plain in zip(*found, strict=True):
+        np.testing.assert_array_equal(compiled, plain)
+    assert found[0][2].max() > 10.0
+
+
+def test_rates_are_counts_of_whole_seconds_in_blocks_of_any_length():
+    """More spikes than a byte can count, and counting that starts within a block."""
+    chip = Chip(single([1.5, 3.0, 10.0, 0.0]), NeuronModel("if", 1.0, 0.0), IDEAL, 1.0, 1.0, 1)
+    rates = measure_rates(chip, np.random.default_rng(0))
+    np.testing.assert_allclose(rates[22, 0], [1000.0, 1000.0, 1000.0, 0.0], atol=1.0)
 
 
 def test_rounded_weights_are_few_integers_of_a_scale_for_each_row(rng):
