@@ -292,6 +292,14 @@ class SpikeOptions(PopulationOptions):
         unit="bits",
         by_default="the profile's",
     )
+    fan_in: int | None = option(
+        None,
+        "Largest number of synapses onto a neuron, or 0 for no limit; the sparsest map that fits "
+        "is used",
+        low=0,
+        high=1_000_000,
+        by_default="the profile's",
+    )
     threshold_noise: float = option(
         0.0, "Threshold noise, relative standard deviation", low=0.0, high=1.0
     )

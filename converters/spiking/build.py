@@ -91,7 +91,14 @@ def build_memory(
     )
     ideal = recipe.device.ideal()
     perfect = Chip(
-        nominal, recipe.model, ideal, recipe.dt_ms, recipe.tau_ms, memory.order, place=place
+        nominal,
+        recipe.model,
+        ideal,
+        recipe.dt_ms,
+        recipe.tau_ms,
+        memory.order,
+        place=place,
+        fan_in=recipe.fan_in,
     )
     chips = []
     for one in recipes:

@@ -14,7 +14,7 @@ from converters.spiking.closed_loop import ScaledMemory, best_in_loop, predict_s
 from converters.spiking.device import NeuronDevice, play
 from converters.spiking.dynamic import dynamic_for_each
 from converters.spiking.neurons import Chip, Fit, part
-from converters.spiking.ridge import fit_few_rows
+from converters.spiking.ridge import Products, Regression, fit_few_rows
 from lmu_deploy.core.progress import Progress
 
 STATIC_RIDGE = 0.01
@@ -40,6 +40,8 @@ def static(
         Called with (steps done, steps in total).
     """
     rates = measure_rates(chip, rng, progress)
+    if chip.limit:
+        return _sparse(chip, targets, rates)
     states, neurons = rates.shape[1:]
     decoders = np.empty((states, neurons))
     errors = []
@@ -49,6 +51,31 @@ def static(
         errors.append(np.linalg.norm(off) / np.linalg.norm(LEVELS))
     blocks = decoders.reshape(chip.channels, 1, chip.order, neurons)
     weights = (targets[..., None] * blocks).reshape(chip.channels, chip.order, -1)
+    return Fit(weights, STATIC_RIDGE, float(np.sqrt(np.mean(np.square(errors)))))
+
+
+def _sparse(chip: Chip, targets: np.ndarray, rates: np.ndarray) -> Fit:
+    """Fit each row of W with few neurons, for states that are independent of each other.
+
+    The sums of products follow from the rate curves: neurons of two populations are correlated by
+    their mean rates only, and a neuron with its own state only.
+    """
+    levels, _, neurons = rates.shape
+    by_channel = rates.reshape(levels, chip.channels, chip.order * neurons).swapaxes(0, 1)
+    maps, errors = [], []
+    for wanted, of_channel in zip(targets, by_channel, strict=True):
+        products = Products(chip.order * neurons, chip.order)
+        means = of_channel.mean(axis=0)
+        products.ff[:] = np.outer(means, means)
+        for first in range(0, len(means), neurons):
+            own = of_channel[:, first : first + neurons]
+            products.ff[first : first + neurons, first : first + neurons] = own.T @ own / levels
+        with_own = np.repeat(wanted.T, neurons, axis=0)
+        products.ft[:] = with_own * (LEVELS @ of_channel / levels)[:, None]
+        products.tt[:] = np.square(wanted).sum(axis=1) * np.mean(np.square(LEVELS))
+        maps.append(Regression(products, chip.limit).fit(STATIC_RIDGE))
+        errors.append(products.relative_error(maps[-1]))
+    weights = np.stack([found.T for found in maps])
     return Fit(weights, STATIC_RIDGE, float(np.sqrt(np.mean(np.square(errors)))))
 
 

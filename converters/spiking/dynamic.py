@@ -7,6 +7,7 @@ yields W, shape (channels, order, order * neurons), as
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,10 +15,18 @@ import numpy as np
 from converters.spiking.compiled import kernels_for
 from converters.spiking.device import Driven
 from converters.spiking.neurons import Batch, Chip, Fit, NeuronSimulator, part
-from converters.spiking.ridge import Products, Regression, best_ridge, common_error, round_and_refit
+from converters.spiking.ridge import (
+    Products,
+    Regression,
+    best_ridge,
+    common_error,
+    round_and_refit,
+    round_sparse,
+)
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
 
+_LOG = logging.getLogger(__name__)
 _NOISE_SHARE = (0.02, 0.10)
 _DEVIATIONS = (0.5, 2.5)
 """Range of the noise in units of the predicted deviations, wide enough for errors of these."""
@@ -251,8 +260,9 @@ def dynamic_for_each(
         learned, held_out = gather(recorder, trajectory, part(progress, number, len(groups)))
         for i in range(0, len(learned), channels):
             of_chip = slice(i, i + channels)
-            bits = group[0].device.weight_bits
-            found.append(_choose(learned[of_chip], held_out[of_chip], bits))
+            chip = group[i // channels]
+            bits = chip.device.weight_bits
+            found.append(_choose(learned[of_chip], held_out[of_chip], bits, most=chip.limit))
     return found
 
 
@@ -268,18 +278,41 @@ _JUDGES = 2
 
 
 def _choose(
-    learned: list[Products], held_out: list[Products], bits: int, largest: float = np.inf
+    learned: list[Products],
+    held_out: list[Products],
+    bits: int,
+    largest: float = np.inf,
+    most: int = 0,
 ) -> Fit:
     """Choose the regularization with the smallest held-out error, and fit all channels with it."""
     judges = _JUDGES if np.isinf(largest) else len(learned)
-    ridge, chosen = best_ridge(learned[:judges], held_out[:judges], DYNAMIC_RIDGES, largest)
-    chosen += [Regression(products).fit(ridge) for products in learned[judges:]]
+    of_judges = learned[:judges], held_out[:judges]
+    ridge, chosen = best_ridge(*of_judges, DYNAMIC_RIDGES, largest, most)
+    chosen += [Regression(products, most).fit(ridge) for products in learned[judges:]]
+    if most:
+        _tell(most, of_judges, chosen[:judges])
     if bits:
+        rounded = round_sparse if most else round_and_refit
         chosen = [
-            round_and_refit(w.T, bits, products.penalized(ridge)).T
+            rounded(w.T, bits, products.penalized(ridge)).T
             for w, products in zip(chosen, learned, strict=True)
         ]
     return Fit(np.stack([w.T for w in chosen]), ridge, common_error(held_out, chosen))
+
+
+def _tell(
+    most: int, judges: tuple[list[Products], list[Products]], chosen: list[np.ndarray]
+) -> None:
+    """Log what a limited number of synapses costs."""
+    _, unlimited = best_ridge(*judges, DYNAMIC_RIDGES)
+    few, all_of_them = (common_error(judges[1], maps) for maps in (chosen, unlimited))
+    _LOG.info(
+        "A neuron has %d of %d synapses: held-out error %.4f; with all of them it would be %.4f.",
+        most,
+        len(chosen[0]),
+        few,
+        all_of_them,
+    )
 
 
 _RANGE_PERCENTILE = 99.9

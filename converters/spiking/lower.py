@@ -157,6 +157,7 @@ def spike(
     mismatch: float | None = None,
     membrane_noise: float | None = None,
     weight_bits: int | None = None,
+    fan_in: int | None = None,
     threshold_noise: float = 0.0,
     tau_mismatch: float = 0.0,
     maximum_rates: tuple[float, float] | None = None,
@@ -203,6 +204,9 @@ def spike(
         See :class:`lmu_deploy.core.spiking.chip.DPISynapse`; linear if absent.
     mismatch, membrane_noise, weight_bits : float, float, int, optional
         See :class:`lmu_deploy.core.spiking.chip.Device`; the profile's if absent.
+    fan_in : int, optional
+        Largest number of synapses onto a neuron from other neurons, 0 for no limit; the profile's
+        if absent. Where a map has more, the sparsest map within the limit is fitted.
     threshold_noise, tau_mismatch : float
         See :class:`lmu_deploy.core.spiking.chip.Device`; no profile has a figure for them.
     maximum_rates : (float, float), optional
@@ -252,6 +256,7 @@ def spike(
         mismatch=mismatch,
         membrane_noise=membrane_noise,
         weight_bits=weight_bits,
+        fan_in=fan_in,
         threshold_noise=threshold_noise,
         tau_mismatch=tau_mismatch,
         maximum_rates=maximum_rates,

@@ -363,6 +363,12 @@ class Chip(PopulationSizes):
     order: int
     board: NeuronDevice | None = None
     place: str = ""
+    fan_in: int = 0
+
+    @property
+    def limit(self) -> int:
+        """Largest number of weights other than zero in a row of W; 0 where W has fewer columns."""
+        return self.fan_in if self.fan_in < self.order * self.neurons_per_state else 0
 
     @property
     def block(self) -> Block:

@@ -53,6 +53,8 @@ class Recipe:
         Time constant of the synapses of the readout, in milliseconds.
     board : NeuronDevice, optional
         What is calibrated in place of a virtual chip.
+    fan_in : int
+        Largest number of synapses onto a neuron from other neurons; 0 for no limit.
     """
 
     model: NeuronModel
@@ -68,6 +70,7 @@ class Recipe:
     neurons_per_unit: int = 0
     readout_tau_ms: float = 0.0
     board: NeuronDevice | None = None
+    fan_in: int = 0
 
     @property
     def parts(self) -> int:
@@ -127,6 +130,7 @@ def make_recipe(chip: AnalogProfile, options: SpikeOptions) -> Recipe:
         neurons_per_unit=options.neurons_per_unit,
         readout_tau_ms=check_multiple("readout_tau_ms", readout_tau_ms, dt_ms),
         synapse=_SYNAPSES[options.synapse or "linear"],
+        fan_in=int(_first(options.fan_in, chip.fan_in.value)),
     )
     check_multiple("refractory_ms", recipe.model.refractory_ms, dt_ms, least=0)
     return recipe
@@ -247,6 +251,12 @@ def _no_room(network: LMUNetwork, recipe: Recipe, chip: AnalogProfile) -> str | 
     needed = sum(layer.memory.size for layer in layers) * recipe.neurons_per_state + of_units
     if needed > (room := int(chip.neurons)):
         return f"they need {needed} neurons in all and profile {chip.name} has {room}"
+    reaching = layers[-1].memory.size * recipe.neurons_per_state
+    if recipe.fan_in and reaching > recipe.fan_in:
+        return (
+            f"a neuron of a unit reads all {reaching} neurons of the memory and may have "
+            f"{recipe.fan_in} synapses"
+        )
     if recipe.calibration == "dynamic" and of_units > LARGEST_MAP:
         return f"their {of_units} neurons are more than the {LARGEST_MAP} that can be fitted"
     return None

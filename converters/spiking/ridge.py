@@ -66,12 +66,14 @@ class Regression:
     Parameters
     ----------
     train : Products
+    most : int
+        Largest number of features that a target may use; 0 for all.
     """
 
-    def __init__(self, train: Products) -> None:
-        self.train = train
+    def __init__(self, train: Products, most: int = 0) -> None:
+        self.train, self.most = train, most
         self._spectrum: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        if len(train.ff) <= _SPECTRAL:
+        if len(train.ff) <= _SPECTRAL and not most:
             values, vectors = np.linalg.eigh(train.ff)
             self._spectrum = values, vectors, vectors.T @ train.ft
 
@@ -89,6 +91,9 @@ class Regression:
         ndarray, shape (features, targets)
             ``argmin |features @ w - targets|^2 + rows * ridge * mean_square * |w|^2``.
         """
+        if self.most:
+            matrix, targets = self.train.penalized(ridge), self.train.ft.T
+            return np.stack([fit_sparse(matrix, one, self.most) for one in targets], axis=1)
         if self._spectrum is None:
             return self._factorized(ridge)
         values, vectors, rotated = self._spectrum
@@ -107,11 +112,50 @@ class Regression:
             return np.asarray(cho_solve(factor, self.train.ft, check_finite=False))
 
 
+def fit_sparse(matrix: np.ndarray, target: np.ndarray, most: int) -> np.ndarray:
+    """Fit one target with few features, each chosen to reduce the squared error most.
+
+    Forward selection by orthogonal least squares (Chen, Billings, Luo 1989, "Orthogonal least
+    squares methods and their application to non-linear system identification"), which is a Cholesky
+    factorization of the normal equations whose pivots the target chooses.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (features, features)
+        Regularized sums of products of features; positive definite.
+    target : ndarray, shape (features,)
+        Sums of products of features and target.
+    most : int
+        Number of features to choose.
+
+    Returns
+    -------
+    ndarray, shape (features,)
+        Least-squares weights of the chosen features, and zeros.
+    """
+    left, gain = np.diag(matrix).copy(), target.astype(np.float64)
+    floor = 1e-12 * left
+    columns = np.empty((min(most, len(target)), len(target)))
+    free = np.ones(len(target), bool)
+    for number, column in enumerate(columns):
+        best = int(np.argmax(np.where(free, np.square(gain) / np.maximum(left, floor), -1.0)))
+        free[best] = False
+        column[:] = matrix[best] - columns[:number, best] @ columns[:number]
+        column /= np.sqrt(max(left[best], floor[best]))
+        gain -= column * (gain[best] / column[best])
+        left -= np.square(column)
+    chosen = np.flatnonzero(~free)
+    found = np.zeros(len(target))
+    found[chosen] = cho_solve(cho_factor(matrix[np.ix_(chosen, chosen)]), target[chosen])
+    return found
+
+
 def best_ridge(
     learned: Sequence[Products],
     held_out: Sequence[Products],
     ridges: Sequence[float],
     largest: float = np.inf,
+    most: int = 0,
 ) -> tuple[float, list[np.ndarray]]:
     """Choose the regularization with the smallest held-out error, and return its maps.
 
@@ -125,8 +169,10 @@ def best_ridge(
     ridges : sequence of float
     largest : float
         Largest weight that can be stored; exceeded only if the strongest regularization does.
+    most : int
+        See :class:`Regression`.
     """
-    regressions = [Regression(products) for products in learned]
+    regressions = [Regression(products, most) for products in learned]
     strongest, *weaker = sorted(ridges, reverse=True)
     best = strongest, [regression.fit(strongest) for regression in regressions]
     least = common_error(held_out, best[1])
@@ -233,6 +279,16 @@ def round_and_refit(weights: np.ndarray, bits: int, products: np.ndarray) -> np.
         left[:, column:] -= error[:, None] * effects[column, column:]
     found = np.empty_like(rounded)
     found[:, order] = rounded
+    return found
+
+
+def round_sparse(weights: np.ndarray, bits: int, products: np.ndarray) -> np.ndarray:
+    """Do as :func:`round_and_refit` row by row, and leave zeros as they are."""
+    found = np.zeros_like(weights)
+    for row, rounded in zip(weights, found, strict=True):
+        used = np.flatnonzero(row)
+        if len(used):
+            rounded[used] = round_and_refit(row[None, used], bits, products[np.ix_(used, used)])[0]
     return found
 
 

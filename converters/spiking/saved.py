@@ -133,6 +133,10 @@ def _compared(
         yield name, getattr(saved, name), getattr(recipe, name)
     if saved.maximum_rates is not None:
         yield "maximum rates", saved.maximum_rates, recipe.maximum_rates
+    if recipe.fan_in:
+        of_memories = [memory for memory in saved.memories if memory is not None]
+        most = max((int(memory.fan_in.max()) for memory in of_memories), default=0)
+        yield "synapses of a neuron", most, min(most, recipe.fan_in)
     units = saved.units
     on_chip = 0 if units is None else units.populations.neurons
     yield "neurons of a hidden unit", on_chip, recipe.neurons_per_unit

@@ -1,4 +1,4 @@
-"""`check`: whether a network fits a digital chip, and whether data are fit for a network."""
+"""`check`: whether a network fits a chip, and whether data are fit for a network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load, load_float
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.placement import OnChip, place, table
 from lmu_deploy.hardware.preflight import check as rules_broken
-from lmu_deploy.hardware.profile import DigitalProfile, load_profile
+from lmu_deploy.hardware.preflight import demand_table
+from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, load_profile
 from lmu_deploy.hardware.rules import Violation
 from lmu_deploy.tasks.dataset import TaskLike, find_task
 from lmu_deploy.tasks.own.preflight import Baseline, Finding, baseline, preflight
 from lmu_deploy.tasks.selection import task_for
 
+_USUAL = "loihi2"
 _LOIHI_HOST = (
     "Only the memories are on cores: encoders, hidden units, LSTM layers and the readout run on "
     "the host, and so do the relays where a chip's messages have fewer than 16 bits."
@@ -53,30 +56,53 @@ def check_data(
     return baseline(task), preflight(task, source)
 
 
-def check(network: OnChip | Path | str, *, profile: str = "loihi2") -> list[Violation]:
+def check(
+    network: OnChip | SpikingNetwork | Path | str, *, profile: str | None = None
+) -> list[Violation]:
     """List every violation of the chip's limits, each with the smallest change that fixes it.
+
+    Parameters
+    ----------
+    network : IntegerNetwork, LoihiNetwork, SpikingNetwork or path
+    profile : str, optional
+        ``loihi2`` if absent; for a SpikingNetwork the profile of its chip.
 
     Raises
     ------
     InputError
-        When the file holds no network for a digital chip, or the profile is unknown or not digital.
+        When the file holds no network for a chip, or the profile is unknown or of a chip that
+        cannot run such a network.
     """
-    return rules_broken(_on_chip(network), _digital(profile))
+    network = _checkable(network)
+    if isinstance(network, SpikingNetwork):
+        return rules_broken(network, _analog(profile or usual_profile(network)))
+    return rules_broken(network, _digital(profile or _USUAL))
 
 
-def placement(network: OnChip | Path | str, *, profile: str = "loihi2") -> str:
+def usual_profile(network: OnChip | SpikingNetwork | Path | str) -> str:
+    """Return the profile against which `check` compares a network if none is given."""
+    network = _checkable(network)
+    return network.device.profile if isinstance(network, SpikingNetwork) else _USUAL
+
+
+def placement(network: OnChip | SpikingNetwork | Path | str, *, profile: str | None = None) -> str:
     """Show where the network's neurons sit and how full each core gets, a line each.
+
+    For an analog chip, show how much of it the network needs.
 
     Raises
     ------
     InputError
         As `check`.
     """
-    chip = _digital(profile)
-    return table(place(_on_chip(network), chip), chip)
+    network = _checkable(network)
+    if isinstance(network, SpikingNetwork):
+        return demand_table(network, _analog(profile or usual_profile(network)))
+    cores = _digital(profile or _USUAL)
+    return table(place(network, cores), cores)
 
 
-def remarks(network: OnChip | Path | str) -> list[str]:
+def remarks(network: OnChip | SpikingNetwork | Path | str) -> list[str]:
     """Return what breaks no rule but is worth knowing: layers on the host, memories that grow.
 
     Raises
@@ -86,9 +112,11 @@ def remarks(network: OnChip | Path | str) -> list[str]:
     """
     from converters.quantize import memory_analysis
 
-    network = _on_chip(network)
+    network = _checkable(network)
     if isinstance(network, LoihiNetwork):
         return [_LOIHI_HOST]
+    if isinstance(network, SpikingNetwork):
+        return []
     return memory_analysis.remarks(network)
 
 
@@ -98,14 +126,19 @@ def _digital(profile: str) -> DigitalProfile:
     return chip
 
 
-def _on_chip(network: OnChip | Path | str) -> OnChip:
-    if isinstance(network, IntegerNetwork | LoihiNetwork):
+def _analog(profile: str) -> AnalogProfile:
+    chip = load_profile(profile, "analog")
+    assert isinstance(chip, AnalogProfile)  # load_profile was asked for this kind
+    return chip
+
+
+def _checkable(network: OnChip | SpikingNetwork | Path | str) -> OnChip | SpikingNetwork:
+    if isinstance(network, IntegerNetwork | LoihiNetwork | SpikingNetwork):
         return network
     loaded = load(network)
-    if not isinstance(loaded, IntegerNetwork | LoihiNetwork):
+    if not isinstance(loaded, IntegerNetwork | LoihiNetwork | SpikingNetwork):
         raise InputError(
-            f"check needs an IntegerNetwork or a LoihiNetwork, and {network} holds a "
-            f"{type(loaded).__name__}; make one with lmu-deploy quantize, or with lmu-deploy spike "
-            "--profile loihi1."
+            f"check needs an IntegerNetwork, a LoihiNetwork or a SpikingNetwork, and {network} "
+            f"holds a {type(loaded).__name__}; make one with lmu-deploy quantize or spike."
         )
     return loaded

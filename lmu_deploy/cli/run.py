@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmu_deploy.cli.options import File, First, Limit, Profile, Seed, TaskName
+from lmu_deploy.cli.options import File, First, Limit, Seed, TaskName
 
 
 def deploy(
@@ -268,7 +268,13 @@ def check(
             show_default=False,
         ),
     ] = None,
-    profile: Profile = "loihi2",
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="Chip profile. By default loihi2, or that of the chip of a spiking network.",
+            show_default=False,
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -279,19 +285,19 @@ def check(
         bool, typer.Option("--strict", help="Exit with code 1 if the data have a finding.")
     ] = False,
 ) -> None:
-    """Check whether a network fits a digital chip, or with --task whether data are fit for use.
+    """Check whether a network fits a chip, or with --task whether data are fit for use.
 
-    The network is one from `quantize`, or from `spike` for Loihi.
+    The network is one from `quantize` or from `spike`.
 
     Lists every violation of the chip's limits, with exit code 1 if there is one, and the placement
-    of neurons on cores. Also names layers that run on the host and memories that would grow without
-    bound in an endless stream.
+    of neurons on cores, or the neurons and synapses that an analog chip needs. Also names layers
+    that run on the host and memories that would grow without bound in an endless stream.
 
     Example: lmu-deploy check digits-int.safetensors --profile loihi2
 
     Example: lmu-deploy check --task mine.npz mine.safetensors
     """
-    from lmu_deploy.api.check import check, check_data, placement, remarks
+    from lmu_deploy.api.check import check, check_data, placement, remarks, usual_profile
     from lmu_deploy.core.errors import InputError
 
     if task is not None:
@@ -310,7 +316,7 @@ def check(
     for violation in violations:
         print(violation)
     if not violations:
-        print(f"{file} fits {profile}.")
+        print(f"{file} fits {profile or usual_profile(file)}.")
     print(placement(file, profile=profile))
     for remark in remarks(file):
         print(remark, file=sys.stderr)

@@ -44,7 +44,7 @@ from lmu_deploy.fidelity.schema import Divergence, Fit
 from lmu_deploy.fidelity.store import plain
 from lmu_deploy.fidelity.streaming import counted_of
 from lmu_deploy.hardware.preflight import check
-from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, load_profile
+from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 from lmu_deploy.tasks.base import Task
 from targets.base import Run, States
 from targets.integer import IntegerTarget
@@ -56,8 +56,7 @@ def fit_of(network: object) -> Fit | None:
     Parameters
     ----------
     network : IntegerNetwork, LoihiNetwork or SpikingNetwork
-        For a digital chip all rules of :mod:`lmu_deploy.hardware.preflight` apply. For an analog
-        chip only the number of neurons is checked; other limits apply at conversion.
+        All rules of :mod:`lmu_deploy.hardware.preflight` for its kind apply.
     """
     if isinstance(network, SpikingNetwork):
         name = network.device.profile
@@ -69,25 +68,10 @@ def fit_of(network: object) -> Fit | None:
         chip = load_profile(name)
     except InputError:
         return None
-    if isinstance(network, SpikingNetwork):
-        if not isinstance(chip, AnalogProfile):
-            return None
-        found = _neurons(network, chip)
-    else:
-        if not isinstance(chip, DigitalProfile):
-            return None
-        found = [str(violation) for violation in check(network, chip)]
+    if isinstance(network, SpikingNetwork) != isinstance(chip, AnalogProfile):
+        return None
+    found = [str(violation) for violation in check(network, chip)]
     return Fit(profile=chip.name, title=chip.title, violations=found)
-
-
-def _neurons(network: SpikingNetwork, chip: AnalogProfile) -> list[str]:
-    needed = network.neurons
-    if needed <= (room := int(chip.neurons)):
-        return []
-    return [
-        f"neurons of {chip.title}: {needed}, and at most {room} are possible; "
-        "use fewer neurons per state."
-    ]
 
 
 _DIGITS = 5

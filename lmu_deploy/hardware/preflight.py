@@ -7,16 +7,20 @@ object, its value, the limit and a remedy. To add a rule for integer networks, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import numpy as np
+
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import edges, sources
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Input
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.loihi_rules import LOIHI_RULES
 from lmu_deploy.hardware.placement import OnChip
-from lmu_deploy.hardware.profile import DigitalProfile
+from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, Figure
 from lmu_deploy.hardware.rules import Violation, cores, fan_in, fan_out, synaptic_memory, too_wide
 
 __all__ = ["RULES", "Violation", "check"]
@@ -24,8 +28,25 @@ __all__ = ["RULES", "Violation", "check"]
 Rule = Callable[[IntegerNetwork, DigitalProfile], list[Violation]]
 
 
-def check(network: OnChip, profile: DigitalProfile) -> list[Violation]:
-    """Return all violations, in the order of the rules."""
+def check(
+    network: OnChip | SpikingNetwork, profile: DigitalProfile | AnalogProfile
+) -> list[Violation]:
+    """Return all violations, in the order of the rules.
+
+    Raises
+    ------
+    InputError
+        When the chip is of a kind that cannot run such a network.
+    """
+    if isinstance(network, SpikingNetwork) != isinstance(profile, AnalogProfile):
+        raise InputError(
+            f"profile {profile.name} is of a chip that is {profile.kind} and cannot run a "
+            f"{type(network).__name__}; choose a profile of the other kind."
+        )
+    if isinstance(network, SpikingNetwork):
+        assert isinstance(profile, AnalogProfile)
+        return [violation for rule in ANALOG_RULES for violation in rule(network, profile)]
+    assert isinstance(profile, DigitalProfile)
     if isinstance(network, LoihiNetwork):
         return [violation for rule in LOIHI_RULES for violation in rule(network, profile)]
     return [violation for rule in RULES for violation in rule(network, profile)]
@@ -120,3 +141,81 @@ RULES: tuple[Rule, ...] = (
     cores,
 )
 """All rules for integer networks, in the order in which violations are listed."""
+
+
+def analog_neurons(network: SpikingNetwork, profile: AnalogProfile) -> list[Violation]:
+    """Check that an analog chip has enough neurons."""
+    if network.neurons <= (room := int(profile.neurons)):
+        return []
+    remedy = "use fewer neurons per state"
+    return [Violation(f"neurons of {profile.title}", network.neurons, room, remedy)]
+
+
+def analog_fan_in(network: SpikingNetwork, profile: AnalogProfile) -> list[Violation]:
+    """Check that no analog neuron has more synapses than its chip gives it."""
+    if not (allowed := int(profile.fan_in)):
+        return []
+    return [
+        Violation(f"synapses of a neuron of {place}", most, allowed, remedy)
+        for place, synapses, remedy in _analog_synapses(network, allowed)
+        if (most := int(synapses.max())) > allowed
+    ]
+
+
+def analog_synapses(network: SpikingNetwork, profile: AnalogProfile) -> list[Violation]:
+    """Check that an analog chip has enough synapses."""
+    needed = sum(int(synapses.sum()) for _, synapses, _ in _analog_synapses(network, 1))
+    if not (allowed := int(profile.synapses)) or needed <= allowed:
+        return []
+    remedy = f"spike with --fan-in {max(allowed // max(network.neurons, 1), 1)}"
+    return [Violation(f"synapses of {profile.title}", needed, allowed, remedy)]
+
+
+def _analog_synapses(
+    network: SpikingNetwork, allowed: int
+) -> Iterator[tuple[str, np.ndarray, str]]:
+    """Yield each group of populations, the synapses onto each neuron, and a remedy."""
+    memories = [(f"layer{n}/memory", m) for n, m in enumerate(network.memories) if m is not None]
+    for place, memory in memories:
+        per_neuron = np.repeat(memory.fan_in, memory.populations.neurons)
+        yield place, per_neuron, f"spike with --fan-in {allowed}"
+    if network.units is not None:
+        of_units = np.repeat(network.units.fan_in, network.units.populations.neurons)
+        yield f"layer{len(network.memories) - 1}/hidden", of_units, "spike with --units host"
+
+
+ANALOG_RULES: tuple[Callable[[SpikingNetwork, AnalogProfile], list[Violation]], ...] = (
+    analog_neurons,
+    analog_fan_in,
+    analog_synapses,
+)
+"""All rules for networks on analog chips, in the order in which violations are listed."""
+
+
+def demand_table(network: SpikingNetwork, profile: AnalogProfile) -> str:
+    """Return a line for each group of populations with its neurons and synapses."""
+    lines, total = [], 0
+    for place, synapses, _ in _analog_synapses(network, 1):
+        total += int(synapses.sum())
+        lines.append(
+            f"{place}: {len(synapses):,} neurons, each with {synapses.min():,} to "
+            f"{synapses.max():,} synapses"
+        )
+    shared = sum(
+        memory.states * memory.populations.neurons + memory.channels * memory.order**2
+        for memory in network.memories
+        if memory is not None
+    )
+    return "\n".join(
+        [
+            *lines,
+            f"{profile.title}: {network.neurons:,} of {int(profile.neurons):,} neurons, "
+            f"{total:,} synapses{_of(profile.synapses)}.",
+            f"A chip that decodes each population once, before A', needs {shared:,} weights for "
+            "the memories.",
+        ]
+    )
+
+
+def _of(limit: Figure) -> str:
+    return f" of {int(limit):,}" if limit.value else ""

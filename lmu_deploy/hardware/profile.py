@@ -33,6 +33,9 @@ class Figure(BaseModel):
         return int(self.value)
 
 
+_UNLIMITED = Figure(value=0, source="assumed: no limit, as the profile gives none")
+
+
 class LifFigures(BaseModel):
     """Digital LIF neurons of a chip, and parameters of spiking memories on them.
 
@@ -158,6 +161,10 @@ class AnalogProfile(BaseModel):
         Maximum firing rate, hertz.
     drift : DriftFigures, optional
         Effects of time and temperature.
+    fan_in : Figure
+        Largest number of synapses onto a neuron, each of either sign; 0 for no limit.
+    synapses : Figure
+        Number of synapses of the chip; 0 for no limit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -174,6 +181,8 @@ class AnalogProfile(BaseModel):
     refractory: Figure
     maximum_rate: Figure
     drift: DriftFigures | None = None
+    fan_in: Figure = _UNLIMITED
+    synapses: Figure = _UNLIMITED
 
 
 Profile = DigitalProfile | AnalogProfile

@@ -214,6 +214,11 @@ class SpikingMemory(Part):
         return np.asarray(self.input / self.scales)
 
     @property
+    def fan_in(self) -> np.ndarray:
+        """Number of synapses onto each neuron of a population, shape (states,)."""
+        return np.asarray((self.weights != 0.0).sum(axis=2).reshape(-1), dtype=np.int64)
+
+    @property
     def synapses(self) -> np.ndarray:
         """Number of outgoing synapses of each neuron, shape (neurons,); W targets populations."""
         reached = (self.weights != 0.0).sum(axis=1).reshape(-1)

@@ -92,6 +92,11 @@ class SpikingUnits(Part):
         return self.populations.states * self.populations.neurons
 
     @property
+    def fan_in(self) -> np.ndarray:
+        """Number of synapses onto each neuron of a unit, shape (units,)."""
+        return np.asarray((self.drive != 0.0).sum(axis=1), dtype=np.int64)
+
+    @property
     def synapses_of_memory(self) -> np.ndarray:
         """Number of synapses from each neuron of the memory to units, shape (memory neurons,)."""
         reached = (self.drive != 0.0).sum(axis=0) * self.populations.neurons

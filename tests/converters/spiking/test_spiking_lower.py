@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 
 from converters.spiking import closed_loop, spike
+from converters.spiking.calibration import LEVELS, measure_rates, static
+from converters.spiking.neurons import Chip
+from converters.spiking.populations import make_populations
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.spiking.chip import Device, NeuronModel
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES
-from lmu_deploy.hardware.profile import load_profile, profile_names
+from lmu_deploy.hardware.preflight import check
+from lmu_deploy.hardware.profile import Figure, load_profile, profile_names
+
+LIF = NeuronModel("lif", 20.0, 2.0)
 
 
 def lmu(rng, n_in, memory, units=4):
@@ -186,3 +193,62 @@ def test_long_sequences_are_truncated_and_samples_drawn(network, rng, monkeypatc
     made = spike(network, inputs, neurons_per_state=4, calibration_samples=12)
     assert made.calibration.samples == 12
     assert followed == [(12, 5)]
+
+
+@pytest.mark.parametrize("calibration", ["none", "static", "dynamic"])
+@pytest.mark.parametrize("weight_bits", [0, 5])
+def test_no_neuron_has_more_synapses_than_its_chip_gives_it(
+    network, inputs, calibration, weight_bits
+):
+    options = {"neurons_per_state": 8, "calibration": calibration, "weight_bits": weight_bits}
+    options["units"] = "host"
+    free, bound = (spike(network, inputs, fan_in=most, **options) for most in (0, 10))
+    assert free.memories[0].fan_in.max() > 10 >= bound.memories[0].fan_in.max() > 5
+    profile = load_profile("generic-analog")
+    narrow = profile.model_copy(update={"fan_in": Figure(value=10, source="of this test")})
+    named = [str(violation) for violation in check(free, narrow)]
+    assert len(named) == 1
+    assert named[0].startswith("synapses of a neuron of layer0/memory: ")
+    assert "at most 10 are possible; spike with --fan-in 10." in named[0]
+    assert check(bound, narrow) == []
+    by_profile = spike(network, inputs, narrow, **options)
+    np.testing.assert_array_equal(by_profile.memories[0].weights, bound.memories[0].weights)
+
+
+def test_a_chip_with_too_few_synapses_is_named(network, inputs):
+    made = spike(network, inputs, neurons_per_state=8, calibration="none", units="host")
+    needed = 8 * int(made.memories[0].fan_in.sum())
+    assert needed == made.memories[0].synapses.sum()
+    profile = load_profile("generic-analog")
+    for spare, found in ((0, 0), (-1, 1)):
+        figure = Figure(value=needed + spare, source="of this test")
+        assert len(check(made, profile.model_copy(update={"synapses": figure}))) == found
+    with pytest.raises(InputError, match="is digital and cannot run a SpikingNetwork"):
+        check(made, load_profile("loihi2"))
+
+
+def test_units_that_read_more_neurons_than_they_have_synapses_stay_on_the_host(network, inputs):
+    options = {"neurons_per_state": 8, "calibration": "none"}
+    assert spike(network, inputs, **options).units is not None
+    assert spike(network, inputs, fan_in=10, **options).units is None
+    with pytest.raises(InputError, match="reads all 48 neurons of the memory and may have 10"):
+        spike(network, inputs, fan_in=10, units="chip", **options)
+
+
+def test_the_sparse_map_from_rates_decodes_independent_states(network, inputs):
+    """Against the rates at many random states, of which the fit knows only single ones."""
+    memory = Memory.legendre(3, 8.0, 1)
+    u = np.random.default_rng(1).uniform(-1, 1, (6, 8, 1))
+    scaled = closed_loop.scale_memory(memory, u, 50, float(np.exp(-0.01)))
+    populations = make_populations(3, 40, LIF, (100.0, 200.0), np.random.default_rng(2))
+    chip = Chip(populations, LIF, Device("generic-analog", 0, 0.0, 0.0, 0), 1.0, 100.0, 3, fan_in=60)
+    fit = static(chip, scaled.targets, np.random.default_rng(3))
+    assert (np.count_nonzero(fit.weights, axis=2) == 60).all()
+    rates = measure_rates(chip, np.random.default_rng(3))
+    drawn = np.random.default_rng(4).integers(0, len(LEVELS), (500, 3))
+    shown = np.stack([rates[drawn[:, state], state] for state in range(3)], axis=1)
+    aim = LEVELS[drawn] @ scaled.targets[0].T
+    missed = shown.reshape(500, -1) @ fit.weights[0].T - aim
+    relative = np.linalg.norm(missed) / np.linalg.norm(aim)
+    assert relative < 0.15
+    assert relative == pytest.approx(fit.error, rel=0.25)

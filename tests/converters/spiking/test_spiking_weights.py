@@ -1,9 +1,18 @@
 """Weights of few bits: each rounding is made up for by the weights that are still free."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from converters.spiking.ridge import Products, Regression, round_and_refit, round_weights
+from converters.spiking.ridge import (
+    Products,
+    Regression,
+    fit_sparse,
+    round_and_refit,
+    round_sparse,
+    round_weights,
+)
 
 
 @pytest.fixture
@@ -64,3 +73,44 @@ def test_silent_neurons_and_few_rows_leave_equations_that_can_be_solved(rng):
     assert np.linalg.eigvalsh(Products(3, 1).penalized(1e-6)).min() > 0.0
     best = Regression(few).fit(1e-6)
     assert np.isfinite(round_and_refit(best.T, 6, few.penalized(1e-6))).all()
+
+
+def test_few_features_are_the_best_ones_where_they_are_independent(rng):
+    """Orthogonal features: the best subset is that of the largest weights, found by no search."""
+    features = np.linalg.qr(rng.normal(size=(60, 12)))[0]
+    target = features @ rng.normal(size=12)
+    weights = features.T @ target
+    found = fit_sparse(features.T @ features, features.T @ target, 4)
+    largest = np.argsort(-np.abs(weights))[:4]
+    assert set(np.flatnonzero(found)) == set(largest)
+    np.testing.assert_allclose(found[largest], weights[largest], atol=1e-9)
+
+
+def test_few_features_come_close_to_the_best_subset(rng):
+    """Features that overlap, against all 210 subsets of four of ten."""
+    features = rng.normal(size=(80, 10)) @ (np.eye(10) + 0.4 * rng.normal(size=(10, 10)))
+    target = features @ rng.normal(size=10)
+    products, aim = features.T @ features, features.T @ target
+
+    def missed(weights):
+        return np.linalg.norm(features @ weights - target)
+
+    def within(subset):
+        return np.linalg.lstsq(features[:, subset], target)[1][0] ** 0.5
+
+    best = min(within(list(subset)) for subset in itertools.combinations(range(10), 4))
+    found = fit_sparse(products, aim, 4)
+    assert np.count_nonzero(found) == 4
+    assert best <= missed(found) <= 1.25 * best
+    assert missed(fit_sparse(products, aim, 10)) < 1e-6 < missed(found)
+
+
+def test_rounding_few_weights_keeps_the_others_zero(products):
+    most = 5
+    sparse = Regression(products, most).fit(1e-4).T
+    rounded = round_sparse(sparse, 4, products.penalized(1e-4))
+    assert (np.count_nonzero(sparse, axis=1) == most).all()
+    assert ((rounded != 0.0) <= (sparse != 0.0)).all()
+    np.testing.assert_allclose(round_weights(rounded, 4), rounded, rtol=1e-9)
+    with_refit, alone = (products.relative_error(w.T) for w in (rounded, round_weights(sparse, 4)))
+    assert with_refit <= alone
