@@ -26,7 +26,7 @@ from converters.spiking.ridge import (
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(f"lmu_deploy.{__name__}")
 _NOISE_SHARE = (0.02, 0.10)
 _DEVIATIONS = (0.5, 2.5)
 """Range of the noise in units of the predicted deviations, wide enough for errors of these."""
@@ -262,6 +262,8 @@ def dynamic_for_each(
             of_chip = slice(i, i + channels)
             chip = group[i // channels]
             bits = chip.device.weight_bits
+            if chip.limit and not found:
+                _tell(chip.limit, learned[of_chip], held_out[of_chip])
             found.append(_choose(learned[of_chip], held_out[of_chip], bits, most=chip.limit))
     return found
 
@@ -289,8 +291,6 @@ def _choose(
     of_judges = learned[:judges], held_out[:judges]
     ridge, chosen = best_ridge(*of_judges, DYNAMIC_RIDGES, largest, most)
     chosen += [Regression(products, most).fit(ridge) for products in learned[judges:]]
-    if most:
-        _tell(most, of_judges, chosen[:judges])
     if bits:
         rounded = round_sparse if most else round_and_refit
         chosen = [
@@ -300,18 +300,19 @@ def _choose(
     return Fit(np.stack([w.T for w in chosen]), ridge, common_error(held_out, chosen))
 
 
-def _tell(
-    most: int, judges: tuple[list[Products], list[Products]], chosen: list[np.ndarray]
-) -> None:
-    """Log what a limited number of synapses costs."""
-    _, unlimited = best_ridge(*judges, DYNAMIC_RIDGES)
-    few, all_of_them = (common_error(judges[1], maps) for maps in (chosen, unlimited))
+def _tell(most: int, learned: list[Products], held_out: list[Products]) -> None:
+    """Log what the limited number of synapses costs, on the channels that choose."""
+    of_judges = learned[:_JUDGES], held_out[:_JUDGES]
+    few, unlimited = (
+        common_error(of_judges[1], best_ridge(*of_judges, DYNAMIC_RIDGES, most=limit)[1])
+        for limit in (most, 0)
+    )
     _LOG.info(
-        "A neuron has %d of %d synapses: held-out error %.4f; with all of them it would be %.4f.",
+        "A neuron has synapses from %d of %d neurons: held-out error %.4f, and %.4f with all.",
         most,
-        len(chosen[0]),
+        len(learned[0].ff),
         few,
-        all_of_them,
+        unlimited,
     )
 
 

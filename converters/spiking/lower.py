@@ -28,6 +28,7 @@ from converters.spiking.recipe import (
     check_units,
     check_window,
     draw_samples,
+    fan_in_of,
     make_recipe,
 )
 from converters.spiking.saved import SavedCalibration, check_calibration
@@ -361,6 +362,8 @@ def _recipe(
     if device is not None:
         recipe = recipe.on_board(_opened(device, recipe, options))
     check_room(memories, recipe.neurons_per_state, chip)
+    if options.fan_in is None:
+        recipe = replace(recipe, fan_in=fan_in_of(memories, recipe, chip))
     for memory in memories:
         check_window(memory, recipe.presentation_ms, recipe.tau_ms)
         check_map(memory, recipe.neurons_per_state, recipe.calibration)

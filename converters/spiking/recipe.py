@@ -191,6 +191,19 @@ def check_room(memories: list[Memory], neurons_per_state: int, chip: AnalogProfi
         )
 
 
+def fan_in_of(memories: list[Memory], recipe: Recipe, chip: AnalogProfile) -> int:
+    """Return the largest number of synapses onto a neuron, by neuron and by chip; 0 for no limit.
+
+    Where the chip has too few synapses for the whole map of every memory, each neuron gets an equal
+    share of them.
+    """
+    needed = sum(m.size * m.order * recipe.neurons_per_state**2 for m in memories)
+    if not (room := int(chip.synapses)) or needed <= room:
+        return recipe.fan_in
+    share = max(room // (sum(m.size for m in memories) * recipe.neurons_per_state), 1)
+    return min(share, recipe.fan_in or share)
+
+
 def check_window(memory: Memory, presentation_ms: float, tau_ms: float) -> None:
     """Check that the window is long enough for the synapse.
 

@@ -49,6 +49,7 @@ def spike(
     mismatch: float | None = None,
     membrane_noise: float | None = None,
     weight_bits: int | None = None,
+    fan_in: int | None = None,
     threshold_noise: float = 0.0,
     tau_mismatch: float = 0.0,
     calibration: str = "dynamic",
@@ -84,8 +85,10 @@ def spike(
         device, those of a virtual chip whose mismatch the file does not tell.
     neurons_per_state, presentation_ms, tau_ms, maximum_rates, seed
         As for :func:`converters.spiking.spike` or :func:`converters.loihi.loihi_spike`.
-    dt_ms, neuron, synapse, mismatch, membrane_noise, weight_bits, threshold_noise, tau_mismatch
+    dt_ms, neuron, synapse, mismatch, membrane_noise, weight_bits, fan_in, threshold_noise
         For an analog chip only: as for :func:`converters.spiking.spike`.
+    tau_mismatch
+        Likewise.
     calibration, units, neurons_per_unit, readout_tau_ms, calibration_samples, calibration_steps
         Likewise.
     chip_seed
@@ -109,6 +112,7 @@ def spike(
         mismatch=mismatch,
         membrane_noise=membrane_noise,
         weight_bits=weight_bits,
+        fan_in=fan_in,
         threshold_noise=threshold_noise,
         tau_mismatch=tau_mismatch,
         calibration=calibration,
@@ -225,6 +229,7 @@ def chip_yield(
     mismatch: float | None = None,
     membrane_noise: float | None = None,
     weight_bits: int | None = None,
+    fan_in: int | None = None,
     threshold_noise: float = 0.0,
     tau_mismatch: float = 0.0,
     units: str = "auto",
@@ -258,7 +263,9 @@ def chip_yield(
         Records of other parts of the same study; their chips are added to the result.
     neurons_per_state, presentation_ms, tau_ms, maximum_rates, seed, dt_ms, neuron, synapse
         As for :func:`converters.spiking.spike`.
-    mismatch, membrane_noise, weight_bits, threshold_noise, tau_mismatch, units, neurons_per_unit
+    mismatch, membrane_noise, weight_bits, fan_in, threshold_noise, tau_mismatch, units
+        Likewise.
+    neurons_per_unit
         Likewise.
     readout_tau_ms, calibration_samples, calibration_steps
         Likewise.
@@ -281,6 +288,7 @@ def chip_yield(
         mismatch=mismatch,
         membrane_noise=membrane_noise,
         weight_bits=weight_bits,
+        fan_in=fan_in,
         threshold_noise=threshold_noise,
         tau_mismatch=tau_mismatch,
         units=units,

@@ -48,6 +48,7 @@ _IDEAL = {
     "membrane_noise": 0.0,
     "threshold_noise": 0.0,
     "weight_bits": 0,
+    "fan_in": 0,
 }
 _FIXED = ("calibration", "chip_seed")
 """Options that a study sets itself."""

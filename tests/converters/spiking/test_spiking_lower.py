@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from converters.spiking import closed_loop, spike
+from converters.options import SpikeOptions
+from converters.spiking import closed_loop, spike, spike_chips
 from converters.spiking.calibration import LEVELS, measure_rates, static
 from converters.spiking.neurons import Chip
 from converters.spiking.populations import make_populations
@@ -223,8 +224,22 @@ def test_a_chip_with_too_few_synapses_is_named(network, inputs):
     for spare, found in ((0, 0), (-1, 1)):
         figure = Figure(value=needed + spare, source="of this test")
         assert len(check(made, profile.model_copy(update={"synapses": figure}))) == found
+    tight = profile.model_copy(update={"synapses": Figure(value=1000, source="of this test")})
+    fitted = spike(network, inputs, tight, neurons_per_state=8, calibration="none", units="host")
+    assert fitted.memories[0].fan_in.max() == 1000 // 48
+    assert check(fitted, tight) == []
     with pytest.raises(InputError, match="is digital and cannot run a SpikingNetwork"):
         check(made, load_profile("loihi2"))
+
+
+def test_the_cost_of_few_synapses_is_said_once_for_many_chips(network, inputs, caplog):
+    options = SpikeOptions(neurons_per_state=8, fan_in=10, units="host")
+    with caplog.at_level("INFO", "lmu_deploy"):
+        spike_chips(network, inputs, "generic-analog", [1, 2], options)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("A neuron has synapses from 10 of 24 neurons: held-out error 0.")
+    few, every = (float(word.strip(",")) for word in said.split() if word.startswith("0."))
+    assert few > 0.0 < every != few
 
 
 def test_units_that_read_more_neurons_than_they_have_synapses_stay_on_the_host(network, inputs):
