@@ -37,8 +37,8 @@ import results
 
 from converters.nir import to_nir, write_nir
 from converters.spiking import spike
+from converters.spiking.closed_loop import divide_step
 from converters.spiking.neurons import LeakyIntegrateAndFire
-from converters.spiking.principle3 import divide_step
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout

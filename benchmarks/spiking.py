@@ -26,7 +26,7 @@ import results
 
 from converters.loihi import loihi_spike
 from converters.spiking import spike
-from converters.spiking.principle3 import behind_synapse, divide_step
+from converters.spiking.closed_loop import behind_synapse, divide_step
 from lmu_deploy.core.metrics import nrmse
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference

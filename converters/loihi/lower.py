@@ -185,7 +185,7 @@ def loihi_spike(
     """Map the memories of `network` onto a chip's LIF neurons, and calibrate their decoders.
 
     States are scaled by their 99.9 % range over the calibration inputs, and their dynamics are
-    implemented by the discrete Principle 3 (:mod:`converters.spiking.principle3`). The decoders
+    implemented by the discrete Principle 3 (:mod:`converters.spiking.closed_loop`). The decoders
     are the ridge regression from the spikes of the bit-exact simulator behind the relays, with its
     states forced along trajectories of the calibration inputs.
 

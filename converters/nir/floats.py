@@ -19,7 +19,7 @@ import numpy as np
 
 from converters.nir.plan import Segment, Stepping, is_whole, segments
 from converters.sandbox.limits import ARRAY_BYTES
-from converters.spiking.principle3 import behind_synapse
+from converters.spiking.closed_loop import behind_synapse
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory
 

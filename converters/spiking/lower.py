@@ -177,7 +177,7 @@ def spike(
     """Map the memories of `network` onto spiking neurons of one virtual chip, and calibrate them.
 
     States are scaled by their 99.9 % range over the calibration inputs, and their dynamics are
-    implemented by the discrete Principle 3; see :mod:`converters.spiking.principle3`,
+    implemented by the discrete Principle 3; see :mod:`converters.spiking.closed_loop`,
     :mod:`converters.spiking.calibration` and :mod:`converters.spiking.dynamic`.
 
     Parameters

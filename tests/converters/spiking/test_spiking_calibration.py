@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from converters.spiking.calibration import measure_rates, static
+from converters.spiking.closed_loop import behind_synapse, divide_step
 from converters.spiking.dynamic import Recorder, dynamic, follow, ranges
 from converters.spiking.neurons import NEURONS, Chip
 from converters.spiking.populations import currents_for, make_populations, with_mismatch
-from converters.spiking.principle3 import behind_synapse, divide_step
 from converters.spiking.ridge import Products, Regression, best_ridge, round_weights
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.spiking.chip import Device, NeuronModel, Populations

@@ -6,8 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from converters.spiking.build import memory_inputs
+from converters.spiking.closed_loop import behind_synapse, divide_step
 from converters.spiking.dynamic import follow, ranges
-from converters.spiking.principle3 import behind_synapse, divide_step
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
