@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import lmu_deploy as ld
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -66,3 +71,51 @@ def test_calibrate_recorded(run):
     before, after = numbers(last)
     assert after < 0.1
     assert after < 0.4 * before
+
+
+def spoken_digits():
+    """Return the names of the example that listens."""
+    return runpy.run_path(str(EXAMPLES / "spoken_digits_stream.py"))
+
+
+def test_words_are_judged_one_by_one():
+    example = spoken_digits()
+    heard = [
+        example["Detection"](3, 1000, 6000),
+        example["Detection"](4, 5000, 6500),  # the same word once more
+        example["Detection"](5, 20_000, 26_400),
+        example["Detection"](6, 70_000, 72_000),  # where nothing was said
+    ]
+    words = [(3, 1000, 4000), (7, 20_000, 24_000), (1, 40_000, 44_000)]
+    found = example["judge"](example["Recording"](np.zeros(0), words), heard)
+    assert found["words"] == 3
+    assert (found["found"], found["right"], found["additional"]) == (2, 1, 2)
+    assert found["latency_median"] == (2000 + 2400) / 2 / 8000
+
+
+def test_a_continuous_recording_is_heard(monkeypatch):
+    beside = EXAMPLES.parents[1] / "shared" / "data"
+    folder = Path(os.environ.get("LMU_DEPLOY_DATA") or beside)
+    if not (folder / "fsdd").is_dir():
+        pytest.skip("the spoken digits are absent; set LMU_DEPLOY_DATA to their folder")
+    monkeypatch.setenv("LMU_DEPLOY_DATA", str(folder))
+    example = spoken_digits()
+    network = ld.quantize(example["MODEL"])
+    recording = example["continuous"](8, noise=3.0, seed=1)
+    heard, listener = example["listen"](network, recording)
+    found = example["judge"](recording, heard)
+    assert (found["found"], found["additional"]) == (8, 0)
+    assert found["right"] >= 7
+    assert found["latency_95"] < 0.3
+    noise = example["Recording"](recording.samples[:6000], [])  # the pause before the first word
+    assert example["listen"](network, noise)[0] == []
+    assert listener.frames == len(recording.samples) // 128
+
+
+@pytest.mark.skipif(importlib.util.find_spec("aeon") is None, reason="aeon is not installed")
+def test_japanese_vowels(run):
+    lines = run("japanese_vowels")
+    in_float, integers = numbers(lines[1])
+    assert in_float > 0.95
+    assert abs(in_float - integers) < 0.02
+    assert lines[-1] == "C computes the same integers"

@@ -10,7 +10,11 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
-NEEDS = {"ten_minutes": "lava", "bring_your_own_pytorch_model": "brian2"}
+NEEDS = {
+    "ten_minutes": "lava",
+    "bring_your_own_pytorch_model": "brian2",
+    "sequences_of_different_lengths": "aeon",
+}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
