@@ -127,10 +127,10 @@ SPEAKER = [
 ]
 
 
-def speakers(folder: Path, _: int) -> Rows:
+def speakers(folder: Path, limit: int) -> Rows:
     """Judge a network for each speaker, who is in no other part than the test part."""
     rows: Rows = []
-    for speaker in SPEAKERS:
+    for speaker in SPEAKERS[:limit]:
         task = f"{TASK}-{speaker}"
         network = trained(folder, task, epochs=SPEAKER_EPOCHS)
         figures = percent(network, task), percent(ld.quantize(network, task), task)
@@ -309,7 +309,7 @@ def analog(folder: Path, limit: int) -> Rows:
 
 STUDIES: dict[str, tuple[Callable[[Path, int], Rows], results.Columns, int]] = {
     "accuracy": (accuracy, ACCURACY, 300),
-    "speakers": (speakers, SPEAKER, 500),
+    "speakers": (speakers, SPEAKER, len(SPEAKERS)),
     "targets": (targets, TARGETS, 60),
     "stream": (stream, STREAM, 300),
     "chip": (chip, CHIP, 1),
@@ -322,7 +322,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit", type=int, help="samples of targets and analog, words of stream")
+    parser.add_argument("--limit", type=int, help="samples of targets and analog, words, speakers")
     results.add_options(parser)
     options = parser.parse_args()
     study, columns, limit = STUDIES[options.study]
