@@ -182,8 +182,6 @@ class Suspect:
                     words = f"Sums of {at} saturate at {bits} bits."
                     fault = Fault("accumulator", at, (bits,), words)
                     yield fault, self.predict(self.changed(edge, part))
-                if np.abs(part).max(initial=0) < np.abs(self.part(edge)).max(initial=0) / 8:
-                    break
 
     def _weights(self, fault: Fault, edge: Edge, slices: np.ndarray) -> Test:
         part = replace(edge.connection, slices=slices).drive(self.messages(edge))
@@ -318,10 +316,14 @@ class Suspect:
                 continue
             used = residual != 0.0
             yield self._bias(i, at, float(np.median(residual[used])))
-            for edge in self.edges:
-                row = at - edge.row
-                if 0 <= row < edge.connection.n_out:
-                    yield from self._row(edge, row, residual)
+            mine = [
+                (edge, at - edge.row)
+                for edge in self.edges
+                if 0 <= at - edge.row < edge.connection.n_out
+            ]
+            for edge, row in mine:
+                yield from self._row(edge, row, residual)
+            yield from self._several(i, mine, residual)
 
     def _bias(self, i: int, at: int, offset: float) -> Test:
         """Return the offset of a bias near an estimate that explains most, and its prediction."""
@@ -374,14 +376,23 @@ class Suspect:
             words = f"Row {row} of {at} has the weights of row {like}."
             yield test("row exchanged", words, self.part(edge)[:, like : like + 1], like)
         yield from self._weight(edge, row, residual, one, test)
-        real = x.astype(float)
-        solution, *_ = np.linalg.lstsq(real, residual, rcond=None)
-        left = residual - real @ solution
-        if (left**2).sum() < 1e-4 * (residual**2).sum():
+
+    def _several(
+        self, i: int, rows: list[tuple[Edge, int]], residual: np.ndarray
+    ) -> Iterator[Test]:
+        """Name the row whose messages explain the residuals of a neuron best, if they do."""
+        fits = []
+        for edge, row in rows:
+            x = self.messages(edge).astype(float)
+            if len(x) >= 3 * x.shape[1]:
+                solution, *_ = np.linalg.lstsq(x, residual, rcond=None)
+                fits.append((float(((residual - x @ solution) ** 2).sum()), edge.place, row))
+        if fits and min(fits)[0] < 1e-4 * float((residual**2).sum()):
+            _, place, row = min(fits)
             predicted = self.predicted.copy()
-            predicted[:, row % self.p.size] = self.recorded[:, row % self.p.size]
-            words = f"Several weights of row {row} of {at} are wrong."
-            yield Fault("row", at, (row,), words), predicted
+            predicted[:, i] = self.recorded[:, i]
+            words = f"Several weights of row {row} of {place} are wrong."
+            yield Fault("row", place, (row,), words), predicted
 
     def _weight(
         self,

@@ -1,0 +1,145 @@
+r"""Damage of an integer network: weights that no rounding of its float network can have given.
+
+Rounding changes a row by a small part of its size. A row or column that is off by 40 % of its norm
+or more, a slice without weights, and a weight that is off by many units of its last slice are
+damage: of the file, or of the program that wrote it. They are named, with the pattern of change.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmu_deploy.core.integer.graph import biases
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Edge
+from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
+from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
+
+LARGE = 0.4
+"""Smallest relative error of a row or column that is damage."""
+_UNITS, _SHARE, _SPARSE = 6.0, 0.03, 0.2
+_LIKE = 0.2
+_BIAS_ERRORS = 30.0
+
+
+def damage(network: IntegerNetwork) -> list[Fault]:
+    """Return statements on the damage of a network, in the order of its edges.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+        Compared with the float network that it holds; without one nothing is found.
+    """
+    if network.source is None:
+        return []
+    counterpart = float_counterpart(network)
+    found: list[Fault] = []
+    for edge in network.edges:
+        found += _of_edge(edge, counterpart.matrices[edge.place])
+    for place, integers in biases(network).items():
+        found += _of_bias(str(place), integers, counterpart.biases[f"{place}/bias"])
+    return found
+
+
+def _of_edge(edge: Edge, truth: np.ndarray) -> list[Fault]:
+    place, connection = edge.place, edge.connection
+    slices, now = connection.slices, connection.dequantized
+    if not truth.any() or not _relative(now - truth, truth, 1).size:
+        return []
+    empty = [k for k in range(len(slices)) if not slices[k].any()]
+    if empty and len(slices) > 1:
+        words = f"Slice {empty[0]} of the weights of {place} is empty."
+        return [Fault("slice lost", place, (empty[0],), words)]
+    rows = np.flatnonzero(_relative(now - truth, truth, 1) >= LARGE)
+    columns = np.flatnonzero(_relative(now - truth, truth, 0) >= LARGE)
+    if len(rows) > len(truth) / 2 and len(columns) > truth.shape[1] / 2:
+        what = _change(now.reshape(1, -1), truth.reshape(1, -1), 0)
+        if what is not None:
+            return [Fault(f"edge {what[0]}", place, (), f"All weights of {place} {what[1]}.")]
+    if len(rows) and (len(rows) <= len(columns) or not len(columns)):
+        return [_line("row", place, place, now, truth, int(i)) for i in rows[:MOST_NEURONS]]
+    if len(columns):
+        source = str(edge.source)
+        return [
+            _line("column", place, source, now.T, truth.T, int(j)) for j in columns[:MOST_NEURONS]
+        ]
+    return _weights(edge, now, truth)
+
+
+def _relative(wrong: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray:
+    """Return the norms of rows or columns of the error, relative to those of the truth.
+
+    Lines that are a thousandth of the median or less count as that size.
+    """
+    size = np.linalg.norm(truth, axis=axis)
+    least = 1e-3 * float(np.median(size)) or 1e-3 * float(size.max(initial=0.0))
+    return np.asarray(np.linalg.norm(wrong, axis=axis) / np.maximum(size, max(least, 1e-300)))
+
+
+def _change(now: np.ndarray, truth: np.ndarray, i: int) -> tuple[str, str] | None:
+    """Return what happened to a line, as a kind and in words; None if it follows no pattern."""
+    mine, right = now[i], truth[i]
+    if not mine.any():
+        return "lost", "are missing"
+    factor = float(mine @ right / max(right @ right, 1e-300))
+    left = float(np.linalg.norm(mine - factor * right) / np.linalg.norm(mine))
+    if left > _LIKE:
+        return None
+    if abs(factor + 1.0) < _LIKE:
+        return "sign", "have the wrong sign"
+    return "gain", f"are {factor:.3g} times those of float"
+
+
+def _line(kind: str, edge: str, place: str, now: np.ndarray, truth: np.ndarray, i: int) -> Fault:
+    """Return the statement on a row, or on a column of transposed arrays."""
+    of = f"{kind} {i} of {edge}"
+    if (what := _change(now, truth, i)) is not None:
+        return Fault(f"{kind} {what[0]}", place, (i,), f"The weights of {of} {what[1]}.")
+    distance = np.linalg.norm(truth - now[i], axis=1)
+    like = int(distance.argmin())
+    if like != i and distance[like] <= _LIKE * np.linalg.norm(now[i]):
+        words = f"The weights of {of} are those of {kind} {like}."
+        return Fault("exchanged", place, (i, like), words)
+    off = float(np.linalg.norm(now[i] - truth[i]) / max(np.linalg.norm(truth[i]), 1e-300))
+    return Fault(
+        kind, place, (i,), f"The weights of {of} are off by {100 * off:.0f} % of their size."
+    )
+
+
+def _weights(edge: Edge, now: np.ndarray, truth: np.ndarray) -> list[Fault]:
+    """Return statements on single weights; none where many were pruned."""
+    connection, wrong = edge.connection, np.abs(now - truth)
+    pruned = np.mean((now == 0.0) & (np.abs(truth) > connection.gains[-1][:, None]))
+    if pruned > _SPARSE:
+        return []
+    size = np.abs(truth).max(axis=1, keepdims=True)
+    allowed = np.maximum(_UNITS * connection.gains[-1][:, None], _SHARE * size)
+    typical = np.median(wrong, axis=1, keepdims=True)
+    bad = np.argwhere((wrong > allowed) & (wrong > _UNITS * typical))
+    if len(bad) > MOST_NEURONS:
+        return []
+    return [
+        Fault(
+            "weight",
+            edge.place,
+            (int(i), int(j)),
+            f"The weight in row {i}, column {j} of {edge.place} is {now[i, j]:.3g}, and "
+            f"{truth[i, j]:.3g} in float, in units of the integers.",
+        )
+        for i, j in bad
+    ]
+
+
+def _of_bias(place: str, integers: np.ndarray, truth: np.ndarray) -> list[Fault]:
+    wrong = np.abs(integers - truth)
+    size = np.maximum(np.abs(truth), float(np.sqrt(np.mean(truth**2))))
+    allowed = np.maximum(LARGE * size, _BIAS_ERRORS * np.median(wrong) + 2.0)
+    return [
+        Fault(
+            "bias",
+            f"{place}/bias",
+            (int(i),),
+            f"The bias of neuron {i} of {place} is {integers[i]:,} and {truth[i]:,.0f} in float.",
+        )
+        for i in np.flatnonzero(wrong > allowed)[:MOST_NEURONS]
+    ]
