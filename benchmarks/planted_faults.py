@@ -143,11 +143,13 @@ def of_edges(change: Callable[..., dict[str, np.ndarray]]) -> Plant:
 
 
 def weight(arrays: dict[str, np.ndarray], row: int, rng: np.random.Generator) -> dict:
-    """Change one weight by a quarter of its range."""
+    """Change one weight by a quarter of its range, or within the largest weight there is."""
     slices = arrays["slices"]
     used = np.flatnonzero(slices[0, row]) if slices[0, row].any() else [0]
     j = int(rng.choice(used))
-    slices[0, row, j] += -32 if slices[0, row, j] > 0 else 32
+    limit = int(np.abs(slices.astype(int)).max())
+    off = -32 if slices[0, row, j] > 0 else 32
+    slices[0, row, j] = np.clip(int(slices[0, row, j]) + off, -limit, limit)
     return {"slices": slices}
 
 

@@ -83,6 +83,8 @@ def judged(found: TargetFidelity) -> tuple[Tone, str]:
     specified = found.specification
     if specified is not None and not specified.equal:
         return "worse", f"differs from the specification; {words}"
+    if found.damage:
+        return "worse", f"its weights are damaged; {words}"
     if specified is not None and tone == "unknown":
         return tone, f"equals the specification; {words}"
     return tone, words

@@ -26,6 +26,7 @@ from lmu_deploy.fidelity.measures.agreement import (
     deviation,
     is_integer,
 )
+from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.measures.divergence import diverge
 from lmu_deploy.fidelity.measures.energy import costs_of
 from lmu_deploy.fidelity.measures.events import count_population
@@ -241,6 +242,7 @@ def judge(
         window=window_of(run.states, truth, source),
         equal_to=equal,
         specification=None if inputs is None else examine(run, network, inputs),
+        damage=[] if inputs is None else _damage(network),
         attribution=_attributed(attribution, run, reference, task),
         divergence=None if equal and equal.equal else _divergence(run.states, truth, source),
         ranges=None if ranges is None else ranges_entry(ranges),
@@ -252,6 +254,11 @@ def judge(
         settings=plain(run.settings),
         variants=dict(variants or {}),
     )
+
+
+def _damage(network: object) -> list[str]:
+    """Return statements on weights that no rounding of the float network can have given."""
+    return [f.words for f in damage(network)] if isinstance(network, IntegerNetwork) else []
 
 
 def _attributed(

@@ -234,9 +234,8 @@ class Metric(Strict):
 class Answers(Strict):
     """Result of each sample, for a paired comparison with another run of the same samples.
 
-    All fields except `count` are base64. `right` has one bit per prediction, most significant bit
-    first. `errors` and `norms` are the sums of squared errors and of squared desired outputs of
-    each sequence, as little-endian 32-bit floats.
+    All but `count` are base64: `right` has one bit per prediction, most significant first; `errors`
+    and `norms` are each sequence's sums of squares, as little-endian 32-bit floats.
     """
 
     count: int
@@ -403,6 +402,7 @@ class TargetFidelity(Strict):
     window: Window | None
     equal_to: Equality | None
     specification: Specification | None = None
+    damage: list[str] = Field(default_factory=list)
     attribution: Attribution | None = None
     divergence: Divergence | None = None
     ranges: LayerRanges | None = None

@@ -216,6 +216,7 @@ def _key(series: Series) -> Key:
 def _verdict(name: str, found: TargetFidelity, series: Series, on_chips: Sequence[str]) -> Verdict:
     words, tone = wording.verdict(found)
     sentences = [wording.sentence(name, found)]
+    sentences += found.damage
     if found.specification is not None:
         sentences += wording.specification(found.specification)
     if found.equal_to is not None:

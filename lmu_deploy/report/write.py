@@ -35,6 +35,7 @@ def make_markdown(fidelity: Fidelity, studies: Robustness) -> str:
         words, tone = wording.verdict(found)
         metric = plain(wording.sentence(name, found))
         lines.append(f"- {_SIGNS[tone]} **{plain(name)}**: {words}. {metric}")
+        lines += [f"  - {plain(sentence)}" for sentence in found.damage]
         if found.specification is not None:
             about = wording.specification(found.specification)
             lines += [f"  - {plain(sentence)}" for sentence in about]

@@ -15,6 +15,7 @@ from lmu_deploy.core.loading import load
 from lmu_deploy.fidelity.faults import explain
 from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.judge import examine, judge
+from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.replay import Replay, recorded_parts
 from lmu_deploy.fidelity.schema import Fit
 from lmu_deploy.report.wording import specification, verdict
@@ -243,7 +244,11 @@ def test_exchanged_inputs_have_no_tick_however_few_the_samples(network, split, r
     bad = exchanged_inputs(network, 3, 4)
     in_file = judged(bad, split, reference, IntegerTarget(), samples)
     assert in_file.specification.equal  # the target runs the damaged file as it is
-    assert verdict(in_file)[1] in {"unknown", "worse"}
+    assert (
+        in_file.damage[0] == "The weights of column 3 of layer0/memory/input are those of column 4."
+    )
+    assert verdict(in_file)[1] == "worse"
+    assert verdict(in_file)[0].startswith("its weights are damaged; ")
     in_target = judged(network, split, reference, Faulty(bad), samples)
     assert verdict(in_target)[1] == "worse"
     assert specification(in_target.specification)[2] == (
@@ -301,3 +306,54 @@ def test_nothing_is_examined_where_no_integers_were_recorded(network, split):
     run = IntegerTarget().run(network, split.inputs[:2])
     assert examine(run, network, split.inputs) is None
     assert examine(run, load(DIGITS), split.inputs) is None
+
+
+@pytest.mark.parametrize("place", EDGES)
+@pytest.mark.parametrize("fault", ["sign", "lost", "gain", "column", "columns", "slice", "weight"])
+def test_damaged_weights_of_a_file_are_named(network, place, fault):
+    slices = weights(network, place)
+    edge = next(e for e in network.edges if e.place == place)
+    truth = edge.connection.dequantized
+    row, column = (int(np.linalg.norm(truth, axis=k).argmax()) for k in (1, 0))
+    other = (column + 1) % truth.shape[1]
+    fields, kind, index, at = {"slices": slices}, f"row {fault}", (row,), place
+    if fault == "sign":
+        slices[:, row] *= -1
+    elif fault == "lost":
+        slices[:, row] = 0
+    elif fault == "gain":
+        fields = {"shift": edge.connection.shift + (np.arange(len(truth)) == row)}
+    elif fault == "column":
+        slices[:, :, column] = 0
+        kind, index, at = "column lost", (column,), EDGES[place]
+    elif fault == "columns":
+        slices[:, :, [column, other]] = slices[:, :, [other, column]]
+        kind, index, at = "exchanged", tuple(sorted((column, other))), EDGES[place]
+    elif fault == "slice":
+        slices[1] = 0
+        kind, index = "slice lost", (1,)
+    else:
+        column = int(np.abs(truth[row]).argmax())
+        slices[0, row, column] -= np.sign(slices[0, row, column]) * 50
+        kind, index = "weight", (row, column)
+    assert damage(network) == []
+    found = damage(changed(network, place, **fields))
+    assert found and len(found) <= 3
+    assert (found[0].kind, found[0].place) == (kind, at)
+    assert found[0].index == index or set(found[0].index) == set(index)
+
+
+def test_a_damaged_bias_of_a_file_is_named(network):
+    output = network[network.output]
+    bias = output.bias.copy()
+    bias[4] += 10 * np.abs(bias).max()
+    populations = tuple(replace(p, bias=bias) if p is output else p for p in network.populations)
+    (found,) = damage(replace(network, populations=populations))
+    assert (found.kind, found.place, found.index) == ("bias", "readout/bias", (4,))
+
+
+@pytest.mark.parametrize(
+    "options", [{"slices": 1}, {"kernel_bits": 3}, {"slices": 1, "realization": "hessenberg"}]
+)
+def test_coarse_rounding_is_no_damage(options):
+    assert damage(quantize(DIGITS, **options)) == []

@@ -18,7 +18,7 @@ from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
 LARGE = 0.4
 """Smallest relative error of a row or column that is damage."""
 _UNITS, _SHARE, _SPARSE = 6.0, 0.03, 0.2
-_LIKE = 0.2
+_LIKE, _ALONE = 0.2, 0.8
 _BIAS_ERRORS = 30.0
 
 
@@ -44,19 +44,23 @@ def damage(network: IntegerNetwork) -> list[Fault]:
 def _of_edge(edge: Edge, truth: np.ndarray) -> list[Fault]:
     place, connection = edge.place, edge.connection
     slices, now = connection.slices, connection.dequantized
-    if not truth.any() or not _relative(now - truth, truth, 1).size:
+    if not truth.any():
         return []
     empty = [k for k in range(len(slices)) if not slices[k].any()]
     if empty and len(slices) > 1:
         words = f"Slice {empty[0]} of the weights of {place} is empty."
         return [Fault("slice lost", place, (empty[0],), words)]
-    rows = np.flatnonzero(_relative(now - truth, truth, 1) >= LARGE)
-    columns = np.flatnonzero(_relative(now - truth, truth, 0) >= LARGE)
+    rows = _off(edge, now, truth, 1)
+    columns = _off(edge, now, truth, 0)
     if len(rows) > len(truth) / 2 and len(columns) > truth.shape[1] / 2:
         what = _change(now.reshape(1, -1), truth.reshape(1, -1), 0)
         if what is not None:
             return [Fault(f"edge {what[0]}", place, (), f"All weights of {place} {what[1]}.")]
-    if len(rows) and (len(rows) <= len(columns) or not len(columns)):
+    squares = (now - truth) ** 2
+    if squares.max() >= _ALONE * squares.sum():
+        return _weights(edge, now, truth)
+    by_rows, by_columns = (np.sort(squares.sum(axis=k))[-2:].sum() for k in (1, 0))
+    if len(rows) and (by_rows >= by_columns or not len(columns)):
         return [_line("row", place, place, now, truth, int(i)) for i in rows[:MOST_NEURONS]]
     if len(columns):
         source = str(edge.source)
@@ -66,14 +70,17 @@ def _of_edge(edge: Edge, truth: np.ndarray) -> list[Fault]:
     return _weights(edge, now, truth)
 
 
-def _relative(wrong: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray:
-    """Return the norms of rows or columns of the error, relative to those of the truth.
+def _off(edge: Edge, now: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray:
+    """Return which rows (axis 1) or columns (axis 0) are off by more than rounding can be.
 
-    Lines that are a thousandth of the median or less count as that size.
+    The error is compared with the norm of the line, and with three times the norm that uniform
+    errors of half a unit of the last slice have. Lines of a thousandth of the largest are left out.
     """
-    size = np.linalg.norm(truth, axis=axis)
-    least = 1e-3 * float(np.median(size)) or 1e-3 * float(size.max(initial=0.0))
-    return np.asarray(np.linalg.norm(wrong, axis=axis) / np.maximum(size, max(least, 1e-300)))
+    wrong, size = (np.linalg.norm(each, axis=axis) for each in (now - truth, truth))
+    units = np.broadcast_to(edge.connection.gains[-1][:, None], truth.shape)
+    rounding = np.linalg.norm(units, axis=axis) / np.sqrt(12.0)
+    judged = size > 1e-3 * size.max(initial=0.0)
+    return np.flatnonzero(judged & (wrong >= np.maximum(LARGE * size, 3.0 * rounding)))
 
 
 def _change(now: np.ndarray, truth: np.ndarray, i: int) -> tuple[str, str] | None:
