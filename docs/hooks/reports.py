@@ -13,7 +13,7 @@ from mkdocs.config.defaults import MkDocsConfig
 
 from lmu_deploy.fidelity.schema import Fidelity
 from lmu_deploy.fidelity.store import FIDELITY, read_fidelity
-from lmu_deploy.report.losses import REMEDIES, causes, sources
+from lmu_deploy.report.losses import causes, fixes, sources
 from lmu_deploy.report.tables import comparison, with_variants
 from lmu_deploy.report.wording import sentence
 from lmu_deploy.report.write import plain, table
@@ -57,5 +57,5 @@ def _losses(fidelity: Fidelity) -> list[str]:
         if (losses := found.attribution) is not None:
             samples = f"The attribution uses {losses.samples:,} samples."
             parts += [plain(f"{sentence(name, found)} {samples}"), table(sources(losses, accuracy))]
-            parts += [table(causes(losses, REMEDIES))] if losses.causes else []
+            parts += [table(causes(losses, fixes(losses)))] if losses.causes else []
     return parts

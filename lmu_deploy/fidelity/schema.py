@@ -116,7 +116,7 @@ class Attribution(Strict):
 
     `interaction` is 1 minus the sum of the shares alone; `causes` are sorted, largest first.
     `measured` is the target's output error, `unexplained` the part of its square that the
-    simulation lacks. `parts` are Shapley values with 90 % intervals.
+    simulation lacks. `parts` are Shapley values with 90 % intervals. `remedies` were tried.
     """
 
     samples: int
@@ -129,13 +129,11 @@ class Attribution(Strict):
     parts: dict[str, tuple[float, float | None, float | None]] = {}
     parts_samples: int | None = None
     parts_orders: int | None = None
+    remedies: dict[str, str] | None = None
 
 
 class DivergencePoint(Strict):
-    """First step and variable at which a sample differs from the reference by more than the bound.
-
-    When it never does, `step` is null and the variable is the one with the largest error.
-    """
+    """First step and variable beyond the bound; else `step` is null and the error the largest."""
 
     sample: int
     step: int | None
@@ -160,7 +158,7 @@ class ErrorMap(Strict):
 
 
 class Divergence(Strict):
-    """Divergence of a target from the reference; `bound` is relative to the rms of a group."""
+    """Divergence from the reference; `bound` is relative to the rms of a group."""
 
     samples: int
     bound: float

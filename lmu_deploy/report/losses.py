@@ -353,7 +353,16 @@ def _losses(number: int, series: Series, found: Attribution, accuracy: bool) -> 
 
 
 def _causes(found: Attribution) -> list[Table]:
-    return [causes(found, REMEDIES)] if found.causes else []
+    return [causes(found, fixes(found))] if found.causes else []
+
+
+def fixes(found: Attribution) -> Mapping[str, str]:
+    """Return suggested fixes by source: those that were tried and help, else untried ones."""
+    if found.remedies is not None:
+        return found.remedies
+    if (found.unexplained or 0.0) > UNEXPLAINED:
+        return {}
+    return {source: f"not tried: {words}" for source, words in REMEDIES.items()}
 
 
 def _summary(found: Attribution, accuracy: bool) -> list[str]:

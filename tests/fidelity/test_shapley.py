@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from itertools import permutations
 
 import numpy as np
@@ -10,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmu_deploy.api.quantize import quantize
+from lmu_deploy.api.validate import with_remedies
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.shapley import shapley
 from lmu_deploy.fidelity.losses import attribution_entry
 from lmu_deploy.fidelity.schema import TargetFidelity
-from lmu_deploy.report.losses import first_cause
+from lmu_deploy.report.losses import first_cause, fixes
 from lmu_deploy.report.losses import shapley as table
 from lmu_deploy.tasks.base import get_task
 
@@ -106,3 +109,26 @@ def test_what_the_simulation_does_not_reproduce_is_unexplained_and_has_no_cause(
     (shown,) = table(entry)
     assert shown.rows[0][1].startswith("99.0")
     assert sum(0.01 * part for part, *_ in entry.parts.values()) == pytest.approx(0.01)
+
+
+def test_remedies_are_tried_and_only_those_that_help_are_listed(explained):
+    split = get_task("digits").load()
+    network = quantize("examples/models/digits.safetensors")
+    calibration = split.train.inputs[:64]
+    coarse = quantize("examples/models/digits.safetensors", hidden_bits=6)
+    sources = attribute(coarse, split.test.inputs[:8], split.test.targets[:8], get_task("digits"))
+    found = with_remedies(sources, coarse, split.test.inputs, calibration).remedies
+    assert 1 <= len(found) <= 3
+    for text in found.values():
+        before, after = (
+            float(t) for t in re.findall(r"output error (\S+) to ([0-9.e-]+)", text)[0]
+        )
+        assert after**2 <= 0.9 * before**2
+        assert "bytes" in text and "--" in text
+    assert before == pytest.approx(sources.whole.output, rel=0.01)
+    none = dataclasses.replace(explained, causes=())
+    assert with_remedies(none, network, split.test.inputs, calibration).remedies == {}
+    entry = attribution_entry(dataclasses.replace(sources, remedies=found))
+    assert entry.remedies == found == fixes(entry)
+    untried = fixes(attribution_entry(sources))
+    assert all(words.startswith("not tried: ") for words in untried.values())

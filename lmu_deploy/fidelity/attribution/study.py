@@ -234,6 +234,8 @@ class Attribution:
         Sums and saturations of the integer network on these samples.
     parts : Parts or None
         Shapley values of the sources; None where they were not asked for.
+    remedies : mapping of source to str, or None
+        Changes that were tried and help, with what they gain and cost; None if none was tried.
     """
 
     samples: int
@@ -242,6 +244,7 @@ class Attribution:
     causes: Sequence[Cause]
     tally: Tally
     parts: Parts | None = None
+    remedies: Mapping[str, str] | None = None
 
     @property
     def whole(self) -> Errors:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from lmu_deploy.core.integer.graph import biases
+from lmu_deploy.core.integer.memories import Integrators
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge
 from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
@@ -35,13 +36,20 @@ def damage(network: IntegerNetwork) -> list[Fault]:
     counterpart = float_counterpart(network)
     found: list[Fault] = []
     for edge in network.edges:
-        found += _of_edge(edge, counterpart.matrices[edge.place])
+        refitted = (
+            isinstance(network[edge.target], Integrators) and len(edge.connection.slices) == 1
+        )
+        found += _of_edge(edge, counterpart.matrices[edge.place], refitted)
     for place, integers in biases(network).items():
         found += _of_bias(str(place), integers, counterpart.biases[f"{place}/bias"])
     return found
 
 
-def _of_edge(edge: Edge, truth: np.ndarray) -> list[Fault]:
+def _of_edge(edge: Edge, truth: np.ndarray, refitted: bool) -> list[Fault]:
+    """Return the statements on one edge.
+
+    The weights of a memory of one slice may be `refitted` after rounding, which moves single ones.
+    """
     place, connection = edge.place, edge.connection
     slices, now = connection.slices, connection.dequantized
     if not truth.any():
@@ -58,7 +66,7 @@ def _of_edge(edge: Edge, truth: np.ndarray) -> list[Fault]:
             return [Fault(f"edge {what[0]}", place, (), f"All weights of {place} {what[1]}.")]
     squares = (now - truth) ** 2
     if squares.max() >= _ALONE * squares.sum():
-        return _weights(edge, now, truth)
+        return [] if refitted else _weights(edge, now, truth)
     by_rows, by_columns = (np.sort(squares.sum(axis=k))[-2:].sum() for k in (1, 0))
     if len(rows) and (by_rows >= by_columns or not len(columns)):
         return [_line("row", place, place, now, truth, int(i)) for i in rows[:MOST_NEURONS]]
@@ -67,7 +75,7 @@ def _of_edge(edge: Edge, truth: np.ndarray) -> list[Fault]:
         return [
             _line("column", place, source, now.T, truth.T, int(j)) for j in columns[:MOST_NEURONS]
         ]
-    return _weights(edge, now, truth)
+    return [] if refitted else _weights(edge, now, truth)
 
 
 def _off(edge: Edge, now: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray:
@@ -88,7 +96,7 @@ def _change(now: np.ndarray, truth: np.ndarray, i: int) -> tuple[str, str] | Non
     mine, right = now[i], truth[i]
     if not mine.any():
         return "lost", "are missing"
-    factor = float(mine @ right / max(right @ right, 1e-300))
+    factor = float(mine @ right) / max(float(right @ right), 1e-300)
     left = float(np.linalg.norm(mine - factor * right) / np.linalg.norm(mine))
     if left > _LIKE:
         return None
@@ -107,7 +115,7 @@ def _line(kind: str, edge: str, place: str, now: np.ndarray, truth: np.ndarray, 
     if like != i and distance[like] <= _LIKE * np.linalg.norm(now[i]):
         words = f"The weights of {of} are those of {kind} {like}."
         return Fault("exchanged", place, (i, like), words)
-    off = float(np.linalg.norm(now[i] - truth[i]) / max(np.linalg.norm(truth[i]), 1e-300))
+    off = float(np.linalg.norm(now[i] - truth[i])) / max(float(np.linalg.norm(truth[i])), 1e-300)
     return Fault(
         kind, place, (i,), f"The weights of {of} are off by {100 * off:.0f} % of their size."
     )
