@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import biases
 from lmu_deploy.core.integer.memories import Integrators
 from lmu_deploy.core.integer.network import IntegerNetwork
@@ -33,7 +34,10 @@ def damage(network: IntegerNetwork) -> list[Fault]:
     """
     if network.source is None:
         return []
-    counterpart = float_counterpart(network)
+    try:
+        counterpart = float_counterpart(network)
+    except InputError as error:  # its weights or biases do not follow from the float network
+        return [Fault("source", "", (), f"The integers are not those of the network: {error}")]
     found: list[Fault] = []
     for edge in network.edges:
         refitted = (
