@@ -15,7 +15,6 @@ import numpy as np
 
 from lmu_deploy.api.fidelity import FidelityReport, make_folder
 from lmu_deploy.api.forms import UNCALIBRATED, Forms
-from lmu_deploy.api.remedies import with_remedies
 from lmu_deploy.api.report import require
 from lmu_deploy.api.run import announce, for_lengths, part_of
 from lmu_deploy.core.errors import InputError
@@ -29,6 +28,7 @@ from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity import Result, assemble
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
+from lmu_deploy.fidelity.attribution.remedies import with_remedies
 from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
 from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.measures.damage import damage

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmu_deploy.api.quantize import quantize
-from lmu_deploy.api.remedies import with_remedies
 from lmu_deploy.fidelity.attribution import attribute
+from lmu_deploy.fidelity.attribution.remedies import with_remedies
 from lmu_deploy.fidelity.attribution.shapley import shapley
 from lmu_deploy.fidelity.losses import attribution_entry
 from lmu_deploy.fidelity.schema import TargetFidelity

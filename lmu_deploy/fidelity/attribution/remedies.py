@@ -12,7 +12,7 @@ from converters.quantize.calibration import calibrate
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import float_source
-from lmu_deploy.fidelity.attribution import Attribution
+from lmu_deploy.fidelity.attribution.study import Attribution
 from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.fidelity.measures.sizes import network_sizes
 from targets.base import get_target
