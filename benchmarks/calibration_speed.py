@@ -1,8 +1,9 @@
 """Time and closed-loop error of calibrations, of this version beside another one.
 
-Each case is calibrated by each version in a process of its own, one after the other, so that both
-meet the same machine. The maps are then judged by this version: the error of the states, relative
-to the states, on the same chip that runs freely on new inputs.
+Each case is calibrated by each version in a process of its own, one after the other. Times are
+those of the processor, from the start of Python on, so that other work counts little. The maps are
+then judged by this version: the error of the states, relative to the states, on the same chip that
+runs freely on new inputs.
 
     git worktree add ../earlier 3aef5d3
     python benchmarks/calibration_speed.py --other ../earlier
@@ -20,7 +21,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ SAMPLES, JUDGED = 40, 8
 COLUMNS = [
     ("network", "{}"),
     ("version", "{}"),
-    ("seconds", ">{:.0f}"),
     ("processor seconds", ">{:.0f}"),
     ("memory, GB", ">{:.1f}"),
     ("error of the states", ">{:.4f}"),
@@ -94,16 +93,13 @@ def calibrate(case: str, method: str, out: Path) -> None:
     from converters.spiking import spike
 
     network, inputs, _ = load_case(case)
-    start = time.perf_counter()
     options = {"mismatch": 0.2, "calibration_samples": len(inputs), "calibration": method}
     found = spike(network, inputs, units="host", **options)
-    seconds = time.perf_counter() - start
     used = resource.getrusage(resource.RUSAGE_SELF)
     memory = next(memory for memory in found.memories if memory is not None)
     populations = memory.populations
     np.savez(
         out,
-        seconds=seconds,
         processor=used.ru_utime + used.ru_stime,
         gigabytes=used.ru_maxrss / 1e6,
         weights=memory.weights,
@@ -177,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             static = judge(case, measured(results.ROOT, case, "static", Path(folder)))
             for version, root in roots.items():
                 found = measured(root, case, "dynamic", Path(folder))
-                times = [float(found[n]) for n in ("seconds", "processor", "gigabytes")]
+                times = [float(found[n]) for n in ("processor", "gigabytes")]
                 rows.append([case, version, *times, judge(case, found), static])
                 print(rows[-1], file=sys.stderr)
     results.publish(COLUMNS, rows, args, seed=0)
