@@ -21,7 +21,8 @@ from lmu_deploy.core.integer.graph import frame_counts
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Format, Place
-from lmu_deploy.core.integer.populations import Input, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Population
+from lmu_deploy.core.integer.reductions import Reduction
 
 SPECIFICATION = 2
 """Version of integer-semantics.md that the states follow."""

@@ -19,7 +19,8 @@ from lmu_deploy.core.integer.graph import Component, sources
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place, largest
-from lmu_deploy.core.integer.populations import Population, Reduction
+from lmu_deploy.core.integer.populations import Population
+from lmu_deploy.core.integer.reductions import Reduction
 
 _INT32 = 2**31 - 1
 

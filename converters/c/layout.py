@@ -14,7 +14,8 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import Component, components, outlets
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place
-from lmu_deploy.core.integer.populations import Input, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Population
+from lmu_deploy.core.integer.reductions import Reduction
 
 Key = tuple[Place, int]
 """A source and a threshold."""

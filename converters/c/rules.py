@@ -13,13 +13,12 @@ from lmu_deploy.core.integer.parts import largest
 from lmu_deploy.core.integer.populations import (
     GATE,
     GATE_BITS,
-    Maximum,
     Output,
     Pointwise,
     Population,
     Product,
-    Reduction,
 )
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 
 NUMBER = "@NUMBER@"
 """Stands for the number of the population, which the generator knows."""

@@ -24,7 +24,8 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import Component, components, frame_counts, taken_frames
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place
-from lmu_deploy.core.integer.populations import Input, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Population
+from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.validation import check_inputs
 from targets.base import States, flat_frames
 from targets.host import HostStreams, each

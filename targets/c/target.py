@@ -16,7 +16,7 @@ from lmu_deploy.core.integer.graph import frame_counts, latency, outlets, source
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
-from lmu_deploy.core.integer.populations import Reduction
+from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.progress import Progress
 from targets.base import Run, States, check_run, check_supported
 from targets.c.toolchain import CortexM4, Host, Toolchain

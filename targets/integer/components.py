@@ -12,7 +12,8 @@ import numpy as np
 from lmu_deploy.core.integer.graph import Component
 from lmu_deploy.core.integer.network import HostNodes, Node, Reading
 from lmu_deploy.core.integer.parts import Edge, Place
-from lmu_deploy.core.integer.populations import Input, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Population
+from lmu_deploy.core.integer.reductions import Reduction
 from targets.host import HostStreams, each
 from targets.integer.engine import Engine, Fan
 from targets.integer.operands import Drive, ReadyDrive

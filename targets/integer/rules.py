@@ -14,7 +14,8 @@ import numpy as np
 from lmu_deploy.core.integer.graph import memory_line
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.populations import Output, Pointwise, Population, Reduction
+from lmu_deploy.core.integer.populations import Output, Pointwise, Population
+from lmu_deploy.core.integer.reductions import Reduction
 from targets.integer.engine import Engine
 
 Counted = Iterable[tuple[str, int]]

@@ -13,7 +13,8 @@ from scipy.sparse import csr_matrix
 
 from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
 from lmu_deploy.core.integer.memories import Integrators, Series
-from lmu_deploy.core.integer.populations import Maximum, Output, Pointwise, Product, Reduction
+from lmu_deploy.core.integer.populations import Output, Pointwise, Product
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 from targets.lava.plan import Exit, Group, Plan
 from targets.lava.processes import models, neurons  # first, because it patches the import of Lava
 

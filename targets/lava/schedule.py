@@ -34,7 +34,8 @@ from lmu_deploy.core.integer.graph import (
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
 from lmu_deploy.core.integer.parts import Place
-from lmu_deploy.core.integer.populations import Input, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Population
+from lmu_deploy.core.integer.reductions import Reduction
 
 Sender = Place | tuple[Place]
 """A population, or in a tuple the one frame of a reduction, which has a rate of its own."""

@@ -34,13 +34,12 @@ from lmu_deploy.core.integer.populations import (
     GATE,
     GATE_BITS,
     Input,
-    Maximum,
     Output,
     Pointwise,
     Population,
     Product,
-    Reduction,
 )
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 
 INT8_BITS, INT16_BITS = 8, 16
 P = TypeVar("P", bound=Population)

@@ -28,13 +28,12 @@ from lmu_deploy.core.integer.parts import largest
 from lmu_deploy.core.integer.populations import (
     GATE,
     GATE_BITS,
-    Maximum,
     Output,
     Pointwise,
     Population,
     Product,
-    Reduction,
 )
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 
 P = TypeVar("P", bound=Population)
 _MANY = 2**32

@@ -34,7 +34,8 @@ from converters.onnx.quantized.tally import Tally
 from lmu_deploy.core.integer.graph import Component
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
 from lmu_deploy.core.integer.parts import Edge, Place
-from lmu_deploy.core.integer.populations import Input, Output, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Output, Population
+from lmu_deploy.core.integer.reductions import Reduction
 
 _LAST = 2**63 - 1
 K = TypeVar("K")

@@ -14,7 +14,8 @@ from converters.onnx.quantized.component import key_of
 from lmu_deploy.core.integer.graph import Component, components, levels, sources
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place
-from lmu_deploy.core.integer.populations import Input, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Population
+from lmu_deploy.core.integer.reductions import Reduction
 
 TIME, ONE = "time", "one"
 """Lengths: as many frames as the input has, and one."""

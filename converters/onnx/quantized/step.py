@@ -40,7 +40,8 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import Component, components
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place
-from lmu_deploy.core.integer.populations import Input, Reduction
+from lmu_deploy.core.integer.populations import Input
+from lmu_deploy.core.integer.reductions import Reduction
 
 _LAST = 2**63 - 1
 

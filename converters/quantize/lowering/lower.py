@@ -42,7 +42,8 @@ from lmu_deploy.core.integer.functions import Function
 from lmu_deploy.core.integer.layered import Assembly
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
-from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Reduction
+from lmu_deploy.core.integer.populations import Input, Output, Pointwise
+from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.network import LMULayer
 
 CONCAVE = ("linear", "relu", "tanh", "hard-tanh")

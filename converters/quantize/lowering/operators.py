@@ -24,7 +24,8 @@ from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Delay, Pool, Reduce, Reverse
 from lmu_deploy.core.integer.parts import Edge, Format, Place, largest
-from lmu_deploy.core.integer.populations import GATE, Maximum, Product, Reduction
+from lmu_deploy.core.integer.populations import GATE, Product
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 
 if TYPE_CHECKING:
     from converters.quantize.lowering.lower import Lowering
@@ -274,6 +275,10 @@ def _frame_pool(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
     return _maximum(lowering, node, source, choices)
 
 
+SUM_MARGIN = 4.0
+"""How many times the largest calibrated sum a state can hold where a mean is computed."""
+
+
 def _reduce(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
     assert isinstance(node.operator, Reduce)
     kind, form = node.operator.kind, forms[0]
@@ -284,8 +289,10 @@ def _reduce(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
     clip = clip_range(signal, "max", bits)
     bias = 0.0 if form.bias is None else float(np.abs(form.bias).max(initial=0.0))
     unit = max(clip / largest(bits), bias / bias_limit(settings.state_bits))
-    message = Format(bits, unit)
-    state = Format(32 if kind in ("sum", "mean") else settings.state_bits, unit)
+    if kind == "mean":  # its sum has to fit the state, with room for partial and unseen sums
+        frames = lowering.signal(node.inputs[0]).sequences.shape[1]
+        unit = max(unit, SUM_MARGIN * frames * clip / largest(settings.state_bits))
+    message, state = Format(bits, unit), Format(settings.state_bits, unit)
     place = Place(node.name)
     own = None
     if form.bias is not None:

@@ -24,6 +24,9 @@ from lmu_deploy.core.integer.parts import (
 from lmu_deploy.core.representation import Part
 from lmu_deploy.core.validation import check_array, check_choice, check_integer, set_fields
 
+Counts = dict[str, int]
+"""Saturated values by the last part of their place, such as ``state``."""
+
 MOST_PIECES = 256
 KINDS = ("odd", "positive", "linear")
 
@@ -138,3 +141,16 @@ Function = PiecewiseLinear | Segments
 def rounded_shift(values: np.ndarray, shift: int) -> np.ndarray:
     """Return ``floor((values + 2^(shift-1)) / 2^shift)`` of int64: a shift that rounds half up."""
     return np.asarray((values + ((1 << shift) >> 1)) >> shift)
+
+
+def saturated(values: np.ndarray, limit: int, name: str, counts: Counts) -> np.ndarray:
+    """Return values limited to +-limit, and add the number of limited ones to `counts`."""
+    limited = np.clip(values, -limit, limit)
+    counts[name] = counts.get(name, 0) + int(np.count_nonzero(limited != values))
+    return limited
+
+
+def check_function(place: str, function: object) -> None:
+    """Raise InputError unless a population has a function."""
+    if not isinstance(function, PiecewiseLinear | Segments):
+        raise InputError(f"{place} needs a function, not {type(function).__name__}.")

@@ -7,16 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmu_deploy.core.integer.functions import Function, rounded_shift
-from lmu_deploy.core.integer.parts import LARGEST_SHIFT, Format, Place, check_bias, check_type
-from lmu_deploy.core.integer.populations import (
-    GATE,
-    GATE_BITS,
+from lmu_deploy.core.integer.functions import (
     Counts,
-    Population,
+    Function,
     check_function,
+    rounded_shift,
     saturated,
 )
+from lmu_deploy.core.integer.parts import LARGEST_SHIFT, Format, Place, check_bias, check_type
+from lmu_deploy.core.integer.populations import GATE, GATE_BITS, Population
 from lmu_deploy.core.validation import check_flag, check_integer, set_fields
 
 

@@ -19,7 +19,8 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node, component_labels
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
-from lmu_deploy.core.integer.populations import Input, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Population
+from lmu_deploy.core.integer.reductions import Reduction
 
 
 @dataclass(frozen=True)

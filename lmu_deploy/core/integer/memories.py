@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.functions import rounded_shift
+from lmu_deploy.core.integer.functions import Counts, rounded_shift, saturated
 from lmu_deploy.core.integer.parts import (
     LARGEST_MULTIPLIER,
     LARGEST_SHIFT,
@@ -27,7 +27,7 @@ from lmu_deploy.core.integer.parts import (
     check_type,
     largest,
 )
-from lmu_deploy.core.integer.populations import Counts, Population, saturated
+from lmu_deploy.core.integer.populations import Population
 from lmu_deploy.core.options import INTEGRATORS, SERIES
 from lmu_deploy.core.validation import check_array, check_choice, check_integer, set_fields
 

@@ -25,15 +25,8 @@ from lmu_deploy.core.integer.functions import PiecewiseLinear, Segments
 from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, check_type
-from lmu_deploy.core.integer.populations import (
-    Input,
-    Maximum,
-    Output,
-    Pointwise,
-    Population,
-    Product,
-    Reduction,
-)
+from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Population, Product
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.representation import Part, Representation, Summary, counted
 from lmu_deploy.core.validation import (

@@ -31,7 +31,8 @@ from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Format, Place
-from lmu_deploy.core.integer.populations import Population, Reduction
+from lmu_deploy.core.integer.populations import Population
+from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.legendre import state_space
 from lmu_deploy.core.loading import as_graph
 from lmu_deploy.core.network import LMULayer

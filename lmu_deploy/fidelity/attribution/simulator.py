@@ -15,7 +15,8 @@ from lmu_deploy.core.integer.graph import Component, components, frame_counts, s
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Format, Place
-from lmu_deploy.core.integer.populations import Input, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Population
+from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
 from lmu_deploy.fidelity.attribution.memories import HybridIntegrators, HybridMemory, HybridSeries
 from lmu_deploy.fidelity.attribution.switches import Switches, rounded_at

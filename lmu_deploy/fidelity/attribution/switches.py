@@ -18,15 +18,8 @@ from lmu_deploy.core.integer.graph import sources as senders
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
-from lmu_deploy.core.integer.populations import (
-    Input,
-    Maximum,
-    Output,
-    Pointwise,
-    Population,
-    Product,
-    Reduction,
-)
+from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Population, Product
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 
 Kind = Literal["realization", "weights", "width", "threshold", "activation", "saturation"]
 

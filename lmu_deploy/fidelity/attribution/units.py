@@ -19,13 +19,12 @@ from lmu_deploy.core.integer.parts import largest
 from lmu_deploy.core.integer.populations import (
     GATE,
     GATE_BITS,
-    Maximum,
     Output,
     Pointwise,
     Population,
     Product,
-    Reduction,
 )
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart
 from lmu_deploy.fidelity.attribution.switches import Switches
 from lmu_deploy.fidelity.attribution.synapses import Tally, half_up, limited

@@ -20,7 +20,8 @@ from lmu_deploy.core.integer.graph import edges, sources
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Format
-from lmu_deploy.core.integer.populations import Input, Output, Population, Reduction
+from lmu_deploy.core.integer.populations import Input, Output, Population
+from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator, Recording
 from lmu_deploy.fidelity.attribution.switches import Switches

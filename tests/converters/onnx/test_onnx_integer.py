@@ -24,14 +24,8 @@ from lmu_deploy.core.integer.functions import PiecewiseLinear, Segments
 from lmu_deploy.core.integer.graph import edges, frame_counts, with_connections
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place
-from lmu_deploy.core.integer.populations import (
-    Input,
-    Maximum,
-    Output,
-    Pointwise,
-    Product,
-    Reduction,
-)
+from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Product
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.options import REALIZATIONS
 from targets.conformance.networks import example

@@ -22,7 +22,8 @@ from lmu_deploy.core.integer.graph import frame_counts, latency, sources
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
-from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Product, Reduction
+from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Product
+from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.loading import load
 from targets.base import Run
 from targets.host import each

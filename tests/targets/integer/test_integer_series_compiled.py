@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.quantize import quantize
+from lmu_deploy.core.integer.functions import saturated
 from lmu_deploy.core.integer.memories import Series, sign_matrix
 from lmu_deploy.core.integer.parts import Format, Place, largest
-from lmu_deploy.core.integer.populations import saturated
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from targets.integer import IntegerTarget
 from targets.integer.engine import _fastest as fastest

@@ -18,16 +18,8 @@ from lmu_deploy.core.integer.graph import taken_frames
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place
-from lmu_deploy.core.integer.populations import (
-    REDUCTIONS,
-    Input,
-    Maximum,
-    Output,
-    Pointwise,
-    Population,
-    Product,
-    Reduction,
-)
+from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Population, Product
+from lmu_deploy.core.integer.reductions import REDUCTIONS, Maximum, Reduction
 from targets.integer import IntegerTarget
 from targets.lava import LavaTarget
 from targets.lava.plan import make_plan
