@@ -202,6 +202,8 @@ _FILES = {
     "spoken-digits": "spoken-digits",
 }
 _MOST_CHANNELS, _MOST_ORDER = 8, 64
+_BATCHES = 20
+"""Batches of an epoch that the user's data are cut into, where there are enough samples."""
 _STACK_ORDER = 32
 _STACK: dict[str, Any] = {
     "stack": {},
@@ -245,7 +247,8 @@ def _stretched(layers: list[dict[str, Any]], factor: float) -> list[dict[str, An
 def _for_own_data(task: Task, model: str) -> dict[str, Any]:
     """Return layers whose window is the sequence, with one channel per input, at most eight.
 
-    With too few validation samples to judge by, all epochs are trained and the last weights kept.
+    Small sets have small batches, because 100 epochs of a few steps each teach nothing. With too
+    few validation samples to judge by, all epochs are trained and the last weights kept.
     """
     common: dict[str, Any] = {"patience": 20}
     if task.is_own and len(task.load().validation) < SMALLEST_VALIDATION:
@@ -253,6 +256,9 @@ def _for_own_data(task: Task, model: str) -> dict[str, Any]:
     common["scaling"] = "standard"
     if model == "stack":
         return {**_STACK, **common}
+    if task.is_own:
+        batch = len(task.load().train) // _BATCHES
+        common |= {"batch_size": max(8, min(100, batch)), "learning_rate": 0.005}
     lmu = {
         "kind": "lmu",
         "units": 100,
