@@ -361,6 +361,7 @@ def _check_shapes(x: Mapping[str, Sequences]) -> None:
     for part, found in others:
         mine, theirs = model.values.shape[1:], found.values.shape[1:]
         varied = model.lengths is not None or found.lengths is not None
+        varied = varied or len(model.values) == len(found.values) == 1  # parts of one series
         if mine != theirs and not (varied and mine[1] == theirs[1]):
             raise InputError(
                 f"x_{first} has samples of shape {mine} and x_{part} of {theirs}; the two must be "

@@ -291,3 +291,13 @@ def test_network_says_how_to_name_data_that_are_gone(tmp_path):
     unnamed = dataclasses.replace(network, task=None, provenance={"data": "ab" * 32})
     with pytest.raises(InputError, match="trained on arrays that were given no name"):
         task_for(unnamed, None)
+
+
+def test_parts_of_one_series_may_differ_in_length():
+    series = np.sin(np.arange(301) / 7)[:, None]
+    x, y = series[:-1], series[1:]
+    data = Dataset([x[:200]], [y[:200]], [x[200:]], [y[200:]])
+    assert (data.train.x.shape, data.test.x.shape) == ((1, 200, 1), (1, 100, 1))
+    assert data.test.lengths.tolist() == [100]
+    with pytest.raises(InputError, match="the two must be equal"):
+        Dataset([x[:200]] * 2, [y[:200]] * 2, [x[200:]], [y[200:]])
