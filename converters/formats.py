@@ -89,7 +89,8 @@ def refuse_foreign(path: Path) -> None:
 
 def _is_lava_dl(sniff: Sniff) -> bool:
     """Whether an HDF5 file has the layout of lava-dl: layers by number, with neurons."""
-    if not sniff.head.startswith(HDF5_SIGNATURE) or sniff.holds(b"layer_names"):
+    other = sniff.is_nir or sniff.holds(b"layer_names")
+    if not sniff.head.startswith(HDF5_SIGNATURE) or other:
         return False
     return all(sniff.holds(name) for name in (b"layer", b"neuron", b"type"))
 

@@ -36,7 +36,7 @@ def test_more_bits_and_neurons_help_and_figures_are_shown(study, capsys, tmp_pat
     assert error("neurons_per_state", 8) < error("neurons_per_state", 2)
     few, many = (study.row(found, "neurons_per_state", n, "dynamic") for n in (2, 8))
     assert 0 < few.spikes < many.spikes
-    assert 0 < few.energy[0] < few.energy[1]
+    assert 0 < few.energy[0] <= few.energy[1] < many.energy[0]  # one source may be all there is
     shown = capsys.readouterr().out
     assert shown.count("| weight bits (0: real) |") == 2
     assert "<svg" in plot.read_text()

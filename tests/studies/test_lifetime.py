@@ -42,15 +42,24 @@ def never():
     return judged("never")
 
 
+MANY = {"chips": 4, "limit": 48}
+"""What a readout alone brings back differs from chip to chip, from a fifth to nearly all."""
+
+
+@pytest.fixture(scope="module")
+def never_of_many():
+    return judged("never", **MANY)
+
+
 @pytest.mark.parametrize(("when", "method"), [("30d", "full"), ("20d", "readout")])
-def test_calibration_brings_back_what_drift_takes(never, when, method):
-    again = judged(when, recalibration=method)
+def test_calibration_brings_back_what_drift_takes(never_of_many, when, method):
+    never, again = never_of_many, judged(when, recalibration=method, **MANY)
     assert again.new == never.new
     assert np.mean(never.points[0]["values"]) < np.mean(never.new) - 0.1
     gained = np.mean(again.points[0]["values"]) - np.mean(never.points[0]["values"])
     assert gained > 0.4 * (np.mean(never.new) - np.mean(never.points[0]["values"]))
-    assert never.recalibrations == (0, 0)
-    assert again.recalibrations == ((2, 2) if method == "full" else (3, 3))
+    assert never.recalibrations == (0,) * 4
+    assert again.recalibrations == ((2,) * 4 if method == "full" else (3,) * 4)
     assert again.schedule == ("30d" if method == "full" else "20d, readout only")
 
 

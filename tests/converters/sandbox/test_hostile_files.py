@@ -200,7 +200,7 @@ def test_code_in_a_pytorch_file_is_not_run(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"more than weights.*torch\.save"):
         import_file(tmp_path / "evil.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(InputError, match=r"not a file of PyTorch 1\.6 or later"):
+    with pytest.raises(InputError, match="pickle of Python, which could run any code"):
         import_file(tmp_path / "plain.pt", "pytorch-lmu")
     assert not (tmp_path / "evil").exists()
 
