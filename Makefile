@@ -12,7 +12,7 @@ demo: venv  ## train, convert, deploy everywhere, and print the path of the repo
 	$(BIN)/lmu-deploy demo
 
 test: venv  ## the whole suite, with coverage
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: venv  ## style, types, import contracts, sizes, results pages
 	$(BIN)/ruff format --check .
