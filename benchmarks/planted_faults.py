@@ -203,7 +203,7 @@ def exchanged(arrays: dict[str, np.ndarray], i: int, j: int, _: object) -> dict[
 
 
 def copied(arrays: dict[str, np.ndarray], i: int, j: int, _: object) -> dict[str, np.ndarray]:
-    """Give one row the weights of another."""
+    """Replace the weights of one row by those of another."""
     for array in arrays.values():
         array[:, i] = array[:, j]
     return arrays

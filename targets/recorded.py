@@ -133,7 +133,7 @@ def _check(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 class RecordedTarget:
-    """Give a recording back as the run of a network.
+    """Return a recording as the run of a network.
 
     Parameters
     ----------

@@ -160,7 +160,7 @@ class Brian2Target:
     accepts: tuple[type, ...] = (SpikingNetwork,)
 
     def unsupported(self, network: SpikingNetwork) -> list[str]:
-        """Return why a network cannot run: it was calibrated for a device that nobody simulates."""
+        """Return why a network cannot run: it was calibrated for a device without a simulation."""
         return foreign(network)
 
     def run(

@@ -277,7 +277,7 @@ def _repairs(
 ) -> Iterator[Cause]:
     """Yield damaged populations with what a chip without this damage would do better.
 
-    Of a device nobody knows the neurons as they were made, so that a refit takes their place.
+    The neurons of a device are unknown, so that a refit takes their place.
     """
     refits = (
         []
