@@ -11,10 +11,9 @@ from lmu_deploy.core.loading import load, load_float
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.placement import OnChip, place, table
+from lmu_deploy.hardware.preflight import Violation, demand_table
 from lmu_deploy.hardware.preflight import check as rules_broken
-from lmu_deploy.hardware.preflight import demand_table
 from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, load_profile
-from lmu_deploy.hardware.rules import Violation
 from lmu_deploy.tasks.dataset import TaskLike, find_task
 from lmu_deploy.tasks.own.preflight import Baseline, Finding, baseline, preflight
 from lmu_deploy.tasks.selection import task_for

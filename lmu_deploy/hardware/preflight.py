@@ -1,13 +1,14 @@
-"""Pre-flight check: whether a network fits a chip, as a list of rules.
+"""Pre-flight check: whether a network fits a chip, as lists of rules.
 
 A rule is a function of a network and a profile that returns violations. Each violation has the
-object, its value, the limit and a remedy. To add a rule for integer networks, write it here (or in
-:mod:`lmu_deploy.hardware.rules` if it applies to every network on cores) and add it to `RULES`.
+object, its value, the limit and a remedy. To add a rule, write it here and add it to `RULES`
+(integer networks), `LOIHI_RULES` or `ANALOG_RULES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,14 +17,110 @@ from lmu_deploy.core.integer.graph import edges, sources
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Input
-from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.loihi import STATE_BITS, LoihiMemory, LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.hardware.loihi_rules import LOIHI_RULES
-from lmu_deploy.hardware.placement import OnChip
+from lmu_deploy.hardware.placement import OnChip, demands_on, memories, place, relays_on_cores
 from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, Figure
-from lmu_deploy.hardware.rules import Violation, cores, fan_in, fan_out, synaptic_memory, too_wide
 
 __all__ = ["RULES", "Violation", "check"]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A resource limit of a chip that a network exceeds.
+
+    Attributes
+    ----------
+    object : str
+        Object that exceeds the limit, such as "weights of layer0/memory/recurrent, bits".
+    value, limit : int
+        Required and available amount.
+    remedy : str
+        Smallest change of the network that satisfies the limit.
+    """
+
+    object: str
+    value: int
+    limit: int
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.object}: {self.value}, and at most {self.limit} are possible; {self.remedy}."
+
+
+def too_wide(what: str, bits: int, limit: Figure, remedy: str) -> Violation:
+    """Return the violation of a width in bits."""
+    return Violation(f"{what}, bits", bits, int(limit), remedy)
+
+
+_FEWER: dict[type, str] = {
+    IntegerNetwork: "quantize with fewer --slices",
+    LoihiNetwork: "spike with fewer --neurons-per-state",
+}
+_LESS_MEMORY = {
+    **_FEWER,
+    IntegerNetwork: f"{_FEWER[IntegerNetwork]}, or give what drives it fewer neurons",
+}
+
+
+def fan_in(network: OnChip, profile: DigitalProfile) -> list[Violation]:
+    """Check that the fan-in of no neuron exceeds the input axons of a core."""
+    found = []
+    for demand in demands_on(profile, network):
+        most, allowed = int(demand.sources.sum(axis=1).max()), int(profile.fan_in)
+        if most > allowed:
+            found.append(
+                Violation(
+                    f"fan-in of a neuron of {demand.population}",
+                    most,
+                    allowed,
+                    f"give what drives it {most - allowed} neurons less, or split the layer",
+                )
+            )
+    return found
+
+
+def synaptic_memory(network: OnChip, profile: DigitalProfile) -> list[Violation]:
+    """Check that the synapses of no neuron exceed the memory of a core."""
+    found = []
+    for demand in demands_on(profile, network):
+        most, allowed = int(demand.synaptic_bytes.max()), int(profile.synaptic_bytes_per_core)
+        if most > allowed:
+            found.append(
+                Violation(
+                    f"synapses of a neuron of {demand.population}, bytes",
+                    most,
+                    allowed,
+                    _LESS_MEMORY[type(network)],
+                )
+            )
+    return found
+
+
+def fan_out(network: OnChip, profile: DigitalProfile) -> list[Violation]:
+    """Check that no core exceeds its output axons in the greedy placement."""
+    allowed = int(profile.fan_out)
+    return [
+        Violation(
+            f"output axons of core {number} ({', '.join(core.neurons)})",
+            core.out_axons,
+            allowed,
+            "give its populations fewer neurons, so that they reach fewer cores",
+        )
+        for number, core in enumerate(place(network, profile))
+        if core.out_axons > allowed
+    ]
+
+
+def cores(network: OnChip, profile: DigitalProfile) -> list[Violation]:
+    """Check that the greedy placement does not need more cores than there are."""
+    taken, allowed = len(place(network, profile)), int(profile.cores)
+    if taken <= allowed:
+        return []
+    factor = taken / allowed
+    remedy = f"{_FEWER[type(network)]}, or use {factor:.1f} times fewer synapses"
+    return [Violation(f"cores of {profile.title}", taken, allowed, remedy)]
+
 
 Rule = Callable[[IntegerNetwork, DigitalProfile], list[Violation]]
 
@@ -98,14 +195,14 @@ def message_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Vio
     """Check that no message is wider than the payload of a spike."""
     allowed = int(profile.message_bits)
     found = []
-    for place, source in sources(network).items():
+    for sender, source in sources(network).items():
         if source.message.bits > allowed:
-            memory = isinstance(network[place], Input | Integrators | Series)
+            memory = isinstance(network[sender], Input | Integrators | Series)
             option = "message" if memory else "hidden"
             remedy = f"quantize with --{option}-bits {allowed}"
             if allowed < 2:
                 remedy = "create a spiking network with lmu-deploy spike"
-            messages = f"messages of {place}"
+            messages = f"messages of {sender}"
             found.append(too_wide(messages, source.message.bits, profile.message_bits, remedy))
     return found
 
@@ -115,7 +212,7 @@ def change_widths(network: IntegerNetwork, profile: DigitalProfile) -> list[Viol
 
     A change can be twice as large as a message.
     """
-    bits = {place: source.message.bits for place, source in sources(network).items()}
+    bits = {sender: source.message.bits for sender, source in sources(network).items()}
     allowed = int(profile.message_bits)
     return [
         too_wide(
@@ -156,8 +253,8 @@ def analog_fan_in(network: SpikingNetwork, profile: AnalogProfile) -> list[Viola
     if not (allowed := int(profile.fan_in)):
         return []
     return [
-        Violation(f"synapses of a neuron of {place}", most, allowed, remedy)
-        for place, synapses, remedy in _analog_synapses(network, allowed)
+        Violation(f"synapses of a neuron of {part}", most, allowed, remedy)
+        for part, synapses, remedy in _analog_synapses(network, allowed)
         if (most := int(synapses.max())) > allowed
     ]
 
@@ -175,10 +272,10 @@ def _analog_synapses(
     network: SpikingNetwork, allowed: int
 ) -> Iterator[tuple[str, np.ndarray, str]]:
     """Yield each group of populations, the synapses onto each neuron, and a remedy."""
-    memories = [(f"layer{n}/memory", m) for n, m in enumerate(network.memories) if m is not None]
-    for place, memory in memories:
+    parts = [(f"layer{n}/memory", m) for n, m in enumerate(network.memories) if m is not None]
+    for part, memory in parts:
         per_neuron = np.repeat(memory.fan_in, memory.populations.neurons)
-        yield place, per_neuron, f"spike with --fan-in {allowed}"
+        yield part, per_neuron, f"spike with --fan-in {allowed}"
     if network.units is not None:
         of_units = np.repeat(network.units.fan_in, network.units.populations.neurons)
         yield f"layer{len(network.memories) - 1}/hidden", of_units, "spike with --units host"
@@ -195,10 +292,10 @@ ANALOG_RULES: tuple[Callable[[SpikingNetwork, AnalogProfile], list[Violation]], 
 def demand_table(network: SpikingNetwork, profile: AnalogProfile) -> str:
     """Return a line for each group of populations with its neurons and synapses."""
     lines, total = [], 0
-    for place, synapses, _ in _analog_synapses(network, 1):
+    for part, synapses, _ in _analog_synapses(network, 1):
         total += int(synapses.sum())
         lines.append(
-            f"{place}: {len(synapses):,} neurons, each with {synapses.min():,} to "
+            f"{part}: {len(synapses):,} neurons, each with {synapses.min():,} to "
             f"{synapses.max():,} synapses"
         )
     shared = sum(
@@ -219,3 +316,64 @@ def demand_table(network: SpikingNetwork, profile: AnalogProfile) -> str:
 
 def _of(limit: Figure) -> str:
     return f" of {int(limit):,}" if limit.value else ""
+
+
+_LOIHI_WEIGHT_BITS = 8
+_OTHER_CHIP = "choose a chip with wider ones"
+LoihiRule = Callable[[LoihiNetwork, DigitalProfile], list[Violation]]
+
+
+def loihi_weight_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violation]:
+    """Check that no decoder, encoder or input weight is wider than a synapse."""
+    if profile.weight_bits.value >= _LOIHI_WEIGHT_BITS:
+        return []
+    return [
+        too_wide(f"weights of {layer}/memory", _LOIHI_WEIGHT_BITS, profile.weight_bits, _OTHER_CHIP)
+        for layer, _ in memories(network)
+    ]
+
+
+def loihi_state_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violation]:
+    """Check that no membrane, current or relay is wider than a state variable."""
+    if profile.state_bits.value >= STATE_BITS:
+        return []
+    return [
+        too_wide(f"states of {layer}/memory", STATE_BITS, profile.state_bits, _OTHER_CHIP)
+        for layer, _ in memories(network)
+    ]
+
+
+def loihi_accumulator_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violation]:
+    """Check that no sum of decoders, over spikes of all neurons, is wider than an accumulator."""
+    if not relays_on_cores(profile):
+        return []
+    allowed = profile.accumulator_bits
+    return [
+        too_wide(
+            f"accumulators of {layer}/relay", bits, allowed, "spike with fewer --neurons-per-state"
+        )
+        for layer, memory in memories(network)
+        if (bits := decoder_bits(memory)) > allowed.value
+    ]
+
+
+def decoder_bits(memory: LoihiMemory) -> int:
+    """Return the width, sign included, of the largest sum of decoders in one step."""
+    weights = memory.decoders.astype(np.int64)
+    largest = max(
+        int(np.where(weights > 0, weights, 0).sum(axis=2).max()),
+        int(np.where(weights < 0, -weights, 0).sum(axis=2).max()),
+    )
+    return largest.bit_length() + 1
+
+
+LOIHI_RULES: tuple[LoihiRule, ...] = (
+    loihi_weight_widths,
+    loihi_accumulator_widths,
+    loihi_state_widths,
+    fan_in,
+    synaptic_memory,
+    fan_out,
+    cores,
+)
+"""All rules, in the order in which violations are listed."""

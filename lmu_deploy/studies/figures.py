@@ -13,10 +13,9 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import AnyNetwork
 from lmu_deploy.fidelity.schema import Costs, TargetFidelity
-from lmu_deploy.hardware.costs import cost_tables
 from lmu_deploy.hardware.placement import place
 from lmu_deploy.hardware.preflight import check
-from lmu_deploy.hardware.profile import DigitalProfile, Profile
+from lmu_deploy.hardware.profile import DigitalProfile, Profile, cost_tables
 
 Figures = dict[str, Any]
 

@@ -12,9 +12,8 @@ from lmu_deploy.api.quantize import quantize
 from lmu_deploy.core.integer.graph import sources
 from lmu_deploy.fidelity.judge import fit_of
 from lmu_deploy.fidelity.measures.energy import Counts, costs_of, count, estimate
-from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
 from lmu_deploy.hardware.placement import destinations, place
-from lmu_deploy.hardware.profile import load_profile
+from lmu_deploy.hardware.profile import CostTable, Range, cost_tables, load_profile
 from lmu_deploy.report.costs import on_chip
 from lmu_deploy.report.wording import quantities, verdict
 from lmu_deploy.tasks.digits import TASK

@@ -15,9 +15,8 @@ from lmu_deploy.cli import main
 from lmu_deploy.core.files import save
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.fidelity.judge import fit_of
-from lmu_deploy.hardware.loihi_rules import decoder_bits
 from lmu_deploy.hardware.placement import loihi_demands, loihi_senders, place
-from lmu_deploy.hardware.preflight import check
+from lmu_deploy.hardware.preflight import check, decoder_bits
 from lmu_deploy.hardware.profile import DigitalProfile, Figure, load_profile
 
 NEURONS = 7

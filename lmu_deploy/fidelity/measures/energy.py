@@ -18,9 +18,8 @@ from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.streaming import counted_of
-from lmu_deploy.hardware.costs import CostTable, Range, cost_tables
 from lmu_deploy.hardware.placement import destinations
-from lmu_deploy.hardware.profile import DigitalProfile, load_profile
+from lmu_deploy.hardware.profile import CostTable, DigitalProfile, Range, cost_tables, load_profile
 from targets.base import Run
 
 _KINDS: tuple[tuple[type, Literal["digital", "analog"]], ...] = (
