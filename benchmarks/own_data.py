@@ -20,7 +20,7 @@ import numpy as np
 import results
 
 import lmu_deploy as ld
-from lmu_deploy.tasks.own.preflight import baseline, not_better
+from lmu_deploy.tasks.preflight import baseline, not_better
 
 CLASSES = ("JapaneseVowels", "BasicMotions", "GunPoint", "ItalyPowerDemand")
 SERIES = {"sunspots": "SUNACTIVITY", "co2": "co2"}

@@ -31,7 +31,7 @@ from lmu_deploy.core.metrics import nrmse
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
-from lmu_deploy.tasks.white_noise import RMS, white_noise
+from lmu_deploy.tasks.memory import RMS, white_noise
 from targets.base import Run, Target
 from targets.brian2 import Brian2Target
 from targets.lava_lif import LavaLifTarget

@@ -16,11 +16,10 @@ from collections.abc import Callable
 import torch
 
 import lmu_deploy.nn  # noqa: F401  (asks for huge pages, which must come before torch's first use)
-from lmu_deploy.nn.coupled import run_coupled
-from lmu_deploy.nn.driven import run_driven
 from lmu_deploy.nn.lmu import LMU
 from lmu_deploy.nn.parallel import run_parallel
 from lmu_deploy.nn.recurrent import run_recurrent, run_stepwise
+from lmu_deploy.nn.scans import run_coupled, run_driven
 
 Form = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 

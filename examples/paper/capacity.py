@@ -26,7 +26,7 @@ from lmu_deploy.core.metrics import nrmse
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.tasks.base import get_task
-from lmu_deploy.tasks.capacity import POSITIONS, untrained_network
+from lmu_deploy.tasks.memory import POSITIONS, untrained_network
 
 WINDOWS = (100, 1000, 10_000, 100_000)
 

@@ -28,7 +28,7 @@ from lmu_deploy.core.metrics import nrmse
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.tasks.white_noise import RMS, white_noise
+from lmu_deploy.tasks.memory import RMS, white_noise
 from targets.base import Run, get_target
 
 ORDER, NEURONS, THETA_MS, TAU_MS, MAX_RATES = 6, 100, 1000, 100.0, (100.0, 120.0)

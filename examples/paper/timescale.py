@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lmu_deploy.core.legendre import window_decoders
 from lmu_deploy.nn import LMU
-from lmu_deploy.tasks.white_noise import delayed, white_noise
+from lmu_deploy.tasks.memory import delayed, white_noise
 
 ORDER, SIGNALS, WINDOWS_PER_SIGNAL, CYCLES = 12, 32, 8, 4
 

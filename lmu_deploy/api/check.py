@@ -15,7 +15,7 @@ from lmu_deploy.hardware.preflight import Violation, demand_table
 from lmu_deploy.hardware.preflight import check as rules_broken
 from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, load_profile
 from lmu_deploy.tasks.dataset import TaskLike, find_task
-from lmu_deploy.tasks.own.preflight import Baseline, Finding, baseline, preflight
+from lmu_deploy.tasks.preflight import Baseline, Finding, baseline, preflight
 from lmu_deploy.tasks.selection import task_for
 
 _USUAL = "loihi2"

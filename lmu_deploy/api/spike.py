@@ -24,7 +24,7 @@ from lmu_deploy.studies.chip_yield import ChipYield, yield_of_chips
 from lmu_deploy.studies.life_record import Lifetime
 from lmu_deploy.studies.lifetime import lifetime_of_chips
 from lmu_deploy.tasks.dataset import TaskLike
-from lmu_deploy.tasks.own.preflight import warn_of
+from lmu_deploy.tasks.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 
 

@@ -22,12 +22,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice, check_integer
-from lmu_deploy.nn.coupled import run_coupled
-from lmu_deploy.nn.driven import run_driven
 from lmu_deploy.nn.memory import LegendreMemory
 from lmu_deploy.nn.parallel import run_parallel, takes_channels
 from lmu_deploy.nn.products import ACTIVATIONS, TensorCache, has_fused
 from lmu_deploy.nn.recurrent import advance, run_recurrent, run_stepwise
+from lmu_deploy.nn.scans import run_coupled, run_driven
 from lmu_deploy.nn.sequences import check_sequences, is_traced, pack_like, unpack, zero_after
 from lmu_deploy.nn.weights import LMUWeights
 

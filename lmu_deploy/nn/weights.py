@@ -6,7 +6,7 @@ Feedback from the memory into itself is linear and can be included in the transi
           v_t = x_t E_x + h_{t-1} E_h + b_u
 
 Without E_m, T and B are the same for each channel and stored once. :class:`StepWeights` has the
-weights of one step of :mod:`lmu_deploy.nn.coupled`.
+weights of one step of :mod:`lmu_deploy.nn.scans`.
 """
 
 from __future__ import annotations

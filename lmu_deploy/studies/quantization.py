@@ -26,7 +26,7 @@ from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
-from lmu_deploy.tasks.own.preflight import warn_of
+from lmu_deploy.tasks.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import Run
 from targets.lengths import ByLength

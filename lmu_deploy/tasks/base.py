@@ -1,6 +1,7 @@
 """Interface of tasks: data in three parts, and the metric that evaluates a network on it.
 
-Tasks are registered here by name; the module of a task is imported when it is requested.
+Tasks are registered here by name; the module of a task is imported when it is requested. Stratified
+random choices of samples are here too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -17,22 +19,26 @@ from lmu_deploy.core.metrics import accuracy, nrmse
 from lmu_deploy.tasks.log_mel import LogMel
 
 _HOMES = {
-    "capacity": "capacity:TASK",
-    "copy": "copying:TASK",
-    "delay": "delay:TASK",
+    "capacity": "memory:CAPACITY",
+    "copy": "memory:COPY",
+    "delay": "memory:DELAY",
     "digits": "digits:TASK",
     "mackey-glass": "mackey_glass:TASK",
-    "psdigits": "psdigits:TASK",
+    "psdigits": "digits:PERMUTED",
     "psmnist": "mnist:PSMNIST",
     "psmnist-nru": "mnist:PSMNIST_NRU",
     "smnist": "mnist:SMNIST",
     "spoken-digits": "spoken_digits:TASK",
 }
-# A number after these names sets the window in steps; make_task of the module creates the task.
-_SIZED = {"capacity": "capacity", "copy": "copying", "delay": "delay"}
+# A number after these names sets the window in steps; the function creates the task.
+_SIZED = {
+    "capacity": "memory:make_capacity",
+    "copy": "memory:make_copy",
+    "delay": "memory:make_delay",
+}
 _LONGEST_NUMBER = 10
-# A word after this name chooses what is tested; make_task of the module creates the task.
-_DIVIDED = {"spoken-digits": "spoken_digits"}
+# A word after this name chooses the test part; the function creates the task.
+_DIVIDED = {"spoken-digits": "spoken_digits:make_task"}
 
 
 @dataclass(frozen=True)
@@ -277,19 +283,131 @@ def get_task(name: str) -> Task:
         When there is no task of that name (the message lists the valid names).
     """
     if name in _HOMES:
-        module, attribute = _HOMES[name].split(":")
-        task: Task = getattr(import_module(f"lmu_deploy.tasks.{module}"), attribute)
+        task: Task = _imported(_HOMES[name])
         return task
     base, _, window = name.rpartition("-")
     if base in _SIZED and window.isascii() and window.isdigit() and len(window) < _LONGEST_NUMBER:
-        make: Callable[[int], Task] = import_module(f"lmu_deploy.tasks.{_SIZED[base]}").make_task
+        make: Callable[[int], Task] = _imported(_SIZED[base])
         return make(int(window))
     if base in _DIVIDED and window.isidentifier():
-        divided: Callable[[str], Task] = import_module(
-            f"lmu_deploy.tasks.{_DIVIDED[base]}"
-        ).make_task
+        divided: Callable[[str], Task] = _imported(_DIVIDED[base])
         return divided(window)
     raise InputError(
         f"unknown task {name!r}; choose one of {', '.join(task_names())} (-N after "
         f"{', '.join(_SIZED)} sets the window in steps)."
     )
+
+
+def _imported(home: str) -> Any:
+    """Return an attribute of a module of tasks, named as ``module:attribute``."""
+    module, attribute = home.split(":")
+    return getattr(import_module(f"lmu_deploy.tasks.{module}"), attribute)
+
+
+VALIDATION_SHARE = 10
+"""Of this many training samples one validates."""
+
+_TRIES = 200
+
+
+def stratified_order(targets: np.ndarray, seed: int) -> np.ndarray:
+    """Return a random order of samples whose every beginning has the classes in proportion.
+
+    Parameters
+    ----------
+    targets : ndarray
+        Classes of samples, shape (samples,); targets of another form have no classes, and the order
+        is random.
+    seed : int
+
+    Returns
+    -------
+    order : ndarray of int64, shape (samples,)
+
+    Examples
+    --------
+    >>> classes = np.repeat([0, 1], [75, 25])
+    >>> np.bincount(classes[stratified_order(classes, 0)[:20]])
+    array([15,  5])
+    """
+    order = np.random.default_rng(seed).permutation(len(targets))
+    if targets.ndim != 1 or targets.dtype.kind != "i" or not len(targets):
+        return order
+    _, classes = np.unique(targets[order], return_inverse=True)
+    counts = np.bincount(classes)
+    by_class = np.argsort(classes, kind="stable")
+    rank = np.empty(len(order))
+    rank[by_class] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(order[np.argsort((rank + 0.5) / counts[classes], kind="stable")])
+
+
+def stratified_parts(labels: np.ndarray, shares: tuple[float, ...], seed: int) -> list[np.ndarray]:
+    """Split samples at random with equal class proportions in all parts.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (samples,)
+    shares : tuple of float
+        Fraction of each part except the last, which gets the remainder.
+    seed : int
+        Seed of NumPy's legacy generator, whose stream will not change.
+
+    Returns
+    -------
+    parts : list of ndarray of int
+        Sorted indices; every sample is in exactly one of the ``len(shares) + 1`` parts.
+    """
+    rng = np.random.RandomState(seed)
+    bounds = np.cumsum(shares)
+    members: list[list[np.ndarray]] = [[] for _ in range(len(shares) + 1)]
+    for label in np.unique(labels):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        cuts = np.rint(bounds * len(own)).astype(int)
+        for part, chosen in zip(members, np.split(own, cuts), strict=True):
+            part.append(chosen)
+    return [np.sort(np.concatenate(part)) for part in members]
+
+
+def validation_rows(
+    samples: int, classes: np.ndarray | None, groups: np.ndarray | None, seed: int
+) -> np.ndarray:
+    """Return which training samples validate: a stratified tenth, or whole groups of about that.
+
+    Parameters
+    ----------
+    samples : int
+    classes : ndarray of int, shape (samples,), or None
+    groups : ndarray, shape (samples,), or None
+    seed : int
+
+    Returns
+    -------
+    rows : ndarray of int64
+        Sorted; empty with fewer than ten samples, or with a single group.
+    """
+    wanted = samples // VALIDATION_SHARE
+    if not wanted:
+        return np.zeros(0, np.int64)
+    labels = np.zeros(samples, np.int64) if classes is None else classes
+    if groups is None:
+        return np.sort(stratified_order(labels, seed)[:wanted])
+    return _whole_groups(wanted, labels, groups, seed)
+
+
+def _whole_groups(wanted: int, labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """Return the samples of some groups, the best of many random choices in size and classes."""
+    _, numbers = np.unique(groups, return_inverse=True)
+    _, classes = np.unique(labels, return_inverse=True)
+    table = np.zeros((numbers.max() + 1, classes.max() + 1))
+    np.add.at(table, (numbers, classes), 1)
+    ideal = table.sum(axis=0) * wanted / len(labels)
+    rng = np.random.default_rng(seed)
+    best, least = np.zeros(0, np.int64), np.inf
+    for _ in range(_TRIES if len(table) > 1 else 0):
+        order = rng.permutation(len(table))
+        totals = table[order].cumsum(axis=0)[:-1]  # some group stays to be trained on
+        errors = ((totals - ideal) ** 2 / np.maximum(ideal, 1)).sum(axis=1)
+        number = int(errors.argmin())
+        if errors[number] < least:
+            best, least = order[: number + 1], errors[number]
+    return np.flatnonzero(np.isin(numbers, best))

@@ -22,8 +22,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write
 from lmu_deploy.core.representation import counted, shortened
 from lmu_deploy.core.validation import check_choice
-from lmu_deploy.tasks.base import Split, Task, TaskData, get_task, task_names
-from lmu_deploy.tasks.own.arrays import (
+from lmu_deploy.tasks.arrays import (
     Answers,
     Sequences,
     StoredSplit,
@@ -32,7 +31,15 @@ from lmu_deploy.tasks.own.arrays import (
     read_answers,
     read_sequences,
 )
-from lmu_deploy.tasks.own.strata import stratified_order, validation_rows
+from lmu_deploy.tasks.base import (
+    Split,
+    Task,
+    TaskData,
+    get_task,
+    stratified_order,
+    task_names,
+    validation_rows,
+)
 
 UNNAMED = "dataset"
 """Name of a dataset that was given none; networks do not record it as their task."""

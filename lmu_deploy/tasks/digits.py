@@ -1,9 +1,13 @@
-"""Task `digits`: handwritten digits of 8x8 pixels, row by row.
+"""Tasks `digits` and `psdigits`: handwritten digits of 8x8 pixels, by rows or by pixels.
 
 1,797 digits included in scikit-learn (E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten
-Digits", UCI 1998; its test part), with pixels from 0 to 16 divided by 16. Each step shows one row
-of eight pixels, top first; the target is the class after the eighth. The test part is a stratified
-20 % and the validation part a stratified 10 %, both fixed by a seed.
+Digits", UCI 1998; its test part), with pixels from 0 to 16 divided by 16. The test part is a
+stratified 20 % and the validation part a stratified 10 %, both fixed by a seed; the target is the
+class after the last step.
+
+- `digits`: each step shows one row of eight pixels, top first.
+- `psdigits`: each step shows one pixel, in a fixed random order. Neighboring pixels are far apart
+  in time, so that every pixel has to be remembered to the end, as in psMNIST.
 """
 
 from __future__ import annotations
@@ -13,35 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from lmu_deploy.core.errors import MissingDependencyError
-from lmu_deploy.tasks.base import Split, Task, TaskData
-
-
-def stratified_parts(labels: np.ndarray, shares: tuple[float, ...], seed: int) -> list[np.ndarray]:
-    """Split samples at random with equal class proportions in all parts.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (samples,)
-    shares : tuple of float
-        Fraction of each part except the last, which gets the remainder.
-    seed : int
-        Seed of NumPy's legacy generator, whose stream will not change.
-
-    Returns
-    -------
-    parts : list of ndarray of int
-        Sorted indices; every sample is in exactly one of the ``len(shares) + 1`` parts.
-    """
-    rng = np.random.RandomState(seed)
-    bounds = np.cumsum(shares)
-    members: list[list[np.ndarray]] = [[] for _ in range(len(shares) + 1)]
-    for label in np.unique(labels):
-        own = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.rint(bounds * len(own)).astype(int)
-        for part, chosen in zip(members, np.split(own, cuts), strict=True):
-            part.append(chosen)
-    return [np.sort(np.concatenate(part)) for part in members]
-
+from lmu_deploy.tasks.base import PixelSplit, Split, Task, TaskData, stratified_parts
 
 SPLIT_SEED = 0
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
@@ -92,3 +68,27 @@ def load() -> TaskData:
 
 
 TASK = Task("digits", "classification", n_in=8, n_out=10, steps=8, load=load)
+
+
+PERMUTATION_SEED = 0
+_SIDE = 8
+
+
+def permutation() -> np.ndarray:
+    """Return the order of the pixels, shape (64,): step t shows pixel ``permutation()[t]``."""
+    return np.random.RandomState(PERMUTATION_SEED).permutation(_SIDE**2)
+
+
+@lru_cache(maxsize=1)
+def load_permuted() -> TaskData:
+    """Return the digits pixel by pixel: inputs (samples, 64, 1), targets (samples,)."""
+    images, labels = read_digits()
+    pixels = np.rint(images * LARGEST_PIXEL).astype(np.uint8).reshape(len(images), -1)
+    data = divide(pixels[:, permutation()], labels)
+    white = int(LARGEST_PIXEL)
+    return TaskData(
+        *(PixelSplit(s.inputs, s.targets, white) for s in (data.train, data.validation, data.test))
+    )
+
+
+PERMUTED = Task("psdigits", "classification", n_in=1, n_out=10, steps=_SIDE**2, load=load_permuted)

@@ -23,7 +23,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice
 from lmu_deploy.nn.config import LayerConfig, ModelConfig, StackConfig, StackSettings
 from lmu_deploy.tasks.base import Task, get_task
-from lmu_deploy.tasks.own.preflight import SMALLEST_VALIDATION
+from lmu_deploy.tasks.preflight import SMALLEST_VALIDATION
 from lmu_deploy.training.augmentation import Augmentation
 
 if sys.version_info >= (3, 11):

@@ -25,7 +25,7 @@ from lmu_deploy.core.validation import check_integer
 from lmu_deploy.tasks.base import Task
 from lmu_deploy.tasks.dataset import UNNAMED, TaskLike, find_task
 from lmu_deploy.tasks.log_mel import FRONT_END
-from lmu_deploy.tasks.own.preflight import not_better, warn_of
+from lmu_deploy.tasks.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CLASSES, DATA
 from lmu_deploy.training.config import TrainConfig, preset, read_toml
 

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmu_deploy.nn import LMU
-from lmu_deploy.nn.coupled import run_coupled
-from lmu_deploy.nn.driven import run_driven
 from lmu_deploy.nn.parallel import run_parallel
 from lmu_deploy.nn.recurrent import run_recurrent, run_stepwise
+from lmu_deploy.nn.scans import run_coupled, run_driven
 
 
 @st.composite

@@ -8,12 +8,11 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.nn import LMU
-from lmu_deploy.nn.coupled import run_coupled
-from lmu_deploy.nn.driven import run_driven
 from lmu_deploy.nn.lmu import choose_form
 from lmu_deploy.nn.parallel import run_parallel
 from lmu_deploy.nn.products import fused_recurrence
 from lmu_deploy.nn.recurrent import run_recurrent, run_stepwise, scan
+from lmu_deploy.nn.scans import run_coupled, run_driven
 from lmu_deploy.nn.sequences import lengths_of
 
 KINDS = {

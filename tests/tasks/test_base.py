@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.tasks.base import Split, Task, TaskData, get_task, task_names
-from lmu_deploy.tasks.digits import stratified_parts
+from lmu_deploy.tasks.base import Split, Task, TaskData, get_task, stratified_parts, task_names
 
 
 def test_unknown_task_error_lists_names():

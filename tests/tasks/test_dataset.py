@@ -9,9 +9,9 @@ import pytest
 import lmu_deploy as ld
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.loading import load
+from lmu_deploy.tasks.arrays import StoredSplit
 from lmu_deploy.tasks.base import get_task
 from lmu_deploy.tasks.dataset import ARRAYS, Dataset, find_task, load_task
-from lmu_deploy.tasks.own.arrays import StoredSplit
 from lmu_deploy.tasks.selection import first_of, limited, task_for
 
 

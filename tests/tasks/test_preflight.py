@@ -12,7 +12,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.tasks.dataset import Dataset
-from lmu_deploy.tasks.own.preflight import baseline, not_better, preflight
+from lmu_deploy.tasks.preflight import baseline, not_better, preflight
 
 
 def waves(samples, rng):

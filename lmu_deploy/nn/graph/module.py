@@ -21,10 +21,10 @@ from lmu_deploy.core.graph.operator import Operator
 from lmu_deploy.core.graph.time import Reduce
 
 # Registers the counterparts of all operators.
-from lmu_deploy.nn.graph import framewise, recurrent, time
+from lmu_deploy.nn.graph import feedforward, recurrent
 from lmu_deploy.nn.graph.operator import TorchOperator, array_names, make
 
-__all__ = ["GraphModule", "framewise", "recurrent", "time"]
+__all__ = ["GraphModule", "feedforward", "recurrent"]
 
 
 class GraphModule(nn.Module):
@@ -81,7 +81,7 @@ class GraphModule(nn.Module):
             if node.name not in batch_norm:
                 self.operators.append(make(operator, dtype, train_theta))
             elif isinstance(operator, Affine):
-                self.operators.append(framewise.BatchNorm(operator, dtype))
+                self.operators.append(feedforward.BatchNorm(operator, dtype))
             else:
                 raise InputError(
                     f"node {node.name} is no Affine; batch statistics can normalize only those."

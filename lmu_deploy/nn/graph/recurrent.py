@@ -16,7 +16,7 @@ from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.network import Memory
-from lmu_deploy.nn.graph.framewise import activate
+from lmu_deploy.nn.graph.feedforward import activate
 from lmu_deploy.nn.graph.operator import TorchOperator, counterpart_of, make, to_array
 from lmu_deploy.nn.lmu import choose_form
 from lmu_deploy.nn.memory import LegendreMemory

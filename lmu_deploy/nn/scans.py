@@ -1,17 +1,26 @@
-r"""Evaluation of layers with a large memory that hidden units feed back into, in blocks.
+r"""Evaluation of layers with a large memory and recurrent hidden units, in blocks of L steps.
 
-Feedback enters only through the channels of v_t, so within a block of L steps
-(:mod:`lmu_deploy.nn.blocks`) the matrix of the memory is not needed. With K_i = B T^i W_m,
+Where the memory is driven by the input only (:func:`run_driven`), it is evaluated in blocks
+(:mod:`lmu_deploy.nn.parallel`) and the hidden units step by step. With F and S of
+:mod:`lmu_deploy.nn.parallel`, a step forward is the single product
+
+.. math:: h_k = f([h_{k-1}, F]\; [W_h; S_k])
+
+so the drive is never stored and the activation is fused with the product. A step backward is one
+product with the transposed W_h; the gradients of W_h, S and F are products over many blocks at a
+time (:mod:`lmu_deploy.nn.blocks`), for which the forward pass stores the history of h.
+
+Where hidden units feed back into the memory (:func:`run_coupled`), feedback enters only through the
+channels of v_t, so within a block the matrix of the memory is not needed. With K_i = B T^i W_m,
 P_k = T^(k+1) W_m, and for the memory encoders q_i = B T^i E_m and Q_k = T^k E_m,
 
 .. math:: v_k &= h_{k-1} E_h + x_k E_x + b_u + m Q_k + \sum_{j<k} v_j q_{k-1-j} \\
           z_k &= h_{k-1} W_h + x_k W_x + b + m P_k + \sum_{j \le k} v_j K_{k-j}, \qquad h_k = f(z_k)
 
 This takes order * units + units^2 multiplications per step; the direct evaluation takes order^2
-more. T excludes the memory encoders, which are part of v, so that it is usually constant.
-
-The recurrence is one autograd function. A step forward is one product of all the values on which
-z_k depends with their weights in one matrix,
+more. T excludes the memory encoders, which are part of v, so that it is usually constant. The
+recurrence is one autograd function. A step forward is one product of all the values on which z_k
+depends with their weights in one matrix,
 
 .. math:: h_k = f([h_{k-1}, x_k, 1, m, v_0, \dots, v_{k-1}]\; S_k)
 
@@ -37,8 +46,155 @@ from lmu_deploy.nn.blocks import (
     result_at,
     results,
 )
+from lmu_deploy.nn.parallel import drive_by_blocks
 from lmu_deploy.nn.products import ACTIVATIONS, Product, matmul, summed_outer
 from lmu_deploy.nn.weights import LMUWeights, StepWeights
+
+
+def driven_scan(
+    features: Tensor,
+    weights: Tensor,
+    own: Tensor,
+    h: Tensor,
+    activation: str,
+    ends: Tensor,
+    steps: int,
+    last_only: bool,
+) -> tuple[Tensor, Tensor]:
+    """Compute the recurrence of the hidden units under a given drive, with gradients.
+
+    Parameters
+    ----------
+    features : Tensor, shape (blocks, batch, K)
+        F, contiguous.
+    weights : Tensor, shape (L, K, units)
+        S.
+    own : Tensor, shape (units, units)
+        W_h.
+    h : Tensor, shape (batch, units)
+        h before the first step.
+    activation : str
+    ends : Tensor of int64, shape (batch,)
+        Length of each sequence.
+    steps : int
+        Length of the longest sequence.
+    last_only : bool
+        Do not return the sequence of h.
+
+    Returns
+    -------
+    hiddens : Tensor, shape (batch, steps, units), or (0,) with `last_only`
+        h.
+    h : Tensor, shape (batch, units)
+        h at the end of each sequence.
+    """
+    tensors = features, weights, own, h
+    pulled = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if last_only and not pulled and bool((ends == steps).all()):
+        # Without a history the operands of a step stay in the caches of the processor.
+        return h.new_empty(0), _driven_forward(*tensors, activation, steps, None)
+    found: tuple[Tensor, Tensor] = _DrivenScan.apply(  # type: ignore[no-untyped-call]
+        *tensors, activation, ends, steps, last_only
+    )
+    return found
+
+
+class _DrivenScan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weights: Tensor,
+        own: Tensor,
+        h: Tensor,
+        activation: str,
+        ends: Tensor,
+        steps: int,
+        last_only: bool,
+    ) -> tuple[Tensor, Tensor]:
+        before = new_history(h, steps, len(weights), len(own))
+        last = _driven_forward(features, weights, own, h, activation, steps, before)
+        ctx.save_for_backward(features, weights, own, h, before, last, ends)
+        ctx.activation, ctx.steps, ctx.last_only = activation, steps, last_only
+        hiddens = h.new_empty(0) if last_only else results(before, last, steps)
+        return hiddens, result_at(before, last, steps, ends)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_hiddens: Tensor, d_h: Tensor) -> tuple[Tensor | None, ...]:
+        features, weights, own, h, before, after, ends = ctx.saved_tensors
+        length, columns, units = weights.shape
+        sums = BlockSums(before, features, units, ctx.steps)
+        d_features = torch.empty_like(features) if ctx.needs_input_grad[0] else None
+        to_features = weights.transpose(1, 2).reshape(-1, columns)
+        pull_back = ACTIVATIONS[ctx.activation].pull_back
+        times = Product(h, h.numel() * units)
+        transposed = times.pack(own.t())
+        output_gradients = OutputGradients(None if ctx.last_only else d_hiddens, d_h, ends)
+        gradient, d_z = torch.zeros_like(h), torch.empty_like(h)
+        for t in range(ctx.steps - 1, -1, -1):
+            block, k = divmod(t, length)
+            output_gradients.add(gradient, t)
+            pull_back(gradient, after, d_z)
+            if (complete := sums.put(d_z, t)) is not None and d_features is not None:
+                blocks, back = complete
+                d_features[blocks] = matmul(back.flatten(2), to_features)
+            gradient = times(d_z, transposed)[:, :units]
+            after = before[block, :, k]
+        d_start = gradient.contiguous()
+        return d_features, sums.by_block, sums.by_step, d_start, None, None, None, None
+
+
+def _driven_forward(
+    features: Tensor,
+    weights: Tensor,
+    own: Tensor,
+    h: Tensor,
+    activation: str,
+    steps: int,
+    history: Tensor | None,
+) -> Tensor:
+    """Return the last h; store the h before each step in `history`, if given."""
+    length, units = len(weights), len(own)
+    advance = Product(h, h.numel() * (units + weights.shape[1]), activation)
+    stack = advance.pack(torch.cat([own.expand(length, -1, -1), weights], 1)).unbind(0)
+    row = h.new_empty(len(h), len(stack[0]))
+    own_part, outside = row[:, :units], row[:, units:]
+    for t in range(steps):
+        block, k = divmod(t, length)
+        if k == 0:
+            outside.copy_(features[block])
+        own_part.copy_(h)
+        if history is not None:
+            history[block, :, k] = h
+        h = advance(row, stack[k])[:, :units]
+    return h.contiguous()
+
+
+def run_driven(
+    weights: LMUWeights,
+    x: Tensor,
+    m: Tensor,
+    h: Tensor,
+    lengths: Tensor | None,
+    last_only: bool,
+    length: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Evaluate sequences; see :func:`lmu_deploy.nn.recurrent.run_recurrent`.
+
+    The layer must have recurrent hidden units, no hidden encoders, and no more inputs than
+    channels. `length` is the block length, by default the fastest.
+    """
+    own = weights.recurrent_kernel
+    assert own is not None
+    batch, steps, _ = x.shape
+    ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
+    drive, m = drive_by_blocks(weights, x, m, ends, length)
+    features = drive.features.transpose(0, 1).contiguous()
+    hiddens, h = driven_scan(
+        features, drive.weights, own, h, weights.activation, ends, steps, last_only
+    )
+    return (h if last_only else hiddens), m, h
 
 
 def coupled_scan(
@@ -77,7 +233,7 @@ def coupled_scan(
     pulled = torch.is_grad_enabled() and any(t.requires_grad for t in (x, m, h, *tensors))
     if last_only and ends is None and not pulled:
         # Without a history the operands of a step stay in the caches of the processor.
-        h, block_inputs = _go_forward(weights, activation, x, m, h, None)
+        h, block_inputs = _coupled_forward(weights, activation, x, m, h, None)
         return h.new_empty(0), h, block_inputs
     if ends is None:
         ends = torch.full((len(x),), x.shape[1], device=x.device)
@@ -101,7 +257,7 @@ class _CoupledScan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         weights, steps = StepWeights(*tensors), x.shape[1]
         before = new_history(x, steps, weights.length, weights.memory.start)
-        last, block_inputs = _go_forward(weights, activation, x, m, h, before)
+        last, block_inputs = _coupled_forward(weights, activation, x, m, h, before)
         ctx.save_for_backward(before, last, block_inputs, ends, *tensors)
         ctx.activation, ctx.steps, ctx.last_only = activation, steps, last_only
         own = before[..., : weights.units]
@@ -156,7 +312,7 @@ class _CoupledScan(torch.autograd.Function):
         return d_x, d_block[:, :states], gradient, None, None, None, *d_weights
 
 
-def _go_forward(
+def _coupled_forward(
     weights: StepWeights, activation: str, x: Tensor, m: Tensor, h: Tensor, history: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the last h, and [m, v] of each block; store [h, x, 1] of each step in `history`."""

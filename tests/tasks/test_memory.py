@@ -1,13 +1,13 @@
-"""Tasks of white noise, and copying."""
+"""Tasks that measure memory: `delay`, `capacity` and `copy`."""
 
 import numpy as np
 import pytest
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.tasks import capacity, copying
+from lmu_deploy.tasks import memory
 from lmu_deploy.tasks.base import get_task
-from lmu_deploy.tasks.white_noise import delayed, white_noise
+from lmu_deploy.tasks.memory import delayed, white_noise
 
 
 def _parts(data):
@@ -34,7 +34,7 @@ def test_delayed_copies():
 @pytest.mark.parametrize("name", ["capacity", "capacity-100", "delay", "delay-20"])
 def test_targets_are_the_past_of_the_input(name):
     task = get_task(name)
-    lags = capacity.delays(task.steps * 2 // 5) if name.startswith("cap") else [task.steps // 4]
+    lags = memory.delays(task.steps * 2 // 5) if name.startswith("cap") else [task.steps // 4]
     for split in _parts(task.load()):
         assert split.inputs.shape[1:] == (task.steps, task.n_in)
         assert split.targets.shape[1:] == (task.steps, task.n_out)
@@ -59,28 +59,28 @@ def test_parts_are_disjoint_and_reproducible(name):
 def test_legendre_memory_recalls_a_window_without_training(window):
     task = get_task(f"capacity-{window}") if window != 1000 else get_task("capacity")
     test = task.load().test.batch(slice(0, 4))
-    outputs = run_reference(capacity.untrained_network(window), test[0]).outputs
+    outputs = run_reference(memory.untrained_network(window), test[0]).outputs
     assert task.score(outputs, test[1]) < 1.5 / window + 0.003
-    few_states = run_reference(capacity.untrained_network(window, order=12), test[0]).outputs
+    few_states = run_reference(memory.untrained_network(window, order=12), test[0]).outputs
     assert task.score(few_states, test[1]) > 0.3
 
 
 def test_copy_inputs_and_targets():
     task = get_task("copy-7")
-    split = copying.make_split(pause=7, samples=50, seed=3)
+    split = memory.make_copies(pause=7, samples=50, seed=3)
     assert split.inputs.shape == (50, task.steps, task.n_in) == (50, 27, 10)
     shown = split.inputs.argmax(axis=2)
     np.testing.assert_array_equal(split.inputs.sum(axis=2), 1.0)
-    assert shown[:, :10].max() < copying.SYMBOLS
+    assert shown[:, :10].max() < memory.SYMBOLS
     np.testing.assert_array_equal(shown[:, :10], split.targets[:, 17:])
-    np.testing.assert_array_equal(shown[:, 16], copying.SIGNAL)
+    np.testing.assert_array_equal(shown[:, 16], memory.SIGNAL)
     blank = np.delete(shown[:, 10:], 6, axis=1)
-    np.testing.assert_array_equal(blank, copying.BLANK)
+    np.testing.assert_array_equal(blank, memory.BLANK)
 
 
 def test_copy_evaluates_only_the_last_steps():
     task = get_task("copy-7")
-    split = copying.make_split(pause=7, samples=50, seed=3)
+    split = memory.make_copies(pause=7, samples=50, seed=3)
     outputs = np.zeros((50, task.steps, task.n_out))
     answers = np.eye(task.n_out)[split.targets[:, 17:]]
     outputs[:, 17:] = answers

@@ -1,1 +1,0 @@
-"""Data of users: arrays, answers, choices of samples, and checks before work begins."""
