@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.formats import Sniff
+from converters.importers import Sniff
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 

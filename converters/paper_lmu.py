@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.formats import HDF5_SIGNATURE, Sniff
+from converters.importers import HDF5_SIGNATURE, Sniff
 from converters.sandbox import FileContents, read_in_sandbox
 from converters.weight_files import PAPER_NAMES, Group, Options, network_of, one_channel_layer
 from lmu_deploy.core.errors import InputError

@@ -11,10 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 import lmu_deploy
-from converters.c import runtime
-from converters.c.interface import header, interface
 from converters.c.layout import Key, Layout, identifier
 from converters.c.rules import BYTES, NUMBER, Tables, each, finish, state_size, update
+from converters.c.text import (
+    DRIVE,
+    HEADER_NOTE,
+    LINES,
+    PACKED_DRIVE,
+    RUNTIME,
+    SEGMENTS,
+    SPARSE_DRIVE,
+    header,
+    interface,
+)
 from lmu_deploy.core.integer.graph import Component, sources
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
@@ -87,14 +96,14 @@ class Generator:
         """Return the files."""
         bodies = [self._component(number, c) for number, c in enumerate(self.layout.components)]
         self._add_fields()
-        note = runtime.HEADER_NOTE.format(
+        note = HEADER_NOTE.format(
             name=self.name,
             version=lmu_deploy.__version__,
             fingerprint=self.network.fingerprint()[:16],
         )
         ram = sum(BYTES[kind] * size for kind, _, size in self.fields)
         ram += 8 * len(self.network.populations)
-        parts = [note, f'#include "{self.name}.h"\n', runtime.RUNTIME, *self._helpers()]
+        parts = [note, f'#include "{self.name}.h"\n', RUNTIME, *self._helpers()]
         parts += [*self.tables.texts, *bodies, interface(self)]
         return Source(self.name, note + header(self), "\n".join(parts), self.tables.bytes, ram)
 
@@ -378,14 +387,14 @@ class Generator:
         for kind, sum_type in (("", "int32_t"), ("_wide", "int64_t")):
             values = {"kind": kind, "total": total, "sum": sum_type, "message": self.message}
             if f"drive{kind}" in self.used:
-                found.append(runtime.DRIVE.format(**values))
+                found.append(DRIVE.format(**values))
             if f"packed{kind}" in self.used:
-                found.append(runtime.PACKED_DRIVE.format(**values))
+                found.append(PACKED_DRIVE.format(**values))
             if f"sparse{kind}" in self.used:
-                found.append(runtime.SPARSE_DRIVE.format(**values))
+                found.append(SPARSE_DRIVE.format(**values))
         if "_slope" in text:
-            found += [runtime.LINES] if self._has_lines() else []
-            found += [runtime.SEGMENTS] if "_points" in text else []
+            found += [LINES] if self._has_lines() else []
+            found += [SEGMENTS] if "_points" in text else []
         return found
 
     def _has_lines(self) -> bool:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from converters.importers import LEFT_OUT, raise_problems
 from converters.keras_lmu import frames, pointwise, recurrent
 from converters.keras_lmu.architecture import MODELS, KerasLayer, KerasModel, Tensor, read_model
-from converters.keras_lmu.archive import KerasFile
 from converters.keras_lmu.build import (
     FLAT,
     FRAME,
@@ -25,8 +24,8 @@ from converters.keras_lmu.build import (
     Signal,
     UnknownInputError,
 )
+from converters.keras_lmu.file import Arrays, FileWeights, KerasFile
 from converters.keras_lmu.matrices import MemoryMatrices
-from converters.keras_lmu.weights import Arrays, FileWeights
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import Reshape, Slice
 from lmu_deploy.core.graph.network import INPUT, Network, Node

@@ -15,8 +15,8 @@ import numpy as np
 
 from converters.keras_lmu.architecture import KerasLayer
 from converters.keras_lmu.configuration import Configuration, read_activation
+from converters.keras_lmu.file import Arrays
 from converters.keras_lmu.matrices import MemoryMatrices
-from converters.keras_lmu.weights import Arrays
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense
 from lmu_deploy.core.graph.network import INPUT, Node

@@ -1,4 +1,4 @@
-r"""Read the cells of LMU layers, of every version of keras-lmu and of the paper's package.
+"""Read the cells of LMU layers, of every version of keras-lmu and of the paper's package.
 
 keras-lmu stores one encoder for input and hidden units together, kernel = [E_x; E_h], and its
 hidden cell takes [m; x], so that its kernel is [W_m; W_x]. Its memory is m A^T + u B^T with the
@@ -25,8 +25,7 @@ from converters.importers import ASSUMED, MOST_ORDER, MOST_STATES
 from converters.keras_lmu.architecture import KerasLayer
 from converters.keras_lmu.build import Graph
 from converters.keras_lmu.configuration import Configuration, read_activation
-from converters.keras_lmu.weights import Arrays
-from converters.linear_maps import identity
+from converters.keras_lmu.file import Arrays
 from converters.weight_files import PAPER_NAMES, recognize_memory
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.lmu import HIDDEN_CELLS, LMU
@@ -34,8 +33,84 @@ from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.operator import Recurrent
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
-from lmu_deploy.core.network import Memory
+from lmu_deploy.core.network import Layer, LSTMLayer, Memory, Readout
 from lmu_deploy.core.validation import check_array, check_number
+
+_LARGEST_IDENTITY = 4096
+
+
+def identity(size: int) -> np.ndarray:
+    """Return an identity matrix, for a model that has no linear map at this place.
+
+    Raises
+    ------
+    InputError
+        When it would be far larger than the file that needs it.
+    """
+    if size > _LARGEST_IDENTITY:
+        raise InputError(
+            f"{size} signals are passed on unchanged, more than {_LARGEST_IDENTITY}; "
+            "give the model a linear layer (in Keras a kernel or a Dense layer) there."
+        )
+    return np.eye(size, dtype=np.float32)
+
+
+def join(first: Readout | None, second: Readout) -> Readout:
+    """Return the composition of two maps, the first of which may be missing.
+
+    Raises
+    ------
+    InputError
+        When the output size of the first is not the input size of the second.
+    """
+    if first is None:
+        return second
+    return Readout(_compose(first, second.kernel), _shift(first, second.kernel, second.bias))
+
+
+def feed(linear: Readout | None, layer: Layer) -> Layer:
+    """Return the layer that does to x what `layer` does to ``x kernel + bias``.
+
+    Raises
+    ------
+    InputError
+        When the output size of the map is not the input size of the layer.
+    """
+    if linear is None:
+        return layer
+    if isinstance(layer, LSTMLayer):
+        kernel, bias = _compose(linear, layer.kernel), _shift(linear, layer.kernel, layer.bias)
+        return replace(layer, kernel=kernel, bias=layer.bias if bias is None else bias)
+    hidden = layer.hidden
+    if hidden is not None and hidden.input_kernel is not None:
+        hidden = replace(
+            hidden,
+            input_kernel=_compose(linear, hidden.input_kernel),
+            bias=_shift(linear, hidden.input_kernel, hidden.bias),
+        )
+    return replace(
+        layer,
+        input_encoders=_compose(linear, layer.input_encoders),
+        memory_bias=_shift(linear, layer.input_encoders, layer.memory_bias),
+        hidden=hidden,
+    )
+
+
+def _compose(linear: Readout, kernel: np.ndarray) -> np.ndarray:
+    if linear.kernel.shape[1] != kernel.shape[0]:
+        raise InputError(
+            f"it takes {kernel.shape[0]} features and the linear layer before it gives "
+            f"{linear.kernel.shape[1]}"
+        )
+    return (linear.kernel.astype(np.float64) @ kernel).astype(kernel.dtype)
+
+
+def _shift(linear: Readout, kernel: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
+    if linear.bias is None:
+        return bias
+    moved = linear.bias.astype(np.float64) @ kernel + (0.0 if bias is None else bias)
+    return moved.astype(kernel.dtype)
+
 
 STORED_MATRICES = ("A", "B")
 """Memory matrices, which keras-lmu stored as weights before version 0.4."""

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converters.formats import HDF5_SIGNATURE, Sniff
+from converters.importers import HDF5_SIGNATURE, Sniff
 from converters.keras_lmu.architecture import architecture_from_options
-from converters.keras_lmu.archive import CONFIG, WEIGHTS, KerasFile, open_keras, parse_json
 from converters.keras_lmu.assembly import assemble
+from converters.keras_lmu.file import CONFIG, WEIGHTS, KerasFile, open_keras, parse_json
 from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network

@@ -24,8 +24,8 @@ from converters.keras_lmu.build import (
     as_sequence,
 )
 from converters.keras_lmu.configuration import Configuration, inner_layer, read_activation
+from converters.keras_lmu.file import Arrays
 from converters.keras_lmu.lmu import read_lmu_cell
-from converters.keras_lmu.weights import Arrays
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.linear import Affine
 from lmu_deploy.core.graph.lmu import LMU

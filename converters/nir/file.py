@@ -11,7 +11,7 @@ from typing import Any
 import nir
 import numpy as np
 
-from converters.formats import Sniff
+from converters.importers import Sniff
 from converters.nir.convert import from_nir, refuse_damage
 from converters.sandbox import read_in_sandbox
 from lmu_deploy.core.errors import InputError

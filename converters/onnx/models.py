@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from converters.onnx import cells, frames, over_time, recurrent, windows
+from converters.onnx import cells, frames, over_time, recurrent
 from converters.onnx.emitter import EMITTERS, Emitter
 from converters.onnx.graph import Dimension, Graph, Weights, describe
 from converters.onnx.over_time import ReduceEmitter
@@ -27,7 +27,7 @@ from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.time import Mask, Reduce
 from lmu_deploy.core.network import LMUNetwork
 
-REGISTERED = (cells, frames, over_time, recurrent, windows)
+REGISTERED = (cells, frames, over_time, recurrent)
 """Modules that register emitters."""
 
 _LENGTHS = np.arange(1, 1025)

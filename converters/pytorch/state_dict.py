@@ -23,8 +23,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from converters.formats import Sniff
-from converters.importers import MOST_ORDER
+from converters.importers import MOST_ORDER, Sniff
 from converters.sandbox import limits, read_in_sandbox
 from converters.sandbox.process import check_file
 from converters.weight_files import (

@@ -158,7 +158,7 @@ _ROWS = 1024
 def series_memory(
     place: str, layer: LMULayer, x: Source, m: Signal, h: Source | None, connector: Connector
 ) -> tuple[SeriesMemory, Source]:
-    """Quantize a memory as a series; see :func:`converters.quantize.integrators.integrators`.
+    """Quantize a memory as a series; see :func:`converters.quantize.realizations.integrators`.
 
     Raises
     ------

@@ -22,14 +22,19 @@ from converters.onnx.quantized.arithmetic import (
     held,
 )
 from converters.onnx.quantized.body import Body, Kept
-from converters.onnx.quantized.component import (
+from converters.onnx.quantized.hosts import doubled, encoded, host_frames, in_channel_units, mapped
+from converters.onnx.quantized.stages import (
+    ONE,
+    TIME,
     Carried,
     ComponentStep,
     Part,
+    Stage,
     all_thresholds,
+    driven,
+    last_only,
+    lengths,
 )
-from converters.onnx.quantized.hosts import doubled, encoded, host_frames, in_channel_units, mapped
-from converters.onnx.quantized.stages import ONE, TIME, Stage, driven, last_only, lengths
 from converters.onnx.quantized.tally import Tally
 from lmu_deploy.core.integer.graph import Component
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node

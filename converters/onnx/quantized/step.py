@@ -26,16 +26,16 @@ from converters.onnx.quantized.arithmetic import (
     ReductionRule,
     held,
 )
-from converters.onnx.quantized.component import (
+from converters.onnx.quantized.hosts import doubled, encoded, host_step, in_channel_units, mapped
+from converters.onnx.quantized.integers import Integers
+from converters.onnx.quantized.stages import (
+    SOME_LENGTHS,
     Carried,
     ComponentStep,
     Part,
     all_thresholds,
     key_of,
 )
-from converters.onnx.quantized.hosts import doubled, encoded, host_step, in_channel_units, mapped
-from converters.onnx.quantized.integers import Integers
-from converters.onnx.quantized.stages import SOME_LENGTHS
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import Component, components
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork

@@ -15,7 +15,6 @@ import numpy as np
 
 from converters.quantize.calibration import Calibration, Signal, answers_at_every_step, clip_range
 from converters.quantize.connections import Connector, Source, round_to_format
-from converters.quantize.delay_line import exact
 from converters.quantize.formats import (
     FAINTEST,
     bias_limit,
@@ -30,6 +29,7 @@ from converters.quantize.lowering.cells import realize
 from converters.quantize.lowering.fitting import RANGES, fit, needed_drive
 from converters.quantize.lowering.forms import Form, concatenated, synapses_behind
 from converters.quantize.lowering.operators import LOWERED, host_nodes
+from converters.quantize.realizations import exact
 from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import Reshape, Slice

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.formats import Sniff
+from converters.importers import Sniff
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from converters.importers import import_file
-from converters.keras_lmu import KerasLMUImporter, archive, read_keras
+from converters.keras_lmu import KerasLMUImporter, read_keras
+from converters.keras_lmu import file as keras_file
 from converters.keras_lmu.assembly import READERS, assemble
 from converters.sandbox import FileContents
 from lmu_deploy.api.import_network import from_keras, import_network
@@ -35,7 +36,7 @@ def in_this_process(monkeypatch):
     from converters.sandbox.hdf5 import read_hdf5
 
     monkeypatch.setattr(
-        archive, "read_in_sandbox", lambda _, path: FileContents(*read_hdf5(Path(path)))
+        keras_file, "read_in_sandbox", lambda _, path: FileContents(*read_hdf5(Path(path)))
     )
 
 
@@ -189,7 +190,7 @@ def test_the_units_of_the_papers_cell_can_be_told():
 
 def refusal(name, change):
     """Return the message about a model whose configuration `change` has changed."""
-    file = archive.open_keras(model(name))
+    file = keras_file.open_keras(model(name))
     change({layer["config"]["name"]: layer for layer in file.config["config"]["layers"]})
     with pytest.raises(InputError) as caught:
         assemble(file, {})
@@ -229,7 +230,7 @@ def test_weights_of_a_wrong_shape_are_refused(file, harm):
         "integers": lambda a: a.astype("i4"),
         "deep": lambda a: a[..., None],
     }[harm]
-    whole = archive.open_keras(FOLDER / file)
+    whole = keras_file.open_keras(FOLDER / file)
     refused = 0
     for name, array in whole.contents.arrays.items():
         arrays = {**whole.contents.arrays, name: damage(array)}
@@ -254,7 +255,7 @@ def functional(*layers):
     first, last = layers[0][1], layers[-1][1]
     config = {"layers": described, "input_layers": [[first, 0, 0]], "output_layers": [[last, 0, 0]]}
     model = {"class_name": "Functional", "config": config}
-    return archive.KerasFile(model, FileContents({}, {"attributes": {}}), "2.15.0")
+    return keras_file.KerasFile(model, FileContents({}, {"attributes": {}}), "2.15.0")
 
 
 INPUT_LAYER = ("InputLayer", "x", {"batch_input_shape": [None, 6, 2]})

@@ -12,7 +12,7 @@ from layered import layered
 from converters.options import QuantizeOptions
 from converters.quantize import calibrate, quantize
 from converters.quantize.connections import Source
-from converters.quantize.integrators import refit_basis, rounded_signal, simulate_rounded
+from converters.quantize.realizations import refit_basis, rounded_signal, simulate_rounded
 from converters.quantize.settings import settings_for
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from converters.importers import import_file
-from converters.keras_lmu.archive import CONFIG, WEIGHTS
+from converters.keras_lmu.file import CONFIG, WEIGHTS
 from converters.sandbox import limits, process
 from lmu_deploy.core.errors import InputError
 
