@@ -1,14 +1,15 @@
 """Interface of targets: a name, the representations it runs, and `run`, which returns a Run.
 
 Targets register in the entry-point group ``lmu_deploy.targets``. A name leads to a class whose
-module is imported only when the target is requested.
+module is imported only when the target is requested. :class:`ByLength` runs sequences of different
+lengths on any target.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +23,7 @@ from lmu_deploy.core.validation import check_inputs, check_integer
 if TYPE_CHECKING:
     from lmu_deploy.core.integer.network import IntegerNetwork
     from lmu_deploy.core.integer.parts import Place
+
 
 GROUP = "lmu_deploy.targets"
 LARGEST_RASTER = 50_000_000
@@ -218,6 +220,22 @@ class InParts(Protocol):
         """
 
 
+class InOnePart:
+    """Base of targets that run all samples at once: the whole run is the only part."""
+
+    def parts(
+        self: Target,
+        network: Any,
+        inputs: np.ndarray,
+        *,
+        record: int = 0,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Iterator[Run]:
+        """Yield the whole run; see :class:`InParts`."""
+        yield self.run(network, inputs, record=record > 0, seed=seed, progress=progress)
+
+
 def target_names() -> list[str]:
     """Return the names of all installed targets, sorted, without importing them."""
     return plugin_names(GROUP)
@@ -266,10 +284,8 @@ def check_frames(network: IntegerNetwork, steps: int) -> None:
             )
 
 
-def check_run(
-    target: Target, network: Any, inputs: np.ndarray, seed: int
-) -> tuple[np.ndarray, int]:
-    """Check the arguments of a run on a target that takes a seed; return inputs and seed.
+def checked_inputs(target: Target, network: Any, inputs: np.ndarray) -> np.ndarray:
+    """Return inputs with flat frames, after checking them and that the target runs the network.
 
     Raises
     ------
@@ -277,9 +293,15 @@ def check_run(
         See :meth:`Target.run`.
     """
     check_supported(target, network)
-    return check_inputs(flat_frames(inputs), network.n_in), check_integer(
-        "seed", seed, 0, 2**32 - 1
-    )
+    return check_inputs(flat_frames(inputs), network.n_in)
+
+
+def check_run(
+    target: Target, network: Any, inputs: np.ndarray, seed: int
+) -> tuple[np.ndarray, int]:
+    """Return inputs as :func:`checked_inputs` does, and the seed, for a target that takes one."""
+    inputs = checked_inputs(target, network, inputs)
+    return inputs, check_integer("seed", seed, 0, 2**32 - 1)
 
 
 def forms_of(target: Target) -> list[str]:
@@ -320,3 +342,130 @@ _CONVERT = {
     "Network": "give the float network that it was made from",
     "Network or IntegerNetwork": "give the float network, or make one with lmu-deploy quantize",
 }
+
+
+_PART_SAMPLES = 1000
+_BY_STEP = ("m", "h", "y")
+
+
+class ByLength:
+    """A target for sequences of different lengths.
+
+    Parameters
+    ----------
+    target : Target
+    lengths : ndarray of int, shape (samples,)
+        Steps of each sequence that count, of all samples that a run is given.
+    """
+
+    def __init__(self, target: Target, lengths: np.ndarray) -> None:
+        self.target, self.lengths = target, lengths
+        self.name, self.accepts = target.name, target.accepts
+
+    def unsupported(self, network: Any) -> list[str]:
+        """Return all reasons why the target cannot run `network`."""
+        return self.target.unsupported(network)
+
+    def run(
+        self,
+        network: Any,
+        inputs: np.ndarray,
+        *,
+        record: bool = False,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Run all samples; parameters and result as of :meth:`targets.base.Target.run`."""
+        return self._merged(network, inputs, np.arange(len(inputs)), record, seed, progress)
+
+    def parts(
+        self,
+        network: Any,
+        inputs: np.ndarray,
+        *,
+        record: int = 0,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Iterator[Run]:
+        """Yield the runs of consecutive samples; see :class:`targets.base.InParts`."""
+        starts = [0, *range(record or _PART_SAMPLES, len(inputs), _PART_SAMPLES)]
+        for start, stop in zip(starts, [*starts[1:], len(inputs)], strict=True):
+            rows = np.arange(start, min(stop, len(inputs)))
+            yield self._merged(network, inputs, rows, start < record, seed, progress)
+
+    def _merged(
+        self,
+        network: Any,
+        inputs: np.ndarray,
+        rows: np.ndarray,
+        record: bool,
+        seed: int,
+        progress: Progress | None,
+    ) -> Run:
+        """Run samples of each length by themselves, and join the runs in the order of `rows`."""
+        places, runs, done = [], [], int(rows[0])
+        for length in np.unique(self.lengths[rows]):
+            own = np.flatnonzero(self.lengths[rows] == length)
+            before = done
+
+            def shifted(now: int, _: int, before: int = before) -> None:
+                if progress:
+                    progress(before + now, len(inputs))
+
+            runs.append(
+                self.target.run(
+                    network,
+                    inputs[rows[own], :length],
+                    record=record,
+                    seed=int(np.random.SeedSequence((seed, done)).generate_state(1)[0]),
+                    progress=shifted,
+                )
+            )
+            places.append(own)
+            done += len(own)
+        return _joined(runs, places, inputs.shape[1], seed)
+
+
+def _joined(runs: Sequence[Run], places: Sequence[np.ndarray], steps: int, seed: int) -> Run:
+    """Return runs as one; values of each step are padded to `steps`."""
+    first = next(run for run, own in zip(runs, places, strict=True) if 0 in own)
+    every_step = first.outputs.ndim == 3
+    given = {each.name: getattr(first, each.name) for each in fields(Run)}
+
+    def scattered(values: Sequence[np.ndarray], by_step: bool) -> np.ndarray:
+        frame = values[0].shape[1:]
+        whole = np.zeros((sum(map(len, places)), *frame), values[0].dtype)
+        if by_step:
+            whole = np.zeros((len(whole), steps, *frame[1:]), values[0].dtype)
+        for own, value in zip(places, values, strict=True):
+            whole[(own, slice(value.shape[1])) if by_step else own] = value
+        return whole
+
+    recorded = [run.states for run in runs if run.states is not None]
+    states: States | None = None
+    if len(recorded) == len(runs):
+        named: dict[str, Any] = {
+            n: scattered([getattr(s, n) for s in recorded], True) for n in _BY_STEP
+        }
+        states = replace(recorded[0], **named)
+    joined = {
+        "outputs": scattered([run.outputs for run in runs], every_step),
+        "events": {n: scattered([run.events[n] for run in runs], True) for n in first.events},
+        "synops": sum(run.synops for run in runs),
+        "saturations": _summed([run.saturations for run in runs]),
+        "carried": _summed([run.carried for run in runs]),
+        "steps": steps,
+        "chip_steps": max(run.chip_steps for run in runs),
+        "wall_seconds": sum(run.wall_seconds for run in runs),
+        "seed": seed,
+        "states": states,
+        "notes": tuple(dict.fromkeys(note for run in runs for note in run.notes)),
+    }
+    return Run(**{**given, **joined})
+
+
+def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)

@@ -7,7 +7,7 @@ read without pickle, and the type, shape and size of every array are checked bef
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,7 @@ from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.integer.populations import Input
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.representation import shortened
-from lmu_deploy.core.validation import check_inputs
-from targets.base import Run, States, check_supported, flat_frames
+from targets.base import InOnePart, Run, States, checked_inputs
 
 LARGEST = 2**31
 """Bytes of all arrays of a recording."""
@@ -132,7 +131,7 @@ def _check(path: Path, archive: zipfile.ZipFile) -> None:
         )
 
 
-class RecordedTarget:
+class RecordedTarget(InOnePart):
     """Return a recording as the run of a network.
 
     Parameters
@@ -168,18 +167,6 @@ class RecordedTarget:
             reasons.append("the recording has no outputs y")
         return reasons
 
-    def parts(
-        self,
-        network: IntegerNetwork,
-        inputs: np.ndarray,
-        *,
-        record: int = 0,
-        seed: int = 0,
-        progress: Progress | None = None,
-    ) -> Iterator[Run]:
-        """Yield the recording as one run; see :class:`targets.base.InParts`."""
-        yield self.run(network, inputs, record=record > 0, seed=seed, progress=progress)
-
     def run(
         self,
         network: IntegerNetwork,
@@ -198,8 +185,7 @@ class RecordedTarget:
         """
         from lmu_deploy.core.integer.graph import sources  # which imports SciPy
 
-        check_supported(self, network)
-        inputs = check_inputs(flat_frames(inputs), network.n_in)
+        inputs = checked_inputs(self, network, inputs)
         samples, steps = inputs.shape[:2]
         parts = _Parts(self.recording, network, samples, steps)
         y = parts.outputs()

@@ -29,8 +29,16 @@ from lmu_deploy.fidelity.schema import AgainstReference, Metric, TargetFidelity
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import Dataset, TaskLike
 from lmu_deploy.tasks.selection import first_of, limited, task_for
-from targets.base import Run, States, Target, check_supported, get_target, taken_by, target_names
-from targets.lengths import ByLength
+from targets.base import (
+    ByLength,
+    Run,
+    States,
+    Target,
+    check_supported,
+    get_target,
+    taken_by,
+    target_names,
+)
 from targets.recorded import STATES
 
 if TYPE_CHECKING:

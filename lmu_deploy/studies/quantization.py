@@ -28,8 +28,7 @@ from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
-from targets.base import Run
-from targets.lengths import ByLength
+from targets.base import ByLength, Run
 
 if TYPE_CHECKING:
     from lmu_deploy.training.config import TrainConfig

@@ -18,7 +18,7 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.progress import Progress
-from targets.base import Run, States, check_run, check_supported
+from targets.base import Run, States, check_run
 from targets.c.toolchain import CortexM4, Host, Toolchain
 
 _SAMPLES_AT_ONCE = 64
@@ -49,7 +49,6 @@ class CTarget:
         progress: Progress | None = None,
     ) -> Run:
         """Compile the network once and run all inputs; see :class:`targets.base.Target`."""
-        check_supported(self, network)
         inputs, seed = check_run(self, network, inputs, seed)
         start = time.perf_counter()
         source = generate(network, "network")

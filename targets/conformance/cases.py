@@ -13,10 +13,13 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from targets.base import Run, States, Target, get_target
 from targets.conformance.fixtures import (
+    SAMPLES,
     SEED,
+    STEPS,
     ConformanceError,
     MakeNetwork,
     deviation,
+    example,
     is_spiking,
     made,
     observed,
@@ -25,7 +28,6 @@ from targets.conformance.fixtures import (
     require,
     tolerance,
 )
-from targets.conformance.networks import SAMPLES, STEPS, example
 
 EXAMPLES = ("recurrent", "stacked", "memory")
 SIMULATORS = {IntegerNetwork: "integer", LoihiNetwork: "spiking"}

@@ -1,13 +1,14 @@
-"""Runs of the integer simulator: a test set in tiles of samples, or step by step as data arrive.
+"""Target `integer`: runs of the bit-exact simulator, of test sets or step by step as data arrive.
 
-A tile is run from its first step to its last, several tiles in parallel. Tiles share only the
-arrays of results, of which each has its own part, and sums of integers, so that threads do not
-change the results. Each thread has a machine of its own, because a machine overwrites its buffers
-at every step.
+A test set is cut into tiles of samples. A tile is run from its first step to its last, several
+tiles in parallel. Tiles share only the arrays of results, of which each has its own part, and sums
+of integers, so that threads do not change the results. Each thread has its own machine, because a
+machine overwrites its buffers at every step.
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import as_completed
@@ -23,11 +24,53 @@ from lmu_deploy.core.integer.graph import frame_counts, host_sentence, latency
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.core.validation import check_array
-from targets.base import Run, States, check_frames
+from lmu_deploy.core.validation import check_array, check_choice
+from targets.base import Run, States, check_frames, checked_inputs
 from targets.integer.components import Produced, State
-from targets.integer.engine import choose_engine
+from targets.integer.engine import ENGINES, choose_engine, float64_objections
 from targets.integer.machine import Machine
+
+_BATCH = 256
+
+
+class IntegerTarget:
+    """Run integer networks as docs/reference/integer-semantics.md specifies.
+
+    Parameters
+    ----------
+    engine : {"auto", "numpy", "torch", "numba"}
+        Array library; all produce the same integers. See engine.py.
+    """
+
+    name = "integer"
+    accepts: tuple[type, ...] = (IntegerNetwork,)
+
+    def __init__(self, engine: str = "auto") -> None:
+        self._engine = check_choice("engine", engine, ENGINES)
+
+    def unsupported(self, network: IntegerNetwork) -> list[str]:
+        """Return the connections whose sums float64 cannot represent exactly."""
+        return float64_objections(network)
+
+    def run(
+        self,
+        network: IntegerNetwork,
+        inputs: np.ndarray,
+        *,
+        record: bool = False,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Run a set of inputs; see :class:`targets.base.Target`. `seed` is not used."""
+        inputs = checked_inputs(self, network, inputs)
+        start = time.perf_counter()
+        sample_steps = inputs.shape[0] * inputs.shape[1]
+        engine = choose_engine(network, self._engine, sample_steps)
+        tiles = cut(len(inputs), _BATCH, engine.threads)
+        machines = [Machine(network, engine) for _ in range(min(engine.threads, len(tiles)))]
+        collector = Collector(machines[0], inputs.shape, record)
+        run_tiles(machines, tiles, inputs, collector, progress)
+        return collector.run(self.name, seed, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.network import INTEGER_CLASSES
 from targets.lava import records
 from targets.lava.plan import make_plan
-from targets.lava.session import let_models_report, run_to_end, work_in_folder
+from targets.lava.supervisor import let_models_report, run_to_end, work_in_folder
 
 
 def run(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from targets.lava.session import let_models_report, run_to_end, work_in_folder
+from targets.lava.supervisor import let_models_report, run_to_end, work_in_folder
 from targets.lava_lif.jobs import job_folders, read_job
 
 

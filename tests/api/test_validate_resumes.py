@@ -13,7 +13,7 @@ import lmu_deploy as ld
 from lmu_deploy.api.fidelity import FidelityReport
 from lmu_deploy.fidelity import store
 from lmu_deploy.fidelity.store import PARTS, hash_of
-from targets.integer.target import IntegerTarget
+from targets.integer.run import IntegerTarget
 
 pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
 pytest.importorskip("onnxruntime", reason="the second target")

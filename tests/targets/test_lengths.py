@@ -7,8 +7,7 @@ from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load
 from lmu_deploy.fidelity.streaming import run_streamed
-from targets.base import get_target
-from targets.lengths import ByLength
+from targets.base import ByLength, get_target
 
 LENGTHS = np.array([8, 3, 5, 3, 8, 1, 5])
 

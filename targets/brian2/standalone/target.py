@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from targets.base import LARGEST_RASTER, Run, check_run
+from targets.base import LARGEST_RASTER, InOnePart, Run, check_run
 from targets.brian2.standalone.process import Job, Outcome, run_job
 from targets.brian2.target import foreign, make_run
 from targets.host import HostLayer, apply_readout, observed, run_lstm
@@ -123,7 +123,7 @@ _EXAMPLES = (
 )
 
 
-class Brian2CppTarget:
+class Brian2CppTarget(InOnePart):
     """Run each memory of a spiking network as a compiled program, all samples at once."""
 
     name = "brian2-cpp"
@@ -190,18 +190,6 @@ class Brian2CppTarget:
         answers = run_layers(network, inputs, seed, progress)
         seconds = time.perf_counter() - start
         return self._run_of(network, answers, record=record, seed=seed, wall_seconds=seconds)
-
-    def parts(
-        self,
-        network: SpikingNetwork,
-        inputs: np.ndarray,
-        *,
-        record: int = 0,
-        seed: int = 0,
-        progress: Progress | None = None,
-    ) -> Iterator[Run]:
-        """Yield the whole run in one part, which is compiled once; see `targets.base.InParts`."""
-        yield self.run(network, inputs, record=record > 0, seed=seed, progress=progress)
 
     def _run_of(
         self,

@@ -19,7 +19,7 @@ from lmu_deploy.core.graph.linear import Conv1d, Dense
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.integer.graph import with_connections
-from targets.integer.target import IntegerTarget
+from targets.integer.run import IntegerTarget
 
 GCC = shutil.which("gcc") or shutil.which("cc")
 COMPILERS = [

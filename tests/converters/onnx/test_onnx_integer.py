@@ -28,7 +28,7 @@ from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Produc
 from lmu_deploy.core.integer.reductions import Maximum, Reduction
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.options import REALIZATIONS
-from targets.conformance.networks import example
+from targets.conformance.fixtures import example
 from targets.host import to_messages
 from targets.integer import IntegerTarget
 from targets.onnxruntime import OnnxRuntimeTarget

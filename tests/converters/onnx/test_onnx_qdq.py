@@ -24,7 +24,7 @@ from lmu_deploy.core.integer.parts import Format
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Memory
 from lmu_deploy.tasks.base import get_task
-from targets.conformance.networks import example
+from targets.conformance.fixtures import example
 from targets.integer import IntegerTarget
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")

@@ -187,7 +187,7 @@ class SendsAll(NumpyEngine):
 def test_a_wrong_threshold_is_detected(fault, monkeypatch):
     network, inputs = network_and_inputs()
     network = mixed(network)
-    monkeypatch.setattr("targets.integer.target.choose_engine", lambda *_: fault())
+    monkeypatch.setattr("targets.integer.run.choose_engine", lambda *_: fault())
     run = IntegerTarget("numpy").run(network, inputs, record=True)
     assert {"m", "h", "carried", "synops"} <= set(wrong(network, inputs, run))
 

@@ -29,7 +29,7 @@ from lmu_deploy.core.integer.graph import edges, sources
 from lmu_deploy.core.integer.network import INTEGER_CLASSES
 from lmu_deploy.studies.quantization import loss_of
 from lmu_deploy.tasks.base import Split, Task, get_task
-from targets.conformance.networks import example
+from targets.conformance.fixtures import example
 from targets.integer import IntegerTarget
 
 OWN_LOOP = "layer0/memory/recurrent"

@@ -24,7 +24,7 @@ from lmu_deploy.core.network import Memory
 from targets.c import CortexM4Target, CTarget
 from targets.c.target import messages_of, records_of
 from targets.c.toolchain import CortexM4, Host
-from targets.integer.target import IntegerTarget
+from targets.integer.run import IntegerTarget
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler"

@@ -221,7 +221,7 @@ def test_limit_cycles_of_a_memory_without_input_stay_small():
 def test_threads_change_nothing(engine, large, run_by_numpy, monkeypatch):
     network, inputs = large
     monkeypatch.setattr("targets.integer.torch_engine.Int32Engine.threads", 3)
-    monkeypatch.setattr("targets.integer.target._BATCH", 2)
+    monkeypatch.setattr("targets.integer.run._BATCH", 2)
     reported, threads = [], torch.get_num_threads()
     run = IntegerTarget(engine).run(
         network, inputs, record=True, progress=lambda *done: reported.append((done, get_ident()))

@@ -439,7 +439,7 @@ def test_another_series_is_caught(fault, engine):
 def test_batches_do_not_change_anything(engine, make, monkeypatch):
     network, inputs = make()
     whole = IntegerTarget(engine).run(network, inputs, record=True)
-    monkeypatch.setattr("targets.integer.target._BATCH", 2)
+    monkeypatch.setattr("targets.integer.run._BATCH", 2)
     parts = IntegerTarget(engine).run(network, inputs, record=True)
     assert np.array_equal(whole.states.m, parts.states.m)
     assert np.array_equal(whole.outputs, parts.outputs)

@@ -301,7 +301,7 @@ def test_tiles_change_nothing(given_run):
     network, inputs = given_run
     whole = IntegerTarget("numpy").run(network, inputs, record=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("targets.integer.target._BATCH", 2)
+        patch.setattr("targets.integer.run._BATCH", 2)
         parts = IntegerTarget("numpy").run(network, inputs, record=True)
     for place, values in whole.states.parts.items():
         assert np.array_equal(parts.states.parts[place], values)

@@ -20,7 +20,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.options import REALIZATIONS
-from targets.conformance.networks import example
+from targets.conformance.fixtures import example
 from targets.integer import IntegerTarget, step
 from targets.integer.limit_cycles import deviation_bound
 

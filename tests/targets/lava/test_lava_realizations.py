@@ -14,7 +14,7 @@ from lmu_deploy.core.integer.graph import with_thresholds
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.options import REALIZATIONS
-from targets.conformance.networks import example
+from targets.conformance.fixtures import example
 from targets.integer import IntegerTarget
 from targets.lava import LavaTarget
 from targets.lava.plan import make_plan
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
     reason="lava-nc is not installed; run lmu-deploy doctor --fix",
 )
 
-# Networks of targets.conformance.networks: `memory` has no hidden units, `recurrent` has e_h, e_m
+# Networks of targets.conformance.fixtures: `memory` has no hidden units, `recurrent` has e_h, e_m
 # and two channels, `stacked` two layers with biases.
 CASES = {
     "dense, 1 slice": ("memory", {"slices": 1}),

@@ -24,7 +24,7 @@ from lmu_deploy.core.integer.gated import LSTMUnits
 from lmu_deploy.core.integer.graph import latency
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import Memory
-from targets.integer.target import IntegerTarget
+from targets.integer.run import IntegerTarget
 
 WIDE = {"message_bits": 16, "hidden_bits": 16, "kernel_slices": 2}
 _JUMPS = ("step",)
