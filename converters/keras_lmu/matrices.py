@@ -22,9 +22,9 @@ import numpy as np
 from converters.sandbox import limits
 from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import DAMAGED
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.validation import check_array, check_integer
-from lmu_deploy.tasks.dataset import DAMAGED
 
 TOLERANCE = 1e-3
 MOST_WORK = 512**3

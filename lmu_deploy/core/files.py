@@ -14,6 +14,9 @@ import json
 import os
 import shutil
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +43,18 @@ _RENAMED: Mapping[str, str] = {
     "realisation": "realization",
 }
 """Field names in files written before version 0.2, with their present names."""
+
+DAMAGED = (
+    EOFError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    tokenize.TokenError,  # NumPy reads an array's header as Python's tokens
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""Exceptions that NumPy and zipfile raise when they read a damaged file."""
 
 _NOT_COUNTED = ("provenance", "task")
 

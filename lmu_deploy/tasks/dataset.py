@@ -8,9 +8,7 @@ and ``y_test``, and if wanted ``x_val``, ``y_val``, ``groups`` and the lengths o
 from __future__ import annotations
 
 import hashlib
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import atomic_write
+from lmu_deploy.core.files import DAMAGED, atomic_write
 from lmu_deploy.core.representation import counted, shortened
 from lmu_deploy.core.validation import check_choice
 from lmu_deploy.tasks.arrays import (
@@ -46,18 +44,6 @@ UNNAMED = "dataset"
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "groups", "lengths_train", "lengths_val", "lengths_test")
-DAMAGED = (
-    EOFError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    ValueError,
-    tokenize.TokenError,  # NumPy reads an array's header as Python's tokens
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What reading a damaged file may raise."""
-
 LARGEST_BYTES = 16 * 2**30
 _SETTINGS = ("kind", "place")
 _PARTS = ("train", "val", "test")
