@@ -5,8 +5,7 @@ from __future__ import annotations
 from lmu_deploy.core.errors import MissingDependencyError
 
 try:
-    from converters.nir.convert import from_nir, to_nir
-    from converters.nir.file import read_nir, write_nir
+    from converters.nir.file import from_nir, read_nir, to_nir, write_nir
     from converters.nir.plan import INTEGRATORS, left_to_host
 except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] not in ("nir", "h5py"):

@@ -1,10 +1,18 @@
-"""Read and write NIR graphs as HDF5 files, and the importer of NIR files.
+"""Convert networks to NIR graphs and back, read and write them as files; the importer of NIR files.
 
-Files are written atomically and read in a sandboxed subprocess.
+The graph of a chain of LMU layers and that of a :class:`SpikingNetwork` are described in
+:mod:`converters.nir.layers`, that of any other :class:`Network` in :mod:`converters.nir.graphs`. In
+a float graph the nodes are authoritative: weights that another program changed are read with their
+new values. In a spiking graph nothing may be changed, since its calibration is for the whole chip.
+
+Files are HDF5 as the NIR library writes them. They are written atomically and read in a sandboxed
+subprocess.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +20,274 @@ import nir
 import numpy as np
 
 from converters.importers import Sniff
-from converters.nir.convert import from_nir, refuse_damage
+from converters.nir.graphs import write_graph
+from converters.nir.layers import carried_arrays, float_nodes, spiking_nodes, spiking_stepping
+from converters.nir.plan import STEPS_PER_TAU, Header, Stepping, read_header, write_header
 from converters.sandbox import read_in_sandbox
+from converters.sandbox.limits import ARRAY_BYTES
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import atomic_write
-from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.network import LMUNetwork
-from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.core.files import atomic_write, from_tree, to_tree
+from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
+from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
+from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
+
+_DATA_ERRORS = (
+    ArithmeticError,
+    AssertionError,  # the library checks with assert
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+@contextmanager
+def refuse_damage() -> Iterator[None]:
+    """Turn errors that a damaged graph causes in any library into an InputError.
+
+    Only errors that data can cause are caught: a missing name or library is a fault of the program.
+    """
+    try:
+        yield
+    except _DATA_ERRORS as error:
+        raise InputError(
+            f"the NIR graph is damaged ({type(error).__name__}); export it again."
+        ) from error
+
+
+_ROUNDING = 1e-5
+
+
+def to_nir(
+    network: Network | LMUNetwork | SpikingNetwork,
+    *,
+    dt: float | None = None,
+    tau: float | None = None,
+    integrator: str = "euler",
+) -> nir.NIRGraph:
+    """Convert a network to a NIR graph.
+
+    A float memory becomes leaky integrators (LI) with recurrent weights by the discrete Principle
+    3, so it equals the network's own at every step of a simulator with steps of `dt` by the rule
+    `integrator`. tanh, relu and hard-tanh units, LSTM layers, and everything after them up to the
+    next memory are not in the graph, since NIR has no node for them. The Output is then the
+    memory's states m, channel by channel, and :func:`left_to_host` lists the missing parts. The
+    graph of a spiking network has its memories, from channels u to states m.
+
+    A network that is no chain of LMU and LSTM layers, or whose nodes have names of their own, is
+    written node by node where NIR has nodes for all of its operators; see
+    :mod:`converters.nir.graphs`.
+
+    Parameters
+    ----------
+    network : Network, LMUNetwork or SpikingNetwork
+    dt : float, optional
+        Duration of a step of the network in seconds, by default 0.001. A spiking network has its
+        own.
+    tau : float, optional
+        Time constant of the leaky integrators of a float memory in seconds, by default 8 dt. A
+        spiking network has its own.
+    integrator : {"euler", "exponential"}
+        Integration rule of the simulator, see :mod:`converters.nir.plan`. Norse and snnTorch use
+        Euler steps.
+
+    Returns
+    -------
+    nir.NIRGraph
+        Its metadata contains everything that :func:`from_nir` needs.
+
+    Raises
+    ------
+    InputError
+        When no part of the network can be in a graph, NIR has no node for an operator of a network
+        that is no chain (all are named), NIR does not have the spiking neurons, a matrix would be
+        too large, or a value is out of range.
+    """
+    if isinstance(network, Network):
+        given = 1e-3 if dt is None else dt
+        stepping = Stepping(integrator, given, STEPS_PER_TAU * given if tau is None else tau)
+        layers = _as_chain(network, stepping)
+        if layers is None:
+            return _operators(network, stepping)
+        network = layers
+    if not isinstance(network, LMUNetwork | SpikingNetwork):
+        raise InputError(
+            f"NIR takes a float or a spiking network, not {type(network).__name__}; give the float "
+            "network that it was made from."
+        )
+    tree, tensors = to_tree(network)
+    if isinstance(network, SpikingNetwork):
+        if dt is not None or tau is not None:
+            raise InputError("a spiking network has its own dt and tau; leave them out.")
+        stepping = spiking_stepping(network, integrator)
+        nodes, edges = spiking_nodes(network, stepping)
+        return _graph(nodes, edges, write_header("spiking", stepping, tree, tensors, ()))
+    dt = 1e-3 if dt is None else dt
+    stepping = Stepping(integrator, dt, STEPS_PER_TAU * dt if tau is None else tau)
+    nodes, edges = float_nodes(network, stepping)
+    orders = {
+        number: layer.memory.order
+        for number, layer in enumerate(network.layers)
+        if isinstance(layer, LMULayer)
+    }
+    carried = set(carried_arrays(nodes, orders, stepping)) & set(tensors)
+    return _graph(nodes, edges, write_header("float", stepping, tree, tensors, carried))
+
+
+def _as_chain(network: Network, stepping: Stepping) -> LMUNetwork | None:
+    """Return a network as layers, if it is a chain of them and cannot be written node by node.
+
+    One that was made from layers, whose nodes have no names of their own, is written as layers too.
+    """
+    try:
+        layers = as_layers(network, "export to nir")
+    except InputError:
+        return None
+    if Network.from_layers(layers).fingerprint() == network.fingerprint():
+        return layers
+    try:
+        write_graph(network, stepping)
+    except InputError:
+        return layers
+    return None
+
+
+def _operators(network: Network, stepping: Stepping) -> nir.NIRGraph:
+    """Return the graph of a network, node by node."""
+    tree, tensors = to_tree(network)
+    written = write_graph(network, stepping)
+    header = write_header("graph", stepping, tree, tensors, written.places)
+    return _graph(written.nodes, written.edges, header)
+
+
+def from_nir(graph: nir.NIRGraph) -> Network | LMUNetwork | SpikingNetwork:
+    """Convert a NIR graph of :func:`to_nir` back to the network.
+
+    Parameters
+    ----------
+    graph : nir.NIRGraph
+        Other programs may have changed the weights of a float network.
+
+    Returns
+    -------
+    Network, LMUNetwork (a chain of layers) or SpikingNetwork
+        Bit-identical where the graph is unchanged.
+
+    Raises
+    ------
+    InputError
+        When the graph was made by another program, its edges were changed, or it is damaged.
+    """
+    with refuse_damage():
+        header = read_header(graph)
+        if header.kind == "spiking":
+            spiking = from_tree(header.tree, header.arrays, SPIKING_CLASSES)
+            if isinstance(spiking, SpikingNetwork):
+                again = to_nir(spiking, integrator=header.stepping.integrator)
+                _check_same(graph, again, exactly=True)
+                return spiking
+        elif header.kind == "graph":
+            whole = from_tree(header.tree, _placed(graph, header), GRAPH_CLASSES)
+            if isinstance(whole, Network):
+                _check_same(graph, _operators(whole, header.stepping), exactly=False)
+                return whole
+        else:
+            network = from_tree(header.tree, _tensors(graph, header), FLOAT_CLASSES)
+            if isinstance(network, LMUNetwork):
+                again = to_nir(network, **vars(header.stepping))
+                _check_same(graph, again, exactly=False)
+                return network
+    raise InputError("the NIR graph has no complete network; export it again.")
+
+
+def _graph(
+    nodes: dict[str, nir.NIRNode], edges: list[tuple[str, str]], metadata: dict[str, Any]
+) -> nir.NIRGraph:
+    graph = nir.NIRGraph(nodes, edges, metadata=metadata)
+    if (size := _bytes(graph.to_dict())) > ARRAY_BYTES:
+        raise InputError(
+            f"the graph would have {size} bytes of arrays, more than the {ARRAY_BYTES} that can be "
+            "imported; export a network with fewer states, or as onnx."
+        )
+    return graph
+
+
+def _bytes(value: Any) -> int:
+    """Return the size of all arrays in nested dictionaries, in bytes."""
+    if isinstance(value, dict):
+        return sum(_bytes(item) for item in value.values())
+    return value.nbytes if isinstance(value, np.ndarray) else 0
+
+
+def _tensors(graph: nir.NIRGraph, header: Header) -> dict[str, np.ndarray]:
+    """Return the arrays of the tree, from the nodes and from the metadata."""
+    layers = header.tree["fields"]["layers"]
+    orders = {
+        number: int(layer["fields"]["memory"]["fields"]["order"])
+        for number, layer in enumerate(layers)
+        if "memory" in layer["fields"]
+    }
+    found = dict(header.arrays)
+    for name, array in carried_arrays(graph.nodes, orders, header.stepping).items():
+        if name in header.dtypes:
+            found[name] = np.ascontiguousarray(array, dtype=header.dtypes[name])
+    return found
+
+
+def _placed(graph: nir.NIRGraph, header: Header) -> dict[str, np.ndarray]:
+    """Return the arrays of the tree of a graph of operators."""
+    found = dict(header.arrays)
+    for path, (name, field, axes) in header.places.items():
+        array = np.asarray(getattr(graph.nodes[name], field)).transpose(np.argsort(axes))
+        found[path] = np.ascontiguousarray(array, dtype=header.dtypes[path])
+    return found
+
+
+def _check_same(graph: nir.NIRGraph, again: nir.NIRGraph, exactly: bool) -> None:
+    """Compare a graph with the graph of the network that was read from it.
+
+    Raises
+    ------
+    InputError
+        When nodes, edges, or values beyond rounding differ: the network would not compute what
+        the graph does.
+    """
+    changed = set(graph.nodes) ^ set(again.nodes)
+    for name in set(graph.nodes) & set(again.nodes):
+        if not _same_node(graph.nodes[name], again.nodes[name], exactly):
+            changed.add(name)
+    edges_changed = sorted(map(tuple, graph.edges)) != sorted(map(tuple, again.edges))
+    if changed or edges_changed:
+        what = f"nodes {', '.join(sorted(changed))}" if changed else "edges"
+        raise InputError(
+            f"{what} of this NIR graph were changed so that lmu_deploy cannot read them; export "
+            "the network again."
+        )
+
+
+def _same_node(node: Any, other: Any, exactly: bool) -> bool:
+    if type(node) is not type(other):
+        return False
+    ours, theirs = node.to_dict(), other.to_dict()
+    ours.pop("metadata"), theirs.pop("metadata")
+    if set(ours) != set(theirs):
+        return False
+    for key, value in ours.items():
+        a, b = np.asarray(value), np.asarray(theirs[key])
+        if a.shape != b.shape or a.dtype.kind not in "fiuU" or b.dtype.kind != a.dtype.kind:
+            return False
+        tolerance = 0.0 if exactly or a.dtype.kind != "f" else _ROUNDING
+        if a.dtype.kind == "f":
+            if not np.all(np.abs(a - b) <= tolerance * max(1.0, float(np.abs(b).max()))):
+                return False
+        elif not np.array_equal(a, b):
+            return False
+    return True
+
 
 _ROOT = "node"
 

@@ -1,6 +1,6 @@
 r"""Write a graph of operators as NIR nodes with the names of its own nodes.
 
-A network that is a chain of LMU and LSTM layers is written as :mod:`converters.nir.floats` does;
+A network that is a chain of LMU and LSTM layers is written as :mod:`converters.nir.layers` does;
 every other one as here, if NIR has nodes for all of its operators:
 
 ==================================================  ==============================================
@@ -31,7 +31,7 @@ from typing import Any
 import nir
 import numpy as np
 
-from converters.nir.floats import Edges, affine, check_size, memory_nodes
+from converters.nir.layers import Edges, affine, check_size, memory_nodes
 from converters.nir.plan import Place, Stepping
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import FramePool, Reshape, Slice

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from targets.lava_lif.processes import parts  # first, because it patches the import of Lava
+from targets.lava_lif.processes import models
 from targets.spiking.layers import Job
 
 from lava.proc.dense.process import Dense  # isort: skip
@@ -37,7 +37,7 @@ def build(job: Job, folder: Path) -> Any:
         One of the connected processes; running it runs them all.
     """
     memory, neurons = job.memory, job.memory.neurons
-    host, relays = parts.Host(job, folder), parts.Relays(job, folder)
+    host, relays = models.Host(job, folder), models.Relays(job, folder)
     lif = LIF(
         shape=(job.samples * memory.size,),
         du=neurons.current_decay,

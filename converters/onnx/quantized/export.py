@@ -16,11 +16,10 @@ from converters.onnx.graph import (
     describe_memories,
 )
 from converters.onnx.quantized.dequantized import INT8_BITS, INT16_BITS, RULES, Dequantized
-from converters.onnx.quantized.integers import Integers
+from converters.onnx.quantized.integers import Integers, Tally
 from converters.onnx.quantized.sequence import Sequences, write_sequences
 from converters.onnx.quantized.stages import Stage, whole_stage
 from converters.onnx.quantized.step import write_step
-from converters.onnx.quantized.tally import Tally
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
@@ -76,7 +75,7 @@ def sequence_stage(
     record : bool
         As in :func:`to_onnx_integer`.
     tally : bool
-        Add the counts of :class:`converters.onnx.quantized.tally.Tally` as outputs.
+        Add the counts of :class:`converters.onnx.quantized.integers.Tally` as outputs.
     """
     graph = Graph("lmu_integer_sequence", Weights())
     numbers = Integers(graph, by_time=True, counting=tally)

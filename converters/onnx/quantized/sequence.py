@@ -23,6 +23,7 @@ from converters.onnx.quantized.arithmetic import (
 )
 from converters.onnx.quantized.body import Body, Kept
 from converters.onnx.quantized.hosts import doubled, encoded, host_frames, in_channel_units, mapped
+from converters.onnx.quantized.integers import Tally
 from converters.onnx.quantized.stages import (
     ONE,
     TIME,
@@ -35,7 +36,6 @@ from converters.onnx.quantized.stages import (
     last_only,
     lengths,
 )
-from converters.onnx.quantized.tally import Tally
 from lmu_deploy.core.integer.graph import Component
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node
 from lmu_deploy.core.integer.parts import Edge, Place
@@ -77,7 +77,7 @@ class Sequences:
     records : dict of Place to str
         What a recording holds, (batch, frames, neurons).
     events : dict of (source, threshold) to str
-        See :class:`converters.onnx.quantized.tally.Tally`.
+        See :class:`converters.onnx.quantized.integers.Tally`.
     rasters : dict of Place to str
     saturations : dict of place to str
     """

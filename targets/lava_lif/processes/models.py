@@ -1,9 +1,14 @@
-"""Models of the processes, as docs/reference/loihi-semantics.md specifies."""
+"""Lava processes beyond LIF and Dense, the relays and the host, and their models.
+
+The models compute what docs/reference/loihi-semantics.md specifies. Samples run side by side, as
+separate copies of the network; every port carries sample after sample.
+"""
 
 # mypy: allow-subclassing-any, allow-untyped-decorators
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +16,55 @@ from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from targets.host import HostLayer
 from targets.lava.neurons import multiply_shift, saturate
 from targets.lava_lif import jobs
-from targets.lava_lif.processes.parts import Host, Relays
 from targets.spiking.activity import Tally
+from targets.spiking.layers import Job
+
+
+class Relays(AbstractProcess):
+    """Leaky integrators that send their state, rounded to the chip and in full to the host.
+
+    Parameters
+    ----------
+    job : Job
+    folder : Path
+        Folder of the records.
+    """
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        super().__init__(job=job, folder=folder, name="relays")
+        shape = (job.samples * job.memory.states,)
+        self.x = Var(shape=shape, init=0)
+        self.decoded_in = InPort(shape=shape)
+        self.driven_in = InPort(shape=shape)
+        self.message_out = OutPort(shape=shape)
+        self.state_out = OutPort(shape=shape)
+
+
+class Host(AbstractProcess):
+    """Receives the states once per presentation, sends the next input, and counts all events.
+
+    Parameters
+    ----------
+    job : Job
+    folder : Path
+    """
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        super().__init__(job=job, folder=folder, name="host")
+        memory, samples = job.memory, job.samples
+        self.state_in = InPort(shape=(samples * memory.states,))
+        self.message_in = InPort(shape=(samples * memory.states,))
+        self.spikes_in = InPort(shape=(samples * memory.size,))
+        self.input_out = OutPort(shape=(samples * memory.channels,))
 
 
 def _in_port() -> LavaPyType:

@@ -208,7 +208,7 @@ def test_a_fault_of_the_program_is_not_reported_as_damage(monkeypatch):
     def faulty(*arguments):
         raise NameError("an undefined name")
 
-    monkeypatch.setattr("converters.nir.convert.from_tree", faulty)
+    monkeypatch.setattr("converters.nir.file.from_tree", faulty)
     with pytest.raises(NameError):
         from_nir(to_nir(small_network()))
 

@@ -213,7 +213,7 @@ def test_wrong_types_and_sizes_are_refused(rng):
 
 
 def test_a_graph_that_is_too_large_to_import_is_refused(rng, monkeypatch):
-    monkeypatch.setattr("converters.nir.convert.ARRAY_BYTES", 1000)
+    monkeypatch.setattr("converters.nir.file.ARRAY_BYTES", 1000)
     with pytest.raises(InputError, match="bytes of arrays, more than the 1000"):
         to_nir(LMUNetwork((memory_layer(rng),), readout(rng, 10)))
 
