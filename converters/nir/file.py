@@ -11,7 +11,7 @@ subprocess.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from converters.sandbox import read_in_sandbox
 from converters.sandbox.limits import ARRAY_BYTES
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write, from_tree, to_tree
-from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
-from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network, default_names
+from lmu_deploy.core.graph.transforms import named_layers
 from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
 
@@ -107,52 +107,55 @@ def to_nir(
         that is no chain (all are named), NIR does not have the spiking neurons, a matrix would be
         too large, or a value is out of range.
     """
-    if isinstance(network, Network):
-        given = 1e-3 if dt is None else dt
-        stepping = Stepping(integrator, given, STEPS_PER_TAU * given if tau is None else tau)
-        layers = _as_chain(network, stepping)
-        if layers is None:
-            return _operators(network, stepping)
-        network = layers
-    if not isinstance(network, LMUNetwork | SpikingNetwork):
-        raise InputError(
-            f"NIR takes a float or a spiking network, not {type(network).__name__}; give the float "
-            "network that it was made from."
-        )
-    tree, tensors = to_tree(network)
     if isinstance(network, SpikingNetwork):
         if dt is not None or tau is not None:
             raise InputError("a spiking network has its own dt and tau; leave them out.")
         stepping = spiking_stepping(network, integrator)
         nodes, edges = spiking_nodes(network, stepping)
-        return _graph(nodes, edges, write_header("spiking", stepping, tree, tensors, ()))
+        header = write_header("spiking", stepping, *to_tree(network), ())
+        return _graph(nodes, edges, header)
+    if not isinstance(network, Network | LMUNetwork):
+        raise InputError(
+            f"NIR takes a float or a spiking network, not {type(network).__name__}; give the float "
+            "network that it was made from."
+        )
     dt = 1e-3 if dt is None else dt
     stepping = Stepping(integrator, dt, STEPS_PER_TAU * dt if tau is None else tau)
-    nodes, edges = float_nodes(network, stepping)
+    if isinstance(network, LMUNetwork):
+        return _layers(network, default_names(len(network.layers)), stepping)
+    chain = _as_chain(network, stepping)
+    return _operators(network, stepping) if chain is None else _layers(*chain, stepping)
+
+
+def _layers(network: LMUNetwork, names: Sequence[str], stepping: Stepping) -> nir.NIRGraph:
+    """Return the graph of a chain of layers, with the names of these and of the readout."""
+    tree, tensors = to_tree(network)
+    nodes, edges = float_nodes(network, names, stepping)
     orders = {
         number: layer.memory.order
         for number, layer in enumerate(network.layers)
         if isinstance(layer, LMULayer)
     }
-    carried = set(carried_arrays(nodes, orders, stepping)) & set(tensors)
-    return _graph(nodes, edges, write_header("float", stepping, tree, tensors, carried))
+    carried = set(carried_arrays(nodes, names, orders, stepping)) & set(tensors)
+    given = () if list(names) == default_names(len(network.layers)) else names
+    return _graph(nodes, edges, write_header("float", stepping, tree, tensors, carried, given))
 
 
-def _as_chain(network: Network, stepping: Stepping) -> LMUNetwork | None:
-    """Return a network as layers, if it is a chain of them and cannot be written node by node.
+def _as_chain(network: Network, stepping: Stepping) -> tuple[LMUNetwork, list[str]] | None:
+    """Return layers and their names, if a network is a chain that cannot be written node by node.
 
-    One that was made from layers, whose nodes have no names of their own, is written as layers too.
+    A network that was made from layers without names is written as layers in any case.
     """
     try:
-        layers = as_layers(network, "export to nir")
+        layers, names = named_layers(network, "export to nir")
     except InputError:
         return None
     if Network.from_layers(layers).fingerprint() == network.fingerprint():
-        return layers
+        return layers, names
     try:
         write_graph(network, stepping)
     except InputError:
-        return layers
+        return layers, names
     return None
 
 
@@ -174,7 +177,7 @@ def from_nir(graph: nir.NIRGraph) -> Network | LMUNetwork | SpikingNetwork:
 
     Returns
     -------
-    Network, LMUNetwork (a chain of layers) or SpikingNetwork
+    Network, LMUNetwork (a chain of layers without names) or SpikingNetwork
         Bit-identical where the graph is unchanged.
 
     Raises
@@ -198,9 +201,9 @@ def from_nir(graph: nir.NIRGraph) -> Network | LMUNetwork | SpikingNetwork:
         else:
             network = from_tree(header.tree, _tensors(graph, header), FLOAT_CLASSES)
             if isinstance(network, LMUNetwork):
-                again = to_nir(network, **vars(header.stepping))
-                _check_same(graph, again, exactly=False)
-                return network
+                names = header.names or default_names(len(network.layers))
+                _check_same(graph, _layers(network, names, header.stepping), exactly=False)
+                return Network.from_layers(network, names) if header.names else network
     raise InputError("the NIR graph has no complete network; export it again.")
 
 
@@ -232,7 +235,10 @@ def _tensors(graph: nir.NIRGraph, header: Header) -> dict[str, np.ndarray]:
         if "memory" in layer["fields"]
     }
     found = dict(header.arrays)
-    for name, array in carried_arrays(graph.nodes, orders, header.stepping).items():
+    names = header.names or default_names(len(layers))
+    if len(names) != len(layers) + 1:
+        raise InputError("the names in this NIR graph are damaged; export it again.")
+    for name, array in carried_arrays(graph.nodes, names, orders, header.stepping).items():
         if name in header.dtypes:
             found[name] = np.ascontiguousarray(array, dtype=header.dtypes[name])
     return found

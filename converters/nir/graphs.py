@@ -31,7 +31,7 @@ from typing import Any
 import nir
 import numpy as np
 
-from converters.nir.layers import Edges, affine, check_size, memory_nodes
+from converters.nir.layers import Edges, affine, check_names, check_size, memory_nodes
 from converters.nir.plan import Place, Stepping
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import FramePool, Reshape, Slice
@@ -77,12 +77,7 @@ def write_graph(network: Network, stepping: Stepping) -> Written:
     ]
     if wrong:
         raise InputError(f"NIR has no node for {', '.join(wrong)}; export the network as onnx.")
-    for node in network.nodes:
-        if "/" in node.name:
-            raise InputError(
-                f"node {node.name} has a slash in its name, which separates groups in a NIR file; "
-                "rename it."
-            )
+    check_names([node.name for node in network.nodes])
     return _Writer(network, stepping).write()
 
 

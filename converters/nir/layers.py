@@ -28,6 +28,7 @@ so that a step keeps exactly exp(-dt / tau), so that either rule computes the eq
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import nir
@@ -140,20 +141,55 @@ def _describe(memory: Memory, stepping: Stepping) -> dict[str, Any]:
 Edges = list[tuple[str, str]]
 
 
-def float_nodes(network: LMUNetwork, stepping: Stepping) -> tuple[dict[str, nir.NIRNode], Edges]:
-    """Return the nodes and edges of a network; NIR adds the inputs of a node."""
-    builder = _GraphBuilder(network, stepping)
-    for segment in segments(network):
+def float_nodes(
+    network: LMUNetwork, names: Sequence[str], stepping: Stepping
+) -> tuple[dict[str, nir.NIRNode], Edges]:
+    """Return the nodes and edges of a network; NIR adds the inputs of a node.
+
+    Parameters
+    ----------
+    network : LMUNetwork
+    names : sequence of str
+        Names of the layers and of the readout, with which those of the nodes begin.
+    stepping : Stepping
+
+    Raises
+    ------
+    InputError
+        When two nodes would have one name, or a name cannot be in a NIR file.
+    """
+    check_names(names)
+    builder = _GraphBuilder(network, names, stepping)
+    for segment in segments(network, names):
         builder.segment(segment)
     return builder.nodes, builder.edges
 
 
-def carried_arrays(nodes: dict[str, Any], orders: dict[int, int], stepping: Stepping) -> Any:
+def check_names(names: Sequence[str]) -> None:
+    """Raise InputError for a name with a slash."""
+    for name in names:
+        if "/" in name:
+            raise InputError(
+                f"node {name} has a slash in its name, which separates groups in a NIR file; "
+                "rename it."
+            )
+
+
+def _readout_name(names: Sequence[str]) -> str:
+    """Return the name of the readout's node, which is neither that of an Input nor an Output."""
+    return f"{names[-1]}_" if names[-1] in ("input", "output") else names[-1]
+
+
+def carried_arrays(
+    nodes: dict[str, Any], names: Sequence[str], orders: dict[int, int], stepping: Stepping
+) -> Any:
     """Read the arrays that nodes contain, by their names in the tree.
 
     Parameters
     ----------
     nodes : dict of str to node
+    names : sequence of str
+        Names of the layers and of the readout.
     orders : dict of int to int
         Order of the memory of each LMU layer, by the number of the layer.
     stepping : Stepping
@@ -164,7 +200,7 @@ def carried_arrays(nodes: dict[str, Any], orders: dict[int, int], stepping: Step
     """
     found: dict[str, np.ndarray] = {}
     for number, order in orders.items():
-        name, path = f"layer{number}", f"layers.{number}"
+        name, path = names[number], f"layers.{number}"
         encoders = nodes[f"{name}_encoders"]
         features = int(encoders.metadata["features"])
         weights = np.asarray(encoders.weight).T
@@ -181,7 +217,7 @@ def carried_arrays(nodes: dict[str, Any], orders: dict[int, int], stepping: Step
             if (node := nodes.get(f"{name}_{suffix}")) is not None:
                 found[f"{path}.{key}"] = np.asarray(node.weight).T
                 _read_bias(node, f"{path}.hidden.bias", found)
-    if (readout := nodes.get("readout")) is not None:
+    if (readout := nodes.get(_readout_name(names))) is not None:
         found["readout.kernel"] = np.asarray(readout.weight).T
         _read_bias(readout, "readout.bias", found)
     return found
@@ -195,8 +231,8 @@ def _read_bias(node: Any, key: str, found: dict[str, np.ndarray]) -> None:
 class _GraphBuilder:
     """Builds a graph segment by segment."""
 
-    def __init__(self, network: LMUNetwork, stepping: Stepping) -> None:
-        self.network, self.stepping = network, stepping
+    def __init__(self, network: LMUNetwork, names: Sequence[str], stepping: Stepping) -> None:
+        self.network, self.names, self.stepping = network, names, stepping
         self.nodes: dict[str, nir.NIRNode] = {}
         self.edges: Edges = []
 
@@ -206,17 +242,18 @@ class _GraphBuilder:
         assert isinstance(first, LMULayer)
         assert isinstance(last, LMULayer)
         fed_back = 0 if first.hidden_encoders is None else len(first.hidden_encoders)
-        self.nodes[segment.input] = nir.Input({"input": np.array([first.n_in + fed_back])})
+        self.add(segment.input, nir.Input({"input": np.array([first.n_in + fed_back])}), [])
         sources = [segment.input]
         for number in range(segment.first, segment.last + 1):
             layer = layers[number]
             assert isinstance(layer, LMULayer)
-            sources = self.layer(f"layer{number}", layer, sources)
+            sources = self.layer(self.names[number], layer, sources)
         width = last.n_out if is_whole(last) else last.memory.size
         if segment.has_readout:
             readout = self.network.readout
-            self.add("readout", affine(readout.kernel, readout.bias), sources)
-            sources, width = ["readout"], self.network.n_out
+            name = _readout_name(self.names)
+            self.add(name, affine(readout.kernel, readout.bias), sources)
+            sources, width = [name], self.network.n_out
         self.add(segment.output, nir.Output({"output": np.array([width])}), sources)
 
     def layer(self, name: str, layer: LMULayer, sources: list[str]) -> list[str]:
@@ -228,7 +265,8 @@ class _GraphBuilder:
         node.metadata = {"features": layer.n_in}
         self.add(f"{name}_encoders", node, sources)
         memory = f"{name}_memory"
-        self.nodes |= memory_nodes(memory, layer.memory, self.stepping)
+        for part, of_memory in memory_nodes(memory, layer.memory, self.stepping).items():
+            self.add(part, of_memory, [])
         self.edges += [(f"{name}_encoders", f"{memory}_input"), (f"{memory}_input", memory)]
         self.edges += [(memory, f"{memory}_recurrent"), (f"{memory}_recurrent", memory)]
         if layer.memory_encoders is not None:
@@ -246,6 +284,8 @@ class _GraphBuilder:
         return [f"{name}_kernel", f"{name}_input_kernel"]
 
     def add(self, name: str, node: nir.NIRNode, sources: list[str]) -> None:
+        if name in self.nodes:
+            raise InputError(f"two nodes of the NIR graph would have the name {name}; rename one.")
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
 

@@ -25,7 +25,7 @@ determines the weights of a memory:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.graph.transforms import named_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
 from lmu_deploy.core.validation import check_choice, check_number
 
@@ -47,22 +47,16 @@ class Segment:
     ----------
     first, last : int
         Numbers of the first and the last layer, both inclusive.
+    input, output : str
+        Names of its Input and Output node.
     has_readout : bool
     """
 
     first: int
     last: int
+    input: str
+    output: str
     has_readout: bool
-
-    @property
-    def input(self) -> str:
-        """Name of its Input node."""
-        return "input" if self.first == 0 else f"layer{self.first}_input"
-
-    @property
-    def output(self) -> str:
-        """Name of its Output node."""
-        return "output" if self.has_readout else f"layer{self.last}_output"
 
 
 def is_whole(layer: LMULayer | LSTMLayer) -> bool:
@@ -79,8 +73,8 @@ def is_whole(layer: LMULayer | LSTMLayer) -> bool:
     )
 
 
-def segments(network: LMUNetwork) -> list[Segment]:
-    """Divide a network into segments.
+def segments(network: LMUNetwork, names: Sequence[str]) -> list[Segment]:
+    """Divide a network, whose layers and readout have these names, into segments.
 
     Raises
     ------
@@ -89,17 +83,23 @@ def segments(network: LMUNetwork) -> list[Segment]:
     """
     found: list[Segment] = []
     first: int | None = None
+
+    def add(first: int, last: int, has_readout: bool) -> None:
+        into = "input" if first == 0 else f"{names[first]}_input"
+        out = "output" if has_readout else f"{names[last]}_output"
+        found.append(Segment(first, last, into, out, has_readout))
+
     for number, layer in enumerate(network.layers):
         if is_whole(layer):
             first = number if first is None else first
             continue
         if first is not None:
-            found.append(Segment(first, number - 1, False))
+            add(first, number - 1, False)
             first = None
         if isinstance(layer, LMULayer):
-            found.append(Segment(number, number, False))
+            add(number, number, False)
     if first is not None:
-        found.append(Segment(first, len(network.layers) - 1, True))
+        add(first, len(network.layers) - 1, True)
     if not found:
         raise InputError(
             "the network has only LSTM layers, for which NIR has no node; export it as onnx."
@@ -118,25 +118,25 @@ def left_to_host(network: Network | LMUNetwork) -> list[str]:
     Returns
     -------
     list of str
-        Such as "layer 0: 212 hidden units (tanh)"; empty if the graph is the whole network.
+        Such as "lmu_1: 212 hidden units (tanh)"; empty if the graph is the whole network.
     """
     try:
-        network = as_layers(network, "export to nir")
+        network, names = named_layers(network, "export to nir")
     except InputError:
         return []
     parts = []
-    for number, layer in enumerate(network.layers):
+    for name, layer in zip(names, network.layers, strict=False):
         if is_whole(layer):
             continue
         if isinstance(layer, LSTMLayer):
-            parts.append(f"layer {number}: LSTM of {layer.n_out} units")
+            parts.append(f"{name}: LSTM of {layer.n_out} units")
         elif layer.hidden is not None:
             kind = layer.hidden.activation
             fed_back = layer.hidden.recurrent_kernel is not None or layer.feeds_back
             kind += " with feedback" if kind == "linear" and fed_back else ""
-            parts.append(f"layer {number}: {layer.hidden.units} hidden units ({kind})")
+            parts.append(f"{name}: {layer.hidden.units} hidden units ({kind})")
     if not is_whole(network.layers[-1]):
-        parts.append("readout")
+        parts.append(names[-1])
     return parts
 
 
@@ -216,6 +216,8 @@ class Header:
         The arrays that are in no node.
     places : mapping of str to (node, field, axes)
         Of a graph of operators, where the arrays in nodes are.
+    names : tuple of str
+        Of a chain of layers, their names and that of the readout; empty if they have none.
     """
 
     kind: str
@@ -224,6 +226,7 @@ class Header:
     dtypes: Mapping[str, str]
     arrays: Mapping[str, np.ndarray]
     places: Mapping[str, Place]
+    names: tuple[str, ...] = ()
 
 
 def write_header(
@@ -232,6 +235,7 @@ def write_header(
     tree: Any,
     tensors: Mapping[str, np.ndarray],
     carried: Iterable[str] | Mapping[str, Place],
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the metadata of a graph.
 
@@ -242,6 +246,8 @@ def write_header(
     tree, tensors : from :func:`lmu_deploy.core.files.to_tree`
     carried : iterable of str, or mapping of str to (node, field, axes)
         Names of the tensors that are in nodes, and of a graph of operators where they are.
+    names : sequence of str
+        Names of layers and readout, where a network has them.
     """
     for name, array in tensors.items():
         if array.size == 0:
@@ -262,6 +268,8 @@ def write_header(
     rest = {name: np.array(array) for name, array in tensors.items() if name not in carried}
     if kind == "graph":
         text["places"] = dict(places)
+    if names:
+        text["names"] = list(names)
     found: dict[str, Any] = {KEY: json.dumps(text), "dt": stepping.dt}
     return found | ({ARRAYS: rest} if rest else {})
 
@@ -287,7 +295,11 @@ def read_header(graph: nir.NIRGraph) -> Header:
         raise InputError("the types of this NIR graph are damaged; export it again.")
     stepping = Stepping(read["integrator"], read["dt"], read["tau"])
     places = {name: _place(value) for name, value in read.get("places", {}).items()}
-    return Header(str(read["kind"]), stepping, read["structure"], read["dtypes"], arrays, places)
+    names = tuple(read.get("names", ()))
+    if not all(isinstance(name, str) for name in names):
+        raise InputError("the names in this NIR graph are damaged; export it again.")
+    kind, tree = str(read["kind"]), read["structure"]
+    return Header(kind, stepping, tree, read["dtypes"], arrays, places, names)
 
 
 def _place(value: Any) -> Place:

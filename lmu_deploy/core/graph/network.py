@@ -206,7 +206,7 @@ class Network(Representation):
         names : sequence of str
             Names of the layers, and of the readout last.
         """
-        names = names or [*(f"layer{i}" for i in range(len(network.layers))), "readout"]
+        names = names or default_names(len(network.layers))
         nodes: list[Node] = []
         before = INPUT
         for name, layer in zip(names, network.layers, strict=False):
@@ -219,6 +219,11 @@ class Network(Representation):
         nodes.append(Node(names[-1], readout, (before,)))
         notes = dict(network.provenance)
         return cls(tuple(nodes), (network.n_in,), names[-1], network.task, notes)
+
+
+def default_names(layers: int) -> list[str]:
+    """Return the names that layers without names get, and last that of the readout."""
+    return [*(f"layer{number}" for number in range(layers)), "readout"]
 
 
 def _shapes(nodes: tuple[Node, ...], frame: tuple[int, ...]) -> dict[str, Shape]:

@@ -16,7 +16,7 @@ from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape,
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
-from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.network import INPUT, Network, Node, default_names
 from lmu_deploy.core.graph.operator import Operator
 from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
@@ -176,8 +176,16 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
         When the graph has another form; the message names every node that does not fit, why, and
         what could stand in its place.
     """
+    return named_layers(network, command)[0]
+
+
+def named_layers(network: Network | LMUNetwork, command: str) -> tuple[LMUNetwork, list[str]]:
+    """Return a network as :func:`as_layers` does, and the names of its layers and readout.
+
+    A layer has the name of its first node, the readout that of its last.
+    """
     if isinstance(network, LMUNetwork):
-        return network
+        return network, default_names(len(network.layers))
     network = with_logits(network)
     chain = _Chain(fold(network).nodes)
     form = _FORMS.get(command, "layer")
@@ -195,13 +203,14 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
             "put one before the readout."
         )
     readout = chain.readout or _identity(chain.layers[-1])
-    return LMUNetwork(
+    layers = LMUNetwork(
         tuple(chain.layers),
         Readout(readout.kernel, readout.bias),
         network.return_sequences,
         network.task,
         dict(network.provenance),
     )
+    return layers, [*chain.names, chain.readout_name]
 
 
 _DECISIONS = ("softmax", "sigmoid")
@@ -292,13 +301,19 @@ class _Chain:
     Attributes
     ----------
     layers : list of LMULayer or LSTMLayer
+    names : list of str
+        Name of the first node of each layer.
     readout : Dense or None
+    readout_name : str
+        Name of its last node; "readout" where there is none.
     unfit : dict of str to (reason, what could stand in its place)
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.layers: list[Layer] = []
+        self.names: list[str] = []
         self.readout: Dense | None = None
+        self.readout_name = "readout"
         self.unfit: dict[str, tuple[str, str]] = {}
         layered = [i for i, node in enumerate(nodes) if isinstance(node.operator, _LAYERED)]
         last, before, reduced, number = max(layered, default=-1), INPUT, False, 0
@@ -314,11 +329,12 @@ class _Chain:
                     taken = 1
                 else:
                     self.layers.append(layer)
+                    self.names.append(node.name)
             elif isinstance(operator, Reduce) and operator.kind == "last" and not reduced:
                 reduced = True
             elif isinstance(operator, Dense | Affine) and number > last:
                 if not self.unfit:  # what was passed over may have another shape
-                    self.readout = self._read_out(operator)
+                    self.readout, self.readout_name = self._read_out(operator), node.name
             elif not _is_identity(node):
                 self._refuse(node, _why(operator, number < last))
             number += taken

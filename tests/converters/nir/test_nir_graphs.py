@@ -144,7 +144,7 @@ def test_parts_without_a_nir_node_stay_on_the_host(rng):
     )
     layer = memory_layer(rng, hidden=tanh, hidden_encoders=rng.normal(size=(3, 2)))
     network = LMUNetwork((layer,), readout(rng, 3), return_sequences=True)
-    assert left_to_host(network) == ["layer 0: 3 hidden units (tanh)", "readout"]
+    assert left_to_host(network) == ["layer0: 3 hidden units (tanh)", "readout"]
     graph = to_nir(network)
     assert set(graph.outputs) == {"layer0_output"}
     inputs = rng.normal(size=(1, 30, 2))
@@ -165,8 +165,8 @@ def test_every_memory_is_in_a_segment(rng):
     assert set(graph.inputs) == {"input", "layer2_input"}
     assert set(graph.outputs) == {"layer0_output", "layer2_output"}
     assert left_to_host(network) == [
-        "layer 1: LSTM of 4 units",
-        "layer 2: 3 hidden units (relu)",
+        "layer1: LSTM of 4 units",
+        "layer2: 3 hidden units (relu)",
         "readout",
     ]
 

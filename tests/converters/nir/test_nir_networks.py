@@ -20,7 +20,7 @@ from lmu_deploy.core.network import Memory
 nir = pytest.importorskip("nir", reason="the extra [nir] is not installed")
 pytest.importorskip("h5py", reason="the extra [nir] is not installed")
 
-from converters.nir import from_nir, read_nir, to_nir, write_nir  # noqa: E402
+from converters.nir import from_nir, left_to_host, read_nir, to_nir, write_nir  # noqa: E402
 
 DT = 1e-3
 
@@ -249,3 +249,51 @@ def test_orders_that_nir_cannot_hold_are_refused(rng):
     dense = Node("a/b", Dense(np.ones((2, 2))), (INPUT,))
     with pytest.raises(InputError, match="node a/b has a slash in its name"):
         to_nir(Network((dense,), (2,), "a/b"))
+
+
+def chain(rng, layer="lmu_1", answer="classes"):
+    """Return tanh units behind a memory, which NIR has as layers only, and a readout."""
+    cell = SimpleRNN(w(rng, 4, 3), None, w(rng, 3), Activation("tanh"))
+    memory = Memory.legendre(4, 9.0)
+    nodes = (
+        Node(layer, LMU(memory, w(rng, 2, 1), cell, False, None, None, None), (INPUT,)),
+        Node(answer, Dense(w(rng, 3, 2), w(rng, 2)), (layer,)),
+    )
+    return Network(nodes, (2,), answer)
+
+
+def test_layers_keep_the_names_of_their_nodes(rng, tmp_path):
+    network = chain(rng)
+    graph = to_nir(network)
+    assert set(graph.nodes) == {
+        "input", "lmu_1_encoders", "lmu_1_memory_input", "lmu_1_memory", "lmu_1_memory_recurrent",
+        "lmu_1_output",
+    }  # fmt: skip
+    assert left_to_host(network) == ["lmu_1: 3 hidden units (tanh)", "classes"]
+    write_nir(graph, tmp_path / "a.nir")
+    found = read_nir(tmp_path / "a.nir")
+    assert [node.name for node in found.nodes] == ["lmu_1", "classes"]
+    inputs = rng.normal(size=(2, 12, 2))
+    np.testing.assert_array_equal(run(found, inputs), run(network, inputs))
+
+
+def test_names_of_layers_that_nir_cannot_hold_are_refused(rng):
+    with pytest.raises(InputError, match="node block/lmu has a slash in its name"):
+        to_nir(chain(rng, layer="block/lmu"))
+    graph = to_nir(chain(rng))
+    graph.metadata["lmu_deploy"] = graph.metadata["lmu_deploy"].replace('"lmu_1", "cl', '"cl')
+    with pytest.raises(InputError, match="the names in this NIR graph are damaged"):
+        from_nir(graph)
+
+
+def test_a_readout_may_have_the_name_of_the_output(rng):
+    first, _ = chain(rng).nodes
+    memory = LMU(Memory.legendre(3, 7.0), w(rng, 3, 1), None, False, None, None, None)
+    nodes = (first, Node("b", memory, (first.name,)), Node("output", Dense(w(rng, 3, 2)), ("b",)))
+    network = Network(nodes, (2,), "output")
+    graph = to_nir(network)
+    assert {("output_", "output"), ("b_memory", "output_")} <= set(graph.edges)
+    found = from_nir(graph)
+    assert found.output == "output"
+    inputs = rng.normal(size=(2, 9, 2))
+    np.testing.assert_array_equal(run(found, inputs), run(network, inputs))
