@@ -43,6 +43,7 @@ from lmu_deploy.core.integer.reductions import Maximum, Reduction
 
 INT8_BITS, INT16_BITS = 8, 16
 P = TypeVar("P", bound=Population)
+G = TypeVar("G", LSTMUnits, GRUUnits)
 
 
 class Dequantized(Numbers):
@@ -302,9 +303,8 @@ class MaximumRule(RealRule[Maximum]):
         return Updated(self.sent(numbers.reduced("ReduceMax", choices, -2, f"{self.place}/value")))
 
 
-@rule_of(LSTMUnits)
-class LSTMRule(RealRule[LSTMUnits]):
-    """``c = f c + i g`` and ``o b(c)``."""
+class GatedRule(RealRule[G]):
+    """What LSTM and GRU have in common: units of drives, one state per unit, its initial value."""
 
     @property
     def units(self) -> np.ndarray:
@@ -313,13 +313,18 @@ class LSTMRule(RealRule[LSTMUnits]):
 
     @property
     def states(self) -> Mapping[str, int]:
-        """Return c."""
+        """Return c or h."""
         return {STATE: self.population.size}
 
     def first(self, state: str) -> np.ndarray | None:
-        """Return the initial c."""
+        """Return the initial c or h."""
         p = self.population
         return None if p.initial is None else p.initial[p.size :] * p.state.scale
+
+
+@rule_of(LSTMUnits)
+class LSTMRule(GatedRule[LSTMUnits]):
+    """``c = f c + i g`` and ``o b(c)``."""
 
     def update(self, drive: str, before: Mapping[str, str]) -> Updated:
         """Update the cell and its output."""
@@ -339,23 +344,8 @@ class LSTMRule(RealRule[LSTMUnits]):
 
 
 @rule_of(GRUUnits)
-class GRURule(RealRule[GRUUnits]):
+class GRURule(GatedRule[GRUUnits]):
     """``h + (1 - z) (n - h)``."""
-
-    @property
-    def units(self) -> np.ndarray:
-        """Real value of one unit of each drive."""
-        return np.full(self.population.drive_size, self.population.drive.scale)
-
-    @property
-    def states(self) -> Mapping[str, int]:
-        """Return h."""
-        return {STATE: self.population.size}
-
-    def first(self, state: str) -> np.ndarray | None:
-        """Return the initial h."""
-        p = self.population
-        return None if p.initial is None else p.initial[p.size :] * p.state.scale
 
     def update(self, drive: str, before: Mapping[str, str]) -> Updated:
         """Update the units."""

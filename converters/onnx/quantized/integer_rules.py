@@ -36,6 +36,7 @@ from lmu_deploy.core.integer.populations import (
 from lmu_deploy.core.integer.reductions import Maximum, Reduction
 
 P = TypeVar("P", bound=Population)
+G = TypeVar("G", LSTMUnits, GRUUnits)
 _MANY = 2**32
 
 
@@ -181,19 +182,23 @@ class MaximumRule(IntegerRule[Maximum]):
             numbers.count(at, numbers.reduced(op, ones, -2, f"{at}/{name}/one"), at)
 
 
-@rule_of(LSTMUnits)
-class LSTMRule(IntegerRule[LSTMUnits]):
-    """``c = sat(ms(c, F, 15) + ms(G, I, ...))``, ``H = sat(ms(b(c), O, ...))``."""
+class GatedRule(IntegerRule[G]):
+    """What LSTM and GRU have in common: one state per unit, and its initial value."""
 
     @property
     def states(self) -> Mapping[str, int]:
-        """Return c."""
+        """Return c or h."""
         return {STATE: self.population.size}
 
     def first(self, state: str) -> np.ndarray | None:
-        """Return the initial c."""
+        """Return the initial c or h."""
         initial = self.population.initial
         return None if initial is None else initial[self.population.size :]
+
+
+@rule_of(LSTMUnits)
+class LSTMRule(GatedRule[LSTMUnits]):
+    """``c = sat(ms(c, F, 15) + ms(G, I, ...))``, ``H = sat(ms(b(c), O, ...))``."""
 
     def update(self, drive: str, before: Mapping[str, str]) -> Updated:
         """Update the cell and its output."""
@@ -214,18 +219,8 @@ class LSTMRule(IntegerRule[LSTMUnits]):
 
 
 @rule_of(GRUUnits)
-class GRURule(IntegerRule[GRUUnits]):
+class GRURule(GatedRule[GRUUnits]):
     """``h = sat(h + ms(sat(2^p N - h), 1 - Z, 15))``, ``H = sat(ms(h, 1, ...))``."""
-
-    @property
-    def states(self) -> Mapping[str, int]:
-        """Return h."""
-        return {STATE: self.population.size}
-
-    def first(self, state: str) -> np.ndarray | None:
-        """Return the initial h."""
-        initial = self.population.initial
-        return None if initial is None else initial[self.population.size :]
 
     def update(self, drive: str, before: Mapping[str, str]) -> Updated:
         """Update the units."""

@@ -15,12 +15,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from converters.onnx.graph import Dimension
-from converters.onnx.quantized.arithmetic import (
-    Numbers,
-    OutletKey,
-    ReductionRule,
-    held,
-)
+from converters.onnx.quantized.arithmetic import Numbers, OutletKey, ReductionRule, held
 from converters.onnx.quantized.body import Body, Kept
 from converters.onnx.quantized.hosts import doubled, encoded, host_frames, in_channel_units, mapped
 from converters.onnx.quantized.integers import Tally
