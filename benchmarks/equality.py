@@ -1,277 +1,296 @@
-"""Three executions of one integer network: m, h and y of every step are compared with ``==``.
+"""Every executor of integer networks beside every other: all integers are compared with ``==``.
 
-The simulator in each of its engines, ONNX Runtime on the integer graph and Lava run the same
-inputs: 20 images of permuted MNIST in each realization of the trained networks, and networks of
-random weights where there is none trained (a series at the order where it is the right choice, two
-layers with feedback, a regression). Last, 20 small networks that hypothesis draws, as the tests of
-the integer target do, some of which only the engine numpy can represent exactly. Prints a Markdown
-table; the exit code is 1 if anything differs. Needs MNIST (LMU_DEPLOY_DATA).
+The simulator in each of its engines, ONNX Runtime on the integer graph, the compiled C code and
+Lava run the same inputs, and every state of every population at every step is compared, events,
+synaptic operations and saturations as well (the C code saturates without counting). The networks:
+permuted MNIST in every realization; those that the authors of the LMU and of keras-lmu published
+(in $LMU_DEPLOY_DATA/published); the other examples; networks in the code of other authors
+(LMUFormer among them) with the recorded weights of the tests; memories of random weights where none
+is trained; an LMU with a GRU as its hidden cell; every operator alone; graphs that hypothesis
+draws. Prints a Markdown table; the exit code is 1 if anything differs.
 
-    python benchmarks/equality.py
+    python benchmarks/equality.py --save digital/equality
     python benchmarks/equality.py --only "psmnist-lmu, schur" --images 2
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import operators
 import results
 
-from converters.quantize import Calibration, calibrate, quantize
+import lmu_deploy as ld
+from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import load
+from lmu_deploy.core.graph.executor import run
+from lmu_deploy.core.graph.linear import Dense
+from lmu_deploy.core.graph.lmu import LMU
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.graph.recurrent import GRU, SimpleRNN
+from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.network import FLOAT_CLASSES, Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.tasks.base import Split, get_task
-from targets.base import Run
+from lmu_deploy.core.network import Memory
+from lmu_deploy.tasks.base import get_task
+from targets.base import Run, Target
+from targets.c import CTarget
 from targets.integer import IntegerTarget
 from targets.lava import LavaTarget
 from targets.onnxruntime import OnnxRuntimeTarget
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from equal_runs import differences
+
 MODELS = Path(__file__).parents[1] / "examples/models"
 CALIBRATION = 128
-SERIES_IMAGES = 2
-"""Of the trained network as a series, whose steps are of 28 applications, a chip step each."""
+ENGINES = ("torch", "numba")
+STEPS_OF_A_SERIES = 500
 COLUMNS = [
     ("network", "{}"),
-    ("realization", "{}"),
+    ("form", "{}"),
     ("samples x steps", "{}"),
-    ("integers compared", "{:,d}"),
+    ("integers compared", ">{:,d}"),
     ("integer", "{}"),
     ("onnxruntime", "{}"),
+    ("c", "{}"),
     ("lava", "{}"),
-    ("chip steps", "{:,d}"),
 ]
+Networks = Callable[[], Iterator[tuple[IntegerNetwork, np.ndarray]]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network with inputs.
+    """Networks with inputs, that make one row.
 
     Attributes
     ----------
-    name : str
-        Network and realization, with a comma between.
-    network : IntegerNetwork
-    inputs : ndarray, shape (samples, steps, n_in)
+    name, form : str
+    networks : callable
+        Yields integer networks and inputs, shape (samples, steps, n_in).
+    on_lava : int or None
+        Most networks that Lava runs, because it is slow; all by default.
     """
 
     name: str
-    network: IntegerNetwork
-    inputs: np.ndarray
+    form: str
+    networks: Networks
+    on_lava: int | None = None
 
 
-def main() -> None:
-    """Run the cases that were asked for; print a row for each as it is done."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--only", nargs="+", default=[], help="names of cases; by default all")
-    results.add_options(parser)
-    arguments = parser.parse_args()
-    measured, equal = [], True
-    for name, make in makers(arguments.images).items():
-        if not arguments.only or name in arguments.only:
-            for row, same in rows(name, make):
-                print(row, file=sys.stderr, flush=True)
-                measured.append(row)
-                equal = equal and same
-    results.publish(COLUMNS, measured, arguments)
-    sys.exit(0 if equal else 1)
-
-
-def makers(images: int) -> dict[str, Callable[[], list[Case]]]:
-    """Return what makes each case, by its name."""
-    forms = {
+def cases(images: int) -> Iterator[Case]:
+    """Yield all cases, with that many samples of each trained network."""
+    forms: dict[str, dict[str, object]] = {
         "1 slice": {"slices": 1},
         "2 slices": {"slices": 2},
         "3 slices": {"slices": 3},
         "schur": {"realization": "schur"},
         "hessenberg": {"realization": "hessenberg"},
+        "sign-taylor": {"realization": "sign-taylor"},
     }
-    found: dict[str, Callable[[], list[Case]]] = {}
     for form, options in forms.items():
-        found[f"psmnist-lmu, {form}"] = _trained("psmnist-lmu", form, images, options)
-    found["psmnist-lmu, sign-taylor"] = _trained(
-        "psmnist-lmu", "sign-taylor", min(images, SERIES_IMAGES), {"realization": "sign-taylor"}
-    )
-    found["psmnist-parallel, fir"] = _trained(
-        "psmnist-parallel", "fir", images, {"realization": "fir"}
-    )
+        yield Case("psmnist-lmu", form, partial(example, "psmnist-lmu", images, options))
+    options = {"realization": "fir"}
+    yield Case("psmnist-parallel", "fir", partial(example, "psmnist-parallel", images, options))
+    for name in ("psMNIST-standard", "psMNIST-weights", "hybrid-mackey-glass", "lstm-mackey-glass"):
+        yield Case(name, "published", partial(published, name, images))
+    for name in ("psmnist-stack", "spoken-digits", "mackey-glass-hybrid", "mackey-glass-lmu"):
+        yield Case(name, "example", partial(example, name, images, {}))
+    yield Case("networks of other authors", "LMUFormer and six others", others)
     for order in (32, 64):
-        name = f"order {order} of random weights, sign-taylor"
-        found[name] = _drawn_on_psmnist(name, one_layer(order), images, "sign-taylor")
-    name = "two layers of random weights, schur"
-    found[name] = _drawn_on_psmnist(name, two_layers(), images, "schur")
-    found["regression of random weights, 2 slices"] = lambda: [_regression()]
-    found["20 networks that hypothesis draws"] = _small_networks
-    return found
+        yield Case(f"order {order} of random weights", "sign-taylor", partial(a_series, order, 4))
+    yield Case("LMU with GRU units, random weights", "defaults", gru_hybrid)
+    yield Case("every operator alone, random weights", "defaults", alone)
+    yield Case("200 graphs that hypothesis draws", "all", partial(drawn, 200), 20)
 
 
-def rows(name: str, make: Callable[[], list[Case]]) -> Iterator[tuple[list[results.Cell], bool]]:
-    """Run one entry of :func:`makers` everywhere; a row of the table, and whether all is equal."""
+def row_of(case: Case) -> tuple[list[results.Cell], bool]:
+    """Run a case everywhere; return its row, and whether all results are equal."""
     start = time.perf_counter()
-    cases = make()
-    simulators = [IntegerTarget("numpy").run(c.network, c.inputs, record=True) for c in cases]
-    engines, in_simulator = other_engines(cases, simulators)
-    onnx = [OnnxRuntimeTarget().run(c.network, c.inputs, record=True) for c in cases]
-    lava = LavaTarget().run_each([(c.network, c.inputs) for c in cases], record=True)
-    in_onnx = all(map(same, onnx, simulators))
-    in_lava = all(map(same, lava, simulators))
-    compared = sum(state.size for run in simulators for state in states(run))
-    network, _, form = name.partition(", ")
-    shapes = " and ".join(sorted({f"{len(c.inputs)} x {c.inputs.shape[1]}" for c in cases}))
-    chip_steps = sum(run.chip_steps * len(c.inputs) for run, c in zip(lava, cases, strict=True))
-    print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    own, *others = ("equal" if equal else "DIFFERS" for equal in (in_simulator, in_onnx, in_lava))
-    row = [network, form or "all", shapes, compared, f"{engines}: {own}", *others, chip_steps]
-    yield row, in_simulator and in_onnx and in_lava
+    made = list(case.networks())
+    expected = [IntegerTarget("numpy").run(network, x, record=True) for network, x in made]
+    engines, equal = ["numpy"], True
+    for engine in ENGINES:
+        target = IntegerTarget(engine)
+        said, same = compared(target, made, expected)
+        engines.append(f"{engine} {said}" if said != "equal" else engine)
+        equal = equal and same
+    cells: list[results.Cell] = [", ".join(engines) + (": equal" if equal else "")]
+    for target in (OnnxRuntimeTarget(), CTarget()):
+        said, same = compared(target, made, expected)
+        cells.append(said)
+        equal = equal and same
+    some = made[: case.on_lava]
+    said, same = compared(LavaTarget(), some, expected[: len(some)])
+    cells.append(said if len(some) == len(made) else f"{len(some)} of {len(made)}: {said}")
+    integers = sum(sum(part.size for part in states(each)) for each in expected)
+    shapes = dict.fromkeys(f"{len(x)} x {x.shape[1]}" for _, x in made)
+    shape = next(iter(shapes)) if len(shapes) == 1 else "several"
+    print(f"{case.name}, {case.form}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    return [case.name, case.form, shape, integers, *cells], equal and same
 
 
-def other_engines(cases: list[Case], simulators: list[Run]) -> tuple[str, bool]:
-    """Run the cases in the other engines; return their names, and whether all results are equal."""
-    names, equal = ["numpy"], True
-    for engine in ("torch", "numba"):
-        representable = 0
-        for case, simulator in zip(cases, simulators, strict=True):
-            try:
-                run = IntegerTarget(engine).run(case.network, case.inputs, record=True)
-            except InputError:
-                continue  # not exact in int32
-            representable += 1
-            equal = equal and run.settings["engine"] == engine and same(simulator, run)
-        if representable:
-            names.append(
-                engine
-                if representable == len(cases)
-                else f"{engine} ({representable} of {len(cases)})"
+def compared(
+    target: Target, made: list[tuple[IntegerNetwork, np.ndarray]], expected: list[Run]
+) -> tuple[str, bool]:
+    """Run networks on a target; return what to say, and whether all it can run are equal."""
+    able, found = 0, []
+    if isinstance(target, LavaTarget):
+        runs = target.run_each(made, record=True)
+    for number, ((network, x), truth) in enumerate(zip(made, expected, strict=True)):
+        try:
+            theirs = (
+                runs[number]
+                if isinstance(target, LavaTarget)
+                else target.run(network, x, record=True)
             )
-    return ", ".join(names), equal
+        except InputError:  # an engine whose integers are too narrow for this network
+            continue
+        able += 1
+        found += differences(truth, theirs)
+    if isinstance(target, CTarget):
+        found = [name for name in found if name != "saturations"]
+    if found:
+        return f"DIFFERS: {', '.join(found[:3])}", False
+    return "equal" if able == len(made) else f"({able} of {len(made)}) equal", True
 
 
-def states(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All recorded integers of a run."""
-    assert run.states is not None
-    return run.states.m, run.states.h, run.states.y
+def states(run_: Run) -> list[np.ndarray]:
+    """Return all recorded integers of a run."""
+    assert run_.states is not None
+    return list(run_.states.parts.values())
 
 
-def same(ours: Run, theirs: Run) -> bool:
-    """Whether two runs are equal in every state, event, synaptic operation and saturation."""
-    return (
-        all(map(np.array_equal, states(ours), states(theirs)))
-        and ours.synops == theirs.synops
-        and dict(ours.saturations) == dict(theirs.saturations)
-        and all(np.array_equal(ours.events[name], sent) for name, sent in theirs.events.items())
+def example(
+    name: str, samples: int, options: dict[str, object]
+) -> Iterator[tuple[IntegerNetwork, np.ndarray]]:
+    """Yield a network of examples/models, quantized with `options`, and test samples."""
+    yield from on_task(ld.load(MODELS / f"{name}.safetensors"), None, samples, options)
+
+
+def published(name: str, samples: int) -> Iterator[tuple[IntegerNetwork, np.ndarray]]:
+    """Yield a network that the authors of the LMU or of keras-lmu published."""
+    task = {"psMNIST-standard": "psmnist-nru", "psMNIST-weights": "psmnist"}.get(
+        name, "mackey-glass"
     )
+    path = Path(os.environ.get("LMU_DEPLOY_DATA", ".")) / "published" / f"{name}.hdf5"
+    yield from on_task(ld.import_network(path), task, samples, {})
 
 
-_calibrated: dict[str, tuple[LMUNetwork, Calibration, Split]] = {}
+def on_task(
+    network: Network, name: str | None, samples: int, options: dict[str, object]
+) -> Iterator[tuple[IntegerNetwork, np.ndarray]]:
+    """Yield a quantized network and test samples of its task; series are cut."""
+    task = get_task(name or network.task)
+    data = task.load()
+    integer = quantize(network, data.train.inputs[:CALIBRATION], **options)
+    if task.kind != "classification":
+        samples = min(samples, 2)
+    inputs = data.test.batch(slice(samples))[0]
+    yield integer, inputs if task.kind == "classification" else inputs[:, :STEPS_OF_A_SERIES]
 
 
-def _trained(
-    model: str, form: str, images: int, options: dict[str, object]
-) -> Callable[[], list[Case]]:
-    def make() -> list[Case]:
-        if model not in _calibrated:
-            network = load(MODELS / f"{model}.safetensors", FLOAT_CLASSES)
-            data = get_task(network.task).load()
-            signals = calibrate(network, data.train.inputs[:CALIBRATION])
-            _calibrated[model] = network, signals, data.test
-        network, signals, test = _calibrated[model]
-        inputs = test.batch(slice(images))[0]
-        return [Case(f"{model}, {form}", quantize(network, signals, **options), inputs)]
+def others() -> Iterator[tuple[IntegerNetwork, np.ndarray]]:
+    """Yield networks in the code of other authors, with the weights and inputs of the tests."""
+    from torch_lmus import NETWORKS, RECORDED, loaded
 
-    return make
+    for name, make in NETWORKS.items():
+        network = ld.from_torch(loaded(name, make()))
+        x = RECORDED[f"{name}/x"]
+        if network.provenance["input layout"] == "batch features steps":
+            x = x.swapaxes(1, 2)
+        yield quantize(network, x), x
 
 
-def _drawn_on_psmnist(
-    name: str, network: LMUNetwork, images: int, realization: str
-) -> Callable[[], list[Case]]:
-    def make() -> list[Case]:
-        data = get_task("psmnist").load()
-        integer = quantize(network, data.train.inputs[:CALIBRATION], realization=realization)
-        return [Case(name, integer, data.test.batch(slice(images))[0])]
-
-    return make
-
-
-def one_layer(order: int) -> LMUNetwork:
-    """Draw a network for psMNIST without feedback into its memory."""
+def a_series(order: int, images: int) -> Iterator[tuple[IntegerNetwork, np.ndarray]]:
+    """Yield an LMU of random weights, its memory as a series of signs, and images."""
     rng = np.random.default_rng(order)
-    layer = lmu_layer(rng, 1, order, 784.0, 64, feedback=False)
-    return LMUNetwork((layer,), Readout(array(rng, 64, 10), None), task="psmnist")
+    memory = Memory.legendre(order, 784.0)
+    units = SimpleRNN(4.0 * weights(rng, order, 64), None, weights(rng, 64), Activation("tanh"))
+    parts = [LMU(memory, np.ones((1, 1)), units), Dense(weights(rng, 64, 10)), Reduce("last")]
+    data = get_task("psmnist").load()
+    network = operators.chain(parts, width=1)
+    integer = quantize(network, data.train.inputs[:CALIBRATION], realization="sign-taylor")
+    yield integer, data.test.batch(slice(images))[0]
 
 
-def two_layers() -> LMUNetwork:
-    """Draw a network of two layers, the first of which feeds back into its memory."""
-    rng = np.random.default_rng(2)
-    layers = (
-        lmu_layer(rng, 1, 48, 784.0, 40, feedback=True),
-        lmu_layer(rng, 40, 16, 100.0, 24, feedback=False),
+def gru_hybrid() -> Iterator[tuple[IntegerNetwork, np.ndarray]]:
+    """Yield an LMU whose hidden cell is a GRU, and inputs."""
+    rng = np.random.default_rng(5)
+    n = operators.UNITS
+    cell = GRU(weights(rng, 2 * 8, 3 * n), weights(rng, n, 3 * n), weights(rng, 3 * n))
+    parts = [LMU(Memory.legendre(8, 20.0, 2), weights(rng, n, 2), cell), Dense(weights(rng, n, 4))]
+    network = operators.chain(parts)
+    yield (
+        quantize(network, operators.inputs(network, 256, rng)),
+        operators.inputs(network, 4, rng),
     )
-    return LMUNetwork(layers, Readout(array(rng, 24, 10), array(rng, 10)), task="psmnist")
 
 
-def _regression() -> Case:
-    """Draw a network that answers at every step, on the Mackey-Glass series."""
-    rng = np.random.default_rng(3)
-    data = get_task("mackey-glass").load()
-    width, n_out = data.train.inputs.shape[2], data.train.targets.shape[-1]
-    layer = lmu_layer(rng, width, 40, 50.0, 32, feedback=True)
-    network = LMUNetwork((layer,), Readout(array(rng, 32, n_out), None), return_sequences=True)
-    integer = quantize(network, data.train.inputs[:CALIBRATION])
-    return Case("regression", integer, data.test.batch(slice(2))[0][:, :2000])
+def alone() -> Iterator[tuple[IntegerNetwork, np.ndarray]]:
+    """Yield every operator alone, as in the table of operators."""
+    rng = np.random.default_rng(0)
+    networks = {name: operators.chain(make()) for name, make in operators.operators(rng).items()}
+    for network in (networks | operators.branches(rng)).values():
+        some, x = operators.inputs(network, 256, rng), operators.inputs(network, 4, rng)
+        run(network, x)
+        yield quantize(network, some), x
 
 
-def _small_networks() -> list[Case]:
+def drawn(number: int) -> Iterator[tuple[IntegerNetwork, np.ndarray]]:
+    """Yield networks that hypothesis draws: every population, any graph between them."""
     from hypothesis import HealthCheck, Phase, given, settings
-    from hypothesis import strategies as st
+    from integer_graphs import graph_runs
 
-    from targets.conformance.strategies import integer_networks, loud_and_quiet
+    found: list[tuple[IntegerNetwork, np.ndarray]] = []
 
-    cases: list[Case] = []
-    every = settings(
-        max_examples=200,
+    @settings(
+        max_examples=2 * number,
         phases=[Phase.generate],
         derandomize=True,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-
-    @every
-    @given(integer_networks(), st.integers(0, 1000))
-    def draw(network: IntegerNetwork, seed: int) -> None:
-        if not IntegerTarget().unsupported(network) and not LavaTarget().unsupported(network):
-            cases.append(Case("drawn", network, loud_and_quiet(network, seed)))
+    @given(graph_runs())
+    def draw(made: tuple[IntegerNetwork, np.ndarray]) -> None:
+        if all(not t.unsupported(made[0]) for t in (IntegerTarget(), LavaTarget(), CTarget())):
+            found.append(made)
 
     draw()
-    return cases[-1:-80:-4]
+    # The first that hypothesis draws are the simplest.
+    yield from found[-number:][::-1]
 
 
-def lmu_layer(
-    rng: np.random.Generator, n_in: int, order: int, theta: float, units: int, feedback: bool
-) -> LMULayer:
-    """Draw a layer whose sums are about one; with `feedback` it has e_h and e_m."""
-    kernels = 4.0 * array(rng, order, units), array(rng, n_in, units), array(rng, units, units) / 2
-    return LMULayer(
-        input_encoders=np.ones((1, 1)) if n_in == 1 else array(rng, n_in, 1),
-        hidden_encoders=0.05 * array(rng, units, 1) if feedback else None,
-        memory_encoders=0.02 * array(rng, order, 1) if feedback else None,
-        memory_bias=None,
-        memory=Memory.legendre(order, theta),
-        hidden=Hidden(*kernels, array(rng, units), "tanh"),
-    )
-
-
-def array(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Entries whose sums over the first axis are about one."""
+def weights(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Return weights whose sums over the first axis are about one."""
     return rng.normal(size=shape) / np.sqrt(shape[0])
+
+
+def main() -> None:
+    """Run the cases that were asked for; print a row for each as it is done."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=20, help="samples of every trained network")
+    parser.add_argument("--only", nargs="+", default=[], help="names of cases; by default all")
+    results.add_options(parser)
+    arguments = parser.parse_args()
+    measured, equal = [], True
+    for case in cases(arguments.images):
+        if not arguments.only or {case.name, f"{case.name}, {case.form}"} & {*arguments.only}:
+            row, same = row_of(case)
+            print(row, file=sys.stderr, flush=True)
+            measured.append(row)
+            equal = equal and same
+    results.publish(COLUMNS, measured, arguments)
+    sys.exit(0 if equal else 1)
 
 
 if __name__ == "__main__":

@@ -94,13 +94,13 @@ def operators(rng: np.random.Generator) -> Mapping[str, Callable[[], list[Operat
     return found
 
 
-def chain(parts: list[Operator]) -> Network:
-    """Return the operators one behind the other."""
+def chain(parts: list[Operator], width: int = UNITS) -> Network:
+    """Return the operators one behind the other, the first of which has `width` inputs."""
     tokens = isinstance(parts[0], Embedding)
     nodes = [
         Node(f"node_{i}", part, (f"node_{i - 1}" if i else INPUT,)) for i, part in enumerate(parts)
     ]
-    return Network(tuple(nodes), (1 if tokens else UNITS,), nodes[-1].name)
+    return Network(tuple(nodes), (1 if tokens else width,), nodes[-1].name)
 
 
 def branches(rng: np.random.Generator) -> dict[str, Network]:

@@ -1,9 +1,9 @@
 """Engines of the integer simulator: their interface, and the choice of one for a network.
 
 An engine stores integers in arrays of its own and implements the few operations of the
-specification. There are three: NumPy in float64, for every network; PyTorch with products of int8
-and sums of int32, several times faster; and Numba, which compiles everything between these
-products. All produce the same integers.
+specification. There are three: NumPy in float64, for every network; PyTorch with exact products of
+int8 or float32 and sums of int32, several times faster; and Numba, which compiles everything
+between these products. All produce the same integers.
 
 The bounds prove from weights and widths that an engine represents every value of a network exactly.
 The sum of a slice is at most its row's weights in magnitude times the largest message. In float64,
@@ -37,8 +37,8 @@ from targets.integer.operands import Drive
 
 FLOAT64_LIMIT = 2**52
 INT32_LIMIT = 2**31 - 1
-_ROUNDING_OF_DIGITS = 64
-"""Added to a message before it is split into digits of base 128."""
+_ROUNDING_OF_DIGITS = 2**11
+"""Most that is added to a message before it is split into digits."""
 
 
 def worst_sums(edge: Edge, limit: int) -> np.ndarray:
@@ -225,12 +225,8 @@ def choose_engine(network: IntegerNetwork, name: str = "auto", sample_steps: int
             raise MissingDependencyError(
                 f"engine {name} needs {library}: pip install 'lmu-deploy[{extra}]'."
             )
-    from targets.integer.torch_engine import products_are_exact
-
     if objections := int32_objections(network):
         raise InputError(f"engine {name} cannot run this network: {'; '.join(objections)}.")
-    if not products_are_exact():
-        raise InputError(f"engine {name}: this processor rounds int8 products; use engine numpy.")
     if name == "torch":
         from targets.integer.torch_engine import TorchEngine
 
@@ -250,9 +246,5 @@ def _fastest(network: IntegerNetwork, sample_steps: int) -> str:
     loaded = "targets.integer.numba_kernels" in sys.modules
     compiled = bool(find_spec("numba")) and (loaded or to_compile >= _WORTH_COMPILING)
     if not compiled and "torch" not in sys.modules and work < _WORTH_IMPORTING_TORCH:
-        return "numpy"
-    from targets.integer.torch_engine import products_are_exact
-
-    if not products_are_exact():
         return "numpy"
     return "numba" if compiled else "torch"

@@ -1,8 +1,8 @@
-"""The engine in Numba: PyTorch's products of int8, everything else compiled, in arrays of int32.
+"""The engine in Numba: PyTorch's exact products, everything else compiled, in arrays of int32.
 
 A drive is stored as the products or messages that it is computed from until it is used. Limits,
 gains, shifts and the sum over slices then take one pass (numba_kernels.py). Most populations store
-products of int8. A few neurons store their messages, most of which are zero where the neurons are
+products. A few neurons store their messages, most of which are zero where the neurons are
 pixels.
 """
 
@@ -20,11 +20,11 @@ from lmu_deploy.core.integer.populations import Pointwise
 from targets.integer import numba_kernels
 from targets.integer.numpy_engine import SeriesSender
 from targets.integer.operands import Drive, Stack, by_lines, find_flat
-from targets.integer.torch_engine import Int8Products, Int32Engine
+from targets.integer.torch_engine import Int32Engine, exact_products
 
 _MOST_NARROW = 8
 _ROWS_FOR_NARROW = 16
-"""Rows per neuron above which writing and reading a product of int8 is its main cost."""
+"""Rows per neuron above which writing and reading a product is its main cost."""
 
 
 def compiled_fan(connections: Mapping[str, Connection], limit: int) -> WideFan | NarrowFan:
@@ -78,7 +78,7 @@ class _Link:
 
 
 class WideFan:
-    """Synapses whose drives are stored as products of int8."""
+    """Synapses whose drives are stored as products."""
 
     def __init__(self, connections: Mapping[str, Connection], stack: Stack, limit: int) -> None:
         may_saturate = stack.may_saturate(limit)
@@ -89,24 +89,27 @@ class WideFan:
             )
             for rows in [slice(slices[0].start, slices[-1].stop)]
         ]
-        self._buffers = Int8Products(stack.weights, limit)
+        self._buffers = exact_products(stack.weights, limit)
         self._resize(0)
 
     def deliver(self, messages: np.ndarray) -> Mapping[str, Drive]:
         """Return each connection's drive, by place, valid until the next call."""
         if self._buffers.batch != len(messages):
             self._resize(len(messages))
-        numba_kernels.split(messages, self._digits)
+        bits = self._buffers.base_bits
+        numba_kernels.split(messages, self._digits, bits)
         self._buffers.multiply()
         if len(self._products) > 2:
-            numba_kernels.fold(self._products)
+            numba_kernels.fold(self._products, bits)
         return self._drives
 
     def _resize(self, batch: int) -> None:
         self._buffers.resize(batch)
         self._digits, self._products = self._buffers.digits.numpy(), self._buffers.products.numpy()
         self._drives = {
-            link.place: DriveInProducts(link, first, limited, self._products)
+            link.place: DriveInProducts(
+                link, first, limited, self._products, self._buffers.base_bits
+            )
             for link, first, limited in self._links
         }
 
@@ -122,20 +125,29 @@ class DriveInProducts:
         Column of the connection's first product.
     may_saturate : bool
     products : ndarray, shape (digits, batch, rows), int32
+    base_bits : int
+        Of the digits.
     """
 
     link: _Link
     first: int
     may_saturate: bool
     products: np.ndarray
+    base_bits: int
 
     def add_to(self, total: np.ndarray) -> Mapping[str, int]:
         """Limit and shift the sums, and add them to `total`; return saturations."""
         link = self.link
         if not self.may_saturate:
-            numba_kernels.add_drive(self.products, self.first, *link.gains, total)
+            numba_kernels.add_drive(self.products, self.base_bits, self.first, *link.gains, total)
         elif numba_kernels.add_limited_drive(
-            self.products, self.first, *link.gains, link.limit, total, link.limited
+            self.products,
+            self.base_bits,
+            self.first,
+            *link.gains,
+            link.limit,
+            total,
+            link.limited,
         ):
             return link.saturations()
         return {}

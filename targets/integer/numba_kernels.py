@@ -19,15 +19,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from targets.integer.torch_engine import BASE_BITS, HALF_BASE
-
 _compiled = numba.njit(nogil=True, cache=True)
 
 
 @_compiled
-def split(messages: np.ndarray, digits: np.ndarray) -> None:
-    """Split messages, (batch, n), into digits of base 128, (digits, batch, n), lowest first."""
+def split(messages: np.ndarray, digits: np.ndarray, base_bits: int) -> None:
+    """Split messages, (batch, n), into digits, (digits, batch, n), lowest first."""
     n, top = messages.shape[1], digits.shape[0] - 1
+    bits, half = np.int32(base_bits), np.int32(1 << base_bits >> 1)
     rest = np.empty(n, np.int32)
     for b in range(messages.shape[0]):
         row = messages[b]
@@ -36,8 +35,8 @@ def split(messages: np.ndarray, digits: np.ndarray) -> None:
         for p in range(top):
             digit = digits[p, b]
             for i in range(n):
-                upper = np.int32(rest[i] + HALF_BASE) >> BASE_BITS
-                digit[i] = rest[i] - (upper << BASE_BITS)
+                upper = np.int32(rest[i] + half) >> bits
+                digit[i] = np.int32(rest[i] - (upper << bits))
                 rest[i] = upper
         digit = digits[top, b]
         for i in range(n):
@@ -45,18 +44,19 @@ def split(messages: np.ndarray, digits: np.ndarray) -> None:
 
 
 @_compiled
-def fold(products: np.ndarray) -> None:
+def fold(products: np.ndarray, base_bits: int) -> None:
     """Sum the products of all digits from the second on, in place of those of the second."""
     for p in range(products.shape[0] - 1, 1, -1):
         for b in range(products.shape[1]):
             upper, lower = products[p, b], products[p - 1, b]
             for i in range(lower.size):
-                lower[i] += upper[i] << BASE_BITS
+                lower[i] += upper[i] << base_bits
 
 
 @_compiled
 def add_drive(
     products: np.ndarray,
+    base_bits: int,
     first: int,
     multiplier: np.ndarray,
     half: np.ndarray,
@@ -68,14 +68,15 @@ def add_drive(
     Parameters
     ----------
     products : ndarray, shape (digits, batch, rows)
-        Of one digit, or of two, the second of which counts 128 times.
+        Of one digit, or of two, the second of which counts 2^base_bits times.
+    base_bits : int
     first : int
         Column of the connection's first row.
     multiplier, half, shift : ndarray, shape (slices, n_out)
     total : ndarray, shape (batch, n_out)
     """
     n = total.shape[1]
-    base = (1 << BASE_BITS) if products.shape[0] > 1 else 0
+    base = (1 << base_bits) if products.shape[0] > 1 else 0
     other = min(1, products.shape[0] - 1)
     for b in range(total.shape[0]):
         into = total[b]
@@ -90,6 +91,7 @@ def add_drive(
 @_compiled
 def add_limited_drive(
     products: np.ndarray,
+    base_bits: int,
     first: int,
     multiplier: np.ndarray,
     half: np.ndarray,
@@ -100,7 +102,7 @@ def add_limited_drive(
 ) -> bool:
     """Do the same with sums that may saturate; count saturations by slice in `limited`."""
     n = total.shape[1]
-    base = (1 << BASE_BITS) if products.shape[0] > 1 else 0
+    base = (1 << base_bits) if products.shape[0] > 1 else 0
     other = min(1, products.shape[0] - 1)
     limited[:] = 0
     for b in range(total.shape[0]):

@@ -1,15 +1,19 @@
-r"""The engine in PyTorch: products of int8, everything else in sums of int32.
+r"""The engine in PyTorch: exact products of digits of messages, everything else in sums of int32.
 
-A message of more than 8 bits is split into digits of base 128,
-:math:`X = \sum_p 128^p X_p` with :math:`-64 \le X_p \le 63` below the highest, and
-:math:`W X = \sum_p 128^p (W X_p)` is exact in int32; engine.py proves that nothing exceeds 2^31.
-Such products are several times faster than those of float32 on a processor with int8 instructions.
+A message X that is too large for one product is split into D digits of base :math:`2^b`,
+:math:`X = \sum_p 2^{bp} X_p` with :math:`-2^{b-1} \le X_p < 2^{b-1}` below the highest, and
+:math:`W X = \sum_p 2^{bp} (W X_p)` is exact in int32; engine.py proves that nothing exceeds 2^31.
+Digits are int8 and b is 7 where the processor has instructions for such products, which are then
+several times faster than those of float32. Elsewhere they are emulated and tens of times slower,
+and digits are float32: a product is exact where no sum can exceed 2^24, in whatever order it is
+computed, so that b follows from the largest row of W.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -18,74 +22,158 @@ from typing import Any
 import numpy as np
 import torch
 
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.parts import Connection, Format
 from lmu_deploy.core.integer.populations import Pointwise
 from targets.integer.numpy_engine import SeriesSender, series_step
 from targets.integer.operands import ReadyDrive, Stack, by_lines, make_table, ready_drives
 
-BASE_BITS = 7
-HALF_BASE = 64
+FLOAT32_LIMIT = 2**24
+"""Up to here float32 represents all integers."""
+MOST_BASE_BITS = 12
+"""Most bits of a digit below the highest; half of that base is added to a message."""
 
 
-@cache
-def products_are_exact() -> bool:
-    """Return whether int8 products are exact; some processors saturate pairs at 16 bits."""
-    signs = np.array([-128, 127, -127, 126], dtype=np.int8)
-    left, right = signs[np.arange(8 * 512) % 4], signs[np.arange(512 * 8) % 3]
-    a, b = left.reshape(8, 512), right.reshape(512, 8)
-    product = torch._int_mm(torch.from_numpy(a), torch.from_numpy(b)).numpy()
-    return bool(np.array_equal(product, a.astype(np.int64) @ b.astype(np.int64)))
-
-
-def digits_of(limit: int) -> int:
-    """Return the number of digits of a message of at most `limit` in magnitude."""
-    digits = 1
-    while limit > 127:
-        digits, limit = digits + 1, (limit + HALF_BASE) >> BASE_BITS
-    return digits
-
-
-class Int8Products:
+class Products(ABC):
     """Weights, with buffers for the digits of a batch's messages and for their products.
 
     Parameters
     ----------
-    weights : ndarray, shape (rows, n_in), int8
+    matrix : tensor, shape (n_in, rows)
+        The transposed weights, in the type of the digits.
     limit : int
         Largest magnitude of a message.
 
     Attributes
     ----------
+    base_bits : int
+        b; at least 2.
     batch : int
         Number of samples that the buffers hold.
-    digits : tensor, shape (digits, batch, n_in), int8
+    digits : tensor, shape (digits, batch, n_in)
         Input of `multiply`, lowest digit first.
     products : tensor, shape (digits, batch, rows), int32
         Output of `multiply`, the products of each digit.
     """
 
-    def __init__(self, weights: np.ndarray, limit: int) -> None:
-        # torch._int_mm needs the strides of a row-major matrix, even for one row.
-        self._matrix = torch.from_numpy(weights.T.copy(order="C"))
-        self._n_digits = digits_of(limit)
+    def __init__(self, matrix: torch.Tensor, limit: int, base_bits: int, highest: int) -> None:
+        self._matrix, self.base_bits = matrix, base_bits
+        self._n_digits = digits_of(limit, base_bits, highest)
         self.resize(0)
 
     def resize(self, batch: int) -> None:
         """Allocate buffers for a batch of another size."""
         self.batch = batch
         n_in, rows = self._matrix.shape
-        self.digits = torch.empty((self._n_digits, batch, n_in), dtype=torch.int8)
+        self.digits = torch.empty((self._n_digits, batch, n_in), dtype=self._matrix.dtype)
         self.products = torch.empty((self._n_digits, batch, rows), dtype=torch.int32)
-        self._flat = self.digits.flatten(0, 1), self.products.flatten(0, 1)
+
+    @abstractmethod
+    def multiply(self) -> None:
+        """Multiply the digits by the weights."""
+
+
+class Int8Products(Products):
+    """Products of int8 with sums of int32, for weights of shape (rows, n_in)."""
+
+    def __init__(self, weights: np.ndarray, limit: int) -> None:
+        # torch._int_mm needs the strides of a row-major matrix, even for one row.
+        super().__init__(torch.from_numpy(weights.T.copy(order="C")), limit, 7, 127)
 
     def multiply(self) -> None:
         """Multiply the digits by the weights."""
-        digits, products = self._flat
+        digits, products = self.digits.flatten(0, 1), self.products.flatten(0, 1)
         torch._int_mm(digits, self._matrix, out=products)
 
 
+class Float32Products(Products):
+    """Products of float32 whose sums are integers of at most 2^24, for weights (rows, n_in)."""
+
+    def __init__(self, weights: np.ndarray, limit: int) -> None:
+        largest_row = int(np.abs(weights.astype(np.int64)).sum(axis=1).max(initial=1))
+        highest = FLOAT32_LIMIT // max(largest_row, 1)
+        if highest < 2:
+            raise InputError(
+                f"engines torch and numba: the weights of a neuron sum to {largest_row}, and exact "
+                f"products of float32 allow {FLOAT32_LIMIT // 2}; use engine numpy."
+            )
+        matrix = torch.from_numpy(weights.T.astype(np.float32, order="C"))
+        super().__init__(matrix, limit, min(highest.bit_length(), MOST_BASE_BITS), highest)
+
+    def resize(self, batch: int) -> None:
+        """Allocate buffers for a batch of another size."""
+        super().resize(batch)
+        self._sums = torch.empty(self.products.shape, dtype=torch.float32)
+
+    def multiply(self) -> None:
+        """Multiply the digits by the weights."""
+        torch.mm(self.digits.flatten(0, 1), self._matrix, out=self._sums.flatten(0, 1))
+        self.products.copy_(self._sums)
+
+
+def digits_of(limit: int, base_bits: int, highest: int) -> int:
+    """Return the number of digits of a message of at most `limit`, the highest within `highest`."""
+    digits = 1
+    while limit > highest:
+        digits, limit = digits + 1, (limit + (1 << base_bits >> 1)) >> base_bits
+    return digits
+
+
+def exact_products(weights: np.ndarray, limit: int) -> Products:
+    """Return the fastest exact products for weights of shape (rows, n_in), int8.
+
+    Raises
+    ------
+    InputError
+        If the products have to be of float32, and PyTorch rounds their operands.
+    """
+    if int8_is_faster():
+        return Int8Products(weights, limit)
+    if not float32_is_exact(torch.get_float32_matmul_precision()):
+        raise InputError(
+            "engines torch and numba need exact products of float32, and PyTorch rounds them here; "
+            "call torch.set_float32_matmul_precision('highest'), or use engine numpy."
+        )
+    return Float32Products(weights, limit)
+
+
+@cache
+def int8_is_faster() -> bool:
+    """Return whether int8 products are exact and faster than those of float32, by a short trial.
+
+    Some processors saturate pairs of products at 16 bits, and those without instructions for int8
+    emulate them.
+    """
+    signs = np.array([-128, 127, -127, 126], dtype=np.int8)
+    left, right = signs[np.arange(64 * 256) % 4], signs[np.arange(256 * 64) % 3]
+    a, b = left.reshape(64, 256), right.reshape(256, 64)
+    product = torch._int_mm(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    if not np.array_equal(product, a.astype(np.int64) @ b.astype(np.int64)):
+        return False
+    of_int8 = torch.from_numpy(a), torch.from_numpy(b)
+    of_float32 = tuple(part.float() for part in of_int8)
+    return _least_time(torch._int_mm, *of_int8) < _least_time(torch.mm, *of_float32)
+
+
+@cache
+def float32_is_exact(precision: str) -> bool:
+    """Return whether products of float32 are, with this global setting of PyTorch."""
+    del precision  # it is what the answer is kept for
+    a, b = (torch.full(shape, value) for shape, value in (((8, 256), 4091.0), ((256, 8), 15.0)))
+    return bool((torch.mm(a, b) == 256 * 4091 * 15).all())
+
+
+def _least_time(product: Callable[..., torch.Tensor], *operands: torch.Tensor) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        product(*operands)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
 class TorchFan:
-    """Synapses of an outlet as products of int8.
+    """Synapses of an outlet as exact products.
 
     Parameters
     ----------
@@ -99,7 +187,7 @@ class TorchFan:
         self._stack = stack = Stack.of(connections)
         self._may_saturate = bool(stack.may_saturate(limit).any())
         self._narrowest = int(stack.accumulator.min())
-        self._products = Int8Products(stack.weights, limit)
+        self._products = exact_products(stack.weights, limit)
         self._limit, self._multiplier, self._half, self._shift = (
             torch.from_numpy(rows.astype(np.int32))
             for rows in (stack.accumulator, stack.multiplier, stack.half, stack.shift)
@@ -121,16 +209,16 @@ class TorchFan:
         buffers = self._products
         if buffers.batch != len(messages):
             buffers.resize(len(messages))
-        rest = messages
+        rest, bits = messages, buffers.base_bits
         for digit in buffers.digits[:-1]:
-            upper = (rest + HALF_BASE).bitwise_right_shift_(BASE_BITS)
-            digit.copy_(torch.sub(rest, upper, alpha=1 << BASE_BITS))
+            upper = (rest + (1 << bits >> 1)).bitwise_right_shift_(bits)
+            digit.copy_(torch.sub(rest, upper, alpha=1 << bits))
             rest = upper
         buffers.digits[-1].copy_(rest)
         buffers.multiply()
         *lower, sums = buffers.products
         for product in lower[::-1]:
-            sums = product.add_(sums, alpha=1 << BASE_BITS)
+            sums = product.add_(sums, alpha=1 << bits)
         return sums
 
     def _saturate(self, sums: torch.Tensor) -> dict[str, int]:
@@ -143,17 +231,24 @@ class TorchFan:
 
 
 class TorchSender:
-    """Count events by one product of int8, with fan-outs split into digits of base 128."""
+    """Count events by one product, with fan-outs split into digits of base 128.
+
+    Threads share it, so it has no buffers.
+    """
 
     def __init__(self, fan_out: np.ndarray) -> None:
-        tally = [np.ones_like(fan_out), *(fan_out >> b & 127 for b in range(0, 32, BASE_BITS))]
-        self._tally = torch.from_numpy(np.column_stack(tally).astype(np.int8))
+        digits = [np.ones_like(fan_out), *(fan_out >> b & 127 for b in range(0, 32, 7))]
+        tally = torch.from_numpy(np.column_stack(digits).astype(np.int8))
+        self._tally = tally if int8_is_faster() else tally.to(torch.float64)
 
     def tally(self, sent: torch.Tensor) -> tuple[np.ndarray, int]:
         """Return the number of events of each sample, and the synaptic operations of all."""
-        counts = torch._int_mm(sent.ne(0).view(torch.int8), self._tally).numpy()
+        if self._tally.dtype == torch.int8:
+            counts = torch._int_mm(sent.ne(0).view(torch.int8), self._tally).numpy()
+        else:
+            counts = (sent.ne(0).to(self._tally.dtype) @ self._tally).numpy().astype(np.int64)
         synapses = counts[:, 1:].sum(axis=0, dtype=np.int64)
-        return counts[:, 0], int((synapses << np.arange(0, 32, BASE_BITS)).sum())
+        return counts[:, 0], int((synapses << np.arange(0, 32, 7)).sum())
 
 
 class TorchActivation:
@@ -176,7 +271,7 @@ class TorchActivation:
 
 
 class Int32Engine(ABC):
-    """Base of engines with products of int8 and sums of int32: threads and inputs."""
+    """Base of engines with exact products and sums of int32: threads and inputs."""
 
     @property
     def threads(self) -> int:

@@ -8,7 +8,7 @@ from threading import get_ident
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from layered import layered, relayered
 
@@ -25,6 +25,7 @@ from targets.integer.machine import Machine
 from targets.integer.run import cut
 
 torch = pytest.importorskip("torch", reason="the torch engine needs torch")
+torch_engine = pytest.importorskip("targets.integer.torch_engine")
 NEEDS_NUMBA = pytest.mark.skipif(
     find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
 )
@@ -93,11 +94,17 @@ def test_engines_agree_in_everything_at_the_size_of_psmnist(engine, large, run_b
     assert differences(run, run_by_numpy) == []
 
 
-@settings(max_examples=40)
+@pytest.fixture(params=["int8", "float32"])
+def products(request, monkeypatch):
+    """Choose the products of both engines, whichever this processor prefers."""
+    monkeypatch.setattr(torch_engine, "int8_is_faster", lambda: request.param == "int8")
+
+
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(network=integer_networks(thresholds=True), seed=st.integers(0, 1000))
 @pytest.mark.parametrize("engine", FAST)
-def test_engines_agree_on_networks_of_every_width(engine, network, seed):
-    """Messages of up to 30 bits among them, which take several digits of base 128."""
+def test_engines_agree_on_networks_of_every_width(engine, products, network, seed):
+    """Messages of up to 30 bits among them, which take several digits."""
     assume(not float64_objections(network) and not int32_objections(network))
     inputs = loud_and_quiet(network, seed)
     one, two = (IntegerTarget(name).run(network, inputs, record=True) for name in ("numpy", engine))
@@ -106,7 +113,7 @@ def test_engines_agree_on_networks_of_every_width(engine, network, seed):
 
 @pytest.mark.parametrize("engine", FAST)
 @pytest.mark.parametrize("bits", [4, 8, 15])
-def test_engines_agree_on_rows_longer_than_vectors(engine, bits):
+def test_engines_agree_on_rows_longer_than_vectors(engine, products, bits):
     rng = np.random.default_rng(bits)
     inputs = pixels(rng, 5, 40)
     network = quantize(psmnist_like(rng, 45, 37, 60.0), inputs, message_bits=bits, slices=3)
@@ -264,7 +271,7 @@ def test_tiles_cover_all_samples_evenly(samples, largest, threads, sizes):
 
 
 @pytest.mark.parametrize("engine", FAST)
-def test_the_largest_messages_of_every_width_are_cut_into_digits_that_fit(engine, large):
+def test_the_largest_messages_of_every_width_are_split_into_digits(engine, products, large):
     """A message of 15 bits takes three digits: 2^14 - 1 rounded to 128 times 128 leaves int8."""
     engine, one = choose_engine(large[0], engine), np.ones((1, 1), int)
     alone = Connection(one[None], one, 0 * one, accumulator_bits=32)
@@ -274,3 +281,52 @@ def test_the_largest_messages_of_every_width_are_cut_into_digits_that_fit(engine
         total = engine.zeros(len(messages), 1)
         engine.fan({"place": alone}, limit).deliver(engine.array(messages))["place"].add_to(total)
         assert np.array_equal(engine.numpy(total), messages)
+
+
+@pytest.mark.parametrize("bits", [2, 8, 12, 16, 24, 31])
+@pytest.mark.parametrize("n_in", [1, 64, 1000, 5000])
+def test_products_equal_those_of_int64(n_in, bits, rng):
+    """Rows of the largest weights and messages of the largest magnitude are among them."""
+    weights = rng.integers(-128, 128, (5, n_in)).astype(np.int8)
+    weights[0] = -128
+    limit = 2 ** (bits - 1) - 1
+    messages = rng.integers(-limit, limit, (7, n_in), endpoint=True)
+    messages[0], messages[1] = limit, -limit
+    for made in (
+        torch_engine.Int8Products(weights, limit),
+        torch_engine.Float32Products(weights, limit),
+    ):
+        made.resize(len(messages))
+        rest, b = messages, made.base_bits
+        for digit in made.digits[:-1]:
+            upper = (rest + (1 << b >> 1)) >> b
+            digit.copy_(torch.from_numpy(rest - (upper << b)))
+            rest = upper
+        made.digits[-1].copy_(torch.from_numpy(rest))
+        made.multiply()
+        sums = sum(part.numpy().astype(np.int64) << b * p for p, part in enumerate(made.products))
+        assert np.array_equal(sums, messages @ weights.T.astype(np.int64))
+
+
+def test_rounded_products_of_float32_are_refused(large, monkeypatch):
+    monkeypatch.setattr(torch_engine, "int8_is_faster", lambda: False)
+    monkeypatch.setattr(torch_engine, "float32_is_exact", lambda precision: False)
+    with pytest.raises(InputError, match="set_float32_matmul_precision"):
+        IntegerTarget("torch").run(*large)
+
+
+def test_rounding_of_operands_is_found(monkeypatch):
+    """Operands of bfloat16 have 8 bits, those of TF32 have 11; sums are of float32 in both."""
+
+    def rounds(a, b):
+        return (a.bfloat16().float() @ b).float()
+
+    torch_engine.float32_is_exact.cache_clear()
+    monkeypatch.setattr(torch, "mm", rounds)
+    assert not torch_engine.float32_is_exact("medium")
+    torch_engine.float32_is_exact.cache_clear()
+
+
+def test_more_weights_than_float32_adds_exactly_are_refused():
+    with pytest.raises(InputError, match="use engine numpy"):
+        torch_engine.Float32Products(np.full((1, 2**17), 127, np.int8), 3)
