@@ -46,7 +46,8 @@ def write_report(
         Whether every network must fit the chip that it was made for; targets whose network is for
         no chip are not asked.
     must_equal : bool
-        Whether every integer that a target recorded must be that of the specification.
+        Whether every integer that a target recorded must be that of the specification, and every
+        recorded analog chip must follow its network file.
     margin : float, optional
         Margin within which every target must be equivalent to float, or better: accuracy in shares
         of all samples (0.01 is one point), NRMSE in shares of float's.

@@ -215,7 +215,8 @@ def validate(
         of all samples, NRMSE in shares of float's. By default verdicts use 0.01 (one point) and
         0.02, and nothing is required.
     must_equal : bool
-        Whether every integer that a target records must be that of the specification.
+        Whether every integer that a target records must be that of the specification, and every
+        recorded analog chip must follow its network file.
     command : str, optional
         The command that the report names as its origin.
 

@@ -133,7 +133,8 @@ def validate(
         bool,
         typer.Option(
             "--must-equal",
-            help="Exit with code 1 if a recorded integer differs from the specification.",
+            help="Exit with code 1 if a recorded integer differs from the specification, or a "
+            "recorded analog chip does not follow its file.",
         ),
     ] = False,
 ) -> None:
@@ -212,7 +213,8 @@ def report(
         bool,
         typer.Option(
             "--must-equal",
-            help="Exit with code 1 if a recorded integer differs from the specification.",
+            help="Exit with code 1 if a recorded integer differs from the specification, or a "
+            "recorded analog chip does not follow its file.",
         ),
     ] = False,
     margin: Annotated[

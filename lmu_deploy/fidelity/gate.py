@@ -1,7 +1,8 @@
 """Verdicts on targets, and acceptance limits: one check for each target and limit, for pipelines.
 
 A target has a tick only if the 90 % interval of its paired difference from float lies within a
-margin (two one-sided tests at 5 %) and every integer that it recorded is the specification's.
+margin (two one-sided tests at 5 %), every integer that it recorded is the specification's, and an
+analog chip follows its network file from state to state.
 Few samples can show that a target differs, and that its integers are right, but not that its
 accuracy is: such a verdict is undecided, with the number of samples that would decide.
 """
@@ -86,7 +87,8 @@ def judged(found: TargetFidelity) -> tuple[Tone, str]:
     if found.damage:
         return "worse", f"its weights are damaged; {words}"
     if specified is not None and tone == "unknown":
-        return tone, f"equals the specification; {words}"
+        verb = "equals" if specified.false_alarms is None else "follows"
+        return tone, f"{verb} the specification; {words}"
     return tone, words
 
 
@@ -106,7 +108,8 @@ class Limits:
     fit : bool
         Whether every network must fit its chip.
     equal : bool
-        Whether every integer that a target recorded must be that of the specification.
+        Whether every integer that a target recorded must be that of the specification, and every
+        recorded analog chip must follow its network file.
     margin : float or None
         Margin within which every target must be equivalent to float, or better: a share of all
         samples for accuracy, of the NRMSE of the reference for NRMSE.
@@ -190,7 +193,8 @@ def check_limits(fidelity: Fidelity, limits: Limits) -> list[Check]:
     if limits.equal and all(found.specification is None for found in fidelity.targets.values()):
         raise InputError(
             "--must-equal has nothing to check: no target of this report recorded the integers of "
-            "an integer network; add such a target, for example lava:8, or remove the option."
+            "an integer network, or the states of an analog chip; add such a target, for example "
+            "lava:8, or remove the option."
         )
     checks = [
         check for name, found in fidelity.targets.items() for check in _checks(name, found, limits)
@@ -218,6 +222,10 @@ def _checks(name: str, found: TargetFidelity, limits: Limits) -> Iterator[Check]
 
 
 def _check_equal(name: str, found: Specification) -> Check:
+    if found.false_alarms is not None:
+        verb = "follows" if found.equal else "deviates from"
+        what = f"{verb} its network file in a replay of {counted(found.replayed, 'sample')}"
+        return Check(name, "equal", found.equal, f"{name}: {what}")
     integers = f"{found.values:,} recorded integers"
     if found.equal:
         return Check(name, "equal", True, f"{name}: all {integers} are those of the specification")

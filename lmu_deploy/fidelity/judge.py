@@ -19,6 +19,8 @@ from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
+from lmu_deploy.fidelity.chip_replay import replay_chip
+from lmu_deploy.fidelity.chip_spikes import FALSE_ALARMS
 from lmu_deploy.fidelity.faults import explain
 from lmu_deploy.fidelity.losses import attribution_entry, divergence_entry, ranges_entry
 from lmu_deploy.fidelity.measures.agreement import (
@@ -103,8 +105,10 @@ def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specificati
     Returns
     -------
     Specification, or None
-        None unless integers of an integer network were recorded.
+        None unless integers of an integer network were recorded, or states of an analog chip.
     """
+    if isinstance(network, SpikingNetwork) and run.states is not None:
+        return _examine_chip(run.states, run.rasters, network, inputs)
     if not isinstance(network, IntegerNetwork) or run.states is None:
         return None
     recorded = recorded_parts(network, run.states)
@@ -144,6 +148,25 @@ def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specificati
             predicted=first.predicted,
         ),
         faults=[fault.words for fault in faults],
+    )
+
+
+def _examine_chip(
+    states: States, rasters: Mapping[str, np.ndarray], network: SpikingNetwork, inputs: np.ndarray
+) -> schema.Specification | None:
+    """Compare a recorded analog chip with what its network file predicts from state to state."""
+    found = replay_chip(network, inputs[: len(states.m)], states.m, rasters)
+    if found is None:
+        return None
+    return schema.Specification(
+        samples=len(states.m),
+        values=found.values,
+        different=0,
+        replayed=found.samples,
+        predicted=found.values,
+        residuals=found.beyond,
+        faults=[fault.words for fault in found.faults],
+        false_alarms=FALSE_ALARMS,
     )
 
 

@@ -348,11 +348,12 @@ class Residual(Strict):
 
 
 class Specification(Strict):
-    """Recorded integers compared with those of the specification, and a replay of them.
+    """Recorded values compared with those of the specification, and a replay of them.
 
     Of `values` integers of `samples` samples, `different` differ from a run of the specification.
-    Of `replayed` samples, `residuals` of `predicted` integers differ from what the states before
-    them predict; `first` is the first of these, and `faults` are statements that explain them.
+    Of `replayed` samples, `residuals` of `predicted` values differ from what the states before
+    them predict; `first` is the first of these, and `faults` are statements that explain them. Of
+    an analog chip, residuals are statistics beyond the limit that gives this rate `false_alarms`.
     """
 
     samples: int
@@ -363,10 +364,11 @@ class Specification(Strict):
     residuals: int
     first: Residual | None = None
     faults: list[str] = Field(default_factory=list)
+    false_alarms: float | None = None
 
     @property
     def equal(self) -> bool:
-        """Whether every recorded integer is that of the specification."""
+        """Whether everything recorded is what the specification says."""
         return self.different + self.residuals == 0
 
 

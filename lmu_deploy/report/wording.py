@@ -220,7 +220,9 @@ def equality(found: Equality) -> str:
 
 
 def specification(found: Specification) -> list[str]:
-    """Describe how recorded integers compare with the specification, and what explains it."""
+    """Describe how recorded values compare with the specification, and what explains it."""
+    if found.false_alarms is not None:
+        return _replayed_chip(found, found.false_alarms)
     integers = f"{found.values:,} recorded integers of {plural(found.samples, 'sample')}"
     if found.equal:
         return [f"All {integers} are those of the specification."]
@@ -232,6 +234,22 @@ def specification(found: Specification) -> list[str]:
             f"of sample {at.sample}: {at.recorded:,} instead of {at.predicted:,}."
         )
     return sentences + found.faults
+
+
+def _replayed_chip(found: Specification, rate: float) -> list[str]:
+    """Describe a statistical replay of an analog chip."""
+    where = f"of {plural(found.replayed, 'sample')}"
+    alarms = f"false-alarm rate {100 * rate:g}{SPACE}%"
+    if found.equal:
+        return [
+            f"In a replay {where}, no state or spike count deviates from what the chip's file "
+            f"predicts from the state before ({alarms})."
+        ]
+    return [
+        f"In a replay {where}, {plural(found.residuals, 'statistic')} of states and spikes deviate "
+        f"from what the chip's file predicts from the state before ({alarms}).",
+        *found.faults,
+    ]
 
 
 def listed(names: Sequence[str]) -> str:

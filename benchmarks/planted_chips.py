@@ -1,0 +1,271 @@
+"""Faults planted in virtual analog chips, for planted_faults.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lmu_deploy.core.network import LMULayer
+from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
+from lmu_deploy.fidelity.attribution.chips import run_hybrid
+
+
+@dataclass
+class PlantedChip:
+    """A chip with a fault, and what a statement must name.
+
+    `places` lists (place, index) of which one must be named; `recorded` changes its states.
+    """
+
+    network: SpikingNetwork
+    places: list[tuple[str, int | None]]
+    recorded: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+PlantChip = Callable[[SpikingNetwork, np.random.Generator], PlantedChip]
+PLACE = "layer0/memory"
+
+
+def memory_of(network: SpikingNetwork) -> SpikingMemory:
+    """Return the memory of the first layer."""
+    memory = network.memories[0]
+    assert memory is not None
+    return memory
+
+
+def with_memory(network: SpikingNetwork, **changed: object) -> SpikingNetwork:
+    """Return a network whose first memory has other arrays."""
+    memory = replace(memory_of(network), **changed)
+    return replace(network, memories=(memory, *network.memories[1:]))
+
+
+def drawn(rng: np.random.Generator, size: int, count: int = 1) -> list[int]:
+    """Draw different numbers below `size`."""
+    return [int(i) for i in rng.choice(size, count, replace=False)]
+
+
+def of_population(change: Callable[[dict[str, np.ndarray], list[int]], None], two: bool = False):
+    """Return a fault of the neurons of one population, or of two."""
+
+    def plant(network: SpikingNetwork, rng: np.random.Generator) -> PlantedChip:
+        populations = memory_of(network).populations
+        shape = populations.encoders.shape
+        names = ("encoders", "gains", "biases", "gain_factors", "bias_factors")
+        arrays = {name: getattr(populations, name).copy() for name in names}
+        for name, default in (("tau_factors", 1.0), ("noise_factors", 1.0), ("faults", 0.0)):
+            given = getattr(populations, name)
+            arrays[name] = np.full(shape, default) if given is None else given.copy()
+        states = drawn(rng, shape[0], 1 + two)
+        change(arrays, states)
+        bad = with_memory(network, populations=replace(populations, **arrays))
+        return PlantedChip(bad, [(PLACE, j) for j in states])
+
+    return plant
+
+
+def setting(name: str, value: float) -> Callable[[dict[str, np.ndarray], list[int]], None]:
+    """Return a change that sets an array of a population."""
+
+    def change(arrays: dict[str, np.ndarray], states: list[int]) -> None:
+        arrays[name][states] = value
+
+    return change
+
+
+def scaling(name: str, factor: float) -> Callable[[dict[str, np.ndarray], list[int]], None]:
+    """Return a change that multiplies an array of a population."""
+
+    def change(arrays: dict[str, np.ndarray], states: list[int]) -> None:
+        arrays[name][states] *= factor
+
+    return change
+
+
+def exchange(arrays: dict[str, np.ndarray], states: list[int]) -> None:
+    """Exchange the neurons of two populations."""
+    for array in arrays.values():
+        array[states] = array[states[::-1]]
+
+
+def of_neuron(fault: float) -> PlantChip:
+    """Return a fault of one neuron that fires at state zero: dead (-1) or stuck (1)."""
+
+    def plant(network: SpikingNetwork, rng: np.random.Generator) -> PlantedChip:
+        populations = memory_of(network).populations
+        faults = np.zeros(populations.encoders.shape)
+        firing = np.argwhere(populations.offsets > 1.0)
+        j, n = (int(i) for i in firing[int(rng.integers(len(firing)))])
+        faults[j, n] = fault
+        bad = with_memory(network, populations=replace(populations, faults=faults))
+        return PlantedChip(bad, [(PLACE, n)])
+
+    return plant
+
+
+def of_weights(change: Callable[[np.ndarray, list[int], int], None], axis: str, two: bool = False):
+    """Return a fault of rows or columns of W of one channel, (weights, indices, neurons)."""
+
+    def plant(network: SpikingNetwork, rng: np.random.Generator) -> PlantedChip:
+        memory = memory_of(network)
+        weights, order = memory.weights.copy(), memory.order
+        (channel,) = drawn(rng, memory.channels)
+        which = drawn(rng, order, 1 + two)
+        change(weights[channel], which, memory.populations.neurons)
+        states = [channel * order + k for k in which]
+        place = PLACE if axis == "column" else f"{PLACE}/row"
+        return PlantedChip(with_memory(network, weights=weights), [(place, i) for i in states])
+
+    return plant
+
+
+def row_times(factor: float) -> Callable[[np.ndarray, list[int], int], None]:
+    """Return a change that multiplies a row."""
+
+    def change(weights: np.ndarray, rows: list[int], neurons: int) -> None:
+        weights[rows] *= factor
+
+    return change
+
+
+def column_times(factor: float) -> Callable[[np.ndarray, list[int], int], None]:
+    """Return a change that multiplies the weights of all neurons of a population."""
+
+    def change(weights: np.ndarray, columns: list[int], neurons: int) -> None:
+        for k in columns:
+            weights[:, k * neurons : (k + 1) * neurons] *= factor
+
+    return change
+
+
+def exchange_rows(weights: np.ndarray, rows: list[int], neurons: int) -> None:
+    """Exchange two rows."""
+    weights[rows] = weights[rows[::-1]]
+
+
+def exchange_columns(weights: np.ndarray, columns: list[int], neurons: int) -> None:
+    """Exchange the weights of two populations."""
+    j, k = (slice(i * neurons, (i + 1) * neurons) for i in columns)
+    weights[:, j], weights[:, k] = weights[:, k].copy(), weights[:, j].copy()
+
+
+def one_block(weights: np.ndarray, rows: list[int], neurons: int) -> None:
+    """Negate the weights from one population to one state, its own."""
+    (i,) = rows
+    weights[i, i * neurons : (i + 1) * neurons] *= -1.0
+
+
+def of_input(factor: float) -> PlantChip:
+    """Return a fault of the input of one state, in every channel."""
+
+    def plant(network: SpikingNetwork, rng: np.random.Generator) -> PlantedChip:
+        memory = memory_of(network)
+        entering = memory.input.copy()
+        large = np.flatnonzero(np.abs(entering) > 1e-3 * np.abs(entering).max())
+        k = int(rng.choice(large))
+        entering[k] *= factor
+        states = [c * memory.order + k for c in range(memory.channels)]
+        return PlantedChip(
+            with_memory(network, input=entering), [(f"{PLACE}/input", i) for i in states]
+        )
+
+    return plant
+
+
+def of_channels(two: bool, factor: float = 0.0) -> PlantChip:
+    """Return a fault of the input of a channel, or of two that are exchanged."""
+
+    def plant(network: SpikingNetwork, rng: np.random.Generator) -> PlantedChip:
+        layer = network.host.layers[0]
+        assert isinstance(layer, LMULayer)
+        encoders, channels = layer.input_encoders.copy(), memory_of(network).channels
+        which = drawn(rng, channels, min(1 + two, channels))
+        if len(which) == 2:
+            encoders[:, which] = encoders[:, which[::-1]]
+        else:
+            encoders[:, which] *= factor
+        layers = (replace(layer, input_encoders=encoders), *network.host.layers[1:])
+        bad = replace(network, host=replace(network.host, layers=layers))
+        order = memory_of(network).order
+        named = [(f"{PLACE}/channel", c) for c in which]
+        if channels == 1:
+            named += [(f"{PLACE}/input", i) for i in range(order)]
+        return PlantedChip(bad, named)
+
+    return plant
+
+
+def of_record(change: Callable[[np.ndarray, list[int]], None], count: int) -> PlantChip:
+    """Return a fault of the states that the host reads."""
+
+    def plant(network: SpikingNetwork, rng: np.random.Generator) -> PlantedChip:
+        states = drawn(rng, memory_of(network).states, count)
+
+        def recorded(m: np.ndarray) -> np.ndarray:
+            m = m.copy()
+            change(m, states)
+            return m
+
+        named = [(PLACE, i) for i in states] + [(f"{PLACE}/row", i) for i in states]
+        return PlantedChip(network, named, recorded)
+
+    return plant
+
+
+def read_exchanged(m: np.ndarray, states: list[int]) -> None:
+    """Exchange two states."""
+    m[..., states] = m[..., states[::-1]]
+
+
+def read_stuck(m: np.ndarray, states: list[int]) -> None:
+    """Hold a state at its first value."""
+    m[..., states] = m[:, :1, states]
+
+
+CHIP_KINDS: dict[str, PlantChip] = {
+    "population: dead": of_population(setting("faults", -1.0)),
+    "population: stuck": of_population(setting("faults", 1.0)),
+    "population: ten times the noise": of_population(scaling("noise_factors", 10.0)),
+    "population: gains double": of_population(scaling("gain_factors", 2.0)),
+    "population: currents 30 % lower": of_population(scaling("bias_factors", 0.7)),
+    "population: membranes twice as slow": of_population(scaling("tau_factors", 2.0)),
+    "population: wrong sign of encoders": of_population(scaling("encoders", -1.0)),
+    "populations exchanged": of_population(exchange, two=True),
+    "neuron: dead": of_neuron(-1.0),
+    "neuron: stuck": of_neuron(1.0),
+    "row of W: wrong sign": of_weights(row_times(-1.0), "row"),
+    "row of W: missing": of_weights(row_times(0.0), "row"),
+    "row of W: half": of_weights(row_times(0.5), "row"),
+    "rows of W exchanged": of_weights(exchange_rows, "row", two=True),
+    "column of W: wrong sign": of_weights(column_times(-1.0), "column"),
+    "column of W: missing": of_weights(column_times(0.0), "column"),
+    "column of W: double": of_weights(column_times(2.0), "column"),
+    "columns of W exchanged": of_weights(exchange_columns, "column", two=True),
+    "own weights of a state: wrong sign": of_weights(one_block, "row"),
+    "input of a state: missing": of_input(0.0),
+    "input of a state: wrong sign": of_input(-1.0),
+    "input of a channel: missing": of_channels(False),
+    "input of a channel: wrong sign": of_channels(False, -1.0),
+    "inputs of two channels exchanged": of_channels(True),
+    "states read exchanged": of_record(read_exchanged, 2),
+    "state read stuck": of_record(read_stuck, 1),
+}
+
+
+def record(
+    planted: PlantedChip, inputs: np.ndarray, seed: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Run a chip with its fault; return the states, and the spikes of sample 0."""
+    spikes: dict[str, list[np.ndarray]] = {}
+
+    def observe(number: int, _: np.ndarray, fired: np.ndarray) -> None:
+        spikes.setdefault(f"layer{number}/memory", []).append(fired[0].reshape(-1).copy())
+
+    network = planted.network
+    layers = [n for n, memory in enumerate(network.memories) if memory is not None]
+    run = run_hybrid(network, inputs, layers, seed, observe)
+    m = np.concatenate(run.m, axis=2)
+    if planted.recorded is not None:
+        m = planted.recorded(m)
+    return m, {name: np.array(found, np.uint8) for name, found in spikes.items()}

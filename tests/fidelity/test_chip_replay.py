@@ -1,0 +1,186 @@
+"""Statistical replay of virtual analog chips: healthy ones, and one fault at a time by index."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.spiking import spike
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.fidelity.chip_faults import ForcedMemory
+from lmu_deploy.fidelity.chip_replay import ChipFindings, replay_chip
+from lmu_deploy.fidelity.gate import judged
+from lmu_deploy.fidelity.judge import examine, judge
+from lmu_deploy.report import wording
+from lmu_deploy.tasks.base import Task
+from targets.base import Run, get_target
+
+_FILE = Path(__file__).parents[2] / "benchmarks" / "planted_chips.py"
+_SPEC = importlib.util.spec_from_file_location("planted_chips", _FILE)
+assert _SPEC is not None and _SPEC.loader is not None
+planted_chips = importlib.util.module_from_spec(_SPEC)
+sys.modules["planted_chips"] = planted_chips  # where its dataclasses look for their types
+_SPEC.loader.exec_module(planted_chips)
+INPUTS = np.cumsum(np.random.default_rng(5).normal(size=(40, 8, 3)), axis=1).clip(-2, 2) / 2
+
+
+def small(layers: int = 1) -> LMUNetwork:
+    """Return a float network of two channels of order three, and hidden units."""
+    rng = np.random.default_rng(2)
+    found, n_in = [], 3
+    for _ in range(layers):
+        hidden = Hidden(rng.normal(size=(6, 5)) * 0.6, None, None, rng.normal(size=5) * 0.1, "tanh")
+        encoders = rng.normal(size=(n_in, 2)) / n_in**0.5
+        found.append(LMULayer(encoders, None, None, None, Memory.legendre(3, 6.0, 2), hidden))
+        n_in = 5
+    readout = Readout(rng.normal(size=(5, 2)), None)
+    return LMUNetwork(tuple(found), readout)
+
+
+@pytest.fixture(scope="module")
+def chip() -> SpikingNetwork:
+    """Return a calibrated chip with mismatch and noise."""
+    return spike(
+        small(),
+        INPUTS[:24],
+        neurons_per_state=24,
+        presentation_ms=20.0,
+        tau_ms=40.0,
+        mismatch=0.2,
+        membrane_noise=0.05,
+        chip_seed=4,
+    )
+
+
+def replayed(
+    chip: SpikingNetwork, planted: object, spikes: bool = True, seed: int = 9
+) -> ChipFindings:
+    """Run a chip with a fault, and replay its recording against the healthy one."""
+    m, rasters = planted_chips.record(planted, INPUTS[24:30], seed)
+    found = replay_chip(chip, INPUTS[24:30], m, rasters if spikes else None)
+    assert found is not None
+    return found
+
+
+FROM_STATES = [
+    "population: dead",
+    "population: stuck",
+    "population: ten times the noise",
+    "row of W: wrong sign",
+    "column of W: wrong sign",
+    "columns of W exchanged",
+    "input of a channel: missing",
+    "states read exchanged",
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "spikes"),
+    [(kind, True) for kind in planted_chips.CHIP_KINDS] + [(kind, False) for kind in FROM_STATES],
+)
+def test_a_fault_is_named_by_its_index(chip: SpikingNetwork, kind: str, spikes: bool) -> None:
+    planted = planted_chips.CHIP_KINDS[kind](chip, np.random.default_rng(4))
+    found = replayed(chip, planted, spikes)
+    assert found.largest > 1.0 and found.beyond
+    first = found.faults[0]
+    assert any(place == first.place and index in first.index for place, index in planted.places)
+    assert first.words.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("population: dead", "is dead: none of its neurons spikes"),
+        ("population: stuck", "is stuck"),
+        ("neuron: dead", "never spikes"),
+        ("row of W: wrong sign", "has the wrong sign"),
+        ("column of W: double", "counts twice"),
+        ("input of a channel: missing", "of the input of layer0/memory is missing"),
+        ("states read exchanged", "are read exchanged"),
+    ],
+)
+def test_what_the_fault_is(chip: SpikingNetwork, kind: str, words: str) -> None:
+    planted = planted_chips.CHIP_KINDS[kind](chip, np.random.default_rng(1))
+    assert words in replayed(chip, planted).faults[0].words
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_healthy_chip_has_no_statement(chip: SpikingNetwork, seed: int) -> None:
+    found = replayed(chip, planted_chips.PlantedChip(chip, []), seed=seed)
+    assert found.largest < 1.0 and not found.beyond and not found.faults
+    assert found.samples == 6 and found.steps == 8
+    assert found.values == 6 * 8 * 6 + 6 * 24
+
+
+def test_the_spikes_of_brian2_give_its_states(chip: SpikingNetwork) -> None:
+    """Brian2 integrates the synapses; the replay computes them from spikes and inputs alone."""
+    run = get_target("brian2").run(chip, INPUTS[24:26], record=True)
+    assert run.states is not None
+    raster = run.rasters["layer0/memory"]
+    layer = chip.host.layers[0]
+    assert isinstance(layer, LMULayer) and chip.memories[0] is not None
+    x = run.states.m[:1] / chip.memories[0].scales.reshape(-1)
+    forced = ForcedMemory(chip, 0, INPUTS[24:25] @ layer.input_encoders, x).open_loop()
+    spikes = iter(raster)
+    shape = 1, 6, 24
+    moved = forced.move(forced.before, forced.u, lambda _: next(spikes).reshape(shape))
+    assert np.abs(moved.x - x).max() < 1e-12
+    parts = moved.sent.reshape(1, 8, 2, 3, 3).sum(axis=3).reshape(1, 8, 6)
+    rows = moved.rows.reshape(1, 8, 2, 3, 3).sum(axis=3).reshape(1, 8, 6)
+    assert parts == pytest.approx(rows, abs=1e-12)  # all columns together are all rows
+
+
+def test_a_second_layer_is_replayed_from_what_the_first_recorded() -> None:
+    network = spike(
+        small(2), INPUTS[:24], neurons_per_state=20, presentation_ms=20.0, tau_ms=40.0, chip_seed=1
+    )
+    second = network.memories[1]
+    assert second is not None
+    m, rasters = planted_chips.record(planted_chips.PlantedChip(network, []), INPUTS[24:30], 3)
+    healthy = replay_chip(network, INPUTS[24:30], m, rasters)
+    assert healthy is not None and healthy.largest < 1.0
+    weights = second.weights.copy()
+    weights[1, 2] *= -1.0
+    bad = replace(network, memories=(network.memories[0], replace(second, weights=weights)))
+    m, rasters = planted_chips.record(planted_chips.PlantedChip(bad, []), INPUTS[24:30], 3)
+    found = replay_chip(network, INPUTS[24:30], m, rasters)
+    assert found is not None
+    assert [f.words for f in found.faults] == [
+        "Row 5 of the weights of layer1/memory has the wrong sign."
+    ]
+
+
+def run_of(chip: SpikingNetwork, ran: SpikingNetwork) -> Run:
+    run = get_target("brian2").run(ran, INPUTS[24:30], record=True)
+    return replace(run, target="brian2")
+
+
+def test_the_verdict_of_a_chip_with_a_dead_population(chip: SpikingNetwork) -> None:
+    planted = planted_chips.CHIP_KINDS["population: dead"](chip, np.random.default_rng(0))
+    ((place, index), *_) = planted.places
+    run, healthy = run_of(chip, planted.network), run_of(chip, chip)
+    task = Task("signs", "classification", 3, 2, 8, load=lambda: None)
+    answers = np.zeros(6, np.int64)
+    for ran, equal in ((healthy, True), (run, False)):
+        found = judge(ran, None, task, answers, network=chip, inputs=INPUTS[24:30])
+        assert found.specification is not None and found.specification.equal is equal
+        words = wording.specification(found.specification)
+        if equal:
+            assert "no state or spike count deviates" in words[0]
+            assert judged(found)[1].startswith("follows the specification")
+            continue
+        assert judged(found)[0] == "worse"
+        assert f"Population {index} of {place} is dead" in words[1]
+
+
+def test_chips_that_their_file_does_not_determine(chip: SpikingNetwork) -> None:
+    run = run_of(chip, chip)
+    board = replace(chip, device=replace(chip.device, board="lab"))
+    assert examine(run, board, INPUTS[24:30]) is None
+    assert examine(replace(run, states=None), chip, INPUTS[24:30]) is None
