@@ -22,7 +22,6 @@ from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.chip_replay import replay_chip
 from lmu_deploy.fidelity.chip_spikes import FALSE_ALARMS
 from lmu_deploy.fidelity.faults import explain
-from lmu_deploy.fidelity.losses import attribution_entry, divergence_entry, ranges_entry
 from lmu_deploy.fidelity.measures.agreement import (
     compare_states,
     deviation,
@@ -31,6 +30,7 @@ from lmu_deploy.fidelity.measures.agreement import (
 from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.measures.divergence import diverge
 from lmu_deploy.fidelity.measures.energy import costs_of
+from lmu_deploy.fidelity.measures.entries import attribution_entry, divergence_entry, ranges_entry
 from lmu_deploy.fidelity.measures.events import count_population
 from lmu_deploy.fidelity.measures.memory_error import (
     MemoryShape,
