@@ -236,6 +236,40 @@ class InOnePart:
         yield self.run(network, inputs, record=record > 0, seed=seed, progress=progress)
 
 
+@runtime_checkable
+class Slow(Protocol):
+    """A target that can take minutes for a test set, and estimates how long a run takes."""
+
+    def estimated_seconds(self, network: Any, samples: int, steps: int) -> float:
+        """Return about how many seconds a run takes on one core.
+
+        The estimate is computed from sizes alone, with constants that were measured once, so that
+        it is the same on every machine.
+        """
+
+
+def affordable(target: Target, network: Any, samples: int, steps: int, seconds: float) -> int:
+    """Return how many samples a target runs in about so many seconds, at least two.
+
+    Parameters
+    ----------
+    target : Target
+        All samples are affordable for one that is not :class:`Slow`.
+    network : object
+    samples, steps : int
+        Samples that there are, and steps of each.
+    seconds : float
+    """
+    if not isinstance(target, Slow):
+        return samples
+    low, high = min(2, samples), samples
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = target.estimated_seconds(network, middle, steps) <= seconds
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
 def target_names() -> list[str]:
     """Return the names of all installed targets, sorted, without importing them."""
     return plugin_names(GROUP)

@@ -32,6 +32,7 @@ from lmu_deploy.tasks.selection import first_of, limited, task_for
 from targets.base import (
     ByLength,
     Run,
+    Slow,
     States,
     Target,
     check_supported,
@@ -50,9 +51,10 @@ _LOG = logging.getLogger(__name__)
 def announce(label: str, runner: Target, network: AnyNetwork, inputs: np.ndarray) -> None:
     """Log the size of a simulation of neurons before it starts.
 
-    The running time grows with the number of neurons, synapses, samples and steps; an estimate
-    follows with the progress as soon as the first samples are done. Float targets and the
-    bit-exact simulator are quick, and nothing is logged for them.
+    The running time grows with the number of neurons, synapses, samples and steps. Slow targets
+    estimate it from these sizes; a better estimate follows with the progress as soon as the first
+    samples are done. Float targets and the bit-exact simulator are quick, and nothing is logged for
+    them.
 
     Parameters
     ----------
@@ -69,6 +71,8 @@ def announce(label: str, runner: Target, network: AnyNetwork, inputs: np.ndarray
     samples, steps = inputs.shape[:2]
     hold = getattr(network, "steps_per_presentation", 1)
     shown = f" of {hold:,} chip steps" if hold > 1 else ""
+    if isinstance(runner, Slow):
+        shown += f"; about {runner.estimated_seconds(network, samples, steps):,.0f} s on one core"
     _LOG.info(
         "%s: %s, %s; %s of %s%s",
         label,

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,23 +26,27 @@ from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity import Result, assemble
-from lmu_deploy.fidelity.attribution import attribute
+from lmu_deploy.fidelity.attribution import Attribution, attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
 from lmu_deploy.fidelity.attribution.remedies import with_remedies
-from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
+from lmu_deploy.fidelity.attribution.spiking import affordable_runs, attribute_spiking
 from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from lmu_deploy.fidelity.store import Parts, write_fidelity
-from lmu_deploy.fidelity.streaming import StreamedRun, run_streamed, samples_kept
+from lmu_deploy.fidelity.streaming import Keep, StreamedRun, run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, first_of, limited, task_for
-from targets.base import Run, Target, get_target
+from targets.base import Run, Target, affordable, get_target
 from targets.recorded import RecordedTarget, Recording
 
 _LOG = logging.getLogger(__name__)
+
+
+SLOW_SECONDS = 20.0
+"""Estimated seconds of a run on a slow target for which no number of samples was given."""
 
 
 def explained(
@@ -52,6 +56,7 @@ def explained(
     samples: int | None,
     budget: float = 0.0,
     calibration: np.ndarray | None = None,
+    forms: Forms | None = None,
 ) -> list[Result]:
     """Add an attribution to the first result of each network, and ranges to integer ones.
 
@@ -70,6 +75,8 @@ def explained(
     calibration : ndarray, shape (samples, steps, n_in), optional
         Inputs with which integer networks were quantized by the defaults of `quantize`; remedies
         are tried if it is given.
+    forms : Forms, optional
+        Where the networks come from, and where finished parts are kept.
 
     Raises
     ------
@@ -77,6 +84,7 @@ def explained(
         When `samples` is negative.
     """
     found, done = [], set()
+    parts = Parts(None) if forms is None else forms.parts
     for result in results:
         network = result.network
         if samples == 0 or id(network) in done:
@@ -84,9 +92,10 @@ def explained(
             continue
         done.add(id(network))
         if isinstance(network, IntegerNetwork) and network.source is not None:
-            result = _integer(result, network, split, task, samples, budget, calibration)
+            result = _integer(result, network, split, task, samples, budget, calibration, parts)
         elif isinstance(network, SpikingNetwork) and network.synapse is None:
-            result = _spiking(result, network, split, task, samples)
+            made_here = forms is not None and "spiking" not in forms.given
+            result = _spiking(result, network, split, task, samples, parts, made_here)
         found.append(result)
     return found
 
@@ -99,13 +108,19 @@ def _integer(
     samples: int | None,
     budget: float,
     calibration: np.ndarray | None,
+    parts: Parts,
 ) -> Result:
-    with progress_bar("attribution", "runs") as progress:
-        sources = attribute(network, split.inputs, split.targets, task, samples, progress, budget)
+    def attributed() -> Attribution:
+        with progress_bar("attribution", "runs") as progress:
+            return attribute(network, split.inputs, split.targets, task, samples, progress, budget)
+
+    what = (network.fingerprint(), split.inputs, split.targets, task.name, samples, budget)
+    sources = parts.attribution(attributed, "sources", *what)
     if damage(network):
         sources = dataclasses.replace(sources, remedies={})
     elif calibration is not None and sources.causes:
-        sources = with_remedies(sources, network, split.inputs, calibration)
+        try_remedies = partial(with_remedies, sources, network, split.inputs, calibration)
+        sources = parts.attribution(try_remedies, "remedies", *what, calibration)
     ranges = layer_ranges(network, split.inputs, sources.tally, sources.samples)
     return dataclasses.replace(result, attribution=sources, ranges=ranges)
 
@@ -118,7 +133,13 @@ def _calibration(train: Split, forms: Forms) -> np.ndarray | None:
 
 
 def _spiking(
-    result: Result, network: SpikingNetwork, split: Split, task: Task, samples: int | None
+    result: Result,
+    network: SpikingNetwork,
+    split: Split,
+    task: Task,
+    samples: int | None,
+    parts: Parts,
+    made_here: bool,
 ) -> Result:
     """Attribute with the seed of the run; a single sample cannot be fitted and judged.
 
@@ -126,16 +147,32 @@ def _spiking(
     """
     if len(split.inputs) < 2 or samples == 1:
         return result
-    chips = Chips(network, limited(task.load().train, CALIBRATION_SAMPLES).filled)
+    if samples is None and not (samples := affordable_runs(network, *split.inputs.shape[:2])):
+        note = (
+            "The errors of the chip were not attributed to its imperfections, because the "
+            "calibrations that this needs take more than about two minutes; --attribution 8 does "
+            "it with 8 samples."
+        )
+        _LOG.info("%s: %s", result.run.target, note)
+        run = dataclasses.replace(result.run, notes=(*result.run.notes, note))
+        return dataclasses.replace(result, run=run)
+    chips = Chips(network, limited(task.load().train, CALIBRATION_SAMPLES).filled, parts)
+    if made_here:
+        chips.add(network)
 
     def attributed(each: Result, label: str) -> Result:
         if not isinstance(each.network, SpikingNetwork) or each.network.synapse is not None:
             return each
-        seed = each.run.seed
-        with progress_bar(label, "runs") as progress:
-            sources = attribute_spiking(
-                each.network, split.inputs, split.targets, task, samples, seed, progress, chips
-            )
+        seed, spiking = each.run.seed, each.network
+
+        def make() -> Attribution:
+            with progress_bar(label, "runs") as progress:
+                return attribute_spiking(
+                    spiking, split.inputs, split.targets, task, samples, seed, progress, chips
+                )
+
+        what = (spiking.fingerprint(), split.inputs, split.targets, task.name, samples, seed)
+        sources = parts.attribution(make, "spiking", *what)
         return dataclasses.replace(each, attribution=sources)
 
     variants = {n: attributed(v, f"attribution, {n}") for n, v in result.variants.items()}
@@ -280,6 +317,8 @@ def validate(
             raise InputError(f"{name}: recordings are of sequences of one length; cut the data.")
         if recorded and own_limit is not None:
             part = first_of(split, min(own_limit, len(split)))
+        elif own_limit is None and limit is None and first is None:
+            part = _in_time(runner, form, split, name)
         else:
             part = limited(split, own_limit)
         variants = {}
@@ -305,6 +344,7 @@ def validate(
             attribution,
             attribution_budget,
             _calibration(parts.train, forms),
+            forms,
         ),
         reference,
         chosen,
@@ -362,19 +402,34 @@ def _named_targets(targets: TargetsLike) -> Iterator[tuple[str, Any]]:
             yield from _named_targets(target)
 
 
+def _in_time(runner: Target, network: AnyNetwork, split: Split, name: str) -> Split:
+    """Return the samples that a target runs by default; a slow one runs some of them."""
+    samples, steps = split.inputs.shape[:2]
+    count = affordable(runner, network, samples, steps, SLOW_SECONDS)
+    if count < samples:
+        _LOG.info(
+            "%s is slow and runs %d of %d samples; %s:%d runs all of them.",
+            name,
+            count,
+            samples,
+            name,
+            samples,
+        )
+    return limited(split, count if count < samples else None)
+
+
 def _kept_run(
     finished: Parts, runner: Target, network: AnyNetwork, split: Split, seed: int, label: str
 ) -> Run:
     """Run all samples, unless an earlier start has."""
-
-    def make() -> StreamedRun:
-        return _run(runner, network, split, seed, label)
-
-    if isinstance(runner, RecordedTarget):
-        return make()
     settings = {name: repr(value) for name, value in sorted(vars(runner).items())}
     lengths = np.zeros(0, np.int64) if split.lengths is None else split.lengths
-    return finished.run(make, label, settings, network.fingerprint(), split.inputs, lengths, seed)
+    what = (label, settings, network.fingerprint(), split.inputs, lengths, seed)
+
+    def keep(make: Callable[[], StreamedRun], start: int, stop: int) -> StreamedRun:
+        return finished.run(make, *what, start, stop)
+
+    return _run(runner, network, split, seed, label, keep)
 
 
 def _write_so_far(
@@ -396,14 +451,19 @@ def _write_so_far(
     write_fidelity(folder, *found)
 
 
-def _run(runner: Target, network: AnyNetwork, split: Split, seed: int, label: str) -> StreamedRun:
+def _run(
+    runner: Target, network: AnyNetwork, split: Split, seed: int, label: str, keep: Keep
+) -> StreamedRun:
     """Run all samples, a part at a time, with the states of the first ones."""
+    keep_parts = None if isinstance(runner, RecordedTarget) else keep
     runner, inputs = for_lengths(runner, split), split.inputs
     announce(label, runner, network, inputs)
     samples, steps = inputs.shape[:2]
     kept = samples_kept(samples, steps, _states(network))
     with progress_bar(label) as progress:
-        return run_streamed(runner, network, inputs, kept, seed=seed, progress=progress)
+        return run_streamed(
+            runner, network, inputs, kept, seed=seed, progress=progress, keep=keep_parts
+        )
 
 
 def _states(network: AnyNetwork) -> int:

@@ -8,6 +8,7 @@ folder also holds what it has finished (:class:`Parts`).
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -27,6 +28,10 @@ from pydantic import ValidationError
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write, load, save, write_text
 from lmu_deploy.core.loading import NETWORK_CLASSES, AnyNetwork
+from lmu_deploy.fidelity.attribution import Attribution, Cause, Errors, Step
+from lmu_deploy.fidelity.attribution.shapley import Part as ShapleyPart
+from lmu_deploy.fidelity.attribution.shapley import Parts as ShapleyParts
+from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.fidelity.measures.events import Counted, RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity
 from lmu_deploy.fidelity.streaming import StreamedRun
@@ -183,13 +188,18 @@ def read_excerpts(folder: Path | str) -> dict[str, RasterExcerpt]:
 
 PARTS = "parts"
 """Folder within a result folder with what an unfinished validation has done."""
+_ATTRIBUTION = (Attribution, Step, Errors, Cause, Tally, ShapleyParts, ShapleyPart)
+_RANDOM = "?" * 8
+"""Pattern of what :func:`atomic_write` adds to the name of a file until it is complete."""
 
 
 class Parts:
     """What a validation has finished, each part in a file whose name is the hash of its inputs.
 
-    A validation that was stopped finds the parts again and goes on. The file of a part is written
-    whole or not at all, and the folder is removed when the validation is complete.
+    A validation that was stopped finds the parts again and goes on: runs of a target or of some of
+    its samples, converted networks and calibrated chips, and attributions with their single runs.
+    The file of a part is written whole or not at all, and the folder is removed when the validation
+    is complete.
 
     Parameters
     ----------
@@ -213,9 +223,15 @@ class Parts:
 
     def network(self, make: Callable[[], AnyNetwork], *inputs: Any) -> AnyNetwork:
         """Return the network that `make` returns, or the one that was kept for the same inputs."""
-        if self._folder is None:
-            return make()
-        return self._part(make, lambda made: made, NETWORK_CLASSES, "network", inputs)
+        return self._part(make, _unchanged, NETWORK_CLASSES, "network", inputs)
+
+    def attribution(self, make: Callable[[], Attribution], *inputs: Any) -> Attribution:
+        """Return the attribution that `make` returns, or the one kept for the same inputs."""
+        return self._part(make, _unchanged, _ATTRIBUTION, "attribution", inputs)
+
+    def errors(self, make: Callable[[], Errors], *inputs: Any) -> Errors:
+        """Return the errors that `make` returns, or those kept for the same inputs."""
+        return self._part(make, _unchanged, (Errors,), "errors", inputs)
 
     def _part(
         self,
@@ -242,9 +258,14 @@ class Parts:
         return made
 
     def remove(self) -> None:
-        """Remove all parts."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """Remove all parts, and what a killed validation began to write in the result folder."""
+        if self._folder is None:
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        for path in list(self._folder.parent.iterdir()):
+            begun = f".{glob.escape(path.stem)}-{_RANDOM}{glob.escape(path.suffix)}"
+            for unfinished in path.parent.glob(begun):
+                unfinished.unlink(missing_ok=True)
 
 
 def hash_of(*values: Any) -> str:
@@ -257,6 +278,10 @@ def hash_of(*values: Any) -> str:
         else:
             digest.update(json.dumps(plain(value), sort_keys=True).encode())
     return digest.hexdigest()[:24]
+
+
+def _unchanged(made: Any) -> Any:
+    return made
 
 
 def _plain_run(run: StreamedRun) -> StreamedRun:

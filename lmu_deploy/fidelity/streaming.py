@@ -9,8 +9,9 @@ other target samples are independent.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ import numpy as np
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.fidelity.measures.events import Counted
-from targets.base import InParts, Run, States, Target
+from targets.base import InParts, Run, Slow, States, Target, affordable
 
 PART_SAMPLES = 1000
 """Samples of each part after the first; a multiple of the batch size of the reference."""
+PART_SECONDS = 20.0
+"""Estimated seconds of each part of a slow target, which is what a stopped validation loses."""
 KEPT_BYTES, KEPT_SAMPLES = 2**28, 400
 _RECORDED = ("m", "h", "y")
 _SEEDS = 2**31
@@ -38,6 +41,11 @@ class StreamedRun(Run):
     """
 
     counted: Mapping[str, Counted] = field(default_factory=dict)
+
+
+Keep = Callable[[Callable[[], StreamedRun], int, int], StreamedRun]
+"""Callable with a function that runs a part, and the numbers of its first sample and of the one
+after its last; it returns what the function returns, or what an earlier call did."""
 
 
 def counted_of(run: Run) -> Mapping[str, Counted]:
@@ -70,6 +78,7 @@ def run_streamed(
     part: int = PART_SAMPLES,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> StreamedRun:
     """Run a target on all inputs in parts, with the result of one run.
 
@@ -91,6 +100,8 @@ def run_streamed(
         which the seeds of further parts are derived.
     progress : callable, optional
         Called with (samples done, total).
+    keep : callable, optional
+        See :data:`Keep`. Of a target that is InParts it gets all samples as one part.
 
     Raises
     ------
@@ -100,33 +111,49 @@ def run_streamed(
     kept = check_integer("samples kept", kept, 1, 2**53)
     part = check_integer("samples of a part", part, 1, 2**53)
     if isinstance(runner, InParts):
-        runs = runner.parts(network, inputs, record=kept, seed=seed, progress=progress)
-    else:
-        runs = _parts(runner, network, inputs, kept, part, seed, progress)
-    done: list[StreamedRun] = []
-    for run in runs:
-        done.append(_summed_run(run, kept))
-        kept = max(0, kept - len(run.outputs))
+        in_parts = runner
+
+        def whole() -> StreamedRun:
+            runs = in_parts.parts(network, inputs, record=kept, seed=seed, progress=progress)
+            done, left = [], kept
+            for run in runs:
+                done.append(_summed_run(run, left))
+                left = max(0, left - len(run.outputs))
+            return _joined(done)
+
+        return whole() if keep is None else keep(whole, 0, len(inputs))
+    done = []
+    for number, (start, stop) in enumerate(_bounds(runner, network, inputs.shape, kept, part)):
+        own = _seed(seed, number) if number else seed
+        shifted = _shifted(progress, start, len(inputs))
+        left = max(0, kept - start)
+        make = partial(_run_part, runner, network, inputs[start:stop], left, own, shifted)
+        done.append(make() if keep is None else keep(make, start, stop))
+        if keep is not None and shifted is not None:
+            shifted(stop - start, stop - start)
     return _joined(done)
 
 
-def _parts(
+def _run_part(
     runner: Target,
     network: Any,
     inputs: np.ndarray,
     kept: int,
-    part: int,
     seed: int,
     progress: Progress | None,
-) -> Iterator[Run]:
-    for number, (start, stop) in enumerate(_bounds(len(inputs), kept, part)):
-        own = _seed(seed, number) if number else seed
-        shifted = _shifted(progress, start, len(inputs))
-        yield runner.run(network, inputs[start:stop], record=not number, seed=own, progress=shifted)
+) -> StreamedRun:
+    run = runner.run(network, inputs, record=kept > 0, seed=seed, progress=progress)
+    return _summed_run(run, kept)
 
 
-def _bounds(samples: int, kept: int, part: int) -> Iterator[tuple[int, int]]:
+def _bounds(
+    runner: Target, network: Any, shape: tuple[int, ...], kept: int, part: int
+) -> Iterator[tuple[int, int]]:
     """Iterate over the bounds of parts; an empty test set is one part, which the target refuses."""
+    samples, steps = shape[:2]
+    if samples and isinstance(runner, Slow):
+        part = min(part, affordable(runner, network, samples, steps, PART_SECONDS))
+        kept = part
     yield 0, min(kept, samples)
     for start in range(kept, samples, part):
         yield start, min(start + part, samples)

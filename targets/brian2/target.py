@@ -151,6 +151,11 @@ def foreign(network: SpikingNetwork) -> list[str]:
 
 _NEURONS_AT_ONCE = 500_000
 _MOST_SAMPLES = 128
+_SECONDS_TO_START = 3.0
+_SECONDS_PER_STEP, _SECONDS_PER_NEURON = 3e-4, 1.2e-7
+"""CPU time of a chip step of a batch, and of a neuron in it, for the first sample."""
+_SECONDS_PER_UPDATE = 2e-8
+"""CPU time of a chip step of one neuron in each further sample of a batch."""
 
 
 class Brian2Target:
@@ -162,6 +167,13 @@ class Brian2Target:
     def unsupported(self, network: SpikingNetwork) -> list[str]:
         """Return why a network cannot run: it was calibrated for a device without a simulation."""
         return foreign(network)
+
+    def estimated_seconds(self, network: SpikingNetwork, samples: int, steps: int) -> float:
+        """Return about how long a run takes; see :class:`targets.base.Slow`."""
+        batches = -(-samples // _batch_samples([network]))
+        first = _SECONDS_PER_STEP + _SECONDS_PER_NEURON * network.neurons
+        each = batches * first + _SECONDS_PER_UPDATE * network.neurons * samples
+        return _SECONDS_TO_START + each * steps * network.steps_per_presentation
 
     def run(
         self,
@@ -255,8 +267,7 @@ class Brian2Target:
         b2 = brian2_library()
         samples, steps, _ = inputs.shape
         work = Pipeline(chips, samples, steps, seed, progress)
-        largest = max((m.neurons for m in chips[0].memories if m is not None), default=1)
-        size = int(np.clip(_NEURONS_AT_ONCE // (largest * len(chips)), 1, _MOST_SAMPLES))
+        size = _batch_samples(chips)
         try:
             for first in range(0, samples, size):
                 yield work.run(inputs[first : first + size])
@@ -289,6 +300,12 @@ class Brian2Target:
             version=brian2_library().__version__,
             codegen=code_generator(),
         )
+
+
+def _batch_samples(chips: Sequence[SpikingNetwork]) -> int:
+    """Return how many samples run at once on every chip."""
+    largest = max((m.neurons for m in chips[0].memories if m is not None), default=1)
+    return int(np.clip(_NEURONS_AT_ONCE // (largest * len(chips)), 1, _MOST_SAMPLES))
 
 
 def _check_same(first: SpikingNetwork, other: SpikingNetwork, number: int) -> None:

@@ -175,6 +175,8 @@ class Case:
         }
 
 
+_SECONDS_TO_START, _SECONDS_PER_UPDATE = 2.0, 1.3e-3
+"""CPU time of the start of Lava, and of one chip step of one process (a population)."""
 _INT32_MAX = 2**31 - 1
 _MANY = 2**30
 """Steps of a sequence so long that every population that can take several frames takes them."""
@@ -229,6 +231,12 @@ class LavaTarget(TimeLimited):
                 "end, so give all branches that meet there the same stride"
             )
         return reasons
+
+    def estimated_seconds(self, network: IntegerNetwork, samples: int, steps: int) -> float:
+        """Return about how long a run takes; see :class:`targets.base.Slow`."""
+        plans = [make_plan(network, samples, steps, n) for n in range(stage_count(network))]
+        updates = sum(len(plan.groups) * plan.timetable.span for plan in plans)
+        return _SECONDS_TO_START * len(plans) + _SECONDS_PER_UPDATE * samples * updates
 
     def run(
         self,

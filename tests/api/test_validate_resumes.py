@@ -1,5 +1,6 @@
 """A stopped validation goes on with what is missing, and its folder can be read at any moment."""
 
+import json
 import logging
 import os
 import signal
@@ -28,6 +29,77 @@ OnnxRuntimeTarget.run = lambda *_, **__: time.sleep(600)
 ld.validate(sys.argv[1], targets="integer,onnxruntime", out=sys.argv[2], limit=30,
             attribution=0, attribution_budget=0.0)
 """
+
+KILLED_AT_RANDOM = """
+import json, os, signal, sys, time
+from pathlib import Path
+import numpy as np
+import lmu_deploy as ld
+from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+import onnx, onnxruntime, torch, targets.integer, targets.onnxruntime  # before each fork
+from lmu_deploy.report import write
+
+write.make_html = lambda *_, **__: "drawn"  # drawing takes most of the time
+
+rng, folder = np.random.default_rng(4), Path(sys.argv[1])
+hidden = Hidden(rng.normal(size=(3, 4)), rng.normal(size=(2, 4)), None, None, "tanh")
+layer = LMULayer(rng.normal(size=(2, 1)), None, None, None, Memory.legendre(3, 6.0, 1), hidden)
+network = Network.from_layers(LMUNetwork((layer,), Readout(rng.normal(size=(4, 2)), None)))
+x = rng.normal(size=(120, 6, 2))
+data = ld.Dataset(x[:60], np.arange(60) % 2, x[60:90], np.arange(30) % 2)
+
+def validate(out):
+    ld.validate(network, data, targets="integer,onnxruntime,onnxruntime/integer", out=out,
+                attribution=4, attribution_budget=0.0)
+
+def started(out):
+    child = os.fork()
+    if not child:
+        validate(out)
+        os._exit(0)
+    return child
+
+start = time.monotonic()
+assert os.waitpid(started(folder / "whole"), 0)[1] == 0
+whole, kept, unfinished = time.monotonic() - start, 0, 0
+for moment in np.random.default_rng(11).uniform(0.0, whole, 10):
+    child = started(folder / "killed")
+    time.sleep(moment)
+    os.kill(child, signal.SIGKILL)
+    unfinished += os.waitpid(child, 0)[1] != 0
+    kept += len(list((folder / "killed").glob("parts/*.safetensors")))
+assert os.waitpid(started(folder / "killed"), 0)[1] == 0
+print(json.dumps({"kept": kept, "unfinished": unfinished}))
+"""
+TIMES = ("date", "wall_seconds", "seconds")
+
+
+def without_times(value):
+    """What fidelity.json holds, without times of day and of work."""
+    if isinstance(value, dict):
+        return {key: without_times(item) for key, item in value.items() if key not in TIMES}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def test_a_validation_killed_at_ten_random_moments_ends_with_the_same_report(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_RANDOM, tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert counts["unfinished"] >= 5
+    assert counts["kept"] >= counts["unfinished"]
+    whole, killed = ({path.name for path in (tmp_path / n).iterdir()} for n in ("whole", "killed"))
+    assert killed == whole
+    assert "fidelity.json" in whole
+    assert not any(name.startswith(".") or name == PARTS for name in whole)
+    one, other = (
+        without_times(json.loads((tmp_path / n / "fidelity.json").read_bytes()))
+        for n in ("whole", "killed")
+    )
+    one.pop("command", None), other.pop("command", None)
+    assert one == other
 
 
 def validate(folder, **more):

@@ -14,9 +14,9 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity import Result
-from lmu_deploy.fidelity.attribution import chips
+from lmu_deploy.fidelity.attribution import chips, measure
 from lmu_deploy.fidelity.attribution.chips import Chips, run_hybrid, same_chip
-from lmu_deploy.fidelity.attribution.spiking import attribute_spiking
+from lmu_deploy.fidelity.attribution.spiking import affordable_runs, attribute_spiking
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
     DAMAGE,
@@ -27,6 +27,7 @@ from lmu_deploy.fidelity.attribution.switches import (
     WEIGHT_BITS,
 )
 from lmu_deploy.fidelity.measures.agreement import deviation
+from lmu_deploy.fidelity.store import Parts
 from lmu_deploy.tasks.base import Split, Task
 from targets.base import Run
 
@@ -267,6 +268,49 @@ def test_chips_of_the_same_settings_are_converted_once(samples, spiking):
     assert made.of(spiking_of(samples, mismatch=0.2)).calibrated() is not ideal
     assert not same_chip(ideal, spiking)
     assert same_chip(made.calibrated(mismatch=True), spiking)
+
+
+def test_a_stopped_attribution_calibrates_and_runs_nothing_again(
+    samples, full, attributed, tmp_path, monkeypatch
+):
+    _, inputs, targets = samples
+    calls = {"calibrations": 0, "runs": 0}
+
+    def counted(name, work, stop):
+        def call(*args, **options):
+            if sum(calls.values()) == stop:
+                raise KeyboardInterrupt
+            calls[name] += 1
+            return work(*args, **options)
+
+        return call
+
+    def attribute(stop=None):
+        monkeypatch.setattr(chips, "spike", counted("calibrations", spike, stop))
+        monkeypatch.setattr(measure, "run_hybrid", counted("runs", run_hybrid, stop))
+        mine = Chips(full, inputs, Parts(tmp_path))
+        return attribute_spiking(full, inputs, targets, TASK, samples=8, seed=3, chips=mine)
+
+    for stop in (2, 5):
+        with pytest.raises(KeyboardInterrupt):
+            attribute(stop)
+    found = attribute()
+    done = dict(calls)
+    assert done["calibrations"] == 6
+    assert (found.steps, found.causes) == (attributed.steps, attributed.causes)
+    assert attribute() == found
+    assert calls == done
+    mine = Chips(full, inputs)
+    mine.add(full)
+    again = attribute_spiking(full, inputs, targets, TASK, samples=8, seed=3, chips=mine)
+    assert calls["calibrations"] == done["calibrations"] + 5  # not the network's own chip
+    assert (again.steps, again.causes) == (attributed.steps, attributed.causes)
+
+
+def test_an_attribution_that_takes_long_runs_fewer_samples_or_none(full):
+    assert affordable_runs(full, 24, STEPS) == 24
+    assert 2 <= affordable_runs(full, 1000, 50 * STEPS) < 32
+    assert affordable_runs(full, 1000, 10_000 * STEPS) == 0
 
 
 def test_a_report_explains_the_uncalibrated_chip_too(samples, spiking, monkeypatch):

@@ -16,7 +16,7 @@ from lmu_deploy.fidelity.assemble import hash_array
 from lmu_deploy.fidelity.measures.events import Counted
 from lmu_deploy.fidelity.streaming import counted_of, run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
-from targets.base import InParts, Run, States
+from targets.base import InParts, Run, States, affordable
 from targets.integer import IntegerTarget
 from targets.reference import ReferenceTarget
 
@@ -171,3 +171,51 @@ def test_a_hash_copies_nothing_and_knows_type_and_shape(rng):
     assert whole == hash_array(np.asfortranarray(array)) == hash_array(array.astype(">f8"))
     assert whole != hash_array(array.reshape(20, 50, 100)) != hash_array(array.astype("f4"))
     assert len(hash_array(np.zeros((0, 3)))) == 64
+
+
+class Slow(IntegerTarget):
+    """The simulator with an estimate, so that it runs a few samples at a time."""
+
+    def estimated_seconds(self, network, samples, steps):
+        return 3.0 * samples
+
+
+def test_parts_of_a_slow_target_are_kept_and_equal_one_run(networks):
+    integer, inputs, parts = networks[1], samples(40).inputs, {}
+
+    def keep(make, start, stop):
+        if (start, stop) not in parts:
+            if len(parts) == most:
+                raise KeyboardInterrupt
+            parts[start, stop] = make()
+        return parts[start, stop]
+
+    most = 3
+    with pytest.raises(KeyboardInterrupt):
+        run_streamed(Slow("numpy"), integer, inputs, KEPT, keep=keep)
+    assert list(parts) == [(0, 6), (6, 12), (12, 18)]
+    most, seen = None, []
+    found = run_streamed(
+        Slow("numpy"), integer, inputs, KEPT, keep=keep, progress=lambda *done: seen.append(done)
+    )
+    whole = run_streamed(IntegerTarget("numpy"), integer, inputs, KEPT)
+    assert seen[:3] == [(6, 40), (12, 40), (18, 40)]
+    assert seen[-1] == (40, 40)
+    assert np.array_equal(found.outputs, whole.outputs)
+    assert found.saturations == whole.saturations
+    assert found.counted.keys() == whole.counted.keys()
+    for name, counts in whole.counted.items():
+        assert np.array_equal(found.counted[name].by_step, counts.by_step)
+        assert np.array_equal(found.counted[name].by_sample, counts.by_sample)
+    for name in ("m", "h", "y"):
+        assert np.array_equal(getattr(found.states, name), getattr(whole.states, name))
+    for place, values in whole.states.parts.items():
+        assert np.array_equal(found.states.parts[place], values)
+
+
+def test_a_slow_target_runs_as_many_samples_as_fit(networks):
+    assert [affordable(Slow("numpy"), networks[1], 40, STEPS, s) for s in (0, 7, 30, 999)] == [
+        2, 2, 10, 40,
+    ]  # fmt: skip
+    assert affordable(Slow("numpy"), networks[1], 1, STEPS, 0.0) == 1
+    assert affordable(IntegerTarget("numpy"), networks[1], 40, STEPS, 0.0) == 40

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,17 +27,15 @@ from converters.spiking.device import Block, Driven, NeuronDevice
 from converters.spiking.neurons import ABSENT, Chip, VirtualDevice
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint
-from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
-from lmu_deploy.core.progress import Progress
-from lmu_deploy.core.reference import Trace, run_reference
+from lmu_deploy.core.network import LSTMLayer
 from lmu_deploy.core.spiking.chip import Populations
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
-from lmu_deploy.fidelity.attribution.measure import Errors, metric_of
-from lmu_deploy.fidelity.measures.agreement import deviation
-from lmu_deploy.tasks.base import Task
 from targets.brian2.synapses import Boundary, Synapses
 from targets.brian2.units import Units
 from targets.host import HostLayer, run_lstm
+
+if TYPE_CHECKING:
+    from lmu_deploy.fidelity.store import Parts
 
 Observer = Callable[[int, np.ndarray, np.ndarray], None]
 """Callable with the layer number, the states x before a simulation step, (samples, states), and the
@@ -217,87 +215,6 @@ def _run_ideal(network: SpikingNetwork, memory: SpikingMemory, host: HostLayer) 
         host.observe(step, x * memory.scales.reshape(-1))
 
 
-class SpikingAblationRunner:
-    """Runs hybrid simulations of spiking networks and computes their errors against float.
-
-    Parameters
-    ----------
-    host : LMUNetwork
-        The float network of all simulations.
-    inputs : ndarray, shape (samples, steps, n_in)
-    targets : ndarray, shape (samples, ...)
-    task : Task
-    seed : int
-    progress : callable, optional
-        Called with (runs done, `total`).
-    device : NeuronDevice, optional
-        Device of the network whose errors are attributed.
-
-    Attributes
-    ----------
-    reference : Errors
-        Errors of the float network.
-    layers : list of int
-        Numbers of the layers with a memory.
-    total : int
-        Expected number of runs and calibrations.
-    """
-
-    def __init__(
-        self,
-        host: LMUNetwork,
-        inputs: np.ndarray,
-        targets: np.ndarray,
-        task: Task,
-        seed: int,
-        progress: Progress | None,
-        device: NeuronDevice | None = None,
-    ) -> None:
-        self.inputs, self.seed, self.device = inputs, seed, device
-        self._targets, self._task, self._progress = targets, task, progress
-        self._truth: Trace = run_reference(host, inputs, record=True)
-        self.reference = Errors(metric_of(self._truth.outputs, targets, task), 0.0, 0.0)
-        self.layers = [n for n, layer in enumerate(host.layers) if isinstance(layer, LMULayer)]
-        self.total = self._done = 0
-
-    def errors(
-        self,
-        network: SpikingNetwork,
-        spiking: Collection[int],
-        device: NeuronDevice | None = None,
-    ) -> Errors:
-        """Run a network in which some memories spike, on a virtual chip or a device."""
-        found = run_hybrid(network, self.inputs, spiking, self.seed, device=device)
-        self.report()
-        return self._judged(found, network.return_sequences)
-
-    def report(self) -> None:
-        """Report one more run or calibration as done."""
-        self._done += 1
-        if self._progress:
-            self._progress(min(self._done, self.total), self.total)
-
-    def finish(self) -> None:
-        """Report all work as done, when less was needed than expected."""
-        if self._done < self.total and self._progress:
-            self._progress(self.total, self.total)
-
-    def _judged(self, found: HybridRun, every_step: bool) -> Errors:
-        truth = self._truth
-        assert truth.m is not None
-        ends = np.cumsum([m.shape[2] for m in found.m])[:-1]
-        relative = [
-            float(np.sum((mine - theirs) ** 2)) / max(float(np.sum(theirs**2)), 1e-300)
-            for mine, theirs in zip(found.m, np.split(truth.m, ends, axis=2), strict=True)
-        ]
-        outputs = found.y if every_step else found.y[:, -1]
-        return Errors(
-            metric_of(outputs, self._targets, self._task),
-            deviation(outputs, truth.outputs, self._task.washout) or 0.0,
-            float(np.sqrt(np.mean(relative))),
-        )
-
-
 class VirtualChip(VirtualDevice):
     """The virtual chip in the file of a network, with all that happened to it.
 
@@ -335,11 +252,25 @@ class Chips:
         Network whose conversion settings are used.
     known : ndarray, shape (samples, steps, n_in)
         Calibration inputs. With those of `network`, its own calibration is reproduced.
+    parts : Parts, optional
+        Where calibrated chips and the errors of runs are kept.
     """
 
-    def __init__(self, network: SpikingNetwork, known: np.ndarray) -> None:
-        self.network, self._known = network, known
+    def __init__(
+        self, network: SpikingNetwork, known: np.ndarray, parts: Parts | None = None
+    ) -> None:
+        self.network, self._known, self.parts = network, known, parts
         self._made: dict[tuple[float, ...], SpikingNetwork] = {}
+
+    def add(self, network: SpikingNetwork) -> None:
+        """Add a network that was calibrated with the inputs of this one, so that it is not again.
+
+        Parameters
+        ----------
+        network : SpikingNetwork
+            One that :func:`converters.spiking.spike` made with the default method.
+        """
+        self._made[_imperfections(network)] = replace(network, units=None)
 
     def of(self, network: SpikingNetwork) -> Chips:
         """Return the chips of another network; equal settings share the converted chips.
@@ -349,7 +280,7 @@ class Chips:
         network : SpikingNetwork
             For example the same network without calibration.
         """
-        others = Chips(network, self._known)
+        others = Chips(network, self._known, self.parts)
         same = fingerprint(network.host) == fingerprint(self.network.host)
         if same and others._settings() == self._settings():
             others._made = self._made
@@ -369,11 +300,21 @@ class Chips:
         )
         if found not in self._made:
             imperfections = dict(zip(_IMPERFECTIONS, found, strict=True))
-            settings = self._settings() | imperfections
-            self._made[found] = spike(
-                self.network.host, self._known, calibration=METHOD, **settings
-            )
+            self._made[found] = self._spiked(self._settings() | imperfections)
         return self._made[found]
+
+    def _spiked(self, settings: dict[str, Any]) -> SpikingNetwork:
+        """Calibrate a virtual chip, unless it has been kept."""
+        host = self.network.host
+
+        def make() -> SpikingNetwork:
+            return spike(host, self._known, calibration=METHOD, **settings)
+
+        if self.parts is None:
+            return make()
+        found = self.parts.network(make, "chip", fingerprint(host), self._known, settings)
+        assert isinstance(found, SpikingNetwork)
+        return found
 
     def fresh(self) -> SpikingNetwork:
         """Return the network on its chip as it was made, with all imperfections, calibrated."""
@@ -444,6 +385,10 @@ class Chips:
             "chip_seed": device.seed,
             "units": "host",  # units are added last, on the memory of the network itself
         }
+
+
+def _imperfections(network: SpikingNetwork) -> tuple[float, ...]:
+    return tuple(getattr(network.device, name) for name in _IMPERFECTIONS)
 
 
 def same_populations(network: SpikingNetwork, other: SpikingNetwork) -> bool:

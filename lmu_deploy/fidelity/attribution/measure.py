@@ -1,4 +1,4 @@
-r"""Ablation runner: errors of a hybrid simulation relative to the float reference, in batches.
+r"""Ablation runners: errors of hybrid simulations relative to the float reference.
 
 There are three errors: the metric of the task; the output error, an NRMSE with respect to the
 outputs of the reference; and the memory error over all samples and steps, with e the error of the
@@ -9,17 +9,23 @@ state m of layer l,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.spiking.device import NeuronDevice
+from lmu_deploy.core.files import fingerprint
 from lmu_deploy.core.integer.graph import frame_counts
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.metrics import accuracy, nrmse
+from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import Trace, run_reference
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.fidelity.attribution.chips import HybridRun, run_hybrid
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
 from lmu_deploy.fidelity.attribution.switches import Switches
@@ -28,6 +34,9 @@ from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.fidelity.measures.metric import answers
 from lmu_deploy.fidelity.measures.statistics import squared_sums
 from lmu_deploy.tasks.base import Task
+
+if TYPE_CHECKING:
+    from lmu_deploy.fidelity.store import Parts
 
 _BATCH_BYTES = 2**26
 
@@ -179,6 +188,99 @@ class AblationRunner:
             values += frames[population.place] * population.size
         size = max(1, min(samples, _BATCH_BYTES // (8 * values)))
         return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+
+
+class SpikingAblationRunner:
+    """Runs hybrid simulations of spiking networks and computes their errors against float.
+
+    Parameters
+    ----------
+    host : LMUNetwork
+        The float network of all simulations.
+    inputs : ndarray, shape (samples, steps, n_in)
+    targets : ndarray, shape (samples, ...)
+    task : Task
+    seed : int
+    progress : callable, optional
+        Called with (runs done, `total`).
+    device : NeuronDevice, optional
+        Device of the network whose errors are attributed.
+    parts : Parts, optional
+        Where the errors of runs on virtual chips are kept.
+
+    Attributes
+    ----------
+    reference : Errors
+        Errors of the float network.
+    layers : list of int
+        Numbers of the layers with a memory.
+    total : int
+        Expected number of runs and calibrations.
+    """
+
+    def __init__(
+        self,
+        host: LMUNetwork,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        task: Task,
+        seed: int,
+        progress: Progress | None,
+        device: NeuronDevice | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        self.inputs, self.seed, self.device, self._parts = inputs, seed, device, parts
+        self._targets, self._task, self._progress = targets, task, progress
+        self._truth: Trace = run_reference(host, inputs, record=True)
+        self.reference = Errors(metric_of(self._truth.outputs, targets, task), 0.0, 0.0)
+        self.layers = [n for n, layer in enumerate(host.layers) if isinstance(layer, LMULayer)]
+        self.total = self._done = 0
+
+    def errors(
+        self,
+        network: SpikingNetwork,
+        spiking: Collection[int],
+        device: NeuronDevice | None = None,
+    ) -> Errors:
+        """Run a network in which some memories spike, on a virtual chip or a device."""
+
+        def run() -> Errors:
+            found = run_hybrid(network, self.inputs, spiking, self.seed, device=device)
+            return self._judged(found, network.return_sequences)
+
+        if self._parts is None or device is not None:
+            found = run()
+        else:
+            what = (fingerprint(network), list(spiking), self.seed, self._task.name)
+            found = self._parts.errors(run, *what, self.inputs, self._targets)
+        self.report()
+        return found
+
+    def report(self) -> None:
+        """Report one more run or calibration as done."""
+        self._done += 1
+        if self._progress:
+            self._progress(min(self._done, self.total), self.total)
+
+    def finish(self) -> None:
+        """Report all work as done, when less was needed than expected."""
+        if self._done < self.total and self._progress:
+            self._progress(self.total, self.total)
+
+    def _judged(self, found: HybridRun, every_step: bool) -> Errors:
+        truth = self._truth
+        assert truth.m is not None
+        ends = np.cumsum([m.shape[2] for m in found.m])[:-1]
+        relative = [
+            float(np.sum((mine - theirs) ** 2)) / max(float(np.sum(theirs**2)), 1e-300)
+            for mine, theirs in zip(found.m, np.split(truth.m, ends, axis=2), strict=True)
+        ]
+        outputs = found.y if every_step else found.y[:, -1]
+        return Errors(
+            metric_of(outputs, self._targets, self._task),
+            deviation(outputs, truth.outputs, self._task.washout) or 0.0,
+            float(np.sqrt(np.mean(relative))),
+        )
 
 
 def metric_of(outputs: np.ndarray, targets: np.ndarray, task: Task) -> float:

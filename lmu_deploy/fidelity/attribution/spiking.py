@@ -34,7 +34,6 @@ from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity.attribution.chips import (
     Chips,
-    SpikingAblationRunner,
     effects,
     ideal_drive,
     run_hybrid,
@@ -42,7 +41,7 @@ from lmu_deploy.fidelity.attribution.chips import (
     same_populations,
     with_populations,
 )
-from lmu_deploy.fidelity.attribution.measure import Errors
+from lmu_deploy.fidelity.attribution.measure import Errors, SpikingAblationRunner
 from lmu_deploy.fidelity.attribution.study import Attribution, Cause, Step
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
@@ -55,6 +54,8 @@ from lmu_deploy.fidelity.attribution.switches import (
 )
 from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.tasks.base import Task
+from targets.base import affordable
+from targets.brian2.target import Brian2Target
 
 _RIDGE = 1e-3
 _EVERY = 4
@@ -316,8 +317,33 @@ def _populations(
 
 
 SAMPLES = 32
+_SECONDS = 120.0
+"""For all runs and calibrations, by an estimate from sizes alone and not by a clock."""
+_SECONDS_PER_CALIBRATION = 2e-6
+"""CPU time of a dynamic calibration, per channel and pair of neurons in it."""
 _SOURCES = (MISMATCH, NOISE, WEIGHT_BITS)
 _MOST_CAUSES = 3
+
+
+def affordable_runs(network: SpikingNetwork, samples: int, steps: int) -> int:
+    """Return the number of samples, at most 32, for an attribution of about two minutes.
+
+    The result is 0 where even two samples, or the calibrations alone, take longer.
+
+    Parameters
+    ----------
+    network : SpikingNetwork
+    samples, steps : int
+        Samples that there are, and steps of each.
+    """
+    most, work = min(SAMPLES, samples), _work(network)
+    layers = [memory for memory in network.memories if memory is not None]
+    features = [(memory.channels, memory.order * memory.populations.neurons) for memory in layers]
+    each = sum(_SECONDS_PER_CALIBRATION * n * size**2 for n, size in features)
+    chips = max(0, work - (2 * len(layers) - 1) - 1) // 2
+    left = (_SECONDS - chips * each) / (work - chips + 1 + _MOST_CAUSES)
+    count = affordable(Brian2Target(), network, most, steps, left)
+    return count if Brian2Target().estimated_seconds(network, count, steps) <= left else 0
 
 
 def attribute_spiking(
@@ -340,7 +366,7 @@ def attribute_spiking(
     targets : ndarray, shape (as many, ...)
     task : Task
     samples : int, optional
-        Number of first samples to run, at least 2; by default 32.
+        Number of first samples to run, at least 2; by default 32, whatever they take.
     seed : int
         Seed of initial membranes and noise.
     progress : callable, optional
@@ -378,7 +404,7 @@ def attribute_spiking(
         )
     chips = Chips(network, inputs) if chips is None else chips.of(network)
     runner = SpikingAblationRunner(
-        network.host, inputs, targets[: len(inputs)], task, seed, progress, device
+        network.host, inputs, targets[: len(inputs)], task, seed, progress, device, chips.parts
     )
     runner.total = _work(network) + 1 + _MOST_CAUSES + (network.units is not None)
     memories = replace(network, units=None)
