@@ -75,8 +75,8 @@ def validate(
         str,
         typer.Option(
             help="Names of targets, each with a form of the network (onnxruntime/integer) and a "
-            "number of samples (lava:8) if needed, separated by commas. Slow targets (lava, brian2) "
-            "without a number run as many samples as take about 20 s."
+            "number of samples (lava:8) if needed, separated by commas. Slow targets (lava, "
+            "brian2) without a number run as many samples as take about 20 s."
         ),
     ] = "onnxruntime,integer",
     task: TaskName = None,

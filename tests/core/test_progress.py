@@ -131,7 +131,9 @@ def test_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, messa
     summary = run(path, target="brian2", limit=1).summary()
     said = messages()
     assert re.fullmatch(
-        r"brian2: 48 neurons, [\d,]+ synapses; 1 sample of 8 steps of 50 chip steps", said[0]
+        r"brian2: 48 neurons, [\d,]+ synapses; 1 sample of 8 steps of 50 chip steps; "
+        r"about \d+ s on one core",
+        said[0],
     )
     assert neurons_of(made) == 48 == 16 * 3
     assert summary["chip_steps"] == 8 * 50
@@ -147,5 +149,5 @@ def test_only_what_takes_long_says_so(digits, messages):
     announce("lava", get_target("lava"), integer, inputs)
     (said,) = messages()
     assert said.startswith("lava: 76 neurons, ")
-    assert said.endswith(" synapses; 3 samples of 8 steps")
+    assert said.endswith(" synapses; 3 samples of 8 steps; about 2 s on one core")
     assert neurons_of(integer) == 16 + 60
