@@ -248,28 +248,6 @@ class Slow(Protocol):
         """
 
 
-def affordable(target: Target, network: Any, samples: int, steps: int, seconds: float) -> int:
-    """Return how many samples a target runs in about so many seconds, at least two.
-
-    Parameters
-    ----------
-    target : Target
-        All samples are affordable for one that is not :class:`Slow`.
-    network : object
-    samples, steps : int
-        Samples that there are, and steps of each.
-    seconds : float
-    """
-    if not isinstance(target, Slow):
-        return samples
-    low, high = min(2, samples), samples
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = target.estimated_seconds(network, middle, steps) <= seconds
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return low
-
-
 def target_names() -> list[str]:
     """Return the names of all installed targets, sorted, without importing them."""
     return plugin_names(GROUP)

@@ -34,12 +34,12 @@ from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from lmu_deploy.fidelity.store import Parts, write_fidelity
-from lmu_deploy.fidelity.streaming import Keep, StreamedRun, run_streamed, samples_kept
+from lmu_deploy.fidelity.streaming import Keep, StreamedRun, affordable, run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, first_of, limited, task_for
-from targets.base import Run, Target, affordable, get_target
+from targets.base import Run, Target, get_target
 from targets.recorded import RecordedTarget, Recording
 
 _LOG = logging.getLogger(__name__)

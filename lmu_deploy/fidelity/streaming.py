@@ -19,7 +19,7 @@ import numpy as np
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.fidelity.measures.events import Counted
-from targets.base import InParts, Run, Slow, States, Target, affordable
+from targets.base import InParts, Run, Slow, States, Target
 
 PART_SAMPLES = 1000
 """Samples of each part after the first; a multiple of the batch size of the reference."""
@@ -53,6 +53,28 @@ def counted_of(run: Run) -> Mapping[str, Counted]:
     if isinstance(run, StreamedRun):
         return run.counted
     return {name: Counted.of(counts) for name, counts in run.events.items()}
+
+
+def affordable(target: Target, network: Any, samples: int, steps: int, seconds: float) -> int:
+    """Return how many samples a target runs in about so many seconds, at least two.
+
+    Parameters
+    ----------
+    target : Target
+        All samples are affordable for one that is not :class:`Slow`.
+    network : object
+    samples, steps : int
+        Samples that there are, and steps of each.
+    seconds : float
+    """
+    if not isinstance(target, Slow):
+        return samples
+    low, high = min(2, samples), samples
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = target.estimated_seconds(network, middle, steps) <= seconds
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
 
 
 def samples_kept(samples: int, steps: int, values: int) -> int:

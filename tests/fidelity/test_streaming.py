@@ -14,9 +14,9 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readou
 from lmu_deploy.fidelity import Result, assemble, write_fidelity
 from lmu_deploy.fidelity.assemble import hash_array
 from lmu_deploy.fidelity.measures.events import Counted
-from lmu_deploy.fidelity.streaming import counted_of, run_streamed, samples_kept
+from lmu_deploy.fidelity.streaming import affordable, counted_of, run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
-from targets.base import InParts, Run, States, affordable
+from targets.base import InParts, Run, States
 from targets.integer import IntegerTarget
 from targets.reference import ReferenceTarget
 

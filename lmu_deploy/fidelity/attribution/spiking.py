@@ -53,8 +53,8 @@ from lmu_deploy.fidelity.attribution.switches import (
     WEIGHT_BITS,
 )
 from lmu_deploy.fidelity.attribution.synapses import Tally
+from lmu_deploy.fidelity.streaming import affordable
 from lmu_deploy.tasks.base import Task
-from targets.base import affordable
 from targets.brian2.target import Brian2Target
 
 _RIDGE = 1e-3
