@@ -11,6 +11,7 @@ from lmu_deploy.api.export import export
 from lmu_deploy.api.fidelity import FidelityReport
 from lmu_deploy.api.spike import spike
 from lmu_deploy.api.validate import validate
+from lmu_deploy.core.validation import check_choice
 from lmu_deploy.tasks.dataset import TaskLike
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def train(
     width: int | None = None,
     stem_stride: int | None = None,
     scaling: str | None = None,
+    devices: int = 1,
+    strategy: str = "auto",
+    precision: str = "32",
 ) -> TrainResult:
     """Train a network on a task; the test part is used once, at the end.
 
@@ -60,6 +64,16 @@ def train(
     scaling : {"standard", "robust", "min-max", "none"}, optional
         Scale and offset of every input channel, and of every output of a regression, fitted on the
         training data and kept as nodes of the network. By default standard for one's own data.
+    devices : int
+        Processes that train together, each on a device of its own or on the processor, with a share
+        of every batch. The result is that of one process, up to rounding and the random numbers of
+        regularization. The command or script is started once for each, and only the first goes on
+        behind this call.
+    strategy : {"auto", "ddp"}
+        How they do: both mean distributed data parallel.
+    precision : {"32", "bf16-mixed"}
+        With bf16-mixed, products outside LMU memories are computed in bfloat16, which is faster on
+        processors with instructions for it, and much slower on others.
 
     Returns
     -------
@@ -75,6 +89,8 @@ def train(
     """
     from lmu_deploy.training import train as fit
 
+    check_choice("strategy", strategy, ("auto", "ddp"))
+
     return fit(
         data,
         model,
@@ -88,6 +104,8 @@ def train(
         width=width,
         stem_stride=stem_stride,
         scaling=scaling,
+        devices=devices,
+        precision=precision,
     )
 
 

@@ -44,6 +44,16 @@ def train(
             "min-max or none. By default standard for your own data."
         ),
     ] = None,
+    devices: Annotated[
+        int,
+        typer.Option(help="Processes that train together, each with a share of every batch."),
+    ] = 1,
+    strategy: Annotated[
+        str, typer.Option(help="Of several processes: auto or ddp (distributed data parallel).")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="32, or bf16-mixed for products outside LMU memories in bfloat16.")
+    ] = "32",
 ) -> None:
     """Train a network on a task and write it to one file.
 
@@ -64,6 +74,9 @@ def train(
         width=width,
         stem_stride=stem_stride,
         scaling=scaling,
+        devices=devices,
+        strategy=strategy,
+        precision=precision,
     )
     for name, value in result.figures.items():
         print(f"{name.replace('_', ' ')}: {_readable(value)}")

@@ -89,6 +89,12 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor, LSTMState]:
         """Evaluate sequences; arguments and results are those of :meth:`LMU.forward`."""
         check_sequences(x, self.n_in, lengths)
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):  # as an LMU, in the type of the weights
+                x = x.to(self.weights[0].dtype)
+                state = None if state is None else LSTMState(*(s.to(x.dtype) for s in state))
+                return self.forward(x, state, lengths, last_only)
         before = None if state is None else (state.h[None], state.c[None])
         if lengths is None:
             y, (h, c) = self.core(x, before)

@@ -30,7 +30,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write
 from lmu_deploy.core.progress import notebook_display
 from lmu_deploy.core.representation import counted
-from lmu_deploy.core.validation import check_choice
+from lmu_deploy.core.validation import check_choice, check_integer
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Task, TaskData
 from lmu_deploy.training.config import TrainConfig
@@ -42,6 +42,9 @@ _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 5.0
 
 _SECONDS_BETWEEN_LINES_WITHIN = 30.0
+
+PRECISIONS = ("32", "bf16-mixed")
+_LIGHTNING: dict[str, Any] = {"32": "32-true", "bf16-mixed": "bf16-mixed"}
 
 _BAR_WIDTH = 12  # leaves room for the figures on a terminal of 80 columns
 
@@ -85,6 +88,8 @@ def fit(
     show: bool = True,
     checkpoint: Path | None = None,
     device: str = "auto",
+    devices: int = 1,
+    precision: str = "32",
     prepare: Callable[[SequenceModel], None] | None = None,
     scaling: Scaling | None = None,
 ) -> Fitted:
@@ -103,6 +108,12 @@ def fit(
         Written after every epoch. If it exists, training resumes from it, with the same result as
         without the interruption.
     device : {"auto", "cpu", "cuda", "mps"}
+    devices : int
+        Processes that train together (distributed data parallel), each on a device of its own, or
+        on the processor. Each has a share of every batch. The command is started once for each, so
+        that only the first returns from this function.
+    precision : {"32", "bf16-mixed"}
+        With bf16-mixed, products outside LMU memories are computed in bfloat16.
     prepare : callable, optional
         Modifies the initial network in place before training, for studies of initialization.
     scaling : Scaling, optional
@@ -115,7 +126,8 @@ def fit(
     RunError
         When the loss is NaN or infinite.
     """
-    _check_device(device)
+    _check_device(device, devices)
+    check_choice("precision", precision, PRECISIONS)
     epochs_matter = config.schedule != "constant"
     left_out = {
         *(() if epochs_matter else ("epochs",)),
@@ -124,6 +136,7 @@ def fit(
     }
     about = config.model_dump_json(exclude=left_out)
     about = f"{task.identity} {seed} {about}"
+    about += "" if precision == PRECISIONS[0] else f" {precision}"
     resume = checkpoint is not None and checkpoint.exists()
     if checkpoint is not None and resume:
         check_resumable(checkpoint, about)
@@ -139,14 +152,16 @@ def fit(
         best = KeepBest(config.choose_by if validates else "last", lower_is_better, config.patience)
         history = History()
         callbacks: list[pl.Callback] = [best, history]
-        if show:
+        if show and not is_further_process():
             callbacks.append(ShowProgress(task.name, config.epochs))
         if checkpoint is not None:
             callbacks.append(SaveLast(checkpoint, about))
         trainer = pl.Trainer(
             max_epochs=config.epochs,
             accelerator=device,
-            devices=1,
+            devices=devices,
+            strategy="ddp" if devices > 1 else "auto",
+            precision=_LIGHTNING[precision],
             deterministic=True,
             gradient_clip_val=config.clip_norm,
             reload_dataloaders_every_n_epochs=1,
@@ -160,6 +175,8 @@ def fit(
             limit_val_batches=1.0 if validates else 0,
         )
         trainer.fit(module, ckpt_path=checkpoint if resume else None, weights_only=True)
+        if trainer.global_rank:
+            raise SystemExit(0)  # the first process writes the results
         model.load_state_dict(best.best["weights"])
     used = trainer.strategy.root_device.type
     found = best.best
@@ -296,7 +313,10 @@ class SaveLast(Checkpoint):
         self.about = about
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the file."""
+        """Write the file, in the first process; all processes take part in collecting the state."""
+        if trainer.global_rank:
+            trainer.save_checkpoint(self.path)
+            return
         with atomic_write(self.path) as temporary:
             trainer.save_checkpoint(temporary)
 
@@ -419,12 +439,27 @@ class ShowProgress(Callback):
             self._bar = None
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: str, devices: int) -> None:
     check_choice("device", device, ("auto", "cpu", "cuda", "mps"))
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is 'cuda', and torch finds none; choose cpu or auto.")
     if device == "mps" and not torch.backends.mps.is_available():
         raise InputError("device is 'mps', and torch finds none; choose cpu or auto.")
+    present = torch.cuda.device_count()
+    if check_integer("devices", devices, 1, 1024) == 1:
+        return
+    if device != "cpu" and present and devices > present:
+        raise InputError(f"devices is {devices}, and torch finds {present}; choose at most these.")
+    if notebook_display() is not None:
+        raise InputError(
+            f"devices is {devices}, and processes of a notebook cannot train together; run "
+            "lmu-deploy train on a command line."
+        )
+
+
+def is_further_process() -> bool:
+    """Return whether this process was started by the first of several that train together."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 @contextmanager

@@ -92,14 +92,22 @@ class Batches:
     shuffle : tuple of (seed, epoch), optional
         Seed of a random order, in which batches are cut to their longest sequence; by default the
         order of the split.
+    share : tuple of (rank, processes)
+        Every process takes its share of each batch. Where the last batch has none for a process,
+        it takes a sample without an answer.
     """
 
     def __init__(
-        self, split: Split, batch_size: int, shuffle: tuple[int, int] | None = None
+        self,
+        split: Split,
+        batch_size: int,
+        shuffle: tuple[int, int] | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.split = split
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.share = share
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -111,16 +119,27 @@ class Batches:
         if self.shuffle is not None:
             np.random.default_rng(self.shuffle).shuffle(order)
         for start in range(0, len(order), self.batch_size):
-            index = order[start : start + self.batch_size]
+            whole = order[start : start + self.batch_size]
+            index = whole[self.share[0] :: self.share[1]]
+            answered = len(index) > 0
+            index = index if answered else whole[:1]
             if self.split.lengths is None:
                 inputs, targets = self.split.batch(index)
+                targets = targets if answered else _unanswered(targets)
                 yield torch.from_numpy(inputs), torch.from_numpy(targets), None
                 continue
             batch = self.split.taken(index)
+            if not answered:
+                batch = batch.changed(targets=_unanswered(batch.targets))
             if self.shuffle is not None:
-                batch = batch.cut(int(self.split.lengths[index].max()))
+                batch = batch.cut(int(self.split.lengths[whole].max()))
             lengths = torch.from_numpy(batch.lengths)
             yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets), lengths
+
+
+def _unanswered(targets: np.ndarray) -> np.ndarray:
+    """Return targets of the same shape that no loss counts."""
+    return np.full_like(targets, np.nan if targets.dtype.kind == "f" else NO_CLASS)
 
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
@@ -185,6 +204,12 @@ class TrainingModule(pl.LightningModule):
             add_dropout(model, config.dropout)
 
     @property
+    def _share(self) -> tuple[int, int]:
+        """Rank of this process, and the number of processes that train together."""
+        trainer = self._trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    @property
     def loss_so_far(self) -> float:
         """Mean loss of the current epoch; NaN before its first batch."""
         return torch.stack(self._losses).mean().item() if self._losses else math.nan
@@ -192,7 +217,7 @@ class TrainingModule(pl.LightningModule):
     def train_dataloader(self) -> Batches:
         """Return the batches of this epoch; Lightning calls it for every epoch."""
         order = (self.seed, self.current_epoch)
-        return Batches(self.data.train, self.config.batch_size, order)
+        return Batches(self.data.train, self.config.batch_size, order, self._share)
 
     def val_dataloader(self) -> Batches:
         """Return the validation batches."""
@@ -201,7 +226,9 @@ class TrainingModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Seed torch from the number of the epoch, so that a resumed epoch repeats."""
         self.skipped = 0
-        state = np.random.SeedSequence((self.seed, self.current_epoch)).generate_state(1)
+        rank = self._share[0]
+        seeds = (self.seed, self.current_epoch, *([rank] if rank else []))
+        state = np.random.SeedSequence(seeds).generate_state(1)
         torch.manual_seed(int(state[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -212,10 +239,10 @@ class TrainingModule(pl.LightningModule):
             inputs = self.config.augment.apply(inputs, lengths, self.task.front_end)
         targets = self.scaling.targets(targets)
         inputs = self.scaling.scale(inputs).requires_grad_(distance > 0)
-        loss = task_loss(self.task, apply(self.model, inputs, lengths), targets)
+        loss = self._loss(inputs, targets, lengths)
         if distance:
             perturbed = perturb_inputs(loss, inputs, distance)
-            again = task_loss(self.task, apply(self.model, perturbed, lengths), targets)
+            again = self._loss(perturbed, targets, lengths)
             loss = (loss + again) / 2
         if not torch.isfinite(loss):
             raise RunError(
@@ -225,6 +252,21 @@ class TrainingModule(pl.LightningModule):
             )
         self._losses.append(loss.detach())
         return loss
+
+    def _loss(self, inputs: Tensor, targets: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return the loss of a batch, or of the share of it that this process has.
+
+        Gradients are averaged over processes, so each share is weighted by its number of answers:
+        the average is the gradient of the loss of the whole batch.
+        """
+        outputs, processes = apply(self.model, inputs, lengths), self._share[1]
+        if processes == 1:
+            return task_loss(self.task, outputs, targets)
+        count = answers_in(self.task, targets)
+        whole = count.clone()
+        torch.distributed.all_reduce(whole)
+        loss = task_loss(self.task, outputs, targets) if count else 0.0 * outputs.sum()
+        return loss * (count * processes / whole)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skip a batch whose gradient is not finite, before gradients are clipped.
@@ -261,7 +303,11 @@ class TrainingModule(pl.LightningModule):
         self._outputs.clear()
 
     def close_epoch(self) -> None:
-        """Average the training loss of the epoch."""
+        """Average the training loss of the epoch, also over processes."""
+        if self._share[1] > 1:
+            losses = torch.stack(self._losses)
+            torch.distributed.all_reduce(losses)
+            self._losses = [losses.mean() / self._share[1]]
         self.train_loss = self.loss_so_far
         self._losses.clear()
 
@@ -311,6 +357,14 @@ def task_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
             outputs, targets = outputs[~torch.isnan(targets)], targets[~torch.isnan(targets)]
         return mse_loss(outputs, targets)
     return cross_entropy(outputs.flatten(0, -2), targets.flatten(), ignore_index=NO_CLASS)
+
+
+def answers_in(task: Task, targets: Tensor) -> Tensor:
+    """Return how many answers of a batch count in its loss, a tensor of shape ()."""
+    if task.every_step:
+        targets = targets[:, task.washout :]
+    missing = torch.isnan(targets) if task.kind == "regression" else targets == NO_CLASS
+    return (~missing).sum().float()
 
 
 def predict(

@@ -71,6 +71,8 @@ def train(
     width: int | None = None,
     stem_stride: int | None = None,
     scaling: str | None = None,
+    devices: int = 1,
+    precision: str = "32",
 ) -> TrainResult:
     """Train a network on a task; the test part is used once, at the end.
 
@@ -100,6 +102,11 @@ def train(
         Of a stack, override the settings; see :class:`lmu_deploy.nn.config.StackSettings`.
     scaling : {"standard", "robust", "min-max", "none"}, optional
         Of inputs and outputs, overrides the settings.
+    devices : int
+        Processes that train together, each with a share of every batch; the command is started
+        once for each.
+    precision : {"32", "bf16-mixed"}
+        Of products outside LMU memories.
 
     Returns
     -------
@@ -135,7 +142,17 @@ def train(
             f"training needs torch and lightning ({error}); run: pip install 'lmu-deploy[train]'"
         ) from error
     where = Path(checkpoint) if checkpoint is not None else None
-    fitted = fit(task, data, settings, seed, show=progress, checkpoint=where, device=device)
+    fitted = fit(
+        task,
+        data,
+        settings,
+        seed,
+        show=progress,
+        checkpoint=where,
+        device=device,
+        devices=devices,
+        precision=precision,
+    )
     outputs = predict(fitted.model, data.test, settings.batch_size, fitted.scaling)
     network = _network(fitted.model, None if task.name == UNNAMED else task.name)
     network = fitted.scaling.add_to(network)
@@ -152,6 +169,10 @@ def train(
     command = _command(task, model, config, seed, epochs, out, sizes)
     if scaling is not None:
         command += ["--scaling", scaling]
+    if devices > 1:
+        command += ["--devices", str(devices)]
+    if precision != "32":
+        command += ["--precision", precision]
     provenance = describe(command, seed, settings, figures, fitted.device)
     if task.is_own:
         provenance[DATA] = task.identity

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -100,3 +101,17 @@ def test_empty_batches_give_empty_outputs(hidden, last_only, x):
     assert found.shape == ((0, made.n_out) if last_only else (0, 5, made.n_out))
     assert state.m.shape == (0, 4)
     assert state.h.shape == (0, made.units)
+
+
+@pytest.mark.parametrize("hidden", KINDS)
+def test_data_parallel_gives_the_same(hidden, x):
+    """Without a GPU torch calls the module itself; with several, each takes a part of the batch."""
+    made = layer(hidden)
+    expected, state = made(x)
+    found, (m, h) = torch.nn.DataParallel(made)(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close((m, h), tuple(state))
+    copies = [copy.deepcopy(made) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:  # as DataParallel runs its copies
+        parts = list(pool.map(lambda one, part: one(part)[0], copies, (x[:1], x[1:])))
+    torch.testing.assert_close(torch.cat(parts), expected)

@@ -135,7 +135,16 @@ class GraphModule(nn.Module):
         needed: dict[str, bool],
         lengths: Tensor | None,
     ) -> Tensor:
-        """Compute a node's output: all steps, or the frame of the last one."""
+        """Compute a node's output: all steps, or the frame of the last one.
+
+        Under autocast, memories and recurrent units stay in the type of the weights.
+        """
+        kind = values[INPUT].device.type
+        if isinstance(module, recurrent.Cell) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                wide = next(module.parameters()).dtype
+                values = {**values, **{name: values[name].to(wide) for name in node.inputs}}
+                return self._value(node, module, values, needed, lengths)
         given, shapes = [values[name] for name in node.inputs], self.network.shapes
         operator = node.operator
         found: Tensor
