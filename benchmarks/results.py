@@ -1,11 +1,13 @@
 """Results of benchmarks as JSON files, and the tables of the documentation made from them.
 
 A benchmark writes one table with `Table.save`; the files are in ``docs/results/data``. A page shows
-a table between two comments::
+a table, and below it when and how it was measured, between two comments::
 
     <!-- results: digital/psmnist-lmu -->
 
     | ... |
+
+    <small>Measured on ...</small>
 
     <!-- end of results -->
 
@@ -22,6 +24,7 @@ import os
 import platform
 import re
 import shlex
+import subprocess
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
@@ -59,6 +62,11 @@ class Table:
         Python and the libraries on which the figures depend.
     seed : int or None
         None where nothing is random, or where the seed was not recorded.
+    commit : str
+        Short hash of the commit that measured it, with a plus sign if files had changed since;
+        empty in tables of the time before commits were recorded.
+    chosen_on : str
+        Data on which settings were chosen, such as "validation"; empty where nothing was chosen.
     """
 
     columns: Columns
@@ -68,9 +76,17 @@ class Table:
     machine: str
     versions: dict[str, str] = field(default_factory=dict)
     seed: int | None = None
+    commit: str = ""
+    chosen_on: str = ""
 
     @classmethod
-    def measured(cls, columns: Columns, rows: list[list[Cell]], seed: int | None = None) -> Table:
+    def measured(
+        cls,
+        columns: Columns,
+        rows: list[list[Cell]],
+        seed: int | None = None,
+        chosen_on: str = "",
+    ) -> Table:
         """Build the table of the benchmark that is running, here and now."""
         script = Path(sys.argv[0]).resolve()
         name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
@@ -82,6 +98,8 @@ class Table:
             machine=machine(),
             versions=versions(),
             seed=seed,
+            commit=commit(),
+            chosen_on=chosen_on,
         )
 
     def after(self, earlier: Table) -> Table:
@@ -103,7 +121,7 @@ class Table:
         path.parent.mkdir(parents=True, exist_ok=True)
         fields = asdict(self)
         lines = []
-        for key in ("command", "date", "machine", "seed", "versions"):
+        for key in ("command", "date", "commit", "machine", "seed", "chosen_on", "versions"):
             lines.append(f'  "{key}": {json.dumps(fields[key], ensure_ascii=False)}')
         for key in ("columns", "rows"):
             inner = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in fields[key])
@@ -120,6 +138,14 @@ class Table:
             cells = (shown(cell, form) for cell, (_, form) in zip(row, self.columns, strict=True))
             lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
         return "\n".join(lines)
+
+    def origin(self) -> str:
+        """Return in one sentence when, from which commit, and with which seed it was measured."""
+        parts = [f"Measured on {self.date}"]
+        parts += [f"at commit {self.commit}" if self.commit else "before commits were recorded"]
+        parts += [] if self.seed is None else [f"seed {self.seed}"]
+        parts += [f"settings chosen on {self.chosen_on}"] if self.chosen_on else []
+        return f"<small>{', '.join(parts)}; {self.machine.partition(';')[0]}.</small>"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -164,6 +190,16 @@ def machine() -> str:
     )
 
 
+def commit() -> str:
+    """Return the short hash of the commit, with a plus sign after changes; empty without git."""
+    found = []
+    for arguments in (["rev-parse", "--short=10", "HEAD"], ["status", "--porcelain", "-uno"]):
+        asked = ["git", "-C", str(ROOT), *arguments]
+        ran = subprocess.run(asked, capture_output=True, text=True, check=False)
+        found.append(ran.stdout.strip() if not ran.returncode else "")
+    return found[0] + ("+" if found[0] and found[1] else "")
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed libraries that compute."""
     found = {"python": platform.python_version()}
@@ -179,8 +215,9 @@ def render(page: str, folder: Path | None = None) -> str:
     """Return the text of a page with the tables of its results files between its comments."""
 
     def region(match: re.Match[str]) -> str:
-        table = load(match[1], folder).markdown()
-        return f"<!-- results: {match[1]} -->\n\n{table}\n\n<!-- end of results -->"
+        table = load(match[1], folder)
+        shown = f"{table.markdown()}\n\n{table.origin()}"
+        return f"<!-- results: {match[1]} -->\n\n{shown}\n\n<!-- end of results -->"
 
     return REGION.sub(region, page)
 

@@ -32,6 +32,19 @@ def test_a_saved_table_is_loaded_unchanged(results, tmp_path):
     )
 
 
+def test_the_line_below_a_table_says_where_its_figures_are_from(results, tmp_path):
+    table = results.Table.measured([("n", "{:d}")], [[1]], seed=3, chosen_on="validation data")
+    assert re.fullmatch(r"[0-9a-f]{10}\+?", table.commit)
+    assert results.load("x", table.save("x", tmp_path).parent) == table
+    line = table.origin()
+    assert f"on {table.date}, at commit {table.commit}, seed 3" in line
+    assert "settings chosen on validation data" in line and "load average" not in line
+    old = results.Table([("n", "{:d}")], [[1]], "x", "2026-11-29", "2 cores; idle")
+    assert old.origin() == (
+        "<small>Measured on 2026-11-29, before commits were recorded; 2 cores.</small>"
+    )
+
+
 def test_a_row_with_a_missing_cell_is_refused(results):
     table = results.Table.measured([("a", "{}"), ("b", "{}")], [["one"]])
     with pytest.raises(ValueError, match="zip"):
@@ -54,7 +67,8 @@ def test_only_marked_regions_of_a_page_change(results, tmp_path):
         "before\n\n<!-- results: page/name -->\n\nold\n\n<!-- end of results -->\n\nafter | 2 |\n"
     )
     changed = results.render(page, tmp_path)
-    assert changed == page.replace("old", "| n |\n|---|\n| 1 |")
+    table = results.load("page/name", tmp_path)
+    assert changed == page.replace("old", f"| n |\n|---|\n| 1 |\n\n{table.origin()}")
     assert results.render(changed, tmp_path) == changed
 
 

@@ -352,6 +352,46 @@ def test_a_damaged_bias_of_a_file_is_named(network):
     assert (found.kind, found.place, found.index) == ("bias", "readout/bias", (4,))
 
 
+@pytest.mark.parametrize("fault", ["rows", "column", "half"])
+def test_damage_of_a_delay_line_is_named(fault):
+    """Its weights are zeros and ones, which the float network does not hold."""
+    line = quantize(DIGITS, realization="fir")
+    place = "layer0/memory/recurrent"
+    connection = next(e.connection for e in line.edges if e.place == place)
+    slices, shift = connection.slices.copy(), connection.shift.copy()
+    wanted = {"rows": (3, 9), "column": (5,), "half": ()}[fault]
+    if fault == "rows":
+        slices[:, [3, 9]] = slices[:, [9, 3]]
+    elif fault == "column":
+        slices[:, :, 5] *= -1
+    else:
+        shift += 1
+    assert damage(line) == []
+    found = damage(changed(line, place, slices=slices, shift=shift))
+    assert set(found[0].index) == set(wanted)
+    assert found[0].place == ("layer0/memory" if fault == "column" else place)
+
+
+def test_a_row_far_beyond_its_rounding_is_damage_even_if_small(network):
+    """The last of two slices twice as large: 0.1 % of the row, and many times its rounding."""
+    place = "layer0/memory/recurrent"
+    connection = next(e.connection for e in network.edges if e.place == place)
+    shift = connection.shift.copy()
+    row = int(shift[1].argmax())
+    shift[1, row] -= 3
+    (found,) = damage(changed(network, place, shift=shift))
+    assert (found.place, found.index) == (place, (row,))
+
+
+def test_a_bias_where_float_has_none_is_damage(network):
+    memory = network.memories[0]
+    bias = np.zeros(memory.drive_size, np.int32)
+    bias[3] = 5000
+    populations = tuple(replace(p, bias=bias) if p is memory else p for p in network.populations)
+    (found,) = damage(replace(network, populations=populations))
+    assert (found.kind, found.place, found.index) == ("bias", f"{memory.entrance}/bias", (3,))
+
+
 @pytest.mark.parametrize(
     "options", [{"slices": 1}, {"kernel_bits": 3}, {"slices": 1, "realization": "hessenberg"}]
 )

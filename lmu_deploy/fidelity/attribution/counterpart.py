@@ -121,7 +121,8 @@ def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
             continue
         connection = edge.connection
         if (real := exact.real.get(edge.place)) is None:
-            found.matrices[edge.place] = connection.dequantized  # whole weights with a gain of 1
+            # Whole weights with a gain of 1.
+            found.matrices[edge.place] = exact.whole.get(edge.place, connection.dequantized)
             continue
         if real.shape != (connection.n_out, connection.n_in):
             raise _differs(edge.place)
@@ -135,8 +136,7 @@ def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
         if population.bias is None:
             continue
         place = population.entrance
-        if (constants := exact.constants_at.get(place)) is None:
-            raise _differs(f"{place}/bias")
+        constants = exact.constants_at.get(place, np.zeros(population.drive_size))
         found.biases[f"{place}/bias"] = constants / population.drive_scales
     return found
 
@@ -160,6 +160,8 @@ class _Exact(Lowering):
         Matrices of the edges, in real units.
     remembered : dict of place to ndarray, shape (n_out, Legendre states)
         Of edges that leave a delay line, their matrices before the basis.
+    whole : dict of place to ndarray, shape (n_out, neurons)
+        Of edges of a delay line that only pass values on, in integers.
     constants_at : dict of Place to ndarray, shape (drive_size,)
         Biases by entrance, in real units.
     """
@@ -169,6 +171,7 @@ class _Exact(Lowering):
         self.integer, self.found = integer, FloatCounterpart(source)
         self.real: dict[str, np.ndarray] = {}
         self.remembered: dict[str, np.ndarray] = {}
+        self.whole: dict[str, np.ndarray] = {}
         self.constants_at: dict[Place, np.ndarray] = {}
         self._hosts = {node.name: host for host in integer.on_host for node in host.network.nodes}
 
@@ -261,6 +264,10 @@ class _Exact(Lowering):
         if memory.realization == "fir":
             encoders = layer.input_encoders.astype(np.float64)
             lines = len(encoders) if x.basis is None else x.basis.shape[1]
+            width = min(lines, layer.memory.channels)
+            shifted = np.eye(memory.size, k=-width) - np.eye(memory.size)
+            self.whole[f"{memory.place}/recurrent"] = shifted
+            self.whole[f"{memory.place}/input"] = np.eye(memory.size, lines)
             if lines > layer.memory.channels:
                 matrix = np.zeros((memory.size, len(encoders)))
                 matrix[: encoders.shape[1]] = encoders.T

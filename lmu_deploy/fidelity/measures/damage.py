@@ -19,8 +19,8 @@ from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
 
 LARGE = 0.4
 """Smallest relative error of a row or column that is damage."""
-_UNITS, _SHARE, _SPARSE = 6.0, 0.03, 0.2
-_LIKE, _ALONE = 0.2, 0.8
+_UNITS, _SHARE, _SPARSE, _TIMES = 6.0, 0.03, 0.2, 20.0
+_LIKE, _ALONE, _NEARLY = 0.2, 0.8, 0.98
 _BIAS_ERRORS = 30.0
 
 
@@ -40,8 +40,11 @@ def damage(network: IntegerNetwork) -> list[Fault]:
         return [Fault("source", "", (), f"The integers are not those of the network: {error}")]
     found: list[Fault] = []
     for edge in network.edges:
+        memory = network[edge.target]
         refitted = (
-            isinstance(network[edge.target], Integrators) and len(edge.connection.slices) == 1
+            isinstance(memory, Integrators)
+            and memory.realization != "fir"
+            and len(edge.connection.slices) == 1
         )
         found += _of_edge(edge, counterpart.matrices[edge.place], refitted)
     for place, integers in biases(network).items():
@@ -62,17 +65,18 @@ def _of_edge(edge: Edge, truth: np.ndarray, refitted: bool) -> list[Fault]:
     if empty and len(slices) > 1:
         words = f"Slice {empty[0]} of the weights of {place} is empty."
         return [Fault("slice lost", place, (empty[0],), words)]
-    rows = _off(edge, now, truth, 1)
-    columns = _off(edge, now, truth, 0)
+    rows = _off(edge, now, truth, 1, refitted)
+    columns = _off(edge, now, truth, 0, refitted)
     if len(rows) > len(truth) / 2 and len(columns) > truth.shape[1] / 2:
         what = _change(now.reshape(1, -1), truth.reshape(1, -1), 0)
         if what is not None:
             return [Fault(f"edge {what[0]}", place, (), f"All weights of {place} {what[1]}.")]
     squares = (now - truth) ** 2
-    if squares.max() >= _ALONE * squares.sum():
+    if squares.max() >= _ALONE * squares.sum() and truth.shape[1] > 1:
         return [] if refitted else _weights(edge, now, truth)
-    by_rows, by_columns = (np.sort(squares.sum(axis=k))[-2:].sum() for k in (1, 0))
-    if len(rows) and (by_rows >= by_columns or not len(columns)):
+    if len(rows) and (
+        _spread(squares.sum(axis=1)) <= _spread(squares.sum(axis=0)) or not len(columns)
+    ):
         return [_line("row", place, place, now, truth, int(i)) for i in rows[:MOST_NEURONS]]
     if len(columns):
         source = str(edge.source)
@@ -82,17 +86,28 @@ def _of_edge(edge: Edge, truth: np.ndarray, refitted: bool) -> list[Fault]:
     return [] if refitted else _weights(edge, now, truth)
 
 
-def _off(edge: Edge, now: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray:
+def _spread(parts: np.ndarray) -> tuple[int, float]:
+    """Return how few parts hold nearly all of a sum, and less the share of the largest."""
+    shares = np.sort(parts)[::-1] / max(float(parts.sum()), 1e-300)
+    return int(np.searchsorted(np.cumsum(shares), _NEARLY)), -float(shares[0])
+
+
+def _off(edge: Edge, now: np.ndarray, truth: np.ndarray, axis: int, refitted: bool) -> np.ndarray:
     """Return which rows (axis 1) or columns (axis 0) are off by more than rounding can be.
 
     The error is compared with the norm of the line, and with three times the norm that uniform
-    errors of half a unit of the last slice have. Lines of a thousandth of the largest are left out.
+    errors of half a unit of the last slice have where the float weights are not zero. An error of
+    twenty times that norm is damage too if other lines have no such errors. Lines of a thousandth
+    of the largest are left out.
     """
     wrong, size = (np.linalg.norm(each, axis=axis) for each in (now - truth, truth))
     units = np.broadcast_to(edge.connection.gains[-1][:, None], truth.shape)
-    rounding = np.linalg.norm(units, axis=axis) / np.sqrt(12.0)
+    rounding = np.linalg.norm(units * (truth != 0.0), axis=axis) / np.sqrt(12.0)
     judged = size > 1e-3 * size.max(initial=0.0)
-    return np.flatnonzero(judged & (wrong >= np.maximum(LARGE * size, 3.0 * rounding)))
+    large = wrong >= np.maximum(LARGE * size, 3.0 * rounding)
+    typical = np.median(wrong[judged] / np.maximum(rounding[judged], 1e-300)) if judged.any() else 0
+    single = wrong >= _TIMES * np.maximum(typical, 1.0) * rounding
+    return np.flatnonzero(judged & (large | (single & (not refitted))))
 
 
 def _change(now: np.ndarray, truth: np.ndarray, i: int) -> tuple[str, str] | None:
