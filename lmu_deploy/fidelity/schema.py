@@ -41,8 +41,7 @@ class Estimate(Strict):
 class Costs(Strict):
     """Operations of a mean sample, and the estimated energy and time on a chip.
 
-    `energy` is in joules and `latency` in seconds; each is the range over all estimates, or null
-    when no figures are published.
+    `energy` (joules) and `latency` (seconds) are ranges over all estimates, null without figures.
     """
 
     synops: float
@@ -222,11 +221,12 @@ class LayerRanges(Strict):
 
 
 class Metric(Strict):
-    """Metric of the task on the samples that were run; `ci95` may be null."""
+    """Metric of the task on the samples that were run; `by_output` where several are regressed."""
 
     name: Literal["accuracy", "nrmse"]
     value: float
     ci95: Interval | None
+    by_output: list[float | None] | None = None
 
 
 class Answers(Strict):

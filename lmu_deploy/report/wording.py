@@ -168,11 +168,25 @@ def sentence(name: str, found: TargetFidelity) -> str:
     what = "an accuracy" if metric.name == "accuracy" else "an NRMSE"
     reaches = f"{name} reaches {what} of {value}{interval}"
     if against is None:
-        return f"{reaches} on {plural(found.samples, 'sample')}."
+        return f"{reaches} on {plural(found.samples, 'sample')}.{_worst_output(metric)}"
     theirs = metric_value(metric.name, against.value)
     return (
         f"{reaches}; float reaches {theirs} on the same {plural(found.samples, 'sample')}. "
-        f"{_changes(against)}."
+        f"{_changes(against)}.{_worst_output(metric)}"
+    )
+
+
+def _worst_output(metric: Metric) -> str:
+    """Name the output with the largest NRMSE, and the mean, where there are several outputs."""
+    outputs = metric.by_output or ()
+    known = {k: value for k, value in enumerate(outputs) if value is not None}
+    if not known:
+        return ""
+    worst = max(known, key=lambda k: known[k])
+    mean = sum(known.values()) / len(known)
+    return (
+        f" The worst of its {len(outputs)} outputs is output {worst} with an NRMSE of "
+        f"{significant(known[worst])}; their mean is {significant(mean)}."
     )
 
 

@@ -186,7 +186,7 @@ def test_deploy_summary_has_the_documented_keys(digits):
     found = deploy_summary(run, digits.reference, digits.task, digits.split.targets)
     keys = "target task n_samples metric reference events synops saturations steps wall_seconds"
     assert set(f"{keys} seed versions".split()) <= set(found)
-    assert set(found["metric"]) == {"name", "value", "ci95"}
+    assert set(found["metric"]) == {"name", "value", "ci95", "by_output"}
     assert {"value", "agreement"} <= set(found["reference"])
     assert set(found["events"]) == {"total", "per_sample", "per_step", "by_population"}
     assert 0.0 <= found["metric"]["value"] <= 1.0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmu_deploy.fidelity.measures.metric import measure
 from lmu_deploy.fidelity.schema import Equality, Specification
 from lmu_deploy.report.view import pairs, parse_settings
 from lmu_deploy.report.wording import (
@@ -19,6 +21,7 @@ from lmu_deploy.report.wording import (
     size,
     verdict,
 )
+from lmu_deploy.tasks.base import Task
 
 
 @pytest.mark.parametrize(
@@ -140,3 +143,21 @@ def test_nested_settings_are_flattened():
     assert parse_settings('{"a": {"b": 2}}') == [("a.b", "2")]
     for text in ("plain", "[1, 2]", '{"a": ', "3"):
         assert parse_settings(text) == text
+
+
+def test_the_worst_of_several_outputs_is_named(signal, assembled):
+    """A small output that is all wrong hardly changes the NRMSE of both."""
+    rng = np.random.default_rng(3)
+    wanted = rng.normal(size=(9, 20, 3)) * [100.0, 1.0, 0.0]
+    found = wanted + np.array([1.0, 1.0, 0.0])
+    task = Task("two", "regression", 1, 3, 20, load=lambda: None, every_step=True)
+    metric = measure(found, wanted, task)
+    alone = [np.linalg.norm(np.ones(180)) / np.linalg.norm(wanted[..., k]) for k in range(2)]
+    assert metric.by_output == [pytest.approx(alone[0]), pytest.approx(alone[1]), None]
+    assert metric.value < 0.05 < alone[1]
+    target = next(iter(assembled(signal)[0].targets.values()))
+    said = sentence("chip", target.model_copy(update={"metric": metric}))
+    assert f"worst of its 3 outputs is output 1 with an NRMSE of {significant(alone[1])}" in said
+    assert said.endswith(f"their mean is {significant(sum(alone) / 2)}.")
+    alone = metric.model_copy(update={"by_output": None})
+    assert "worst" not in sentence("chip", target.model_copy(update={"metric": alone}))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, RunError
-from lmu_deploy.core.metrics import NO_CLASS, accuracy, nrmse
+from lmu_deploy.core.metrics import NO_CLASS, accuracy, nrmse, nrmse_by_output
 from lmu_deploy.fidelity.measures.agreement import class_agreement, deviation
 from lmu_deploy.fidelity.measures.statistics import (
     Interval,
@@ -84,7 +84,17 @@ def measure(outputs: np.ndarray, targets: np.ndarray, task: Task, seed: int = 0)
         return Metric(name="accuracy", value=value, ci95=wilson(right, len(targets)))
     value = nrmse(outputs, targets, task.washout)
     interval = bootstrap_nrmse(*squared_sums(outputs, targets, task.washout), seed=seed)
-    return Metric(name="nrmse", value=value, ci95=interval)
+    return Metric(
+        name="nrmse", value=value, ci95=interval, by_output=_by_output(outputs, targets, task)
+    )
+
+
+def _by_output(outputs: np.ndarray, targets: np.ndarray, task: Task) -> list[float | None] | None:
+    """Return the NRMSE of each of several outputs; None for one whose answers are all zero."""
+    if outputs.shape[-1] == 1:
+        return None
+    found = nrmse_by_output(outputs, targets, task.washout)
+    return [None if math.isnan(value) else value for value in found]
 
 
 MARGINS = {"classification": 0.01, "regression": 0.02}

@@ -1,0 +1,119 @@
+"""Training in bfloat16 beside float32: processor time of a step, and accuracy over seeds.
+
+    python benchmarks/precision.py speed --save performance/precision
+    python benchmarks/precision.py accuracy --save performance/precision-accuracy
+
+Both precisions take turns in one process with one thread; the ratio is the median of the ratios
+within a turn. Inputs of the steps are random. Accuracy is of the test part of `digits`, after a
+training with the built-in settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import results
+import torch
+from torch.nn.functional import cross_entropy
+
+from lmu_deploy.nn import LMU  # noqa: F401  (asks for huge pages before torch's first use)
+from lmu_deploy.tasks.base import get_task
+from lmu_deploy.training import train
+from lmu_deploy.training.config import preset
+from lmu_deploy.training.module import make_model
+
+SEEDS = (0, 1, 2)
+TASK, BATCH = "psmnist", 20
+Rows = list[list[results.Cell]]
+SPEED = [
+    ("work", "{}"),
+    ("float32, s", ">{:.4g}"),
+    ("bf16-mixed, s", ">{:.4g}"),
+    ("float32 / bf16-mixed", ">{:.2f}"),
+]
+
+
+def product(mixed: bool) -> Callable[[], None]:
+    """Return the product of a batch of 100 sequences of 784 steps with an impulse response."""
+    kind = torch.bfloat16 if mixed else torch.float32
+    inputs, response = torch.rand(100, 784).to(kind), torch.rand(784, 256).to(kind)
+    return lambda: [inputs @ response for _ in range(5)] and None
+
+
+def step(model: str, mixed: bool) -> Callable[[], None]:
+    """Return a training step of a built-in network without its optimizer."""
+    torch.manual_seed(0)
+    task = get_task(TASK)
+    network = make_model(preset(task, model), task).train()
+    inputs, classes = torch.rand(BATCH, 784, 1), torch.randint(10, (BATCH,))
+
+    def work() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = cross_entropy(network(inputs).float(), classes)
+        network.zero_grad()
+        loss.backward()
+
+    return work
+
+
+def speed(rounds: int) -> Rows:
+    """Time both precisions in turns."""
+    torch.set_num_threads(1)
+    rows: Rows = []
+    works: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+        "five products (100, 784) by (784, 256)": (product(False), product(True))
+    }
+    for model in ("lmu", "parallel", "stack"):
+        works[f"training step, {TASK}, {model}, batch {BATCH}"] = (
+            step(model, False),
+            step(model, True),
+        )
+    for name, pair in works.items():
+        times: list[list[float]] = [[], []]
+        for _ in range(rounds + 1):
+            for spent, work in zip(times, pair, strict=True):
+                start = time.process_time()
+                work()
+                spent.append(time.process_time() - start)
+        plain, mixed = (spent[1:] for spent in times)  # the first turn warms up
+        ratio = statistics.median(a / b for a, b in zip(plain, mixed, strict=True))
+        rows.append([name, statistics.median(plain), statistics.median(mixed), ratio])
+    return rows
+
+
+ACCURACY = [
+    ("seed", "{}"),
+    ("stack, float32, %", ">{:.2f}"),
+    ("stack, bf16-mixed, %", ">{:.2f}"),
+]
+
+
+def accuracy(_: int) -> Rows:
+    """Train a stack on digits in both precisions."""
+    rows: Rows = []
+    for seed in SEEDS:
+        found = [
+            train("digits", "stack", seed=seed, precision=precision, progress=False)
+            for precision in ("32", "bf16-mixed")
+        ]
+        rows.append([str(seed), *(100 * each.figures["test_accuracy"] for each in found)])
+    means = [statistics.mean(float(row[k] or 0) for row in rows) for k in (1, 2)]
+    return [*rows, ["mean", *means]]
+
+
+def main() -> None:
+    """Measure one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=("speed", "accuracy"))
+    parser.add_argument("--rounds", type=int, default=3)
+    results.add_options(parser)
+    options = parser.parse_args()
+    columns, study = (SPEED, speed) if options.study == "speed" else (ACCURACY, accuracy)
+    results.publish(columns, study(options.rounds), options, 0)
+
+
+if __name__ == "__main__":
+    main()
