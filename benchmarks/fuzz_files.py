@@ -30,9 +30,18 @@ from converters.spiking import spike
 from converters.spiking.saved import keep_calibration, load_calibration
 from lmu_deploy.core.errors import InputError, LmuDeployError
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.linear import Conv1d, Dense
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.operator import Operator
+from lmu_deploy.core.graph.pointwise import Activation, Add
+from lmu_deploy.core.graph.recurrent import LSTM
+from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.tasks.dataset import task_from_file
+from targets.integer import IntegerTarget
+from targets.recorded import Recording
 
 FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "keras_lmu"
 ARCHITECTURE = FIXTURES / "keras3-feedback.json"
@@ -53,6 +62,9 @@ def collect(folder: Path) -> list[Sample]:
     """Return an undamaged file of every kind; check that each can be read."""
     samples = [
         Sample("keras .keras (Keras 3)", ".keras", _fixture("keras3-stack.keras"), import_file),
+        Sample(
+            "keras .keras (graph)", ".keras", _fixture("keras3-conv-and-gru.keras"), import_file
+        ),
         Sample("keras .keras (Keras 2)", ".keras", _fixture("keras2-feedback.keras"), import_file),
         Sample("keras .h5 (whole model)", ".h5", _fixture("keras3-feedback.h5"), import_file),
         Sample("keras .weights.h5", ".h5", _fixture("keras3-feedback.weights.h5"), _with_weights),
@@ -213,6 +225,24 @@ def _state() -> bytes:
     )
 
 
+def _graph() -> Network:
+    """Return a network of a convolution, a residual branch around a memory, an LSTM and a mean."""
+    memory = LinearMemory(
+        Memory.legendre(4, 12.0, 2), _weights(3, 2), _weights(2), Activation("relu")
+    )
+    operators: list[tuple[str, Operator, tuple[str, ...]]] = [
+        ("conv", Conv1d(_weights(2, 2, 3), _weights(3), left=1), (INPUT,)),
+        ("memory", memory, ("conv",)),
+        ("units", Dense(_weights(8, 3), _weights(3)), ("memory",)),
+        ("tanh", Activation("tanh"), ("units",)),
+        ("sum", Add(), ("conv", "tanh")),
+        ("lstm", LSTM(_weights(3, 12), _weights(3, 12), _weights(12)), ("sum",)),
+        ("mean", Reduce("mean"), ("lstm",)),
+        ("readout", Dense(_weights(3, 2), _weights(2)), ("mean",)),
+    ]
+    return Network(tuple(Node(*parts) for parts in operators), (2,), "readout", task="digits")
+
+
 def _our_files(folder: Path) -> list[Sample]:
     hidden = Hidden(_weights(4, 3), _weights(2, 3), _weights(3, 3), _weights(3), "tanh")
     layer = LMULayer(_weights(2, 1), None, None, None, Memory.legendre(4, 12.0), hidden)
@@ -232,6 +262,15 @@ def _our_files(folder: Path) -> list[Sample]:
     units = spike(ahead, inputs, units="chip", calibration="static", **options)
     save(units, folder / "units.safetensors")
     save(loihi_spike(network, inputs, **options), folder / "loihi.safetensors")
+    graph = _graph()
+    save(graph, folder / "graph.safetensors")
+    integer = quantize(graph, inputs, "loihi2")
+    save(integer, folder / "populations.safetensors")
+    write_nir(to_nir(graph), folder / "graph.nir")
+    run = IntegerTarget().run(integer, inputs[:2], record=True)
+    assert run.states is not None
+    recorded = {name: getattr(run.states, name) for name in "mhy"}
+    np.savez(folder / "recording.npz", **recorded)
     x, y = inputs.astype(np.float32), np.arange(8) % 2
     np.savez(folder / "task.npz", x_train=x, y_train=y, x_test=x, y_test=y)
 
@@ -240,6 +279,10 @@ def _our_files(folder: Path) -> list[Sample]:
         return Sample(name, path.suffix, path.read_bytes(), reader)
 
     return [
+        sample("Network .safetensors (graph)", "graph.safetensors", load),
+        sample("IntegerNetwork .safetensors (graph)", "populations.safetensors", load),
+        sample("nir .nir (graph)", "graph.nir", import_file),
+        sample("recording .npz", "recording.npz", Recording.load),
         sample("LMUNetwork .safetensors", "float.safetensors", load),
         sample("IntegerNetwork .safetensors", "integer.safetensors", load),
         sample("SpikingNetwork with units .safetensors", "units.safetensors", load),

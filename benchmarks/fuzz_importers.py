@@ -29,6 +29,9 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import results  # noqa: E402 (the libraries read the variables when they are loaded)
+
+COLUMNS = [("file", "{}"), ("read", ">{:,d}"), ("refused", ">{:,d}"), ("anything else", ">{:,d}")]
 SECONDS = 150
 """Longer than the time limit of an importer, so that the importer's own limit is tested."""
 MEBIBYTES = 1024
@@ -71,28 +74,30 @@ def _peak() -> int:
     return max(resource.getrusage(who).ru_maxrss for who in both) // 1024
 
 
-def watch(mutations: int, fresh: bool) -> int:
-    """Run workers until all mutations are done; print the findings."""
-    results: list[dict[str, object]] = []
+def watch(mutations: int, fresh: bool, save: str | None = None) -> int:
+    """Run workers until all mutations are done; print the findings; save the table."""
+    done: list[dict[str, object]] = []
     findings: list[str] = []
     first = 0
     with tempfile.TemporaryDirectory() as folder:
         while first < mutations:
             lines, ending = _run_worker(first, mutations, Path(folder), fresh)
-            results += lines
+            done += lines
             first = first + len(lines)
             if first < mutations:
                 findings.append(f"mutation {first}: the worker {ending}")
                 first += 1
     findings += [
         f"mutation {r['number']} of {r['sample']} ({r['how']}): {r['outcome']}"
-        for r in results
+        for r in done
         if not str(r["outcome"]).startswith(("read", "refused"))
     ]
-    peak = max((int(str(r["mebibytes"])) for r in results), default=0)
+    peak = max((int(str(r["mebibytes"])) for r in done), default=0)
     if peak > MEBIBYTES:
         findings.append(f"{peak} MiB were used, more than {MEBIBYTES}")
-    _show(results, peak, findings)
+    rows = _show(done, peak, findings)
+    if save is not None:
+        results.Table.measured(COLUMNS, rows).save(save)
     return 1 if findings else 0
 
 
@@ -117,22 +122,27 @@ def _run_worker(
         return lines, f"gave no answer within {patience} s"
 
 
-def _show(results: list[dict[str, object]], peak: int, findings: list[str]) -> None:
-    outcomes = Counter((str(r["sample"]), str(r["outcome"]).partition(":")[0]) for r in results)
+def _show(
+    done: list[dict[str, object]], peak: int, findings: list[str]
+) -> list[list[results.Cell]]:
+    outcomes = Counter((str(r["sample"]), str(r["outcome"]).partition(":")[0]) for r in done)
+    rows: list[list[results.Cell]] = []
     names = sorted({name for name, _ in outcomes})
     print(f"{'sample':<34}{'read':>8}{'refused':>9}{'other':>7}")
     for name in names:
         total = sum(count for (n, _), count in outcomes.items() if n == name)
         taken, refused = outcomes[name, "read"], outcomes[name, "refused"]
         print(f"{name:<34}{taken:>8}{refused:>9}{total - taken - refused:>7}")
-    slowest = max((float(str(r["seconds"])) for r in results), default=0.0)
-    before = max((int(str(r["before"])) for r in results), default=0)
+        rows.append([name, taken, refused, total - taken - refused])
+    slowest = max((float(str(r["seconds"])) for r in done), default=0.0)
+    before = max((int(str(r["before"])) for r in done), default=0)
     print(
-        f"{len(results)} files; slowest {slowest:.2f} s; most memory {peak} MiB, of which "
+        f"{len(done)} files; slowest {slowest:.2f} s; most memory {peak} MiB, of which "
         f"{before} MiB before the first file; {len(findings)} findings"
     )
     for finding in findings[:50]:
         print(finding)
+    return rows
 
 
 def main() -> int:
@@ -140,11 +150,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--fresh", action="store_true", help="start a new process for each reader")
+    parser.add_argument("--save", metavar="NAME", help="write the table to docs/results/data")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.worker is None:
-        return watch(chosen.mutations, chosen.fresh)
+        return watch(chosen.mutations, chosen.fresh, chosen.save)
     work(chosen.worker, chosen.mutations, chosen.folder, chosen.fresh)
     return 0
 
