@@ -36,7 +36,7 @@ from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.operator import Operator
 from lmu_deploy.core.graph.pointwise import Activation, Add
 from lmu_deploy.core.graph.recurrent import LSTM
-from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.graph.time import Delay, Reduce
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.tasks.dataset import task_from_file
@@ -266,7 +266,14 @@ def _our_files(folder: Path) -> list[Sample]:
     save(graph, folder / "graph.safetensors")
     integer = quantize(graph, inputs, "loihi2")
     save(integer, folder / "populations.safetensors")
-    write_nir(to_nir(graph), folder / "graph.nir")
+    kept = ("conv", "delay", "readout")  # NIR has nodes for these
+    operators = [graph["conv"].operator, Delay(2), graph["readout"].operator]
+    inputs_of = (INPUT, *kept)
+    chain = tuple(
+        Node(name, operator, (before,))
+        for name, operator, before in zip(kept, operators, inputs_of, strict=False)
+    )
+    write_nir(to_nir(replace(graph, nodes=chain)), folder / "graph.nir")
     run = IntegerTarget().run(integer, inputs[:2], record=True)
     assert run.states is not None
     recorded = {name: getattr(run.states, name) for name in "mhy"}
