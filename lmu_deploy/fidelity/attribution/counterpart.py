@@ -180,6 +180,8 @@ class _Exact(Lowering):
         network = self.network
         self.forms[INPUT] = Form.of(self._input())
         for node in network.nodes:
+            if node is self._scaling:
+                continue  # the input has its unit and zero
             if (host := self._hosts.get(node.name)) is not None:
                 self.forms[node.name] = self._read(node, host)
                 continue
