@@ -35,6 +35,7 @@ _NAMES = {
     "Run": "targets.base",
     "RunError": "lmu_deploy.core.errors",
     "RunResult": "lmu_deploy.api.run",
+    "SpikingGraph": "lmu_deploy.core.spiking.graph",
     "SpikingNetwork": "lmu_deploy.core.spiking.network",
     "check": "lmu_deploy.api.check",
     "chip_lifetime": "lmu_deploy.api.spike",

@@ -60,6 +60,7 @@ def build_memory(
     number: int,
     place: str,
     progress: Progress | None = None,
+    shares: int = 1,
 ) -> Built:
     """Lower one memory, and calibrate it on each chip.
 
@@ -68,7 +69,7 @@ def build_memory(
     recipes : sequence of Recipe
         One for each chip; only the seeds of their devices differ.
     memory : Memory
-    u : ndarray, shape (samples, steps, channels)
+    u : ndarray, shape (samples, steps * shares, channels)
         Inputs of the memory for its calibration.
     number : int
         Number of the memory in the network: each has its own neurons on the chip.
@@ -76,6 +77,8 @@ def build_memory(
         Place of the memory in the network.
     progress : callable, optional
         Called with (calibration steps done, steps in total).
+    shares : int
+        Values of each input in a presentation.
 
     Raises
     ------
@@ -84,7 +87,7 @@ def build_memory(
     """
     recipe = recipes[0]
     decay = float(np.exp(-recipe.dt_ms / recipe.tau_ms))
-    scaled = scale_memory(memory, u, recipe.parts, decay)
+    scaled = scale_memory(memory, u, recipe.parts, decay, shares)
     drawn = np.random.default_rng([recipe.seed, number, 1])
     nominal = make_populations(
         memory.size, recipe.neurons_per_state, recipe.model, recipe.maximum_rates, drawn

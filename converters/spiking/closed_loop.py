@@ -135,18 +135,22 @@ class ScaledMemory:
     trajectory: np.ndarray
 
 
-def scale_memory(memory: Memory, u: np.ndarray, parts: int, decay: float) -> ScaledMemory:
+def scale_memory(
+    memory: Memory, u: np.ndarray, parts: int, decay: float, shares: int = 1
+) -> ScaledMemory:
     """Divide a memory into simulation steps, and compute and scale its states.
 
     Parameters
     ----------
     memory : Memory
-    u : ndarray, shape (samples, steps, channels)
+    u : ndarray, shape (samples, steps * shares, channels)
         Inputs of the memory.
     parts : int
         Simulation steps of one presentation.
     decay : float
         Decay factor of the synapse over one simulation step.
+    shares : int
+        Values of each input in a presentation, one after the other for about equally long.
 
     Raises
     ------
@@ -155,7 +159,12 @@ def scale_memory(memory: Memory, u: np.ndarray, parts: int, decay: float) -> Sca
     """
     a_bar, b_bar = divide_step(memory, parts)
     a_prime, b_prime = behind_synapse(a_bar, b_bar, decay)
-    trajectory = follow(a_bar, b_bar, u, parts)
+    if shares == 1:
+        trajectory = follow(a_bar, b_bar, u, parts)
+    else:
+        held = np.arange(parts) * shares // parts
+        now = (np.arange(u.shape[1] // shares)[:, None] * shares + held).reshape(-1)
+        trajectory = follow(a_bar, b_bar, u[:, now], 1)
     scales = ranges(trajectory)
     trajectory /= scales.astype(np.float32)
     targets = a_prime * scales[:, None, :] / scales[:, :, None]

@@ -20,6 +20,8 @@ from converters.options import (
 )
 from converters.spiking.build import LastLayer, build_memory, last_layer_inputs, memory_inputs
 from converters.spiking.device import VIRTUAL, NeuronDevice, open_device
+from converters.spiking.graph.build import build_graph
+from converters.spiking.graph.plan import Plan, check_graph, plan_graph
 from converters.spiking.neurons import Fit, VirtualDevice, part
 from converters.spiking.recipe import (
     Recipe,
@@ -39,6 +41,7 @@ from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration
+from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.spiking.units import SpikingUnits
 from lmu_deploy.core.validation import check_inputs
@@ -103,7 +106,7 @@ def build_networks(
     return made
 
 
-def _summary(recipe: Recipe, samples: int, fits: Sequence[Fit], dead: Sequence[str]) -> Calibration:
+def _warn_dead(recipe: Recipe, dead: Sequence[str]) -> None:
     if dead:
         _LOG.warning(
             "%s: no neuron of %s follows its drive; calibration works around it with the other "
@@ -111,6 +114,10 @@ def _summary(recipe: Recipe, samples: int, fits: Sequence[Fit], dead: Sequence[s
             recipe.device.board or f"chip {recipe.device.seed}",
             ", ".join(dead),
         )
+
+
+def _summary(recipe: Recipe, samples: int, fits: Sequence[Fit], dead: Sequence[str]) -> Calibration:
+    _warn_dead(recipe, dead)
     return Calibration(
         method=recipe.calibration,
         seed=recipe.seed,
@@ -173,7 +180,7 @@ def spike(
     chip_seed: int | None = None,
     device: DeviceLike | None = None,
     progress: Progress | None = None,
-) -> SpikingNetwork:
+) -> AnalogNetwork:
     """Map the memories of `network` onto spiking neurons of one virtual chip, and calibrate them.
 
     States are scaled by their 99.9 % range over the calibration inputs, and their dynamics are
@@ -183,8 +190,9 @@ def spike(
     Parameters
     ----------
     network : Network or LMUNetwork
-        Encoders and LSTM layers stay on the host, and so do hidden units and readout, except
-        those of a last layer with feed-forward units: see `units`.
+        Of a chain of layers, encoders and LSTM layers stay on the host, and so do hidden units and
+        readout, except those of a last layer with feed-forward units: see `units`. Any other graph
+        becomes a SpikingGraph (:mod:`converters.spiking.graph`).
     calibration_inputs : ndarray, shape (samples, steps, n_in)
         Training data, never test data. At most `calibration_samples` are used, drawn at random
         with `seed`, and of each the first `calibration_steps` (by default as many as fit in
@@ -217,7 +225,8 @@ def spike(
         "none" uses the decoders of an ideal chip on this chip.
     units : {"auto", "chip", "host"}
         Where the last layer's hidden units and the readout run: "auto" puts them on neurons where
-        that is possible and the chip has room (:mod:`lmu_deploy.core.spiking.units`).
+        that is possible and the chip has room (:mod:`lmu_deploy.core.spiking.units`). With "chip",
+        feed-forward layers one behind the other become a SpikingGraph, all on neurons.
     neurons_per_unit : int
         Neurons of each hidden unit on the chip.
     readout_tau_ms : float, optional
@@ -239,7 +248,7 @@ def spike(
 
     Returns
     -------
-    SpikingNetwork
+    SpikingNetwork or SpikingGraph
 
     Raises
     ------
@@ -281,10 +290,17 @@ def spike_with(
     saved: SavedCalibration | None = None,
     progress: Progress | None = None,
     device: DeviceLike | None = None,
-) -> SpikingNetwork:
+) -> AnalogNetwork:
     """Lower a network with options in one object; see :func:`spike`."""
-    network = as_layers(network, "spike")
     own_seed = options.seed if options.chip_seed is None else options.chip_seed
+    if isinstance(network, Network) and (plan := _whole(network, options)) is not None:
+        if saved is not None or device is not None:
+            raise InputError(
+                "this network becomes a graph of neurons, which is calibrated on a virtual chip as "
+                "a whole; leave out the saved calibration and the device."
+            )
+        return _graph(plan, calibration_inputs, profile, options, own_seed, progress)
+    network = as_layers(network, "spike")
     inputs = check_inputs(calibration_inputs, network.n_in)
     if saved is None:
         return spike_chips(
@@ -293,6 +309,56 @@ def spike_with(
     recipe = _recipe(network, profile, options, device).on_chip(own_seed)
     check_calibration(saved, network, recipe)
     return assemble(network, recipe, saved.memories, saved.calibration, saved.units)
+
+
+def _whole(network: Network, options: SpikeOptions) -> Plan | None:
+    """Return the plan of a graph that is not lowered as a chain of layers; None for a chain.
+
+    Raises
+    ------
+    InputError
+        When it is no chain, and no memory of it can be on neurons either.
+    """
+    try:
+        layers = as_layers(network, "spike")
+    except InputError:
+        try:
+            return plan_graph(network, options.units != "host")
+        except InputError:
+            pass
+        raise  # what the layers lack tells more
+    several = len(layers.layers) > 1
+    forward = all(
+        isinstance(layer, LMULayer)
+        and not layer.feeds_back
+        and (layer.hidden is None or layer.hidden.recurrent_kernel is None)
+        for layer in layers.layers
+    )
+    return plan_graph(network) if several and forward and options.units == "chip" else None
+
+
+def _graph(
+    plan: Plan,
+    inputs: np.ndarray,
+    profile: str | AnalogProfile,
+    options: SpikeOptions,
+    chip_seed: int,
+    progress: Progress | None,
+) -> SpikingGraph:
+    """Lower a plan on one chip; see :func:`spike`."""
+    chip = load_profile(profile, "analog")
+    assert isinstance(chip, AnalogProfile)
+    recipe = make_recipe(chip, options)
+    check_graph(plan, recipe, chip)
+    frames = np.asarray(inputs)
+    flat = check_inputs(frames.reshape(*frames.shape[:2], -1), plan.host.n_in)
+    if options.calibration_steps is not None:
+        flat = flat[:, : options.calibration_steps]
+    largest = max(spot.values(recipe) for spot in plan.spots)
+    chosen = draw_samples(flat, options.calibration_samples, largest, recipe.seed)
+    made = build_graph(plan, recipe.on_chip(chip_seed), chosen, progress)
+    _warn_dead(recipe.on_chip(chip_seed), made.calibration.dead)
+    return made
 
 
 def spike_chips(

@@ -8,8 +8,8 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load, load_float
+from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
-from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.placement import OnChip, place, table
 from lmu_deploy.hardware.preflight import Violation, demand_table
 from lmu_deploy.hardware.preflight import check as rules_broken
@@ -56,7 +56,7 @@ def check_data(
 
 
 def check(
-    network: OnChip | SpikingNetwork | Path | str, *, profile: str | None = None
+    network: OnChip | AnalogNetwork | Path | str, *, profile: str | None = None
 ) -> list[Violation]:
     """List every violation of the chip's limits, each with the smallest change that fixes it.
 
@@ -73,18 +73,18 @@ def check(
         cannot run such a network.
     """
     network = _checkable(network)
-    if isinstance(network, SpikingNetwork):
+    if isinstance(network, AnalogNetwork):
         return rules_broken(network, _analog(profile or usual_profile(network)))
     return rules_broken(network, _digital(profile or _USUAL))
 
 
-def usual_profile(network: OnChip | SpikingNetwork | Path | str) -> str:
+def usual_profile(network: OnChip | AnalogNetwork | Path | str) -> str:
     """Return the profile against which `check` compares a network if none is given."""
     network = _checkable(network)
-    return network.device.profile if isinstance(network, SpikingNetwork) else _USUAL
+    return network.device.profile if isinstance(network, AnalogNetwork) else _USUAL
 
 
-def placement(network: OnChip | SpikingNetwork | Path | str, *, profile: str | None = None) -> str:
+def placement(network: OnChip | AnalogNetwork | Path | str, *, profile: str | None = None) -> str:
     """Show where the network's neurons sit and how full each core gets, a line each.
 
     For an analog chip, show how much of it the network needs.
@@ -95,13 +95,13 @@ def placement(network: OnChip | SpikingNetwork | Path | str, *, profile: str | N
         As `check`.
     """
     network = _checkable(network)
-    if isinstance(network, SpikingNetwork):
+    if isinstance(network, AnalogNetwork):
         return demand_table(network, _analog(profile or usual_profile(network)))
     cores = _digital(profile or _USUAL)
     return table(place(network, cores), cores)
 
 
-def remarks(network: OnChip | SpikingNetwork | Path | str) -> list[str]:
+def remarks(network: OnChip | AnalogNetwork | Path | str) -> list[str]:
     """Return what breaks no rule but is worth knowing: layers on the host, memories that grow.
 
     Raises
@@ -110,11 +110,14 @@ def remarks(network: OnChip | SpikingNetwork | Path | str) -> list[str]:
         When the file holds no network for a digital chip.
     """
     from converters.quantize import memory_analysis
+    from targets.spiking.graph import notes as graph_notes
 
     network = _checkable(network)
     if isinstance(network, LoihiNetwork):
         return [_LOIHI_HOST]
-    if isinstance(network, SpikingNetwork):
+    if isinstance(network, SpikingGraph):
+        return [note for note in graph_notes(network, 1) if "host" in note]
+    if isinstance(network, AnalogNetwork):
         return []
     return memory_analysis.remarks(network)
 
@@ -131,11 +134,11 @@ def _analog(profile: str) -> AnalogProfile:
     return chip
 
 
-def _checkable(network: OnChip | SpikingNetwork | Path | str) -> OnChip | SpikingNetwork:
-    if isinstance(network, IntegerNetwork | LoihiNetwork | SpikingNetwork):
+def _checkable(network: OnChip | AnalogNetwork | Path | str) -> OnChip | AnalogNetwork:
+    if isinstance(network, IntegerNetwork | LoihiNetwork | AnalogNetwork):
         return network
     loaded = load(network)
-    if not isinstance(loaded, IntegerNetwork | LoihiNetwork | SpikingNetwork):
+    if not isinstance(loaded, IntegerNetwork | LoihiNetwork | AnalogNetwork):
         raise InputError(
             f"check needs an IntegerNetwork, a LoihiNetwork or a SpikingNetwork, and {network} "
             f"holds a {type(loaded).__name__}; make one with lmu-deploy quantize or spike."

@@ -13,7 +13,7 @@ from lmu_deploy.core.files import fingerprint, save
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import FORMS, AnyNetwork, as_network, float_source
-from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.fidelity.store import Parts
 from lmu_deploy.tasks.dataset import TaskLike, find_task
 from targets.base import Target, forms_of, taken_by
@@ -124,9 +124,14 @@ class Forms:
             self.given[form] = network
 
     def _is_source(self, network: Network) -> bool:
-        """Return whether a network has the layers of the source, whatever its nodes are called."""
-        layers = [fingerprint(as_layers(each, "use")) for each in (network, self.source)]
-        return layers[0] == layers[1]
+        """Return whether a network computes what the source does, whatever its nodes are called."""
+        try:
+            found = [as_layers(each, "use") for each in (network, self.source)]
+        except InputError:  # a graph
+            from converters.spiking.graph.plan import plan_graph
+
+            found = [plan_graph(each).host for each in (network, self.source)]
+        return fingerprint(found[0]) == fingerprint(found[1])
 
     def _spike_on_loihi(self) -> AnyNetwork:
         return spike(self.source, self.task, profile=LOIHI, seed=self.seed)
@@ -150,6 +155,8 @@ class Forms:
 
 
 def _form_of(network: AnyNetwork) -> str:
-    if isinstance(network, SpikingNetwork) and network.calibration.method == "none":
+    if isinstance(network, AnalogNetwork) and network.calibration.method == "none":
         return UNCALIBRATED
+    if isinstance(network, AnalogNetwork):
+        return "spiking"
     return next(name for name, kind in FORMS.items() if isinstance(network, kind))

@@ -17,6 +17,7 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.options import options_of
 from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.profile import load_profile
@@ -59,8 +60,12 @@ def spike(
     calibration_samples: int = 200,
     calibration_steps: int | None = None,
     chip_seed: int | None = None,
-) -> SpikingNetwork | LoihiNetwork:
-    """Lower the memories of a float network to populations of spiking neurons.
+) -> AnalogNetwork | LoihiNetwork:
+    """Lower a float network to populations of spiking neurons.
+
+    Of a chain of layers the memories are on neurons, and where possible the last layer's units. Any
+    other graph, and with ``units="chip"`` a chain of feed-forward layers, becomes a SpikingGraph,
+    whose memories and activations are all on neurons.
 
     Parameters
     ----------
@@ -69,8 +74,8 @@ def spike(
         A dataset, the name of a task or an ``.npz`` file; its training inputs give the ranges of
         the states. By default the task that the network was trained for.
     profile : str
-        An analog chip, which gives a SpikingNetwork, or a digital one with LIF neurons, which gives
-        a LoihiNetwork.
+        An analog chip, which gives a SpikingNetwork or a SpikingGraph, or a digital one with LIF
+        neurons, which gives a LoihiNetwork.
     out : path, optional
         The `.safetensors` file to write.
     save_calibration : path, optional
@@ -147,7 +152,7 @@ def spike_for_task(
     load_calibration: Path | str | None = None,
     device: DeviceLike | None = None,
     record_session: Path | str | None = None,
-) -> SpikingNetwork | LoihiNetwork:
+) -> AnalogNetwork | LoihiNetwork:
     """Lower a float network with options in one object; see :func:`spike`."""
     check_output(out, network)
     network = load_float(network, "spike")
@@ -160,7 +165,7 @@ def spike_for_task(
     chosen = task_for(network, task)
     warn_of(chosen, network)
     inputs = limited(chosen.load().train, CALIBRATION_SAMPLES).filled
-    lowered: SpikingNetwork | LoihiNetwork
+    lowered: AnalogNetwork | LoihiNetwork
     if load_profile(profile).kind == "digital":
         files = {
             "save_calibration": save_calibration,
@@ -184,6 +189,11 @@ def spike_for_task(
         if recorder is not None and record_session is not None:
             recorder.save(record_session)
         if save_calibration is not None:
+            if not isinstance(lowered, SpikingNetwork):
+                raise InputError(
+                    "the calibration of a graph of neurons is in its own file; give out instead of "
+                    "save_calibration."
+                )
             save(saved.keep_calibration(lowered), save_calibration)
     if out is not None:
         save(lowered, out)

@@ -23,6 +23,7 @@ from lmu_deploy.core.graph.transforms import with_logits
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import AnyNetwork, check_network_inputs, float_source, load_float
 from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity import Result, assemble
@@ -322,7 +323,7 @@ def validate(
         else:
             part = limited(split, own_limit)
         variants = {}
-        if isinstance(form, SpikingNetwork) and (plain := forms.uncalibrated()) is not None:
+        if isinstance(form, AnalogNetwork) and (plain := forms.uncalibrated()) is not None:
             run = run_kept(runner, plain, part, seed, f"{name}, {UNCALIBRATED}")
             variants[UNCALIBRATED] = Result(run, plain)
         run = dataclasses.replace(run_kept(runner, form, part, seed, name), target=name)

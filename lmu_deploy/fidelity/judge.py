@@ -15,8 +15,8 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Population
+from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
-from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.chip_replay import replay_chip
@@ -61,7 +61,7 @@ def fit_of(network: object) -> Fit | None:
     network : IntegerNetwork, LoihiNetwork or SpikingNetwork
         All rules of :mod:`lmu_deploy.hardware.preflight` for its kind apply.
     """
-    if isinstance(network, SpikingNetwork):
+    if isinstance(network, AnalogNetwork):
         name = network.device.profile
     elif isinstance(network, IntegerNetwork | LoihiNetwork):
         name = network.profile
@@ -71,7 +71,7 @@ def fit_of(network: object) -> Fit | None:
         chip = load_profile(name)
     except InputError:
         return None
-    if isinstance(network, SpikingNetwork) != isinstance(chip, AnalogProfile):
+    if isinstance(network, AnalogNetwork) != isinstance(chip, AnalogProfile):
         return None
     found = [str(violation) for violation in check(network, chip)]
     return Fit(profile=chip.name, title=chip.title, violations=found)

@@ -17,8 +17,8 @@ from lmu_deploy.core.integer.graph import edges, sources
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Input
+from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.core.spiking.loihi import STATE_BITS, LoihiMemory, LoihiNetwork
-from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.placement import OnChip, demands_on, memories, place, relays_on_cores
 from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, Figure
 
@@ -126,7 +126,7 @@ Rule = Callable[[IntegerNetwork, DigitalProfile], list[Violation]]
 
 
 def check(
-    network: OnChip | SpikingNetwork, profile: DigitalProfile | AnalogProfile
+    network: OnChip | AnalogNetwork, profile: DigitalProfile | AnalogProfile
 ) -> list[Violation]:
     """Return all violations, in the order of the rules.
 
@@ -135,12 +135,12 @@ def check(
     InputError
         When the chip is of a kind that cannot run such a network.
     """
-    if isinstance(network, SpikingNetwork) != isinstance(profile, AnalogProfile):
+    if isinstance(network, AnalogNetwork) != isinstance(profile, AnalogProfile):
         raise InputError(
             f"profile {profile.name} is of a chip that is {profile.kind} and cannot run a "
             f"{type(network).__name__}; choose a profile of the other kind."
         )
-    if isinstance(network, SpikingNetwork):
+    if isinstance(network, AnalogNetwork):
         assert isinstance(profile, AnalogProfile)
         return [violation for rule in ANALOG_RULES for violation in rule(network, profile)]
     assert isinstance(profile, DigitalProfile)
@@ -240,7 +240,7 @@ RULES: tuple[Rule, ...] = (
 """All rules for integer networks, in the order in which violations are listed."""
 
 
-def analog_neurons(network: SpikingNetwork, profile: AnalogProfile) -> list[Violation]:
+def analog_neurons(network: AnalogNetwork, profile: AnalogProfile) -> list[Violation]:
     """Check that an analog chip has enough neurons."""
     if network.neurons <= (room := int(profile.neurons)):
         return []
@@ -248,7 +248,7 @@ def analog_neurons(network: SpikingNetwork, profile: AnalogProfile) -> list[Viol
     return [Violation(f"neurons of {profile.title}", network.neurons, room, remedy)]
 
 
-def analog_fan_in(network: SpikingNetwork, profile: AnalogProfile) -> list[Violation]:
+def analog_fan_in(network: AnalogNetwork, profile: AnalogProfile) -> list[Violation]:
     """Check that no analog neuron has more synapses than its chip gives it."""
     if not (allowed := int(profile.fan_in)):
         return []
@@ -259,7 +259,7 @@ def analog_fan_in(network: SpikingNetwork, profile: AnalogProfile) -> list[Viola
     ]
 
 
-def analog_synapses(network: SpikingNetwork, profile: AnalogProfile) -> list[Violation]:
+def analog_synapses(network: AnalogNetwork, profile: AnalogProfile) -> list[Violation]:
     """Check that an analog chip has enough synapses."""
     needed = sum(int(synapses.sum()) for _, synapses, _ in _analog_synapses(network, 1))
     if not (allowed := int(profile.synapses)) or needed <= allowed:
@@ -268,20 +268,15 @@ def analog_synapses(network: SpikingNetwork, profile: AnalogProfile) -> list[Vio
     return [Violation(f"synapses of {profile.title}", needed, allowed, remedy)]
 
 
-def _analog_synapses(
-    network: SpikingNetwork, allowed: int
-) -> Iterator[tuple[str, np.ndarray, str]]:
+def _analog_synapses(network: AnalogNetwork, allowed: int) -> Iterator[tuple[str, np.ndarray, str]]:
     """Yield each group of populations, the synapses onto each neuron, and a remedy."""
-    parts = [(f"layer{n}/memory", m) for n, m in enumerate(network.memories) if m is not None]
-    for part, memory in parts:
-        per_neuron = np.repeat(memory.fan_in, memory.populations.neurons)
-        yield part, per_neuron, f"spike with --fan-in {allowed}"
-    if network.units is not None:
-        of_units = np.repeat(network.units.fan_in, network.units.populations.neurons)
-        yield f"layer{len(network.memories) - 1}/hidden", of_units, "spike with --units host"
+    for group in network.groups():
+        if group.neurons:
+            remedy = f"--fan-in {allowed}" if group.memory else "--units host"
+            yield group.place, np.repeat(group.fan_in, group.neurons), f"spike with {remedy}"
 
 
-ANALOG_RULES: tuple[Callable[[SpikingNetwork, AnalogProfile], list[Violation]], ...] = (
+ANALOG_RULES: tuple[Callable[[AnalogNetwork, AnalogProfile], list[Violation]], ...] = (
     analog_neurons,
     analog_fan_in,
     analog_synapses,
@@ -289,7 +284,7 @@ ANALOG_RULES: tuple[Callable[[SpikingNetwork, AnalogProfile], list[Violation]], 
 """All rules for networks on analog chips, in the order in which violations are listed."""
 
 
-def demand_table(network: SpikingNetwork, profile: AnalogProfile) -> str:
+def demand_table(network: AnalogNetwork, profile: AnalogProfile) -> str:
     """Return a line for each group of populations with its neurons and synapses."""
     lines, total = [], 0
     for part, synapses, _ in _analog_synapses(network, 1):
@@ -298,11 +293,7 @@ def demand_table(network: SpikingNetwork, profile: AnalogProfile) -> str:
             f"{part}: {len(synapses):,} neurons, each with {synapses.min():,} to "
             f"{synapses.max():,} synapses"
         )
-    shared = sum(
-        memory.states * memory.populations.neurons + memory.channels * memory.order**2
-        for memory in network.memories
-        if memory is not None
-    )
+    shared = sum(group.factored for group in network.groups() if group.memory)
     return "\n".join(
         [
             *lines,

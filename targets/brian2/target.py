@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,13 +12,16 @@ import numpy as np
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import fingerprint
 from lmu_deploy.core.progress import Progress
+from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.spiking.units import why_on_host
 from lmu_deploy.core.validation import check_inputs, check_integer
 from targets.base import Run, States, check_supported
+from targets.brian2.graph import simulate
 from targets.brian2.library import brian2_library, code_generator
 from targets.brian2.simulation import Batch, Pipeline
 from targets.host import feedback_notes, lstm_notes
+from targets.spiking.graph import GraphRunner
 
 
 def make_run(
@@ -139,7 +143,7 @@ def _settings(network: SpikingNetwork, version: str, codegen: str) -> dict[str, 
     }
 
 
-def foreign(network: SpikingNetwork) -> list[str]:
+def foreign(network: AnalogNetwork) -> list[str]:
     """Return the reason why a simulation does not show what the network's own chip does."""
     if not (board := network.device.board):
         return []
@@ -162,13 +166,13 @@ class Brian2Target:
     """Run spiking networks, many samples at once."""
 
     name = "brian2"
-    accepts: tuple[type, ...] = (SpikingNetwork,)
+    accepts: tuple[type, ...] = (SpikingNetwork, SpikingGraph)
 
-    def unsupported(self, network: SpikingNetwork) -> list[str]:
+    def unsupported(self, network: AnalogNetwork) -> list[str]:
         """Return why a network cannot run: it was calibrated for a device without a simulation."""
         return foreign(network)
 
-    def estimated_seconds(self, network: SpikingNetwork, samples: int, steps: int) -> float:
+    def estimated_seconds(self, network: AnalogNetwork, samples: int, steps: int) -> float:
         """Return about how long a run takes; see :class:`targets.base.Slow`."""
         batches = -(-samples // _batch_samples([network]))
         first = _SECONDS_PER_STEP + _SECONDS_PER_NEURON * network.neurons
@@ -177,7 +181,7 @@ class Brian2Target:
 
     def run(
         self,
-        network: SpikingNetwork,
+        network: AnalogNetwork,
         inputs: np.ndarray,
         *,
         record: bool = False,
@@ -189,6 +193,9 @@ class Brian2Target:
         `seed` is that of initial membranes and noise; the chip's mismatch is in the network.
         """
         check_supported(self, network)
+        if isinstance(network, SpikingGraph):
+            with _failures():
+                return self._runner(network, inputs, seed, progress).run(record)
         return self.run_chips([network], inputs, record=record, seed=seed, progress=progress)[0]
 
     def run_chips(
@@ -236,7 +243,7 @@ class Brian2Target:
 
     def parts(
         self,
-        network: SpikingNetwork,
+        network: AnalogNetwork,
         inputs: np.ndarray,
         *,
         record: int = 0,
@@ -244,6 +251,11 @@ class Brian2Target:
         progress: Progress | None = None,
     ) -> Iterator[Run]:
         """Yield the result of `run` batch by batch; see :class:`targets.base.InParts`."""
+        check_supported(self, network)
+        if isinstance(network, SpikingGraph):
+            with _failures():
+                yield from self._runner(network, inputs, seed, progress).parts(record)
+            return
         done, start = 0, time.perf_counter()
         for batch in self._batches([network], inputs, seed, progress):
             recorded, seconds = done < record, time.perf_counter() - start
@@ -264,15 +276,18 @@ class Brian2Target:
             raise InputError("there is no chip to run on; give at least one network.")
         inputs = check_inputs(inputs, chips[0].n_in)
         seed = check_integer("seed", seed, 0, 2**32 - 1)
-        b2 = brian2_library()
         samples, steps, _ = inputs.shape
         work = Pipeline(chips, samples, steps, seed, progress)
         size = _batch_samples(chips)
-        try:
+        with _failures():
             for first in range(0, samples, size):
                 yield work.run(inputs[first : first + size])
-        except b2.BrianObjectException as error:
-            raise RunError(f"Brian2 failed: {error}; run again with --debug.") from error
+
+    def _runner(
+        self, graph: SpikingGraph, inputs: np.ndarray, seed: int, progress: Progress | None
+    ) -> GraphRunner:
+        settings = {"brian2": brian2_library().__version__, "codegen": code_generator()}
+        return GraphRunner(self.name, graph, inputs, seed, simulate, settings, progress)
 
     def _run_of(
         self,
@@ -302,10 +317,23 @@ class Brian2Target:
         )
 
 
-def _batch_samples(chips: Sequence[SpikingNetwork]) -> int:
+def _batch_samples(chips: Sequence[AnalogNetwork]) -> int:
     """Return how many samples run at once on every chip."""
-    largest = max((m.neurons for m in chips[0].memories if m is not None), default=1)
+    first = chips[0]
+    if isinstance(first, SpikingGraph):
+        largest = first.neurons
+    else:
+        largest = max((m.neurons for m in first.memories if m is not None), default=1)
     return int(np.clip(_NEURONS_AT_ONCE // (largest * len(chips)), 1, _MOST_SAMPLES))
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Raise RunError for errors of Brian2."""
+    try:
+        yield
+    except brian2_library().BrianObjectException as error:
+        raise RunError(f"Brian2 failed: {error}; run again with --debug.") from error
 
 
 def _check_same(first: SpikingNetwork, other: SpikingNetwork, number: int) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 
 from lmu_deploy.core.network import LMULayer
 from lmu_deploy.core.progress import Progress
+from lmu_deploy.core.spiking.graph import SpikingGraph
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from targets.base import Run, States, check_run
 from targets.host import HostLayer, feedback_notes, lstm_notes
 from targets.spiking.activity import Activity, Boundary, merged
+from targets.spiking.graph import GraphRunner, simulate
 from targets.spiking.layers import Job, Outcome, run_layers
 from targets.spiking.memory import run_memory
 
@@ -103,26 +105,33 @@ _NEURONS_AT_ONCE = 60_000
 
 
 class SpikingTarget:
-    """Run LoihiNetworks as docs/reference/loihi-semantics.md specifies."""
+    """Run LoihiNetworks as docs/reference/loihi-semantics.md specifies, and SpikingGraphs."""
 
     name = "spiking"
-    accepts: tuple[type, ...] = (LoihiNetwork,)
+    accepts: tuple[type, ...] = (LoihiNetwork, SpikingGraph)
 
-    def unsupported(self, network: LoihiNetwork) -> list[str]:
-        """Return no reason: every LoihiNetwork is supported."""
+    def unsupported(self, network: LoihiNetwork | SpikingGraph) -> list[str]:
+        """Return no reason: every network of these kinds is supported."""
         return []
 
     def run(
         self,
-        network: LoihiNetwork,
+        network: LoihiNetwork | SpikingGraph,
         inputs: np.ndarray,
         *,
         record: bool = False,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Run:
-        """Run in NumPy; see :class:`targets.base.Target`. Nothing is random: `seed` is not used."""
+        """Run in NumPy; see :class:`targets.base.Target`.
+
+        Nothing is random in a LoihiNetwork; `seed` is that of a SpikingGraph's initial membranes
+        and noise.
+        """
         inputs, seed = check_run(self, network, inputs, seed)
+        if isinstance(network, SpikingGraph):
+            runner = GraphRunner(self.name, network, inputs, seed, simulate, {}, progress)
+            return runner.run(record)
         start = time.perf_counter()
         watch = Watch(network, len(inputs), inputs.shape[1], progress)
         outcome = run_layers(network, inputs, lambda job: run_job(job, watch))

@@ -23,9 +23,9 @@ the memory on neurons.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,11 +47,14 @@ from lmu_deploy.core.spiking.chip import (
 from lmu_deploy.core.spiking.units import SpikingUnits, check_units
 from lmu_deploy.core.validation import check_array, check_number, check_provenance, set_fields
 
+if TYPE_CHECKING:
+    from lmu_deploy.core.graph.network import Network
+
 
 class Hosted:
     """Base class of networks with memories on neurons and the other parts on a host."""
 
-    host: LMUNetwork
+    host: LMUNetwork | Network
     dt_ms: float
     presentation_ms: float
 
@@ -138,6 +141,51 @@ def check_memories(memories: Any, host: LMUNetwork, kind: type) -> tuple[Any, ..
                 f"neurons {given[0]} of order {given[1]}; the two must be equal."
             )
     return found
+
+
+def check_noise(neuron: NeuronModel, device: Device) -> None:
+    """Raise InputError when a chip has noise that is not defined for its neuron model."""
+    for name in ("membrane_noise", "threshold_noise"):
+        if (size := getattr(device, name)) and neuron.kind not in NOISY_KINDS:
+            raise InputError(
+                f"{name} is {size:g}, and it is defined for the neuron models "
+                f"{' and '.join(NOISY_KINDS)}, not {neuron.kind}; give 0."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronGroup:
+    """Sizes of equal populations, for pre-flight rules and tables.
+
+    Attributes
+    ----------
+    place : str
+    neurons : int
+        Neurons of a population; 0 where the host reads the synapses.
+    fan_in : ndarray, shape (populations,)
+        Number of synapses onto each neuron of a population, or onto what the host reads.
+    weights : tuple of ndarray
+        What the chip stores for them, once for each population; of a memory, W first.
+    memory : bool
+        Whether they are the states of a memory.
+    """
+
+    place: str
+    neurons: int
+    fan_in: np.ndarray
+    weights: tuple[np.ndarray, ...]
+    memory: bool = False
+
+    @property
+    def copies(self) -> int:
+        """Number of receivers of each stored weight."""
+        return max(self.neurons, 1)
+
+    @property
+    def factored(self) -> int:
+        """Number of weights of a memory that decodes each population once, before A'."""
+        blocks, rows, columns = self.weights[0].shape
+        return int(blocks * (columns + rows**2))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -296,18 +344,25 @@ class SpikingNetwork(Hosted, Representation):
                     "the "
                     "host."
                 )
-        for name in ("membrane_noise", "threshold_noise"):
-            if (size := getattr(self.device, name)) and self.neuron.kind not in NOISY_KINDS:
-                raise InputError(
-                    f"{name} is {size:g}, and it is defined for the neuron models "
-                    f"{' and '.join(NOISY_KINDS)}, not {self.neuron.kind}; give 0."
-                )
+        check_noise(self.neuron, self.device)
 
     @property
     def neurons(self) -> int:
         """Number of neurons of all memories and units."""
         of_memories = sum(memory.neurons for memory in self.memories if memory is not None)
         return of_memories + (0 if self.units is None else self.units.neurons)
+
+    def groups(self) -> Iterator[NeuronGroup]:
+        """Yield memories, units and readout with their numbers of synapses."""
+        for number, memory in enumerate(self.memories):
+            if memory is not None:
+                neurons, place = memory.populations.neurons, f"layer{number}/memory"
+                yield NeuronGroup(place, neurons, memory.fan_in, (memory.weights,), memory=True)
+        if (units := self.units) is not None:
+            place, neurons = f"layer{len(self.memories) - 1}/hidden", units.populations.neurons
+            yield NeuronGroup(place, neurons, units.fan_in, (units.drive,))
+            read = (units.decoders != 0.0).sum(axis=1)
+            yield NeuronGroup("readout", 0, read, (units.decoders,))
 
     def summary(self) -> Summary:
         """Return the populations of the network with their states and neurons, as a table."""

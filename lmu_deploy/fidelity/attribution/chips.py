@@ -308,7 +308,9 @@ class Chips:
         host = self.network.host
 
         def make() -> SpikingNetwork:
-            return spike(host, self._known, calibration=METHOD, **settings)
+            made = spike(host, self._known, calibration=METHOD, **settings)
+            assert isinstance(made, SpikingNetwork)  # of a chain of layers
+            return made
 
         if self.parts is None:
             return make()
@@ -335,6 +337,7 @@ class Chips:
         own = VirtualChip(network) if device is None else device
         settings = self._settings()
         made = spike(self.network.host, self._known, calibration=METHOD, device=own, **settings)
+        assert isinstance(made, SpikingNetwork)  # of a chain of layers
         memories = tuple(
             None if found is None or old is None else replace(found, populations=old.populations)
             for found, old in zip(made.memories, network.memories, strict=True)

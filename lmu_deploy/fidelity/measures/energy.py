@@ -14,6 +14,7 @@ from typing import Literal
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import sources
 from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
@@ -26,6 +27,7 @@ _KINDS: tuple[tuple[type, Literal["digital", "analog"]], ...] = (
     (IntegerNetwork, "digital"),
     (LoihiNetwork, "digital"),
     (SpikingNetwork, "analog"),
+    (SpikingGraph, "analog"),
 )
 _PICO, _NANO = 1e-12, 1e-9
 
@@ -85,7 +87,7 @@ def count(run: Run, network: object) -> Counts:
         outside = {str(place) for place, source in sources(network).items() if source.outside}
     neurons = sum(n for name, n in run.neurons.items() if name not in outside)
     simulated = None
-    if isinstance(network, SpikingNetwork | LoihiNetwork):
+    if isinstance(network, AnalogNetwork | LoihiNetwork):
         simulated = run.steps * network.presentation_ms / 1000.0
     sent = {name: counts.total / samples for name, counts in counted_of(run).items()}
     deliveries = None

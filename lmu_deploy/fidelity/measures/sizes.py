@@ -39,8 +39,8 @@ from lmu_deploy.core.integer.graph import (
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Input, Output
 from lmu_deploy.core.network import LMUNetwork, Memory
+from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
-from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.schema import NeuroBench, SynapticOperations
 from lmu_deploy.fidelity.streaming import counted_of
 from targets.base import Run
@@ -95,7 +95,7 @@ def network_sizes(network: object) -> Sizes | None:
         return _integer_sizes(network)
     if isinstance(network, LoihiNetwork):
         return _loihi_sizes(network)
-    return _spiking_sizes(network) if isinstance(network, SpikingNetwork) else None
+    return _spiking_sizes(network) if isinstance(network, AnalogNetwork) else None
 
 
 def _float_sizes(network: Network) -> Sizes:
@@ -157,18 +157,15 @@ def _integer_sizes(network: IntegerNetwork) -> Sizes:
     )
 
 
-def _spiking_sizes(network: SpikingNetwork) -> Sizes:
+def _spiking_sizes(network: AnalogNetwork) -> Sizes:
     """Return the size of the part on neurons; floats have single precision."""
-    memories = [memory for memory in network.memories if memory is not None]
-    weights = [memory.weights for memory in memories]
-    n_states = sum(memory.states for memory in memories)
-    if (units := network.units) is not None:
-        weights += [units.drive, units.decoders]
-        n_states += units.units + len(units.decoders)
+    groups = list(network.groups())
+    weights = [array for group in groups for array in group.weights]
+    n_states = sum(len(group.fan_in) for group in groups)
     n_weights, n_neurons = sum(w.size for w in weights), network.neurons
     bits = network.device.weight_bits or 8 * FLOAT_BYTES
     return Sizes(
-        representation="SpikingNetwork",
+        representation=type(network).__name__,
         parameters=n_weights + 2 * n_neurons,
         weights=n_weights,
         synapses=sum(int(np.count_nonzero(w)) for w in weights),
@@ -251,7 +248,7 @@ def _messages(run: Run, network: object) -> dict[str, int] | None:
                 frames = counts[network[outlet.source].place]
                 found[source] = found.get(source, 0) + run.neurons[source] * times * frames
         return found
-    if isinstance(network, SpikingNetwork | LoihiNetwork):
+    if isinstance(network, AnalogNetwork | LoihiNetwork):
         senders = {name: n for name, n in run.neurons.items() if not _by_host(name)}
         return {name: neurons * run.chip_steps for name, neurons in senders.items()}
     return None
@@ -271,11 +268,10 @@ def _operations(run: Run, network: object) -> SynapticOperations | None:
             for edge in edges(network)
         )
         return _synaptic(effective, 0.0, float(dense))
-    if isinstance(network, SpikingNetwork):
-        present = [memory for memory in network.memories if memory is not None]
-        dense = sum(memory.weights.size * memory.populations.neurons for memory in present)
-        if (units := network.units) is not None:
-            dense += units.drive.size * units.populations.neurons + units.decoders.size
+    if isinstance(network, AnalogNetwork):
+        dense = sum(
+            array.size * group.copies for group in network.groups() for array in group.weights
+        )
         return _synaptic(0.0, effective, dense * run.chip_steps)
     return _loihi_operations(run, network) if isinstance(network, LoihiNetwork) else None
 

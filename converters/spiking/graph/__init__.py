@@ -1,0 +1,1 @@
+"""Conversion of whole float graphs to ensembles of spiking neurons."""

@@ -1,0 +1,376 @@
+r"""Build the ensembles of a plan on one chip, each calibrated behind those before it.
+
+What is linear in the states of a memory needs no fit of its own: a drive :math:`Z^{-1} K^T S x` has
+the synapses :math:`Z^{-1} K^T S\, W` from whatever the memory has synapses W from. What comes from
+units, or from one memory to another, is decoded from spikes. With dynamic calibration the chip runs
+freely on the calibration inputs, up to the neurons that are decoded, and a ridge regression maps
+their spikes to the float network's values. It thereby compensates for the errors of everything
+before. Spikes that drive a memory are summed over each presentation, because a memory integrates
+them; spikes behind fast synapses are filtered by these, and compared near the end of each
+presentation, when the host reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from converters.spiking.build import build_memory
+from converters.spiking.calibration import examine
+from converters.spiking.closed_loop import divide_step
+from converters.spiking.graph.partial import PartialChip
+from converters.spiking.graph.plan import SHARES, Plan, Spot
+from converters.spiking.neurons import part
+from converters.spiking.populations import make_populations, with_mismatch
+from converters.spiking.recipe import Recipe
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.progress import Progress
+from lmu_deploy.core.spiking.chip import Calibration, Populations
+from lmu_deploy.core.spiking.graph import (
+    ONE,
+    Ensemble,
+    InputCurrent,
+    SpikeConnection,
+    SpikingGraph,
+)
+
+_RANGE_PERCENTILE = 99.9
+_SMALLEST_SHARE = 1e-3
+_TUNING, _MISMATCH = 6, 7
+"""Streams of random numbers, beside those of memories."""
+
+
+def build_graph(
+    plan: Plan, recipe: Recipe, inputs: np.ndarray, progress: Progress | None = None
+) -> SpikingGraph:
+    """Put a plan on the chip of a recipe, and calibrate it.
+
+    Parameters
+    ----------
+    plan : Plan
+    recipe : Recipe
+    inputs : ndarray, shape (samples, steps, n_in)
+        To calibrate on.
+    progress : callable, optional
+        Called with (calibration steps done, steps in total).
+    """
+    builder = _Builder(plan, recipe, inputs)
+    for number, spot in enumerate(plan.spots):
+        builder.add(number, spot, part(progress, number, len(plan.spots)))
+    return builder.graph()
+
+
+class _Builder(PartialChip):
+    """Builds one ensemble after the other."""
+
+    def add(self, number: int, spot: Spot, progress: Progress | None) -> None:
+        """Build and calibrate the next ensemble."""
+        if spot.memory is not None:
+            self.done[spot.node.name] = self._memory(number, spot, progress)
+        elif not spot.probe:
+            self.done[spot.node.name] = self._units(number, spot, progress)
+        else:
+            found = self._decoded(spot, np.ones(spot.drive.size), None, number, progress)
+            self.probes.append(found)
+            if spot is not self.plan.spots[-1]:
+                self._read(found, number)
+
+    def _read(self, probe: Ensemble, number: int) -> None:
+        """Let the host read a probe, for what comes after."""
+        read = np.zeros((self.samples, self.steps, probe.size))
+        for step, now, _, drives in self.run((), probe, number):
+            if now == self.recipe.parts - 1:
+                read[:, step] = drives[-1]
+        self.host.read(probe.name, read)
+
+    def graph(self) -> SpikingGraph:
+        """Return the whole network."""
+        recipe = self.recipe
+        ensembles = [replace(each, populations=self.own[n]) for n, each in self.done.items()]
+        calibration = Calibration(
+            method=recipe.calibration,
+            seed=recipe.seed,
+            samples=self.samples,
+            ridge=max(fit.ridge for fit in self.fits),
+            fit_error=max(fit.error for fit in self.fits),
+            dead=tuple(self.dead),
+        )
+        return SpikingGraph(
+            tuple(ensembles),
+            tuple(self.probes),
+            self.plan.host,
+            recipe.model,
+            recipe.device,
+            calibration,
+            recipe.dt_ms,
+            recipe.tau_ms,
+            recipe.readout_tau_ms,
+            recipe.presentation_ms,
+            maximum_rates=recipe.maximum_rates,
+        )
+
+    def _memory(self, number: int, spot: Spot, progress: Progress | None) -> Ensemble:
+        """Build a memory that integrates what the chip really sends."""
+        operator, drive, name = spot.memory, spot.drive, spot.node.name
+        assert operator is not None
+        u = np.zeros((self.samples, self.steps, drive.size))
+        for source, kernel in drive.host.items():
+            u += self.value(source) @ kernel
+        decoders: dict[str, np.ndarray] = {}
+        shares = 1
+        if drive.spikes and self.dynamic:
+            shares = min(SHARES, self.recipe.parts)
+            decoders, sent = self._channels(spot, number, shares, part(progress, 0, 2))
+            u = np.repeat(u, shares, axis=1) + sent
+        elif drive.spikes:
+            for source, kernel in drive.spikes.items():
+                decoders[source] = self.rounded(self.static(source, kernel))
+                u += self.truth[source] @ kernel
+        shown = part(progress, 1, 2)
+        built = build_memory([self.recipe], operator.memory, u, number, name, shown, shares)
+        self.fits.append(built.fits[0])
+        self.dead += built.dead[0]
+        (made,) = built.memories()
+        self.own[name] = made.populations
+        # From channels, one value each, to all states of the channel, scaled.
+        spread = np.eye(drive.size)[:, None] * made.scaled_input[:, :, None]
+        spread = spread.reshape(-1, drive.size)
+        connections = [SpikeConnection(name, made.weights, fast=False)]
+        connections += [
+            SpikeConnection(source, (spread @ weights)[None], fast=False)
+            for source, weights in decoders.items()
+        ]
+        currents = tuple(
+            InputCurrent(source, spread @ kernel.T, direct=False)
+            for source, kernel in drive.host.items()
+        )
+        populations = made.populations
+        if self.recipe.calibration == "none":
+            populations = self._nominal(populations)
+        return Ensemble(name, made.scales.reshape(-1), tuple(connections), currents, populations)
+
+    def _channels(
+        self, spot: Spot, number: int, shares: int, progress: Progress | None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Fit decoders of a memory's channels, such that its states are those of the float network.
+
+        The features are the states that the memory would have if one neuron alone drove a channel
+        of it, so that it counts when in a presentation spikes come. The loss is relative to the
+        size of each state.
+
+        Returns
+        -------
+        decoders : mapping of source to ndarray, shape (channels, neurons)
+        sent : ndarray, shape (samples, steps * shares, channels)
+            The channels that the chip then sends, averaged over shares of presentations.
+        """
+        operator, names = spot.memory, tuple(spot.drive.spikes)
+        assert operator is not None
+        samples, steps, parts = self.samples, self.steps, self.recipe.parts
+        ends = np.cumsum([0, *(self.done[name].neurons for name in names)])
+        counts = np.zeros((samples, steps * shares, ends[-1]), np.float32)
+        for step, now, spikes, _ in self.run(names, None, number, progress):
+            share = step * shares + now * shares // parts
+            for name, first, end in zip(names, ends[:-1], ends[1:], strict=True):
+                counts[:, share, first:end] += spikes[name].reshape(samples, -1)
+        a_bar, b_bar = divide_step(operator.memory, parts)
+        powers = [b_bar]
+        for _ in range(parts - 1):
+            powers.append(a_bar @ powers[-1])
+        hertz = 1.0 / (self.recipe.dt_ms * 1e-3)
+        response = np.stack([np.mean(each, axis=0) for each in _shared(powers[::-1], shares)])
+        whole = np.linalg.matrix_power(a_bar, parts)
+        aim = self._ideal_states(spot)
+        sizes = np.sqrt(np.mean(np.square(aim), axis=(0, 1, 2))) + 1e-12
+
+        def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            states = np.zeros((samples, ends[-1], len(b_bar)), np.float32)
+            kept, gained = whole.T.astype(np.float32), (response * hertz).astype(np.float32)
+            for step in range(steps):
+                states = states @ kept
+                for share in range(shares):
+                    states += counts[:, step * shares + share, :, None] * gained[share]
+                phi = (states / sizes).swapaxes(1, 2)  # a row for each state
+                yield phi, (aim[:, step] / sizes).swapaxes(1, 2)
+
+        weights = self.fitted(rows())
+        seconds = self.recipe.presentation_ms * 1e-3 / shares
+        sent = counts @ (weights.T / seconds)
+        return dict(zip(names, np.split(weights, ends[1:-1], axis=1), strict=True)), sent
+
+    def _ideal_states(self, spot: Spot) -> np.ndarray:
+        """Return a memory's states by all but the host, shape (samples, steps, channels, order)."""
+        operator = spot.memory
+        assert operator is not None
+        u = self.argument(spot)
+        for source, kernel in spot.drive.host.items():
+            u = u - self.value(source) @ kernel
+        alone = LinearMemory(operator.memory, np.eye(u.shape[2]))
+        return alone.forward(u).reshape(*u.shape, -1)
+
+    def _nominal(self, populations: Populations) -> Populations:
+        ones = np.ones(populations.gains.shape)
+        return replace(
+            populations, gain_factors=ones, bias_factors=ones, tau_factors=None, noise_factors=None
+        )
+
+    def _units(self, number: int, spot: Spot, progress: Progress | None) -> Ensemble:
+        """Build the populations of an activation, and the synapses of its argument."""
+        recipe, name = self.recipe, spot.node.name
+        operator = spot.node.operator
+        assert isinstance(operator, Activation)
+        drawn = np.random.default_rng([recipe.seed, number, _TUNING])
+        nominal = make_populations(
+            spot.drive.size,
+            recipe.neurons_per_unit,
+            recipe.model,
+            recipe.maximum_rates,
+            drawn,
+            rectified=operator.name == "relu",
+        )
+        made = np.random.default_rng([recipe.device.seed, number, _MISMATCH])
+        of = recipe.device
+        self.own[name] = with_mismatch(nominal, of.mismatch, made, of.tau_mismatch)
+        populations = nominal if recipe.calibration == "none" else self.own[name]
+        if recipe.calibration != "none":
+            found = examine(self.chip(name, populations), [recipe.seed, number]).dead
+            self.dead += [f"{name}/population{each}" for each in found]
+        given = self.argument(spot)
+        size = np.percentile(np.abs(given), _RANGE_PERCENTILE, axis=(0, 1))
+        scales = np.maximum(size, max(_SMALLEST_SHARE * float(size.max()), 1e-12))
+        return self._decoded(spot, scales, populations, number, progress)
+
+    def _decoded(
+        self,
+        spot: Spot,
+        scales: np.ndarray,
+        populations: Populations | None,
+        number: int,
+        progress: Progress | None,
+    ) -> Ensemble:
+        """Build an ensemble whose drive follows states at once, and units behind fast synapses."""
+        of_memories = {n: k for n, k in spot.drive.spikes.items() if n in self.memories}
+        currents = [
+            InputCurrent(name, (kernel / scales).T, direct=True)
+            for name, kernel in spot.drive.host.items()
+        ]
+        if of_memories and self.dynamic:
+            of_memories, offset = self._refitted(spot, scales, number, part(progress, 0, 2))
+            currents.append(InputCurrent(ONE, (offset / scales)[:, None], direct=True))
+        slow: dict[str, np.ndarray] = {}
+        entering: dict[str, np.ndarray] = {}
+        for name, kernel in of_memories.items():
+            memory = self.done[name]
+            states = (kernel / scales).T * memory.scales
+            for each in memory.connections:
+                blocks = states.reshape(len(states), *each.weights.shape[:2])
+                seen = np.einsum("kbr,brc->kbc", blocks, each.weights).reshape(len(states), -1)
+                slow[each.source] = slow.get(each.source, 0.0) + seen
+            for current in memory.currents:
+                seen = states @ current.weights
+                entering[current.source] = entering.get(current.source, 0.0) + seen
+        connections = [
+            SpikeConnection(source, self.rounded(weights)[None], fast=False)
+            for source, weights in slow.items()
+        ]
+        currents += [InputCurrent(n, weights, direct=False) for n, weights in entering.items()]
+        found = Ensemble(spot.node.name, scales, tuple(connections), tuple(currents), populations)
+        units = {n: k / scales for n, k in spot.drive.spikes.items() if n not in self.memories}
+        if not units:
+            return found
+        if self.dynamic:
+            aim = self.argument(spot) / scales
+            decoders = self._fast(found, tuple(units), aim, number, part(progress, 1, 2))
+        else:
+            decoders = {n: self.rounded(self.static(n, kernel)) for n, kernel in units.items()}
+        connections += [
+            SpikeConnection(source, weights[None], fast=True)
+            for source, weights in decoders.items()
+        ]
+        return replace(found, connections=tuple(connections))
+
+    def _refitted(
+        self, spot: Spot, scales: np.ndarray, number: int, progress: Progress | None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Fit kernels of memories to the states that the chip has at the ends of presentations.
+
+        A ridge regression, from the float network's kernels on, to what these would give with the
+        float network's states.
+
+        Returns
+        -------
+        kernels : mapping of memory to ndarray, shape (states, size)
+        offset : ndarray, shape (size,)
+        """
+        kernels = {n: k for n, k in spot.drive.spikes.items() if n in self.memories}
+        names = tuple(name for name in self.done if name in kernels)
+        running = [each.name for each in self.needed(names)]
+        last = self.recipe.parts - 1
+        ends = np.cumsum([0, *(self.done[name].size for name in names)])
+        seen = np.ones((self.samples, self.steps, ends[-1] + 1))
+        for step, now, _, drives in self.run(names, None, number, progress):
+            if now == last:
+                own = [drive for name, drive in zip(running, drives, strict=True) if name in names]
+                seen[:, step, :-1] = np.concatenate(own, axis=1)
+        # Scaled states, the constant behind them; what is fitted is a change of the kernels.
+        sized = [kernels[name] * self.done[name].scales[:, None] for name in names]
+        given = np.concatenate([*sized, np.zeros((1, len(scales)))]) / scales
+        aim = sum(self.truth[name] @ (kernel / scales) for name, kernel in kernels.items())
+        missing = aim - seen @ given
+        steps = range(self.first(spot.node.name), self.steps)
+        rows = ((seen[:, step], missing[:, step]) for step in steps)
+        change = self.fitted(rows, 0, aim[:, steps.start :]).T
+        found = (given + change) * scales
+        new = {
+            name: found[first:end] / self.done[name].scales[:, None]
+            for name, first, end in zip(names, ends[:-1], ends[1:], strict=True)
+        }
+        return new, found[-1]
+
+    def _fast(
+        self,
+        undecoded: Ensemble,
+        names: tuple[str, ...],
+        aim: np.ndarray,
+        number: int,
+        progress: Progress | None,
+    ) -> dict[str, np.ndarray]:
+        """Fit decoders D, behind fast synapses, to what is missing in the drive of an ensemble.
+
+        Parameters
+        ----------
+        undecoded : Ensemble
+            Without these synapses.
+        names : tuple of str
+            Units that are decoded.
+        aim : ndarray, shape (samples, steps, size)
+            Scaled drives of the float network.
+        """
+        recipe, samples = self.recipe, self.samples
+        ends = np.cumsum([0, *(self.done[name].neurons for name in names)])
+        first = self.first(undecoded.name)
+        kept = np.float32(np.exp(-recipe.dt_ms / recipe.readout_tau_ms))
+        gained = np.float32((1.0 - kept) / (recipe.dt_ms * 1e-3))
+
+        def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            filtered = np.zeros((samples, ends[-1]), np.float32)
+            for step, now, spikes, drives in self.run(names, undecoded, number, progress):
+                fired = [spikes[name].reshape(samples, -1) for name in names]
+                filtered *= kept
+                filtered += gained * np.concatenate(fired, axis=1)
+                if now == recipe.parts - 1 and step >= first:
+                    yield filtered, aim[:, step] - drives[-1]
+
+        weights = self.fitted(rows())
+        return dict(zip(names, np.split(weights, ends[1:-1], axis=1), strict=True))
+
+
+def _shared(steps: Sequence[np.ndarray], shares: int) -> list[list[np.ndarray]]:
+    """Return the steps of a presentation in parts of equal length, as nearly as possible."""
+    found: list[list[np.ndarray]] = [[] for _ in range(shares)]
+    for now, each in enumerate(steps):
+        found[now * shares // len(steps)].append(each)
+    return found

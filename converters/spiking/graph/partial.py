@@ -1,0 +1,222 @@
+"""A chip that is calibrated in part: what it sends, and regressions from that to float values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from converters.spiking.calibration import LEVELS, STATIC_RIDGE, measure_rates
+from converters.spiking.graph.plan import Plan, Spot
+from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues
+from converters.spiking.neurons import Chip, Fit
+from converters.spiking.recipe import Recipe
+from converters.spiking.ridge import (
+    Products,
+    best_ridge,
+    fit_few_rows,
+    round_and_refit,
+    round_weights,
+)
+from lmu_deploy.core.graph.executor import record_states
+from lmu_deploy.core.graph.network import INPUT
+from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.progress import Progress
+from lmu_deploy.core.spiking.chip import Populations
+from lmu_deploy.core.spiking.graph import ONE, Ensemble
+
+_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_LATE = 3
+"""Part of the steps, the last third, on which what only the last answer needs is fitted."""
+MEASURING = 8
+"""Stream of random numbers."""
+
+
+class PartialChip:
+    """The ensembles so far, and what the chip sends for the calibration inputs.
+
+    An uncalibrated chip is built as an ideal one, and gets its own populations at the end.
+
+    Parameters
+    ----------
+    plan : Plan
+    recipe : Recipe
+    inputs : ndarray, shape (samples, steps, n_in)
+    """
+
+    def __init__(self, plan: Plan, recipe: Recipe, inputs: np.ndarray) -> None:
+        self.plan, self.recipe = plan, recipe
+        self.dynamic = recipe.calibration == "dynamic"
+        self.device = recipe.device.ideal() if recipe.calibration == "none" else recipe.device
+        names = [node.name for node in plan.host.nodes]
+        frames = inputs.reshape(*inputs.shape[:2], *plan.host.frame)
+        self.truth = dict(record_states(plan.host, frames, nodes=names).nodes)
+        self.truth[INPUT] = np.asarray(inputs, np.float64)
+        self.host = HostValues(plan.host, inputs)
+        self.samples, self.steps = self.truth[plan.spots[0].node.name].shape[:2]
+        self.truth[ONE] = np.ones((self.samples, self.steps, 1))
+        self.memories = {spot.node.name: spot for spot in plan.spots if spot.memory}
+        self.late = _only_last(plan)
+        self.done: dict[str, Ensemble] = {}
+        self.own: dict[str, Populations] = {}
+        self.probes: list[Ensemble] = []
+        self.fits: list[Fit] = []
+        self.dead: list[str] = []
+
+    def argument(self, spot: Spot) -> np.ndarray:
+        """Return the float network's values of a drive, shape (samples, steps, size)."""
+        terms = {**spot.drive.host}
+        found = sum(self.truth[name] @ kernel for name, kernel in terms.items())
+        found = found + sum(self.truth[name] @ k for name, k in spot.drive.spikes.items())
+        return np.asarray(found)
+
+    def value(self, source: str) -> np.ndarray:
+        """Return what the host sends of a node, shape (samples, steps, features)."""
+        if source == ONE:
+            return self.truth[ONE]
+        value = self.host[source]
+        return value.reshape(*value.shape[:2], -1)
+
+    def fitted(
+        self,
+        rows: Iterator[tuple[np.ndarray, np.ndarray]],
+        bits: int | None = None,
+        whole: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Fit features to aims; the last fifth of the samples selects the regularization.
+
+        Parameters
+        ----------
+        rows : iterable of (features, aims)
+            Both begin with an axis of samples.
+        bits : int, optional
+            Of the weights; the chip's if absent.
+        whole : ndarray, optional
+            What the error is relative to, if the aims are only what is missing in it.
+
+        Returns
+        -------
+        ndarray, shape (aims, features)
+        """
+        bits = self.recipe.device.weight_bits if bits is None else bits
+        share = max(self.samples - max(self.samples // 5, 1), 1)
+        learned = held_out = Products(0, 0)
+        for phi, aim in rows:
+            if not learned.rows:
+                learned, held_out = (Products(phi.shape[-1], aim.shape[-1]) for _ in range(2))
+            for products, some in ((learned, slice(share)), (held_out, slice(share, None))):
+                products.add(
+                    phi[some].reshape(-1, phi.shape[-1]), aim[some].reshape(-1, aim.shape[-1])
+                )
+        ridge, (found,) = best_ridge([learned], [held_out], _RIDGES)
+        weights = found.T
+        if bits:
+            weights = round_and_refit(weights, bits, learned.penalized(ridge))
+        error = held_out.relative_error(weights.T)
+        if whole is not None:
+            error *= float(np.sqrt(held_out.tt.sum() / np.square(whole[share:]).sum()))
+        self.fits.append(Fit(weights, ridge, error))
+        return np.asarray(weights)
+
+    def first(self, name: str) -> int:
+        """Return the first step on which an ensemble is fitted."""
+        return self.steps - max(self.steps // _LATE, 1) if name in self.late else 0
+
+    def rounded(self, weights: np.ndarray) -> np.ndarray:
+        """Return weights as the chip stores them."""
+        return round_weights(weights, self.recipe.device.weight_bits)
+
+    def chip(self, name: str, populations: Populations) -> Chip:
+        """Return populations as calibration measures them by themselves."""
+        recipe = self.recipe
+        return Chip(
+            populations, recipe.model, self.device, recipe.dt_ms, recipe.tau_ms, 1, place=name
+        )
+
+    def static(self, name: str, kernel: np.ndarray) -> np.ndarray:
+        """Decode each population from its rate curves, and multiply by a kernel."""
+        ensemble = self.done[name]
+        assert ensemble.populations is not None
+        chip = self.chip(name, ensemble.populations)
+        rates = measure_rates(chip, np.random.default_rng([self.recipe.seed, MEASURING]))
+        operator = self.plan.host[name].operator
+        decoders = np.empty(rates.shape[1:])
+        for value, size in enumerate(ensemble.scales):
+            aim = LEVELS * size
+            if isinstance(operator, Activation):
+                aim = operator.apply(aim)
+            decoders[value] = fit_few_rows(rates[:, value], aim[:, None], STATIC_RIDGE)[:, 0]
+        return np.asarray((kernel.T[:, :, None] * decoders).reshape(kernel.shape[1], -1))
+
+    def needed(self, names: Sequence[str]) -> list[Ensemble]:
+        """Return some ensembles and all those whose spikes they depend on, in their order."""
+        needed = set(names)
+        for name in reversed(self.done):
+            if name in needed:
+                needed.update(self.done[name].sources)
+        return [each for name, each in self.done.items() if name in needed]
+
+    def run(
+        self,
+        names: Sequence[str],
+        extra: Ensemble | None,
+        number: int,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[int, int, dict[str, np.ndarray], list[np.ndarray]]]:
+        """Run what some ensembles need freely on the calibration inputs.
+
+        Parameters
+        ----------
+        names : sequence of str
+        extra : Ensemble, optional
+            Without neurons, beside them.
+
+        Yields
+        ------
+        step, now : int
+            Step of the task, and step of the simulation in its presentation.
+        spikes : mapping of ensemble to ndarray
+        drives : list of ndarray
+            At the end of a presentation, else empty; see :class:`GraphSimulator`.
+        """
+        recipe = self.recipe
+        ensembles = self.needed([*names, *(() if extra is None else extra.sources)])
+        starts = {
+            each.name: np.random.default_rng([recipe.seed, number, MEASURING, order])
+            for order, each in enumerate(ensembles)
+        }
+        if extra is not None:
+            ensembles.append(replace(extra, populations=None))
+        circuit = Circuit(
+            recipe.model, self.device, recipe.dt_ms, recipe.tau_ms, recipe.readout_tau_ms
+        )
+        simulator = GraphSimulator(circuit, ensembles, self.samples, starts, starts)
+        values = self.host.currents(ensembles)
+        for step in range(self.steps):
+            simulator.present({name: value[:, step] for name, value in values.items()})
+            for now in range(recipe.parts):
+                spikes = simulator.step()
+                yield step, now, spikes, simulator.drives if now == recipe.parts - 1 else []
+            if progress:
+                progress(step + 1, self.steps)
+
+
+def _only_last(plan: Plan) -> set[str]:
+    """Return the ensembles and probes of which only the last step is used."""
+    found: set[str] = set()
+    for spot in reversed(plan.spots):
+        name = spot.node.name
+        users = [node for node in plan.host.nodes if name in node.inputs]
+        if spot.probe:
+            at_end = all(
+                isinstance(node.operator, Reduce) and node.operator.kind == "last" for node in users
+            )
+            late = at_end and name != plan.host.output
+        else:
+            behind = [other for other in plan.spots if name in other.drive.spikes]
+            late = all(other.node.name in found for other in behind)
+        if late and spot.memory is None:
+            found.add(name)
+    return found

@@ -1,0 +1,311 @@
+"""Run a SpikingGraph: batches of samples, stage by stage, and what the host does between.
+
+Targets differ only in how they simulate the ensembles of a stage, a :data:`Simulate`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues
+from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.progress import Progress
+from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
+from lmu_deploy.core.spiking.graph import Ensemble, SpikingGraph
+from lmu_deploy.core.validation import check_inputs, check_integer
+from targets.base import LARGEST_RASTER, Run, States, flat_frames
+
+_NEURONS_AT_ONCE = 500_000
+_MOST_SAMPLES = 128
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is simulated at once.
+
+    Attributes
+    ----------
+    graph : SpikingGraph
+    ensembles, probes : tuple of Ensemble
+    values : mapping of source to ndarray, shape (samples, steps, features)
+        What the host sends.
+    samples, steps : int
+    starts, noise : mapping of ensemble to Generator
+        Draw initial membranes, sample after sample, and noise.
+    rasters : bool
+        Record the spikes of sample 0.
+    """
+
+    graph: SpikingGraph
+    ensembles: tuple[Ensemble, ...]
+    probes: tuple[Ensemble, ...]
+    values: Mapping[str, np.ndarray]
+    samples: int
+    steps: int
+    starts: Mapping[str, np.random.Generator]
+    noise: Mapping[str, np.random.Generator]
+    rasters: bool
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a stage did.
+
+    Attributes
+    ----------
+    read : mapping of probe to ndarray, shape (samples, steps, size)
+        Drives at the ends of presentations.
+    drives : mapping of ensemble to ndarray, shape (samples, steps, size)
+        Likewise, in units of the scales.
+    counts : mapping of ensemble to ndarray, shape (samples, steps), int64
+        Spikes.
+    by_neuron : mapping of ensemble to ndarray, shape (neurons,), int64
+        Spikes of all samples.
+    rasters : mapping of ensemble to ndarray, shape (chip steps, neurons), uint8
+        Spikes of sample 0.
+    """
+
+    read: dict[str, np.ndarray] = field(default_factory=dict)
+    drives: dict[str, np.ndarray] = field(default_factory=dict)
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+    by_neuron: dict[str, np.ndarray] = field(default_factory=dict)
+    rasters: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, stage: Stage) -> Activity:
+        """Return an activity of zeros."""
+        shape, found = (stage.samples, stage.steps), cls()
+        chip_steps = stage.steps * stage.graph.steps_per_presentation
+        for each in stage.probes:
+            found.read[each.name] = np.zeros((*shape, each.size))
+        for each in stage.ensembles:
+            name = each.name
+            found.drives[name] = np.zeros((*shape, each.size))
+            found.counts[name] = np.zeros(shape, np.int64)
+            found.by_neuron[name] = np.zeros(each.neurons, np.int64)
+            if stage.rasters and each.neurons * chip_steps <= LARGEST_RASTER:
+                found.rasters[name] = np.zeros((chip_steps, each.neurons), np.uint8)
+        return found
+
+
+Simulate = Callable[[Stage], Activity]
+
+
+def simulate(stage: Stage) -> Activity:
+    """Simulate a stage in NumPy, in double precision."""
+    graph, done = stage.graph, Activity.empty(stage)
+    circuit = Circuit(graph.neuron, graph.device, graph.dt_ms, graph.tau_ms, graph.fast_tau_ms)
+    everything = [*stage.ensembles, *stage.probes]
+    simulator = GraphSimulator(
+        circuit, everything, stage.samples, stage.starts, stage.noise, np.float64
+    )
+    for step in range(stage.steps):
+        simulator.present({name: value[:, step] for name, value in stage.values.items()})
+        for now in range(graph.steps_per_presentation):
+            for name, spikes in simulator.step().items():
+                fired = spikes.reshape(stage.samples, -1)
+                done.counts[name][:, step] += fired.sum(axis=1)
+                done.by_neuron[name] += fired.sum(axis=0)
+                if name in done.rasters:
+                    done.rasters[name][step * graph.steps_per_presentation + now] = fired[0]
+        for each, drive in zip(everything, simulator.drives, strict=True):
+            into = done.read if each.populations is None else done.drives
+            into[each.name][:, step] = drive
+    return done
+
+
+class GraphRunner:
+    """Runs batches of samples in order; the random numbers of one depend on those before it.
+
+    Parameters
+    ----------
+    target : str
+    graph : SpikingGraph
+    inputs : ndarray, shape (samples, steps, n_in)
+    seed : int
+    run_stage : Simulate
+    settings : mapping
+        Those of the target.
+    progress : callable, optional
+        Called with (samples done, samples in total).
+    """
+
+    def __init__(
+        self,
+        target: str,
+        graph: SpikingGraph,
+        inputs: np.ndarray,
+        seed: int,
+        run_stage: Simulate,
+        settings: Mapping[str, Any],
+        progress: Progress | None = None,
+    ) -> None:
+        self.inputs = check_inputs(flat_frames(inputs), graph.n_in)
+        self.target, self.graph, self.run_stage = target, graph, run_stage
+        self.seed, self.settings = check_integer("seed", seed, 0, 2**32 - 1), settings
+        self.progress = progress
+
+    def run(self, record: bool) -> Run:
+        """Return the run of all samples."""
+        start = time.perf_counter()
+        parts = list(self._batches())
+        return self._run(parts, record, time.perf_counter() - start)
+
+    def parts(self, record: int) -> Iterator[Run]:
+        """Yield the runs of batches, whose states are kept for so many first samples."""
+        done, start = 0, time.perf_counter()
+        for batch in self._batches():
+            yield self._run([batch], done < record, time.perf_counter() - start)
+            done, start = done + len(batch.y), time.perf_counter()
+
+    def _batches(self) -> Iterator[_Batch]:
+        graph, samples = self.graph, len(self.inputs)
+        names = [each.name for each in graph.ensembles]
+        starts = {n: np.random.default_rng([self.seed, i]) for i, n in enumerate(names)}
+        noise = {n: np.random.default_rng([self.seed, i, 1]) for i, n in enumerate(names)}
+        size = int(np.clip(_NEURONS_AT_ONCE // graph.neurons, 1, _MOST_SAMPLES))
+        for first in range(0, samples, size):
+            inputs = self.inputs[first : first + size]
+            host, activities = HostValues(graph.host, inputs), []
+            for ensembles, probes in graph.stages:
+                values = host.currents((*ensembles, *probes))
+                steps = next(iter(values.values())).shape[1]
+                stage = Stage(
+                    graph, ensembles, probes, values, len(inputs), steps, starts, noise, first == 0
+                )
+                done = self.run_stage(stage)
+                activities.append(done)
+                for name, read in done.read.items():
+                    host.read(name, read)
+            yield _Batch(graph, activities, host)
+            if self.progress:
+                self.progress(min(first + size, samples), samples)
+
+    def _run(self, batches: list[_Batch], record: bool, seconds: float) -> Run:
+        graph = self.graph
+        y = np.concatenate([batch.y for batch in batches])
+        names = [each.name for each in graph.ensembles]
+        states = None
+        if record:
+            found = [batch.states() for batch in batches]
+            m, h = (np.concatenate([each[i] for each in found]) for i in (0, 1))
+            parts = {n: np.concatenate([batch.values[n] for batch in batches]) for n in names}
+            states = States(m, h, y, np.ones(m.shape[2]), np.ones(h.shape[2]), parts=parts)
+        return Run(
+            target=self.target,
+            outputs=y if graph.return_sequences else y[:, -1],
+            neurons={each.name: each.neurons for each in graph.ensembles},
+            events={n: np.concatenate([b.counts[n] for b in batches]) for n in names},
+            synops=sum(
+                int(batch.by_neuron[name] @ graph.fan_out(name))
+                for batch in batches
+                for name in names
+            ),
+            saturations={
+                f"{n}/state": sum(b.beyond(n) for b in batches)
+                for n in names
+                if graph.kind(graph[n]) == "memory"
+            },
+            steps=y.shape[1],
+            chip_steps=y.shape[1] * graph.steps_per_presentation,
+            wall_seconds=seconds,
+            seed=self.seed,
+            states=states,
+            rasters=batches[0].rasters,
+            notes=notes(graph, y.shape[1]),
+            settings={**_settings(graph), **self.settings},
+        )
+
+
+class _Batch:
+    """Values of all stages of a batch."""
+
+    def __init__(self, graph: SpikingGraph, stages: list[Activity], host: HostValues) -> None:
+        self._graph, self._host = graph, host
+        self.counts = {n: c for each in stages for n, c in each.counts.items()}
+        self.by_neuron = {n: c for each in stages for n, c in each.by_neuron.items()}
+        self.rasters = {n: r for each in stages for n, r in each.rasters.items()}
+        self._drives = {n: d for each in stages for n, d in each.drives.items()}
+        self.y = host[graph.host.output]
+        self.y = self.y.reshape(*self.y.shape[:2], -1)
+        self.values = {}
+        for name, drives in self._drives.items():
+            given, operator = drives * graph[name].scales, graph.host[name].operator
+            is_units = isinstance(operator, Activation)
+            self.values[name] = operator.apply(given) if is_units else given  # type: ignore[attr-defined]
+
+    def beyond(self, name: str) -> int:
+        """Count the drives outside the range that the calibration covers."""
+        return int(np.count_nonzero(np.abs(self._drives[name]) > CALIBRATION_MARGIN))
+
+    def states(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the states of all memories, and the hidden units, in the order of the nodes."""
+        found: dict[str, list[np.ndarray]] = {"memory": [], "hidden": []}
+        on_host = set(self._graph.on_host)
+        for node in self._graph.host.nodes:
+            if node.name in self.values:
+                kind = self._graph.kind(self._graph[node.name])
+                if kind == "memory":
+                    found["memory"].append(self.values[node.name])
+                elif node.name.endswith("/hidden"):  # of an LMU, as the float network records it
+                    found["hidden"].append(self.values[node.name])
+            elif node.name in on_host:
+                for part, values in self._host.states(node.name).items():
+                    found[part].append(values)
+        none = np.zeros((*self.y.shape[:2], 0))
+        return (
+            np.concatenate([none, *found["memory"]], axis=2),
+            np.concatenate([none, *found["hidden"]], axis=2),
+        )
+
+
+def notes(graph: SpikingGraph, steps: int) -> tuple[str, ...]:
+    """Return what ran where, and how often values went through the host."""
+    found = [
+        "Memories and units ran on spiking neurons; y is read from the synapses of the last nodes "
+        "on the chip.",
+        f"Each input was presented for {graph.presentation_ms:g} ms; states are those of the "
+        "synapses at the end of the presentation.",
+        "Synaptic operations count every neuron that receives a spike, weights not factored.",
+    ]
+    if on_host := graph.on_host:
+        words = [f"{name} ({graph.host[name].operator.describe()})" for name in on_host]
+        found.append(f"On the host in float: {', '.join(words)}.")
+    if trips := graph.round_trips:
+        found.append(
+            f"Every presentation goes {trips} times from the chip through the host and back, "
+            f"{trips * steps:,} times a sample; the simulation ran the stages between one after "
+            "the other."
+        )
+    return tuple(found)
+
+
+def _settings(graph: SpikingGraph) -> dict[str, Any]:
+    """Return the configuration of the chip as JSON values."""
+    sizes: dict[str, int] = {"memory": 0, "units": 0}
+    for each in graph.ensembles:
+        if each.populations is not None:
+            sizes[graph.kind(each)] = each.populations.neurons
+    names = ("mismatch", "membrane_noise", "threshold_noise", "tau_mismatch", "weight_bits")
+    return {
+        "profile": graph.device.profile,
+        "chip_seed": graph.device.seed,
+        **{name: getattr(graph.device, name) for name in names},
+        "neuron": graph.neuron.kind,
+        "synapse": "linear",
+        "neurons_per_state": sizes["memory"],
+        "neurons_per_unit": sizes["units"],
+        "readout_tau_ms": graph.fast_tau_ms,
+        "maximum_rates": graph.maximum_rates,
+        "calibration": graph.calibration.method,
+        "calibration_error": graph.calibration.fit_error,
+        "calibration_ridge": graph.calibration.ridge,
+        "dt_ms": graph.dt_ms,
+        "tau_ms": graph.tau_ms,
+        "presentation_ms": graph.presentation_ms,
+    }
