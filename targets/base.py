@@ -350,6 +350,9 @@ def taken_by(target: Target, network: Any) -> Any:
 _CONVERT = {
     "IntegerNetwork": "make one with lmu-deploy quantize",
     "SpikingNetwork": "make one with lmu-deploy spike",
+    "SpikingNetwork or SpikingGraph": "make one with lmu-deploy spike",
+    "LoihiNetwork or SpikingGraph": "make one with lmu-deploy spike --profile loihi1, or a graph "
+    "with lmu-deploy spike --units chip",
     "LoihiNetwork": "make one with lmu-deploy spike --profile loihi1",
     "Network": "give the float network that it was made from",
     "Network or IntegerNetwork": "give the float network, or make one with lmu-deploy quantize",

@@ -125,13 +125,14 @@ class Forms:
 
     def _is_source(self, network: Network) -> bool:
         """Return whether a network computes what the source does, whatever its nodes are called."""
+        given = (network, self.source)
         try:
-            found = [as_layers(each, "use") for each in (network, self.source)]
+            marks = [fingerprint(as_layers(each, "use")) for each in given]
         except InputError:  # a graph
             from converters.spiking.graph.plan import plan_graph
 
-            found = [plan_graph(each).host for each in (network, self.source)]
-        return fingerprint(found[0]) == fingerprint(found[1])
+            marks = [fingerprint(plan_graph(each).host) for each in given]
+        return marks[0] == marks[1]
 
     def _spike_on_loihi(self) -> AnyNetwork:
         return spike(self.source, self.task, profile=LOIHI, seed=self.seed)

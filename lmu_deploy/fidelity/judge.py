@@ -17,6 +17,7 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Population
 from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
 from lmu_deploy.fidelity.chip_replay import replay_chip

@@ -1,7 +1,7 @@
 """Simulation of a stage of a SpikingGraph in Brian2: all of its ensembles at once.
 
-Each ensemble is a group of neurons, which read their drives through linked variables. Connections,
-filters and currents of all ensembles are one network operation, between threshold and reset, on the
+The neurons of all ensembles are one group, which read their drives through a linked variable.
+Connections, filters and currents are one network operation, between threshold and reset, on the
 spikes of that step as sparse matrices.
 """
 
@@ -23,62 +23,69 @@ def simulate(stage: Stage) -> Activity:
     b2, graph, done = brian2_library(), stage.graph, Activity.empty(stage)
     clock = b2.Clock(dt=graph.dt_ms * b2.ms, name="lmu_clock")
     drives = [_Drive(each, stage) for each in (*stage.ensembles, *stage.probes)]
-    objects, groups = [], []
-    for number, each in enumerate(stage.ensembles):
-        name = f"lmu_{number}"
-        shown = b2.NeuronGroup(
-            stage.samples * each.size, "x : 1", clock=clock, name=f"{name}_drive", namespace={}
-        )
-        neurons = _neurons(b2, stage, each, shown, clock, f"{name}_neurons")
-        objects += [shown, neurons]
-        groups.append((each, shown.variables["x"].get_value(), neurons, drives[number]))
+    own = list(zip(stage.ensembles, drives, strict=False))
+    values = sum(stage.samples * each.size for each in stage.ensembles)
+    states = b2.NeuronGroup(values, "x : 1", clock=clock, name="lmu_states", namespace={})
+    neurons = _neurons(b2, stage, states, clock)
+    x = states.variables["x"].get_value()
+    ends = np.cumsum([0, *(stage.samples * each.neurons for each in stage.ensembles)])
     step = 0
 
-    def present(presentation: int) -> None:
-        for drive in drives:
-            drive.present(presentation)
-        for _, shown, _, drive in groups:
-            shown[:] = drive.total.reshape(-1)
+    def show() -> None:
+        x[:] = np.concatenate([drive.total.reshape(-1) for _, drive in own])
 
     def synapses() -> None:
         nonlocal step
         presentation, now = divmod(step, graph.steps_per_presentation)
+        cuts = np.searchsorted(neurons.spikes, ends)
         fired = {}
-        for each, _, neurons, _ in groups:
-            fired[each.name] = _sparse(neurons.spikes, stage.samples, each.neurons)
+        for number, (each, _) in enumerate(own):
+            spikes = neurons.spikes[cuts[number] : cuts[number + 1]] - ends[number]
+            fired[each.name] = _sparse(spikes, stage.samples, each.neurons)
             _count(done, each, fired[each.name], presentation, step)
         for drive in drives:
             drive.advance(fired)
-        if now == graph.steps_per_presentation - 1:
-            for drive in drives:
+            if now == graph.steps_per_presentation - 1:
                 drive.read(done, presentation)
-            if presentation + 1 < stage.steps:
-                present(presentation + 1)
-        else:
-            for _, shown, _, drive in groups:
-                shown[:] = drive.total.reshape(-1)
+                if presentation + 1 < stage.steps:
+                    drive.present(presentation + 1)
+        show()
         step += 1
 
-    present(0)
+    for drive in drives:
+        drive.present(0)
+    show()
     update = b2.NetworkOperation(synapses, clock=clock, when="synapses", name="lmu_synapses")
-    simulation = b2.Network(*objects, update)
+    simulation = b2.Network(states, neurons, update)
     generator_state = np.random.get_state()  # noqa: NPY002 - Brian2 seeds and uses this one
     try:
-        first = stage.noise[stage.ensembles[0].name] if stage.ensembles else None
-        b2.seed(0 if first is None else int(first.integers(2**31)))
+        b2.seed(int(stage.noise[stage.ensembles[0].name].integers(2**31)))
         simulation.run(stage.steps * graph.presentation_ms * b2.ms, namespace={})
     finally:
         np.random.set_state(generator_state)  # noqa: NPY002
     return done
 
 
-def _neurons(b2: Any, stage: Stage, each: Ensemble, shown: Any, clock: Any, name: str) -> Any:
-    """Build the neurons of all samples, each linked to the value that it encodes."""
-    assert each.populations is not None
-    membranes = stage.starts[each.name].random((stage.samples, each.neurons)).reshape(-1)
-    index = np.repeat(np.arange(stage.samples * each.size), each.populations.neurons)
-    curves = Curves.of_copies([each.populations], stage.samples)
-    return neuron_group(b2, stage.graph, curves, (shown, index), membranes, clock, name)
+def _neurons(b2: Any, stage: Stage, states: Any, clock: Any) -> Any:
+    """Build the neurons of all ensembles and samples, each linked to the value that it encodes."""
+    curves, membranes, indices, first = [], [], [], 0
+    for each in stage.ensembles:
+        assert each.populations is not None
+        curves.append(Curves.of_copies([each.populations], stage.samples))
+        drawn = stage.starts[each.name].random((stage.samples, each.neurons))
+        membranes.append(drawn.reshape(-1))
+        values = np.arange(first, first + stage.samples * each.size)
+        indices.append(np.repeat(values, each.populations.neurons))
+        first += stage.samples * each.size
+    return neuron_group(
+        b2,
+        stage.graph,
+        Curves.joined(curves),
+        (states, np.concatenate(indices)),
+        np.concatenate(membranes),
+        clock,
+        "lmu_neurons",
+    )
 
 
 def _sparse(spikes: np.ndarray, samples: int, neurons: int) -> csr_array:

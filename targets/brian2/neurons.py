@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.spiking.chip import Populations
-from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork
 
 _ENCODING = """
 current = slope * x + offset : 1
@@ -125,8 +125,26 @@ class Curves:
             factors("noise_factors"),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Curves]) -> Curves:
+        """Return the curves of several groups as those of one."""
 
-def model_equations(network: SpikingNetwork, curves: Curves) -> Equations:
+        def factors(name: str) -> np.ndarray | None:
+            found = [getattr(each, name) for each in parts]
+            if all(array is None for array in found):
+                return None
+            filled = zip(parts, found, strict=True)
+            return np.concatenate([np.ones_like(p.slopes) if a is None else a for p, a in filled])
+
+        return cls(
+            np.concatenate([each.slopes for each in parts]),
+            np.concatenate([each.offsets for each in parts]),
+            factors("tau_factors"),
+            factors("noise_factors"),
+        )
+
+
+def model_equations(network: AnalogNetwork, curves: Curves) -> Equations:
     """Return the equations of a network's neuron model, for neurons with these curves."""
     noisy = network.device.membrane_noise > 0.0
     found = {
@@ -151,7 +169,7 @@ def _own_jitter(curves: Curves) -> bool:
 
 def neuron_group(
     b2: Any,
-    network: SpikingNetwork,
+    network: AnalogNetwork,
     curves: Curves,
     encoded: tuple[Any, np.ndarray],
     membranes: np.ndarray,
@@ -163,7 +181,7 @@ def neuron_group(
     Parameters
     ----------
     b2 : module
-    network : SpikingNetwork
+    network : SpikingNetwork or SpikingGraph
     curves : Curves
     encoded : (NeuronGroup, ndarray of int, shape (all neurons,))
         Group whose `x` is encoded, and the index of each neuron's state.
@@ -201,7 +219,7 @@ def neuron_group(
     return group
 
 
-def namespace(network: SpikingNetwork, b2: Any, curves: Curves) -> dict[str, Any]:
+def namespace(network: AnalogNetwork, b2: Any, curves: Curves) -> dict[str, Any]:
     """Return the values of the names in the equations, with their units."""
     tau, circuit = network.neuron.membrane_tau_ms, network.neuron.circuit
     values: dict[str, Any] = {"threshold_noise": network.device.threshold_noise}
@@ -216,7 +234,7 @@ def namespace(network: SpikingNetwork, b2: Any, curves: Curves) -> dict[str, Any
     return values
 
 
-def _jitter(network: SpikingNetwork, tau_ms: Any, factors: Any = 1.0) -> Any:
+def _jitter(network: AnalogNetwork, tau_ms: Any, factors: Any = 1.0) -> Any:
     """Return the noise amplitude for which a free membrane has the device's membrane noise."""
     decay = np.exp(-network.dt_ms / tau_ms)
     if network.neuron.circuit is not None:  # stepped by Euler's method

@@ -185,9 +185,9 @@ def test_long_sequences_are_truncated_and_samples_drawn(network, rng, monkeypatc
     monkeypatch.setattr("converters.spiking.recipe._TRAJECTORY_ELEMENTS", 12 * 6 * 50 * 5)
     followed = []
 
-    def scale_memory(memory, u, parts, decay):
+    def scale_memory(memory, u, parts, *others):
         followed.append(u.shape[:2])
-        return closed_loop.scale_memory(memory, u, parts, decay)
+        return closed_loop.scale_memory(memory, u, parts, *others)
 
     monkeypatch.setattr("converters.spiking.build.scale_memory", scale_memory)
     inputs = rng.uniform(-1, 1, (30, 40, 2))

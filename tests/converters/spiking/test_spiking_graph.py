@@ -1,0 +1,313 @@
+"""Whole float graphs on neurons: the ensembles they become, and what calibration does to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.spiking import spike
+from converters.spiking.closed_loop import divide_step
+from converters.spiking.graph.plan import Drive, Plan, plan_graph
+from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.executor import record_states, run
+from lmu_deploy.core.graph.linear import Affine, Conv1d, Dense
+from lmu_deploy.core.graph.lmu import LMU
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import Activation, Add, Concat
+from lmu_deploy.core.graph.recurrent import LSTM, SimpleRNN
+from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.legendre import discretize
+from lmu_deploy.core.loading import load
+from lmu_deploy.core.network import Memory
+from lmu_deploy.core.spiking.graph import ONE, InputCurrent, SpikeConnection, SpikingGraph
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from targets.spiking import SpikingTarget
+
+STEPS, N_IN = 6, 3
+RNG = np.random.default_rng(5)
+SMALL = {"neurons_per_state": 16, "neurons_per_unit": 12, "calibration_samples": 80}
+
+
+def _weights(*shape: int) -> np.ndarray:
+    return RNG.uniform(-1.0, 1.0, shape) / np.sqrt(shape[0])
+
+
+def _memory(n_in: int, channels: int = 2, activation: str | None = None) -> LinearMemory:
+    memory = Memory(3, channels, 6.0, "zoh", *discretize(3, 6.0, "zoh"))
+    bias = None if activation is None else _weights(channels)
+    given = None if activation is None else Activation(activation)
+    return LinearMemory(memory, 2.0 * _weights(n_in, channels), bias, given)
+
+
+def two_blocks(activation: str = "relu") -> Network:
+    """Return memory, units, memory, units, and a readout of the last step."""
+    return Network(
+        (
+            Node("m1", _memory(N_IN), (INPUT,)),
+            Node("d1", Dense(2.0 * _weights(6, 5), _weights(5)), ("m1",)),
+            Node("u1", Activation(activation), ("d1",)),
+            Node("m2", _memory(5), ("u1",)),
+            Node("d2", Dense(2.0 * _weights(6, 4), _weights(4)), ("m2",)),
+            Node("u2", Activation(activation), ("d2",)),
+            Node("last", Reduce("last"), ("u2",)),
+            Node("out", Dense(_weights(4, 3), _weights(3)), ("last",)),
+        ),
+        (N_IN,),
+        "out",
+    )
+
+
+def residual() -> Network:
+    """Return a block with a rectified encoder, a normalization, a sum, and a mean over time."""
+    return Network(
+        (
+            Node("stem", Dense(_weights(N_IN, 4), _weights(4)), (INPUT,)),
+            Node("norm", Affine(_weights(4) + 1.0, _weights(4)), ("stem",)),
+            Node("memory", _memory(4, activation="relu"), ("norm",)),
+            Node("units", Dense(_weights(6, 5), _weights(5)), ("memory",)),
+            Node("tanh", Activation("tanh"), ("units",)),
+            Node("mix", Dense(_weights(5, 4), _weights(4)), ("tanh",)),
+            Node("sum", Add(), ("stem", "mix")),
+            Node("both", Concat(), ("sum", "memory")),
+            Node("mean", Reduce("mean"), ("both",)),
+            Node("out", Dense(_weights(10, 2), _weights(2)), ("mean",)),
+        ),
+        (N_IN,),
+        "out",
+    )
+
+
+def with_lstm() -> Network:
+    """Return two memories with an LSTM between them, past which a branch goes."""
+    lstm = LSTM(_weights(4, 12), _weights(3, 12), _weights(12))
+    return Network(
+        (
+            Node("m1", _memory(N_IN), (INPUT,)),
+            Node("d1", Dense(_weights(6, 4), _weights(4)), ("m1",)),
+            Node("u1", Activation("sigmoid"), ("d1",)),
+            Node("lstm", lstm, ("u1",)),
+            Node("both", Concat(), ("lstm", "u1")),
+            Node("m2", _memory(7), ("both",)),
+            Node("out", Dense(_weights(6, 2), _weights(2)), ("m2",)),
+        ),
+        (N_IN,),
+        "out",
+    )
+
+
+def lmus() -> Network:
+    """Return a convolution, an LMU of dense units, and one of recurrent units."""
+    first, second = _memory(4), _memory(5)
+    dense = SimpleRNN(_weights(10, 5), None, _weights(5), Activation("tanh"))
+    recurrent = SimpleRNN(_weights(6, 3), _weights(3, 3), _weights(3), Activation("tanh"))
+    return Network(
+        (
+            Node("conv", Conv1d(_weights(2, N_IN, 4), left=1), (INPUT,)),
+            Node("a", LMU(first.memory, first.encoders, dense, True), ("conv",)),
+            Node("b", LMU(second.memory, second.encoders, recurrent, False), ("a",)),
+            Node("out", Dense(_weights(3, 2)), ("b",)),
+        ),
+        (N_IN,),
+        "out",
+    )
+
+
+def _evaluate(plan: Plan, inputs: np.ndarray) -> np.ndarray:
+    """Compute what a plan says, with ideal ensembles, independently of the executor."""
+    ideal: dict[str, np.ndarray] = {}
+    host: dict[str, np.ndarray] = {INPUT: inputs, ONE: np.ones((*inputs.shape[:2], 1))}
+
+    def of(drive: Drive) -> np.ndarray:
+        terms = [ideal[n] @ k for n, k in drive.spikes.items()]
+        return np.asarray(sum(terms + [host[n] @ k for n, k in drive.host.items()]))
+
+    for node in plan.host.nodes:
+        for spot in (each for each in plan.spots if each.node is node):
+            value = of(spot.drive) + np.zeros((*inputs.shape[:2], 1))
+            if spot.probe:
+                host[node.name] = value
+            elif spot.memory is None:
+                ideal[node.name] = node.operator.forward(value)
+            else:
+                plain = replace(spot.memory, encoders=np.eye(value.shape[2]), bias=None)
+                ideal[node.name] = plain.forward(value)
+        if node.name not in host and all(name in host for name in node.inputs):
+            host[node.name] = node.operator.forward(*(host[name] for name in node.inputs))
+    return host[plan.host.output]
+
+
+GRAPHS = {
+    "two blocks": (two_blocks(), ["m1", "u1", "m2", "u2"], ["out"], []),
+    "residual": (residual(), ["memory/encoder", "memory", "tanh"], ["out"], []),
+    "lstm": (with_lstm(), ["m1", "u1", "m2"], ["u1", "out"], ["lstm"]),
+    "lmus": (lmus(), ["a/memory", "a/hidden", "b/memory"], ["b/memory"], ["b/hidden"]),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_plan_computes_what_the_float_network_does(name: str) -> None:
+    network, ensembles, probes, on_host = GRAPHS[name]
+    plan = plan_graph(network)
+    inputs = np.random.default_rng(0).normal(size=(4, STEPS, N_IN))
+    assert [spot.node.name for spot in plan.spots if not spot.probe] == ensembles
+    assert [spot.node.name for spot in plan.spots if spot.probe] == probes
+    assert list(plan.reasons) == on_host
+    np.testing.assert_allclose(_evaluate(plan, inputs), run(network, inputs), atol=1e-12)
+
+
+def test_units_on_the_host_leave_memories_on_neurons() -> None:
+    network = two_blocks()
+    plan = plan_graph(network, units=False)
+    assert [(s.node.name, s.probe) for s in plan.spots] == [
+        ("m1", False), ("d1", True), ("m2", False), ("d2", True),
+    ]  # fmt: skip
+    inputs = np.random.default_rng(0).normal(size=(2, STEPS, N_IN))
+    np.testing.assert_allclose(_evaluate(plan, inputs), run(network, inputs), atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def inputs() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(80, STEPS, N_IN)) * 0.7
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return two_blocks()
+
+
+def _spike(network: Network, inputs: np.ndarray, **options: object) -> SpikingGraph:
+    settings = {"units": "chip", "mismatch": 0.2, "weight_bits": 6, **SMALL, **options}
+    made = spike(network, inputs, "generic-analog", **settings)  # type: ignore[arg-type]
+    assert isinstance(made, SpikingGraph)
+    return made
+
+
+@pytest.fixture(scope="module")
+def graph(network: Network, inputs: np.ndarray) -> SpikingGraph:
+    return _spike(network, inputs)
+
+
+def test_currents_of_a_memory_give_the_float_states_with_an_ideal_decoder(
+    graph: SpikingGraph, network: Network, inputs: np.ndarray
+) -> None:
+    """Step x <- a x + (1 - a)(A' x + C v) by hand; it has to end at S^-1 m of the float memory."""
+    ensemble = graph["m1"]
+    memory = network.memories["m1"]
+    a_bar, _ = divide_step(memory, graph.steps_per_presentation)
+    decay = graph.decay
+    a_prime = (a_bar - decay * np.eye(3)) / (1.0 - decay)
+    scales = ensemble.scales.reshape(2, 3)
+    targets = a_prime * scales[:, None, :] / scales[:, :, None]
+    (current,) = ensemble.currents
+    x = np.zeros((len(inputs), 2, 3))
+    for step in range(STEPS):
+        entering = (inputs[:, step] @ current.weights.T).reshape(x.shape)
+        for _ in range(graph.steps_per_presentation):
+            decoded = np.einsum("cij,scj->sci", targets, x)
+            x = decay * x + (1.0 - decay) * (decoded + entering)
+    expected = record_states(network, inputs).memory["m1"][:, -1]
+    np.testing.assert_allclose((x * scales).reshape(len(x), -1), expected, atol=1e-9)
+
+
+def _error(graph: SpikingGraph, inputs: np.ndarray) -> float:
+    states = SpikingTarget().run(graph, inputs, record=True).states
+    assert states is not None
+    expected = record_states(graph.host, inputs, nodes=["out"]).nodes["out"]
+    error = states.y[:, -1] - expected[:, -1]
+    return float(np.linalg.norm(error) / np.linalg.norm(expected[:, -1]))
+
+
+def test_calibration_reduces_the_error_of_a_chip(
+    graph: SpikingGraph, network: Network, inputs: np.ndarray
+) -> None:
+    fresh = np.random.default_rng(9).normal(size=(20, STEPS, N_IN)) * 0.7
+    plain = _spike(network, inputs, calibration="none")
+    assert np.array_equal(
+        plain["m1"].populations.gain_factors, graph["m1"].populations.gain_factors
+    )
+    assert _error(graph, fresh) < 0.7 * _error(plain, fresh)
+
+
+def test_planted_wrong_connection_is_seen(graph: SpikingGraph, inputs: np.ndarray) -> None:
+    """Exchange the spikes of two units of the first block on their way into the second memory."""
+    memory = graph["m2"]
+    own, other = memory.connections
+    neurons = SMALL["neurons_per_unit"]
+    order = np.arange(other.senders).reshape(-1, neurons)[[1, 0, 2, 3, 4]].reshape(-1)
+    swapped = replace(other, weights=other.weights[:, :, order])
+    broken = replace(memory, connections=(own, swapped))
+    ensembles = tuple(broken if each is memory else each for each in graph.ensembles)
+    assert _error(replace(graph, ensembles=ensembles), inputs) > 1.3 * _error(graph, inputs)
+
+
+def test_seeds_choose_the_chip(graph: SpikingGraph, network: Network, inputs: np.ndarray) -> None:
+    assert _spike(network, inputs).fingerprint() == graph.fingerprint()
+    assert (
+        _spike(network, inputs, chip_seed=4, calibration="static").fingerprint()
+        != graph.fingerprint()
+    )
+
+
+def test_saved_and_loaded(graph: SpikingGraph, tmp_path: Path) -> None:
+    path = graph.save(tmp_path / "graph.safetensors")
+    found = load(path)
+    assert isinstance(found, SpikingGraph)
+    assert found.fingerprint() == graph.fingerprint()
+    assert str(found) == str(graph) and "u1" in str(graph) and "synapses on the chip" in str(graph)
+    assert len(repr(graph)) <= 100
+
+
+def test_chain_of_one_layer_has_the_memory_of_a_spiking_network(inputs: np.ndarray) -> None:
+    from converters.options import SpikeOptions
+    from converters.spiking.graph.build import build_graph
+    from converters.spiking.recipe import draw_samples, make_recipe
+    from lmu_deploy.hardware.profile import load_profile
+
+    nodes = two_blocks().nodes[:3]
+    one = Network((*nodes, Node("out", Dense(_weights(5, 2)), ("u1",))), (N_IN,), "out")
+    options = SpikeOptions(units="chip", mismatch=0.2, **SMALL)
+    chain = spike(one, inputs, units="chip", mismatch=0.2, **SMALL)
+    assert isinstance(chain, SpikingNetwork) and chain.memories[0] is not None
+    recipe = make_recipe(load_profile("generic-analog", "analog"), options)  # type: ignore[arg-type]
+    samples = draw_samples(inputs, 80, recipe.parts * 6, 0)
+    graph = build_graph(plan_graph(one), recipe, samples)
+    assert np.array_equal(graph["m1"].connections[0].weights, chain.memories[0].weights)
+    fan_in = {group.place: group.fan_in for group in chain.groups()}
+    assert np.array_equal(graph["u1"].fan_in, fan_in["layer0/hidden"])
+
+
+def test_host_nodes_between_stages_are_reported(inputs: np.ndarray) -> None:
+    graph = _spike(with_lstm(), inputs, calibration="static")
+    assert graph.on_host == ("lstm",) and graph.round_trips == 1
+    assert [[e.name for e in ensembles] for ensembles, _ in graph.stages] == [["m1", "u1"], ["m2"]]
+    done = SpikingTarget().run(graph, inputs[:2])
+    assert any("LSTM" in note or "lstm" in note for note in done.notes)
+    assert any("6 times a sample" in note for note in done.notes)
+
+
+def test_groups_count_every_synapse(graph: SpikingGraph) -> None:
+    total = sum(int(group.fan_in.sum()) * group.copies for group in graph.groups())
+    sent = sum(int(graph.fan_out(each.name).sum()) for each in graph.ensembles)
+    assert total == sent
+
+
+def test_refusals(graph: SpikingGraph, network: Network, inputs: np.ndarray) -> None:
+    first, *others = graph.ensembles
+    with pytest.raises(InputError, match="which is no ensemble"):
+        unknown = SpikeConnection("nobody", first.connections[0].weights, False)
+        replace(graph, ensembles=(replace(first, connections=(unknown,)), *others))
+    with pytest.raises(InputError, match="which is nothing that the host has then"):
+        late = InputCurrent("u2", np.ones((first.size, 4)), True)
+        replace(graph, ensembles=(replace(first, currents=(late,)), *others))
+    with pytest.raises(InputError, match="must be equal"):
+        replace(first, scales=first.scales[:-1])
+    with pytest.raises(InputError, match="synapses"):
+        _spike(network, inputs, fan_in=64)
+    with pytest.raises(InputError, match="neurons"):
+        _spike(network, inputs, neurons_per_unit=50_000)
+    with pytest.raises(InputError, match="as a whole"):
+        spike(network, inputs, units="chip", device="virtual", **SMALL)  # type: ignore[arg-type]
