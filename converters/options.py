@@ -310,7 +310,7 @@ class SpikeOptions(PopulationOptions):
     units: str = option(
         "auto",
         "Place of the last layer's feed-forward units and of the readout; auto puts them on the "
-        "chip if it can hold them",
+        "chip if it can hold them, chip also those of the layers before",
         choices=UNITS,
     )
     neurons_per_unit: int = option(

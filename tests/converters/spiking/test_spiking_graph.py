@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lmu_deploy as ld
 from converters.spiking import spike
 from converters.spiking.closed_loop import divide_step
 from converters.spiking.graph.plan import Drive, Plan, plan_graph
+from lmu_deploy.api.check import placement, remarks
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import record_states, run
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Dense
@@ -25,6 +27,7 @@ from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.spiking.graph import ONE, InputCurrent, SpikeConnection, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.fidelity.measures.sizes import neurobench_of
 from targets.spiking import SpikingTarget
 
 STEPS, N_IN = 6, 3
@@ -311,3 +314,35 @@ def test_refusals(graph: SpikingGraph, network: Network, inputs: np.ndarray) -> 
         _spike(network, inputs, neurons_per_unit=50_000)
     with pytest.raises(InputError, match="as a whole"):
         spike(network, inputs, units="chip", device="virtual", **SMALL)  # type: ignore[arg-type]
+
+
+def test_python_interface(network: Network, inputs: np.ndarray, tmp_path: Path) -> None:
+    labels = np.arange(len(inputs)) % 3
+    data = ld.Dataset(inputs, labels, inputs[:6], labels[:6])
+    path = tmp_path / "graph.safetensors"
+    options = {"units": "chip", "calibration": "static", **SMALL}
+    made = ld.spike(network, data, out=path, **options)  # type: ignore[arg-type]
+    assert isinstance(made, SpikingGraph)
+    assert ld.check(path) == []
+    assert "u2: 48 neurons, each with" in placement(path)
+    assert remarks(path) == ["On the host in float: last (last step)."]
+    done = ld.run(path, data, target="spiking", record=True)
+    assert done.fidelity is not None and done.fidelity.fit is not None
+    assert set(done.events) == {"m1", "u1", "m2", "u2"}
+    assert done.reference is not None and done.reference.outputs.shape == done.outputs.shape
+    sizes = neurobench_of(done, made)
+    assert sizes is not None and sizes.synaptic_operations is not None
+    assert sizes.synaptic_operations.effective_acs * 6 == done.synops
+    cells = sum(g.copies * sum(w.size for w in g.weights) for g in made.groups())
+    assert sizes.synaptic_operations.dense == cells * done.chip_steps
+    with pytest.raises(InputError, match="save_calibration"):
+        ld.spike(network, data, save_calibration=tmp_path / "c", **options)  # type: ignore[arg-type]
+
+
+def test_a_graph_that_is_no_chain_needs_no_option(inputs: np.ndarray) -> None:
+    made = spike(residual(), inputs, calibration="none", **SMALL)  # type: ignore[arg-type]
+    assert isinstance(made, SpikingGraph)
+    dense = Node("d", Dense(_weights(N_IN, 2)), (INPUT,))
+    feedforward = Network((dense, Node("r", Activation("relu"), ("d",))), (N_IN,), "r")
+    with pytest.raises(InputError, match="spiking form"):
+        spike(feedforward, inputs)
