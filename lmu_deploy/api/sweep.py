@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.studies.figures import METRIC, METRIC_NAME
 from lmu_deploy.studies.plot import write_plot
@@ -15,6 +17,7 @@ from lmu_deploy.studies.records import (
     CSV,
     DONE,
     PARQUET,
+    TRIALS,
     Point,
     Row,
     import_pyarrow,
@@ -29,7 +32,7 @@ from lmu_deploy.studies.records import (
 from lmu_deploy.studies.run import Sweep
 from lmu_deploy.studies.spec import read_spec
 from lmu_deploy.studies.trial import NETWORKS
-from lmu_deploy.studies.workers import Workers, locked
+from lmu_deploy.studies.workers import LOCK, Workers, locked
 
 PLOT = "pareto.svg"
 
@@ -106,14 +109,15 @@ def sweep(
     """
     import_pyarrow()  # better before the trials than after them
     read, folder = read_spec(spec), Path(out)
-    make_sweep_folder(folder, NETWORKS)
-    with (
-        locked(folder),
-        Workers(folder, scheduler, workers) as pool,
-        progress_bar("sweep", "trials") as progress,
-    ):
-        running = Sweep(read, folder, pool, progress)
-        rows = running.run()
+    with _nothing_left(folder):
+        make_sweep_folder(folder, NETWORKS)
+        with (
+            locked(folder),
+            Workers(folder, scheduler, workers) as pool,
+            progress_bar("sweep", "trials") as progress,
+        ):
+            running = Sweep(read, folder, pool, progress)
+            rows = running.run()
     columns = to_columns(rows)
     write_csv(columns, folder / CSV)
     write_parquet(columns, folder / PARQUET)
@@ -126,6 +130,22 @@ def sweep(
         files.append(folder / PLOT)
     front = [point for point in points if point.on_front]
     return SweepResult(rows, front, running.found, files)
+
+
+@contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Remove the folders that a refused sweep has created, where they hold no record."""
+    absent = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    try:
+        yield
+    except InputError:
+        if absent:
+            with suppress(OSError):
+                (folder / LOCK).unlink()
+            for path in (folder / TRIALS, folder / NETWORKS, *absent):
+                with suppress(OSError):  # one that holds a record, or was not created
+                    path.rmdir()
+        raise
 
 
 def describe(point: Point, objectives: tuple[str, str]) -> str:

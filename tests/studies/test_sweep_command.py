@@ -145,13 +145,19 @@ def test_two_targets_in_one_sweep(spec, address, tmp_path):
 def test_a_sweep_without_a_valid_trial_starts_no_cluster(spec, tmp_path):
     text = 'target = "nowhere"\n[grid]\nseed = [1, 2]\n'
     with pytest.raises(InputError, match="no trial can start: unknown target 'nowhere'"):
-        sweep(spec(text), out=tmp_path / "out", scheduler="tcp://127.0.0.1:9")
+        sweep(spec(text), out=tmp_path / "new" / "out", scheduler="tcp://127.0.0.1:9")
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_absent_scheduler_is_an_error(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(workers_module, "_SECONDS_FOR_AN_ANSWER", 1)
     with pytest.raises(InputError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
         sweep(spec("[grid]\nseed = [1]\n"), out=tmp_path / "out", scheduler="tcp://127.0.0.1:9")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="no scheduler answers"):
+        sweep(spec("[grid]\nseed = [1]\n"), out=tmp_path / "mine", scheduler="tcp://127.0.0.1:9")
+    assert (tmp_path / "mine").is_dir()
 
 
 class Broken:
@@ -186,6 +192,7 @@ def test_errors_of_dask_become_failed_records():
 def test_invalid_numbers_of_workers_are_refused(spec, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         sweep(spec("[grid]\nseed = [1]\n"), out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_plot_has_a_mark_for_each_trial(spec, address, tmp_path):
