@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lmu_deploy.fidelity.gate import against_float, margin_of
 from lmu_deploy.fidelity.schema import Fidelity, NetworkSummary, NeuroBench, Sizes, TargetFidelity
 from lmu_deploy.report import wording
 from lmu_deploy.report.wording import (
@@ -49,6 +50,67 @@ def with_variants(fidelity: Fidelity) -> Iterator[Named]:
         yield name, found
         for variant, other in found.variants.items():
             yield f"{name} · {variant}", other
+
+
+@dataclass(frozen=True)
+class Shipping:
+    """Answer to "can this be shipped?", from the verdicts on all targets.
+
+    Attributes
+    ----------
+    answer : str
+    tone : {"same", "worse", "unknown"}
+        Selects the sign and the color of the answer.
+    table : Table
+        What each target satisfies.
+    """
+
+    answer: str
+    tone: str
+    table: Table
+
+
+def shipping(fidelity: Fidelity) -> Shipping | None:
+    """Summarize the verdicts on all targets; None without targets.
+
+    The answer is yes only if every target is equivalent to float or better, differs from no
+    specification, has no damage, and fits its chip.
+    """
+    if not fidelity.targets:
+        return None
+    judged = {name: wording.verdict(found) for name, found in fidelity.targets.items()}
+    worse = [name for name, (_, tone) in judged.items() if tone == "worse"]
+    unknown = [name for name, (_, tone) in judged.items() if tone == "unknown"]
+    if worse:
+        answer, tone = f"No: see {wording.listed(worse)}.", "worse"
+    elif unknown:
+        answer, tone = f"Not decided: see {wording.listed(unknown)}.", "unknown"
+    else:
+        answer, tone = "Yes: every target satisfies all of these.", "same"
+    rows = [
+        (name, against_float(found, margin_of(found))[1], _specified(found), _fits(found))
+        for name, found in fidelity.targets.items()
+    ]
+    columns = ("target", "compared with float", "specification", "chip")
+    return Shipping(answer, tone, Table("What each target satisfies", columns, rows, False))
+
+
+def _specified(found: TargetFidelity) -> str:
+    """Return whether what a target recorded, and its weights, are as specified."""
+    if found.specification is not None and not found.specification.equal:
+        return "differs"
+    if found.damage:
+        return "weights damaged"
+    if found.specification is None:
+        return NOTHING
+    return "equal" if found.specification.false_alarms is None else "followed"
+
+
+def _fits(found: TargetFidelity) -> str:
+    if found.fit is None:
+        return NOTHING
+    violations = len(found.fit.violations)
+    return f"exceeds {wording.plural(violations, 'limit')}" if violations else "fits"
 
 
 def comparison(fidelity: Fidelity) -> Table:

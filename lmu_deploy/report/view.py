@@ -117,6 +117,7 @@ class View:
     """All content of a report, in the order of the template."""
 
     fidelity: Fidelity
+    shipping: tables.Shipping | None
     verdicts: Sequence[Verdict]
     date: str
     comparison: Table
@@ -155,6 +156,7 @@ def make_view(
     decoded = [(looks[n], f.window.decoded) for n, f in everything if f.window is not None]
     return View(
         fidelity=fidelity,
+        shipping=tables.shipping(fidelity),
         verdicts=[
             _float(fidelity),
             *(_verdict(n, f, looks[n], on_many_chips(studies, n, f)) for n, f in everything),

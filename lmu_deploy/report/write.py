@@ -21,7 +21,7 @@ from lmu_deploy.fidelity.store import read_excerpts, read_fidelity
 from lmu_deploy.report import wording
 from lmu_deploy.report.costs import on_chip
 from lmu_deploy.report.robustness_file import Robustness, read_robustness
-from lmu_deploy.report.tables import Table, comparison, with_variants
+from lmu_deploy.report.tables import Table, comparison, shipping, with_variants
 from lmu_deploy.report.wording import on_many_chips
 
 _SIGNS = {"same": "✅", "better": "✅", "worse": "❌", "unknown": "❔"}
@@ -31,6 +31,8 @@ _COLUMNS = 8  # of the comparison; more do not fit into a pull request
 def make_markdown(fidelity: Fidelity, studies: Robustness) -> str:
     """Return report.md: the verdict of every target, the comparison and the provenance."""
     lines = [f"## {plain(fidelity.task.name)}: fidelity report", ""]
+    if (ship := shipping(fidelity)) is not None:
+        lines += [f"**Can this be shipped?** {_SIGNS[ship.tone]} {plain(ship.answer)}", ""]
     for name, found in with_variants(fidelity):
         words, tone = wording.verdict(found)
         metric = plain(wording.sentence(name, found))

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.measures.metric import measure
 from lmu_deploy.fidelity.schema import Equality, Specification
+from lmu_deploy.report import tables
 from lmu_deploy.report.view import pairs, parse_settings
 from lmu_deploy.report.wording import (
     count,
@@ -161,3 +163,38 @@ def test_the_worst_of_several_outputs_is_named(signal, assembled):
     assert said.endswith(f"their mean is {significant(sum(alone) / 2)}.")
     alone = metric.model_copy(update={"by_output": None})
     assert "worst" not in sentence("chip", target.model_copy(update={"metric": alone}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer", "cell"),
+    [
+        ({}, "Yes: every target satisfies all of these.", "fits"),
+        ({"fit": ("too many neurons",)}, "No: see integer.", "exceeds 1 limit"),
+        ({"different": 3}, "No: see integer.", "differs"),
+        ({"damage": ["A row is missing."]}, "No: see integer.", "weights damaged"),
+        ({"ci90": (-0.2, 0.1)}, "Not decided: see integer.", "equal"),
+    ],
+)
+def test_the_first_screen_answers_whether_a_network_can_be_shipped(
+    assembled, digits, changes, answer, cell
+):
+    fidelity, _ = assembled(digits)
+    found = next(iter(fidelity.targets.values()))
+    specification = schema.Specification(
+        samples=1,
+        values=9,
+        different=changes.get("different", 0),
+        replayed=1,
+        predicted=9,
+        residuals=0,
+    )
+    against = found.reference.model_copy(
+        update={"difference_ci90": changes.get("ci90", (-0.001, 0.001)), "margin": 0.01}
+    )
+    fit = schema.Fit(profile="x", title="X", violations=list(changes.get("fit", ())))
+    update = {"specification": specification, "fit": fit, "reference": against}
+    found = found.model_copy(update=update | {"damage": changes.get("damage", [])})
+    ship = tables.shipping(fidelity.model_copy(update={"targets": {"integer": found}}))
+    assert ship.answer == answer
+    assert cell in ship.table.rows[0]
+    assert tables.shipping(fidelity.model_copy(update={"targets": {}})) is None
