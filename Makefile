@@ -6,12 +6,15 @@ LAVA := lava-nc==0.10.0
 # Folder of MNIST; tests that need it are skipped if it is absent.
 export LMU_DEPLOY_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test lint docs dist format venv clean
+.PHONY: demo test coverage lint docs dist format venv clean
 
 demo: venv  ## train, convert, deploy everywhere, and print the path of the report
 	$(BIN)/lmu-deploy demo
 
-test: venv  ## the whole suite, with coverage
+test: venv  ## the whole suite
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: venv  ## the whole suite, with the share of lines that it runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: venv  ## style, types, import contracts, sizes, results pages
