@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import DAMAGED
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.integer.populations import Input
@@ -66,9 +67,10 @@ class Recording:
                 arrays = {name: stored[name] for name in stored.files}
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file; give a recording (.npz).") from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        except DAMAGED as error:
             raise InputError(
-                f"{path} is no recording: {error}; write it with numpy.savez, without objects."
+                f"{path} is no recording: {shortened(str(error), 200)}; write it with "
+                "numpy.savez, without objects."
             ) from error
         return cls(path.stem, arrays)
 

@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tokenize
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import atomic_write
+from lmu_deploy.core.files import DAMAGED, atomic_write
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.spiking.chip import NeuronModel, Populations
 
@@ -304,19 +302,6 @@ class Recording:
         return bits.reshape(*self.drive.shape[:2], *self.gains.shape).astype(bool)
 
 
-_DAMAGED = (
-    EOFError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    ValueError,
-    tokenize.TokenError,  # NumPy reads an array's header as Python's tokens
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What reading a damaged file may raise."""
-
-
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of a file, after their sizes have been checked."""
     if not path.is_file():
@@ -331,7 +316,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             )
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path} is no readable .npz file of plain arrays ({str(error)[:200]}); record the "
             "session again."

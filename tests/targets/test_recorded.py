@@ -151,6 +151,12 @@ def test_files_that_are_no_recordings_are_refused(tmp_path):
         archive.writestr("y.npy", header.getvalue() + b"\0" * 8)
     with pytest.raises(InputError, match="states 8,000,000,000,000,000 bytes and has 8"):
         Recording.load(path)
+    whole = io.BytesIO()
+    np.save(whole, np.zeros(3))
+    with zipfile.ZipFile(path, "w") as archive:  # a header that is no literal of Python
+        archive.writestr("y.npy", whole.getvalue().replace(b"(3,), }", b"(3,    "))
+    with pytest.raises(InputError, match="no recording"):
+        Recording.load(path)
 
 
 def test_recordings_need_names_of_their_own_and_an_order(network, run, tmp_path):
