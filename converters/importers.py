@@ -82,7 +82,7 @@ class Sniff:
 def refuse_foreign(path: Path) -> None:
     """Raise InputError for what is recognized by its content and cannot be imported.
 
-    The sentence says what the file is, and how to get from there to one that can be imported.
+    The sentence names the kind of the file, and how to make one from it that can be imported.
     """
     if path.is_dir():
         saved = (path / "saved_model.pb").is_file() or (path / "keras_metadata.pb").is_file()

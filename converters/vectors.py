@@ -136,7 +136,7 @@ class _Definition:
         return taps_like(edge) if first is None else first.astype(np.int64)
 
     def _held(self, edge: Edge) -> list[np.ndarray]:
-        """Return what the edge's receivers know of each frame of its source."""
+        """Return the value of each frame of its source at the edge's receivers."""
         threshold, frames = edge.connection.threshold, self.sent[edge.source]
         if not threshold:
             return frames

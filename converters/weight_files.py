@@ -54,7 +54,7 @@ class Options:
     known : tuple of str
         Names that are valid for this kind of file.
     assumed : list of str
-        What was assumed, because no option says it.
+        Assumptions, for settings that no option gives.
     """
 
     texts: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Target `recorded`: what a board or another program computed, read from an .npz file.
+"""Target `recorded`: results of a board or another program, read from an .npz file.
 
 A recording is judged like the run of any target. docs/how-to/board.md describes the file. It is
 read without pickle, and the type, shape and size of every array are checked before it is loaded.

@@ -1,7 +1,7 @@
 """Worker subprocesses: their environment, the failures they report, and their end without a parent.
 
 A worker reads its job from a temporary folder of its parent and writes its results there. It leads
-a process group of its own, which the parent kills when the run ends early. When the parent dies
+a separate process group, which the parent kills when the run ends early. When the parent dies
 first, the worker ends the group and removes the folder.
 """
 

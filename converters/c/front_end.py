@@ -93,7 +93,7 @@ class IntegerLogMel:
             )
         if network.input.gain is not None or network.input.offset is not None:
             raise InputError(
-                "the bands of this network have units of their own, and the front end in C gives "
+                "the bands of this network have different units, and the front end in C gives "
                 "all the same; train with --scaling none."
             )
         return cls(front, message.scale, message.limit)

@@ -1,4 +1,4 @@
-"""What a generated network keeps between frames: names, ring buffers of messages, counters.
+"""Data that a generated network keeps between frames: names, ring buffers, counters.
 
 A population keeps the last frames that something reads, in a ring whose length is a power of two.
 The length follows from running the counters of all populations without data: a frame is computed

@@ -21,7 +21,7 @@ from lmu_deploy.core.integer.populations import (
 from lmu_deploy.core.integer.reductions import Maximum, Reduction
 
 NUMBER = "@NUMBER@"
-"""Stands for the number of the population, which the generator knows."""
+"""Placeholder for the number of the population, which the generator fills in."""
 _KINDS = {"linear": 0, "positive": 1, "odd": 2}
 
 
@@ -29,7 +29,7 @@ def array(kind: str, name: str, values: np.ndarray) -> str:
     """Return a constant array as C text, eight to sixteen values in a line."""
     flat = np.asarray(values).ravel().tolist()
     least = {"int8_t": -128, "int16_t": -32768, "int32_t": -(2**31)}.get(kind)
-    # The least int32 has no literal of its own type.
+    # C has no literal of type int32_t for the least int32.
     texts = [f"({kind})({v + 1} - 1)" if v == least and kind == "int32_t" else str(v) for v in flat]
     lines = [", ".join(texts[i : i + 16]) for i in range(0, len(texts), 16)]
     body = ",\n    ".join(lines)

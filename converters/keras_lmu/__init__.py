@@ -1,8 +1,8 @@
 """Import networks of keras-lmu (Keras 2 and 3) without TensorFlow.
 
-`archive.py` opens a file and finds the arrays of each layer, `architecture.py` reads the
-configuration as a chain of layers, `blocks.py` reads the options of each layer, `matrices.py`
-provides the memory's matrices, and `network.py` builds the network from all of them.
+`file.py` opens a file and finds the arrays of each layer, `architecture.py` and `configuration.py`
+read the configuration, `matrices.py` provides the memory's matrices, and `assembly.py` builds the
+network with the readers of each kind of layer.
 """
 
 from converters.keras_lmu.network import KerasLMUImporter, read_keras

@@ -110,7 +110,7 @@ def _has_weights(layer: KerasLayer) -> bool:
 
 
 def _major(file: KerasFile, model: KerasModel) -> int:
-    """Return the major version of Keras; without a record the form of the configuration tells."""
+    """Return the major version of Keras, recorded or inferred from the configuration's form."""
     first = file.version.partition(".")[0]
     if first.isdigit() and len(first) < 3:
         return int(first)
@@ -308,7 +308,7 @@ def _input_nodes(
     nodes : list of Node
     frame : tuple of int
     names : dict of str to str
-        For inputs without a node of their own, what stands for them.
+        For inputs without a node, the nodes in their place.
     """
     used = [form for signal in given if (form := graph.inputs[signal.node]) is not None]
     steps = {form.steps for form in used if form.time != FRAME}

@@ -1,6 +1,6 @@
 """What readers of layers work with: signals, the graph that grows, and one call of a layer.
 
-A tensor of Keras has axes alone; a signal also knows which of them is time. An input whose first
+A tensor of Keras has axes alone; a signal also has the axis that is time. An input whose first
 axis could be time or not is decided by the first layer that takes it. The time of a sequence that
 Keras flattened into the features is kept, so that a Dense layer behind it can be read.
 """
@@ -49,9 +49,9 @@ class Signal:
     steps : int or None
         Number of steps, if it is fixed.
     mask : str or None
-        The node that says which steps count.
+        The node with the mask of the steps that count.
     inside : bool
-        Whether it is a frame of a sequence, as a layer inside TimeDistributed sees it.
+        Whether it is a frame of a sequence, which is the input of a layer inside TimeDistributed.
     """
 
     node: str
@@ -106,7 +106,7 @@ class Graph:
     keras : int
         Major version of Keras that wrote the file.
     options : mapping of str to str
-        What the user says of the network that the file does not.
+        Settings by the user that the file does not have.
     nodes : list of Node
     notes : dict of str to list of str
         For the provenance of the network.
@@ -281,7 +281,7 @@ class Reader:
     operators : tuple of type
         What the layer becomes, the main one first; none if it has no effect after training.
     weights : bool
-        Whether the layer has weights of its own.
+        Whether the layer has weights.
     limits : str
         What of the layer is read, in a few words; all of it if empty.
     """
@@ -294,7 +294,7 @@ class Reader:
 
 @dataclass
 class Call:
-    """One call of a layer, as its reader sees it.
+    """One call of a layer, for its reader.
 
     Attributes
     ----------

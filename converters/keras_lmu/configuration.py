@@ -1,4 +1,4 @@
-"""What a layer's configuration says: its options, each checked when it is read.
+"""Read the options of a layer's configuration, each checked when it is read.
 
 Configurations come from files of others, and versions of Keras write the same option in different
 ways: a number or a list of one, an activation as a name, as a function or as a layer.

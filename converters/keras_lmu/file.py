@@ -40,7 +40,7 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class KerasFile:
-    """What a file of Keras holds.
+    """Contents of a file of Keras.
 
     Attributes
     ----------

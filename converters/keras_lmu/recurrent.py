@@ -240,7 +240,7 @@ def _merged(call: Call, mode: str, halves: list[Signal]) -> Signal:
 
 
 def _time_distributed(call: Call) -> list[Signal]:
-    """Read a layer that takes every frame by itself: it sees a signal without time."""
+    """Read a layer that takes every frame by itself, as a signal without time."""
     layer = call.options.inner("layer")
     signal = as_sequence(call.input)
     hidden = replace(signal, time=FRAME, mask=None, inside=True)

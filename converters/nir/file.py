@@ -78,7 +78,7 @@ def to_nir(
     memory's states m, channel by channel, and :func:`left_to_host` lists the missing parts. The
     graph of a spiking network has its memories, from channels u to states m.
 
-    A network that is no chain of LMU and LSTM layers, or whose nodes have names of their own, is
+    A network that is no chain of LMU and LSTM layers, or whose nodes have names by the user, is
     written node by node where NIR has nodes for all of its operators; see
     :mod:`converters.nir.graphs`.
 

@@ -1,4 +1,4 @@
-r"""Write a graph of operators as NIR nodes with the names of its own nodes.
+r"""Write a graph of operators as NIR nodes, under the names of its nodes.
 
 A network that is a chain of LMU and LSTM layers is written as :mod:`converters.nir.layers` does;
 every other one as here, if NIR has nodes for all of its operators:

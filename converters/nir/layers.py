@@ -10,8 +10,8 @@ so that :math:`m \leftarrow a m + (1 - a)(A' m + B' u) = \bar A m + \bar B u`. C
 on the diagonal, because a NIR node has one input vector.
 
 **Spiking networks.** Memories become LIF populations with factored connections. Each memory is a
-graph of its own from its channels u to its states m; the host computes the rest,
-as for every target of a SpikingNetwork:
+separate graph from its channels u to its states m; the host computes the rest, as for every target
+of a SpikingNetwork:
 
     layerK_input -> layerK_memory_input -> layerK_memory -> layerK_scales -> layerK_output
                                             |         ^
@@ -397,7 +397,7 @@ def _memory_nodes(
 
 
 def _columns(values: np.ndarray) -> np.ndarray:
-    """Return a matrix in which each column of (columns, rows) values has rows of its own."""
+    """Return a matrix in which each column of (columns, rows) values has separate rows."""
     columns, rows = values.shape
     return np.asarray(blocks(np.ones((rows, 1)), columns) * values.reshape(-1, 1))
 

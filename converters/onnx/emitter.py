@@ -1,4 +1,4 @@
-"""What writes the operators of a network as ONNX nodes: one Emitter for each class of operators.
+"""Write the operators of a network as ONNX nodes: one Emitter for each class of operators.
 
 An emitter adds the nodes of one operator to a graph, in one of two forms: for whole sequences,
 whose tensors have shape (batch, time, *frame), or for one step of them, (batch, *frame). The output
@@ -9,10 +9,10 @@ output, ``lmu_1.memory.next``. All states are float32 and are zero before the fi
 starts elsewhere is stored as its difference from there.
 
 **Readiness.** An operator with a stride, or a convolution without padding, has no output at some
-steps. The boolean tensor `ready`, (batch, 1), says whether there is one, and the states of what
+steps. The boolean tensor `ready`, (batch, 1), is true if there is one, and the states of what
 follows advance only where it is true.
 
-**Lengths.** Behind a Mask, sequences of one batch have lengths of their own. In the form of whole
+**Lengths.** Behind a Mask, sequences of one batch have different lengths. In the form of whole
 sequences the tensor `lengths`, (batch,), has the number of steps that count.
 """
 

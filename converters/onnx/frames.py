@@ -1,4 +1,4 @@
-"""Emitters of what computes each frame by itself: dense, elementwise, normalization, shape."""
+"""Emitters of operators on single frames: dense, elementwise, normalization, shape."""
 
 from __future__ import annotations
 

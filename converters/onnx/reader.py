@@ -94,7 +94,7 @@ def from_onnx(model: onnx.ModelProto) -> Network:
 class _Arrays(Mapping[str, np.ndarray]):
     """The arrays of initializers by their references, ``name`` or ``name:float64``.
 
-    Each is made once, so that a file cannot ask for more memory than a few times its own size.
+    Each is made once, so that a file cannot cause the allocation of more than a few times its size.
     """
 
     def __init__(self, initializers: Mapping[str, onnx.TensorProto]) -> None:

@@ -200,7 +200,7 @@ def _biases(weights: Mapping[str, np.ndarray], *names: str) -> np.ndarray | None
 
 
 def _activations(module: nn.Module, names: Sequence[str], usual: Sequence[str]) -> tuple[str, ...]:
-    """Return the activations that a layer may have: that of its own module, or the usual ones."""
+    """Return the activations that a layer may have: that of its module, or the usual ones."""
     for part in module.modules():
         for name in names:
             function = getattr(part, name, None)
@@ -360,7 +360,7 @@ def matrices(module: nn.Module, order: int) -> tuple[np.ndarray, np.ndarray] | N
 
 
 def named_memory(a_bar: np.ndarray, b_bar: np.ndarray, theta: float | None) -> Memory:
-    """Return a memory of given matrices, whose theta is taken from them where nothing says it."""
+    """Return a memory of given matrices, whose theta is taken from them where it is not given."""
     known = _known(a_bar.tobytes(), str(a_bar.dtype), b_bar.tobytes(), str(b_bar.dtype), theta)
     if known is not None:
         method, window = known

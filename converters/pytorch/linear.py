@@ -240,7 +240,7 @@ def filtered(call: Call, signal: Signal, factor: Any) -> Signal:
     wide = [d for d, size in enumerate(array.shape) if size > 1 and d != dim]
     fits = all(signal.size(signal.axes[d], call.sketch.batch) == 1 for d in wide)
     if len(wide) > 1 or not fits or array.shape[dim] == 1:
-        raise UnreadableError("it convolves every channel with another kernel of its own")
+        raise UnreadableError("it convolves every channel with a different kernel")
     rows = np.moveaxis(array, dim, -1).reshape(-1, array.shape[dim])
     inverse = np.fft.irfft if rows.shape[1] == length // 2 + 1 else np.fft.ifft
     response = inverse(rows, n=length).real[:, : signal.draft.steps]

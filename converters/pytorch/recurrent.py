@@ -169,7 +169,7 @@ def looped(
     states : sequence of Signal, Tensor or None
         Those that the cell is given.
     results : sequence of Tensor, shape (batch, size)
-        What it returned; each is told apart by its values.
+        The results; each is recognized by its values.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def looped(
 
 
 def _states_of(sketch: Sketch, draft: Draft, results: Sequence[Tensor]) -> tuple[Draft, ...]:
-    """Return what stands for the states of a cell that no node outputs."""
+    """Return the placeholder for the states of a cell that no node outputs."""
     problem = f"{draft.name!r}: a state of the cell is used that is not its output"
     made = [
         Draft(f"{draft.name}.state", None, (draft,), Shape((r.shape[-1],)), draft.steps, problem)

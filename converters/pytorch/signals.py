@@ -1,7 +1,7 @@
 r"""Signals of a traced module, and the graph of nodes that grows while it is traced.
 
 A torch tensor has its axes in any order; a node of a :class:`Network` has frames with the channels
-last, one for every step. A :class:`Signal` says which axis of a tensor is what, so that a
+last, one for every step. A :class:`Signal` has the meaning of every axis of a tensor, so that a
 permutation costs no node: the axes of a tensor (batch, features, steps) are ``(BATCH, 0, STEPS)``,
 where the number is an axis of the node's frame. Other labels are ONE, for an axis of length one
 that the frame does not have, and a tuple of labels, for axes that were merged into one. Axes of a
@@ -34,7 +34,7 @@ Axis = Any
 
 
 class UnreadableError(Exception):
-    """What a module computes and no operator does; the text is a clause that says what and why."""
+    """A computation of a module that no operator has; the text is a clause with the reason."""
 
 
 class LayoutError(UnreadableError):
@@ -162,7 +162,7 @@ class Loop:
     state : object
         Of the operator after it.
     hidden : tuple of Draft
-        Stand for the states that no node outputs, one for each result of a call.
+        Placeholders for states that no node outputs, one for each result of a call.
     """
 
     step: int

@@ -180,7 +180,9 @@ def _pool_options(call: Call, rest: tuple[Any, ...], more: dict[str, Any]) -> tu
         names = ("ceil_mode", "count_include_pad", "divisor_override")
         given = {**dict(zip(names, rest, strict=False)), **more}
         if given.get("divisor_override") is not None:
-            raise UnreadableError("it divides by a number of its own (divisor_override)")
+            raise UnreadableError(
+                "it divides by another number than the window's size (divisor_override)"
+            )
         return "average", bool(given.get("count_include_pad", True))
     names = ("dilation", "ceil_mode", "return_indices")
     given = {**dict(zip(names, rest, strict=False)), **more}

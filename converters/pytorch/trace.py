@@ -47,7 +47,7 @@ _HARMLESS = (
 )  # fmt: skip
 """Functions of a signal whose results do not depend on its values."""
 _CONVERSIONS = ("__bool__", "__float__", "__int__", "__index__", "__complex__", "__contains__")
-"""Methods by which Python asks a tensor for its values."""
+"""Methods by which Python reads the values of a tensor."""
 
 _DECIDES = "its forward depends on the values of a signal (a condition, or .item())"
 
@@ -124,7 +124,7 @@ class Tracer(TorchFunctionMode):
         return None
 
     def _around(self, name: str, module: nn.Module, forward: Callable) -> Callable:
-        """Return a forward that knows where it is, and treats leaves as one operator."""
+        """Return a forward that records its place, and treats leaves as one operator."""
         ignored = any(module is each for each in self._ignored)
         leaf = None if ignored else leaf_of(module, self._leaves)
         if leaf is not None or is_standard(module):
@@ -231,7 +231,7 @@ class Tracer(TorchFunctionMode):
         return result
 
     def _hole(self, name: str, problem: str, signals: list[Signal], result: Any) -> Any:
-        """Return signals that stand for what could not be read."""
+        """Return placeholders for signals that could not be read."""
         drafts = [signal.draft for signal in signals]
         if problem:
             problem = self._located(problem)
@@ -330,7 +330,7 @@ class Tracer(TorchFunctionMode):
         return value
 
     def _fits(self, tensor: Tensor, signal: Signal) -> bool:
-        """Return whether a tensor has the shape that a signal says."""
+        """Return whether a tensor has the shape of a signal."""
         if signal.draft.shape is None:
             return True
         sizes = [signal.size(axis, self.sketch.batch) for axis in signal.axes]
@@ -412,7 +412,7 @@ def _name(func: Callable) -> str:
 def _precise(
     args: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return arguments that ask for float64 where they asked for less, and for this device."""
+    """Return arguments with float64 in place of narrower types, and with this device."""
 
     def precise(value: Any) -> Any:
         if isinstance(value, torch.device) or (isinstance(value, str) and value[:4] == "cuda"):

@@ -317,7 +317,7 @@ class Source:
 
     @property
     def features(self) -> int:
-        """Number of values that the messages of a frame stand for."""
+        """Number of values that the messages of a frame represent."""
         return self.signal.rows.shape[1] if self.basis is None else len(self.basis)
 
     def tapped(self, offsets: tuple[int, ...], stride: int) -> Source:

@@ -135,7 +135,7 @@ def _widest(kernel: np.ndarray, signal: Signal) -> float:
 
 
 _APART = 8.0
-"""How many times larger or smaller than the typical channel an input has a unit of its own."""
+"""Ratio to the range of the typical channel from which on an input has a separate unit."""
 
 
 def channel_gains(x: Signal) -> np.ndarray | None:

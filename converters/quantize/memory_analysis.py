@@ -318,7 +318,7 @@ def _remedy(memory: IntegerMemory | SeriesMemory) -> str:
 
 
 def remarks(network: IntegerNetwork) -> list[str]:
-    """Return what a user should know although it breaks no rule of the chip.
+    """Return warnings about a memory that breaks no rule of the chip.
 
     Returns
     -------

@@ -3,7 +3,7 @@ r"""Post-training quantization: from a float network and its calibration to an i
 :func:`lower` goes through the nodes (:mod:`.lowering`). Formats are chosen from the calibration
 (:mod:`.formats`); then every matrix is written in target integers per message integer,
 :math:`W_{ij}\, s_{message} / s_{target}`, and split into slices (:mod:`.connections`). A memory is
-quantized by the module of its realization (:mod:`.integrators`, :mod:`.delay_line`,
+quantized by the module of its realization (:mod:`.realizations`,
 :mod:`.sign_taylor`).
 
 :func:`choose_realization` implements ``--realization auto``: it quantizes the network in every

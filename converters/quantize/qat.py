@@ -219,7 +219,7 @@ def as_chain(network: Network | LMUNetwork) -> tuple[LMUNetwork, list[str]]:
     Raises
     ------
     InputError
-        When a node is no layer that the training knows.
+        When a node is no layer that this training supports.
     """
     graph = without_input_scaling(as_graph(network))
     layers = as_layers(graph, "qat")

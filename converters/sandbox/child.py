@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     except InputError as error:
         return _fail("input", str(error))
     except MemoryError:
-        return _fail("input", "it asks for more memory than an import may take; save it again.")
+        return _fail("input", "it needs more memory than an import may take; save it again.")
     except Exception as error:  # a damaged file can make a library raise anything
         kind = type(error).__name__
         return _fail("input", f"it is damaged or of another kind ({kind}); save it again.")

@@ -2,9 +2,9 @@
 
 Both read groups, arrays of numbers and texts, and nothing outside the file. Links to other places,
 arrays in other files and virtual arrays are refused, and everything is counted before it is read:
-each of them lets a small file ask for much memory or for another file. Weights must be
-uncompressed, so that no array is larger than its file; the arrays of a NIR graph may have the
-plain compression filters, and their uncompressed size is checked first.
+with each of them a small file can cause large allocations, or the reading of another file. Weights
+must be uncompressed, so that no array is larger than its file; the arrays of a NIR graph may have
+the plain compression filters, and their uncompressed size is checked first.
 """
 
 from __future__ import annotations

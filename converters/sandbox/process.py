@@ -105,7 +105,7 @@ def check_file(path: Path | str) -> Path:
 
 
 def raise_failure(path: Path, code: int, messages: bytes) -> None:
-    """Raise the error that a subprocess reported, or one that says that it crashed."""
+    """Raise the error that a subprocess reported, or that it crashed."""
     if code == 0:
         return
     words = messages.decode("utf-8", "replace").strip().splitlines()

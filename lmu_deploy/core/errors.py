@@ -16,7 +16,7 @@ class InputError(LmuDeployError):
 
 
 class MissingDependencyError(InputError):
-    """An optional library is missing or broken; the message says how to install it."""
+    """An optional library is missing or broken; the message has the command that installs it."""
 
 
 class RunError(LmuDeployError):

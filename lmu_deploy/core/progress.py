@@ -1,8 +1,8 @@
 """Progress of long work: a bar on a terminal or in a notebook, log lines elsewhere.
 
 The log lines have level INFO, so a script sees none unless it configures :mod:`logging`; the
-command line does. Each of the three says how long the rest will take as soon as the first part of
-the work is done.
+command line does. Each of the three estimates the remaining time once the first part of the work is
+done.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _lines(description: str, unit: str) -> Iterator[Progress]:
 
 
 def time_left(spent: float, done: int, total: int) -> str:
-    """Return how long the rest of some work will take at the pace so far, in words.
+    """Return the remaining time of some work at the pace so far, in words.
 
     The result is empty before the first part is done and after the last.
 

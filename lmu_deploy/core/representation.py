@@ -1,4 +1,4 @@
-"""What all representations of a network share: one-line reprs, a printed table, saving.
+"""Common parts of all representations: one-line reprs, a printed table, saving.
 
 A representation compares and hashes by identity, because an elementwise comparison of its arrays
 has no single answer; compare :meth:`Representation.fingerprint` to ask whether two networks compute

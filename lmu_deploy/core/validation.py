@@ -97,7 +97,7 @@ def check_array(
     value : array_like
         The array.
     shape : tuple of int or None
-        Expected shape; None stands for any size.
+        Expected shape; None for any size.
     kinds : str
         Allowed ``dtype.kind`` letters: ``f`` floating, ``i`` signed integer.
 

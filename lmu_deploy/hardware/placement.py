@@ -163,7 +163,7 @@ def demands(network: IntegerNetwork) -> list[Demand]:
     for outlet in outlets(network):
         stop = start + senders[outlet.source].neurons
         for edge in outlet.edges:
-            # Drives of one neuron, such as the gates of an LSTM, have rows of their own.
+            # Drives of one neuron, such as the gates of an LSTM, have separate rows.
             synapses = edge.connection.slices != 0
             bits = synapses.sum(axis=(0, 2)) * (edge.connection.weight_bits / 8.0)
             by_tap = synapses.any(axis=0).reshape(len(bits), len(edge.offsets), -1).any(axis=1)
@@ -195,7 +195,7 @@ def place(network: OnChip, profile: DigitalProfile) -> list[Core]:
     -------
     cores : list of Core
         The cores needed, which may be more than the chip has. A neuron that exceeds the limits of
-        a core gets a core of its own; the pre-flight rules report it.
+        a core gets a separate core; the pre-flight rules report it.
     """
     senders = _senders(network, profile)
     filling = _fill(network, profile, senders)

@@ -212,11 +212,11 @@ class Task:
         Whether there is a target at every step instead of one after the last. By default true for
         regression.
     labels : tuple of int, str or bool
-        Of the user's data: the labels that stand for classes 0, 1, ...
+        Of the user's data: the labels of classes 0, 1, ...
     identify : callable, optional
         Of the user's data: returns a hash of the arrays.
     front_end : LogMel, optional
-        What made the inputs from sound; networks record it.
+        Conversion of sound to the inputs; networks record it.
     """
 
     name: str
@@ -242,11 +242,11 @@ class Task:
 
     @property
     def identity(self) -> str:
-        """What tells the data from others: the name of a built-in task, else a hash."""
+        """Identity of the data: the name of a built-in task, else a hash."""
         return self.name if self.identify is None else self.identify()
 
     def class_name(self, number: int) -> str:
-        """Return what users call a class."""
+        """Return the user's name of a class."""
         return str(self.labels[number]) if number < len(self.labels) else str(number)
 
     @property
@@ -275,7 +275,7 @@ def task_names() -> list[str]:
 def get_task(name: str) -> Task:
     """Return the task called `name`; ``capacity-5000`` is `capacity` with a window of 5,000 steps.
 
-    ``spoken-digits-theo`` is `spoken-digits` with all that theo says as its test part.
+    ``spoken-digits-theo`` is `spoken-digits` with all recordings of theo as its test part.
 
     Raises
     ------

@@ -40,7 +40,7 @@ from lmu_deploy.tasks.base import (
 )
 
 UNNAMED = "dataset"
-"""Name of a dataset that was given none; networks do not record it as their task."""
+"""Name of a dataset without one; networks do not record it as their task."""
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "groups", "lengths_train", "lengths_val", "lengths_test")
@@ -228,7 +228,7 @@ def load_task(name: str | Path) -> Dataset:
 
 
 def find_task(task: TaskLike) -> Task:
-    """Return the task that a name, a file, a Dataset or a Task stands for.
+    """Return the task of a name, a file, a Dataset or a Task.
 
     Raises
     ------

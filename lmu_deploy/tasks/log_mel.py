@@ -26,7 +26,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_integer, check_number, set_fields
 
 FULL_SCALE = 32_768
-"""Largest amplitude of 16-bit samples, which stands for 1."""
+"""Largest amplitude of 16-bit samples, which represents 1."""
 FRONT_END = "front_end"
 """Entry of a network's provenance: the front end of its task, as JSON."""
 
@@ -47,7 +47,7 @@ class LogMel:
     floor : float
         f, the energy below which differences fade.
     doublings : float
-        d, doublings of the energy that one unit of the output stands for.
+        d, doublings of the energy that one unit of the output represents.
 
     Raises
     ------

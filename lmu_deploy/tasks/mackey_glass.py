@@ -7,8 +7,8 @@ before the first step is 1.2 + 0.2 (U - 0.5) with U uniform in [0, 1). The first
 dropped, the remainder is transformed by tanh(x - 1), and the mean over all series is subtracted.
 
 The input at step t is x[t] and the target x[t + 15]. (In the published notebook input and target
-are interchanged, which asks for the past; in the right order the task gives the errors of the
-paper.) Of 128 series, 32 are for training, 32 for validation and 64 for testing.
+are interchanged, so that the target is the past; in the right order the task gives the errors of
+the paper.) Of 128 series, 32 are for training, 32 for validation and 64 for testing.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _WIDE = 4
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, and what to do about it."""
+    """A finding, and its remedy."""
 
     text: str
     remedy: str
@@ -43,7 +43,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A prediction that needs no network, judged on the test part.
+    """A prediction without a network, evaluated on the test part.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Baseline:
 
 
 def preflight(task: Task, network: Network | None = None, *, scales: bool = True) -> list[Finding]:
-    """Return everything about data, and about a network for them, that a user should know.
+    """Return findings about data, and about a network for them.
 
     Parameters
     ----------

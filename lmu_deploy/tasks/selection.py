@@ -1,4 +1,4 @@
-"""Selection of data: the task of a network, and parts of it that stand for the whole.
+"""Selection of data: the task of a network, and samples that represent the whole.
 
 Samples of the user's data are chosen at random by a seed, with the classes in proportion, because
 files often stand in order of class. Built-in tasks have fixed orders and are cut at the front.
@@ -105,7 +105,7 @@ def _provenance(network: AnyNetwork | LMUNetwork) -> Mapping[str, str]:
 
 
 def _check_form(network: AnyNetwork | LMUNetwork, task: Task) -> None:
-    """Raise InputError unless the network answers where the task asks."""
+    """Raise InputError unless network and task have outputs at the same steps."""
     sequences = getattr(network, "return_sequences", None)
     if sequences is None or sequences == task.every_step:
         return

@@ -186,7 +186,7 @@ class Toolchain(ABC):
 
     @abstractmethod
     def spent(self, counts: np.ndarray) -> np.ndarray:
-        """Return what the clock's differences stand for: nanoseconds, or instructions."""
+        """Return the unit of the clock's differences: nanoseconds, or instructions."""
 
     def version(self) -> str:
         """Return what the compiler calls itself."""

@@ -234,7 +234,7 @@ def case_other_representations_are_refused(target: Target, make_network: MakeNet
 def case_unsupported_networks_are_refused_with_every_reason(
     target: Target, make_network: MakeNetwork
 ) -> None:
-    """Check that a run asks `unsupported` first, and that its error gives every reason."""
+    """Check that a run calls `unsupported` first, and that its error gives every reason."""
     network, inputs = made(make_network, "recurrent"), example("recurrent").inputs
     reasons = target.unsupported(network)
     require(reasons == [], f"an example network is unsupported: {reasons}")

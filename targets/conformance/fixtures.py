@@ -121,7 +121,7 @@ SEED = 7
 
 
 class ConformanceError(AssertionError):
-    """A target violates the interface; the message says how, with the values."""
+    """A target violates the interface; the message has the values."""
 
 
 def require(condition: Any, message: str) -> None:

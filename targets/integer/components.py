@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OutletKey = tuple[Place, int]
 """A source and a threshold."""
 REAL = -1
-"""Stands for a threshold where a key means the real values that the host reads."""
+"""In place of a threshold, in keys of the real values that the host reads."""
 
 
 @dataclass
@@ -111,7 +111,7 @@ class State:
     drives : dict of edge to Drive
         Of edges within a component, delivered last.
     held : dict of (source, threshold) to array, shape (batch, neurons)
-        The message that the receivers of each outlet with a threshold know.
+        The message at the receivers of each outlet with a threshold.
     buffers : dict of (source, threshold) to Buffer
     produced : dict of Place to int
         Number of frames so far.

@@ -1,6 +1,6 @@
 """Engines of the integer simulator: their interface, and the choice of one for a network.
 
-An engine stores integers in arrays of its own and implements the few operations of the
+An engine stores integers in its arrays and implements the few operations of the
 specification. There are three: NumPy in float64, for every network; PyTorch with exact products of
 int8 or float32 and sums of int32, several times faster; and Numba, which compiles everything
 between these products. All produce the same integers.

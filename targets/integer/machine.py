@@ -383,7 +383,7 @@ class Machine:
             state.buffers[key].append(received)
 
     def suppress(self, key: OutletKey, messages: Any, state: State) -> tuple[Any, Any]:
-        """Return what receivers know of messages under a threshold, and the changes sent."""
+        """Return the receivers' values of messages under a threshold, and the changes sent."""
         sent = messages - state.held[key]
         self.engine.suppress(sent, key[1])
         state.held[key] = state.held[key] + sent

@@ -112,7 +112,7 @@ class NumpyEngine:
 
     name = "numpy"
 
-    threads = 1  # NumPy's products use threads of their own
+    threads = 1  # NumPy's products start threads themselves
 
     def pool(self, threads: int) -> AbstractContextManager[Executor]:
         """Return an executor."""

@@ -2,7 +2,7 @@
 
 Synapses are Lava's Dense, neurons are processes of this package. All are written from
 docs/reference/integer-semantics.md, so that states equal those of every other integer target. Lava
-runs in an interpreter of its own (supervisor.py, worker.py); importing this package does not import
+runs in a separate interpreter (supervisor.py, worker.py); importing this package does not import
 it.
 """
 

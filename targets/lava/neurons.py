@@ -73,7 +73,7 @@ class Axon:
     ----------
     threshold : int
     before : ndarray, shape (neurons,), int64
-        Message that the receivers know before a sample's first frame.
+        Message at the receivers before a sample's first frame.
     """
 
     def __init__(self, threshold: int, before: np.ndarray) -> None:

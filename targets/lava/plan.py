@@ -2,7 +2,7 @@
 
 All synapses that leave a population under one threshold are one process of Lava; each receiver uses
 the rows that belong to it, and delays what arrives too early (schedule.py). Rows of an edge with
-several offsets come once for each offset, with a delay of their own.
+several offsets come once for each offset, each with its delay.
 
 A group is a population, or stands in for one that is outside the stage: the input, messages of the
 host, or those of an earlier stage, which it sends once more.
@@ -36,7 +36,7 @@ class Exit:
     edges : tuple of Edge
         Those that lead to populations of this stage.
     before : ndarray, shape (neurons,), int64
-        Message that the receivers know before the first frame.
+        Message at the receivers before the first frame.
     """
 
     outlet: Outlet
@@ -46,7 +46,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class Link:
-    """An edge as its receiver sees it.
+    """An edge at its receiver.
 
     Attributes
     ----------
@@ -152,7 +152,7 @@ class Plan:
         return max((delay for link in links for delay in link.delays), default=0)
 
     def connected(self) -> list[list[Group]]:
-        """Return the groups in parts that exchange messages; each part is a run of its own."""
+        """Return the groups in parts that exchange messages; each part is a separate run."""
         label = list(range(len(self.groups)))
         at = {group.place: group.number for group in self.groups}
         at |= {group.population.entrance: group.number for group in self.groups}

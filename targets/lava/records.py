@@ -1,6 +1,6 @@
 """Records of Lava runs: `.npy` files that neuron processes write while they run.
 
-Each stage of a network has a folder, and each group of neurons files of its own, mapped into
+Each stage of a network has a folder, and each group of neurons separate files, mapped into
 memory. Its process writes them in place, and the worker's parent reads them after the run. Reading
 states through ``Var.get`` would take one message per value.
 """

@@ -38,7 +38,7 @@ from lmu_deploy.core.integer.populations import Input, Population
 from lmu_deploy.core.integer.reductions import Reduction
 
 Sender = Place | tuple[Place]
-"""A population, or in a tuple the one frame of a reduction, which has a rate of its own."""
+"""A population, or in a tuple the one frame of a reduction, which has a different rate."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def frame_rates(
 
 
 def sender(population: Node) -> Sender:
-    """Return what stands for the frames that a population sends."""
+    """Return the key of the frames that a population sends."""
     single = isinstance(population, Reduction)
     return (population.place,) if single else population.place
 

@@ -1,7 +1,7 @@
 """Interpreter that runs Lava: ``python -m targets.lava.worker FOLDER``.
 
 The folder contains one folder per network, written by `supervisor.prepare`. The worker writes the
-records in these, or reports a failure. It runs in a process group of its own, which the supervisor
+records in these, or reports a failure. It runs in a separate process group, which the supervisor
 terminates on any failure, because Lava itself would wait forever.
 """
 

@@ -1,7 +1,7 @@
 """Target `lava-lif`: LoihiNetworks as Lava's LIF neurons and Dense synapses.
 
 Written from docs/reference/loihi-semantics.md, so that its spikes equal those of target `spiking`.
-Lava runs in an interpreter of its own, as for target `lava`; importing this package does not import
+Lava runs in a separate interpreter, as for target `lava`; importing this package does not import
 it.
 """
 

@@ -74,7 +74,7 @@ def _synapses(job: Job, weights: np.ndarray, message_bits: int, divided: int = 0
 
 
 def _columns(rows: np.ndarray) -> np.ndarray:
-    """Return the matrix (targets, sources) of sources that each have targets of their own."""
+    """Return the matrix (targets, sources) of sources that each have separate targets."""
     sources, targets = rows.shape
     matrix = np.zeros((sources, targets, sources), np.int8)
     matrix[np.arange(sources), :, np.arange(sources)] = rows

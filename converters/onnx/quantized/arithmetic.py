@@ -34,7 +34,7 @@ OPSET_OF_AXES = 18
 
 
 def held(threshold: int) -> str:
-    """Return the name of what receivers know of a source: its message, or the one held."""
+    """Return the name of a source's value at its receivers: its message, or the one held."""
     return f"held_{threshold}" if threshold else MESSAGE
 
 
@@ -200,7 +200,7 @@ class Numbers(ABC):
         return self.graph.nodes("Split", [values, self.whole(*[size] * parts)], names, axis=-1)
 
     def hold(self, key: OutletKey, form: Format, messages: str, before: str) -> str:
-        """Add what receivers know of messages that are sent once they changed by a threshold.
+        """Add the receivers' values of messages that are sent once they changed by a threshold.
 
         This is "Sigma-delta messages" of docs/reference/integer-semantics.md; the messages of both
         arithmetics are integers.

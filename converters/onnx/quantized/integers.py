@@ -311,7 +311,7 @@ class Tally:
         ----------
         population : Population or HostNodes
         signals : mapping of threshold to str
-            What receivers know of its messages, (frames, batch, neurons).
+            Its messages at the receivers, (frames, batch, neurons).
         firsts : mapping of threshold to str
             What they knew before the first frame, (batch, neurons).
         fired : str or None

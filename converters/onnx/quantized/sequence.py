@@ -348,7 +348,7 @@ class SequenceWriter:
         return Signal(trace, messages.length)
 
     def _first_held(self, population: Node) -> str:
-        """Return what the receivers know before the first frame, (batch, size)."""
+        """Return the receivers' values before the first frame, (batch, size)."""
         assert population.message is not None
         element = self.numbers.message_type(population.message)
         value = population.first_message if isinstance(population, Population) else None

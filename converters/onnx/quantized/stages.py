@@ -27,7 +27,7 @@ from lmu_deploy.core.integer.populations import Input, Population
 from lmu_deploy.core.integer.reductions import Reduction
 
 Part = tuple[Place, str]
-"""A population, and what of it: a state of its own, or what receivers know of its messages."""
+"""A population, and a part of it: a state, or the value of its messages at receivers."""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def needed_drive(activation: Activation, message: Format) -> float:
 
 
 def _unit(message: Format) -> int:
-    """Return the message that stands for 1."""
+    """Return the message that represents 1."""
     return min(int(np.rint(1.0 / message.scale)), message.limit)
 
 

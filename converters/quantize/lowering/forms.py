@@ -4,7 +4,7 @@ Everything between two populations is linear, so that a signal v is
 
 .. math:: v_n = \sum_k M_k\, (s_{k,\, r n + o_1}, \ldots, s_{k,\, r n + o_p}) + b
 
-where :math:`s_k` is what population k stands for, r a stride and o the offsets of the frames that
+where :math:`s_k` is the value of population k, r a stride and o the offsets of the frames that
 are read. Dense layers, scales and offsets, sums, concatenations, reshapes and convolutions map
 forms to forms, and only what is not linear makes a population.
 """
@@ -104,7 +104,7 @@ class Form:
 
     @classmethod
     def of(cls, source: Source) -> Form:
-        """Return the form that is what a population stands for."""
+        """Return the form that is the value of a population."""
         return cls(source.features, (Term(source),))
 
     @property
@@ -118,7 +118,7 @@ class Form:
 
     @property
     def plain(self) -> bool:
-        """Whether every term reads the frame of its own number alone."""
+        """Whether every term reads the frame of the same number alone."""
         return all(term.plain for term in self.terms)
 
     @property

@@ -1,7 +1,7 @@
 r"""Lower every operator of a float network to populations and edges.
 
 Linear operators only change forms (:mod:`.forms`); everything else makes populations from the forms
-that it reads (:mod:`.operators`, :mod:`.cells`). A form becomes a population of its own, with
+that it reads (:mod:`.operators`, :mod:`.cells`). A form becomes a separate population, with
 linear units, where something needs single frames of it (a maximum, the host, a padded convolution
 behind a bias) and where that takes fewer synapses than folding.
 """
@@ -272,7 +272,7 @@ class Lowering:
             if len(tables) > 1 or not all(isinstance(n.operator, Embedding) for n in readers):
                 raise InputError(
                     "quantize: the input goes to an embedding and to something else; give tokens "
-                    "and real values as networks of their own."
+                    "and real values as separate networks."
                 )
             (size,) = tables
             one = Format(8, 2.0**-6)

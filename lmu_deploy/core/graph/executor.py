@@ -203,7 +203,7 @@ def demands(network: Network, has_lengths: bool = False) -> dict[str, bool]:
 
 
 def _masked(network: Network) -> set[str]:
-    """Return the nodes at whose outputs sequences have lengths of their own."""
+    """Return the nodes at whose outputs sequences have different lengths."""
     found: set[str] = set()
     for node in network.nodes:
         if isinstance(node.operator, Mask) or not found.isdisjoint(node.inputs):

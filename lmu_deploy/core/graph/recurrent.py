@@ -1,4 +1,4 @@
-r"""Recurrent operators with a state of their own units: simple recurrent units, LSTM and GRU."""
+r"""Recurrent operators whose state is that of their units: simple recurrent units, LSTM and GRU."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
     network : Network or LMUNetwork
         A graph is folded first; a chain of layers is returned as it is.
     command : str
-        Who needs the layers, such as ``quantize``; the message begins with it.
+        Command that needs the layers, such as ``quantize``; the message begins with it.
 
     Returns
     -------
@@ -364,7 +364,7 @@ class _Chain:
 def _row(nodes: Sequence[Node]) -> list[Node]:
     """Return the first node and those behind it that each alone take the one before, three at most.
 
-    Nobody else may take an output within the row.
+    No other node may take an output within the row.
     """
     row = [nodes[0]]
     for node in nodes[1:3]:
@@ -376,7 +376,7 @@ def _row(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _why(operator: Operator, before_a_layer: bool = False) -> str:
-    """Return why an operator is no layer and no readout; empty if its kind says it."""
+    """Return why an operator is no layer and no readout; empty if its kind is the reason."""
     if isinstance(operator, LMU):
         cell = operator.hidden
         if not isinstance(cell, SimpleRNN | None):

@@ -110,7 +110,7 @@ class GRUUnits(Population):
 
     The drives are :math:`z_r, z_z, z_x` and :math:`z_h`, of which the last is what the units
     themselves send to the candidate. With :math:`R = \sigma(z_r)` and :math:`\bar Z =
-    \sigma(-z_z)`, which stands for one minus the update gate, of 15 fraction bits,
+    \sigma(-z_z)`, which is one minus the update gate, of 15 fraction bits,
 
     .. math::
        N &= a(\mathrm{sat}(z_x + \mathrm{ms}(z_h, R, 15))) \\

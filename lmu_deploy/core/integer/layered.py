@@ -399,7 +399,7 @@ def layer_views(network: IntegerNetwork, names: Sequence[str]) -> list[IntegerLa
     ----------
     network : IntegerNetwork
     names : sequence of str
-        Of LMU nodes whose units are simple; None stands for every other node.
+        Of LMU nodes whose units are simple; None for every other node.
     """
     memories = memory_views(network)
     units = {p.place: p for p in network.on_chip if isinstance(p, Pointwise)}

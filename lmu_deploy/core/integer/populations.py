@@ -53,7 +53,7 @@ from lmu_deploy.core.validation import (
 )
 
 GATE_BITS = 15
-"""Fraction bits of a gate: the integer 32,767 stands for almost 1."""
+"""Fraction bits of a gate: the integer 32,767 represents almost 1."""
 GATE = Format(GATE_BITS + 1, 2.0**-GATE_BITS)
 LARGEST_SIZE = 2**24
 
@@ -139,7 +139,7 @@ class Population(Part):
 
     @property
     def resumable(self) -> bool:
-        """Whether a recording holds all that the population knows from one frame to the next."""
+        """Whether a recording holds all that the population keeps from one frame to the next."""
         return self.stateless
 
     @property
@@ -244,7 +244,7 @@ class Input(Population):
         return real if self.offset is None else real + self.offset
 
     def unscaled(self, messages: np.ndarray) -> np.ndarray:
-        """Return the real inputs, of shape (..., features), that messages stand for."""
+        """Return the real inputs, of shape (..., features), that messages represent."""
         real = messages * self.message.scale
         if self.offset is not None:
             real = real - self.offset

@@ -1,4 +1,4 @@
-"""What the PyTorch counterpart of every operator is: its arrays as parameters, and its equation.
+"""Base of the PyTorch counterparts of operators: arrays as parameters, and the equation.
 
 A counterpart holds each array of its operator as a parameter of the same name and shape, so that
 one loop copies weights in both directions; only the equation is written again, for tensors.
@@ -62,7 +62,7 @@ class TorchOperator(nn.Module):
         return found
 
     def parts(self) -> dict[str, Any]:
-        """Return the fields of the operator that modules of their own hold."""
+        """Return the fields of the operator that separate modules hold."""
         return {}
 
     def extra_repr(self) -> str:
