@@ -67,7 +67,7 @@ _CALIBRATION_SAMPLES = 512
 
 @dataclass(frozen=True)
 class Point:
-    """What the chips of one setting did.
+    """Results of the chips of one setting.
 
     Attributes
     ----------

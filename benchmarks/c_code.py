@@ -1,4 +1,4 @@
-"""What a network takes as C: bytes and instructions on a Cortex-M4, and the time of one step here.
+"""Measure a network as C: bytes and instructions on a Cortex-M4, and the time of one step here.
 
 ``sizes`` compiles every example network for a Cortex-M4, runs it on QEMU (whose clock counts
 instructions), compares what it computes with the specification, and prints flash, RAM and

@@ -1,4 +1,4 @@
-"""What mismatch, noise and few weight bits do to a spiking memory, and what calibration gives back.
+"""Measure a spiking memory with mismatch, noise and few weight bits, before and after calibration.
 
 A memory of order 6 and 0.5 s on 100 neurons a state (the signals and times of spiking_error.py), on
 several virtual chips: error of the states after each calibration, and its ratio to an ideal chip's.

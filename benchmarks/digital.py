@@ -45,7 +45,7 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Reference:
-    """What the float network answers, and its memory on the first samples."""
+    """Outputs of the float network, and its memory on the first samples."""
 
     predictions: np.ndarray
     m: np.ndarray

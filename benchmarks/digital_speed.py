@@ -1,4 +1,4 @@
-"""How fast the simulator is, beside Lava and beside float32 inference in PyTorch, in one run.
+"""Time the simulator, Lava, and float32 inference in PyTorch, in one run.
 
 The same psMNIST network everywhere: trained, quantized with two slices. Simulator and PyTorch go
 through the same images in turn, several times, and the least time of each counts; Lava goes through

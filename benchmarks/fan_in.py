@@ -1,4 +1,4 @@
-"""What a limited number of synapses for each neuron costs a calibrated chip.
+"""Measure the accuracy of calibrated chips with a limited number of synapses per neuron.
 
 The digits network of the examples on one chip whose neurons have at most that many synapses from
 other neurons: the sparsest map that fits, each row of W chosen by orthogonal least squares. Zero is

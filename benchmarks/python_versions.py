@@ -1,4 +1,4 @@
-"""Which extra works with which Python: each in an empty environment of its own, tried by a task.
+"""Test every extra with every Python: each in a separate, empty environment, by a task.
 
     python benchmarks/python_versions.py --python python3.10 --python python3.12 --out table.json
 
@@ -101,7 +101,7 @@ assert result.done == len(result.rows) > 0, result.rows
 
 @dataclass(frozen=True)
 class Tried:
-    """What came of one extra with one Python."""
+    """Result of one extra with one Python."""
 
     python: str
     extra: str

@@ -1,4 +1,4 @@
-"""How fast networks as graphs run in float64, beside the plain loop over steps, in one run.
+"""Time networks as graphs in float64 and the plain loop over steps, in one run.
 
 The example networks for psMNIST are run on the same images by `lmu_deploy.core.graph.executor.run`,
 whose memory goes by blocks or by its impulse response, and by `lmu_deploy.core.reference`, which

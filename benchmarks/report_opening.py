@@ -1,4 +1,4 @@
-"""How large a report is, and how long a browser takes to open it.
+"""Measure the size of a report, and the time that a browser takes to open it.
 
     python benchmarks/report_opening.py docs/reports/psmnist/report.html
 

@@ -49,7 +49,7 @@ COLUMNS = [
 
 @dataclass
 class Trip:
-    """What was found about one kind of round trip."""
+    """Results of one kind of round trip."""
 
     name: str
     done: int = 0

@@ -1,4 +1,4 @@
-"""What a series of some terms and substeps would do to a trained memory: error and largest term.
+"""Compute error and largest term of a trained memory as a series of some terms and substeps.
 
 `quantize` takes the plan of fewest applications that errs by at most 2^-6 and has no term more than
 twice as large as the states. Where it refuses a memory, this shows what each plan misses. Ranges

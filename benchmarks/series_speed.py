@@ -1,4 +1,4 @@
-"""What the compiled step of a series saves: engine numba beside engine torch, in turns, in one run.
+"""Time the compiled step of a series: engines numba and torch, alternating, in one run.
 
 Both have products of int8; the series itself runs in NumPy on torch, compiled on numba. The network
 is the trained one for psMNIST as `sign-taylor`. First whole runs of the simulator, then the series'

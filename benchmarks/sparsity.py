@@ -40,7 +40,7 @@ POINTS = (0.05, 0.2, 0.5)
 
 @dataclass(frozen=True)
 class Row:
-    """What is reported of one set of thresholds; percents."""
+    """Figures of one set of thresholds; percents."""
 
     name: str
     network: IntegerNetwork

@@ -1,4 +1,4 @@
-"""How fast an LMU trains and answers beside keras-lmu and a plain loop, side by side in one run.
+"""Time training and inference of an LMU, keras-lmu and a plain loop, side by side in one run.
 
     python benchmarks/training.py [--peers PYTHON] [--threads 2] [--rounds 5] [--form paper]
 

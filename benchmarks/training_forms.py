@@ -1,4 +1,4 @@
-"""How long a training step takes in each form of the layer, against a plain loop over steps.
+"""Time a training step in each form of the layer, and in a plain loop over steps.
 
 All forms run in turn, several times, in one process; each line gives the best of them in seconds of
 processor time and of wall-clock time, and how many times the plain loop's processor time that

@@ -1,4 +1,4 @@
-"""How time and memory of a training step grow with the order and with the length of a sequence.
+"""Measure time and memory of a training step for growing orders and lengths of sequences.
 
     python benchmarks/training_growth.py [--threads 1]
 

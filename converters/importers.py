@@ -138,7 +138,7 @@ _FOREIGN: tuple[tuple[Callable[[Sniff], bool], str], ...] = (
         "it was trained from",
     ),
 )
-"""What is recognized, and the sentence about it."""
+"""Tests of a file, and the sentence about files that pass."""
 
 
 GROUP = "lmu_deploy.importers"

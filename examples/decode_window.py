@@ -1,4 +1,4 @@
-"""How much of its window a Legendre memory keeps: more orders hold faster signals.
+"""Decode the window of a Legendre memory: higher orders represent faster signals.
 
 A band-limited signal runs through memories of several orders, and the last `theta` steps are read
 back from the states after the last one. Run: python examples/decode_window.py

@@ -59,7 +59,7 @@ class Model(Protocol):
 
 @dataclass
 class _Batch:
-    """What the stages of a batch have computed.
+    """Results of the stages of a batch.
 
     Attributes
     ----------

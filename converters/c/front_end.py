@@ -138,7 +138,7 @@ class IntegerLogMel:
 
     @property
     def gain(self) -> int:
-        """What a logarithm is multiplied with, before it is shifted by 30."""
+        """Factor of a logarithm, before it is shifted by 30."""
         return round(2 ** (_GAIN_BITS - _LOG_BITS) / (self.front_end.doublings * self.scale))
 
     def log(self, values: np.ndarray) -> np.ndarray:

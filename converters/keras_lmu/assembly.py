@@ -33,7 +33,7 @@ from lmu_deploy.core.graph.operator import Operator
 from lmu_deploy.core.graph.time import Reduce
 
 READERS: Mapping[str, Reader] = {**pointwise.READERS, **frames.READERS, **recurrent.READERS}
-"""How each class of layer is read."""
+"""Reader of each class of layer."""
 
 REFUSED = "the model cannot be imported"
 _DEEPEST = 16

@@ -1,4 +1,4 @@
-"""What readers of layers work with: signals, the graph that grows, and one call of a layer.
+"""Tools of the readers of layers: signals, the graph under construction, one call of a layer.
 
 A tensor of Keras has axes alone; a signal also has the axis that is time. An input whose first
 axis could be time or not is decided by the first layer that takes it. The time of a sequence that
@@ -81,7 +81,7 @@ class Signal:
 
 @dataclass
 class MaskUse:
-    """Who takes a masked sequence: layers that skip masked steps, and layers that do not.
+    """Readers of a masked sequence: layers that skip masked steps, and layers that do not.
 
     Attributes
     ----------
@@ -271,7 +271,7 @@ def as_frame(signal: Signal) -> Signal:
 
 @dataclass(frozen=True)
 class Reader:
-    """How a class of layers of Keras is read.
+    """Reader of a class of layers of Keras.
 
     Attributes
     ----------

@@ -375,4 +375,4 @@ READERS: dict[str, Reader] = {
     "Reshape": Reader(_reshape, (Reshape,), limits="of frames, or of the model's input"),
     "Permute": Reader(_permute, (Permute,), limits="of frames, or of the model's input"),
 }
-"""How each class of layer is read that mixes steps or the axes of a frame."""
+"""Reader of each class of layer that mixes steps or the axes of a frame."""

@@ -333,4 +333,4 @@ READERS: dict[str, Reader] = {
     "AlphaDropout": _IDENTITY,
     "ActivityRegularization": _IDENTITY,
 }
-"""How each class of layer is read that acts on every frame by itself."""
+"""Reader of each class of layer that acts on every frame by itself."""

@@ -271,4 +271,4 @@ READERS: dict[str, Reader] = {
         _time_distributed, (), weights=True, limits="around layers that take single frames"
     ),
 }
-"""How each class of recurrent layer, and of layers around another, is read."""
+"""Reader of each class of recurrent layer, and of layers around another."""

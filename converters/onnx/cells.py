@@ -20,7 +20,7 @@ class CellEmitter(RecurrentEmitter[R]):
     """
 
     prefix = ""
-    """What precedes the name of a weight of the cell."""
+    """Prefix of the names of the cell's weights."""
 
     @property
     def cell(self) -> Cell:

@@ -22,7 +22,7 @@ LAST = 2**63 - 1
 
 
 class OverTime(Emitter[O]):
-    """What emitters over time have in common."""
+    """Base of emitters over time."""
 
     def spread(self, x: str, part: str) -> str:
         """Add a tensor (batch, 1) with as many axes as the output has."""

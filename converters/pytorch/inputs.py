@@ -69,7 +69,7 @@ class Example:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        """What the axes are, channels last in the frame."""
+        """Meaning of the axes, channels last in the frame."""
         rest = [name for name in self.names if name not in ("batch", "steps")]
         ordered = [
             *(name for name in rest if name != "channels"),

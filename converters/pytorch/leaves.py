@@ -221,7 +221,7 @@ def _converted(module: nn.Module, converter: Callable[[Any], Any]) -> Iterator[C
 
 @dataclass(frozen=True)
 class _Match:
-    """Which output of a chain a tensor is."""
+    """Position of a tensor among the outputs of a chain."""
 
     suffix: str
     axes: tuple[Any, ...]

@@ -21,7 +21,7 @@ from lmu_deploy.core.graph.frames import Reshape
 from lmu_deploy.core.graph.operator import Operator
 
 Found = Any
-"""What a reader returns: a Signal, a tuple of what the function's results are, or None for a result
+"""Result of a reader: a Signal, a tuple for several results of the function, or None for a result
 that is no signal."""
 
 
@@ -50,7 +50,7 @@ class Call:
 
     @property
     def suffix(self) -> str:
-        """What the name of a node has behind that of the module: nothing in a module of torch."""
+        """Suffix of the name of a node after that of the module: empty in a module of torch."""
         return "" if self.scopes and is_standard(self.scopes[0]) else self.name
 
     def one(self, operator: Operator, signal: Signal) -> Signal:
@@ -68,7 +68,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Entry:
-    """How one function is read.
+    """Reader of one function.
 
     Attributes
     ----------

@@ -75,7 +75,7 @@ class Draft:
 
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """What a tensor of the traced module is.
+    """Meaning of a tensor of the traced module.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ def mapped(axes: Sequence[Axis], new: dict[Any, Any]) -> tuple[Axis, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """Where a cell that is called step by step stands.
+    """State of a cell that is called step by step.
 
     Attributes
     ----------

@@ -246,7 +246,7 @@ def _free(widest: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Rounding:
-    """How the real matrix at one place of a float network is rounded to a Connection.
+    """Rounding of the real matrix at one place of a float network to a Connection.
 
     Attributes
     ----------

@@ -22,7 +22,7 @@ COLORS = 64
 
 @dataclass(frozen=True)
 class Picture:
-    """What a picture shows: a report from a heading on, as wide and high as a screen."""
+    """Part of a report in a picture: from a heading on, as wide and high as a screen."""
 
     name: str
     report: str

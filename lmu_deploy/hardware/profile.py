@@ -107,7 +107,7 @@ class DigitalProfile(BaseModel):
 
 
 class DriftFigures(BaseModel):
-    """What time and temperature change on a chip; see `converters.spiking.populations.Drift`.
+    """Changes of a chip with time and temperature; see `converters.spiking.populations.Drift`.
 
     Attributes
     ----------

@@ -241,7 +241,7 @@ class Answers:
 
     @property
     def place(self) -> str:
-        """What has one answer."""
+        """Name of the unit that has one answer."""
         return "step" if self.every_step else "sample"
 
     def labels(self) -> set[Label]:

@@ -75,7 +75,7 @@ class Dataset:
     place : {"sample", "step"}, optional
         What has one answer, where the shape does not say it.
     name : str
-        What reports call the data.
+        Name of the data in reports.
     seed : int
         Of every choice of samples.
 
@@ -154,7 +154,7 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """What reports call the data."""
+        """Name of the data in reports."""
         return self.task.name
 
     @property
@@ -203,7 +203,7 @@ class Dataset:
 
 
 TaskLike = str | Path | Task | Dataset
-"""What names the data of a command: a task, its name, a file or folder, or a dataset."""
+"""Data of a command: a task, its name, a file or folder, or a dataset."""
 
 
 def load_task(name: str | Path) -> Dataset:

@@ -72,7 +72,7 @@ class Buffer:
             self.count += len(frames)
 
     def drop(self, before: int) -> None:
-        """Forget frames with smaller numbers."""
+        """Drop frames with smaller numbers."""
         while self.blocks and self.first + len(self.blocks[0]) <= before:
             self.first += len(self.blocks.pop(0))
         if self.blocks and before > self.first:
@@ -146,7 +146,7 @@ class State:
 
 
 class Runner(Protocol):
-    """What computes a component."""
+    """Computation of a component."""
 
     @property
     def places(self) -> tuple[Place, ...]:

@@ -261,7 +261,7 @@ def tally(sent: np.ndarray, fan_out: np.ndarray, events: np.ndarray) -> int:
 
 
 DRIVE, ACCUMULATOR, TERM, TERM_MESSAGE, STATE, MESSAGE = range(6)
-"""Where saturations are counted."""
+"""Indices of the counters of saturations."""
 
 
 @_compiled

@@ -127,7 +127,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Flat:
-    """Where an activation of kind odd or positive is constant.
+    """Limits beyond which an activation of kind odd or positive is constant.
 
     Attributes
     ----------

@@ -1,9 +1,9 @@
-"""What the arithmetics of a quantized graph have in common: names, rules, sigma-delta messages.
+"""Base of the arithmetics of a quantized graph: names, rules, sigma-delta messages.
 
 There are two arithmetics: `integers.py` has only integers, exactly as
 docs/reference/integer-semantics.md defines; `dequantized.py` has real numbers with QuantizeLinear
 and DequantizeLinear around the same weights and messages. Each has a :class:`Rule` for every class
-of populations that it can express. The models around them (`sequence.py`, `step.py`) walk through
+of populations that it can express. The models around them (`sequence.py`, `step.py`) iterate over
 populations and edges and are the same for both.
 
 The last axes of a tensor are batch and neurons; what is computed for all frames at once has time
@@ -238,7 +238,7 @@ class Numbers(ABC):
 
 @dataclass
 class Updated:
-    """What a population computes of one frame, or of all frames at once.
+    """Results of a population for one frame, or for all frames at once.
 
     Attributes
     ----------

@@ -304,7 +304,7 @@ class MaximumRule(RealRule[Maximum]):
 
 
 class GatedRule(RealRule[G]):
-    """What LSTM and GRU have in common: units of drives, one state per unit, its initial value."""
+    """Base of LSTM and GRU: units of drives, one state per unit, its initial value."""
 
     @property
     def units(self) -> np.ndarray:

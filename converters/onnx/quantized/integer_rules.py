@@ -183,7 +183,7 @@ class MaximumRule(IntegerRule[Maximum]):
 
 
 class GatedRule(IntegerRule[G]):
-    """What LSTM and GRU have in common: one state per unit, and its initial value."""
+    """Base of LSTM and GRU: one state per unit, and its initial value."""
 
     @property
     def states(self) -> Mapping[str, int]:

@@ -32,7 +32,7 @@ Part = tuple[Place, str]
 
 @dataclass(frozen=True)
 class Carried:
-    """What a population carries from frame to frame.
+    """A value that a population carries from frame to frame.
 
     Attributes
     ----------

@@ -276,7 +276,7 @@ def _frame_pool(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
 
 
 SUM_MARGIN = 4.0
-"""How many times the largest calibrated sum a state can hold where a mean is computed."""
+"""Range of a state that computes a mean, relative to the largest calibrated sum."""
 
 
 def _reduce(lowering: Lowering, node: Node, forms: list[Form]) -> Form:
@@ -326,4 +326,4 @@ LOWERED: dict[type[Operator], Lowered] = {
     LSTM: recurrent,
     GRU: recurrent,
 }
-"""How each operator becomes integers; an operator that is missing runs on the host."""
+"""Lowering of each operator to integers; an operator without one runs on the host."""

@@ -79,7 +79,7 @@ def at_once(network: Network, steps: int) -> int:
 
 @dataclass(frozen=True)
 class Recording:
-    """What the nodes of a network hold at every step.
+    """Values of the nodes of a network at every step.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What every operator of a network is: shape inference, a whole-sequence form, and a step.
+"""Base of every operator of a network: shape inference, a whole-sequence form, and a step.
 
 An operator is a frozen dataclass of weights. It computes on float64 signals of shape
 ``(samples, steps, *frame)``; a signal that has been reduced over time has shape
@@ -26,7 +26,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.representation import Part
 
 State = Any
-"""What an operator carries from step to step; None where it carries nothing."""
+"""State that an operator carries from step to step; None without one."""
 
 
 @dataclass(frozen=True)

@@ -249,7 +249,7 @@ _FORMS = {
     "yield": "spiking",
     "export to nir": "NIR",
 }
-"""What the layers become, by command."""
+"""Form of the layers, by command."""
 
 
 def _identity(layer: Layer) -> Dense:

@@ -25,7 +25,7 @@ from lmu_deploy.core.integer.reductions import Reduction
 
 @dataclass(frozen=True)
 class Source:
-    """What sends events: a population, the terms of a series, or the host.
+    """A sender of events: a population, the terms of a series, or the host.
 
     Attributes
     ----------

@@ -105,7 +105,7 @@ class HostNodes(Part):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reading(Part):
-    """What the host reads: ``matrix @ (M * scale)`` for the messages M of a population.
+    """A value that the host reads: ``matrix @ (M * scale)`` for the messages M of a population.
 
     Attributes
     ----------
@@ -229,7 +229,7 @@ class IntegerNetwork(Representation):
 
     @property
     def units(self) -> tuple[Node, ...]:
-        """What computes hidden units, on the chip or on the host, in order."""
+        """Populations that compute hidden units, on the chip or on the host, in order."""
         others = Input, Integrators, Series, Output
         return tuple(
             p for p in self.populations if not isinstance(p, others) and p.place != self.output
