@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from converters.keras_lmu.assembly import READERS
+from converters.keras_lmu.network import READERS
 from converters.onnx.emitter import EMITTERS
 from converters.onnx.models import REGISTERED
 from converters.pytorch.registry import coverage

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from targets.lava.supervisor import let_models_report, run_to_end, work_in_folder
-from targets.lava_lif.jobs import job_folders, read_job
+from targets.lava_lif.target import job_folders, read_job
 
 
 def run(folder: Path) -> None:

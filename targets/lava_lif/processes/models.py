@@ -24,7 +24,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from targets.host import HostLayer
 from targets.lava.neurons import multiply_shift, saturate
-from targets.lava_lif import jobs
+from targets.lava_lif import target
 from targets.spiking.activity import Tally
 from targets.spiking.layers import Job
 
@@ -114,7 +114,7 @@ class RelaysModel(PyLoihiProcessModel):
         self.message_out.send(message.astype(np.int32))
         self.state_out.send(self.x)
         if self.time_step == self.last:
-            jobs.write_saturations(
+            target.write_saturations(
                 self.folder,
                 {"relay/state": self.limited, "relay/message": self.limited_messages},
             )
@@ -135,7 +135,7 @@ class HostModel(PyLoihiProcessModel):
         super().__init__(proc_params)
         self.job, self.folder = proc_params["job"], proc_params["folder"]
         self.host = HostLayer(self.job.layer, self.job.signal)
-        self.done = jobs.opened(self.folder)
+        self.done = target.opened(self.folder)
         self.tallies = {kind: Tally(self.done, kind) for kind in self.done.counts}
         self.message = np.zeros((self.job.samples, self.job.memory.channels), np.int32)
         self.limited = 0
@@ -163,9 +163,9 @@ class HostModel(PyLoihiProcessModel):
         if presentation:
             self.done.states[:, presentation - 1] = states
             self.host.observe(presentation - 1, states * job.memory.state_unit)
-            jobs.note_progress(self.folder, presentation * job.samples)
+            target.note_progress(self.folder, presentation * job.samples)
         if presentation == job.presentations:
-            jobs.write_saturations(self.folder, {"input": self.limited})
+            target.write_saturations(self.folder, {"input": self.limited})
             self.message[:] = 0
             return
         units = np.rint(self.host.channels(presentation) / job.memory.input_scale)

@@ -16,7 +16,7 @@ import pytest
 from converters.importers import import_file
 from converters.keras_lmu import KerasLMUImporter, read_keras
 from converters.keras_lmu import file as keras_file
-from converters.keras_lmu.assembly import READERS, assemble
+from converters.keras_lmu.network import READERS, assemble
 from converters.sandbox import FileContents
 from lmu_deploy.api.import_network import from_keras, import_network
 from lmu_deploy.core.errors import InputError

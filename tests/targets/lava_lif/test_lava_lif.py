@@ -13,7 +13,7 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readou
 from lmu_deploy.core.spiking import lif
 from lmu_deploy.core.spiking.loihi import LoihiMemory, LoihiNeurons
 from targets.lava_lif import LavaLifTarget
-from targets.lava_lif.jobs import run_jobs
+from targets.lava_lif.target import run_jobs
 from targets.spiking import SpikingTarget
 from targets.spiking.layers import Job
 from targets.spiking.target import run_job
