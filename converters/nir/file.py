@@ -27,9 +27,9 @@ from converters.sandbox import read_in_sandbox
 from converters.sandbox.limits import ARRAY_BYTES
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write, from_tree, to_tree
-from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network, default_names
+from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
 from lmu_deploy.core.graph.transforms import named_layers
-from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
+from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork, default_names
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
 
 _DATA_ERRORS = (

@@ -365,13 +365,17 @@ class LMUNetwork(Representation):
             *([] if self.task is None else [f"task {self.task}"]),
         ]
         rows = [("input", "", _shape(self.n_in), "0")]
-        for number, layer in enumerate(self.layers):
-            rows.append(
-                (f"layer{number}", str(layer), _shape(layer.n_out), f"{layer.n_parameters:,}")
-            )
+        *names, last = default_names(len(self.layers))
+        for name, layer in zip(names, self.layers, strict=True):
+            rows.append((name, str(layer), _shape(layer.n_out), f"{layer.n_parameters:,}"))
         answer = _shape(self.n_out) if self.return_sequences else f"({self.n_out})"
-        rows.append(("readout", "dense", answer, f"{self.readout.n_parameters:,}"))
+        rows.append((last, "dense", answer, f"{self.readout.n_parameters:,}"))
         return Summary(facts, ("node", "operator", "output shape", "parameters"), rows)
+
+
+def default_names(layers: int) -> list[str]:
+    """Return the names that layers without names get, and last that of the readout."""
+    return [*(f"layer{number}" for number in range(layers)), "readout"]
 
 
 def _shape(features: int) -> str:

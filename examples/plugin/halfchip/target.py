@@ -1,6 +1,6 @@
 """Target `halfchip`: an invented chip that holds every state in a 16-bit float.
 
-A chip with a library of its own would import it inside `run`, and raise MissingDependencyError with
+A target of a real chip imports its library inside `run`, and raises MissingDependencyError with
 the command that installs it.
 """
 
@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
+from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, default_names
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import activate
 from lmu_deploy.core.validation import check_inputs
@@ -51,6 +51,7 @@ class HalfChipTarget:
             raise InputError(f"inputs have {samples} samples of {steps} steps; give some of each.")
         start = time.perf_counter()
         layers = [_Layer(layer, samples) for layer in network.layers]
+        sizes = [layer.size for layer in layers]
         m, h, y = [], [], []
         for t in range(steps):
             signal = inputs[:, t]
@@ -66,7 +67,7 @@ class HalfChipTarget:
         return Run(
             target=self.name,
             outputs=answers if network.return_sequences else answers[:, -1],
-            neurons={f"layer{i}": layer.size for i, layer in enumerate(layers)},
+            neurons=dict(zip(default_names(len(layers)), sizes, strict=False)),
             events={},
             synops=0,
             saturations={},
@@ -89,7 +90,7 @@ class _Layer:
         self.size = self.m.shape[1] + self.h.shape[1]
 
     def advance(self, x: np.ndarray) -> np.ndarray:
-        """Take an input (samples, n_in); give what the next layer sees."""
+        """Take an input (samples, n_in); return the input of the next layer."""
         layer, memory = self.layer, self.layer.memory
         u = x @ layer.input_encoders
         u = u + _times(self.h, layer.hidden_encoders) + _times(self.m, layer.memory_encoders)
@@ -106,7 +107,7 @@ class _Layer:
 
 
 def _half(values: np.ndarray) -> np.ndarray:
-    """Round to what a 16-bit float holds; what is too large for one becomes its largest."""
+    """Round to 16-bit floats; larger values become the largest of these."""
     largest = float(np.finfo(np.float16).max)
     return np.clip(values, -largest, largest).astype(np.float16).astype(np.float64)
 

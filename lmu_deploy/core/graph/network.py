@@ -20,7 +20,7 @@ from lmu_deploy.core.graph.operator import Operator, Shape
 from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Delay, Mask, Pool, Reduce, Reverse, RunningMean
-from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory
+from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, default_names
 from lmu_deploy.core.representation import Part, Representation, Summary, counted
 from lmu_deploy.core.validation import check_integer, check_text, set_fields
 
@@ -219,11 +219,6 @@ class Network(Representation):
         nodes.append(Node(names[-1], readout, (before,)))
         notes = dict(network.provenance)
         return cls(tuple(nodes), (network.n_in,), names[-1], network.task, notes)
-
-
-def default_names(layers: int) -> list[str]:
-    """Return the names that layers without names get, and last that of the readout."""
-    return [*(f"layer{number}" for number in range(layers)), "readout"]
 
 
 def _shapes(nodes: tuple[Node, ...], frame: tuple[int, ...]) -> dict[str, Shape]:

@@ -16,7 +16,7 @@ from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape,
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
 from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
-from lmu_deploy.core.graph.network import INPUT, Network, Node, default_names
+from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.operator import Operator
 from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
@@ -29,6 +29,7 @@ from lmu_deploy.core.network import (
     LMUNetwork,
     LSTMLayer,
     Readout,
+    default_names,
 )
 from lmu_deploy.core.representation import counted
 

@@ -31,6 +31,7 @@ from lmu_deploy.core.network import (
     LMUNetwork,
     LSTMLayer,
     Readout,
+    default_names,
 )
 from lmu_deploy.core.options import SERIES
 from lmu_deploy.core.representation import Part
@@ -281,12 +282,12 @@ class _Upgrade(Assembly):
         """Return the network."""
         old = self.old
         self.populations.append(Input(_ENTRANCE, _n_in(old.layers[0]), old.input))
-        for number, layer in enumerate(old.layers):
+        for name, layer in zip(default_names(len(old.layers)), old.layers, strict=False):
             if isinstance(layer, HostLayer):
-                self._host(f"layer{number}", layer)
+                self._host(name, layer)
             else:
                 check_type("layer", layer, IntegerLayer)
-                self._layer(f"layer{number}", layer)
+                self._layer(name, layer)
         self._readout(old.readout)
         return IntegerNetwork(
             tuple(self.populations),
