@@ -19,8 +19,39 @@ from lmu_deploy.core.integer.populations import GATE, GATE_BITS, Population
 from lmu_deploy.core.validation import check_flag, check_integer, set_fields
 
 
+class GatedUnits(Population):
+    """Base of gated populations: four sums for each unit, and one state."""
+
+    drive: Format
+    state: Format
+    initial: np.ndarray | None
+    drives: ClassVar[int] = 4
+    stateless: ClassVar[bool] = False
+
+    @property
+    def stored(self) -> Format:
+        """Format of the state."""
+        return self.state
+
+    @property
+    def drive_scales(self) -> np.ndarray:
+        """Real value of one unit of every sum."""
+        return np.full(self.drive_size, self.drive.scale)
+
+    def start(self, batch: int) -> np.ndarray:
+        """Return the initial state, shape (batch, size), int64."""
+        if self.initial is None:
+            return np.zeros((batch, self.size), np.int64)
+        return np.tile(self.initial[self.size :].astype(np.int64), (batch, 1))
+
+    @property
+    def first_message(self) -> np.ndarray | None:
+        """Message before the first frame; None if it is zero."""
+        return None if self.initial is None else self.initial[: self.size]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class LSTMUnits(Population):
+class LSTMUnits(GatedUnits):
     r"""Long short-term memory in integers, gates in the order i, f, g, o.
 
     With :math:`I, F, O = \sigma(z)` and :math:`G = a(z_g)` as integers of 15 fraction bits,
@@ -58,8 +89,6 @@ class LSTMUnits(Population):
     message_shift: int
     bias: np.ndarray | None = None
     initial: np.ndarray | None = None
-    drives: ClassVar[int] = 4
-    stateless: ClassVar[bool] = False
     counted: ClassVar[tuple[str, ...]] = ("drive", "gate", "state", "message")
 
     def __post_init__(self) -> None:
@@ -69,25 +98,6 @@ class LSTMUnits(Population):
         for function in (self.gate, self.activation, self.output):
             check_function(str(self.place), function)
         _check_gated(self, 2 * self.size, "cell_shift", "message_shift")
-
-    @property
-    def stored(self) -> Format:
-        """Format of the state."""
-        return self.state
-
-    @property
-    def drive_scales(self) -> np.ndarray:
-        """Real value of one unit of every sum."""
-        return np.full(self.drive_size, self.drive.scale)
-
-    def start(self, batch: int) -> np.ndarray:
-        """Return the initial c."""
-        return _initial(self.initial, self.size, self.size, batch)
-
-    @property
-    def first_message(self) -> np.ndarray | None:
-        """Message before the first frame; None if it is zero."""
-        return None if self.initial is None else self.initial[: self.size]
 
     def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
         """Update the cell and its output."""
@@ -105,7 +115,7 @@ class LSTMUnits(Population):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GRUUnits(Population):
+class GRUUnits(GatedUnits):
     r"""Gated recurrent units in integers.
 
     The drives are :math:`z_r, z_z, z_x` and :math:`z_h`, of which the last is what the units
@@ -146,8 +156,6 @@ class GRUUnits(Population):
     resets: bool = True
     bias: np.ndarray | None = None
     initial: np.ndarray | None = None
-    drives: ClassVar[int] = 4
-    stateless: ClassVar[bool] = False
     counted: ClassVar[tuple[str, ...]] = ("drive", "gate", "candidate", "state", "message")
 
     def __post_init__(self) -> None:
@@ -158,25 +166,6 @@ class GRUUnits(Population):
             check_function(str(self.place), function)
         check_flag(f"{self.place} resets", self.resets)
         _check_gated(self, 2 * self.size, "candidate_shift", "message_shift")
-
-    @property
-    def stored(self) -> Format:
-        """Format of the state."""
-        return self.state
-
-    @property
-    def drive_scales(self) -> np.ndarray:
-        """Real value of one unit of every sum."""
-        return np.full(self.drive_size, self.drive.scale)
-
-    def start(self, batch: int) -> np.ndarray:
-        """Return the initial h."""
-        return _initial(self.initial, self.size, self.size, batch)
-
-    @property
-    def first_message(self) -> np.ndarray | None:
-        """Message before the first frame; None if it is zero."""
-        return None if self.initial is None else self.initial[: self.size]
 
     def update(self, state: Any, drive: np.ndarray) -> tuple[Any, np.ndarray, Counts]:
         """Update the units."""
@@ -197,7 +186,7 @@ class GRUUnits(Population):
         return h, saturated(message, self.message.limit, "message", counts), counts
 
 
-def _check_gated(population: LSTMUnits | GRUUnits, initial: int, *shifts: str) -> None:
+def _check_gated(population: GatedUnits, initial: int, *shifts: str) -> None:
     """Check shifts and initial values of a gated population."""
     for name in shifts:
         high = GATE_BITS if name == "candidate_shift" else LARGEST_SHIFT
@@ -206,9 +195,3 @@ def _check_gated(population: LSTMUnits | GRUUnits, initial: int, *shifts: str) -
     if population.initial is not None:
         name = f"{population.place} initial"
         set_fields(population, initial=check_bias(name, population.initial, initial))
-
-
-def _initial(values: np.ndarray | None, first: int, size: int, batch: int) -> np.ndarray:
-    if values is None:
-        return np.zeros((batch, size), np.int64)
-    return np.tile(values[first : first + size].astype(np.int64), (batch, 1))
