@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converters.loihi.simulator import FixedPointSimulator
-from converters.loihi.tuning import LARGEST_ROUNDED, MESSAGE_ONE, draw_neurons, round_rows
+from converters.loihi.tuning import (
+    LARGEST_ROUNDED,
+    MESSAGE_ONE,
+    FixedPointSimulator,
+    draw_neurons,
+    round_rows,
+)
 from converters.options import (
     CALIBRATION_SAMPLES,
     NEURONS_PER_STATE,

@@ -6,9 +6,8 @@ from lmu_deploy.core.errors import MissingDependencyError
 
 try:
     from converters.onnx.graph import check_onnx, save_onnx
-    from converters.onnx.models import to_onnx, to_onnx_step
+    from converters.onnx.models import from_onnx, read_onnx, to_onnx, to_onnx_step
     from converters.onnx.quantized import to_onnx_integer, to_onnx_integer_step, to_onnx_qdq
-    from converters.onnx.reader import from_onnx, read_onnx
 except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] not in ("onnx", "google"):
         raise

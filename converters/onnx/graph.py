@@ -8,10 +8,10 @@ a number.
 nodes, such as ``lmu_1.memory.a_bar``; equal arrays are stored once. They are stored in float32
 where that loses nothing and in float64 otherwise, with a Cast behind them, so that the network can
 be restored exactly and yet is computed in float32. `structure` is the JSON text from which
-:mod:`converters.onnx.reader` restores the network.
+:mod:`converters.onnx.models` restores the network.
 
 :func:`describe` returns the metadata_props of a float model. ``lmu_deploy.structure`` is for
-:mod:`converters.onnx.reader`; the rest is for human readers and other programs. Lists are JSON and
+:mod:`converters.onnx.models`; the rest is for human readers and other programs. Lists are JSON and
 have one entry for each memory.
 """
 
