@@ -11,6 +11,7 @@ of the chips lose at most two points.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.hardware.profile import AnalogProfile, DriftFigures, Figure, load_profile
 from lmu_deploy.studies.life_record import Lifetime, Schedule, parse_age
-from lmu_deploy.studies.lifetime import LifetimeStudy, drift_of
+from lmu_deploy.studies.lifetime import LifetimeStudy, drift_of, follow
 from lmu_deploy.studies.plot import write_curves
+from lmu_deploy.studies.workers import Spread
 from lmu_deploy.tasks.selection import task_for
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples/models/digits.safetensors"
@@ -83,6 +85,7 @@ def main() -> None:
         "--plot", type=Path, help="SVG of the chips that are never calibrated again"
     )
     parser.add_argument("--search", metavar="PAGE/NAME", help="save the second table there")
+    parser.add_argument("--records", type=Path, help="folder of what an interrupted run has done")
     results.add_options(parser)
     args = parser.parse_args()
     options = SpikeOptions(
@@ -99,13 +102,13 @@ def main() -> None:
     rows, searched = [], []
     for times in map(float, args.drifts.split(",")):
         chip = drifting(times)
-        task, drift = task_for(layers, None), drift_of(chip)
-        study = LifetimeStudy(layers, task, chip, args.limit, options, drift, KEEP)
+        given = (layers, task_for(layers, None), chip, args.limit, options, drift_of(chip), KEEP)
+        life = {"days": ages, "warmths": temperatures}
         for number, schedule in enumerate(args.schedules.split(",")):
             when = Schedule.parse(*schedule.split(" "))
-            found = study.run(
-                seeds, ages, temperatures, when, search=bool(args.search) and number == 0
-            )
+            spread = Spread(partial(LifetimeStudy, *given, **life, schedule=when))
+            out = args.records and args.records / f"{times:g}-{number}.json"
+            found = follow(spread, seeds, bool(args.search) and number == 0, out)
             if number == 0:
                 warmth = found.drift["reference_temperature"]
                 first = row_of(times, found, {"age": 0, "temperature": warmth, "values": found.new})

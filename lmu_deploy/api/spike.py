@@ -228,6 +228,8 @@ def chip_yield(
     steps: int | None = None,
     out: Path | str | None = None,
     add: Sequence[Path | str] = (),
+    scheduler: str | None = None,
+    workers: int | None = None,
     neurons_per_state: int = 100,
     presentation_ms: float = 50.0,
     tau_ms: float | None = None,
@@ -271,6 +273,11 @@ def chip_yield(
         holds already are not run again, so that an interrupted study resumes.
     add : sequence of path
         Records of other parts of the same study; their chips are added to the result.
+    scheduler : str, optional
+        Address of a dask scheduler whose workers run the chips, in batches; by default this
+        process runs them.
+    workers : int, optional
+        Number of processes of this machine that run the chips, instead of a scheduler.
     neurons_per_state, presentation_ms, tau_ms, maximum_rates, seed, dt_ms, neuron, synapse
         As for :func:`converters.spiking.spike`.
     mismatch, membrane_noise, weight_bits, fan_in, threshold_noise, tau_mismatch, units
@@ -318,6 +325,8 @@ def chip_yield(
         steps=steps,
         out=out,
         add=add,
+        scheduler=scheduler,
+        workers=workers,
     )
 
 
@@ -337,6 +346,8 @@ def chip_lifetime(
     limit: int | None = None,
     out: Path | str | None = None,
     plot: Path | str | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
     **options: Any,
 ) -> Lifetime:
     """Judge a network on virtual chips that drift, warm up and lose neurons.
@@ -369,7 +380,10 @@ def chip_lifetime(
     limit : int, optional
         Number of test samples.
     out, plot : path, optional
-        JSON file of the results, and SVG file of the curves.
+        JSON file of the results, which is written after every batch of chips and from which an
+        interrupted study resumes, and SVG file of the curves.
+    scheduler, workers : str, int, optional
+        As for :func:`chip_yield`.
     **options
         As for :func:`chip_yield`, such as `neurons_per_state`.
 
@@ -395,4 +409,6 @@ def chip_lifetime(
         limit=limit,
         out=out,
         plot=plot,
+        scheduler=scheduler,
+        workers=workers,
     )

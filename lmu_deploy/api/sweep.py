@@ -29,10 +29,10 @@ from lmu_deploy.studies.records import (
     write_parquet,
     write_summary,
 )
-from lmu_deploy.studies.run import Sweep
+from lmu_deploy.studies.run import Sweep, Workers
 from lmu_deploy.studies.spec import read_spec
 from lmu_deploy.studies.trial import NETWORKS
-from lmu_deploy.studies.workers import LOCK, Workers, locked
+from lmu_deploy.studies.workers import LOCK, locked
 
 PLOT = "pareto.svg"
 

@@ -38,6 +38,7 @@ def train(
     devices: int = 1,
     strategy: str = "auto",
     precision: str = "32",
+    chip: str | Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train a network on a task; the test part is used once, at the end.
 
@@ -74,6 +75,11 @@ def train(
     precision : {"32", "bf16-mixed"}
         With bf16-mixed, products outside LMU memories are computed in bfloat16, which is faster on
         processors with instructions for it, and much slower on others.
+    chip : str or mapping, optional
+        Train with the noise of calibrated analog chips, which is measured with the initial network.
+        The name of a profile, or a mapping of `profile`, `chips` (how many are measured) and
+        options of :func:`lmu_deploy.spike`, such as
+        ``{"profile": "generic-analog", "neurons_per_state": 20, "weight_bits": 4}``.
 
     Returns
     -------
@@ -87,10 +93,13 @@ def train(
     MissingDependencyError
         When torch or lightning is absent.
     """
+    from lmu_deploy.fidelity.measures.chip_noise import measure_noise
     from lmu_deploy.training import train as fit
 
     check_choice("strategy", strategy, ("auto", "ddp"))
 
+    if isinstance(chip, str):
+        chip = {"profile": chip}
     return fit(
         data,
         model,
@@ -106,6 +115,8 @@ def train(
         scaling=scaling,
         devices=devices,
         precision=precision,
+        chip=chip,
+        measure=measure_noise,
     )
 
 

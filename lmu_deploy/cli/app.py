@@ -69,7 +69,7 @@ _Quantize = accepting_earlier_names(TaskQuantizeOptions)
 _Spike = accepting_earlier_names(SpikeOptions)
 
 app.command()(demo)
-app.command()(train)
+app.command(cls=_Spike)(train)
 app.command("import", cls=accepting_earlier_names())(import_network)
 app.command(cls=_Quantize)(quantize)
 app.command("quantise", cls=_Quantize, hidden=True)(quantize)

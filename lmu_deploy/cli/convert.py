@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from converters.options import SpikeOptions, TaskQuantizeOptions
-from lmu_deploy.cli.options import File, Limit, Out, Profile, TaskName, with_options
+from lmu_deploy.cli.options import (
+    File,
+    Limit,
+    Out,
+    Profile,
+    Scheduler,
+    TaskName,
+    with_options,
+)
 
 
 @with_options(TaskQuantizeOptions)
@@ -140,6 +148,11 @@ def chip_yield(
     plot: Annotated[
         Path | None, typer.Option(help="With --age: SVG file of the metric over age.")
     ] = None,
+    scheduler: Scheduler = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Number of processes that run the chips. By default this one does."),
+    ] = None,
 ) -> None:
     """Run a network on many virtual analog chips, before and after calibration of each.
 
@@ -175,6 +188,8 @@ def chip_yield(
             limit=limit,
             out=out,
             plot=plot,
+            scheduler=scheduler,
+            workers=workers,
         )
         print(life.verdict(), life.table(), sep="\n\n")
         return
@@ -189,5 +204,7 @@ def chip_yield(
         steps=steps,
         out=out,
         add=add or (),
+        scheduler=scheduler,
+        workers=workers,
     )
     print(found.verdict(), found.table(), found.histogram(), sep="\n\n")

@@ -7,14 +7,30 @@ from typing import Annotated
 
 import typer
 
-from lmu_deploy.cli.options import File, Out, Seed, TaskName
+from converters.options import SpikeOptions
+from lmu_deploy.cli.options import File, Out, Seed, TaskName, with_options
+from lmu_deploy.core.options import options_of
+
+_OF_CHIPS = (
+    "neurons_per_state",
+    "weight_bits",
+    "mismatch",
+    "membrane_noise",
+    "presentation_ms",
+    "tau_ms",
+    "neuron",
+    "units",
+    "neurons_per_unit",
+)
 
 
+@with_options(SpikeOptions, exclude=set(options_of(SpikeOptions)) - set(_OF_CHIPS))
 def train(
     task: Annotated[
         str, typer.Argument(help="Task to train on, such as digits.", show_default=False)
     ],
     out: Out,
+    options: SpikeOptions,
     model: Annotated[
         str, typer.Option(help="Kind of network: lmu, parallel, lstm, hybrid or stack.")
     ] = "lmu",
@@ -54,12 +70,23 @@ def train(
     precision: Annotated[
         str, typer.Option(help="32, or bf16-mixed for products outside LMU memories in bfloat16.")
     ] = "32",
+    chip: Annotated[
+        str | None,
+        typer.Option(
+            help="Profile of an analog chip: train with the noise that its calibrated chips show. "
+            "The options below are those of `spike` and describe the chip."
+        ),
+    ] = None,
 ) -> None:
     """Train a network on a task and write it to one file.
 
     Example: lmu-deploy train digits --out digits.safetensors
     """
     from lmu_deploy.api.train import train
+    from lmu_deploy.core.errors import InputError
+
+    if chip is None and (given := sorted(options.changed())):
+        raise InputError(f"{given[0]} describes a chip; add --chip PROFILE, or leave it out.")
 
     result = train(
         task,
@@ -77,6 +104,7 @@ def train(
         devices=devices,
         strategy=strategy,
         precision=precision,
+        chip=None if chip is None else {"profile": chip, **options.changed()},
     )
     for name, value in result.figures.items():
         print(f"{name.replace('_', ' ')}: {_readable(value)}")

@@ -35,6 +35,12 @@ Limit = Annotated[
 First = Annotated[
     int | None, typer.Option(help="Number of first test samples, in the order of the file.")
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler", help="Address of a dask scheduler. By default this machine does the work."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
 
 _EARLIER_VALUES = {"discretiser=": "discretizer="}

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lmu_deploy.cli.options import Scheduler
+
 Spec = Annotated[
     Path, typer.Argument(help="TOML file with the settings to vary.", show_default=False)
 ]
@@ -15,10 +17,7 @@ Spec = Annotated[
 def sweep(
     spec: Spec,
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.", show_default=False)],
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Address of a dask scheduler. By default a local cluster is started."),
-    ] = None,
+    scheduler: Scheduler = None,
     workers: Annotated[
         int | None,
         typer.Option(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -22,12 +23,19 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice, check_integer
-from lmu_deploy.nn.memory import LegendreMemory
+from lmu_deploy.nn.memory import LegendreMemory, StateNoise
 from lmu_deploy.nn.parallel import run_parallel, takes_channels
 from lmu_deploy.nn.products import ACTIVATIONS, TensorCache, has_fused
 from lmu_deploy.nn.recurrent import advance, run_recurrent, run_stepwise
 from lmu_deploy.nn.scans import run_coupled, run_driven
-from lmu_deploy.nn.sequences import check_sequences, is_traced, pack_like, unpack, zero_after
+from lmu_deploy.nn.sequences import (
+    at_end,
+    check_sequences,
+    is_traced,
+    pack_like,
+    unpack,
+    zero_after,
+)
 from lmu_deploy.nn.weights import LMUWeights
 
 INITIALIZATIONS = ("random", "memory")
@@ -95,6 +103,12 @@ class LMU(nn.Module):
     device, dtype
         As in other torch modules.
 
+    Attributes
+    ----------
+    noise : StateNoise or None
+        Noise that is added to what hidden units, or the output, read of the memory, in evaluations
+        of sequences. None by default.
+
     Raises
     ------
     InputError
@@ -160,6 +174,7 @@ class LMU(nn.Module):
             order, theta, discretizer, train_theta, train_memory, device=device, dtype=dtype
         )
         self.order = self.memory.order
+        self.noise: StateNoise | None = None
         self._cache = TensorCache()
         states, has = channels * order, hidden != "none"
         for name, shape, wanted in (
@@ -314,9 +329,57 @@ class LMU(nn.Module):
         x = zero_after(x, lengths)
         m, h = self.initial_state(len(x)) if state is None else state
         weights = self.weights()
+        noise = None
+        if self.noise is not None:
+            noise = self.noise.draw(memory_states(weights, x, m, h), lengths)
+            weights, x = with_noise(weights, x, noise)
         form = choose_form(self.form, weights, len(x))
         y, m, h = form(weights, x, m, h, lengths, last_only)
+        if noise is not None and weights.memory_kernel is None:
+            y = y + (at_end(noise, lengths) if last_only else noise)
         return (y if last_only else zero_after(y, lengths)), LMUState(m, h)
+
+
+def memory_states(weights: LMUWeights, x: Tensor, m: Tensor, h: Tensor) -> Tensor:
+    """Return the memory at every step, (batch, steps, states), without gradients."""
+    with torch.no_grad():
+        encoders = weights.input_encoders
+        if weights.hidden_encoders is not None:
+            hiddens = run_recurrent(weights, x, m, h, None, False)[0]
+            before = torch.cat([h.unsqueeze(1), hiddens[:, :-1]], 1)
+            x, encoders = torch.cat([x, before], 2), torch.cat([encoders, weights.hidden_encoders])
+        memory = replace(
+            weights, input_encoders=encoders, hidden_encoders=None, memory_kernel=None, cache=None
+        )
+        return run_parallel(memory, x, m, h, None, False)[0]
+
+
+def with_noise(weights: LMUWeights, x: Tensor, noise: Tensor) -> tuple[LMUWeights, Tensor]:
+    """Return weights and inputs with which hidden units read the memory with noise.
+
+    The noise enters as further inputs, which the memory does not receive and whose kernel is that
+    of the memory, so that every form of evaluation serves.
+
+    Parameters
+    ----------
+    weights : LMUWeights
+    x : Tensor, shape (batch, steps, n_in)
+    noise : Tensor, shape (batch, steps, states)
+    """
+    kernel, encoders = weights.memory_kernel, weights.input_encoders
+    if kernel is None:
+        return weights, x
+    own = weights.input_kernel
+    if own is None:
+        own = kernel.new_zeros(len(encoders), weights.units)
+    unread = encoders.new_zeros(weights.states, weights.channels)
+    both = replace(
+        weights,
+        input_encoders=torch.cat([encoders, unread]),
+        input_kernel=torch.cat([own, kernel]),
+        cache=None,
+    )
+    return both, torch.cat([x, noise], 2)
 
 
 def init_weights(weights: Iterable[tuple[str, Tensor]], scheme: str) -> None:

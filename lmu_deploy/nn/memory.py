@@ -1,4 +1,6 @@
-r"""The matrices of a Legendre memory in PyTorch: fixed, trained, or derived from a trained theta.
+r"""The matrices of a Legendre memory in PyTorch, and the noise that a chip adds to its states.
+
+The matrices are fixed, trained, or derived from a trained theta.
 
 With s = 1 / theta and the block matrix G = [[A, B], [0, 0]], zero-order hold is
 
@@ -169,3 +171,49 @@ class _ScaledExponential(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         exponential, generator = ctx.saved_tensors
         return (gradient * (generator @ exponential)).sum(), None
+
+
+class StateNoise:
+    r"""Noise of the states of a memory, as a chip of spiking neurons adds it.
+
+    With the root mean square s of every state over a batch, the noise of step t is
+
+    .. math:: \epsilon_t = s \odot z_t, \qquad
+              z_t = \rho\, z_{t-1} + \sqrt{1 - \rho^2}\; F w_t, \qquad F F^T = R
+
+    with white w. It is relative to the states, so that larger encoders do not escape it.
+
+    Parameters
+    ----------
+    covariance : ndarray, shape (states, states)
+        R, of the noise relative to the root mean square of each state.
+    correlation : float
+        rho, of the noise of consecutive steps, from 0 to below 1.
+    """
+
+    def __init__(self, covariance: np.ndarray, correlation: float) -> None:
+        values, vectors = np.linalg.eigh(covariance)
+        self.correlation = correlation
+        self.factor = torch.from_numpy(vectors * np.sqrt(np.maximum(values, 0.0)))
+
+    def draw(self, states: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Draw noise for states (batch, steps, states), of the same shape.
+
+        Parameters
+        ----------
+        states : Tensor
+        lengths : Tensor of int, shape (batch,), optional
+            Steps of each sequence that count for the root mean square.
+        """
+        squares = states.detach().square()
+        if lengths is None:
+            scale = squares.mean((0, 1)).sqrt()
+        else:
+            counted = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+            scale = squares[counted].mean(0).sqrt()
+        white = torch.randn_like(states) @ self.factor.to(states).t()
+        rows = [white[:, 0]]
+        fresh = math.sqrt(1.0 - self.correlation**2)
+        for row in white[:, 1:].unbind(1):
+            rows.append(self.correlation * rows[-1] + fresh * row)
+        return torch.stack(rows, 1) * scale

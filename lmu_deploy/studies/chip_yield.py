@@ -1,14 +1,18 @@
 """Chip yield: the results of one network on many virtual chips, before and after calibration.
 
 A record holds the result of every chip of a study and can be written, read and extended, so that a
-study can run in parts.
+study can run in parts. Chips run in batches that share what does not depend on the chip, in this
+process or on the workers of a cluster (:mod:`lmu_deploy.studies.workers`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ import numpy as np
 
 from converters.options import SpikeOptions
 from converters.spiking import spike_chips
+from lmu_deploy import __version__
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, write_text
 from lmu_deploy.core.graph.network import Network
@@ -26,6 +31,10 @@ from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.core.validation import check_integer
+from lmu_deploy.fidelity.assemble import hash_array
+from lmu_deploy.hardware.profile import AnalogProfile, load_profile
+from lmu_deploy.studies.plan import digest, without_sources
+from lmu_deploy.studies.workers import Call, Cluster, Spread
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
@@ -83,6 +92,8 @@ class ChipYield:
         Seeds of the chips, in rising order.
     values, spikes : mapping of calibration to list of float
         Metric and spikes per sample of each chip, by calibration method.
+    inputs : str
+        Hash of everything on which these depend; empty in records of early versions.
     """
 
     network: str
@@ -97,6 +108,7 @@ class ChipYield:
     chips: list[int] = field(default_factory=list)
     values: Mapping[str, list[float]] = field(default_factory=_empty)
     spikes: Mapping[str, list[float]] = field(default_factory=_empty)
+    inputs: str = ""
 
     def reached_by(self, method: str, share: float) -> float:
         """Return the metric that at least this fraction (0 to 1) of the chips reaches."""
@@ -116,6 +128,17 @@ class ChipYield:
             chips=sorted(place),
             values={m: [of.values[m][n] for of, n in order] for m in METHODS},
             spikes={m: [of.spikes[m][n] for of, n in order] for m in METHODS},
+        )
+
+    def of_chips(
+        self, chips: Sequence[int], figures: Mapping[str, Sequence[tuple[float, float]]]
+    ) -> ChipYield:
+        """Return a record of these chips only; a chip has a metric and spikes for each method."""
+        return replace(
+            self,
+            chips=list(chips),
+            values={method: [value for value, _ in of] for method, of in figures.items()},
+            spikes={method: [fired for _, fired in of] for method, of in figures.items()},
         )
 
     def verdict(self) -> str:
@@ -167,6 +190,8 @@ def yield_of_chips(
     steps: int | None = None,
     out: Path | str | None = None,
     add: Sequence[Path | str] = (),
+    scheduler: str | None = None,
+    workers: int | None = None,
 ) -> ChipYield:
     """Run a network on many virtual chips, with options in one object.
 
@@ -180,14 +205,19 @@ def yield_of_chips(
         raise InputError(f"cannot write {out}: no such folder; give a folder that exists.")
     layers = as_layers(load_float(network, "yield"), "yield")
     chosen = task_for(layers, task)
-    study = _Study(layers, chosen, profile, limit, steps, options)
-    records = [*add, out] if out is not None and Path(out).exists() else list(add)
-    found = study.start(records)
-    wanted = [c for c in range(first_chip, first_chip + chips) if c not in found.chips]
-    with progress_bar("yield", "chips") as progress:
+    with ExitStack() as opened, progress_bar("yield", "chips") as progress:
+        cluster = cluster_for(scheduler, workers)
+        if cluster is not None:
+            opened.enter_context(cluster)
+        spread = Spread(partial(_Study, layers, chosen, profile, limit, steps, options), cluster)
+        records = [*add, out] if out is not None and Path(out).exists() else list(add)
+        found = spread.study.start(records)
+        wanted = [c for c in range(first_chip, first_chip + chips) if c not in found.chips]
+        groups = spread.study.groups(wanted, spread.size) if wanted else []
         done = 0
-        for group in study.groups(wanted):
-            found = found.with_chips(study.run_chips(found, group))
+        for call, figures in spread.run([Call("run_chips", (group,)) for group in groups]):
+            (group,) = call.arguments
+            found = found.with_chips(found.of_chips(group, figures))
             done += len(group)
             progress(done, len(wanted))
             if out is not None:
@@ -195,6 +225,32 @@ def yield_of_chips(
     if out is not None:
         save_yield(found, out)
     return found
+
+
+def cluster_for(scheduler: str | None, workers: int | None) -> Cluster | None:
+    """Return the cluster that was asked for, or None for this process."""
+    return None if scheduler is None and workers is None else Cluster(scheduler, workers)
+
+
+def hash_of(
+    network: LMUNetwork,
+    profile: str | AnalogProfile,
+    options: SpikeOptions,
+    data: Sequence[np.ndarray],
+    **others: Any,
+) -> str:
+    """Return the hash of everything on which the results of chips depend."""
+    chip = load_profile(profile, "analog").model_dump(mode="json", exclude={"title"})
+    return digest(
+        {
+            "version": __version__,
+            "network": fingerprint(network),
+            "chip": without_sources(chip),
+            "options": {**options.changed(), "seed": options.seed},
+            "data": [hash_array(array) for array in data],
+            **others,
+        }
+    )
 
 
 class _Study:
@@ -214,6 +270,8 @@ class _Study:
         self.split: Split = limited(data.test, limit)
         self.known = limited(data.train, CALIBRATION_SAMPLES).filled
         self.options = options
+        shown = (self.known, self.split.inputs, self.split.targets)
+        self.inputs = hash_of(network, profile, options, shown, metric=task.metric)
 
     def start(self, records: Sequence[Path | str]) -> ChipYield:
         """Combine the records; without any, run the reference and the ideal chip."""
@@ -232,32 +290,31 @@ class _Study:
         for path in records:
             record = load_yield(path)
             check_study(record, study, path)
+            if record.inputs not in ("", self.inputs):
+                raise InputError(
+                    f"the chips in {path} were run with other data, another chip profile or "
+                    "another version of lmu-deploy; use another file."
+                )
             found = record if found is None else found.with_chips(record)
         if found is not None:
             return found
         ((ideal, _),) = self._measure([self.options.seed], "dynamic", **_IDEAL)
         outputs = run_reference(self.network, self.split.inputs).outputs
         reference = self.task.score(outputs, self.split.targets)
-        return ChipYield(**study, reference=reference, ideal=ideal)
+        return ChipYield(**study, reference=reference, ideal=ideal, inputs=self.inputs)
 
-    def groups(self, chips: Sequence[int]) -> list[Sequence[int]]:
-        """Split the chips into groups that run in one simulation."""
+    def groups(self, chips: Sequence[int], workers: int = 1) -> list[tuple[int, ...]]:
+        """Split the chips into groups that run in one simulation, at least one for a worker."""
         layers = (la for la in self.network.layers if isinstance(la, LMULayer))
         states = max((layer.memory.size for layer in layers), default=1)
         neurons = states * self.options.neurons_per_state
         fitting = _NEURONS_AT_ONCE // max(neurons * len(self.split), 1)
-        together = max(1, min(_CHIPS_AT_ONCE, fitting))
-        return [chips[first : first + together] for first in range(0, len(chips), together)]
+        together = max(1, min(_CHIPS_AT_ONCE, fitting, ceil(len(chips) / workers)))
+        return [tuple(chips[first : first + together]) for first in range(0, len(chips), together)]
 
-    def run_chips(self, found: ChipYield, chips: Sequence[int]) -> ChipYield:
-        """Return a record of these chips only."""
-        figures = {method: self._measure(chips, method) for method in METHODS}
-        return replace(
-            found,
-            chips=list(chips),
-            values={method: [value for value, _ in of] for method, of in figures.items()},
-            spikes={method: [fired for _, fired in of] for method, of in figures.items()},
-        )
+    def run_chips(self, chips: Sequence[int]) -> dict[str, list[tuple[float, float]]]:
+        """Return metric and spikes per sample of each chip, by calibration method."""
+        return {method: self._measure(chips, method) for method in METHODS}
 
     def _measure(
         self, chips: Sequence[int], method: str, **changes: Any
@@ -324,7 +381,8 @@ def load_yield(path: Path | str) -> ChipYield:
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
     except ValueError as error:
         raise InputError(wrong) from error
-    if not isinstance(read, dict) or set(read) != {f.name for f in fields(ChipYield)}:
+    known = {f.name for f in fields(ChipYield)}
+    if not isinstance(read, dict) or {*read, "inputs"} != known:
         raise InputError(wrong)
     found = ChipYield(**read)
     if not _is_complete(found):
@@ -340,6 +398,8 @@ def _is_complete(found: ChipYield) -> bool:
             return False
         columns += of_method.values()
     if not all(isinstance(column, list) for column in (found.chips, *columns)):
+        return False
+    if not isinstance(found.inputs, str):
         return False
     numbers = [found.reference, found.ideal, *found.chips, *(v for c in columns for v in c)]
     return all(len(column) == len(found.chips) for column in columns) and all(

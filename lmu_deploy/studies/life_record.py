@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,11 @@ class Lifetime:
         at the last age, just before the next one and at any temperature; 0 if none is needed until
         then, None if not even daily ones suffice. `tried` lists (days, loss that 95 % of the chips
         do not exceed).
+    trials : tuple of mapping
+        For each interval that was tried `every` (days), and `chips`: the metric at each
+        temperature, by the seed of a chip.
+    inputs : str
+        Hash of everything on which these depend; empty in records of early versions.
     """
 
     network: str
@@ -143,6 +150,64 @@ class Lifetime:
     points: tuple[Mapping[str, Any], ...]
     recalibrations: tuple[int, ...]
     kept_by: Mapping[str, Any] | None = None
+    trials: tuple[Mapping[str, Any], ...] = ()
+    inputs: str = ""
+
+    def with_chips(self, other: Lifetime) -> Lifetime:
+        """Return a record with the chips of another record of the study added, each once."""
+        place = {chip: (of, n) for of in (other, self) for n, chip in enumerate(of.chips)}
+        order = [place[chip] for chip in sorted(place)]
+        points = tuple(
+            {**point, "values": [of.points[number]["values"][n] for of, n in order]}
+            for number, point in enumerate(self.points)
+        )
+        return replace(
+            self,
+            chips=tuple(sorted(place)),
+            new=tuple(of.new[n] for of, n in order),
+            points=points,
+            recalibrations=tuple(of.recalibrations[n] for of, n in order),
+        )
+
+    def only(self, seeds: Sequence[int]) -> Lifetime:
+        """Return a record of those of its chips that have one of these seeds."""
+        kept = [n for n, chip in enumerate(self.chips) if chip in set(seeds)]
+        points = tuple(
+            {**point, "values": [point["values"][n] for n in kept]} for point in self.points
+        )
+        return replace(
+            self,
+            chips=tuple(self.chips[n] for n in kept),
+            new=tuple(self.new[n] for n in kept),
+            points=points,
+            recalibrations=tuple(self.recalibrations[n] for n in kept),
+            kept_by=None,
+        )
+
+    def with_trial(self, every: int, values: Mapping[int, Sequence[float]]) -> Lifetime:
+        """Return a record with results of chips that are calibrated at an interval added.
+
+        Parameters
+        ----------
+        every : int
+            Days; 0 for never.
+        values : mapping of int to sequence of float
+            Metric of a chip at each temperature, just before the next calibration.
+        """
+        known = {str(chip): list(of) for chip, of in values.items()}
+        merged = {**self.trial(every), **known}
+        others = tuple(one for one in self.trials if one["every"] != every)
+        return replace(self, trials=(*others, {"every": every, "chips": merged}))
+
+    def trial(self, every: int) -> dict[str, list[float]]:
+        """Return the results of chips that are calibrated at an interval, by their seeds."""
+        return next((dict(one["chips"]) for one in self.trials if one["every"] == every), {})
+
+    def lost_at(self, every: int) -> float:
+        """Return the loss that 95 % of the chips do not exceed at any temperature."""
+        trial = self.trial(every)
+        by_chip = np.array([trial[str(chip)] for chip in self.chips])
+        return float(max(np.quantile(self.losses(values), REACH) for values in by_chip.T))
 
     def reached_by(self, values: Sequence[float], share: float) -> float:
         """Return the metric that at least this fraction (0 to 1) of the chips reaches."""
@@ -201,6 +266,41 @@ class Lifetime:
                 values = [self.reached_by(point["values"], share) for point in points]
                 found.append(Curve(f"{warmth:g} °C, {name}", ages, values, share != REACH))
         return found
+
+
+def load_lifetime(path: Path | str) -> Lifetime:
+    """Read the record of a study of lifetimes.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is not a record.
+    """
+    wrong = f"{path} is no record of lifetimes; give a file that lmu-deploy yield --age wrote."
+    try:
+        read = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise InputError(wrong) from error
+    known = {f.name for f in fields(Lifetime)}
+    if not isinstance(read, dict) or {*read, "trials", "inputs"} != known:
+        raise InputError(wrong)
+    lists = ("chips", "new", "points", "recalibrations", "trials")
+    if not all(isinstance(read.get(name, []), list) for name in lists):
+        raise InputError(wrong)
+    found = Lifetime(**{**read, **{name: tuple(read.get(name, ())) for name in lists}})
+    columns = [found.new, found.recalibrations]
+    try:
+        columns += [point["values"] for point in found.points]
+        columns += [of for one in found.trials for of in (*one["chips"].values(), [one["every"]])]
+        whole = all(isinstance(v, (int, float)) for column in columns for v in column)
+        lengths = {len(column) for column in columns[: 2 + len(found.points)]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(wrong) from error
+    if not whole or lengths != {len(found.chips)}:
+        raise InputError(wrong)
+    return found
 
 
 def loss_of(metric: str, new: np.ndarray, values: np.ndarray) -> np.ndarray:

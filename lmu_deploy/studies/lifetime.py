@@ -6,13 +6,19 @@ schedule: never, after every so many days, or when its result on training data h
 full calibration is that of `spike`, through the device interface, on the chip as it then is. The
 calibration of the readout is cheap: it forces no state, and fits only the readout of the host to
 what the chip's own states or hidden units are in ordinary operation.
+
+Chips run in batches, in this process or on the workers of a cluster, and the record is written
+after each of them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +39,17 @@ from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity.attribution.chips import Chips
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
+from lmu_deploy.studies.chip_yield import cluster_for, hash_of
 from lmu_deploy.studies.life_record import (
     NEVER,
-    REACH,
     Lifetime,
     Schedule,
+    load_lifetime,
     loss_of,
     parse_age,
 )
 from lmu_deploy.studies.plot import write_curves
+from lmu_deploy.studies.workers import Call, Spread
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
@@ -51,6 +59,8 @@ INTERVALS = (365, 180, 90, 30, 7, 1)
 _RIDGE = 1e-3
 _MONITORED = 100
 """Training samples on which a chip is watched, for the schedule on-error."""
+_CHIPS_AT_ONCE = 5
+"""Largest number of chips that run together before the record is written."""
 
 
 def lifetime_of_chips(
@@ -70,6 +80,8 @@ def lifetime_of_chips(
     limit: int | None = None,
     out: Path | str | None = None,
     plot: Path | str | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
 ) -> Lifetime:
     """Judge a network on virtual chips over their lives, with options in one object.
 
@@ -88,19 +100,108 @@ def lifetime_of_chips(
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise InputError(f"cannot write {file}: no such folder; give a folder that exists.")
     drift = drift_of(profile)
-    layers = as_layers(load_float(network, "yield"), "yield")
-    study = LifetimeStudy(
-        layers, task_for(layers, task), profile, limit, options.replace(units="host"), drift, keep
-    )
     warmths = [drift.reference_temperature] if temperatures is None else list(temperatures)
+    layers = as_layers(load_float(network, "yield"), "yield")
+    build = partial(
+        LifetimeStudy,
+        layers,
+        task_for(layers, task),
+        profile,
+        limit,
+        options.replace(units="host"),
+        drift,
+        keep,
+        days=tuple(days),
+        warmths=tuple(warmths),
+        schedule=schedule,
+    )
     seeds = range(first_chip, first_chip + chips)
-    with progress_bar("lifetime", "chips") as progress:
-        found = study.run(seeds, days, warmths, schedule, search, progress)
-    if out is not None:
-        write_text(out, json.dumps(asdict(found), indent=1, allow_nan=False) + "\n")
+    with ExitStack() as opened, progress_bar("lifetime", "chips") as progress:
+        cluster = cluster_for(scheduler, workers)
+        if cluster is not None:
+            opened.enter_context(cluster)
+        found = follow(Spread(build, cluster), seeds, search, out, progress)
     if plot is not None:
         write_curves(found.curves(), (found.metric, "age, days"), found.verdict(), Path(plot))
     return found
+
+
+def follow(
+    spread: Spread[LifetimeStudy],
+    seeds: Sequence[int],
+    search: bool,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Lifetime:
+    """Follow chips through their lives, and search the fewest calibrations that suffice.
+
+    Parameters
+    ----------
+    spread : Spread of LifetimeStudy
+    seeds : sequence of int
+        Of the chips.
+    search : bool
+    out : path, optional
+        The record, which is written after every batch. Chips that it holds are not run again.
+    progress : callable, optional
+        Called with (chips done, chips in total); an interval of the search counts its chips again.
+
+    Raises
+    ------
+    InputError
+        If `out` is the record of another study.
+    """
+    study = spread.study
+    found = study.start(out, seeds)
+    missing = [chip for chip in seeds if chip not in found.chips]
+    tally = _Tally(len(missing), progress)
+    for call, batch in spread.run(_calls("lives_of", missing, spread.size)):
+        found = found.with_chips(replace(found, **batch))
+        _write(found, out)
+        tally.add(len(call.arguments[0]))
+    if not search:
+        return found
+    tried: list[list[float]] = []
+    for every in (0, *(each for each in INTERVALS if each < study.days[-1])):
+        missing = [chip for chip in found.chips if str(chip) not in found.trial(every)]
+        tally.total += len(missing)
+        for call, values in spread.run(_calls("spaced", missing, spread.size, every)):
+            found = found.with_trial(every, dict(zip(call.arguments[0], values, strict=True)))
+            _write(found, out)
+            tally.add(len(call.arguments[0]))
+        tried.append([float(every), found.lost_at(every)])
+        if tried[-1][1] <= study.keep + 1e-9:
+            break
+    kept = tried[-1][1] <= study.keep + 1e-9
+    found = replace(found, kept_by={"every": int(tried[-1][0]) if kept else None, "tried": tried})
+    _write(found, out)
+    return found
+
+
+def _calls(method: str, chips: Sequence[int], workers: int, *others: Any) -> list[Call]:
+    """Return a call for each batch of chips, at least one for a worker."""
+    together = max(1, min(_CHIPS_AT_ONCE, ceil(len(chips) / workers)))
+    batches = [tuple(chips[n : n + together]) for n in range(0, len(chips), together)]
+    return [Call(method, (batch, *others)) for batch in batches]
+
+
+def _write(found: Lifetime, out: Path | str | None) -> None:
+    if out is not None:
+        write_text(out, json.dumps(asdict(found), indent=1, allow_nan=False) + "\n")
+
+
+@dataclass
+class _Tally:
+    """Chips that are done, of a number that a search raises."""
+
+    total: int
+    progress: Progress | None
+    done: int = 0
+
+    def add(self, chips: int) -> None:
+        self.done += chips
+        if self.progress:
+            self.progress(self.done, self.total)
 
 
 def drift_of(profile: str | AnalogProfile) -> Drift:
@@ -143,6 +244,11 @@ class LifetimeStudy:
     drift : Drift
     keep : float
         See :class:`lmu_deploy.studies.life_record.Lifetime`.
+    days : sequence of int
+        Ages, rising.
+    warmths : sequence of float
+        Temperatures, degrees Celsius.
+    schedule : Schedule
     """
 
     def __init__(
@@ -154,6 +260,10 @@ class LifetimeStudy:
         options: SpikeOptions,
         drift: Drift,
         keep: float,
+        *,
+        days: Sequence[int],
+        warmths: Sequence[float],
+        schedule: Schedule,
     ) -> None:
         data = task.load()
         self.network, self.task, self.profile, self.options = network, task, profile, options
@@ -161,54 +271,84 @@ class LifetimeStudy:
         self.known = limited(data.train, CALIBRATION_SAMPLES).inputs
         self.watched = limited(data.train, _MONITORED)
         self.drift, self.keep = drift, keep
+        self.days, self.warmths, self.schedule = days, warmths, schedule
         last = network.layers[-1]
         self.features = last.n_out if has_hidden(last) else 0
         self.ordinary = self.known[: options.calibration_samples]
         self.truth = run_reference(network, self.ordinary).outputs
         bias = network.readout.bias
         last_row = np.zeros(network.n_out) if bias is None else bias
-        self._new: dict[tuple[int, ...], tuple[list[SpikingNetwork], np.ndarray]] = {}
+        self._new: dict[tuple[int, ...], list[SpikingNetwork]] = {}
         self.own_readout = np.vstack([network.readout.kernel, last_row]).astype(np.float64)
+        self.inputs = hash_of(
+            network,
+            profile,
+            options,
+            (self.known, self.watched.targets, self.split.inputs, self.split.targets),
+            days=list(days),
+            temperatures=list(warmths),
+            schedule=str(schedule),
+            keep=keep,
+        )
 
-    def run(
-        self,
-        seeds: Sequence[int],
-        days: Sequence[int],
-        warmths: Sequence[float],
-        schedule: Schedule,
-        search: bool,
-        progress: Progress | None = None,
-    ) -> Lifetime:
+    def start(self, out: Path | str | None, seeds: Sequence[int]) -> Lifetime:
+        """Return the record of an earlier run with these chips, or one without chips.
+
+        Raises
+        ------
+        InputError
+            If the file is the record of another study.
+        """
+        where = [(day, warmth) for day in self.days for warmth in self.warmths]
+        empty = Lifetime(
+            network=fingerprint(self.network),
+            task=self.task.name,
+            metric=self.task.metric,
+            profile=load_profile(self.profile, "analog").name,
+            samples=len(self.split),
+            settings=json.loads(json.dumps({**self.options.changed(), "seed": self.options.seed})),
+            drift=asdict(self.drift),
+            reference=self.task.score(
+                run_reference(self.network, self.split.inputs).outputs, self.split.targets
+            ),
+            chips=(),
+            new=(),
+            schedule=str(self.schedule),
+            keep=self.keep,
+            points=tuple(
+                {"age": day, "temperature": warmth, "values": []} for day, warmth in where
+            ),
+            recalibrations=(),
+            inputs=self.inputs,
+        )
+        if out is None or not Path(out).exists():
+            return empty
+        found = load_lifetime(out)
+        if found.inputs != self.inputs:
+            raise InputError(
+                f"{out} is the record of a study with another network, data, options, ages or "
+                "schedule; use another file."
+            )
+        return found.only(seeds)
+
+    def lives_of(self, seeds: Sequence[int]) -> dict[str, Any]:
         """Follow chips through their lives.
 
-        Parameters
-        ----------
-        seeds : sequence of int
-            Of the chips.
-        days : sequence of int
-            Ages, rising.
-        warmths : sequence of float
-            Temperatures, degrees Celsius.
-        schedule : Schedule
-        search : bool
-            Find the fewest calibrations that suffice.
-        progress : callable, optional
-            Called with (ages done, ages in total).
+        Returns
+        -------
+        dict
+            `chips`, `new`, `points` and `recalibrations` of a record of these chips.
         """
         reference = self.drift.reference_temperature
-        if (key := tuple(seeds)) not in self._new:
-            fresh = spike_chips(self.network, self.known, self.profile, list(seeds), self.options)
-            of_fresh = [self._lives(chip) for chip in fresh]
-            first = [_Corrected(chip) for chip in fresh]
-            self._new[key] = fresh, self._judged(first, of_fresh, 0, reference, self.split)
-        made, new = self._new[key]
+        made = self._made(seeds)
         lives = [self._lives(chip) for chip in made]
         present = [_Corrected(chip) for chip in made]
-        watched = new
+        new = self._judged(present, lives, 0, reference, self.split)
+        schedule, watched = self.schedule, new
         if schedule.on_error:
             watched = self._judged(present, lives, 0, reference, self.watched)
         counts, points, calibrated = np.zeros(len(made), int), [], 0
-        for number, day in enumerate(days):
+        for day in self.days:
             if (last := schedule.last(day)) > calibrated:
                 counts += last // schedule.every - calibrated // schedule.every
                 present = self._recalibrated(made, lives, last, schedule.method)
@@ -223,60 +363,36 @@ class LifetimeStudy:
                     for chip, one in zip(worse, again, strict=True):
                         present[chip] = one
                     counts[worse] += 1
-            for warmth in warmths:
+            for warmth in self.warmths:
                 values = self._judged(present, lives, day, warmth, self.split)
                 points.append({"age": day, "temperature": warmth, "values": values.tolist()})
-            if progress:
-                progress(number + 1, len(days) + 1)
-        found = Lifetime(
-            network=fingerprint(self.network),
-            task=self.task.name,
-            metric=self.task.metric,
-            profile=load_profile(self.profile, "analog").name,
-            samples=len(self.split),
-            settings=json.loads(json.dumps({**self.options.changed(), "seed": self.options.seed})),
-            drift=asdict(self.drift),
-            reference=self.task.score(
-                run_reference(self.network, self.split.inputs).outputs, self.split.targets
-            ),
-            chips=tuple(seeds),
-            new=tuple(new.tolist()),
-            schedule=str(schedule),
-            keep=self.keep,
-            points=tuple(points),
-            recalibrations=tuple(counts.tolist()),
-        )
-        if search:
-            found = replace(found, kept_by=self._search(found, made, lives, days[-1], warmths))
-        if progress:
-            progress(len(days) + 1, len(days) + 1)
-        return found
+        return {
+            "chips": tuple(seeds),
+            "new": tuple(new.tolist()),
+            "points": tuple(points),
+            "recalibrations": tuple(counts.tolist()),
+        }
 
-    def _search(
-        self,
-        found: Lifetime,
-        made: Sequence[SpikingNetwork],
-        lives: Sequence[list[ChipLife | None]],
-        day: int,
-        warmths: Sequence[float],
-    ) -> dict[str, Any]:
-        """Find the longest interval of full calibrations that keeps the metric."""
-        tried: list[list[float]] = []
-        for every in (0, *(each for each in INTERVALS if each < day)):
-            again = (
-                self._recalibrated(made, lives, day - every, "full")
-                if every
-                else [_Corrected(chip) for chip in made]
+    def spaced(self, seeds: Sequence[int], every: int) -> list[list[float]]:
+        """Return the metric of each chip at each temperature, at the last age.
+
+        The last full calibration was `every` days before, or the chips are as when new for 0.
+        """
+        made, day = self._made(seeds), self.days[-1]
+        lives = [self._lives(chip) for chip in made]
+        again = [_Corrected(chip) for chip in made]
+        if every:
+            again = self._recalibrated(made, lives, day - every, "full")
+        warm = [self._judged(again, lives, day, warmth, self.split) for warmth in self.warmths]
+        return [list(map(float, of_chip)) for of_chip in zip(*warm, strict=True)]
+
+    def _made(self, seeds: Sequence[int]) -> list[SpikingNetwork]:
+        """Return chips as they are calibrated when new."""
+        if (key := tuple(seeds)) not in self._new:
+            self._new[key] = spike_chips(
+                self.network, self.known, self.profile, list(seeds), self.options
             )
-            losses = [
-                found.losses(self._judged(again, lives, day, warmth, self.split).tolist())
-                for warmth in warmths
-            ]
-            worst = float(max(np.quantile(loss, REACH) for loss in losses))
-            tried.append([float(every), worst])
-            if worst <= self.keep + 1e-9:
-                return {"every": every, "tried": tried}
-        return {"every": None, "tried": tried}
+        return self._new[key]
 
     def _lives(self, chip: SpikingNetwork) -> list[ChipLife | None]:
         return [

@@ -118,7 +118,7 @@ class Conversion:
         return {
             "form": self.form,
             "options": values,
-            "chip": _without_sources(chip),
+            "chip": without_sources(chip),
             "samples": self.samples,
         }
 
@@ -173,13 +173,13 @@ def _form(name: str, form: str) -> str:
     return form or runs[0]
 
 
-def _without_sources(figures: Any) -> Any:
+def without_sources(figures: Any) -> Any:
     """Return the figures without their sources, which change no result."""
     if not isinstance(figures, dict):
         return figures
     if set(figures) == {"value", "source"}:
         return figures["value"]
-    return {name: _without_sources(value) for name, value in figures.items()}
+    return {name: without_sources(value) for name, value in figures.items()}
 
 
 @dataclass(frozen=True)

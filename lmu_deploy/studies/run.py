@@ -18,9 +18,10 @@ from typing import Any
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.studies.figures import METRIC_NAME, more_is_better
-from lmu_deploy.studies.plan import Job, Planner, digest
+from lmu_deploy.studies.plan import Job, Planner, Training, digest
 from lmu_deploy.studies.records import (
     DONE,
+    FAILED,
     REFUSED,
     Record,
     Row,
@@ -29,7 +30,8 @@ from lmu_deploy.studies.records import (
     write_record,
 )
 from lmu_deploy.studies.spec import Range, Spec, Trial, grid_trials
-from lmu_deploy.studies.workers import Workers
+from lmu_deploy.studies.trial import run_and_record, train_and_save
+from lmu_deploy.studies.workers import Cluster, Failure
 from lmu_deploy.tasks.dataset import find_task
 
 
@@ -109,6 +111,50 @@ def _distribution(kinds: Any, name: str, field: Range | list[Any]) -> Any:
     if whole:
         return kinds.IntDistribution(field.low, field.high, field.log, field.step or 1)
     return kinds.FloatDistribution(field.low, field.high, field.log, field.step)
+
+
+class Workers(Cluster):
+    """Workers that run the trials of a sweep.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of the sweep, into which workers that have it write.
+    scheduler, workers
+        As for :class:`lmu_deploy.studies.workers.Cluster`.
+    """
+
+    def __init__(self, folder: Path, scheduler: str | None, workers: int | None) -> None:
+        super().__init__(scheduler, workers)
+        self._folder = folder.absolute()
+        self._trained: dict[str, Any] = {}
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Record]:
+        """Run jobs and yield their records as they end.
+
+        Raises
+        ------
+        InputError
+            If no scheduler answers.
+        RunError
+            If the connection to the scheduler is lost.
+        """
+        if not jobs:
+            return
+        futures = {self._submit_job(job): job.key for job in jobs}
+        for key, found in self.as_completed(futures):
+            failed = isinstance(found, Failure)
+            yield Record(key, FAILED, error=found.sentence) if failed else found
+
+    def _submit_job(self, job: Job) -> Any:
+        trained = None
+        if isinstance(training := job.network, Training):
+            if training.key not in self._trained:
+                self._trained[training.key] = self.submit(
+                    train_and_save, training, self._folder, key=f"train-{training.key}"
+                )
+            trained = self._trained[training.key]
+        return self.submit(run_and_record, job, self._folder, trained, key=f"trial-{job.key}")
 
 
 @dataclass

@@ -5,14 +5,11 @@ This is what the workers of a sweep execute.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import lmu_deploy
@@ -31,6 +28,7 @@ from lmu_deploy.studies.figures import TASK_NAME, Figures, figures_of
 from lmu_deploy.studies.plan import CONVERTERS, Job, Training
 from lmu_deploy.studies.quantization import quantize_for_task
 from lmu_deploy.studies.records import DONE, FAILED, REFUSED, Record, read_record, write_record
+from lmu_deploy.studies.workers import exclusively
 from lmu_deploy.tasks.base import Split
 from lmu_deploy.tasks.dataset import find_task
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
@@ -201,10 +199,6 @@ def _of_task() -> list[str]:
     ]
 
 
-_LOCK = Lock()
-"""Global random generators belong to the process, so threads of a worker take turns."""
-
-
 def run_and_record(
     job: Job, folder: Path, trained: Network | FailedTraining | None = None
 ) -> Record:
@@ -220,7 +214,7 @@ def run_and_record(
     trained : Network or FailedTraining, optional
         Result of the training that the job needs.
     """
-    with _exclusively():
+    with exclusively():
         if (record := read_record(folder, job.key)) is not None:
             return record
         record = run_trial(job, trained)
@@ -230,12 +224,5 @@ def run_and_record(
 
 def train_and_save(training: Training, folder: Path) -> Network | FailedTraining:
     """Train a network that several jobs use."""
-    with _exclusively():
+    with exclusively():
         return train_network(training, folder)
-
-
-@contextmanager
-def _exclusively() -> Iterator[None]:
-    """Run one job at a time in this process, and discard what it prints to standard error."""
-    with _LOCK, Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
-        yield

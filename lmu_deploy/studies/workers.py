@@ -1,7 +1,8 @@
-"""Dask workers that run the trials, and the lock of a sweep's folder.
+"""Dask workers that run the trials of sweeps and the chips of yields, and locks.
 
-By default a local cluster is started for the sweep, with one thread per process, so that trials do
-not compete for cores. It starts with the first job; a sweep without jobs starts none.
+By default a local cluster is started, with one thread per process, so that jobs do not compete for
+cores. It starts with the first job; a study without jobs starts none. A worker process that dies is
+replaced, and its job runs on another one, up to three times.
 """
 
 from __future__ import annotations
@@ -9,50 +10,62 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
-from lmu_deploy.studies.plan import Job, Training
-from lmu_deploy.studies.records import FAILED, Record
-from lmu_deploy.studies.trial import run_and_record, train_and_save
+from lmu_deploy.core.errors import InputError, LmuDeployError, MissingDependencyError, RunError
 
 _SECONDS_FOR_AN_ANSWER = 10
 _QUIET = ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler")
 
 
-class Workers:
-    """Workers that run jobs; a context manager that closes the cluster at its end.
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job has no result: its worker died at every attempt, or the job raised this."""
+
+    sentence: str
+    error: Exception
+
+
+class Cluster:
+    """Connection to workers; a context manager that closes it, and its own cluster, at the end.
 
     Parameters
     ----------
-    folder : path
-        Folder of the sweep, into which workers that have it write.
     scheduler : str, optional
         Address of a running scheduler, such as tcp://host:8786; by default a local cluster is
         started.
     workers : int, optional
         Number of processes of the local cluster; by default the number of cores.
+
+    Raises
+    ------
+    InputError
+        If both are given, or the number is below 1.
     """
 
-    def __init__(self, folder: Path, scheduler: str | None, workers: int | None) -> None:
+    def __init__(self, scheduler: str | None, workers: int | None) -> None:
         if scheduler is not None and workers is not None:
             raise InputError(
                 f"workers is {workers}, and the cluster at {scheduler} has its own; leave one out."
             )
         if workers is not None and workers < 1:
             raise InputError(f"workers is {workers}; give at least 1.")
-        self._folder, self._scheduler = folder.absolute(), scheduler
+        self._scheduler = scheduler
         self._count = workers or os.cpu_count() or 1
         self._open = ExitStack()
         self._client: Any = None
-        self._trained: dict[str, Any] = {}
 
-    def __enter__(self) -> Workers:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(
@@ -63,32 +76,38 @@ class Workers:
     ) -> None:
         self._open.close()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Record]:
-        """Run jobs and yield their records as they end.
+    @property
+    def size(self) -> int:
+        """Number of jobs that can run at the same time, at least 1."""
+        if self._scheduler is None:
+            return self._count
+        return max(1, sum(self._connected().nthreads().values()))
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
+        """Return the future of a call; arguments can be futures of other calls.
+
+        Two calls with one key have one result, so the key must cover the function and its
+        arguments.
 
         Raises
         ------
         InputError
             If no scheduler answers.
+        """
+        return self._connected().submit(function, *arguments, key=key)
+
+    def as_completed(self, futures: Mapping[Any, K]) -> Iterator[tuple[K, Any]]:
+        """Yield the key and the result of each future when it ends; the result can be a Failure.
+
+        Raises
+        ------
         RunError
             If the connection to the scheduler is lost.
         """
-        if not jobs:
+        if not futures:
             return
-        client = self._connected()
-        futures = {self._submit(client, job): job.key for job in jobs}
         for future in _distributed().as_completed(futures):
-            yield _result(future, futures[future])
-
-    def _submit(self, client: Any, job: Job) -> Any:
-        trained = None
-        if isinstance(training := job.network, Training):
-            if training.key not in self._trained:
-                self._trained[training.key] = client.submit(
-                    train_and_save, training, self._folder, key=f"train-{training.key}"
-                )
-            trained = self._trained[training.key]
-        return client.submit(run_and_record, job, self._folder, trained, key=f"trial-{job.key}")
+            yield futures[future], _result(future)
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -118,6 +137,103 @@ class Workers:
         return self._client
 
 
+C = TypeVar("C", bound=Cluster)
+
+
+class Study(Protocol):
+    """Data and options that many jobs share."""
+
+    @property
+    def inputs(self) -> str:
+        """Hash of everything on which results depend."""
+
+
+S = TypeVar("S", bound=Study)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a method of a study."""
+
+    method: str
+    arguments: tuple[Any, ...]
+
+
+class Spread(Generic[S]):
+    """Calls of the methods of a study, here one after the other or on workers.
+
+    Parameters
+    ----------
+    build : callable
+        Builds the study, such as a partial of its class. A worker builds it once and keeps it.
+    cluster : Cluster, optional
+        By default the calls run in this process.
+
+    Attributes
+    ----------
+    study : Study
+    """
+
+    def __init__(self, build: Callable[[], S], cluster: Cluster | None = None) -> None:
+        self.study, self._build, self._cluster = build(), build, cluster
+
+    @property
+    def size(self) -> int:
+        """Number of calls that can run at the same time."""
+        return 1 if self._cluster is None else self._cluster.size
+
+    def run(self, calls: Iterable[Call]) -> Iterator[tuple[Call, Any]]:
+        """Yield each call and its result, as they end.
+
+        Raises
+        ------
+        RunError
+            After all other calls, if a worker died at every attempt at a call, or it has other
+            data or another version. What a call raises itself is raised at once.
+        """
+        if self._cluster is None:
+            for call in calls:
+                yield call, getattr(self.study, call.method)(*call.arguments)
+            return
+        inputs, futures = self.study.inputs, {}
+        for call in calls:
+            study = self._cluster.submit(self._build, key=f"study-{inputs}")
+            name = f"{call.method}-{inputs}-{call.arguments}"
+            futures[self._cluster.submit(_called, study, inputs, call, key=name)] = call
+        lost = []
+        for call, result in self._cluster.as_completed(futures):
+            if not isinstance(result, Failure):
+                yield call, result
+            elif isinstance(result.error, LmuDeployError):
+                raise result.error
+            else:
+                lost.append(f"{call.method} of {call.arguments[0]}: {result.sentence}")
+        if lost:
+            raise RunError(f"{lost[0]} Start the study again; what has finished is kept.")
+
+
+def _called(study: Any, inputs: str, call: Call) -> Any:
+    """Make a call on a worker."""
+    if study.inputs != inputs:
+        raise RunError(
+            "a worker has other data, other profiles or another version of lmu-deploy than the "
+            "process that started the study; install the same everywhere."
+        )
+    with exclusively():
+        return getattr(study, call.method)(*call.arguments)
+
+
+_LOCK = Lock()
+"""Global random generators belong to the process, so threads of a worker take turns."""
+
+
+@contextmanager
+def exclusively() -> Iterator[None]:
+    """Run one job at a time in this process, and discard what it prints to standard error."""
+    with _LOCK, Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+        yield
+
+
 @contextmanager
 def _script_left_alone() -> Iterator[None]:
     """Start processes that do not run the calling script again.
@@ -138,21 +254,20 @@ def _script_left_alone() -> Iterator[None]:
             setattr(main, name, value)
 
 
-def _result(future: Any, key: str) -> Record:
-    """Return the record of a job, or one with the error of its worker."""
+def _result(future: Any) -> Any:
+    """Return the result of a job, or why there is none."""
     distributed = _distributed()
     try:
-        record: Record = future.result()
+        return future.result()
     except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
         raise RunError(
-            f"the connection to the scheduler was lost ({error}); start the sweep again, and "
-            "finished trials are not repeated."
+            f"the connection to the scheduler was lost ({error}); start the study again, and "
+            "what has finished is not repeated."
         ) from error
     except distributed.KilledWorker as error:
-        return Record(key, FAILED, error=f"its worker died at every attempt ({error}).")
+        return Failure(f"its worker died at every attempt ({error}).", error)
     except Exception as error:  # such as a worker on which this package is not installed
-        return Record(key, FAILED, error=f"a worker could not run it: {error!r}.")
-    return record
+        return Failure(f"a worker could not run it: {error!r}.", error)
 
 
 def _distributed() -> Any:
@@ -160,7 +275,7 @@ def _distributed() -> Any:
         return import_module("distributed")
     except ImportError as error:
         raise MissingDependencyError(
-            f"sweeps need dask.distributed ({error}); run: pip install 'lmu-deploy[sweep]'"
+            f"workers need dask.distributed ({error}); run: pip install 'lmu-deploy[sweep]'"
         ) from error
 
 

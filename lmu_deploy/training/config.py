@@ -72,6 +72,10 @@ class TrainConfig(BaseModel):
         Scale and offset of every input channel, and of every output of a regression, fitted on
         training data; see :mod:`lmu_deploy.training.scaling`. Standard by default for the user's
         data, none for built-in tasks.
+    chip : mapping, optional
+        `profile` of an analog chip whose noise the memories and units have during training, and
+        options of `spike`, such as `neurons_per_state`, for a network of layers; see
+        :mod:`lmu_deploy.fidelity.measures.chip_noise`.
     steps, samples : int, optional
         Maximum number of steps of a sequence and of samples of each part, for quick runs.
     """
@@ -92,6 +96,7 @@ class TrainConfig(BaseModel):
     patience: int | None = Field(default=None, ge=1)
     choose_by: Literal["loss", "metric", "last"] = "loss"
     scaling: Literal["standard", "robust", "min-max", "none"] = "none"
+    chip: dict[str, Any] | None = None
     steps: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
 
@@ -99,6 +104,8 @@ class TrainConfig(BaseModel):
     def _has_one_network(self) -> TrainConfig:
         if bool(self.layers) == (self.stack is not None):
             raise ValueError("give layers or stack, one of the two")
+        if self.chip is not None and self.stack is not None:
+            raise ValueError("chip: the noise of a chip is measured for layers, not for a stack")
         return self
 
     def network_for(self, task: Task) -> ModelConfig:

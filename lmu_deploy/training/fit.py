@@ -13,7 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -34,7 +34,7 @@ from lmu_deploy.core.validation import check_choice, check_integer
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Task, TaskData
 from lmu_deploy.training.config import TrainConfig
-from lmu_deploy.training.module import Model, TrainingModule, make_model
+from lmu_deploy.training.module import ChipNoise, Model, TrainingModule, make_model
 from lmu_deploy.training.scaling import Scaling
 
 _LOG = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ def fit(
     precision: str = "32",
     prepare: Callable[[SequenceModel], None] | None = None,
     scaling: Scaling | None = None,
+    noise: Callable[[SequenceModel, Scaling], ChipNoise] | None = None,
 ) -> Fitted:
     """Train a network on a task.
 
@@ -118,6 +119,8 @@ def fit(
         Modifies the initial network in place before training, for studies of initialization.
     scaling : Scaling, optional
         By default fitted to the training data as the settings say.
+    noise : callable, optional
+        Measures the noise of a chip with the initial network.
 
     Raises
     ------
@@ -128,12 +131,9 @@ def fit(
     """
     _check_device(device, devices)
     check_choice("precision", precision, PRECISIONS)
-    epochs_matter = config.schedule != "constant"
-    left_out = {
-        *(() if epochs_matter else ("epochs",)),
-        *(() if config.stack else ("stack",)),
-        *(() if config.augment else ("augment",)),
-    }
+    matters = {"epochs": config.schedule != "constant", "stack": bool(config.stack)}
+    matters |= {"augment": bool(config.augment), "chip": bool(config.chip)}
+    left_out = {name for name, counts in matters.items() if not counts}
     about = config.model_dump_json(exclude=left_out)
     about = f"{task.identity} {seed} {about}"
     about += "" if precision == PRECISIONS[0] else f" {precision}"
@@ -146,6 +146,11 @@ def fit(
             assert isinstance(model, SequenceModel)
             prepare(model)
         scaling = scaling or Scaling.fit(task, data.train, config.scaling)
+        disturbed: AbstractContextManager[None] = nullcontext()
+        if noise is not None:
+            assert isinstance(model, SequenceModel)
+            with isolate_rng():
+                disturbed = noise(model, scaling).attached(model)
         module = TrainingModule(model, task, data, config, seed, scaling)
         lower_is_better = config.choose_by == "loss" or task.metric == "nrmse"
         validates = len(data.validation) > 0
@@ -174,7 +179,8 @@ def fit(
             num_sanity_val_steps=0,
             limit_val_batches=1.0 if validates else 0,
         )
-        trainer.fit(module, ckpt_path=checkpoint if resume else None, weights_only=True)
+        with disturbed:
+            trainer.fit(module, ckpt_path=checkpoint if resume else None, weights_only=True)
         if trainer.global_rank:
             raise SystemExit(0)  # the first process writes the results
         model.load_state_dict(best.best["weights"])

@@ -1,7 +1,8 @@
 """Lightning module of a training: loss, validation, optimizer, learning rate, data, regularization.
 
 Regularization: augmentation, dropout and adversarial input perturbation. They act during training
-only.
+only. The noise of a chip (:class:`ChipNoise`) acts in validations too, so that the weights that are
+kept are those that tolerate it best.
 
 Batches are converted to floats one at a time. The order of an epoch depends only on the seed and
 the number of the epoch, so that a resumed training uses the same batches as an uninterrupted one.
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,6 +26,7 @@ from lmu_deploy.core.errors import RunError
 from lmu_deploy.core.metrics import NO_CLASS
 from lmu_deploy.nn.graph.module import GraphModule
 from lmu_deploy.nn.graph.stack import make_stack
+from lmu_deploy.nn.memory import StateNoise
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.config import TrainConfig
@@ -55,6 +59,45 @@ def add_dropout(model: SequenceModel, share: float) -> None:
         return dropout(inputs[0], share, training=readout.training)
 
     model.readout.register_forward_pre_hook(drop)
+
+
+@dataclass(frozen=True)
+class ChipNoise:
+    """Noise of a chip: of the states of each memory, and of the hidden units of the last layer.
+
+    Attributes
+    ----------
+    memories : tuple of StateNoise or None
+        One for each layer; None without a memory.
+    units : float
+        Standard deviation of the noise of each hidden unit, relative to the root mean square of all
+        of them; 0 where they are on the host.
+    """
+
+    memories: tuple[StateNoise | None, ...]
+    units: float = 0.0
+
+    @contextmanager
+    def attached(self, model: SequenceModel) -> Iterator[None]:
+        """Add this noise in all evaluations of a model."""
+
+        def disturb(readout: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+            scale = inputs[0].detach().square().mean().sqrt()
+            return inputs[0] + self.units * scale * torch.randn_like(inputs[0])
+
+        hook = model.readout.register_forward_pre_hook(disturb) if self.units else None
+        pairs = list(zip(model.layers, self.memories, strict=True))
+        for layer, noise in pairs:
+            if noise is not None:
+                cast(Any, layer).noise = noise
+        try:
+            yield
+        finally:
+            if hook is not None:
+                hook.remove()
+            for layer, noise in pairs:
+                if noise is not None:
+                    cast(Any, layer).noise = None
 
 
 def perturb_inputs(loss: Tensor, inputs: Tensor, distance: float) -> Tensor:

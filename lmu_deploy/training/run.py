@@ -7,12 +7,12 @@ import logging
 import platform
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,12 +22,17 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.metrics import nrmse_by_output
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
 from lmu_deploy.core.validation import check_integer
-from lmu_deploy.tasks.base import Task
+from lmu_deploy.tasks.base import Task, TaskData
 from lmu_deploy.tasks.dataset import UNNAMED, TaskLike, find_task
 from lmu_deploy.tasks.log_mel import FRONT_END
 from lmu_deploy.tasks.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CLASSES, DATA
 from lmu_deploy.training.config import TrainConfig, preset, read_toml
+
+if TYPE_CHECKING:
+    from lmu_deploy.training.module import ChipNoise
+
+    Measure = Callable[[Network, Mapping[str, Any], TaskData], ChipNoise]
 
 _LOG = logging.getLogger(__name__)
 _PACKAGES = ("lmu-deploy", "numpy", "torch", "lightning", "scikit-learn")
@@ -73,6 +78,8 @@ def train(
     scaling: str | None = None,
     devices: int = 1,
     precision: str = "32",
+    chip: Mapping[str, Any] | None = None,
+    measure: Measure | None = None,
 ) -> TrainResult:
     """Train a network on a task; the test part is used once, at the end.
 
@@ -107,6 +114,11 @@ def train(
         once for each.
     precision : {"32", "bf16-mixed"}
         Of products outside LMU memories.
+    chip : mapping, optional
+        Overrides the settings; see :class:`lmu_deploy.training.config.TrainConfig`.
+    measure : callable, optional
+        Measures the noise of a chip, from the initial network, the setting `chip` and the data;
+        needed with `chip`.
 
     Returns
     -------
@@ -126,6 +138,10 @@ def train(
     settings = _settings(task, model, config, epochs, sizes)
     if scaling is not None:
         settings = settings.changed({"scaling": scaling}, "settings")
+    if chip is not None:
+        settings = settings.changed({"chip": dict(chip)}, "settings")
+    if settings.chip is not None and measure is None:
+        raise InputError("chip: there is nothing that measures a chip; call lmu_deploy.train.")
     for path in (out, checkpoint):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise InputError(f"cannot write {path}: there is no such folder; create it first.")
@@ -142,6 +158,12 @@ def train(
             f"training needs torch and lightning ({error}); run: pip install 'lmu-deploy[train]'"
         ) from error
     where = Path(checkpoint) if checkpoint is not None else None
+
+    def noise(model: Any, scaling: Any) -> ChipNoise:
+        assert settings.chip is not None and measure is not None
+        initial = scaling.add_to(_network(model, None))
+        return measure(initial, settings.chip, data)
+
     fitted = fit(
         task,
         data,
@@ -152,6 +174,7 @@ def train(
         device=device,
         devices=devices,
         precision=precision,
+        noise=None if settings.chip is None else noise,
     )
     outputs = predict(fitted.model, data.test, settings.batch_size, fitted.scaling)
     network = _network(fitted.model, None if task.name == UNNAMED else task.name)
@@ -173,6 +196,8 @@ def train(
         command += ["--devices", str(devices)]
     if precision != "32":
         command += ["--precision", precision]
+    for name, value in (chip or {}).items():
+        command += ["--chip" if name == "profile" else f"--{name.replace('_', '-')}", str(value)]
     provenance = describe(command, seed, settings, figures, fitted.device)
     if task.is_own:
         provenance[DATA] = task.identity

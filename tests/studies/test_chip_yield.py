@@ -111,10 +111,10 @@ def test_chips_in_the_record_are_not_run_again(whole, tmp_path, monkeypatch):
 def test_an_interrupted_study_keeps_finished_chips(tmp_path, monkeypatch):
     out, run_chips = tmp_path / "yield.json", module._Study.run_chips
 
-    def stopped(study, found, chips):
+    def stopped(study, chips):
         if 1 in chips:
             raise KeyboardInterrupt
-        return run_chips(study, found, chips)
+        return run_chips(study, chips)
 
     monkeypatch.setattr(module, "_CHIPS_AT_ONCE", 1)
     monkeypatch.setattr(module._Study, "run_chips", stopped)
@@ -123,8 +123,8 @@ def test_an_interrupted_study_keeps_finished_chips(tmp_path, monkeypatch):
     assert load_yield(out).chips == [0]
 
 
-def test_chips_are_grouped_by_the_size_of_a_simulation(monkeypatch):
-    def groups(neurons_at_once):
+def test_chips_are_grouped_by_the_size_of_a_simulation_and_the_number_of_workers(monkeypatch):
+    def groups(neurons_at_once, workers=1):
         monkeypatch.setattr(module, "_NEURONS_AT_ONCE", neurons_at_once)
         task = task_for(load(DIGITS), None)
         study = module._Study(
@@ -135,12 +135,27 @@ def test_chips_are_grouped_by_the_size_of_a_simulation(monkeypatch):
             None,
             SpikeOptions(**OPTIONS),
         )
-        return [list(chips) for chips in study.groups(range(7, 10))]
+        return [list(chips) for chips in study.groups(range(7, 10), workers)]
 
     neurons = 16 * 4 * 10
     assert groups(10**9) == [[7, 8, 9]]
     assert groups(2 * neurons) == [[7, 8], [9]]
     assert groups(1) == [[7], [8], [9]]
+    assert groups(10**9, workers=2) == [[7, 8], [9]]
+    assert groups(10**9, workers=9) == [[7], [8], [9]]
+
+
+def test_a_record_of_other_data_is_refused(whole, tmp_path):
+    """The names are the same: the hash alone tells that a figure of the profile has changed."""
+    out = tmp_path / "yield.json"
+    save_yield(dataclasses.replace(whole, inputs="0" * 64), out)
+    asked = {"limit": 20, "seed": 3, "first_chip": 5, "chips": 3, **OPTIONS}
+    with pytest.raises(InputError, match="with other data, another chip profile or another"):
+        chip_yield(DIGITS, out=out, **asked)
+    early = dataclasses.asdict(whole)
+    del early["inputs"]
+    out.write_text(json.dumps(early))
+    assert chip_yield(DIGITS, out=out, **asked).chips == whole.chips
 
 
 @pytest.mark.parametrize("calibration", ["none", "static", "dynamic"])

@@ -19,9 +19,8 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readou
 from lmu_deploy.studies import workers as workers_module
 from lmu_deploy.studies.plot import draw
 from lmu_deploy.studies.records import make_sweep_folder
-from lmu_deploy.studies.run import Sweep
+from lmu_deploy.studies.run import Sweep, Workers
 from lmu_deploy.studies.spec import read_spec
-from lmu_deploy.studies.workers import Workers
 
 distributed = pytest.importorskip("distributed", reason="the extra [sweep] is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="the extra [sweep] is not installed")
@@ -170,16 +169,22 @@ class Broken:
         raise self.error
 
 
-def test_errors_of_dask_become_failed_records():
+def test_errors_of_dask_become_failed_records(monkeypatch, tmp_path):
     last = SimpleNamespace(address="tcp://x:1")
-    died = workers_module._result(Broken(distributed.KilledWorker("t", last, 4)), "k")
-    assert (died.key, died.status) == ("k", "failed")
-    assert "its worker died" in died.error
-    absent = workers_module._result(Broken(ModuleNotFoundError("no lmu_deploy")), "k")
-    assert (absent.status, "no lmu_deploy" in absent.error) == ("failed", True)
+    errors = {
+        Broken(distributed.KilledWorker("t", last, 4)): "its worker died",
+        Broken(ModuleNotFoundError("no lmu_deploy")): "no lmu_deploy",
+    }
+    jobs = iter(errors)
+    monkeypatch.setattr(distributed, "as_completed", list)
+    pool = Workers(tmp_path, "tcp://x:1", None)
+    monkeypatch.setattr(pool, "_submit_job", lambda job: next(jobs))
+    found = list(pool.run([SimpleNamespace(key="j"), SimpleNamespace(key="k")]))
+    assert [(record.key, record.status) for record in found] == [("j", "failed"), ("k", "failed")]
+    assert all(text in record.error for record, text in zip(found, errors.values(), strict=True))
     for error in (distributed.CancelledError("k"), distributed.comm.CommClosedError("gone")):
         with pytest.raises(RunError, match="the connection to the scheduler was lost"):
-            workers_module._result(Broken(error), "k")
+            workers_module._result(Broken(error))
 
 
 @pytest.mark.parametrize(
