@@ -385,8 +385,8 @@ _NOT_RESULTS = {
     "hashes",
 }
 _LATER = {
-    # Verdicts by equivalence, the comparison with the specification, Shapley values and remedies
-    # came after the golden file.
+    # Verdicts by equivalence, the comparison with the specification, Shapley values, remedies and
+    # the NRMSE of each output came after the golden file.
     "difference_ci90",
     "margin",
     "needed",
@@ -397,6 +397,7 @@ _LATER = {
     "parts_samples",
     "parts_orders",
     "remedies",
+    "by_output",
 }
 
 

@@ -192,11 +192,13 @@ def test_a_killed_study_goes_on(tmp_path):
         process.wait()
     kept = load_yield(out)
     asked = {"neurons_per_state": 1, "mismatch": 0.3, "calibration_samples": 4, "limit": 2}
-    assert len(kept.chips) in (25, 50) and kept.chips == list(range(len(kept.chips)))
-    whole = ld.chip_yield(DIGITS, chips=len(kept.chips) + 1, out=out, **asked)
-    assert whole.chips == [*kept.chips, len(kept.chips)]
-    assert {m: values[:-1] for m, values in whole.values.items()} == kept.values
-    last = ld.chip_yield(DIGITS, chips=1, first_chip=whole.chips[-1], **asked)
+    assert len(kept.chips) in (25, 50)  # batches end in any order
+    whole = ld.chip_yield(DIGITS, chips=75, out=out, **asked)
+    assert whole.chips == list(range(75))
+    places = [whole.chips.index(chip) for chip in kept.chips]
+    for name, values in kept.values.items():
+        assert [whole.values[name][place] for place in places] == values
+    last = ld.chip_yield(DIGITS, chips=1, first_chip=74, **asked)
     assert [values[-1:] for values in whole.values.values()] == list(last.values.values())
 
 
