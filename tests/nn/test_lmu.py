@@ -295,3 +295,55 @@ def test_training_on_a_hundred_thousand_steps():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+class KnownNoise:
+    """Noise that a test knows, and the states that it was asked for."""
+
+    def __init__(self, noise):
+        self.noise, self.asked = noise, None
+
+    def draw(self, states, lengths=None):
+        self.asked = states
+        return self.noise
+
+
+@pytest.mark.parametrize("last_only", [False, True])
+@pytest.mark.parametrize("n_in", [2, 4])
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        (kind, form)
+        for kind in KINDS
+        for form in ("step", "recurrent", "parallel", "auto")
+        if (kind, form) != ("feedback", "parallel")  # has no parallel form
+    ],
+)
+def test_readers_of_a_memory_get_its_noise_and_the_memory_does_not(kind, n_in, form, last_only):
+    """Every form against the equations, written out step by step."""
+    layer = make(kind, n_in, channels=3, form=form)
+    x, noise = double(2, 6, n_in), double(2, 6, 12)
+    layer.noise = KnownNoise(noise)
+    found, state = layer(x, last_only=last_only)
+    w, m = layer.weights(), torch.zeros(2, 12, dtype=torch.float64)
+    h, outputs, states = torch.zeros(2, w.units, dtype=torch.float64), [], []
+    for t in range(6):
+        u = x[:, t] @ w.input_encoders
+        if kind == "feedback":
+            u = u + h @ w.hidden_encoders + m @ w.memory_encoders
+        m = (m.view(2, 3, 4) @ w.a_bar.t() + u[:, :, None] * w.b_bar).flatten(1)
+        read = m + noise[:, t]
+        if kind != "memory":
+            z = read @ w.memory_kernel + x[:, t] @ w.input_kernel + w.bias
+            h = torch.tanh(z if kind == "feedforward" else z + h @ w.recurrent_kernel)
+        outputs.append(read if kind == "memory" else h)
+        states.append(m)
+    wanted = torch.stack(outputs, 1)
+    torch.testing.assert_close(found, wanted[:, -1] if last_only else wanted)
+    torch.testing.assert_close(state.m, m)
+    if kind != "feedback":  # with feedback, noise changes what the memory receives
+        torch.testing.assert_close(layer.noise.asked, torch.stack(states, 1))
+    assert not layer.noise.asked.requires_grad
+    layer.noise = None
+    quiet = layer(x, last_only=last_only)[0]
+    assert (quiet - found).abs().max() > 0.1

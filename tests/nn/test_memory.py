@@ -10,7 +10,7 @@ from scipy.linalg import expm_frechet
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.legendre import discretize, smallest_euler_theta, state_space, window_decoders
 from lmu_deploy.nn import LMU
-from lmu_deploy.nn.memory import LegendreMemory, discretize_at
+from lmu_deploy.nn.memory import LegendreMemory, StateNoise, discretize_at
 
 
 @pytest.mark.parametrize("method", ["zoh", "bilinear", "euler"])
@@ -115,3 +115,31 @@ def test_trained_theta_is_discretized_once_without_gradients():
         after = memory()
     assert not torch.equal(after[0], before[0])
     assert memory()[0].requires_grad
+
+
+def test_noise_of_states_has_the_covariance_and_the_correlation_that_it_was_given():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(3, 3))
+    covariance, rho = root @ root.T, 0.6
+    noise = StateNoise(covariance, rho)
+    states = torch.from_numpy(rng.normal(size=(2000, 40, 3)) * [1.0, 10.0, 0.0])
+    torch.manual_seed(0)
+    found = noise.draw(states).numpy()
+    scale = np.sqrt(np.mean(states.numpy() ** 2, axis=(0, 1)))
+    assert not found[:, :, 2].any()  # a state that is never used has no noise
+    relative = found[:, :, :2] / scale[:2]
+    for step in (0, 39):  # the first step has all of it
+        measured = relative[:, step].T @ relative[:, step] / 2000
+        np.testing.assert_allclose(measured, covariance[:2, :2], atol=0.12 * np.trace(covariance))
+    lagged = np.sum(relative[:, 1:] * relative[:, :-1]) / np.sum(relative[:, :-1] ** 2)
+    assert lagged == pytest.approx(rho, abs=0.02)
+
+
+def test_noise_of_states_is_relative_to_the_steps_that_count():
+    noise = StateNoise(np.eye(2), 0.0)
+    states = torch.ones(4, 9, 2, dtype=torch.float64)
+    states[:, 5:] = 100.0
+    torch.manual_seed(0)
+    counted = noise.draw(states, torch.full((4,), 5))
+    torch.manual_seed(0)
+    torch.testing.assert_close(counted, noise.draw(torch.ones_like(states)))

@@ -301,7 +301,7 @@ def test_groups_count_every_synapse(graph: SpikingGraph) -> None:
 def test_refusals(graph: SpikingGraph, network: Network, inputs: np.ndarray) -> None:
     first, *others = graph.ensembles
     with pytest.raises(InputError, match="which is no ensemble"):
-        unknown = SpikeConnection("nobody", first.connections[0].weights, False)
+        unknown = SpikeConnection("missing", first.connections[0].weights, False)
         replace(graph, ensembles=(replace(first, connections=(unknown,)), *others))
     with pytest.raises(InputError, match="which is nothing that the host has then"):
         late = InputCurrent("u2", np.ones((first.size, 4)), True)
