@@ -209,6 +209,7 @@ class Parts:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = None if folder is None else folder / PARTS
+        self._made: set[Path] = set()
 
     def run(self, make: Callable[[], StreamedRun], *inputs: Any) -> StreamedRun:
         """Return the run that `make` returns, or the one that was kept for the same inputs.
@@ -250,11 +251,13 @@ class Parts:
             except InputError:
                 path.unlink()  # of another version, or damaged: it is made again
             else:
-                _LOG.info("kept from an earlier start: %s", path.name)
+                if path not in self._made:
+                    _LOG.info("kept from an earlier start: %s", path.name)
                 return found
         made = make()
         self._folder.mkdir(exist_ok=True)
         save(storable(made), path)
+        self._made.add(path)
         return made
 
     def remove(self) -> None:

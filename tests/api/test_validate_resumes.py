@@ -13,6 +13,7 @@ import pytest
 import lmu_deploy as ld
 from lmu_deploy.api.fidelity import FidelityReport
 from lmu_deploy.fidelity import store
+from lmu_deploy.fidelity.attribution.measure import Errors
 from lmu_deploy.fidelity.store import PARTS, hash_of
 from targets.integer.run import IntegerTarget
 
@@ -150,6 +151,16 @@ def test_validation_goes_on_after_sigkill(tmp_path, whole, caplog):
     kept = [line for line in caplog.messages if line.startswith("kept from an earlier start: ")]
     kinds = sorted(line.split(": ")[1].split("-")[0] for line in kept)
     assert kinds == ["network", "run", "run"]  # the integers, and the runs of them and of float
+
+
+def test_parts_of_this_start_are_not_said_to_be_of_an_earlier_one(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "lmu_deploy"):
+        parts = store.Parts(tmp_path)
+        made = Errors(0.5, 0.25, 0.125)
+        assert parts.errors(lambda: made, "same") == parts.errors(lambda: made, "same") == made
+        assert "kept from an earlier start" not in caplog.text
+        assert store.Parts(tmp_path).errors(lambda: None, "same") == made
+    assert "kept from an earlier start: errors-" in caplog.text
 
 
 def test_interruption_at_every_write_loses_one_part_at_most(tmp_path, whole, monkeypatch):
