@@ -242,10 +242,13 @@ class Generator:
         recorded = f"s->{name}_state" if states else "h"
         order = self.network.order(population.place)
         lines += self._trace(order, recorded, population.size, count)
-        for key in self.layout.keys(population.place):
+        keys = list(self.layout.keys(population.place))
+        for key in keys:
             lines += self.keep(key)
         if population.place == self.network.output:
             lines += each(population.size, ["y[i] = h[i];"])
+        elif not keys:
+            lines.append("(void)h;  /* no population receives these messages */")
         lines.append(f"{count}++;")
         return lines
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.c.rules import array, each
+from converters.c.rules import BYTES, array, each
 from lmu_deploy.core.integer.populations import Input
 
 if TYPE_CHECKING:
@@ -251,8 +251,11 @@ def interface(g: Generator) -> str:
         first = getattr(population, "first_message", None)
         for key in layout.keys(population.place):
             if first is not None and key[1]:
-                held = f"s->{layout.ring(key)}_held[i]"
-                assign = each(size, [f"{held} = {place}_initial[i];"])
+                held, start = f"s->{layout.ring(key)}_held[i]", f"{place}_initial"
+                if start not in g.used:  # no recurrent edge reads it
+                    g.used.add(start)
+                    _start(g, start, first, g.message)
+                assign = each(size, [f"{held} = {start}[i];"])
                 lines += [f"    {line}" for line in assign]
     lines += ["}", "", f"void {name}_reset({name}_t *s)", "{", f"    {name}_init(s);", "}", ""]
     take = [f"static void {name}_take({name}_t *s, const int32_t *x)", "{", "    size_t i;"]
@@ -305,8 +308,8 @@ def interface(g: Generator) -> str:
     return "\n".join([*g.late, "\n".join(lines)])
 
 
-def _start(g: Generator, name: str, values: np.ndarray) -> str:
-    """Add the states before the first frame, behind the other tables."""
-    g.late.append(array("int32_t", name, values))
-    g.tables.bytes += 4 * len(values)
+def _start(g: Generator, name: str, values: np.ndarray, kind: str = "int32_t") -> str:
+    """Add the states or messages before the first frame, behind the other tables."""
+    g.late.append(array(kind, name, values))
+    g.tables.bytes += BYTES[kind] * len(values)
     return name

@@ -12,11 +12,10 @@ import numpy as np
 from converters.c.generator import generate
 from converters.c.layout import Layout
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import frame_counts, latency, outlets, sources
+from lmu_deploy.core.integer.graph import event_outlets, frame_counts, latency, outlets, sources
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
-from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.progress import Progress
 from targets.base import Run, States, check_run
 from targets.c.toolchain import CortexM4, Host, Toolchain
@@ -164,9 +163,11 @@ class _Records:
         network, (_, steps, _) = self._network, self._shape
         outputs = self.parts[network.output] * network.y_scale
         neurons: dict[Place, int] = {p: s.neurons for p, s in sources(network).items()}
-        end = network[network.output]
-        if isinstance(end, Reduction):  # what it sends leaves the chip
-            self._events[end.place] = np.count_nonzero(self.parts[end.place], axis=2)
+        for outlet in event_outlets(network):
+            if not outlet.edges and outlet.source not in self._events:
+                sender = network[outlet.source]
+                sent = sender.sent(self.parts[sender.place])
+                self._events[outlet.source] = np.count_nonzero(sent, axis=2)
         return Run(
             target=target,
             outputs=outputs if network.return_sequences else outputs[:, -1],

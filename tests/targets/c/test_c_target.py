@@ -1,12 +1,14 @@
 """Targets c and cortex-m4: the compiled code equals the simulator in every state of every frame."""
 
+import dataclasses
 import shutil
 
 import graphs
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from integer_graphs import graph_runs
 
 import lmu_deploy as ld
 from converters.c.generator import generate
@@ -38,6 +40,8 @@ def assert_equal(network, x, target=None):
     for place, values in found.states.parts.items():
         assert np.array_equal(values, expected.states.parts[place]), place
     assert np.array_equal(found.outputs, expected.outputs)
+    assert found.events.keys() == expected.events.keys()
+    assert found.neurons == expected.neurons
     for place, events in found.events.items():
         assert np.array_equal(events, expected.events[place]), place
     assert found.synops == expected.synops
@@ -67,6 +71,32 @@ def varied():
         Node("head", Dense(weights(4, 3), weights(3)), ("mean",)),
     )
     return Network(nodes, (2,), "head")
+
+
+def test_messages_that_nothing_receives_are_no_warning():
+    """gcc warns of an array of one message that is written and not read."""
+    rng = np.random.default_rng(1)
+    nodes = (
+        Node("memory", LinearMemory(Memory.legendre(1, 8.0), np.ones((1, 1))), (INPUT,)),
+        Node("read", Dense(rng.normal(size=(1, 2))), ("memory",)),
+        Node("skip", Dense(rng.normal(size=(1, 2))), (INPUT,)),
+        Node("sum", Add(), ("read", "skip")),
+        Node("tanh", Activation("tanh"), ("sum",)),
+        Node("head", Dense(rng.normal(size=(2, 2))), ("tanh",)),
+    )
+    x = rng.normal(size=(2, 9, 1))
+    integer = quantize(Network(nodes, (1,), "head"), x, realization="sign-taylor")
+    kept = [e for e in integer.edges if (e.source.node, e.target.node) != ("memory", "tanh")]
+    assert len(kept) == len(integer.edges) - 1
+    assert_equal(dataclasses.replace(integer, edges=tuple(kept)), x)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(graph_runs())
+def test_graphs_of_any_populations_and_edges(made):
+    network, x = made
+    assume(not CTarget().unsupported(network))
+    assert_equal(network, x)
 
 
 def test_a_network_of_all_populations():
