@@ -1,16 +1,23 @@
-"""Put a network of two blocks wholly on spiking neurons, and compare with its memories alone.
+"""Put networks of two blocks wholly on spiking neurons, and compare with their memories alone.
 
     python benchmarks/spiking_graph.py FOLDER --save analog/spiking-graph
 
 The network (memory, relu units, memory, relu units, readout) is trained with noise on all signals
-unless it is in the folder; the epoch is that with the best accuracy on the validation part. Chips
-1, 2, ... are other ones than chip 0, on which sizes and the calibration were chosen, with the
-validation part. Accuracies are those of all test images.
+from every seed, unless it is in the folder; the epoch is that with the best accuracy on the
+validation part. The seed is that of tuning curves and calibration too. Every network goes onto its
+own chips, on none of which anything was chosen: sizes and calibration were chosen on chip 0, with
+the validation part of seed 0. Accuracies are those of all test images. The folder keeps what each
+chip answered, so that an interrupted run goes on there.
+
+Beside it, the first images run without noise on the first chip of each seed on Brian2 as well,
+which has to give the same spikes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +25,7 @@ import results
 import torch
 
 from converters.spiking import spike
+from lmu_deploy.core.files import write_text
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.linear import Dense
 from lmu_deploy.core.graph.memory import LinearMemory
@@ -36,13 +44,21 @@ CHANNELS, ORDER, THETA, UNITS = 6, 6, 8.0, 40
 EPOCHS, BATCH, RATE, NOISE, INPUT_NOISE = 80, 64, 3e-3, 0.2, 0.1
 CHIP = {"mismatch": 0.2, "membrane_noise": 0.02, "weight_bits": 6, "calibration_samples": 300}
 NEURONS = {"neurons_per_state": 50, "neurons_per_unit": 30}
+VARIANTS = (("chip", "dynamic"), ("host", "dynamic"), ("chip", "none"))
+CHIPS_OF_SEED = 100
+"""Chips of seed s are 100 (s + 1) and those that follow."""
+ON_BRIAN2 = 8
+"""Images that run on Brian2 too."""
 COLUMNS = [
     ("on neurons", "{}"),
     ("calibration", "{}"),
+    ("seeds", ">{:d}"),
     ("chips", ">{:d}"),
-    ("accuracy, %", ">{:.2f}"),
-    ("lowest and highest, %", ">{}"),
-    ("same answer as float, %", ">{:.1f}"),
+    ("accuracy", ">{:.2f} %"),
+    ("worst and best chip", ">{}"),
+    ("points below float", ">{:.2f}"),
+    ("95 % interval", ">{}"),
+    ("same answer as float", ">{:.1f} %"),
     ("neurons", ">{:,d}"),
     ("spikes an image", ">{:,d}"),
 ]
@@ -113,44 +129,135 @@ def score(network: Network, data: TaskData) -> float:
     return float(np.mean(answers == data.validation.targets))
 
 
+def judged(
+    network: Network, seed: int, chip: int, variant: tuple[str, str], data: TaskData
+) -> dict:
+    """Return the answers of one chip to all test images, and on its spikes."""
+    units, calibration = variant
+    made = spike(
+        network,
+        data.train.inputs,
+        "generic-analog",
+        units=units,
+        calibration=calibration,
+        seed=seed,
+        chip_seed=chip,
+        **CHIP,
+        **NEURONS,
+    )
+    target = "spiking" if isinstance(made, SpikingGraph) else "brian2"
+    done = get_target(target).run(made, data.test.inputs, seed=seed)
+    found = {
+        "answers": done.outputs.argmax(axis=1).tolist(),
+        "spikes": sum(int(counts.sum()) for counts in done.events.values()),
+        "neurons": made.neurons,
+    }
+    if variant == VARIANTS[0] and chip == CHIPS_OF_SEED * (seed + 1):
+        quiet = replace(made, device=replace(made.device, membrane_noise=0.0))
+        found["of_brian2"] = different(quiet, data.test.inputs[:ON_BRIAN2], seed)
+    return found
+
+
+def different(graph: SpikingGraph, inputs: np.ndarray, seed: int) -> dict:
+    """Run some images on both simulators; return spikes, and where the two have other counts."""
+    runs = [get_target(name).run(graph, inputs, seed=seed) for name in ("spiking", "brian2")]
+    ours, theirs = (run.events for run in runs)
+    rasters = [run.rasters for run in runs]
+    return {
+        "spikes": sum(int(counts.sum()) for counts in ours.values()),
+        "counts": sum(int(np.count_nonzero(ours[name] != theirs[name])) for name in ours),
+        "of_first_image": sum(
+            int(np.count_nonzero(rasters[0][name] != rasters[1][name])) for name in rasters[0]
+        ),
+    }
+
+
+def interval(of_float: np.ndarray, of_chips: np.ndarray) -> tuple[float, float]:
+    """Return a 95 % bootstrap interval of the points that chips lose.
+
+    It is over seeds, the chips of each seed, and images.
+
+    Parameters
+    ----------
+    of_float : ndarray, shape (seeds, images), bool
+        Whether the float network is right.
+    of_chips : ndarray, shape (seeds, chips, images), bool
+    """
+    rng = np.random.default_rng(0)
+    seeds, chips, images = of_chips.shape
+    lost = of_float[:, None].astype(np.int8) - of_chips
+    means = []
+    for _ in range(2000):
+        rows, columns = rng.integers(seeds, size=seeds), rng.integers(chips, size=(seeds, chips))
+        drawn = lost[rows[:, None], columns]
+        means.append(100.0 * drawn[:, :, rng.integers(images, size=images)].mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def rows_of(points: dict[str, dict], seeds: list[int], chips: int, targets: np.ndarray) -> list:
+    """Return the rows of the table; variants that were not run on all chips have none."""
+    floats = np.array([points[f"{seed}"]["answers"] for seed in seeds])
+    reached = 100.0 * float(np.mean(floats == targets))
+    rows = [["nothing (float)", "", len(seeds), 0, reached, "", 0.0, "", 100.0, 0, 0]]
+    for units, calibration in VARIANTS:
+        keys = [[f"{s}/{chip_of(s, c)}/{units}/{calibration}" for c in range(chips)] for s in seeds]
+        if any(key not in points for of_seed in keys for key in of_seed):
+            continue
+        found = [[points[key] for key in of_seed] for of_seed in keys]
+        answers = np.array([[one["answers"] for one in of_seed] for of_seed in found])
+        right = answers == targets
+        accuracies = 100.0 * right.mean(axis=2)
+        low, high = interval(floats == targets, right)
+        rows.append(
+            [
+                "everything but encoders" if units == "chip" else "memories",
+                calibration,
+                len(seeds),
+                len(seeds) * chips,
+                float(accuracies.mean()),
+                f"{accuracies.min():.2f} to {accuracies.max():.2f} %",
+                reached - float(accuracies.mean()),
+                f"{low:.2f} to {high:.2f}",
+                100.0 * float(np.mean(answers == floats[:, None])),
+                found[0][0]["neurons"],
+                round(np.mean([[o["spikes"] for o in of] for of in found]) / len(targets)),
+            ]
+        )
+    return rows
+
+
+def chip_of(seed: int, number: int) -> int:
+    """Return the seed of a chip of a network."""
+    return CHIPS_OF_SEED * (seed + 1) + number
+
+
 def main() -> None:
     """Measure the variants and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--chips", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--chips", type=int, default=5, help="chips of each seed")
     results.add_options(parser)
     options = parser.parse_args()
-    data = get_task("digits").load()
-    network = trained(options.folder / "digits-two-blocks.safetensors", data)
-    float_answers = run(network, data.test.inputs).argmax(axis=1)
-    reached = 100 * np.mean(float_answers == data.test.targets)
-    rows: list[list[results.Cell]] = [["nothing (float)", "", 0, reached, "", 100.0, 0, 0]]
-    for units, calibration in (("chip", "dynamic"), ("host", "dynamic"), ("chip", "none")):
-        found = []
-        for chip in options.chips:
-            made = spike(
-                network,
-                data.train.inputs,
-                "generic-analog",
-                units=units,
-                calibration=calibration,
-                chip_seed=chip,
-                **CHIP,
-                **NEURONS,
-            )
-            target = "spiking" if isinstance(made, SpikingGraph) else "brian2"
-            done = get_target(target).run(made, data.test.inputs)
-            answers = done.outputs.argmax(axis=1)
-            spikes = sum(int(counts.sum()) for counts in done.events.values())
-            right = 100 * np.mean(answers == data.test.targets)
-            found.append((right, 100 * np.mean(answers == float_answers), spikes, made.neurons))
-            print(units, calibration, chip, found[-1], flush=True)
-        right, same, spikes, neurons = (np.array(each) for each in zip(*found, strict=True))
-        what = "everything but encoders" if units == "chip" else "memories"
-        limits = f"{right.min():.2f} to {right.max():.2f}"
-        per_image = round(spikes.mean() / len(data.test.inputs))
-        figures = [float(right.mean()), limits, float(same.mean()), int(neurons[0]), per_image]
-        rows.append([what, calibration, len(options.chips), *figures])
+    data, kept = get_task("digits").load(), options.folder / "answers.json"
+    points = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    for seed in options.seeds:
+        network = trained(options.folder / f"digits-two-blocks-{seed}.safetensors", data, seed)
+        answers = run(network, data.test.inputs).argmax(axis=1)
+        points[f"{seed}"] = {"answers": answers.tolist()}
+        for units, calibration in VARIANTS:
+            for chip in (chip_of(seed, number) for number in range(options.chips)):
+                key = f"{seed}/{chip}/{units}/{calibration}"
+                if key not in points:
+                    points[key] = judged(network, seed, chip, (units, calibration), data)
+                    write_text(kept, json.dumps(points) + "\n")
+                    right = np.mean(np.array(points[key]["answers"]) == data.test.targets)
+                    print(
+                        f"{key}: {100 * right:.2f} %, {points[key].get('of_brian2', '')}",
+                        flush=True,
+                    )
+    rows = rows_of(points, options.seeds, options.chips, data.test.targets)
     results.publish(COLUMNS, rows, options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,8 @@ from converters.options import (
 )
 from converters.spiking.build import LastLayer, build_memory, last_layer_inputs, memory_inputs
 from converters.spiking.device import VIRTUAL, NeuronDevice, open_device
-from converters.spiking.graph.build import build_graph
-from converters.spiking.graph.plan import Plan, check_graph, plan_graph
+from converters.spiking.graph.build import build_graphs
+from converters.spiking.graph.plan import recipe_of_graph, whole_plan
 from converters.spiking.neurons import Fit, VirtualDevice, part
 from converters.spiking.recipe import (
     Recipe,
@@ -41,13 +40,11 @@ from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration
-from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
+from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.spiking.units import SpikingUnits
 from lmu_deploy.core.validation import check_inputs
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
-
-_LOG = logging.getLogger(__name__)
 
 DeviceLike = NeuronDevice | str | Path
 
@@ -106,18 +103,8 @@ def build_networks(
     return made
 
 
-def _warn_dead(recipe: Recipe, dead: Sequence[str]) -> None:
-    if dead:
-        _LOG.warning(
-            "%s: no neuron of %s follows its drive; calibration works around it with the other "
-            "populations. Compare the error of the states in a report, or use other neurons.",
-            recipe.device.board or f"chip {recipe.device.seed}",
-            ", ".join(dead),
-        )
-
-
 def _summary(recipe: Recipe, samples: int, fits: Sequence[Fit], dead: Sequence[str]) -> Calibration:
-    _warn_dead(recipe, dead)
+    recipe.warn_of(dead)
     return Calibration(
         method=recipe.calibration,
         seed=recipe.seed,
@@ -293,13 +280,18 @@ def spike_with(
 ) -> AnalogNetwork:
     """Lower a network with options in one object; see :func:`spike`."""
     own_seed = options.seed if options.chip_seed is None else options.chip_seed
-    if isinstance(network, Network) and (plan := _whole(network, options)) is not None:
-        if saved is not None or device is not None:
+    if isinstance(network, Network) and (plan := whole_plan(network, options)) is not None:
+        if device is not None:
             raise InputError(
                 "this network becomes a graph of neurons, which is calibrated on a virtual chip as "
-                "a whole; leave out the saved calibration and the device."
+                "a whole; leave out the device."
             )
-        return _graph(plan, calibration_inputs, profile, options, own_seed, progress)
+        recipe = recipe_of_graph(plan, profile, options).on_chip(own_seed)
+        if saved is None:
+            return build_graphs(plan, calibration_inputs, [recipe], options, progress)[0]
+        check_calibration(saved, plan.host, recipe)
+        assert saved.graph is not None  # of a network of the same fingerprint
+        return replace(saved.graph, host=plan.host)
     network = as_layers(network, "spike")
     inputs = check_inputs(calibration_inputs, network.n_in)
     if saved is None:
@@ -309,56 +301,6 @@ def spike_with(
     recipe = _recipe(network, profile, options, device).on_chip(own_seed)
     check_calibration(saved, network, recipe)
     return assemble(network, recipe, saved.memories, saved.calibration, saved.units)
-
-
-def _whole(network: Network, options: SpikeOptions) -> Plan | None:
-    """Return the plan of a graph that is not lowered as a chain of layers; None for a chain.
-
-    Raises
-    ------
-    InputError
-        When it is no chain, and no memory of it can be on neurons either.
-    """
-    try:
-        layers = as_layers(network, "spike")
-    except InputError:
-        try:
-            return plan_graph(network, options.units != "host")
-        except InputError:
-            pass
-        raise  # what the layers lack tells more
-    several = len(layers.layers) > 1
-    forward = all(
-        isinstance(layer, LMULayer)
-        and not layer.feeds_back
-        and (layer.hidden is None or layer.hidden.recurrent_kernel is None)
-        for layer in layers.layers
-    )
-    return plan_graph(network) if several and forward and options.units == "chip" else None
-
-
-def _graph(
-    plan: Plan,
-    inputs: np.ndarray,
-    profile: str | AnalogProfile,
-    options: SpikeOptions,
-    chip_seed: int,
-    progress: Progress | None,
-) -> SpikingGraph:
-    """Lower a plan on one chip; see :func:`spike`."""
-    chip = load_profile(profile, "analog")
-    assert isinstance(chip, AnalogProfile)
-    recipe = make_recipe(chip, options)
-    check_graph(plan, recipe, chip)
-    frames = np.asarray(inputs)
-    flat = check_inputs(frames.reshape(*frames.shape[:2], -1), plan.host.n_in)
-    if options.calibration_steps is not None:
-        flat = flat[:, : options.calibration_steps]
-    largest = max(spot.values(recipe) for spot in plan.spots)
-    chosen = draw_samples(flat, options.calibration_samples, largest, recipe.seed)
-    made = build_graph(plan, recipe.on_chip(chip_seed), chosen, progress)
-    _warn_dead(recipe.on_chip(chip_seed), made.calibration.dead)
-    return made
 
 
 def spike_chips(

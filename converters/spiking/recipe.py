@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +21,8 @@ from lmu_deploy.core.spiking.chip import (
 )
 from lmu_deploy.core.spiking.units import why_on_host
 from lmu_deploy.hardware.profile import AnalogProfile
+
+_LOG = logging.getLogger(__name__)
 
 _LOWEST_SHARE = 0.5
 """Lower limit of maximum rates, as a fraction of the profile's maximum rate."""
@@ -80,6 +84,16 @@ class Recipe:
     def on_chip(self, seed: int) -> Recipe:
         """Return the same recipe for another chip."""
         return replace(self, device=replace(self.device, seed=seed))
+
+    def warn_of(self, dead: Sequence[str]) -> None:
+        """Log a warning that names dead populations, if there are any."""
+        if dead:
+            _LOG.warning(
+                "%s: no neuron of %s follows its drive; calibration works around it with the other "
+                "populations. Compare the error of the states in a report, or use other neurons.",
+                self.device.board or f"chip {self.device.seed}",
+                ", ".join(dead),
+            )
 
     def on_board(self, board: NeuronDevice) -> Recipe:
         """Return the same recipe for a device, whose mismatch is unknown."""

@@ -15,9 +15,11 @@ from converters.spiking.recipe import Recipe
 from lmu_deploy.core import files
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import LATER, fingerprint
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.spiking.chip import Calibration, Device, NeuronModel
-from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingMemory, SpikingNetwork
+from lmu_deploy.core.spiking.graph import SPIKING_GRAPH_CLASSES, AnalogNetwork, SpikingGraph
+from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingMemory
 from lmu_deploy.core.spiking.units import SpikingUnits
 from lmu_deploy.core.validation import check_integer, check_text
 
@@ -29,18 +31,20 @@ class SavedCalibration:
     Attributes
     ----------
     network : str
-        Fingerprint of the float network.
+        Fingerprint of the float network; of a graph, of its form in which ensembles are nodes.
     neuron : NeuronModel
     device : Device
     dt_ms, tau_ms, presentation_ms : float
     neurons_per_state : int
     calibration : Calibration
     memories : tuple of SpikingMemory or None
-        As :class:`lmu_deploy.core.spiking.network.SpikingNetwork` has them.
+        As :class:`lmu_deploy.core.spiking.network.SpikingNetwork` has them; empty for a graph.
     maximum_rates : (float, float), optional
         As :class:`lmu_deploy.core.spiking.network.SpikingNetwork` has them.
     units : SpikingUnits, optional
         As :class:`lmu_deploy.core.spiking.network.SpikingNetwork` has them.
+    graph : SpikingGraph, optional
+        What was calibrated, if it is no chain of layers.
     """
 
     network: str
@@ -54,6 +58,7 @@ class SavedCalibration:
     memories: tuple[SpikingMemory | None, ...]
     maximum_rates: tuple[float, float] | None = field(default=None, metadata=LATER)
     units: SpikingUnits | None = field(default=None, metadata=LATER)
+    graph: SpikingGraph | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_text("calibration network", self.network, 64)
@@ -63,13 +68,42 @@ class SavedCalibration:
         if not all(isinstance(v, kind) for v, kind in zip(given, kinds, strict=True)):
             raise InputError("a saved calibration lacks its chip; create the file again.")
 
+    @property
+    def neurons_per_unit(self) -> int:
+        """Number of neurons of each hidden unit; 0 if the units are on the host."""
+        if self.graph is not None:
+            return self.graph.neurons_per("units")
+        return 0 if self.units is None else self.units.populations.neurons
 
-CALIBRATION_CLASSES: tuple[type, ...] = (SavedCalibration, *SPIKING_CLASSES)
+    @property
+    def readout_tau_ms(self) -> float | None:
+        """Time constant of the readout's synapses, milliseconds; None if there are none."""
+        if self.graph is not None:
+            return self.graph.fast_tau_ms
+        return None if self.units is None else self.units.tau_ms
+
+    @property
+    def fan_in(self) -> int:
+        """Largest number of synapses onto a neuron of a memory, and in a graph onto any neuron."""
+        parts = self.memories if self.graph is None else self.graph.ensembles
+        return max((int(each.fan_in.max()) for each in parts if each is not None), default=0)
 
 
-def keep_calibration(network: SpikingNetwork) -> SavedCalibration:
-    """Return the calibration of a spiking network."""
-    memories = [memory for memory in network.memories if memory is not None]
+CALIBRATION_CLASSES: tuple[type, ...] = tuple(
+    dict.fromkeys((SavedCalibration, *SPIKING_CLASSES, *SPIKING_GRAPH_CLASSES))
+)
+
+
+def keep_calibration(network: AnalogNetwork) -> SavedCalibration:
+    """Return the calibration of a network on a chip."""
+    kept: dict[str, Any]
+    if isinstance(network, SpikingGraph):
+        kept = {"memories": (), "graph": network}
+        neurons = network.neurons_per("memory")
+    else:
+        kept = {"memories": network.memories, "units": network.units}
+        memories = [memory for memory in network.memories if memory is not None]
+        neurons = memories[0].populations.neurons
     return SavedCalibration(
         network=fingerprint(network.host),
         neuron=network.neuron,
@@ -77,11 +111,10 @@ def keep_calibration(network: SpikingNetwork) -> SavedCalibration:
         dt_ms=network.dt_ms,
         tau_ms=network.tau_ms,
         presentation_ms=network.presentation_ms,
-        neurons_per_state=memories[0].populations.neurons,
+        neurons_per_state=neurons,
         calibration=network.calibration,
-        memories=network.memories,
         maximum_rates=network.maximum_rates,
-        units=network.units,
+        **kept,
     )
 
 
@@ -102,7 +135,9 @@ def load_calibration(path: Path | str) -> SavedCalibration:
     return found
 
 
-def check_calibration(saved: SavedCalibration, network: LMUNetwork, recipe: Recipe) -> None:
+def check_calibration(
+    saved: SavedCalibration, network: LMUNetwork | Network, recipe: Recipe
+) -> None:
     """Raise InputError when a calibration does not match the network and the recipe.
 
     Raises
@@ -119,7 +154,7 @@ def check_calibration(saved: SavedCalibration, network: LMUNetwork, recipe: Reci
 
 
 def _compared(
-    saved: SavedCalibration, network: LMUNetwork, recipe: Recipe
+    saved: SavedCalibration, network: LMUNetwork | Network, recipe: Recipe
 ) -> Iterator[tuple[str, Any, Any]]:
     yield "profile", saved.device.profile, recipe.device.profile
     yield "device", saved.device.board or "none", recipe.device.board or "none"
@@ -134,13 +169,9 @@ def _compared(
     if saved.maximum_rates is not None:
         yield "maximum rates", saved.maximum_rates, recipe.maximum_rates
     if recipe.fan_in:
-        of_memories = [memory for memory in saved.memories if memory is not None]
-        most = max((int(memory.fan_in.max()) for memory in of_memories), default=0)
-        yield "synapses of a neuron", most, min(most, recipe.fan_in)
-    units = saved.units
-    on_chip = 0 if units is None else units.populations.neurons
-    yield "neurons of a hidden unit", on_chip, recipe.neurons_per_unit
-    if units is not None:
-        yield "readout_tau_ms", units.tau_ms, recipe.readout_tau_ms
+        yield "synapses of a neuron", saved.fan_in, min(saved.fan_in, recipe.fan_in)
+    yield "neurons of a hidden unit", saved.neurons_per_unit, recipe.neurons_per_unit
+    if saved.readout_tau_ms is not None:
+        yield "readout_tau_ms", saved.readout_tau_ms, recipe.readout_tau_ms
     yield "method", saved.calibration.method, recipe.calibration
     yield "seed", saved.calibration.seed, recipe.seed

@@ -19,7 +19,6 @@ from lmu_deploy.core.options import options_of
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
-from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.studies.chip_yield import ChipYield, yield_of_chips
 from lmu_deploy.studies.life_record import Lifetime
@@ -189,11 +188,6 @@ def spike_for_task(
         if recorder is not None and record_session is not None:
             recorder.save(record_session)
         if save_calibration is not None:
-            if not isinstance(lowered, SpikingNetwork):
-                raise InputError(
-                    "the calibration of a graph of neurons is in its own file; give out instead of "
-                    "save_calibration."
-                )
             save(saved.keep_calibration(lowered), save_calibration)
     if out is not None:
         save(lowered, out)

@@ -20,9 +20,12 @@ import numpy as np
 
 from converters.options import SpikeOptions
 from converters.spiking import spike_chips
+from converters.spiking.graph.build import graphs_on_chips
+from converters.spiking.graph.plan import whole_plan
 from lmu_deploy import __version__
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, write_text
+from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
@@ -38,6 +41,8 @@ from lmu_deploy.studies.workers import Call, Cluster, Spread
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
+from targets.base import Run
+from targets.spiking import SpikingTarget
 
 METHODS = ("none", "dynamic")
 _SHARES = {
@@ -203,7 +208,8 @@ def yield_of_chips(
         raise InputError(f"a yield study sets {fixed[0]} itself; leave it out.")
     if out is not None and not Path(out).absolute().parent.is_dir():
         raise InputError(f"cannot write {out}: no such folder; give a folder that exists.")
-    layers = as_layers(load_float(network, "yield"), "yield")
+    graph = load_float(network, "yield")
+    layers = graph if whole_plan(graph, options) else as_layers(graph, "yield")
     chosen = task_for(layers, task)
     with ExitStack() as opened, progress_bar("yield", "chips") as progress:
         cluster = cluster_for(scheduler, workers)
@@ -233,7 +239,7 @@ def cluster_for(scheduler: str | None, workers: int | None) -> Cluster | None:
 
 
 def hash_of(
-    network: LMUNetwork,
+    network: LMUNetwork | Network,
     profile: str | AnalogProfile,
     options: SpikeOptions,
     data: Sequence[np.ndarray],
@@ -254,11 +260,14 @@ def hash_of(
 
 
 class _Study:
-    """Data and options of all chips of a study."""
+    """Data and options of all chips of a study.
+
+    A Network becomes a graph of neurons on each chip, an LMUNetwork a chain of layers.
+    """
 
     def __init__(
         self,
-        network: LMUNetwork,
+        network: LMUNetwork | Network,
         task: Task,
         profile: str,
         limit: int | None,
@@ -299,18 +308,24 @@ class _Study:
         if found is not None:
             return found
         ((ideal, _),) = self._measure([self.options.seed], "dynamic", **_IDEAL)
-        outputs = run_reference(self.network, self.split.inputs).outputs
-        reference = self.task.score(outputs, self.split.targets)
+        reference = self.task.score(self._float_outputs(), self.split.targets)
         return ChipYield(**study, reference=reference, ideal=ideal, inputs=self.inputs)
 
     def groups(self, chips: Sequence[int], workers: int = 1) -> list[tuple[int, ...]]:
         """Split the chips into groups that run in one simulation, at least one for a worker."""
+        if isinstance(self.network, Network):
+            return [(chip,) for chip in chips]  # each takes as long as its own simulation
         layers = (la for la in self.network.layers if isinstance(la, LMULayer))
         states = max((layer.memory.size for layer in layers), default=1)
         neurons = states * self.options.neurons_per_state
         fitting = _NEURONS_AT_ONCE // max(neurons * len(self.split), 1)
         together = max(1, min(_CHIPS_AT_ONCE, fitting, ceil(len(chips) / workers)))
         return [tuple(chips[first : first + together]) for first in range(0, len(chips), together)]
+
+    def _float_outputs(self) -> np.ndarray:
+        if isinstance(self.network, Network):
+            return run(self.network, self.split.inputs)
+        return run_reference(self.network, self.split.inputs).outputs
 
     def run_chips(self, chips: Sequence[int]) -> dict[str, list[tuple[float, float]]]:
         """Return metric and spikes per sample of each chip, by calibration method."""
@@ -320,17 +335,23 @@ class _Study:
         self, chips: Sequence[int], method: str, **changes: Any
     ) -> list[tuple[float, float]]:
         """Calibrate and run chips; return metric and spikes per sample of each."""
-        from targets.brian2 import Brian2Target
-
         options = self.options.replace(calibration=method, **changes)
-        made = spike_chips(self.network, self.known, self.profile, chips, options)
-        runs = Brian2Target().run_chips(made, self.split.inputs, seed=self.options.seed)
+        given = (self.known, self.profile, chips, options)
+        inputs, seed = self.split.inputs, self.options.seed
+        runs: Sequence[Run]
+        if isinstance(self.network, Network):
+            made = graphs_on_chips(self.network, *given)
+            runs = [SpikingTarget().run(each, inputs, seed=seed) for each in made]
+        else:
+            from targets.brian2 import Brian2Target
+
+            runs = Brian2Target().run_chips(spike_chips(self.network, *given), inputs, seed=seed)
         return [
             (
-                self.task.score(run.outputs, self.split.targets),
-                sum(int(events.sum()) for events in run.events.values()) / len(self.split),
+                self.task.score(done.outputs, self.split.targets),
+                sum(int(events.sum()) for events in done.events.values()) / len(self.split),
             )
-            for run in runs
+            for done in runs
         ]
 
 

@@ -287,10 +287,6 @@ def notes(graph: SpikingGraph, steps: int) -> tuple[str, ...]:
 
 def _settings(graph: SpikingGraph) -> dict[str, Any]:
     """Return the configuration of the chip as JSON values."""
-    sizes: dict[str, int] = {"memory": 0, "units": 0}
-    for each in graph.ensembles:
-        if each.populations is not None:
-            sizes[graph.kind(each)] = each.populations.neurons
     names = ("mismatch", "membrane_noise", "threshold_noise", "tau_mismatch", "weight_bits")
     return {
         "profile": graph.device.profile,
@@ -298,8 +294,8 @@ def _settings(graph: SpikingGraph) -> dict[str, Any]:
         **{name: getattr(graph.device, name) for name in names},
         "neuron": graph.neuron.kind,
         "synapse": "linear",
-        "neurons_per_state": sizes["memory"],
-        "neurons_per_unit": sizes["units"],
+        "neurons_per_state": graph.neurons_per("memory"),
+        "neurons_per_unit": graph.neurons_per("units"),
         "readout_tau_ms": graph.fast_tau_ms,
         "maximum_rates": graph.maximum_rates,
         "calibration": graph.calibration.method,

@@ -17,15 +17,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from converters.options import SpikeOptions
 from converters.spiking.build import build_memory
 from converters.spiking.calibration import examine
 from converters.spiking.closed_loop import divide_step
 from converters.spiking.graph.partial import PartialChip
-from converters.spiking.graph.plan import SHARES, Plan, Spot
+from converters.spiking.graph.plan import SHARES, Plan, Spot, recipe_of_graph, whole_plan
 from converters.spiking.neurons import part
 from converters.spiking.populations import make_populations, with_mismatch
-from converters.spiking.recipe import Recipe
+from converters.spiking.recipe import Recipe, draw_samples
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration, Populations
@@ -36,11 +39,57 @@ from lmu_deploy.core.spiking.graph import (
     SpikeConnection,
     SpikingGraph,
 )
+from lmu_deploy.core.validation import check_inputs
+from lmu_deploy.hardware.profile import AnalogProfile
 
 _RANGE_PERCENTILE = 99.9
 _SMALLEST_SHARE = 1e-3
 _TUNING, _MISMATCH = 6, 7
 """Streams of random numbers, beside those of memories."""
+
+
+def build_graphs(
+    plan: Plan,
+    inputs: np.ndarray,
+    recipes: Sequence[Recipe],
+    options: SpikeOptions,
+    progress: Progress | None,
+) -> list[SpikingGraph]:
+    """Lower a plan on chips, one after the other; see :func:`spike`."""
+    recipe = recipes[0]
+    frames = np.asarray(inputs)
+    flat = check_inputs(frames.reshape(*frames.shape[:2], -1), plan.host.n_in)
+    if options.calibration_steps is not None:
+        flat = flat[:, : options.calibration_steps]
+    largest = max(spot.values(recipe) for spot in plan.spots)
+    chosen = draw_samples(flat, options.calibration_samples, largest, recipe.seed)
+    made = []
+    for number, each in enumerate(recipes):
+        made.append(build_graph(plan, each, chosen, part(progress, number, len(recipes))))
+        each.warn_of(made[-1].calibration.dead)
+    return made
+
+
+def graphs_on_chips(
+    network: Network,
+    calibration_inputs: np.ndarray,
+    profile: str | AnalogProfile,
+    chip_seeds: Sequence[int],
+    options: SpikeOptions,
+) -> list[SpikingGraph]:
+    """Map a network that becomes a graph onto several virtual chips, each as :func:`spike` does.
+
+    Raises
+    ------
+    InputError
+        As :func:`spike`, and when the network is a chain of layers.
+    """
+    plan = whole_plan(network, options)
+    if plan is None:
+        raise InputError("the network is a chain of layers and no graph; use spike_chips.")
+    recipe = recipe_of_graph(plan, profile, options)
+    recipes = [recipe.on_chip(seed) for seed in chip_seeds]
+    return build_graphs(plan, calibration_inputs, recipes, options, None)
 
 
 def build_graph(

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from converters.spiking.recipe import LARGEST_MAP, Recipe, check_map, check_room, check_window
+from converters.options import SpikeOptions
+from converters.spiking.recipe import (
+    LARGEST_MAP,
+    Recipe,
+    check_map,
+    check_room,
+    check_window,
+    make_recipe,
+)
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import Slice
 from lmu_deploy.core.graph.linear import Affine, Dense
@@ -24,9 +32,10 @@ from lmu_deploy.core.graph.operator import Framewise, Operator
 from lmu_deploy.core.graph.pointwise import Activation, Add, Concat
 from lmu_deploy.core.graph.recurrent import SimpleRNN
 from lmu_deploy.core.graph.time import Reduce
-from lmu_deploy.core.graph.transforms import fold, with_logits
+from lmu_deploy.core.graph.transforms import as_layers, fold, with_logits
+from lmu_deploy.core.network import LMULayer
 from lmu_deploy.core.spiking.graph import ONE
-from lmu_deploy.hardware.profile import AnalogProfile
+from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 
 SHARES = 5
 """Parts of a presentation in which calibration counts the spikes that drive a memory."""
@@ -159,6 +168,45 @@ def plan_graph(network: Network, units: bool = True) -> Plan:
     order = {node.name: number for number, node in enumerate(host.nodes)}
     spots = sorted(planner.spots, key=lambda spot: (order[spot.node.name], spot.probe))
     return Plan(host, tuple(spots), planner.reasons)
+
+
+def whole_plan(network: Network, options: SpikeOptions) -> Plan | None:
+    """Return the plan of a network that becomes a graph of neurons; None for a chain of layers.
+
+    With ``units="chip"``, feed-forward layers one behind the other become a graph too.
+
+    Raises
+    ------
+    InputError
+        When it is no chain, and no memory of it can be on neurons either.
+    """
+    try:
+        layers = as_layers(network, "spike")
+    except InputError:
+        try:
+            return plan_graph(network, options.units != "host")
+        except InputError:
+            pass
+        raise  # what the layers lack tells more
+    several = len(layers.layers) > 1
+    forward = all(
+        isinstance(layer, LMULayer)
+        and not layer.feeds_back
+        and (layer.hidden is None or layer.hidden.recurrent_kernel is None)
+        for layer in layers.layers
+    )
+    return plan_graph(network) if several and forward and options.units == "chip" else None
+
+
+def recipe_of_graph(plan: Plan, profile: str | AnalogProfile, options: SpikeOptions) -> Recipe:
+    """Check the options of a graph against the profile and the plan."""
+    chip = load_profile(profile, "analog")
+    assert isinstance(chip, AnalogProfile)
+    recipe = make_recipe(chip, options)
+    check_graph(plan, recipe, chip)
+    if not any(spot.memory is None and not spot.probe for spot in plan.spots):
+        recipe = replace(recipe, neurons_per_unit=0)
+    return recipe
 
 
 def check_graph(plan: Plan, recipe: Recipe, chip: AnalogProfile) -> None:

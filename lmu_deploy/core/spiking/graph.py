@@ -328,6 +328,11 @@ class SpikingGraph(Hosted, Representation):
         is_memory = isinstance(self.host[ensemble.name].operator, LinearMemory)
         return "memory" if is_memory else "units"
 
+    def neurons_per(self, kind: str) -> int:
+        """Return the number of neurons of a value of "memory" or "units"; 0 if there is none."""
+        found = [each for each in self.ensembles if self.kind(each) == kind]
+        return found[0].neurons // found[0].size if found else 0
+
     def fan_out(self, name: str) -> np.ndarray:
         """Return the number of outgoing synapses of each neuron of an ensemble."""
         found = np.zeros(self[name].neurons, np.int64)

@@ -12,8 +12,10 @@ import lmu_deploy as ld
 from converters.spiking import spike
 from converters.spiking.closed_loop import divide_step
 from converters.spiking.graph.plan import Drive, Plan, plan_graph
+from converters.spiking.saved import keep_calibration, load_calibration
 from lmu_deploy.api.check import placement, remarks
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import save
 from lmu_deploy.core.graph.executor import record_states, run
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Dense
 from lmu_deploy.core.graph.lmu import LMU
@@ -28,6 +30,7 @@ from lmu_deploy.core.network import Memory
 from lmu_deploy.core.spiking.graph import ONE, InputCurrent, SpikeConnection, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.measures.sizes import neurobench_of
+from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.spiking import SpikingTarget
 
 STEPS, N_IN = 6, 3
@@ -264,6 +267,46 @@ def test_saved_and_loaded(graph: SpikingGraph, tmp_path: Path) -> None:
     assert len(repr(graph)) <= 100
 
 
+def test_a_saved_calibration_gives_the_same_network(
+    graph: SpikingGraph, network: Network, inputs: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "calibration.safetensors"
+    save(keep_calibration(graph), path)
+    saved = load_calibration(path)
+    assert _spike(network, inputs, saved=saved).fingerprint() == graph.fingerprint()
+    changes = {
+        "is for chip seed 0, and 3": {"chip_seed": 3},
+        "is for neurons of a hidden unit 12, and 13": {"neurons_per_unit": 13},
+        "is for weight_bits 6, and 5": {"weight_bits": 5},
+        "is for readout_tau_ms 15.0, and 20.0": {"readout_tau_ms": 20.0},
+        "is for method dynamic, and static": {"calibration": "static"},
+    }
+    for message, change in changes.items():
+        with pytest.raises(InputError, match=message):
+            _spike(network, inputs, saved=saved, **change)
+    for other in (two_blocks(), residual()):
+        with pytest.raises(InputError, match="is for network"):
+            _spike(other, inputs, saved=saved)
+
+
+def test_yield_judges_a_graph_on_every_chip(network: Network, inputs: np.ndarray) -> None:
+    labels = np.arange(len(inputs)) % 3
+    data = ld.Dataset(inputs, labels, inputs[:9], labels[:9])
+    options = {"units": "chip", "mismatch": 0.3, "tau_ms": 30.0, "presentation_ms": 20.0}
+    options |= {"neurons_per_state": 6, "neurons_per_unit": 5, "calibration_samples": 10}
+    found = ld.chip_yield(network, data, chips=2, first_chip=7, **options)  # type: ignore[arg-type]
+    assert found.chips == [7, 8] and found.samples == 9
+    parts = task_for(network, data).load()
+    known, test = limited(parts.train, CALIBRATION_SAMPLES).filled, limited(parts.test, None)
+    answers = run(network, test.inputs).argmax(axis=1)
+    assert found.reference == np.mean(answers == test.targets)
+    for method, values in found.values.items():
+        made = spike(network, known, calibration=method, chip_seed=8, **options)  # type: ignore[arg-type]
+        done = SpikingTarget().run(made, test.inputs)
+        assert values[1] == np.mean(done.outputs.argmax(axis=1) == test.targets)
+        assert found.spikes[method][1] == sum(int(e.sum()) for e in done.events.values()) / 9
+
+
 def test_chain_of_one_layer_has_the_memory_of_a_spiking_network(inputs: np.ndarray) -> None:
     from converters.options import SpikeOptions
     from converters.spiking.graph.build import build_graph
@@ -335,8 +378,10 @@ def test_python_interface(network: Network, inputs: np.ndarray, tmp_path: Path) 
     assert sizes.synaptic_operations.effective_acs * 6 == done.synops
     cells = sum(g.copies * sum(w.size for w in g.weights) for g in made.groups())
     assert sizes.synaptic_operations.dense == cells * done.chip_steps
-    with pytest.raises(InputError, match="save_calibration"):
-        ld.spike(network, data, save_calibration=tmp_path / "c", **options)  # type: ignore[arg-type]
+    kept = tmp_path / "calibration.safetensors"
+    ld.spike(network, data, save_calibration=kept, **options)  # type: ignore[arg-type]
+    again = ld.spike(network, data, load_calibration=kept, **options)  # type: ignore[arg-type]
+    assert again.fingerprint() == made.fingerprint()
 
 
 def test_a_graph_that_is_no_chain_needs_no_option(inputs: np.ndarray) -> None:
