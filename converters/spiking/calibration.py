@@ -108,6 +108,18 @@ def measure_rates(
     return counts / ((steps - settling) * chip.dt_ms * 1e-3)
 
 
+def rates_of(chip: Chip, seed: Sequence[int]) -> np.ndarray:
+    """Measure rates as :func:`measure_rates` does, on a board that plays drives too."""
+
+    def measured(board: NeuronDevice | None) -> np.ndarray:
+        return measure_rates(replace(chip, board=board), np.random.default_rng(seed))
+
+    if chip.board is None or chip.board.live:
+        return measured(chip.board)
+    steps = round((_SETTLE_MS + _COUNT_MS) / chip.dt_ms)
+    return play(chip.board, chip.block, steps, seed, measured)
+
+
 def _expected_rates(chip: Chip) -> np.ndarray:
     """Return what :func:`measure_rates` would, for Poisson neurons, without counting spikes."""
     current = LEVELS[:, None, None] * chip.populations.slopes + chip.populations.offsets

@@ -34,7 +34,6 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import DAMAGED, atomic_write
-from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.spiking.chip import NeuronModel, Populations
 
 GROUP = "lmu_deploy.devices"
@@ -170,35 +169,25 @@ def play(
     collector = _Collector(steps)
     with contextlib.suppress(_Collected):
         experiment(collector)
-    drive = np.stack(collector.drive).astype(np.float32)
-    trials = drive.shape[1]
-    at_once = max(1, _SPIKES_AT_ONCE // (steps * block.gains.size))
-    packed = []
-    for first in range(0, trials, at_once):
-        given = drive[:, first : first + at_once]
-        spikes = board.run(block, given, [*seed, first])
-        if spikes.shape != (*given.shape, block.gains.shape[1]) or spikes.dtype != bool:
-            raise InputError(
-                f"device {board.name} returned spikes of shape {spikes.shape} and type "
-                f"{spikes.dtype}; it must return Booleans of shape "
-                f"{(*given.shape, block.gains.shape[1])}."
-            )
-        packed.append(np.packbits(spikes.reshape(*given.shape[:2], -1), axis=2))
-    return experiment(_Replay(np.concatenate(packed, axis=1), block.gains.shape))
+    return experiment(Played.by(board, block, np.stack(collector.drive).astype(np.float32), seed))
 
 
 class _Collected(Exception):  # noqa: N818 - it ends a run and is no error
     """The last drive of an experiment is known."""
 
 
-class _Collector(NeuronDevice):
+class _Stepped(NeuronDevice):
+    """Neurons that an experiment here steps through, to which nothing is played."""
+
+    def run(self, block: Block, drive: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+        raise NotImplementedError
+
+
+class _Collector(_Stepped):
     """Keeps the drives of an experiment, and ends it before it needs the spikes of the last."""
 
     def __init__(self, steps: int) -> None:
         self.steps, self.drive = steps, list[np.ndarray]()
-
-    def run(self, block: Block, drive: np.ndarray, seed: Sequence[int]) -> np.ndarray:
-        raise NotImplementedError
 
     def start(self, block: Block, copies: int, rng: np.random.Generator) -> Driven:
         self._silence = np.zeros((copies, *block.gains.shape), bool)
@@ -211,19 +200,53 @@ class _Collector(NeuronDevice):
         return self._silence
 
 
-class _Replay(NeuronDevice):
-    """Returns known spikes, step by step."""
+class Played(_Stepped):
+    """Neurons whose spikes are known: those of a board to which their drives were played.
+
+    Parameters
+    ----------
+    packed : ndarray, shape (steps, trials, bytes)
+        ``numpy.packbits`` of the spikes of a step and trial.
+    shape : (int, int)
+        States and neurons.
+    """
 
     def __init__(self, packed: np.ndarray, shape: tuple[int, ...]) -> None:
         self._packed, self._shape, self._step = packed, shape, 0
 
-    def run(self, block: Block, drive: np.ndarray, seed: Sequence[int]) -> np.ndarray:
-        raise NotImplementedError
+    @classmethod
+    def by(
+        cls, board: NeuronDevice, block: Block, drive: np.ndarray, seed: Sequence[int]
+    ) -> Played:
+        """Play drives (steps, trials, states) to a block of a board.
+
+        Raises
+        ------
+        InputError
+            When the board returns anything but spikes of these neurons.
+        """
+        steps, trials, _ = drive.shape
+        at_once = max(1, _SPIKES_AT_ONCE // (steps * block.gains.size))
+        packed = []
+        for first in range(0, trials, at_once):
+            given = drive[:, first : first + at_once]
+            spikes = board.run(block, given, [*seed, first])
+            wanted = (*given.shape, block.gains.shape[1])
+            if spikes.shape != wanted or spikes.dtype != bool:
+                raise InputError(
+                    f"device {board.name} returned spikes of shape {spikes.shape} and type "
+                    f"{spikes.dtype}; it must return Booleans of shape {wanted}."
+                )
+            packed.append(np.packbits(spikes.reshape(*given.shape[:2], -1), axis=2))
+        return cls(np.concatenate(packed, axis=1), block.gains.shape)
 
     def start(self, block: Block, copies: int, rng: np.random.Generator) -> Driven:
+        """Begin with the first step again."""
+        self._step = 0
         return self
 
     def step(self, x: np.ndarray) -> np.ndarray:
+        """Return the spikes of the next step, whatever the drives."""
         bits = np.unpackbits(self._packed[self._step], axis=1, count=math.prod(self._shape))
         self._step += 1
         return bits.reshape(-1, *self._shape).astype(bool)
@@ -273,8 +296,7 @@ class Recording:
             _numbers(f"{name}.{field}", arrays[field], dimensions)
             for field, dimensions in (("gains", 2), ("biases", 2), ("drive", 3))
         )
-        size = (*drive.shape[:2], -(-gains.size // 8))
-        spikes = arrays["spikes"]
+        size, spikes = (*drive.shape[:2], -(-gains.size // 8)), arrays["spikes"]
         for field, found, wanted in (
             ("biases", biases.shape, gains.shape),
             ("drive", drive.shape[2:], gains.shape[:1]),
@@ -350,7 +372,12 @@ class RecordedDevice(NeuronDevice):
     runs : sequence of Recording
     name : str
         Of the file, for messages.
+
+    then : NeuronDevice, optional
+        What plays the runs behind the last of them.
     """
+
+    then: NeuronDevice | None = None
 
     def __init__(self, runs: Sequence[Recording], name: str) -> None:
         self.runs, self.name, self._next = tuple(runs), name, 0
@@ -388,9 +415,11 @@ class RecordedDevice(NeuronDevice):
             When that run had other currents; the message names the first difference.
         """
         if self._next == len(self.runs):
+            if self.then is not None:
+                return self.then.run(block, drive, seed)
             raise InputError(
                 f"{self.name} holds {len(self.runs)} runs, and calibration needs more; record the "
-                "session with the same network and options."
+                "session with the same network and options, or go on with it (--record-session)."
             )
         number, found = self._next, self.runs[self._next]
         self._next += 1
@@ -447,29 +476,3 @@ class SessionRecorder(NeuronDevice):
         }
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def open_device(name: str | Path) -> NeuronDevice:
-    """Return the device of a session file (``.npz``), or of a plug-in.
-
-    Raises
-    ------
-    InputError
-        When no file or plug-in has that name (the message lists the plug-ins), or the plug-in is
-        no NeuronDevice.
-    """
-    if str(name).endswith(".npz"):
-        return RecordedDevice.load(name)
-    names = [VIRTUAL, *plugin_names(GROUP)]
-    if str(name) not in names:
-        raise InputError(
-            f"unknown device {str(name)!r}; choose one of {', '.join(names)}, or a session file "
-            "that ends in .npz."
-        )
-    device = make_plugin(GROUP, str(name), "device")
-    if not isinstance(device, NeuronDevice):
-        raise InputError(
-            f"device {name} is a {type(device).__name__}, not a NeuronDevice; update the package "
-            "that registers it."
-        )
-    return device

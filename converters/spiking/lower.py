@@ -18,7 +18,7 @@ from converters.options import (
     SpikeOptions,
 )
 from converters.spiking.build import LastLayer, build_memory, last_layer_inputs, memory_inputs
-from converters.spiking.device import VIRTUAL, NeuronDevice, open_device
+from converters.spiking.device import GROUP, VIRTUAL, NeuronDevice, RecordedDevice
 from converters.spiking.graph.build import build_graphs
 from converters.spiking.graph.plan import recipe_of_graph, whole_plan
 from converters.spiking.neurons import Fit, VirtualDevice, part
@@ -38,6 +38,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration
 from lmu_deploy.core.spiking.graph import AnalogNetwork
@@ -281,12 +282,9 @@ def spike_with(
     """Lower a network with options in one object; see :func:`spike`."""
     own_seed = options.seed if options.chip_seed is None else options.chip_seed
     if isinstance(network, Network) and (plan := whole_plan(network, options)) is not None:
-        if device is not None:
-            raise InputError(
-                "this network becomes a graph of neurons, which is calibrated on a virtual chip as "
-                "a whole; leave out the device."
-            )
         recipe = recipe_of_graph(plan, profile, options).on_chip(own_seed)
+        if device is not None:
+            recipe = recipe.on_board(_opened(device, recipe, options))
         if saved is None:
             return build_graphs(plan, calibration_inputs, [recipe], options, progress)[0]
         check_calibration(saved, plan.host, recipe)
@@ -404,3 +402,29 @@ def _opened(device: DeviceLike, recipe: Recipe, options: SpikeOptions) -> Neuron
         own_seed = options.seed if options.chip_seed is None else options.chip_seed
         return VirtualDevice(recipe.device, own_seed)
     return open_device(device)
+
+
+def open_device(name: str | Path) -> NeuronDevice:
+    """Return the device of a session file (``.npz``), or of a plug-in.
+
+    Raises
+    ------
+    InputError
+        When no file or plug-in has that name (the message lists the plug-ins), or the plug-in is
+        no NeuronDevice.
+    """
+    if str(name).endswith(".npz"):
+        return RecordedDevice.load(name)
+    names = [VIRTUAL, *plugin_names(GROUP)]
+    if str(name) not in names:
+        raise InputError(
+            f"unknown device {str(name)!r}; choose one of {', '.join(names)}, or a session file "
+            "that ends in .npz."
+        )
+    device = make_plugin(GROUP, str(name), "device")
+    if not isinstance(device, NeuronDevice):
+        raise InputError(
+            f"device {name} is a {type(device).__name__}, not a NeuronDevice; update the package "
+            "that registers it."
+        )
+    return device

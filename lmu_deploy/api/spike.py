@@ -9,7 +9,7 @@ from typing import Any
 from converters.loihi import loihi_spike_with
 from converters.options import PopulationOptions, SpikeOptions
 from converters.spiking import saved, spike_with
-from converters.spiking.device import VIRTUAL, SessionRecorder
+from converters.spiking.device import VIRTUAL, RecordedDevice, SessionRecorder
 from converters.spiking.lower import DeviceLike, device_for
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import check_output, save
@@ -86,7 +86,8 @@ def spike(
         name of a plug-in or ``"virtual"``, or an ``.npz`` file of a session.
     record_session : path, optional
         The ``.npz`` file to write what is driven and the spikes to, for `device`. Without a
-        device, those of a virtual chip whose mismatch the file does not tell.
+        device, those of a virtual chip whose mismatch the file does not tell; such a chip also
+        plays the runs that the file of a session lacks.
     neurons_per_state, presentation_ms, tau_ms, maximum_rates, seed
         As for :func:`converters.spiking.spike` or :func:`converters.loihi.loihi_spike`.
     dt_ms, neuron, synapse, mismatch, membrane_noise, weight_bits, fan_in, threshold_noise
@@ -181,6 +182,8 @@ def spike_for_task(
             VIRTUAL if device is None and record_session else device, profile, options
         )
         recorder = None if board is None or record_session is None else SessionRecorder(board)
+        if recorder is not None and isinstance(board, RecordedDevice):
+            board.then = device_for(VIRTUAL, profile, options)
         with progress_bar("spike", "steps") as progress:
             lowered = spike_with(
                 network, inputs, profile, options, kept, progress, recorder or board

@@ -21,7 +21,7 @@ from targets.brian2.graph import simulate
 from targets.brian2.library import brian2_library, code_generator
 from targets.brian2.simulation import Batch, Pipeline
 from targets.host import feedback_notes, lstm_notes
-from targets.spiking.graph import GraphRunner
+from targets.spiking.graph import GraphRunner, foreign
 
 
 def make_run(
@@ -141,16 +141,6 @@ def _settings(network: SpikingNetwork, version: str, codegen: str) -> dict[str, 
         "brian2": version,
         "codegen": codegen,
     }
-
-
-def foreign(network: AnalogNetwork) -> list[str]:
-    """Return the reason why a simulation does not show what the network's own chip does."""
-    if not (board := network.device.board):
-        return []
-    return [
-        f"its weights were calibrated for device {board}, and the mismatch of its neurons is not "
-        "in the file; run it on that device"
-    ]
 
 
 _NEURONS_AT_ONCE = 500_000

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues
+from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues, simulated
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
-from lmu_deploy.core.spiking.graph import Ensemble, SpikingGraph
+from lmu_deploy.core.spiking.graph import AnalogNetwork, Ensemble, SpikingGraph
 from lmu_deploy.core.validation import check_inputs, check_integer
 from targets.base import LARGEST_RASTER, Run, States, flat_frames
 
@@ -101,9 +101,8 @@ def simulate(stage: Stage) -> Activity:
     graph, done = stage.graph, Activity.empty(stage)
     circuit = Circuit(graph.neuron, graph.device, graph.dt_ms, graph.tau_ms, graph.fast_tau_ms)
     everything = [*stage.ensembles, *stage.probes]
-    simulator = GraphSimulator(
-        circuit, everything, stage.samples, stage.starts, stage.noise, np.float64
-    )
+    neurons = simulated(circuit, everything, stage.samples, stage.starts, stage.noise, np.float64)
+    simulator = GraphSimulator(circuit, everything, neurons, stage.samples, np.float64)
     for step in range(stage.steps):
         simulator.present({name: value[:, step] for name, value in stage.values.items()})
         for now in range(graph.steps_per_presentation):
@@ -262,6 +261,16 @@ class _Batch:
             np.concatenate([none, *found["memory"]], axis=2),
             np.concatenate([none, *found["hidden"]], axis=2),
         )
+
+
+def foreign(network: AnalogNetwork) -> list[str]:
+    """Return the reason why a simulation does not show what the network's own chip does."""
+    if not (board := network.device.board):
+        return []
+    return [
+        f"its weights were calibrated for device {board}, and the mismatch of its neurons is not "
+        "in the file; run it on that device"
+    ]
 
 
 def notes(graph: SpikingGraph, steps: int) -> tuple[str, ...]:

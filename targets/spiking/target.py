@@ -14,7 +14,7 @@ from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from targets.base import Run, States, check_run
 from targets.host import HostLayer, feedback_notes, lstm_notes
 from targets.spiking.activity import Activity, Boundary, merged
-from targets.spiking.graph import GraphRunner, simulate
+from targets.spiking.graph import GraphRunner, foreign, simulate
 from targets.spiking.layers import Job, Outcome, run_layers
 from targets.spiking.memory import run_memory
 
@@ -111,8 +111,8 @@ class SpikingTarget:
     accepts: tuple[type, ...] = (LoihiNetwork, SpikingGraph)
 
     def unsupported(self, network: LoihiNetwork | SpikingGraph) -> list[str]:
-        """Return no reason: every network of these kinds is supported."""
-        return []
+        """Return why a network cannot run: it was calibrated for a device without a simulation."""
+        return foreign(network) if isinstance(network, SpikingGraph) else []
 
     def run(
         self,

@@ -120,7 +120,8 @@ class _Builder(PartialChip):
         if spot.memory is not None:
             self.done[spot.node.name] = self._memory(number, spot, progress)
         elif not spot.probe:
-            self.done[spot.node.name] = self._units(number, spot, progress)
+            self.done[spot.node.name] = units = self._units(number, spot, progress)
+            self.play(units, number)
         else:
             found = self._decoded(spot, np.ones(spot.drive.size), None, number, progress)
             self.probes.append(found)
@@ -130,9 +131,9 @@ class _Builder(PartialChip):
     def _read(self, probe: Ensemble, number: int) -> None:
         """Let the host read a probe, for what comes after."""
         read = np.zeros((self.samples, self.steps, probe.size))
-        for step, now, _, drives in self.run((), probe, number):
+        for step, now, _, simulator in self.run((), probe, number):
             if now == self.recipe.parts - 1:
-                read[:, step] = drives[-1]
+                read[:, step] = simulator.drives[-1]
         self.host.read(probe.name, read)
 
     def graph(self) -> SpikingGraph:
@@ -199,7 +200,10 @@ class _Builder(PartialChip):
         populations = made.populations
         if self.recipe.calibration == "none":
             populations = self._nominal(populations)
-        return Ensemble(name, made.scales.reshape(-1), tuple(connections), currents, populations)
+        scales = made.scales.reshape(-1)
+        found = Ensemble(name, scales, tuple(connections), currents, populations)
+        self.play(found, number, built.scaled.trajectory)
+        return found
 
     def _channels(
         self, spot: Spot, number: int, shares: int, progress: Progress | None
@@ -360,9 +364,10 @@ class _Builder(PartialChip):
         last = self.recipe.parts - 1
         ends = np.cumsum([0, *(self.done[name].size for name in names)])
         seen = np.ones((self.samples, self.steps, ends[-1] + 1))
-        for step, now, _, drives in self.run(names, None, number, progress):
+        for step, now, _, simulator in self.run(names, None, number, progress):
             if now == last:
-                own = [drive for name, drive in zip(running, drives, strict=True) if name in names]
+                drives = dict(zip(running, simulator.drives, strict=True))
+                own = [drives[name] for name in names]
                 seen[:, step, :-1] = np.concatenate(own, axis=1)
         # Scaled states, the constant behind them; what is fitted is a change of the kernels.
         sized = [kernels[name] * self.done[name].scales[:, None] for name in names]
@@ -406,12 +411,12 @@ class _Builder(PartialChip):
 
         def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             filtered = np.zeros((samples, ends[-1]), np.float32)
-            for step, now, spikes, drives in self.run(names, undecoded, number, progress):
+            for step, now, spikes, simulator in self.run(names, undecoded, number, progress):
                 fired = [spikes[name].reshape(samples, -1) for name in names]
                 filtered *= kept
                 filtered += gained * np.concatenate(fired, axis=1)
                 if now == recipe.parts - 1 and step >= first:
-                    yield filtered, aim[:, step] - drives[-1]
+                    yield filtered, aim[:, step] - simulator.drives[-1]
 
         weights = self.fitted(rows())
         return dict(zip(names, np.split(weights, ends[1:-1], axis=1), strict=True))

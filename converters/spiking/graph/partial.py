@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.spiking.calibration import LEVELS, STATIC_RIDGE, measure_rates
+from converters.spiking.calibration import LEVELS, STATIC_RIDGE, rates_of
+from converters.spiking.device import Block, Played
 from converters.spiking.graph.plan import Plan, Spot
-from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues
+from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues, simulated
 from converters.spiking.neurons import Chip, Fit
 from converters.spiking.recipe import Recipe
 from converters.spiking.ridge import (
@@ -50,6 +51,8 @@ class PartialChip:
         self.plan, self.recipe = plan, recipe
         self.dynamic = recipe.calibration == "dynamic"
         self.device = recipe.device.ideal() if recipe.calibration == "none" else recipe.device
+        self.board = None if recipe.calibration == "none" else recipe.board
+        self.played: dict[str, Played] = {}
         names = [node.name for node in plan.host.nodes]
         frames = inputs.reshape(*inputs.shape[:2], *plan.host.frame)
         self.truth = dict(record_states(plan.host, frames, nodes=names).nodes)
@@ -132,7 +135,14 @@ class PartialChip:
         """Return populations as calibration measures them by themselves."""
         recipe = self.recipe
         return Chip(
-            populations, recipe.model, self.device, recipe.dt_ms, recipe.tau_ms, 1, place=name
+            populations,
+            recipe.model,
+            self.device,
+            recipe.dt_ms,
+            recipe.tau_ms,
+            1,
+            self.board,
+            place=name,
         )
 
     def static(self, name: str, kernel: np.ndarray) -> np.ndarray:
@@ -140,7 +150,7 @@ class PartialChip:
         ensemble = self.done[name]
         assert ensemble.populations is not None
         chip = self.chip(name, ensemble.populations)
-        rates = measure_rates(chip, np.random.default_rng([self.recipe.seed, MEASURING]))
+        rates = rates_of(chip, [self.recipe.seed, MEASURING])
         operator = self.plan.host[name].operator
         decoders = np.empty(rates.shape[1:])
         for value, size in enumerate(ensemble.scales):
@@ -164,7 +174,7 @@ class PartialChip:
         extra: Ensemble | None,
         number: int,
         progress: Progress | None = None,
-    ) -> Iterator[tuple[int, int, dict[str, np.ndarray], list[np.ndarray]]]:
+    ) -> Iterator[tuple[int, int, dict[str, np.ndarray], GraphSimulator]]:
         """Run what some ensembles need freely on the calibration inputs.
 
         Parameters
@@ -178,29 +188,77 @@ class PartialChip:
         step, now : int
             Step of the task, and step of the simulation in its presentation.
         spikes : mapping of ensemble to ndarray
-        drives : list of ndarray
-            At the end of a presentation, else empty; see :class:`GraphSimulator`.
+        simulator : GraphSimulator
+            After that step; its drives are those of the ensembles, and of the other last.
         """
+        simulator, values = self._simulator(names, extra, number)
+        for step in range(self.steps):
+            simulator.present({name: value[:, step] for name, value in values.items()})
+            for now in range(self.recipe.parts):
+                yield step, now, simulator.step(), simulator
+            if progress:
+                progress(step + 1, self.steps)
+
+    def play(self, ensemble: Ensemble, number: int, trajectory: np.ndarray | None = None) -> None:
+        """Record the spikes of an ensemble, if the device only plays drives known beforehand.
+
+        They stand for the ensemble when what it sends is measured. The drives of units are those
+        that the recorded spikes of the ensembles before cause.
+
+        Parameters
+        ----------
+        ensemble : Ensemble
+        number : int
+        trajectory : ndarray, shape (steps of the simulation, samples, channels, order), optional
+            Scaled states of a memory after each step.
+        """
+        if self.board is None or self.board.live:
+            return
+        parts = self.recipe.parts
+        drive = np.zeros((self.steps * parts, self.samples, ensemble.size), np.float32)
+        if trajectory is not None:
+            drive[1:] = trajectory[:-1].reshape(len(drive) - 1, self.samples, -1)
+        else:
+            simulator, values = self._simulator((), ensemble, number)
+            for step in range(self.steps):
+                simulator.present({name: value[:, step] for name, value in values.items()})
+                for now in range(parts):
+                    drive[step * parts + now] = simulator.drives[-1]
+                    simulator.step()
+        seed = [self.recipe.seed, number, MEASURING]
+        self.played[ensemble.name] = Played.by(self.board, self._block(ensemble), drive, seed)
+
+    def _block(self, ensemble: Ensemble) -> Block:
+        assert ensemble.populations is not None
+        recipe = self.recipe
+        return Block(ensemble.name, ensemble.populations, recipe.model, recipe.dt_ms)
+
+    def _simulator(
+        self, names: Sequence[str], extra: Ensemble | None, number: int
+    ) -> tuple[GraphSimulator, dict[str, np.ndarray]]:
+        """Return what :meth:`run` runs, and what the host sends to it."""
         recipe = self.recipe
         ensembles = self.needed([*names, *(() if extra is None else extra.sources)])
         starts = {
             each.name: np.random.default_rng([recipe.seed, number, MEASURING, order])
             for order, each in enumerate(ensembles)
         }
-        if extra is not None:
-            ensembles.append(replace(extra, populations=None))
         circuit = Circuit(
             recipe.model, self.device, recipe.dt_ms, recipe.tau_ms, recipe.readout_tau_ms
         )
-        simulator = GraphSimulator(circuit, ensembles, self.samples, starts, starts)
-        values = self.host.currents(ensembles)
-        for step in range(self.steps):
-            simulator.present({name: value[:, step] for name, value in values.items()})
-            for now in range(recipe.parts):
-                spikes = simulator.step()
-                yield step, now, spikes, simulator.drives if now == recipe.parts - 1 else []
-            if progress:
-                progress(step + 1, self.steps)
+        if self.board is None:
+            neurons = simulated(circuit, ensembles, self.samples, starts, starts)
+        else:
+            neurons = {
+                each.name: self.played.get(each.name, self.board).start(
+                    self._block(each), self.samples, starts[each.name]
+                )
+                for each in ensembles
+            }
+        if extra is not None:
+            ensembles.append(replace(extra, populations=None))
+        simulator = GraphSimulator(circuit, ensembles, neurons, self.samples)
+        return simulator, self.host.currents(ensembles)
 
 
 def _only_last(plan: Plan) -> set[str]:

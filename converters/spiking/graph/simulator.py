@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.spiking.device import Driven
 from converters.spiking.neurons import NEURONS
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import INPUT, Network
@@ -39,6 +40,38 @@ class Circuit:
     fast_tau_ms: float
 
 
+def simulated(
+    circuit: Circuit,
+    ensembles: Sequence[Ensemble],
+    samples: int,
+    starts: Mapping[str, np.random.Generator],
+    noise: Mapping[str, np.random.Generator],
+    dtype: type[np.floating] = np.float32,
+) -> dict[str, Driven]:
+    """Return simulated neurons of all ensembles that have some.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    ensembles : sequence of Ensemble
+    samples : int
+    starts, noise : mapping of ensemble to Generator
+        Draw initial membranes, and noise and Poisson spikes.
+    dtype : dtype
+        Of membranes.
+    """
+    kind, found = NEURONS[circuit.model.kind], {}
+    for each in ensembles:
+        if each.populations is not None:
+            rng = starts[each.name]
+            neurons = kind(
+                each.populations, circuit.model, circuit.device, circuit.dt_ms, samples, rng, dtype
+            )
+            neurons.rng = _generator(noise[each.name], dtype)
+            found[each.name] = neurons
+    return dict(found)
+
+
 class GraphSimulator:
     """Ensembles and probes that run at the same time.
 
@@ -47,34 +80,25 @@ class GraphSimulator:
     circuit : Circuit
     ensembles : sequence of Ensemble
         In the order of their connections; those without neurons are probes.
+    neurons : mapping of ensemble to Driven
+        Neurons of the others, which take scaled drives.
     samples : int
-    starts, noise : mapping of ensemble to Generator
-        Draw initial membranes, and noise and Poisson spikes.
     dtype : dtype
-        Of membranes and sums.
+        Of sums.
     """
 
     def __init__(
         self,
         circuit: Circuit,
         ensembles: Sequence[Ensemble],
+        neurons: Mapping[str, Driven],
         samples: int,
-        starts: Mapping[str, np.random.Generator],
-        noise: Mapping[str, np.random.Generator],
         dtype: type[np.floating] = np.float32,
     ) -> None:
         self.ensembles, self._dtype = ensembles, dtype
         decays = [np.exp(-circuit.dt_ms / tau) for tau in (circuit.tau_ms, circuit.fast_tau_ms)]
         self._slow, self._fast = (dtype(decay) for decay in decays)
-        self._neurons = {}
-        kind, hertz = NEURONS[circuit.model.kind], 1.0 / (circuit.dt_ms * 1e-3)
-        for each in ensembles:
-            if each.populations is not None:
-                populations, rng = each.populations, starts[each.name]
-                self._neurons[each.name] = kind(
-                    populations, circuit.model, circuit.device, circuit.dt_ms, samples, rng, dtype
-                )
-                self._neurons[each.name].rng = _generator(noise[each.name], dtype)
+        self._neurons, hertz = neurons, 1.0 / (circuit.dt_ms * 1e-3)
         self._parts = [_Drive(each, samples, hertz, dtype) for each in ensembles]
 
     def present(self, values: Mapping[str, np.ndarray]) -> None:

@@ -15,8 +15,9 @@ from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from targets.base import LARGEST_RASTER, InOnePart, Run, check_run
 from targets.brian2.standalone.process import Job, Outcome, run_job
-from targets.brian2.target import foreign, make_run
+from targets.brian2.target import make_run
 from targets.host import HostLayer, apply_readout, observed, run_lstm
+from targets.spiking.graph import foreign
 
 
 @dataclass(frozen=True)

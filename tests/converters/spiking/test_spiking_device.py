@@ -19,10 +19,9 @@ from converters.spiking.device import (
     NeuronDevice,
     RecordedDevice,
     SessionRecorder,
-    open_device,
     play,
 )
-from converters.spiking.lower import device_for
+from converters.spiking.lower import device_for, open_device
 from converters.spiking.neurons import Chip, VirtualDevice
 from converters.spiking.populations import make_populations
 from lmu_deploy.core import plugins

@@ -11,7 +11,9 @@ import pytest
 import lmu_deploy as ld
 from converters.spiking import spike
 from converters.spiking.closed_loop import divide_step
+from converters.spiking.device import Block, RecordedDevice, SessionRecorder
 from converters.spiking.graph.plan import Drive, Plan, plan_graph
+from converters.spiking.neurons import VirtualDevice
 from converters.spiking.saved import keep_calibration, load_calibration
 from lmu_deploy.api.check import placement, remarks
 from lmu_deploy.core.errors import InputError
@@ -27,6 +29,7 @@ from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Memory
+from lmu_deploy.core.spiking.chip import Device, Populations
 from lmu_deploy.core.spiking.graph import ONE, InputCurrent, SpikeConnection, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.measures.sizes import neurobench_of
@@ -267,6 +270,94 @@ def test_saved_and_loaded(graph: SpikingGraph, tmp_path: Path) -> None:
     assert len(repr(graph)) <= 100
 
 
+LAB = Device("generic-analog", 0, 0.5, 0.02, 6)
+OF_LAB = {"membrane_noise": 0.02, "mismatch": 0.5}
+
+
+def _in_lab(graph: SpikingGraph, chip_seed: int = 7) -> SpikingGraph:
+    """Return a graph on a chip whose mismatch only the chip knows, so that it can be simulated."""
+    lab = VirtualDevice(LAB, chip_seed)
+    ensembles = []
+    for each in graph.ensembles:
+        block = Block(each.name, each.populations, graph.neuron, graph.dt_ms)  # type: ignore[arg-type]
+        ensembles.append(replace(each, populations=lab.populations(block)))
+    return replace(graph, ensembles=tuple(ensembles), device=replace(graph.device, board=""))
+
+
+@pytest.fixture(scope="module")
+def session(
+    network: Network, inputs: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, SpikingGraph]:
+    """Record what the calibration of a graph drives on a chip in a laboratory."""
+    recorder = SessionRecorder(VirtualDevice(LAB, 7))
+    made = _spike(network, inputs, device=recorder, **OF_LAB)
+    path = tmp_path_factory.mktemp("lab") / "session.npz"
+    recorder.save(path)
+    assert [run.place for run in recorder.runs] == [
+        *("m1", "m1", "m1"), *("u1", "u1"), *("m2", "m2", "m2"), *("u2", "u2"),
+    ]  # fmt: skip
+    return path, made
+
+
+def test_devices_that_close_loops_and_devices_that_play_drives_are_calibrated(
+    network: Network, inputs: np.ndarray, session: tuple[Path, SpikingGraph]
+) -> None:
+    fresh = np.random.default_rng(9).normal(size=(40, STEPS, N_IN)) * 0.7
+    live = _spike(network, inputs, device=VirtualDevice(LAB, 7), **OF_LAB)
+    none = _spike(network, inputs, calibration="none", **{**OF_LAB, "mismatch": 0.0})
+    assert all(np.all(each.populations.gain_factors == 1.0) for each in live.ensembles)  # type: ignore[union-attr]
+    uncalibrated = _error(_in_lab(none), fresh)
+    for graph in (live, session[1]):
+        assert _error(_in_lab(graph), fresh) < 0.5 * uncalibrated
+        assert _error(_in_lab(graph), fresh) < 0.5 * _error(_in_lab(graph, 8), fresh)
+
+
+def test_a_graph_is_calibrated_from_a_session_file_alone(
+    network: Network, inputs: np.ndarray, session: tuple[Path, SpikingGraph]
+) -> None:
+    path, made = session
+    found = _spike(network, inputs, device=path, **OF_LAB)
+    assert found.device.board == "session.npz"
+    assert replace(found, device=made.device).fingerprint() == made.fingerprint()
+    with pytest.raises(InputError, match=r"calibrated for device session\.npz.*run it on that"):
+        SpikingTarget().run(found, inputs)
+    with pytest.raises(InputError, match=r"session\.npz has gains that differ by"):
+        _spike(network, inputs, device=path, seed=1, **OF_LAB)
+    with pytest.raises(InputError, match=r"run 3 .* populations and neurons \(5, 12\), and"):
+        _spike(network, inputs, device=path, neurons_per_unit=13, **OF_LAB)
+
+
+def test_a_session_goes_on_where_the_recording_ends(
+    network: Network, inputs: np.ndarray, tmp_path: Path
+) -> None:
+    """A laboratory plays the runs of one ensemble after the other, as their drives become known."""
+    labels = np.arange(len(inputs)) % 3
+    data = ld.Dataset(inputs, labels, inputs[:6], labels[:6])
+    options = {"units": "chip", "presentation_ms": 20.0, "tau_ms": 30.0, **SMALL, **OF_LAB}
+    path, places = tmp_path / "session.npz", ["m1", "u1", "m2", "u2"]
+    made = ld.spike(network, data, record_session=path, **options)  # type: ignore[arg-type]
+    for number, place in enumerate(places):
+        recorder = SessionRecorder(VirtualDevice(LAB, 7))
+        for run_ in RecordedDevice.load(path).runs:
+            if run_.place == place:
+                signs, ones = np.sign(run_.gains), np.ones(run_.gains.shape)
+                programmed = (signs, np.abs(run_.gains), run_.biases, ones, ones)
+                block = Block(place, Populations(*programmed), made.neuron, 1.0)  # type: ignore[union-attr]
+                recorder.run(block, run_.drive, [number])
+            elif run_.place in places[:number]:
+                recorder.runs.append(run_)
+        recorder.save(path)
+        if place != places[-1]:
+            ld.spike(network, data, device=path, record_session=path, **options)  # type: ignore[arg-type]
+    found = ld.spike(network, data, device=path, **options)  # type: ignore[arg-type]
+    assert isinstance(found, SpikingGraph)
+    fresh = np.random.default_rng(9).normal(size=(40, STEPS, N_IN)) * 0.7
+    known = task_for(network, data).load().train.filled
+    direct = spike(network, known, device=VirtualDevice(LAB, 7), **options)  # type: ignore[arg-type]
+    assert _error(_in_lab(found), fresh) < 1.2 * _error(_in_lab(direct), fresh)  # type: ignore[arg-type]
+    assert _error(_in_lab(found), fresh) < 0.5 * _error(_in_lab(found, 8), fresh)
+
+
 def test_a_saved_calibration_gives_the_same_network(
     graph: SpikingGraph, network: Network, inputs: np.ndarray, tmp_path: Path
 ) -> None:
@@ -355,8 +446,6 @@ def test_refusals(graph: SpikingGraph, network: Network, inputs: np.ndarray) -> 
         _spike(network, inputs, fan_in=64)
     with pytest.raises(InputError, match="neurons"):
         _spike(network, inputs, neurons_per_unit=50_000)
-    with pytest.raises(InputError, match="as a whole"):
-        spike(network, inputs, units="chip", device="virtual", **SMALL)  # type: ignore[arg-type]
 
 
 def test_python_interface(network: Network, inputs: np.ndarray, tmp_path: Path) -> None:
