@@ -1,6 +1,7 @@
 """Networks as graphs: the fast forms against the plain loop, and both against other code."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from lmu_deploy.core.files import load, save
 from lmu_deploy.core.graph.executor import Stream, record_states, run, run_stepwise
 from lmu_deploy.core.graph.frames import FramePool, Permute, Reshape, Slice
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense, Embedding
-from lmu_deploy.core.graph.lmu import LMU
+from lmu_deploy.core.graph.lmu import LMU, _own_blas_threads
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, OPERATORS, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation, Add
-from lmu_deploy.core.graph.recurrent import GRU, LSTM
+from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Mask, Pool, Reduce
 from lmu_deploy.core.graph.transforms import as_layers, fold, prune
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
@@ -60,6 +61,37 @@ def test_the_fast_forms_agree_with_the_plain_loop(drawn):
 def test_batches_change_nothing(drawn):
     network, inputs = drawn
     close(run(network, inputs, batch_size=1), run(network, inputs), 1e-12)
+
+
+def test_samples_in_threads_answer_as_the_plain_loop(monkeypatch):
+    rng = np.random.default_rng(3)
+    memory = Memory.legendre(6, theta=9.0, channels=2)
+    cell = SimpleRNN(weights(rng, 15, 70, scale=3), weights(rng, 70, 70), weights(rng, 70))
+    lmu = LMU(memory, weights(rng, 3, 2), cell, True, weights(rng, 70, 2))
+    network = Network((Node("lmu", lmu, (INPUT,)),), (3,), "lmu")
+    inputs = rng.normal(size=(256, 40, 3))  # in a step, more values than tanh computes at once
+    wanted = run_stepwise(network, inputs)
+    close(run(network, inputs), wanted)
+    blas = SimpleNamespace(set=[], scipy_openblas_get_num_threads=lambda: 3)
+    blas.scipy_openblas_set_num_threads = blas.set.append
+    monkeypatch.setattr("lmu_deploy.core.graph.lmu._openblas", lambda: blas)
+    close(run(network, inputs), wanted)
+    assert blas.set == [1, 3]
+    with _own_blas_threads(4) as first, _own_blas_threads(4) as second:
+        assert (first, second) == (3, 1)  # the threads have been taken
+    recorded = record_states(network, inputs)
+    close(recorded.answers, wanted)
+
+
+def test_the_fast_hyperbolic_tangent():
+    rng = np.random.default_rng(0)
+    special = [0.0, 1e-300, -1e-9, 19.0, -25.0, 1e200, -np.inf, np.inf, np.nan]
+    z = np.concatenate([rng.normal(scale=s, size=20_000) for s in (1e-5, 0.1, 3.0, 40.0)])
+    z = np.concatenate([z, special]).reshape(-1, 1)
+    found = np.empty_like(z)
+    Activation("tanh").fill(z, found)
+    np.testing.assert_allclose(found, np.tanh(z), rtol=4e-16, atol=4e-16)
+    assert not np.array_equal(found[:-9], np.tanh(z[:-9]))  # it is another algorithm
 
 
 @settings(max_examples=25)

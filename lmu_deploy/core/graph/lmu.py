@@ -2,9 +2,14 @@ r"""The LMU: encoders with feedback, a linear memory, and a hidden cell that rea
 
 from __future__ import annotations
 
-from collections import deque
+import ctypes
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -160,8 +165,7 @@ class LMU(Recurrent):
         if not isinstance(self.hidden, SimpleRNN):
             return super().forward(*signals)
         outputs = np.empty((*signals[0].shape[:2], self.n_out))
-        for t, h in enumerate(_Blocked(self, self.hidden).outputs(signals[0])):
-            outputs[:, t] = h
+        self._blocked.run(signals[0], outputs)
         return outputs
 
     def trace(
@@ -172,8 +176,7 @@ class LMU(Recurrent):
         memory = np.empty((*x.shape[:2], self.memory.size))
         outputs = np.empty((*x.shape[:2], self.n_out))
         if isinstance(self.hidden, SimpleRNN):
-            for t, h in enumerate(_Blocked(self, self.hidden).outputs(x, memory)):
-                outputs[:, t] = h
+            self._blocked.run(x, outputs, memory)
         else:
             state = self.start(len(x))
             for t in range(x.shape[1]):
@@ -200,8 +203,12 @@ class LMU(Recurrent):
             return cell.advance(cell.start(len(x)), given)[1]
         if not isinstance(self.hidden, SimpleRNN):
             return super().last(*signals)
-        (output,) = deque(_Blocked(self, self.hidden).outputs(signals[0]), maxlen=1)
-        return output
+        return self._blocked.run(signals[0])
+
+    @cached_property
+    def _blocked(self) -> _Blocked:
+        assert isinstance(self.hidden, SimpleRNN)
+        return _Blocked(self, self.hidden)
 
     @property
     def n_parameters(self) -> int:
@@ -229,94 +236,192 @@ class _Blocked:
 
     .. math:: m_k W = m_0 (\bar A^k)^T W + \sum_{j=1}^{k} u_j\, g_{k-j}^T W,
 
-    so that the product with :math:`\bar A` is needed once for a block, and each step multiplies
-    only by the recurrent weights and by the few channels of the block so far.
+    so that the memory is multiplied once for a block. What remains of a step is one product, of
+    the hidden units, the input, a one and the channels of the block so far, which is added to
+    what comes of :math:`m_0`. Its columns are the hidden units and the channels; the channels of
+    the same step, which the hidden units read too, are substituted in the weights. Samples are
+    columns, so that the product is added in place and every step is contiguous; the states of
+    the memory are its rows, all channels of a degree side by side.
     """
 
     def __init__(self, layer: LMU, hidden: SimpleRNN) -> None:
         self.layer, self.hidden = layer, hidden
         memory = layer.memory
+        self.recurrent = layer.hidden_encoders is not None or hidden.recurrent_kernel is not None
+        self.columns = hidden.n_out + memory.channels
+        rows = layer.n_in + 1 + (hidden.n_out if self.recurrent else 0)
+        self.blocks = Blocks(memory, self.columns, rows)
         kernel = hidden.kernel.astype(np.float64)
-        self.memory_kernel = kernel[: memory.size]
-        self.input_kernel = kernel[memory.size :] if layer.hidden_takes_input else None
+        read, own_input = kernel[: memory.size], kernel[memory.size :]
         feedback = layer.memory_encoders
-        wide = self.memory_kernel.shape[1] + (0 if feedback is None else memory.channels)
-        self.blocks = Blocks(memory, wide)
-        self.read_hidden = self._read(self.memory_kernel, 1)
-        self.read_channels = None if feedback is None else self._read(feedback, 0)
+        if feedback is None:
+            feedback = np.zeros((memory.size, memory.channels))
+        self.now = self._responses(read)[0]
+        self.after = np.asfortranarray(self.blocks.response[::-1])
+        self.from_state = self._from_state(read, feedback.astype(np.float64))
+        self.steps = self._steps(read, feedback.astype(np.float64), own_input)
 
-    def _read(self, weights: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return what weights read of the memory `first` steps after the start of a block, and on.
+    def _substituted(self, hidden: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        """Return columns of the hidden units, which read the step's channels, and of channels."""
+        return np.concatenate([hidden + channels @ self.now, channels], axis=-1)
 
-        Returns
-        -------
-        from_state : ndarray, shape (channels * order, length * columns)
-        from_channels : ndarray, shape (length * channels, columns)
-            The response of a channel to an impulse, the longest ago first.
+    def _responses(self, weights: np.ndarray) -> np.ndarray:
+        """Return what weights read after an impulse, shape (length, channels, columns)."""
+        each = weights.reshape(self.layer.memory.channels, self.layer.memory.order, -1)
+        return np.einsum("ki,cin->kcn", self.blocks.response, each)
+
+    def _from_state(self, read: np.ndarray, feedback: np.ndarray) -> np.ndarray:
+        """Return what a step reads of m_0, shape (length * columns, order * channels)."""
+        memory, powers = self.layer.memory, self.blocks.powers
+        both = [weights.reshape(memory.channels, memory.order, -1) for weights in (read, feedback)]
+        found = [
+            self._substituted(after.T @ both[0], before.T @ both[1]).transpose(2, 1, 0)
+            for before, after in pairwise(powers)
+        ]
+        return np.concatenate(found).reshape(-1, memory.size)
+
+    def _steps(
+        self, read: np.ndarray, feedback: np.ndarray, own_input: np.ndarray
+    ) -> list[np.ndarray]:
+        """Return the weights of every step of a block, shape (rows, columns).
+
+        Their rows belong to the hidden units, if any are read, the input, the one and the
+        channels of the block so far.
         """
-        memory, length = self.layer.memory, self.blocks.length
-        each = weights.astype(np.float64).reshape(memory.channels, memory.order, -1)
-        state = [power.T @ each for power in self.blocks.powers[first : first + length]]
-        from_state = np.stack(state, axis=2).reshape(memory.size, -1)
-        response = np.einsum("ki,cin->kcn", self.blocks.response, each)
-        return from_state, response[::-1].reshape(length * memory.channels, -1)
+        layer, hidden = self.layer, self.hidden
+        units, channels = hidden.n_out, layer.memory.channels
 
-    def outputs(self, x: np.ndarray, memory: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Yield the hidden units of every step, shape (samples, units).
+        def weights(array: np.ndarray | None, rows: int, columns: int) -> np.ndarray:
+            return np.zeros((rows, columns)) if array is None else array.reshape(rows, columns)
+
+        top = [
+            self._substituted(
+                own_input if layer.hidden_takes_input else np.zeros((layer.n_in, units)),
+                layer.input_encoders.astype(np.float64),
+            ),
+            self._substituted(
+                weights(hidden.bias, 1, units), weights(layer.memory_bias, 1, channels)
+            ),
+        ]
+        if self.recurrent:
+            own = weights(hidden.recurrent_kernel, units, units)
+            top.insert(0, self._substituted(own, weights(layer.hidden_encoders, units, channels)))
+        lags = self._substituted(self._responses(read)[1:], self._responses(feedback)[:-1])
+        each = [np.concatenate([*top, *lags[:k][::-1]]) for k in range(self.blocks.length)]
+        return [np.asfortranarray(step) for step in each]
+
+    def run(
+        self,
+        x: np.ndarray,
+        outputs: np.ndarray | None = None,
+        memory: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the hidden units of the last step, shape (samples, units).
+
+        Many samples are divided among as many threads as BLAS has, each with its own products.
 
         Parameters
         ----------
         x : ndarray, shape (samples, steps, n_in)
+        outputs : ndarray, shape (samples, steps, units), optional
+            Filled with the hidden units.
         memory : ndarray, shape (samples, steps, channels * order), optional
-            Filled with the states of the memory, block by block.
+            Filled with the states of the memory.
         """
+        with _own_blas_threads(len(x) // _SAMPLES_OF_A_THREAD) as threads:
+            if threads == 1:
+                return self._run(x, outputs, memory)
+            bounds = [len(x) * i // threads for i in range(threads + 1)]
+
+            def part(ends: tuple[int, int]) -> np.ndarray:
+                some = slice(*ends)
+                filled = (None if given is None else given[some] for given in (outputs, memory))
+                return self._run(x[some], *filled)
+
+            with ThreadPoolExecutor(threads) as pool:
+                return np.concatenate(list(pool.map(part, pairwise(bounds))))
+
+    def _run(
+        self, x: np.ndarray, outputs: np.ndarray | None, memory: np.ndarray | None
+    ) -> np.ndarray:
+        from scipy.linalg.blas import dgemm  # imported here: it takes a tenth of a second
+
         layer, hidden, length = self.layer, self.hidden, self.blocks.length
         channels, units = layer.memory.channels, hidden.n_out
-        samples, steps, _ = x.shape
-        m, _, h = layer.start(samples)
+        samples, steps, n_in = x.shape
+        m = np.zeros((layer.memory.size, samples))
+        before = units if self.recurrent else 0
+        rows = before + n_in + 1
+        given = np.ones((rows + length * channels, samples))
+        given[:before] = hidden.start(samples).T[:before]
+        block = np.empty((length, self.columns, samples))
+        h = given[:units] if before else np.empty((units, samples))
         for first in range(0, steps, length):
             now = min(length, steps - first)
-            block = x[:, first : first + now].reshape(samples * now, -1)
-            given = (block @ layer.input_encoders.astype(np.float64)).reshape(samples, now, -1)
-            if layer.memory_bias is not None:
-                given = given + layer.memory_bias
-            base = (m @ self.read_hidden[0][:, : now * units]).reshape(samples, now, units)
-            if self.input_kernel is not None:
-                base += (block @ self.input_kernel).reshape(samples, now, units)
-            if hidden.bias is not None:
-                base += hidden.bias
-            if self.read_channels is not None:
-                read = m @ self.read_channels[0][:, : now * channels]
-                given = given + read.reshape(samples, now, channels)
-            u = np.zeros((samples, now * channels))
-            for k in range(now):
-                here = slice(k * channels, (k + 1) * channels)
-                u[:, here] = given[:, k]
-                if layer.hidden_encoders is not None:
-                    u[:, here] += h @ layer.hidden_encoders
-                if self.read_channels is not None and k:
-                    before = self.read_channels[1][(length - k) * channels :]
-                    u[:, here] += u[:, : k * channels] @ before
-                so_far = self.read_hidden[1][(length - 1 - k) * channels :]
-                z = base[:, k] + u[:, : (k + 1) * channels] @ so_far
-                if hidden.recurrent_kernel is not None:
-                    z += h @ hidden.recurrent_kernel
-                h = hidden.activation.apply(z)
-                yield h
+            c = block[:now].reshape(-1, samples).T
+            dgemm(1.0, m.T, self.from_state[: now * self.columns].T, c=c, overwrite_c=True)
+            for k, z in enumerate(block[:now]):
+                given[before : rows - 1] = x[:, first + k].T
+                here = rows + k * channels
+                dgemm(1.0, given[:here].T, self.steps[k], 1.0, z.T, overwrite_c=True)
+                given[here : here + channels] = z[units:]
+                hidden.activation.fill(z[:units], h)
+                if outputs is not None:
+                    outputs[:, first + k] = h.T
+            u = given[rows : rows + now * channels].reshape(now, channels, samples)
             if memory is not None:
-                memory[:, first : first + now] = self._states(m, u.reshape(samples, now, channels))
-            m = self._after(m, u.reshape(samples, now, channels))
+                memory[:, first : first + now] = self._states(m, u)
+            c = np.empty((layer.memory.order, channels * samples)).T
+            dgemm(1.0, m.reshape(c.T.shape).T, self.blocks.powers[now].T, c=c, overwrite_c=True)
+            dgemm(1.0, u.reshape(now, -1).T, self.after[-now:], 1.0, c, overwrite_c=True)
+            m = c.T.reshape(m.shape)
+        return h.T.copy()
 
     def _states(self, m: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Return the states at every step of a block whose channels were u."""
-        samples, now, channels = u.shape
-        rows = u.swapaxes(1, 2).reshape(samples * channels, now)
-        found = self.blocks.advance(m.reshape(samples * channels, -1), rows)
-        return found.reshape(samples, channels, now, -1).swapaxes(1, 2).reshape(samples, now, -1)
+        """Return the states at every step of a block, shape (samples, steps, channels * order)."""
+        now, channels, samples = u.shape
+        rows = m.reshape(-1, channels * samples).T
+        found = self.blocks.advance(rows, u.reshape(now, -1).T)
+        return (
+            found.reshape(channels, samples, now, -1)
+            .transpose(1, 2, 0, 3)
+            .reshape(samples, now, -1)
+        )
 
-    def _after(self, m: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Return the states after a block whose channels were u."""
-        memory, now = self.layer.memory, u.shape[1]
-        rows = m.reshape(-1, memory.order) @ self.blocks.powers[now].T
-        given = u.swapaxes(1, 2).reshape(-1, now) @ self.blocks.response[now - 1 :: -1]
-        return (rows + given).reshape(m.shape)
+
+_SAMPLES_OF_A_THREAD = 64
+_BLAS_THREADS = threading.Lock()
+
+
+@contextmanager
+def _own_blas_threads(most: int) -> Iterator[int]:
+    """Yield how many threads may each call SciPy's BLAS, which uses one thread meanwhile.
+
+    Products of this size wait for each other when BLAS divides them among threads, and what is
+    between them uses one. The number is 1, and BLAS left as it is, where it has a single thread,
+    is not OpenBLAS, or has been taken by another thread of the program.
+    """
+    blas = _openblas()
+    if most < 2 or blas is None or not _BLAS_THREADS.acquire(blocking=False):
+        yield 1
+        return
+    before = blas.scipy_openblas_get_num_threads()
+    try:
+        blas.scipy_openblas_set_num_threads(1)
+        yield max(1, min(most, before))
+    finally:
+        blas.scipy_openblas_set_num_threads(before)
+        _BLAS_THREADS.release()
+
+
+@cache
+def _openblas() -> ctypes.CDLL | None:
+    """Return the OpenBLAS that SciPy is distributed with, or None."""
+    from scipy.linalg import _fblas
+
+    try:
+        blas = ctypes.CDLL(_fblas.__file__)
+        blas.scipy_openblas_get_num_threads, blas.scipy_openblas_set_num_threads  # noqa: B018
+    except (OSError, AttributeError):
+        return None
+    return blas

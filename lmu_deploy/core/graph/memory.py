@@ -186,11 +186,20 @@ class Blocks:
         The impulse response.
     """
 
-    def __init__(self, memory: Memory, columns: int | None = None) -> None:
-        """Compute the powers; `columns` is the width of what is read from every state."""
+    def __init__(self, memory: Memory, columns: int | None = None, rows: int = 0) -> None:
+        """Compute the powers.
+
+        Parameters
+        ----------
+        memory : Memory
+        columns : int, optional
+            Width of what is read from every state; by default all states of a channel are.
+        rows : int
+            Other signals that every step of a block reads in the same columns.
+        """
         order = memory.order
-        width = order if columns is None else max(columns, 1) * memory.channels
-        self.length = int(np.clip(_BLOCK_BYTES // (8 * order * width), 1, _LONGEST_BLOCK))
+        size = order**2 if columns is None else (memory.size + rows) * columns
+        self.length = int(np.clip(_BLOCK_BYTES // (8 * size), 1, _LONGEST_BLOCK))
         a_bar = memory.a_bar.astype(np.float64)
         self.powers = [np.eye(order)]
         for _ in range(self.length):

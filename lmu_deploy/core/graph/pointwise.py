@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from typing import ClassVar
 
 import numpy as np
@@ -68,6 +68,55 @@ _WITH_SLOPE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 NAMES = (*FUNCTIONS, *_WITH_SLOPE)
 
 
+_CHUNK = 16384
+"""Values that are computed at once, so that they stay in the cache."""
+_NODES, _LIMIT = 512, 20
+"""Nodes per unit, and the number from which on the hyperbolic tangent is one in float64."""
+_ROUNDING = 1.5 * 2.0**52
+"""A sum with it has the nearest whole number in its last bits."""
+
+
+@cache
+def _tanh_nodes() -> np.ndarray:
+    return np.tanh(np.arange(-_LIMIT * _NODES, _LIMIT * _NODES + 1) / _NODES)
+
+
+def _fill_tanh(z: np.ndarray, out: np.ndarray) -> None:
+    r"""Compute the hyperbolic tangent in less than half the time of NumPy's, to 4e-16.
+
+    With the nearest node a of a table and :math:`b = z - a`, it is
+    :math:`(\tanh a + \tanh b) / (1 + \tanh a \tanh b)`, and :math:`\tanh b = b - b^3 / 3` to
+    2e-17 because :math:`|b| \le 2^{-10}`.
+
+    Parameters
+    ----------
+    z, out : ndarray, shape (values,)
+        Contiguous.
+    """
+    nodes = _tanh_nodes()
+    first_node = np.float64(_ROUNDING).view(np.int64) - _LIMIT * _NODES
+    room = np.empty((3, min(z.size, _CHUNK)))
+    for first in range(0, z.size, _CHUNK):
+        x, y = z[first : first + _CHUNK], out[first : first + _CHUNK]
+        b, a, p = room[:, : x.size]
+        np.multiply(x, _NODES, out=b)
+        if not (b.max() <= _LIMIT * _NODES and b.min() >= -_LIMIT * _NODES):  # or not a number
+            np.clip(b, -_LIMIT * _NODES, _LIMIT * _NODES, out=b)
+        np.add(b, _ROUNDING, out=a)
+        index = np.subtract(a.view(np.int64), first_node, out=p.view(np.int64))
+        a -= _ROUNDING
+        b -= a
+        nodes.take(index, out=a, mode="clip")
+        np.multiply(b, b, out=p)
+        p *= -1.0 / (3.0 * _NODES**3)
+        p += 1.0 / _NODES
+        p *= b
+        np.multiply(a, p, out=b)
+        b += 1.0
+        a += p
+        np.divide(a, b, out=y)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Activation(Framewise):
     """A nonlinear function of every value.
@@ -99,6 +148,13 @@ class Activation(Framewise):
         if self.name in _WITH_SLOPE:
             return _WITH_SLOPE[self.name](frames[0], self.slope)
         return FUNCTIONS[self.name](frames[0])
+
+    def fill(self, z: np.ndarray, out: np.ndarray) -> None:
+        """Compute z of shape (features, samples) into `out`; both are contiguous."""
+        if self.name == "tanh" and z.size >= _CHUNK:
+            _fill_tanh(z.reshape(-1), out.reshape(-1))
+        else:
+            out[:] = self.apply(z.T).T
 
     def describe(self) -> str:
         """Return the name of the function."""
