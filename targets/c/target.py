@@ -87,11 +87,11 @@ def messages_of(network: IntegerNetwork, inputs: np.ndarray) -> np.ndarray:
 
 
 def _records(values: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:
-    """Yield kind, number, frame and values of every record."""
-    at = 0
-    while at < len(values):
-        kind, number, frame, size = values[at : at + 4].tolist()
-        yield kind, number, frame, values[at + 4 : at + 4 + size]
+    """Yield kind, number, frame and values, shape (samples, size), of each record of a sample."""
+    heads, at = values[0], 0
+    while at < len(heads):
+        kind, number, frame, size = heads[at : at + 4].tolist()
+        yield kind, number, frame, values[:, at + 4 : at + 4 + size]
         at += 4 + size
 
 
@@ -127,34 +127,32 @@ class _Records:
         self._synops, self._carried = 0, dict[str, int]()
 
     def take(self, values: np.ndarray, first: int) -> None:
-        """Store the records of a batch that begins with sample `first`."""
-        sample = first - 1
+        """Store the records of a batch, shape (samples, integers), that begins with `first`."""
+        samples = slice(first, first + len(values))
         for kind, number, frame, record in _records(values):
-            if kind == 2:
-                sample += 1
-            elif kind == 0:
-                self.parts[self._network.populations[number].place][sample, frame] = record
+            if kind == 0:
+                self.parts[self._network.populations[number].place][samples, frame] = record
             elif kind == 1:
-                self._count(number, sample, frame, record != 0)
-            else:
-                self._count_terms(number, sample, frame, int(np.count_nonzero(record)))
+                self._count(number, samples, frame, record != 0)
+            elif kind == 3:
+                self._count_terms(number, samples, frame, np.count_nonzero(record, axis=1))
 
-    def _count(self, number: int, sample: int, frame: int, sent: np.ndarray) -> None:
+    def _count(self, number: int, samples: slice, frame: int, sent: np.ndarray) -> None:
         outlet, place = self._outlets[number], self._keys[number][0]
-        events = int(sent.sum())
-        self._events[place][sample, frame] += events
-        self._synops += int(outlet.fan_out(frame % outlet.period)[sent].sum())
+        self._events[place][samples, frame] += np.count_nonzero(sent, axis=1)
+        by_neuron = np.count_nonzero(sent, axis=0)
+        self._synops += int(by_neuron @ outlet.fan_out(frame % outlet.period))
         for edge in outlet.edges:
-            self._carried[edge.place] = self._carried.get(edge.place, 0) + events
+            self._carried[edge.place] = self._carried.get(edge.place, 0) + int(by_neuron.sum())
 
-    def _count_terms(self, number: int, sample: int, frame: int, events: int) -> None:
+    def _count_terms(self, number: int, samples: slice, frame: int, events: np.ndarray) -> None:
         """Count messages that a series sends to itself."""
         series = self._network.populations[number]
         assert isinstance(series, Series)
-        self._events[series.inner][sample, frame] += events
-        self._synops += events * series.order
+        self._events[series.inner][samples, frame] += events
+        self._synops += int(events.sum()) * series.order
         (edge,) = series.inner_edges
-        self._carried[edge.place] = self._carried.get(edge.place, 0) + events
+        self._carried[edge.place] = self._carried.get(edge.place, 0) + int(events.sum())
 
     def run(
         self, target: str, seed: int, seconds: float, record: bool, settings: dict[str, object]

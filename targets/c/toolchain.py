@@ -248,7 +248,12 @@ class Toolchain(ABC):
         return Sizes(code, constants, source.ram, deepest)
 
     def execute(self, program: Path, messages: np.ndarray) -> np.ndarray:
-        """Run a program on a batch, (samples, steps, features); return its records as int32.
+        """Run a program on a batch, (samples, steps, features).
+
+        Returns
+        -------
+        ndarray of int32, shape (samples, integers)
+            The records of every sample, which differ in their values alone.
 
         Raises
         ------
@@ -268,7 +273,7 @@ class Toolchain(ABC):
             raise RunError(f"target c: the program took more than {SECONDS:g} s.") from error
         if done.returncode:
             raise RunError(f"target c: the program ended with status {done.returncode}.")
-        return np.frombuffer(done.stdout, np.int32)
+        return np.frombuffer(done.stdout, np.int32).reshape(len(messages), -1)
 
     def time(self, source: Source, folder: Path, messages: np.ndarray, *options: str) -> np.ndarray:
         """Return what every step takes, (samples, steps): nanoseconds, or instructions."""
@@ -276,7 +281,7 @@ class Toolchain(ABC):
         records = self.execute(program, messages)
         samples, steps = messages.shape[:2]
         # A sample is a head of four integers, and a head and one integer for each step.
-        table = records.reshape(samples, 4 + 5 * steps)[:, 4:].reshape(samples, steps, 5)
+        table = records[:, 4:].reshape(samples, steps, 5)
         return self.spent(table[:, :, 4])
 
     def _call(self, options: list[str], folder: Path) -> None:
