@@ -248,6 +248,17 @@ class Slow(Protocol):
         """
 
 
+@runtime_checkable
+class InOwnProcess(Protocol):
+    """A target whose work other processes do, so that this one can do something else meanwhile.
+
+    Its `run` is called in a thread beside the runs of other targets. It calls `progress` now and
+    then, and ends its processes when that raises an exception.
+    """
+
+    in_own_process: bool
+
+
 def target_names() -> list[str]:
     """Return the names of all installed targets, sorted, without importing them."""
     return plugin_names(GROUP)

@@ -1,22 +1,36 @@
-"""The representations that a validation needs, made from one float network when they are needed."""
+"""What a validation makes: representations of one float network, and runs of targets on them."""
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import TracebackType
+
+import numpy as np
 
 from lmu_deploy.api.quantize import quantize
+from lmu_deploy.api.run import announce, for_lengths
 from lmu_deploy.api.spike import spike
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, save
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import FORMS, AnyNetwork, as_network, float_source
+from lmu_deploy.core.progress import Progress, progress_bar
 from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.fidelity.store import Parts
+from lmu_deploy.fidelity.streaming import StreamedRun, affordable, run_streamed, samples_kept
+from lmu_deploy.tasks.base import Split
 from lmu_deploy.tasks.dataset import TaskLike, find_task
-from targets.base import Target, forms_of, taken_by
+from lmu_deploy.tasks.selection import first_of, limited
+from targets.base import InOwnProcess, Target, forms_of, taken_by
+from targets.recorded import RecordedTarget
+
+_LOG = logging.getLogger(__name__)
 
 UNCALIBRATED = "uncalibrated"
 LOIHI = "loihi1"
@@ -161,3 +175,212 @@ def _form_of(network: AnyNetwork) -> str:
     if isinstance(network, AnalogNetwork):
         return "spiking"
     return next(name for name, kind in FORMS.items() if isinstance(network, kind))
+
+
+SLOW_SECONDS = 20.0
+"""Estimated seconds of a run on a slow target for which no number of samples was given."""
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_TO_STOP = 20.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A target of a validation.
+
+    Attributes
+    ----------
+    name : str
+        As typed, with the form of the network if one was given: ``onnxruntime/integer``.
+    runner : Target
+    limit : int or None
+        Number of samples that was given for this target.
+    whole : bool
+        Whether no number of samples was given for all targets.
+    """
+
+    name: str
+    runner: Target
+    limit: int | None
+    whole: bool = False
+
+    @property
+    def form(self) -> str:
+        """The form of the network to run; empty for the target's own choice."""
+        return "integer" if self.recorded else self.name.partition("/")[2]
+
+    @property
+    def recorded(self) -> bool:
+        """Whether this is a recording, which has samples of its own."""
+        return isinstance(self.runner, RecordedTarget)
+
+    def part(self, split: Split, network: AnyNetwork) -> Split:
+        """Return the samples to run; by default a slow target runs some of them.
+
+        Raises
+        ------
+        InputError
+            When a recording is of sequences of different lengths.
+        """
+        if self.recorded and split.lengths is not None:
+            raise InputError(
+                f"{self.name}: recordings are of sequences of one length; cut the data."
+            )
+        if self.recorded and self.limit is not None:
+            return first_of(split, min(self.limit, len(split)))
+        if self.limit is not None or not self.whole:
+            return limited(split, self.limit)
+        samples, steps = split.inputs.shape[:2]
+        count = affordable(self.runner, network, samples, steps, SLOW_SECONDS)
+        if count < samples:
+            _LOG.info(
+                "%s is slow and runs %d of %d samples; %s:%d runs all of them.",
+                self.name,
+                count,
+                samples,
+                self.name,
+                samples,
+            )
+        return limited(split, count if count < samples else None)
+
+
+def runs_apart(runner: Target) -> bool:
+    """Return whether a target computes in processes of its own, beside this one."""
+    return isinstance(runner, InOwnProcess)
+
+
+class Runs:
+    """Runs of targets on the samples of a validation, each once, unless an earlier start has.
+
+    As a context it stops at an exception what has begun.
+
+    Parameters
+    ----------
+    parts : Parts
+        Where runs are kept until the validation is complete.
+    split : Split
+    seed : int
+    """
+
+    def __init__(self, parts: Parts, split: Split, seed: int) -> None:
+        self._parts, self._split, self._seed = parts, split, seed
+        self._begun: dict[str, _Begun] = {}
+
+    def __enter__(self) -> Runs:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop what has begun, after an exception."""
+        for each in self._begun.values() if kind is not None else ():
+            each.stop()
+
+    def begin(self, asked: Asked, network: AnyNetwork) -> None:
+        """Start a run beside this thread; :meth:`run` waits for its end."""
+        part = asked.part(self._split, network)
+        announce(asked.name, asked.runner, network, part.inputs)
+        make = partial(self._made, asked.runner, network, part, asked.name)
+        self._begun[asked.name] = _Begun(make)
+
+    def has_begun(self, asked: Asked) -> bool:
+        """Return whether a target runs beside this thread."""
+        return asked.name in self._begun
+
+    def raise_failures(self) -> None:
+        """Raise the exception that has ended a run beside this thread."""
+        for each in self._begun.values():
+            each.raise_failure()
+
+    def run(self, asked: Asked, network: AnyNetwork, variant: str = "") -> StreamedRun:
+        """Return the run of a target; `variant` names what is unusual in the network."""
+        label = f"{asked.name}, {variant}" if variant else asked.name
+        if self.has_begun(asked):
+            with progress_bar(label) as progress:
+                return self._begun.pop(asked.name).result(progress)
+        part = asked.part(self._split, network)
+        announce(label, asked.runner, network, part.inputs)
+        with progress_bar(label) as progress:
+            return self._made(asked.runner, network, part, label, progress)
+
+    def _made(
+        self, runner: Target, network: AnyNetwork, part: Split, label: str, progress: Progress
+    ) -> StreamedRun:
+        """Run all samples, a part at a time, with the states of the first ones."""
+        settings = {name: repr(value) for name, value in sorted(vars(runner).items())}
+        lengths = np.zeros(0, np.int64) if part.lengths is None else part.lengths
+        what = (label, settings, network.fingerprint(), part.inputs, lengths, self._seed)
+
+        def keep(make: Callable[[], StreamedRun], start: int, stop: int) -> StreamedRun:
+            return self._parts.run(make, *what, start, stop)
+
+        samples, steps = part.inputs.shape[:2]
+        return run_streamed(
+            for_lengths(runner, part),
+            network,
+            part.inputs,
+            samples_kept(samples, steps, _states(network)),
+            seed=self._seed,
+            progress=progress,
+            keep=None if isinstance(runner, RecordedTarget) else keep,
+        )
+
+
+class _Begun:
+    """Work in a thread, which ends with this process."""
+
+    def __init__(self, make: Callable[[Progress], StreamedRun]) -> None:
+        self._make, self._seen, self._stopped = make, (0, 0), False
+        self._made: StreamedRun | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._made = self._make(self._show)
+        except BaseException as error:
+            self._error = error
+
+    def _show(self, done: int, total: int) -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
+        self._seen = done, total
+
+    def result(self, progress: Progress) -> StreamedRun:
+        """Wait for the end, and return or raise what the work did."""
+        try:
+            while self._thread.is_alive():
+                self._thread.join(_SECONDS_BETWEEN_LOOKS)
+                if self._seen[1]:
+                    progress(*self._seen)
+        except BaseException:
+            self.stop()
+            raise
+        self.raise_failure()
+        assert self._made is not None
+        return self._made
+
+    def raise_failure(self) -> None:
+        """Raise the exception that has ended the work."""
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Let the work end when it next reports its progress."""
+        self._stopped = True
+        self._thread.join(_SECONDS_TO_STOP)
+
+
+def _states(network: AnyNetwork) -> int:
+    """Values that recording one step of one sample takes."""
+    source = float_source(network)
+    if source is None:
+        return 10_000
+    layers = [node for node in source.nodes if node.operator.states]
+    sizes = [source.shapes[node.name].size for node in layers]
+    memories = [node.operator.states.get("memory", 0) for node in layers]
+    return sum(sizes) + sum(memories) + source.n_out

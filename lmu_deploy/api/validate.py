@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.api.fidelity import FidelityReport, make_folder
-from lmu_deploy.api.forms import UNCALIBRATED, Forms
+from lmu_deploy.api.forms import UNCALIBRATED, Asked, Forms, Runs, runs_apart
 from lmu_deploy.api.report import require
-from lmu_deploy.api.run import announce, for_lengths, part_of
+from lmu_deploy.api.run import part_of
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import with_logits
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.loading import AnyNetwork, check_network_inputs, float_source, load_float
+from lmu_deploy.core.loading import AnyNetwork, check_network_inputs, load_float
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.spiking.graph import AnalogNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
@@ -35,19 +35,14 @@ from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
 from lmu_deploy.fidelity.store import Parts, write_fidelity
-from lmu_deploy.fidelity.streaming import Keep, StreamedRun, affordable, run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.preflight import not_better, warn_of
-from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, first_of, limited, task_for
-from targets.base import Run, Target, get_target
+from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
+from targets.base import Run, get_target
 from targets.recorded import RecordedTarget, Recording
 
 _LOG = logging.getLogger(__name__)
-
-
-SLOW_SECONDS = 20.0
-"""Estimated seconds of a run on a slow target for which no number of samples was given."""
 
 
 def explained(
@@ -286,10 +281,10 @@ def validate(
     runners = [
         (name, get_target(name.partition("/")[0]), own) for name, own in parse_targets(targets)
     ]
-    for each in map(RecordedTarget, recordings):
-        if each.name in (name for name, _, _ in runners):
-            raise InputError(f"two targets are called {each.name}; rename a recording.")
-        runners.append((each.name, each, each.samples))
+    for recorded in map(RecordedTarget, recordings):
+        if recorded.name in (name for name, _, _ in runners):
+            raise InputError(f"two targets are called {recorded.name}; rename a recording.")
+        runners.append((recorded.name, recorded, recorded.samples))
     chosen = task_for(source, data)
     warn_of(chosen, source)
     parts = chosen.load()
@@ -308,29 +303,25 @@ def validate(
     finished = Parts(folder)
     forms = Forms(source, chosen, seed, folder, parts=finished)
     forms.use(use)
-    results: list[Result] = []
-    run_kept = partial(_kept_run, finished)
+    asked = [Asked(*each, whole=limit is None and first is None) for each in runners]
+    results: dict[str, Result] = {}
     reference: Run | None = None
-    for name, runner, own_limit in runners:
-        recorded = isinstance(runner, RecordedTarget)
-        form = forms.needed_by(runner, "integer" if recorded else name.partition("/")[2])
-        if recorded and split.lengths is not None:
-            raise InputError(f"{name}: recordings are of sequences of one length; cut the data.")
-        if recorded and own_limit is not None:
-            part = first_of(split, min(own_limit, len(split)))
-        elif own_limit is None and limit is None and first is None:
-            part = _in_time(runner, form, split, name)
-        else:
-            part = limited(split, own_limit)
-        variants = {}
-        if isinstance(form, AnalogNetwork) and (plain := forms.uncalibrated()) is not None:
-            run = run_kept(runner, plain, part, seed, f"{name}, {UNCALIBRATED}")
-            variants[UNCALIBRATED] = Result(run, plain)
-        run = dataclasses.replace(run_kept(runner, form, part, seed, name), target=name)
-        results.append(Result(run, form, variants))
-        if reference is None:
-            reference = run_kept(get_target("reference"), source, split, seed, "reference")
-        _write_so_far(folder, results, reference, chosen, split, source, seed, forms.files)
+    with Runs(finished, split, seed) as runs:
+        for each in asked:
+            if runs_apart(each.runner):
+                runs.begin(each, forms.needed_by(each.runner, each.form))
+        for each in sorted(asked, key=runs.has_begun):  # while those run, the others do
+            runs.raise_failures()
+            form, variants = forms.needed_by(each.runner, each.form), {}
+            if isinstance(form, AnalogNetwork) and (plain := forms.uncalibrated()) is not None:
+                run = runs.run(each, plain, UNCALIBRATED)
+                variants[UNCALIBRATED] = Result(run, plain)
+            run = dataclasses.replace(runs.run(each, form), target=each.name)
+            results[each.name] = Result(run, form, variants)
+            if reference is None:
+                reference = runs.run(Asked("reference", get_target("reference"), None), source)
+            so_far = [results[one.name] for one in asked if one.name in results]
+            _write_so_far(folder, so_far, reference, chosen, split, source, seed, forms.files)
     assert reference is not None  # there is at least one target
     if chosen.is_own:
         value = chosen.score(reference.outputs, split.targets)
@@ -339,7 +330,7 @@ def validate(
             _LOG.warning("float network: %s", sentence)
     fidelity, excerpts = assemble(
         explained(
-            results,
+            so_far,
             _of_one_length(split),
             chosen,
             attribution,
@@ -403,36 +394,6 @@ def _named_targets(targets: TargetsLike) -> Iterator[tuple[str, Any]]:
             yield from _named_targets(target)
 
 
-def _in_time(runner: Target, network: AnyNetwork, split: Split, name: str) -> Split:
-    """Return the samples that a target runs by default; a slow one runs some of them."""
-    samples, steps = split.inputs.shape[:2]
-    count = affordable(runner, network, samples, steps, SLOW_SECONDS)
-    if count < samples:
-        _LOG.info(
-            "%s is slow and runs %d of %d samples; %s:%d runs all of them.",
-            name,
-            count,
-            samples,
-            name,
-            samples,
-        )
-    return limited(split, count if count < samples else None)
-
-
-def _kept_run(
-    finished: Parts, runner: Target, network: AnyNetwork, split: Split, seed: int, label: str
-) -> Run:
-    """Run all samples, unless an earlier start has."""
-    settings = {name: repr(value) for name, value in sorted(vars(runner).items())}
-    lengths = np.zeros(0, np.int64) if split.lengths is None else split.lengths
-    what = (label, settings, network.fingerprint(), split.inputs, lengths, seed)
-
-    def keep(make: Callable[[], StreamedRun], start: int, stop: int) -> StreamedRun:
-        return finished.run(make, *what, start, stop)
-
-    return _run(runner, network, split, seed, label, keep)
-
-
 def _write_so_far(
     folder: Path | None,
     results: Sequence[Result],
@@ -450,32 +411,6 @@ def _write_so_far(
         results, reference, task, split, source, command=_command_line(), seed=seed, files=files
     )
     write_fidelity(folder, *found)
-
-
-def _run(
-    runner: Target, network: AnyNetwork, split: Split, seed: int, label: str, keep: Keep
-) -> StreamedRun:
-    """Run all samples, a part at a time, with the states of the first ones."""
-    keep_parts = None if isinstance(runner, RecordedTarget) else keep
-    runner, inputs = for_lengths(runner, split), split.inputs
-    announce(label, runner, network, inputs)
-    samples, steps = inputs.shape[:2]
-    kept = samples_kept(samples, steps, _states(network))
-    with progress_bar(label) as progress:
-        return run_streamed(
-            runner, network, inputs, kept, seed=seed, progress=progress, keep=keep_parts
-        )
-
-
-def _states(network: AnyNetwork) -> int:
-    """Values that recording one step of one sample takes."""
-    source = float_source(network)
-    if source is None:
-        return 10_000
-    layers = [node for node in source.nodes if node.operator.states]
-    sizes = [source.shapes[node.name].size for node in layers]
-    memories = [node.operator.states.get("memory", 0) for node in layers]
-    return sum(sizes) + sum(memories) + source.n_out
 
 
 def _command_line() -> str:

@@ -29,6 +29,7 @@ class CTarget:
     name = "c"
     toolchain: Toolchain = Host()
     accepts: tuple[type, ...] = (IntegerNetwork,)
+    in_own_process = True
 
     def unsupported(self, network: IntegerNetwork) -> list[str]:
         """Return the nodes on the host, which have no integers."""

@@ -192,6 +192,8 @@ class TimeLimited:
         chip step, at least forty times the usual duration.
     """
 
+    in_own_process = True
+
     def __init__(self, time_limit: float | None = None) -> None:
         if time_limit is not None:
             time_limit = check_number("time limit", time_limit, 1.0, 1e7)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 import lmu_deploy
 from lmu_deploy.api.forms import Forms
-from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
@@ -17,7 +20,9 @@ from lmu_deploy.fidelity.assemble import hash_file
 from lmu_deploy.fidelity.measures.sizes import network_sizes
 from lmu_deploy.fidelity.store import read_fidelity
 from targets.base import get_target
+from targets.integer import IntegerTarget
 
+validate_module = importlib.import_module("lmu_deploy.api.validate")
 DIGITS = "examples/models/digits.safetensors"
 
 
@@ -90,3 +95,54 @@ def test_networks_of_something_else_are_refused(narrow, tmp_path):
 def test_steps_of_sequences_with_one_answer_are_refused(steps, tmp_path):
     with pytest.raises(InputError, match="steps"):
         lmu_deploy.validate(DIGITS, targets="integer", steps=steps, out=tmp_path)
+
+
+class Waits(IntegerTarget):
+    """A target in a process of its own that ends after another target has begun."""
+
+    in_own_process = True
+    begun = threading.Event()
+
+    def run(self, network, inputs, *, progress=None, **more):
+        deadline = time.monotonic() + 60.0
+        while not self.begun.wait(0.01):
+            progress(0, len(inputs))
+            if time.monotonic() > deadline:
+                raise RunError("nothing else ran meanwhile.")
+        return super().run(network, inputs, progress=progress, **more)
+
+
+class Other(IntegerTarget):
+    """A target that runs in this process."""
+
+    def run(self, *given, **more):
+        Waits.begun.set()
+        return super().run(*given, **more)
+
+
+class Fails(IntegerTarget):
+    def run(self, *given, **more):
+        raise RunError("this one failed.")
+
+
+def validated(monkeypatch, **targets):
+    monkeypatch.setattr(
+        validate_module, "get_target", lambda name: targets.get(name, lambda: get_target(name))()
+    )
+    Waits.begun.clear()
+    return lmu_deploy.validate(DIGITS, targets=",".join(targets), limit=12, attribution=0)
+
+
+def test_a_target_in_its_own_process_runs_beside_the_others(monkeypatch):
+    report = validated(monkeypatch, waits=Waits, other=Other)
+    assert list(report.targets) == ["waits", "other"]
+    assert report["waits"].metric == report["other"].metric
+
+
+def test_a_failure_stops_what_runs_beside(monkeypatch):
+    before = threading.active_count()
+    with pytest.raises(RunError, match="this one failed"):
+        validated(monkeypatch, waits=Waits, fails=Fails)
+    assert threading.active_count() == before
+    with pytest.raises(RunError, match="this one failed"):
+        validated(monkeypatch, other=Other, fails=type("Apart", (Fails,), {"in_own_process": True}))
