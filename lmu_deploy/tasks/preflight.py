@@ -92,7 +92,8 @@ def _sizes(task: Task, data: TaskData) -> Iterator[Finding]:
     samples, judges = len(data.train), len(data.validation)
     if not judges:
         yield Finding(
-            f"{counted(samples, 'training sample')} of {task.name} leave none to validate",
+            f"{counted(samples, 'training sample')} of {task.name} "
+            f"{'leaves' if samples == 1 else 'leave'} none to validate",
             "give ten or more, give x_val and y_val, or cut the series into windows",
         )
     elif judges < SMALLEST_VALIDATION:
