@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from converters.importers import ASSUMED, MOST_ORDER, MOST_STATES, raise_problems
 from lmu_deploy.core.errors import InputError
@@ -224,6 +223,8 @@ def _refine(a_bar: np.ndarray, method: str, guess: float) -> float:
             return float(whole)
     if len(a_bar) > _MOST_REFINED:
         return guess
+    from scipy.optimize import minimize_scalar
+
     best = minimize_scalar(
         lambda theta: _distance(a_bar, method, float(theta)),
         bounds=(max(1.0, 0.95 * guess - 1.0), 1.05 * guess + 1.0),

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from lmu_deploy.core.spiking.chip import DPICircuit, NeuronModel, Populations
 from lmu_deploy.core.validation import check_integer, check_number, set_fields
@@ -62,6 +61,8 @@ def _dpi(model: NeuronModel, circuit: DPICircuit, rates: np.ndarray) -> tuple[fl
     """
     log_v = np.linspace(np.log(circuit.reset), np.log(circuit.spike), _MEMBRANES)
     log_v -= np.log(circuit.onset)
+    from scipy.integrate import trapezoid  # only here, because it loads scipy.optimize
+
     v, h = np.exp(log_v), circuit.gain / circuit.onset
     exponent = np.clip((1.0 - v) * circuit.onset / circuit.width, -500.0, 500.0)
     leak = 1.0 - circuit.feedback / circuit.leak / (1.0 + np.exp(exponent))

@@ -17,9 +17,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import stdtrit
-from scipy.stats import binomtest
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_integer
@@ -60,6 +58,8 @@ def wilson(successes: int, trials: int) -> Interval:
     """
     trials = check_integer("number of samples", trials, 1, 2**53)
     successes = check_integer("number of successes", successes, 0, trials)
+    from scipy.stats import binomtest  # only here, because it takes a second to load
+
     interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -202,6 +202,8 @@ def score_difference(lost: float, gained: float, samples: float, z: float = Z90)
     def bound(end: float, level: float) -> float:
         if observed == end or (statistic(end) - level) * level < 0.0:
             return end
+        from scipy.optimize import brentq
+
         return float(brentq(lambda delta: statistic(delta) - level, observed, end))
 
     return bound(-1.0, z), bound(1.0, -z)

@@ -25,7 +25,7 @@ from targets.integer import IntegerTarget, step
 from targets.integer.limit_cycles import deviation_bound
 
 ORDER, THETA, WINDOW = 6, 20.0, 500
-STREAMS, BLOCK, BLOCKS = 20, 5_000, 10
+STREAMS, BLOCK, BLOCKS = 50, 2_000, 10
 assert STREAMS * BLOCK * BLOCKS == 1_000_000
 
 
