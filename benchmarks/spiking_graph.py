@@ -1,13 +1,15 @@
 """Put networks of two blocks wholly on spiking neurons, and compare with their memories alone.
 
     python benchmarks/spiking_graph.py FOLDER --save analog/spiking-graph
+    python benchmarks/spiking_graph.py FOLDER --profile dynapse2 \
+        --save analog/spiking-graph-dynapse2
 
 The network (memory, relu units, memory, relu units, readout) is trained with noise on all signals
 from every seed, unless it is in the folder; the epoch is that with the best accuracy on the
 validation part. The seed is that of tuning curves and calibration too. Every network goes onto its
 own chips, on none of which anything was chosen: sizes and calibration were chosen on chip 0, with
-the validation part of seed 0. Accuracies are those of all test images. The folder keeps what each
-chip answered, so that an interrupted run goes on there.
+the validation part of seed 0, and for dynapse2 by what its neurons allow. Accuracies are those of
+all test images. The folder keeps what each chip answered, so that an interrupted run goes on there.
 
 Beside it, the first images run without noise on the first chip of each seed on Brian2 as well,
 which has to give the same spikes.
@@ -17,8 +19,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import results
@@ -40,10 +43,32 @@ from lmu_deploy.nn.graph.module import GraphModule
 from lmu_deploy.tasks.base import TaskData, get_task
 from targets.base import get_target
 
-CHANNELS, ORDER, THETA, UNITS = 6, 6, 8.0, 40
+ORDER, THETA = 6, 8.0
 EPOCHS, BATCH, RATE, NOISE, INPUT_NOISE = 80, 64, 3e-3, 0.2, 0.1
-CHIP = {"mismatch": 0.2, "membrane_noise": 0.02, "weight_bits": 6, "calibration_samples": 300}
-NEURONS = {"neurons_per_state": 50, "neurons_per_unit": 30}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A chip, and the network for it: channels and units of a block, and options of `spike`."""
+
+    channels: int
+    units: int
+    options: dict[str, Any]
+
+
+CASES = {
+    "generic-analog": Case(
+        6,
+        40,
+        {
+            **{"mismatch": 0.2, "membrane_noise": 0.02, "weight_bits": 6},
+            **{"neurons_per_state": 50, "neurons_per_unit": 30},
+        },
+    ),
+    # The profile's figures: 64 synapses a neuron, 5 bits, DPI neurons; 976 of 1,024 neurons.
+    "dynapse2": Case(3, 20, {"neurons_per_state": 16, "neurons_per_unit": 10}),
+}
+SAMPLES = 300
 VARIANTS = (("chip", "dynamic"), ("host", "dynamic"), ("chip", "none"))
 CHIPS_OF_SEED = 100
 """Chips of seed s are 100 (s + 1) and those that follow."""
@@ -60,11 +85,12 @@ COLUMNS = [
     ("95 % interval", ">{}"),
     ("same answer as float", ">{:.1f} %"),
     ("neurons", ">{:,d}"),
+    ("synapses a neuron", ">{:,d}"),
     ("spikes an image", ">{:,d}"),
 ]
 
 
-def blocks(seed: int) -> Network:
+def blocks(seed: int, case: Case) -> Network:
     """Return the network before training."""
     rng = np.random.default_rng(seed)
 
@@ -72,27 +98,27 @@ def blocks(seed: int) -> Network:
         return (rng.uniform(-1.0, 1.0, (n_in, n_out)) / np.sqrt(n_in)).astype(np.float32)
 
     a_bar, b_bar = (each.astype(np.float32) for each in discretize(ORDER, THETA, "zoh"))
-    memory = Memory(ORDER, CHANNELS, THETA, "zoh", a_bar, b_bar)
+    memory = Memory(ORDER, case.channels, THETA, "zoh", a_bar, b_bar)
     nodes, before, size = [], INPUT, 8
     for number in (1, 2):
         names = [f"{kind}_{number}" for kind in ("memory", "dense", "units")]
-        encoders = np.float32(2.0) * weights(size, CHANNELS)
-        dense = Dense(weights(memory.size, UNITS), np.zeros(UNITS, np.float32))
+        encoders = np.float32(2.0) * weights(size, case.channels)
+        dense = Dense(weights(memory.size, case.units), np.zeros(case.units, np.float32))
         nodes.append(Node(names[0], LinearMemory(memory, encoders), (before,)))
         nodes.append(Node(names[1], dense, (names[0],)))
         nodes.append(Node(names[2], Activation("relu"), (names[1],)))
-        before, size = names[2], UNITS
+        before, size = names[2], case.units
     nodes.append(Node("last", Reduce("last"), (before,)))
     nodes.append(Node("readout", Dense(weights(size, 10), np.zeros(10, np.float32)), ("last",)))
     return Network(tuple(nodes), (8,), "readout", "digits")
 
 
-def trained(path: Path, data: TaskData, seed: int = 0) -> Network:
+def trained(path: Path, data: TaskData, seed: int, case: Case) -> Network:
     """Return the network of the folder, trained with noise on every signal if it is not there."""
     if path.is_file():
         return load_float(path, "the benchmark")
     torch.manual_seed(seed)
-    module = GraphModule(blocks(seed))
+    module = GraphModule(blocks(seed, case))
 
     def disturb(part: torch.nn.Module, _: object, signal: torch.Tensor) -> torch.Tensor:
         if not part.training:
@@ -130,20 +156,20 @@ def score(network: Network, data: TaskData) -> float:
 
 
 def judged(
-    network: Network, seed: int, chip: int, variant: tuple[str, str], data: TaskData
+    network: Network, seed: int, chip: int, variant: tuple[str, str], data: TaskData, profile: str
 ) -> dict:
-    """Return the answers of one chip to all test images, and on its spikes."""
+    """Return the answers of one chip to all test images, and its spikes."""
     units, calibration = variant
     made = spike(
         network,
         data.train.inputs,
-        "generic-analog",
+        profile,
         units=units,
         calibration=calibration,
         seed=seed,
         chip_seed=chip,
-        **CHIP,
-        **NEURONS,
+        calibration_samples=SAMPLES,
+        **CASES[profile].options,
     )
     target = "spiking" if isinstance(made, SpikingGraph) else "brian2"
     done = get_target(target).run(made, data.test.inputs, seed=seed)
@@ -151,6 +177,7 @@ def judged(
         "answers": done.outputs.argmax(axis=1).tolist(),
         "spikes": sum(int(counts.sum()) for counts in done.events.values()),
         "neurons": made.neurons,
+        "fan_in": max(int(group.fan_in.max()) for group in made.groups() if group.neurons),
     }
     if variant == VARIANTS[0] and chip == CHIPS_OF_SEED * (seed + 1):
         quiet = replace(made, device=replace(made.device, membrane_noise=0.0))
@@ -199,7 +226,7 @@ def rows_of(points: dict[str, dict], seeds: list[int], chips: int, targets: np.n
     """Return the rows of the table; variants that were not run on all chips have none."""
     floats = np.array([points[f"{seed}"]["answers"] for seed in seeds])
     reached = 100.0 * float(np.mean(floats == targets))
-    rows = [["nothing (float)", "", len(seeds), 0, reached, "", 0.0, "", 100.0, 0, 0]]
+    rows = [["nothing (float)", "", len(seeds), 0, reached, "", 0.0, "", 100.0, 0, 0, 0]]
     for units, calibration in VARIANTS:
         keys = [[f"{s}/{chip_of(s, c)}/{units}/{calibration}" for c in range(chips)] for s in seeds]
         if any(key not in points for of_seed in keys for key in of_seed):
@@ -221,6 +248,7 @@ def rows_of(points: dict[str, dict], seeds: list[int], chips: int, targets: np.n
                 f"{low:.2f} to {high:.2f}",
                 100.0 * float(np.mean(answers == floats[:, None])),
                 found[0][0]["neurons"],
+                max(one["fan_in"] for of_seed in found for one in of_seed),
                 round(np.mean([[o["spikes"] for o in of] for of in found]) / len(targets)),
             ]
         )
@@ -236,21 +264,27 @@ def main() -> None:
     """Measure the variants and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--profile", choices=CASES, default="generic-analog")
+    parser.add_argument("--variants", default="chip dynamic,host dynamic,chip none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--chips", type=int, default=5, help="chips of each seed")
     results.add_options(parser)
     options = parser.parse_args()
-    data, kept = get_task("digits").load(), options.folder / "answers.json"
+    data, kept = get_task("digits").load(), options.folder / f"{options.profile}.json"
+    variants = [tuple(variant.split(" ")) for variant in options.variants.split(",")]
     points = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     for seed in options.seeds:
-        network = trained(options.folder / f"digits-two-blocks-{seed}.safetensors", data, seed)
+        path = options.folder / f"{options.profile}-{seed}.safetensors"
+        network = trained(path, data, seed, CASES[options.profile])
         answers = run(network, data.test.inputs).argmax(axis=1)
         points[f"{seed}"] = {"answers": answers.tolist()}
-        for units, calibration in VARIANTS:
+        for units, calibration in variants:
             for chip in (chip_of(seed, number) for number in range(options.chips)):
                 key = f"{seed}/{chip}/{units}/{calibration}"
                 if key not in points:
-                    points[key] = judged(network, seed, chip, (units, calibration), data)
+                    points[key] = judged(
+                        network, seed, chip, (units, calibration), data, options.profile
+                    )
                     write_text(kept, json.dumps(points) + "\n")
                     right = np.mean(np.array(points[key]["answers"]) == data.test.targets)
                     print(

@@ -55,28 +55,52 @@ def static(
 
 
 def _sparse(chip: Chip, targets: np.ndarray, rates: np.ndarray) -> Fit:
-    """Fit each row of W with few neurons, for states that are independent of each other.
-
-    The sums of products follow from the rate curves: neurons of two populations are correlated by
-    their mean rates only, and a neuron with its own state only.
-    """
-    levels, _, neurons = rates.shape
-    by_channel = rates.reshape(levels, chip.channels, chip.order * neurons).swapaxes(0, 1)
+    """Fit each row of W with few neurons, for states that are independent of each other."""
+    by_channel = np.split(rates, chip.channels, axis=1)
+    aims = np.repeat(LEVELS[:, None], chip.order, axis=1)
     maps, errors = [], []
     for wanted, of_channel in zip(targets, by_channel, strict=True):
-        products = Products(chip.order * neurons, chip.order)
-        means = of_channel.mean(axis=0)
-        products.ff[:] = np.outer(means, means)
-        for first in range(0, len(means), neurons):
-            own = of_channel[:, first : first + neurons]
-            products.ff[first : first + neurons, first : first + neurons] = own.T @ own / levels
-        with_own = np.repeat(wanted.T, neurons, axis=0)
-        products.ft[:] = with_own * (LEVELS @ of_channel / levels)[:, None]
-        products.tt[:] = np.square(wanted).sum(axis=1) * np.mean(np.square(LEVELS))
+        products = independent_products([(of_channel, aims)], wanted.T)
         maps.append(Regression(products, chip.limit).fit(STATIC_RIDGE))
         errors.append(products.relative_error(maps[-1]))
     weights = np.stack([found.T for found in maps])
     return Fit(weights, STATIC_RIDGE, float(np.sqrt(np.mean(np.square(errors)))))
+
+
+def independent_products(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], kernel: np.ndarray
+) -> Products:
+    """Return the mean products of neurons whose drives are independent of each other.
+
+    They follow from the rate curves: neurons of two populations are correlated by their mean rates
+    only, and a neuron with other values than its own only by the means of both.
+
+    Parameters
+    ----------
+    curves : sequence of (rates, aims)
+        Rates, shape (levels, values, neurons), and what each population represents, shape
+        (levels, values). Populations of different numbers of neurons come one behind the other.
+    kernel : ndarray, shape (all values, targets)
+    """
+    populations = [
+        (rates[:, value], aims[:, value])
+        for rates, aims in curves
+        for value in range(aims.shape[1])
+    ]
+    means = np.concatenate([rates.mean(axis=0) for rates, _ in populations])
+    aim_means = np.array([aims.mean() for _, aims in populations])
+    products = Products(len(means), kernel.shape[1])
+    products.ff[:] = np.outer(means, means)
+    products.ft[:] = np.outer(means, aim_means @ kernel)
+    end = 0
+    for (rates, aims), of_value in zip(populations, kernel, strict=True):
+        cells = slice(end, end := end + rates.shape[1])
+        products.ff[cells, cells] = rates.T @ rates / len(rates)
+        together = aims @ rates / len(rates) - aims.mean() * rates.mean(axis=0)
+        products.ft[cells] += np.outer(together, of_value)
+    variances = np.array([aims.var() for _, aims in populations])
+    products.tt[:] = variances @ np.square(kernel) + np.square(aim_means @ kernel)
+    return products
 
 
 def measure_rates(

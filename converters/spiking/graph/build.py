@@ -8,14 +8,19 @@ their spikes to the float network's values. It thereby compensates for the error
 before. Spikes that drive a memory are summed over each presentation, because a memory integrates
 them; spikes behind fast synapses are filtered by these, and compared near the end of each
 presentation, when the host reads.
+
+Where a neuron has fewer synapses than neurons drive it, each value reads the few neurons that serve
+it best. What is linear in the states of a memory is then fitted too, and a memory that spikes drive
+keeps half of its synapses for itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from converters.options import SpikeOptions
 from converters.spiking.build import build_memory
@@ -176,11 +181,11 @@ class _Builder(PartialChip):
             decoders, sent = self._channels(spot, number, shares, part(progress, 0, 2))
             u = np.repeat(u, shares, axis=1) + sent
         elif drive.spikes:
+            decoders = self.static(drive.spikes, self.entering(spot))
             for source, kernel in drive.spikes.items():
-                decoders[source] = self.rounded(self.static(source, kernel))
                 u += self.truth[source] @ kernel
-        shown = part(progress, 1, 2)
-        built = build_memory([self.recipe], operator.memory, u, number, name, shown, shares)
+        shown, recipe = part(progress, 1, 2), replace(self.recipe, fan_in=self.own_synapses(spot))
+        built = build_memory([recipe], operator.memory, u, number, name, shown, shares)
         self.fits.append(built.fits[0])
         self.dead += built.dead[0]
         (made,) = built.memories()
@@ -201,6 +206,8 @@ class _Builder(PartialChip):
         if self.recipe.calibration == "none":
             populations = self._nominal(populations)
         scales = made.scales.reshape(-1)
+        own = block_diag(*built.scaled.targets) / scales  # from states m to the push on x
+        self.pushes[name] = {name: own.T} | {n: k @ spread.T for n, k in drive.spikes.items()}
         found = Ensemble(name, scales, tuple(connections), currents, populations)
         self.play(found, number, built.scaled.trajectory)
         return found
@@ -249,7 +256,7 @@ class _Builder(PartialChip):
                 phi = (states / sizes).swapaxes(1, 2)  # a row for each state
                 yield phi, (aim[:, step] / sizes).swapaxes(1, 2)
 
-        weights = self.fitted(rows())
+        weights = self.fitted(rows(), most=self.entering(spot), name=spot.node.name)
         seconds = self.recipe.presentation_ms * 1e-3 / shares
         sent = counts @ (weights.T / seconds)
         return dict(zip(names, np.split(weights, ends[1:-1], axis=1), strict=True)), sent
@@ -305,15 +312,20 @@ class _Builder(PartialChip):
         progress: Progress | None,
     ) -> Ensemble:
         """Build an ensemble whose drive follows states at once, and units behind fast synapses."""
-        of_memories = {n: k for n, k in spot.drive.spikes.items() if n in self.memories}
+        few = populations is not None and self.few_synapses(spot)
+        of_memories: dict[str, np.ndarray] = {}
+        of_units: dict[str, np.ndarray] = {}
+        for name, kernel in spot.drive.spikes.items():
+            (of_memories if name in self.memories else of_units)[name] = kernel
         currents = [
             InputCurrent(name, (kernel / scales).T, direct=True)
             for name, kernel in spot.drive.host.items()
         ]
-        if of_memories and self.dynamic:
+        if of_memories and self.dynamic and not few:
             of_memories, offset = self._refitted(spot, scales, number, part(progress, 0, 2))
             currents.append(InputCurrent(ONE, (offset / scales)[:, None], direct=True))
         slow: dict[str, np.ndarray] = {}
+        pushes: dict[str, np.ndarray] = {}
         entering: dict[str, np.ndarray] = {}
         for name, kernel in of_memories.items():
             memory = self.done[name]
@@ -322,27 +334,30 @@ class _Builder(PartialChip):
                 blocks = states.reshape(len(states), *each.weights.shape[:2])
                 seen = np.einsum("kbr,brc->kbc", blocks, each.weights).reshape(len(states), -1)
                 slow[each.source] = slow.get(each.source, 0.0) + seen
+                pushed = self.pushes[name][each.source] @ states.T
+                pushes[each.source] = pushes.get(each.source, 0.0) + pushed
             for current in memory.currents:
                 seen = states @ current.weights
                 entering[current.source] = entering.get(current.source, 0.0) + seen
-        connections = [
-            SpikeConnection(source, self.rounded(weights)[None], fast=False)
-            for source, weights in slow.items()
-        ]
         currents += [InputCurrent(n, weights, direct=False) for n, weights in entering.items()]
-        found = Ensemble(spot.node.name, scales, tuple(connections), tuple(currents), populations)
-        units = {n: k / scales for n, k in spot.drive.spikes.items() if n not in self.memories}
-        if not units:
+        found = Ensemble(spot.node.name, scales, (), tuple(currents), populations)
+        most = self.recipe.fan_in if few else 0
+        if few and of_memories:
+            most = most // 2 if of_units else most
+            aim = self.argument(spot)
+            aim = aim - sum(self.truth[name] @ kernel for name, kernel in of_units.items())
+            shown = part(progress, 0, 2)
+            slow = self._behind(found, pushes, aim / scales, number, shown, most, fast=False)
+        elif slow:
+            slow = {source: self.rounded(weights) for source, weights in slow.items()}
+        connections = [SpikeConnection(n, each[None], fast=False) for n, each in slow.items()]
+        found = replace(found, connections=tuple(connections))
+        if not of_units:
             return found
-        if self.dynamic:
-            aim = self.argument(spot) / scales
-            decoders = self._fast(found, tuple(units), aim, number, part(progress, 1, 2))
-        else:
-            decoders = {n: self.rounded(self.static(n, kernel)) for n, kernel in units.items()}
-        connections += [
-            SpikeConnection(source, weights[None], fast=True)
-            for source, weights in decoders.items()
-        ]
+        of_units = {name: kernel / scales for name, kernel in of_units.items()}
+        aim, shown = self.argument(spot) / scales, part(progress, 1, 2)
+        decoders = self._behind(found, of_units, aim, number, shown, most, fast=True)
+        connections += [SpikeConnection(n, each[None], fast=True) for n, each in decoders.items()]
         return replace(found, connections=tuple(connections))
 
     def _refitted(
@@ -384,29 +399,37 @@ class _Builder(PartialChip):
         }
         return new, found[-1]
 
-    def _fast(
+    def _behind(
         self,
         undecoded: Ensemble,
-        names: tuple[str, ...],
+        kernels: Mapping[str, np.ndarray],
         aim: np.ndarray,
         number: int,
         progress: Progress | None,
+        most: int,
+        fast: bool,
     ) -> dict[str, np.ndarray]:
-        """Fit decoders D, behind fast synapses, to what is missing in the drive of an ensemble.
+        """Fit decoders, behind synapses of one kind, to what is missing in an ensemble's drive.
 
         Parameters
         ----------
         undecoded : Ensemble
             Without these synapses.
-        names : tuple of str
-            Units that are decoded.
+        kernels : mapping of ensemble to ndarray, shape (values, size)
+            What is decoded, and what static decoders are multiplied with.
         aim : ndarray, shape (samples, steps, size)
             Scaled drives of the float network.
+        most : int
+            Largest number of synapses of a value; 0 for no limit.
+        fast : bool
         """
-        recipe, samples = self.recipe, self.samples
+        if not self.dynamic:
+            return self.static(kernels, most)
+        recipe, samples, names = self.recipe, self.samples, tuple(kernels)
         ends = np.cumsum([0, *(self.done[name].neurons for name in names)])
         first = self.first(undecoded.name)
-        kept = np.float32(np.exp(-recipe.dt_ms / recipe.readout_tau_ms))
+        tau_ms = recipe.readout_tau_ms if fast else recipe.tau_ms
+        kept = np.float32(np.exp(-recipe.dt_ms / tau_ms))
         gained = np.float32((1.0 - kept) / (recipe.dt_ms * 1e-3))
 
         def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -418,7 +441,7 @@ class _Builder(PartialChip):
                 if now == recipe.parts - 1 and step >= first:
                     yield filtered, aim[:, step] - simulator.drives[-1]
 
-        weights = self.fitted(rows())
+        weights = self.fitted(rows(), most=most, name=undecoded.name)
         return dict(zip(names, np.split(weights, ends[1:-1], axis=1), strict=True))
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from converters.spiking.calibration import LEVELS, STATIC_RIDGE, rates_of
+from converters.spiking.calibration import (
+    LEVELS,
+    STATIC_RIDGE,
+    independent_products,
+    rates_of,
+)
 from converters.spiking.device import Block, Played
 from converters.spiking.graph.plan import Plan, Spot
 from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues, simulated
@@ -15,9 +21,11 @@ from converters.spiking.neurons import Chip, Fit
 from converters.spiking.recipe import Recipe
 from converters.spiking.ridge import (
     Products,
+    Regression,
     best_ridge,
     fit_few_rows,
     round_and_refit,
+    round_sparse,
     round_weights,
 )
 from lmu_deploy.core.graph.executor import record_states
@@ -27,6 +35,8 @@ from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Populations
 from lmu_deploy.core.spiking.graph import ONE, Ensemble
+
+_LOG = logging.getLogger(__name__)
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _LATE = 3
@@ -64,6 +74,8 @@ class PartialChip:
         self.late = _only_last(plan)
         self.done: dict[str, Ensemble] = {}
         self.own: dict[str, Populations] = {}
+        self.pushes: dict[str, dict[str, np.ndarray]] = {}
+        """Of each memory, from the values of what drives it to the push on its scaled states."""
         self.probes: list[Ensemble] = []
         self.fits: list[Fit] = []
         self.dead: list[str] = []
@@ -87,6 +99,8 @@ class PartialChip:
         rows: Iterator[tuple[np.ndarray, np.ndarray]],
         bits: int | None = None,
         whole: np.ndarray | None = None,
+        most: int = 0,
+        name: str = "",
     ) -> np.ndarray:
         """Fit features to aims; the last fifth of the samples selects the regularization.
 
@@ -98,6 +112,10 @@ class PartialChip:
             Of the weights; the chip's if absent.
         whole : ndarray, optional
             What the error is relative to, if the aims are only what is missing in it.
+        most : int
+            Largest number of features of an aim; 0 for all.
+        name : str
+            Of the ensemble, for the message on what that limit costs.
 
         Returns
         -------
@@ -113,10 +131,23 @@ class PartialChip:
                 products.add(
                     phi[some].reshape(-1, phi.shape[-1]), aim[some].reshape(-1, aim.shape[-1])
                 )
-        ridge, (found,) = best_ridge([learned], [held_out], _RIDGES)
+        most = most if most < len(learned.ff) else 0
+        ridge, (found,) = best_ridge([learned], [held_out], _RIDGES, most=most)
+        if most:
+            _, (whole_map,) = best_ridge([learned], [held_out], _RIDGES)
+            _LOG.info(
+                "%s: a neuron has synapses from %d of %d neurons: held-out error %.4f, and %.4f "
+                "with all.",
+                name,
+                most,
+                len(learned.ff),
+                held_out.relative_error(found),
+                held_out.relative_error(whole_map),
+            )
         weights = found.T
         if bits:
-            weights = round_and_refit(weights, bits, learned.penalized(ridge))
+            rounded = round_sparse if most else round_and_refit
+            weights = rounded(weights, bits, learned.penalized(ridge))
         error = held_out.relative_error(weights.T)
         if whole is not None:
             error *= float(np.sqrt(held_out.tt.sum() / np.square(whole[share:]).sum()))
@@ -130,6 +161,36 @@ class PartialChip:
     def rounded(self, weights: np.ndarray) -> np.ndarray:
         """Return weights as the chip stores them."""
         return round_weights(weights, self.recipe.device.weight_bits)
+
+    def few_synapses(self, spot: Spot) -> bool:
+        """Return whether more neurons drive each neuron of an ensemble than it has synapses."""
+        reading = self._neurons(spot)
+        if spot.memory is not None:
+            reading += self._own(spot)
+        return bool(self.recipe.fan_in) and reading > self.recipe.fan_in
+
+    def entering(self, spot: Spot) -> int:
+        """Return how many synapses of a memory's neuron others may take; 0 for no limit."""
+        if not self.few_synapses(spot):
+            return 0
+        fan_in = self.recipe.fan_in
+        return min(self._neurons(spot), max(fan_in - self._own(spot), fan_in // 2))
+
+    def own_synapses(self, spot: Spot) -> int:
+        """Return how many synapses of a memory's neuron its own spikes may take; 0: no limit."""
+        return self.recipe.fan_in - self.entering(spot) if self.few_synapses(spot) else 0
+
+    def _own(self, spot: Spot) -> int:
+        assert spot.memory is not None
+        return spot.memory.memory.order * self.recipe.neurons_per_state
+
+    def _neurons(self, spot: Spot) -> int:
+        """Return the neurons of other ensembles that drive an ensemble if all of them are read."""
+        names: set[str] = set()
+        for name in spot.drive.spikes:
+            through = spot.memory is None and name in self.memories
+            names.update(self.done[name].sources if through else (name,))
+        return sum(self.done[name].neurons for name in names)
 
     def chip(self, name: str, populations: Populations) -> Chip:
         """Return populations as calibration measures them by themselves."""
@@ -145,20 +206,42 @@ class PartialChip:
             place=name,
         )
 
-    def static(self, name: str, kernel: np.ndarray) -> np.ndarray:
-        """Decode each population from its rate curves, and multiply by a kernel."""
+    def static(self, kernels: Mapping[str, np.ndarray], most: int = 0) -> dict[str, np.ndarray]:
+        """Decode populations from their rate curves, and multiply by kernels.
+
+        Parameters
+        ----------
+        kernels : mapping of ensemble to ndarray, shape (values, size)
+        most : int
+            Largest number of neurons that one value reads, of all these ensembles; 0 for all.
+            They are chosen for drives that are independent of each other, each uniform over its
+            range.
+
+        Returns
+        -------
+        mapping of ensemble to ndarray, shape (size, neurons)
+        """
+        curves = {name: self._curves(name) for name in kernels}
+        columns = sum(self.done[name].neurons for name in kernels)
+        if not most or most >= columns:
+            return {
+                name: self.rounded(_whole_map(*curves[name], kernel))
+                for name, kernel in kernels.items()
+            }
+        kernel = np.concatenate(list(kernels.values()))
+        products = independent_products(list(curves.values()), kernel)
+        found = Regression(products, most).fit(STATIC_RIDGE).T
+        ends = np.cumsum([self.done[name].neurons for name in kernels])[:-1]
+        return dict(zip(kernels, np.split(self.rounded(found), ends, axis=1), strict=True))
+
+    def _curves(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return rates (levels, values, neurons), and what they represent (levels, values)."""
         ensemble = self.done[name]
         assert ensemble.populations is not None
         chip = self.chip(name, ensemble.populations)
         rates = rates_of(chip, [self.recipe.seed, MEASURING])
-        operator = self.plan.host[name].operator
-        decoders = np.empty(rates.shape[1:])
-        for value, size in enumerate(ensemble.scales):
-            aim = LEVELS * size
-            if isinstance(operator, Activation):
-                aim = operator.apply(aim)
-            decoders[value] = fit_few_rows(rates[:, value], aim[:, None], STATIC_RIDGE)[:, 0]
-        return np.asarray((kernel.T[:, :, None] * decoders).reshape(kernel.shape[1], -1))
+        aims, operator = LEVELS[:, None] * ensemble.scales, self.plan.host[name].operator
+        return rates, operator.apply(aims) if isinstance(operator, Activation) else aims
 
     def needed(self, names: Sequence[str]) -> list[Ensemble]:
         """Return some ensembles and all those whose spikes they depend on, in their order."""
@@ -259,6 +342,17 @@ class PartialChip:
             ensembles.append(replace(extra, populations=None))
         simulator = GraphSimulator(circuit, ensembles, neurons, self.samples)
         return simulator, self.host.currents(ensembles)
+
+
+def _whole_map(rates: np.ndarray, aims: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Decode each value from its own population; return a map, shape (size, neurons)."""
+    decoders = np.stack(
+        [
+            fit_few_rows(rates[:, value], aims[:, value, None], STATIC_RIDGE)[:, 0]
+            for value in range(aims.shape[1])
+        ]
+    )
+    return np.asarray((kernel.T[:, :, None] * decoders).reshape(kernel.shape[1], -1))
 
 
 def _only_last(plan: Plan) -> set[str]:

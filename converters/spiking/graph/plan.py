@@ -227,10 +227,10 @@ def check_graph(plan: Plan, recipe: Recipe, chip: AnalogProfile) -> None:
         )
     if recipe.synapse is not None:
         raise InputError("a graph of neurons needs linear synapses, not pairs of DPIs.")
-    if recipe.fan_in:
+    if recipe.fan_in == 1:
         raise InputError(
-            f"a neuron of profile {chip.name} has {recipe.fan_in} synapses, and those of a graph "
-            "read all neurons that drive them; give --fan-in 0 or another profile."
+            "a neuron of a graph needs synapses from its own ensemble and from others; give "
+            "--fan-in 2 or more, or 0 for no limit."
         )
     largest = max(units.values(), default=0) * recipe.neurons_per_unit
     if recipe.calibration == "dynamic" and largest > LARGEST_MAP:

@@ -10,6 +10,7 @@ import pytest
 
 import lmu_deploy as ld
 from converters.spiking import spike
+from converters.spiking.calibration import independent_products
 from converters.spiking.closed_loop import divide_step
 from converters.spiking.device import Block, RecordedDevice, SessionRecorder
 from converters.spiking.graph.plan import Drive, Plan, plan_graph
@@ -39,6 +40,7 @@ from targets.spiking import SpikingTarget
 STEPS, N_IN = 6, 3
 RNG = np.random.default_rng(5)
 SMALL = {"neurons_per_state": 16, "neurons_per_unit": 12, "calibration_samples": 80}
+QUICK = {**SMALL, "presentation_ms": 20.0, "tau_ms": 30.0}
 
 
 def _weights(*shape: int) -> np.ndarray:
@@ -190,7 +192,7 @@ def network() -> Network:
 
 def _spike(network: Network, inputs: np.ndarray, **options: object) -> SpikingGraph:
     settings = {"units": "chip", "mismatch": 0.2, "weight_bits": 6, **SMALL, **options}
-    made = spike(network, inputs, "generic-analog", **settings)  # type: ignore[arg-type]
+    made = spike(network, inputs, **settings)  # type: ignore[arg-type]
     assert isinstance(made, SpikingGraph)
     return made
 
@@ -333,7 +335,7 @@ def test_a_session_goes_on_where_the_recording_ends(
     """A laboratory plays the runs of one ensemble after the other, as their drives become known."""
     labels = np.arange(len(inputs)) % 3
     data = ld.Dataset(inputs, labels, inputs[:6], labels[:6])
-    options = {"units": "chip", "presentation_ms": 20.0, "tau_ms": 30.0, **SMALL, **OF_LAB}
+    options = {"units": "chip", **QUICK, **OF_LAB}
     path, places = tmp_path / "session.npz", ["m1", "u1", "m2", "u2"]
     made = ld.spike(network, data, record_session=path, **options)  # type: ignore[arg-type]
     for number, place in enumerate(places):
@@ -356,6 +358,55 @@ def test_a_session_goes_on_where_the_recording_ends(
     direct = spike(network, known, device=VirtualDevice(LAB, 7), **options)  # type: ignore[arg-type]
     assert _error(_in_lab(found), fresh) < 1.2 * _error(_in_lab(direct), fresh)  # type: ignore[arg-type]
     assert _error(_in_lab(found), fresh) < 0.5 * _error(_in_lab(found, 8), fresh)
+
+
+def test_a_chip_of_few_synapses_gets_the_sparsest_decoders_within_its_limit(
+    graph: SpikingGraph, inputs: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh = np.random.default_rng(9).normal(size=(20, STEPS, N_IN)) * 0.7
+    most = {each.name: int(each.fan_in.max()) for each in graph.ensembles}
+    assert max(most.values()) > 64
+    network = two_blocks()
+    with caplog.at_level("INFO"):
+        few = spike(network, inputs, "dynapse2", units="chip", neuron="lif", **QUICK)  # type: ignore[arg-type]
+    assert isinstance(few, SpikingGraph) and ld.check(few) == []
+    reached = {each.name: int(each.fan_in.max()) for each in few.ensembles}
+    assert set(reached.values()) <= set(range(65)) and reached["u1"] == reached["u2"] == 64
+    assert any("u2: a neuron has synapses from 64 of 156" in text for text in caplog.messages)
+    too_many = replace(graph, device=replace(graph.device, profile="dynapse2"))
+    assert any("synapses of a neuron of u1" in problem for problem in map(str, ld.check(too_many)))
+    fitted = _spike(network, inputs, fan_in=24, **QUICK)
+    assert max(int(each.fan_in.max()) for each in fitted.ensembles) == 24
+    unit = fitted["u2"]
+    moved = [replace(each, weights=np.roll(each.weights, 1, axis=2)) for each in unit.connections]
+    wrong = replace(unit, connections=tuple(moved))  # each weight at the neuron beside
+    broken = tuple(wrong if each is unit else each for each in fitted.ensembles)
+    assert _error(fitted, fresh) < 0.7 * _error(replace(fitted, ensembles=broken), fresh)
+
+
+@pytest.mark.parametrize("calibration", ["static", "none"])
+def test_few_synapses_without_a_dynamic_calibration(
+    network: Network, inputs: np.ndarray, calibration: str
+) -> None:
+    found = _spike(network, inputs, fan_in=20, calibration=calibration, **QUICK)
+    assert max(int(each.fan_in.max()) for each in found.ensembles) == 20
+
+
+def test_products_of_independent_drives_equal_those_of_drawn_ones() -> None:
+    rng = np.random.default_rng(0)
+    curves = [
+        (rng.random((4, 1, 3)), rng.random((4, 1))),
+        (rng.random((4, 1, 2)), rng.random((4, 1))),
+    ]
+    kernel = rng.normal(size=(2, 5))
+    found = independent_products(curves, kernel)
+    levels = [each.reshape(-1) for each in np.meshgrid(range(4), range(4))]
+    drawn = list(zip(levels, curves, strict=True))
+    features = np.concatenate([rates[level, 0] for level, (rates, _) in drawn], axis=1)
+    targets = np.concatenate([aims[level] for level, (_, aims) in drawn], axis=1) @ kernel
+    np.testing.assert_allclose(found.ff, features.T @ features / 16)
+    np.testing.assert_allclose(found.ft, features.T @ targets / 16)
+    np.testing.assert_allclose(found.tt, np.mean(np.square(targets), axis=0))
 
 
 def test_a_saved_calibration_gives_the_same_network(
@@ -383,7 +434,7 @@ def test_a_saved_calibration_gives_the_same_network(
 def test_yield_judges_a_graph_on_every_chip(network: Network, inputs: np.ndarray) -> None:
     labels = np.arange(len(inputs)) % 3
     data = ld.Dataset(inputs, labels, inputs[:9], labels[:9])
-    options = {"units": "chip", "mismatch": 0.3, "tau_ms": 30.0, "presentation_ms": 20.0}
+    options = {"units": "chip", "mismatch": 0.3, **QUICK}
     options |= {"neurons_per_state": 6, "neurons_per_unit": 5, "calibration_samples": 10}
     found = ld.chip_yield(network, data, chips=2, first_chip=7, **options)  # type: ignore[arg-type]
     assert found.chips == [7, 8] and found.samples == 9
@@ -442,8 +493,8 @@ def test_refusals(graph: SpikingGraph, network: Network, inputs: np.ndarray) -> 
         replace(graph, ensembles=(replace(first, currents=(late,)), *others))
     with pytest.raises(InputError, match="must be equal"):
         replace(first, scales=first.scales[:-1])
-    with pytest.raises(InputError, match="synapses"):
-        _spike(network, inputs, fan_in=64)
+    with pytest.raises(InputError, match="give --fan-in 2 or more"):
+        _spike(network, inputs, fan_in=1)
     with pytest.raises(InputError, match="neurons"):
         _spike(network, inputs, neurons_per_unit=50_000)
 
