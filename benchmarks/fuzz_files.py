@@ -25,7 +25,7 @@ from converters.nir import read_nir, to_nir, write_nir
 from converters.onnx import save_onnx, to_onnx
 from converters.pytorch.state_dict import read_pytorch_lmu
 from converters.quantize import quantize
-from converters.sandbox import child, limits, process
+from converters.sandbox import child, process
 from converters.spiking import spike
 from converters.spiking.saved import keep_calibration, load_calibration
 from lmu_deploy.core.errors import InputError, LmuDeployError
@@ -133,7 +133,7 @@ def _launch_fork(reader: str, path: Path, result: Path) -> tuple[int, bytes]:
             os._exit(code)
         finally:
             os._exit(3)
-    deadline = time.monotonic() + limits.SECONDS
+    deadline = time.monotonic() + process.SECONDS
     pause = 0.0005
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -144,7 +144,7 @@ def _launch_fork(reader: str, path: Path, result: Path) -> tuple[int, bytes]:
         pause = min(0.02, 1.5 * pause)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
-    raise subprocess.TimeoutExpired(reader, limits.SECONDS)  # becomes one clear error
+    raise subprocess.TimeoutExpired(reader, process.SECONDS)  # becomes one clear error
 
 
 def _fixture(name: str) -> bytes:

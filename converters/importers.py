@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from converters.sandbox import limits
+from converters.sandbox import process
 from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.graph.network import Network
@@ -59,7 +59,7 @@ class Sniff:
             return ()
         try:
             with zipfile.ZipFile(self.path) as archive:
-                return tuple(archive.namelist()[: limits.OBJECTS])
+                return tuple(archive.namelist()[: process.OBJECTS])
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
             return ()
 

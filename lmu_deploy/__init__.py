@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Dataset": "lmu_deploy.tasks.dataset",
-    "FidelityReport": "lmu_deploy.api.fidelity",
+    "FidelityReport": "lmu_deploy.api.report",
     "InputError": "lmu_deploy.core.errors",
     "IntegerNetwork": "lmu_deploy.core.integer.network",
     "LmuDeployError": "lmu_deploy.core.errors",

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from converters.keras_lmu.architecture import KerasLayer
-from converters.sandbox import FileContents, limits, read_in_sandbox
+from converters.sandbox import FileContents, process, read_in_sandbox
 from lmu_deploy.core.errors import InputError
 
 CONFIG = "config.json"
@@ -85,8 +85,8 @@ def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
     InputError
         When it is too long, not JSON, nested too deeply, or not an object.
     """
-    if len(text) > limits.JSON_BYTES:
-        raise InputError(f"{what}: its JSON text is longer than {limits.JSON_BYTES} bytes.")
+    if len(text) > process.JSON_BYTES:
+        raise InputError(f"{what}: its JSON text is longer than {process.JSON_BYTES} bytes.")
     try:
         found = json.loads(text, parse_int=_integer)
     except (ValueError, RecursionError) as error:
@@ -107,10 +107,10 @@ def _open_archive(path: Path) -> KerasFile:
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             _check_names(path, archive.namelist())
-            config = parse_json(_take(archive, CONFIG, limits.JSON_BYTES), str(path))
+            config = parse_json(_take(archive, CONFIG, process.JSON_BYTES), str(path))
             version = _version(archive, str(path))
             weights = Path(folder) / WEIGHTS
-            weights.write_bytes(_take(archive, WEIGHTS, limits.ARRAY_BYTES))
+            weights.write_bytes(_take(archive, WEIGHTS, process.ARRAY_BYTES))
             try:
                 return KerasFile(config, read_in_sandbox("hdf5", weights), version)
             except InputError as error:
@@ -123,7 +123,7 @@ def _open_archive(path: Path) -> KerasFile:
 
 def _check_names(path: Path, names: list[str]) -> None:
     """Check the names of the entries; a malicious archive may name files outside of it."""
-    if len(names) > limits.OBJECTS or len(set(names)) < len(names):
+    if len(names) > process.OBJECTS or len(set(names)) < len(names):
         raise InputError(f"{path} has duplicate entries, or too many; save it again.")
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/"))
@@ -151,7 +151,7 @@ def _version(archive: zipfile.ZipFile, what: str) -> str:
     """Return the version that an archive records, if it does."""
     if METADATA not in archive.namelist():
         return ""
-    found = parse_json(_take(archive, METADATA, limits.JSON_BYTES), what).get("keras_version")
+    found = parse_json(_take(archive, METADATA, process.JSON_BYTES), what).get("keras_version")
     return found if isinstance(found, str) else ""
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.sandbox import limits
+from converters.sandbox import process
 from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import DAMAGED
@@ -117,8 +117,8 @@ def read_matrices(path: Path | str) -> Matrices:
     path = check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > limits.ARRAY_BYTES:
-                raise InputError(f"{path} unpacks to more than {limits.ARRAY_BYTES} bytes.")
+            if sum(entry.file_size for entry in archive.infolist()) > process.ARRAY_BYTES:
+                raise InputError(f"{path} unpacks to more than {process.ARRAY_BYTES} bytes.")
         with np.load(path, allow_pickle=False) as stored:
             return {name: np.asarray(stored[name]) for name in stored.files}
     except DAMAGED as error:

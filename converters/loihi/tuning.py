@@ -15,8 +15,7 @@ import numpy as np
 
 from converters.spiking.neurons import PopulationSizes
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.spiking.lif import make_neurons
-from lmu_deploy.core.spiking.loihi import DECAY_ONE, MESSAGE_LIMIT, LoihiNeurons
+from lmu_deploy.core.spiking.loihi import DECAY_ONE, MESSAGE_LIMIT, LoihiNeurons, make_neurons
 from lmu_deploy.hardware.profile import Figure, LifFigures
 
 MESSAGE_ONE = 2**13

@@ -24,7 +24,7 @@ from converters.nir.graphs import write_graph
 from converters.nir.layers import carried_arrays, float_nodes, spiking_nodes, spiking_stepping
 from converters.nir.plan import STEPS_PER_TAU, Header, Stepping, read_header, write_header
 from converters.sandbox import read_in_sandbox
-from converters.sandbox.limits import ARRAY_BYTES
+from converters.sandbox.process import ARRAY_BYTES
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write, from_tree, to_tree
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network

@@ -35,7 +35,7 @@ import nir
 import numpy as np
 
 from converters.nir.plan import Segment, Stepping, is_whole, segments, time_constant
-from converters.sandbox.limits import ARRAY_BYTES
+from converters.sandbox.process import ARRAY_BYTES
 from converters.spiking.closed_loop import behind_synapse
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory

@@ -24,7 +24,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from converters.importers import MOST_ORDER, Sniff
-from converters.sandbox import limits, read_in_sandbox
+from converters.sandbox import process, read_in_sandbox
 from converters.sandbox.process import check_file
 from converters.weight_files import (
     PAPER_NAMES,
@@ -223,8 +223,8 @@ def _read_safetensors(path: Path) -> tuple[Group, dict[str, str]]:
             if HEADER in (file.metadata() or {}):
                 raise InputError(f"{path} is already a file of lmu-deploy; it needs no import.")
             names = list(file.keys())
-            if len(names) > limits.OBJECTS or path.stat().st_size > limits.ARRAY_BYTES:
-                raise InputError(f"{path} has more than {limits.ARRAY_BYTES} bytes of weights.")
+            if len(names) > process.OBJECTS or path.stat().st_size > process.ARRAY_BYTES:
+                raise InputError(f"{path} has more than {process.ARRAY_BYTES} bytes of weights.")
             arrays = {name: np.asarray(file.get_tensor(name)) for name in names}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from converters.sandbox import limits
+from converters.sandbox import process
 from converters.sandbox.process import HEADER, ORDER
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 
@@ -80,10 +80,10 @@ def limit_resources() -> None:
     except ImportError:  # Windows
         return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = limits.MEMORY_BYTES if hard < 0 else min(limits.MEMORY_BYTES, hard)
+    most = process.MEMORY_BYTES if hard < 0 else min(process.MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = math.ceil(used.ru_utime + used.ru_stime) + limits.CPU_SECONDS
+    seconds = math.ceil(used.ru_utime + used.ru_stime) + process.CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 

@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from converters.sandbox import limits
+from converters.sandbox import process
 from lmu_deploy.core.errors import InputError
 
 SKIPPED = ("optimizer", "optimizer_weights")
@@ -102,8 +102,10 @@ class HDF5Tree:
         yield from self._walk(self._file, "", 0)
 
     def _walk(self, group: h5py.Group, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-        if depth > limits.DEPTH:
-            raise InputError(f"its groups are nested more than {limits.DEPTH} deep; {self._again}.")
+        if depth > process.DEPTH:
+            raise InputError(
+                f"its groups are nested more than {process.DEPTH} deep; {self._again}."
+            )
         self.count(1 + len(group))
         yield path, group
         for name in group:
@@ -125,15 +127,15 @@ class HDF5Tree:
     def count(self, objects: int) -> None:
         """Count groups, arrays, attributes or texts before they are read."""
         self._objects += objects
-        if self._objects > limits.OBJECTS:
-            raise InputError(f"it contains more than {limits.OBJECTS} objects; {self._again}.")
+        if self._objects > process.OBJECTS:
+            raise InputError(f"it contains more than {process.OBJECTS} objects; {self._again}.")
 
     def count_bytes(self, size: int, where: str) -> None:
         """Count the bytes of an array before it is read."""
         self._bytes += size
-        if self._bytes > limits.ARRAY_BYTES:
+        if self._bytes > process.ARRAY_BYTES:
             raise InputError(
-                f"with array {where!r} it contains more than {limits.ARRAY_BYTES} bytes of "
+                f"with array {where!r} it contains more than {process.ARRAY_BYTES} bytes of "
                 "arrays; it cannot be imported."
             )
 
@@ -189,7 +191,7 @@ def _read_attributes(tree: HDF5Tree, group: Any, path: str) -> dict[str, str | l
     for name in group.attrs:
         attribute = h5py.h5a.open(group.id, name.encode())
         items = attribute.get_space().get_simple_extent_npoints()
-        if items * attribute.get_type().get_size() > limits.JSON_BYTES:
+        if items * attribute.get_type().get_size() > process.JSON_BYTES:
             raise InputError(f"attribute {name!r} of {path or '/'!r} is too long to be read.")
         value = group.attrs[name]
         if isinstance(value, str | bytes):
@@ -207,16 +209,16 @@ def _check_layout(tree: HDF5Tree, dataset: Any, where: str) -> None:
     filters = [layout.get_filter(i)[0] for i in range(layout.get_nfilters())]
     if any(number not in _FILTERS for number in filters):
         raise InputError(f"array {where!r} has an unknown filter; save it with gzip.")
-    if dataset.chunks and _size_of(dataset.chunks, dataset) > limits.ARRAY_BYTES:
+    if dataset.chunks and _size_of(dataset.chunks, dataset) > process.ARRAY_BYTES:
         raise InputError(
-            f"array {where!r} is stored in chunks of more than {limits.ARRAY_BYTES} bytes; "
+            f"array {where!r} is stored in chunks of more than {process.ARRAY_BYTES} bytes; "
             "it cannot be imported."
         )
 
 
 def _nir_text(value: Any, where: str) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    if not isinstance(text, str) or len(text) > limits.JSON_BYTES:
+    if not isinstance(text, str) or len(text) > process.JSON_BYTES:
         raise InputError(f"{where!r} is not a text, or is too long; export it again.")
     return text
 

@@ -1,4 +1,4 @@
-"""Run a reader in a subprocess and collect its result.
+"""Run a reader in a subprocess, within limits, and collect its result.
 
 In: a file and the name of its reader. Out: arrays by name, and a JSON header.
 """
@@ -17,8 +17,32 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from converters.sandbox import limits
 from lmu_deploy.core.errors import InputError, LmuDeployError, MissingDependencyError
+
+FILE_BYTES = 512 * 2**20
+"""Largest file that is opened."""
+
+ARRAY_BYTES = 128 * 2**20
+"""Largest sum of the sizes of all arrays in one file: 32 million weights of 4 bytes."""
+
+JSON_BYTES = 4 * 2**20
+"""Longest JSON text that is parsed."""
+
+OBJECTS = 10_000
+"""Largest number of groups, arrays and attributes in one file."""
+
+DEPTH = 32
+"""Deepest nesting of groups."""
+
+MEMORY_BYTES = 1000 * 2**20
+"""Most memory that the reading process may allocate."""
+
+SECONDS = 120
+"""Longest wall-clock time for reading a file."""
+
+CPU_SECONDS = 5
+"""Most CPU time for reading a file: damaged HDF5 files can make the library loop forever."""
+
 
 HEADER = "contents"
 ORDER = "order"
@@ -64,7 +88,7 @@ def read_in_sandbox(reader: str, path: Path | str) -> FileContents:
             code, messages = launch(reader, path, result)
         except subprocess.TimeoutExpired as error:
             raise InputError(
-                f"{path} could not be read within {limits.SECONDS} s; it is damaged, save it again."
+                f"{path} could not be read within {SECONDS} s; it is damaged, save it again."
             ) from error
         raise_failure(path, code, messages)
         return read_result(path, result)
@@ -79,7 +103,7 @@ def launch(reader: str, path: Path, result: Path) -> tuple[int, bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        timeout=limits.SECONDS,
+        timeout=SECONDS,
         check=False,
     )
     return done.returncode, done.stderr
@@ -96,9 +120,9 @@ def check_file(path: Path | str) -> Path:
     path = Path(path).absolute()
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the name.")
-    if (size := path.stat().st_size) > limits.FILE_BYTES:
+    if (size := path.stat().st_size) > FILE_BYTES:
         raise InputError(
-            f"{path} has {size} bytes, more than the {limits.FILE_BYTES} that an import reads; "
+            f"{path} has {size} bytes, more than the {FILE_BYTES} that an import reads; "
             "save the weights without the optimizer."
         )
     return path

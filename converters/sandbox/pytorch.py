@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.sandbox import limits
+from converters.sandbox import process
 from lmu_deploy.core.errors import InputError
 
 COMPLEX = "complex"
@@ -46,14 +46,14 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             break
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
         raise InputError("it has no state dictionary; save model.state_dict() with torch.save.")
-    if len(found) > limits.OBJECTS:
-        raise InputError(f"it has more than {limits.OBJECTS} weights; it cannot be imported.")
+    if len(found) > process.OBJECTS:
+        raise InputError(f"it has more than {process.OBJECTS} weights; it cannot be imported.")
     tensors = {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
     for key, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise InputError(f"weight {key!r} is not a dense tensor; save it as one.")
-    if (size := sum(t.numel() * t.element_size() for t in tensors.values())) > limits.ARRAY_BYTES:
-        raise InputError(f"it has {size} bytes of weights, more than {limits.ARRAY_BYTES}.")
+    if (size := sum(t.numel() * t.element_size() for t in tensors.values())) > process.ARRAY_BYTES:
+        raise InputError(f"it has {size} bytes of weights, more than {process.ARRAY_BYTES}.")
     unreal = {key: str(tensor.dtype) for key, tensor in tensors.items() if tensor.is_complex()}
     arrays = {key: _array(key, t) for key, t in tensors.items() if key not in unreal}
     return arrays, {COMPLEX: unreal}
@@ -77,7 +77,7 @@ def _check_archive(path: Path) -> None:
         raise InputError(
             "it is not a file of PyTorch 1.6 or later; save model.state_dict() with torch.save."
         ) from error
-    if len(entries) > limits.OBJECTS:
-        raise InputError(f"it has more than {limits.OBJECTS} entries; it cannot be imported.")
+    if len(entries) > process.OBJECTS:
+        raise InputError(f"it has more than {process.OBJECTS} entries; it cannot be imported.")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise InputError("it is compressed, which PyTorch never does; save it with torch.save.")

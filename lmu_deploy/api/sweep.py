@@ -11,7 +11,6 @@ from typing import Any
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.progress import progress_bar
-from lmu_deploy.studies.figures import METRIC, METRIC_NAME
 from lmu_deploy.studies.plot import write_plot
 from lmu_deploy.studies.records import (
     CSV,
@@ -30,7 +29,7 @@ from lmu_deploy.studies.records import (
     write_summary,
 )
 from lmu_deploy.studies.run import Sweep, Workers
-from lmu_deploy.studies.spec import read_spec
+from lmu_deploy.studies.spec import METRIC, METRIC_NAME, read_spec
 from lmu_deploy.studies.trial import NETWORKS
 from lmu_deploy.studies.workers import LOCK, locked
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmu_deploy.api.export import export
-from lmu_deploy.api.fidelity import FidelityReport
+from lmu_deploy.api.report import FidelityReport
 from lmu_deploy.api.spike import spike
 from lmu_deploy.api.validate import validate
 from lmu_deploy.core.validation import check_choice

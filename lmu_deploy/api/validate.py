@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.api.fidelity import FidelityReport, make_folder
 from lmu_deploy.api.forms import UNCALIBRATED, Asked, Forms, Runs, runs_apart
-from lmu_deploy.api.report import require
+from lmu_deploy.api.report import FidelityReport, make_folder, require
 from lmu_deploy.api.run import part_of
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network

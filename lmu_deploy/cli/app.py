@@ -1,4 +1,4 @@
-"""The commands, in the order in which `--help` lists them."""
+"""The commands in the order in which `--help` lists them; `demo`, `doctor`, `sweep` are here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
@@ -13,10 +14,74 @@ import typer
 from converters.options import SpikeOptions, TaskQuantizeOptions
 from lmu_deploy.cli.convert import chip_yield, quantize, spike
 from lmu_deploy.cli.networks import export, import_network, train, vectors
-from lmu_deploy.cli.options import accepting_earlier_names
+from lmu_deploy.cli.options import Scheduler, Seed, accepting_earlier_names
 from lmu_deploy.cli.run import check, deploy, report, targets, validate
-from lmu_deploy.cli.setup import demo, doctor
-from lmu_deploy.cli.studies import sweep
+
+
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Run the commands that repair the installation.")
+    ] = False,
+) -> None:
+    """Show each library, its version, whether it works, and the command that repairs it.
+
+    Example: lmu-deploy doctor --fix
+    """
+    from lmu_deploy.api.doctor import doctor
+
+    if not all(finding.works for finding in doctor(fix=fix)):
+        raise typer.Exit(1)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("demo-report"),
+    seed: Seed = 0,
+) -> None:
+    """Train a small network, convert it, run it on every target, and write a report.
+
+    Example: lmu-deploy demo --out my-report
+    """
+    from lmu_deploy.api.train import demo
+
+    print(demo(out=out, seed=seed).path)
+
+
+Spec = Annotated[
+    Path, typer.Argument(help="TOML file with the settings to vary.", show_default=False)
+]
+
+
+def sweep(
+    spec: Spec,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.", show_default=False)],
+    scheduler: Scheduler = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of processes of the local cluster. By default the number of cores."
+        ),
+    ] = None,
+) -> None:
+    """Run many trials with different settings, and write a table and a Pareto plot.
+
+    Trials that an earlier run in the same folder finished are not repeated.
+
+    Example: lmu-deploy sweep examples/sweeps/digits-widths.toml --out widths
+    """
+    from lmu_deploy.api.sweep import describe, sweep
+    from lmu_deploy.studies.spec import read_spec
+
+    result = sweep(spec, out=out, scheduler=scheduler, workers=workers)
+    objectives = read_spec(spec).objectives
+    print(f"{len(result.rows)} trials: {result.done} done, {result.found} of them found finished")
+    for point in sorted(result.front, key=lambda point: point.horizontal):
+        print(f"on the front: {describe(point, objectives)}")
+    for row in result.rows:
+        if row.record.error:
+            print(f"{row.record.status}: {dict(row.trial.varied)}: {row.record.error}")
+    for file in result.files:
+        print(file)
+
 
 app = typer.Typer(
     name="lmu-deploy",

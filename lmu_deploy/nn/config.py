@@ -143,7 +143,7 @@ class StackSettings(BaseModel):
 
 
 class StackConfig(StackSettings):
-    """A stack of residual blocks around parallel LMUs; see :mod:`lmu_deploy.nn.graph.stack`.
+    """A stack of residual blocks around parallel LMUs; see :mod:`lmu_deploy.nn.graph.module`.
 
     Attributes
     ----------

@@ -3,6 +3,8 @@
 from lmu_deploy.core.errors import MissingDependencyError
 
 try:
+    import matplotlib.axes  # noqa: F401 (all plots need it, so it is checked once, here)
+
     from lmu_deploy.report.write import write_report
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("matplotlib", "jinja2", "markupsafe"):

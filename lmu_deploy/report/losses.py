@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from markupsafe import Markup
+from collections.abc import Mapping
 
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
@@ -28,7 +25,7 @@ from lmu_deploy.report import wording
 from lmu_deploy.report.plots.losses import Bar, Panel, histogram_plot, waterfall_plot
 from lmu_deploy.report.plots.memory import error_map_plot, largest
 from lmu_deploy.report.series import Series, swatch
-from lmu_deploy.report.tables import Table, with_variants
+from lmu_deploy.report.tables import Section, Table, with_variants
 from lmu_deploy.report.wording import (
     NOTHING,
     SPACE,
@@ -247,27 +244,6 @@ REMEDIES = {
     "saturation": "calibrate on larger inputs or use narrower messages",
 }
 """Suggested fix for each source of error."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """Part of a section that belongs to one target.
-
-    Attributes
-    ----------
-    name : str
-    swatch : Markup
-    sentences : sequence of str
-        Summary in words.
-    plots : sequence of Markup
-    tables : sequence of Table
-    """
-
-    name: str
-    swatch: Markup
-    sentences: Sequence[str]
-    plots: Sequence[Markup]
-    tables: Sequence[Table]
 
 
 def losses(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Section]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from lmu_deploy.core.metrics import reached_by
 from lmu_deploy.fidelity.schema import Fidelity
-from lmu_deploy.report.losses import Section
 from lmu_deploy.report.plots.trials import (
     Chips,
     Marks,
@@ -27,7 +26,7 @@ from lmu_deploy.report.robustness_file import (
     YieldStudy,
 )
 from lmu_deploy.report.series import Series, assign, swatch, variant
-from lmu_deploy.report.tables import Table
+from lmu_deploy.report.tables import Section, Table
 from lmu_deploy.report.wording import (
     METHODS,
     NOTHING,

@@ -12,9 +12,7 @@ from markupsafe import Markup
 from lmu_deploy.fidelity.measures.events import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.report import tables, wording
-from lmu_deploy.report.costs import cost_sources, costs, on_chip
 from lmu_deploy.report.losses import (
-    Section,
     divergences,
     first_cause,
     layer_sections,
@@ -33,7 +31,7 @@ from lmu_deploy.report.plots.metric import Dot, metric_plot
 from lmu_deploy.report.robustness import robustness
 from lmu_deploy.report.robustness_file import Robustness
 from lmu_deploy.report.series import FLOAT, Series, assign, swatch, variant
-from lmu_deploy.report.tables import Table, neurobench
+from lmu_deploy.report.tables import Section, Table, cost_sources, costs, neurobench, on_chip
 from lmu_deploy.report.wording import on_many_chips, setting
 
 Pairs = list[tuple[str, str]]

@@ -19,9 +19,8 @@ from lmu_deploy.fidelity.measures.events import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity
 from lmu_deploy.fidelity.store import read_excerpts, read_fidelity
 from lmu_deploy.report import wording
-from lmu_deploy.report.costs import on_chip
 from lmu_deploy.report.robustness_file import Robustness, read_robustness
-from lmu_deploy.report.tables import Table, comparison, shipping, with_variants
+from lmu_deploy.report.tables import Table, comparison, on_chip, shipping, with_variants
 from lmu_deploy.report.wording import on_many_chips
 
 _SIGNS = {"same": "✅", "better": "✅", "worse": "❌", "unknown": "❔"}

@@ -16,8 +16,7 @@ from typing import Any
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
 from lmu_deploy.core.files import atomic_write, write_text
-from lmu_deploy.studies.figures import METRIC_NAME, TASK_NAME, more_is_better
-from lmu_deploy.studies.spec import Trial
+from lmu_deploy.studies.spec import METRIC_NAME, TASK_NAME, Trial, more_is_better
 
 TRIALS = "trials"
 DONE, REFUSED, FAILED = "done", "refused", "failed"

@@ -17,7 +17,6 @@ from typing import Any
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.studies.figures import METRIC_NAME, more_is_better
 from lmu_deploy.studies.plan import Job, Planner, Training, digest
 from lmu_deploy.studies.records import (
     DONE,
@@ -29,7 +28,7 @@ from lmu_deploy.studies.records import (
     record_path,
     write_record,
 )
-from lmu_deploy.studies.spec import Range, Spec, Trial, grid_trials
+from lmu_deploy.studies.spec import METRIC_NAME, Range, Spec, Trial, grid_trials, more_is_better
 from lmu_deploy.studies.trial import run_and_record, train_and_save
 from lmu_deploy.studies.workers import Cluster, Failure
 from lmu_deploy.tasks.dataset import find_task

@@ -24,10 +24,10 @@ from lmu_deploy.core.options import options_of
 from lmu_deploy.core.validation import check_inputs
 from lmu_deploy.fidelity.assemble import hash_file, versions
 from lmu_deploy.fidelity.judge import judge
-from lmu_deploy.studies.figures import TASK_NAME, Figures, figures_of
 from lmu_deploy.studies.plan import CONVERTERS, Job, Training
 from lmu_deploy.studies.quantization import quantize_for_task
 from lmu_deploy.studies.records import DONE, FAILED, REFUSED, Record, read_record, write_record
+from lmu_deploy.studies.spec import TASK_NAME, Figures, figures_of
 from lmu_deploy.studies.workers import exclusively
 from lmu_deploy.tasks.base import Split
 from lmu_deploy.tasks.dataset import find_task

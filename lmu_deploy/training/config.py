@@ -40,7 +40,7 @@ class TrainConfig(BaseModel):
     layers : tuple of LMUConfig or LSTMConfig
         The network, input side first; see :mod:`lmu_deploy.nn.config`.
     stack : StackSettings, optional
-        The network, instead of layers; see :mod:`lmu_deploy.nn.graph.stack`.
+        The network, instead of layers; see :mod:`lmu_deploy.nn.graph.module`.
     readout_bias : bool
         Of a network of layers.
     epochs : int

@@ -24,8 +24,7 @@ from torch.nn.functional import cross_entropy, dropout, mse_loss
 
 from lmu_deploy.core.errors import RunError
 from lmu_deploy.core.metrics import NO_CLASS
-from lmu_deploy.nn.graph.module import GraphModule
-from lmu_deploy.nn.graph.stack import make_stack
+from lmu_deploy.nn.graph.module import GraphModule, make_stack
 from lmu_deploy.nn.memory import StateNoise
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData

@@ -22,8 +22,7 @@ from targets.base import Run, check_run
 from targets.lava import supervisor
 from targets.lava.compat import lava_settings, lava_version
 from targets.lava.target import TimeLimited
-from targets.spiking.activity import KINDS, PLACES, Activity, empty_activity, merged
-from targets.spiking.layers import Job, run_layers
+from targets.spiking.layers import KINDS, PLACES, Activity, Job, empty_activity, merged, run_layers
 from targets.spiking.target import make_run
 
 _PROGRESS = "progress.npy"

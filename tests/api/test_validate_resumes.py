@@ -11,7 +11,7 @@ import time
 import pytest
 
 import lmu_deploy as ld
-from lmu_deploy.api.fidelity import FidelityReport
+from lmu_deploy.api.report import FidelityReport
 from lmu_deploy.fidelity import store
 from lmu_deploy.fidelity.attribution.measure import Errors
 from lmu_deploy.fidelity.store import PARTS, hash_of

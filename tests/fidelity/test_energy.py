@@ -14,7 +14,7 @@ from lmu_deploy.fidelity.judge import fit_of
 from lmu_deploy.fidelity.measures.energy import Counts, costs_of, count, estimate
 from lmu_deploy.hardware.placement import destinations, place
 from lmu_deploy.hardware.profile import CostTable, Range, cost_tables, load_profile
-from lmu_deploy.report.costs import on_chip
+from lmu_deploy.report.tables import on_chip
 from lmu_deploy.report.wording import quantities, verdict
 from lmu_deploy.tasks.digits import TASK
 from targets.integer import IntegerTarget

@@ -20,9 +20,8 @@ from lmu_deploy.core.graph.time import Mask, Reduce
 from lmu_deploy.core.network import Memory
 from lmu_deploy.nn.config import StackConfig
 from lmu_deploy.nn.convert import to_torch
-from lmu_deploy.nn.graph.module import GraphModule
+from lmu_deploy.nn.graph.module import GraphModule, make_stack
 from lmu_deploy.nn.graph.operator import counterparts
-from lmu_deploy.nn.graph.stack import make_stack
 
 
 def close(one, other, tolerance):

@@ -52,7 +52,7 @@ def test_every_task_has_a_stack(task):
 
 
 def test_the_stack_for_psmnist_is_no_larger_than_the_published_network():
-    from lmu_deploy.nn.graph.stack import make_stack
+    from lmu_deploy.nn.graph.module import make_stack
 
     task = get_task("psmnist-nru")
     stack = make_stack(preset(task, "stack").stack_for(task))

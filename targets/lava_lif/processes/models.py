@@ -25,8 +25,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from targets.host import HostLayer
 from targets.lava.neurons import multiply_shift, saturate
 from targets.lava_lif import target
-from targets.spiking.activity import Tally
-from targets.spiking.layers import Job
+from targets.spiking.layers import Job, Tally
 
 
 class Relays(AbstractProcess):

@@ -14,7 +14,7 @@ import pytest
 
 from converters.importers import import_file
 from converters.keras_lmu.file import CONFIG, WEIGHTS
-from converters.sandbox import limits, process
+from converters.sandbox import process
 from lmu_deploy.core.errors import InputError
 
 h5py = pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
@@ -44,7 +44,7 @@ def test_an_entry_that_leads_out_of_the_archive_is_refused(tmp_path, name):
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "ARRAY_BYTES", 2**21)
+    monkeypatch.setattr(process, "ARRAY_BYTES", 2**21)
 
     def bomb(name, content):
         return bytes(2**24) if name == WEIGHTS else content
@@ -57,7 +57,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
 
 def test_an_oversized_configuration_is_not_parsed(tmp_path):
     def bomb(name, content):
-        return b" " * (limits.JSON_BYTES + 1) if name == CONFIG else content
+        return b" " * (process.JSON_BYTES + 1) if name == CONFIG else content
 
     with pytest.raises(InputError, match=r"config\.json unpacks to more than"):
         import_file(repacked(tmp_path / "a.keras", bomb, compression=zipfile.ZIP_DEFLATED))
@@ -228,7 +228,7 @@ def test_a_compressed_pytorch_file_is_refused(tmp_path):
     ],
 )
 def test_a_reader_that_crashes_or_hangs_raises_one_error(monkeypatch, code, message):
-    monkeypatch.setattr(limits, "SECONDS", 1)
+    monkeypatch.setattr(process, "SECONDS", 1)
 
     def launch(reader, path, answer):
         run = subprocess.run([sys.executable, "-c", code], timeout=1, check=False)
@@ -250,7 +250,7 @@ def test_the_memory_of_the_reader_is_limited():
 
 def test_the_cpu_time_of_the_reader_is_limited():
     code = (
-        "from converters.sandbox import child, limits; limits.CPU_SECONDS = 1; "
+        "from converters.sandbox import child, process; process.CPU_SECONDS = 1; "
         "child.limit_resources()\nwhile True: pass"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False)
@@ -260,7 +260,7 @@ def test_the_cpu_time_of_the_reader_is_limited():
 def test_a_file_beyond_the_limit_is_not_opened(tmp_path):
     path = tmp_path / "large.h5"
     with path.open("wb") as file:
-        file.truncate(limits.FILE_BYTES + 1)
+        file.truncate(process.FILE_BYTES + 1)
     with pytest.raises(InputError, match="without the optimizer"):
         import_file(path)
 

@@ -10,7 +10,7 @@ import pytest
 from converters.loihi import loihi_spike
 from lmu_deploy.core.errors import RunError
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.core.spiking import lif
+from lmu_deploy.core.spiking import loihi
 from lmu_deploy.core.spiking.loihi import LoihiMemory, LoihiNeurons
 from targets.lava_lif import LavaLifTarget
 from targets.lava_lif.target import run_jobs
@@ -99,7 +99,7 @@ def test_fifty_drawn_memories_with_saturations_and_wraps(rng, monkeypatch):
     for place in ("input", "relay/state", "relay/message"):
         assert sum(simulator.saturations[place] > 0 for simulator in simulated) >= 5, place
     assert all(simulator.counts["memory"].sum() > 0 for simulator in simulated)
-    monkeypatch.setattr(lif, "_wrapped_once", lambda current: current)
+    monkeypatch.setattr(loihi, "_wrapped_once", lambda current: current)
     different = [
         not np.array_equal(run_job(job).rasters["memory"], simulator.rasters["memory"])
         for job, simulator in zip(jobs, simulated, strict=True)

@@ -19,8 +19,16 @@ from lmu_deploy.core.files import load, save
 from lmu_deploy.core.metrics import nrmse
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
-from lmu_deploy.core.spiking.lif import FastLifNeurons, LifNeurons, is_fast, make_neurons
-from lmu_deploy.core.spiking.loihi import LOIHI_CLASSES, LoihiMemory, LoihiNetwork, LoihiNeurons
+from lmu_deploy.core.spiking.loihi import (
+    LOIHI_CLASSES,
+    FastLifNeurons,
+    LifNeurons,
+    LoihiMemory,
+    LoihiNetwork,
+    LoihiNeurons,
+    is_fast,
+    make_neurons,
+)
 from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.assemble import _integer_peers
 from lmu_deploy.fidelity.measures.agreement import compare_states
