@@ -76,6 +76,8 @@ def of_columns(change: Callable[..., np.ndarray], two: bool = False) -> Plant:
         bad = with_connections(network, {edge.place: replace(edge.connection, slices=slices)})
         whole = [(edge.place, None)] if edge.connection.n_in == 1 else []
         named = [(str(edge.source), j % edge.n_source) for j in columns]
+        if edge.connection.n_out == 1:  # a column is one weight
+            named += [(edge.place, j) for j in columns]
         return Planted(bad, named + whole)
 
     return plant

@@ -14,24 +14,22 @@ Otherwise the neurons with wrong integers are named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 
 from lmu_deploy.core.integer.functions import rounded_shift
 from lmu_deploy.core.integer.memories import Integrators, Series
-from lmu_deploy.core.integer.parts import LARGEST_SHIFT, Connection, Edge, largest
+from lmu_deploy.core.integer.parts import Edge, largest
 from lmu_deploy.core.integer.populations import Population
-from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault, Replay, constant, flipped_bit
+from lmu_deploy.fidelity.neuron_faults import EXPLAINED, NeuronSuspect, regained, times
+from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault, Replay, constant
 
-_EXPLAINED = 0.02
-_NEAR = 3
-"""Digits on either side of an estimated weight that are tested: a function limits its accuracy."""
-
-
-_GRID = np.linspace(-1.0, 1.0, 33)
+_SCREENED, _FRAMES, _PAIRED = 4, 32, 6
+"""Samples and frames in which the response to a missing column is computed; columns of pairs."""
 
 Test = tuple[Fault, np.ndarray]
 """A hypothesis, and the integers that it predicts, (rows, neurons)."""
@@ -84,6 +82,15 @@ class Suspect:
 
     def drive_residuals(self, group: int = 0) -> np.ndarray:
         """Return residuals in units of the drive, by the slope of the update; (rows, neurons)."""
+        if group not in self._residuals:
+            self._residuals[group] = self._in_drive(group)
+        return self._residuals[group]
+
+    @cached_property
+    def _residuals(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def _in_drive(self, group: int) -> np.ndarray:
         size = self.p.drive_size // max(self.p.drives, 1)
         columns = slice(group * size, (group + 1) * size)
         delta = max(1, int(np.sqrt((self.drive[:, columns].astype(float) ** 2).mean())) // 8)
@@ -102,7 +109,7 @@ class Suspect:
         for hypotheses in (self._values, self._whole_edges, self._columns):
             for fault, predicted in hypotheses():
                 wrong = int((predicted != self.recorded).sum())
-                if wrong <= _EXPLAINED * self.wrong and (best is None or wrong < best.wrong):
+                if wrong <= EXPLAINED * self.wrong and (best is None or wrong < best.wrong):
                     best = replace(fault, wrong=wrong)
                 if not wrong:
                     return [replace(fault, wrong=0)]
@@ -147,7 +154,7 @@ class Suspect:
             yield Fault("width", place, (bits,), words), wrapped
         for doublings in (-2, -1, 1, 2):
             shifted = _scaled(self.predicted, doublings)
-            words = f"Values of {place} are {_times(doublings)} the specified ones: a wrong shift."
+            words = f"Values of {place} are {times(doublings)} the specified ones: a wrong shift."
             yield Fault("shift", place, (doublings,), words), shifted
 
     def _whole_edges(self) -> Iterator[Test]:
@@ -165,10 +172,8 @@ class Suspect:
             negated = Fault("sign", at, (), f"All weights of {at} have the wrong sign.")
             yield self._weights(negated, edge, -connection.slices)
             for doublings in (-2, -1, 1, 2):
-                words = (
-                    f"The drive of {at} is {_times(doublings)} the specified one: a wrong shift."
-                )
-                if (other := _regained(connection, doublings)) is not None:
+                words = f"The drive of {at} is {times(doublings)} the specified one: a wrong shift."
+                if (other := regained(connection, doublings)) is not None:
                     part = other.drive(self.messages(edge))
                     fault = Fault("gain", at, (doublings,), words)
                     yield fault, self.predict(self.changed(edge, part))
@@ -225,22 +230,12 @@ class Suspect:
     def _columns(self) -> Iterator[Test]:
         """Hypotheses on one sender, or on two that are exchanged."""
         for edge in self.edges:
-            x = self.messages(edge).astype(float)
-            w = edge.connection.dequantized
-            groups, inside = divmod(edge.row, max(self.p.size, 1))
-            if self.p.drives == 1 and self.p.drive_size != self.p.size:
-                continue
-            residual = self.drive_residuals(groups)[:, inside : inside + len(w)]
-            if residual.shape[1] != len(w) or not residual.any():
-                continue
-            joint = x.T @ residual @ w
-            sizes = np.einsum("tj,tj->j", x, x) * np.einsum("ij,ij->j", w, w)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                single = np.nan_to_num(np.diag(joint) ** 2 / sizes)
-            for j in np.argsort(-single)[:3]:
-                yield from self._column(edge, int(j))
-            i, j = self._pair(joint, x, w)
-            if i != j:
+            local = self.p.drive_size == self.p.size and edge.connection.n_out <= self.p.size
+            local = local and (self.p.resumable or self.p.stateless)
+            single, pairs = self._correlated(edge) if local else self._responding(edge)
+            for j in single:
+                yield from self._column(edge, j)
+            for i, j in pairs:
                 exchanged = self.messages(edge)
                 exchanged[:, [i, j]] = exchanged[:, [j, i]]
                 source = str(edge.source)
@@ -248,6 +243,47 @@ class Suspect:
                 part = edge.connection.drive(exchanged)
                 fault = Fault("exchanged", source, (i, j), words)
                 yield fault, self.predict(self.changed(edge, part))
+
+    def _correlated(self, edge: Edge) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the columns, and the pair, whose part in the drive correlates with residuals."""
+        x, w = self.messages(edge).astype(float), edge.connection.dequantized
+        residual = self.drive_residuals()[:, edge.row : edge.row + len(w)]
+        if not residual.any():
+            return [], []
+        joint = x.T @ residual @ w
+        sizes = np.einsum("tj,tj->j", x, x) * np.einsum("ij,ij->j", w, w)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            single = np.nan_to_num(np.diag(joint) ** 2 / sizes)
+        i, j = self._pair(joint, x, w)
+        return [int(j) for j in np.argsort(-single)[:3]], [(i, j)] if i != j else []
+
+    def _responding(self, edge: Edge) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return columns, and pairs, without which the population would record such residuals.
+
+        This needs no slope: it serves neurons with several drives, or with states of their own.
+        """
+        samples = self.replay.samples
+        wrong = (self.recorded != self.predicted).reshape(samples, -1, self.p.size)
+        some = np.argsort(-wrong.sum(axis=(1, 2)), kind="stable")[:_SCREENED]
+        frames = self.frames.stop
+        if wrong.shape[1] == frames:  # not the single frame of a reduction
+            first = int(np.flatnonzero(wrong[some].any(axis=(0, 2)))[0])
+            frames = min(frames, first + _FRAMES)
+        drive, before = _cube(self.drive, samples)[some, :frames], self.replay.before(self.p)
+        before = None if before is None else before[some, :frames]
+        recorded = _cube(self.recorded, samples)[some, :frames].astype(float)
+        residual = recorded - self.replay.updated(self.p, drive, before)
+        x, w = _cube(self.messages(edge), samples)[some, :frames], edge.connection.dequantized
+        scores = np.zeros(x.shape[2])
+        for j in np.flatnonzero(x.any(axis=(0, 1)) & w.any(axis=0)):
+            less = drive.copy()
+            part = np.rint(x[..., j, None] * w[:, j]).astype(np.int64)
+            less[..., edge.row : edge.row + len(w)] -= part
+            change = self.replay.updated(self.p, less, before) - (recorded - residual)
+            size = float((change**2).sum())
+            scores[j] = float((change * residual).sum()) ** 2 / size if size else 0.0
+        ranked = [int(j) for j in np.argsort(-scores, kind="stable")[:_PAIRED] if scores[j]]
+        return ranked[:3], [(min(i, j), max(i, j)) for i, j in combinations(ranked, 2)]
 
     def _column(self, edge: Edge, j: int) -> Iterator[Test]:
         source = str(edge.source)
@@ -278,153 +314,9 @@ class Suspect:
         i, j = np.unravel_index(int(score.argmax()), score.shape)
         return min(int(i), int(j)), max(int(i), int(j))
 
-    # One neuron
-
     def _neuron(self, i: int) -> Fault:
         """Return what explains the wrong integers of one neuron, or name the neuron."""
-        recorded, place = self.recorded[:, i], str(self.p.place)
-        bad = recorded != self.predicted[:, i]
-        count = int(bad.sum())
-        best = Fault(
-            "neuron", place, (i,), f"Neuron {i} of {place} is wrong {count:,} times.", count
-        )
-        if (value := constant(recorded)) is not None:
-            kind = "stuck" if value else "dead"
-            words = f"Neuron {i} of {place} is stuck at {value:,}."
-            return Fault(kind, place, (i,), words)
-        if count == 1 and (bit := flipped_bit(recorded, self.predicted[:, i])) is not None:
-            row = int(np.flatnonzero(bad)[0])
-            sample, step = divmod(row, self.replay.recorded[self.p.place].shape[1])
-            sample = int(self.replay.numbers[sample])
-            words = (
-                f"Bit {bit} of neuron {i} of {place} is flipped at step {step} of sample {sample}."
-            )
-            return Fault("flipped bit", place, (i,), words)
-        for fault, predicted in self._rows_of(i):
-            wrong = int((predicted[:, i] != recorded).sum())
-            if wrong <= max(_EXPLAINED * count, 0) and wrong < best.wrong:
-                best = replace(fault, wrong=wrong)
-                if not wrong:
-                    break
-        return best
-
-    def _rows_of(self, i: int) -> Iterator[Test]:
-        for group in range(max(self.p.drives, 1)):
-            at = group * self.p.size + i
-            residual = self.drive_residuals(group)[:, i] if self.p.drive_size > at else None
-            if residual is None or not residual.any():
-                continue
-            used = residual != 0.0
-            yield self._bias(i, at, float(np.median(residual[used])))
-            mine = [
-                (edge, at - edge.row)
-                for edge in self.edges
-                if 0 <= at - edge.row < edge.connection.n_out
-            ]
-            for edge, row in mine:
-                yield from self._row(edge, row, residual)
-            yield from self._several(i, mine, residual)
-
-    def _bias(self, i: int, at: int, offset: float) -> Test:
-        """Return the offset of a bias near an estimate that explains most, and its prediction."""
-        best, fewest, predicted = offset, self.recorded.size + 1, self.predicted
-        for factors in (np.geomspace(0.25, 4.0, 33), *(1.0 + w * _GRID for w in (0.05, 0.004))):
-            for tried in best * factors:
-                drive = self.drive.copy()
-                drive[:, at] += int(np.rint(tried))
-                found = self.predict(drive)
-                wrong = int((found[:, i] != self.recorded[:, i]).sum())
-                if wrong < fewest:
-                    best, fewest, predicted = float(tried), wrong, found
-        words = f"The bias of neuron {i} of {self.p.place} is off by {int(np.rint(best)):,}."
-        return Fault("bias", f"{self.p.entrance}/bias", (i,), words), predicted
-
-    def _row(self, edge: Edge, row: int, residual: np.ndarray) -> Iterator[Test]:
-        """Hypotheses on one row of the weights of an edge."""
-        at, connection = edge.place, edge.connection
-        one = Connection(
-            connection.slices[:, row : row + 1],
-            connection.multiplier[:, row : row + 1],
-            connection.shift[:, row : row + 1],
-            connection.weight_bits,
-            connection.accumulator_bits,
-        )
-        x = self.messages(edge)
-
-        def test(kind: str, words: str, part: np.ndarray, *more: int) -> Test:
-            fault = Fault(kind, at, (row, *more), words)
-            return fault, self.predict(self.changed(edge, part, slice(row, row + 1)))
-
-        own = one.drive(x)
-        yield test("row lost", f"Row {row} of {at} is missing.", 0 * own)
-        negated = replace(one, slices=-one.slices).drive(x)
-        yield test("row sign", f"Row {row} of {at} has the wrong sign.", negated)
-        for doublings in (-3, -2, -1, 1, 2, 3):
-            words = f"Row {row} of {at} is {_times(doublings)} the specified one: a wrong shift."
-            if (other := _regained(one, doublings)) is not None:
-                yield test("row gain", words, other.drive(x))
-        for k in range(len(one.slices)):
-            without = one.slices.copy()
-            without[k] = 0
-            words = f"Slice {k} of row {row} of {at} is missing."
-            yield test("row slice", words, replace(one, slices=without).drive(x))
-        others = self.part(edge) - own
-        distance = ((others - residual[:, None]) ** 2).sum(axis=0)
-        distance[row] = np.inf
-        like = int(distance.argmin())
-        if np.isfinite(distance[like]):
-            words = f"Row {row} of {at} has the weights of row {like}."
-            yield test("row exchanged", words, self.part(edge)[:, like : like + 1], like)
-        yield from self._weight(edge, row, residual, one, test)
-
-    def _several(
-        self, i: int, rows: list[tuple[Edge, int]], residual: np.ndarray
-    ) -> Iterator[Test]:
-        """Name the row whose messages explain the residuals of a neuron best, if they do."""
-        fits = []
-        for edge, row in rows:
-            x = self.messages(edge).astype(float)
-            if len(x) >= 3 * x.shape[1]:
-                solution, *_ = np.linalg.lstsq(x, residual, rcond=None)
-                fits.append((float(((residual - x @ solution) ** 2).sum()), edge.place, row))
-        if fits and min(fits)[0] < 1e-4 * float((residual**2).sum()):
-            _, place, row = min(fits)
-            predicted = self.predicted.copy()
-            predicted[:, i] = self.recorded[:, i]
-            words = f"Several weights of row {row} of {place} are wrong."
-            yield Fault("row", place, (row,), words), predicted
-
-    def _weight(
-        self,
-        edge: Edge,
-        row: int,
-        residual: np.ndarray,
-        one: Connection,
-        test: Callable[..., Test],
-    ) -> Iterator[Test]:
-        """Test a change of the one weight that correlates best with the residuals."""
-        x = self.messages(edge)
-        real = x.astype(float)
-        sizes = (real**2).sum(axis=0)
-        products = real.T @ residual
-        score = np.divide(products**2, sizes, out=np.zeros_like(sizes), where=sizes > 0)
-        for j in np.argsort(-score)[:2]:
-            if not sizes[j]:
-                continue
-            change = products[j] / sizes[j]
-            for k in range(len(one.slices)):
-                old = int(one.slices[k, 0, j])
-                digit = int(np.rint(change / one.gains[k, 0]))
-                near = range(old + digit - _NEAR, old + digit + _NEAR + 1) if digit else ()
-                for value in (v for v in near if -128 < v < 128 and v != old):
-                    slices = one.slices.copy()
-                    slices[k, 0, j] = value
-                    words = (
-                        f"The weight in row {row}, column {j} of {edge.place} is {value} in slice "
-                        f"{k}, not {old}."
-                    )
-                    other = replace(one, slices=slices, weight_bits=8)
-                    yield test("weight", words, other.drive(x), int(j))
+        return NeuronSuspect(self, i).explain()
 
 
 def _rows(values: np.ndarray) -> np.ndarray:
@@ -432,21 +324,14 @@ def _rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])
 
 
+def _cube(rows: np.ndarray, samples: int) -> np.ndarray:
+    """Return (rows, values) as (samples, frames, values)."""
+    return rows.reshape(samples, -1, rows.shape[-1])
+
+
 def _scaled(values: np.ndarray, doublings: int) -> np.ndarray:
     """Return values times a power of two, rounded as a shift does."""
     return values << doublings if doublings > 0 else rounded_shift(values, -doublings)
-
-
-def _regained(connection: Connection, doublings: int) -> Connection | None:
-    """Return a connection with other shifts; None where these cannot be."""
-    shift = connection.shift - doublings
-    return (
-        None if shift.min() < 0 or shift.max() > LARGEST_SHIFT else replace(connection, shift=shift)
-    )
-
-
-def _times(doublings: int) -> str:
-    return f"{2**doublings} times" if doublings > 0 else f"1/{2**-doublings} of"
 
 
 def explain(replay: Replay) -> list[Fault]:

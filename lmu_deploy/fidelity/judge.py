@@ -43,7 +43,7 @@ from lmu_deploy.fidelity.measures.memory_error import (
 from lmu_deploy.fidelity.measures.metric import compare, keep_answers, measure
 from lmu_deploy.fidelity.measures.ranges import LayerRanges
 from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
-from lmu_deploy.fidelity.replay import Replay, misrecorded, recorded_parts
+from lmu_deploy.fidelity.replay import Fault, Replay, misrecorded, recorded_parts
 from lmu_deploy.fidelity.schema import Divergence, Fit
 from lmu_deploy.fidelity.store import plain
 from lmu_deploy.fidelity.streaming import counted_of
@@ -93,6 +93,14 @@ def affordable(network: IntegerNetwork, steps: int) -> int:
 
 
 def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specification | None:
+    """Compare what a target recorded with the specification; see :func:`examined`."""
+    found = examined(run, network, inputs)
+    return None if found is None else found[0]
+
+
+def examined(
+    run: Run, network: object, inputs: np.ndarray
+) -> tuple[schema.Specification, list[Fault]] | None:
     """Compare what a target recorded with the specification, and explain the differences.
 
     Parameters
@@ -105,7 +113,7 @@ def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specificati
 
     Returns
     -------
-    Specification, or None
+    (Specification, list of Fault), or None
         None unless integers of an integer network were recorded, or states of an analog chip.
     """
     if isinstance(network, SpikingNetwork) and run.states is not None:
@@ -131,7 +139,7 @@ def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specificati
     )
     first = replay.first
     faults = misrecorded(replay, {p: truth[p][chosen] for p in integers}) or explain(replay)
-    return schema.Specification(
+    specification = schema.Specification(
         samples=count,
         values=sum(values.size for values in integers.values()),
         different=int(wrong.sum()),
@@ -150,16 +158,17 @@ def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specificati
         ),
         faults=[fault.words for fault in faults],
     )
+    return specification, faults
 
 
 def _examine_chip(
     states: States, rasters: Mapping[str, np.ndarray], network: SpikingNetwork, inputs: np.ndarray
-) -> schema.Specification | None:
+) -> tuple[schema.Specification, list[Fault]] | None:
     """Compare a recorded analog chip with what its network file predicts from state to state."""
     found = replay_chip(network, inputs[: len(states.m)], states.m, rasters)
     if found is None:
         return None
-    return schema.Specification(
+    specification = schema.Specification(
         samples=len(states.m),
         values=found.values,
         different=0,
@@ -169,6 +178,7 @@ def _examine_chip(
         faults=[fault.words for fault in found.faults],
         false_alarms=FALSE_ALARMS,
     )
+    return specification, found.faults
 
 
 def judge(

@@ -296,33 +296,48 @@ class Replay:
         """Return how many frames a population takes; of a reduction, more than it records."""
         return self._taken[p.place]
 
-    def updated(self, p: Population, drive: np.ndarray) -> np.ndarray:
-        """Return what a recorded population records of all frames with given drives.
+    def updated(
+        self,
+        p: Population,
+        drive: np.ndarray,
+        before: np.ndarray | None = None,
+        neuron: int | None = None,
+    ) -> np.ndarray:
+        """Return what a recorded population records of frames with given drives.
 
         Parameters
         ----------
         p : Population
-        drive : ndarray, shape (samples, frames, drive_size), int64
+        drive : ndarray, shape (rows, frames, drive_size), int64
+        before : ndarray, shape (rows, frames, neurons), optional
+            What :meth:`before` returns, of other rows; by default that of all samples. Populations
+            that are not resumable begin at their first frame instead.
+        neuron : int, optional
+            Only this neuron: `drive` has its sums alone.
         """
+        if before is None:
+            before = self.before(p)
+        if neuron is not None:
+            p, before = p.only(neuron), None if before is None else before[..., [neuron]]
         if not p.resumable:
             return self._in_turn(p, drive)
-        frames, before = drive.shape[1], self._before(p)
-        rows = self.samples * frames
+        shape, rows = drive.shape[:2], drive.shape[0] * drive.shape[1]
         state = None if before is None else p.resumed(before.reshape(rows, p.size))
         state, messages, _ = p.update(state, drive.reshape(rows, p.drive_size))
-        return np.asarray(p.recorded(state, messages)).reshape(self.samples, frames, p.size)
+        return np.asarray(p.recorded(state, messages)).reshape(*shape, p.size)
 
-    def _before(self, p: Population) -> np.ndarray | None:
-        """Return the recording of each frame's predecessor; None for a stateless population."""
-        if p.stateless:
+    def before(self, p: Population) -> np.ndarray | None:
+        """Return the recording of each frame's predecessor; None if the update needs none."""
+        if p.stateless or not p.resumable:
             return None
         recorded = self.recorded[p.place]
         start = np.asarray(p.recorded(p.start(self.samples), None))[:, None]
         return np.concatenate([start, recorded[:, :-1]], axis=1)
 
-    def _in_turn(self, p: Population, drive: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def _in_turn(p: Population, drive: np.ndarray) -> np.ndarray:
         """Return all frames of a population whose state the replay keeps itself."""
-        state, found = p.start(self.samples), []
+        state, found = p.start(len(drive)), []
         for n in range(drive.shape[1]):
             state, messages, _ = p.update(state, drive[:, n])
             found.append(np.asarray(p.recorded(state, messages)))

@@ -7,14 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from converters.quantize import quantize as convert
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.validate import validate
 from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.graph.linear import Dense
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.recurrent import GRU, LSTM
+from lmu_deploy.core.integer.gated import GatedUnits
 from lmu_deploy.core.integer.graph import with_connections
 from lmu_deploy.core.loading import load
+from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.fidelity.faults import explain
 from lmu_deploy.fidelity.gate import Limits, check_limits
-from lmu_deploy.fidelity.judge import examine, judge
+from lmu_deploy.fidelity.judge import examine, examined, judge
 from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.replay import Replay, recorded_parts
 from lmu_deploy.fidelity.schema import Fit
@@ -134,6 +140,45 @@ def test_wrong_weights_are_named_with_their_index(network, split, place, fault):
     assert (first.kind, first.place, first.index) == (kind, place_named, index)
     assert str(index[0]) in first.words and place_named in first.words
     assert first.wrong <= 0.02 * replay.different
+
+
+@pytest.fixture(scope="module")
+def gated():
+    """Return LSTM and GRU units between other populations, in integers, and inputs."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(32, 12, 3))
+    shapes = {"lstm": (LSTM, 4), "gru": (GRU, 3)}
+    found = {}
+    for name, (cell, gates) in shapes.items():
+        arrays = [rng.normal(size=(rows, gates * 5)) / 2 for rows in (3, 5)]
+        nodes = [
+            Node("cell", cell(*arrays, rng.normal(size=gates * 5) / 4), (INPUT,)),
+            Node("readout", Dense(rng.normal(size=(5, 2))), ("cell",)),
+        ]
+        found[name] = convert(Network(nodes, (3,), "readout"), x), x[:8]
+    return found
+
+
+@pytest.mark.parametrize("unit", ["lstm", "gru"])
+@pytest.mark.parametrize("fault", ["lost", "sign", "columns"])
+@pytest.mark.parametrize("part", [0, 1])
+def test_wrong_columns_of_gated_units_are_named(gated, unit, fault, part):
+    """Their states are not recorded, and each message depends on all frames before it."""
+    network, x = gated[unit]
+    units = next(p for p in network.on_chip if isinstance(p, GatedUnits))
+    edge = network.entering(units.entrance)[part]
+    slices = edge.connection.slices.copy()
+    column, other = 1, 2
+    if fault == "columns":
+        slices[:, :, [column, other]] = slices[:, :, [other, column]]
+    else:
+        slices[:, :, column] *= -1 if fault == "sign" else 0
+    run = IntegerTarget().run(changed(network, edge.place, slices=slices), x, record=True)
+    specification, (first, *_) = examined(run, network, x)
+    assert not specification.equal
+    assert first.place == str(edge.source)
+    assert first.index == ((column, other) if fault == "columns" else (column,))
+    assert first.kind == ("exchanged" if fault == "columns" else f"column {fault}")
 
 
 @pytest.mark.parametrize("place", ["layer0/memory", "layer0/hidden", "readout"])
@@ -370,6 +415,63 @@ def test_damage_of_a_delay_line_is_named(fault):
     found = damage(changed(line, place, slices=slices, shift=shift))
     assert set(found[0].index) == set(wanted)
     assert found[0].place == ("layer0/memory" if fault == "column" else place)
+
+
+@pytest.mark.parametrize("fault", ["weight", "row"])
+def test_a_small_change_of_an_exact_matrix_is_damage(fault):
+    """A delay line has ones, which need no rounding."""
+    line = quantize(DIGITS, realization="fir")
+    place = "layer0/memory/recurrent"
+    connection = next(e.connection for e in line.edges if e.place == place)
+    slices, multiplier = connection.slices.copy(), connection.multiplier.copy()
+    shift = connection.shift.copy()
+    row, column = (int(n) for n in np.argwhere(slices[0])[5])
+    if fault == "weight":
+        slices[0, row, column] *= -1
+    else:
+        multiplier[:, row] *= 3
+        shift[:, row] += 2
+    (found,) = damage(changed(line, place, slices=slices, multiplier=multiplier, shift=shift))
+    assert (found.place, found.index[0]) == (place, row)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Return a network with a memory of four states, one input and one output, in integers."""
+    rng = np.random.default_rng(0)
+    hidden = Hidden(
+        rng.normal(size=(4, 6)), rng.normal(size=(1, 6)), None, rng.normal(size=6), "tanh"
+    )
+    memory = Memory.legendre(4, 9.0)
+    layer = LMULayer(np.ones((1, 1)), None, None, None, memory, hidden)
+    source = LMUNetwork((layer,), Readout(rng.normal(size=(6, 1)), np.ones(1)))
+    return convert(Network.from_layers(source), rng.normal(size=(32, 12, 1)), slices=2)
+
+
+@pytest.mark.parametrize("fault", ["column", "row", "rows", "bias"])
+def test_damage_of_a_small_memory_is_named(small, fault):
+    """One weight has most of the error of its line, and a line is most of a matrix."""
+    place = "layer0/memory/input" if fault == "rows" else "layer0/memory/recurrent"
+    connection = next(e.connection for e in small.edges if e.place == place)
+    arrays = {n: getattr(connection, n).copy() for n in ("slices", "multiplier", "shift")}
+    at, index = place, {"column": (3,), "row": (3,), "rows": (0, 3), "bias": (0,)}[fault]
+    if fault == "column":
+        arrays["slices"][:, :, 3] *= -1
+        at = "layer0/memory"
+    elif fault == "row":
+        arrays["shift"][:, 3] += 3
+    elif fault == "rows":
+        for values in arrays.values():
+            values[:, [0, 3]] = values[:, [3, 0]]
+    bad = changed(small, place, **arrays)
+    if fault == "bias":
+        output, at = small[small.output], f"{small.output}/bias"
+        wrong = replace(output, bias=output.bias * 3)
+        parts = tuple(wrong if p is output else p for p in small.populations)
+        bad = replace(small, populations=parts)
+    assert damage(small) == []
+    first = damage(bad)[0]
+    assert (first.place, set(first.index)) == (at, set(index))
 
 
 def test_a_row_far_beyond_its_rounding_is_damage_even_if_small(network):

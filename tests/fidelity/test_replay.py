@@ -42,3 +42,19 @@ def test_a_flipped_bit_is_found_at_its_sample_step_and_neuron(run, data):
     first = Replay(network, inputs, {**parts, place: values}).first
     assert (first.place, (first.sample, first.step, first.neuron)) == (place, at)
     assert first.recorded == values[at] and first.predicted == parts[place][at]
+
+
+@settings(deadline=None, max_examples=10)
+@given(graph_runs(), st.data())
+def test_a_neuron_alone_does_what_it_does_in_its_population(run, data):
+    network, inputs = run
+    states = IntegerTarget(engine="numpy").run(network, inputs, record=True).states
+    replay = Replay(network, inputs, recorded_parts(network, states))
+    places = [place for place in replay.predicted if network[place].independent]
+    p = network[data.draw(st.sampled_from(places))]
+    i = data.draw(st.integers(0, p.size - 1))
+    drive = 2 * replay.drive(p, slice(0, replay.taken(p)))
+    sums = drive.reshape(*drive.shape[:2], -1, p.size)[..., i]
+    assert np.array_equal(
+        replay.updated(p, sums, neuron=i)[..., 0], replay.updated(p, drive)[..., i]
+    )

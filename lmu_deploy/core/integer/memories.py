@@ -8,7 +8,7 @@ docs/reference/integer-semantics.md specifies both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -102,6 +102,10 @@ class Integrators(Population):
         """Return the states."""
         return recorded
 
+    def only(self, neuron: int) -> Population:
+        """Return one integrator, without the basis of all."""
+        return super(Integrators, replace(self, basis=None)).only(neuron)
+
     def sent(self, recorded: np.ndarray) -> np.ndarray:
         """Return the shifted states."""
         return saturated(rounded_shift(recorded, self.message_shift), self.message.limit, "", {})
@@ -154,6 +158,7 @@ class Series(Population):
     bias: np.ndarray | None = None
     accumulator_bits: int = 24
     stateless: ClassVar[bool] = False
+    independent: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         set_fields(

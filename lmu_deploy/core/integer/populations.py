@@ -19,7 +19,7 @@ Output          y = sat(D + b)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -72,6 +72,8 @@ class Population(Part):
         Number of accumulated drives of each neuron.
     stateless : bool
         Whether a message follows from the drive of the same frame alone.
+    independent : bool
+        Whether an update of a neuron depends on its own drives and state alone.
     counted : tuple of str
         What can saturate, besides accumulators.
     """
@@ -82,6 +84,7 @@ class Population(Part):
     bias: np.ndarray | None
     drives: ClassVar[int] = 1
     stateless: ClassVar[bool] = True
+    independent: ClassVar[bool] = True
     counted: ClassVar[tuple[str, ...]] = ("message",)
     sends: ClassVar[bool] = True
 
@@ -172,6 +175,19 @@ class Population(Part):
     def saturation_places(self) -> tuple[str, ...]:
         """Texts of the places where saturations of neurons are counted."""
         return tuple(f"{self.place}/{name}" for name in self.counted)
+
+    def only(self, neuron: int) -> Population:
+        """Return one neuron of an `independent` population as a population of its own.
+
+        Its drives are those of the neuron, in the same order.
+        """
+        given = {"bias": self.bias, "initial": getattr(self, "initial", None)}
+        own = {
+            name: values.reshape(-1, self.size)[:, neuron]
+            for name, values in given.items()
+            if values is not None
+        }
+        return replace(self, size=1, **own)  # type: ignore[type-var]
 
     def driven(self, drive: np.ndarray) -> np.ndarray:
         """Return the drive with the bias."""

@@ -20,8 +20,8 @@ from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
 LARGE = 0.4
 """Smallest relative error of a row or column that is damage."""
 _UNITS, _SHARE, _SPARSE, _TIMES = 6.0, 0.03, 0.2, 20.0
-_LIKE, _ALONE, _NEARLY = 0.2, 0.8, 0.98
-_BIAS_ERRORS = 30.0
+_LIKE, _EQUAL, _ALONE, _NEARLY = 0.2, 0.01, 0.8, 0.98
+_BIAS_ERRORS, _EXACT = 30.0, 0.1
 
 
 def damage(network: IntegerNetwork) -> list[Fault]:
@@ -72,18 +72,56 @@ def _of_edge(edge: Edge, truth: np.ndarray, refitted: bool) -> list[Fault]:
         if what is not None:
             return [Fault(f"edge {what[0]}", place, (), f"All weights of {place} {what[1]}.")]
     squares = (now - truth) ** 2
-    if squares.max() >= _ALONE * squares.sum() and truth.shape[1] > 1:
-        return [] if refitted else _weights(edge, now, truth)
-    if len(rows) and (
-        _spread(squares.sum(axis=1)) <= _spread(squares.sum(axis=0)) or not len(columns)
-    ):
-        return [_line("row", place, place, now, truth, int(i)) for i in rows[:MOST_NEURONS]]
-    if len(columns):
-        source = str(edge.source)
-        return [
-            _line("column", place, source, now.T, truth.T, int(j)) for j in columns[:MOST_NEURONS]
-        ]
+    if truth.shape[1] == 1 and len(rows):
+        columns = columns[:0]  # the only column is the whole edge
+    elif squares.max() >= _ALONE * squares.sum():
+        return _of_largest(edge, now, truth, rows, columns, refitted)
+    source = str(edge.source)
+    of_rows = [_line("row", place, place, now, truth, int(i)) for i in rows]
+    of_columns = [_line("column", place, source, now.T, truth.T, int(j)) for j in columns]
+    if of_rows or of_columns:
+        known = (_known(of_rows), _known(of_columns))
+        first = _spread(squares.sum(axis=1)) <= _spread(squares.sum(axis=0))
+        if known[0] != known[1]:
+            first = known[0]
+        return ((of_rows if first else of_columns) or of_rows or of_columns)[:MOST_NEURONS]
     return [] if refitted else _weights(edge, now, truth)
+
+
+def _of_largest(
+    edge: Edge,
+    now: np.ndarray,
+    truth: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    refitted: bool,
+) -> list[Fault]:
+    """Return the statements where one weight has nearly all of the error.
+
+    It may be the largest weight of a row or column that is wrong as a whole.
+    """
+    wrong, place = np.abs(now - truth), edge.place
+    i, j = (int(n) for n in np.unravel_index(int(wrong.argmax()), wrong.shape))
+    beyond = wrong > _UNITS * edge.connection.gains[-1][:, None]
+    in_row, in_column = int(beyond[i].sum()), int(beyond[:, j].sum())
+    if i in rows and in_row > 1 and in_row >= in_column:
+        changed = _change(now, truth, i)
+        known = changed is not None or not refitted
+        return [_line("row", place, place, now, truth, i)] if known else []
+    if j in columns and in_column > 1:
+        changed = _change(now.T, truth.T, j)
+        known = changed is not None or not refitted
+        return [_line("column", place, str(edge.source), now.T, truth.T, j)] if known else []
+    if refitted:
+        return []
+    if found := _weights(edge, now, truth):
+        return found
+    return [_weight(edge, now, truth, i, j)] if i in rows or j in columns else []
+
+
+def _known(lines: list[Fault]) -> bool:
+    """Return whether all changes of lines follow a pattern; false without lines."""
+    return bool(lines) and all(fault.kind not in ("row", "column") for fault in lines)
 
 
 def _spread(parts: np.ndarray) -> tuple[int, float]:
@@ -97,17 +135,25 @@ def _off(edge: Edge, now: np.ndarray, truth: np.ndarray, axis: int, refitted: bo
 
     The error is compared with the norm of the line, and with three times the norm that uniform
     errors of half a unit of the last slice have where the float weights are not zero. An error of
-    twenty times that norm is damage too if other lines have no such errors. Lines of a thousandth
-    of the largest are left out.
+    twenty times that norm is damage too if other lines have no such errors, and one of a tenth of
+    the line's norm if the others have none at all or the line is a multiple of the right one.
+    Lines of a thousandth of the largest are left out; in a refitted memory, whose basis is a fit
+    too, those of a hundredth.
     """
     wrong, size = (np.linalg.norm(each, axis=axis) for each in (now - truth, truth))
     units = np.broadcast_to(edge.connection.gains[-1][:, None], truth.shape)
     rounding = np.linalg.norm(units * (truth != 0.0), axis=axis) / np.sqrt(12.0)
-    judged = size > 1e-3 * size.max(initial=0.0)
+    judged = size > (1e-2 if refitted else 1e-3) * size.max(initial=0.0)
     large = wrong >= np.maximum(LARGE * size, 3.0 * rounding)
     typical = np.median(wrong[judged] / np.maximum(rounding[judged], 1e-300)) if judged.any() else 0
     single = wrong >= _TIMES * np.maximum(typical, 1.0) * rounding
-    return np.flatnonzero(judged & (large | (single & (not refitted))))
+    if not typical:  # zeros and ones, or other numbers that need no rounding
+        single |= wrong >= _EXACT * size
+    products, powers = ((each * truth).sum(axis=axis) for each in (now, truth))
+    factors = np.divide(products, powers, out=np.ones_like(powers), where=powers > 0.0)
+    left = np.linalg.norm(now - np.expand_dims(factors, axis) * truth, axis=axis)
+    scaled = (np.abs(factors - 1.0) >= _EXACT) & (left <= 3.0 * rounding) & (wrong > 3.0 * rounding)
+    return np.flatnonzero(judged & (large | ((single | scaled) & (not refitted))))
 
 
 def _change(now: np.ndarray, truth: np.ndarray, i: int) -> tuple[str, str] | None:
@@ -127,13 +173,15 @@ def _change(now: np.ndarray, truth: np.ndarray, i: int) -> tuple[str, str] | Non
 def _line(kind: str, edge: str, place: str, now: np.ndarray, truth: np.ndarray, i: int) -> Fault:
     """Return the statement on a row, or on a column of transposed arrays."""
     of = f"{kind} {i} of {edge}"
-    if (what := _change(now, truth, i)) is not None:
-        return Fault(f"{kind} {what[0]}", place, (i,), f"The weights of {of} {what[1]}.")
     distance = np.linalg.norm(truth - now[i], axis=1)
-    like = int(distance.argmin())
-    if like != i and distance[like] <= _LIKE * np.linalg.norm(now[i]):
+    like, size = int(distance.argmin()), float(np.linalg.norm(now[i]))
+    what = _change(now, truth, i)
+    same = like != i and distance[like] <= (_LIKE if what is None else _EQUAL) * size
+    if same:
         words = f"The weights of {of} are those of {kind} {like}."
         return Fault("exchanged", place, (i, like), words)
+    if what is not None:
+        return Fault(f"{kind} {what[0]}", place, (i,), f"The weights of {of} {what[1]}.")
     off = float(np.linalg.norm(now[i] - truth[i])) / max(float(np.linalg.norm(truth[i])), 1e-300)
     return Fault(
         kind, place, (i,), f"The weights of {of} are off by {100 * off:.0f} % of their size."
@@ -152,22 +200,24 @@ def _weights(edge: Edge, now: np.ndarray, truth: np.ndarray) -> list[Fault]:
     bad = np.argwhere((wrong > allowed) & (wrong > _UNITS * typical))
     if len(bad) > MOST_NEURONS:
         return []
-    return [
-        Fault(
-            "weight",
-            edge.place,
-            (int(i), int(j)),
-            f"The weight in row {i}, column {j} of {edge.place} is {now[i, j]:.3g}, and "
-            f"{truth[i, j]:.3g} in float, in units of the integers.",
-        )
-        for i, j in bad
-    ]
+    return [_weight(edge, now, truth, int(i), int(j)) for i, j in bad]
+
+
+def _weight(edge: Edge, now: np.ndarray, truth: np.ndarray, i: int, j: int) -> Fault:
+    """Return the statement on one weight."""
+    words = (
+        f"The weight in row {i}, column {j} of {edge.place} is {now[i, j]:.3g}, and "
+        f"{truth[i, j]:.3g} in float, in units of the integers."
+    )
+    return Fault("weight", edge.place, (i, j), words)
 
 
 def _of_bias(place: str, integers: np.ndarray, truth: np.ndarray) -> list[Fault]:
     wrong = np.abs(integers - truth)
     size = np.maximum(np.abs(truth), float(np.sqrt(np.mean(truth**2))))
-    allowed = np.maximum(LARGE * size, _BIAS_ERRORS * np.median(wrong) + 2.0)
+    others = np.sort(wrong)[: max(len(wrong) - 1, 0)]
+    typical = float(np.median(others)) if len(others) else 0.5
+    allowed = np.maximum(LARGE * size, _BIAS_ERRORS * typical + 2.0)
     return [
         Fault(
             "bias",
