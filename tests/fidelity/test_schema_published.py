@@ -14,7 +14,7 @@ PUBLISHED = Path(__file__).parents[2] / "docs" / "fidelity.schema.json"
 
 def test_the_published_schema_is_current():
     assert json.loads(PUBLISHED.read_text(encoding="utf-8")) == json_schema(), (
-        "update it: python -m lmu_deploy.fidelity > docs/fidelity.schema.json"
+        "update it: python tests/fidelity/test_schema_published.py > docs/fidelity.schema.json"
     )
 
 
@@ -27,3 +27,7 @@ def test_every_written_file_keeps_to_it(case, cases, folder_of):
     validator.validate(written)
     for spoilt in ({"version": 1}, {"seed": "zero"}, {"unknown": 1}):
         assert not validator.is_valid({**written, **spoilt})
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=1, sort_keys=True))
