@@ -2,10 +2,12 @@
 
 For each case the network is quantized twice, after training (ptq) and with training (qat), and run
 on the integer simulator over the whole test part. Trained networks are kept in a folder and not
-trained again.
+trained again. Settings of the training come from a file, or from options.
 
     python benchmarks/qat.py examples/models/psmnist-parallel.safetensors --keep trained \
         --epochs 10 --cases one-slice four-bits
+    python benchmarks/qat.py examples/models/spoken-digits.safetensors --keep trained \
+        --epochs 3 --learning-rate 0.001 --seeds 0 1 2 --cases four-bits three-bits two-bits
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from converters.quantize import calibrate
 from converters.quantize import quantize as round_weights
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.core.files import load
+from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
-from lmu_deploy.core.network import FLOAT_CLASSES
-from lmu_deploy.core.reference import run_reference
+from lmu_deploy.core.loading import load_float
 from lmu_deploy.tasks.base import Split, get_task
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES
 from targets.integer import IntegerTarget
@@ -57,13 +59,16 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, required=True, help="folder of trained networks")
     parser.add_argument("--config", type=Path, help="TOML file of settings of the training")
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--samples", type=int, help="of each part, for the training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--limit", type=int, help="test samples; by default all")
     results.add_options(parser)
     asked = parser.parse_args()
-    network = load(asked.network, FLOAT_CLASSES)
+    network = load_float(asked.network, "quantize")
     data = get_task(network.task).load()
     test = Split(*data.test.batch(slice(asked.limit)))
-    truth = run_reference(network, test.inputs).outputs.argmax(axis=1)
+    truth = run(network, test.inputs).argmax(axis=1)
     top = 100.0 * float(np.mean(truth == test.targets))
     print(f"Float {top:.2f} % on {len(test):,} test samples.\n", flush=True)
     rows = []
@@ -75,17 +80,31 @@ def main() -> None:
         made = round_weights(network, signals, **options)
         rows.append(row(case, "ptq", made, test, truth, top, time.perf_counter() - start))
         print(rows[-1], file=sys.stderr, flush=True)
-        kept = asked.keep / f"{asked.network.stem}-{case}.safetensors"
-        start = time.perf_counter()
-        if not kept.exists():
-            chosen = {"config": asked.config, "epochs": asked.epochs}
-            quantize(network, method="qat", out=kept, **chosen, **options)
-        else:
-            print(f"{kept} is there and not trained again", file=sys.stderr)
-        made = load(kept, INTEGER_CLASSES)
-        rows.append(row(case, "qat", made, test, truth, top, time.perf_counter() - start))
-        print(rows[-1], file=sys.stderr, flush=True)
+        for seed in asked.seeds:
+            kept = asked.keep / f"{asked.network.stem}-{case}-{seed}.safetensors"
+            start = time.perf_counter()
+            if not kept.exists():
+                chosen = {"config": config(asked), "epochs": asked.epochs, "seed": seed}
+                quantize(network, method="qat", out=kept, **chosen, **options)
+            else:
+                print(f"{kept} is there and not trained again", file=sys.stderr)
+            made = load(kept, INTEGER_CLASSES)
+            seconds = time.perf_counter() - start
+            rows.append(row(case, f"qat, seed {seed}", made, test, truth, top, seconds))
+            print(rows[-1], file=sys.stderr, flush=True)
     results.publish(COLUMNS, rows, asked)
+
+
+def config(asked: argparse.Namespace) -> Path | None:
+    """Return the file of settings, made from the options if there is none."""
+    values = {"learning_rate": asked.learning_rate, "samples": asked.samples}
+    lines = [f"{name} = {value}\n" for name, value in values.items() if value is not None]
+    if asked.config is not None or not lines:
+        found: Path | None = asked.config
+        return found
+    path: Path = asked.keep / "qat.toml"
+    path.write_text("".join(['choose_by = "metric"\n', *lines]))
+    return path
 
 
 def row(
@@ -98,11 +117,11 @@ def row(
     seconds: float,
 ) -> list[results.Cell]:
     """Run the bit-exact simulator; return a row of the table."""
-    run = IntegerTarget().run(network, test.inputs)
-    predictions = run.outputs.argmax(axis=1)
+    found = IntegerTarget().run(network, test.inputs)
+    predictions = found.outputs.argmax(axis=1)
     accuracy = 100.0 * float(np.mean(predictions == test.targets))
     flips = int(np.sum(predictions != truth))
-    saturations = sum(run.saturations.values())
+    saturations = sum(found.saturations.values())
     return [case, method, accuracy, top - accuracy, flips, saturations, seconds]
 
 

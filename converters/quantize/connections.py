@@ -283,9 +283,19 @@ class Rounding:
             coarser=self.coarser,
         )
 
+    def fits(self, source: Source, target: Format) -> bool:
+        """Return whether it is the rounding of a matrix between these messages and units."""
+        units = (self.source, self.target) == (source.format.scale, target.scale)
+        return units and equal(self.basis, source.basis)
+
     def real(self, matrix: np.ndarray) -> np.ndarray:
         """Return the real matrix that the rounded one represents; shape (n_out, neurons)."""
         return real_matrix(self.connection(matrix), self.source, self.target)
+
+
+def equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Return whether two arrays are equal, or both absent."""
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def real_matrix(connection: Connection, source: float, target: float) -> np.ndarray:

@@ -32,15 +32,22 @@ from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.hardware.preflight import check
 
 
-def lower(network: Network | LMUNetwork, calibration: Calibration, settings: Settings) -> Lowering:
-    """Quantize a network; return everything that was decided, with the result in `network`.
+def lower(
+    network: Network | LMUNetwork,
+    calibration: Calibration,
+    settings: Settings,
+    known: Lowering | None = None,
+) -> Lowering:
+    """Quantize a network; return everything that was decided, with the result in `result`.
+
+    `known` is a lowering of the network with other weights (:class:`.lowering.lower.Lowering`).
 
     Raises
     ------
     InputError
         When an accumulator would be too narrow.
     """
-    lowering = Lowering(as_graph(network), settings, calibration)
+    lowering = Lowering(as_graph(network), settings, calibration, known)
     lowering.run({"quantized": json.dumps(settings.as_texts())})
     return lowering
 

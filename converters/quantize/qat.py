@@ -1,44 +1,46 @@
 """Quantization-aware training: train a float network with the weights that the chip will have.
 
 In: a trained Network, its task, and the settings of a quantization. Out: an IntegerNetwork with
-the rounded weights of the trained network. During training, every weight is rounded as in the
-integer network (:mod:`.qat_layers`).
+the rounded weights of the trained network. During training, every weight of a chain of LMU layers
+is rounded as in the integer network, and messages are real numbers (:mod:`.qat_layers`); any other
+graph has the values of its integer network in full (:mod:`.qat_graph`).
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import model_validator
 
 from converters.options import AUTO
 from converters.quantize.calibration import Calibration
 from converters.quantize.lowering.lower import Lowering
 from converters.quantize.ptq import lower
+from converters.quantize.qat_graph import IntegerValues, Simulator
 from converters.quantize.qat_layers import RoundedLMU, RoundedReadout
 from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.graph.transforms import as_layers, without_input_scaling
-from lmu_deploy.core.integer.layered import IntegerLayer, IntegerReadout, layer_views
+from lmu_deploy.core.integer.layered import IntegerReadout, layer_views
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.loading import as_graph
 from lmu_deploy.core.network import Layer, LMULayer, LMUNetwork
-from lmu_deploy.nn.config import LMUConfig, ModelConfig
+from lmu_deploy.nn.config import LMUConfig
 from lmu_deploy.nn.convert import to_sequence_model
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.training.config import TrainConfig, read_settings
-from lmu_deploy.training.module import predict, task_loss
+from lmu_deploy.training.module import Model, predict, task_loss
 from lmu_deploy.training.scaling import Scaling
 
 DEFAULTS = {"epochs": 2, "learning_rate": 3e-4, "schedule": "cosine", "clip_norm": 1.0}
@@ -86,10 +88,23 @@ def qat_config(
             raise InputError(f"settings of qat: {name} is the network's own; leave it out.")
     with _require_torch():
         from lmu_deploy.nn.convert import to_sequence_model
+    if not is_chain(network):
+        for name in ("dropout", "stack", "chip"):
+            if values.get(name):
+                raise InputError(f"settings of qat: {name} is not for graphs; leave it out.")
+        return read_settings({**DEFAULTS, **values}, "settings of qat", GraphTraining)
     own = to_sequence_model(as_chain(network)[0]).config.model_dump(
         include={"layers", "readout_bias"}
     )
     return read_settings({**DEFAULTS, **own, **values}, "settings of qat")
+
+
+class GraphTraining(TrainConfig):
+    """Settings of a training whose network is given."""
+
+    @model_validator(mode="after")
+    def _has_one_network(self) -> GraphTraining:
+        return self
 
 
 def train_quantized(
@@ -104,6 +119,7 @@ def train_quantized(
     show: bool = True,
     checkpoint: Path | None = None,
     device: str = "auto",
+    simulate: Simulator | None = None,
 ) -> QatResult:
     """Train kernels, biases and readout with every weight rounded according to `settings`.
 
@@ -114,7 +130,6 @@ def train_quantized(
     Parameters
     ----------
     network : Network
-        Its LSTM layers are trained without rounding.
     task : Task
     data : TaskData
     calibration : Calibration
@@ -127,6 +142,8 @@ def train_quantized(
         Seed of the order of the training data.
     show, checkpoint, device
         As in :func:`lmu_deploy.training.fit.fit`.
+    simulate : callable, optional
+        Runs integer networks; needed for a network that is no chain of LMU layers.
 
     Raises
     ------
@@ -144,15 +161,14 @@ def train_quantized(
         )
     start = time.perf_counter()
     graph: Network = as_graph(network)
-    layers, names = as_chain(graph)
-    lowering = lower(graph, calibration, settings)
-    integer = lowering.result
     with _require_torch():
-        from lmu_deploy.nn.convert import from_torch
         from lmu_deploy.training.fit import fit
-    prepare = rounding_model(graph, lowering)
-    scaling = Scaling.of_inputs(graph)
-    before = evaluate(prepare, config.network_for(task), task, data.validation, scaling)
+    training = (
+        _Chain(graph, task, calibration, settings, config)
+        if is_chain(graph)
+        else _Graph(graph, task, data, calibration, settings, simulate)
+    )
+    before = evaluate(training.model(), task, data.validation, training.scaling)
     fitted = fit(
         task,
         data,
@@ -161,16 +177,18 @@ def train_quantized(
         show=show,
         checkpoint=checkpoint,
         device=device,
-        prepare=prepare,
-        scaling=scaling,
+        model=training.model(),
+        scaling=training.scaling,
     )
     after = {"loss": fitted.validation_loss, "metric": fitted.validation_metric}
     gain = after[config.choose_by] - before[config.choose_by]
     better = gain < 0 if config.choose_by == "loss" or task.metric == "nrmse" else gain > 0
+    integer = training.lowering.result
     if better:
-        assert isinstance(fitted.model, SequenceModel)
-        trained = _with_kernels(layers, from_torch(fitted.model), config, seed)
-        graph = _renamed(trained, graph, names)
+        record = {"seed": seed, **config.model_dump(exclude_none=True, exclude={"layers"})}
+        trained = training.trained(fitted.model)
+        provenance = {**graph.provenance, "trained on while rounded": json.dumps(record)}
+        graph = replace(trained, provenance=provenance)
         integer = lower(graph, calibration, settings).result
     figures = {
         f"validation_{task.metric}_before": before["metric"],
@@ -182,20 +200,75 @@ def train_quantized(
     return QatResult(integer, graph, figures, fitted.history)
 
 
-def _with_kernels(
-    network: LMUNetwork, trained: LMUNetwork, config: TrainConfig, seed: int
-) -> LMUNetwork:
-    """Return the network with the trained weights; record the training in its provenance."""
+class _Chain:
+    """A training of LMU layers one behind the other."""
+
+    def __init__(
+        self,
+        network: Network,
+        task: Task,
+        calibration: Calibration,
+        settings: Settings,
+        config: TrainConfig,
+    ) -> None:
+        self.network, self.lowering = network, lower(network, calibration, settings)
+        self.scaling = Scaling.of_inputs(network)
+        self._config = config.network_for(task)
+
+    def model(self) -> SequenceModel:
+        """Return a new model with the initial weights."""
+        model = SequenceModel(self._config)
+        rounding_model(self.network, self.lowering)(model)
+        return model
+
+    def trained(self, model: Model) -> Network:
+        """Return the network with the weights of a model."""
+        from lmu_deploy.nn.convert import from_torch
+
+        assert isinstance(model, SequenceModel)
+        layers, names = as_chain(self.network)
+        return _renamed(_with_kernels(layers, from_torch(model)), self.network, names)
+
+
+class _Graph:
+    """A training of any graph."""
+
+    def __init__(
+        self,
+        network: Network,
+        task: Task,
+        data: TaskData,
+        calibration: Calibration,
+        settings: Settings,
+        simulate: Simulator | None,
+    ) -> None:
+        if simulate is None:
+            raise InputError("qat of a graph needs a simulator; call lmu_deploy.quantize.")
+        outputs = None
+        if task.kind == "regression":
+            outputs = Scaling.fit(task, data.train, "standard").outputs
+        self.scaling = Scaling(None, outputs)
+        self._given = network, calibration, settings, simulate, outputs
+        self.lowering = self.model().lowering
+
+    def model(self) -> IntegerValues:
+        """Return a new model with the initial weights."""
+        return IntegerValues(*self._given)
+
+    def trained(self, model: Model) -> Network:
+        """Return the network with the weights of a model."""
+        assert isinstance(model, IntegerValues)
+        return model.to_network()
+
+
+def _with_kernels(network: LMUNetwork, trained: LMUNetwork) -> LMUNetwork:
+    """Return the network with the trained hidden units and readout."""
     layers: list[Layer] = []
     for before, after in zip(network.layers, trained.layers, strict=True):
-        if isinstance(before, LMULayer):
-            assert isinstance(after, LMULayer)
-            layers.append(replace(before, hidden=after.hidden))
-        else:
-            layers.append(after)
-    record = {"seed": seed, **config.model_dump(exclude_none=True, exclude={"layers"})}
-    provenance = {**network.provenance, "trained on while rounded": json.dumps(record)}
-    return replace(network, layers=tuple(layers), readout=trained.readout, provenance=provenance)
+        assert isinstance(before, LMULayer)
+        assert isinstance(after, LMULayer)
+        layers.append(replace(before, hidden=after.hidden))
+    return replace(network, layers=tuple(layers), readout=trained.readout)
 
 
 @contextmanager
@@ -214,23 +287,30 @@ Prepare = Callable[[SequenceModel], None]
 
 
 def as_chain(network: Network | LMUNetwork) -> tuple[LMUNetwork, list[str]]:
-    """Return a network as layers one behind the other, and the names of their nodes.
+    """Return a network as LMU layers one behind the other, and the names of their nodes.
 
     Raises
     ------
     InputError
-        When a node is no layer that this training supports.
+        When a node is something else.
     """
     graph = without_input_scaling(as_graph(network))
     layers = as_layers(graph, "qat")
     names = [n.name for n in graph.nodes if not isinstance(n.operator, Reduce)][:-1]
     same = Network.from_layers(layers)
-    if len(same.nodes) != len(graph.nodes) or len(names) != len(layers.layers):
-        raise InputError(
-            "qat trains networks whose nodes are LMU and LSTM layers with a dense readout; use "
-            "--method ptq."
-        )
+    lmus = all(isinstance(layer, LMULayer) for layer in layers.layers)
+    if not lmus or len(same.nodes) != len(graph.nodes) or len(names) != len(layers.layers):
+        raise InputError("qat: the network is no chain of LMU layers with a dense readout.")
     return layers, names
+
+
+def is_chain(network: Network | LMUNetwork) -> bool:
+    """Return whether a network is LMU layers one behind the other with a dense readout."""
+    try:
+        as_chain(network)
+    except InputError:
+        return False
+    return True
 
 
 def _renamed(layers: LMUNetwork, network: Network, names: list[str]) -> Network:
@@ -239,7 +319,7 @@ def _renamed(layers: LMUNetwork, network: Network, names: list[str]) -> Network:
     layered = without_input_scaling(network).nodes
     new = {node.name: other.operator for node, other in zip(layered, trained.nodes, strict=True)}
     nodes = tuple(replace(n, operator=new.get(n.name, n.operator)) for n in network.nodes)
-    return replace(network, nodes=nodes, provenance=layers.provenance)
+    return replace(network, nodes=nodes)
 
 
 def rounding_model(
@@ -259,7 +339,6 @@ def rounding_model(
     integer, roundings = lowering.result, lowering.connector.roundings
     layers, names = as_chain(network)
     views = layer_views(integer, names)
-    _refuse_bases_before_lstm(views)
     (last,) = integer.entering(integer.output)
     output = integer[integer.output]
     assert output.message is not None
@@ -268,12 +347,8 @@ def rounding_model(
     def prepare(model: SequenceModel) -> None:
         n_in, x = model.config.n_in, integer.input.message
         for number, (config, part) in enumerate(zip(model.config.layers, views, strict=True)):
-            if part is None:  # an LSTM, which is trained without rounding
-                units = integer[Place(names[number], "hidden")]
-                assert units.message is not None
-                n_in, x = config.n_out, units.message
-                continue
             assert isinstance(config, LMUConfig)
+            assert part is not None
             hidden = Place(names[number], "hidden")
             places = {e.name: e.place for e in integer.entering(hidden)} if part.hidden else {}
             own = {n: roundings[place] for n, place in places.items() if place in roundings}
@@ -287,26 +362,12 @@ def rounding_model(
     return prepare
 
 
-def _refuse_bases_before_lstm(views: Sequence[IntegerLayer | None]) -> None:
-    """Raise InputError if an LSTM reads a memory in other coordinates."""
-    for number, (before, after) in enumerate(pairwise(views)):
-        if before is not None and after is None and before.output_basis is not None:
-            raise InputError(
-                f"qat: layer {number} sends its memory to an LSTM, in other coordinates than the "
-                "float network; use --no-refit with realization dense-incremental, or method ptq."
-            )
-
-
 def evaluate(
-    prepare: Prepare,
-    config: ModelConfig,
-    task: Task,
-    split: Split,
-    scaling: Scaling | None = None,
+    model: Model, task: Task, split: Split, scaling: Scaling | None = None
 ) -> dict[str, float]:
-    """Return "loss" and "metric" of the prepared model, for scaled inputs."""
-    model = SequenceModel(config)
-    prepare(model)
+    """Return "loss" and "metric" of a model on a split."""
+    scaling = scaling or Scaling()
     outputs = predict(model.eval(), split, _BATCH, scaling)
-    loss = task_loss(task, torch.from_numpy(outputs), torch.from_numpy(split.targets))
+    targets = scaling.targets(torch.from_numpy(split.targets))
+    loss = task_loss(task, scaling.targets(torch.from_numpy(outputs)), targets)
     return {"loss": loss.item(), "metric": task.score(outputs, split.targets)}

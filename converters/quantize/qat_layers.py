@@ -211,19 +211,20 @@ def rounded(kernel: Tensor, rounding: Rounding) -> Tensor:
     if rounding.basis is not None:
         exact = torch.tensor(rounding.basis, dtype=kernel.dtype, device=kernel.device).t() @ kernel
     real = rounding.real(kernel.detach().cpu().numpy().T).T
-    return _straight_through(exact, real)
+    return straight_through(exact, real)
 
 
 def rounded_bias(bias: Tensor, target: Format | None) -> Tensor:
     """Round a bias as deployed; the gradient passes unchanged."""
     assert target is not None
-    return _straight_through(
+    return straight_through(
         bias, round_to_format(bias.detach().cpu().numpy(), target) * target.scale
     )
 
 
-def _straight_through(exact: Tensor, rounded: np.ndarray) -> Tensor:
-    values = torch.tensor(rounded, dtype=exact.dtype, device=exact.device)
+def straight_through(exact: Tensor, rounded: np.ndarray | Tensor) -> Tensor:
+    """Return other values that were rounded; the gradient goes to the exact ones, unchanged."""
+    values = torch.as_tensor(rounded, dtype=exact.dtype, device=exact.device)
     passed: Tensor = _StraightThrough.apply(exact, values)  # type: ignore[no-untyped-call]
     return passed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -300,10 +300,21 @@ def _train(
         seed=options.seed,
         checkpoint=options.checkpoint,
         device=options.device,
+        simulate=_simulated,
     )
     for name, value in result.figures.items():
         _LOG.info(f"{name}: {value:.4f}")
     return result.integer
+
+
+def _simulated(
+    network: IntegerNetwork, inputs: np.ndarray
+) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+    from targets.integer import IntegerTarget
+
+    run = IntegerTarget().run(network, inputs, record=True)
+    assert run.states is not None
+    return run.outputs, run.states.parts
 
 
 def _training(network: Network, config: Path | None, epochs: int | None) -> TrainConfig:

@@ -161,10 +161,12 @@ class TrainConfig(BaseModel):
         return read_settings({**self.model_dump(), **values}, where)
 
 
-def read_settings(values: Mapping[str, Any], where: str) -> TrainConfig:
-    """Return a TrainConfig from a mapping; raise InputError if it is invalid."""
+def read_settings(
+    values: Mapping[str, Any], where: str, kind: type[TrainConfig] = TrainConfig
+) -> TrainConfig:
+    """Return settings of a kind from a mapping; raise InputError if they are invalid."""
     try:
-        return TrainConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"

@@ -90,7 +90,7 @@ def fit(
     device: str = "auto",
     devices: int = 1,
     precision: str = "32",
-    prepare: Callable[[SequenceModel], None] | None = None,
+    model: Model | None = None,
     scaling: Scaling | None = None,
     noise: Callable[[SequenceModel, Scaling], ChipNoise] | None = None,
 ) -> Fitted:
@@ -115,8 +115,8 @@ def fit(
         that only the first returns from this function.
     precision : {"32", "bf16-mixed"}
         With bf16-mixed, products outside LMU memories are computed in bfloat16.
-    prepare : callable, optional
-        Modifies the initial network in place before training, for studies of initialization.
+    model : SequenceModel or GraphModule, optional
+        The initial network; by default made from the settings.
     scaling : Scaling, optional
         By default fitted to the training data as the settings say.
     noise : callable, optional
@@ -141,10 +141,7 @@ def fit(
     if checkpoint is not None and resume:
         check_resumable(checkpoint, about)
     with _repeatable(seed), _quiet(), tempfile.TemporaryDirectory() as scratch:
-        model = make_model(config, task)
-        if prepare is not None:
-            assert isinstance(model, SequenceModel)
-            prepare(model)
+        model = model or make_model(config, task)
         scaling = scaling or Scaling.fit(task, data.train, config.scaling)
         disturbed: AbstractContextManager[None] = nullcontext()
         if noise is not None:

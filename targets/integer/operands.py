@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -143,30 +144,34 @@ class Flat:
 
 def find_flat(hidden: Pointwise) -> Flat:
     """Find where an activation of kind odd or positive is constant."""
-    lines, limit, top = _lines(hidden), hidden.message.limit, hidden.drive.limit
+    assert isinstance(hidden.function, PiecewiseLinear)
+    return _flat(hidden.function, hidden.message.limit, hidden.drive.limit)
+
+
+def _flat(lines: PiecewiseLinear, limit: int, top: int) -> Flat:
     value = min(int(least_line(lines, np.array([top]))[0]), limit)
     return Flat(
         _first_drive_above(lines, value - 1, top), _first_drive_above(lines, limit, top) - 1
     )
 
 
-def _lines(hidden: Pointwise) -> PiecewiseLinear:
-    assert isinstance(hidden.function, PiecewiseLinear)
-    return hidden.function
-
-
 def make_table(hidden: Pointwise) -> Table | None:
     """Build the table of a layer's activation; None where it would be too long."""
-    lines, limit = hidden.function, hidden.message.limit
+    lines = hidden.function
     if not isinstance(lines, PiecewiseLinear) or lines.kind == "linear":
         return None
-    flat = find_flat(hidden)
+    return _table(lines, hidden.message.limit, hidden.drive.limit)
+
+
+@lru_cache(16)
+def _table(lines: PiecewiseLinear, limit: int, top: int) -> Table | None:
+    flat = _flat(lines, limit, top)
     if flat.least >= _LONGEST_TABLE:
         return None
     half = least_line(lines, np.arange(flat.least + 1)).clip(max=limit).astype(np.int64)
     odd = lines.kind == "odd"
     values = np.concatenate([-half[:0:-1], half]) if odd else half
-    always_fits = flat.last_unlimited >= hidden.drive.limit
+    always_fits = flat.last_unlimited >= top
     least = -flat.least if odd else 0
     return Table(values, least, flat.least, flat.last_unlimited, odd, always_fits)
 

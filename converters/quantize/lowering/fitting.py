@@ -11,6 +11,7 @@ the message's unit, up to :data:`MOST_LINES`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -63,7 +64,13 @@ def fit(activation: Activation, drive: Format, message: Format) -> Segments:
         Of a single value; softmax is none.
     drive, message : Format
     """
-    if activation.name == "step":
+    return _fit(activation.name, activation.slope, drive, message)
+
+
+@lru_cache(256)
+def _fit(name: str, slope: float, drive: Format, message: Format) -> Segments:
+    activation = Activation(name, slope)
+    if name == "step":
         return Segments(np.array([0]), np.array([0, 0]), np.array([0, _unit(message)]), 0)
 
     def function(z: np.ndarray) -> np.ndarray:

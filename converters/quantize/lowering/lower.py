@@ -9,12 +9,12 @@ behind a bias) and where that takes fewer synapses than folding.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from converters.quantize.calibration import Calibration, Signal, answers_at_every_step, clip_range
-from converters.quantize.connections import Connector, Source, round_to_format
+from converters.quantize.connections import Connector, Source, equal, round_to_format
 from converters.quantize.formats import (
     FAINTEST,
     bias_limit,
@@ -39,7 +39,7 @@ from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.graph.time import Mask
 from lmu_deploy.core.graph.transforms import input_scaling
 from lmu_deploy.core.integer.functions import Function
-from lmu_deploy.core.integer.layered import Assembly
+from lmu_deploy.core.integer.layered import Assembly, IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
 from lmu_deploy.core.integer.populations import Input, Output, Pointwise
@@ -50,6 +50,32 @@ CONCAVE = ("linear", "relu", "tanh", "hard-tanh")
 """Activations with a concave form, :class:`lmu_deploy.core.integer.functions.PiecewiseLinear`."""
 
 
+@dataclass(frozen=True)
+class Realized:
+    """A memory in integers, and what it was made of."""
+
+    layer: LMULayer
+    x: Source
+    h: Source | None
+    memory: IntegerMemory | SeriesMemory
+    source: Source
+
+    def fits(self, layer: LMULayer, x: Source, h: Source | None) -> bool:
+        """Return whether it would be made of these too."""
+        own, other = self.layer, layer
+        pairs = [(getattr(own, name), getattr(other, name)) for name in ENTERING]
+        pairs += [(own.memory.a_bar, other.memory.a_bar), (own.memory.b_bar, other.memory.b_bar)]
+        pairs.append((self.x.basis, x.basis))
+        formats = self.x.format == x.format and (
+            self.h is h is None or (self.h is not None and h and self.h.format == h.format)
+        )
+        return bool(formats) and all(equal(one, two) for one, two in pairs)
+
+
+ENTERING = ("input_encoders", "hidden_encoders", "memory_encoders", "memory_bias")
+"""Weights of a layer that enter its memory."""
+
+
 class Lowering:
     """Lowers one network.
 
@@ -58,6 +84,10 @@ class Lowering:
     network : Network
     settings : Settings
     calibration : Calibration
+    known : Lowering, optional
+        Of the same network with other weights, settings and calibration being the same. Memories
+        that nothing has changed are taken over, and its roundings are applied again, which leaves
+        out the sums of the calibration.
 
     Attributes
     ----------
@@ -69,16 +99,26 @@ class Lowering:
         What every node is, by its name.
     memories : dict of Place to (LMULayer, Source)
         The float layer of every memory, for the messages that enter it.
+    realized : dict of str to Realized
+        The memory of every node that has one.
     result : IntegerNetwork
         After :meth:`run`.
     """
 
-    def __init__(self, network: Network, settings: Settings, calibration: Calibration) -> None:
+    def __init__(
+        self,
+        network: Network,
+        settings: Settings,
+        calibration: Calibration,
+        known: Lowering | None = None,
+    ) -> None:
         self.network, self.settings, self.calibration = network, settings, calibration
+        self.known = known
         self.connector, self.assembly = Connector(settings), Assembly()
         self.at_every_step = answers_at_every_step(network)
         self.forms: dict[str, Form] = {}
         self.memories: dict[Place, tuple[LMULayer, Source]] = {}
+        self.realized: dict[str, Realized] = {}
         self.result: IntegerNetwork
         self._on_host = host_nodes(network)
         self._scaling = input_scaling(network)
@@ -125,6 +165,10 @@ class Lowering:
 
     def kernel(self, place: str, matrix: np.ndarray, source: Source, target: Format) -> Connection:
         """Quantize a matrix; see :meth:`Connector.kernel`."""
+        known = None if self.known is None else self.known.connector.roundings.get(place)
+        if known is not None and known.fits(source, target):
+            self.connector.roundings[place] = known
+            return known.connection(matrix)
         return self.connector.kernel(place, matrix, source, target)
 
     def exact(self, weights: np.ndarray) -> Connection:
@@ -174,7 +218,10 @@ class Lowering:
 
     def memory(self, node: str, layer: LMULayer, x: Source, h: Source | None) -> Source:
         """Add a linear memory in the realization of the settings; return its messages."""
-        memory, source = realize(self, node, layer, x, h)
+        known = None if self.known is None else self.known.realized.get(node)
+        if known is None or not known.fits(layer, x, h):
+            known = Realized(layer, x, h, *realize(self, node, layer, x, h))
+        self.realized[node], memory, source = known, known.memory, known.source
         units = Place(node, "hidden")
         place = self.assembly.memory(node, memory, x.place, units)
         self.memories[place] = layer, x

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from layered import layered, relayered
+from layered import layered
 
 from converters.options import QuantizeOptions
 from converters.quantize import calibrate
@@ -24,12 +23,6 @@ from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import (
     FLOAT_CLASSES,
-    Hidden,
-    LMULayer,
-    LMUNetwork,
-    LSTMLayer,
-    Memory,
-    Readout,
 )
 from lmu_deploy.nn.model import SequenceModel
 from lmu_deploy.tasks.base import get_task
@@ -172,50 +165,3 @@ def test_wrong_use_is_refused(network, signals, tmp_path):
         quantize(DIGITS, method="fine-tune")
     with pytest.raises(InputError, match="seed"):
         quantize(DIGITS, method="qat", seed=-1)
-
-
-def hybrid(order=6):
-    """LMU, LSTM, LMU, as large as the digits task asks and untrained."""
-    rng = np.random.default_rng(2)
-
-    def array(*shape):
-        return rng.normal(size=shape) / np.sqrt(shape[0])
-
-    def lmu(n_in):
-        hidden = Hidden(array(order, 8), array(n_in, 8), None, array(8), "tanh")
-        memory = Memory.legendre(order, 8.0)
-        return LMULayer(array(n_in, 1), None, None, None, memory, hidden)
-
-    lstm = LSTMLayer(array(8, 24), array(6, 24), array(24))
-    return LMUNetwork((lmu(8), lstm, lmu(6)), Readout(array(8, 10), array(10)))
-
-
-def test_lstm_layers_are_trained_in_float():
-    network, data = hybrid(), TASK.load().shortened(None, 200)
-    signals = calibrate(network, data.train.inputs)
-    settings = settings_for(network, "loihi2", QuantizeOptions(slices=1, hidden_bits=12))
-    lowering = lower(network, signals, settings)
-    start = lowering.result
-    model = SequenceModel(qat_config(network).network_for(TASK))
-    rounding_model(network, lowering)(model)
-    rounded = predict(model.eval(), data.test, 100)
-    integer = IntegerTarget().run(start, data.test.inputs).outputs
-    assert np.abs(rounded - integer).mean() < 0.02 * np.abs(rounded).mean()
-    config = qat_config(network, {"epochs": 3, "learning_rate": 3e-3})
-    result = train_quantized(network, TASK, data, signals, settings, config, show=False)
-    assert result.figures["best_epoch"] > 0
-    learned = result.network["layer1"].operator
-    assert not np.array_equal(learned.kernel, network.layers[1].kernel)
-    assert result.integer.source["layer1"].operator is learned
-
-
-def test_an_lstm_that_reads_a_memory_in_other_coordinates_is_refused():
-    network = hybrid()
-    bare = replace(layered(network).layers[0], hidden=None)
-    lstm = LSTMLayer(np.ones((6, 24)), np.ones((6, 24)), np.ones(24))
-    network = relayered(network, layers=(bare, lstm, layered(network).layers[2]))
-    signals = calibrate(network, TASK.load().train.inputs[:50])
-    settings = settings_for(network, "loihi2", QuantizeOptions(slices=1))
-    lowering = lower(network, signals, settings)
-    with pytest.raises(InputError, match="qat: layer 0 sends its memory to an LSTM"):
-        rounding_model(network, lowering)
