@@ -90,11 +90,11 @@ def test_every_realization_stays_within_its_bound(realization):
 
 def test_memory_stays_constant():
     network, inputs, stream, sizes = memory_alone("dense-incremental"), block(0)[:1], None, []
-    for t in range(3_000):
+    for t in range(inputs.shape[1]):
         if t == 500:
             tracemalloc.start()
         _, stream = step(network, inputs[:, t], stream)
-        if t in (1_000, 2_999):
+        if t in (1_000, inputs.shape[1] - 1):
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert sizes[1] < sizes[0] + 1_000
