@@ -3,7 +3,7 @@
 In: a trained Network, its task, and the settings of a quantization. Out: an IntegerNetwork with
 the rounded weights of the trained network. During training, every weight of a chain of LMU layers
 is rounded as in the integer network, and messages are real numbers (:mod:`.qat_layers`); any other
-graph has the values of its integer network in full (:mod:`.qat_graph`).
+graph has the values of its integer network in full.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from converters.options import AUTO
 from converters.quantize.calibration import Calibration
 from converters.quantize.lowering.lower import Lowering
 from converters.quantize.ptq import lower
-from converters.quantize.qat_graph import IntegerValues, Simulator
-from converters.quantize.qat_layers import RoundedLMU, RoundedReadout
+from converters.quantize.qat_layers import IntegerValues, RoundedLMU, RoundedReadout, Simulator
 from converters.quantize.settings import Settings
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.graph.network import Network

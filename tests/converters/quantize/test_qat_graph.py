@@ -14,7 +14,7 @@ from converters.options import QuantizeOptions
 from converters.quantize import calibrate
 from converters.quantize.ptq import lower
 from converters.quantize.qat import qat_config, train_quantized
-from converters.quantize.qat_graph import IntegerValues
+from converters.quantize.qat_layers import IntegerValues
 from converters.quantize.settings import settings_for
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.core.errors import InputError
