@@ -42,7 +42,7 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readou
 from lmu_deploy.core.options import INTEGRATORS, SERIES
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.attribution import attribute
-from lmu_deploy.fidelity.attribution.remedies import with_remedies
+from lmu_deploy.fidelity.attribution.study import with_remedies
 from lmu_deploy.fidelity.chip_replay import replay_chip
 from lmu_deploy.fidelity.judge import examined
 from lmu_deploy.fidelity.measures.agreement import deviation

@@ -42,10 +42,10 @@ _NAMES = {
     "chip_yield": "lmu_deploy.api.spike",
     "demo": "lmu_deploy.api.train",
     "doctor": "lmu_deploy.api.doctor",
-    "export": "lmu_deploy.api.export",
-    "from_keras": "lmu_deploy.api.import_network",
+    "export": "lmu_deploy.api.exchange",
+    "from_keras": "lmu_deploy.api.exchange",
     "from_torch": "converters.pytorch.convert",
-    "import_network": "lmu_deploy.api.import_network",
+    "import_network": "lmu_deploy.api.exchange",
     "load": "lmu_deploy.core.loading",
     "load_task": "lmu_deploy.tasks.dataset",
     "quantize": "lmu_deploy.api.quantize",
@@ -58,7 +58,7 @@ _NAMES = {
     "to_torch": "lmu_deploy.nn.convert",
     "train": "lmu_deploy.api.train",
     "validate": "lmu_deploy.api.validate",
-    "vectors": "lmu_deploy.api.export",
+    "vectors": "lmu_deploy.api.exchange",
     "write_report": "lmu_deploy.api.report",
 }
 _DEPRECATED = {"LMUNetwork": ("lmu_deploy.core.network", "Network")}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmu_deploy.api.export import export
+from lmu_deploy.api.exchange import export
 from lmu_deploy.api.report import FidelityReport
 from lmu_deploy.api.spike import spike
 from lmu_deploy.api.validate import validate

@@ -154,7 +154,7 @@ def import_network(
 
     Example: lmu-deploy import module.pt --option activation=relu --out module.safetensors
     """
-    from lmu_deploy.api.import_network import import_network, parse_options
+    from lmu_deploy.api.exchange import import_network, parse_options
 
     import_network(
         file,
@@ -217,7 +217,7 @@ def export(
 
     Example: lmu-deploy export delay.safetensors --to nir --dt 0.002 --tau 0.02 --out delay.nir
     """
-    from lmu_deploy.api.export import export
+    from lmu_deploy.api.exchange import export
 
     path = export(
         file, to=to, out=out, dt=dt, tau=tau, integrator=integrator, sparse=sparse, pack=pack
@@ -239,6 +239,6 @@ def vectors(
 
     Example: lmu-deploy vectors digits-int.safetensors --out digits-vectors.json
     """
-    from lmu_deploy.api.export import vectors
+    from lmu_deploy.api.exchange import vectors
 
     print(vectors(file, out, samples=samples, steps=steps, seed=seed))

@@ -31,7 +31,7 @@ from lmu_deploy.core.loading import NETWORK_CLASSES, AnyNetwork
 from lmu_deploy.fidelity.attribution import Attribution, Cause, Errors, Step
 from lmu_deploy.fidelity.attribution.shapley import Part as ShapleyPart
 from lmu_deploy.fidelity.attribution.shapley import Parts as ShapleyParts
-from lmu_deploy.fidelity.attribution.synapses import Tally
+from lmu_deploy.fidelity.attribution.switches import Tally
 from lmu_deploy.fidelity.measures.events import Counted, RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity
 from lmu_deploy.fidelity.streaming import StreamedRun

@@ -22,8 +22,7 @@ from lmu_deploy.core.spiking.units import SpikingUnits
 from targets.base import LARGEST_RASTER
 from targets.brian2.library import brian2_library
 from targets.brian2.neurons import Curves, neuron_group
-from targets.brian2.synapses import Activity, Boundary, Synapses
-from targets.brian2.units import Units
+from targets.brian2.synapses import Activity, Boundary, Synapses, Units
 from targets.host import HostLayer, apply_readout, run_lstm
 
 

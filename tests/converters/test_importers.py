@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import lmu_deploy
 from converters import importers
 from converters.importers import ASSUMED, Importer, get_importer, import_file, importer_names
-from lmu_deploy.api.import_network import parse_options
+from lmu_deploy.api.exchange import parse_options
 from lmu_deploy.cli import app
 from lmu_deploy.core import plugins
 from lmu_deploy.core.errors import InputError, MissingDependencyError

@@ -21,8 +21,7 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readou
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
-from lmu_deploy.fidelity.attribution.switches import SOURCES, Switches, sources
-from lmu_deploy.fidelity.attribution.synapses import Tally
+from lmu_deploy.fidelity.attribution.switches import SOURCES, Switches, Tally, sources
 from targets.integer import IntegerTarget
 
 FORMS = ("dense-incremental", "schur", "hessenberg", "sign-taylor", "fir")

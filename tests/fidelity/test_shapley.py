@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.fidelity.attribution import attribute
-from lmu_deploy.fidelity.attribution.remedies import with_remedies
 from lmu_deploy.fidelity.attribution.shapley import shapley
+from lmu_deploy.fidelity.attribution.study import with_remedies
 from lmu_deploy.fidelity.measures.entries import attribution_entry
 from lmu_deploy.fidelity.schema import TargetFidelity
 from lmu_deploy.report.losses import first_cause, fixes

@@ -30,8 +30,7 @@ from lmu_deploy.core.files import fingerprint
 from lmu_deploy.core.network import LSTMLayer
 from lmu_deploy.core.spiking.chip import Populations
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
-from targets.brian2.synapses import Boundary, Synapses
-from targets.brian2.units import Units
+from targets.brian2.synapses import Boundary, Synapses, Units
 from targets.host import HostLayer, run_lstm
 
 if TYPE_CHECKING:

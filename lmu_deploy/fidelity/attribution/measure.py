@@ -28,8 +28,7 @@ from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.attribution.chips import HybridRun, run_hybrid
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator
-from lmu_deploy.fidelity.attribution.switches import Switches
-from lmu_deploy.fidelity.attribution.synapses import Tally
+from lmu_deploy.fidelity.attribution.switches import Switches, Tally
 from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.fidelity.measures.metric import answers
 from lmu_deploy.fidelity.measures.statistics import squared_sums

@@ -16,8 +16,7 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Format, real_gains
 from lmu_deploy.core.network import LMULayer
 from lmu_deploy.fidelity.attribution.counterpart import SeriesCounterpart
-from lmu_deploy.fidelity.attribution.switches import Switches
-from lmu_deploy.fidelity.attribution.synapses import Tally, half_up, limited
+from lmu_deploy.fidelity.attribution.switches import Switches, Tally, half_up, limited
 
 
 class HybridMemory:

@@ -19,8 +19,7 @@ from lmu_deploy.core.integer.populations import Input, Population
 from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
 from lmu_deploy.fidelity.attribution.memories import HybridIntegrators, HybridMemory, HybridSeries
-from lmu_deploy.fidelity.attribution.switches import Switches, rounded_at
-from lmu_deploy.fidelity.attribution.synapses import Synapses, Tally, limited
+from lmu_deploy.fidelity.attribution.switches import Switches, Synapses, Tally, limited, rounded_at
 from lmu_deploy.fidelity.attribution.units import UNITS, HybridUnits
 from targets.host import HostStreams, each
 

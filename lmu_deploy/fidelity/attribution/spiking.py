@@ -51,8 +51,8 @@ from lmu_deploy.fidelity.attribution.switches import (
     NOISE,
     UNITS,
     WEIGHT_BITS,
+    Tally,
 )
-from lmu_deploy.fidelity.attribution.synapses import Tally
 from lmu_deploy.fidelity.streaming import affordable
 from lmu_deploy.tasks.base import Task
 from targets.brian2.target import Brian2Target

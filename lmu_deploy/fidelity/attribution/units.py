@@ -26,8 +26,7 @@ from lmu_deploy.core.integer.populations import (
 )
 from lmu_deploy.core.integer.reductions import Maximum, Reduction
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart
-from lmu_deploy.fidelity.attribution.switches import Switches
-from lmu_deploy.fidelity.attribution.synapses import Tally, half_up, limited
+from lmu_deploy.fidelity.attribution.switches import Switches, Tally, half_up, limited
 
 
 class HybridUnits:

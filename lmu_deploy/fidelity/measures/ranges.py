@@ -24,9 +24,8 @@ from lmu_deploy.core.integer.populations import Input, Output, Population
 from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.fidelity.attribution.counterpart import FloatCounterpart, float_counterpart
 from lmu_deploy.fidelity.attribution.simulator import HybridSimulator, Recording
-from lmu_deploy.fidelity.attribution.switches import Switches
+from lmu_deploy.fidelity.attribution.switches import Switches, Tally
 from lmu_deploy.fidelity.attribution.switches import sources as switches_of
-from lmu_deploy.fidelity.attribution.synapses import Tally
 from targets.base import flat_frames
 
 BINS = 24

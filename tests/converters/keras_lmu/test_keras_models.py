@@ -18,7 +18,7 @@ from converters.keras_lmu import KerasLMUImporter, read_keras
 from converters.keras_lmu import file as keras_file
 from converters.keras_lmu.network import READERS, assemble
 from converters.sandbox import FileContents
-from lmu_deploy.api.import_network import from_keras, import_network
+from lmu_deploy.api.exchange import from_keras, import_network
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run, run_stepwise
 from lmu_deploy.core.graph.network import OPERATORS

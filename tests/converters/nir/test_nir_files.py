@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from converters.sandbox import FileContents
 from converters.spiking import spike
-from lmu_deploy.api.export import export
+from lmu_deploy.api.exchange import export
 from lmu_deploy.cli import app
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save, to_tree

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmu_deploy.api.export import export
-from lmu_deploy.api.import_network import import_network
+from lmu_deploy.api.exchange import export, import_network
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.run import run
 from lmu_deploy.api.validate import validate
