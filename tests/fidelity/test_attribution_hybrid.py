@@ -180,7 +180,7 @@ def test_the_scaling_of_inputs_is_applied_once():
 def test_drawn_networks_have_every_population():
     found, edges = set(), []
 
-    @settings(max_examples=60, phases=[Phase.generate], derandomize=True, database=None)
+    @settings(max_examples=100, phases=[Phase.generate], derandomize=True, database=None)
     @given(runs(most_nodes=5))
     def draw(given_run):
         try:
