@@ -242,7 +242,8 @@ def judge(
             "run the reference on as many."
         )
     answers = targets[:samples]
-    populations = _populations(run, answers if task.kind == "classification" else None)
+    one_class = task.kind == "classification" and not task.every_step
+    populations = _populations(run, answers if one_class else None)
     total = sum(p.events for p in populations.values())
     sizes = network_sizes(network)
     truth = None if reference is None else reference.states

@@ -245,7 +245,7 @@ class Replay:
             self.messages[entry.place] = entry.one_hot(self.inputs)
             return
         limit = entry.message.limit
-        units = np.rint(self.inputs / entry.message.scale)
+        units = np.rint(entry.scaled(self.inputs) / entry.message.scale)
         self.messages[entry.place] = np.clip(units, -limit, limit).astype(np.int64)
 
     def _compute(self, host: HostNodes) -> None:
@@ -265,7 +265,7 @@ class Replay:
     def _read(self, source: Place, matrix: np.ndarray | None, n: int) -> np.ndarray:
         population = self.network[source]
         if isinstance(population, Input) and not population.tokens:
-            real: np.ndarray = self.inputs[:, n]
+            real: np.ndarray = population.scaled(self.inputs[:, n])
         else:
             scale = 1.0 if population.message is None else population.message.scale
             real = self.messages[source][:, n] * scale

@@ -14,8 +14,10 @@ import lmu_deploy
 from lmu_deploy.api.forms import Forms
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
+from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.fidelity.assemble import hash_file
 from lmu_deploy.fidelity.measures.sizes import network_sizes
 from lmu_deploy.fidelity.store import read_fidelity
@@ -146,3 +148,20 @@ def test_a_failure_stops_what_runs_beside(monkeypatch):
     assert threading.active_count() == before
     with pytest.raises(RunError, match="this one failed"):
         validated(monkeypatch, other=Other, fails=type("Apart", (Fails,), {"in_own_process": True}))
+
+
+def test_channels_of_other_units_and_a_class_at_every_step(rng):
+    x = rng.normal(size=(60, 8, 2)) * (1.0, 1e4)
+    data = lmu_deploy.Dataset(x, x[:, :, 0] > 0, x[:20], x[:20, :, 0] > 0)
+    kernel = rng.normal(size=(2, 2)) / ((1.0,), (1e4,))
+    memory = Memory.legendre(3, 6.0, 2)
+    layer = LMULayer(kernel, None, None, None, memory, None)
+    network = Network.from_layers(
+        LMUNetwork((layer,), Readout(rng.normal(size=(6, 2)), None), return_sequences=True)
+    )
+    report = lmu_deploy.validate(network, data, targets="integer", attribution=0)
+    gain = report.networks["integer"].input.gain
+    assert gain[0] > 1e3 * gain[1]
+    assert report["integer"].specification.different == 0
+    assert report["integer"].specification.residuals == 0
+    assert all(p.by_class is None for p in report["integer"].populations.values())

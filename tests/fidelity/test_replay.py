@@ -13,7 +13,7 @@ from targets.integer import IntegerTarget
 
 
 @settings(deadline=None, max_examples=10)
-@given(graph_runs(), st.data())
+@given(graph_runs(units=True), st.data())
 def test_the_specification_predicts_every_recorded_integer(run, data):
     network, inputs = run
     states = IntegerTarget(engine="numpy").run(network, inputs, record=True).states
@@ -28,7 +28,7 @@ def test_the_specification_predicts_every_recorded_integer(run, data):
 
 
 @settings(deadline=None, max_examples=10)
-@given(graph_runs(), st.data())
+@given(graph_runs(units=True), st.data())
 def test_a_flipped_bit_is_found_at_its_sample_step_and_neuron(run, data):
     network, inputs = run
     states = IntegerTarget(engine="numpy").run(network, inputs, record=True).states

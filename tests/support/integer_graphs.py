@@ -8,7 +8,7 @@ inputs of any length; only these drive a population together, as lowering guaran
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -66,6 +66,7 @@ def integer_graphs(
     thresholds: bool = True,
     time: bool = True,
     tokens: bool = True,
+    units: bool = False,
 ) -> IntegerNetwork:
     """Draw a network.
 
@@ -81,9 +82,11 @@ def integer_graphs(
         Whether edges may have several offsets, strides and frames after the sequence.
     tokens : bool
         Whether the input may be tokens.
+    units : bool
+        Whether the channels of the input may have units and zeros of their own.
     """
     graph = _Graph(draw, thresholds, time)
-    graph.begin(tokens and draw(st.integers(0, 5)) == 0)
+    graph.begin(tokens and draw(st.integers(0, 5)) == 0, units)
     for _ in range(draw(st.integers(1, most))):
         graph.extend(draw(st.sampled_from(kinds)))
     return graph.finish("host" in kinds)
@@ -110,7 +113,7 @@ def inputs_for(network: IntegerNetwork, samples: int, steps: int, seed: int = 0)
     )
     inputs[:, steps // 2 :] *= 4.0
     inputs[0, 0] = 0.0
-    return inputs
+    return network.input.unscaled(inputs / network.input.message.scale)
 
 
 def frames_of(network: IntegerNetwork, steps: int) -> dict[Place, int]:
@@ -287,11 +290,16 @@ class _Graph:
         self.signals.append(signal)
         return signal
 
-    def begin(self, tokens: bool) -> None:
+    def begin(self, tokens: bool, units: bool) -> None:
         message = (
             self.one(Format(2, 1.0), Format(9, 0.01)) if tokens else Format(self.pick(2, 12), 0.05)
         )
-        self.add(Input(Place(INPUT), self.pick(1, 4), message, tokens), tuple(_PROBES))
+        size = self.pick(1, 4)
+        entry = Input(Place(INPUT), size, message, tokens)
+        if units and not tokens and self.maybe():
+            gain, offset = 10.0 ** self.rng.integers(-3, 4, size), self.rng.normal(size=size)
+            entry = replace(entry, gain=gain, offset=offset)
+        self.add(entry, tuple(_PROBES))
 
     def extend(self, kind: str) -> None:
         """Add one of `KINDS`."""

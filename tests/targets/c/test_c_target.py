@@ -92,7 +92,7 @@ def test_messages_that_nothing_receives_are_no_warning():
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(graph_runs())
+@given(graph_runs(units=True))
 def test_graphs_of_any_populations_and_edges(made):
     network, x = made
     assume(not CTarget().unsupported(network))
