@@ -50,7 +50,7 @@ def run_keras(folder: Path, count: int) -> None:
 
 def run_ours(folder: Path, count: int, cache: int | None) -> int:
     """Compute the matrices of each case and count those that are equal."""
-    from converters.keras_lmu.tensorflow_matrices import first_cache_kib, keras_matrices
+    from converters.keras_lmu.matrices import first_cache_kib, keras_matrices
     from lmu_deploy.core.legendre import discretize
 
     cache = cache or first_cache_kib()

@@ -2,17 +2,13 @@
 
 In: the JSON of `model.to_json()` or of a saved file, Keras 2 or 3, Sequential or Functional. Out: a
 :class:`KerasModel`, whose calls name the tensors that they take.
-
-:func:`architecture_from_options` builds such a configuration from a few options, for weights-only
-files of one LMU layer and a Dense readout.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lmu_deploy.core.errors import InputError
@@ -34,12 +30,16 @@ class KerasLayer:
     key : str
         Name under which Keras 3 stores its weights: the class name in snake case, numbered.
     config : dict
+    operation : str
+        For an operation on tensors (``x[:, -1]``, ``x + y``), its name in Keras 3 without
+        underscores, such as ``getitem``; empty for a layer.
     """
 
     kind: str
     name: str
     key: str
     config: dict[str, Any]
+    operation: str = ""
 
     def __str__(self) -> str:
         return f"layer {self.name!r} ({self.kind})"
@@ -71,11 +71,18 @@ class KerasCall:
     inputs : tuple of Tensor
     keywords : tuple of str
         Names of the arguments, other than the inputs, that are tensors.
+    operands : tuple
+        Of an operation: its arguments in their order, with a :class:`Tensor` for each tensor, and
+        a tuple for a list.
+    options : mapping of str to Any
+        Of an operation: its arguments by name.
     """
 
     layer: KerasLayer
     inputs: tuple[Tensor, ...]
     keywords: tuple[str, ...] = ()
+    operands: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,10 @@ class KerasModel:
     inputs, outputs : tuple of Tensor
     output_names : tuple of str
         The user's own, or else the names of the layers.
+    numbers : mapping of (str, int) to int
+        Where tensors number the calls of a layer otherwise than the file stores them: Keras 2
+        counts the call in which a model inside the model was made. The stored number by name of
+        the layer and number in tensors.
     """
 
     layers: tuple[KerasLayer, ...]
@@ -98,6 +109,7 @@ class KerasModel:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     output_names: tuple[str, ...]
+    numbers: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def call_of(self, tensor: Tensor) -> tuple[str, int]:
         """Return which call a tensor comes from.
@@ -108,11 +120,9 @@ class KerasModel:
             When there is no such call.
         """
         key = (tensor.layer, tensor.call)
+        key = (tensor.layer, self.numbers.get(key, tensor.call))
         if key in self.calls:
             return key
-        others = [each for each in self.calls if each[0] == tensor.layer]
-        if len(others) == 1:  # inside another model Keras may count a call that is not stored
-            return others[0]
         raise InputError(f"the configuration has no call {tensor.call} of layer {tensor.layer!r}.")
 
     def needed(self, outputs: Sequence[Tensor]) -> list[tuple[str, int]]:
@@ -184,7 +194,46 @@ def _describe(nodes: list[dict[str, Any]]) -> Iterator[KerasLayer]:
         if not isinstance(config, dict) or not isinstance(kind, str):
             raise InputError(f"layer {number} has no configuration; save the model again.")
         name = str(config.get("name") or node.get("name") or key)[:150]
-        yield KerasLayer(kind.rsplit(">", 1)[-1], name, key, config)
+        yield KerasLayer(kind.rsplit(">", 1)[-1], name, key, config, _operation(node, kind, config))
+
+
+OTHER_NAMES = {
+    "add": "add",
+    "math.add": "add",
+    "math.subtract": "subtract",
+    "math.multiply": "multiply",
+    "math.truediv": "divide",
+    "math.divide": "divide",
+    "truedivide": "divide",
+    "negative": "negate",
+    "math.negative": "negate",
+    "math.pow": "power",
+    "math.reduce_mean": "mean",
+    "math.reduce_sum": "sum",
+    "math.reduce_max": "max",
+    "math.abs": "absolute",
+    "clipbyvalue": "clip",
+    "concat": "concatenate",
+    "reverse": "flip",
+    "swish": "silu",
+    "stopgradient": "identity",
+    "cast": "identity",
+}
+"""Names of operations in TensorFlow, and some in Keras 3, whose usual name differs."""
+
+
+def _operation(node: Mapping[str, Any], kind: str, config: Mapping[str, Any]) -> str:
+    """Return the usual name of an operation on tensors, of Keras 3 or of TensorFlow."""
+    if kind in ("TFOpLambda", "SlicingOpLambda"):
+        name = str(config.get("function"))[:80]
+        name = name.removeprefix("compat.v1.").removeprefix("__operators__.")
+    elif str(node.get("module", "")).startswith(("keras.ops", "keras.src.ops")):
+        name = kind
+    else:
+        return ""
+    name = name.lower()
+    short = name.rpartition(".")[2].replace("_", "")
+    return OTHER_NAMES.get(name) or OTHER_NAMES.get(short, short)
 
 
 def layer_keys(kinds: Iterable[str]) -> Iterator[str]:
@@ -252,7 +301,29 @@ def _functional(
     if not inputs or not outputs:
         raise InputError("the model's configuration names no inputs or outputs; save it again.")
     names = _output_names(config["output_layers"], outputs)
-    return KerasModel(layers, calls, inputs, outputs, names)
+    tensors = {*inputs, *outputs, *(each for call in calls.values() for each in call.inputs)}
+    return KerasModel(layers, calls, inputs, outputs, names, _numbers(calls, tensors))
+
+
+def _numbers(
+    calls: Mapping[tuple[str, int], KerasCall], tensors: Iterable[Tensor]
+) -> dict[tuple[str, int], int]:
+    """Return the stored number of each call that tensors number otherwise.
+
+    Something takes the output of every call that is stored, so that their order tells the numbers.
+    """
+    taken: dict[str, set[int]] = {}
+    for tensor in tensors:
+        taken.setdefault(tensor.layer, set()).add(tensor.call)
+    stored: dict[str, list[int]] = {}
+    for name, number in calls:
+        stored.setdefault(name, []).append(number)
+    found: dict[tuple[str, int], int] = {}
+    for name, numbers in taken.items():
+        known = stored.get(name, [])
+        if not numbers <= set(known) and len(numbers) == len(known):
+            found |= {(name, old): new for old, new in zip(sorted(numbers), known, strict=True)}
+    return found
 
 
 def _output_names(listed: Any, outputs: tuple[Tensor, ...]) -> tuple[str, ...]:
@@ -268,6 +339,8 @@ def _output_names(listed: Any, outputs: tuple[Tensor, ...]) -> tuple[str, ...]:
 
 def _call(layer: KerasLayer, call: Any) -> KerasCall:
     """Return one call, as Keras 3 (arguments by name) or Keras 2 (a list of tensors) writes it."""
+    if layer.operation:
+        return _operation_call(layer, call)
     if isinstance(call, dict):
         inputs = tuple(_tensors(call.get("args")))
         named = call.get("kwargs") or {}
@@ -286,6 +359,54 @@ def _call(layer: KerasLayer, call: Any) -> KerasCall:
         inputs = found.pop("inputs")
     extra = tuple(tensor for tensors in found.values() for tensor in tensors)
     return KerasCall(layer, inputs + extra, tuple(name for name in found if found[name]))
+
+
+def _operation_call(layer: KerasLayer, call: Any) -> KerasCall:
+    """Return the call of an operation with all its arguments, of which some are numbers."""
+    if isinstance(call, dict):
+        given, named = call.get("args") or [], call.get("kwargs") or {}
+    else:
+        several = isinstance(call, list) and call and isinstance(call[0], list)
+        tensors = call if several else [call]
+        if not all(isinstance(each, list) and len(each) >= 3 for each in tensors):
+            raise InputError(f"{layer} has damaged inputs; save the model again.")
+        named = tensors[0][3] if len(tensors[0]) > 3 else {}
+        given = [[each[:3] for each in tensors]] if several else [call[:3]]
+    if not isinstance(given, list) or not isinstance(named, dict):
+        raise InputError(f"{layer} has damaged inputs; save the model again.")
+    options = {name: _operand(value) for name, value in named.items()}
+    operands = (*map(_operand, given), *(options.pop(n) for n in ("y", "x2") if n in options))
+    inputs = tuple(_tensors_in((operands, tuple(options.values()))))
+    return KerasCall(layer, inputs, (), operands, options)
+
+
+def _operand(value: Any) -> Any:
+    """Return an argument of an operation: a tensor, a slice, an ellipsis, or what it is."""
+    if isinstance(value, dict):
+        kind, config = value.get("class_name"), value.get("config")
+        if kind == "__keras_tensor__":
+            return next(_tensors(value), None)
+        if kind == "__ellipsis__":
+            return ...
+        found = config if kind == "__slice__" else value
+        if isinstance(found, dict) and {"start", "stop", "step"} <= set(found):
+            return slice(found["start"], found["stop"], found["step"])
+        return value
+    if not isinstance(value, list):
+        return value
+    if len(value) == 3 and isinstance(value[0], str):
+        if value[0] == "_CONSTANT_VALUE":
+            return _operand(value[2])
+        return next(_places(value), None)
+    return tuple(map(_operand, value))
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    for each in value if isinstance(value, tuple) else ():
+        yield from _tensors_in(each)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -312,67 +433,3 @@ def _places(value: Any) -> Iterator[Tensor]:
         return
     for each in value:
         yield from _places(each)
-
-
-LMU_OPTIONS = (
-    "memory_d",
-    "order",
-    "theta",
-    "trainable_theta",
-    "hidden_to_memory",
-    "memory_to_memory",
-    "input_to_hidden",
-    "discretizer",
-    "use_bias",
-    "return_sequences",
-)
-OTHER_OPTIONS = ("hidden_cell", "units", "activation", "hidden_bias", "readout_bias")
-
-
-def architecture_from_options(options: dict[str, str]) -> dict[str, Any]:
-    """Build the configuration of a model from options.
-
-    Parameters
-    ----------
-    options : dict of str to str
-        Names as in keras-lmu: order and theta are needed; `hidden_cell` is SimpleRNNCell
-        (the default), Dense or none, with `units`, `activation` and `hidden_bias`.
-
-    Raises
-    ------
-    InputError
-        When an option is unknown, or order, theta or units are missing.
-    """
-    known = (*LMU_OPTIONS, *OTHER_OPTIONS)
-    if unknown := sorted(set(options) - set(known)):
-        raise InputError(f"unknown option {unknown[0]!r}; choose from {', '.join(known)}.")
-    values = {name: _value(text) for name, text in options.items()}
-    cell = str(values.get("hidden_cell", "SimpleRNNCell"))
-    needed = ["order", "theta", *([] if cell == "none" else ["units"])]
-    if missing := [name for name in needed if name not in values]:
-        raise InputError(f"option {missing[0]} is missing; pass it with --option {missing[0]}=....")
-    lmu = {"memory_d": 1, **{name: values[name] for name in LMU_OPTIONS if name in values}}
-    if cell != "none":
-        hidden = {"units": values["units"], "use_bias": values.get("hidden_bias", True)}
-        if "activation" in values:
-            hidden["activation"] = values["activation"]
-        lmu["hidden_cell"] = {"class_name": cell, "config": hidden}
-    dense = {"use_bias": values.get("readout_bias", True)}
-    return {
-        "class_name": "Sequential",
-        "config": {
-            "layers": [
-                {"class_name": "LMU", "config": {"name": "lmu", **lmu}},
-                {"class_name": "Dense", "config": {"name": "dense", **dense}},
-            ]
-        },
-    }
-
-
-def _value(text: str) -> Any:
-    """Parse a number or true / false; return anything else as text."""
-    try:
-        value = json.loads(text.lower())
-    except (ValueError, RecursionError):
-        return text
-    return value if isinstance(value, bool | int | float) else text

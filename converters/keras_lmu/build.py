@@ -10,17 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from converters.importers import LEFT_OUT, raise_problems
 from converters.keras_lmu.architecture import KerasLayer
-from converters.keras_lmu.configuration import Configuration, read_activation
+from converters.keras_lmu.configuration import Configuration, function_name, read_activation
 from converters.keras_lmu.file import Arrays
 from converters.keras_lmu.matrices import MemoryMatrices
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Conv2d, Dense
 from lmu_deploy.core.graph.network import INPUT, Node
 from lmu_deploy.core.graph.operator import Operator, Recurrent, Shape
+from lmu_deploy.core.graph.pointwise import Activation, Multiply
 from lmu_deploy.core.graph.time import Mask, Reduce
 
 
@@ -28,6 +31,7 @@ class UnknownInputError(InputError):
     """The features of a layer's input are unknown, so that the layer cannot be read."""
 
 
+REFUSED = "the model cannot be imported"
 SEQUENCE, FRAME, FLAT, OPEN = "sequence", "frame", "flat", "open"
 _LARGEST_FRAME = 1_000_000
 _MOST_NODES = 10_000
@@ -269,6 +273,41 @@ def as_frame(signal: Signal) -> Signal:
     )
 
 
+def without_idle_masks(graph: Graph) -> list[Node]:
+    """Return the nodes without masks that no layer honors.
+
+    Raises
+    ------
+    InputError
+        When some layers honor a mask and others ignore it, or masked frames would be zeroed.
+    """
+    problems, idle = [], {}
+    sources = {node.name: node.inputs[0] for node in graph.nodes}
+    for name, use in graph.masks.items():
+        ignored = ", ".join(dict.fromkeys(use.ignored_by))
+        if use.honored and ignored:
+            problems.append(
+                f"layer {ignored} takes masked steps too, and other layers skip them; put "
+                f"{ignored} before {name}"
+            )
+        elif not use.honored and ignored and use.value:
+            problems.append(
+                f"layer {ignored} takes the steps that {name} sets to zero; mask the value 0"
+            )
+        elif not use.honored:
+            idle[name] = sources[name]
+            if ignored:
+                graph.note(
+                    LEFT_OUT, f"the mask of {name}: {ignored} takes masked steps too, as in Keras"
+                )
+    raise_problems(problems, REFUSED)
+    return [
+        replace(node, inputs=tuple(idle.get(name, name) for name in node.inputs))
+        for node in graph.nodes
+        if node.name not in idle
+    ]
+
+
 @dataclass(frozen=True)
 class Reader:
     """Reader of a class of layers of Keras.
@@ -308,6 +347,8 @@ class Call:
     graph : Graph
     read : callable
         Reads a layer inside this one: ``read(layer, name, arrays, inputs)``.
+    operands : tuple
+        Of an operation on tensors: its arguments, with signals for tensors.
     """
 
     layer: KerasLayer
@@ -316,6 +357,7 @@ class Call:
     inputs: list[Signal]
     graph: Graph
     read: Callable[[KerasLayer, str, Arrays, list[Signal]], list[Signal]]
+    operands: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         self.options = Configuration(self.layer.config)
@@ -376,5 +418,32 @@ class Call:
 
     def activate(self, signal: Signal, part: str = "activation") -> Signal:
         """Return a signal behind the activation of the configuration; linear adds no node."""
-        found = read_activation(self.options.get("activation"), self.graph.keras)
+        value = self.options.get("activation")
+        name = function_name(value)
+        if name in COMPOSED:
+            return self.activate_as(name, signal, part)
+        found = read_activation(value, self.graph.keras)
         return signal if found.name == "linear" else self.add(found, signal, part=part)
+
+    def activate_as(self, name: str, signal: Signal, part: str) -> Signal:
+        """Return a signal behind one of `COMPOSED`, which takes several operators."""
+
+        def add(operator: Operator, *inputs: Signal, of: str = "") -> Signal:
+            return self.add(operator, *inputs, part=".".join(filter(None, (part, of))))
+
+        signal = settle(signal)
+        if name == "selu":
+            features = self.known(signal)[-1]
+            bent = add(Activation("elu", _SELU_SLOPE), signal, of="elu")
+            return add(Affine(np.full(features, _SELU_SCALE), np.zeros(features)), bent)
+        if name == "mish":
+            positive = add(Activation("softplus"), signal, of="softplus")
+            return add(Multiply(), signal, add(Activation("tanh"), positive, of="tanh"))
+        return add(Multiply(), signal, add(Activation("hard-sigmoid"), signal, of="gate"))
+
+
+COMPOSED = ("selu", "mish", "hard_silu", "hard_swish")
+"""Activations of layers that take several operators; cells cannot have them."""
+
+_SELU_SLOPE, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+"""Constants of Klambauer, Unterthiner, Mayr and Hochreiter (2017)."""

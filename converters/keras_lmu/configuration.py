@@ -2,13 +2,19 @@
 
 Configurations come from files of others, and versions of Keras write the same option in different
 ways: a number or a list of one, an activation as a name, as a function or as a layer.
+
+:func:`architecture_from_options` builds the configuration of a model from a few options, for
+weights-only files of one LMU layer and a Dense readout.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from converters.keras_lmu.architecture import KerasLayer
 from lmu_deploy.core.errors import InputError
@@ -111,12 +117,21 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "silu": Activation("silu"),
     "swish": Activation("silu"),
     "elu": Activation("elu", 1.0),
+    "celu": Activation("elu", 1.0),
     "leaky_relu": Activation("leaky-relu", 0.2),
     "softsign": Activation("softsign"),
     "softplus": Activation("softplus"),
     "softmax": Activation("softmax"),
 }
 """Activations by Keras's name; hard_sigmoid, which differs between versions, is not among them."""
+
+
+def function_name(value: Any) -> str:
+    """Return the name of an activation that a configuration gives as a name or a function."""
+    if isinstance(value, dict) and value.get("class_name") == "function":
+        inner = value.get("config")
+        value = inner.get("class_name") if isinstance(inner, dict) else inner
+    return value if isinstance(value, str) else ""
 
 
 def read_activation(value: Any, keras: int) -> Activation:
@@ -140,7 +155,7 @@ def read_activation(value: Any, keras: int) -> Activation:
         inner = value.get("config")
         kind = str(value.get("class_name"))
         if kind == "function":
-            value = inner.get("class_name") if isinstance(inner, dict) else inner
+            value = function_name(value) or inner
         else:
             config = inner if isinstance(inner, dict) else {}
             value = {"ReLU": "relu", "LeakyReLU": "leaky_relu", "ELU": "elu"}.get(kind, kind)
@@ -162,6 +177,97 @@ def read_activation(value: Any, keras: int) -> Activation:
         if found.name != "relu":
             found = replace(found, slope=check_number("slope", slope, -1e6, 1e6))
     limit, threshold = config.get("max_value"), config.get("threshold")
+    if limit == 6.0 and not threshold and found.name == "relu":
+        return ACTIVATIONS["relu6"]
     if limit is not None or threshold:
         raise InputError("a ReLU with max_value or threshold inside a layer; make it a layer")
     return found
+
+
+def numbers(value: Any, name: str) -> np.ndarray:
+    """Return numbers that a configuration lists, in however many axes."""
+    if isinstance(value, dict):  # an array of Keras 3
+        inner = value.get("config")
+        value = inner.get("value") if isinstance(inner, dict) else None
+    try:
+        found = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name} is {str(value)[:80]}; numbers are needed") from error
+    if found.dtype.kind not in "iuf" or not np.isfinite(found).all():
+        raise InputError(f"{name} is {str(value)[:80]}; numbers are needed")
+    return found.astype(np.float64)
+
+
+def spread(values: np.ndarray, features: int) -> np.ndarray:
+    """Return one value for every feature, from one for all or one for each."""
+    flat = values.reshape(-1)
+    if flat.size not in (1, features):
+        raise InputError(
+            f"it has {flat.size} values and its input has {features} features; one for each is "
+            "needed"
+        )
+    return np.broadcast_to(flat, (features,)).copy()
+
+
+LMU_OPTIONS = (
+    "memory_d",
+    "order",
+    "theta",
+    "trainable_theta",
+    "hidden_to_memory",
+    "memory_to_memory",
+    "input_to_hidden",
+    "discretizer",
+    "use_bias",
+    "return_sequences",
+)
+OTHER_OPTIONS = ("hidden_cell", "units", "activation", "hidden_bias", "readout_bias")
+
+
+def architecture_from_options(options: dict[str, str]) -> dict[str, Any]:
+    """Build the configuration of a model from options.
+
+    Parameters
+    ----------
+    options : dict of str to str
+        Names as in keras-lmu: order and theta are needed; `hidden_cell` is SimpleRNNCell
+        (the default), Dense or none, with `units`, `activation` and `hidden_bias`.
+
+    Raises
+    ------
+    InputError
+        When an option is unknown, or order, theta or units are missing.
+    """
+    known = (*LMU_OPTIONS, *OTHER_OPTIONS)
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(f"unknown option {unknown[0]!r}; choose from {', '.join(known)}.")
+    values = {name: _value(text) for name, text in options.items()}
+    cell = str(values.get("hidden_cell", "SimpleRNNCell"))
+    needed = ["order", "theta", *([] if cell == "none" else ["units"])]
+    if missing := [name for name in needed if name not in values]:
+        raise InputError(f"option {missing[0]} is missing; pass it with --option {missing[0]}=....")
+    lmu = {"memory_d": 1, **{name: values[name] for name in LMU_OPTIONS if name in values}}
+    if cell != "none":
+        hidden = {"units": values["units"], "use_bias": values.get("hidden_bias", True)}
+        if "activation" in values:
+            hidden["activation"] = values["activation"]
+        lmu["hidden_cell"] = {"class_name": cell, "config": hidden}
+    dense = {"use_bias": values.get("readout_bias", True)}
+    return {
+        "class_name": "Sequential",
+        "config": {
+            "layers": [
+                {"class_name": "LMU", "config": {"name": "lmu", **lmu}},
+                {"class_name": "Dense", "config": {"name": "dense", **dense}},
+            ]
+        },
+    }
+
+
+def _value(text: str) -> Any:
+    """Parse a number or true / false; return anything else as text."""
+    try:
+        value = json.loads(text.lower())
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, bool | int | float) else text

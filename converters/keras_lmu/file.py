@@ -234,6 +234,14 @@ class Arrays:
         """Return the roles of the arrays, as far as the file names them."""
         return {_role(parts) for parts, _ in self._entries}
 
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the arrays, in the order in which Keras created them."""
+        return [array.shape for _, array in self._entries]
+
+    def numbered(self) -> bool:
+        """Return whether the file numbers the arrays in place of naming them."""
+        return all(name.isdigit() for name in self.names())
+
     def take(self, *wanted: str, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
         """Return arrays by role (``kernel``, ``bias``), in at least float32.
 

@@ -226,11 +226,22 @@ def _no_padding(
 def _global_pool1d(kind: str) -> Reader:
     def read(call: Call) -> Signal:
         _channels_last(call)
+        if call.input.time == FRAME and len(call.known(call.input)) == 2:
+            return _over_rows(call, "average" if kind == "mean" else kind)
         signal = as_sequence(call.input)
         signal = call.honors_mask(signal) if kind == "mean" else call.ignores_mask(signal)
         return _kept(call, call.add(Reduce(kind), signal), 1)
 
-    return Reader(read, (Reduce, Reshape))
+    return Reader(read, (Reduce, FramePool, Reshape))
+
+
+def _over_rows(call: Call, kind: str) -> Signal:
+    """Return the mean or maximum over the first axis of a frame in TimeDistributed."""
+    length, features = call.known(call.input)
+    found = call.add(FramePool(kind, (length,), (length,)), call.input)
+    if call.options.flag("keepdims"):
+        return found
+    return call.add(Reshape((1, features), (features,)), found, part="flatten")
 
 
 def _global_pool2d(kind: str) -> Reader:

@@ -21,7 +21,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.importers import ASSUMED, MOST_ORDER, MOST_STATES
+from converters.importers import ASSUMED, LEFT_OUT, MOST_ORDER, MOST_STATES
 from converters.keras_lmu.architecture import KerasLayer
 from converters.keras_lmu.build import Graph
 from converters.keras_lmu.configuration import Configuration, read_activation
@@ -139,7 +139,7 @@ def read_lmu_cell(
         When a weight has the wrong shape, theta is out of range, or the hidden cell has no
         counterpart.
     """
-    if "memory_d" not in cell.config and {"AT", "BT"} & arrays.names():
+    if "memory_d" not in cell.config and _is_paper_cell(arrays):
         return _paper_cell(cell, arrays, graph)
     options = Configuration(cell.config)
     order = options.integer("order", MOST_ORDER)
@@ -170,11 +170,25 @@ def read_lmu_cell(
     recurrent = own.get("recurrent_kernel")
     if recurrent is not None:
         check_array("recurrent kernel", recurrent, (states, channels))
+    if options.get("conv_mode") == "raw" and options.get("truncate_ir"):
+        graph.note(
+            LEFT_OUT,
+            f"truncate_ir of {name}: Keras cuts off the end of the impulse response, here it is "
+            "whole",
+        )
     memory = _memory(options, order, channels, own, name, graph)
     encoders, feedback = kernel[:n_in], kernel[n_in:] if feeds_back else None
     if read is None and recurrent is None:
         return LinearMemory(memory, encoders, own.get("bias"))
     return LMU(memory, encoders, read, takes_input, feedback, recurrent, own.get("bias"))
+
+
+def _is_paper_cell(arrays: Arrays) -> bool:
+    """Return whether arrays are those of the paper's cell, by their names or else their number."""
+    most = len(PAPER_NAMES) + 1
+    return bool({"AT", "BT"} & arrays.names()) or (
+        arrays.numbered() and most - 1 <= len(arrays) <= most
+    )
 
 
 def _hidden_of(options: Configuration, arrays: Arrays) -> tuple[KerasLayer | None, Arrays]:
@@ -215,7 +229,12 @@ def _own_weights(options: Configuration, arrays: Arrays) -> dict[str, np.ndarray
         ("theta_inv", options.flag("trainable_theta")),
         ("recurrent_kernel", options.flag("memory_to_memory")),
     )
-    roles = [role for role, there in wanted if there]
+    names = arrays.names()
+    roles = [role for role, there in wanted if there or (role == "kernel" and role in names)]
+    order = options.integer("order", MOST_ORDER)
+    if arrays.numbered() and arrays.shapes()[-2:] == [(order, order), (1, order)]:
+        roles = roles if "kernel" in roles else ["kernel", *roles]
+        return arrays.take(*roles, *STORED_MATRICES)
     cell = arrays.deepest()  # the cell of an early LMUFFT, whose kernel is one
     if set(STORED_MATRICES) <= cell.names():
         stored = cell.take("kernel", optional=STORED_MATRICES)
@@ -267,7 +286,8 @@ def stored_memory(memory: Memory, a: np.ndarray, b: np.ndarray) -> Memory:
 
 def _paper_cell(cell: KerasLayer, arrays: Arrays, graph: Graph) -> LMU:
     """Return the operator of the paper's cell; what its configuration lacks is recorded."""
-    weights = arrays.take(*PAPER_NAMES, optional=("bias",))
+    with_bias = ("bias",) if len(arrays) > len(PAPER_NAMES) else ()
+    weights = arrays.take(*PAPER_NAMES[:-2], *with_bias, *PAPER_NAMES[-2:])
     options = Configuration(cell.config)
     graph.note("memory matrices", "from the file")
     order = len(check_array("AT", weights["AT"], (None, None)))

@@ -16,26 +16,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converters.importers import HDF5_SIGNATURE, LEFT_OUT, Sniff, raise_problems
+from converters.importers import HDF5_SIGNATURE, Sniff, raise_problems
 from converters.keras_lmu import frames, pointwise, recurrent
 from converters.keras_lmu.architecture import (
     MODELS,
     KerasLayer,
     KerasModel,
     Tensor,
-    architecture_from_options,
     read_model,
 )
 from converters.keras_lmu.build import (
     FLAT,
     FRAME,
     OPEN,
+    REFUSED,
     Call,
     Graph,
     Reader,
     Signal,
     UnknownInputError,
+    without_idle_masks,
 )
+from converters.keras_lmu.configuration import architecture_from_options
 from converters.keras_lmu.file import (
     CONFIG,
     WEIGHTS,
@@ -46,17 +48,18 @@ from converters.keras_lmu.file import (
     parse_json,
 )
 from converters.keras_lmu.matrices import MemoryMatrices
+from converters.keras_lmu.operations import OPERATIONS
 from converters.sandbox.process import check_file
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import Reshape, Slice
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.operator import Operator
 from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.graph.transforms import prune
 
 READERS: Mapping[str, Reader] = {**pointwise.READERS, **frames.READERS, **recurrent.READERS}
 """Reader of each class of layer."""
 
-REFUSED = "the model cannot be imported"
 _DEEPEST = 16
 
 INSTEAD: Mapping[str, str] = {
@@ -72,13 +75,11 @@ INSTEAD: Mapping[str, str] = {
     "RepeatVector": "a frame cannot become a sequence; use return_sequences in the layer before",
     "UpSampling1D": "no operator repeats steps; use Conv1D with stride 1",
     "Conv1DTranspose": "no operator repeats steps; use Conv1D with stride 1",
-    "PReLU": "use LeakyReLU, whose slope is one number",
     "GroupNormalization": "use LayerNormalization",
-    "UnitNormalization": "use LayerNormalization",
     "SpectralNormalization": "save the layer inside it",
-    "TFOpLambda": "an operation of TensorFlow; use the layer of Keras that does the same",
-    "SlicingOpLambda": "an index of a tensor; use return_sequences=False for the last step",
-    "GetItem": "an index of a tensor; use return_sequences=False for the last step",
+    "EinsumDense": "use Dense",
+    "Dot": "use Multiply and Dense",
+    "Cropping1D": "no operator leaves out steps; leave them out of the data",
     "LMUCellODE": "use LMUCell",
     "LMUCellGating": "use LMUCell",
 }
@@ -115,11 +116,11 @@ def assemble(file: KerasFile, settings: Mapping[str, str]) -> Network:
     raise_problems(
         [f"the file has weights of {n!r}, which no layer takes" for n in surplus], REFUSED
     )
-    nodes = _without_idle_masks(graph)
-    first, frame, names = _input_nodes(graph, given)
-    nodes = [replace(n, inputs=tuple(names.get(i, i) for i in n.inputs)) for n in (*first, *nodes)]
     if not graph.nodes:
         raise InputError("the model has no layer that does anything; save one that has.")
+    nodes = list(prune(without_idle_masks(graph), signal.node))
+    first, frame, names = _input_nodes(graph, given)
+    nodes = [replace(n, inputs=tuple(names.get(i, i) for i in n.inputs)) for n in (*first, *nodes)]
     if signal.time == FLAT:
         graph.note("output", "Keras puts the frames of all steps one behind the other")
     return Network(tuple(nodes), frame, signal.node, None, _provenance(graph, file))
@@ -210,14 +211,16 @@ class _Assembly:
             before = len(self.problems)
             if not call.inputs:
                 self.problems.append(f"{layer} has no input")
-            if call.keywords:
+            if call.keywords and layer.kind in READERS:
                 what = ", ".join(call.keywords)
                 self.problems.append(f"{layer} takes {what} from another layer; leave it out")
             if len(self.problems) > before:
                 values[key] = [_BROKEN]
                 continue
             inputs = [self._output(model, tensor, values) for tensor in call.inputs]
-            values[key] = self.layer(layer, name, arrays_of(layer), inputs, depth)
+            known = dict(zip(call.inputs, inputs, strict=True))
+            arguments = _signals_for(call.operands, known), call.options
+            values[key] = self.layer(layer, name, arrays_of(layer), inputs, depth, arguments)
             if not prefix and len(self.problems) == before:
                 self.used.add(layer.name)
         return [self._output(model, tensor, values) for tensor in outputs]
@@ -237,18 +240,30 @@ class _Assembly:
         return found[tensor.index]
 
     def layer(
-        self, layer: KerasLayer, name: str, arrays: Arrays, inputs: list[Signal], depth: int
+        self,
+        layer: KerasLayer,
+        name: str,
+        arrays: Arrays,
+        inputs: list[Signal],
+        depth: int,
+        arguments: Arguments = ((), {}),
     ) -> list[Signal]:
         """Return the outputs of one call of a layer; what goes wrong becomes a problem."""
         try:
-            return self._layer(layer, name, arrays, inputs, depth)
+            return self._layer(layer, name, arrays, inputs, depth, arguments)
         except InputError as error:
             if not (isinstance(error, UnknownInputError) and _BROKEN in inputs):
                 self.problems.append(f"{layer}: {str(error).rstrip('.')}")
             return [_BROKEN]
 
     def _layer(
-        self, layer: KerasLayer, name: str, arrays: Arrays, inputs: list[Signal], depth: int
+        self,
+        layer: KerasLayer,
+        name: str,
+        arrays: Arrays,
+        inputs: list[Signal],
+        depth: int,
+        arguments: Arguments = ((), {}),
     ) -> list[Signal]:
         if depth > _DEEPEST:
             raise InputError(f"it is nested more than {_DEEPEST} deep")
@@ -257,16 +272,29 @@ class _Assembly:
             if len(inner.inputs) != len(inputs):
                 raise InputError(f"it takes {len(inner.inputs)} inputs and is given {len(inputs)}")
             return self.calls(inner, inputs, arrays.of_layer, f"{name}.", inner.outputs, depth + 1)
-        reader = READERS.get(layer.kind)
+        reader = OPERATIONS.get(layer.operation) if layer.operation else READERS.get(layer.kind)
         if reader is None:
-            raise InputError(INSTEAD.get(layer.kind, _unknown(layer)))
+            raise InputError(INSTEAD.get(layer.operation or layer.kind, _unknown(layer)))
 
         def read(part: KerasLayer, of: str, own: Arrays, given: list[Signal]) -> list[Signal]:
             return self._layer(part, of, own, given, depth + 1)
 
-        call = Call(layer, name, arrays, inputs, self.graph, read)
+        operands, options = arguments
+        layer = replace(layer, config={**layer.config, **options})
+        call = Call(layer, name, arrays, inputs, self.graph, read, operands)
         found = reader.read(call)
         return found if isinstance(found, list) else [found]
+
+
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+"""Arguments of an operation: in their order, with signals for tensors, and by name."""
+
+
+def _signals_for(value: Any, signals: Mapping[Tensor, Signal]) -> Any:
+    """Return nested tuples with the signal of each tensor."""
+    if isinstance(value, tuple):
+        return tuple(_signals_for(each, signals) for each in value)
+    return signals[value] if isinstance(value, Tensor) else value
 
 
 _BROKEN = Signal("", OPEN, None)
@@ -274,46 +302,13 @@ _BROKEN = Signal("", OPEN, None)
 
 
 def _unknown(layer: KerasLayer) -> str:
+    if layer.operation:
+        return f"the operation {layer.operation} has no counterpart; use layers of Keras"
     return (
         "this class of layer has no counterpart; docs/how-to/import.md lists those that have one"
         if layer.kind.isidentifier()
         else "its class has no name"
     )
-
-
-def _without_idle_masks(graph: Graph) -> list[Node]:
-    """Return the nodes without masks that no layer honors.
-
-    Raises
-    ------
-    InputError
-        When some layers honor a mask and others ignore it, or masked frames would be zeroed.
-    """
-    problems, idle = [], {}
-    sources = {node.name: node.inputs[0] for node in graph.nodes}
-    for name, use in graph.masks.items():
-        ignored = ", ".join(dict.fromkeys(use.ignored_by))
-        if use.honored and ignored:
-            problems.append(
-                f"layer {ignored} takes masked steps too, and other layers skip them; put "
-                f"{ignored} before {name}"
-            )
-        elif not use.honored and ignored and use.value:
-            problems.append(
-                f"layer {ignored} takes the steps that {name} sets to zero; mask the value 0"
-            )
-        elif not use.honored:
-            idle[name] = sources[name]
-            if ignored:
-                graph.note(
-                    LEFT_OUT, f"the mask of {name}: {ignored} takes masked steps too, as in Keras"
-                )
-    raise_problems(problems, REFUSED)
-    return [
-        replace(node, inputs=tuple(idle.get(name, name) for name in node.inputs))
-        for node in graph.nodes
-        if node.name not in idle
-    ]
 
 
 def _input_nodes(

@@ -5,6 +5,7 @@ What Keras does in training alone (dropout, noise) is an identity and becomes no
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from converters.importers import ASSUMED
 from converters.keras_lmu.build import FLAT, OPEN, SEQUENCE, Call, Reader, Signal, settle
+from converters.keras_lmu.configuration import numbers, spread
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import LayerNorm, Reshape, RMSNorm
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Dense, Embedding
@@ -76,30 +78,83 @@ def _relu(call: Call) -> Signal:
     part = "" if most is None and not threshold else "relu"
     signal = settle(call.input)
     if threshold:
-        signal = _shift(call, signal, 1.0, -threshold, "shifted")
+        signal = scaled(call, signal, 1.0, -threshold, "shifted")
     name = Activation("leaky-relu", slope) if slope else Activation("relu")
     found = call.add(name, signal, part=part)
     if threshold:
         jump = call.add(Activation("step"), signal, part="step")
-        jump = _shift(call, jump, threshold, 0.0, "jump")
+        jump = scaled(call, jump, threshold, 0.0, "jump")
         found = call.add(Add(), found, jump, part="" if most is None else "above")
     if most is not None:
-        found = _shift(call, found, -1.0, most, "room")
+        found = scaled(call, found, -1.0, most, "room")
         found = call.add(Activation("relu"), found, part="limit")
-        found = _shift(call, found, -1.0, most, "")
+        found = scaled(call, found, -1.0, most, "")
     return found
 
 
-def _shift(call: Call, signal: Signal, scale: float, offset: float, part: str) -> Signal:
-    """Return ``scale * x + offset``, the same for every feature."""
+def scaled(
+    call: Call, signal: Signal, scale: np.ndarray | float, offset: np.ndarray | float, part: str
+) -> Signal:
+    """Return ``scale * x + offset``, with one number for every feature or one for each."""
     features = call.known(signal)[-1]
-    return call.add(Affine(np.full(features, scale), np.full(features, offset)), signal, part=part)
+    factors, terms = (spread(np.asarray(each, np.float64), features) for each in (scale, offset))
+    return call.add(Affine(factors, terms), signal, part=part)
+
+
+def larger(call: Call, first: Signal, second: Signal, sign: float, part: str = "") -> Signal:
+    """Return the larger (sign 1) or smaller (sign -1) of two signals, value by value.
+
+    The larger is ``y + relu(x - y)``, the smaller ``y - relu(y - x)``.
+    """
+
+    def named(name: str) -> str:
+        return f"{part}.{name}" if part else name
+
+    pair = [
+        scaled(call, each, s, 0.0, named(name))
+        for each, s, name in ((first, sign, "first"), (second, -sign, "second"))
+    ]
+    excess = call.add(
+        Activation("relu"), call.add(Add(), *pair, part=named("difference")), part=named("excess")
+    )
+    if sign < 0:
+        excess = scaled(call, excess, -1.0, 0.0, named("less"))
+    return call.add(Add(), second, excess, part=part)
+
+
+def absolute(call: Call, signal: Signal) -> Signal:
+    """Return absolute values, as leaky units of slope -1."""
+    return call.add(Activation("leaky-relu", -1.0), signal)
 
 
 def _leaky_relu(call: Call) -> Signal:
     name = "negative_slope" if "negative_slope" in call.options.values else "alpha"
     slope = call.options.number(name, -_LARGEST, _LARGEST, 0.3)
     return call.add(Activation("leaky-relu", slope))
+
+
+def _thresholded_relu(call: Call) -> Signal:
+    theta = call.options.number("theta", 0.0, _LARGEST, 1.0)
+    layer = replace(call.layer, config={"threshold": theta})
+    return _relu(replace(call, layer=layer))
+
+
+def _prelu(call: Call) -> Signal:
+    """Read PReLU: slopes for each value of a frame, ``relu(x) - a relu(-x)``."""
+    signal = settle(call.input)
+    slopes = call.arrays.take("alpha")["alpha"]
+    frame = call.known(signal)
+    if slopes.shape == (*(1,) * (len(signal.axes) - 1), *frame[-1:]):
+        slopes = slopes.reshape(-1)
+    if slopes.size == 1:
+        return call.add(Activation("leaky-relu", float(slopes.reshape(()))), signal)
+    if slopes.shape != frame[-1:]:
+        raise InputError(
+            f"its slopes {slopes.shape} differ from step to step; train with shared_axes=[1]"
+        )
+    above = call.add(Activation("relu"), signal, part="above")
+    below = call.add(Activation("relu"), scaled(call, signal, -1.0, 0.0, "negative"), part="below")
+    return call.add(Add(), above, scaled(call, below, -slopes, 0.0, "sloped"))
 
 
 def _elu(call: Call) -> Signal:
@@ -189,6 +244,15 @@ def _rms_norm(call: Call) -> Signal:
     return call.add(RMSNorm(scale, call.options.number("epsilon", 0.0, 1.0, 1e-6)), signal)
 
 
+def _unit_norm(call: Call) -> Signal:
+    """Read UnitNormalization: ``x / |x|``, which is a root mean square of n features times n."""
+    signal = settle(call.input)
+    _check_last(call, signal, "normalizes")
+    features = call.known(signal)[-1]
+    scale = np.full(features, features**-0.5)
+    return call.add(RMSNorm(scale, 1e-12 / features), signal)
+
+
 def _normalization(call: Call) -> Signal:
     """Read Normalization: ``(x - mean) / max(sqrt(variance), 1e-7)``, or its inverse."""
     options, signal = call.options, settle(call.input)
@@ -196,13 +260,13 @@ def _normalization(call: Call) -> Signal:
     if options.get("axis", -1) is not None and options.get("mean") is None:
         _check_last(call, signal, "normalizes")
     if options.get("mean") is not None:
-        mean, variance = (_numbers(options.get(name), name) for name in ("mean", "variance"))
+        mean, variance = (numbers(options.get(name), name) for name in ("mean", "variance"))
         call.arrays.pass_over()
     else:
         weights = call.arrays.reals().take("mean", "variance")
         call.arrays.pass_over()
         mean, variance = (weights[name].astype(np.float64) for name in ("mean", "variance"))
-    mean, variance = (_spread(array, features) for array in (mean, variance))
+    mean, variance = (spread(array, features) for array in (mean, variance))
     if variance.min() < 0.0:
         raise InputError("its variance is negative; adapt it to the data again")
     deviation = np.maximum(np.sqrt(variance), 1e-7)
@@ -214,32 +278,8 @@ def _normalization(call: Call) -> Signal:
 def _rescaling(call: Call) -> Signal:
     signal = settle(call.input)
     features = call.known(signal)[-1]
-    values = (_numbers(call.options.get(name), name) for name in ("scale", "offset"))
-    return call.add(Affine(*(_spread(each, features) for each in values)), signal)
-
-
-def _numbers(value: Any, name: str) -> np.ndarray:
-    """Return numbers that a configuration lists, in however many axes."""
-    if isinstance(value, dict):  # an array of Keras 3
-        value = value.get("config", {}).get("value") if "config" in value else None
-    try:
-        found = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is {str(value)[:80]}; numbers are needed") from error
-    if not np.isfinite(found).all():
-        raise InputError(f"{name} is {str(value)[:80]}; numbers are needed")
-    return found
-
-
-def _spread(values: np.ndarray, features: int) -> np.ndarray:
-    """Return one value for every feature, from one for all or one for each."""
-    flat = values.reshape(-1)
-    if flat.size not in (1, features):
-        raise InputError(
-            f"it has {flat.size} values and its input has {features} features; one for each is "
-            "needed"
-        )
-    return np.broadcast_to(flat, (features,)).copy()
+    values = (numbers(call.options.get(name), name) for name in ("scale", "offset"))
+    return call.add(Affine(*(spread(each, features) for each in values)), signal)
 
 
 def _embedding(call: Call) -> Signal:
@@ -280,18 +320,37 @@ def _merge(call: Call, operator: Add | Multiply, part: str = "") -> Signal:
 
 
 def _average(call: Call) -> Signal:
-    return _shift(call, _merge(call, Add(), "sum"), 1.0 / len(call.inputs), 0.0, "")
+    return scaled(call, _merge(call, Add(), "sum"), 1.0 / len(call.inputs), 0.0, "")
+
+
+def _extreme(sign: float) -> Callable[[Call], Signal]:
+    """Return the reader of Maximum (sign 1) or Minimum (sign -1) of two inputs or more."""
+
+    def read(call: Call) -> Signal:
+        found, *others = (settle(signal) for signal in call.inputs)
+        if not others:
+            raise InputError("it has one input; it needs two or more")
+        for number, other in enumerate(others, 1):
+            found = larger(call, found, other, sign, "" if number == len(others) else f"{number}")
+        return found
+
+    return read
 
 
 def _subtract(call: Call) -> Signal:
     if len(call.inputs) != 2:
         raise InputError("it needs two inputs")
     first, second = (settle(signal) for signal in call.inputs)
-    return call.add(Add(), first, _shift(call, second, -1.0, 0.0, "negative"))
+    return call.add(Add(), first, scaled(call, second, -1.0, 0.0, "negative"))
 
 
 def _concatenate(call: Call) -> Signal:
-    signals = [settle(signal) for signal in call.inputs]
+    return concatenated(call, call.inputs)
+
+
+def concatenated(call: Call, given: Sequence[Signal]) -> Signal:
+    """Return signals one behind the other on the last axis, which the option `axis` has to be."""
+    signals = [settle(signal) for signal in given]
     if len(signals) == 1:
         return signals[0]
     for signal in signals:
@@ -309,6 +368,8 @@ READERS: dict[str, Reader] = {
     "Activation": Reader(_activation, (Activation,)),
     "ReLU": Reader(_relu, (Activation, Affine, Add)),
     "LeakyReLU": Reader(_leaky_relu, (Activation,)),
+    "PReLU": Reader(_prelu, (Activation, Affine, Add), weights=True, limits="one slope a feature"),
+    "ThresholdedReLU": Reader(_thresholded_relu, (Activation, Affine, Add)),
     "ELU": Reader(_elu, (Activation,)),
     "Softmax": Reader(_softmax, (Activation,), limits=_LAST_AXIS),
     "BatchNormalization": Reader(_batch_norm, (Affine,), weights=True, limits=_LAST_AXIS),
@@ -316,6 +377,7 @@ READERS: dict[str, Reader] = {
         _layer_norm, (LayerNorm, Reshape), weights=True, limits="the last axis or a whole frame"
     ),
     "RMSNormalization": Reader(_rms_norm, (RMSNorm,), weights=True, limits=_LAST_AXIS),
+    "UnitNormalization": Reader(_unit_norm, (RMSNorm,), limits=_LAST_AXIS),
     "Normalization": Reader(_normalization, (Affine,), weights=True, limits=_LAST_AXIS),
     "Rescaling": Reader(_rescaling, (Affine,)),
     "Embedding": Reader(_embedding, (Embedding, Mask, Reshape), weights=True),
@@ -323,8 +385,11 @@ READERS: dict[str, Reader] = {
     "Add": Reader(_add, (Add,)),
     "Subtract": Reader(_subtract, (Add, Affine)),
     "Multiply": Reader(_multiply, (Multiply,)),
+    "Maximum": Reader(_extreme(1.0), (Activation, Affine, Add)),
+    "Minimum": Reader(_extreme(-1.0), (Activation, Affine, Add)),
     "Average": Reader(_average, (Add, Affine)),
     "Concatenate": Reader(_concatenate, (Concat,), limits=_LAST_AXIS),
+    "Identity": _IDENTITY,
     "Dropout": _IDENTITY,
     "SpatialDropout1D": _IDENTITY,
     "SpatialDropout2D": _IDENTITY,

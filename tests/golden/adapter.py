@@ -19,7 +19,7 @@ import numpy as np
 
 import lmu_deploy
 from converters.importers import import_file
-from converters.keras_lmu.tensorflow_matrices import keras_matrices
+from converters.keras_lmu.matrices import keras_matrices
 from converters.loihi import loihi_spike
 from converters.quantize import quantize as _quantize
 from converters.quantize.sparsity import with_fraction

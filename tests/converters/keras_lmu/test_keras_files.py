@@ -99,7 +99,7 @@ def test_all_problems_are_reported_at_once(tmp_path):
     message = str(caught.value)
     for part in (
         "(MultiHeadAttention): attention has no counterpart; use an LMU",
-        "(LSTM): activation 'mish' has no counterpart; train with one of elu, gelu",
+        "(LSTM): activation 'mish' has no counterpart; train with one of celu, elu",
         "hidden cell PeepholeCell has no counterpart; the cells that have are Dense, SimpleRNNCell",
         "(Readout): this class of layer has no counterpart; docs/how-to/import.md lists",
     ):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from converters.importers import import_file
-from converters.keras_lmu import tensorflow_matrices
-from converters.keras_lmu.tensorflow_matrices import (
+from converters.keras_lmu import matrices
+from converters.keras_lmu.matrices import (
     block_length,
     fused_product,
     keras_matrices,
@@ -73,7 +73,7 @@ def test_block_length_follows_the_cache():
 def test_matrices_are_exact_by_default_and_the_choice_is_recorded(monkeypatch):
     pytest.importorskip("h5py", reason="h5py (the extra import) is absent")
     file = FIXTURES / "keras3-example.keras"
-    monkeypatch.setattr(tensorflow_matrices, "first_cache_kib", lambda: 48)
+    monkeypatch.setattr(matrices, "first_cache_kib", lambda: 48)
     networks = {
         choice: import_file(file, options={} if choice is None else {"matrices": choice})
         for choice in (None, "exact", "keras", "keras:48")
@@ -97,8 +97,8 @@ def test_the_default_does_not_depend_on_the_machine(monkeypatch, file):
     def fail(*_):
         raise AssertionError("the default import read the processor's cache")
 
-    monkeypatch.setattr(tensorflow_matrices, "first_cache_kib", fail)
-    monkeypatch.setattr(tensorflow_matrices, "keras_matrices", fail)
+    monkeypatch.setattr(matrices, "first_cache_kib", fail)
+    monkeypatch.setattr(matrices, "keras_matrices", fail)
     network = import_file(FIXTURES / file)
     for node in network.nodes:
         if isinstance(node.operator, LMU):
@@ -119,10 +119,10 @@ def test_layers_too_large_to_imitate_keras_get_exact_matrices(monkeypatch):
 
 @pytest.mark.parametrize("written", [["1", "Data", "48K"], None, ["1", "Data", "much"]])
 def test_the_cache_size_is_read_from_the_system_or_is_32_kib(tmp_path, monkeypatch, written):
-    monkeypatch.setattr(tensorflow_matrices, "_CACHES", tmp_path)
+    monkeypatch.setattr(matrices, "_CACHES", tmp_path)
     if written:
         (tmp_path / "index0").mkdir()
         for name, text in zip(("level", "type", "size"), written, strict=True):
             (tmp_path / "index0" / name).write_text(f"{text}\n")
-    expected = 48 if written and written[2] == "48K" else tensorflow_matrices.USUAL_CACHE
-    assert tensorflow_matrices.first_cache_kib.__wrapped__() == expected
+    expected = 48 if written and written[2] == "48K" else matrices.USUAL_CACHE
+    assert matrices.first_cache_kib.__wrapped__() == expected
