@@ -97,7 +97,10 @@ def nrmse(outputs: np.ndarray, targets: np.ndarray, washout: int = 0) -> float:
     _check_some(targets)
     power = float(np.mean(targets**2))
     if power == 0.0:
-        raise InputError("the target is zero throughout, so a relative error is undefined.")
+        raise InputError(
+            "the target is zero throughout, so a relative error is undefined; give samples with "
+            "other answers."
+        )
     return float(np.sqrt(np.mean((outputs - targets) ** 2) / power))
 
 

@@ -111,7 +111,7 @@ def read_sequences(name: str, value: Any, lengths: Any = None) -> Sequences:
     InputError
         When they have another shape or type, are empty, or hold NaN or infinity.
     """
-    value = _listed(value)
+    value = _listed(name, value)
     if isinstance(value, list):
         value, own = _padded(name, value)
         lengths = own if lengths is None else lengths
@@ -130,14 +130,21 @@ def read_sequences(name: str, value: Any, lengths: Any = None) -> Sequences:
     return _checked(name, value, _lengths(name, lengths, value.shape))
 
 
-def _listed(value: Any) -> Any:
+def _listed(name: str, value: Any) -> Any:
     """Return an array, or a list of arrays where sequences may differ in length."""
+    masked = int(np.sum(value.mask)) if isinstance(value, np.ma.MaskedArray) else 0
+    if masked:
+        raise InputError(
+            f"{name} has {counted(masked, 'masked value')}; replace them, as by {name}.filled(0)."
+        )
     index = getattr(value, "index", None)
     if hasattr(value, "to_numpy"):
         if getattr(index, "nlevels", 1) == 2:
             return [group.to_numpy() for _, group in value.groupby(level=0, sort=False)]
         value = value.to_numpy()
     if isinstance(value, np.ndarray):
+        if not isinstance(value, np.memmap):
+            value = np.asarray(value)  # no subclass, which may compute differently
         return list(value) if value.dtype.kind == "O" else value
     return list(value) if isinstance(value, list | tuple) else np.asarray(value)
 
@@ -146,7 +153,8 @@ def _padded(name: str, items: list[Any]) -> tuple[np.ndarray, np.ndarray | None]
     """Return a list as one array; sequences that differ in length are padded."""
     try:
         arrays = [np.asarray(item) for item in items]
-    except ValueError as error:
+        arrays = [a.astype(np.float64) if a.dtype.kind == "O" else a for a in arrays]
+    except (TypeError, ValueError) as error:
         raise InputError(f"{name} holds what is no array of numbers ({error}).") from error
     shapes = {array.shape for array in arrays}
     if len(shapes) < 2:
@@ -285,7 +293,7 @@ def read_answers(
         When shape or type fit no form; the message says what to give.
     """
     samples, steps, _ = x.values.shape
-    value = _listed(value)
+    value = _listed(name, value)
     missing = None
     if isinstance(value, list):
         value, missing = _joined(name, value, x)
@@ -294,12 +302,16 @@ def read_answers(
             f"{name} has {counted(len(value), 'answer')}, and there are "
             f"{counted(samples, 'sample')}; give one for each."
         )
-    if value.ndim == 2 and value.shape[1] == 1 and place != "step":
-        value = value[:, 0] if value.dtype.kind in _LABELS or kind == "classification" else value
     if value.dtype.kind not in "biufUS":
         raise InputError(f"{name} has type {value.dtype}; give numbers, strings or booleans.")
+    value = _without_last_axis(name, value, steps, kind, place)
     whole = value.dtype.kind in _LABELS or _holds_classes(value, kind)
     every_step = _every_step(name, value, whole, (samples, steps), kind, place)
+    if place == "step" and not every_step:
+        raise InputError(
+            f"{name} has shape {value.shape}, one answer for each sample; give one for each step, "
+            "or leave out place."
+        )
     labels = whole and kind != "regression" and value.ndim == 1 + every_step
     if labels:
         return Answers(_as_labels(name, value), True, every_step, _padding(missing, x, every_step))
@@ -332,6 +344,26 @@ def _joined(name: str, items: list[Any], x: Sequences) -> tuple[np.ndarray, np.n
     return np.asarray(padded), np.arange(steps) >= lengths[:, None]  # type: ignore[index]
 
 
+def _without_last_axis(
+    name: str, value: np.ndarray, steps: int, kind: str | None, place: str | None
+) -> np.ndarray:
+    """Return labels of shape (..., 1) without that axis, and amounts as they are."""
+    if value.ndim not in (2, 3) or value.shape[-1] != 1 or kind == "regression":
+        return value
+    if value.ndim == 2 and (place == "step" or (steps == 1 and value.dtype.kind == "f")):
+        return value
+    inner = value[..., 0]
+    few = _holds_classes(inner.reshape(-1), kind)
+    if value.ndim == 3 and kind is None and value.dtype.kind in "iu" and few:
+        raise InputError(
+            f"{name} has whole numbers of shape {value.shape}; give kind='classification' if they "
+            "are classes, or kind='regression' if they are amounts."
+        )
+    if value.ndim == 3 and kind is None and value.dtype.kind in "iuf":
+        return value
+    return inner if few or value.dtype.kind in _LABELS else value
+
+
 def _padding(missing: np.ndarray | None, x: Sequences, every_step: bool) -> np.ndarray | None:
     if not every_step or x.lengths is None:
         return None
@@ -340,7 +372,9 @@ def _padding(missing: np.ndarray | None, x: Sequences, every_step: bool) -> np.n
 
 def _holds_classes(value: np.ndarray, kind: str | None) -> bool:
     """Whether floating numbers are labels that a loader gave as floats: whole, and few differ."""
-    if kind == "regression" or value.ndim != 1 or not np.isfinite(value).all():
+    if kind == "regression" or value.ndim != 1 or value.dtype.kind not in "biuf":
+        return False
+    if not np.isfinite(value).all():
         return False
     if not (value == np.rint(value)).all():
         return False
@@ -368,6 +402,11 @@ def _every_step(
                     " or kind='regression'."
                 )
             return place == "step"
+        if kind != "regression" and _is_one_hot(value):
+            raise InputError(
+                f"{name} has shape {value.shape}, and may be one-hot or one label for each of "
+                f"{steps} steps; give {name}.argmax(axis=1), or place='step'."
+            )
         if value.dtype.kind in _LABELS and kind != "regression":
             return True
         raise InputError(

@@ -307,6 +307,8 @@ def _from_folder(path: Path) -> dict[str, Any]:
 
 def _task(name: str, arrays: Mapping[str, Any], seed: int) -> Task:
     """Check arrays and return them as a task."""
+    if missing := [part for part in ARRAYS if part not in arrays]:
+        raise InputError(f"{', '.join(missing)} missing; give {', '.join(ARRAYS)}.")
     kind, place = (arrays.get(setting) for setting in _SETTINGS)
     if kind is not None:
         check_choice("kind", kind, ("classification", "regression"))
@@ -323,6 +325,8 @@ def _task(name: str, arrays: Mapping[str, Any], seed: int) -> Task:
     model = y["y_train"]
     labels = labels if model.classes else ()
     groups = None if "groups" not in arrays else np.asarray(arrays["groups"])
+    if groups is not None and groups.dtype.kind == "O" and groups.ndim == 1:
+        groups = np.array([f"{type(group).__name__} {group}" for group in groups])
     if groups is not None and groups.shape != (len(x["train"].values),):
         raise InputError(
             f"groups has shape {groups.shape}; give one for each of the "

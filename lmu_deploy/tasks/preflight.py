@@ -109,6 +109,13 @@ def _sizes(task: Task, data: TaskData) -> Iterator[Finding]:
 
 
 def _classes(task: Task, data: TaskData, few: Split) -> Iterator[Finding]:
+    for name, part in data.parts.items() if task.kind == "regression" else ():
+        if len(part) and not np.nan_to_num(part.targets).any():
+            yield Finding(
+                f"the answers of the {name} samples are zero throughout, which no error can be "
+                "relative to",
+                "give samples with other answers",
+            )
     if task.kind != "classification" or not task.labels:
         return
     parts = {**data.parts, "calibration": few}

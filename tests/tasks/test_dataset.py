@@ -301,3 +301,41 @@ def test_parts_of_one_series_may_differ_in_length():
     assert data.test.lengths.tolist() == [100]
     with pytest.raises(InputError, match="the two must be equal"):
         Dataset([x[:200]] * 2, [y[:200]] * 2, [x[200:]], [y[200:]])
+
+
+def test_whole_floats_and_objects_are_what_they_hold(arrays):
+    x, y, x_test, y_test = arrays
+    for shape in (lambda a: a[:, None] * 1.0, lambda a: a[:, None], lambda a: a.astype(object)):
+        data = Dataset(x, shape(y), x_test, shape(y_test))
+        assert data.classes == ("0", "1", "2")
+        np.testing.assert_array_equal(data.test.y, y_test)
+    data = Dataset(x.astype(object), y, x_test.astype(object), y_test)
+    np.testing.assert_array_equal(data.test.x, x_test.astype(np.float32))
+    mixed = np.array(["a", 1, None], object)[np.arange(30) % 3]
+    assert len(Dataset(x, y, x_test, y_test, groups=mixed).train) < 30
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (np.ma.masked_greater(x, 1.0), y), "masked values; replace them, as by"),
+        (lambda x, y: (None, y), "x_train missing; give x_train, y_train"),
+        (lambda x, y: (np.where(x > 1.0, None, x.astype(object)), y), "not finite in float32"),
+        (lambda x, y: (np.where(x > 1.0, "a", x.astype(object)), y), "no array of numbers"),
+        (lambda x, y: (x, np.eye(6, dtype=int)[y]), r"may be one-hot or one label for each of 6"),
+        (lambda x, y: (x, np.repeat(y[:, None], 6, 1)[:, :, None]), "kind='classification' if"),
+    ],
+)
+def test_what_has_two_meanings_or_none_is_refused(arrays, change, message):
+    x, y, x_test, y_test = arrays
+    given, test = change(x, y), change(x_test, y_test)
+    with pytest.raises(InputError, match=message):
+        Dataset(*given, x_test if given[0] is None else test[0], test[1])
+
+
+def test_places_that_contradict_the_shape_are_refused(arrays):
+    x, y, x_test, y_test = arrays
+    with pytest.raises(InputError, match="one answer for each sample; give one for each step"):
+        Dataset(x, y, x_test, y_test, place="step")
+    labels = np.repeat(y[:, None], 6, 1)[:, :, None], np.repeat(y_test[:, None], 6, 1)[:, :, None]
+    assert Dataset(x, labels[0], x_test, labels[1], kind="classification").task.every_step

@@ -68,6 +68,12 @@ def test_few_samples_are_said(arrays):
     assert said[0].startswith("5 validation samples cannot choose between epochs or settings")
 
 
+def test_answers_of_zero_are_named(arrays):
+    x, _, x_test, _ = arrays
+    said = found(x, x[:, 0, 0], x_test, 0.0 * x_test[:, 0, 0], kind="regression")
+    assert sum(each.startswith("the answers of the test samples are zero") for each in said) == 1
+
+
 def test_features_before_steps_are_noticed(rng):
     x = rng.normal(size=(400, 1, 150))
     (said,) = found(x, np.arange(400) % 2, -x, np.arange(400) % 2)
