@@ -28,8 +28,8 @@ from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity import Result, assemble
 from lmu_deploy.fidelity.attribution import Attribution, attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
+from lmu_deploy.fidelity.attribution.remedies import with_remedies
 from lmu_deploy.fidelity.attribution.spiking import affordable_runs, attribute_spiking
-from lmu_deploy.fidelity.attribution.study import with_remedies
 from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.measures.ranges import layer_ranges
@@ -115,7 +115,7 @@ def _integer(
         sources = dataclasses.replace(sources, remedies={})
     elif calibration is not None and sources.causes:
         try_remedies = partial(with_remedies, sources, network, split.inputs, calibration)
-        sources = parts.attribution(try_remedies, "remedies", *what, calibration)
+        sources = parts.attribution(try_remedies, "confirmed remedies", *what, calibration)
     ranges = layer_ranges(network, split.inputs, sources.tally, sources.samples)
     return dataclasses.replace(result, attribution=sources, ranges=ranges)
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.options import QuantizeOptions
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.fidelity.attribution import attribute
+from lmu_deploy.fidelity.attribution.remedies import _beyond_chance, with_remedies
 from lmu_deploy.fidelity.attribution.shapley import shapley
-from lmu_deploy.fidelity.attribution.study import with_remedies
 from lmu_deploy.fidelity.measures.entries import attribution_entry
 from lmu_deploy.fidelity.schema import TargetFidelity
 from lmu_deploy.report.losses import first_cause, fixes
@@ -111,13 +112,26 @@ def test_what_the_simulation_does_not_reproduce_is_unexplained_and_has_no_cause(
     assert sum(0.01 * part for part, *_ in entry.parts.values()) == pytest.approx(0.01)
 
 
+def test_a_change_that_helps_by_chance_is_no_remedy():
+    """It removes half of the error of the samples that chose it, and none of the others."""
+    rng = np.random.default_rng(0)
+    before, fresh = rng.chisquare(3, 32), np.arange(32) >= 16
+    for ratio, helps in ((0.5, True), (1.0, False), (0.97, False)):
+        after = before * np.where(fresh, ratio, 0.5)
+        assert _beyond_chance(before, after, fresh) == helps
+    scattered = before * np.where(np.arange(32) % 2 == 0, 0.1, 1.2)
+    assert scattered[fresh].sum() < 0.9 * before[fresh].sum()
+    assert not _beyond_chance(before, scattered, fresh)
+
+
 def test_remedies_are_tried_and_only_those_that_help_are_listed(explained):
     split = get_task("digits").load()
     network = quantize("examples/models/digits.safetensors")
     calibration = split.train.inputs[:64]
     coarse = quantize("examples/models/digits.safetensors", hidden_bits=6)
     sources = attribute(coarse, split.test.inputs[:8], split.test.targets[:8], get_task("digits"))
-    found = with_remedies(sources, coarse, split.test.inputs, calibration).remedies
+    options = QuantizeOptions(hidden_bits=6)
+    found = with_remedies(sources, coarse, split.test.inputs, calibration, options).remedies
     assert 1 <= len(found) <= 3
     for text in found.values():
         before, after = (
@@ -125,9 +139,11 @@ def test_remedies_are_tried_and_only_those_that_help_are_listed(explained):
         )
         assert after**2 <= 0.9 * before**2
         assert "bytes" in text and "--" in text
-    assert before == pytest.approx(sources.whole.output, rel=0.01)
+    assert all("on 64 other samples" in text for text in found.values())
     none = dataclasses.replace(explained, causes=())
     assert with_remedies(none, network, split.test.inputs, calibration).remedies == {}
+    few = with_remedies(sources, coarse, split.test.inputs[:8], calibration, options).remedies
+    assert few == {}  # nothing is left to confirm a change
     entry = attribution_entry(dataclasses.replace(sources, remedies=found))
     assert entry.remedies == found == fixes(entry)
     untried = fixes(attribution_entry(sources))
