@@ -22,12 +22,13 @@ from lmu_deploy.core.graph.transforms import with_logits
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import AnyNetwork, check_network_inputs, load_float
 from lmu_deploy.core.progress import progress_bar
-from lmu_deploy.core.spiking.graph import AnalogNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity import Result, assemble
 from lmu_deploy.fidelity.attribution import Attribution, attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
+from lmu_deploy.fidelity.attribution.graphs import attribute_graph
 from lmu_deploy.fidelity.attribution.remedies import with_remedies
 from lmu_deploy.fidelity.attribution.spiking import affordable_runs, attribute_spiking
 from lmu_deploy.fidelity.gate import Limits, check_limits
@@ -91,6 +92,8 @@ def explained(
         elif isinstance(network, SpikingNetwork) and network.synapse is None:
             made_here = forms is not None and "spiking" not in forms.given
             result = _spiking(result, network, split, task, samples, parts, made_here)
+        elif isinstance(network, SpikingGraph) and not network.device.board:
+            result = _graph(result, split, task, samples, parts)
         found.append(result)
     return found
 
@@ -169,6 +172,27 @@ def _spiking(
         what = (spiking.fingerprint(), split.inputs, split.targets, task.name, samples, seed)
         sources = parts.attribution(make, "spiking", *what)
         return dataclasses.replace(each, attribution=sources)
+
+    variants = {n: attributed(v, f"attribution, {n}") for n, v in result.variants.items()}
+    return dataclasses.replace(attributed(result, "attribution"), variants=variants)
+
+
+def _graph(result: Result, split: Split, task: Task, samples: int | None, parts: Parts) -> Result:
+    """Attribute a graph of neurons and its variants with the seeds of their runs."""
+
+    def attributed(each: Result, label: str) -> Result:
+        graph, seed = each.network, each.run.seed
+        if not isinstance(graph, SpikingGraph):
+            return each
+
+        def make() -> Attribution:
+            with progress_bar(label, "samples") as progress:
+                return attribute_graph(
+                    graph, split.inputs, split.targets, task, samples, seed, progress
+                )
+
+        what = (graph.fingerprint(), split.inputs, split.targets, task.name, samples, seed)
+        return dataclasses.replace(each, attribution=parts.attribution(make, "graph", *what))
 
     variants = {n: attributed(v, f"attribution, {n}") for n, v in result.variants.items()}
     return dataclasses.replace(attributed(result, "attribution"), variants=variants)

@@ -454,23 +454,23 @@ def _steps(network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner)
         after = single = runner.errors(last, layers)
         if len(on) > 1:
             single = runner.errors(_calibrated(chips, runner, name), layers)
-        yield Step(source, places, after, _added(neurons, single, runner.reference))
+        yield Step(source, places, after, added_by(neurons, single, runner.reference))
     if runner.device is not None or not same_populations(network, last):
         last = chips.recalibrated(network, runner.device)
         runner.report()
         before, after = after, runner.errors(last, layers, runner.device)
         source = DAMAGE if runner.device is None else MISMATCH
-        yield Step(source, places, after, _added(before, after, runner.reference))
+        yield Step(source, places, after, added_by(before, after, runner.reference))
     if not same_chip(network, last):
         before, after = after, runner.errors(network, layers, runner.device)
-        yield Step(CALIBRATION, places, after, _added(before, after, runner.reference))
+        yield Step(CALIBRATION, places, after, added_by(before, after, runner.reference))
 
 
 def _units(network: SpikingNetwork, before: Errors, runner: SpikingAblationRunner) -> Step:
     """Enable the units of the last layer and the readout on neurons."""
     after = runner.errors(network, runner.layers)
     places = (f"layer{runner.layers[-1]}/hidden", "readout")
-    return Step(UNITS, places, after, _added(before, after, runner.reference))
+    return Step(UNITS, places, after, added_by(before, after, runner.reference))
 
 
 def _calibrated(chips: Chips, runner: SpikingAblationRunner, *imperfections: str) -> SpikingNetwork:
@@ -479,7 +479,7 @@ def _calibrated(chips: Chips, runner: SpikingAblationRunner, *imperfections: str
     return found
 
 
-def _added(before: Errors, after: Errors, reference: Errors) -> Errors:
+def added_by(before: Errors, after: Errors, reference: Errors) -> Errors:
     """Return the errors that a source adds to those of the neurons."""
     return Errors(
         reference.metric + after.metric - before.metric,
