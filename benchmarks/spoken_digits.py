@@ -6,6 +6,7 @@
     python benchmarks/spoken_digits.py stream FOLDER --save spoken-digits/stream
     python benchmarks/spoken_digits.py chip FOLDER --save spoken-digits/cortex-m4
     python benchmarks/spoken_digits.py analog FOLDER --save spoken-digits/analog
+    python benchmarks/spoken_digits.py resume FOLDER --save spoken-digits/resume
 
 FOLDER keeps the trained networks; one that is there is not trained again. Needs the data
 (LMU_DEPLOY_DATA). All figures are of the test part, on which nothing was chosen.
@@ -14,11 +15,18 @@ FOLDER keeps the trained networks; one that is there is not trained again. Needs
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import resource
 import runpy
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import results
@@ -307,6 +315,71 @@ def analog(folder: Path, limit: int) -> Rows:
     return rows
 
 
+RESUME = [
+    ("validation", "{}"),
+    ("starts", ">{:d}"),
+    ("wall clock, s", ">{:.0f}"),
+    ("processor, s", ">{:.0f}"),
+    ("parts kept at the last kill", ">{:d}"),
+    ("report equal to the first", "{}"),
+]
+_VALIDATED = "integer,lava,c,brian2"
+_TIMES = ("date", "wall_seconds", "seconds", "command")
+_NETWORK = EXAMPLE.parent / "models" / "spoken-digits.safetensors"
+
+
+def _validated(network: Path, out: Path, until: float | None = None) -> tuple[float, float]:
+    """Run `lmu-deploy validate`, killed after a time if one is given; return its seconds."""
+    program = [str(Path(sys.executable).with_name("lmu-deploy")), "validate", str(network)]
+    start = time.monotonic()
+    process = subprocess.Popen([*program, "--targets", _VALIDATED, "--out", str(out)])
+    if until is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(until)
+        process.kill()
+    process.wait()
+    if until is None and process.returncode:
+        raise RuntimeError(f"validate failed with {process.returncode}")
+    return time.monotonic() - start, _processor()
+
+
+def _processor() -> float:
+    """Return the processor time of all processes so far that have ended and were waited for."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def _untimed(value: Any) -> Any:
+    """Return what fidelity.json holds, without times."""
+    if isinstance(value, dict):
+        return {key: _untimed(item) for key, item in value.items() if key not in _TIMES}
+    return [_untimed(item) for item in value] if isinstance(value, list) else value
+
+
+def resume(_: Path, kills: int) -> Rows:
+    """Validate the example network on four targets, without a stop and killed at random moments.
+
+    The moments are uniform over the time of the validation that was not stopped.
+    """
+    network = _NETWORK
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
+        before = _processor()
+        wall, spent = _validated(network, whole)
+        rows: Rows = [["not stopped", 1, wall, spent - before, None, None]]
+        moments = np.sort(np.random.default_rng(0).uniform(0.0, wall, kills))
+        total = 0.0
+        for seconds in np.diff(moments, prepend=0.0):
+            total += _validated(network, killed, seconds)[0]
+        kept = len(list(killed.glob("parts/*.safetensors")))
+        last, after = _validated(network, killed)
+        found = [_untimed(json.loads((f / "fidelity.json").read_bytes())) for f in (whole, killed)]
+        names = [sorted(path.name for path in f.iterdir()) for f in (whole, killed)]
+        equal = "yes" if found[0] == found[1] and names[0] == names[1] else "no"
+    row: list[results.Cell] = [f"killed {kills} times", kills + 1, total + last, after - spent]
+    return [*rows, [*row, kept, equal]]
+
+
 STUDIES: dict[str, tuple[Callable[[Path, int], Rows], results.Columns, int]] = {
     "accuracy": (accuracy, ACCURACY, 300),
     "speakers": (speakers, SPEAKER, len(SPEAKERS)),
@@ -314,6 +387,7 @@ STUDIES: dict[str, tuple[Callable[[Path, int], Rows], results.Columns, int]] = {
     "stream": (stream, STREAM, 300),
     "chip": (chip, CHIP, 1),
     "analog": (analog, ANALOG, 60),
+    "resume": (resume, RESUME, 10),
 }
 
 
@@ -322,7 +396,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit", type=int, help="samples of targets and analog, words, speakers")
+    parser.add_argument(
+        "--limit", type=int, help="samples of targets and analog, words, speakers, kills"
+    )
     results.add_options(parser)
     options = parser.parse_args()
     study, columns, limit = STUDIES[options.study]

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
+from converters.options import SpikeOptions
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.run import announce, for_lengths
 from lmu_deploy.api.spike import spike
@@ -31,10 +33,16 @@ from targets.base import InOwnProcess, Target, forms_of, taken_by
 from targets.recorded import RecordedTarget
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 UNCALIBRATED = "uncalibrated"
 LOIHI = "loihi1"
 """The profile of the networks of form loihi."""
+
+
+PRESENTATIONS, FEWEST_SAMPLES = 4_000, 40
+"""Presentations on which a graph of neurons is calibrated, three for each neuron of 64 units; and
+samples in any case."""
 
 
 @dataclass
@@ -152,7 +160,27 @@ class Forms:
         return spike(self.source, self.task, profile=LOIHI, seed=self.seed)
 
     def _spike(self, calibration: str) -> AnyNetwork:
-        return spike(self.source, self.task, calibration=calibration, seed=self.seed)
+        return spike(
+            self.source,
+            self.task,
+            calibration=calibration,
+            seed=self.seed,
+            calibration_samples=self._calibration_samples(),
+        )
+
+    def _calibration_samples(self) -> int:
+        """Return how many samples calibrate; fewer for a graph of neurons with long sequences.
+
+        Each of its ensembles is fitted on the presentations of all samples, in a simulation of
+        everything before it, which takes minutes.
+        """
+        usual = SpikeOptions().calibration_samples
+        try:
+            as_layers(self.source, "spike")
+        except InputError:
+            steps = 1 if self.task is None else find_task(self.task).steps
+            return min(usual, max(PRESENTATIONS // steps, FEWEST_SAMPLES))
+        return usual
 
     def _made(self, name: str, make: Callable[[], AnyNetwork]) -> AnyNetwork:
         if name == "float" or self.task is None:
@@ -263,7 +291,8 @@ class Runs:
 
     def __init__(self, parts: Parts, split: Split, seed: int) -> None:
         self._parts, self._split, self._seed = parts, split, seed
-        self._begun: dict[str, _Begun] = {}
+        self._begun: dict[str, Beside[StreamedRun]] = {}
+        self._others: list[Beside[Any]] = []
 
     def __enter__(self) -> Runs:
         """Return itself."""
@@ -276,7 +305,7 @@ class Runs:
         traceback: TracebackType | None,
     ) -> None:
         """Stop what has begun, after an exception."""
-        for each in self._begun.values() if kind is not None else ():
+        for each in [*self._begun.values(), *self._others] if kind is not None else ():
             each.stop()
 
     def begin(self, asked: Asked, network: AnyNetwork) -> None:
@@ -284,7 +313,12 @@ class Runs:
         part = asked.part(self._split, network)
         announce(asked.name, asked.runner, network, part.inputs)
         make = partial(self._made, asked.runner, network, part, asked.name)
-        self._begun[asked.name] = _Begun(make)
+        self._begun[asked.name] = Beside(make)
+
+    def beside(self, make: Callable[[Progress], T]) -> Beside[T]:
+        """Start any other work beside this thread."""
+        self._others.append(work := Beside(make))
+        return work
 
     def has_begun(self, asked: Asked) -> bool:
         """Return whether a target runs beside this thread."""
@@ -329,12 +363,18 @@ class Runs:
         )
 
 
-class _Begun:
-    """Work in a thread, which ends with this process."""
+class Beside(Generic[T]):
+    """Work in a thread, which ends with this process.
 
-    def __init__(self, make: Callable[[Progress], StreamedRun]) -> None:
+    Parameters
+    ----------
+    make : callable
+        Gets a callable that it calls now and then with (work done, total).
+    """
+
+    def __init__(self, make: Callable[[Progress], T]) -> None:
         self._make, self._seen, self._stopped = make, (0, 0), False
-        self._made: StreamedRun | None = None
+        self._made: T | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -350,7 +390,7 @@ class _Begun:
             raise KeyboardInterrupt
         self._seen = done, total
 
-    def result(self, progress: Progress) -> StreamedRun:
+    def result(self, progress: Progress) -> T:
         """Wait for the end, and return or raise what the work did."""
         try:
             while self._thread.is_alive():
@@ -361,8 +401,7 @@ class _Begun:
             self.stop()
             raise
         self.raise_failure()
-        assert self._made is not None
-        return self._made
+        return cast(T, self._made)
 
     def raise_failure(self) -> None:
         """Raise the exception that has ended the work."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmu_deploy.api.forms import UNCALIBRATED, Asked, Forms, Runs, runs_apart
+from lmu_deploy.api.forms import UNCALIBRATED, Asked, Beside, Forms, Runs, runs_apart
 from lmu_deploy.api.report import FidelityReport, make_folder, require
 from lmu_deploy.api.run import part_of
 from lmu_deploy.core.errors import InputError
@@ -21,7 +21,7 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import with_logits
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import AnyNetwork, check_network_inputs, load_float
-from lmu_deploy.core.progress import progress_bar
+from lmu_deploy.core.progress import Progress, progress_bar
 from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_integer, check_number
@@ -30,10 +30,10 @@ from lmu_deploy.fidelity.attribution import Attribution, attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
 from lmu_deploy.fidelity.attribution.graphs import attribute_graph
 from lmu_deploy.fidelity.attribution.remedies import with_remedies
-from lmu_deploy.fidelity.attribution.spiking import affordable_runs, attribute_spiking
+from lmu_deploy.fidelity.attribution.spiking import SAMPLES, affordable_runs, attribute_spiking
 from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.measures.damage import damage
-from lmu_deploy.fidelity.measures.ranges import layer_ranges
+from lmu_deploy.fidelity.measures.ranges import LayerRanges, layer_ranges
 from lmu_deploy.fidelity.store import Parts, write_fidelity
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
@@ -53,6 +53,7 @@ def explained(
     budget: float = 0.0,
     calibration: np.ndarray | None = None,
     forms: Forms | None = None,
+    begun: Mapping[int, Beside[Explained]] | None = None,
 ) -> list[Result]:
     """Add an attribution to the first result of each network, and ranges to integer ones.
 
@@ -73,6 +74,8 @@ def explained(
         are tried if it is given.
     forms : Forms, optional
         Where the networks come from, and where finished parts are kept.
+    begun : mapping of int to Beside, optional
+        What has been begun beside the runs, by the `id` of the integer network.
 
     Raises
     ------
@@ -88,7 +91,14 @@ def explained(
             continue
         done.add(id(network))
         if isinstance(network, IntegerNetwork) and network.source is not None:
-            result = _integer(result, network, split, task, samples, budget, calibration, parts)
+            with progress_bar("attribution", "runs") as progress:
+                if begun is not None and id(network) in begun:
+                    sources, ranges = begun[id(network)].result(progress)
+                else:
+                    sources, ranges = _integer(
+                        network, split, task, samples, budget, calibration, parts, progress
+                    )
+            result = dataclasses.replace(result, attribution=sources, ranges=ranges)
         elif isinstance(network, SpikingNetwork) and network.synapse is None:
             made_here = forms is not None and "spiking" not in forms.given
             result = _spiking(result, network, split, task, samples, parts, made_here)
@@ -98,8 +108,11 @@ def explained(
     return found
 
 
+Explained = tuple[Attribution, LayerRanges]
+"""Attribution and ranges of an integer network."""
+
+
 def _integer(
-    result: Result,
     network: IntegerNetwork,
     split: Split,
     task: Task,
@@ -107,10 +120,10 @@ def _integer(
     budget: float,
     calibration: np.ndarray | None,
     parts: Parts,
-) -> Result:
+    progress: Progress,
+) -> Explained:
     def attributed() -> Attribution:
-        with progress_bar("attribution", "runs") as progress:
-            return attribute(network, split.inputs, split.targets, task, samples, progress, budget)
+        return attribute(network, split.inputs, split.targets, task, samples, progress, budget)
 
     what = (network.fingerprint(), split.inputs, split.targets, task.name, samples, budget)
     sources = parts.attribution(attributed, "sources", *what)
@@ -119,8 +132,7 @@ def _integer(
     elif calibration is not None and sources.causes:
         try_remedies = partial(with_remedies, sources, network, split.inputs, calibration)
         sources = parts.attribution(try_remedies, "confirmed remedies", *what, calibration)
-    ranges = layer_ranges(network, split.inputs, sources.tally, sources.samples)
-    return dataclasses.replace(result, attribution=sources, ranges=ranges)
+    return sources, layer_ranges(network, split.inputs, sources.tally, sources.samples)
 
 
 def _calibration(train: Split, forms: Forms) -> np.ndarray | None:
@@ -177,8 +189,16 @@ def _spiking(
     return dataclasses.replace(attributed(result, "attribution"), variants=variants)
 
 
+_GRAPH_UPDATES = 5e8
+"""Updates of neurons in the attribution of a graph of neurons: about 15 s on one core."""
+
+
 def _graph(result: Result, split: Split, task: Task, samples: int | None, parts: Parts) -> Result:
     """Attribute a graph of neurons and its variants with the seeds of their runs."""
+    if samples is None and isinstance(result.network, SpikingGraph):
+        graph_steps = split.inputs.shape[1] * result.network.steps_per_presentation
+        fit = int(_GRAPH_UPDATES / (result.network.neurons * graph_steps))
+        samples = max(2, min(SAMPLES, fit))
 
     def attributed(each: Result, label: str) -> Result:
         graph, seed = each.network, each.run.seed
@@ -327,6 +347,9 @@ def validate(
     forms = Forms(source, chosen, seed, folder, parts=finished)
     forms.use(use)
     asked = [Asked(*each, whole=limit is None and first is None) for each in runners]
+    of_one_length, calibration = _of_one_length(split), _calibration(parts.train, forms)
+    given = (of_one_length, chosen, attribution, attribution_budget, calibration)
+    explaining: dict[int, Beside[Explained]] = {}
     results: dict[str, Result] = {}
     reference: Run | None = None
     with Runs(finished, split, seed) as runs:
@@ -343,6 +366,10 @@ def validate(
             results[each.name] = Result(run, form, variants)
             if reference is None:
                 reference = runs.run(Asked("reference", get_target("reference"), None), source)
+            others_wait = len(results) < len(asked)
+            beside = attribution != 0 and others_wait and id(form) not in explaining
+            if beside and isinstance(form, IntegerNetwork) and form.source is not None:
+                explaining[id(form)] = runs.beside(partial(_integer, form, *given, finished))
             so_far = [results[one.name] for one in asked if one.name in results]
             _write_so_far(folder, so_far, reference, chosen, split, source, seed, forms.files)
     assert reference is not None  # there is at least one target
@@ -352,15 +379,7 @@ def validate(
         if sentence := not_better(chosen, value, judged):
             _LOG.warning("float network: %s", sentence)
     fidelity, excerpts = assemble(
-        explained(
-            so_far,
-            _of_one_length(split),
-            chosen,
-            attribution,
-            attribution_budget,
-            _calibration(parts.train, forms),
-            forms,
-        ),
+        explained(so_far, *given, forms, explaining),
         reference,
         chosen,
         split,

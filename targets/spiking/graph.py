@@ -310,6 +310,7 @@ def _settings(graph: SpikingGraph) -> dict[str, Any]:
         "calibration": graph.calibration.method,
         "calibration_error": graph.calibration.fit_error,
         "calibration_ridge": graph.calibration.ridge,
+        "calibration_samples": graph.calibration.samples,
         "dt_ms": graph.dt_ms,
         "tau_ms": graph.tau_ms,
         "presentation_ms": graph.presentation_ms,

@@ -32,12 +32,13 @@ ld.validate(sys.argv[1], targets="integer,onnxruntime", out=sys.argv[2], limit=3
 """
 
 KILLED_AT_RANDOM = """
-import json, os, signal, sys, time
+import json, os, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np
 import lmu_deploy as ld
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
+TARGETS = "integer,onnxruntime," + ("c" if shutil.which("cc") else "onnxruntime/integer")
 import onnx, onnxruntime, torch, targets.integer, targets.onnxruntime  # before each fork
 from lmu_deploy.report import write
 
@@ -51,8 +52,7 @@ x = rng.normal(size=(120, 6, 2))
 data = ld.Dataset(x[:60], np.arange(60) % 2, x[60:90], np.arange(30) % 2)
 
 def validate(out):
-    ld.validate(network, data, targets="integer,onnxruntime,onnxruntime/integer", out=out,
-                attribution=4, attribution_budget=0.0)
+    ld.validate(network, data, targets=TARGETS, out=out, attribution=4, attribution_budget=0.0)
 
 def started(out):
     child = os.fork()
@@ -83,9 +83,15 @@ def without_times(value):
     return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
-def test_a_validation_killed_at_ten_random_moments_ends_with_the_same_report(tmp_path):
+def test_a_validation_killed_at_ten_random_moments_ends_with_the_same_report(
+    tmp_path, tmp_path_factory
+):
+    scratch = tmp_path_factory.mktemp("scratch")  # for what killed processes leave
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_RANDOM, tmp_path], capture_output=True, text=True
+        [sys.executable, "-c", KILLED_AT_RANDOM, tmp_path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
     )
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout.splitlines()[-1])

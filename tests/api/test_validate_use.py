@@ -165,3 +165,26 @@ def test_channels_of_other_units_and_a_class_at_every_step(rng):
     assert report["integer"].specification.different == 0
     assert report["integer"].specification.residuals == 0
     assert all(p.by_class is None for p in report["integer"].populations.values())
+
+
+def test_an_attribution_beside_the_runs_is_the_one_after_them():
+    pytest.importorskip("onnxruntime", reason="the second target")
+    reports = [
+        lmu_deploy.validate(DIGITS, targets=names, limit=20, attribution=4, attribution_budget=0.1)
+        for names in ("integer,onnxruntime", "onnxruntime,integer")
+    ]
+    beside, after = (report["integer"] for report in reports)
+    assert beside.attribution is not None
+    assert beside.attribution == after.attribution
+    assert beside.ranges == after.ranges
+
+
+def test_long_sequences_calibrate_graphs_of_neurons_on_fewer_samples():
+    digits = lmu_deploy.load(DIGITS)
+    words = lmu_deploy.load("examples/models/spoken-digits.safetensors")
+    steps = lmu_deploy.load_task("spoken-digits").task.steps
+    counts = [
+        Forms(network, task, 0, None)._calibration_samples()
+        for network, task in ((digits, "digits"), (words, "spoken-digits"), (words, None))
+    ]
+    assert counts == [200, 4_000 // steps, 200]
