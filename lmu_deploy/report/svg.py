@@ -170,6 +170,7 @@ SETTINGS: dict[Any, Any] = {
     "font.size": 12,
     "axes.titlesize": 12,
     "axes.labelsize": 12,
+    "axes.titley": 1.0,  # otherwise Matplotlib measures all labels to place each title
     "xtick.labelsize": 11.5,
     "ytick.labelsize": 11.5,
     "axes.edgecolor": MUTED,
