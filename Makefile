@@ -12,10 +12,10 @@ demo: venv  ## train, convert, deploy everywhere, and print the path of the repo
 	$(BIN)/lmu-deploy demo
 
 test: venv  ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: venv  ## the whole suite, with the share of lines that it runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: venv  ## style, types, import contracts, sizes, results pages
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ Each process uses one thread per library, because pytest-xdist runs several proc
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -31,6 +32,26 @@ usual = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("suite", max_examples=25, derandomize="CI" in os.environ, **usual)
 settings.register_profile("deep", max_examples=2000, **usual)
 settings.load_profile("suite")
+
+
+LONGEST = (
+    "golden/test_golden.py",
+    "targets/conformance/test_conformance.py",
+    "docs/test_docs_tutorial.py",
+    "fidelity/test_attribution_spiking.py",
+    "examples/test_notebooks.py",
+    "docs/test_docs_site.py",
+    "report/test_html.py",
+    "targets/integer/test_integer_stream.py",
+)
+"""Files that take half a minute and more, the longest first."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, so that no worker of pytest-xdist has one left at the end."""
+    tests = Path(__file__).parent
+    ranks = {tests / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture
