@@ -30,12 +30,10 @@ from converters.spiking.populations import ChipLife, Drift
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, write_text
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.core.progress import Progress, progress_bar
 from lmu_deploy.core.reference import has_hidden, run_reference
-from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity.attribution.chips import Chips
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
@@ -53,6 +51,7 @@ from lmu_deploy.studies.workers import Call, Spread
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
+from targets.base import Run
 
 INTERVALS = (365, 180, 90, 30, 7, 1)
 """Days between calibrations that are tried, the longest first."""
@@ -94,21 +93,21 @@ def lifetime_of_chips(
     days = sorted({parse_age(age) for age in ages})
     if not days:
         raise InputError("there is no age; give some, such as 1d,30d,365d.")
-    if options.units == "chip":
-        raise InputError("a lifetime study has hidden units on the host; leave out units.")
     for file in (out, plot):
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise InputError(f"cannot write {file}: no such folder; give a folder that exists.")
     drift = drift_of(profile)
     warmths = [drift.reference_temperature] if temperatures is None else list(temperatures)
-    layers = as_layers(load_float(network, "yield"), "yield")
+    from lmu_deploy.studies.graph_lifetime import study_of  # which needs this module
+
+    study, given, options = study_of(load_float(network, "yield"), options)
     build = partial(
-        LifetimeStudy,
-        layers,
-        task_for(layers, task),
+        study,
+        given,
+        task_for(given, task),
         profile,
         limit,
-        options.replace(units="host"),
+        options,
         drift,
         keep,
         days=tuple(days),
@@ -226,7 +225,7 @@ def drift_of(profile: str | AnalogProfile) -> Drift:
 class _Corrected:
     """A calibrated network, and the readout that was fitted for it later, if any."""
 
-    network: SpikingNetwork
+    network: Any
     readout: np.ndarray | None = None
 
 
@@ -236,6 +235,7 @@ class LifetimeStudy:
     Parameters
     ----------
     network : LMUNetwork
+        A Network for :class:`lmu_deploy.studies.graph_lifetime.GraphLifetimeStudy`.
     task : Task
     profile : str or AnalogProfile
     limit : int or None
@@ -253,7 +253,7 @@ class LifetimeStudy:
 
     def __init__(
         self,
-        network: LMUNetwork,
+        network: LMUNetwork | Network,
         task: Task,
         profile: str | AnalogProfile,
         limit: int | None,
@@ -266,20 +266,15 @@ class LifetimeStudy:
         schedule: Schedule,
     ) -> None:
         data = task.load()
-        self.network, self.task, self.profile, self.options = network, task, profile, options
+        self.network: Any = network
+        self.task, self.profile, self.options = task, profile, options
         self.split: Split = limited(data.test, limit)
         self.known = limited(data.train, CALIBRATION_SAMPLES).inputs
         self.watched = limited(data.train, _MONITORED)
         self.drift, self.keep = drift, keep
         self.days, self.warmths, self.schedule = days, warmths, schedule
-        last = network.layers[-1]
-        self.features = last.n_out if has_hidden(last) else 0
-        self.ordinary = self.known[: options.calibration_samples]
-        self.truth = run_reference(network, self.ordinary).outputs
-        bias = network.readout.bias
-        last_row = np.zeros(network.n_out) if bias is None else bias
-        self._new: dict[tuple[int, ...], list[SpikingNetwork]] = {}
-        self.own_readout = np.vstack([network.readout.kernel, last_row]).astype(np.float64)
+        self._new: dict[tuple[int, ...], list[Any]] = {}
+        self.prepare()
         self.inputs = hash_of(
             network,
             profile,
@@ -290,6 +285,20 @@ class LifetimeStudy:
             schedule=str(schedule),
             keep=keep,
         )
+
+    def prepare(self) -> None:
+        """Set up what a calibration of the readout alone needs."""
+        network, last = self.network, self.network.layers[-1]
+        self.features = last.n_out if has_hidden(last) else 0
+        self.ordinary = self.known[: self.options.calibration_samples]
+        self.truth = self.float_outputs(self.ordinary)
+        bias = network.readout.bias
+        last_row = np.zeros(network.n_out) if bias is None else bias
+        self.own_readout = np.vstack([network.readout.kernel, last_row]).astype(np.float64)
+
+    def float_outputs(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the outputs of the float network."""
+        return run_reference(self.network, inputs).outputs
 
     def start(self, out: Path | str | None, seeds: Sequence[int]) -> Lifetime:
         """Return the record of an earlier run with these chips, or one without chips.
@@ -308,9 +317,7 @@ class LifetimeStudy:
             samples=len(self.split),
             settings=json.loads(json.dumps({**self.options.changed(), "seed": self.options.seed})),
             drift=asdict(self.drift),
-            reference=self.task.score(
-                run_reference(self.network, self.split.inputs).outputs, self.split.targets
-            ),
+            reference=self.task.score(self.float_outputs(self.split.inputs), self.split.targets),
             chips=(),
             new=(),
             schedule=str(self.schedule),
@@ -341,7 +348,7 @@ class LifetimeStudy:
         """
         reference = self.drift.reference_temperature
         made = self._made(seeds)
-        lives = [self._lives(chip) for chip in made]
+        lives = [self.lives(chip) for chip in made]
         present = [_Corrected(chip) for chip in made]
         new = self._judged(present, lives, 0, reference, self.split)
         schedule, watched = self.schedule, new
@@ -379,22 +386,24 @@ class LifetimeStudy:
         The last full calibration was `every` days before, or the chips are as when new for 0.
         """
         made, day = self._made(seeds), self.days[-1]
-        lives = [self._lives(chip) for chip in made]
+        lives = [self.lives(chip) for chip in made]
         again = [_Corrected(chip) for chip in made]
         if every:
             again = self._recalibrated(made, lives, day - every, "full")
         warm = [self._judged(again, lives, day, warmth, self.split) for warmth in self.warmths]
         return [list(map(float, of_chip)) for of_chip in zip(*warm, strict=True)]
 
-    def _made(self, seeds: Sequence[int]) -> list[SpikingNetwork]:
-        """Return chips as they are calibrated when new."""
+    def _made(self, seeds: Sequence[int]) -> list[Any]:
         if (key := tuple(seeds)) not in self._new:
-            self._new[key] = spike_chips(
-                self.network, self.known, self.profile, list(seeds), self.options
-            )
+            self._new[key] = self.new_chips(list(seeds))
         return self._new[key]
 
-    def _lives(self, chip: SpikingNetwork) -> list[ChipLife | None]:
+    def new_chips(self, seeds: Sequence[int]) -> list[Any]:
+        """Return chips as they are calibrated when new."""
+        return list(spike_chips(self.network, self.known, self.profile, seeds, self.options))
+
+    def lives(self, chip: Any) -> list[ChipLife | None]:
+        """Return the life of each place of a chip with neurons."""
         return [
             None
             if memory is None
@@ -402,10 +411,7 @@ class LifetimeStudy:
             for number, memory in enumerate(chip.memories)
         ]
 
-    @staticmethod
-    def _aged(
-        network: SpikingNetwork, lives: list[ChipLife | None], day: int, warmth: float
-    ) -> SpikingNetwork:
+    def aged(self, network: Any, lives: list[ChipLife | None], day: int, warmth: float) -> Any:
         """Return a network on its chip at an age and a temperature, its weights unchanged."""
         memories = tuple(
             None
@@ -415,18 +421,30 @@ class LifetimeStudy:
         )
         return replace(network, memories=memories)
 
+    def calibrated_again(self, chip: Any) -> Any:
+        """Return a chip as it is now, with a full calibration."""
+        return Chips(chip, self.known).recalibrated(chip)
+
+    def run_chips(
+        self, chips: Sequence[Any], inputs: np.ndarray, record: bool = False
+    ) -> list[Run]:
+        """Run chips that differ in their neurons and weights."""
+        from targets.brian2 import Brian2Target
+
+        return Brian2Target().run_chips(chips, inputs, record=record, seed=self.options.seed)
+
     def _recalibrated(
         self,
-        made: Sequence[SpikingNetwork],
+        made: Sequence[Any],
         lives: Sequence[list[ChipLife | None]],
         day: int,
         method: str,
     ) -> list[_Corrected]:
         """Calibrate chips of an age at the reference temperature."""
         warmth = self.drift.reference_temperature
-        aged = [self._aged(c, of, day, warmth) for c, of in zip(made, lives, strict=True)]
+        aged = [self.aged(c, of, day, warmth) for c, of in zip(made, lives, strict=True)]
         if method == "full":
-            return [_Corrected(Chips(chip, self.known).recalibrated(chip)) for chip in aged]
+            return [_Corrected(self.calibrated_again(chip)) for chip in aged]
         steps = slice(None) if self.network.return_sequences else slice(-1, None)
         wanted = self.truth.reshape(len(self.ordinary), -1, self.network.n_out)
         found = []
@@ -444,13 +462,11 @@ class LifetimeStudy:
         split: Split,
     ) -> np.ndarray:
         """Return the metric of each chip at an age and a temperature."""
-        from targets.brian2 import Brian2Target
-
         aged = [
-            self._aged(one.network, of, day, warmth) for one, of in zip(present, lives, strict=True)
+            self.aged(one.network, of, day, warmth) for one, of in zip(present, lives, strict=True)
         ]
         if all(one.readout is None for one in present):
-            runs = Brian2Target().run_chips(aged, split.inputs, seed=self.options.seed)
+            runs = self.run_chips(aged, split.inputs)
             return np.array([self.task.score(run.outputs, split.targets) for run in runs])
         scores = []
         for one, features in zip(present, self._features(aged, split.inputs), strict=True):
@@ -460,13 +476,10 @@ class LifetimeStudy:
             scores.append(self.task.score(outputs, split.targets))
         return np.array(scores)
 
-    def _features(self, aged: Sequence[SpikingNetwork], inputs: np.ndarray) -> list[np.ndarray]:
+    def _features(self, aged: Sequence[Any], inputs: np.ndarray) -> list[np.ndarray]:
         """Run chips freely; return what their readouts receive, (samples, steps, features)."""
-        from targets.brian2 import Brian2Target
-
-        runs = Brian2Target().run_chips(aged, inputs, record=True, seed=self.options.seed)
         found = []
-        for run in runs:
+        for run in self.run_chips(aged, inputs, record=True):
             assert run.states is not None
             states = run.states.h if self.features else run.states.m
             width = self.features or self.network.layers[-1].n_out

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -235,6 +236,16 @@ class Task:
         if self.every_step is None:
             object.__setattr__(self, "every_step", self.kind == "regression")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a built-in task by its name, and any other with its data."""
+        if self.name in _HOMES and get_task(self.name) is self:
+            return get_task, (self.name,)
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["load"] = partial(_same, self.load())
+        if self.identify is not None:
+            values["identify"] = partial(_same, self.identify())
+        return _of_values, (values,)
+
     @property
     def is_own(self) -> bool:
         """Whether the data are the user's; built-in tasks keep the order of their samples."""
@@ -265,6 +276,14 @@ class Task:
         """
         judge = accuracy if self.kind == "classification" else nrmse
         return judge(outputs, targets, self.washout)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _of_values(values: dict[str, Any]) -> Task:
+    return Task(**values)
 
 
 def task_names() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,16 +13,21 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lmu_deploy as ld
 from converters.options import SpikeOptions
 from lmu_deploy.core.errors import InputError, RunError
+from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load
 from lmu_deploy.studies.chip_yield import _Study, load_yield
 from lmu_deploy.studies.workers import Call, Cluster, Failure, Spread
+from lmu_deploy.tasks.base import get_task
+from lmu_deploy.tasks.dataset import find_task
 from lmu_deploy.tasks.selection import task_for
+from tests.converters.spiking.test_spiking_graph import QUICK, two_blocks
 
 distributed = pytest.importorskip("distributed", reason="the extra [sweep] is not installed")
 pytestmark = pytest.mark.xdist_group("sweep")
@@ -48,6 +54,30 @@ def test_a_yield_on_workers_equals_one_in_this_process(address, tmp_path):
     # Nothing is left to do, so no scheduler is asked for.
     away = "tcp://127.0.0.1:9"
     assert ld.chip_yield(DIGITS, chips=2, out=out, scheduler=away, **OPTIONS) == there
+
+
+def test_a_graph_of_neurons_on_workers_equals_one_in_this_process(address):
+    network = two_blocks()
+    inputs = np.random.default_rng(1).normal(size=(50, 6, 3)) * 0.7
+    outputs = run(network, inputs)
+    data = ld.Dataset(inputs[:40], outputs[:40], inputs[40:], outputs[40:])
+    options = {**QUICK, "units": "chip", "mismatch": 0.3, "neurons_per_state": 4}
+    there = ld.chip_yield(network, data, chips=2, scheduler=address, **options)
+    assert there == ld.chip_yield(network, data, chips=2, **options)
+
+
+@pytest.mark.parametrize("name", ["digits", "mackey-glass", "delay"])
+def test_tasks_go_to_workers(name):
+    assert pickle.loads(pickle.dumps(get_task(name))) is get_task(name)
+
+
+def test_own_data_go_to_workers():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 5, 2)), np.arange(40) % 2
+    task = find_task(ld.Dataset(x, y, x[:6] + 1.0, y[:6]))
+    again = pickle.loads(pickle.dumps(task))
+    assert (again.identity, again.kind, again.labels) == (task.identity, task.kind, task.labels)
+    np.testing.assert_array_equal(again.load().train.inputs, task.load().train.inputs)
 
 
 def test_lifetimes_on_workers_equal_those_in_this_process(address, tmp_path, monkeypatch):

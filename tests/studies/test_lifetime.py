@@ -11,12 +11,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+import lmu_deploy as ld
 from converters.options import SpikeOptions
 from lmu_deploy.cli import main
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.executor import run
 from lmu_deploy.hardware.profile import Figure, load_profile
+from lmu_deploy.studies.chip_yield import yield_of_chips
 from lmu_deploy.studies.life_record import Lifetime, Schedule, parse_age, parse_temperatures
 from lmu_deploy.studies.lifetime import lifetime_of_chips
+from tests.converters.spiking.test_spiking_graph import QUICK, two_blocks
 
 DIGITS = Path(__file__).parents[2] / "examples" / "models" / "digits.safetensors"
 OPTIONS = SpikeOptions(neurons_per_state=8, mismatch=0.2, calibration_samples=20)
@@ -163,3 +167,26 @@ def test_the_command_writes_a_record_and_a_plot(tmp_path, capsys, monkeypatch):
     assert len(svg.findall(".//{*}polyline")) == 4
     assert called(*call, *aging, "--steps", "3") == 2
     assert "do not go with --age" in capsys.readouterr().err
+
+
+def test_a_graph_ages_and_is_calibrated_again():
+    """At age 0 it is the chip of a yield study; a later calibration is that of the aged chip."""
+    network = two_blocks()
+    inputs = np.random.default_rng(1).normal(size=(90, 6, 3)) * 0.7
+    outputs = run(network, inputs)
+    data = ld.Dataset(inputs[:80], outputs[:80], inputs[80:], outputs[80:])
+    options = SpikeOptions(units="chip", mismatch=0.2, seed=1, **QUICK)
+    asked = {"ages": ["30d"], "task": data, "chips": 1, "first_chip": 3, "search": False}
+    found = {
+        when: lifetime_of_chips(network, options, profile=STRONG, recalibrate=when, **asked)
+        for when in ("never", "30d")
+    }
+    new = yield_of_chips(network, options, task=data, chips=1, first_chip=3)
+    assert found["never"].new == found["30d"].new == tuple(new.values["dynamic"])
+    ((old,), (again,)) = (found[when].points[0]["values"] for when in ("never", "30d"))
+    assert found["30d"].recalibrations == (1,)
+    assert again < 0.6 * old and again < 2.0 * new.values["dynamic"][0]
+    with pytest.raises(InputError, match="cannot be calibrated alone"):
+        lifetime_of_chips(
+            network, options, recalibrate="30d", recalibration="readout", ages=["30d"], task=data
+        )

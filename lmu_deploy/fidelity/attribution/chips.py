@@ -29,6 +29,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint
 from lmu_deploy.core.network import LSTMLayer
 from lmu_deploy.core.spiking.chip import Populations
+from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from targets.brian2.synapses import Boundary, Synapses, Units
 from targets.host import HostLayer, run_lstm
@@ -219,13 +220,18 @@ class VirtualChip(VirtualDevice):
 
     Parameters
     ----------
-    network : SpikingNetwork
+    network : SpikingNetwork or SpikingGraph
     """
 
     name = "the chip of the network"
 
-    def __init__(self, network: SpikingNetwork) -> None:
+    def __init__(self, network: AnalogNetwork) -> None:
         super().__init__(network.device)
+        self._populations: dict[str, Populations]
+        if isinstance(network, SpikingGraph):
+            own = ((each.name, each.populations) for each in network.ensembles)
+            self._populations = {name: found for name, found in own if found is not None}
+            return
         self._populations = {
             f"layer{number}/memory": memory.populations
             for number, memory in enumerate(network.memories)
