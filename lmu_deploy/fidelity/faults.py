@@ -14,7 +14,7 @@ Otherwise the neurons with wrong integers are named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
@@ -23,13 +23,15 @@ import numpy as np
 
 from lmu_deploy.core.integer.functions import rounded_shift
 from lmu_deploy.core.integer.memories import Integrators, Series
-from lmu_deploy.core.integer.parts import Edge, largest
+from lmu_deploy.core.integer.network import IntegerNetwork
+from lmu_deploy.core.integer.parts import Edge, Place, largest
 from lmu_deploy.core.integer.populations import Population
 from lmu_deploy.fidelity.neuron_faults import EXPLAINED, NeuronSuspect, regained, times
 from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault, Replay, constant
 
-_SCREENED, _FRAMES, _PAIRED = 4, 32, 6
-"""Samples and frames in which the response to a missing column is computed; columns of pairs."""
+_SCREENED, _FRAMES, _PAIRED, _CHAINED = 4, 32, 6, 8
+"""Samples and frames in which the response to a missing column is computed; columns of pairs;
+samples that are replayed as one."""
 
 Test = tuple[Fault, np.ndarray]
 """A hypothesis, and the integers that it predicts, (rows, neurons)."""
@@ -332,6 +334,72 @@ def _cube(rows: np.ndarray, samples: int) -> np.ndarray:
 def _scaled(values: np.ndarray, doublings: int) -> np.ndarray:
     """Return values times a power of two, rounded as a shift does."""
     return values << doublings if doublings > 0 else rounded_shift(values, -doublings)
+
+
+def of_samples(
+    network: IntegerNetwork,
+    inputs: np.ndarray,
+    recorded: Mapping[Place, np.ndarray],
+    truth: Mapping[Place, np.ndarray],
+) -> list[Fault]:
+    """Return statements on whole samples: of another sample, not reset, or stopped at a step.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    inputs : ndarray, shape (samples, steps, n_in)
+    recorded : mapping of Place to ndarray, shape (samples, frames, neurons)
+        Of populations on the chip.
+    truth : mapping of Place to ndarray, shape (samples, frames, neurons)
+        What the specification computes of the same samples.
+    """
+    places, samples = list(recorded), range(len(inputs))
+
+    def whole(of: Mapping[Place, np.ndarray], s: int) -> bytes:
+        return b"".join(np.ascontiguousarray(of[place][s]).tobytes() for place in places)
+
+    mine, right = ([whole(of, s) for s in samples] for of in (recorded, truth))
+    known = {values: s for s, values in reversed(list(enumerate(right)))}
+    wrong = [s for s in samples if mine[s] != right[s]]
+    if wrong and all(mine[s] in known for s in wrong):
+        pairs = [f"{s} is that of {known[mine[s]]}" for s in wrong]
+        more = len(pairs) - MOST_NEURONS
+        words = f"Whole samples are those of others: sample {', '.join(pairs[:MOST_NEURONS])}"
+        words += f", and {more:,} more." if more > 0 else "."
+        return [Fault("samples", "", tuple(wrong[:MOST_NEURONS]), words)]
+    steps = {_still_from(recorded, truth, s) for s in wrong}
+    if len(steps) == 1 and (step := steps.pop()) is not None:
+        words = f"All populations keep what they hold at step {step}: the target stopped."
+        return [Fault("stopped", "", (step,), words)]
+    return _not_reset(network, inputs, recorded)
+
+
+def _still_from(
+    recorded: Mapping[Place, np.ndarray], truth: Mapping[Place, np.ndarray], s: int
+) -> int | None:
+    """Return the step from which nothing changes in a sample, although it should."""
+    last, frames = 0, max(values.shape[1] for values in recorded.values())
+    for values in recorded.values():
+        if values.shape[1] == frames and frames > 1:
+            moves = (values[s, 1:] != values[s, :-1]).any(axis=1)
+            last = max(last, int(np.flatnonzero(moves)[-1]) + 1 if moves.any() else 0)
+    right = all((v[s, : last + 1] == truth[p][s, : last + 1]).all() for p, v in recorded.items())
+    return last if right and last < frames - 1 else None
+
+
+def _not_reset(
+    network: IntegerNetwork, inputs: np.ndarray, recorded: Mapping[Place, np.ndarray]
+) -> list[Fault]:
+    """Return whether all samples follow from the states in which the sample before ended."""
+    steps, count = inputs.shape[1], min(len(inputs), _CHAINED)
+    if count < 2 or any(values.shape[1] != steps for values in recorded.values()):
+        return []
+    shape = 1, count * steps, -1
+    parts = {place: values[:count].reshape(shape) for place, values in recorded.items()}
+    if Replay(network, inputs[:count].reshape(shape), parts).first is not None:
+        return []
+    words = "States are not reset between samples: each begins where the sample before it ended."
+    return [Fault("not reset", "", (), words)]
 
 
 def explain(replay: Replay) -> list[Fault]:

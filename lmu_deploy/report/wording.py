@@ -239,7 +239,7 @@ def specification(found: Specification) -> list[str]:
         return _replayed_chip(found, found.false_alarms)
     integers = f"{found.values:,} recorded integers of {plural(found.samples, 'sample')}"
     if found.equal:
-        return [f"All {integers} are those of the specification."]
+        return [f"All {integers} are those of the specification.", *found.faults]
     sentences = [f"{found.different:,} of {integers} differ from the specification."]
     if found.first is not None:
         at = found.first

@@ -499,3 +499,116 @@ def test_a_bias_where_float_has_none_is_damage(network):
 )
 def test_coarse_rounding_is_no_damage(options):
     assert damage(quantize(DIGITS, **options)) == []
+
+
+def recorded_as(good, network, change):
+    """Return a run whose recorded populations are changed, with the outputs that follow."""
+    parts = {name: change(values.copy()) for name, values in good.states.parts.items()}
+    outputs = parts[str(network.output)][:, -1] * network.y_scale
+    return replace(good, states=replace(good.states, parts=parts), outputs=outputs)
+
+
+@pytest.fixture(scope="module")
+def good(network, split):
+    return IntegerTarget().run(network, split.inputs[:24], record=True)
+
+
+def reused(values):
+    """Give sample 5 the values of sample 4."""
+    values[5] = values[4]
+    return values
+
+
+def stopped(values):
+    """Keep the values of step 4."""
+    values[:, 5:] = values[:, 4:5]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "index"),
+    [
+        (lambda values: values[::-1], "samples", (0, 1, 2)),
+        (reused, "samples", (5,)),
+        (stopped, "stopped", (4,)),
+    ],
+    ids=["reversed", "reused", "stopped"],
+)
+def test_faults_of_whole_samples_are_named(network, split, good, change, kind, index):
+    run = recorded_as(good, network, change)
+    specification, (fault,) = examined(run, network, split.inputs)
+    assert not specification.equal
+    assert (fault.kind, fault.index) == (kind, index)
+
+
+def test_states_that_are_not_reset_between_samples_are_named(network, split, good):
+    x = split.inputs[:24]
+    one = IntegerTarget().run(network, x.reshape(1, -1, x.shape[2]), record=True)
+    parts = {name: v.reshape(24, -1, v.shape[2]) for name, v in one.states.parts.items()}
+    run = replace(good, states=replace(good.states, parts=parts))
+    _, (fault,) = examined(run, network, x)
+    assert fault.kind == "not reset"
+    longer = recorded_as(good, network, lambda values: values + 1)
+    assert examined(longer, network, x)[1][0].kind != "not reset"
+
+
+def test_right_integers_with_other_outputs_or_counts_have_no_tick(network, split, good, reference):
+    x, outputs = split.inputs, good.outputs.copy()
+    outputs[17] = outputs[16]
+    nothing = {name: 0 * counts for name, counts in good.events.items()}
+    for run, kind, words in (
+        (replace(good, outputs=1.01 * good.outputs), "outputs", "Outputs of 24 samples"),
+        (replace(good, outputs=outputs), "outputs", "Outputs of 1 sample, the first of which is"),
+        (replace(good, events=nothing), "events", "input is said to send 0 messages"),
+    ):
+        specification, faults = examined(run, network, x)
+        assert not specification.equal and faults[0].kind == kind
+        assert words in specification.faults[0]
+        found = judge(
+            run, reference, get_task("digits"), split.targets, network=network, inputs=x, margin=1.0
+        )
+        assert verdict(found)[1] == "worse"
+    specification, faults = examined(good, network, x)
+    assert specification.equal and faults == []
+
+
+def test_what_was_not_recorded_is_said(network, split, good):
+    name = str(network.output)
+    states = replace(good.states, parts={name: good.states.parts[name]})
+    found, _ = examined(replace(good, states=states), network, split.inputs)
+    assert found.equal
+    assert specification(found)[1] == (
+        "Not recorded, and compared by the outputs alone: layer0/memory, layer0/hidden."
+    )
+
+
+def test_a_target_that_records_no_integers_fails_the_gate(
+    network, split, good, reference, digits, assembled
+):
+    run = replace(good, states=None)
+    found = judge(
+        run, reference, get_task("digits"), split.targets, network=network, inputs=split.inputs
+    )
+    assert found.specification is None
+    healthy = judged(network, split, reference, IntegerTarget(), 24)
+    fidelity = assembled(digits)[0].model_copy(
+        update={"targets": {"silent": found, "integer": healthy}}
+    )
+    checks = {c.target: c for c in check_limits(fidelity, Limits(equal=True))}
+    assert checks["integer"].passed and not checks["silent"].passed
+    assert "recorded none of the integers" in checks["silent"].sentence
+
+
+@pytest.mark.parametrize("fault", ["function", "shift"])
+def test_a_wrong_function_or_shift_of_a_file_is_named(network, fault):
+    memory = network.memories[0]
+    units = next(p for p in network.on_chip if str(p.place) == "layer0/hidden")
+    slope = units.function.slope.copy()
+    slope[0] = slope[0] * 9 // 10
+    old, new = {
+        "function": (units, replace(units, function=replace(units.function, slope=slope))),
+        "shift": (memory, replace(memory, message_shift=memory.message_shift + 1)),
+    }[fault]
+    parts = tuple(new if p is old else p for p in network.populations)
+    (found,) = damage(replace(network, populations=parts))
+    assert (found.kind, found.place) == (fault, str(old.place))

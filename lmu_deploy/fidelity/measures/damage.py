@@ -3,17 +3,21 @@ r"""Damage of an integer network: weights that no rounding of its float network 
 Rounding changes a row by a small part of its size. A row or column that is off by 40 % of its norm
 or more, a slice without weights, and a weight that is off by many units of its last slice are
 damage: of the file, or of the program that wrote it. They are named, with the pattern of change.
+So are functions that differ from float by 3 % of their range, and shifts that contradict units.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import biases
-from lmu_deploy.core.integer.memories import Integrators
+from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge
+from lmu_deploy.core.integer.populations import Pointwise
 from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
 from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
 
@@ -22,6 +26,8 @@ LARGE = 0.4
 _UNITS, _SHARE, _SPARSE, _TIMES = 6.0, 0.03, 0.2, 20.0
 _LIKE, _EQUAL, _ALONE, _NEARLY = 0.2, 0.01, 0.8, 0.98
 _BIAS_ERRORS, _EXACT = 30.0, 0.1
+_LINES, _NEAR, _POINTS = 0.03, 6.0, 2001
+"""Largest error of a function, as a share of its range; where it is tested, in real units."""
 
 
 def damage(network: IntegerNetwork) -> list[Fault]:
@@ -49,6 +55,11 @@ def damage(network: IntegerNetwork) -> list[Fault]:
         found += _of_edge(edge, counterpart.matrices[edge.place], refitted)
     for place, integers in biases(network).items():
         found += _of_bias(str(place), integers, counterpart.biases[f"{place}/bias"])
+    for population in network.on_chip:
+        if isinstance(population, Pointwise) and population.place in counterpart.functions:
+            found += _of_function(population, counterpart.functions[population.place].apply)
+        if isinstance(population, Integrators | Series):
+            found += _of_shift(population)
     return found
 
 
@@ -210,6 +221,31 @@ def _weight(edge: Edge, now: np.ndarray, truth: np.ndarray, i: int, j: int) -> F
         f"{truth[i, j]:.3g} in float, in units of the integers."
     )
     return Fault("weight", edge.place, (i, j), words)
+
+
+def _of_function(p: Pointwise, function: Callable[[np.ndarray], np.ndarray]) -> list[Fault]:
+    """Return the statement on a function that no lines can have been fitted to."""
+    limit, near = p.drive.limit, min(_NEAR / p.drive.scale, p.drive.limit)
+    z = np.concatenate([np.linspace(-end, end, _POINTS) for end in (limit, near)]).astype(np.int64)
+    most = p.message.limit
+    right = np.clip(function(z * p.drive.scale) / p.message.scale, -most, most)
+    wrong = np.abs(np.clip(p.function(z), -most, most) - right)
+    size = float(np.abs(right).max())
+    if wrong.max() <= max(_LINES * size, 3.0):
+        return []
+    words = (
+        f"The function of {p.place} is off by up to {100 * wrong.max() / size:.0f} % of its range."
+    )
+    return [Fault("function", str(p.place), (), words)]
+
+
+def _of_shift(p: Integrators | Series) -> list[Fault]:
+    """Return the statement on a shift that does not give messages their unit."""
+    shift = float(np.log2(p.message.scale / p.state.scale))
+    if abs(shift - p.message_shift) < 1e-6:
+        return []
+    words = f"Messages of {p.place} are shifted by {p.message_shift} bits, and their unit needs"
+    return [Fault("shift", str(p.place), (p.message_shift,), f"{words} {shift:.3g}.")]
 
 
 def _of_bias(place: str, integers: np.ndarray, truth: np.ndarray) -> list[Fault]:
