@@ -372,8 +372,8 @@ def write_report(
     limits = Limits(fail_below, fail_above, max_loss, must_fit, must_equal, margin)
     if junit is not None and not limits.asked:
         raise InputError(
-            "--junit has nothing to tell without --fail-below, --fail-above, --max-loss, "
-            "--must-fit, --must-equal or --margin."
+            "--junit writes the results of checks, and none was asked for; give --fail-below, "
+            "--fail-above, --max-loss, --must-fit, --must-equal or --margin."
         )
     fidelity = read_fidelity(folder)
     checks: list[Check] = check_limits(fidelity, limits)

@@ -10,6 +10,15 @@ import typer
 
 from lmu_deploy.cli.options import File, First, Limit, Seed, TaskName
 
+MustEqual = Annotated[
+    bool,
+    typer.Option(
+        "--must-equal",
+        help="Exit with code 1 if a recorded integer differs from the specification, or a "
+        "recorded analog chip does not follow its file.",
+    ),
+]
+
 
 def deploy(
     file: File,
@@ -130,14 +139,7 @@ def validate(
             show_default="0.01 for accuracy, 0.02 for NRMSE, and no requirement",
         ),
     ] = None,
-    must_equal: Annotated[
-        bool,
-        typer.Option(
-            "--must-equal",
-            help="Exit with code 1 if a recorded integer differs from the specification, or a "
-            "recorded analog chip does not follow its file.",
-        ),
-    ] = False,
+    must_equal: MustEqual = False,
 ) -> None:
     """Run a float network on several targets and write fidelity.json and report.html.
 
@@ -210,14 +212,7 @@ def report(
         bool,
         typer.Option("--must-fit", help="Exit with code 1 if a network does not fit its chip."),
     ] = False,
-    must_equal: Annotated[
-        bool,
-        typer.Option(
-            "--must-equal",
-            help="Exit with code 1 if a recorded integer differs from the specification, or a "
-            "recorded analog chip does not follow its file.",
-        ),
-    ] = False,
+    must_equal: MustEqual = False,
     margin: Annotated[
         float | None,
         typer.Option(

@@ -97,7 +97,7 @@ def test_the_plots_are_figures_in_colors_of_a_light_page(report):
         ("plot_error_sources", "spiking"),
     ],
 )
-def test_a_plot_of_what_is_not_there_says_what_is(report, plot, name):
+def test_an_absent_plot_is_refused_with_those_that_exist(report, plot, name):
     with pytest.raises(InputError, match="known: "):
         getattr(report, plot)(name)
 

@@ -205,7 +205,7 @@ def test_parts_of_other_inputs_are_not_taken(tmp_path, runs, monkeypatch):
     assert figures(validate(tmp_path, limit=20)) == figures(first)
 
 
-def test_hash_tells_arrays_and_settings_apart():
+def test_hash_depends_on_arrays_and_settings():
     import numpy as np
 
     one = np.arange(6)

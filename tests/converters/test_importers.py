@@ -117,7 +117,7 @@ def test_modules_and_complex_buffers_are_left_out_on_request(tmp_path):
     np.testing.assert_array_equal(found["fc"].operator.kernel, kernel)
 
 
-def test_our_own_onnx_comes_back(tmp_path):
+def test_exported_onnx_is_imported_unchanged(tmp_path):
     onnx = pytest.importorskip("converters.onnx", reason="onnx is absent")
     network = import_file(FEEDBACK)
     onnx.save_onnx(onnx.to_onnx(network), tmp_path / "network.onnx")

@@ -83,7 +83,7 @@ def test_first_part_brings_an_estimate_at_once(messages, clock):
     ]
 
 
-def test_short_work_says_one_line(messages, clock):
+def test_short_work_logs_one_line(messages, clock):
     with progress_bar("integer", "runs") as show:
         for done in range(1, 4):
             clock[0] += 0.2
@@ -123,7 +123,7 @@ def test_script_without_logging_sees_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, messages):
+def test_simulation_shows_its_size_before_it_starts(digits, tmp_path, messages):
     made = spike(digits, neurons_per_state=3, calibration="static")
     messages()
     path = tmp_path / "spiking.safetensors"
@@ -139,7 +139,7 @@ def test_simulation_says_how_much_it_is_before_it_starts(digits, tmp_path, messa
     assert summary["chip_steps"] == 8 * 50
 
 
-def test_only_what_takes_long_says_so(digits, messages):
+def test_only_slow_targets_are_announced(digits, messages):
     integer = quantize(digits)
     inputs = np.zeros((3, 8, 8))
     messages()

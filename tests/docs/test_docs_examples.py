@@ -93,7 +93,7 @@ def test_words_are_judged_one_by_one():
     assert found["latency_median"] == (2000 + 2400) / 2 / 8000
 
 
-def test_a_continuous_recording_is_heard(monkeypatch):
+def test_a_continuous_recording_is_classified(monkeypatch):
     beside = EXAMPLES.parents[1] / "shared" / "data"
     folder = Path(os.environ.get("LMU_DEPLOY_DATA") or beside)
     if not (folder / "fsdd").is_dir():

@@ -162,7 +162,7 @@ def test_sums_are_joined_and_recorded_states_are_bounded(rng):
     assert samples_kept(3, 10**6, 10**6) == 1
 
 
-def test_a_hash_copies_nothing_and_knows_type_and_shape(rng):
+def test_a_hash_copies_nothing_and_depends_on_type_and_shape(rng):
     array = rng.random((50, 20, 100))
     tracemalloc.start()
     whole = hash_array(array)

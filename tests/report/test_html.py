@@ -99,7 +99,7 @@ def check(page):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_reports_are_whole(case, reported):
+def test_reports_are_complete(case, reported):
     check(read(reported(case)))
 
 

@@ -201,7 +201,7 @@ def test_workers_with_other_data_are_refused(address):
             list(spread.run([Call("run_chips", ((0,),))]))
 
 
-def test_a_killed_study_goes_on(tmp_path):
+def test_a_killed_study_resumes(tmp_path):
     out = tmp_path / "yield.json"
     source = "from lmu_deploy.cli import main; main()"
     command = f"yield {DIGITS} --chips 75 --neurons-per-state 1 --mismatch 0.3 --limit 2"

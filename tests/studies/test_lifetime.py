@@ -56,7 +56,7 @@ def never_of_many():
 
 
 @pytest.mark.parametrize(("when", "method"), [("30d", "full"), ("20d", "readout")])
-def test_calibration_brings_back_what_drift_takes(never_of_many, when, method):
+def test_recalibration_restores_accuracy_after_drift(never_of_many, when, method):
     never, again = never_of_many, judged(when, recalibration=method, **MANY)
     assert again.new == never.new
     assert np.mean(never.points[0]["values"]) < np.mean(never.new) - 0.1

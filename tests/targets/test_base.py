@@ -60,7 +60,7 @@ def test_a_target_that_cannot_be_imported_is_named(monkeypatch, value):
         get_target("ours")
 
 
-def test_a_plugin_tells_which_package_brings_it(monkeypatch):
+def test_a_plugin_names_its_package(monkeypatch):
     register(monkeypatch, "targets.reference:ReferenceTarget")
     brings = plugins.plugin_version(base.GROUP, "reference")
     assert brings == f"lmu-deploy {version('lmu-deploy')}"

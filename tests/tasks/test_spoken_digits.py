@@ -242,7 +242,7 @@ def test_no_recording_is_in_two_parts(speech):
 
 
 @needs_speech
-def test_a_speaker_is_left_out(speech, monkeypatch):
+def test_all_recordings_of_a_speaker_are_left_out(speech, monkeypatch):
     recordings = spoken_digits.read_recordings()
     task = get_task("spoken-digits-theo")
     data = task.load()

@@ -405,7 +405,7 @@ def test_every_operation_is_tested_with_keras_or_with_numpy():
         assert set(reader.operators) <= set(OPERATORS)
 
 
-def test_a_network_that_cuts_its_impulse_response_says_so():
+def test_a_cut_impulse_response_is_reported():
     file = keras_file.open_keras(FOLDER / "layers/lmu-feedforward.keras")
     (layer, *_) = [
         each for each in file.config["config"]["layers"] if each["class_name"] == "LMUFeedforward"

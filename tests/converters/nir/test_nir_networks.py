@@ -131,7 +131,7 @@ def w(rng, *shape):
     return rng.normal(size=shape) / np.sqrt(shape[0])
 
 
-def test_branches_of_memories_meet_again(rng, tmp_path):
+def test_branches_of_memories_are_combined(rng, tmp_path):
     memory = LinearMemory(Memory.legendre(4, 9.0, 2), w(rng, 3, 2), w(rng, 2))
     fed_back = LMU(Memory.legendre(3, 7.0), w(rng, 3, 1), memory_encoders=0.1 * w(rng, 3, 1))
     units = SimpleRNN(w(rng, 7, 5), None, w(rng, 5), Activation("linear"))

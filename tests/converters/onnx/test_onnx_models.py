@@ -306,7 +306,7 @@ def test_states_are_named_after_the_nodes(rng):
     assert [v.name for v in model.graph.output] == ["output", *(f"{s}.next" for s in states)]
 
 
-def test_names_that_meet_are_told_apart(rng):
+def test_names_that_collide_are_made_unique(rng):
     """Nodes called like parts of others, or like outputs of the model."""
     square = Dense(weights(rng, 2, 2), weights(rng, 2))
     cell = SimpleRNN(weights(rng, 5, 2), weights(rng, 2, 2))

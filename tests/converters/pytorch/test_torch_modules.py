@@ -408,7 +408,7 @@ def test_refusals_of_modules():
         from_torch(nn.Linear(2, 2), inputs=torch.zeros(1, 1, 1, 1, 1, 2))
 
 
-def test_layouts_that_the_user_gives():
+def test_the_user_can_give_the_layout():
     torch.manual_seed(6)
     module, inputs = nn.Linear(2, 3), draw_inputs(2)
     first = from_torch(module, layout="steps, batch, features")
@@ -441,7 +441,7 @@ class Tampered(nn.Module):
         return self.out(y)
 
 
-def test_a_layer_with_another_forward_is_not_taken_for_what_it_is_not():
+def test_a_layer_with_an_overridden_forward_is_refused():
     with pytest.raises(InputError, match="cannot be converted"):
         from_torch(nn.Sequential(Backwards(1, 2, order=2, theta=4.0), nn.Linear(2, 1)))
 
@@ -514,7 +514,7 @@ def test_a_module_of_a_graph_inside_another():
     assert [node.name for node in network.nodes] == ["0", "1.0", "1.1", "2"]
 
 
-def test_a_chain_goes_on_to_integers():
+def test_an_imported_chain_runs_is_quantized_and_saved():
     torch.manual_seed(7)
     module = Chain([LMU(8, 6, order=4, theta=8.0)], nn.Linear(6, 10), True, 0.0)
     network = from_torch(module, task="digits")

@@ -126,7 +126,7 @@ def test_a_node_computes_its_integers_from_those_before_it(drawn):
     assert all(torch.isfinite(gradient).all() for gradient in grown)
 
 
-def test_a_node_that_differs_is_seen(monkeypatch):
+def test_a_node_that_differs_is_detected(monkeypatch):
     net, x = network(stack), inputs_of(4)
     trained = module(net, x, Compared)
     trained(torch.from_numpy(x))

@@ -243,7 +243,7 @@ def test_calibration_reduces_the_error_of_a_chip(
     assert _error(graph, fresh) < 0.7 * _error(plain, fresh)
 
 
-def test_planted_wrong_connection_is_seen(graph: SpikingGraph, inputs: np.ndarray) -> None:
+def test_planted_wrong_connection_is_detected(graph: SpikingGraph, inputs: np.ndarray) -> None:
     """Exchange the spikes of two units of the first block on their way into the second memory."""
     memory = graph["m2"]
     own, other = memory.connections

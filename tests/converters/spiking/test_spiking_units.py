@@ -76,7 +76,7 @@ def test_drives_are_what_the_states_give(target, activation):
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_calibration_gives_back_what_mismatch_takes(target, activation):
+def test_calibration_reduces_the_error_of_mismatch(target, activation):
     network, inputs = network_of(activation), signals(12, seed=3)
     true = run_reference(network, inputs).outputs[:, 4:]
     none, static, dynamic = (

@@ -46,14 +46,14 @@ def test_refitted_weights_are_representable_on_the_chip(products, bits):
     assert np.abs(steps).max() <= largest + 1e-9
 
 
-def test_columns_that_do_not_meet_are_rounded_alone(rng):
+def test_orthogonal_columns_are_rounded_independently(rng):
     weights = rng.normal(size=(3, 12))
     products = np.diag(rng.uniform(1.0, 2.0, 12))
     found = round_and_refit(weights, 4, products)
     np.testing.assert_allclose(found, round_weights(weights, 4), atol=1e-12)
 
 
-def test_two_of_a_kind_share_one_error():
+def test_equal_features_compensate_the_rounding_of_each_other():
     """Of two equal features, the second takes what the first was rounded by."""
     products = np.ones((3, 3)) + 1e-9 * np.eye(3)
     found = round_and_refit(np.array([[7.0, 2.4, 2.4]]), 4, products)

@@ -74,7 +74,7 @@ def test_the_outputs_of_any_parts_equal_those_of_one_run(noisy, inputs, whole, k
     assert reported == sorted(reported) and reported[-1] == (SAMPLES, SAMPLES)
 
 
-def test_noise_is_what_this_is_about(noisy, inputs, whole):
+def test_a_separate_run_of_a_part_has_other_noise(noisy, inputs, whole):
     """Run by itself, the second batch meets other noise than as a part of the whole."""
     alone = Brian2Target().run(noisy, inputs[4:8], seed=9)
     assert not (alone.outputs == whole.outputs[4:8]).any()

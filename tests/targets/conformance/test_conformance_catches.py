@@ -213,6 +213,6 @@ def test_an_exception_needs_a_case_and_a_reason(declared):
         exceptions(target)
 
 
-def test_a_representation_of_ones_own_brings_its_own_maker():
+def test_another_representation_needs_its_own_maker():
     with pytest.raises(InputError, match="no maker of dict"):
         maker(dict)

@@ -449,7 +449,7 @@ def test_batches_do_not_change_anything(engine, make, monkeypatch):
 
 @BOTH_FORMS
 @pytest.mark.parametrize("engine", ENGINES)
-def test_stream_equals_batch_and_leaves_its_past_alone(engine, make):
+def test_stream_equals_batch_and_does_not_change_earlier_states(engine, make):
     network, inputs = make()
     run = IntegerTarget(engine).run(network, inputs, record=True)
     stream = None

@@ -370,7 +370,7 @@ def test_the_strategy_draws_every_population_and_edge():
 
 
 @pytest.mark.parametrize("kind", ["Pointwise", "Product", "LSTMUnits", "GRUUnits", "Reduction"])
-def test_a_changed_rule_is_seen(monkeypatch, kind):
+def test_a_changed_rule_is_detected(monkeypatch, kind):
     """The comparison is not blind: a state that is off by one shows in every population."""
     network = drawn(next(cls for cls in POPULATIONS if cls.__name__ == kind), most=3)
     inputs = inputs_for(network, 2, fewest_steps(network) + 8)

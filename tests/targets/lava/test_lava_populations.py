@@ -330,7 +330,7 @@ def test_lava_equals_the_simulator(name, runs):
 
 
 @needs_lava
-def test_one_changed_row_is_seen(runs):
+def test_one_changed_row_is_detected(runs):
     network, inputs, run = runs["residual"]
     edge = network.edges[0]
     slices = edge.connection.slices.copy()
@@ -436,7 +436,7 @@ def test_the_host_divides_a_network_into_stages():
 
 
 @needs_lava
-def test_a_run_tells_of_delays_and_latency(runs):
+def test_a_run_reports_delays_and_latency(runs):
     _, _, run = runs["residual"]
     assert run.settings["longest_delay"] == 10
     assert any("follows the last input by 2 steps" in note for note in run.notes)

@@ -171,7 +171,7 @@ def test_a_relay_without_spikes_filters_its_input_for_exactly_one_presentation(r
     assert done.counts["input"].tolist() == [[7, 0, 0]]
 
 
-def test_relays_saturate_and_say_so(rng):
+def test_saturations_of_relays_are_counted(rng):
     memory = memory_of(rng, input_shift=np.zeros(3, np.int32), message_shift=0)
     done = run_job(Job("layer0", memory, delay().layers[0], np.ones((2, 4, 1)) * 40.0, 3))
     assert done.saturations["input"] == 2 * 4

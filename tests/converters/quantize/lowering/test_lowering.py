@@ -136,7 +136,7 @@ def test_messages_of_gated_units_are_no_finer_than_their_states(rng, kind):
 
 @pytest.mark.parametrize("kind", [LSTM, GRU])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_candidates_may_be_far_larger_than_what_gates_let_through(rng, kind, activation):
+def test_candidates_may_far_exceed_the_gated_values(rng, kind, activation):
     """The input gate of an LSTM, or one minus the update gate of a GRU, is 1/50."""
     n = {LSTM: 16, GRU: 12}[kind]
     kernel, bias = rng.normal(size=(3, n)), np.zeros(n)

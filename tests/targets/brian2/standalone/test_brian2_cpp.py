@@ -149,7 +149,7 @@ def test_every_neuron_spikes_as_on_target_brian2(compiled, runtime):
         ("no 1/dt", False),
     ],
 )
-def test_rasters_tell_the_equations_from_faulty_ones(case, compiled, fault, same):
+def test_rasters_distinguish_the_equations_from_faulty_ones(case, compiled, fault, same):
     raster = simulate(case[2], case[1], seed=4, fault=fault)
     assert np.array_equal(compiled[0].rasters[PLACE], raster) == same
 
@@ -187,7 +187,7 @@ def test_answers_follow_the_reference(case, compiled):
     np.testing.assert_allclose(run.states.y, h, atol=1e-12)
 
 
-def test_it_is_a_target_that_gives_its_run_itself():
+def test_it_is_a_target_that_runs_in_parts():
     found = get_target("brian2-cpp")
     assert isinstance(found, Target) and isinstance(found, InParts)
 

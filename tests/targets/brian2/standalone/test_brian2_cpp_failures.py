@@ -58,7 +58,7 @@ def test_without_a_compiler_the_command_to_install_it_is_named(case, place, monk
         Brian2CppTarget().run(*case)
 
 
-def test_a_compiler_of_ones_own_is_looked_for(case, place, monkeypatch):
+def test_an_absent_compiler_of_the_environment_is_named(case, place, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
     with pytest.raises(MissingDependencyError, match="no-such-compiler is not installed"):
         Brian2CppTarget().run(*case)
