@@ -44,18 +44,19 @@ Chain = Sequence[tuple[str, Operator, tuple[str, ...]]]
 """Nodes by the suffix of their name, with the suffixes of their inputs; INPUT is the module's."""
 
 _ROLES: Mapping[str, tuple[str, ...]] = {
-    "e_x": ("e_x", "input_encoders"),
-    "e_h": ("e_h", "hidden_encoders"),
-    "e_m": ("e_m", "memory_encoders"),
-    "W_x": ("W_x", "input_kernel"),
-    "W_h": ("W_h", "hidden_kernel", "recurrent_kernel"),
-    "W_m": ("W_m", "memory_kernel"),
-    "W_u": ("W_u",),
-    "A": ("A", "AT"),
-    "B": ("B", "BT"),
-    "b": ("b", "bias", "hidden_bias", "b_h"),
-    "b_u": ("b_u",),
+    "e_x": ("ex", "inputencoders", "inputencoder", "encoderx", "eu"),
+    "e_h": ("eh", "hiddenencoders", "hiddenencoder", "encoderh"),
+    "e_m": ("em", "memoryencoders", "memoryencoder", "encoderm"),
+    "W_x": ("wx", "inputkernel"),
+    "W_h": ("wh", "hiddenkernel", "recurrentkernel"),
+    "W_m": ("wm", "memorykernel"),
+    "W_u": ("wu",),
+    "A": ("A", "AT", "Ad", "dA", "Abar"),
+    "B": ("B", "BT", "Bd", "dB", "Bbar"),
+    "b": ("b", "bias", "hiddenbias", "bh"),
+    "b_u": ("bu",),
 }
+"""Names of weights without underscores, in lower case where they are not those of A and B."""
 _CLOSE = 1e-4
 """Largest difference of a response from that of a memory, relative to its largest value."""
 _IGNORED = ("H", "fft_H", "kernel", "C", "D", "theta")
@@ -81,7 +82,7 @@ def weights_of(module: nn.Module) -> dict[str, np.ndarray] | None:
         bias = len(parts) > 1 and parts[-1] == "bias"
         if len(parts) > 1 and parts[-1] in ("weight", "bias"):
             parts.pop()
-        role = next((key for key, names in _ROLES.items() if parts[-1] in names), None)
+        role = _role(parts[-1])
         if role is None and parts[-1] in _IGNORED:
             continue
         role = f"{role}.bias" if bias and role is not None else role
@@ -89,6 +90,16 @@ def weights_of(module: nn.Module) -> dict[str, np.ndarray] | None:
             return None
         found[role] = numbers(tensor)
     return found if {"A", "B"} <= set(found) else None
+
+
+def _role(name: str) -> str | None:
+    """Return what a weight of a name is in the equations; None if the name is unknown."""
+    short = name.replace("_", "")
+    for role, names in _ROLES.items():
+        folded = short if role in ("A", "B") or len(short) == 1 else short.lower()
+        if folded in names:
+            return role
+    return None
 
 
 def chains_of(module: nn.Module) -> Callable[[], Iterator[Chain]] | None:

@@ -324,8 +324,8 @@ class Sketch:
             return signal
         if signal.step != signal.draft.steps - 1:
             raise UnreadableError(
-                f"it takes step {signal.step} of the sequence alone; only the last step can be "
-                "selected"
+                f"it takes step {signal.step} of the sequence alone; only the last step, and loops "
+                "over cells of torch or over LMUs in modules of their own, can be read"
             )
         draft = self.add(Reduce("last"), signal.draft, suffix="last")
         return replace(signal, draft=draft, step=None)

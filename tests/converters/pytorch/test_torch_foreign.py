@@ -14,6 +14,7 @@ from torch_lmus import (
     Classified,
     ConvolvedParallelLayer,
     Former,
+    Layer,
     LoopedParallelLayer,
     loaded,
 )
@@ -153,6 +154,37 @@ def test_cells_in_loops(module):
         else:
             expected = made[1](made[0](x)[0].transpose(0, 1))
     close(run(network, x.numpy()), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"e_x": "ex", "e_h": "eh", "e_m": "em", "W_x": "Wx", "W_h": "Wh", "W_m": "Wm"},
+        {"e_x": "input_encoder", "e_h": "hidden_encoder", "e_m": "memory_encoder"},
+        {"e_x": "E_x", "e_h": "E_h", "e_m": "E_m", "W_m": "w_m"},
+        {"A": "A_d", "B": "B_d"},
+        {"A": "A_bar", "B": "B_bar", "W_h": "recurrent_kernel"},
+    ],
+)
+def test_cells_with_other_names(names):
+    """Weights are recognized by common names; the values decide whether the reading is right."""
+    torch.manual_seed(4)
+
+    class Renamed(Cell):
+        def __init__(self):
+            super().__init__(3, 5, 4, 8.0)
+            for old, new in names.items():
+                tensor = self._parameters.get(old, self._buffers.get(old))
+                setattr(type(self), old, property(lambda self, new=new: getattr(self, new)))
+                delattr(self, old)
+                kind = isinstance(tensor, nn.Parameter)
+                (self.register_parameter if kind else self.register_buffer)(new, tensor)
+
+    module = nn.Sequential(Layer(3, 5, 4, 8.0), nn.Linear(5, 2))
+    module[0].cell = Renamed()
+    network = from_torch(module)
+    assert isinstance(network.nodes[0].operator, LMU)
+    assert network.nodes[0].operator.memory.theta == 8.0
 
 
 class Odd(nn.Module):
