@@ -106,6 +106,17 @@ def _is_lava_dl(sniff: Sniff) -> bool:
     return all(sniff.holds(name) for name in (b"layer", b"neuron", b"type"))
 
 
+def _is_checkpoint(sniff: Sniff) -> bool:
+    """Whether a file is the index or a shard that `save_weights` of TensorFlow writes."""
+    name = sniff.path.name
+    return name == "checkpoint" or name.endswith(".index") or ".data-0000" in name
+
+
+def _is_own(sniff: Sniff) -> bool:
+    """Whether a .safetensors file holds a representation of lmu_deploy."""
+    return sniff.head[8:9] == b"{" and sniff.holds(b'"lmu_deploy":')
+
+
 def _is_old_torch(sniff: Sniff) -> bool:
     """Whether a file begins with the number that torch wrote before its archives."""
     return _OLD_TORCH in sniff.head[:32]
@@ -113,6 +124,25 @@ def _is_old_torch(sniff: Sniff) -> bool:
 
 _OLD_TORCH = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 _FOREIGN: tuple[tuple[Callable[[Sniff], bool], str], ...] = (
+    (
+        _is_own,
+        "a file of lmu_deploy already and needs no import; give it to the other commands as it is",
+    ),
+    (
+        lambda sniff: sniff.head[4:8] == b"TFL3",
+        "a model of TensorFlow Lite, which holds operations instead of layers; load the model it "
+        "was made from and write model.save('model.keras')",
+    ),
+    (
+        _is_checkpoint,
+        "part of a checkpoint of TensorFlow, which holds weights without layers; build the model, "
+        "call model.load_weights, and write model.save('model.keras')",
+    ),
+    (
+        lambda sniff: sniff.head.lstrip()[:1] == b"{" and sniff.holds(b"class_name"),
+        "the configuration of a model without weights; import the file of weights and give this "
+        "one with --architecture",
+    ),
     (
         lambda sniff: sniff.head.startswith(b"version https://git-lfs"),
         "a pointer of Git LFS in place of the file itself; run git lfs pull in its repository",

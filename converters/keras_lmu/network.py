@@ -467,7 +467,13 @@ def _read(
     if isinstance(architecture, Mapping):
         config = architecture
     elif architecture is not None:
-        config = parse_json(check_file(architecture).read_bytes(), str(architecture))
+        text = check_file(architecture).read_bytes()
+        if not text.lstrip().startswith(b"{"):
+            raise InputError(
+                f"{architecture} is not the JSON of a model (YAML of old versions is not read); "
+                "write it with model.to_json()."
+            )
+        config = parse_json(text, str(architecture))
     assert config is not None
     version = version or str(config.get("keras_version", ""))
     try:

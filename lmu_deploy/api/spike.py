@@ -155,6 +155,7 @@ def spike_for_task(
 ) -> AnalogNetwork | LoihiNetwork:
     """Lower a float network with options in one object; see :func:`spike`."""
     check_output(out, network)
+    check_output(save_calibration, network)
     network = load_float(network, "spike")
     if load_calibration is not None and (device is not None or record_session is not None):
         raise InputError(

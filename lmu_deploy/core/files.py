@@ -18,7 +18,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,11 @@ def load(path: Path | str, classes: tuple[type, ...]) -> Any:
         text = str(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
     except (SafetensorError, ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+        if _is_other(path):
+            raise InputError(
+                f"{path} is not a .safetensors file; convert a network of another program with "
+                "lmu-deploy import."
+            ) from error
         raise InputError(
             f"{path} is not a readable .safetensors file ({type(error).__name__}); create it again."
         ) from error
@@ -146,6 +151,13 @@ def fingerprint(instance: Any) -> str:
         digest.update(f"{key} {tensor.dtype.str} {tensor.shape}".encode())
         digest.update(tensor.tobytes())
     return digest.hexdigest()
+
+
+def _is_other(path: Path) -> bool:
+    """Return whether a file does not begin as .safetensors does, with a size and a brace."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(9)[8:] not in (b"{", b"")
+    return False
 
 
 def to_tree(instance: Any) -> tuple[Any, dict[str, np.ndarray]]:
@@ -230,7 +242,10 @@ def _put(temporary: Path, place: Path, replaceable: bool) -> None:
 
 
 def check_output(out: Path | str | None, source: Any) -> None:
-    """Raise InputError if `out` is the file `source`, which would be overwritten.
+    """Raise InputError, before any work, if a file cannot be written.
+
+    `out` is a folder, or in a folder that does not exist, or the file `source`, which would be
+    overwritten.
 
     Parameters
     ----------
@@ -239,7 +254,16 @@ def check_output(out: Path | str | None, source: Any) -> None:
     source : path or any object
         What is read; anything but a path is no file.
     """
-    if out is None or not isinstance(source, str | Path):
+    if out is None:
+        return
+    path = Path(out)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file to write.")
+    if not path.absolute().parent.is_dir():
+        raise InputError(
+            f"cannot write {path}: there is no such folder; give a folder that exists."
+        )
+    if not isinstance(source, str | Path):
         return
     if Path(out).resolve() == Path(source).resolve():
         raise InputError(f"{out} is the file that is read; give another name to write.")

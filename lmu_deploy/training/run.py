@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
-from lmu_deploy.core.files import save
+from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.metrics import nrmse_by_output
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
@@ -143,8 +143,7 @@ def train(
     if settings.chip is not None and measure is None:
         raise InputError("chip: there is nothing that measures a chip; call lmu_deploy.train.")
     for path in (out, checkpoint):
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            raise InputError(f"cannot write {path}: there is no such folder; create it first.")
+        check_output(path, None)
     start = time.perf_counter()
     warn_of(task, scales=settings.scaling == "none")
     data = task.load()

@@ -77,6 +77,11 @@ def test_foreign_files_are_recognized_by_their_content(tmp_path):
     old = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e") + b"..."
     refused("old.pt", old, "a file of torch before 1.6; load it with torch.load and write it again")
     refused("any.bin", b"\x80\x04\x95" + bytes(20), "a pickle of Python, which could run any code")
+    refused("model.tflite", b"\x1c\0\0\0TFL3" + bytes(9), "a model of TensorFlow Lite")
+    refused("run.index", b"\0\0\x01", "part of a checkpoint of TensorFlow, .*model.load_weights")
+    refused("model.json", b' {"class_name": "Sequential"}', "without weights; .* --architecture")
+    own = Path(__file__).parents[2].joinpath("examples/models/digits.safetensors").read_bytes()
+    refused("digits.safetensors", own, "is a file of lmu_deploy already and needs no import")
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(InputError, match=r"SavedModel folder .* model.save\('model.keras'\)"):
         import_file(tmp_path)

@@ -111,5 +111,9 @@ def test_full_device_is_one_sentence():
 
 def test_what_is_read_is_not_overwritten(tmp_path):
     with pytest.raises(InputError, match="is the file that is read"):
-        check_output(tmp_path / "a" / ".." / "x.safetensors", tmp_path / "x.safetensors")
+        check_output(tmp_path / "x.safetensors", tmp_path / "." / "x.safetensors")
+    with pytest.raises(InputError, match="is a folder; give the name of a file to write"):
+        check_output(tmp_path, None)
+    with pytest.raises(InputError, match="there is no such folder; give a folder that exists"):
+        check_output(tmp_path / "absent" / "y.safetensors", None)
     check_output(tmp_path / "y.safetensors", tmp_path / "x.safetensors")

@@ -218,10 +218,13 @@ class Bomb:
     [
         (b"", "not a readable"),
         (b"\x00" * 7, "not a readable"),
-        (b"\xff" * 64, "not a readable"),
-        (pickle.dumps(Bomb()), "not a readable"),
-        (b"PK\x03\x04" + b"\x00" * 100, "not a readable"),
-        (b"ein Text" * 50, "not a readable"),
+        (b"\xff" * 64, r"is not a .safetensors file; convert .* lmu-deploy import"),
+        (pickle.dumps(Bomb()), r"is not a .safetensors file; convert .* lmu-deploy import"),
+        (
+            b"PK\x03\x04" + b"\x00" * 100,
+            r"is not a .safetensors file; convert .* lmu-deploy import",
+        ),
+        (b"ein Text" * 50, r"is not a .safetensors file; convert .* lmu-deploy import"),
     ],
 )
 def test_file_of_another_format_is_rejected(tmp_path, content, message):
