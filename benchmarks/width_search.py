@@ -18,11 +18,10 @@ import results
 from converters.quantize import calibrate, quantize
 from converters.quantize.settings import settings_for
 from converters.quantize.widths import Widths, memory_of, search_widths
-from lmu_deploy.core.files import load
+from lmu_deploy.core.graph.executor import run as run_float
 from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.network import FLOAT_CLASSES
-from lmu_deploy.core.reference import run_reference
+from lmu_deploy.core.loading import load_float
 from lmu_deploy.tasks.base import Split, get_task
 from targets.base import Run
 from targets.integer import IntegerTarget
@@ -46,11 +45,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="test samples; by default all")
     parser.add_argument("--budgets", type=float, nargs="+", default=list(BUDGETS))
     arguments = parser.parse_args()
-    network = load(arguments.network, FLOAT_CLASSES)
+    network = load_float(arguments.network, "quantize")
     data = get_task(network.task).load()
     test = Split(*data.test.batch(slice(arguments.limit)))
     signals = calibrate(network, data.train.inputs[:CALIBRATION])
-    top = score(run_reference(network, test.inputs).outputs, test)
+    top = score(run_float(network, test.inputs), test)
     rows: list[list[results.Cell]] = [["float", None, top, None]]
     for slices, bits in UNIFORM:
         made = quantize(network, signals, slices=slices, kernel_slices=slices, kernel_bits=bits)

@@ -36,8 +36,11 @@ _DTYPES = {
 }
 
 
-def run_steps(model: Any, inputs: np.ndarray) -> list[list[np.ndarray]]:
-    """Return for each sample the outputs that a model of one step gives when it is ready."""
+def run_steps(model: Any, inputs: np.ndarray, chunk: int = 0) -> list[list[np.ndarray]]:
+    """Return for each sample the outputs that a model of one step gives when it is ready.
+
+    A new session takes over the states after every `chunk` steps, if it is not 0.
+    """
     one = session(model)
     names = [output.name for output in one.get_outputs()]
     states = {
@@ -48,6 +51,8 @@ def run_steps(model: Any, inputs: np.ndarray) -> list[list[np.ndarray]]:
     (dtype,) = (_DTYPES[given.type] for given in one.get_inputs() if given.name == "input")
     found: list[list[np.ndarray]] = [[] for _ in inputs]
     for t in range(inputs.shape[1]):
+        if chunk and t % chunk == 0:
+            one = session(model)
         frame = inputs[:, t].astype(dtype)
         results = dict(zip(names, one.run(names, {"input": frame, **states}), strict=True))
         states = {name: results[f"{name}.next"] for name in states}

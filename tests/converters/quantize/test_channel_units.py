@@ -60,3 +60,28 @@ def test_gains_follow_the_median_of_the_channels(rng):
     widest = np.abs(x).max(axis=0)
     assert gains[:3].tolist() == [1.0, 1.0, 1.0]
     assert gains[3] * widest[3] == pytest.approx(np.median(widest[widest > 0]))
+
+
+@pytest.mark.parametrize("halvings", [5, 10])
+def test_an_output_in_another_unit_is_as_exact_as_before(inputs, halvings):
+    # All outputs have one format of 24 bits, and each a gain of its own in the rows of the readout.
+    network = load("examples/models/digits.safetensors")
+    *nodes, readout = network.nodes
+    scale = np.ones(10, np.float32)
+    scale[4] = 2.0**-halvings
+    faint = dataclasses.replace(
+        readout.operator,
+        kernel=readout.operator.kernel * scale,
+        bias=readout.operator.bias * scale,
+    )
+    other = dataclasses.replace(
+        network, nodes=(*nodes, dataclasses.replace(readout, operator=faint))
+    )
+    made, expected = quantize(other, inputs), quantize(network, inputs)
+    (last,), (before,) = (n.entering(n.output) for n in (made, expected))
+    np.testing.assert_array_equal(last.connection.slices, before.connection.slices)
+    y, wanted = (ld.run(n, inputs, reference=False).outputs for n in (made, expected))
+    np.testing.assert_array_equal(np.delete(y, 4, axis=1), np.delete(wanted, 4, axis=1))
+    error = y[:, 4] / scale[4] - wanted[:, 4]
+    assert np.abs(error).max() <= 2.0 * made.y_scale / scale[4]
+    assert error.std() < 0.005 * wanted[:, 4].std()

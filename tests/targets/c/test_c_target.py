@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import subprocess
 
 import graphs
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from integer_graphs import graph_runs
+from onnx_runs import run_steps
 
 import lmu_deploy as ld
 from converters.c.generator import generate
+from converters.onnx.quantized import to_onnx_integer_step
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.core.graph.frames import LayerNorm
@@ -20,13 +23,14 @@ from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation, Add
 from lmu_deploy.core.graph.recurrent import GRU, LSTM
-from lmu_deploy.core.graph.time import Pool, Reduce
+from lmu_deploy.core.graph.time import Delay, Pool, Reduce
 from lmu_deploy.core.integer.graph import with_thresholds
 from lmu_deploy.core.network import Memory
 from targets.c import CortexM4Target, CTarget
 from targets.c.target import messages_of, records_of
 from targets.c.toolchain import CortexM4, Host
-from targets.integer.run import IntegerTarget
+from targets.integer.machine import Machine
+from targets.integer.run import IntegerTarget, Stream, finish, step
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler"
@@ -123,6 +127,106 @@ def test_realizations_and_thresholds(realization):
     assert_equal(integer, x)
     thresholds = {edge.place: 2 + n for n, edge in enumerate(integer.edges)}
     assert_equal(with_thresholds(integer, thresholds), x)
+
+
+_IN_CHUNKS = """
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include "net.c"
+static net_t at[2];
+static int32_t x[NET_INPUTS], y[NET_OUTPUTS];
+int main(void)
+{
+    int32_t size[2], step;
+    int now = 0;
+    if (fread(size, 4, 2, stdin) != 2) {
+        return 1;
+    }
+    net_init(&at[0]);
+    for (step = 0; step < size[0]; step++) {
+        if (step > 0 && step % size[1] == 0) { /* go on in a copy, and destroy the original */
+            at[1 - now] = at[now];
+            memset(&at[now], 0x5a, sizeof at[now]);
+            now = 1 - now;
+        }
+        if (fread(x, 4, NET_INPUTS, stdin) != NET_INPUTS) {
+            return 1;
+        }
+        if (net_step(&at[now], x, y)) {
+            fwrite(y, 4, NET_OUTPUTS, stdout);
+        }
+    }
+    while (net_finish(&at[now], y)) {
+        fwrite(y, 4, NET_OUTPUTS, stdout);
+    }
+    return 0;
+}
+"""
+
+
+def streamed(ahead):
+    """Return convolutions, a residual with a delay, a memory, units with feedback and pooling."""
+    rng = np.random.default_rng(9)
+
+    def weights(*shape):
+        return rng.normal(size=shape) * 0.5
+
+    nodes = (
+        Node("conv", Conv1d(weights(3, 2, 6), weights(6), left=2 - ahead, right=ahead), (INPUT,)),
+        Node("gelu", Activation("gelu"), ("conv",)),
+        Node("wide", Conv1d(weights(5, 6, 6), left=4 - ahead, right=ahead), ("gelu",)),
+        Node("late", Delay(3), ("gelu",)),
+        Node("sum", Add(), ("late", "wide")),
+        Node(
+            "lmu",
+            LinearMemory(Memory.legendre(4, 8.0, 3), weights(6, 3), weights(3), Activation("relu")),
+            ("sum",),
+        ),
+        Node("gru", GRU(weights(12, 12), weights(4, 12), weights(12)), ("lmu",)),
+        Node("pool", Pool("max", 2, 2), ("gru",)),
+        Node("mean", Pool("average", 3, 1), ("pool",)),
+        Node("head", Dense(weights(4, 3), weights(3)), ("mean",)),
+    )
+    return Network(nodes, (2,), "head")
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("chunk", [4, 7])
+def test_a_stream_in_chunks_is_the_whole_sequence_everywhere(ahead, chunk, tmp_path):
+    x = np.random.default_rng(3).normal(size=(2, 23, 2))
+    network = quantize(streamed(ahead), x)
+    whole = IntegerTarget("numpy").run(network, x, record=True).states.y
+    assert whole.shape == (2, 9, 3)
+
+    stream, frames = None, []
+    for t in range(x.shape[1]):
+        if stream is not None and t % chunk == 0:
+            machine = Machine(network, stream.machine.engine)
+            stream = Stream(machine, stream.state.copy(stream.machine))
+        y, stream = step(network, x[:, t], stream)
+        frames += [y] if y.ndim == 2 else list(y)
+    frames += list(finish(stream))
+    assert np.array_equal(np.stack(frames, axis=1), whole)
+
+    messages = messages_of(network, x)
+    source = generate(network, "net")
+    (tmp_path / "net.h").write_text(source.header)
+    (tmp_path / "net.c").write_text(source.code)
+    (tmp_path / "chunks.c").write_text(_IN_CHUNKS)
+    build = [Host().compiler(), "-std=c99", "-O1", "chunks.c", "-o", "chunks"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    for sample, expected in zip(messages, whole, strict=True):
+        given = np.array([len(sample), chunk], np.int32).tobytes() + sample.tobytes()
+        done = subprocess.run([tmp_path / "chunks"], input=given, capture_output=True, check=True)
+        assert np.array_equal(np.frombuffer(done.stdout, np.int32).reshape(-1, 3), expected)
+
+    if ahead:
+        with pytest.raises(InputError, match="export the whole sequence"):
+            to_onnx_integer_step(network)
+        return
+    answers = run_steps(to_onnx_integer_step(network), messages, chunk)
+    assert np.array_equal(np.stack([np.stack(each) for each in answers]), whole)
 
 
 class Sanitized(Host):
