@@ -22,7 +22,7 @@ from lmu_deploy.core.spiking.chip import (
 from lmu_deploy.core.spiking.units import why_on_host
 from lmu_deploy.hardware.profile import AnalogProfile
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(f"lmu_deploy.{__name__}")
 
 _LOWEST_SHARE = 0.5
 """Lower limit of maximum rates, as a fraction of the profile's maximum rate."""

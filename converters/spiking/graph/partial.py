@@ -36,7 +36,7 @@ from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Populations
 from lmu_deploy.core.spiking.graph import ONE, Ensemble
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(f"lmu_deploy.{__name__}")
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _LATE = 3
