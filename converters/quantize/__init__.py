@@ -8,6 +8,7 @@ from converters.options import AUTO, QuantizeOptions
 from converters.quantize.calibration import Calibration, calibrate
 from converters.quantize.ptq import choose_realization, lower
 from converters.quantize.settings import settings_for
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import with_logits
 from lmu_deploy.core.integer.network import IntegerNetwork
@@ -115,6 +116,7 @@ def quantize_with(
 ) -> IntegerNetwork:
     """Quantize a float network with options in one object; see :func:`quantize`."""
     graph = with_logits(as_graph(network), SOFTMAX)
+    _check_sizes(graph)
     settings = settings_for(graph, profile, options)
     signals = calibration
     if not isinstance(signals, Calibration):
@@ -122,3 +124,19 @@ def quantize_with(
     if settings.realization == AUTO:
         return choose_realization(graph, signals, settings)
     return lower(graph, signals, settings).result
+
+
+LARGEST_MEMORY = 4096
+"""States of a memory in all its channels. Its matrix of integers has the square of that many."""
+
+
+def _check_sizes(network: Network) -> None:
+    """Raise InputError before any work for a memory whose matrix is too large."""
+    for node in network.nodes:
+        size = node.operator.states.get("memory", 0)
+        if size > LARGEST_MEMORY:
+            raise InputError(
+                f"the memory of {node.name} has {size:,} states in all its channels, and integers "
+                f"are for at most {LARGEST_MEMORY:,}, because its matrix has the square of that; "
+                "train it with fewer channels or a lower order, or split it into several memories."
+            )

@@ -34,6 +34,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import block_diag, hessenberg, schur
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from converters.quantize.connections import real_matrix
 from converters.quantize.sign_taylor import step_matrices
@@ -288,7 +290,15 @@ _GROWS = 1.0 + 1e-5
 
 
 def spectral_radius(matrix: np.ndarray) -> float:
-    """Return the largest magnitude of an eigenvalue of a square matrix, to about 1e-6."""
+    """Return the largest magnitude of an eigenvalue of a square matrix, to about 1e-6.
+
+    States that do not influence each other, such as those of different channels, are computed by
+    themselves.
+    """
+    count, group = connected_components(csr_array(matrix != 0), directed=False)
+    if count > 1:
+        members = [np.flatnonzero(group == number) for number in range(count)]
+        return max(spectral_radius(matrix[np.ix_(rows, rows)]) for rows in members)
     power, log = np.asarray(matrix, dtype=np.float64), 0.0
     for squaring in range(_SQUARINGS + 1):
         size = float(np.linalg.norm(power))

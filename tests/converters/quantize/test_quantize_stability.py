@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layered import layered
+from scipy.linalg import block_diag
 from typer.testing import CliRunner
 
 from converters.quantize import quantize
 from converters.quantize.memory_analysis import memory_matrix, spectral_radius, unstable_memories
 from lmu_deploy.cli import app
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save
+from lmu_deploy.core.graph.linear import Dense
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.integer.graph import with_connections
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.options import REALIZATIONS
@@ -55,6 +62,28 @@ def test_radius_is_that_of_the_largest_eigenvalue(seed, order, size):
     matrix = size * np.random.default_rng(seed).normal(size=(order, order))
     truth = np.abs(np.linalg.eigvals(matrix)).max()
     assert spectral_radius(matrix) == pytest.approx(truth, rel=1e-4)
+
+
+def test_the_radius_of_channels_is_the_largest_of_any_of_them(rng):
+    blocks = [rng.normal(size=(4, 4)) for _ in range(5)]
+    shuffled = rng.permutation(20)
+    whole = block_diag(*blocks)[np.ix_(shuffled, shuffled)]
+    truth = max(np.abs(np.linalg.eigvals(block)).max() for block in blocks)
+    assert spectral_radius(whole) == pytest.approx(truth, rel=1e-4)
+
+
+def test_a_memory_whose_matrix_is_too_large_is_refused_before_any_work():
+    memory = LinearMemory(Memory.legendre(128, 200.0, 128), np.ones((1, 128)))
+    nodes = (
+        Node("wide", memory, (INPUT,)),
+        Node("mean", Reduce("mean"), ("wide",)),
+        Node("out", Dense(np.ones((128 * 128, 2))), ("mean",)),
+    )
+    tracemalloc.start()
+    with pytest.raises(InputError, match="the memory of wide has 16,384 states in all its chann"):
+        quantize(Network(nodes, (1,), "out"), np.zeros((2, 50, 1)))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("realization", REALIZATIONS)
