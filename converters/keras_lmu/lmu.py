@@ -233,11 +233,13 @@ def _own_weights(options: Configuration, arrays: Arrays) -> dict[str, np.ndarray
     roles = [role for role, there in wanted if there or (role == "kernel" and role in names)]
     order = options.integer("order", MOST_ORDER)
     if arrays.numbered() and arrays.shapes()[-2:] == [(order, order), (1, order)]:
-        roles = roles if "kernel" in roles else ["kernel", *roles]
+        early = len(arrays) == len(roles) + 3  # had a kernel whatever its initializer
+        roles = ["kernel", *roles] if early else roles
         return arrays.take(*roles, *STORED_MATRICES)
     cell = arrays.deepest()  # the cell of an early LMUFFT, whose kernel is one
     if set(STORED_MATRICES) <= cell.names():
-        stored = cell.take("kernel", optional=STORED_MATRICES)
+        inner = ("kernel",) if "kernel" in cell.names() else ()
+        stored = cell.take(*inner, *STORED_MATRICES)
         own = arrays.without(cell).take(*roles)
         return own | {role: stored[role] for role in STORED_MATRICES}
     return arrays.take(*roles, optional=STORED_MATRICES)
@@ -259,7 +261,7 @@ def _memory(
         theta = 1.0 / check_number("theta_inv", float(inverse), 1e-12, 1.0)
     discretizer = options.choice("discretizer", ("zoh", "euler"), "zoh")
     memory = Memory.legendre(order, theta, channels, discretizer)
-    if "A" not in own:
+    if "A" not in own or trained:  # those stored beside a trained theta are of its first value
         return graph.matrices.put_into(memory, name, trained)
     graph.note("memory matrices", "from the file")
     return stored_memory(memory, own["A"], own["B"])

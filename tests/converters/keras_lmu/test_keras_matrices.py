@@ -8,7 +8,12 @@ import pytest
 
 from converters.importers import import_file
 from converters.keras_lmu import matrices
+from converters.keras_lmu.architecture import KerasLayer
+from converters.keras_lmu.build import Graph
+from converters.keras_lmu.file import Arrays
+from converters.keras_lmu.lmu import read_lmu_cell
 from converters.keras_lmu.matrices import (
+    MemoryMatrices,
     block_length,
     fused_product,
     keras_matrices,
@@ -126,3 +131,24 @@ def test_the_cache_size_is_read_from_the_system_or_is_32_kib(tmp_path, monkeypat
             (tmp_path / "index0" / name).write_text(f"{text}\n")
     expected = 48 if written and written[2] == "48K" else matrices.USUAL_CACHE
     assert matrices.first_cache_kib.__wrapped__() == expected
+
+
+STORED = {"kernel": np.full((2, 1), 0.5), "A": np.eye(3) * 0.25, "B": np.full((1, 3), 0.125)}
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("trained", [True, False])
+def test_matrices_that_a_file_stores(named, trained):
+    """With a trained theta they are of its first value, and the network needs those of the last."""
+    roles = ["kernel", *(["theta_inv"] if trained else []), "A", "B"]
+    arrays = STORED | {"theta_inv": np.float32(1 / 7)}
+    groups = {role: ("rnn", "cell") if named and role in "AB" else () for role in roles}
+    entries = [
+        ((*groups[role], role if named else str(number)), np.asarray(arrays[role], np.float32))
+        for number, role in enumerate(roles)
+    ]
+    options = {"order": 3, "memory_d": 1, "theta": 9.0, "trainable_theta": trained}
+    cell = KerasLayer("LMUCell", "memory", "", options)
+    read = read_lmu_cell(cell, "memory", Arrays(entries, set()), Graph(MemoryMatrices(), 2), None)
+    expected = discretize(3, 7.0)[0] if trained else STORED["A"]
+    np.testing.assert_allclose(read.memory.a_bar, expected, rtol=1e-6)
