@@ -5,7 +5,7 @@ A new interpreter for each of some two hundred files would spend a minute on imp
 
 import sys
 
-import forked_sandbox
+import forks
 import pytest
 
 from converters.sandbox import process
@@ -18,5 +18,5 @@ def quick_sandbox(request):
         yield
         return
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(process, "launch", forked_sandbox.launch)
+        patched.setattr(process, "launch", forks.launch)
         yield
