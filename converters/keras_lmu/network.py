@@ -479,8 +479,8 @@ def _read(
     try:
         return assemble(replace(file, config=dict(config), version=version), settings)
     except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+        reason = str(error)
+        raise InputError(reason if reason.startswith(str(path)) else f"{path}: {reason}") from error
     except RecursionError as error:
         raise InputError(
             f"{path}: its configuration is nested too deeply; it is damaged."
