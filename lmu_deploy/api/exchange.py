@@ -188,6 +188,9 @@ def export(
         for it.
     """
     check_choice("export form", to, FORMS)
+    if to != "c":
+        check_output(out, network)
+        _check_suffix(Path(out), to)
     options = {"dt": dt, "tau": tau, "integrator": integrator}
     given = {name: value for name, value in options.items() if value is not None}
     if to == "nir":
@@ -220,6 +223,16 @@ def export(
     }
     onnx.save_onnx(makers[to](network), out)
     return Path(out)
+
+
+def _check_suffix(out: Path, to: str) -> None:
+    """Raise InputError if a file is named as one of another format."""
+    suffix = ".nir" if to == "nir" else ".onnx"
+    if out.suffix in {".onnx", ".nir", ".safetensors"} - {suffix}:
+        raise InputError(
+            f"{out} is named as another kind of file than an export to {to}; name it "
+            f"{out.with_suffix(suffix).name}."
+        )
 
 
 _NEEDS: dict[type, str] = {

@@ -84,6 +84,10 @@ def test_a_form_of_another_representation_is_refused(integer, tmp_path):
             export(DIGITS, to=form, out=tmp_path / "a.onnx")
     with pytest.raises(InputError, match="onnx-int8"):
         export(integer, to="onnx-int8", out=tmp_path / "a.onnx")
+    with pytest.raises(InputError, match=r"another kind of file .* onnx-int; name it a.onnx"):
+        export(integer, to="onnx-int", out=tmp_path / "a.nir")
+    with pytest.raises(InputError, match="is the file that is read; give another name"):
+        export(DIGITS, to="onnx", out=DIGITS)
     assert list(tmp_path.iterdir()) == []
 
 
