@@ -27,7 +27,7 @@ from converters.pytorch.state_dict import read_pytorch_lmu
 from converters.quantize import quantize
 from converters.sandbox import child, process
 from converters.spiking import spike
-from converters.spiking.saved import keep_calibration, load_calibration
+from converters.spiking.recipe import keep_calibration, load_calibration
 from lmu_deploy.core.errors import InputError, LmuDeployError
 from lmu_deploy.core.files import save
 from lmu_deploy.core.graph.linear import Conv1d, Dense

@@ -24,6 +24,8 @@ from converters.spiking.graph.plan import recipe_of_graph, whole_plan
 from converters.spiking.neurons import Fit, VirtualDevice, part
 from converters.spiking.recipe import (
     Recipe,
+    SavedCalibration,
+    check_calibration,
     check_map,
     check_room,
     check_units,
@@ -32,7 +34,6 @@ from converters.spiking.recipe import (
     fan_in_of,
     make_recipe,
 )
-from converters.spiking.saved import SavedCalibration, check_calibration
 from converters.spiking.units import build_units
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network

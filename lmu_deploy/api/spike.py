@@ -8,7 +8,7 @@ from typing import Any
 
 from converters.loihi import loihi_spike_with
 from converters.options import PopulationOptions, SpikeOptions
-from converters.spiking import saved, spike_with
+from converters.spiking import recipe, spike_with
 from converters.spiking.device import VIRTUAL, RecordedDevice, SessionRecorder
 from converters.spiking.lower import DeviceLike, device_for
 from lmu_deploy.core.errors import InputError
@@ -162,7 +162,7 @@ def spike_for_task(
             "a loaded calibration needs no device, and records no session; leave out "
             "load_calibration, or device and record_session."
         )
-    kept = None if load_calibration is None else saved.load_calibration(load_calibration)
+    kept = None if load_calibration is None else recipe.load_calibration(load_calibration)
     chosen = task_for(network, task)
     warn_of(chosen, network)
     inputs = limited(chosen.load().train, CALIBRATION_SAMPLES).filled
@@ -192,7 +192,7 @@ def spike_for_task(
         if recorder is not None and record_session is not None:
             recorder.save(record_session)
         if save_calibration is not None:
-            save(saved.keep_calibration(lowered), save_calibration)
+            save(recipe.keep_calibration(lowered), save_calibration)
     if out is not None:
         save(lowered, out)
     return lowered

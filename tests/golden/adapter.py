@@ -24,7 +24,7 @@ from converters.loihi import loihi_spike
 from converters.quantize import quantize as _quantize
 from converters.quantize.sparsity import with_fraction
 from converters.spiking import spike as _spike
-from converters.spiking.saved import keep_calibration
+from converters.spiking.recipe import keep_calibration
 from lmu_deploy.core.graph.network import Network as Graph
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.layered import float_layers, layer_views

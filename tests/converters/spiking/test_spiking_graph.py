@@ -15,7 +15,7 @@ from converters.spiking.closed_loop import divide_step
 from converters.spiking.device import Block, RecordedDevice, SessionRecorder
 from converters.spiking.graph.plan import Drive, Plan, plan_graph
 from converters.spiking.neurons import VirtualDevice
-from converters.spiking.saved import keep_calibration, load_calibration
+from converters.spiking.recipe import keep_calibration, load_calibration
 from lmu_deploy.api.check import placement, remarks
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import save

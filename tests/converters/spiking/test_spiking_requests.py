@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.spiking.saved import keep_calibration
+from converters.spiking.recipe import keep_calibration
 from lmu_deploy.api.spike import spike
 from lmu_deploy.cli import main
 from lmu_deploy.core.files import save

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters.spiking import spike
-from converters.spiking.saved import keep_calibration, load_calibration
+from converters.spiking.recipe import keep_calibration, load_calibration
 from lmu_deploy.api.spike import spike as command
 from lmu_deploy.cli import main
 from lmu_deploy.core.errors import InputError

@@ -9,7 +9,7 @@ import pytest
 
 from converters.options import SpikeOptions
 from converters.spiking import spike, spike_chips
-from converters.spiking.saved import keep_calibration
+from converters.spiking.recipe import keep_calibration
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
