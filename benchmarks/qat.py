@@ -82,14 +82,14 @@ def main() -> None:
         print(rows[-1], file=sys.stderr, flush=True)
         for seed in asked.seeds:
             kept = asked.keep / f"{asked.network.stem}-{case}-{seed}.safetensors"
-            start = time.perf_counter()
+            start, seconds = time.perf_counter(), None
             if not kept.exists():
                 chosen = {"config": config(asked), "epochs": asked.epochs, "seed": seed}
                 quantize(network, method="qat", out=kept, **chosen, **options)
+                seconds = time.perf_counter() - start
             else:
                 print(f"{kept} is there and not trained again", file=sys.stderr)
             made = load(kept, INTEGER_CLASSES)
-            seconds = time.perf_counter() - start
             rows.append(row(case, f"qat, seed {seed}", made, test, truth, top, seconds))
             print(rows[-1], file=sys.stderr, flush=True)
     results.publish(COLUMNS, rows, asked)
@@ -114,7 +114,7 @@ def row(
     test: Split,
     truth: np.ndarray,
     top: float,
-    seconds: float,
+    seconds: float | None,
 ) -> list[results.Cell]:
     """Run the bit-exact simulator; return a row of the table."""
     found = IntegerTarget().run(network, test.inputs)
