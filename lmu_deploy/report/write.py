@@ -6,6 +6,8 @@ JUnit file, for continuous integration, has one test case for each check of a li
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -81,7 +83,10 @@ def missing(error: ImportError) -> MissingDependencyError:
 
 
 def render(template: str, **values: object) -> str:
-    """Render a template of this package, with escaped texts and the style sheet included.
+    """Render a template of this package, with escaped texts, the style sheet and the script.
+
+    The policy of the page allows this one script by its hash, and nothing else that runs or is
+    fetched: a text of a report that contains markup can do nothing, even if it were not escaped.
 
     Raises
     ------
@@ -100,8 +105,13 @@ def render(template: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = _breakable
-    style = (files("lmu_deploy.report") / "style.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(style=style, **values)
+    style, script = (
+        (files("lmu_deploy.report") / name).read_text(encoding="utf-8")
+        for name in ("style.css", "sort.js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    values |= {"style": style, "script": script, "script_hash": f"sha256-{digest}"}
+    return environment.get_template(template).render(values)
 
 
 def _breakable(name: str) -> str:

@@ -167,3 +167,51 @@ def test_it_prints_within_its_pages(opened):
     assert page.evaluate(OVERFLOW) <= 0
     cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1)"
     assert page.evaluate(f"{cut}.map(e => e.getAttribute('aria-label'))") == []
+
+
+SORTED = """title => { const table = [...document.querySelectorAll('table')].find(
+  t => t.querySelector('.sort') && [...t.tHead.rows[0].cells].some(c => c.textContent == title));
+  const column = [...table.tHead.rows[0].cells].findIndex(c => c.textContent == title);
+  return [...table.tBodies[0].rows].map(row => row.cells[column].textContent.trim()); }"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_tables_sort_by_a_column_and_stay_in_the_page(width, opened):
+    page, messages = opened("three layers", width)
+    title = page.evaluate(
+        """() => [...document.querySelectorAll('.numeric .sort')].map(b => b.textContent)
+        .find(text => text != '' && !/target/.test(text))"""
+    )
+    before = page.evaluate(SORTED, title)
+    button = page.locator(".numeric .sort", has_text=title).first
+    orders = []
+    for direction in ("ascending", "descending"):
+        button.focus()
+        page.keyboard.press("Enter")
+        assert page.locator("th[aria-sort]").first.get_attribute("aria-sort") == direction
+        orders.append(page.evaluate(SORTED, title))
+        assert sorted(orders[-1]) == sorted(before)
+    assert orders[0] != orders[1] or len(set(before)) == 1
+    assert messages == [] and page.evaluate(OVERFLOW) <= 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,234", 1234.0),
+        ("98.3\u202f%", 98.3),
+        ("\u22120.25 points", -0.25),
+        ("1.2\u00b710\u207b\u2076", 1.2e-6),
+        ("3.4\u202fnJ", 3.4e-9),
+        ("1.5 to 3\u202f\u00b5s", 1.5e-6),
+        ("2.0\u202fmin", 120.0),
+        ("1.23\u202fM", 1.23e6),
+        ("<\u202f0.1\u202f%", 0.1),
+        ("\u2013", None),
+        ("loihi2", None),
+    ],
+)
+def test_cells_sort_by_their_numbers(text, value, opened):
+    page, _ = opened("digits", 1280)
+    found = page.evaluate("text => numberOf(text)", text)
+    assert found == (None if value is None else pytest.approx(value))

@@ -17,7 +17,7 @@ from lmu_deploy.fidelity.schema import ErrorMap, Histogram
 from lmu_deploy.report import write_report
 from lmu_deploy.report.losses import first_cause, where
 from lmu_deploy.report.plots.losses import Bar, Panel, histogram_plot, waterfall_plot
-from lmu_deploy.report.plots.memory import SHADES, error_map_plot, shades
+from lmu_deploy.report.plots.memory import SHADES, error_map_plot, limits, shades
 from lmu_deploy.report.series import assign
 from lmu_deploy.report.wording import MINUS, share
 from targets.integer import IntegerTarget
@@ -93,10 +93,20 @@ def test_sections_without_content_are_omitted(digits, folder_of):
         assert title not in text
 
 
-def test_shades_fall_by_a_root_of_ten_each():
-    values = np.array([[1.0, 0.9, 0.32, 0.31, 0.1, 1e-9, 0.0]])
-    assert shades(values).tolist() == [[SHADES, SHADES, SHADES, SHADES - 1, SHADES - 2, 0, 0]]
+def test_shades_divide_the_range_of_nearly_all_cells():
+    values = np.geomspace(0.01, 0.1, 120).reshape(10, 12)
+    values[0, 0], values[0, 1] = 0.0, 50.0  # one cell far beyond the others takes no shades away
+    found = shades(values)
+    assert found[0, 0] == 0 and found[0, 1] == SHADES
+    counts = np.bincount(found.ravel(), minlength=SHADES + 1)
+    assert counts[1:].min() >= 15
+    low, high = limits(values)
+    assert 0.01 <= low < 0.013 and 0.08 < high <= 0.1
+    assert (np.diff(found.ravel()[2:]) >= 0).all()
     assert not shades(np.zeros((2, 3))).any()
+    assert set(shades(np.full((2, 3), 0.5)).ravel()) == {SHADES}
+    wide = np.geomspace(1e-12, 1.0, 100)
+    assert limits(wide)[1] / limits(wide)[0] == pytest.approx(10.0**3)
 
 
 def noise_map(rows, columns):

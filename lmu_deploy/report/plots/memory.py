@@ -144,13 +144,26 @@ def error_map_plot(number: int, series: Series, maps: Sequence[ErrorMap]) -> Plo
     )
 
 
+def limits(values: np.ndarray) -> tuple[float, float]:
+    """Return the errors between which shades differ: the 5th and the 95th percentile.
+
+    They are at least a factor of two apart, and at most that of :data:`SHADES` times sqrt(10).
+    """
+    drawn = values[values > 0]
+    if not len(drawn):
+        return 0.0, 0.0
+    low, high = (float(each) for each in np.percentile(drawn, [5.0, 95.0]))
+    return min(max(low, high / _PER_SHADE**SHADES), high / 2.0), high
+
+
 def shades(values: np.ndarray) -> np.ndarray:
-    """Return the shade of each cell, 0 (no error) to SHADES; one shade is a factor of sqrt(10)."""
-    top = float(values.max(initial=0.0))
+    """Return the shade of each cell, 0 (no error) to SHADES, in equal ratios between limits."""
     found = np.zeros(values.shape, dtype=np.int64)
     drawn = values > 0
-    steps = np.log(top / values[drawn]) / np.log(_PER_SHADE)
-    found[drawn] = np.maximum(SHADES - np.floor(steps + 1e-9).astype(np.int64), 0)
+    if drawn.any():
+        low, high = limits(values)
+        share = np.log(values[drawn] / low) / np.log(high / low)
+        found[drawn] = np.clip(1 + np.floor(SHADES * share + 1e-9), 1, SHADES).astype(np.int64)
     return found
 
 
@@ -174,7 +187,7 @@ def _draw(series: Series, maps: Sequence[ErrorMap], layout: Layout) -> Figure:
         _panel(axes, series, found)
         wide = 186
         key = place(figure, layout.width - 20 - wide, above + 10, 20, below + panel - 22)
-        _key(key, series, largest(found))
+        _key(key, series, limits(np.asarray(found.values)))
     return figure
 
 
@@ -213,13 +226,13 @@ def _panel(axes: Axes, series: Series, found: ErrorMap) -> None:
     whole_numbers(axes, "step", 6)
 
 
-def _key(axes: Axes, series: Series, top: float) -> None:
-    """Draw the color key: all shades, with the errors at both ends."""
+def _key(axes: Axes, series: Series, ends: tuple[float, float]) -> None:
+    """Draw the color key: all shades, with the errors at both ends and beyond."""
     axes.set_xlim(-5, SHADES + 5)
     axes.set_ylim(0, 1)
     axes.set_axis_off()
     for level in range(1, SHADES + 1):
         axes.barh([0.5], [1], left=[level - 1], height=1, color=series.color, alpha=level / SHADES)
-    least = top / _PER_SHADE ** (SHADES - 1)
-    axes.text(-0.3, 0.5, significant(least, 1), ha="right", va="center", color=MUTED)
-    axes.text(SHADES + 0.3, 0.5, significant(top, 1), ha="left", va="center", color=MUTED)
+    low, high = (significant(end, 2) for end in ends)
+    axes.text(-0.3, 0.5, f"\u2264 {low}", ha="right", va="center", color=MUTED)
+    axes.text(SHADES + 0.3, 0.5, f"\u2265 {high}", ha="left", va="center", color=MUTED)
