@@ -183,7 +183,7 @@ def test_problems_are_reported(tmp_path, case):
 
 def test_our_own_files_need_no_import(tmp_path):
     save(from_torch(Named()), tmp_path / "network.safetensors")
-    with pytest.raises(InputError, match="has no known format"):
+    with pytest.raises(InputError, match="is a file of lmu_deploy already"):
         import_file(tmp_path / "network.safetensors")
     with pytest.raises(InputError, match="is already a file of lmu-deploy"):
         import_file(tmp_path / "network.safetensors", "pytorch-lmu")
