@@ -186,7 +186,7 @@ def test_our_own_files_need_no_import(tmp_path):
     with pytest.raises(InputError, match="is a file of lmu_deploy already"):
         import_file(tmp_path / "network.safetensors")
     with pytest.raises(InputError, match="is already a file of lmu-deploy"):
-        import_file(tmp_path / "network.safetensors", "pytorch-lmu")
+        read_pytorch_lmu(tmp_path / "network.safetensors", {})
 
 
 def test_the_sum_of_orders_is_limited(tmp_path, monkeypatch):
