@@ -30,7 +30,7 @@ from converters.onnx.graph import FORMAT, PREFIX, Dimension, Graph, Weights, des
 from converters.onnx.over_time import ReduceEmitter
 from converters.onnx.recurrent import RecurrentEmitter
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import from_tree
+from lmu_deploy.core.files import check_file, from_tree
 from lmu_deploy.core.graph.executor import demands
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, Network, Node
 from lmu_deploy.core.graph.time import Mask, Reduce
@@ -375,8 +375,7 @@ def read_onnx(path: Path | str) -> Network:
         damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the name.")
+    check_file(path)
     try:
         model = onnx.load_model_from_string(path.read_bytes())
     except (DecodeError, ValueError, OSError) as error:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from lmu_deploy.core import files
 from lmu_deploy.core.errors import InputError, LmuDeployError, MissingDependencyError
 
 FILE_BYTES = 512 * 2**20
@@ -118,8 +119,7 @@ def check_file(path: Path | str) -> Path:
         When there is no such file, or it is too large to be imported.
     """
     path = Path(path).absolute()
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the name.")
+    files.check_file(path)
     if (size := path.stat().st_size) > FILE_BYTES:
         raise InputError(
             f"{path} has {size} bytes, more than the {FILE_BYTES} that an import reads; "

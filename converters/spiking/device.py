@@ -33,7 +33,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import DAMAGED, atomic_write
+from lmu_deploy.core.files import DAMAGED, atomic_write, check_file
 from lmu_deploy.core.spiking.chip import NeuronModel, Populations
 
 GROUP = "lmu_deploy.devices"
@@ -326,8 +326,7 @@ class Recording:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of a file, after their sizes have been checked."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the name.")
+    check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(_size(archive, item) for item in archive.infolist())

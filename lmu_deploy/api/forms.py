@@ -333,8 +333,13 @@ class Runs:
         """Return the run of a target; `variant` names what is unusual in the network."""
         label = f"{asked.name}, {variant}" if variant else asked.name
         if self.has_begun(asked):
+            begun = self._begun.pop(asked.name)
+            if begun.ended:
+                run = begun.result()
+                _LOG.info("%s: %d samples in %.1f s", label, len(run.outputs), run.wall_seconds)
+                return run
             with progress_bar(label) as progress:
-                return self._begun.pop(asked.name).result(progress)
+                return begun.result(progress)
         part = asked.part(self._split, network)
         announce(label, asked.runner, network, part.inputs)
         with progress_bar(label) as progress:
@@ -390,12 +395,17 @@ class Beside(Generic[T]):
             raise KeyboardInterrupt
         self._seen = done, total
 
-    def result(self, progress: Progress) -> T:
+    @property
+    def ended(self) -> bool:
+        """Whether the work has come to its end."""
+        return not self._thread.is_alive()
+
+    def result(self, progress: Progress | None = None) -> T:
         """Wait for the end, and return or raise what the work did."""
         try:
             while self._thread.is_alive():
                 self._thread.join(_SECONDS_BETWEEN_LOOKS)
-                if self._seen[1]:
+                if progress and self._seen[1]:
                     progress(*self._seen)
         except BaseException:
             self.stop()

@@ -78,6 +78,17 @@ def save(instance: Any, path: Path | str) -> None:
             ) from error
 
 
+def check_file(path: Path) -> None:
+    """Raise InputError unless a path leads to a regular file, which can be read at any place."""
+    if path.is_file():
+        return
+    if path.exists() and not path.is_dir():
+        raise InputError(
+            f"{path} is a pipe or a device; write its contents to a file, and give that."
+        )
+    raise InputError(f"{path}: no such file; check the name.")
+
+
 def load(path: Path | str, classes: tuple[type, ...]) -> Any:
     """Read a representation written by :func:`save`.
 
@@ -98,8 +109,7 @@ def load(path: Path | str, classes: tuple[type, ...]) -> Any:
         class.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the name.")
+    check_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import DAMAGED, atomic_write
+from lmu_deploy.core.files import DAMAGED, atomic_write, check_file
 from lmu_deploy.core.representation import counted, shortened
 from lmu_deploy.core.validation import check_choice
 from lmu_deploy.tasks.arrays import (
@@ -259,10 +259,9 @@ def task_from_file(path: Path | str) -> Task:
     path = Path(path)
     if path.is_dir():
         arrays = _from_folder(path)
-    elif path.is_file():
-        arrays = _from_npz(path)
     else:
-        raise InputError(f"{path}: no such file; check the name.")
+        check_file(path)
+        arrays = _from_npz(path)
     if missing := [name for name in ARRAYS if name not in arrays]:
         raise InputError(f"{path} lacks {', '.join(missing)}; store {', '.join(ARRAYS)}.")
     if odd := [name for name in arrays if not isinstance(arrays[name], np.ndarray)]:

@@ -1,6 +1,7 @@
 """Model files: a saved network loads unchanged; corrupt or foreign files raise InputError."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -290,3 +291,9 @@ def test_from_tree_instantiates_only_given_classes():
     tree, tensors = to_tree(small_network())
     with pytest.raises(InputError, match="it contains a Memory where one of LMULayer, LMUNetwork"):
         from_tree(tree, tensors, (LMUNetwork, LMULayer))
+
+
+def test_a_pipe_is_named_as_such(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a pipe or a device; write its contents to a file"):
+        load(tmp_path / "pipe", FLOAT_CLASSES)
