@@ -92,7 +92,7 @@ class Forms:
         InputError
             When the target does not run that form.
         """
-        runs = forms_of(runner)
+        runs = self._run_by(runner)
         if not runs:
             raise InputError(
                 f"target {runner.name} runs none of the forms {', '.join(FORMS)}; run it by "
@@ -104,6 +104,29 @@ class Forms:
                 f"{', '.join(f'{runner.name}/{name}' for name in runs)}."
             )
         return taken_by(runner, self._make(form or runs[0]))
+
+    def _run_by(self, runner: Target) -> list[str]:
+        """Return the forms that a target runs, a given graph of neurons first."""
+        runs = forms_of(runner)
+        graph = self.given.get("spiking")
+        if "spiking" not in runs and graph is not None and isinstance(graph, runner.accepts):
+            return ["spiking", *runs]
+        return runs
+
+    def check_used(self, asked: Iterable[Asked]) -> None:
+        """Raise InputError when no target runs a network that was given."""
+        asked = list(asked)
+        used = {
+            one.form or self._run_by(one.runner)[0] for one in asked if self._run_by(one.runner)
+        }
+        for form, network in self.given.items():
+            if (needed := "spiking" if form == UNCALIBRATED else form) not in used:
+                names = ", ".join(one.name for one in asked)
+                raise InputError(
+                    f"no target of {names} runs the {form} network that was given, a "
+                    f"{type(network).__name__}; add a target with the form {needed}, such as "
+                    f"{_EXAMPLE_TARGETS[needed]}, or leave the network out."
+                )
 
     def _make(self, form: str) -> AnyNetwork:
         if form == "float":
@@ -205,6 +228,7 @@ def _form_of(network: AnyNetwork) -> str:
     return next(name for name, kind in FORMS.items() if isinstance(network, kind))
 
 
+_EXAMPLE_TARGETS = {"integer": "integer", "spiking": "brian2", "loihi": "spiking"}
 SLOW_SECONDS = 20.0
 """Estimated seconds of a run on a slow target for which no number of samples was given."""
 _SECONDS_BETWEEN_LOOKS = 0.1

@@ -347,6 +347,7 @@ def validate(
     forms = Forms(source, chosen, seed, folder, parts=finished)
     forms.use(use)
     asked = [Asked(*each, whole=limit is None and first is None) for each in runners]
+    forms.check_used(asked)
     of_one_length, calibration = _of_one_length(split), _calibration(parts.train, forms)
     given = (of_one_length, chosen, attribution, attribution_budget, calibration)
     explaining: dict[int, Beside[Explained]] = {}

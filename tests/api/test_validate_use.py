@@ -11,13 +11,20 @@ import numpy as np
 import pytest
 
 import lmu_deploy
+from converters.spiking import spike
 from lmu_deploy.api.forms import Forms
 from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import save
-from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.linear import Dense
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.graph.transforms import as_layers
+from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
+from lmu_deploy.core.spiking.graph import SpikingGraph
 from lmu_deploy.fidelity.assemble import hash_file
 from lmu_deploy.fidelity.measures.sizes import network_sizes
 from lmu_deploy.fidelity.store import read_fidelity
@@ -91,6 +98,36 @@ def test_networks_of_something_else_are_refused(narrow, tmp_path):
     found = Forms(load_float(other, "test"), None, 0, tmp_path)
     with pytest.raises(InputError, match="was not made from the float network"):
         found.use([narrow])
+
+
+def test_a_graph_of_neurons_is_run_by_each_target_that_can():
+    rng = np.random.default_rng(0)
+    memory = Memory(2, 1, 5.0, "zoh", *discretize(2, 5.0, "zoh"))
+    network = Network(
+        (
+            Node("memory", LinearMemory(memory, np.ones((1, 1))), (INPUT,)),
+            Node("dense", Dense(rng.normal(size=(2, 3))), ("memory",)),
+            Node("units", Activation("relu"), ("dense",)),
+            Node("mean", Reduce("mean"), ("units",)),
+            Node("out", Dense(rng.normal(size=(3, 2))), ("mean",)),
+        ),
+        (1,),
+        "out",
+    )
+    options = {"neurons_per_state": 10, "neurons_per_unit": 10, "calibration": "static"}
+    graph = spike(network, rng.uniform(-1.0, 1.0, (8, 6, 1)), **options)
+    assert isinstance(graph, SpikingGraph)
+    made = Forms(network, None, 0, None)
+    made.use([graph])
+    assert made.needed_by(get_target("spiking")) is graph
+    assert made.needed_by(get_target("brian2")) is graph
+
+
+def test_a_network_that_no_target_runs_is_refused(narrow, lowered):
+    with pytest.raises(InputError, match="no target of spiking runs the spiking network"):
+        lmu_deploy.validate(DIGITS, targets="spiking:1", use=[lowered["static"]])
+    with pytest.raises(InputError, match="no target of brian2, onnxruntime runs the integer"):
+        lmu_deploy.validate(DIGITS, targets="brian2:1,onnxruntime", use=[narrow])
 
 
 @pytest.mark.parametrize("steps", [0, -1, 4])
