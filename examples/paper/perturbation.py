@@ -14,13 +14,14 @@ import json
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from lmu_deploy.nn import LMU, SequenceModel
 from lmu_deploy.tasks.base import Task, get_task
 from lmu_deploy.training import TrainConfig
 from lmu_deploy.training.config import preset
 from lmu_deploy.training.fit import fit
-from lmu_deploy.training.module import predict
+from lmu_deploy.training.module import make_model, predict
 
 EPSILONS = (-0.01, -0.001, 0.0, 0.001, 0.01)
 
@@ -38,7 +39,12 @@ def retrain(task: Task, config: TrainConfig, epsilon: float, seed: int) -> dict[
     data = task.load()
     if config.samples is not None:
         data = data.shortened(samples=config.samples)
-    fitted = fit(task, data, config, seed, prepare=lambda model: perturb(model, epsilon))
+    with isolate_rng():
+        torch.manual_seed(seed)  # the same initial weights as without a perturbation
+        model = make_model(config, task)
+    assert isinstance(model, SequenceModel)
+    perturb(model, epsilon)
+    fitted = fit(task, data, config, seed, model=model)
     outputs = predict(fitted.model, data.test, config.batch_size)
     return {
         "epsilon": epsilon,
