@@ -11,8 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 import lmu_deploy
-from converters.c.layout import Key, Layout, identifier
-from converters.c.rules import BYTES, NUMBER, Tables, each, finish, state_size, update
+from converters.c.rules import (
+    BYTES,
+    NUMBER,
+    Key,
+    Layout,
+    Tables,
+    each,
+    finish,
+    identifier,
+    state_size,
+    update,
+)
 from converters.c.text import (
     DRIVE,
     HEADER_NOTE,

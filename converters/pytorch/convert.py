@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from converters.importers import ASSUMED, LEFT_OUT, raise_problems
 from converters.pytorch.inputs import Example, examples
-from converters.pytorch.signals import Draft, Signal, Sketch, UnreadableError
+from converters.pytorch.loops.operators import learned
+from converters.pytorch.loops.steps import Readings
+from converters.pytorch.signals import ONE_STEP, Draft, Signal, Sketch, UnreadableError
 from converters.pytorch.trace import Tracer
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run
@@ -187,12 +189,32 @@ class _Reader:
         raise AssertionError
 
     def trace(self, example: Example) -> _Traced:
-        """Trace the module with one input."""
+        """Trace the module with one input, again where that shows what its loops compute."""
+        readings: Readings = {}
+        opened: set[str] = set()
+        while True:
+            before = len(opened)
+            traced, tracer = self._once(example, readings, opened)
+            if not traced.problems:
+                return traced
+            with _in_float64(), torch.no_grad():
+                more, reasons = learned(tracer.tape, traced.sketch, readings)
+            if not more and len(opened) == before:
+                break
+            readings.update(more)
+        rest = [each for each in traced.problems if not reasons or ONE_STEP not in each]
+        return replace(traced, problems=list(dict.fromkeys([*reasons, *rest])))
+
+    def _once(
+        self, example: Example, readings: Readings, opened: set[str]
+    ) -> tuple[_Traced, Tracer]:
+        """Trace the module with one input once."""
         with _in_float64():
             module = _copy(self.module)
             given = example.tensor
             sketch = Sketch(example.batch, example.steps)
-            tracer = Tracer(sketch, self.leaves, [_submodule(module, name) for name in self.ignore])
+            ignored = [_submodule(module, name) for name in self.ignore]
+            tracer = Tracer(sketch, self.leaves, ignored, readings, opened)
             result = tracer.run(module, given, example.axes)
         signal, notes = self._chosen(result, sketch), {}
         if isinstance(signal, Signal) and signal.draft.logits is not None:
@@ -209,7 +231,8 @@ class _Reader:
         values = sketch.drafts[0].value
         assert values is not None
         name = type(module).__name__
-        return _Traced(name, example, sketch, end, values, problems, tracer.misfits, notes)
+        traced = _Traced(name, example, sketch, end, values, problems, tracer.misfits, notes)
+        return traced, tracer
 
     def _chosen(self, result: Any, sketch: Sketch) -> Any:
         """Return the one of several results that is the output."""

@@ -30,7 +30,7 @@ _SIZES = (
 _LENGTHS = ("seq_len", "sequence_length", "seq_length", "n_steps", "max_len")
 _RESPONSES = ("H", "kernel")
 _LONGEST = 20_000
-_MOST_SIZES = 12
+_MOST_SIZES = 24
 _SAMPLED = 8
 """Tokens are drawn below the number of rows of the smallest table, and at most this."""
 
@@ -199,4 +199,9 @@ def _sizes(module: nn.Module) -> list[int]:
     found.append(1)
     for parameter in module.parameters():
         found += [int(size) for size in parameter.shape]
+    given = list(found)
+    for buffer in module.buffers():
+        found += [int(size) for size in buffer.shape if not buffer.is_complex()]
+    # What a layer takes beside hidden units or a memory.
+    found += [large - small for large in given for small in given if large > small]
     return list(dict.fromkeys(found))[:_MOST_SIZES]

@@ -25,7 +25,7 @@ from converters.pytorch.foreign import (
     note_theta,
     steps_alike,
 )
-from converters.pytorch.recurrent import cell_of, looped
+from converters.pytorch.layers import cell_of, looped
 from converters.pytorch.registry import Call, in_graph_order, numbers
 from converters.pytorch.signals import BATCH, ONE, STEPS, Signal, UnreadableError
 from lmu_deploy.core.errors import InputError

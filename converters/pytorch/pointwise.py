@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.pytorch.linear import filtered
+from converters.pytorch.layers import filtered
 from converters.pytorch.registry import Call, constant, needed, numbers, reads
 from converters.pytorch.signals import ONE, LayoutError, Signal, UnreadableError
 from lmu_deploy.core.graph.frames import Slice

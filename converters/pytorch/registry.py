@@ -209,9 +209,9 @@ def coverage() -> list[Row]:
 
 def _load() -> None:
     """Import the readers, which register themselves."""
-    from converters.pytorch import linear, pointwise, recurrent, shapes, temporal
+    from converters.pytorch import layers, pointwise, shapes, temporal
 
-    assert linear and pointwise and recurrent and shapes and temporal
+    assert layers and pointwise and shapes and temporal
 
 
 def needed(signal: Any) -> Signal:

@@ -29,6 +29,7 @@ from lmu_deploy.core.graph.operator import Operator, Shape
 from lmu_deploy.core.graph.time import Delay, Reduce
 
 BATCH, STEPS, ONE = "batch", "steps", "one"
+ONE_STEP = "of the sequence alone"
 Axis = Any
 """BATCH, STEPS, ONE, the number of an axis of the frame, or a tuple of these."""
 
@@ -324,8 +325,8 @@ class Sketch:
             return signal
         if signal.step != signal.draft.steps - 1:
             raise UnreadableError(
-                f"it takes step {signal.step} of the sequence alone; only the last step, and loops "
-                "over cells of torch or over LMUs in modules of their own, can be read"
+                f"it takes step {signal.step} {ONE_STEP}; only the last step, and loops over steps "
+                "with linear memories, LMUs, simple recurrent units, LSTM or GRU, can be read"
             )
         draft = self.add(Reduce("last"), signal.draft, suffix="last")
         return replace(signal, draft=draft, step=None)

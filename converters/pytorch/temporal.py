@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from converters.pytorch.foreign import memory_of
-from converters.pytorch.linear import dense
+from converters.pytorch.layers import dense
 from converters.pytorch.pointwise import with_constant
 from converters.pytorch.registry import Call, constant, numbers, reads
 from converters.pytorch.signals import BATCH, ONE, STEPS, LayoutError, Signal, UnreadableError

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from converters.pytorch.leaves import Leaf, leaf_of
+from converters.pytorch.loops.steps import Entry, Readings, Tape, reading_of
 from converters.pytorch.registry import Call, canonical, in_graph_order, is_standard, reader
 from converters.pytorch.signals import (
     BATCH,
@@ -72,6 +73,11 @@ class Tracer(TorchFunctionMode):
         Converters of modules that are not looked into.
     ignored : iterable of Module
         Modules whose calls return their first argument.
+    readings : dict, optional
+        What is known of calls in loops over steps.
+    opened : set of str, optional
+        Names of modules that are looked into, although their weights have the names of a cell's;
+        those that are no such cell are added.
     """
 
     def __init__(
@@ -79,8 +85,13 @@ class Tracer(TorchFunctionMode):
         sketch: Sketch,
         leaves: Mapping[type, Callable[[Any], Any]],
         ignored: Iterable[nn.Module] = (),
+        readings: Readings | None = None,
+        opened: set[str] | None = None,
     ) -> None:
         super().__init__()
+        self.tape = Tape()
+        self._readings = readings or {}
+        self._opened = set() if opened is None else opened
         self.sketch = sketch
         self._leaves = leaves
         self._ignored = list(ignored)
@@ -111,6 +122,7 @@ class Tracer(TorchFunctionMode):
         for name, part in module.named_modules():
             part.forward = self._around(name, part, part.forward)
         self._register(given, Signal(draft, axes))
+        self.tape.begin(given, Signal(draft, axes))
         with warnings.catch_warnings(), torch.no_grad(), self:
             warnings.simplefilter("ignore")
             result = module(given)
@@ -138,7 +150,8 @@ class Tracer(TorchFunctionMode):
                 return args[0] if args else next(iter(kwargs.values()))
             self._scopes.append((name, module))
             try:
-                if leaf is not None and self._has_signal((args, kwargs)):
+                looked_into = name in self._opened
+                if leaf is not None and not looked_into and self._has_signal((args, kwargs)):
                     return self._leaf(leaf, forward, args, kwargs)
                 if type(module) is nn.Sequential:
                     return self._sequential(module, *args)
@@ -178,9 +191,20 @@ class Tracer(TorchFunctionMode):
         args, named = _precise(args, named)
         if name in ("float", "half", "bfloat16", "cuda", "cpu") and args:
             return self._cast(args[0], name)
-        if not self._has_signal((args, named)):
-            return func(*args, **named)
         if name in _HARMLESS:
+            return func(*args, **named)
+        live = self._has_signal((args, named))
+        entry = self.tape.open(name, func, (args, named), self._located(""), live)
+        result = self._called(entry, func, args, named)
+        self.tape.close(entry, result, (args, named), self._signal)
+        return result
+
+    def _called(
+        self, entry: Entry, func: Callable, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        """Call a function; read it if a signal is among its arguments."""
+        name = entry.name
+        if not entry.live:
             return func(*args, **named)
         self.sketch.place = self._place()
         tensors: dict[int, Tensor] = {}
@@ -194,7 +218,10 @@ class Tracer(TorchFunctionMode):
         )
         found, problem = None, ""
         try:
-            found = self._read(call, *given)
+            if (reading := reading_of(self._readings, entry)) is not None:
+                found = (reading.found(self.tape, self.sketch, entry.occurrence),)
+            else:
+                found = self._read(call, *given)
         except (UnreadableError, InputError) as error:
             problem = self._said(error)
         if problem or found is None:
@@ -260,7 +287,8 @@ class Tracer(TorchFunctionMode):
         if not self._scopes or not self._scopes[-1][0]:
             return problem
         name, module = self._scopes[-1]
-        return f"{name!r} ({type(module).__name__}): {problem}"
+        place = f"{name!r} ({type(module).__name__})"
+        return f"{place}: {problem}" if problem else place
 
     def _place(self) -> str:
         """Return the name for a node: that of the module, or of the function inside it."""
@@ -336,6 +364,10 @@ class Tracer(TorchFunctionMode):
         sizes = [signal.size(axis, self.sketch.batch) for axis in signal.axes]
         return sizes == list(tensor.shape)
 
+    def _signal(self, value: Any) -> Signal | None:
+        known = self._known.get(id(value)) if isinstance(value, Tensor) else None
+        return None if known is None else known.signal
+
     def _has_signal(self, value: Any) -> bool:
         return any(id(tensor) in self._known for tensor in _found(value, Tensor))
 
@@ -366,6 +398,7 @@ class Tracer(TorchFunctionMode):
             tensors: dict[int, Tensor] = {}
             given = self._signals((args, kwargs), tensors)
             signals = list(_found(given, Signal))
+            entry = self.tape.open("leaf", forward, (args, kwargs), self._located(""), True)
             result = forward(*args, **kwargs)
             scopes = tuple(part for _, part in reversed(self._scopes))
             call = Call(self.sketch, "", result, scopes, tensors)
@@ -379,7 +412,9 @@ class Tracer(TorchFunctionMode):
                 if found is None:
                     found = self._hole("", problem, signals, result)
                 self._match(result, found, signals)
+                self.tape.close(entry, result, (args, kwargs), self._signal)
                 return result
+        self._opened.add(self._scopes[-1][0])
         return forward(*args, **kwargs)
 
     @contextmanager

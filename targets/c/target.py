@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.c.generator import generate
-from converters.c.layout import Layout
+from converters.c.rules import Layout
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import event_outlets, frame_counts, latency, outlets, sources
 from lmu_deploy.core.integer.memories import Series

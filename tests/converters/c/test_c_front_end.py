@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.c.front_end import IntegerLogMel, front_end_files, trial_samples
-from converters.c.layout import Layout
 from converters.c.project import write_project
+from converters.c.rules import Layout
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.linear import Dense

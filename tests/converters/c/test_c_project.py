@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.c.layout import Layout, identifier
 from converters.c.project import write_project
+from converters.c.rules import Layout, identifier
 from converters.quantize import quantize
 from converters.vectors import frames_of, write_vectors
 from lmu_deploy.core.graph.linear import Conv1d, Dense
