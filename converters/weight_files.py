@@ -240,7 +240,8 @@ def _distance(a_bar: np.ndarray, method: str, theta: float) -> float:
         exact = discretize(len(a_bar), theta, method)[0]
     except InputError:  # Euler's method diverges
         return float("inf")
-    return float(np.linalg.norm(exact - a_bar) / np.linalg.norm(exact))
+    least = np.finfo(float).tiny  # an exact matrix may be zero
+    return float(np.linalg.norm(exact - a_bar) / max(np.linalg.norm(exact), least))
 
 
 PAPER_NAMES = (

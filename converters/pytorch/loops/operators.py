@@ -26,7 +26,7 @@ from converters.pytorch.loops.steps import (
     reading_of,
 )
 from converters.pytorch.registry import Call, numbers, reader
-from converters.pytorch.signals import BATCH, Draft, Signal, Sketch, UnreadableError
+from converters.pytorch.signals import BATCH, ONE, Draft, Signal, Sketch, UnreadableError
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import Reshape
 from lmu_deploy.core.graph.lmu import LMU
@@ -235,10 +235,12 @@ class _Operators(Body):
         if hidden is None:
             return self._reading(state, operator, frames, "lmu", memory, turned)
         unread: list[Draft] = []
+        where = self.entry(state).where
 
         def outside(tape: Tape, sketch: Sketch, step: int) -> Signal:
             if step == 0:
                 problem = "the memory of an LMU with feedback of its hidden units is used beside it"
+                problem = f"{where}: {problem}" if where else problem
                 unread[:] = [sketch.fail(problem, [], suffix="memory")]
             return Signal(unread[0], (), step=step)
 
@@ -439,6 +441,9 @@ def _shaped(
         draft = sketch.reshaped(signal.draft, Reshape(pair[::-1], (size,)))
         signal = replace(signal, draft=draft, axes=(BATCH, 0))
     if like != (size,):
-        draft = sketch.reshaped(signal.draft, Reshape((size,), like))
-        signal = replace(signal, draft=draft, axes=(BATCH, *range(len(like))))
+        frame = tuple(length for length in like if length > 1) or (1,)
+        draft = sketch.reshaped(signal.draft, Reshape((size,), frame))
+        longer = iter(range(len(frame)))
+        axes = [next(longer) if length > 1 else ONE for length in like]
+        signal = replace(signal, draft=draft, axes=(BATCH, *axes))
     return signal
