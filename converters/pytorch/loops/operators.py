@@ -68,7 +68,8 @@ def learned(tape: Tape, sketch: Sketch, readings: Readings) -> tuple[Readings, l
                     continue
                 try:
                     found.update(body.read(state))
-                except (UnreadableError, InputError) as error:
+                except (RuntimeError, IndexError, UnreadableError, InputError) as error:
+                    # The first two are of code of the user that takes no other numbers.
                     entry = body.entry(state)
                     where = f"{entry.where}: " if entry.where else ""
                     reasons.append(f"{where}{str(error).rstrip('.')}")
