@@ -331,10 +331,10 @@ LOW = (
     {"hidden_bits": 6}, {"input_bits": 4}, {"kernel_bits": 4},
     {"slices": 1, "hidden_bits": 12}, {"message_bits": 8, "kernel_bits": 5},
 )  # fmt: skip
-"""Options of quantize that leave something to mend."""
+"""Options of quantize with which a network loses accuracy."""
 
 
-def mended(kept: Kept, networks: int, seed: int) -> Counter[str]:
+def suggested_fixes(kept: Kept, networks: int, seed: int) -> Counter[str]:
     """Count suggested fixes of randomly drawn networks, and how many help on 256 new samples."""
     found = kept["fixes"]
     for n in kept.remaining(networks):
@@ -410,7 +410,7 @@ def main() -> None:
         if faults := getattr(given, name):
             publish(given, name, table(plant(kept(name), faults, seed), seed, silent))
     if given.remedies:
-        found = mended(kept("remedies"), given.remedies, seed)
+        found = suggested_fixes(kept("remedies"), given.remedies, seed)
         publish(given, "remedies", counted(found, "fixes", seed))
     if given.healthy:
         found = healthy(kept("healthy"), given.healthy, seed)

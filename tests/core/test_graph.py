@@ -72,8 +72,8 @@ def test_samples_in_threads_answer_as_the_plain_loop(monkeypatch):
     inputs = rng.normal(size=(256, 40, 3))  # in a step, more values than tanh computes at once
     wanted = run_stepwise(network, inputs)
     close(run(network, inputs), wanted)
-    blas = SimpleNamespace(set=[], scipy_openblas_get_num_threads=lambda: 3)
-    blas.scipy_openblas_set_num_threads = blas.set.append
+    blas = SimpleNamespace(set=[], scipy_openblas_get_num_threads64_=lambda: 3)
+    blas.scipy_openblas_set_num_threads64_ = blas.set.append
     monkeypatch.setattr("lmu_deploy.core.graph.lmu._openblas", lambda: blas)
     close(run(network, inputs), wanted)
     assert blas.set == [1, 3]

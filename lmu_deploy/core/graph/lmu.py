@@ -3,6 +3,7 @@ r"""The LMU: encoders with feedback, a linear memory, and a hidden cell that rea
 from __future__ import annotations
 
 import ctypes
+import importlib
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -240,7 +241,7 @@ class _Blocked:
     the hidden units, the input, a one and the channels of the block so far, which is added to
     what comes of :math:`m_0`. Its columns are the hidden units and the channels; the channels of
     the same step, which the hidden units read too, are substituted in the weights. Samples are
-    columns, so that the product is added in place and every step is contiguous; the states of
+    columns, so that every step is contiguous; the states of
     the memory are its rows, all channels of a degree side by side.
     """
 
@@ -344,8 +345,6 @@ class _Blocked:
     def _run(
         self, x: np.ndarray, outputs: np.ndarray | None, memory: np.ndarray | None
     ) -> np.ndarray:
-        from scipy.linalg.blas import dgemm  # imported here: it takes a tenth of a second
-
         layer, hidden, length = self.layer, self.hidden, self.blocks.length
         channels, units = layer.memory.channels, hidden.n_out
         samples, steps, n_in = x.shape
@@ -355,15 +354,16 @@ class _Blocked:
         given = np.ones((rows + length * channels, samples))
         given[:before] = hidden.start(samples).T[:before]
         block = np.empty((length, self.columns, samples))
+        product = np.empty((self.columns, samples))
         h = given[:units] if before else np.empty((units, samples))
         for first in range(0, steps, length):
             now = min(length, steps - first)
-            c = block[:now].reshape(-1, samples).T
-            dgemm(1.0, m.T, self.from_state[: now * self.columns].T, c=c, overwrite_c=True)
+            from_state = self.from_state[: now * self.columns]
+            np.matmul(from_state, m, out=block[:now].reshape(-1, samples))
             for k, z in enumerate(block[:now]):
                 given[before : rows - 1] = x[:, first + k].T
                 here = rows + k * channels
-                dgemm(1.0, given[:here].T, self.steps[k], 1.0, z.T, overwrite_c=True)
+                z += np.matmul(self.steps[k].T, given[:here], out=product)
                 given[here : here + channels] = z[units:]
                 hidden.activation.fill(z[:units], h)
                 if outputs is not None:
@@ -371,10 +371,9 @@ class _Blocked:
             u = given[rows : rows + now * channels].reshape(now, channels, samples)
             if memory is not None:
                 memory[:, first : first + now] = self._states(m, u)
-            c = np.empty((layer.memory.order, channels * samples)).T
-            dgemm(1.0, m.reshape(c.T.shape).T, self.blocks.powers[now].T, c=c, overwrite_c=True)
-            dgemm(1.0, u.reshape(now, -1).T, self.after[-now:], 1.0, c, overwrite_c=True)
-            m = c.T.reshape(m.shape)
+            after = self.blocks.powers[now] @ m.reshape(-1, channels * samples)
+            after += self.after[-now:].T @ u.reshape(now, -1)
+            m = after.reshape(m.shape)
         return h.T.copy()
 
     def _states(self, m: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -395,7 +394,7 @@ _BLAS_THREADS = threading.Lock()
 
 @contextmanager
 def _own_blas_threads(most: int) -> Iterator[int]:
-    """Yield how many threads may each call SciPy's BLAS, which uses one thread meanwhile.
+    """Yield how many threads may each call NumPy's BLAS, which uses one thread meanwhile.
 
     Products of this size wait for each other when BLAS divides them among threads, and what is
     between them uses one. The number is 1, and BLAS left as it is, where it has a single thread,
@@ -405,23 +404,23 @@ def _own_blas_threads(most: int) -> Iterator[int]:
     if most < 2 or blas is None or not _BLAS_THREADS.acquire(blocking=False):
         yield 1
         return
-    before = blas.scipy_openblas_get_num_threads()
+    before = blas.scipy_openblas_get_num_threads64_()
     try:
-        blas.scipy_openblas_set_num_threads(1)
+        blas.scipy_openblas_set_num_threads64_(1)
         yield max(1, min(most, before))
     finally:
-        blas.scipy_openblas_set_num_threads(before)
+        blas.scipy_openblas_set_num_threads64_(before)
         _BLAS_THREADS.release()
 
 
 @cache
 def _openblas() -> ctypes.CDLL | None:
-    """Return the OpenBLAS that SciPy is distributed with, or None."""
-    from scipy.linalg import _fblas
-
+    """Return the OpenBLAS that NumPy is distributed with, or None."""
     try:
-        blas = ctypes.CDLL(_fblas.__file__)
-        blas.scipy_openblas_get_num_threads, blas.scipy_openblas_set_num_threads  # noqa: B018
-    except (OSError, AttributeError):
+        # The module of NumPy's products: the symbols are those of what it depends on.
+        own = importlib.import_module("numpy._core._multiarray_umath")
+        blas = ctypes.CDLL(own.__file__)
+        blas.scipy_openblas_get_num_threads64_, blas.scipy_openblas_set_num_threads64_  # noqa: B018
+    except (ImportError, OSError, AttributeError):
         return None
     return blas
