@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -37,6 +37,7 @@ from lmu_deploy.core.validation import check_integer
 from lmu_deploy.fidelity.assemble import hash_array
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 from lmu_deploy.studies.plan import digest, without_sources
+from lmu_deploy.studies.records import read_fields
 from lmu_deploy.studies.workers import Call, Cluster, Spread
 from lmu_deploy.tasks.base import Split, Task
 from lmu_deploy.tasks.dataset import TaskLike
@@ -396,15 +397,7 @@ def load_yield(path: Path | str) -> ChipYield:
         If there is no such file, or it is not a record.
     """
     wrong = f"{path} is no record of a yield study; give a file that lmu-deploy yield wrote."
-    try:
-        read = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise InputError(wrong) from error
-    known = {f.name for f in fields(ChipYield)}
-    if not isinstance(read, dict) or {*read, "inputs"} != known:
-        raise InputError(wrong)
+    read = read_fields(path, ChipYield, wrong)
     found = ChipYield(**read)
     if not _is_complete(found):
         raise InputError(wrong)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.studies.plot import Curve
+from lmu_deploy.studies.records import read_fields
 
 NEVER, ON_ERROR = "never", "on-error"
 METHODS = ("full", "readout")
@@ -277,15 +277,7 @@ def load_lifetime(path: Path | str) -> Lifetime:
         If there is no such file, or it is not a record.
     """
     wrong = f"{path} is no record of lifetimes; give a file that lmu-deploy yield --age wrote."
-    try:
-        read = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise InputError(wrong) from error
-    known = {f.name for f in fields(Lifetime)}
-    if not isinstance(read, dict) or {*read, "trials", "inputs"} != known:
-        raise InputError(wrong)
+    read = read_fields(path, Lifetime, wrong)
     lists = ("chips", "new", "points", "recalibrations", "trials")
     if not all(isinstance(read.get(name, []), list) for name in lists):
         raise InputError(wrong)

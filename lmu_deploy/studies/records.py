@@ -10,7 +10,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,35 @@ def read_record(folder: Path, key: str) -> Record | None:
     if not isinstance(values, dict) or set(values) != {f.name for f in fields(Record)}:
         raise RunError(f"{path} is no record of a trial; remove it to run the trial again.")
     return Record(**values)
+
+
+def read_fields(path: Path | str, record: type, wrong: str) -> dict[str, Any]:
+    """Return the fields of a dataclass from a JSON file; those with a default may be missing.
+
+    Parameters
+    ----------
+    path : path
+    record : type
+        The dataclass.
+    wrong : str
+        Sentence for a file of other contents.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or has other contents.
+    """
+    try:
+        read = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise InputError(wrong) from error
+    known = {f.name for f in fields(record)}
+    optional = {f.name for f in fields(record) if f.default is not MISSING}
+    if not isinstance(read, dict) or {*read, *optional} != known:
+        raise InputError(wrong)
+    return read
 
 
 def make_sweep_folder(folder: Path, *others: str) -> None:

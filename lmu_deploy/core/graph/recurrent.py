@@ -3,7 +3,7 @@ r"""Recurrent operators whose state is that of their units: simple recurrent uni
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -15,8 +15,40 @@ from lmu_deploy.core.validation import check_array, check_flag, set_fields
 _TANH, _SIGMOID = Activation("tanh"), Activation("sigmoid")
 
 
+_Same = TypeVar("_Same", bound="_Units")
+
+
+class _Units(Recurrent):
+    """Units whose input kernel has a column for each gate of each unit."""
+
+    gates: ClassVar[int] = 1
+    kernel: np.ndarray
+    bias: np.ndarray | None
+    initial: np.ndarray | None
+
+    @property
+    def n_in(self) -> int:
+        """Number of input features."""
+        return int(self.kernel.shape[0])
+
+    @property
+    def n_out(self) -> int:
+        """Number of units."""
+        return int(self.kernel.shape[1]) // self.gates
+
+    def start(self, samples: int) -> State:
+        """Return the initial state of every sample."""
+        return _repeated(self.initial, samples, self.n_out)
+
+    def absorb(self: _Same, kernel: np.ndarray, bias: np.ndarray) -> _Same:
+        """Return the units for an input that a dense operator no longer transforms."""
+        own = plus(self.bias, bias @ self.kernel)
+        # Every subclass is a dataclass.
+        return replace(self, kernel=through(kernel, self.kernel), bias=own)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class SimpleRNN(Recurrent):
+class SimpleRNN(_Units):
     """Recurrent units, ``h_t = f(x_t W + h_{t-1} U + b)``; without U they are a dense layer.
 
     Attributes
@@ -44,24 +76,6 @@ class SimpleRNN(Recurrent):
         )
         _check_activations(self, "activation")
 
-    @property
-    def n_in(self) -> int:
-        """Number of input features."""
-        return int(self.kernel.shape[0])
-
-    @property
-    def n_out(self) -> int:
-        """Number of units."""
-        return int(self.kernel.shape[1])
-
-    def start(self, samples: int) -> State:
-        """Return the initial state of every sample."""
-        return _repeated(self.initial, samples, self.n_out)
-
-    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> SimpleRNN:
-        """Return the units with another kernel and bias."""
-        return _absorbed(self, kernel, bias)
-
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step."""
         z = x @ self.kernel.astype(np.float64)
@@ -84,7 +98,7 @@ class SimpleRNN(Recurrent):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LSTM(Recurrent):
+class LSTM(_Units):
     r"""Long short-term memory (Hochreiter, Schmidhuber 1997), gates in the order i, f, g, o.
 
     .. math::
@@ -102,6 +116,7 @@ class LSTM(Recurrent):
     initial_h, initial_c : ndarray, shape (units,), or None
     """
 
+    gates = 4
     kernel: np.ndarray
     recurrent_kernel: np.ndarray
     bias: np.ndarray | None = None
@@ -119,16 +134,6 @@ class LSTM(Recurrent):
         _check_activations(self, "activation", "gate_activation")
 
     @property
-    def n_in(self) -> int:
-        """Number of input features."""
-        return int(self.kernel.shape[0])
-
-    @property
-    def n_out(self) -> int:
-        """Number of units."""
-        return int(self.recurrent_kernel.shape[0])
-
-    @property
     def n_states(self) -> int:
         """Number of hidden and cell states."""
         return 2 * self.n_out
@@ -136,10 +141,6 @@ class LSTM(Recurrent):
     def start(self, samples: int) -> State:
         """Return the initial h and c of every sample."""
         return tuple(_repeated(v, samples, self.n_out) for v in (self.initial_h, self.initial_c))
-
-    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> LSTM:
-        """Return the units with another kernel and bias."""
-        return _absorbed(self, kernel, bias)
 
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step."""
@@ -170,7 +171,7 @@ class LSTM(Recurrent):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GRU(Recurrent):
+class GRU(_Units):
     r"""Gated recurrent units (Cho et al. 2014), gates in the order r, z, n.
 
     With :math:`(r, z) = \sigma(x_t W_{rz} + b_{rz} + h_{t-1} U_{rz} + d_{rz})`,
@@ -193,6 +194,7 @@ class GRU(Recurrent):
     initial : ndarray, shape (units,), or None
     """
 
+    gates = 3
     kernel: np.ndarray
     recurrent_kernel: np.ndarray
     bias: np.ndarray | None = None
@@ -210,24 +212,6 @@ class GRU(Recurrent):
         check_weights(self, {**shapes, **rest})
         check_flag("GRU reset_after", self.reset_after)
         _check_activations(self, "activation", "gate_activation")
-
-    @property
-    def n_in(self) -> int:
-        """Number of input features."""
-        return int(self.kernel.shape[0])
-
-    @property
-    def n_out(self) -> int:
-        """Number of units."""
-        return int(self.recurrent_kernel.shape[0])
-
-    def start(self, samples: int) -> State:
-        """Return the initial state of every sample."""
-        return _repeated(self.initial, samples, self.n_out)
-
-    def absorb(self, kernel: np.ndarray, bias: np.ndarray) -> GRU:
-        """Return the units with another kernel and bias."""
-        return _absorbed(self, kernel, bias)
 
     def advance(self, state: State, x: np.ndarray) -> tuple[State, np.ndarray]:
         """Advance by one step."""
@@ -261,15 +245,6 @@ class GRU(Recurrent):
     def describe(self) -> str:
         """Return the operator in a few words."""
         return f"GRU, {self.n_out:,} units"
-
-
-_Cell = TypeVar("_Cell", SimpleRNN, LSTM, GRU)
-
-
-def _absorbed(cell: _Cell, kernel: np.ndarray, bias: np.ndarray) -> _Cell:
-    """Return the cell for an input that a dense operator no longer transforms."""
-    own = plus(cell.bias, bias @ cell.kernel)
-    return replace(cell, kernel=through(kernel, cell.kernel), bias=own)
 
 
 def check_weights(operator: Recurrent, shapes: dict[str, tuple[int | None, ...]]) -> None:
