@@ -105,7 +105,7 @@ def from_torch(
         _submodule(module, name)
     _copy(module)
     reader = _Reader(module, dict(leaves or {}), tuple(ignore), output)
-    traced = reader.best(examples(module, inputs, layout))
+    traced = reader.best(examples(module, inputs, layout), every=inputs is not None)
     network = _network(traced, task, dict(provenance or {}))
     checked = reader.verify(traced, network)
     network = replace(network, provenance={**network.provenance, "verified": checked})
@@ -151,8 +151,15 @@ class _Reader:
     ignore: tuple[str, ...]
     output: int | str | None
 
-    def best(self, given: Iterable[Example]) -> _Traced:
+    def best(self, given: Iterable[Example], every: bool) -> _Traced:
         """Return the first trace without a problem, otherwise that whose axes fit best.
+
+        Parameters
+        ----------
+        given : iterable of Example
+        every : bool
+            Whether to try all of them; otherwise no other length after a module has run, and no
+            other layout after all axes were as expected.
 
         Raises
         ------
@@ -163,7 +170,8 @@ class _Reader:
         first: Exception | None = None
         tried = []
         for example in given:
-            if best is not None and (not best.misfits or example.steps != best.example.steps):
+            fits = best is not None and (not best.misfits or example.steps != best.example.steps)
+            if fits and not every:
                 break
             tried.append(example.described)
             try:

@@ -304,7 +304,9 @@ class Tracer(TorchFunctionMode):
             problem = self._located("it writes into entries of a tensor")
             inputs = [signal.draft for signal in _found(given, Signal)]
             steps = Signal(self.sketch.fail(problem, inputs, suffix="setitem"), ())
-        self._register(target, steps)
+            self._register(target, steps)
+            return
+        self._register(target, steps, written=given[2].step + 1)
 
     def _filled(self, given: tuple[Any, ...], before: Signal | None) -> Signal | None:
         """Return the sequence into which a loop writes one step after the other."""
@@ -329,10 +331,12 @@ class Tracer(TorchFunctionMode):
 
     # Tensors and signals
 
-    def _register(self, tensor: Tensor, signal: Signal) -> None:
+    def _register(self, tensor: Tensor, signal: Signal, written: int | None = None) -> None:
+        """Note what a tensor is, of which `written` steps are there if a loop writes into it."""
         self._known[id(tensor)] = _Known(tensor, signal, tensor._version)
         draft = signal.draft
         plain = not signal.before and not signal.behind and signal.spectrum is None
+        plain &= written in (None, draft.steps)
         if plain and signal.step is None and draft.shape is not None and draft.value is None:
             draft.value = in_graph_order(tensor, signal, self.sketch.batch)
 
