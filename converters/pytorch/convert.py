@@ -200,11 +200,16 @@ class _Reader:
         """Trace the module with one input, again where that shows what its loops compute."""
         readings: Readings = {}
         opened: set[str] = set()
+        backward: set[Any] = set()
         while True:
             before = len(opened)
-            traced, tracer = self._once(example, readings, opened)
+            traced, tracer = self._once(example, readings, opened, backward)
             if not traced.problems:
                 return traced
+            if not tracer.tape.backward() <= backward:
+                backward |= tracer.tape.backward()
+                readings, opened = {}, set()
+                continue
             with _in_float64(), torch.no_grad():
                 more, reasons = learned(tracer.tape, traced.sketch, readings)
             if not more and len(opened) == before:
@@ -214,7 +219,7 @@ class _Reader:
         return replace(traced, problems=list(dict.fromkeys([*reasons, *rest])))
 
     def _once(
-        self, example: Example, readings: Readings, opened: set[str]
+        self, example: Example, readings: Readings, opened: set[str], backward: set[Any]
     ) -> tuple[_Traced, Tracer]:
         """Trace the module with one input once."""
         with _in_float64():
@@ -222,7 +227,7 @@ class _Reader:
             given = example.tensor
             sketch = Sketch(example.batch, example.steps)
             ignored = [_submodule(module, name) for name in self.ignore]
-            tracer = Tracer(sketch, self.leaves, ignored, readings, opened)
+            tracer = Tracer(sketch, self.leaves, ignored, readings, opened, backward)
             result = tracer.run(module, given, example.axes)
         signal, notes = self._chosen(result, sketch), {}
         if isinstance(signal, Signal) and signal.draft.logits is not None:

@@ -1,18 +1,15 @@
 """Readers of layers: linear maps, normalizations, recurrent layers and memories by transforms.
 
 The convolution theorem gives the impulse response H of a memory from its Fourier transform
-(Chilkuri, Eliasmith 2021, equation 26). A cell of torch in a loop is recognized by its states: the
-first call starts from zeros, and each later one from the states that the call before returned.
+(Chilkuri, Eliasmith 2021, equation 26).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from converters.pytorch.foreign import memory_of
 from converters.pytorch.registry import Call, constant, needed, numbers, reads
@@ -22,7 +19,6 @@ from converters.pytorch.signals import (
     STEPS,
     Draft,
     LayoutError,
-    Loop,
     Signal,
     Sketch,
     UnreadableError,
@@ -31,13 +27,11 @@ from converters.pytorch.signals import (
 from lmu_deploy.core.graph.frames import LayerNorm, Reshape, RMSNorm
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Dense, Embedding
 from lmu_deploy.core.graph.memory import LinearMemory
-from lmu_deploy.core.graph.operator import Operator, Recurrent, Shape
+from lmu_deploy.core.graph.operator import Operator, Recurrent
 from lmu_deploy.core.graph.pointwise import Activation, Concat
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Reduce, Reverse
 
-CLOSE = 1e-6
-"""Largest difference of states that are the same, relative to the largest state."""
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -397,87 +391,3 @@ def _stacked(call: Call, lasts: list[tuple[Draft, str]]) -> Signal:
     from converters.pytorch.shapes import joined, unsqueezed
 
     return joined(replace(call, name="h_n"), [unsqueezed(each, 0) for each in signals], 0)
-
-
-# Cells in loops
-
-
-@reads(
-    "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
-    modules="LSTMCell GRUCell RNNCell", makes=(LSTM, GRU, SimpleRNN),
-)  # fmt: skip
-def _torch_cell(
-    call: Call, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None
-) -> Any:
-    weights = [numbers(constant(w, "a weight")) for w in (w_ih, w_hh, b_ih, b_hh)]
-    states = list(hx) if isinstance(hx, list | tuple) else [hx]
-    results = call.result if isinstance(call.result, tuple) else (call.result,)
-    found = looped(call, cell_of(call.name, weights, []), x, states, results)
-    return tuple(found) if isinstance(call.result, tuple) else found[0]
-
-
-def looped(
-    call: Call, operator: Recurrent, x: Any, states: Sequence[Any], results: Sequence[Tensor]
-) -> list[Signal]:
-    """Return what one call of a cell returns: its outputs or states at one step.
-
-    Parameters
-    ----------
-    call : Call
-    operator : Recurrent
-    x : Signal
-        One step of a sequence.
-    states : sequence of Signal, Tensor or None
-        Those that the cell is given.
-    results : sequence of Tensor, shape (batch, size)
-        The results; each is recognized by its values.
-
-    Raises
-    ------
-    UnreadableError
-        When the states are not those of the step before.
-    """
-    if not isinstance(x, Signal) or x.step is None:
-        raise UnreadableError("it is a cell, and its input is not one step of a sequence in a loop")
-    sketch = call.sketch
-    if x.axes[0] != BATCH or len(x.axes) != 2:
-        raise UnreadableError("it is a cell, and its input is not (batch, features)")
-    signal = sketch.features_last(x, 1)
-    draft = sketch.add(operator, signal.draft)
-    loop = sketch.loops.get(draft)
-    if x.step == 0:
-        if any(isinstance(s, Signal) or (s is not None and numbers(s).any()) for s in states):
-            raise UnreadableError("it starts from a state that is not zero")
-        loop = Loop(-1, operator.start(sketch.batch), _states_of(sketch, draft, results))
-    if loop is None or x.step != loop.step + 1:
-        raise UnreadableError("it is not called once for every step, in the order of the steps")
-    if x.step and not all(
-        isinstance(s, Signal) and s.step == loop.step and s.draft in (draft, *loop.hidden)
-        for s in states
-        if s is not None
-    ):
-        raise UnreadableError("it does not continue from its own states of the step before")
-    value = numbers(call.tensors[id(x)], narrow=False)
-    state, output = operator.advance(loop.state, value)
-    sketch.loops[draft] = Loop(x.step, state, loop.hidden)
-    found = []
-    for result, hidden in zip(results, loop.hidden, strict=True):
-        array = numbers(result, narrow=False)
-        same = array.shape == output.shape and bool(
-            np.abs(array - output).max() <= CLOSE * (np.abs(output).max() + 1e-30)
-        )
-        found.append(Signal(draft if same else hidden, (BATCH, 0), step=x.step))
-    if not any(signal.draft is draft for signal in found):
-        raise UnreadableError(f"its outputs are not those of {operator.describe()}")
-    return found
-
-
-def _states_of(sketch: Sketch, draft: Draft, results: Sequence[Tensor]) -> tuple[Draft, ...]:
-    """Return the placeholder for the states of a cell that no node outputs."""
-    problem = f"{draft.name!r}: a state of the cell is used that is not its output"
-    made = [
-        Draft(f"{draft.name}.state", None, (draft,), Shape((r.shape[-1],)), draft.steps, problem)
-        for r in results
-    ]
-    sketch.drafts += made
-    return tuple(made)

@@ -2,7 +2,9 @@
 
 These are the layers of `lmu_deploy.nn`, modules for which the user gives a converter, and layers of
 other authors that are recognized by their weights. Which of the tensors that such a module returns
-is which is found by their values: a result is an output of an operator if both are equal.
+is which is found by their values: a result is an output of an operator if both are equal. A cell in
+a loop is recognized by its states: the first call starts from zeros, and each later one from the
+states that the call before returned.
 """
 
 from __future__ import annotations
@@ -25,15 +27,26 @@ from converters.pytorch.foreign import (
     note_theta,
     steps_alike,
 )
-from converters.pytorch.layers import cell_of, looped
-from converters.pytorch.registry import Call, in_graph_order, numbers
-from converters.pytorch.signals import BATCH, ONE, STEPS, Signal, UnreadableError
+from converters.pytorch.layers import cell_of
+from converters.pytorch.registry import Call, constant, in_graph_order, numbers, reads
+from converters.pytorch.signals import (
+    BATCH,
+    ONE,
+    STEPS,
+    Draft,
+    Loop,
+    Signal,
+    Sketch,
+    UnreadableError,
+)
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph import lmu as operators
+from lmu_deploy.core.graph import recurrent
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network, Node, layer_operator
-from lmu_deploy.core.graph.operator import Operator
-from lmu_deploy.core.graph.time import Reduce
+from lmu_deploy.core.graph.operator import Operator, Recurrent, Shape
+from lmu_deploy.core.graph.pointwise import Concat
+from lmu_deploy.core.graph.time import Delay, Reduce
 from lmu_deploy.core.representation import Part
 from lmu_deploy.nn.convert import to_layer
 from lmu_deploy.nn.graph.module import GraphModule
@@ -42,6 +55,8 @@ from lmu_deploy.nn.model import LSTM
 
 CLOSE = 1e-4
 """Largest difference of outputs that are the same, relative to the largest output."""
+_SAME = 1e-6
+"""Largest difference of the states of one step that are the same."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +104,12 @@ class Leaf:
         if values is None:
             raise UnreadableError("its input has an axis of samples or steps that was merged")
         for chain in self.chains():
-            results, distance = _results(chain, values, signal)
+            beside = memory_chain(chain[-1][1]) if len(chain) == 1 and chain[0][0] == "" else []
+            whole = [*chain, *beside]
+            results, distance = _results(whole, values, signal, chain[-1][0])
             found = _matched(call.result, results, signal)
             if any(each and each.suffix == chain[-1][0] for each in _leaves_of(found)):
-                return self._added(call, chain, signal, found)
+                return self._added(call, whole, signal, found)
             gap = min(gap, distance(call.result))
         raise UnreadableError(
             f"its outputs are not those of the operators that follow from {self.what}"
@@ -229,9 +246,9 @@ class _Match:
 
 
 def _results(
-    chain: Chain, values: np.ndarray, signal: Signal
+    chain: Chain, values: np.ndarray, signal: Signal, output: str
 ) -> tuple[dict[str, tuple[np.ndarray, bool]], Callable[[Any], float]]:
-    """Return what the nodes of a chain compute, and a measure of how far a result is from it.
+    """Return what the nodes of a chain compute, and how far a result is from one of them.
 
     With each output goes whether it is a sequence.
     """
@@ -239,7 +256,7 @@ def _results(
     for suffix, operator, inputs in chain:
         shapes[suffix] = operator.shape(*(shapes[name] for name in inputs))
         found[suffix] = operator.forward(*(found[name] for name in inputs))
-    final = found[chain[-1][0]]
+    final = found[output]
 
     def distance(result: Any) -> float:
         gaps = [
@@ -269,6 +286,8 @@ def _matched(result: Any, outputs: Mapping[str, tuple[np.ndarray, bool]], signal
                 continue
             expected = value[:, -1] if last else value
             shown = [axis for axis in axes if axis != ONE]
+            if len(shown) != expected.ndim:
+                continue
             order: list[Any] = [axis for axis in (BATCH, STEPS) if axis in shown]
             order += sorted(axis for axis in shown if isinstance(axis, int))
             shape = [expected.shape[order.index(a)] if a != ONE else 1 for a in axes]
@@ -326,3 +345,128 @@ def _like(result: Any, found: Iterator[Signal]) -> Any:
     if isinstance(result, tuple | list):
         return tuple(_like(each, found) for each in result)
     return next(found) if isinstance(result, Tensor) else None
+
+
+# Cells in loops
+
+
+@reads(
+    "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
+    modules="LSTMCell GRUCell RNNCell", makes=(recurrent.LSTM, recurrent.GRU, recurrent.SimpleRNN),
+)  # fmt: skip
+def _torch_cell(
+    call: Call, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None
+) -> Any:
+    weights = [numbers(constant(w, "a weight")) for w in (w_ih, w_hh, b_ih, b_hh)]
+    states = list(hx) if isinstance(hx, list | tuple) else [hx]
+    results = call.result if isinstance(call.result, tuple) else (call.result,)
+    found = looped(call, cell_of(call.name, weights, []), x, states, results)
+    return tuple(found) if isinstance(call.result, tuple) else found[0]
+
+
+def looped(
+    call: Call, operator: Recurrent, x: Any, states: Sequence[Any], results: Sequence[Tensor]
+) -> list[Signal]:
+    """Return what one call of a cell returns: its outputs or states at one step.
+
+    Parameters
+    ----------
+    call : Call
+    operator : Recurrent
+    x : Signal
+        One step of a sequence.
+    states : sequence of Signal, Tensor or None
+        Those that the cell is given.
+    results : sequence of Tensor, shape (batch, size)
+        The results; each is recognized by its values.
+
+    Raises
+    ------
+    UnreadableError
+        When the states are not those of the step before.
+    """
+    if not isinstance(x, Signal) or x.step is None:
+        raise UnreadableError("it is a cell, and its input is not one step of a sequence in a loop")
+    sketch = call.sketch
+    if x.axes[0] != BATCH or len(x.axes) != 2:
+        raise UnreadableError("it is a cell, and its input is not (batch, features)")
+    signal = sketch.features_last(x, 1)
+    draft = sketch.add(operator, signal.draft)
+    loop = sketch.loops.get(draft)
+    if x.step == 0:
+        if any(isinstance(s, Signal) or (s is not None and numbers(s).any()) for s in states):
+            raise UnreadableError("it starts from a state that is not zero")
+        loop = Loop(-1, operator.start(sketch.batch), ())
+    if loop is None or x.step != loop.step + 1:
+        raise UnreadableError("it is not called once for every step, in the order of the steps")
+    if x.step and not all(
+        isinstance(s, Signal) and s.step == loop.step and s.draft in (draft, *loop.hidden)
+        for s in states
+        if s is not None
+    ):
+        raise UnreadableError("it does not continue from its own states of the step before")
+    value = numbers(call.tensors[id(x)], narrow=False)
+    state, output = operator.advance(loop.state, value)
+    hidden = loop.hidden or _states_of(sketch, draft, operator, state, results)
+    loop = sketch.loops[draft] = Loop(x.step, state, hidden)
+    found = []
+    for result, other in zip(results, hidden, strict=True):
+        same = _close(numbers(result, narrow=False), output)
+        found.append(Signal(draft if same else other, (BATCH, 0), step=x.step))
+    if not any(signal.draft is draft for signal in found):
+        raise UnreadableError(f"its outputs are not those of {operator.describe()}")
+    return found
+
+
+def _states_of(
+    sketch: Sketch, draft: Draft, operator: Recurrent, state: Any, results: Sequence[Tensor]
+) -> tuple[Draft, ...]:
+    """Return the nodes of a cell's results: the memory of an LMU, and placeholders for others."""
+    problem = f"{draft.name!r}: a state of the cell is used that is not its output"
+    made = []
+    for result in results:
+        memory = isinstance(operator, operators.LMU) and operator.hidden is not None
+        if memory and _close(numbers(result, narrow=False), state[0]):
+            made.append(memory_beside(sketch, draft, operator))
+            continue
+        shape = Shape((result.shape[-1],))
+        made.append(Draft(f"{draft.name}.state", None, (draft,), shape, draft.steps, problem))
+        sketch.drafts.append(made[-1])
+    return tuple(made)
+
+
+def memory_beside(sketch: Sketch, draft: Draft, operator: Operator) -> Draft:
+    """Return the node of the memory of an LMU, for what reads it beside the hidden units.
+
+    Parameters
+    ----------
+    sketch : Sketch
+    draft : Draft
+        The node of the LMU.
+    operator : LMU
+    """
+    drafts = {INPUT: draft.inputs[0], "": draft}
+    for suffix, each, inputs in memory_chain(operator):
+        drafts[suffix] = sketch.add(each, *(drafts[name] for name in inputs), suffix=suffix)
+    return drafts["memory"]
+
+
+def memory_chain(operator: Operator) -> list[tuple[str, Operator, tuple[str, ...]]]:
+    """Return nodes, the last of which has the memory of an LMU with hidden units as its output.
+
+    Those that take "" take the outputs of the LMU. No other operator has such nodes.
+    """
+    if not isinstance(operator, operators.LMU) or operator.hidden is None:
+        return []
+    memory = operator.memory_alone()
+    if operator.hidden_encoders is None:
+        return [("memory", memory, (INPUT,))]
+    joined = ("memory.in", Concat(), (INPUT, "delay"))
+    return [("delay", Delay(1), ("",)), joined, ("memory", memory, ("memory.in",))]
+
+
+def _close(array: np.ndarray, expected: np.ndarray) -> bool:
+    """Return whether two arrays are equal but for rounding."""
+    return array.shape == expected.shape and bool(
+        np.abs(array - expected).max() <= _SAME * (np.abs(expected).max() + 1e-30)
+    )

@@ -332,7 +332,7 @@ def joined(call: Call, given: list[Any], dim: int) -> Signal:
     signals = [each for each in given if isinstance(each, Signal)]
     first = signals[0]
     dim = first.at(dim)
-    if (steps := _all_steps(given, dim)) is not None:
+    if (steps := _all_steps(call, given, dim)) is not None:
         return steps
     if any(signal.axes[dim] == STEPS for signal in signals):
         return _extended(given, dim)
@@ -363,17 +363,19 @@ def _without(signal: Signal, dim: int) -> Signal:
     return signal.with_axes([*signal.axes[:dim], *signal.axes[dim + 1 :]])
 
 
-def _all_steps(given: list[Any], dim: int) -> Signal | None:
-    """Return the sequence of which signals are all the steps in their order, if they are."""
+def _all_steps(call: Call, given: list[Any], dim: int) -> Signal | None:
+    """Return the sequence of which signals are all the steps, forward or backward, if they are."""
     if not all(isinstance(each, Signal) and each.axes[dim] == ONE for each in given):
         return None
     first = given[0]
     same = all(each.draft is first.draft and each.axes == first.axes for each in given)
     steps = [each.step for each in given]
-    if not same or steps != list(range(first.draft.steps)):
+    order = list(range(first.draft.steps))
+    if not same or steps not in (order, order[::-1]):
         return None
     axes = [*first.axes[:dim], STEPS, *first.axes[dim + 1 :]]
-    return replace(first, axes=tuple(axes), step=None, parts=())
+    found = replace(first, axes=tuple(axes), step=None, parts=())
+    return found if steps == order else call.one(Reverse(), found)
 
 
 def _extended(given: list[Any], dim: int) -> Signal:

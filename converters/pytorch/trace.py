@@ -11,9 +11,9 @@ The module is run in float64: casts to other precisions and devices have no effe
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from converters.pytorch.signals import (
 )
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.operator import Shape
+from lmu_deploy.core.graph.time import Reverse
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 _HARMLESS = (
@@ -78,6 +79,9 @@ class Tracer(TorchFunctionMode):
     opened : set of str, optional
         Names of modules that are looked into, although their weights have the names of a cell's;
         those that are no such cell are added.
+    backward : set, optional
+        Places in the code where a loop takes the steps of a sequence from the last to the first.
+        They are then those of the reversed sequence, from the first to the last.
     """
 
     def __init__(
@@ -87,11 +91,13 @@ class Tracer(TorchFunctionMode):
         ignored: Iterable[nn.Module] = (),
         readings: Readings | None = None,
         opened: set[str] | None = None,
+        backward: Set[Any] = frozenset(),
     ) -> None:
         super().__init__()
         self.tape = Tape()
         self._readings = readings or {}
         self._opened = set() if opened is None else opened
+        self._backward = backward
         self.sketch = sketch
         self._leaves = leaves
         self._ignored = list(ignored)
@@ -222,6 +228,8 @@ class Tracer(TorchFunctionMode):
                 found = (reading.found(self.tape, self.sketch, entry.occurrence),)
             else:
                 found = self._read(call, *given)
+                if entry.place in self._backward and isinstance(found, Signal):
+                    found = (self._turned(found),)
         except (UnreadableError, InputError) as error:
             problem = self._said(error)
         if problem or found is None:
@@ -239,6 +247,14 @@ class Tracer(TorchFunctionMode):
         if entry is None:
             raise UnreadableError(f"{call.name} has no operator")
         return entry(call, args, kwargs)
+
+    def _turned(self, signal: Signal) -> Signal:
+        """Return one step of a sequence as a step of the reversed sequence."""
+        signal = self.sketch.settled(signal)
+        if signal.step is None:
+            return signal
+        draft = self.sketch.add(Reverse(), signal.draft, suffix="reverse")
+        return replace(signal, draft=draft, step=signal.draft.steps - 1 - signal.step)
 
     def _said(self, error: Exception) -> str:
         """Return the text of an error, and count those about axes."""
@@ -310,7 +326,7 @@ class Tracer(TorchFunctionMode):
 
     def _filled(self, given: tuple[Any, ...], before: Signal | None) -> Signal | None:
         """Return the sequence into which a loop writes one step after the other."""
-        target, index, value = given
+        _, index, value = given
         if (
             not isinstance(value, Signal)
             or value.step is None
@@ -321,13 +337,21 @@ class Tracer(TorchFunctionMode):
         if parts and parts[-1] is Ellipsis:
             parts.pop()
         places = [k for k, part in enumerate(parts) if part != slice(None)]
-        first = not isinstance(target, Signal)
-        if len(places) != 1 or parts[places[0]] != value.step or first != (value.step == 0):
+        if len(places) != 1 or (before is None) != (value.step == 0):
+            return None
+        last = value.draft.steps - 1
+        if before is None:
+            backward = 0 < last == parts[places[0]]
+        else:
+            backward = before.draft is not value.draft
+        if parts[places[0]] != (last - value.step if backward else value.step):
             return None
         axes = (*value.axes[: places[0]], STEPS, *value.axes[places[0] :])
-        whole = Signal(value.draft, axes)
-        same = before is None or (before.draft is value.draft and before.axes == axes)
-        return whole if same else None
+        draft = value.draft
+        if backward:
+            draft = self.sketch.add(Reverse(), draft, suffix="reverse")
+        same = before is None or (before.draft is draft and before.axes == axes)
+        return Signal(draft, axes) if same else None
 
     # Tensors and signals
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from converters.pytorch.foreign import named_memory, note_theta
 from converters.pytorch.layers import cell_of
+from converters.pytorch.leaves import memory_beside
 from converters.pytorch.loops.steps import (
     CLOSE,
     LATER,
@@ -235,17 +236,8 @@ class _Operators(Body):
         )
         if hidden is None:
             return self._reading(state, operator, frames, "lmu", memory, turned)
-        unread: list[Draft] = []
-        where = self.entry(state).where
-
-        def outside(tape: Tape, sketch: Sketch, step: int) -> Signal:
-            if step == 0:
-                problem = "the memory of an LMU with feedback of its hidden units is used beside it"
-                problem = f"{where}: {problem}" if where else problem
-                unread[:] = [sketch.fail(problem, [], suffix="memory")]
-            return Signal(unread[0], (), step=step)
-
-        return {**self._reading(hidden, operator, frames, "lmu"), **self._at(state, outside)}
+        found = self._reading(hidden, operator, frames, "lmu")
+        return {**found, **self._reading(state, operator, frames, "lmu", memory, turned, True)}
 
     def _ref(self, old: Spot) -> Ref:
         place = old.place.place
@@ -345,9 +337,9 @@ class _Operators(Body):
 
     def _reading(
         self, state: Ref, operator: Operator, frames: list[Spot], suffix: str,
-        memory: Any = None, turned: bool = False,
+        memory: Any = None, turned: bool = False, beside: bool = False,
     ) -> Readings:  # fmt: skip
-        """Return the reading of an operator on frames."""
+        """Return the reading of an operator on frames, or of the memory beside its outputs."""
         each = [self.each.get(frame.place, 1) for frame in frames]
         like = tuple(self.entry(state).results[state.out].shape[1:])
         if not frames:
@@ -362,7 +354,9 @@ class _Operators(Body):
             if len(drafts) > 1:
                 whole = sketch.add(Concat(), *drafts, suffix=f"{suffix}.in")
             draft = sketch.add(operator, whole, suffix=suffix)
-            if memory is not None:
+            if beside and isinstance(operator, LMU):
+                draft = memory_beside(sketch, draft, operator)
+            elif memory is not None:
                 note_theta(memory, [], sketch)
             return _shaped(sketch, Signal(draft, (BATCH, 0), step=step), like, memory, turned)
 

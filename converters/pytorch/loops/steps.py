@@ -29,6 +29,7 @@ CLOSE = 1e-9
 LATER = 2
 """The step whose calls are evaluated again; the first has states that do not depend on inputs."""
 _MOST_INPUTS = 8192
+_SELECTING = ("getitem", "select")
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,18 @@ class Tape:
         for out, each in enumerate(entry.results):
             if isinstance(each, Tensor):
                 self._made[id(each)] = Ref(number, out)
+
+    def backward(self) -> set[Any]:
+        """Return the places where loops take a sequence from its last step to its first."""
+        found = set()
+        for place, calls in self.places.items():
+            signal = next(iter(self.entries[calls[0]].signals), None)
+            if self.entries[calls[0]].name in _SELECTING and signal is not None:
+                order = list(range(signal.draft.steps))[::-1]
+                signals = [self.entries[call].signals[0] for call in calls[: len(order)]]
+                if len(order) > 1 and [each and each.step for each in signals] == order:
+                    found.add(place)
+        return found
 
     def signal(self, spot: Spot, step: int, each: int) -> Signal:
         """Return the signal of a value of a loop at one step."""

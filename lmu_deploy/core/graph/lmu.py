@@ -108,6 +108,20 @@ class LMU(Recurrent):
         """Number of states of the memory and of the hidden cell."""
         return self.memory.size + (0 if self.hidden is None else self.hidden.n_states)
 
+    def memory_alone(self) -> LMU | LinearMemory:
+        """Return the operator whose output is the memory of this layer.
+
+        Its input is that of the layer; where hidden units feed back to the memory, it is that and
+        the hidden units of the step before, one behind the other.
+        """
+        encoders = self.input_encoders
+        if self.hidden_encoders is not None:
+            encoders = np.concatenate([encoders, self.hidden_encoders])
+        if self.memory_encoders is None:
+            return LinearMemory(self.memory, encoders, self.memory_bias)
+        own, bias = self.memory_encoders, self.memory_bias
+        return LMU(self.memory, encoders, memory_encoders=own, memory_bias=bias)
+
     def channel_inputs(self, x: np.ndarray, m: np.ndarray, h: np.ndarray | None) -> np.ndarray:
         """Return what the memory integrates at every step of one sequence, (steps, channels).
 

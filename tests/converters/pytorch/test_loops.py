@@ -181,6 +181,101 @@ class Kept(Base):
         return self.y, self.h
 
 
+class Both(Base):
+    """An LMU in both directions; the backward one writes into a tensor or a list."""
+
+    def __init__(self, into="tensor"):
+        super().__init__()
+        self.into = into
+        self.out = nn.Linear(2 * UNITS, 2)
+
+    def forward(self, x):
+        first = torch.stack(self.run(x, range(x.shape[1]), []), 1)
+        steps = range(x.shape[1] - 1, -1, -1)
+        if self.into == "tensor":
+            return self.out(torch.cat([first, self.run(x, steps, torch.zeros_like(first))], -1))
+        second = self.run(x, steps, [])
+        return self.out(torch.cat([first, torch.stack(second[::-1], 1)], -1))
+
+    def run(self, x, steps, found):
+        """Return the units at every step, in a tensor or in the order of the loop."""
+        h, m = self.zeros(x, UNITS), self.zeros(x, ORDER)
+        for t in steps:
+            m = m @ self.P.T + (self.ex(x[:, t]) + self.eh(h)) @ self.Q.T
+            h = torch.tanh(self.wm(m) + self.wx(x[:, t]))
+            if isinstance(found, list):
+                found.append(h)
+            else:
+                found[:, t] = h
+        return found
+
+
+class MemoryBeside(Base):
+    """Outputs of hidden units and of the memory that they feed back to."""
+
+    def __init__(self, own=True, last=False):
+        super().__init__()
+        self.own, self.last = own, last
+        self.out = nn.Linear(UNITS + ORDER, 2)
+
+    def forward(self, x):
+        h, m, found = self.zeros(x, UNITS), self.zeros(x, ORDER), []
+        for t in range(x.shape[1]):
+            u = self.ex(x[:, t]) + self.eh(h) + (self.em(m) if self.own else 0.0)
+            m = m @ self.P.T + u @ self.Q.T
+            h = torch.tanh(self.wx(x[:, t]) + self.wh(h) + self.wm(m))
+            found.append(torch.cat([h, m], -1))
+        return self.out(found[-1] if self.last else torch.stack(found, 1))
+
+
+class Cell(nn.Module):
+    """An LMU with the names of weights by which a cell is recognized."""
+
+    def __init__(self):
+        super().__init__()
+        a, b = memory_matrices()
+        self.register_buffer("A", a)
+        self.register_buffer("B", b)
+        for name, size in (("x", N_IN), ("h", UNITS), ("m", ORDER)):
+            setattr(self, f"e_{name}", nn.Parameter(torch.randn(1, size)))
+            setattr(self, f"W_{name}", nn.Parameter(torch.randn(UNITS, size)))
+
+    def forward(self, x, state):
+        h, m = state
+        linear = functional.linear
+        u = linear(x, self.e_x) + linear(h, self.e_h) + linear(m, self.e_m)
+        m = linear(m, self.A) + linear(u, self.B)
+        h = torch.tanh(linear(x, self.W_x) + linear(h, self.W_h) + linear(m, self.W_m))
+        return h, m
+
+
+class LayerOfCells(nn.Module):
+    """A layer around the cell, which returns its last states."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = Cell()
+
+    def forward(self, x):
+        state, found = (x.new_zeros(len(x), UNITS), x.new_zeros(len(x), ORDER)), []
+        for t in range(x.shape[1]):
+            state = self.cell(x[:, t], state)
+            found.append(state[0])
+        return torch.stack(found, 1), state
+
+
+class LastStates(nn.Module):
+    """What reads the last states of such a layer, or the states of its cell."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.out = layer, nn.Linear(UNITS + ORDER, 2)
+
+    def forward(self, x):
+        _, (h, m) = self.layer(x)
+        return self.out(torch.cat([h, m], -1))
+
+
 def compared(module, seed=0, **kwargs):
     """Return the network of a module, compared with it on sequences of a length of its own."""
     torch.manual_seed(seed)
@@ -223,6 +318,39 @@ def test_a_loop_is_read_as_operators(kind, kinds):
         assert memory.theta == pytest.approx(THETA)
         assert memory.discretizer == ("euler" if kind is Euler else "zoh")
     assert memories or kind is Cells
+
+
+@pytest.mark.parametrize("into", ["tensor", "list"])
+def test_a_loop_from_the_last_step_to_the_first_is_a_reversed_sequence(into):
+    """Not only with what it returns, but with the order of its steps."""
+    torch.manual_seed(2)
+    network = compared(Both(into))
+    kinds = [type(node.operator).__name__ for node in network.nodes]
+    assert kinds == ["LMU", "Reverse", "LMU", "Reverse", "Concat", "Dense"]
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_the_memory_beside_hidden_units_that_feed_back_is_an_output(own, last):
+    """The memory is computed from the input and the hidden units of the step before."""
+    torch.manual_seed(3)
+    network = compared(MemoryBeside(own, last))
+    kinds = [type(node.operator).__name__ for node in network.nodes]
+    memory = "LMU" if own else "LinearMemory"
+    tail = ["Reduce"] if last else []
+    assert kinds == ["LMU", "Delay", "Concat", memory, "Concat", "Dense", *tail]
+    alone = network.nodes[3].operator
+    assert (alone.memory.order, alone.n_in) == (ORDER, N_IN + UNITS)
+
+
+def test_the_last_memory_of_a_layer_of_cells_and_of_ours_is_an_output():
+    """They are recognized by their weights, and the memory by its values."""
+    torch.manual_seed(4)
+    ours = lmu_deploy.nn.LMU(N_IN, units=UNITS, order=ORDER, theta=THETA, hidden_to_memory=True)
+    for layer in (LayerOfCells(), ours):
+        kinds = [type(node.operator).__name__ for node in compared(LastStates(layer)).nodes]
+        assert kinds.count("LMU") + kinds.count("LinearMemory") == 2
+        assert kinds.count("Delay") == 1
 
 
 def test_matrices_and_encoders_are_those_of_the_module():
@@ -340,24 +468,13 @@ class Started(Inline):
         return self.out(self.wm(m))
 
 
-class Beside(Inline):
-    """The memory of an LMU with feedback is an output too."""
+class Jumping(Inline):
+    """Every step as often as the others, but in another order."""
 
     def forward(self, x):
-        h, m = self.zeros(x, UNITS), self.zeros(x, ORDER)
-        for t in range(x.shape[1]):
-            m = m @ self.P.T + (self.ex(x[:, t]) + self.eh(h)) @ self.Q.T
-            h = torch.tanh(self.wm(m))
-        return self.out(h) + self.wm(m)[:, :2]
-
-
-class Backwards(Inline):
-    """Steps in reverse order."""
-
-    def forward(self, x):
-        m = self.zeros(x, ORDER)
-        for t in reversed(range(x.shape[1])):
-            m = m @ self.P.T + self.ex(x[:, t]) @ self.Q.T
+        m, steps = self.zeros(x, ORDER), x.shape[1]
+        for t in range(steps):
+            m = m @ self.P.T + self.ex(x[:, (t * 2) % steps]) @ self.Q.T
         return self.out(self.wm(m))
 
 
@@ -369,8 +486,7 @@ class Backwards(Inline):
         (Gated, "none of the operators"),
         (Late, "read the memory of the step before"),
         (Started, "do not start from zero"),
-        (Beside, "is used beside it"),
-        (Backwards, "in another order"),
+        (Jumping, "in another order"),
     ],
 )
 def test_other_loops_are_refused_with_the_reason(kind, reason):

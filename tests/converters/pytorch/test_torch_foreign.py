@@ -278,4 +278,23 @@ def test_a_cell_that_is_not_an_lmu():
     with pytest.raises(InputError) as caught:
         from_torch(nn.Sequential(nn.Linear(2, 2), Odd()))
     assert "'1' (Odd): it clips to -0.1 and 0.1" in str(caught.value)
-    assert "'1.inner': a state of the cell is used" in str(caught.value)
+
+
+class CellState(nn.Module):
+    """The other state of an LSTM is an output."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.LSTMCell(2, 3)
+
+    def forward(self, x):
+        state, found = None, []
+        for t in range(x.shape[1]):
+            state = self.inner(x[:, t], state)
+            found.append(state[1])
+        return torch.stack(found, 1)
+
+
+def test_a_state_that_no_operator_has_as_its_output():
+    with pytest.raises(InputError, match="'inner': a state of the cell is used"):
+        from_torch(CellState())
