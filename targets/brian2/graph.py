@@ -13,11 +13,12 @@ import numpy as np
 from scipy.sparse import block_diag, csr_array
 
 from lmu_deploy.core.spiking.graph import Ensemble
-from targets.brian2.library import brian2_library
+from targets.brian2.library import brian2_library, own_garbage
 from targets.brian2.neurons import Curves, neuron_group
 from targets.spiking.graph import Activity, Stage
 
 
+@own_garbage()
 def simulate(stage: Stage) -> Activity:
     """Simulate a stage; see :data:`targets.spiking.graph.Simulate`."""
     b2, graph, done = brian2_library(), stage.graph, Activity.empty(stage)

@@ -20,12 +20,13 @@ from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN, Populations
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.core.spiking.units import SpikingUnits
 from targets.base import LARGEST_RASTER
-from targets.brian2.library import brian2_library
+from targets.brian2.library import brian2_library, own_garbage
 from targets.brian2.neurons import Curves, neuron_group
 from targets.brian2.synapses import Activity, Boundary, Synapses, Units
 from targets.host import HostLayer, apply_readout, run_lstm
 
 
+@own_garbage()
 def run_memory(
     network: SpikingNetwork,
     memories: Sequence[SpikingMemory],

@@ -110,10 +110,38 @@ def test_the_search_finds_pages_without_a_server(browser, folder):
     assert "Analog chips" in page.locator(".md-search-result__list").inner_text()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_no_page_is_wider_than_the_window(browser, folder, site, width):
-    page = browser.new_page(viewport={"width": width, "height": WIDTHS[width]})
+@pytest.fixture(scope="module")
+def overflows(browser, folder, site):
+    """Return a function from a page of the site, and a script to run there, to pixels by width.
+
+    A page is loaded once, in the wide window, and laid out again in the narrow one.
+    """
+    page = browser.new_page()
+
+    def measure(name: str, script: str = "") -> dict[int, int]:
+        found = {}
+        for width, height in WIDTHS.items():
+            page.set_viewport_size({"width": width, "height": height})
+            if not found:
+                page.goto((folder / name).as_uri())
+                page.evaluate(script)
+            found[width] = page.evaluate(OVERFLOW)
+        return found
+
+    return measure
+
+
+def test_no_page_is_wider_than_the_window(overflows, site):
     for name in site:
         if not name.startswith("reports/"):
-            page.goto((folder / name).as_uri())
-            assert page.evaluate(OVERFLOW) <= 0, name
+            assert overflows(name) == dict.fromkeys(WIDTHS, 0), name
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_page_that_is_wider_than_the_window_is_found(overflows, width):
+    box = f"<div style='width: {width + 50}px; height: 1px'></div>"
+    script = f"document.querySelector('article').insertAdjacentHTML('afterbegin', `{box}`)"
+    found = overflows("index.html", script)
+    assert {each for each in WIDTHS if found[each] > 0} == {
+        each for each in WIDTHS if each <= width
+    }

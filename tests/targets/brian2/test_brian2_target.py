@@ -2,11 +2,13 @@
 
 import builtins
 import dataclasses
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -412,3 +414,32 @@ def test_brian2_can_be_imported_outside_the_main_thread():
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.stdout.strip() == "['brian2']", run.stderr
+
+
+class Ring:
+    """An object that only the garbage collector removes."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def test_a_run_collects_its_own_garbage_and_no_other(case):
+    from brian2 import NeuronGroup
+
+    def groups():
+        return sum(type(each) is NeuronGroup for each in gc.get_objects())
+
+    _, inputs, spiking = case
+    Brian2Target().run(spiking, inputs[:2, :1])
+    gc.collect()
+    gc.disable()  # what is collected from here on was asked for
+    try:
+        before, left = groups(), weakref.ref(Ring())
+        Brian2Target().run(spiking, inputs[:2, :1])
+        assert groups() == before
+        assert gc.get_freeze_count() == 0
+        assert left() is not None
+        gc.collect()
+        assert left() is None
+    finally:
+        gc.enable()
