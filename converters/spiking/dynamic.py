@@ -33,7 +33,8 @@ _DEVIATIONS = (0.5, 2.5)
 _EVERY_MS = 5.0
 _SERVED = 1_250
 _SPARSEST = 4
-_BLOCK = 20
+_BLOCK, _BLOCK_ROWS = 20, 1_000
+"""Least number of steps and of rows whose products are summed at once."""
 
 
 def _every_ms(features: int) -> float:
@@ -153,11 +154,12 @@ def gather(
     last_learned = steps if samples >= 5 else steps - steps // 5
     every = max(round(_every_ms(features) / simulator.dt_ms), 1)
     block: list[tuple[np.ndarray, np.ndarray]] = []
+    most = max(_BLOCK, _BLOCK_ROWS // samples)
     for step in range(steps):
         recorder.advance(trajectory[step])
         if step % every == every - 1:
             block.append(recorder.rows())
-        if block and (len(block) == _BLOCK or step + 1 in (steps, last_learned)):
+        if block and (len(block) == most or step + 1 in (steps, last_learned)):
             phi, goal = (np.stack(part) for part in zip(*block, strict=True))
             block = []
             share = learning if step < last_learned else 0
@@ -290,7 +292,7 @@ def _choose(
     judges = _JUDGES if np.isinf(largest) else len(learned)
     of_judges = learned[:judges], held_out[:judges]
     ridge, chosen = best_ridge(*of_judges, DYNAMIC_RIDGES, largest, most)
-    chosen += [Regression(products, most).fit(ridge) for products in learned[judges:]]
+    chosen += [Regression(products, most, 1).fit(ridge) for products in learned[judges:]]
     if bits:
         rounded = round_sparse if most else round_and_refit
         chosen = [

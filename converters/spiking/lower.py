@@ -23,6 +23,7 @@ from converters.spiking.graph.build import build_graphs
 from converters.spiking.graph.plan import recipe_of_graph, whole_plan
 from converters.spiking.neurons import Fit, VirtualDevice, part
 from converters.spiking.recipe import (
+    Keep,
     Recipe,
     SavedCalibration,
     check_calibration,
@@ -279,15 +280,20 @@ def spike_with(
     saved: SavedCalibration | None = None,
     progress: Progress | None = None,
     device: DeviceLike | None = None,
+    keep: Keep | None = None,
 ) -> AnalogNetwork:
-    """Lower a network with options in one object; see :func:`spike`."""
+    """Lower a network with options in one object; see :func:`spike`.
+
+    `keep` keeps the calibrated ensembles of a graph, so that a calibration that was stopped goes
+    on.
+    """
     own_seed = options.seed if options.chip_seed is None else options.chip_seed
     if isinstance(network, Network) and (plan := whole_plan(network, options)) is not None:
         recipe = recipe_of_graph(plan, profile, options).on_chip(own_seed)
         if device is not None:
             recipe = recipe.on_board(_opened(device, recipe, options))
         if saved is None:
-            return build_graphs(plan, calibration_inputs, [recipe], options, progress)[0]
+            return build_graphs(plan, calibration_inputs, [recipe], options, progress, keep)[0]
         check_calibration(saved, plan.host, recipe)
         assert saved.graph is not None  # of a network of the same fingerprint
         return replace(saved.graph, host=plan.host)

@@ -7,7 +7,7 @@ on one chip; the file contains the recipe, which is compared before the calibrat
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,16 @@ from lmu_deploy.core.spiking.chip import (
     Device,
     DPISynapse,
     NeuronModel,
+    Populations,
     check_multiple,
     check_rates,
 )
-from lmu_deploy.core.spiking.graph import SPIKING_GRAPH_CLASSES, AnalogNetwork, SpikingGraph
+from lmu_deploy.core.spiking.graph import (
+    SPIKING_GRAPH_CLASSES,
+    AnalogNetwork,
+    Ensemble,
+    SpikingGraph,
+)
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingMemory
 from lmu_deploy.core.spiking.units import SpikingUnits, why_on_host
 from lmu_deploy.core.validation import check_integer, check_text
@@ -367,8 +373,41 @@ class SavedCalibration:
         return max((int(each.fan_in.max()) for each in parts if each is not None), default=0)
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """An ensemble or probe with all that those behind it need of it.
+
+    Attributes
+    ----------
+    ensemble : Ensemble
+        An uncalibrated one is that of an ideal chip.
+    own : Populations or None
+        Those of the chip.
+    pushes : mapping of ensemble to ndarray
+        See :class:`converters.spiking.graph.partial.PartialChip`; empty except of a memory.
+    states : mapping of memory to ndarray
+        See :class:`converters.spiking.graph.partial.PartialChip`.
+    fits : tuple of (float, float)
+        Regularization and held-out error of every regression.
+    dead : tuple of str
+        Populations that do not follow their drive.
+    """
+
+    ensemble: Ensemble
+    own: Populations | None
+    pushes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)
+    fits: tuple[tuple[float, float], ...] = ()
+    dead: tuple[str, ...] = ()
+
+
+Keep = Callable[..., Calibrated]
+"""Callable with a function that calibrates an ensemble, and with all that its result depends on; it
+returns what the function returns, or what an earlier call with the same did."""
+
+
 CALIBRATION_CLASSES: tuple[type, ...] = tuple(
-    dict.fromkeys((SavedCalibration, *SPIKING_CLASSES, *SPIKING_GRAPH_CLASSES))
+    dict.fromkeys((SavedCalibration, Calibrated, *SPIKING_CLASSES, *SPIKING_GRAPH_CLASSES))
 )
 
 

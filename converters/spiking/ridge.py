@@ -5,7 +5,7 @@ Features never need to be in memory all at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky
@@ -55,6 +55,31 @@ class Products:
         return max(float(squares.sum()), 0.0)
 
 
+_BLOCK_ROWS = 1_000
+"""Least number of rows whose products are summed at once."""
+
+
+def blocks_of(
+    rows: Iterator[tuple[np.ndarray, np.ndarray]],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield features and aims of several steps, shape (samples, rows, ...)."""
+    block: list[tuple[np.ndarray, ...]] = []
+    found = 0
+    for step in rows:
+        block.append(tuple(each.reshape(len(each), -1, each.shape[-1]).copy() for each in step))
+        found += block[-1][0].shape[0] * block[-1][0].shape[1]
+        if found >= _BLOCK_ROWS:
+            yield _joined(block)
+            block, found = [], 0
+    if block:
+        yield _joined(block)
+
+
+def _joined(block: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    phi, aim = (np.concatenate(each, axis=1) for each in zip(*block, strict=True))
+    return phi, aim
+
+
 _SPECTRAL = 1_000
 """Number of features up to which one eigendecomposition serves every regularization; a Cholesky
 factorization takes a fifteenth of its time."""
@@ -68,12 +93,14 @@ class Regression:
     train : Products
     most : int
         Largest number of features that a target may use; 0 for all.
+    strengths : int
+        Number of regularizations that will be fitted.
     """
 
-    def __init__(self, train: Products, most: int = 0) -> None:
+    def __init__(self, train: Products, most: int = 0, strengths: int = 5) -> None:
         self.train, self.most = train, most
         self._spectrum: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        if len(train.ff) <= _SPECTRAL and not most:
+        if len(train.ff) <= _SPECTRAL and strengths > 1 and not most:
             values, vectors = np.linalg.eigh(train.ff)
             self._spectrum = values, vectors, vectors.T @ train.ft
 

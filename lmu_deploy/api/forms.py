@@ -16,7 +16,7 @@ import numpy as np
 from converters.options import SpikeOptions
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.api.run import announce, for_lengths
-from lmu_deploy.api.spike import spike
+from lmu_deploy.api.spike import spike, spike_for_task
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint, save
 from lmu_deploy.core.graph.network import Network
@@ -183,13 +183,13 @@ class Forms:
         return spike(self.source, self.task, profile=LOIHI, seed=self.seed)
 
     def _spike(self, calibration: str) -> AnyNetwork:
-        return spike(
-            self.source,
-            self.task,
+        options = SpikeOptions(
             calibration=calibration,
             seed=self.seed,
             calibration_samples=self._calibration_samples(),
         )
+        keep = self.parts.ensemble
+        return spike_for_task(self.source, options, task=self.task, keep=keep)
 
     def _calibration_samples(self) -> int:
         """Return how many samples calibrate; fewer for a graph of neurons with long sequences.

@@ -152,8 +152,13 @@ def spike_for_task(
     load_calibration: Path | str | None = None,
     device: DeviceLike | None = None,
     record_session: Path | str | None = None,
+    keep: recipe.Keep | None = None,
 ) -> AnalogNetwork | LoihiNetwork:
-    """Lower a float network with options in one object; see :func:`spike`."""
+    """Lower a float network with options in one object; see :func:`spike`.
+
+    `keep` keeps the calibrated ensembles of a graph, so that a calibration that was stopped goes
+    on.
+    """
     check_output(out, network)
     check_output(save_calibration, network)
     network = load_float(network, "spike")
@@ -187,7 +192,7 @@ def spike_for_task(
             board.then = device_for(VIRTUAL, profile, options)
         with progress_bar("spike", "steps") as progress:
             lowered = spike_with(
-                network, inputs, profile, options, kept, progress, recorder or board
+                network, inputs, profile, options, kept, progress, recorder or board, keep
             )
         if recorder is not None and record_session is not None:
             recorder.save(record_session)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from converters.spiking.recipe import CALIBRATION_CLASSES, Calibrated
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write, load, save, write_text
 from lmu_deploy.core.loading import NETWORK_CLASSES, AnyNetwork
@@ -197,7 +198,8 @@ class Parts:
     """What a validation has finished, each part in a file whose name is the hash of its inputs.
 
     A validation that was stopped finds the parts again and goes on: runs of a target or of some of
-    its samples, converted networks and calibrated chips, and attributions with their single runs.
+    its samples, converted networks, calibrated chips and single ensembles of neurons, and
+    attributions with their single runs.
     The file of a part is written whole or not at all, and the folder is removed when the validation
     is complete.
 
@@ -225,6 +227,10 @@ class Parts:
     def network(self, make: Callable[[], AnyNetwork], *inputs: Any) -> AnyNetwork:
         """Return the network that `make` returns, or the one that was kept for the same inputs."""
         return self._part(make, _unchanged, NETWORK_CLASSES, "network", inputs)
+
+    def ensemble(self, make: Callable[[], Calibrated], *inputs: Any) -> Calibrated:
+        """Return the calibrated ensemble that `make` returns, or the one kept for the inputs."""
+        return self._part(make, _unchanged, CALIBRATION_CLASSES, "ensemble", inputs)
 
     def attribution(self, make: Callable[[], Attribution], *inputs: Any) -> Attribution:
         """Return the attribution that `make` returns, or the one kept for the same inputs."""

@@ -17,7 +17,8 @@ keeps half of its synapses for itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 from scipy.linalg import block_diag
@@ -26,12 +27,13 @@ from converters.options import SpikeOptions
 from converters.spiking.build import build_memory
 from converters.spiking.calibration import examine
 from converters.spiking.closed_loop import divide_step
-from converters.spiking.graph.partial import PartialChip
+from converters.spiking.graph.partial import PartialChip, key_of
 from converters.spiking.graph.plan import SHARES, Plan, Spot, recipe_of_graph, whole_plan
 from converters.spiking.neurons import part
 from converters.spiking.populations import make_populations, with_mismatch
-from converters.spiking.recipe import Recipe, draw_samples
+from converters.spiking.recipe import Calibrated, Keep, Recipe, draw_samples
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import fingerprint
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.pointwise import Activation
@@ -59,6 +61,7 @@ def build_graphs(
     recipes: Sequence[Recipe],
     options: SpikeOptions,
     progress: Progress | None,
+    keep: Keep | None = None,
 ) -> list[SpikingGraph]:
     """Lower a plan on chips, one after the other; see :func:`spike`."""
     recipe = recipes[0]
@@ -70,7 +73,8 @@ def build_graphs(
     chosen = draw_samples(flat, options.calibration_samples, largest, recipe.seed)
     made = []
     for number, each in enumerate(recipes):
-        made.append(build_graph(plan, each, chosen, part(progress, number, len(recipes))))
+        shown = part(progress, number, len(recipes))
+        made.append(build_graph(plan, each, chosen, shown, keep))
         each.warn_of(made[-1].calibration.dead)
     return made
 
@@ -98,7 +102,11 @@ def graphs_on_chips(
 
 
 def build_graph(
-    plan: Plan, recipe: Recipe, inputs: np.ndarray, progress: Progress | None = None
+    plan: Plan,
+    recipe: Recipe,
+    inputs: np.ndarray,
+    progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> SpikingGraph:
     """Put a plan on the chip of a recipe, and calibrate it.
 
@@ -110,35 +118,68 @@ def build_graph(
         To calibrate on.
     progress : callable, optional
         Called with (calibration steps done, steps in total).
+    keep : callable, optional
+        Keeps every ensemble of a simulated chip, so that a calibration that was stopped goes on.
     """
     builder = _Builder(plan, recipe, inputs)
+    settings = asdict(replace(recipe, board=None))
     for number, spot in enumerate(plan.spots):
-        builder.add(number, spot, part(progress, number, len(plan.spots)))
+        make = partial(builder.made, number, spot, part(progress, number, len(plan.spots)))
+        if keep is None or recipe.board is not None:
+            made = make()
+        else:
+            made = keep(make, fingerprint(plan.host), settings, inputs, number)
+        builder.take(spot, made)
+        builder.forget(plan.spots[number + 1 :])
     return builder.graph()
 
 
 class _Builder(PartialChip):
     """Builds one ensemble after the other."""
 
-    def add(self, number: int, spot: Spot, progress: Progress | None) -> None:
-        """Build and calibrate the next ensemble."""
-        if spot.memory is not None:
-            self.done[spot.node.name] = self._memory(number, spot, progress)
-        elif not spot.probe:
-            self.done[spot.node.name] = units = self._units(number, spot, progress)
-            self.play(units, number)
-        else:
-            found = self._decoded(spot, np.ones(spot.drive.size), None, number, progress)
-            self.probes.append(found)
-            if spot is not self.plan.spots[-1]:
-                self._read(found, number)
+    def __init__(self, plan: Plan, recipe: Recipe, inputs: np.ndarray) -> None:
+        super().__init__(plan, recipe, inputs)
+        self.summary: list[Calibrated] = []
 
-    def _read(self, probe: Ensemble, number: int) -> None:
+    def made(self, number: int, spot: Spot, progress: Progress | None) -> Calibrated:
+        """Build and calibrate the next ensemble or probe."""
+        fits, dead, name = len(self.fits), len(self.dead), spot.node.name
+        if spot.memory is not None:
+            found = self._memory(number, spot, progress)
+        elif spot.probe:
+            found = self._decoded(spot, np.ones(spot.drive.size), None, progress)
+        else:
+            found = self._units(number, spot, progress)
+            self.play(found, number)
+        return Calibrated(
+            found,
+            None if spot.probe else self.own[name],
+            {} if spot.memory is None else self.pushes[name],
+            self.states.get(key_of(found), {}),
+            tuple((fit.ridge, fit.error) for fit in self.fits[fits:]),
+            tuple(self.dead[dead:]),
+        )
+
+    def take(self, spot: Spot, made: Calibrated) -> None:
+        """Add the next ensemble or probe, calibrated now or before."""
+        self.summary.append(made)
+        self.states[key_of(made.ensemble)] = dict(made.states)
+        if spot.probe:
+            self.probes.append(made.ensemble)
+            if spot is not self.plan.spots[-1]:
+                self._read(made.ensemble)
+            return
+        name = spot.node.name
+        self.done[name], self.pushes[name] = made.ensemble, dict(made.pushes)
+        assert made.own is not None
+        self.own[name] = made.own
+
+    def _read(self, probe: Ensemble) -> None:
         """Let the host read a probe, for what comes after."""
         read = np.zeros((self.samples, self.steps, probe.size))
-        for step, now, _, simulator in self.run((), probe, number):
+        for step, now, _, simulator in self.run((), probe):
             if now == self.recipe.parts - 1:
-                read[:, step] = simulator.drives[-1]
+                read[:, step] = simulator.drives[0]
         self.host.read(probe.name, read)
 
     def graph(self) -> SpikingGraph:
@@ -149,9 +190,9 @@ class _Builder(PartialChip):
             method=recipe.calibration,
             seed=recipe.seed,
             samples=self.samples,
-            ridge=max(fit.ridge for fit in self.fits),
-            fit_error=max(fit.error for fit in self.fits),
-            dead=tuple(self.dead),
+            ridge=max(ridge for each in self.summary for ridge, _ in each.fits),
+            fit_error=max(error for each in self.summary for _, error in each.fits),
+            dead=tuple(place for each in self.summary for place in each.dead),
         )
         return SpikingGraph(
             tuple(ensembles),
@@ -178,7 +219,7 @@ class _Builder(PartialChip):
         shares = 1
         if drive.spikes and self.dynamic:
             shares = min(SHARES, self.recipe.parts)
-            decoders, sent = self._channels(spot, number, shares, part(progress, 0, 2))
+            decoders, sent = self._channels(spot, shares, part(progress, 0, 2))
             u = np.repeat(u, shares, axis=1) + sent
         elif drive.spikes:
             decoders = self.static(drive.spikes, self.entering(spot))
@@ -213,7 +254,7 @@ class _Builder(PartialChip):
         return found
 
     def _channels(
-        self, spot: Spot, number: int, shares: int, progress: Progress | None
+        self, spot: Spot, shares: int, progress: Progress | None
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Fit decoders of a memory's channels, such that its states are those of the float network.
 
@@ -232,7 +273,7 @@ class _Builder(PartialChip):
         samples, steps, parts = self.samples, self.steps, self.recipe.parts
         ends = np.cumsum([0, *(self.done[name].neurons for name in names)])
         counts = np.zeros((samples, steps * shares, ends[-1]), np.float32)
-        for step, now, spikes, _ in self.run(names, None, number, progress):
+        for step, now, spikes, _ in self.run(names, None, progress):
             share = step * shares + now * shares // parts
             for name, first, end in zip(names, ends[:-1], ends[1:], strict=True):
                 counts[:, share, first:end] += spikes[name].reshape(samples, -1)
@@ -301,14 +342,13 @@ class _Builder(PartialChip):
         given = self.argument(spot)
         size = np.percentile(np.abs(given), _RANGE_PERCENTILE, axis=(0, 1))
         scales = np.maximum(size, max(_SMALLEST_SHARE * float(size.max()), 1e-12))
-        return self._decoded(spot, scales, populations, number, progress)
+        return self._decoded(spot, scales, populations, progress)
 
     def _decoded(
         self,
         spot: Spot,
         scales: np.ndarray,
         populations: Populations | None,
-        number: int,
         progress: Progress | None,
     ) -> Ensemble:
         """Build an ensemble whose drive follows states at once, and units behind fast synapses."""
@@ -322,7 +362,7 @@ class _Builder(PartialChip):
             for name, kernel in spot.drive.host.items()
         ]
         if of_memories and self.dynamic and not few:
-            of_memories, offset = self._refitted(spot, scales, number, part(progress, 0, 2))
+            of_memories, offset = self._refitted(spot, scales, part(progress, 0, 2))
             currents.append(InputCurrent(ONE, (offset / scales)[:, None], direct=True))
         slow: dict[str, np.ndarray] = {}
         pushes: dict[str, np.ndarray] = {}
@@ -341,13 +381,15 @@ class _Builder(PartialChip):
                 entering[current.source] = entering.get(current.source, 0.0) + seen
         currents += [InputCurrent(n, weights, direct=False) for n, weights in entering.items()]
         found = Ensemble(spot.node.name, scales, (), tuple(currents), populations)
+        if self.linear:
+            self.follow(found, {n: kernel / scales for n, kernel in of_memories.items()})
         most = self.recipe.fan_in if few else 0
         if few and of_memories:
             most = most // 2 if of_units else most
             aim = self.argument(spot)
             aim = aim - sum(self.truth[name] @ kernel for name, kernel in of_units.items())
             shown = part(progress, 0, 2)
-            slow = self._behind(found, pushes, aim / scales, number, shown, most, fast=False)
+            slow = self._behind(found, pushes, aim / scales, shown, most, fast=False)
         elif slow:
             slow = {source: self.rounded(weights) for source, weights in slow.items()}
         connections = [SpikeConnection(n, each[None], fast=False) for n, each in slow.items()]
@@ -356,12 +398,12 @@ class _Builder(PartialChip):
             return found
         of_units = {name: kernel / scales for name, kernel in of_units.items()}
         aim, shown = self.argument(spot) / scales, part(progress, 1, 2)
-        decoders = self._behind(found, of_units, aim, number, shown, most, fast=True)
+        decoders = self._behind(found, of_units, aim, shown, most, fast=True)
         connections += [SpikeConnection(n, each[None], fast=True) for n, each in decoders.items()]
         return replace(found, connections=tuple(connections))
 
     def _refitted(
-        self, spot: Spot, scales: np.ndarray, number: int, progress: Progress | None
+        self, spot: Spot, scales: np.ndarray, progress: Progress | None
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Fit kernels of memories to the states that the chip has at the ends of presentations.
 
@@ -375,15 +417,11 @@ class _Builder(PartialChip):
         """
         kernels = {n: k for n, k in spot.drive.spikes.items() if n in self.memories}
         names = tuple(name for name in self.done if name in kernels)
-        running = [each.name for each in self.needed(names)]
-        last = self.recipe.parts - 1
         ends = np.cumsum([0, *(self.done[name].size for name in names)])
-        seen = np.ones((self.samples, self.steps, ends[-1] + 1))
-        for step, now, _, simulator in self.run(names, None, number, progress):
-            if now == last:
-                drives = dict(zip(running, simulator.drives, strict=True))
-                own = [drives[name] for name in names]
-                seen[:, step, :-1] = np.concatenate(own, axis=1)
+        ones = np.ones((self.samples, self.steps, 1))
+        seen = np.concatenate(
+            [*(self.sent(n, progress).ends(self.recipe.parts) for n in names), ones], axis=2
+        )
         # Scaled states, the constant behind them; what is fitted is a change of the kernels.
         sized = [kernels[name] * self.done[name].scales[:, None] for name in names]
         given = np.concatenate([*sized, np.zeros((1, len(scales)))]) / scales
@@ -404,7 +442,6 @@ class _Builder(PartialChip):
         undecoded: Ensemble,
         kernels: Mapping[str, np.ndarray],
         aim: np.ndarray,
-        number: int,
         progress: Progress | None,
         most: int,
         fast: bool,
@@ -434,12 +471,12 @@ class _Builder(PartialChip):
 
         def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             filtered = np.zeros((samples, ends[-1]), np.float32)
-            for step, now, spikes, simulator in self.run(names, undecoded, number, progress):
+            for step, now, spikes, simulator in self.run(names, undecoded, progress):
                 fired = [spikes[name].reshape(samples, -1) for name in names]
                 filtered *= kept
                 filtered += gained * np.concatenate(fired, axis=1)
                 if now == recipe.parts - 1 and step >= first:
-                    yield filtered, aim[:, step] - simulator.drives[-1]
+                    yield filtered, aim[:, step] - simulator.drives[0]
 
         weights = self.fitted(rows(), most=most, name=undecoded.name)
         return dict(zip(names, np.split(weights, ends[1:-1], axis=1), strict=True))

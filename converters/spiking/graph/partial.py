@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from converters.spiking.calibration import (
     independent_products,
     rates_of,
 )
-from converters.spiking.device import Block, Played
+from converters.spiking.device import Block, Driven, Played
 from converters.spiking.graph.plan import Plan, Spot
 from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues, simulated
 from converters.spiking.neurons import Chip, Fit
@@ -23,6 +23,7 @@ from converters.spiking.ridge import (
     Products,
     Regression,
     best_ridge,
+    blocks_of,
     fit_few_rows,
     round_and_refit,
     round_sparse,
@@ -43,6 +44,26 @@ _LATE = 3
 """Part of the steps, the last third, on which what only the last answer needs is fitted."""
 MEASURING = 8
 """Stream of random numbers."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a calibrated ensemble does on the calibration inputs.
+
+    Attributes
+    ----------
+    spikes : Played
+        Of every step and sample; of none where only drives are read.
+    drives : ndarray, shape (steps of the simulation, samples, size), float32
+        Scaled drives after every step.
+    """
+
+    spikes: Played
+    drives: np.ndarray
+
+    def ends(self, parts: int) -> np.ndarray:
+        """Return the drives at the ends of presentations, shape (samples, steps, size)."""
+        return self.drives[parts - 1 :: parts].swapaxes(0, 1).astype(np.float64)
 
 
 class PartialChip:
@@ -74,8 +95,13 @@ class PartialChip:
         self.late = _only_last(plan)
         self.done: dict[str, Ensemble] = {}
         self.own: dict[str, Populations] = {}
+        self.linear = not recipe.device.weight_bits and not recipe.fan_in
+        """Whether drives behind memories follow their states, whose map is not rounded there."""
+        self.states: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
+        """Of drives for which that holds, from the scaled states of each memory."""
         self.pushes: dict[str, dict[str, np.ndarray]] = {}
         """Of each memory, from the values of what drives it to the push on its scaled states."""
+        self._sent: dict[str, Sent] = {}
         self.probes: list[Ensemble] = []
         self.fits: list[Fit] = []
         self.dead: list[str] = []
@@ -124,7 +150,7 @@ class PartialChip:
         bits = self.recipe.device.weight_bits if bits is None else bits
         share = max(self.samples - max(self.samples // 5, 1), 1)
         learned = held_out = Products(0, 0)
-        for phi, aim in rows:
+        for phi, aim in blocks_of(rows):
             if not learned.rows:
                 learned, held_out = (Products(phi.shape[-1], aim.shape[-1]) for _ in range(2))
             for products, some in ((learned, slice(share)), (held_out, slice(share, None))):
@@ -243,28 +269,68 @@ class PartialChip:
         aims, operator = LEVELS[:, None] * ensemble.scales, self.plan.host[name].operator
         return rates, operator.apply(aims) if isinstance(operator, Activation) else aims
 
-    def needed(self, names: Sequence[str]) -> list[Ensemble]:
-        """Return some ensembles and all those whose spikes they depend on, in their order."""
-        needed = set(names)
+    def sent(self, name: str, progress: Progress | None = None) -> Sent:
+        """Return what an ensemble sends for the calibration inputs; it runs freely, once."""
+        if name not in self._sent:
+            self._sent[name] = self._free(self.done[name], progress)
+        return self._sent[name]
+
+    def _free(self, ensemble: Ensemble, progress: Progress | None) -> Sent:
+        name, parts = ensemble.name, self.recipe.parts
+        bytes_each = -(-ensemble.neurons // 8) if self._spikes_are_read(name) else 0
+        packed = np.zeros((self.steps * parts, self.samples, bytes_each), np.uint8)
+        drives = np.zeros((self.steps * parts, self.samples, ensemble.size), np.float32)
+        own = {name: self._started(ensemble)}
+        for step, now, spikes, simulator in self._run([], ensemble, own, progress):
+            at = step * parts + now
+            if bytes_each:
+                packed[at] = np.packbits(spikes[name].reshape(self.samples, -1), axis=1)
+            drives[at] = simulator.drives[0]
+        return Sent(Played(packed, self._block(ensemble).gains.shape), drives)
+
+    def _spikes_are_read(self, name: str) -> bool:
+        """Return whether the spikes of an ensemble are read, and not its drives alone."""
+        if name not in self.memories or not self.linear:
+            return True
+        return any(
+            spot.memory is not None and name in spot.drive.spikes for spot in self.plan.spots
+        )
+
+    def follow(self, ensemble: Ensemble, kernels: Mapping[str, np.ndarray]) -> None:
+        """Let the drive of an ensemble be computed from the states of memories.
+
+        Parameters
+        ----------
+        ensemble : Ensemble
+        kernels : mapping of memory to ndarray, shape (states, size)
+        """
+        self.states[key_of(ensemble)] = {
+            name: kernel * self.done[name].scales[:, None] for name, kernel in kernels.items()
+        }
+
+    def forget(self, later: Sequence[Spot]) -> None:
+        """Drop the spikes that none of the ensembles to come reads."""
+        read: set[str] = set()
+        for spot in later:
+            for name in spot.drive.spikes:
+                read.add(name)
+                if name in self.memories and spot.memory is None:
+                    read.update(self.memories[name].drive.spikes)
         for name in reversed(self.done):
-            if name in needed:
-                needed.update(self.done[name].sources)
-        return [each for name, each in self.done.items() if name in needed]
+            if name in read and name not in self._sent:
+                read.update(self.done[name].sources)
+        self._sent = {name: each for name, each in self._sent.items() if name in read}
 
     def run(
-        self,
-        names: Sequence[str],
-        extra: Ensemble | None,
-        number: int,
-        progress: Progress | None = None,
+        self, names: Sequence[str], extra: Ensemble | None, progress: Progress | None = None
     ) -> Iterator[tuple[int, int, dict[str, np.ndarray], GraphSimulator]]:
-        """Run what some ensembles need freely on the calibration inputs.
+        """Go through what some ensembles send for the calibration inputs.
 
         Parameters
         ----------
         names : sequence of str
         extra : Ensemble, optional
-            Without neurons, beside them.
+            Without neurons, which these and others drive.
 
         Yields
         ------
@@ -272,9 +338,18 @@ class PartialChip:
             Step of the task, and step of the simulation in its presentation.
         spikes : mapping of ensemble to ndarray
         simulator : GraphSimulator
-            After that step; its drives are those of the ensembles, and of the other last.
+            After that step; its drives are those of the extra ensemble.
         """
-        simulator, values = self._simulator(names, extra, number)
+        return self._run(names, extra, {}, progress)
+
+    def _run(
+        self,
+        names: Sequence[str],
+        ensemble: Ensemble | None,
+        own: Mapping[str, Driven],
+        progress: Progress | None,
+    ) -> Iterator[tuple[int, int, dict[str, np.ndarray], GraphSimulator]]:
+        simulator, values = self._simulator(names, ensemble, own)
         for step in range(self.steps):
             simulator.present({name: value[:, step] for name, value in values.items()})
             for now in range(self.recipe.parts):
@@ -302,11 +377,11 @@ class PartialChip:
         if trajectory is not None:
             drive[1:] = trajectory[:-1].reshape(len(drive) - 1, self.samples, -1)
         else:
-            simulator, values = self._simulator((), ensemble, number)
+            simulator, values = self._simulator((), ensemble, {})
             for step in range(self.steps):
                 simulator.present({name: value[:, step] for name, value in values.items()})
                 for now in range(parts):
-                    drive[step * parts + now] = simulator.drives[-1]
+                    drive[step * parts + now] = simulator.drives[0]
                     simulator.step()
         seed = [self.recipe.seed, number, MEASURING]
         self.played[ensemble.name] = Played.by(self.board, self._block(ensemble), drive, seed)
@@ -316,32 +391,61 @@ class PartialChip:
         recipe = self.recipe
         return Block(ensemble.name, ensemble.populations, recipe.model, recipe.dt_ms)
 
-    def _simulator(
-        self, names: Sequence[str], extra: Ensemble | None, number: int
-    ) -> tuple[GraphSimulator, dict[str, np.ndarray]]:
-        """Return what :meth:`run` runs, and what the host sends to it."""
+    @property
+    def _circuit(self) -> Circuit:
         recipe = self.recipe
-        ensembles = self.needed([*names, *(() if extra is None else extra.sources)])
-        starts = {
-            each.name: np.random.default_rng([recipe.seed, number, MEASURING, order])
-            for order, each in enumerate(ensembles)
-        }
-        circuit = Circuit(
+        return Circuit(
             recipe.model, self.device, recipe.dt_ms, recipe.tau_ms, recipe.readout_tau_ms
         )
-        if self.board is None:
-            neurons = simulated(circuit, ensembles, self.samples, starts, starts)
-        else:
-            neurons = {
-                each.name: self.played.get(each.name, self.board).start(
-                    self._block(each), self.samples, starts[each.name]
-                )
-                for each in ensembles
-            }
-        if extra is not None:
-            ensembles.append(replace(extra, populations=None))
-        simulator = GraphSimulator(circuit, ensembles, neurons, self.samples)
-        return simulator, self.host.currents(ensembles)
+
+    def _started(self, ensemble: Ensemble) -> Driven:
+        """Start the neurons of an ensemble; those of a device, or simulated ones."""
+        name, block = ensemble.name, self._block(ensemble)
+        rng = np.random.default_rng([self.recipe.seed, list(self.done).index(name), MEASURING])
+        if self.board is not None:
+            return self.played.get(name, self.board).start(block, self.samples, rng)
+        return simulated(self._circuit, [ensemble], self.samples, {name: rng}, {name: rng})[name]
+
+    def _simulator(
+        self, names: Sequence[str], ensemble: Ensemble | None, own: Mapping[str, Driven]
+    ) -> tuple[GraphSimulator, dict[str, np.ndarray]]:
+        """Return a simulator of an ensemble and what drives it, and what the host sends to it.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Ensembles whose spikes it returns too.
+        ensemble : Ensemble, optional
+        own : mapping of ensemble to Driven
+            The neurons of that ensemble, if its spikes are of interest.
+        """
+        ensembles, sources = [], list(names)
+        slow: dict[str, np.ndarray] = {}
+        if ensemble is not None:
+            states = self.states.get(key_of(ensemble), {})
+            for memory, kernel in states.items():
+                seen = self.sent(memory).drives @ kernel.astype(np.float32)
+                slow[ensemble.name] = slow.get(ensemble.name, 0.0) + seen
+            sources += [each.source for each in ensemble.connections if each.fast or not states]
+            ensembles = [ensemble if own else replace(ensemble, populations=None)]
+        neurons = {
+            name: self.sent(name).spikes.start(self._block(self.done[name]), self.samples, _RNG)
+            for name in dict.fromkeys(sources)
+            if name not in own
+        }
+        simulator = GraphSimulator(
+            self._circuit, ensembles, {**neurons, **own}, self.samples, slow=slow
+        )
+        return simulator, self.host.currents(ensembles, self.steps)
+
+
+_RNG = np.random.default_rng(0)
+"""What spikes that are known take no numbers from."""
+
+
+def key_of(ensemble: Ensemble) -> tuple[str, bool]:
+    """Return what tells an ensemble from a probe of the same node."""
+    return ensemble.name, ensemble.populations is None
 
 
 def _whole_map(rates: np.ndarray, aims: np.ndarray, kernel: np.ndarray) -> np.ndarray:

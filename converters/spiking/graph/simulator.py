@@ -18,7 +18,7 @@ from converters.spiking.neurons import NEURONS
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.spiking.chip import Device, NeuronModel
-from lmu_deploy.core.spiking.graph import ONE, Ensemble, SpikeConnection
+from lmu_deploy.core.spiking.graph import ONE, Ensemble
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,13 @@ class GraphSimulator:
     ensembles : sequence of Ensemble
         In the order of their connections; those without neurons are probes.
     neurons : mapping of ensemble to Driven
-        Neurons of the others, which take scaled drives.
+        Neurons of the others, which take scaled drives; and of ensembles that are not simulated,
+        whose spikes are known and whose drives are not needed.
     samples : int
     dtype : dtype
         Of sums.
+    slow : mapping of ensemble to ndarray, shape (steps, samples, size)
+        The parts x of drives after every step, of those for which they are known.
     """
 
     def __init__(
@@ -94,12 +97,18 @@ class GraphSimulator:
         neurons: Mapping[str, Driven],
         samples: int,
         dtype: type[np.floating] = np.float32,
+        slow: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.ensembles, self._dtype = ensembles, dtype
         decays = [np.exp(-circuit.dt_ms / tau) for tau in (circuit.tau_ms, circuit.fast_tau_ms)]
         self._slow, self._fast = (dtype(decay) for decay in decays)
         self._neurons, hertz = neurons, 1.0 / (circuit.dt_ms * 1e-3)
-        self._parts = [_Drive(each, samples, hertz, dtype) for each in ensembles]
+        known = slow or {}
+        self._parts = [
+            _Drive(each, samples, hertz, dtype, known.get(each.name)) for each in ensembles
+        ]
+        own = [each.name for each in ensembles if each.populations is not None]
+        self._known = [name for name in neurons if name not in own]
 
     def present(self, values: Mapping[str, np.ndarray]) -> None:
         """Set the currents of a presentation from values of shape (samples, features)."""
@@ -114,7 +123,7 @@ class GraphSimulator:
         mapping of ensemble to ndarray, shape (samples, size, neurons), bool
             Spikes.
         """
-        spikes = {}
+        spikes = {name: self._neurons[name].step(_NOTHING) for name in self._known}
         for each, part in zip(self.ensembles, self._parts, strict=True):
             if each.populations is not None:
                 spikes[each.name] = self._neurons[each.name].step(part.total)
@@ -147,15 +156,22 @@ class _Drive:
     """Sums of spikes and currents of one ensemble."""
 
     def __init__(
-        self, ensemble: Ensemble, samples: int, hertz: float, dtype: type[np.floating]
+        self,
+        ensemble: Ensemble,
+        samples: int,
+        hertz: float,
+        dtype: type[np.floating],
+        slow: np.ndarray | None,
     ) -> None:
         self._ensemble, self._dtype = ensemble, dtype
+        self._known = None if slow is None else iter(slow)
         shape = (samples, ensemble.size)
         self.x, self.r = np.zeros(shape, dtype), np.zeros(shape, dtype)
         self.entering, self.injected = np.zeros(shape, dtype), np.zeros(shape, dtype)
         self._effects = [
             (each, np.ascontiguousarray(each.weights.swapaxes(1, 2) * hertz, dtype=dtype))
             for each in ensemble.connections
+            if each.fast or slow is None
         ]
         self._has_fast = any(each.fast for each in ensemble.connections)
 
@@ -176,23 +192,30 @@ class _Drive:
     ) -> None:
         push, fast_push = self.entering, np.zeros_like(self.r)
         for connection, effects in self._effects:
-            found = _decoded(connection, effects, fired[connection.source])
+            found = _decoded(fired[connection.source], effects)
             if connection.fast:
                 fast_push = fast_push + found
             else:
                 push = push + found
         one = self._dtype(1.0)
-        self.x = slow * self.x + (one - slow) * push
+        if self._known is None:
+            self.x = slow * self.x + (one - slow) * push
+        else:
+            self.x = next(self._known)
         if self._has_fast:
             self.r = fast * self.r + (one - fast) * fast_push
 
 
-def _decoded(connection: SpikeConnection, effects: np.ndarray, fired: np.ndarray) -> np.ndarray:
+def _decoded(fired: np.ndarray, effects: np.ndarray) -> np.ndarray:
+    """Return the sums of spikes (samples, neurons) behind effects (blocks, columns, rows)."""
     blocks = len(effects)
     if blocks == 1:
         return np.asarray(fired @ effects[0])
     rows = fired.reshape(len(fired), blocks, -1).swapaxes(0, 1)
     return np.asarray((rows @ effects).swapaxes(0, 1).reshape(len(fired), -1))
+
+
+_NOTHING = np.zeros((0, 0))
 
 
 class HostValues:
@@ -239,8 +262,16 @@ class HostValues:
             }
         return self._values[name]
 
-    def currents(self, ensembles: Sequence[Ensemble]) -> dict[str, np.ndarray]:
+    def currents(
+        self, ensembles: Sequence[Ensemble], count: int | None = None
+    ) -> dict[str, np.ndarray]:
         """Return what the host sends to some ensembles, each (samples, presentations, features).
+
+        Parameters
+        ----------
+        ensembles : sequence of Ensemble
+        count : int, optional
+            Presentations; needed only if the host sends at most a constant.
 
         Raises
         ------
@@ -250,15 +281,16 @@ class HostValues:
         sources = {current.source for each in ensembles for current in each.currents}
         values = {name: self[name] for name in sorted(sources - {ONE})}
         steps = {value.shape[1] for value in values.values()}
+        steps |= set() if count is None else {count}
         if len(steps) != 1:
             raise InputError(
                 f"the nodes {', '.join(values)} send {' and '.join(map(str, sorted(steps)))} "
                 "frames to the same neurons; they must have equally many."
             )
-        (count,) = steps
-        found = {n: v.reshape(self._samples, count, -1) for n, v in values.items()}
+        (presentations,) = steps
+        found = {n: v.reshape(self._samples, presentations, -1) for n, v in values.items()}
         if ONE in sources:
-            found[ONE] = np.ones((self._samples, count, 1))
+            found[ONE] = np.ones((self._samples, presentations, 1))
         return found
 
     def states(self, name: str) -> Mapping[str, np.ndarray]:
