@@ -173,8 +173,9 @@ def scale_memory(
 
 _LEAST, _MOST = 2, 8
 """Limits of the number of samples on which maps are compared: the held-out part of them."""
-_STATES_SERVED = 200
-"""States up to which the larger limit holds; each of more states is compared as often in all."""
+_STATES_SERVED, _STEPS_SERVED = 200, 1_000
+"""States and simulation steps up to which the larger limit holds; each of more states is compared
+as often in all, and longer samples for as many steps in all."""
 _NEURONS_AT_ONCE = 500_000
 
 
@@ -270,12 +271,19 @@ def loop_errors(
 
 
 def _tried_on(scaled: ScaledMemory) -> int:
-    samples, channels, order = scaled.trajectory.shape[1:]
-    most = max(_MOST * _STATES_SERVED // max(channels * order, _STATES_SERVED), _LEAST)
+    steps, samples, channels, order = scaled.trajectory.shape
+    by_states = _MOST * _STATES_SERVED // max(channels * order, _STATES_SERVED)
+    most = max(min(by_states, _few_long(_MOST, steps)), _LEAST)
     return min(samples, int(np.clip(samples // 5, _LEAST, most)))
 
 
+def _few_long(samples: int, steps: int) -> int:
+    """Return how many samples of so many steps have as many steps in all as are needed."""
+    return samples * _STEPS_SERVED // max(steps, _STEPS_SERVED)
+
+
 _SAMPLES = 8
+"""Samples of a thousand steps, or as many steps in all, at least two."""
 _RIDGE = 1e-3
 _FARTHEST = 1.0
 """Largest predicted deviation, root mean square, in units of the range."""
@@ -296,7 +304,8 @@ def predict_spread(
     targets : ndarray, shape (channels, order, order)
         A' in scaled states.
     trajectory : ndarray, shape (steps, samples, channels, order)
-        Scaled states at every simulation step; eight samples are used at most.
+        Scaled states at every simulation step; eight samples are used at most, and fewer where
+        they are long.
     rng : Generator
     progress : callable, optional
         Called with (steps done, steps in total).
@@ -317,7 +326,8 @@ def _decoding_errors(
 ) -> np.ndarray:
     """Return the mean square decoding error of each state behind the synapse, shape (states,)."""
     steps, samples = trajectory.shape[:2]
-    samples, states = min(samples, _SAMPLES), chip.populations.states
+    samples = min(samples, max(_few_long(_SAMPLES, steps), _LEAST))
+    states = chip.populations.states
     alone = replace(chip, order=1)
     neurons = alone.neurons(samples, rng)
     recorder = Recorder(alone, neurons, 1, samples, np.ones((states, 1, 1)), rng)

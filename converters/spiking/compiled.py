@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-LEAST_NEURONS = 100_000
+LEAST_NEURONS = 30_000
 """Neurons of all copies from which compiled code is used; it takes a second to load."""
 
 

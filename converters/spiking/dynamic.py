@@ -31,7 +31,7 @@ _NOISE_SHARE = (0.02, 0.10)
 _DEVIATIONS = (0.5, 2.5)
 """Range of the noise in units of the predicted deviations, wide enough for errors of these."""
 _EVERY_MS = 5.0
-_SERVED = 1_250
+_SERVED = 400
 _SPARSEST = 4
 _BLOCK, _BLOCK_ROWS = 20, 1_000
 """Least number of steps and of rows whose products are summed at once."""
