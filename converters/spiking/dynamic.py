@@ -42,8 +42,8 @@ def _every_ms(features: int) -> float:
 
     Filtered spikes change as slowly as the synapse, so that more rows add little information: with
     5,000 features, synapses of 100 ms and rows every 5, 10 and 20 ms, the closed-loop errors were
-    0.359, 0.364 and 0.366. The cost of the products is proportional to the rows and to the square
-    of the features.
+    0.359, 0.364 and 0.366, and with 800 features and rows every 5 and 10 ms 0.112 and 0.113. The
+    cost of the products is proportional to the rows and to the square of the features.
     """
     return _EVERY_MS * min(max(features // _SERVED, 1), _SPARSEST)
 
