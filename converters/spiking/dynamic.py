@@ -33,8 +33,7 @@ _DEVIATIONS = (0.5, 2.5)
 _EVERY_MS = 5.0
 _SERVED = 400
 _SPARSEST = 4
-_BLOCK, _BLOCK_ROWS = 20, 1_000
-"""Least number of steps and of rows whose products are summed at once."""
+_BLOCK = 20
 
 
 def _every_ms(features: int) -> float:
@@ -154,12 +153,11 @@ def gather(
     last_learned = steps if samples >= 5 else steps - steps // 5
     every = max(round(_every_ms(features) / simulator.dt_ms), 1)
     block: list[tuple[np.ndarray, np.ndarray]] = []
-    most = max(_BLOCK, _BLOCK_ROWS // samples)
     for step in range(steps):
         recorder.advance(trajectory[step])
         if step % every == every - 1:
             block.append(recorder.rows())
-        if block and (len(block) == most or step + 1 in (steps, last_learned)):
+        if block and (len(block) == _BLOCK or step + 1 in (steps, last_learned)):
             phi, goal = (np.stack(part) for part in zip(*block, strict=True))
             block = []
             share = learning if step < last_learned else 0

@@ -80,9 +80,9 @@ def _joined(block: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray
     return phi, aim
 
 
-_SPECTRAL = 1_000
-"""Number of features up to which one eigendecomposition serves every regularization; a Cholesky
-factorization takes a fifteenth of its time."""
+_SPECTRAL, _SPECTRAL_ONCE = 1_000, 500
+"""Number of features up to which one eigendecomposition serves every regularization, or a single
+one; a Cholesky factorization takes a fifteenth of its time."""
 
 
 class Regression:
@@ -100,7 +100,7 @@ class Regression:
     def __init__(self, train: Products, most: int = 0, strengths: int = 5) -> None:
         self.train, self.most = train, most
         self._spectrum: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        if len(train.ff) <= _SPECTRAL and strengths > 1 and not most:
+        if len(train.ff) <= (_SPECTRAL if strengths > 1 else _SPECTRAL_ONCE) and not most:
             values, vectors = np.linalg.eigh(train.ff)
             self._spectrum = values, vectors, vectors.T @ train.ft
 
