@@ -121,12 +121,12 @@ def test_reports_are_drawn(case, width, opened):
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
 def test_published_reports_are_drawn(path, shown):
-    """Every figure at both widths with all details open, and the page in dark mode."""
-    for width in WIDTHS:
-        page, messages = shown(path, width)
+    """Every figure at both widths with all details open, and the page in both colors."""
+    for width, schemes in zip(WIDTHS, (("light", "dark"), ("dark", "light")), strict=True):
+        page, messages = shown(path, width, schemes[0])
         page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
         check(page, messages)
-        page, messages = shown(path, width, "dark")
+        page.emulate_media(color_scheme=schemes[1])
         assert messages == []
         assert page.evaluate(OVERFLOW) <= 0
 
@@ -195,6 +195,14 @@ def test_tables_sort_by_a_column_and_stay_in_the_page(width, opened):
     assert messages == [] and page.evaluate(OVERFLOW) <= 0
 
 
+@pytest.fixture(scope="module")
+def number_of(browser, reported):
+    """Function of the page that reads the number of a cell."""
+    page = browser.new_page()
+    page.goto(reported("digits").as_uri())
+    return lambda text: page.evaluate("text => numberOf(text)", text)
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -211,7 +219,6 @@ def test_tables_sort_by_a_column_and_stay_in_the_page(width, opened):
         ("loihi2", None),
     ],
 )
-def test_cells_sort_by_their_numbers(text, value, opened):
-    page, _ = opened("digits", 1280)
-    found = page.evaluate("text => numberOf(text)", text)
+def test_cells_sort_by_their_numbers(text, value, number_of):
+    found = number_of(text)
     assert found == (None if value is None else pytest.approx(value))

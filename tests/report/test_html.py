@@ -124,7 +124,7 @@ def test_figures_are_those_of_the_file(signal, assembled, reported):
 
 
 def test_everything_that_does_not_fit_is_listed(digits, folder_of):
-    folder = folder_of(digits)
+    folder = folder_of(digits, results=[digits.results[1], Result(digits.results[3].run)])
     found = read_fidelity(folder)
     fit = Fit(profile="loihi2", title="Intel Loihi 2", violations=["too wide.", "too long."])
     unfit = found.targets["integer"].model_copy(update={"fit": fit})
@@ -143,7 +143,7 @@ def test_everything_that_does_not_fit_is_listed(digits, folder_of):
 
 
 def test_without_rasters_the_rest_is_drawn(digits, folder_of):
-    folder = folder_of(digits)
+    folder = folder_of(digits, results=digits.results[1:2])
     (folder / "plots.npz").unlink()
     page = read(write_report(folder))
     check(page)

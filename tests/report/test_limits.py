@@ -115,9 +115,10 @@ def test_a_violation_fails_the_check_with_its_reason(fidelity):
         check_limits(fidelity, limits)
 
 
-def test_a_violation_fails_the_command_and_is_in_junit(fidelity, tmp_path):
+def test_a_violation_fails_the_command_and_is_in_junit(digits, assembled, tmp_path):
     folder = tmp_path / "report"
     folder.mkdir()
+    fidelity = assembled(digits, results=[digits.results[2]])[0]
     write_fidelity(folder, misfit(fidelity, "lava", ["too many synapses."]))
     out = tmp_path / "fidelity.xml"
     with pytest.raises(RunError, match="lava: does not fit Loihi 2"):

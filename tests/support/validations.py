@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -328,16 +331,37 @@ def cases(digits, signal, edge_cases):
 
 @pytest.fixture(scope="session")
 def reported(cases, assembled, tmp_path_factory):
-    """Function that returns the path of the report of a case; tests must not change its folder."""
+    """Function that returns the path of the report of a case; tests must not change its folder.
+
+    One worker of pytest-xdist writes it for all.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reported"
+    shared.mkdir(exist_ok=True)
 
     @cache
     def make(case):
-        folder = tmp_path_factory.mktemp("report")
-        write_fidelity(folder, *assembled(cases[case]))
-        write_studies(folder, cases[case], tmp_path_factory.mktemp("beside"))
-        return write_report(folder)
+        folder = shared / case
+        with exclusive(shared / f"{case}.lock"):
+            if not (folder / "report.html").exists():
+                folder.mkdir(exist_ok=True)
+                write_fidelity(folder, *assembled(cases[case]))
+                write_studies(folder, cases[case], tmp_path_factory.mktemp("beside"))
+                write_report(folder)
+        return folder / "report.html"
 
     return make
+
+
+@contextmanager
+def exclusive(path):
+    """Hold the lock of a file; without effect on systems without flock."""
+    with path.open("w") as file:
+        if find_spec("fcntl"):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

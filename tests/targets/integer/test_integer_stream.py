@@ -25,7 +25,7 @@ from targets.integer import IntegerTarget, step
 from targets.integer.limit_cycles import deviation_bound
 
 ORDER, THETA, WINDOW = 6, 20.0, 500
-STREAMS, BLOCK, BLOCKS = 50, 2_000, 10
+STREAMS, BLOCK, BLOCKS = 100, 1_000, 10
 assert STREAMS * BLOCK * BLOCKS == 1_000_000
 
 
@@ -89,7 +89,8 @@ def test_every_realization_stays_within_its_bound(realization):
 
 
 def test_memory_stays_constant():
-    network, inputs, stream, sizes = memory_alone("dense-incremental"), block(0)[:1], None, []
+    network, stream, sizes = memory_alone("dense-incremental"), None, []
+    inputs = np.concatenate([block(0)[:1], block(1)[:1]], axis=1)
     for t in range(inputs.shape[1]):
         if t == 500:
             tracemalloc.start()
