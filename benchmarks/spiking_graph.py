@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -223,13 +225,15 @@ def interval(of_float: np.ndarray, of_chips: np.ndarray) -> tuple[float, float]:
 
 
 def rows_of(points: dict[str, dict], seeds: list[int], chips: int, targets: np.ndarray) -> list:
-    """Return the rows of the table; variants that were not run on all chips have none."""
+    """Return the rows of the table, of each variant on the chips that every seed has run it on."""
     floats = np.array([points[f"{seed}"]["answers"] for seed in seeds])
     reached = 100.0 * float(np.mean(floats == targets))
     rows = [["nothing (float)", "", len(seeds), 0, reached, "", 0.0, "", 100.0, 0, 0, 0]]
     for units, calibration in VARIANTS:
         keys = [[f"{s}/{chip_of(s, c)}/{units}/{calibration}" for c in range(chips)] for s in seeds]
-        if any(key not in points for of_seed in keys for key in of_seed):
+        ran = min(_leading(key in points for key in of_seed) for of_seed in keys)
+        keys = [of_seed[:ran] for of_seed in keys]
+        if not ran:
             continue
         found = [[points[key] for key in of_seed] for of_seed in keys]
         answers = np.array([[one["answers"] for one in of_seed] for of_seed in found])
@@ -241,7 +245,7 @@ def rows_of(points: dict[str, dict], seeds: list[int], chips: int, targets: np.n
                 "everything but encoders" if units == "chip" else "memories",
                 calibration,
                 len(seeds),
-                len(seeds) * chips,
+                len(seeds) * ran,
                 float(accuracies.mean()),
                 f"{accuracies.min():.2f} to {accuracies.max():.2f} %",
                 reached - float(accuracies.mean()),
@@ -253,6 +257,11 @@ def rows_of(points: dict[str, dict], seeds: list[int], chips: int, targets: np.n
             ]
         )
     return rows
+
+
+def _leading(flags: Iterable[bool]) -> int:
+    """Return how many of the first values are true."""
+    return sum(1 for _ in takewhile(bool, flags))
 
 
 def chip_of(seed: int, number: int) -> int:
