@@ -180,10 +180,15 @@ def _neuron_model(kind: str, chip: AnalogProfile) -> NeuronModel:
 
 _TRAJECTORY_ELEMENTS = 50_000_000
 """Largest number of values (4 bytes each) in the trajectory of a calibration."""
+_WHOLE_SAMPLES = 40
+"""Samples that are rather shortened than left out where the trajectory does not fit."""
 
 
 def draw_samples(inputs: np.ndarray, most: int, elements_per_step: int, seed: int) -> np.ndarray:
-    """Return a random subset of samples, shortened such that the trajectory fits in memory.
+    """Return a random subset of samples whose trajectory fits in memory.
+
+    Samples are left out before the others are shortened: a memory whose window is as long as a
+    sample shows its whole range at the end.
 
     Parameters
     ----------
@@ -195,8 +200,9 @@ def draw_samples(inputs: np.ndarray, most: int, elements_per_step: int, seed: in
     seed : int
     """
     rng = np.random.default_rng([seed, 0])
-    samples = min(len(inputs), most)
-    steps = max(1, min(inputs.shape[1], _TRAJECTORY_ELEMENTS // (samples * elements_per_step)))
+    room, samples = _TRAJECTORY_ELEMENTS // elements_per_step, min(len(inputs), most)
+    samples = min(samples, max(room // inputs.shape[1], _WHOLE_SAMPLES))
+    steps = max(1, min(inputs.shape[1], room // samples))
     chosen = np.sort(rng.permutation(len(inputs))[:samples])
     return np.asarray(inputs[chosen, :steps])
 

@@ -8,6 +8,7 @@ from converters.spiking import closed_loop, spike, spike_chips
 from converters.spiking.calibration import LEVELS, measure_rates, static
 from converters.spiking.neurons import Chip
 from converters.spiking.populations import make_populations
+from converters.spiking.recipe import draw_samples
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
@@ -179,6 +180,17 @@ def test_every_lmu_layer_gets_neurons_of_its_own(inputs, rng):
     assert not np.array_equal(gains[0][:3], gains[1][:3])
     assert shown[-1][0] == shown[-1][1]
     assert shown == sorted(shown)
+
+
+def test_samples_are_left_out_before_long_ones_are_shortened():
+    inputs = np.arange(300.0).reshape(100, 3, 1)
+    room = 45 * 3 * 7
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("converters.spiking.recipe._TRAJECTORY_ELEMENTS", room)
+        drawn = draw_samples(inputs, 90, 7, seed=1)
+        assert drawn.shape == (45, 3, 1) and len(np.unique(drawn)) == drawn.size
+        assert draw_samples(inputs, 90, 14, seed=1).shape == (40, 1, 1)
+        assert draw_samples(inputs, 20, 7, seed=1).shape == (20, 3, 1)
 
 
 def test_long_sequences_are_truncated_and_samples_drawn(network, rng, monkeypatch):
