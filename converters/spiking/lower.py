@@ -185,8 +185,8 @@ def spike(
         becomes a SpikingGraph (:mod:`converters.spiking.graph`).
     calibration_inputs : ndarray, shape (samples, steps, n_in)
         Training data, never test data. At most `calibration_samples` are used, drawn at random
-        with `seed`, and of each the first `calibration_steps` (by default as many as fit in
-        memory).
+        with `seed`, and of each the first `calibration_steps`. By default samples are whole if 40
+        of them fit in memory, and as many are used as do; else they are shortened.
     profile : str or AnalogProfile
         Analog chip: the name of a profile, or a profile of your own.
     neurons_per_state : int
