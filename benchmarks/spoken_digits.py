@@ -37,6 +37,7 @@ from converters.c.generator import Source, generate
 from lmu_deploy.core.files import write_text
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.tasks.base import get_task
@@ -302,9 +303,14 @@ ANALOG = [
     ("float, %", ">{:.2f}"),
     ("on neurons, %", ">{:.2f}"),
     ("same answer as float, %", ">{:.2f}"),
+    ("units on the host, %", ">{:.2f}"),
 ]
 ANALOG_CASES = [
-    (mismatch, 50, 20, method) for mismatch in (0.0, 0.2) for method in ("dynamic", "none")
+    (0.2, 50, 20, "none"),
+    (0.2, 50, 20, "dynamic"),
+    (0.2, 50, 40, "dynamic"),
+    (0.0, 50, 40, "dynamic"),
+    (0.0, 50, 40, "none"),
 ]
 """Mismatch, neurons of a state and of a unit, and calibration."""
 _CHIPS = (1,)
@@ -313,15 +319,19 @@ _CALIBRATED_ON = 80
 
 def on_chip(
     folder: Path, case: tuple[float, int, int, str], chip_seed: int, limit: int
-) -> list[int]:
-    """Return the answers of a chip to the first test recordings; the folder keeps them."""
+) -> dict[str, list[int]]:
+    """Return the answers of a chip to the first test recordings; the folder keeps them.
+
+    Beside them are those of the host, in float, from the memory's states on the chip.
+    """
     kept = folder / "analog.json"
     answers = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     key = "/".join(map(str, (*case, chip_seed, limit)))
     if key not in answers:
         mismatch, per_state, per_unit, method = case
+        network = trained(folder, model="parallel")
         neurons = ld.spike(
-            trained(folder, model="parallel"),
+            network,
             TASK,
             mismatch=mismatch,
             neurons_per_state=per_state,
@@ -332,10 +342,16 @@ def on_chip(
             calibration_samples=_CALIBRATED_ON,
         )
         test = get_task(TASK).load().test.taken(slice(limit))
-        found = get_target("brian2").run(neurons, test.inputs)
-        answers[key] = found.outputs.argmax(axis=1).tolist()
+        found = get_target("brian2").run(neurons, test.inputs, record=True)
+        assert found.states is not None
+        layers = as_layers(network, "the benchmark")
+        (layer,), m = layers.layers, found.states.m[:, -1]
+        h = np.maximum(m @ layer.hidden.memory_kernel + layer.hidden.bias, 0.0)
+        of_host = h @ layers.readout.kernel + layers.readout.bias
+        outputs = {"chip": found.outputs, "host": of_host}
+        answers[key] = {name: each.argmax(axis=1).tolist() for name, each in outputs.items()}
         write_text(kept, json.dumps(answers) + "\n")
-    return list(answers[key])
+    return dict(answers[key])
 
 
 def analog(folder: Path, limit: int) -> Rows:
@@ -344,9 +360,10 @@ def analog(folder: Path, limit: int) -> Rows:
     wanted = run(trained(folder, model="parallel"), test.inputs).argmax(axis=1)
     rows: Rows = []
     for case in ANALOG_CASES:
-        answers = np.array([on_chip(folder, case, seed, limit) for seed in _CHIPS])
+        found = [on_chip(folder, case, seed, limit) for seed in _CHIPS]
+        answers, of_host = (np.array([each[n] for each in found]) for n in ("chip", "host"))
         shares = [np.mean(wanted == test.targets), np.mean(answers == test.targets)]
-        shares.append(np.mean(answers == wanted))
+        shares += [np.mean(answers == wanted), np.mean(of_host == test.targets)]
         mismatch, per_state, per_unit, method = case
         row = [mismatch, per_state, per_unit, method, len(_CHIPS), limit]
         rows.append([*row, *(100 * float(share) for share in shares)])
