@@ -23,7 +23,7 @@ def test_what_works_is_found_with_its_version():
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_lava_works_with_its_mended_import_and_only_in_another_interpreter():
+def test_lava_works_with_its_corrected_import_and_only_in_another_interpreter():
     if doctor._version("lava-nc") is None:
         pytest.skip("lava-nc is not installed")
     before = set(sys.modules)
@@ -32,7 +32,7 @@ def test_lava_works_with_its_mended_import_and_only_in_another_interpreter():
     assert not [name for name in set(sys.modules) - before if name.startswith("lava.")]
 
 
-def test_an_absent_library_is_named_with_the_command_that_mends_it(monkeypatch):
+def test_an_absent_library_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None)
     (finding,) = examine(["onnx"])
     assert not finding.works
@@ -44,7 +44,7 @@ def test_an_absent_library_is_named_with_the_command_that_mends_it(monkeypatch):
     assert finding.advice.startswith("python -m pip install 'onnx>=")
 
 
-def test_lava_is_mended_without_its_claim_to_old_pythons(monkeypatch):
+def test_lava_is_installed_without_its_requirement_of_an_older_python(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None)
     (finding,) = examine(["lava-nc"])
     words = finding.advice.replace("'", "").split()
@@ -90,12 +90,12 @@ def test_an_unknown_name_is_refused():
         examine(["nump"])
 
 
-def test_mend_runs_each_command_once_and_reports_failure(capfd):
-    good = (sys.executable, "-c", "print('mended')")
+def test_repair_runs_each_command_once_and_reports_failure(capfd):
+    good = (sys.executable, "-c", "print('repaired')")
     bad = (sys.executable, "-c", "raise SystemExit(3)")
     broken = Finding("a", None, False, "absent", "b", (good, good), "")
     repair([broken, broken, Finding("c", "1", True, "", "d")])
-    assert capfd.readouterr().out == "mended\n"
+    assert capfd.readouterr().out == "repaired\n"
     with pytest.raises(RunError, match="failed with exit code 3"):
         repair([Finding("a", None, False, "absent", "b", (bad,), "")])
 
