@@ -8,6 +8,8 @@ runs freely on new inputs.
     git worktree add ../earlier 3aef5d3
     python benchmarks/calibration_speed.py --other ../earlier
 
+The synapses that a chip needs for the whole map and for one in factors are beside them.
+
 The cases are a network of the size of spoken digits (random encoders; 8 channels of order 50) and
 the digits network of the examples, each on one chip of 100 LIF neurons a state.
 """
@@ -35,10 +37,12 @@ SAMPLES, JUDGED = 40, 8
 COLUMNS = [
     ("network", "{}"),
     ("version", "{}"),
-    ("processor seconds", ">{:.0f}"),
+    ("processor seconds", ">{:.1f}"),
     ("memory, GB", ">{:.1f}"),
     ("error of the states", ">{:.4f}"),
     ("static map", ">{:.4f}"),
+    ("synapses, whole map", ">{:,d}"),
+    ("weights, factored map", ">{:,d}"),
 ]
 
 
@@ -139,6 +143,16 @@ def judge(case: str, found: Any) -> float:
     return float(loop_errors([chip], [[fit]], scaled, [9], samples=JUDGED)[0, 0])
 
 
+def synapses(found: Any) -> list[int]:
+    """Return the synapses of a chip for the whole map, and the weights of one in factors.
+
+    In factors, a population is decoded once, before A', which is a matrix of the order.
+    """
+    channels, order, columns = found["weights"].shape
+    whole = int(np.count_nonzero(found["weights"])) * found["encoders"].shape[1]
+    return [whole, channels * (columns + order**2)]
+
+
 def measured(root: Path, case: str, method: str, folder: Path) -> Any:
     """Calibrate a case with the version in a checkout."""
     out = folder / "found.npz"
@@ -174,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for version, root in roots.items():
                 found = measured(root, case, "dynamic", Path(folder))
                 times = [float(found[n]) for n in ("processor", "gigabytes")]
-                rows.append([case, version, *times, judge(case, found), static])
+                rows.append([case, version, *times, judge(case, found), static, *synapses(found)])
                 print(rows[-1], file=sys.stderr)
     results.publish(COLUMNS, rows, args, seed=0)
 

@@ -6,11 +6,15 @@ With --search, a second table has the intervals between full calibrations that w
 of the chips lose at most two points.
 
     python benchmarks/lifetime.py --chips 20 --limit 100
+
+With --examine, one chip and its calibration of half a year before the last age are taken apart:
+which map, drift and faults leave what accuracy.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -45,8 +49,22 @@ COLUMNS = [
 SEARCHED = [
     ("drift", "{}"),
     ("days between calibrations", "{}"),
-    ("95 % lose at most, points", ">{:.2f}"),
+    ("half lose at most, points", ">{:.2f}"),
+    ("95 % lose at most", ">{:.2f}"),
+    ("worst chip", ">{:.2f}"),
 ]
+
+
+EXAMINED = [
+    ("calibrated on day", ">{:d}"),
+    ("drift of day", ">{:d}"),
+    ("faults of day", ">{:d}"),
+    ("stuck or dead neurons", ">{:d}"),
+    ("sum of their weights, relative to those of all neurons", "{}"),
+    ("accuracy", ">{:.2f} %"),
+]
+AGO = 180
+"""Days between the calibration that is examined and the last age."""
 
 
 def drifting(times: float) -> AnalogProfile:
@@ -64,10 +82,43 @@ def drifting(times: float) -> AnalogProfile:
 
 def row_of(times: float, found: Lifetime, point: dict) -> list:
     """Return the row of one age and temperature."""
-    lost = float(np.quantile(found.losses(point["values"]), 0.95))
+    lost = found.lost_by(point["values"])
     reached = [100.0 * found.reached_by(point["values"], share) for share in (0.5, 0.95, 1.0)]
     where = [f"{times:g} x", found.schedule, point["age"], point["temperature"]]
     return [*where, *reached, lost, float(np.mean(found.recalibrations))]
+
+
+def examined(study: LifetimeStudy, seed: int) -> list[list[results.Cell]]:
+    """Return rows of :data:`EXAMINED` for one chip at the reference temperature."""
+    (made,), warmth, last = (
+        study.new_chips([seed]),
+        study.drift.reference_temperature,
+        study.days[-1],
+    )
+    lives, before = study.lives(made), last - AGO
+    maps = {0: made}
+    for day in (before, last):
+        maps[day] = study.calibrated_again(study.aged(made, lives, day, warmth))
+    between = [before, *range(before + AGO // 4, last, AGO // 4), last]
+    cases = [(0, 0, 0), (0, last, last), *((before, day, day) for day in between)]
+    cases += [(before, last, before), (before, before, last), (last, last, last)]
+    rows: list[list[results.Cell]] = []
+    for of_map, of_drift, of_faults in cases:
+        aged = study.aged(maps[of_map], lives, of_drift, warmth)
+        other = study.aged(maps[of_map], lives, of_faults, warmth)
+        faults = [each.populations.faults for each in other.memories if each is not None]
+        memories = tuple(
+            memory and replace(memory, populations=replace(memory.populations, faults=each))
+            for memory, each in zip(aged.memories, faults, strict=True)
+        )
+        (run,) = study.run_chips([replace(aged, memories=memories)], study.split.inputs)
+        score = study.task.score(run.outputs, study.split.targets)
+        (memory,), (fault,) = memories, faults
+        columns = np.abs(memory.weights).sum(axis=1).reshape(memory.populations.encoders.shape)
+        broken = columns[fault != 0.0] if fault is not None else columns[:0]
+        share = f"{broken.sum() / columns.mean():.2f}" if len(broken) else ""
+        rows.append([of_map, of_drift, of_faults, len(broken), share, 100.0 * score])
+    return rows
 
 
 def main() -> None:
@@ -85,6 +136,7 @@ def main() -> None:
         "--plot", type=Path, help="SVG of the chips that are never calibrated again"
     )
     parser.add_argument("--search", metavar="PAGE/NAME", help="save the second table there")
+    parser.add_argument("--examine", type=int, metavar="CHIP", help="take this chip apart")
     parser.add_argument("--records", type=Path, help="folder of what an interrupted run has done")
     results.add_options(parser)
     args = parser.parse_args()
@@ -104,6 +156,10 @@ def main() -> None:
         chip = drifting(times)
         given = (layers, task_for(layers, None), chip, args.limit, options, drift_of(chip), KEEP)
         life = {"days": ages, "warmths": temperatures}
+        if args.examine is not None:
+            study = LifetimeStudy(*given, **life, schedule=Schedule.parse("never"))
+            results.publish(EXAMINED, examined(study, args.examine), args, seed=0)
+            return
         for number, schedule in enumerate(args.schedules.split(",")):
             when = Schedule.parse(*schedule.split(" "))
             spread = Spread(partial(LifetimeStudy, *given, **life, schedule=when))
@@ -114,7 +170,13 @@ def main() -> None:
                 first = row_of(times, found, {"age": 0, "temperature": warmth, "values": found.new})
                 rows.append([first[0], "new", *first[2:]])
                 for every, lost in (found.kept_by or {"tried": ()})["tried"]:
-                    searched.append([f"{times:g} x", f"{every:g}" if every else "none", lost])
+                    days, (half, worst) = (
+                        int(every),
+                        (found.lost_at(int(every), q) for q in (0.5, 1.0)),
+                    )
+                    searched.append(
+                        [f"{times:g} x", f"{days}" if days else "none", half, lost, worst]
+                    )
             rows += [row_of(times, found, point) for point in found.points]
             results.publish(COLUMNS, rows, args, seed=0)
             if args.plot is not None and number == 0:

@@ -3,6 +3,8 @@
     python benchmarks/spiking_graph.py FOLDER --save analog/spiking-graph
     python benchmarks/spiking_graph.py FOLDER --profile dynapse2 \
         --save analog/spiking-graph-dynapse2
+    python benchmarks/spiking_graph.py FOLDER --profile loihi1 --chips 1 \
+        --variants "chip dynamic,host dynamic" --save analog/spiking-graph-loihi1
 
 The network (memory, relu units, memory, relu units, readout) is trained with noise on all signals
 from every seed, unless it is in the folder; the epoch is that with the best accuracy on the
@@ -12,7 +14,8 @@ the validation part of seed 0, and for dynapse2 by what its neurons allow. Accur
 all test images. The folder keeps what each chip answered, so that an interrupted run goes on there.
 
 Beside it, the first images run without noise on the first chip of each seed on Brian2 as well,
-which has to give the same spikes.
+which has to give the same spikes. Loihi's neurons have no mismatch, so that one chip of each seed
+tells all; there the first image runs on Lava as well.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import numpy as np
 import results
 import torch
 
+from converters.loihi import loihi_spike
 from converters.spiking import spike
 from lmu_deploy.core.files import write_text
 from lmu_deploy.core.graph.executor import run
@@ -40,7 +44,8 @@ from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.network import Memory
-from lmu_deploy.core.spiking.graph import SpikingGraph
+from lmu_deploy.core.spiking.graph import LoihiGraph, OnLoihi, SpikingGraph
+from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.nn.graph.module import GraphModule
 from lmu_deploy.tasks.base import TaskData, get_task
 from targets.base import get_target
@@ -69,6 +74,7 @@ CASES = {
     ),
     # The profile's figures: 64 synapses a neuron, 5 bits, DPI neurons; 976 of 1,024 neurons.
     "dynapse2": Case(3, 20, {"neurons_per_state": 16, "neurons_per_unit": 10}),
+    "loihi1": Case(6, 40, {"neurons_per_state": 50, "neurons_per_unit": 30}),
 }
 SAMPLES = 300
 VARIANTS = (("chip", "dynamic"), ("host", "dynamic"), ("chip", "none"))
@@ -162,34 +168,40 @@ def judged(
 ) -> dict:
     """Return the answers of one chip to all test images, and its spikes."""
     units, calibration = variant
-    made = spike(
-        network,
-        data.train.inputs,
-        profile,
-        units=units,
-        calibration=calibration,
-        seed=seed,
-        chip_seed=chip,
-        calibration_samples=SAMPLES,
-        **CASES[profile].options,
-    )
-    target = "spiking" if isinstance(made, SpikingGraph) else "brian2"
+    options = {"units": units, "calibration_samples": SAMPLES, **CASES[profile].options}
+    made: SpikingNetwork | SpikingGraph | OnLoihi
+    if profile == "loihi1":
+        made = loihi_spike(network, data.train.inputs, profile, seed=seed, **options)
+    else:
+        options |= {"calibration": calibration, "chip_seed": chip}
+        made = spike(network, data.train.inputs, profile, seed=seed, **options)
+    target = "brian2" if isinstance(made, SpikingNetwork) else "spiking"
     done = get_target(target).run(made, data.test.inputs, seed=seed)
     found = {
         "answers": done.outputs.argmax(axis=1).tolist(),
         "spikes": sum(int(counts.sum()) for counts in done.events.values()),
         "neurons": made.neurons,
-        "fan_in": max(int(group.fan_in.max()) for group in made.groups() if group.neurons),
+        "fan_in": fan_in_of(made),
     }
-    if variant == VARIANTS[0] and chip == CHIPS_OF_SEED * (seed + 1):
+    if isinstance(made, LoihiGraph) and variant == VARIANTS[0]:
+        found["of_lava"] = different(made, data.test.inputs[:1], seed, "lava-lif")
+    elif variant == VARIANTS[0] and chip == CHIPS_OF_SEED * (seed + 1):
         quiet = replace(made, device=replace(made.device, membrane_noise=0.0))
-        found["of_brian2"] = different(quiet, data.test.inputs[:ON_BRIAN2], seed)
+        found["of_brian2"] = different(quiet, data.test.inputs[:ON_BRIAN2], seed, "brian2")
     return found
 
 
-def different(graph: SpikingGraph, inputs: np.ndarray, seed: int) -> dict:
+def fan_in_of(made: SpikingNetwork | SpikingGraph | OnLoihi) -> int:
+    """Return the largest number of synapses onto a neuron, or on Loihi onto its relay."""
+    if isinstance(made, SpikingNetwork | SpikingGraph):
+        return max(int(group.fan_in.max()) for group in made.groups() if group.neurons)
+    assert isinstance(made, LoihiGraph)  # the network is no chain of layers
+    return max(int(each.fan_in.max()) for each in made.ensembles)
+
+
+def different(graph: SpikingGraph | LoihiGraph, inputs: np.ndarray, seed: int, other: str) -> dict:
     """Run some images on both simulators; return spikes, and where the two have other counts."""
-    runs = [get_target(name).run(graph, inputs, seed=seed) for name in ("spiking", "brian2")]
+    runs = [get_target(name).run(graph, inputs, seed=seed) for name in ("spiking", other)]
     ours, theirs = (run.events for run in runs)
     rasters = [run.rasters for run in runs]
     return {
@@ -296,10 +308,8 @@ def main() -> None:
                     )
                     write_text(kept, json.dumps(points) + "\n")
                     right = np.mean(np.array(points[key]["answers"]) == data.test.targets)
-                    print(
-                        f"{key}: {100 * right:.2f} %, {points[key].get('of_brian2', '')}",
-                        flush=True,
-                    )
+                    same = points[key].get("of_brian2", points[key].get("of_lava", ""))
+                    print(f"{key}: {100 * right:.2f} %, {same}", flush=True)
     rows = rows_of(points, options.seeds, options.chips, data.test.targets)
     results.publish(COLUMNS, rows, options)
 

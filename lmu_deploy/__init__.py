@@ -28,6 +28,7 @@ _NAMES = {
     "InputError": "lmu_deploy.core.errors",
     "IntegerNetwork": "lmu_deploy.core.integer.network",
     "LmuDeployError": "lmu_deploy.core.errors",
+    "LoihiGraph": "lmu_deploy.core.spiking.graph",
     "LoihiNetwork": "lmu_deploy.core.spiking.loihi",
     "MissingDependencyError": "lmu_deploy.core.errors",
     "Network": "lmu_deploy.core.graph.network",

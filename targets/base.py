@@ -362,9 +362,9 @@ _CONVERT = {
     "IntegerNetwork": "make one with lmu-deploy quantize",
     "SpikingNetwork": "make one with lmu-deploy spike",
     "SpikingNetwork or SpikingGraph": "make one with lmu-deploy spike",
-    "LoihiNetwork or SpikingGraph": "make one with lmu-deploy spike --profile loihi1, or a graph "
-    "with lmu-deploy spike --units chip",
-    "LoihiNetwork": "make one with lmu-deploy spike --profile loihi1",
+    "LoihiNetwork or LoihiGraph or SpikingGraph": "make one with lmu-deploy spike --profile "
+    "loihi1, or a graph with lmu-deploy spike --units chip",
+    "LoihiNetwork or LoihiGraph": "make one with lmu-deploy spike --profile loihi1",
     "Network": "give the float network that it was made from",
     "Network or IntegerNetwork": "give the float network, or make one with lmu-deploy quantize",
 }

@@ -1,4 +1,8 @@
-"""Convert an LMUNetwork into a LoihiNetwork: memories on calibrated LIF neurons in fixed point."""
+"""Convert a float network to calibrated LIF neurons in Loihi's fixed point.
+
+Of a chain of layers the memories are on neurons (LoihiNetwork), of any other graph all ensembles
+(LoihiGraph).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converters.loihi.tuning import (
+from converters.loihi.graph import INPUT_MARGIN, decay_of, graph_on_loihi
+from converters.loihi.neurons import (
     LARGEST_ROUNDED,
     MESSAGE_ONE,
     FixedPointSimulator,
@@ -16,12 +21,15 @@ from converters.loihi.tuning import (
 from converters.options import (
     CALIBRATION_SAMPLES,
     NEURONS_PER_STATE,
+    NEURONS_PER_UNIT,
     PRESENTATION_MS,
     PopulationOptions,
+    SpikeOptions,
 )
 from converters.spiking.build import memory_inputs
 from converters.spiking.closed_loop import scale_memory
 from converters.spiking.dynamic import dynamic
+from converters.spiking.graph.plan import plan_graph, whole_plan
 from converters.spiking.neurons import Fit, part
 from converters.spiking.recipe import (
     check_map,
@@ -32,8 +40,10 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory
+from lmu_deploy.core.options import options_of
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration, check_multiple
+from lmu_deploy.core.spiking.graph import OnLoihi
 from lmu_deploy.core.spiking.loihi import DECAY_ONE, MESSAGE_LIMIT, ONE, LoihiMemory, LoihiNetwork
 from lmu_deploy.core.validation import check_inputs, check_number
 from lmu_deploy.hardware.profile import (
@@ -89,8 +99,8 @@ def check_fit(
         check_map(memory, neurons_per_state, "dynamic")
 
 
-_INPUT_MARGIN = 1.25
-"""Largest input before saturation, relative to the largest calibration input."""
+OF_GRAPHS = ("neurons_per_unit", "readout_tau_ms", "calibration_samples", "calibration_steps")
+"""Options that only graphs of neurons have."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,7 @@ def build_memory(
         simulator, scaled.targets, scaled.trajectory, measuring, progress, largest=largest
     )
     decoders = round_rows(found.weights.reshape(memory.size, -1) * per_spike)
-    input_scale = np.maximum(np.abs(u).max(axis=(0, 1)) * _INPUT_MARGIN, 1e-9) / MESSAGE_LIMIT
+    input_scale = np.maximum(np.abs(u).max(axis=(0, 1)) * INPUT_MARGIN, 1e-9) / MESSAGE_LIMIT
     per_message = lost * ONE * scaled.b_prime / scaled.scales * input_scale[:, None]
     inputs = round_rows(per_message.reshape(memory.size, 1))
     return LoihiMemory(
@@ -185,9 +195,17 @@ def loihi_spike(
     tau_ms: float | None = None,
     maximum_rates: tuple[float, float] | None = None,
     seed: int = 0,
+    units: str = "auto",
+    neurons_per_unit: int = NEURONS_PER_UNIT,
+    readout_tau_ms: float | None = None,
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    calibration_steps: int | None = None,
     progress: Progress | None = None,
-) -> LoihiNetwork:
-    """Map the memories of `network` onto a chip's LIF neurons, and calibrate their decoders.
+) -> OnLoihi:
+    """Map a network onto a chip's LIF neurons, and calibrate their decoders.
+
+    Of a chain of layers the memories are on neurons. Any other graph, and with ``units="chip"`` a
+    chain, becomes a LoihiGraph, whose memories and activations are all on neurons.
 
     States are scaled by their 99.9 % range over the calibration inputs, and their dynamics are
     implemented by the discrete Principle 3 (:mod:`converters.spiking.closed_loop`). The decoders
@@ -197,7 +215,7 @@ def loihi_spike(
     Parameters
     ----------
     network : Network or LMUNetwork
-        Encoders, hidden units, LSTM layers and readout stay on the host.
+        Of a chain, encoders, hidden units, LSTM layers and readout stay on the host.
     calibration_inputs : ndarray, shape (samples, steps, n_in)
         Training data, never test data. At most 200 samples are used, drawn at random with `seed`,
         and the beginning of long sequences.
@@ -215,12 +233,21 @@ def loihi_spike(
         profile's if absent.
     seed : int
         Of the tuning curves and of the calibration.
+    units : {"auto", "chip", "host"}
+        "chip" makes a graph of a chain too; "host" leaves the activations of a graph there.
+    neurons_per_unit : int
+        Of a graph: neurons of each unit of an activation.
+    readout_tau_ms : float, optional
+        Of a graph: time constant of fast synapses, milliseconds; 0.3 of the presentation time if
+        absent, rounded likewise.
+    calibration_samples, calibration_steps : int
+        Of a graph: number of calibration inputs, and of the steps of each that are used.
     progress : callable, optional
         Called with (calibration steps done, steps in total).
 
     Returns
     -------
-    LoihiNetwork
+    LoihiNetwork or LoihiGraph
 
     Raises
     ------
@@ -228,12 +255,17 @@ def loihi_spike(
         When a time is not a whole multiple of the step, the window is too short for the relays,
         the chip has too few neurons, or a value is out of range.
     """
-    options = PopulationOptions(
+    options = SpikeOptions(
         neurons_per_state=neurons_per_state,
         presentation_ms=presentation_ms,
         tau_ms=tau_ms,
         maximum_rates=maximum_rates,
         seed=seed,
+        units=units,
+        neurons_per_unit=neurons_per_unit,
+        readout_tau_ms=readout_tau_ms,
+        calibration_samples=calibration_samples,
+        calibration_steps=calibration_steps,
     )
     return loihi_spike_with(network, calibration_inputs, profile, options, progress)
 
@@ -244,12 +276,32 @@ def loihi_spike_with(
     profile: str | DigitalProfile,
     options: PopulationOptions,
     progress: Progress | None = None,
-) -> LoihiNetwork:
-    """Lower a network with options in one object; see :func:`loihi_spike`."""
-    network = as_layers(network, "spike")
+) -> OnLoihi:
+    """Lower a network with options in one object; see :func:`loihi_spike`.
+
+    Raises
+    ------
+    InputError
+        Also when an option of analog chips was changed, or one of graphs for a chain of layers.
+    """
     chip, figures = lif_chip(profile)
     if options.maximum_rates is not None:
         figures = _with_rates(figures, *options.maximum_rates)
+    common = {name: getattr(options, name) for name in options_of(PopulationOptions)}
+    whole = options if isinstance(options, SpikeOptions) else SpikeOptions(**common)
+    plan = None
+    if isinstance(network, Network):
+        plan = plan_graph(network) if whole.units == "chip" else whole_plan(network, whole)
+    allowed = {*common, "units", *(() if plan is None else OF_GRAPHS)}
+    if wrong := sorted({*whole.changed()} - allowed):
+        where = ", and for a chain of layers" if wrong[0] in OF_GRAPHS else ", for which"
+        raise InputError(
+            f"profile {chip.name} is a digital chip{where} {wrong[0]} has no meaning; leave it "
+            f"out, or choose an analog profile (it takes {', '.join(sorted(allowed))})."
+        )
+    if plan is not None:
+        return graph_on_loihi(plan, calibration_inputs, chip, figures, whole, progress)
+    network = as_layers(network, "spike")
     inputs = check_inputs(calibration_inputs, network.n_in)
     seed, neurons_per_state = options.seed, options.neurons_per_state
     dt_ms = figures.step.value * 1e3
@@ -259,7 +311,7 @@ def loihi_spike_with(
         figures=figures,
         dt_ms=dt_ms,
         presentation_ms=check_multiple("presentation_ms", options.presentation_ms, dt_ms),
-        decay=max(round(DECAY_ONE * -np.expm1(-dt_ms / tau_ms)), 1),
+        decay=decay_of(tau_ms, dt_ms),
         neurons_per_state=neurons_per_state,
         seed=seed,
     )

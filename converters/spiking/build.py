@@ -90,7 +90,12 @@ def build_memory(
     scaled = scale_memory(memory, u, recipe.parts, decay, shares)
     drawn = np.random.default_rng([recipe.seed, number, 1])
     nominal = make_populations(
-        memory.size, recipe.neurons_per_state, recipe.model, recipe.maximum_rates, drawn
+        memory.size,
+        recipe.neurons_per_state,
+        recipe.model,
+        recipe.maximum_rates,
+        drawn,
+        intercepts=recipe.intercepts,
     )
     ideal = recipe.device.ideal()
     perfect = Chip(

@@ -16,6 +16,8 @@ import numpy as np
 
 LEAST_NEURONS = 30_000
 """Neurons of all copies from which compiled code is used; it takes a second to load."""
+_LOADED_SHARE = 20
+"""Part of these that suffices once it is loaded."""
 
 
 @cache
@@ -37,7 +39,9 @@ def kernels_for(neurons: int) -> tuple[Callable[..., None], Callable[..., None]]
     neurons : int
         Neurons of all copies.
     """
-    return _kernels() if neurons >= LEAST_NEURONS else None
+    is_loaded = _kernels.cache_info().currsize > 0
+    least = LEAST_NEURONS // _LOADED_SHARE if is_loaded else LEAST_NEURONS
+    return _kernels() if neurons >= least else None
 
 
 def _advance(

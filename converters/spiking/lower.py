@@ -44,8 +44,7 @@ from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration
 from lmu_deploy.core.spiking.graph import AnalogNetwork
-from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
-from lmu_deploy.core.spiking.units import SpikingUnits
+from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork, SpikingUnits
 from lmu_deploy.core.validation import check_inputs
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 
@@ -215,8 +214,8 @@ def spike(
         "none" uses the decoders of an ideal chip on this chip.
     units : {"auto", "chip", "host"}
         Where the last layer's hidden units and the readout run: "auto" puts them on neurons where
-        that is possible and the chip has room (:mod:`lmu_deploy.core.spiking.units`). With "chip",
-        feed-forward layers one behind the other become a SpikingGraph, all on neurons.
+        that is possible and the chip has room (:mod:`lmu_deploy.core.spiking.network`). With
+        "chip", feed-forward layers one behind the other become a SpikingGraph, all on neurons.
     neurons_per_unit : int
         Neurons of each hidden unit on the chip.
     readout_tau_ms : float, optional

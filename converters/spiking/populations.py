@@ -74,8 +74,9 @@ def _dpi(model: NeuronModel, circuit: DPICircuit, rates: np.ndarray) -> tuple[fl
     return threshold, np.interp(rates, reached, currents)
 
 
-_INTERCEPTS = (-0.95, 0.95)
-_RECTIFIED = (-0.05, 0.95)
+INTERCEPTS = (-0.95, 0.95)
+_RECTIFIED = -0.05
+"""Lowest intercept of neurons that need not distinguish negative states."""
 
 
 def make_populations(
@@ -85,11 +86,12 @@ def make_populations(
     maximum_rates: tuple[float, float],
     rng: np.random.Generator,
     rectified: bool = False,
+    intercepts: tuple[float, float] = INTERCEPTS,
 ) -> Populations:
     """Draw tuning curves on an ideal chip.
 
     Each neuron has an encoder +-1, an intercept (the encoded state at which it starts to fire)
-    uniform in +-0.95, and a rate at the end of its range uniform between the two
+    uniform in a range, and a rate at the end of its range uniform between the two
     `maximum_rates`. Gains and biases follow from the rate in continuous time
     (Eliasmith, Anderson 2003, "Neural Engineering", section 2.1).
 
@@ -102,8 +104,10 @@ def make_populations(
         Hertz, the lower one first.
     rng : Generator
     rectified : bool
-        Negative states need not be distinguished: all encoders are +1 and intercepts are uniform
-        from -0.05 to 0.95.
+        Negative states need not be distinguished: all encoders are +1 and intercepts are at least
+        -0.05.
+    intercepts : (float, float)
+        Range from which they are drawn uniformly.
 
     Returns
     -------
@@ -112,12 +116,13 @@ def make_populations(
     """
     shape = (states, neurons)
     encoders = np.ones(shape) if rectified else rng.choice([-1.0, 1.0], shape)
-    intercepts = rng.uniform(*(_RECTIFIED if rectified else _INTERCEPTS), shape)
+    lowest, highest = intercepts
+    starts = rng.uniform(max(lowest, _RECTIFIED) if rectified else lowest, highest, shape)
     rates = rng.uniform(*maximum_rates, shape)
     weakest, strongest = currents_for(model, rates)
-    gains = (strongest - weakest) / (1.0 - intercepts)
+    gains = (strongest - weakest) / (1.0 - starts)
     ones = np.ones(shape)
-    return Populations(encoders, gains, weakest - gains * intercepts, ones, ones)
+    return Populations(encoders, gains, weakest - gains * starts, ones, ones)
 
 
 def with_mismatch(

@@ -16,6 +16,7 @@ import numpy as np
 
 from converters.options import SpikeOptions
 from converters.spiking.device import NeuronDevice
+from converters.spiking.populations import INTERCEPTS
 from lmu_deploy.core import files
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import LATER, fingerprint
@@ -36,8 +37,12 @@ from lmu_deploy.core.spiking.graph import (
     Ensemble,
     SpikingGraph,
 )
-from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingMemory
-from lmu_deploy.core.spiking.units import SpikingUnits, why_on_host
+from lmu_deploy.core.spiking.network import (
+    SPIKING_CLASSES,
+    SpikingMemory,
+    SpikingUnits,
+    why_on_host,
+)
 from lmu_deploy.core.validation import check_integer, check_text
 from lmu_deploy.hardware.profile import AnalogProfile
 
@@ -45,7 +50,7 @@ _LOG = logging.getLogger(f"lmu_deploy.{__name__}")
 
 _LOWEST_SHARE = 0.5
 """Lower limit of maximum rates, as a fraction of the profile's maximum rate."""
-_READOUT_SHARE = 0.3
+READOUT_SHARE = 0.3
 """Time constant of the readout's synapses as a fraction of the presentation time: long enough to
 average spikes, short enough to settle before the next input."""
 _SYNAPSES = {"linear": None, "dpi": DPISynapse()}
@@ -69,7 +74,7 @@ class Recipe:
     seed : int
         Seed of tuning curves and calibration; that of the chip is in `device`.
     synapse : DPISynapse or None
-        None for linear synapses. W is calibrated for linear synapses in both cases.
+        None for linear synapses, for which W is calibrated in both cases.
     neurons_per_unit : int
         Neurons of each hidden unit of the last layer; 0 if the units are on the host.
     readout_tau_ms : float
@@ -78,6 +83,7 @@ class Recipe:
         What is calibrated in place of a virtual chip.
     fan_in : int
         Largest number of synapses onto a neuron from other neurons; 0 for no limit.
+    intercepts : (float, float)
     """
 
     model: NeuronModel
@@ -94,6 +100,7 @@ class Recipe:
     readout_tau_ms: float = 0.0
     board: NeuronDevice | None = None
     fan_in: int = 0
+    intercepts: tuple[float, float] = INTERCEPTS
 
     @property
     def parts(self) -> int:
@@ -135,10 +142,10 @@ def make_recipe(chip: AnalogProfile, options: SpikeOptions) -> Recipe:
     tau_ms = chip.synapse_tau.value * 1e3 if options.tau_ms is None else options.tau_ms
     readout_tau_ms = options.readout_tau_ms
     if readout_tau_ms is None:
-        readout_tau_ms = (
-            max(round(min(tau_ms, _READOUT_SHARE * presentation_ms) / dt_ms), 1) * dt_ms
-        )
-    model = _neuron_model(options.neuron or chip.neuron.value, chip)
+        readout_tau_ms = max(round(min(tau_ms, READOUT_SHARE * presentation_ms) / dt_ms), 1) * dt_ms
+    kind = options.neuron or chip.neuron.value
+    refractory_ms = chip.refractory.value * 1e3 if kind in ("lif", "dpi") else 0.0
+    model = NeuronModel(kind, chip.membrane_tau.value * 1e3, refractory_ms)
     highest, rates = chip.maximum_rate.value, options.maximum_rates
     if rates is None:
         rates = (_LOWEST_SHARE * highest, highest)
@@ -171,11 +178,6 @@ def make_recipe(chip: AnalogProfile, options: SpikeOptions) -> Recipe:
 
 def _first(value: float | None, of_profile: float) -> float:
     return of_profile if value is None else value
-
-
-def _neuron_model(kind: str, chip: AnalogProfile) -> NeuronModel:
-    refractory_ms = chip.refractory.value * 1e3 if kind in ("lif", "dpi") else 0.0
-    return NeuronModel(kind, chip.membrane_tau.value * 1e3, refractory_ms)
 
 
 _TRAJECTORY_ELEMENTS = 50_000_000
@@ -219,11 +221,9 @@ def check_room(memories: list[Memory], neurons_per_state: int, chip: AnalogProfi
         )
     states = sum(memory.size for memory in memories)
     if (needed := states * neurons_per_state) > (room := int(chip.neurons)):
-        advice = (
-            f"use at most {room // states} neurons per state"
-            if room >= states
-            else "train a network with fewer states"
-        )
+        advice = "train a network with fewer states"
+        if room >= states:
+            advice = f"use at most {room // states} neurons per state"
         raise InputError(
             f"{states} states of {neurons_per_state} neurons need {needed} neurons and profile "
             f"{chip.name} has {room}; {advice}."

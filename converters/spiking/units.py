@@ -1,6 +1,6 @@
 """Put the last layer's hidden units and the readout on populations of one or several chips.
 
-The equations are those of :class:`lmu_deploy.core.spiking.units.SpikingUnits`. The drives need no
+The equations are those of :class:`lmu_deploy.core.spiking.network.SpikingUnits`. The drives need no
 fit of their own, because they are linear in the states that the memory's map produces. The readout
 decodes the populations unit by unit from rate curves ("none" and "static"), or all at once from
 filtered spikes while the whole chip runs freely ("dynamic"). The latter also compensates for
@@ -29,7 +29,7 @@ from converters.spiking.ridge import (
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.reference import activate
 from lmu_deploy.core.spiking.chip import Populations
-from lmu_deploy.core.spiking.units import SpikingUnits
+from lmu_deploy.core.spiking.network import SpikingUnits
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _READ_AT = (0.6, 0.8, 1.0)
@@ -96,7 +96,7 @@ def fit_readout(
 class _FreeRun:
     """Memory and units of one chip running freely, many samples at once.
 
-    The equations are those of :mod:`lmu_deploy.core.spiking.units`.
+    The equations are those of :mod:`lmu_deploy.core.spiking.network`.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load, load_float
-from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
+from lmu_deploy.core.spiking.graph import AnalogNetwork, LoihiGraph, OnLoihi, SpikingGraph
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.hardware.placement import OnChip, place, table
 from lmu_deploy.hardware.preflight import Violation, demand_table
@@ -115,7 +115,7 @@ def remarks(network: OnChip | AnalogNetwork | Path | str) -> list[str]:
     network = _checkable(network)
     if isinstance(network, LoihiNetwork):
         return [_LOIHI_HOST]
-    if isinstance(network, SpikingGraph):
+    if isinstance(network, SpikingGraph | LoihiGraph):
         return [note for note in graph_notes(network, 1) if "host" in note]
     if isinstance(network, AnalogNetwork):
         return []
@@ -135,10 +135,10 @@ def _analog(profile: str) -> AnalogProfile:
 
 
 def _checkable(network: OnChip | AnalogNetwork | Path | str) -> OnChip | AnalogNetwork:
-    if isinstance(network, IntegerNetwork | LoihiNetwork | AnalogNetwork):
+    if isinstance(network, IntegerNetwork | OnLoihi | AnalogNetwork):
         return network
     loaded = load(network)
-    if not isinstance(loaded, IntegerNetwork | LoihiNetwork | AnalogNetwork):
+    if not isinstance(loaded, IntegerNetwork | OnLoihi | AnalogNetwork):
         raise InputError(
             f"check needs an IntegerNetwork, a LoihiNetwork or a SpikingNetwork, and {network} "
             f"holds a {type(loaded).__name__}; make one with lmu-deploy quantize or spike."

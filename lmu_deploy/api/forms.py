@@ -23,7 +23,7 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import FORMS, AnyNetwork, as_network, float_source
 from lmu_deploy.core.progress import Progress, progress_bar
-from lmu_deploy.core.spiking.graph import AnalogNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork, OnLoihi
 from lmu_deploy.fidelity.store import Parts
 from lmu_deploy.fidelity.streaming import StreamedRun, affordable, run_streamed, samples_kept
 from lmu_deploy.tasks.base import Split
@@ -180,7 +180,10 @@ class Forms:
         return marks[0] == marks[1]
 
     def _spike_on_loihi(self) -> AnyNetwork:
-        return spike(self.source, self.task, profile=LOIHI, seed=self.seed)
+        samples = self._calibration_samples()
+        return spike(
+            self.source, self.task, profile=LOIHI, seed=self.seed, calibration_samples=samples
+        )
 
     def _spike(self, calibration: str) -> AnyNetwork:
         options = SpikeOptions(
@@ -226,6 +229,8 @@ def _form_of(network: AnyNetwork) -> str:
         return UNCALIBRATED
     if isinstance(network, AnalogNetwork):
         return "spiking"
+    if isinstance(network, OnLoihi):
+        return "loihi"
     return next(name for name, kind in FORMS.items() if isinstance(network, kind))
 
 

@@ -19,8 +19,7 @@ from lmu_deploy.core.integer.populations import Input, Output
 from lmu_deploy.core.loading import AnyNetwork, as_network, check_network_inputs, float_source
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.core.representation import Summary, counted, shortened
-from lmu_deploy.core.spiking.graph import AnalogNetwork
-from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork, OnLoihi
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.fidelity import deploy_summary
 from lmu_deploy.fidelity.judge import judge
@@ -86,7 +85,7 @@ def announce(label: str, runner: Target, network: AnyNetwork, inputs: np.ndarray
 
 def neurons_of(network: AnyNetwork) -> int:
     """Return the number of neurons that a network has on its chip; 0 for a float network."""
-    if isinstance(network, AnalogNetwork | LoihiNetwork):
+    if isinstance(network, AnalogNetwork | OnLoihi):
         return network.neurons
     if not isinstance(network, IntegerNetwork):
         return 0
@@ -338,7 +337,7 @@ def _natural_target(network: AnyNetwork) -> str:
         return "integer"
     if isinstance(network, AnalogNetwork):
         return "brian2"
-    return "spiking" if isinstance(network, LoihiNetwork) else "reference"
+    return "spiking" if isinstance(network, OnLoihi) else "reference"
 
 
 def for_lengths(runner: Target, split: Split) -> Target:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.loihi import loihi_spike_with
-from converters.options import PopulationOptions, SpikeOptions
+from converters.options import SpikeOptions
 from converters.spiking import recipe, spike_with
 from converters.spiking.device import VIRTUAL, RecordedDevice, SessionRecorder
 from converters.spiking.lower import DeviceLike, device_for
@@ -15,10 +15,8 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.loading import load_float
-from lmu_deploy.core.options import options_of
 from lmu_deploy.core.progress import progress_bar
-from lmu_deploy.core.spiking.graph import AnalogNetwork
-from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork, OnLoihi
 from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.studies.chip_yield import ChipYield, yield_of_chips
 from lmu_deploy.studies.life_record import Lifetime
@@ -59,12 +57,12 @@ def spike(
     calibration_samples: int = 200,
     calibration_steps: int | None = None,
     chip_seed: int | None = None,
-) -> AnalogNetwork | LoihiNetwork:
+) -> AnalogNetwork | OnLoihi:
     """Lower a float network to populations of spiking neurons.
 
     Of a chain of layers the memories are on neurons, and where possible the last layer's units. Any
-    other graph, and with ``units="chip"`` a chain of feed-forward layers, becomes a SpikingGraph,
-    whose memories and activations are all on neurons.
+    other graph, and with ``units="chip"`` a chain of feed-forward layers, becomes a SpikingGraph or
+    LoihiGraph, whose memories and activations are all on neurons.
 
     Parameters
     ----------
@@ -74,7 +72,7 @@ def spike(
         the states. By default the task that the network was trained for.
     profile : str
         An analog chip, which gives a SpikingNetwork or a SpikingGraph, or a digital one with LIF
-        neurons, which gives a LoihiNetwork.
+        neurons, which gives a LoihiNetwork or a LoihiGraph.
     out : path, optional
         The `.safetensors` file to write.
     save_calibration : path, optional
@@ -94,8 +92,10 @@ def spike(
         For an analog chip only: as for :func:`converters.spiking.spike`.
     tau_mismatch
         Likewise.
-    calibration, units, neurons_per_unit, readout_tau_ms, calibration_samples, calibration_steps
+    calibration
         Likewise.
+    units, neurons_per_unit, readout_tau_ms, calibration_samples, calibration_steps
+        As for :func:`converters.spiking.spike` or :func:`converters.loihi.loihi_spike`.
     chip_seed
         Likewise.
 
@@ -153,7 +153,7 @@ def spike_for_task(
     device: DeviceLike | None = None,
     record_session: Path | str | None = None,
     keep: recipe.Keep | None = None,
-) -> AnalogNetwork | LoihiNetwork:
+) -> AnalogNetwork | OnLoihi:
     """Lower a float network with options in one object; see :func:`spike`.
 
     `keep` keeps the calibrated ensembles of a graph, so that a calibration that was stopped goes
@@ -171,7 +171,7 @@ def spike_for_task(
     chosen = task_for(network, task)
     warn_of(chosen, network)
     inputs = limited(chosen.load().train, CALIBRATION_SAMPLES).filled
-    lowered: AnalogNetwork | LoihiNetwork
+    lowered: AnalogNetwork | OnLoihi
     if load_profile(profile).kind == "digital":
         files = {
             "save_calibration": save_calibration,
@@ -179,10 +179,13 @@ def spike_for_task(
             "device": device,
             "record_session": record_session,
         }
-        given = [name for name, file in files.items() if file is not None]
-        common = _common_options(profile, options, given)
+        if given := [name for name, file in files.items() if file is not None]:
+            raise InputError(
+                f"profile {profile} is a digital chip, for which {given[0]} has no meaning; leave "
+                "it out, or choose an analog profile."
+            )
         with progress_bar("spike", "steps") as progress:
-            lowered = loihi_spike_with(network, inputs, profile, common, progress)
+            lowered = loihi_spike_with(network, inputs, profile, options, progress)
     else:
         board = device_for(
             VIRTUAL if device is None and record_session else device, profile, options
@@ -201,23 +204,6 @@ def spike_for_task(
     if out is not None:
         save(lowered, out)
     return lowered
-
-
-def _common_options(profile: str, options: SpikeOptions, others: list[str]) -> PopulationOptions:
-    """Return the options of a digital chip.
-
-    Raises
-    ------
-    InputError
-        If an option of analog chips, or one of the others, was given.
-    """
-    common = options_of(PopulationOptions)
-    if wrong := sorted({*options.changed(), *others} - set(common)):
-        raise InputError(
-            f"profile {profile} is a digital chip, for which {wrong[0]} has no meaning; leave it "
-            f"out, or choose an analog profile (it takes {', '.join(common)})."
-        )
-    return PopulationOptions(**{name: getattr(options, name) for name in common})
 
 
 def chip_yield(

@@ -15,12 +15,17 @@ from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
 from lmu_deploy.core.integer.layered import LAYERED_CLASSES, LayeredNetwork
 from lmu_deploy.core.integer.network import INTEGER_CLASSES, IntegerNetwork
 from lmu_deploy.core.network import FLOAT_CLASSES, LMUNetwork
-from lmu_deploy.core.spiking.graph import SPIKING_GRAPH_CLASSES, SpikingGraph
+from lmu_deploy.core.spiking.graph import (
+    LOIHI_GRAPH_CLASSES,
+    SPIKING_GRAPH_CLASSES,
+    LoihiGraph,
+    SpikingGraph,
+)
 from lmu_deploy.core.spiking.loihi import LOIHI_CLASSES, LoihiNetwork
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
 from lmu_deploy.core.validation import check_inputs
 
-AnyNetwork = Network | IntegerNetwork | SpikingNetwork | SpikingGraph | LoihiNetwork
+AnyNetwork = Network | IntegerNetwork | SpikingNetwork | SpikingGraph | LoihiNetwork | LoihiGraph
 FORMS: Mapping[str, type] = {
     "float": Network,
     "integer": IntegerNetwork,
@@ -38,6 +43,7 @@ NETWORK_CLASSES = tuple(
             *SPIKING_CLASSES,
             *SPIKING_GRAPH_CLASSES,
             *LOIHI_CLASSES,
+            *LOIHI_GRAPH_CLASSES,
         )
     )
 )
@@ -52,7 +58,7 @@ def load(path: Path | str) -> AnyNetwork:
 
     Returns
     -------
-    Network, IntegerNetwork, SpikingNetwork, SpikingGraph or LoihiNetwork
+    Network, IntegerNetwork, SpikingNetwork, SpikingGraph, LoihiNetwork or LoihiGraph
         A float file of version 0.1, which holds layers, gives the graph of these layers.
 
     Raises
@@ -128,7 +134,7 @@ def float_source(network: AnyNetwork) -> Network | None:
     """Return the float network that a representation was converted from; None if not stored."""
     if isinstance(network, SpikingNetwork | LoihiNetwork):
         return Network.from_layers(network.host)
-    if isinstance(network, SpikingGraph):
+    if isinstance(network, SpikingGraph | LoihiGraph):
         return network.host
     if isinstance(network, IntegerNetwork):
         source: Network | None = as_graph(network.source)

@@ -16,8 +16,7 @@ from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Population
 from lmu_deploy.core.representation import counted
-from lmu_deploy.core.spiking.graph import AnalogNetwork
-from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork, OnLoihi
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
@@ -65,7 +64,7 @@ def fit_of(network: object) -> Fit | None:
     """
     if isinstance(network, AnalogNetwork):
         name = network.device.profile
-    elif isinstance(network, IntegerNetwork | LoihiNetwork):
+    elif isinstance(network, IntegerNetwork | OnLoihi):
         name = network.profile
     else:
         return None

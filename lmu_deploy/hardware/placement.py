@@ -8,16 +8,15 @@ projects to it; a neuron has one output axon for each core to which it projects.
 separate events for several thresholds counts once per threshold. The input and messages of the host
 are external and take no core.
 
-In a LoihiNetwork (names as in docs/reference/spiking-semantics.md), decoders and input weights are
-stored with the relays and encoders with the neurons, one byte each. A chip whose messages are too
-narrow for a relay (the first Loihi) has no relays on its cores: its embedded processors or the host
+On Loihi's LIF neurons (docs/reference/loihi-semantics.md), decoders and input weights are stored
+with the relays and encoders with the neurons, one byte each. A chip whose messages are too narrow
+for a relay (the first Loihi) has no relays on its cores: its embedded processors or the host
 receive the spikes and send the messages of the relays.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +25,8 @@ from scipy.sparse import csr_array
 from lmu_deploy.core.integer.graph import outlets, sources
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Input, Population
-from lmu_deploy.core.spiking.loihi import MESSAGE_BITS, LoihiMemory, LoihiNetwork
+from lmu_deploy.core.spiking.graph import OnLoihi
+from lmu_deploy.core.spiking.loihi import MESSAGE_BITS
 from lmu_deploy.hardware.profile import DigitalProfile, Figure
 
 
@@ -69,54 +69,46 @@ def relays_on_cores(profile: DigitalProfile) -> bool:
     return profile.message_bits.value >= MESSAGE_BITS
 
 
-def loihi_senders(network: LoihiNetwork, profile: DigitalProfile) -> list[Sender]:
-    """Return the senders, memory by memory: input from the host, relays, neurons."""
-    outside = not relays_on_cores(profile)
-    return [
-        sender
-        for layer, memory in memories(network)
-        for sender in (
-            Sender(f"{layer}/input", memory.channels, outside=True),
-            Sender(f"{layer}/relay", memory.states, outside),
-            Sender(f"{layer}/memory", memory.size, outside=False),
-        )
-    ]
+def loihi_senders(network: OnLoihi, profile: DigitalProfile) -> list[Sender]:
+    """Return the senders, group by group: messages of the host, relays, neurons."""
+    outside, found = not relays_on_cores(profile), dict[str, Sender]()
+    for group in network.groups():
+        for source, weights in group.reaching:
+            if source not in group.spiking:
+                size = weights.shape[0] * weights.shape[2]
+                found.setdefault(source, Sender(source, size, outside=True))
+        if group.neurons is not None:
+            found[group.relays] = Sender(group.relays, group.size, outside)
+            found[group.place] = Sender(group.place, group.size_of_neurons, outside=False)
+    return list(found.values())
 
 
-def loihi_demands(network: LoihiNetwork, profile: DigitalProfile) -> list[Demand]:
-    """Return the demands of relays, if these are on cores, and neurons, memory by memory."""
-    total = sum(sender.neurons for sender in loihi_senders(network, profile))
-    found, inputs = [], 0
-    for layer, memory in memories(network):
-        relays = inputs + memory.channels
-        neurons = relays + memory.states
+def loihi_demands(network: OnLoihi, profile: DigitalProfile) -> list[Demand]:
+    """Return the demands of relays, if these are on cores, and neurons, group by group."""
+    starts, total = {}, 0
+    for sender in loihi_senders(network, profile):
+        starts[sender.population] = total
+        total += sender.neurons
+    found = []
+    for group in network.groups():
         if relays_on_cores(profile):
-            connected = _by_relays(memory, inputs, neurons)
-            found.append(_demand(f"{layer}/relay", connected, (memory.states, total)))
-        state, neuron = np.nonzero(memory.neurons.encoders)
-        connected = (state * memory.neurons.neurons + neuron, relays + state)
-        found.append(_demand(f"{layer}/memory", connected, (memory.size, total)))
-        inputs = neurons + memory.size
+            pairs = [_by_blocks(weights, starts[source]) for source, weights in group.reaching]
+            rows, columns = (np.concatenate(each) for each in zip(*pairs, strict=True))
+            found.append(_demand(group.relays, (rows, columns), (group.size, total)))
+        if group.neurons is not None:
+            state, neuron = np.nonzero(group.neurons.encoders)
+            connected = (
+                state * group.neurons.neurons + neuron,
+                starts[group.relays] + state,
+            )
+            found.append(_demand(group.place, connected, (group.size_of_neurons, total)))
     return found
 
 
-def memories(network: LoihiNetwork) -> Iterator[tuple[str, LoihiMemory]]:
-    """Yield each memory with the name of its layer."""
-    for number, memory in enumerate(network.memories):
-        if memory is not None:
-            yield f"layer{number}", memory
-
-
-def _by_relays(memory: LoihiMemory, inputs: int, neurons: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs of relays and their sources, given the first columns of these."""
-    channel, state, neuron = np.nonzero(memory.decoders)
-    decoding = channel * memory.order + state
-    decoded = neurons + channel * memory.decoders.shape[2] + neuron
-    driven = np.flatnonzero(memory.input_weights)
-    return (
-        np.concatenate([decoding, driven]),
-        np.concatenate([decoded, inputs + driven // memory.order]),
-    )
+def _by_blocks(weights: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs of relays and senders, given the first column of these."""
+    block, row, column = np.nonzero(weights)
+    return block * weights.shape[1] + row, first + block * weights.shape[2] + column
 
 
 def _demand(
@@ -127,7 +119,7 @@ def _demand(
     return Demand(population, np.diff(sources.indptr).astype(np.float64), sources)
 
 
-OnChip = IntegerNetwork | LoihiNetwork
+OnChip = IntegerNetwork | OnLoihi
 """Networks that can be placed on cores."""
 
 
@@ -178,7 +170,7 @@ def demands(network: IntegerNetwork) -> list[Demand]:
 
 def demands_on(profile: DigitalProfile, network: OnChip) -> list[Demand]:
     """Return the demands of a network of either kind on a chip."""
-    if isinstance(network, LoihiNetwork):
+    if isinstance(network, OnLoihi):
         return loihi_demands(network, profile)
     return demands(network)
 
@@ -188,7 +180,7 @@ def place(network: OnChip, profile: DigitalProfile) -> list[Core]:
 
     Parameters
     ----------
-    network : IntegerNetwork or LoihiNetwork
+    network : IntegerNetwork, LoihiNetwork or LoihiGraph
     profile : DigitalProfile
 
     Returns
@@ -264,7 +256,7 @@ def _share(value: int, limit: Figure) -> str:
 
 def _senders(network: OnChip, profile: DigitalProfile) -> list[Sender]:
     """Return the senders in the order of the columns of the demands."""
-    if isinstance(network, LoihiNetwork):
+    if isinstance(network, OnLoihi):
         return loihi_senders(network, profile)
     senders = sources(network)
     return [

@@ -17,9 +17,9 @@ from lmu_deploy.core.integer.graph import edges, sources
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Input
-from lmu_deploy.core.spiking.graph import AnalogNetwork
-from lmu_deploy.core.spiking.loihi import STATE_BITS, LoihiMemory, LoihiNetwork
-from lmu_deploy.hardware.placement import OnChip, demands_on, memories, place, relays_on_cores
+from lmu_deploy.core.spiking.graph import AnalogNetwork, LoihiGraph, OnLoihi
+from lmu_deploy.core.spiking.loihi import STATE_BITS, LoihiNetwork
+from lmu_deploy.hardware.placement import OnChip, demands_on, place, relays_on_cores
 from lmu_deploy.hardware.profile import AnalogProfile, DigitalProfile, Figure
 
 __all__ = ["RULES", "Violation", "check"]
@@ -53,9 +53,11 @@ def too_wide(what: str, bits: int, limit: Figure, remedy: str) -> Violation:
     return Violation(f"{what}, bits", bits, int(limit), remedy)
 
 
+_FEWER_NEURONS = "spike with fewer --neurons-per-state"
 _FEWER: dict[type, str] = {
     IntegerNetwork: "quantize with fewer --slices",
-    LoihiNetwork: "spike with fewer --neurons-per-state",
+    LoihiNetwork: _FEWER_NEURONS,
+    LoihiGraph: _FEWER_NEURONS,
 }
 _LESS_MEMORY = {
     **_FEWER,
@@ -144,7 +146,7 @@ def check(
         assert isinstance(profile, AnalogProfile)
         return [violation for rule in ANALOG_RULES for violation in rule(network, profile)]
     assert isinstance(profile, DigitalProfile)
-    if isinstance(network, LoihiNetwork):
+    if isinstance(network, OnLoihi):
         return [violation for rule in LOIHI_RULES for violation in rule(network, profile)]
     return [violation for rule in RULES for violation in rule(network, profile)]
 
@@ -311,51 +313,39 @@ def _of(limit: Figure) -> str:
 
 _LOIHI_WEIGHT_BITS = 8
 _OTHER_CHIP = "choose a chip with wider ones"
-LoihiRule = Callable[[LoihiNetwork, DigitalProfile], list[Violation]]
+LoihiRule = Callable[[OnLoihi, DigitalProfile], list[Violation]]
 
 
-def loihi_weight_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violation]:
+def loihi_weight_widths(network: OnLoihi, profile: DigitalProfile) -> list[Violation]:
     """Check that no decoder, encoder or input weight is wider than a synapse."""
     if profile.weight_bits.value >= _LOIHI_WEIGHT_BITS:
         return []
     return [
-        too_wide(f"weights of {layer}/memory", _LOIHI_WEIGHT_BITS, profile.weight_bits, _OTHER_CHIP)
-        for layer, _ in memories(network)
+        too_wide(f"weights of {group.place}", _LOIHI_WEIGHT_BITS, profile.weight_bits, _OTHER_CHIP)
+        for group in network.groups()
     ]
 
 
-def loihi_state_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violation]:
+def loihi_state_widths(network: OnLoihi, profile: DigitalProfile) -> list[Violation]:
     """Check that no membrane, current or relay is wider than a state variable."""
     if profile.state_bits.value >= STATE_BITS:
         return []
     return [
-        too_wide(f"states of {layer}/memory", STATE_BITS, profile.state_bits, _OTHER_CHIP)
-        for layer, _ in memories(network)
+        too_wide(f"states of {group.place}", STATE_BITS, profile.state_bits, _OTHER_CHIP)
+        for group in network.groups()
     ]
 
 
-def loihi_accumulator_widths(network: LoihiNetwork, profile: DigitalProfile) -> list[Violation]:
+def loihi_accumulator_widths(network: OnLoihi, profile: DigitalProfile) -> list[Violation]:
     """Check that no sum of decoders, over spikes of all neurons, is wider than an accumulator."""
     if not relays_on_cores(profile):
         return []
     allowed = profile.accumulator_bits
     return [
-        too_wide(
-            f"accumulators of {layer}/relay", bits, allowed, "spike with fewer --neurons-per-state"
-        )
-        for layer, memory in memories(network)
-        if (bits := decoder_bits(memory)) > allowed.value
+        too_wide(f"accumulators of {group.relays}", bits, allowed, _FEWER_NEURONS)
+        for group in network.groups()
+        if (bits := group.accumulator_bits) > allowed.value
     ]
-
-
-def decoder_bits(memory: LoihiMemory) -> int:
-    """Return the width, sign included, of the largest sum of decoders in one step."""
-    weights = memory.decoders.astype(np.int64)
-    largest = max(
-        int(np.where(weights > 0, weights, 0).sum(axis=2).max()),
-        int(np.where(weights < 0, -weights, 0).sum(axis=2).max()),
-    )
-    return largest.bit_length() + 1
 
 
 LOIHI_RULES: tuple[LoihiRule, ...] = (

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.metrics import reached_by
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.studies.plot import Curve
 from lmu_deploy.studies.records import read_fields
@@ -203,16 +204,19 @@ class Lifetime:
         """Return the results of chips that are calibrated at an interval, by their seeds."""
         return next((dict(one["chips"]) for one in self.trials if one["every"] == every), {})
 
-    def lost_at(self, every: int) -> float:
-        """Return the loss that 95 % of the chips do not exceed at any temperature."""
+    def lost_at(self, every: int, share: float = REACH) -> float:
+        """Return the loss that a share of the chips does not exceed at any temperature."""
         trial = self.trial(every)
         by_chip = np.array([trial[str(chip)] for chip in self.chips])
-        return float(max(np.quantile(self.losses(values), REACH) for values in by_chip.T))
+        return max(self.lost_by(values, share) for values in by_chip.T)
+
+    def lost_by(self, values: Sequence[float], share: float = REACH) -> float:
+        """Return the loss of one of the chips that a share of them does not exceed."""
+        return float(reached_by(self.losses(values).tolist(), share, "nrmse"))
 
     def reached_by(self, values: Sequence[float], share: float) -> float:
         """Return the metric that at least this fraction (0 to 1) of the chips reaches."""
-        worst_first = 1.0 - share if self.metric == "accuracy" else share
-        return float(np.quantile(values, worst_first))
+        return float(reached_by(values, share, self.metric))
 
     def losses(self, values: Sequence[float]) -> np.ndarray:
         """Return what each chip has lost since it was new, in the units of `keep`."""

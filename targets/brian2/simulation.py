@@ -17,8 +17,7 @@ import numpy as np
 from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN, Populations
-from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
-from lmu_deploy.core.spiking.units import SpikingUnits
+from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork, SpikingUnits
 from targets.base import LARGEST_RASTER
 from targets.brian2.library import brian2_library, own_garbage
 from targets.brian2.neurons import Curves, neuron_group

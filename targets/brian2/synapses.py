@@ -1,7 +1,7 @@
 """Synapses of many copies of a memory, and of the units of the last layer, with their records.
 
 Brian2 runs them in one network operation per step, between threshold and reset, which is the order
-of the equations in :mod:`lmu_deploy.core.spiking.network` and :mod:`lmu_deploy.core.spiking.units`.
+of the equations in :mod:`lmu_deploy.core.spiking.network`.
 Copies are ordered chip by chip, and sample by sample on each.
 """
 
@@ -16,8 +16,7 @@ from scipy.sparse import csr_array
 from lmu_deploy.core.network import LMULayer
 from lmu_deploy.core.reference import activate
 from lmu_deploy.core.spiking.chip import DPISynapse
-from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
-from lmu_deploy.core.spiking.units import SpikingUnits
+from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork, SpikingUnits
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from lmu_deploy.core.errors import InputError, RunError
 from lmu_deploy.core.files import fingerprint
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
-from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.core.spiking.units import why_on_host
+from lmu_deploy.core.spiking.network import SpikingNetwork, why_on_host
 from lmu_deploy.core.validation import check_inputs, check_integer
 from targets.base import Run, States, check_supported
 from targets.brian2.graph import simulate

@@ -5,17 +5,21 @@ Only the worker imports this module, because it imports Lava.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from lmu_deploy.core.files import load
 from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
 from lmu_deploy.core.integer.memories import Integrators, Series
+from lmu_deploy.core.integer.network import INTEGER_CLASSES
 from lmu_deploy.core.integer.populations import Output, Pointwise, Product
 from lmu_deploy.core.integer.reductions import Maximum, Reduction
-from targets.lava.plan import Exit, Group, Plan
+from targets.lava import records
+from targets.lava.plan import Exit, Group, Plan, make_plan
 from targets.lava.processes import models, neurons  # first, because it patches the import of Lava
 
 from lava.proc.dense.process import Dense  # isort: skip
@@ -36,6 +40,16 @@ _PROCESSES: dict[type, Any] = {
     Reduction: neurons.ReductionNeurons,
     Output: neurons.OutputNeurons,
 }
+
+
+def runs(folder: Path) -> Iterator[tuple[Any, int]]:
+    """Yield one process of each connected part of a stage of every network, and its chip steps."""
+    for case in records.cases(folder):
+        network = load(case / records.NETWORK, INTEGER_CLASSES)
+        stage, samples, steps = records.planned(case)
+        plan = make_plan(network, samples, steps, stage)
+        for process in build(plan, case):
+            yield process, plan.timetable.total
 
 
 def build(plan: Plan, folder: Path) -> list[Any]:

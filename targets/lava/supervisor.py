@@ -38,6 +38,8 @@ from targets import workers
 from targets.lava import records
 from targets.lava.plan import Plan
 
+ASSEMBLY = "assembly"
+"""File in the folder of a run with the name of the module that builds its processes."""
 _POLL_SECONDS = 0.1
 _SECONDS_TO_END = 10.0
 _LONGEST_FOLDER = 70
@@ -85,7 +87,7 @@ def supervise(
     folder: Path,
     time_limit: float,
     progress: Callable[[int], None] | None = None,
-    worker_module: str = "targets.lava.worker",
+    assembly: str = "targets.lava.assembly",
 ) -> None:
     """Run the worker on a prepared folder.
 
@@ -96,8 +98,9 @@ def supervise(
         Seconds after which the run is terminated.
     progress : callable, optional
         Called repeatedly with the number of sample steps done.
-    worker_module : str
-        Module that the interpreter runs with the folder as its argument.
+    assembly : str
+        Module that builds the processes: its ``runs(folder)`` yields one of each connected set,
+        and the chip steps to run.
 
     Raises
     ------
@@ -106,8 +109,9 @@ def supervise(
     MissingDependencyError
         When Lava cannot be imported.
     """
+    (folder / ASSEMBLY).write_text(assembly, encoding="utf-8")
     worker = subprocess.Popen(
-        [sys.executable, "-m", worker_module, str(folder)],
+        [sys.executable, "-m", "targets.lava.worker", str(folder)],
         cwd=folder,
         env=_environment(folder),
         stdin=subprocess.DEVNULL,

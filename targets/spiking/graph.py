@@ -1,4 +1,4 @@
-"""Run a SpikingGraph: batches of samples, stage by stage, and what the host does between.
+"""Run a graph of neurons: batches of samples, stage by stage, and what the host does between.
 
 Targets differ only in how they simulate the ensembles of a stage, a :data:`Simulate`.
 """
@@ -6,7 +6,7 @@ Targets differ only in how they simulate the ensembles of a stage, a :data:`Simu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy as np
 
 from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues, simulated
 from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
-from lmu_deploy.core.spiking.graph import AnalogNetwork, Ensemble, SpikingGraph
+from lmu_deploy.core.spiking.graph import AnalogNetwork, LoihiGraph, SpikingGraph
 from lmu_deploy.core.validation import check_inputs, check_integer
 from targets.base import LARGEST_RASTER, Run, States, flat_frames
 
@@ -30,8 +31,8 @@ class Stage:
 
     Attributes
     ----------
-    graph : SpikingGraph
-    ensembles, probes : tuple of Ensemble
+    graph : SpikingGraph or LoihiGraph
+    ensembles, probes : tuple of Ensemble or LoihiEnsemble
     values : mapping of source to ndarray, shape (samples, steps, features)
         What the host sends.
     samples, steps : int
@@ -41,15 +42,23 @@ class Stage:
         Record the spikes of sample 0.
     """
 
-    graph: SpikingGraph
-    ensembles: tuple[Ensemble, ...]
-    probes: tuple[Ensemble, ...]
+    graph: Any
+    ensembles: tuple[Any, ...]
+    probes: tuple[Any, ...]
     values: Mapping[str, np.ndarray]
     samples: int
     steps: int
     starts: Mapping[str, np.random.Generator]
     noise: Mapping[str, np.random.Generator]
     rasters: bool
+
+    @property
+    def senders(self) -> dict[str, int]:
+        """Number of senders of each kind that the graph counts, of this stage."""
+        names = self.graph.senders_of((*self.ensembles, *self.probes))
+        return {
+            name: len(reached) for name, reached in self.graph.senders().items() if name in names
+        }
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,14 @@ class Activity:
         Drives at the ends of presentations.
     drives : mapping of ensemble to ndarray, shape (samples, steps, size)
         Likewise, in units of the scales.
-    counts : mapping of ensemble to ndarray, shape (samples, steps), int64
-        Spikes.
-    by_neuron : mapping of ensemble to ndarray, shape (neurons,), int64
-        Spikes of all samples.
-    rasters : mapping of ensemble to ndarray, shape (chip steps, neurons), uint8
-        Spikes of sample 0.
+    counts : mapping of sender to ndarray, shape (samples, steps), int64
+        Spikes of an ensemble, or messages of its relays and of the host.
+    by_neuron : mapping of sender to ndarray, shape (neurons,), int64
+        Events of all samples.
+    rasters : mapping of sender to ndarray, shape (chip steps, neurons), uint8
+        Events of sample 0.
+    saturations : mapping of place to int
+        Values that did not fit their register or message.
     """
 
     read: dict[str, np.ndarray] = field(default_factory=dict)
@@ -75,22 +86,30 @@ class Activity:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     by_neuron: dict[str, np.ndarray] = field(default_factory=dict)
     rasters: dict[str, np.ndarray] = field(default_factory=dict)
+    saturations: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, stage: Stage) -> Activity:
-        """Return an activity of zeros."""
+    def empty(cls, stage: Stage, extra_steps: int = 0) -> Activity:
+        """Return an activity of zeros; rasters have some more steps behind the last input."""
         shape, found = (stage.samples, stage.steps), cls()
-        chip_steps = stage.steps * stage.graph.steps_per_presentation
+        chip_steps = stage.steps * stage.graph.steps_per_presentation + extra_steps
         for each in stage.probes:
             found.read[each.name] = np.zeros((*shape, each.size))
         for each in stage.ensembles:
-            name = each.name
-            found.drives[name] = np.zeros((*shape, each.size))
+            found.drives[each.name] = np.zeros((*shape, each.size))
+        for name, neurons in stage.senders.items():
             found.counts[name] = np.zeros(shape, np.int64)
-            found.by_neuron[name] = np.zeros(each.neurons, np.int64)
-            if stage.rasters and each.neurons * chip_steps <= LARGEST_RASTER:
-                found.rasters[name] = np.zeros((chip_steps, each.neurons), np.uint8)
+            found.by_neuron[name] = np.zeros(neurons, np.int64)
+            if stage.rasters and neurons * chip_steps <= LARGEST_RASTER:
+                found.rasters[name] = np.zeros((chip_steps, neurons), np.uint8)
         return found
+
+    def count(self, name: str, fired: np.ndarray, step: int, chip_step: int) -> None:
+        """Count the events of a sender in a chip step, shape (samples, neurons), bool."""
+        self.counts[name][:, step] += fired.sum(axis=1)
+        self.by_neuron[name] += fired.sum(axis=0)
+        if name in self.rasters:
+            self.rasters[name][chip_step] = fired[0]
 
 
 Simulate = Callable[[Stage], Activity]
@@ -108,10 +127,7 @@ def simulate(stage: Stage) -> Activity:
         for now in range(graph.steps_per_presentation):
             for name, spikes in simulator.step().items():
                 fired = spikes.reshape(stage.samples, -1)
-                done.counts[name][:, step] += fired.sum(axis=1)
-                done.by_neuron[name] += fired.sum(axis=0)
-                if name in done.rasters:
-                    done.rasters[name][step * graph.steps_per_presentation + now] = fired[0]
+                done.count(name, fired, step, step * graph.steps_per_presentation + now)
         for each, drive in zip(everything, simulator.drives, strict=True):
             into = done.read if each.populations is None else done.drives
             into[each.name][:, step] = drive
@@ -124,7 +140,7 @@ class GraphRunner:
     Parameters
     ----------
     target : str
-    graph : SpikingGraph
+    graph : SpikingGraph or LoihiGraph
     inputs : ndarray, shape (samples, steps, n_in)
     seed : int
     run_stage : Simulate
@@ -137,7 +153,7 @@ class GraphRunner:
     def __init__(
         self,
         target: str,
-        graph: SpikingGraph,
+        graph: SpikingGraph | LoihiGraph,
         inputs: np.ndarray,
         seed: int,
         run_stage: Simulate,
@@ -188,7 +204,7 @@ class GraphRunner:
     def _run(self, batches: list[_Batch], record: bool, seconds: float) -> Run:
         graph = self.graph
         y = np.concatenate([batch.y for batch in batches])
-        names = [each.name for each in graph.ensembles]
+        names, reached = [each.name for each in graph.ensembles], graph.senders()
         states = None
         if record:
             found = [batch.states() for batch in batches]
@@ -198,20 +214,16 @@ class GraphRunner:
         return Run(
             target=self.target,
             outputs=y if graph.return_sequences else y[:, -1],
-            neurons={each.name: each.neurons for each in graph.ensembles},
-            events={n: np.concatenate([b.counts[n] for b in batches]) for n in names},
+            neurons={name: len(synapses) for name, synapses in reached.items()},
+            events={n: np.concatenate([b.counts[n] for b in batches]) for n in reached},
             synops=sum(
-                int(batch.by_neuron[name] @ graph.fan_out(name))
+                int(batch.by_neuron[name] @ synapses)
                 for batch in batches
-                for name in names
+                for name, synapses in reached.items()
             ),
-            saturations={
-                f"{n}/state": sum(b.beyond(n) for b in batches)
-                for n in names
-                if graph.kind(graph[n]) == "memory"
-            },
+            saturations=_totals([batch.saturations for batch in batches]),
             steps=y.shape[1],
-            chip_steps=y.shape[1] * graph.steps_per_presentation,
+            chip_steps=y.shape[1] * graph.steps_per_presentation + isinstance(graph, LoihiGraph),
             wall_seconds=seconds,
             seed=self.seed,
             states=states,
@@ -224,7 +236,9 @@ class GraphRunner:
 class _Batch:
     """Values of all stages of a batch."""
 
-    def __init__(self, graph: SpikingGraph, stages: list[Activity], host: HostValues) -> None:
+    def __init__(
+        self, graph: SpikingGraph | LoihiGraph, stages: list[Activity], host: HostValues
+    ) -> None:
         self._graph, self._host = graph, host
         self.counts = {n: c for each in stages for n, c in each.counts.items()}
         self.by_neuron = {n: c for each in stages for n, c in each.by_neuron.items()}
@@ -238,7 +252,13 @@ class _Batch:
             is_units = isinstance(operator, Activation)
             self.values[name] = operator.apply(given) if is_units else given  # type: ignore[attr-defined]
 
-    def beyond(self, name: str) -> int:
+        self.saturations = _totals([each.saturations for each in stages])
+        if isinstance(graph, SpikingGraph):
+            for each in graph.ensembles:
+                if graph.kind(each) == "memory":
+                    self.saturations[str(Place(each.name, "state"))] = self._beyond(each.name)
+
+    def _beyond(self, name: str) -> int:
         """Count the drives outside the range that the calibration covers."""
         return int(np.count_nonzero(np.abs(self._drives[name]) > CALIBRATION_MARGIN))
 
@@ -263,6 +283,14 @@ class _Batch:
         )
 
 
+def _totals(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for each in counts:
+        for place, count in each.items():
+            found[place] = found.get(place, 0) + count
+    return found
+
+
 def foreign(network: AnalogNetwork) -> list[str]:
     """Return the reason why a simulation does not show what the network's own chip does."""
     if not (board := network.device.board):
@@ -273,14 +301,21 @@ def foreign(network: AnalogNetwork) -> list[str]:
     ]
 
 
-def notes(graph: SpikingGraph, steps: int) -> tuple[str, ...]:
+_OF_ANALOG = "Synaptic operations count every neuron that receives a spike, weights not factored."
+_OF_LOIHI = (
+    "Relays store the sums of spikes and send graded messages, which the first Loihi does not "
+    "support: there an embedded core or the host computes them."
+)
+
+
+def notes(graph: SpikingGraph | LoihiGraph, steps: int) -> tuple[str, ...]:
     """Return what ran where, and how often values went through the host."""
     found = [
         "Memories and units ran on spiking neurons; y is read from the synapses of the last nodes "
         "on the chip.",
         f"Each input was presented for {graph.presentation_ms:g} ms; states are those of the "
         "synapses at the end of the presentation.",
-        "Synaptic operations count every neuron that receives a spike, weights not factored.",
+        _OF_ANALOG if isinstance(graph, SpikingGraph) else _OF_LOIHI,
     ]
     if on_host := graph.on_host:
         words = [f"{name} ({graph.host[name].operator.describe()})" for name in on_host]
@@ -294,19 +329,34 @@ def notes(graph: SpikingGraph, steps: int) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _settings(graph: SpikingGraph) -> dict[str, Any]:
+def _settings(graph: SpikingGraph | LoihiGraph) -> dict[str, Any]:
     """Return the configuration of the chip as JSON values."""
-    names = ("mismatch", "membrane_noise", "threshold_noise", "tau_mismatch", "weight_bits")
+    chip: dict[str, Any]
+    if isinstance(graph, SpikingGraph):
+        names = ["mismatch", "membrane_noise", "threshold_noise", "tau_mismatch", "weight_bits"]
+        chip = {
+            "profile": graph.device.profile,
+            "chip_seed": graph.device.seed,
+            **{name: getattr(graph.device, name) for name in names},
+            "neuron": graph.neuron.kind,
+            "synapse": "linear",
+            "maximum_rates": graph.maximum_rates,
+        }
+    else:
+        neurons = graph.ensembles[0].populations
+        assert neurons is not None  # checked at construction
+        names = ["current_decay", "membrane_decay", "threshold"]
+        chip = {
+            "profile": graph.profile,
+            "weight_bits": 8,
+            "neuron": "lif, fixed point",
+            **{name: getattr(neurons, name) for name in names},
+        }
     return {
-        "profile": graph.device.profile,
-        "chip_seed": graph.device.seed,
-        **{name: getattr(graph.device, name) for name in names},
-        "neuron": graph.neuron.kind,
-        "synapse": "linear",
+        **chip,
         "neurons_per_state": graph.neurons_per("memory"),
         "neurons_per_unit": graph.neurons_per("units"),
         "readout_tau_ms": graph.fast_tau_ms,
-        "maximum_rates": graph.maximum_rates,
         "calibration": graph.calibration.method,
         "calibration_error": graph.calibration.fit_error,
         "calibration_ridge": graph.calibration.ridge,

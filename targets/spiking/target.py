@@ -1,30 +1,36 @@
-"""Target `spiking`: LoihiNetworks in NumPy, many samples at once, and the Run of such a network.
+"""Target `spiking`: networks on Loihi's neurons in NumPy, many samples at once, and their Runs.
 
-A memory is simulated step by step: relays, LIF neurons, and the messages of the host. The equations
-are those of docs/reference/loihi-semantics.md.
+Relays, LIF neurons and the messages of the host are simulated step by step, a memory of a chain or
+a stage of a graph at a time. The equations are those of docs/reference/loihi-semantics.md.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from converters.loihi.neurons import decayed, limited, make_neurons, scaled
+from lmu_deploy.core.graph.network import INPUT
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import LMULayer
 from lmu_deploy.core.progress import Progress
-from lmu_deploy.core.spiking.graph import SpikingGraph
+from lmu_deploy.core.spiking.graph import LoihiEnsemble, LoihiGraph, OnLoihi, SpikingGraph
 from lmu_deploy.core.spiking.loihi import (
-    DECAY_ONE,
     MESSAGE_LIMIT,
+    ONE,
     STATE_LIMIT,
+    LoihiConnection,
+    LoihiCurrent,
     LoihiMemory,
     LoihiNetwork,
-    make_neurons,
 )
 from targets.base import Run, States, check_run
 from targets.host import HostLayer, feedback_notes, lstm_notes
-from targets.spiking.graph import GraphRunner, foreign, simulate
+from targets.spiking import graph as graphs
+from targets.spiking.graph import GraphRunner, Stage, foreign, simulate
 from targets.spiking.layers import (
     KINDS,
     Activity,
@@ -39,78 +45,167 @@ from targets.spiking.layers import (
 
 
 class Relays:
-    """Relays of several samples, whose states start at zero.
+    """The relays of one ensemble for several samples, whose registers start at zero.
 
     Parameters
     ----------
-    memory : LoihiMemory
+    ensemble : LoihiEnsemble
+    decay, fast_decay : int
+        Of the registers X and R, in 4096ths.
     samples : int
 
     Attributes
     ----------
-    x : ndarray, shape (samples, states), int64
-    saturated : int
-        Number of saturated states.
-    messages_saturated : int
+    z : ndarray, shape (samples, size), int64
+        Drives after the last step.
+    messages : ndarray, shape (samples, size), int64
+        What the relays sent in the last step.
+    saturations : mapping of place to int
     """
 
-    def __init__(self, memory: LoihiMemory, samples: int) -> None:
-        self._memory, self._samples = memory, samples
-        # Sums of weights of 8 bits over at most 2^16 spikes are exact in single precision.
-        self._exact = np.float32 if memory.decoders.shape[2] < 2**16 else np.float64
-        self._decoders = memory.decoders.transpose(0, 2, 1).astype(self._exact)
-        self._decoder_gain = memory.decoder_multiplier.astype(np.int64)
-        self._input_gain = memory.input_multiplier.astype(np.int64)
-        self._decoder_shift = memory.decoder_shift.astype(np.int64)
-        self._input_shift = memory.input_shift.astype(np.int64)
-        self._input_weights = memory.input_weights.astype(np.int64)
-        self.x = np.zeros((samples, memory.states), np.int64)
-        self.saturated = self.messages_saturated = 0
+    def __init__(self, ensemble: LoihiEnsemble, decay: int, fast_decay: int, samples: int) -> None:
+        self._ensemble, shape = ensemble, (samples, ensemble.size)
+        self._decays = decay, fast_decay
+        self._x, self._r, self.z, self.messages = (np.zeros(shape, np.int64) for _ in range(4))
+        # Sums of weights of 8 bits over fewer than 2^16 spikes are exact in single precision.
+        self._weights = [
+            each.weights.swapaxes(1, 2).astype(
+                np.float32 if each.weights.shape[2] < 2**16 else np.float64
+            )
+            for each in ensemble.connections
+        ]
+        parts: tuple[LoihiConnection | LoihiCurrent, ...]
+        parts = (*ensemble.connections, *ensemble.currents)
+        self._gains = [
+            (each.multiplier.astype(np.int64), each.shift.astype(np.int64)) for each in parts
+        ]
+        self._state, self._message = (str(Place(ensemble.name, p)) for p in ("state", "message"))
+        self.saturations = {self._state: 0}
+        if ensemble.populations is not None:
+            self.saturations[self._message] = 0
 
-    def step(self, spikes: np.ndarray | None, inputs: np.ndarray) -> np.ndarray:
-        """Advance by one chip step; return the messages.
+    def step(
+        self, fired: Mapping[str, np.ndarray] | None, inputs: Mapping[str, np.ndarray]
+    ) -> None:
+        """Advance by one chip step.
 
         Parameters
         ----------
-        spikes : ndarray, shape (samples, states, neurons), bool, or None
-            Of the previous step; None for no spikes.
-        inputs : ndarray, shape (samples, channels), int64
-            The host's messages of the previous step.
-
-        Returns
-        -------
-        messages : ndarray, shape (samples, states), int64
+        fired : mapping of ensemble to ndarray, shape (samples, neurons), bool, or None
+            Spikes of the step before; None for no spikes.
+        inputs : mapping of source to ndarray, shape (samples, features), int64
+            Messages of the host of the step before.
         """
-        memory = self._memory
-        decayed = self.x * (DECAY_ONE - memory.decay)
-        x = (decayed + (decayed < 0) * (DECAY_ONE - 1)) >> 12
-        if spikes is not None:
-            x += scaled(self._decoded(spikes), self._decoder_gain, self._decoder_shift)
-        driven = self._input_weights * np.repeat(inputs, memory.order, axis=1)
-        x += scaled(driven, self._input_gain, self._input_shift)
-        self.x, changed = limited(x, STATE_LIMIT)
-        self.saturated += changed
-        messages, changed = limited(scaled(self.x, 1, memory.message_shift), MESSAGE_LIMIT)
-        self.messages_saturated += changed
-        return messages
+        ensemble, ends = self._ensemble, len(self._ensemble.connections)
+        x, r = (
+            decayed(register, decay)
+            for register, decay in zip((self._x, self._r), self._decays, strict=True)
+        )
+        if fired is not None:
+            parts = zip(ensemble.connections, self._weights, self._gains[:ends], strict=True)
+            for each, weights, gains in parts:
+                register = r if each.fast else x
+                register += scaled(_summed(fired[each.source], weights), *gains)
+        direct = np.zeros_like(x)
+        for current, gains in zip(ensemble.currents, self._gains[ends:], strict=True):
+            register = direct if current.direct else x
+            sums = inputs[current.source].astype(np.float64) @ current.weights.T
+            register += scaled(sums.astype(np.int64), *gains)
+        self._x, self._r = self._limited(x), self._limited(r)
+        self.z = self._limited(self._x + self._r + direct)
+        if ensemble.populations is not None:
+            messages = scaled(self.z, 1, ensemble.message_shift)
+            self.messages, changed = limited(messages, MESSAGE_LIMIT)
+            self.saturations[self._message] += changed
 
-    def _decoded(self, spikes: np.ndarray) -> np.ndarray:
-        """Sum the decoders of all spikes, channel by channel, shape (samples, states), int64."""
-        rows = spikes.reshape(self._samples, self._memory.channels, -1).astype(self._exact)
-        sums: np.ndarray = np.matmul(rows.transpose(1, 0, 2), self._decoders)
-        return sums.transpose(1, 0, 2).reshape(self._samples, -1).astype(np.int64)
+    def _limited(self, values: np.ndarray) -> np.ndarray:
+        found, changed = limited(values, STATE_LIMIT)
+        self.saturations[self._state] += changed
+        return found
 
 
-def scaled(values: np.ndarray, gain: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
-    """Return ``ms(values, gain, shift)`` of the specification."""
-    result: np.ndarray = (values * gain + ((np.int64(1) << shift) >> 1)) >> shift
-    return result
+def _summed(fired: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the sums of the weights of all spikes, shape (samples, size), int64."""
+    blocks = fired.reshape(len(fired), len(weights), -1).swapaxes(0, 1).astype(weights.dtype)
+    return np.asarray((blocks @ weights).swapaxes(0, 1).reshape(len(fired), -1), np.int64)
 
 
-def limited(values: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
-    """Limit integers to +-limit; return them and the number of saturations."""
-    result = np.minimum(np.maximum(values, -limit), limit)
-    return result, int(np.count_nonzero(result != values))
+def host_messages(
+    graph: LoihiGraph, values: Mapping[str, np.ndarray], saturations: dict[str, int]
+) -> dict[str, np.ndarray]:
+    """Return what the host sends for values of all sources, and count saturations.
+
+    Parameters
+    ----------
+    graph : LoihiGraph
+    values : mapping of source to ndarray, shape (..., features)
+    saturations : dict of place to int
+
+    Returns
+    -------
+    mapping of source to ndarray of the same shape, int64
+    """
+    found = {}
+    for source, given in values.items():
+        sent = graph.input(source)
+        messages, changed = limited(np.rint(given / sent.scales), MESSAGE_LIMIT)
+        saturations[sent.place] = saturations.get(sent.place, 0) + changed
+        found[source] = messages.astype(np.int64)
+    return found
+
+
+def simulate_fixed(stage: Stage) -> graphs.Activity:
+    """Simulate a stage of a LoihiGraph as docs/reference/loihi-semantics.md specifies."""
+    graph, done = stage.graph, graphs.Activity.empty(stage, extra_steps=1)
+    decays = graph.decay, graph.fast_decay
+    relays, reading = (
+        {each.name: Relays(each, *decays, stage.samples) for each in parts}
+        for parts in (stage.ensembles, stage.probes)
+    )
+    neurons = {e.name: make_neurons(e.populations, stage.samples) for e in stage.ensembles}
+    messages = host_messages(graph, stage.values, done.saturations)
+    sent = {source: np.zeros_like(each[:, 0]) for source, each in messages.items()}
+    fired: dict[str, np.ndarray] | None = None
+    for step in range(stage.steps * graph.steps_per_presentation + 1):
+        before = {name: own.messages for name, own in relays.items()}
+        for own in (*relays.values(), *reading.values()):
+            own.step(fired, sent)
+        presentation, phase = divmod(step, graph.steps_per_presentation)
+        if phase == 0 and presentation:
+            for each in stage.ensembles:
+                done.drives[each.name][:, presentation - 1] = relays[each.name].z / ONE
+            for each in stage.probes:
+                read = reading[each.name].z / ONE * each.scales
+                done.read[each.name][:, presentation - 1] = read
+        if presentation == stage.steps:
+            break
+        fired = {n: s.step(before[n]).reshape(stage.samples, -1) for n, s in neurons.items()}
+        sent = {source: each[:, presentation] for source, each in messages.items()}
+        for ensemble in stage.ensembles:
+            done.count(ensemble.name, fired[ensemble.name], presentation, step)
+            done.count(ensemble.relays, relays[ensemble.name].messages != 0, presentation, step)
+        for source, given in sent.items():
+            done.count(graph.input(source).place, given != 0, presentation, step)
+    for own in (*relays.values(), *reading.values()):
+        done.saturations.update(own.saturations)
+    return done
+
+
+def as_ensemble(memory: LoihiMemory) -> LoihiEnsemble:
+    """Return a memory as an ensemble that its own spikes and the host's messages drive."""
+    columns = np.repeat(np.eye(memory.channels, dtype=np.int8), memory.order, axis=0)
+    decoders = memory.decoder_multiplier, memory.decoder_shift
+    inputs = memory.input_multiplier, memory.input_shift
+    current = LoihiCurrent(INPUT, columns * memory.input_weights[:, None], *inputs, direct=False)
+    connection = LoihiConnection("relay", memory.decoders, *decoders, fast=False)
+    return LoihiEnsemble(
+        "relay",
+        memory.scales.reshape(-1),
+        (connection,),
+        (current,),
+        memory.message_shift,
+        memory.neurons,
+    )
 
 
 def run_memory(
@@ -134,31 +229,30 @@ def run_memory(
         Record every event of sample 0.
     """
     done = empty_activity(memory, samples, presentations, presentation_steps, raster)
-    relays, neurons = Relays(memory, samples), make_neurons(memory.neurons, samples)
+    relays = Relays(as_ensemble(memory), memory.decay, memory.decay, samples)
+    neurons = make_neurons(memory.neurons, samples)
     tallies = {kind: Tally(done, kind) for kind in KINDS}
     arriving = np.zeros((samples, memory.channels), np.int64)
-    messages = np.zeros((samples, memory.states), np.int64)
     inputs, spikes = arriving, None
     for step in range(presentations * presentation_steps + 1):
-        before = messages
-        messages = relays.step(spikes, arriving)
+        before = relays.messages
+        relays.step(None if spikes is None else {"relay": spikes}, {INPUT: arriving})
         presentation, phase = divmod(step, presentation_steps)
         if phase == 0:
             if presentation:
-                done.states[:, presentation - 1] = relays.x
-                boundary.observe(presentation - 1, relays.x * memory.state_unit)
+                done.states[:, presentation - 1] = relays.z
+                boundary.observe(presentation - 1, relays.z * memory.state_unit)
             if presentation == presentations:
                 break
             inputs = to_messages(memory, boundary.channels(presentation), done)
         spikes = neurons.step(before)
         arriving = inputs
-        events = {"memory": spikes, "relay": messages != 0, "input": inputs != 0}
+        events = {"memory": spikes, "relay": relays.messages != 0, "input": inputs != 0}
         for kind, tally in tallies.items():
             tally.add(events[kind], presentation, step)
             if phase == presentation_steps - 1:
                 tally.flush(presentation)
-    done.saturations["relay/state"] = relays.saturated
-    done.saturations["relay/message"] = relays.messages_saturated
+    done.saturations.update(relays.saturations)
     return done
 
 
@@ -263,18 +357,18 @@ _NEURONS_AT_ONCE = 60_000
 
 
 class SpikingTarget:
-    """Run LoihiNetworks as docs/reference/loihi-semantics.md specifies, and SpikingGraphs."""
+    """Run LoihiNetworks and LoihiGraphs as the specification says, and SpikingGraphs."""
 
     name = "spiking"
-    accepts: tuple[type, ...] = (LoihiNetwork, SpikingGraph)
+    accepts: tuple[type, ...] = (LoihiNetwork, LoihiGraph, SpikingGraph)
 
-    def unsupported(self, network: LoihiNetwork | SpikingGraph) -> list[str]:
+    def unsupported(self, network: OnLoihi | SpikingGraph) -> list[str]:
         """Return why a network cannot run: it was calibrated for a device without a simulation."""
         return foreign(network) if isinstance(network, SpikingGraph) else []
 
     def run(
         self,
-        network: LoihiNetwork | SpikingGraph,
+        network: OnLoihi | SpikingGraph,
         inputs: np.ndarray,
         *,
         record: bool = False,
@@ -283,13 +377,12 @@ class SpikingTarget:
     ) -> Run:
         """Run in NumPy; see :class:`targets.base.Target`.
 
-        Nothing is random in a LoihiNetwork; `seed` is that of a SpikingGraph's initial membranes
-        and noise.
+        Nothing is random on Loihi; `seed` is that of a SpikingGraph's initial membranes and noise.
         """
         inputs, seed = check_run(self, network, inputs, seed)
-        if isinstance(network, SpikingGraph):
-            runner = GraphRunner(self.name, network, inputs, seed, simulate, {}, progress)
-            return runner.run(record)
+        if isinstance(network, SpikingGraph | LoihiGraph):
+            stage = simulate if isinstance(network, SpikingGraph) else simulate_fixed
+            return GraphRunner(self.name, network, inputs, seed, stage, {}, progress).run(record)
         start = time.perf_counter()
         watch = Watch(network, len(inputs), inputs.shape[1], progress)
         outcome = run_layers(network, inputs, lambda job: run_job(job, watch))

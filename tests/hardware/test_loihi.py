@@ -16,7 +16,7 @@ from lmu_deploy.core.files import save
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.fidelity.judge import fit_of
 from lmu_deploy.hardware.placement import loihi_demands, loihi_senders, place
-from lmu_deploy.hardware.preflight import check, decoder_bits
+from lmu_deploy.hardware.preflight import check
 from lmu_deploy.hardware.profile import DigitalProfile, Figure, load_profile
 
 NEURONS = 7
@@ -158,11 +158,11 @@ def test_each_rule_finds_its_violation(network, limits, object_, value):
 
 
 def test_decoder_bits_is_the_worst_case(network):
-    memory = network.memories[2]
+    memory, group = network.memories[2], list(network.groups())[1]
     spikes = np.array(np.meshgrid(*[[0, 1]] * 2 * NEURONS)).reshape(2 * NEURONS, -1)
     sums = memory.decoders[0].astype(int) @ spikes
     largest = int(np.abs(sums).max())
-    assert 2 ** (decoder_bits(memory) - 2) <= largest < 2 ** (decoder_bits(memory) - 1)
+    assert 2 ** (group.accumulator_bits - 2) <= largest < 2 ** (group.accumulator_bits - 1)
 
 
 def test_report_states_the_fit(network):

@@ -113,6 +113,29 @@ def record(metric, new, values):
     )
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "nrmse"])
+def test_figures_over_chips_are_those_of_a_chip(metric):
+    """One broken chip of twenty changes only what all chips reach."""
+    rng = np.random.default_rng(4)
+    new = rng.uniform(0.9, 1.0, 20)
+    old = new - 0.01 if metric == "accuracy" else new + 0.01
+    old[7] = 0.3 if metric == "accuracy" else 5.0
+    found = Lifetime(
+        **{"network": "", "task": "digits", "profile": "generic-analog", "samples": 100},
+        **{"settings": {}, "drift": {}, "reference": 0.9, "schedule": "never", "keep": 2.0},
+        **{"points": (), "recalibrations": (0,) * 20, "inputs": ""},
+        metric=metric,
+        chips=tuple(range(20)),
+        new=tuple(new),
+    ).with_trial(30, {chip: [float(old[chip])] for chip in range(20)})
+    losses = found.losses(old)
+    assert found.lost_at(30) in losses
+    assert np.count_nonzero(losses <= found.lost_at(30)) == 19
+    assert found.lost_at(30) < 2.0 < found.lost_at(30, 1.0) == losses[7]
+    reached = found.reached_by(old, 0.95)
+    assert reached in old and reached != old[7]
+
+
 def test_losses_are_points_of_accuracy_or_percent_of_an_error():
     assert record("accuracy", (0.9, 0.8), [0.85, 0.85]).losses([0.85, 0.85]) == pytest.approx(
         [5.0, -5.0]

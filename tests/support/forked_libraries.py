@@ -10,7 +10,6 @@ for name in (
     "targets.lava.assembly",
     "targets.lava_lif.assembly",
     "targets.lava.worker",
-    "targets.lava_lif.worker",
 ):
     with contextlib.suppress(Exception):
         importlib.import_module(name)

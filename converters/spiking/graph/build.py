@@ -39,8 +39,8 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration, Populations
+from lmu_deploy.core.spiking.ensembles import ONE
 from lmu_deploy.core.spiking.graph import (
-    ONE,
     Ensemble,
     InputCurrent,
     SpikeConnection,
@@ -121,25 +121,29 @@ def build_graph(
     keep : callable, optional
         Keeps every ensemble of a simulated chip, so that a calibration that was stopped goes on.
     """
-    builder = _Builder(plan, recipe, inputs)
-    settings = asdict(replace(recipe, board=None))
-    for number, spot in enumerate(plan.spots):
-        make = partial(builder.made, number, spot, part(progress, number, len(plan.spots)))
-        if keep is None or recipe.board is not None:
-            made = make()
-        else:
-            made = keep(make, fingerprint(plan.host), settings, inputs, number)
-        builder.take(spot, made)
-        builder.forget(plan.spots[number + 1 :])
+    builder = GraphBuilder(plan, recipe, inputs)
+    builder.build(progress, keep)
     return builder.graph()
 
 
-class _Builder(PartialChip):
+class GraphBuilder(PartialChip):
     """Builds one ensemble after the other."""
 
     def __init__(self, plan: Plan, recipe: Recipe, inputs: np.ndarray) -> None:
         super().__init__(plan, recipe, inputs)
-        self.summary: list[Calibrated] = []
+        self.inputs, self.summary = inputs, list[Calibrated]()
+
+    def build(self, progress: Progress | None, keep: Keep | None = None) -> None:
+        """Build and calibrate all ensembles; see :func:`build_graph`."""
+        spots, settings = self.plan.spots, asdict(replace(self.recipe, board=None))
+        for number, spot in enumerate(spots):
+            make = partial(self.made, number, spot, part(progress, number, len(spots)))
+            if keep is None or self.recipe.board is not None:
+                made = make()
+            else:
+                made = keep(make, fingerprint(self.plan.host), settings, self.inputs, number)
+            self.take(spot, made)
+            self.forget(spots[number + 1 :])
 
     def made(self, number: int, spot: Spot, progress: Progress | None) -> Calibrated:
         """Build and calibrate the next ensemble or probe."""
@@ -182,25 +186,29 @@ class _Builder(PartialChip):
                 read[:, step] = simulator.drives[0]
         self.host.read(probe.name, read)
 
-    def graph(self) -> SpikingGraph:
-        """Return the whole network."""
-        recipe = self.recipe
-        ensembles = [replace(each, populations=self.own[n]) for n, each in self.done.items()]
-        calibration = Calibration(
-            method=recipe.calibration,
-            seed=recipe.seed,
+    @property
+    def calibration(self) -> Calibration:
+        """Method and quality of all fits."""
+        return Calibration(
+            method=self.recipe.calibration,
+            seed=self.recipe.seed,
             samples=self.samples,
             ridge=max(ridge for each in self.summary for ridge, _ in each.fits),
             fit_error=max(error for each in self.summary for _, error in each.fits),
             dead=tuple(place for each in self.summary for place in each.dead),
         )
+
+    def graph(self) -> SpikingGraph:
+        """Return the whole network."""
+        recipe = self.recipe
+        ensembles = [replace(each, populations=self.own[n]) for n, each in self.done.items()]
         return SpikingGraph(
             tuple(ensembles),
             tuple(self.probes),
             self.plan.host,
             recipe.model,
             recipe.device,
-            calibration,
+            self.calibration,
             recipe.dt_ms,
             recipe.tau_ms,
             recipe.readout_tau_ms,
@@ -331,6 +339,7 @@ class _Builder(PartialChip):
             recipe.maximum_rates,
             drawn,
             rectified=operator.name == "relu",
+            intercepts=recipe.intercepts,
         )
         made = np.random.default_rng([recipe.device.seed, number, _MISMATCH])
         of = recipe.device

@@ -35,7 +35,8 @@ from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Populations
-from lmu_deploy.core.spiking.graph import ONE, Ensemble
+from lmu_deploy.core.spiking.ensembles import ONE
+from lmu_deploy.core.spiking.graph import Ensemble
 
 _LOG = logging.getLogger(f"lmu_deploy.{__name__}")
 

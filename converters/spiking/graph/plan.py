@@ -33,8 +33,8 @@ from lmu_deploy.core.graph.pointwise import Activation, Add, Concat
 from lmu_deploy.core.graph.recurrent import SimpleRNN
 from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.graph.transforms import as_layers, fold, with_logits
-from lmu_deploy.core.network import LMULayer
-from lmu_deploy.core.spiking.graph import ONE
+from lmu_deploy.core.network import LMULayer, Memory
+from lmu_deploy.core.spiking.ensembles import ONE
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 
 SHARES = 5
@@ -140,6 +140,17 @@ class Plan:
     spots: tuple[Spot, ...]
     reasons: Mapping[str, str]
 
+    @property
+    def memories(self) -> list[Memory]:
+        """The memories on neurons."""
+        return [spot.memory.memory for spot in self.spots if spot.memory is not None]
+
+    @property
+    def units(self) -> dict[str, int]:
+        """Number of units of each activation on neurons."""
+        found = (spot for spot in self.spots if not spot.probe and spot.memory is None)
+        return {spot.node.name: spot.drive.size for spot in found}
+
 
 def plan_graph(network: Network, units: bool = True) -> Plan:
     """Choose the ensembles of a float graph.
@@ -204,26 +215,21 @@ def recipe_of_graph(plan: Plan, profile: str | AnalogProfile, options: SpikeOpti
     assert isinstance(chip, AnalogProfile)
     recipe = make_recipe(chip, options)
     check_graph(plan, recipe, chip)
-    if not any(spot.memory is None and not spot.probe for spot in plan.spots):
+    if not plan.units:
         recipe = replace(recipe, neurons_per_unit=0)
     return recipe
 
 
 def check_graph(plan: Plan, recipe: Recipe, chip: AnalogProfile) -> None:
     """Raise InputError unless a chip can hold and calibrate the ensembles of a plan."""
-    operators = [spot.memory for spot in plan.spots if spot.memory is not None]
-    units = {s.node.name: s.drive.size for s in plan.spots if not s.probe and s.memory is None}
-    memories = [operator.memory for operator in operators]
-    check_room(memories, recipe.neurons_per_state, chip)
-    for memory in memories:
-        check_window(memory, recipe.presentation_ms, recipe.tau_ms)
-        check_map(memory, recipe.neurons_per_state, recipe.calibration)
-    states = sum(memory.size for memory in memories)
-    needed = states * recipe.neurons_per_state + sum(units.values()) * recipe.neurons_per_unit
+    check_room(plan.memories, recipe.neurons_per_state, chip)
+    check_maps(plan, recipe)
+    states, units = sum(memory.size for memory in plan.memories), sum(plan.units.values())
+    needed = states * recipe.neurons_per_state + units * recipe.neurons_per_unit
     if needed > (room := int(chip.neurons)):
         raise InputError(
-            f"{states} states and {sum(units.values())} units need {needed} neurons and profile "
-            f"{chip.name} has {room}; use fewer neurons per state or unit, or --units host."
+            f"{states} states and {units} units need {needed} neurons and profile {chip.name} has "
+            f"{room}; use fewer neurons per state or unit, or --units host."
         )
     if recipe.synapse is not None:
         raise InputError("a graph of neurons needs linear synapses, not pairs of DPIs.")
@@ -232,7 +238,14 @@ def check_graph(plan: Plan, recipe: Recipe, chip: AnalogProfile) -> None:
             "a neuron of a graph needs synapses from its own ensemble and from others; give "
             "--fan-in 2 or more, or 0 for no limit."
         )
-    largest = max(units.values(), default=0) * recipe.neurons_per_unit
+
+
+def check_maps(plan: Plan, recipe: Recipe) -> None:
+    """Raise InputError unless the ensembles of a plan can be calibrated."""
+    for memory in plan.memories:
+        check_window(memory, recipe.presentation_ms, recipe.tau_ms)
+        check_map(memory, recipe.neurons_per_state, recipe.calibration)
+    largest = max(plan.units.values(), default=0) * recipe.neurons_per_unit
     if recipe.calibration == "dynamic" and largest > LARGEST_MAP:
         raise InputError(
             f"{largest} neurons of one node are decoded together, and {LARGEST_MAP} can be fitted; "

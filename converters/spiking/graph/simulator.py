@@ -18,7 +18,8 @@ from converters.spiking.neurons import NEURONS
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.spiking.chip import Device, NeuronModel
-from lmu_deploy.core.spiking.graph import ONE, Ensemble
+from lmu_deploy.core.spiking.ensembles import ONE
+from lmu_deploy.core.spiking.graph import Ensemble
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, Network
-from lmu_deploy.core.graph.pointwise import Activation
-from lmu_deploy.core.representation import Part, Representation, Summary
+from lmu_deploy.core.integer.parts import Place
+from lmu_deploy.core.representation import Part, Summary
 from lmu_deploy.core.spiking.chip import (
     Calibration,
     Device,
@@ -40,28 +39,36 @@ from lmu_deploy.core.spiking.chip import (
     check_multiple,
     check_rates,
 )
-from lmu_deploy.core.spiking.network import (
-    Hosted,
+from lmu_deploy.core.spiking.ensembles import (
+    NeuronGraph,
     NeuronGroup,
-    SpikingNetwork,
+    Synapses,
+    Values,
     check_noise,
     check_type,
 )
+from lmu_deploy.core.spiking.loihi import (
+    DECAY_ONE,
+    LoihiConnection,
+    LoihiCurrent,
+    LoihiNetwork,
+    LoihiNeurons,
+    RelayGroup,
+    fan_outs,
+)
+from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.core.validation import (
     check_array,
     check_flag,
+    check_integer,
     check_number,
-    check_provenance,
     check_text,
     set_fields,
 )
 
-ONE = ""
-"""Source of a constant current."""
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpikeConnection(Part):
+class SpikeConnection(Synapses):
     """Synapses from the neurons of one ensemble to the drive of another, or of its own.
 
     Attributes
@@ -87,26 +94,6 @@ class SpikeConnection(Part):
             weights=check_array("connection weights", self.weights, (None, None, None)),
             fast=check_flag("connection fast", self.fast),
         )
-
-    @property
-    def size(self) -> int:
-        """Number of values of the drive that it reaches."""
-        return int(self.weights.shape[0] * self.weights.shape[1])
-
-    @property
-    def senders(self) -> int:
-        """Number of neurons that send."""
-        return int(self.weights.shape[0] * self.weights.shape[2])
-
-    @property
-    def fan_in(self) -> np.ndarray:
-        """Number of synapses onto each value of the drive, shape (size,)."""
-        return np.asarray((self.weights != 0.0).sum(axis=2).reshape(-1), np.int64)
-
-    @property
-    def fan_out(self) -> np.ndarray:
-        """Number of values that each neuron reaches, shape (senders,)."""
-        return np.asarray((self.weights != 0.0).sum(axis=1).reshape(-1), np.int64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,7 +124,7 @@ class InputCurrent(Part):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Ensemble(Part):
+class Ensemble(Values):
     """Values with their synapses, and the populations that represent them.
 
     Attributes
@@ -159,51 +146,11 @@ class Ensemble(Part):
     populations: Populations | None = None
 
     def __post_init__(self) -> None:
-        name = check_text("ensemble name", self.name, 200)
-        scales = check_array(f"{name}, scales", self.scales, (None,))
-        if not len(scales) or not np.all(scales > 0.0):
-            raise InputError(f"{name}: the scales of its drive must be positive throughout.")
-        set_fields(
-            self, scales=scales, connections=tuple(self.connections), currents=tuple(self.currents)
-        )
-        for parts, kind in ((self.connections, SpikeConnection), (self.currents, InputCurrent)):
-            for each in parts:
-                check_type(each, kind)
-        sizes = [each.size for each in self.connections]
-        sizes += [len(each.weights) for each in self.currents]
-        if self.populations is not None:
-            check_type(self.populations, Populations)
-            sizes.append(self.populations.states)
-        if wrong := [size for size in sizes if size != self.size]:
-            raise InputError(
-                f"{name} has {self.size} values, and a part of it is for {wrong[0]}; the two must "
-                "be equal."
-            )
-
-    @property
-    def size(self) -> int:
-        """Number of values of the drive."""
-        return len(self.scales)
-
-    @property
-    def neurons(self) -> int:
-        """Number of neurons of all populations."""
-        return 0 if self.populations is None else self.size * self.populations.neurons
-
-    @property
-    def sources(self) -> Iterator[str]:
-        """Names of the ensembles whose spikes it receives."""
-        return (each.source for each in self.connections)
-
-    @property
-    def fan_in(self) -> np.ndarray:
-        """Number of synapses onto each neuron of a population, shape (size,)."""
-        none = np.zeros(self.size, np.int64)
-        return np.asarray(sum((each.fan_in for each in self.connections), none))
+        self.check(SpikeConnection, InputCurrent, Populations)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpikingGraph(Hosted, Representation):
+class SpikingGraph(NeuronGraph):
     """A network whose ensembles feed each other by spikes; the host does the rest.
 
     Attributes
@@ -252,29 +199,10 @@ class SpikingGraph(Hosted, Representation):
             set_fields(self, **{name: check_multiple(name, getattr(self, name), dt)})
         check_multiple("refractory_ms", self.neuron.refractory_ms, dt, least=0)
         check_noise(self.neuron, self.device)
-        set_fields(
-            self,
-            dt_ms=dt,
-            ensembles=tuple(self.ensembles),
-            probes=tuple(self.probes),
-            provenance=check_provenance(self.provenance),
-        )
+        set_fields(self, dt_ms=dt)
         if self.maximum_rates is not None:
             set_fields(self, maximum_rates=check_rates(self.maximum_rates, self.neuron))
-        if not self.ensembles or not self.probes:
-            raise InputError("a spiking graph needs an ensemble of neurons, and one to read.")
-        for each in (*self.ensembles, *self.probes):
-            check_type(each, Ensemble)
-        object.__setattr__(self, "_stages", _Stages(self))
-
-    def __getitem__(self, name: str) -> Ensemble:
-        """Return the ensemble of neurons of that name."""
-        return next(each for each in self.ensembles if each.name == name)
-
-    @property
-    def neurons(self) -> int:
-        """Number of neurons of all ensembles."""
-        return sum(each.neurons for each in self.ensembles)
+        self.check_graph(Ensemble)
 
     @property
     def decay(self) -> float:
@@ -286,62 +214,23 @@ class SpikingGraph(Hosted, Representation):
         """Decay factor of a fast synapse per step of the simulation."""
         return float(np.exp(-self.dt_ms / self.fast_tau_ms))
 
-    @property
-    def stages(self) -> Sequence[tuple[tuple[Ensemble, ...], tuple[Ensemble, ...]]]:
-        """Ensembles and probes that run at the same time, in order.
-
-        A stage needs what the host computed from the probes of the stage before.
-        """
-        stages: _Stages = self.__dict__["_stages"]
-        last = max(stages.of_probes.values())
-        return [
-            (
-                tuple(one for one in self.ensembles if stages.of_ensembles[one.name] == number),
-                tuple(one for one in self.probes if stages.of_probes[one.name] == number),
-            )
-            for number in range(last + 1)
-        ]
-
-    @property
-    def round_trips(self) -> int:
-        """Times that a presentation goes through the host on its way through the chip."""
-        return len(self.stages) - 1
-
-    @property
-    def on_host(self) -> tuple[str, ...]:
-        """Nodes that the host computes, in their order."""
-        needed = {each.source for one in self._all for each in one.currents} | {self.host.output}
-        probed = {each.name for each in self.probes}
-        found = []
-        for node in reversed(self.host.nodes):
-            if node.name in needed and node.name not in probed:
-                found.append(node.name)
-                needed.update(node.inputs)
-        return tuple(reversed(found))
-
-    @property
-    def _all(self) -> tuple[Ensemble, ...]:
-        return (*self.ensembles, *self.probes)
-
-    def kind(self, ensemble: Ensemble) -> str:
-        """Return what an ensemble of neurons represents: "memory" or "units"."""
-        is_memory = isinstance(self.host[ensemble.name].operator, LinearMemory)
-        return "memory" if is_memory else "units"
-
-    def neurons_per(self, kind: str) -> int:
-        """Return the number of neurons of a value of "memory" or "units"; 0 if there is none."""
-        found = [each for each in self.ensembles if self.kind(each) == kind]
-        return found[0].neurons // found[0].size if found else 0
-
     def fan_out(self, name: str) -> np.ndarray:
         """Return the number of outgoing synapses of each neuron of an ensemble."""
         found = np.zeros(self[name].neurons, np.int64)
-        for target in self._all:
+        for target in self.parts:
             copies = 1 if target.populations is None else target.populations.neurons
             for each in target.connections:
                 if each.source == name:
                     found += each.fan_out * copies
         return found
+
+    def senders(self) -> dict[str, np.ndarray]:
+        """Return the ensembles of neurons with the number of synapses of each neuron."""
+        return {each.name: self.fan_out(each.name) for each in self.ensembles}
+
+    def senders_of(self, parts: Sequence[Values]) -> set[str]:
+        """Return the names of ensembles of neurons."""
+        return {each.name for each in parts if each.populations is not None}
 
     def groups(self) -> Iterator[NeuronGroup]:
         """Yield each ensemble of neurons with its numbers of synapses."""
@@ -356,95 +245,180 @@ class SpikingGraph(Hosted, Representation):
 
     def summary(self) -> Summary:
         """Return ensembles and nodes with their values and neurons, as a table."""
-        rows = [("input", "", f"{self.n_in:,}", "0")]
-        neurons = {each.name: each for each in self.ensembles}
-        probed, host = {each.name: each for each in self.probes}, set(self.on_host)
-        for node in self.host.nodes:
-            if (found := neurons.get(node.name)) is not None:
-                kind = f"{node.operator.describe()}, {self.neuron.kind} neurons"
-                rows.append((node.name, kind, f"{found.size:,}", f"{found.neurons:,}"))
-            elif (found := probed.get(node.name)) is not None:
-                kind = f"{node.operator.describe()}, synapses on the chip"
-                rows.append((node.name, kind, f"{found.size:,}", "0"))
-            elif node.name in host:
-                size = self.host.shapes[node.name].size
-                kind = f"{node.operator.describe()}, on the host"
-                rows.append((node.name, kind, f"{size:,}", "0"))
-        facts = self.facts(self.neurons, self.device.profile)
-        return Summary(facts, ("node", "kind", "values", "neurons"), rows)
+        return self.described(self.neuron.kind, self.device.profile)
 
 
-class _Stages:
-    """In which stage each ensemble and each probe runs; it checks all names and shapes."""
+@dataclass(frozen=True, eq=False, repr=False)
+class LoihiInput(Part):
+    """What the host sends once per presentation, as messages of 16 bits.
 
-    def __init__(self, graph: SpikingGraph) -> None:
-        self.of_ensembles: dict[str, int] = {}
-        self.of_probes: dict[str, int] = {}
-        self._known = {ONE: 0, INPUT: 0}
-        self._features = {ONE: 1, INPUT: graph.n_in}
-        self._neurons: dict[str, int] = {}
-        neurons = {each.name: each for each in graph.ensembles}
-        probes = {each.name: each for each in graph.probes}
-        if len(neurons) + len(probes) < len(graph.ensembles) + len(graph.probes):
-            raise InputError("two ensembles of a spiking graph have one name.")
-        for node in graph.host.nodes:
-            name = node.name
-            if (found := neurons.pop(name, None)) is not None:
-                _check_ensemble(found, node.operator)
-                self._neurons[name] = found.neurons
-                self.of_ensembles[name] = self._stage(found)
-            inputs = [self._known.get(each) for each in node.inputs]
-            if (probe := probes.pop(name, None)) is not None:
-                if probe.size != graph.host.shapes[name].size or probe.populations is not None:
-                    raise InputError(f"the probe of {name} does not fit its node.")
-                self.of_probes[name] = self._stage(probe)
-                self._known[name] = self.of_probes[name] + 1
-            elif None not in inputs:
-                self._known[name] = max(each for each in inputs if each is not None)
-            self._features[name] = graph.host.shapes[name].size
-        if left := [*neurons, *probes]:
-            raise InputError(f"the ensemble {left[0]} is no node of the float graph.")
-        if graph.host.output not in self._known:
-            raise InputError("the host cannot compute the output of a spiking graph.")
+    Attributes
+    ----------
+    source : str
+        ``input``, a node that the host computes, or empty for the constant 1.
+    scales : ndarray, shape (features,)
+        Value per unit of a message.
+    """
 
-    def _stage(self, ensemble: Ensemble) -> int:
-        stages = [0]
-        for current in ensemble.currents:
-            if current.source not in self._known or (
-                self._features[current.source] != current.weights.shape[1]
-            ):
-                raise InputError(
-                    f"{ensemble.name} takes {current.weights.shape[1]} values of "
-                    f"{current.source or 1}, which is nothing that the host has then."
-                )
-            stages.append(self._known[current.source])
-        own = [each for each in ensemble.connections if each.source != ensemble.name]
-        stages += [self.of_ensembles.get(each.source, 0) for each in own]
-        stage = max(stages)
-        for each in ensemble.connections:
-            if self._neurons.get(each.source) != each.senders:
-                raise InputError(
-                    f"{ensemble.name} receives {each.senders} neurons of {each.source}, which is "
-                    "no ensemble of as many before it."
-                )
-        if any(self.of_ensembles[each.source] < stage for each in own):
-            raise InputError(
-                f"{ensemble.name} needs the host and spikes of before; they must come through it."
-            )
-        return stage
+    source: str
+    scales: np.ndarray
+
+    def __post_init__(self) -> None:
+        source = check_text("input source", self.source, 200)
+        scales = check_array("input scales", self.scales, (None,))
+        if not len(scales) or not np.all(scales > 0.0):
+            raise InputError("the scales of messages must be positive throughout.")
+        set_fields(self, source=source, scales=scales)
+
+    @property
+    def place(self) -> str:
+        """Name of its messages in a run."""
+        return INPUT if self.source == INPUT else str(Place(self.source or "constant", "host"))
 
 
-def _check_ensemble(ensemble: Ensemble, operator: object) -> None:
-    """Raise InputError unless an ensemble has neurons and represents its node."""
-    if isinstance(operator, LinearMemory) and operator.activation is None:
-        fits = ensemble.size == operator.memory.size
-    else:
-        fits = isinstance(operator, Activation)
-    if not fits or ensemble.populations is None:
-        raise InputError(
-            f"the ensemble {ensemble.name} needs neurons, and as its node a linear memory of its "
-            "size or an activation."
+@dataclass(frozen=True, eq=False, repr=False)
+class LoihiEnsemble(Values):
+    """Relays of several values, and the LIF neurons that encode these.
+
+    Attributes
+    ----------
+    name : str
+        Node of the float graph, as of :class:`Ensemble`.
+    scales : ndarray, shape (size,)
+        Value of the drive at 1.
+    connections : tuple of LoihiConnection
+    currents : tuple of LoihiCurrent
+    message_shift : int
+        Shift from the drive to the message of a relay, 0 to 15.
+    populations : LoihiNeurons or None
+        None for a probe, whose relays only the host reads.
+    """
+
+    name: str
+    scales: np.ndarray
+    connections: tuple[LoihiConnection, ...]
+    currents: tuple[LoihiCurrent, ...]
+    message_shift: int
+    populations: LoihiNeurons | None = None
+
+    def __post_init__(self) -> None:
+        self.check(LoihiConnection, LoihiCurrent, LoihiNeurons)
+        set_fields(self, message_shift=check_integer("message shift", self.message_shift, 0, 15))
+
+    @property
+    def relays(self) -> str:
+        """Name of its relays in a run."""
+        return str(Place(self.name, "relay"))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoihiGraph(NeuronGraph):
+    """A graph of relays and LIF neurons in Loihi's fixed point; the host does the rest.
+
+    docs/reference/loihi-semantics.md specifies every spike.
+
+    Attributes
+    ----------
+    ensembles, probes : tuple of LoihiEnsemble
+        As of :class:`SpikingGraph`.
+    inputs : tuple of LoihiInput
+        One for each source of a current.
+    host : Network
+    profile : str
+        Name of the hardware profile.
+    calibration : Calibration
+    decay, fast_decay : int
+        Decays of the registers X and R of a relay per step, in 4096ths, 1 to 4095.
+    dt_ms, tau_ms, fast_tau_ms, presentation_ms : float
+        Duration of a chip step, time constants that were asked for, and presentation time of an
+        input, whole multiples of the first; milliseconds.
+    provenance : mapping of str to str
+
+    Raises
+    ------
+    InputError
+        At construction, when a shape, name or value is invalid.
+    """
+
+    ensembles: tuple[LoihiEnsemble, ...]
+    probes: tuple[LoihiEnsemble, ...]
+    inputs: tuple[LoihiInput, ...]
+    host: Network
+    profile: str
+    calibration: Calibration
+    decay: int
+    fast_decay: int
+    dt_ms: float
+    tau_ms: float
+    fast_tau_ms: float
+    presentation_ms: float
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_type(self.host, Network)
+        check_type(self.calibration, Calibration)
+        dt = check_number("dt_ms", self.dt_ms, 1e-3, 1e3)
+        set_fields(
+            self,
+            dt_ms=dt,
+            profile=check_text("profile", self.profile, 200),
+            inputs=tuple(self.inputs),
         )
+        for name in ("tau_ms", "fast_tau_ms", "presentation_ms"):
+            set_fields(self, **{name: check_multiple(name, getattr(self, name), dt)})
+        for name in ("decay", "fast_decay"):
+            set_fields(self, **{name: check_integer(name, getattr(self, name), 1, DECAY_ONE - 1)})
+        self.check_graph(LoihiEnsemble)
+        for each in self.inputs:
+            check_type(each, LoihiInput)
+        features = {each.source: len(each.scales) for each in self.inputs}
+        if len(features) != len(self.inputs):
+            raise InputError("two inputs of a graph on Loihi have one source.")
+        for part in self.parts:
+            for current in part.currents:
+                if features.get(current.source) != current.weights.shape[1]:
+                    raise InputError(
+                        f"{part.name} takes {current.weights.shape[1]} messages of "
+                        f"{current.source or 1}, and the host sends "
+                        f"{features.get(current.source, 0)}; the two must be equal."
+                    )
+
+    def input(self, source: str) -> LoihiInput:
+        """Return what the host sends of a source."""
+        return next(each for each in self.inputs if each.source == source)
+
+    def senders(self) -> dict[str, np.ndarray]:
+        """Return what sends events, with the number of synapses that each sender reaches."""
+        return fan_outs(self.groups())
+
+    def senders_of(self, parts: Sequence[LoihiEnsemble]) -> set[str]:
+        """Return the names of ensembles, their relays, and the messages that reach them."""
+        neurons = [each for each in parts if each.populations is not None]
+        sources = {current.source for each in parts for current in each.currents}
+        return {
+            *(each.name for each in neurons),
+            *(each.relays for each in neurons),
+            *(each.place for each in self.inputs if each.source in sources),
+        }
+
+    def groups(self) -> Iterator[RelayGroup]:
+        """Yield each ensemble with what reaches its relays, for placement and sizes."""
+        for each in self.parts:
+            reaching = [(one.source, one.weights) for one in each.connections]
+            reaching += [(self.input(one.source).place, one.weights[None]) for one in each.currents]
+            yield RelayGroup(
+                each.relays,
+                each.name,
+                each.size,
+                each.populations,
+                tuple(reaching),
+                frozenset(each.sources),
+                1 + any(one.fast for one in each.connections),
+            )
+
+    def summary(self) -> Summary:
+        """Return ensembles and nodes with their values and neurons, as a table."""
+        return self.described("LIF", self.profile)
 
 
 AnalogNetwork = SpikingNetwork | SpikingGraph
@@ -462,3 +436,18 @@ SPIKING_GRAPH_CLASSES: tuple[type, ...] = (
     *GRAPH_CLASSES,
 )
 """Classes that may occur in a file of this representation, for `core.files.load`."""
+
+LOIHI_GRAPH_CLASSES: tuple[type, ...] = (
+    LoihiGraph,
+    LoihiEnsemble,
+    LoihiConnection,
+    LoihiCurrent,
+    LoihiInput,
+    LoihiNeurons,
+    Calibration,
+    *GRAPH_CLASSES,
+)
+"""Likewise for graphs on Loihi."""
+
+OnLoihi = LoihiNetwork | LoihiGraph
+"""A network on LIF neurons in Loihi's fixed point: a chain of layers, or any graph."""

@@ -3,28 +3,24 @@
 The result is fully specified, spike for spike, by docs/reference/loihi-semantics.md. Each memory
 consists of LIF neurons and of relays that represent its state. All widths are those of Loihi and
 are validated at construction, so that targets need no overflow checks.
-
-There are two implementations of the neurons with identical results. :class:`LifNeurons` follows the
-specification operation by operation in 64 bits and serves any network. :class:`FastLifNeurons`
-works in place in 32 bits. It requires that the current decays within one step (du = 4095) and that
-the membrane decay is a multiple of 16, because v (4096 - dv) / 4096 = v (256 - dv / 16) / 256 then
-fits 32 bits; it wraps and clips where the specification does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
 from lmu_deploy.core.representation import Part, Representation, Summary
 from lmu_deploy.core.spiking.chip import Calibration, check_multiple
-from lmu_deploy.core.spiking.network import Hosted, check_memories, check_type
+from lmu_deploy.core.spiking.ensembles import Hosted, Synapses, check_memories, check_type
 from lmu_deploy.core.validation import (
     check_array,
+    check_flag,
     check_integer,
     check_number,
     check_provenance,
@@ -174,9 +170,10 @@ class LoihiMemory(Part):
             decay=check_integer("relay decay", self.decay, 1, DECAY_ONE - 1),
             message_shift=check_integer("message shift", self.message_shift, 0, 15),
         )
-        for name, most in (("multiplier", 2**15 - 1), ("shift", 31)):
-            for kind in ("decoder", "input"):
-                _check_range(self, f"{kind}_{name}", states, most)
+        for kind in ("decoder", "input"):
+            names = f"{kind}_multiplier", f"{kind}_shift"
+            gains = check_gains(kind, getattr(self, names[0]), getattr(self, names[1]), states)
+            set_fields(self, **dict(zip(names, gains, strict=True)))
         if np.any(scales <= 0.0) or np.any(self.input_scale <= 0.0):
             raise InputError("scales must be positive throughout.")
 
@@ -223,11 +220,155 @@ def check_weights(name: str, value: object, shape: tuple[int | None, ...]) -> np
     return weights
 
 
-def _check_range(memory: LoihiMemory, name: str, states: int, most: int) -> None:
-    values = check_array(name.replace("_", " "), getattr(memory, name), (states,), "i")
-    if values.dtype != np.int32 or np.any(values < 0) or np.any(values > most):
-        raise InputError(f"{name.replace('_', ' ')} must be int32 from 0 to {most}; convert again.")
-    set_fields(memory, **{name: values})
+def check_gains(
+    name: str, multiplier: object, shift: object, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return multipliers of 15 bits and shifts up to 31 as int32, one for each row.
+
+    Raises
+    ------
+    InputError
+        When they are of another type or out of range.
+    """
+    found = []
+    for kind, given, most in (("multiplier", multiplier, 2**15 - 1), ("shift", shift, 31)):
+        values = check_array(f"{name} {kind}", given, (rows,), "i")
+        if values.dtype != np.int32 or np.any(values < 0) or np.any(values > most):
+            raise InputError(f"{name} {kind} must be int32 from 0 to {most}; convert again.")
+        found.append(values)
+    return found[0], found[1]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoihiConnection(Synapses):
+    """Synapses from the neurons of one ensemble to the relays of another, or of its own.
+
+    Attributes
+    ----------
+    source : str
+        Ensemble that spikes.
+    weights : ndarray, shape (blocks, rows, columns), int8
+        As of :class:`SpikeConnection`.
+    multiplier, shift : ndarray, shape (blocks * rows,), int32
+        Gain of each row.
+    fast : bool
+        Whether they enter the register R of a relay, or X.
+    """
+
+    source: str
+    weights: np.ndarray
+    multiplier: np.ndarray
+    shift: np.ndarray
+    fast: bool
+
+    def __post_init__(self) -> None:
+        source = check_text("connection source", self.source, 200)
+        weights = check_weights("connection weights", self.weights, (None, None, None))
+        rows = int(weights.shape[0] * weights.shape[1])
+        multiplier, shift = check_gains("connection", self.multiplier, self.shift, rows)
+        fast = check_flag("connection fast", self.fast)
+        set_fields(
+            self, source=source, weights=weights, multiplier=multiplier, shift=shift, fast=fast
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoihiCurrent(Part):
+    """Synapses from messages of the host to relays.
+
+    Attributes
+    ----------
+    source : str
+        What the host sends; see :class:`LoihiInput`.
+    weights : ndarray, shape (size, features), int8
+    multiplier, shift : ndarray, shape (size,), int32
+    direct : bool
+        Whether they are added to what a relay sends, or enter its register X.
+    """
+
+    source: str
+    weights: np.ndarray
+    multiplier: np.ndarray
+    shift: np.ndarray
+    direct: bool
+
+    def __post_init__(self) -> None:
+        source = check_text("current source", self.source, 200)
+        weights = check_weights("current weights", self.weights, (None, None))
+        multiplier, shift = check_gains("current", self.multiplier, self.shift, len(weights))
+        direct = check_flag("current direct", self.direct)
+        set_fields(
+            self, source=source, weights=weights, multiplier=multiplier, shift=shift, direct=direct
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RelayGroup:
+    """Relays with their neurons and synapses, for pre-flight rules, placement and sizes.
+
+    Attributes
+    ----------
+    relays, place : str
+        Names of the relays and of the neurons in a run.
+    size : int
+        Number of relays.
+    neurons : LoihiNeurons or None
+        None for relays that only the host reads.
+    reaching : tuple of (str, ndarray)
+        What sends to the relays, by its name in a run, and the weights of its connection:
+        diagonal blocks, shape (blocks, rows, columns), int8.
+    spiking : frozenset of str
+        Those of them that are neurons and not the host.
+    registers : int
+        Sums that a relay keeps: X, and R behind fast synapses.
+    """
+
+    relays: str
+    place: str
+    size: int
+    neurons: LoihiNeurons | None
+    reaching: tuple[tuple[str, np.ndarray], ...]
+    spiking: frozenset[str]
+    registers: int = 1
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All weights: those that reach the relays, and the encoders of the neurons."""
+        own = () if self.neurons is None else (self.neurons.encoders,)
+        return (*(weights for _, weights in self.reaching), *own)
+
+    @property
+    def size_of_neurons(self) -> int:
+        """Number of neurons."""
+        return 0 if self.neurons is None else self.size * self.neurons.neurons
+
+    @property
+    def accumulator_bits(self) -> int:
+        """Width, sign included, of the largest sum over the spikes of one connection in a step."""
+        largest = 0
+        for source, weights in self.reaching:
+            if source in self.spiking:
+                signed = weights.astype(np.int64)
+                for sign in (1, -1):
+                    sums = np.maximum(sign * signed, 0).sum(axis=2)
+                    largest = max(largest, int(sums.max(initial=0)))
+        return largest.bit_length() + 1
+
+
+def fan_outs(groups: Iterable[RelayGroup]) -> dict[str, np.ndarray]:
+    """Return what sends events, with the number of synapses that each sender reaches."""
+    found: dict[str, np.ndarray] = {}
+
+    def reach(name: str, synapses: np.ndarray) -> None:
+        found[name] = found.get(name, 0) + synapses.reshape(-1)
+
+    for group in groups:
+        for source, weights in group.reaching:
+            reach(source, (weights != 0).sum(axis=1))
+        if group.neurons is not None:
+            reach(group.relays, (group.neurons.encoders != 0).sum(axis=1))
+            reach(group.place, np.zeros(group.size_of_neurons, np.int64))
+    return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -282,6 +423,22 @@ class LoihiNetwork(Hosted, Representation):
         """Number of neurons of all memories."""
         return sum(memory.size for memory in self.memories if memory is not None)
 
+    def groups(self) -> Iterator[RelayGroup]:
+        """Yield the relays and neurons of each memory with their synapses."""
+        for number, memory in enumerate(self.memories):
+            name = f"layer{number}"
+            if memory is not None:
+                places = {kind: str(Place(name, kind)) for kind in ("relay", "memory", "input")}
+                inputs = memory.input_weights.reshape(*memory.scales.shape, 1)
+                yield RelayGroup(
+                    places["relay"],
+                    places["memory"],
+                    memory.states,
+                    memory.neurons,
+                    ((places["input"], inputs), (places["memory"], memory.decoders)),
+                    frozenset({places["memory"]}),
+                )
+
     def summary(self) -> Summary:
         """Return the populations of the network with their states and neurons, as a table."""
         rows = [("input", "", f"{self.n_in:,}", "0")]
@@ -291,9 +448,13 @@ class LoihiNetwork(Hosted, Representation):
                 rows.append((name, f"{layer}, on the host", f"{layer.n_out:,}", "0"))
                 continue
             kind = "LIF neurons and relays"
-            rows.append((f"{name}/memory", kind, f"{memory.states:,}", f"{memory.size:,}"))
+            rows.append(
+                (str(Place(name, "memory")), kind, f"{memory.states:,}", f"{memory.size:,}")
+            )
             if isinstance(layer, LMULayer) and layer.hidden is not None:
-                rows.append((f"{name}/hidden", "on the host", f"{layer.hidden.units:,}", "0"))
+                rows.append(
+                    (str(Place(name, "hidden")), "on the host", f"{layer.hidden.units:,}", "0")
+                )
         rows.append(("readout", "on the host", f"{self.n_out:,}", "0"))
         facts = self.facts(self.neurons, self.profile)
         return Summary(facts, ("population", "kind", "states", "neurons"), rows)
@@ -307,158 +468,3 @@ LOIHI_CLASSES: tuple[type, ...] = (
     *FLOAT_CLASSES,
 )
 """Classes that may occur in a file of this representation, for `core.files.load`."""
-
-
-_AROUND = 2**24
-_INPUT_SHIFT = 6
-_FINE = 16
-
-
-class LifNeurons:
-    """The neurons of a memory for a batch of samples, with states initially zero.
-
-    Parameters
-    ----------
-    neurons : LoihiNeurons
-    samples : int
-    """
-
-    def __init__(self, neurons: LoihiNeurons, samples: int) -> None:
-        self._neurons = neurons
-        self._encoders = neurons.encoders.astype(np.int64)
-        self._biases = neurons.biases.astype(np.int64)
-        shape = (samples, *neurons.encoders.shape)
-        self.u = np.zeros(shape, np.int64)
-        self.v = np.zeros(shape, np.int64)
-
-    def step(self, messages: np.ndarray) -> np.ndarray:
-        """Advance by one chip step.
-
-        Parameters
-        ----------
-        messages : ndarray, shape (samples, states), int64
-            Messages that the relays sent in the previous step.
-
-        Returns
-        -------
-        spikes : ndarray, shape (samples, states, neurons), bool
-        """
-        neurons = self._neurons
-        arriving = (self._encoders * messages[:, :, None]) >> neurons.encoder_exponent
-        kept = _toward_zero(self.u * (DECAY_ONE - 1 - neurons.current_decay))
-        self.u = _wrapped_once(kept + (arriving << _INPUT_SHIFT))
-        kept = _toward_zero(self.v * (DECAY_ONE - neurons.membrane_decay))
-        self.v = np.clip(kept + self.u + self._biases, -STATE_LIMIT, STATE_LIMIT)
-        spikes: np.ndarray = self.v > neurons.threshold << _INPUT_SHIFT
-        self.v[spikes] = 0
-        return spikes
-
-
-def _toward_zero(product: np.ndarray) -> np.ndarray:
-    """Return ``product / 4096``, rounded toward zero."""
-    return (product + np.where(product < 0, DECAY_ONE - 1, 0)) >> 12
-
-
-def _wrapped_once(current: np.ndarray) -> np.ndarray:
-    """Return a current wrapped into (-2^23, 2^23]."""
-    over, under = current > _AROUND // 2, current <= -_AROUND // 2
-    wrapped: np.ndarray = current - _AROUND * over + _AROUND * under
-    return wrapped
-
-
-class FastLifNeurons:
-    """The neurons of a memory in 32-bit arithmetic; see the module docstring.
-
-    Parameters
-    ----------
-    neurons : LoihiNeurons
-        Must satisfy :func:`is_fast`.
-    samples : int
-    """
-
-    def __init__(self, neurons: LoihiNeurons, samples: int) -> None:
-        self._encoders = neurons.encoders.astype(np.int32)
-        self._biases = neurons.biases
-        self._exponent = neurons.encoder_exponent
-        self._kept = np.int32((DECAY_ONE - neurons.membrane_decay) // _FINE)
-        self._threshold = np.int32(neurons.threshold << _INPUT_SHIFT)
-        self._clips = False
-        self._unclipped = _largest_unclipped(neurons)
-        self._unwrapped = _largest_unwrapped(neurons)
-        shape = (samples, *neurons.encoders.shape)
-        self.v = np.zeros(shape, np.int32)
-        self._drive = np.empty(shape, np.int32)
-        self._spikes = np.empty(shape, bool)
-
-    def step(self, messages: np.ndarray) -> np.ndarray:
-        """Advance by one chip step; see :meth:`LifNeurons.step`. The result is reused."""
-        largest = int(np.abs(messages).max(initial=0))
-        self._clips |= largest > self._unclipped
-        drive, v = self._drive, self.v
-        np.multiply(self._encoders, messages[:, :, None].astype(np.int32), out=drive)
-        _floor_to_64ths(drive, self._exponent)
-        if largest > self._unwrapped:
-            np.copyto(drive, _wrapped_once(drive))
-        drive += self._biases
-
-        # To round toward zero, add 255 to negative values before the division by 256.
-        upward = v.view(np.uint32) >> np.uint32(24)
-        np.multiply(v, self._kept, out=v)
-        v += upward.view(np.int32)
-        v >>= 8
-        v += drive
-        if self._clips:
-            np.clip(v, -STATE_LIMIT, STATE_LIMIT, out=v)
-        np.greater(v, self._threshold, out=self._spikes)
-        np.putmask(v, self._spikes, 0)
-        return self._spikes
-
-
-def _floor_to_64ths(drive: np.ndarray, exponent: int) -> None:
-    """Replace each entry with 64 floor(entry / 2^exponent), in place."""
-    if exponent > _INPUT_SHIFT:
-        drive >>= exponent - _INPUT_SHIFT
-    elif exponent < _INPUT_SHIFT:
-        drive <<= _INPUT_SHIFT - exponent
-    if exponent:
-        drive &= -(1 << _INPUT_SHIFT)
-
-
-def is_fast(neurons: LoihiNeurons) -> bool:
-    """Return whether 32-bit arithmetic is exact for these neurons."""
-    decays = neurons.current_decay == DECAY_ONE - 1
-    return decays and neurons.membrane_decay % _FINE == 0 and neurons.membrane_decay > 0
-
-
-def make_neurons(neurons: LoihiNeurons, samples: int) -> LifNeurons | FastLifNeurons:
-    """Return the fastest exact implementation of these neurons."""
-    return (FastLifNeurons if is_fast(neurons) else LifNeurons)(neurons, samples)
-
-
-def _largest_unclipped(neurons: LoihiNeurons) -> int:
-    """Return the largest message that can never drive a membrane to its limit.
-
-    A constant drive u moves a membrane to at most u 4096 / dv below zero, and above zero to at most
-    one drive beyond the threshold.
-    """
-    share = neurons.membrane_decay / DECAY_ONE
-    room = np.minimum(
-        STATE_LIMIT * share + neurons.biases,
-        STATE_LIMIT - (neurons.threshold << _INPUT_SHIFT) - neurons.biases,
-    )
-    return _largest_message(neurons, room - 2 * (1 << _INPUT_SHIFT))
-
-
-def _largest_unwrapped(neurons: LoihiNeurons) -> int:
-    """Return the largest message whose currents stay within 24 bits."""
-    return _largest_message(neurons, np.full(neurons.encoders.shape, float(STATE_LIMIT)))
-
-
-def _largest_message(neurons: LoihiNeurons, room: np.ndarray) -> int:
-    """Return the largest message whose currents stay below `room` everywhere; -1 if none."""
-    gains = np.abs(neurons.encoders.astype(np.float64)) * 2.0 ** (
-        _INPUT_SHIFT - neurons.encoder_exponent
-    )
-    if np.any(room <= 0.0):
-        return -1
-    return int(min(np.min(room / np.maximum(gains, 1e-9)), MESSAGE_LIMIT))

@@ -16,6 +16,24 @@ memory for one step of the simulation. The input u of a task step is presented f
 :math:`m = S x`. Channels of a memory are not connected on the chip, so W has one block per channel.
 With DPI synapses the last line is that of :class:`lmu_deploy.core.spiking.chip.DPISynapse`.
 
+Hidden units and readout of the last layer may be on neurons too (:class:`SpikingUnits`). The drive
+:math:`z_k` of a unit, scaled to about +-1 by :math:`\zeta_k`, is represented by synapses with the
+time constant of the memory's, which receive the spikes s and the input u of the memory. With
+:math:`V = Z^{-1} K^T S W` and :math:`C = Z^{-1} K^T B'` (K the memory kernel, Z the diagonal matrix
+of the scales) it equals :math:`Z^{-1} K^T S x` at all times, without additional lag. Every step of
+the simulation computes
+
+.. math::
+   J_{kj} &= g_{kj}\, e_{kj}\, (z_k + i_k) + b_{kj}   && \text{(current of neuron j of unit k)} \\
+   s'_{kj} &= \text{spikes of the neuron model}(J_{kj}) \\
+   z      &\leftarrow a\, z + (1 - a)\,(V s / dt + C u) \\
+   y      &\leftarrow a_r\, y + (1 - a_r)\, D s' / dt,\qquad a_r = e^{-dt/\tau_r}
+
+where :math:`i = Z^{-1}(W_x^T x_t + b)`, the contribution of input and bias to the drives, is a
+constant current during the presentation of an input. D is fitted so that
+:math:`D s' / dt \approx W_y^T f(Z(z + i))`, for any f; the host adds the bias of the readout to
+y at the end of a presentation.
+
 A SpikingNetwork and a LoihiNetwork differ in their memories only. `host` is the float network: its
 encoders, hidden units, LSTM layers and readout run on the host, and its memory is the reference for
 the memory on neurons.
@@ -25,16 +43,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import LATER
-from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
-from lmu_deploy.core.representation import Part, Representation, Summary, counted
+from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork, Readout
+from lmu_deploy.core.representation import Part, Representation, Summary
 from lmu_deploy.core.spiking.chip import (
-    NOISY_KINDS,
     Calibration,
     Device,
     DPICircuit,
@@ -44,148 +61,14 @@ from lmu_deploy.core.spiking.chip import (
     check_multiple,
     check_rates,
 )
-from lmu_deploy.core.spiking.units import SpikingUnits, check_units
+from lmu_deploy.core.spiking.ensembles import (
+    Hosted,
+    NeuronGroup,
+    check_memories,
+    check_noise,
+    check_type,
+)
 from lmu_deploy.core.validation import check_array, check_number, check_provenance, set_fields
-
-if TYPE_CHECKING:
-    from lmu_deploy.core.graph.network import Network
-
-
-class Hosted:
-    """Base class of networks with memories on neurons and the other parts on a host."""
-
-    host: LMUNetwork | Network
-    dt_ms: float
-    presentation_ms: float
-
-    @property
-    def n_in(self) -> int:
-        """Number of input features."""
-        return self.host.n_in
-
-    @property
-    def n_out(self) -> int:
-        """Number of outputs."""
-        return self.host.n_out
-
-    @property
-    def return_sequences(self) -> bool:
-        """Whether the output is y at every step, or y at the last step only."""
-        return self.host.return_sequences
-
-    @property
-    def task(self) -> str | None:
-        """Name of the task on which it was trained."""
-        return self.host.task
-
-    def facts(self, neurons: int, profile: str) -> list[str]:
-        """Return short statements about the network, for its summary."""
-        return [
-            counted(self.n_in, "input"),
-            counted(self.n_out, "output"),
-            counted(neurons, "neuron"),
-            f"profile {profile}",
-            *([] if self.task is None else [f"task {self.task}"]),
-        ]
-
-    @property
-    def steps_per_presentation(self) -> int:
-        """Number of chip steps per step of the task."""
-        return round(self.presentation_ms / self.dt_ms)
-
-
-def check_type(value: object, expected: type) -> None:
-    """Raise InputError unless a part of a network is an instance of `expected`."""
-    if not isinstance(value, expected):
-        raise InputError(
-            f"a spiking network needs a {expected.__name__}, not {type(value).__name__}."
-        )
-
-
-def check_memories(memories: Any, host: LMUNetwork, kind: type) -> tuple[Any, ...]:
-    """Return memories as a tuple if they match the layers of the host.
-
-    Parameters
-    ----------
-    memories : sequence
-        For each layer a memory with `scales` of shape (channels, order), or None.
-    host : LMUNetwork
-    kind : type
-        Class of the memories.
-
-    Raises
-    ------
-    InputError
-        When their number, class or size does not match.
-    """
-    found = tuple(memories)
-    if len(found) != len(host.layers):
-        raise InputError(
-            f"{len(found)} memories for {len(host.layers)} layers; give one for each, None for a "
-            "layer without a memory."
-        )
-    for number, (memory, layer) in enumerate(zip(found, host.layers, strict=True)):
-        if not isinstance(layer, LMULayer):
-            if memory is not None:
-                raise InputError(f"layer {number} has no memory to run on neurons; give None.")
-            continue
-        if not isinstance(memory, kind):
-            raise InputError(
-                f"layer {number} has a memory and needs a {kind.__name__}, not "
-                f"{type(memory).__name__}."
-            )
-        wanted, given = (layer.memory.channels, layer.memory.order), memory.scales.shape  # type: ignore[attr-defined]
-        if given != wanted:
-            raise InputError(
-                f"layer {number} has {wanted[0]} channels of order {wanted[1]} and its memory on "
-                f"neurons {given[0]} of order {given[1]}; the two must be equal."
-            )
-    return found
-
-
-def check_noise(neuron: NeuronModel, device: Device) -> None:
-    """Raise InputError when a chip has noise that is not defined for its neuron model."""
-    for name in ("membrane_noise", "threshold_noise"):
-        if (size := getattr(device, name)) and neuron.kind not in NOISY_KINDS:
-            raise InputError(
-                f"{name} is {size:g}, and it is defined for the neuron models "
-                f"{' and '.join(NOISY_KINDS)}, not {neuron.kind}; give 0."
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class NeuronGroup:
-    """Sizes of equal populations, for pre-flight rules and tables.
-
-    Attributes
-    ----------
-    place : str
-    neurons : int
-        Neurons of a population; 0 where the host reads the synapses.
-    fan_in : ndarray, shape (populations,)
-        Number of synapses onto each neuron of a population, or onto what the host reads.
-    weights : tuple of ndarray
-        What the chip stores for them, once for each population; of a memory, W first.
-    memory : bool
-        Whether they are the states of a memory.
-    """
-
-    place: str
-    neurons: int
-    fan_in: np.ndarray
-    weights: tuple[np.ndarray, ...]
-    memory: bool = False
-
-    @property
-    def copies(self) -> int:
-        """Number of receivers of each stored weight."""
-        return max(self.neurons, 1)
-
-    @property
-    def factored(self) -> int:
-        """Number of weights of a memory that decodes each population once, before A'."""
-        blocks, rows, columns = self.weights[0].shape
-        return int(blocks * (columns + rows**2))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -271,6 +154,142 @@ class SpikingMemory(Part):
         """Number of outgoing synapses of each neuron, shape (neurons,); W targets populations."""
         reached = (self.weights != 0.0).sum(axis=1).reshape(-1)
         return np.asarray(reached * self.populations.neurons, dtype=np.int64)
+
+
+ACTIVATIONS = ("relu", "tanh")
+"""Activations that populations can approximate."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SpikingUnits(Part):
+    """Hidden units of the last layer and the readout on neurons.
+
+    Attributes
+    ----------
+    populations : Populations, one for each unit
+    drive : ndarray, shape (units, memory's neurons)
+        V as implemented by the chip, in seconds: contribution of a spike rate in hertz of the
+        memory to the scaled drives. The neurons of the memory are ordered state by state, channel
+        by channel.
+    input : ndarray, shape (units, channels)
+        Weights C of the input of the memory.
+    scales : ndarray, shape (units,)
+        Value of the drive at z = 1.
+    decoders : ndarray, shape (n_out, units * neurons)
+        D as implemented by the chip, in seconds: contribution of a spike rate in hertz to the
+        outputs. Neurons are ordered unit by unit.
+    tau_ms : float
+        Time constant of the synapses of the readout, milliseconds.
+    """
+
+    populations: Populations
+    drive: np.ndarray
+    input: np.ndarray
+    scales: np.ndarray
+    decoders: np.ndarray
+    tau_ms: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.populations, Populations):
+            raise InputError(
+                f"spiking units need Populations, not {type(self.populations).__name__}."
+            )
+        units = self.populations.states
+        set_fields(
+            self,
+            drive=check_array("units drive", self.drive, (units, None)),
+            input=check_array("units input", self.input, (units, None)),
+            scales=check_array("units scales", self.scales, (units,)),
+            decoders=check_array("units decoders", self.decoders, (None, self.neurons)),
+            tau_ms=check_number("units tau_ms", self.tau_ms, 1e-3, 1e5),
+        )
+        if not np.all(self.scales > 0.0):
+            raise InputError("units scales must be positive throughout.")
+
+    @property
+    def units(self) -> int:
+        """Number of hidden units."""
+        return self.populations.states
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons of all populations."""
+        return self.populations.states * self.populations.neurons
+
+    @property
+    def fan_in(self) -> np.ndarray:
+        """Number of synapses onto each neuron of a unit, shape (units,)."""
+        return np.asarray((self.drive != 0.0).sum(axis=1), dtype=np.int64)
+
+    @property
+    def synapses_of_memory(self) -> np.ndarray:
+        """Number of synapses from each neuron of the memory to units, shape (memory neurons,)."""
+        reached = (self.drive != 0.0).sum(axis=0) * self.populations.neurons
+        return np.asarray(reached, dtype=np.int64)
+
+    @property
+    def synapses(self) -> np.ndarray:
+        """Number of outgoing synapses of each neuron of the units, shape (neurons,)."""
+        return np.asarray((self.decoders != 0.0).sum(axis=0), dtype=np.int64)
+
+    def injected(self, layer: LMULayer, x: np.ndarray) -> np.ndarray:
+        """Return i, the contribution of input x (samples, n_in) and bias to the scaled drives."""
+        hidden = layer.hidden
+        assert hidden is not None
+        total = np.zeros((len(x), self.units))
+        if hidden.input_kernel is not None:
+            # Sample by sample, as in targets/host.py, because batches are summed in another order.
+            total += (x[:, None, :] @ hidden.input_kernel.astype(np.float64))[:, 0]
+        if hidden.bias is not None:
+            total += hidden.bias
+        return total / self.scales
+
+
+def why_on_host(network: LMUNetwork) -> str | None:
+    """Return why the units of the last layer cannot be on neurons; None if they can."""
+    last = network.layers[-1]
+    if not isinstance(last, LMULayer):
+        return "the last layer is an LSTM"
+    if last.hidden is None:
+        return "the last layer has no hidden units"
+    if last.hidden.recurrent_kernel is not None:
+        return "its hidden units are recurrent"
+    if last.hidden_encoders is not None:
+        return "its hidden units feed back into the memory"
+    if last.hidden.activation not in ACTIVATIONS:
+        return f"its activation is {last.hidden.activation}, not {' or '.join(ACTIVATIONS)}"
+    return None
+
+
+def check_units(units: Any, host: LMUNetwork, memory: Any) -> None:
+    """Raise InputError unless units match a host and the memory of its last layer.
+
+    Parameters
+    ----------
+    units : SpikingUnits
+    host : LMUNetwork
+    memory : SpikingMemory
+        Memory of the last layer.
+    """
+    if not isinstance(units, SpikingUnits):
+        raise InputError(
+            f"the units of a spiking network must be SpikingUnits, not {type(units).__name__}."
+        )
+    if (reason := why_on_host(host)) is not None:
+        raise InputError(f"the units cannot be on neurons because {reason}; run them on the host.")
+    last, readout = host.layers[-1], host.readout
+    assert isinstance(last, LMULayer) and last.hidden is not None and isinstance(readout, Readout)
+    for name, found, wanted in (
+        ("units", units.units, last.hidden.units),
+        ("memory neurons as inputs", units.drive.shape[1], memory.neurons),
+        ("channels as inputs", units.input.shape[1], memory.channels),
+        ("outputs", units.decoders.shape[0], host.n_out),
+    ):
+        if found != wanted:
+            raise InputError(
+                f"the units on neurons have {found} {name}, and the network has {wanted}; the two "
+                "must be equal."
+            )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -14,7 +14,7 @@ from typing import Literal
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.integer.graph import sources
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
+from lmu_deploy.core.spiking.graph import AnalogNetwork, LoihiGraph, OnLoihi, SpikingGraph
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
@@ -26,6 +26,7 @@ from targets.base import Run
 _KINDS: tuple[tuple[type, Literal["digital", "analog"]], ...] = (
     (IntegerNetwork, "digital"),
     (LoihiNetwork, "digital"),
+    (LoihiGraph, "digital"),
     (SpikingNetwork, "analog"),
     (SpikingGraph, "analog"),
 )
@@ -87,11 +88,11 @@ def count(run: Run, network: object) -> Counts:
         outside = {str(place) for place, source in sources(network).items() if source.outside}
     neurons = sum(n for name, n in run.neurons.items() if name not in outside)
     simulated = None
-    if isinstance(network, AnalogNetwork | LoihiNetwork):
+    if isinstance(network, AnalogNetwork | OnLoihi):
         simulated = run.steps * network.presentation_ms / 1000.0
     sent = {name: counts.total / samples for name, counts in counted_of(run).items()}
     deliveries = None
-    if isinstance(network, IntegerNetwork | LoihiNetwork):
+    if isinstance(network, IntegerNetwork | OnLoihi):
         cores = _cores_of(network)
         deliveries = sum(number * max(1.0, cores.get(name, 1.0)) for name, number in sent.items())
     return Counts(
@@ -105,7 +106,7 @@ def count(run: Run, network: object) -> Counts:
     )
 
 
-def _cores_of(network: IntegerNetwork | LoihiNetwork) -> dict[str, float]:
+def _cores_of(network: IntegerNetwork | OnLoihi) -> dict[str, float]:
     """Return to how many cores a message of each population goes; empty for an unknown chip."""
     try:
         profile = load_profile(network.profile, kind="digital")

@@ -39,8 +39,8 @@ from lmu_deploy.core.integer.graph import (
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.populations import Input, Output
 from lmu_deploy.core.network import LMUNetwork, Memory
-from lmu_deploy.core.spiking.graph import AnalogNetwork
-from lmu_deploy.core.spiking.loihi import LoihiNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork, OnLoihi
+from lmu_deploy.core.spiking.loihi import fan_outs
 from lmu_deploy.fidelity.schema import NeuroBench, SynapticOperations
 from lmu_deploy.fidelity.streaming import counted_of
 from targets.base import Run
@@ -93,7 +93,7 @@ def network_sizes(network: object) -> Sizes | None:
         return _float_sizes(network)
     if isinstance(network, IntegerNetwork):
         return _integer_sizes(network)
-    if isinstance(network, LoihiNetwork):
+    if isinstance(network, OnLoihi):
         return _loihi_sizes(network)
     return _spiking_sizes(network) if isinstance(network, AnalogNetwork) else None
 
@@ -176,23 +176,22 @@ def _spiking_sizes(network: AnalogNetwork) -> Sizes:
     )
 
 
-def _loihi_sizes(network: LoihiNetwork) -> Sizes:
+def _loihi_sizes(network: OnLoihi) -> Sizes:
     """Return the size of the part on the chip, with relays, currents and membranes as states."""
-    memories = [memory for memory in network.memories if memory is not None]
-    n_neurons = sum(memory.size for memory in memories)
-    n_states = sum(memory.states for memory in memories)
-    weights = [
-        array for m in memories for array in (m.decoders, m.neurons.encoders, m.input_weights)
-    ]
+    groups = list(network.groups())
+    weights = [array for group in groups for array in group.arrays]
+    n_neurons = sum(group.size_of_neurons for group in groups)
+    n_gains = sum(len(group.reaching) * group.size for group in groups)
+    n_states = sum(group.registers * group.size for group in groups)
     n_weights = sum(array.size for array in weights)
     return Sizes(
-        representation="LoihiNetwork",
-        parameters=n_weights + n_neurons + 4 * n_states,
+        representation=type(network).__name__,
+        parameters=n_weights + n_neurons + 2 * n_gains,
         weights=n_weights,
         synapses=sum(int(np.count_nonzero(array)) for array in weights),
         weight_bits=8,
         weight_bytes=n_weights,
-        neuron_bytes=_bytes([n_neurons * _LOIHI_BIAS_BITS, 2 * n_states * _GAIN_BITS]),
+        neuron_bytes=_bytes([n_neurons * _LOIHI_BIAS_BITS, n_gains * _GAIN_BITS]),
         state_bytes=_bytes([(2 * n_neurons + n_states) * _BIAS_BITS]),
     )
 
@@ -248,7 +247,7 @@ def _messages(run: Run, network: object) -> dict[str, int] | None:
                 frames = counts[network[outlet.source].place]
                 found[source] = found.get(source, 0) + run.neurons[source] * times * frames
         return found
-    if isinstance(network, AnalogNetwork | LoihiNetwork):
+    if isinstance(network, AnalogNetwork | OnLoihi):
         senders = {name: n for name, n in run.neurons.items() if not _by_host(name)}
         return {name: neurons * run.chip_steps for name, neurons in senders.items()}
     return None
@@ -273,26 +272,24 @@ def _operations(run: Run, network: object) -> SynapticOperations | None:
             array.size * group.copies for group in network.groups() for array in group.weights
         )
         return _synaptic(0.0, effective, dense * run.chip_steps)
-    return _loihi_operations(run, network) if isinstance(network, LoihiNetwork) else None
+    return _loihi_operations(run, network) if isinstance(network, OnLoihi) else None
 
 
-def _loihi_operations(run: Run, network: LoihiNetwork) -> SynapticOperations | None:
+def _loihi_operations(run: Run, network: OnLoihi) -> SynapticOperations | None:
     """Count accumulations for spikes, and multiplications for messages of relays and host.
 
     Return None when relays reach different numbers of neurons, because a run does not count the
     events of each relay.
     """
-    graded, dense = 0, 0
-    for number, memory in enumerate(network.memories):
-        if memory is None:
-            continue
-        dense += memory.decoders.size + memory.neurons.encoders.size + memory.input_weights.size
-        for kind in ("relay", INPUT):
-            reached = memory.fan_out[kind]
+    groups = list(network.groups())
+    dense = sum(array.size for group in groups for array in group.arrays)
+    spiking = {group.place for group in groups}
+    graded = 0
+    for name, reached in fan_outs(groups).items():
+        if name not in spiking:
             if reached.min() != reached.max():
                 return None
-            events = counted_of(run)[f"layer{number}/{kind}"].total
-            graded += events * int(reached[0])
+            graded += counted_of(run)[name].total * int(reached[0])
     samples = len(run.outputs)
     macs, acs = graded / samples, (run.synops - graded) / samples
     return _synaptic(macs, acs, dense * run.chip_steps)

@@ -31,7 +31,8 @@ from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.spiking.chip import Device, Populations
-from lmu_deploy.core.spiking.graph import ONE, InputCurrent, SpikeConnection, SpikingGraph
+from lmu_deploy.core.spiking.ensembles import ONE
+from lmu_deploy.core.spiking.graph import InputCurrent, SpikeConnection, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.measures.sizes import neurobench_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for

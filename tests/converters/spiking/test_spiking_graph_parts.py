@@ -64,7 +64,7 @@ NETWORK = Network(
 INPUTS = np.random.default_rng(1).normal(size=(30, STEPS, N_IN)) * 0.7
 
 
-class _AtOnce(build._Builder):
+class _AtOnce(build.GraphBuilder):
     """Simulate all ensembles before the next one again, and at the same time."""
 
     def sent(self, name: str, progress: Progress | None = None) -> Sent:
@@ -93,7 +93,7 @@ class _AtOnce(build._Builder):
         return Sent(Played(np.stack(spikes), fired.shape[1:]), np.stack(drives))
 
 
-def _built(kind: type[build._Builder], **options: Any) -> build._Builder:
+def _built(kind: type[build.GraphBuilder], **options: Any) -> build.GraphBuilder:
     plan = whole_plan(NETWORK, SpikeOptions(**{**QUICK, **options}))
     assert plan is not None
     recipe = recipe_of_graph(plan, "generic-analog", SpikeOptions(**{**QUICK, **options}))
@@ -118,13 +118,13 @@ def _error(graph: SpikingGraph) -> float:
 def test_recorded_spikes_give_the_map_of_a_chip_that_runs_as_a_whole(fan_in: int) -> None:
     """Sums in float32 have the same order with 6-bit weights, so that every bit is equal."""
     options = {"weight_bits": 6, "fan_in": fan_in, "membrane_noise": 0.02}
-    fast, slow = _built(build._Builder, **options), _built(_AtOnce, **options)
+    fast, slow = _built(build.GraphBuilder, **options), _built(_AtOnce, **options)
     assert fast.graph().fingerprint() == slow.graph().fingerprint()
 
 
 def test_drives_that_follow_the_states_of_a_memory_are_those_of_its_spikes() -> None:
     """Unrounded weights: another order of float32 sums, and the same chip otherwise."""
-    fast, slow = _built(build._Builder), _built(_AtOnce)
+    fast, slow = _built(build.GraphBuilder), _built(_AtOnce)
     assert fast.linear and fast.states["u1", False] and not slow.states.get(("u1", False))
     one, other = (each.done["u1"].connections[0].weights for each in (fast, slow))
     np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
@@ -134,7 +134,7 @@ def test_drives_that_follow_the_states_of_a_memory_are_those_of_its_spikes() -> 
 def test_spikes_are_kept_as_long_as_they_are_read() -> None:
     plan = whole_plan(NETWORK, SpikeOptions(**QUICK))
     assert plan is not None
-    builder = build._Builder(
+    builder = build.GraphBuilder(
         plan, recipe_of_graph(plan, "generic-analog", SpikeOptions(**QUICK)), INPUTS
     )
     held = []

@@ -14,8 +14,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import activate, run_reference
-from lmu_deploy.core.spiking.network import SPIKING_CLASSES
-from lmu_deploy.core.spiking.units import why_on_host
+from lmu_deploy.core.spiking.network import SPIKING_CLASSES, why_on_host
 
 STEPS, UNITS, STATES = 16, 5, 6
 

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 import lmu_deploy
 from converters.loihi import loihi_spike
 from converters.loihi.lower import lif_chip
-from converters.loihi.tuning import round_rows
+from converters.loihi.neurons import (
+    FastLifNeurons,
+    LifNeurons,
+    is_fast,
+    make_neurons,
+    round_rows,
+)
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
 from lmu_deploy.core.metrics import nrmse
@@ -21,13 +27,9 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Mem
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.core.spiking.loihi import (
     LOIHI_CLASSES,
-    FastLifNeurons,
-    LifNeurons,
     LoihiMemory,
     LoihiNetwork,
     LoihiNeurons,
-    is_fast,
-    make_neurons,
 )
 from lmu_deploy.fidelity import Result
 from lmu_deploy.fidelity.assemble import _integer_peers
